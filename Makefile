@@ -1,0 +1,90 @@
+# make demo | test | lint | format | test-all | clean
+# Another interpreter: make test PYTHON=/path/to/python3.12
+
+PYTHON ?= python3
+PYTHON_OLDEST ?= python3.11
+PYTHON_NEWEST ?= python3.13
+
+BIN := .venv/bin
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
+
+.DEFAULT_GOAL := test
+.DELETE_ON_ERROR:
+.PHONY: demo test lint format test-all test-slow test-oldest test-newest clean
+
+# $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
+define venv
+@set -e; \
+if $(1)/bin/python -m pip --version >/dev/null 2>&1; then exit 0; fi; \
+if ! $(2) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, $(4)))' >/dev/null 2>&1; then \
+    echo "error: '$(2)' is not a Python 3.$(4) or newer with the venv module. Install one, or name one: make $(3)=/path/to/python" >&2; exit 1; fi; \
+echo "== creating $(1) with $$($(2) --version)"; \
+rm -rf $(1); $(2) -m venv $(1)
+endef
+
+# $(call install,folder,what): stamps live in the environment and go with it.
+define install
+@echo "== installing the checkout $(3)in $(1)"
+@$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
+@touch $@
+endef
+
+.venv/.stamp-examples: pyproject.toml constraints.txt
+	$(call venv,.venv,$(PYTHON),PYTHON,11)
+	$(call install,.venv,-e '.[examples]' -c constraints.txt,(examples) )
+
+.venv/.stamp-test: pyproject.toml constraints.txt
+	$(call venv,.venv,$(PYTHON),PYTHON,11)
+	$(call install,.venv,-e '.[test]' -c constraints.txt,(test) )
+
+$(OLDEST)/.stamp: pyproject.toml
+	$(call venv,$(OLDEST),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
+	$(call install,$(OLDEST),-e '.[test]' jax==0.7.2 jaxlib==0.7.2,(oldest jax) )
+
+$(NEWEST)/.stamp: pyproject.toml
+	$(call venv,$(NEWEST),$(PYTHON_NEWEST),PYTHON_NEWEST,13)
+	$(call install,$(NEWEST),--upgrade --upgrade-strategy eager -e '.[test]' 'jax>=0.12',(newest jax) )
+
+demo: .venv/.stamp-examples
+	$(BIN)/python examples/household_power.py
+
+lint: .venv/.stamp-test
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+format: .venv/.stamp-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	@echo "== doctests"
+	@$(BIN)/python -m pytest -q --doctest-modules flows
+	@echo "== tests"
+	@$(BIN)/python -m pytest -q -n 2 tests
+
+# pytest exits with 5 where no test is marked slow.
+test-slow: test
+	@echo "== slow tests"
+	@$(BIN)/python -m pytest -q -n 2 -m slow tests || [ $$? -eq 5 ]
+
+test-oldest: $(OLDEST)/.stamp
+	@echo "== tests on $$($(OLDEST)/bin/python -c 'import jax, platform; print("Python", platform.python_version(), "jax", jax.__version__)')"
+	@$(OLDEST)/bin/python -m pytest -q -n 2 tests
+
+test-newest: $(NEWEST)/.stamp
+	@echo "== tests on $$($(NEWEST)/bin/python -c 'import jax, platform; print("Python", platform.python_version(), "jax", jax.__version__)')"
+	@$(NEWEST)/bin/python -m pytest -q -n 2 tests
+
+# One after another, whatever -j says.
+test-all:
+	@$(MAKE) --no-print-directory test-slow
+	@$(MAKE) --no-print-directory test-oldest
+	@$(MAKE) --no-print-directory test-newest
+
+clean:
+	rm -rf .venv $(OLDEST) $(NEWEST) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""Activation normalisation and standardisation: a scale and a shift for each feature, set from data."""
+
+import jax.numpy as jnp
+
+from flows.core import Array, bijection
+from flows.core.arrays import size
+
+
+@bijection
+def ActNorm():
+    """A trained scale and shift for each feature, or each channel of an image, set from data at init.
+
+    y = (x - shift) exp(log_scale), log|det J| = places * sum(log_scale), where `places` is the number of entries that share
+    a channel (1 for vectors). From `init_inputs`: shift = mean, log_scale = -log(std + 1e-6), so that y has mean 0 and
+    standard deviation 1; without them both are 0.
+
+    Params:
+        log_scale, shift: (channels,), the last axis of the event.
+
+    Source:
+        Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3.1.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> x = jnp.array([[1.0], [3.0]])
+        >>> params, direct_fun, inverse_fun = flows.ActNorm()(0, 1, init_inputs=x)
+        >>> direct_fun(params, x)[0].round(3).tolist()
+        [[-1.0], [1.0]]
+    """
+
+    def init_fun(rng, shape, init_inputs=None):
+        mean, std = jnp.zeros(shape[-1:]), jnp.ones(shape[-1:])
+        if init_inputs is not None:
+            mean, std = channel_moments(init_inputs)
+            std = std + 1e-6
+        return {"log_scale": -jnp.log(std), "shift": mean}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        y = (x - params["shift"]) * jnp.exp(params["log_scale"])
+        return y, params["log_scale"].sum() * size(x.shape[:-1])
+
+    def inverse_fun(params, y):
+        return y * jnp.exp(-params["log_scale"]) + params["shift"]
+
+    return init_fun
+
+
+@bijection
+def Standardize():
+    """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
+
+    y = (x - mean) / std, log|det J| = -places * sum(log std). Without `init_inputs` the mean is 0 and std 1. A column that
+    never changes keeps std 1. Measuring again (`flows.calibrate`) is possible.
+
+    Params:
+        fixed: mean, std: (channels,), the last axis of the event.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> x = jnp.array([[1.0, 5.0], [3.0, 9.0]])
+        >>> params, direct_fun, inverse_fun = flows.Standardize()(0, 2, init_inputs=x)
+        >>> outputs, log_det = direct_fun(params, x)
+        >>> outputs.tolist(), log_det.round(4).tolist()
+        ([[-1.0, -1.0], [1.0, 1.0]], [-0.693..., -0.693...])
+    """
+
+    def init_fun(rng, shape, init_inputs=None, params=None):
+        fixed = {"mean": jnp.zeros(shape[-1:]), "std": jnp.ones(shape[-1:])}
+        if init_inputs is not None:
+            mean, std = channel_moments(init_inputs)
+            fixed = {"mean": mean, "std": jnp.where(std > 0, std, jnp.ones_like(std))}
+        elif params is not None:
+            return params, direct_fun, inverse_fun
+        return {"fixed": fixed}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        mean, std = params["fixed"]["mean"], params["fixed"]["std"]
+        return (x - mean) / std, -jnp.log(std).sum() * size(x.shape[:-1])
+
+    def inverse_fun(params, y):
+        return y * params["fixed"]["std"] + params["fixed"]["mean"]
+
+    return init_fun
+
+
+def channel_moments(x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each channel of (batch, *event), over everything but the last axis."""
+    flat = x.reshape(-1, x.shape[-1])
+    mean = flat.mean(0)
+    return mean, jnp.sqrt(jnp.square(flat - mean).mean(0))

@@ -1,0 +1,99 @@
+"""Fixed permutations of the last axis: features of a vector, channels of an image. log|det J| = 0."""
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import FlowsError, bijection, positive_int
+
+
+@bijection
+def Reverse():
+    """The last axis in reverse order: y_i = x_{d-1-i}, log|det J| = 0.
+
+    Params:
+        fixed: ranks: (channels,), the order as floats.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Reverse()(0, 3)
+        >>> direct_fun(params, jnp.array([[1.0, 2.0, 3.0]]))[0].tolist()
+        [[3.0, 2.0, 1.0]]
+    """
+
+    def init_fun(rng, shape):
+        return {"fixed": {"ranks": jnp.arange(shape[-1], 0, -1, dtype=float)}}, permute, unpermute
+
+    return init_fun
+
+
+@bijection
+def Shuffle():
+    """The last axis in an order drawn at init: y_i = x_{p(i)} with p = argsort(ranks), log|det J| = 0.
+
+    Params:
+        fixed: ranks: (channels,), the order as floats, so that it lives among float params and survives weight decay.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Shuffle()(0, 5)
+        >>> x = jnp.arange(5.0)[None]
+        >>> inverse_fun(params, direct_fun(params, x)[0])[0].tolist() == x.tolist()
+        True
+    """
+
+    def init_fun(rng, shape):
+        return {"fixed": {"ranks": jax.random.permutation(rng, shape[-1]).astype(float)}}, permute, unpermute
+
+    return init_fun
+
+
+def permute(params, x):
+    return jnp.take(x, jnp.argsort(params["fixed"]["ranks"]), axis=-1), jnp.zeros((), x.dtype)
+
+
+def unpermute(params, y):
+    return jnp.take(y, jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), axis=-1)
+
+
+@bijection
+def Squeeze(factor: int = 2):
+    """Blocks of `factor` x `factor` pixels to channels: (H, W, C) to (H / factor, W / factor, C factor^2), log|det J| = 0.
+
+    y[i, j, (c f + a) f + b] = x[i f + a, j f + b, c]: the pixels of a block of one channel stay together.
+
+    Args:
+        factor: the side of a block, at least 2.
+
+    Params:
+        None.
+
+    Errors:
+        FlowsError: an event that is not (H, W, C), or whose sides are not multiples of `factor`.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, section 3.6.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Squeeze()(0, (4, 4, 3))
+        >>> direct_fun(params, jnp.ones((1, 4, 4, 3)))[0].shape
+        (1, 2, 2, 12)
+    """
+    factor = positive_int(factor, "Squeeze: factor")
+
+    def init_fun(rng, shape):
+        if len(shape) != 3 or shape[0] % factor or shape[1] % factor:
+            raise FlowsError(f"Squeeze: the event is {shape}; expected (H, W, C) with H and W multiples of factor={factor}")
+        return {}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        h, w, c = x.shape
+        blocks = x.reshape(h // factor, factor, w // factor, factor, c).transpose(0, 2, 4, 1, 3)
+        return blocks.reshape(h // factor, w // factor, c * factor**2), jnp.zeros((), x.dtype)
+
+    def inverse_fun(params, y):
+        h, w, c = y.shape
+        blocks = y.reshape(h, w, c // factor**2, factor, factor).transpose(0, 3, 1, 4, 2)
+        return blocks.reshape(h * factor, w * factor, c // factor**2)
+
+    return init_fun

@@ -1,0 +1,318 @@
+"""Bijections of bijections: one after the other, many times over, backwards."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import (
+    Array,
+    BijectionInit,
+    BijectionPart,
+    Composite,
+    FlowsError,
+    Given,
+    build_bijection,
+    check_layers,
+    combinator,
+    positive_int,
+)
+from flows.core.arrays import Shape, as_dim, as_event, size
+from flows.core.fingerprint import fingerprint
+
+
+@combinator(BijectionInit)
+def Serial(*layers):
+    """Bijections one after the other, from data to noise: y = f_n(... f_1(x)), log|det J| = the sum of the layers'.
+
+    Args:
+        layers: bijections: constructors' values, or plain functions that honour the contract.
+
+    Params:
+        A tuple with the params of each layer.
+
+    Errors:
+        TypeError: no layers, or something that is not a bijection.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> init_fun = flows.Serial(flows.ActNorm(), flows.Reverse())
+        >>> params, direct_fun, inverse_fun = init_fun(0, 3)
+        >>> direct_fun(params, jnp.array([[1.0, 2.0, 3.0]]))[0].tolist()
+        [[3.0, 2.0, 1.0]]
+    """
+    if not layers:
+        raise TypeError("Serial: no layers were given; expected at least one bijection, Serial(ActNorm(), ...)")
+    check_layers("Serial", layers, BijectionInit, "a bijection")
+
+    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
+        _check_params("Serial", given.params, len(layers))
+        params, parts, x, shape = [], [], given.init_inputs, event
+        for i, (layer, layer_key) in enumerate(zip(layers, jax.random.split(key, len(layers)), strict=True)):
+            old = None if given.params is None else given.params[i]
+            own, part = build_bijection(layer, layer_key, shape, given._replace(init_inputs=x, params=old))
+            if x is not None and i + 1 < len(layers):
+                x = measured_output(part, own, x, given.init_context, layer_key)
+            params.append(own)
+            parts.append(part)
+            shape = part.output
+        return tuple(params), chain("Serial", parts, given.context)
+
+    return Composite(build, layers)
+
+
+def chain(name: str, parts: list[BijectionPart], context: Shape | None) -> BijectionPart:
+    """The part that runs `parts` one after the other, on a tuple of their params."""
+
+    def split(rng: Any) -> Any:
+        return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
+
+    def backwards(params: Any, rng: Any) -> list:
+        return list(zip(parts, params, split(rng), strict=True))[::-1]
+
+    def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        total = jnp.zeros(len(x), x.dtype)
+        for part, own, key in zip(parts, params, split(rng), strict=True):
+            x, log_det = part.direct(own, x, context, key, train)
+            total += log_det
+        return x, total
+
+    def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
+        for part, own, key in backwards(params, rng):
+            y = part.inverse(own, y, context, key, train)
+        return y
+
+    def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        total = jnp.zeros(len(y), y.dtype)
+        for part, own, key in backwards(params, rng):
+            y, log_det = part.invert(own, y, context, key, train)
+            total += log_det
+        return y, total
+
+    return BijectionPart(
+        name,
+        direct,
+        inverse,
+        event=parts[0].event,
+        output=parts[-1].output,
+        context=context,
+        keywords=frozenset().union(*(part.keywords for part in parts)),
+        compiled=all(part.compiled for part in parts),
+        native_inverse=native_inverse if any(part.native_inverse for part in parts) else None,
+    )
+
+
+@combinator(BijectionInit)
+def Repeat(layer, n: int):
+    """`Serial(*[layer] * n)` as one loop: the same params, stacked, and a compile time that does not grow with n.
+
+    y = f_n(... f_1(x)), each f_i the same layer with params of its own; log|det J| is their sum. The loop is
+    `jax.lax.scan` with rematerialisation: only the results of matrix products with weights are kept for the gradient.
+
+    Args:
+        layer: a bijection that keeps the shape of its event.
+        n: how many times.
+
+    Params:
+        The layer's params with a leading axis of n.
+
+    Errors:
+        FlowsError: the layer changes the shape of the event, or n is below 1.
+
+    Example:
+        >>> import flows
+        >>> init_fun = flows.Repeat(flows.Serial(flows.AffineCoupling(), flows.Reverse()), 8)
+        >>> init_fun(0, 3).params[1]["fixed"]["ranks"].shape
+        (8, 3)
+    """
+    check_layers("Repeat", (layer,), BijectionInit, "a bijection")
+    n = positive_int(n, "Repeat: n")
+
+    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
+        params, parts, x = [], [], given.init_inputs
+        for i, layer_key in enumerate(jax.random.split(key, n)):
+            old = None if given.params is None else jax.tree.map(lambda leaf: leaf[i], given.params)  # noqa: B023
+            own, part = build_bijection(layer, layer_key, event, given._replace(init_inputs=x, params=old))
+            if x is not None and i + 1 < n:
+                x = measured_output(part, own, x, given.init_context, layer_key)
+            params.append(own)
+            parts.append(part)
+        if parts[0].output != event:
+            raise FlowsError(f"Repeat: {parts[0].name} turns events {event} into {parts[0].output}; use Serial instead")
+        if n > 1 and fingerprint(parts[0]) != fingerprint(parts[1]):
+            raise FlowsError(f"Repeat: the functions of {parts[0].name} depend on rng; put what it draws into params")
+        return _stack(*params), loop(parts[0], n, given.context)
+
+    return Composite(build, (layer,))
+
+
+def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
+    """The part that runs `part` n times, on its stacked params."""
+    if not part.compiled:
+        raise FlowsError(f"Repeat: {part.name} runs row by row and cannot be scanned; use Serial(*[layer] * n)")
+
+    def scan(step: Any, params: Any, x: Array, rng: Any, reverse: bool) -> tuple[Array, Array]:
+        """Carries the event with the batch trailing: the engine's own transposes then cancel inside the body."""
+        keys = None if rng is None else jax.random.split(rng, n)
+
+        def body(carry: Any, of_layer: Any) -> Any:
+            x, total = carry
+            y, log_det = step(of_layer[0], jnp.moveaxis(x, -1, 0), of_layer[1])
+            return (jnp.moveaxis(y, 0, -1), total + log_det), None
+
+        kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        body = jax.checkpoint(body, prevent_cse=False, policy=kept)  # type: ignore[attr-defined]
+        start = (jnp.moveaxis(x, 0, -1), jnp.zeros(len(x), x.dtype))
+        (x, total), _ = jax.lax.scan(body, start, (params, keys), reverse=reverse)
+        return jnp.moveaxis(x, -1, 0), total
+
+    def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        return scan(lambda own, x, key: part.direct(own, x, context, key, train), params, x, rng, False)
+
+    def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
+        def step(own: Any, y: Array, key: Any) -> tuple[Array, Array]:
+            return part.inverse(own, y, context, key, train), jnp.zeros(len(y), y.dtype)
+
+        return scan(step, params, y, rng, True)[0]
+
+    def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, rng, True)
+
+    native = None if part.native_inverse is None else native_inverse
+    return part._replace(name="Repeat", direct=direct, inverse=inverse, context=context, native_inverse=native)
+
+
+@combinator(BijectionInit)
+def Invert(bijection, input_dim=None):
+    """A bijection backwards: its direct function is the inverse of `bijection`, and the other way round.
+
+    y = f^-1(x), log|det J| = -log|det df/dy| at y. Data given to init are not handed on, as they are on the other side.
+
+    Args:
+        bijection: the bijection f.
+        input_dim: the event of f, where f changes the shape of the event.
+
+    Params:
+        Those of `bijection`.
+
+    Errors:
+        FlowsError: `bijection` changes the shape of the event and input_dim does not say from what.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Invert(flows.Sigmoid())(0, 1)
+        >>> direct_fun(params, jnp.array([[0.5]]))[0].tolist()
+        [[0.0]]
+    """
+    check_layers("Invert", (bijection,), BijectionInit, "a bijection")
+    own_event = None if input_dim is None else as_event(input_dim)
+
+    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
+        given = given._replace(init_inputs=None)
+        params, part = build_bijection(bijection, key, own_event or event, given)
+        if part.output != event:
+            raise FlowsError(
+                f"Invert: {part.name} turns events {part.event} into {part.output}, but the event given is {event}; say "
+                f"Invert(..., input_dim={as_dim(event)!r}) with the event that becomes {event}"
+            )
+
+        def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+            return part.invert(params, x, context, rng, train)
+
+        def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
+            return part.direct(params, y, context, rng, train)[0]
+
+        return params, part._replace(
+            name="Invert",
+            direct=direct,
+            inverse=inverse,
+            event=part.output,
+            output=part.event,
+            context=given.context,
+            native_inverse=part.direct,
+        )
+
+    return Composite(build, (bijection,))
+
+
+@combinator(BijectionInit)
+def FactorOut(*layers):
+    """Half of the channels leave for the prior; the rest go on through `layers`; the output is flat.
+
+    y = (x_out, f(x_rest)), log|det J| = log|det df/dx_rest|. Of C channels (the last axis) the first C // 2 leave. Nested, it
+    is the multi-scale architecture: at each scale half of the numbers are done, so depth is spent on the rest.
+
+    Args:
+        layers: bijections of the channels that stay, one after the other, as in `Serial`.
+
+    Params:
+        A tuple with the params of each layer.
+
+    Errors:
+        TypeError: no layers. FlowsError: an event with fewer than two channels.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, section 3.6.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> last = flows.Serial(flows.Squeeze(), flows.ActNorm())
+        >>> init_fun = flows.Serial(flows.Squeeze(), flows.ActNorm(), flows.FactorOut(last))      # two scales
+        >>> params, direct_fun, inverse_fun = init_fun(0, (8, 8, 3))
+        >>> direct_fun(params, jnp.ones((1, 8, 8, 3)))[0].shape
+        (1, 192)
+    """
+    rest = Serial(*layers)
+
+    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
+        out = event[-1] // 2
+        if not out:
+            raise FlowsError(f"FactorOut: the event {event} has one channel, so no half can leave; put Squeeze() before")
+        x = given.init_inputs
+        given = given._replace(init_inputs=None if x is None else x[..., out:])
+        params, part = rest.build(key, (*event[:-1], event[-1] - out), given)
+        left = size(event[:-1]) * out
+
+        def direct(params: Any, x: Array, *call: Any) -> tuple[Array, Array]:
+            y, log_det = part.direct(params, x[..., out:], *call)
+            return jnp.concatenate([x[..., :out].reshape(len(x), left), y.reshape(len(x), -1)], axis=1), log_det
+
+        def join(y: Array, x: Array) -> Array:
+            return jnp.concatenate([y[:, :left].reshape(len(y), *event[:-1], out), x], axis=-1)
+
+        def stayed(y: Array) -> Array:
+            return y[:, left:].reshape(len(y), *part.output)
+
+        def inverse(params: Any, y: Array, *call: Any) -> Array:
+            return join(y, part.inverse(params, stayed(y), *call))
+
+        def native_inverse(params: Any, y: Array, *call: Any) -> tuple[Array, Array]:
+            x, log_det = part.invert(params, stayed(y), *call)
+            return join(y, x), log_det
+
+        return params, part._replace(
+            name="FactorOut",
+            direct=direct,
+            inverse=inverse,
+            event=event,
+            output=(size(event),),
+            native_inverse=part.native_inverse and native_inverse,
+        )
+
+    return Composite(build, layers)
+
+
+def measured_output(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) -> Array:
+    """What the next layer sees of the data that an init measures."""
+    return part.direct(params, x, context, key if "rng" in part.keywords else None, False)[0]
+
+
+def _check_params(name: str, params: Any, n: int) -> None:
+    if params is not None and (not isinstance(params, tuple | list) or len(params) != n):
+        got = f"a {type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
+        raise FlowsError(f"{name}: params is {got}, expected a tuple of {n}, one for each layer")
+
+
+@jax.jit
+def _stack(*trees: Any) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

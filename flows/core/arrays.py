@@ -1,0 +1,119 @@
+"""What users hand in, in its one inner form: events, keys, arrays, dtypes. Each refusal says what was expected."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core.errors import FlowsError
+
+Shape = tuple[int, ...]
+Array = jax.Array
+
+
+def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
+    """The event shape of `input_dim`: 5 is (5,), (28, 28, 1) is itself."""
+    dims = tuple(input_dim) if isinstance(input_dim, Sequence) and not isinstance(input_dim, str) else (input_dim,)
+    whole = [isinstance(d, int | np.integer) and not isinstance(d, bool) for d in dims]
+    if not dims or not all(whole):
+        raise TypeError(f"{what} is {input_dim!r}; expected a positive int, or a tuple of them such as (28, 28, 1)")
+    if min(dims) < 1:
+        raise FlowsError(f"{what} is {input_dim!r}; every axis of an event must have at least one entry")
+    return tuple(int(d) for d in dims)
+
+
+def as_context(context_dim: Any) -> Shape | None:
+    """The context shape, or None where there is none (0, None)."""
+    none = context_dim is None or (isinstance(context_dim, int) and context_dim == 0)
+    return None if none else as_event(context_dim, "context_dim")
+
+
+def as_dim(shape: Shape | None) -> Any:
+    """How a shape is handed to authors: an int where there is one axis (0 for none), a tuple otherwise."""
+    return 0 if shape is None else shape[0] if len(shape) == 1 else shape
+
+
+def as_key(rng: Any) -> Array:
+    """A typed key from a typed key, a legacy `jax.random.PRNGKey` or an int seed."""
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        return jax.random.key(rng)
+    if isinstance(rng, jax.Array | np.ndarray):
+        if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 0:
+            return jnp.asarray(rng)
+        if rng.dtype == np.uint32 and rng.shape == (2,):
+            return jax.random.wrap_key_data(jnp.asarray(rng), impl="threefry2x32")
+        if jnp.issubdtype(rng.dtype, jnp.integer) and rng.ndim == 0:
+            return jax.random.key(rng)
+    got = f"an array of dtype {rng.dtype} and shape {rng.shape}" if hasattr(rng, "dtype") else repr(rng)
+    raise TypeError(f"rng is {got}; expected one key, jax.random.key(0), or an int seed")
+
+
+def as_array(x: Any, what: str) -> Array:
+    """A real floating array. Integers become float32, as whole numbers have no dtype worth keeping."""
+    if not isinstance(x, jax.Array):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise TypeError(f"{what} cannot be read as one array ({error}); expected rows of equal length") from None
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
+        return jnp.asarray(x.astype(np.float32))
+    raise TypeError(
+        f"{what} has dtype {x.dtype}; expected real numbers. Convert it first, for example with np.asarray(x, float)"
+    )
+
+
+def working_dtype(dtype: Any) -> np.dtype:
+    """float64 for float64 inputs, float32 for everything else."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def default_dtype() -> np.dtype:
+    """What JAX makes of a Python float: float32, or float64 where x64 is enabled."""
+    return jnp.zeros(()).dtype
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """`tree` with its floating leaves in `dtype`."""
+
+    def one(leaf: Any) -> Any:
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+    return jax.tree.map(one, tree)
+
+
+def check_rows(x: Array, event: Shape, name: str, what: str = "inputs") -> None:
+    """Refuse anything but (batch, *event)."""
+    if x.ndim == len(event) + 1 and x.shape[1:] == event:
+        return
+    expected = f"(batch, {', '.join(map(str, event))})"
+    if x.shape == event:
+        remedy = f"a single row needs its batch axis: {what}[None]"
+    elif x.ndim == 1 and event == (1,):
+        remedy = f"one column still needs its axis: {what}[:, None]"
+    elif x.ndim > len(event) + 1 and x.shape[x.ndim - len(event) :] == event:
+        remedy = f"exactly one batch axis is allowed: {what}.reshape(-1, {', '.join(map(str, event))})"
+    else:
+        remedy = f"init_fun was called with input_dim={as_dim(event)!r}; give it the shape of one row of your data"
+    raise FlowsError(f"{name}: {what} have shape {x.shape}, expected {expected}; {remedy}")
+
+
+def as_rows_of_context(context: Array, shape: Shape, rows: int, name: str) -> Array:
+    """`context` with one row for each of `rows`; a shared one, of shape (*context,), is repeated."""
+    if context.shape == shape:
+        return jnp.broadcast_to(context, (rows, *shape))
+    if context.shape == (rows, *shape):
+        return context
+    tail = ", ".join(map(str, shape))
+    raise FlowsError(
+        f"{name}: context has shape {context.shape}, expected ({rows}, {tail}), a row for each of {rows}, or "
+        f"({tail}{',' if len(shape) == 1 else ''}), one shared by all"
+    )
+
+
+def size(shape: Shape) -> int:
+    return math.prod(shape)

@@ -1,0 +1,109 @@
+"""What engines are made of: transformers (scalar monotone maps) and conditioners (networks), as constructor values."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
+
+import jax.numpy as jnp
+
+from flows.core import vocabulary
+from flows.core.arrays import Array, as_key
+from flows.core.errors import FlowsError
+from flows.core.values import Value, constructor
+
+P = ParamSpec("P")
+
+
+class Transformer(Value):
+    """A scalar monotone map y = f(x; theta), elementwise: `theta` is (num_params, *x.shape)."""
+
+    @property
+    def num_params(self) -> int:
+        """How many numbers `theta` holds for each entry of x."""
+        return self.inner[0]
+
+    def direct(self, theta: Array, x: Array) -> tuple[Array, Array]:
+        """y and log dy/dx, each of the shape of x."""
+        return self.inner[1](theta, x)
+
+    def inverse(self, theta: Array, y: Array) -> tuple[Array, Array]:
+        """x and log dx/dy: minus the direct log-derivative at the x returned."""
+        return self.inner[2](theta, y)
+
+
+def transformer(function: Callable[P, Any]) -> Callable[P, Transformer]:
+    """Make a constructor of transformers of a function that returns `(num_params, direct, inverse)`."""
+    return constructor(function, Transformer)
+
+
+class Network(NamedTuple):
+    """What a conditioner's init returns: `apply_fun(params, inputs)` maps (..., input_dim) to (..., output_dim)."""
+
+    params: Any
+    apply_fun: Callable[..., Array]
+
+
+class ConditionerInit(Value):
+    """`net(rng, input_dim, output_dim) -> Network(params, apply_fun)`."""
+
+    def __call__(self, rng: Any, input_dim: Any, output_dim: Any, **keywords: Any) -> Network:
+        name = self.constructor.__name__
+        named = vocabulary.named_by(self.inner, vocabulary.INIT)
+        refused = {key: value for key, value in keywords.items() if key not in named}
+        vocabulary.refuse_unknown(name, refused, tuple(named) or ("none",))
+        pair = self.inner(as_key(rng), input_dim, output_dim, **keywords)
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not callable(pair[1]):
+            raise TypeError(f"{name} returned {pair!r:.80}; expected (params, apply_fun)")
+        return Network(*pair)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        names = vocabulary.named_by(self.inner, vocabulary.INIT)
+        return vocabulary.signature(vocabulary.positional("rng", "input_dim", "output_dim"), names)
+
+
+def conditioner(function: Callable[P, Any]) -> Callable[P, ConditionerInit]:
+    """Make a constructor of conditioners of a function that returns `net(rng, input_dim, output_dim)`.
+
+    `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim). A plain
+    function of that form serves as a conditioner too; the decorator adds a name that can be saved.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> @flows.conditioner
+        ... def Linear():
+        ...     def net(rng, input_dim, output_dim):
+        ...         return {"w": jnp.zeros((input_dim, output_dim))}, lambda params, inputs: inputs @ params["w"]
+        ...     return net
+        >>> flows.AffineCoupling(Linear())
+        AffineCoupling(...Linear())
+    """
+    return constructor(function, ConditionerInit)
+
+
+class Leading:
+    """An apply_fun that maps (*batch, features), written as `leading(params, x)` on (features, *batch)."""
+
+    def __init__(self, leading: Callable):
+        self.leading = leading
+
+    def __call__(self, params: Any, inputs: Array, **keywords: Any) -> Array:
+        return jnp.moveaxis(self.leading(params, jnp.moveaxis(inputs, -1, 0), **keywords), 0, -1)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.leading)
+
+
+def positive_int(x: Any, name: str) -> int:
+    """`x`, if it is a whole number of at least 1."""
+    if isinstance(x, bool) or not isinstance(x, int) or x < 1:
+        raise FlowsError(f"{name} is {x!r}; expected a whole number of at least 1")
+    return x
+
+
+def positive(x: Any, name: str) -> float:
+    """`x`, if it is a finite number above 0."""
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x < float("inf"):
+        raise FlowsError(f"{name} is {x!r}; expected a finite number above 0")
+    return float(x)

@@ -1,0 +1,111 @@
+"""Are two functions the same? Yes if they run the same code over equal closures.
+
+Initialising a model makes its functions anew; their fingerprints say whether they were compiled before. A closure that
+breaks the first rule (its functions depend on rng) has a new fingerprint each time: it costs a compile, and is never wrong.
+"""
+
+import functools
+import threading
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from flows.core.values import Identity
+
+T = TypeVar("T")
+
+
+class Memo:
+    """A bounded cache that forgets what was used longest ago."""
+
+    def __init__(self, size: int):
+        self.size, self.entries, self.lock = size, OrderedDict[Hashable, Any](), threading.RLock()
+        _MEMOS.append(self)
+
+    def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key is None:  # what depends on a tracer is made anew and never kept
+            return make()
+        with self.lock:
+            if key in self.entries:
+                self.entries.move_to_end(key)
+                return self.entries[key]
+        made = make()
+        with self.lock:
+            made = self.entries.setdefault(key, made)
+            while len(self.entries) > self.size:
+                self.entries.popitem(last=False)
+        return made
+
+
+_MEMOS: list[Memo] = []
+
+
+def clear_caches() -> None:
+    """Forget every compiled function; the next call of a model compiles again."""
+    for memo in _MEMOS:
+        memo.entries.clear()
+
+
+class _Traced(Exception):
+    """A closure holds a tracer."""
+
+
+def fingerprint(x: Any) -> Hashable:
+    """A hashable key equal for objects that compute the same; None where a tracer is inside."""
+    try:
+        return (jax.config.jax_enable_x64, _walk(x, ()))  # type: ignore[attr-defined]
+    except _Traced:
+        return None
+
+
+def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
+    if id(x) in above:  # a function that closes over itself
+        return len(above) - above.index(id(x))
+    above = (*above, id(x))
+    if isinstance(x, jax.core.Tracer):
+        raise _Traced
+    if isinstance(x, types.FunctionType):
+        cells = [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
+        within = [x.__defaults__, x.__kwdefaults__, *cells, *_own_globals(x)]
+        return (x.__code__, Identity(x.__globals__), *(_walk(each, above) for each in within))
+    if isinstance(x, types.MethodType):
+        return (_walk(x.__func__, above), _walk(x.__self__, above))
+    if isinstance(x, functools.partial):
+        return ("partial", _walk(x.func, above), _walk(x.args, above), _walk(x.keywords, above))
+    if isinstance(x, tuple | list):
+        return (type(x), *(_walk(each, above) for each in x))
+    if isinstance(x, Mapping):
+        return (type(x), *((_walk(key, above), _walk(x[key], above)) for key in x))
+    if isinstance(x, np.ndarray | jax.Array) and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        array = np.asarray(x)
+        return (type(x), array.shape, str(array.dtype), array.tobytes())
+    try:
+        hash(x)
+    except TypeError:
+        return Identity(x)
+    return (type(x), x)
+
+
+def _own_globals(x: types.FunctionType) -> list[Any]:
+    """What a user's function reads from its module: a notebook cell run again may have changed it."""
+    if x.__module__ is None or x.__module__.split(".")[0] in ("flows", "jax", "optax", "numpy"):
+        return []
+    codes, names = [x.__code__], list[str]()
+    for code in codes:
+        names += code.co_names
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    found = [x.__globals__[name] for name in dict.fromkeys(names) if name in x.__globals__]
+    foreign = [isinstance(each, types.FunctionType) and each.__globals__ is not x.__globals__ for each in found]
+    return [Identity(each) if other else each for each, other in zip(found, foreign, strict=True)]
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,156 @@
+"""Params: which leaves train, which are fixed, and the one mechanism by which data enter them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.core.arrays import as_array
+from flows.core.errors import FlowsError
+
+Params = Any
+
+
+def _is_fixed(path: tuple) -> bool:
+    return any(isinstance(step, jax.tree_util.DictKey) and step.key == "fixed" for step in path)
+
+
+def trainable(params: Params) -> Params:
+    """Which leaves an optimiser may touch: False for every leaf under the dict key "fixed", True elsewhere.
+
+    Args:
+        params: the params of any bijection or distribution.
+
+    Returns:
+        A pytree of the structure of `params` with a bool at each leaf.
+
+    Example:
+        >>> import flows
+        >>> params = flows.Shuffle()(0, 3).params
+        >>> flows.trainable({"layer": params, "scale": 1.0})
+        {'layer': {'fixed': {'ranks': False}}, 'scale': True}
+
+        Weight decay that leaves the fixed leaves alone:
+
+        >>> import optax
+        >>> optimizer = optax.masked(optax.adamw(1e-3), flows.trainable)
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: not _is_fixed(path), params)
+
+
+def stop_fixed(params: Params) -> Params:
+    """`params` with no gradient through the fixed leaves."""
+
+    def one(path: tuple, leaf: Any) -> Any:
+        return jax.lax.stop_gradient(leaf) if _is_fixed(path) else leaf
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def structure(params: Params) -> tuple:
+    """The treedef and the leaf shapes, as a hashable key."""
+    leaves, treedef = jax.tree.flatten(params)
+    return treedef, tuple(tuple(jnp.shape(leaf)) for leaf in leaves)
+
+
+def check_structure(params: Params, expected: tuple, name: str) -> None:
+    """Refuse params made for another model, before a wrong shape can broadcast."""
+    got = structure(params)
+    if got == expected:
+        return
+    if got[0] != expected[0]:
+        raise FlowsError(
+            f"{name}: params have the structure {got[0]}, expected {expected[0]}; pass the params that init_fun returned "
+            "for this model, or what an optimiser made of them"
+        )
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    wrong = [
+        f"params{path} has shape {a}, expected {b}" for path, a, b in zip(paths, got[1], expected[1], strict=True) if a != b
+    ]
+    raise FlowsError(f"{name}: {'; '.join(wrong[:3])}; these params were made for another input_dim or other arguments")
+
+
+def check_leaves(params: Params, name: str) -> Params:
+    """The params an author returned, as arrays; each must be floating, so that `jax.grad` works on the whole tree."""
+
+    def one(path: tuple, leaf: Any) -> Any:
+        where = f"{name}: params{jax.tree_util.keystr(path)}"
+        try:
+            array = jnp.asarray(leaf)
+        except TypeError:
+            raise TypeError(f"{where} is {leaf!r:.60}; params are a pytree of float arrays") from None
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise FlowsError(
+                f"{where} has dtype {array.dtype}; params are float arrays. Store whole numbers as floats under the key "
+                '"fixed", and read a permutation through argsort'
+            )
+        return array
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def calibrate(
+    init_fun: Any,
+    params: Params,
+    inputs: Any,
+    *,
+    context: Any = None,
+    rng: Any = None,
+    moving: bool = False,
+) -> Params:
+    """Measure from data what is measured from data, and leave what is trained.
+
+    Runs `init_fun(rng, event, init_inputs=inputs, params=params)`: a layer that measures (batch norm) replaces its
+    statistics by those of `inputs`; each later layer sees the refreshed layer's output. Do this once after each epoch and
+    before testing (Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017,
+    arXiv:1705.07057, appendix B).
+
+    Args:
+        init_fun: a bijection or a distribution (the constructor's value).
+        params: its params.
+        inputs: data, shape (batch, *event).
+        context: (batch, *context) or (*context,), where the flow is conditional.
+        rng: key, where a layer draws random numbers in its forward pass.
+        moving: move the statistics by the layer's own momentum, `m * old + (1 - m) * new`, instead of replacing them. A
+            layer says so by a leaf "momentum" beside its statistics under "fixed".
+
+    Returns:
+        New params of the same structure.
+
+    Example:
+        >>> import flows, jax
+        >>> x = 3.0 + jax.random.normal(jax.random.key(1), (100, 2))
+        >>> init_fun = flows.BatchNorm()
+        >>> params = init_fun(0, 2).params
+        >>> new = flows.calibrate(init_fun, params, x)
+        >>> bool(abs(new["fixed"]["mean"] - x.mean(0)).max() < 1e-5)
+        True
+    """
+    inputs = as_array(inputs, "inputs")
+    if inputs.ndim < 2 or not inputs.shape[0]:
+        raise FlowsError(f"calibrate: inputs have shape {inputs.shape}, expected (batch, *event) with at least one row")
+    keywords: dict[str, Any] = {}
+    if context is not None:
+        context = as_array(context, "context")
+        shared = context.ndim < 2 or context.shape[0] != inputs.shape[0]
+        keywords = {"context_dim": context.shape if shared else context.shape[1:], "init_context": context}
+    rng = jax.random.key(0) if rng is None else rng
+    new = init_fun(rng, inputs.shape[1:], init_inputs=inputs, params=params, **keywords).params
+    return _move(params, new) if moving else new
+
+
+def _move(old: Params, new: Params) -> Params:
+    """`new`, but where a dict "fixed" holds a leaf "momentum", its other leaves have gone only part of the way."""
+    if isinstance(old, dict):
+        fixed = old.get("fixed")
+        moved = {key: _move(old[key], new[key]) for key in old}
+        if isinstance(fixed, dict) and "momentum" in fixed:
+            m = fixed["momentum"]
+            moved["fixed"] = {
+                key: fixed[key] if key == "momentum" else m * fixed[key] + (1 - m) * new["fixed"][key] for key in fixed
+            }
+        return moved
+    if isinstance(old, tuple | list):
+        pairs = [_move(a, b) for a, b in zip(old, new, strict=True)]
+        return type(old)(*pairs) if hasattr(old, "_fields") else type(old)(pairs)
+    return new

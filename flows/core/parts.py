@@ -1,0 +1,212 @@
+"""Parts: what combinators compose, and `publish`, which makes of a part the functions a user calls.
+
+A part's functions take whole batches, in one dtype, and check nothing. The published functions check shapes and keywords,
+cast, stop the gradient of fixed leaves, and are compiled. Checks run while a call is traced: once for each shape.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import vocabulary
+from flows.core.arrays import (
+    Array,
+    Shape,
+    as_array,
+    as_dim,
+    as_key,
+    as_rows_of_context,
+    cast,
+    check_rows,
+    default_dtype,
+    working_dtype,
+)
+from flows.core.errors import FlowsError
+from flows.core.fingerprint import Memo, fingerprint
+from flows.core.params import Params, check_structure, stop_fixed, structure
+
+
+class Given(NamedTuple):
+    """What an init was called with, besides rng and the event."""
+
+    context: Shape | None = None
+    init_inputs: Array | None = None
+    init_context: Array | None = None
+    params: Params | None = None
+
+
+class BijectionPart(NamedTuple):
+    """`direct(params, x, context, rng, train) -> (y, log_det)` and `inverse(params, y, context, rng, train) -> x`."""
+
+    name: str
+    direct: Callable
+    inverse: Callable
+    event: Shape
+    output: Shape
+    context: Shape | None = None
+    keywords: frozenset[str] = frozenset()  # of context, rng, train: what the functions name
+    compiled: bool = True
+    native_inverse: Callable | None = None  # `(...) -> (x, log_det)`, where the inverse is the cheap direction
+
+    def invert(self, params: Params, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        """The inverse with its log-det: minus the direct one at the point returned, so that the two cannot drift."""
+        if self.native_inverse is not None:
+            return self.native_inverse(params, y, context, rng, train)
+        x = self.inverse(params, y, context, rng, train)
+        return x, -self.direct(params, x, context, rng, train)[1]
+
+
+class DistributionPart(NamedTuple):
+    """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`."""
+
+    name: str
+    log_pdf: Callable
+    sample: Callable
+    event: Shape
+    context: Shape | None = None
+    keywords: frozenset[str] = frozenset()
+    compiled: bool = True
+
+
+_published = Memo(size=1024)
+
+
+def publish(part: Any, params: Params) -> tuple[Callable, Callable]:
+    """The two functions of a triple; equal parts share theirs, and so what was compiled."""
+    expected = structure(params)
+    key = fingerprint((part, expected))
+    make = _publish_bijection if isinstance(part, BijectionPart) else _publish_distribution
+    return _published(key, lambda: make(part, expected))
+
+
+def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, Callable]:
+    def public(name: str, run: Callable, event: Shape, output: Shape) -> Callable:
+        def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+            check_rows(x, event, part.name)
+            dtype = working_dtype(x.dtype)
+            params, context = _prepare(part, expected, params, context, dtype, len(x))
+            y, log_det = run(params, x.astype(dtype), context, rng, train)
+            check_result(y, (len(x), *output), part.name, "outputs")
+            check_result(log_det, (len(x),), part.name, "log_det")
+            return y.astype(x.dtype), log_det.astype(dtype)
+
+        compiled = jax.jit(checked, static_argnums=4, inline=True) if part.compiled else checked
+
+        def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
+            vocabulary.refuse_unknown(f"{part.name}: {name}", unknown, vocabulary.CALL)
+            context, rng = _given(part, context, rng, train)
+            with explained(part.name):
+                return compiled(params, as_array(inputs, "inputs"), context, rng, bool(train))
+
+        return _dressed(function, name, part, vocabulary.positional("params", "inputs"), part.keywords)
+
+    return (
+        public("direct_fun", part.direct, part.event, part.output),
+        public("inverse_fun", part.invert, part.output, part.event),
+    )
+
+
+def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Callable, Callable]:
+    def checked_log_pdf(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
+        check_rows(x, part.event, part.name)
+        dtype = working_dtype(x.dtype)
+        params, context = _prepare(part, expected, params, context, dtype, len(x))
+        result = part.log_pdf(params, x.astype(dtype), context, rng, train)
+        check_result(result, (len(x),), part.name, "log_pdf")
+        return result.astype(dtype)
+
+    def checked_sample(rng: Array, params: Params, n: int, context: Any) -> Array:
+        dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
+        dtype = max(map(working_dtype, dtypes), key=lambda each: each.itemsize) if dtypes else default_dtype()
+        params, context = _prepare(part, expected, params, context, dtype, n)
+        samples = part.sample(rng, params, n, dtype, context)
+        check_result(samples, (n, *part.event), part.name, "samples")
+        return samples.astype(dtype)
+
+    def jitted(fun: Callable, static: int) -> Callable:
+        return jax.jit(fun, static_argnums=static, inline=True) if part.compiled else fun
+
+    compiled_log_pdf, compiled_sample = jitted(checked_log_pdf, 4), jitted(checked_sample, 2)
+
+    def log_pdf(params, inputs, *, context=None, rng=None, train=False, **unknown):
+        vocabulary.refuse_unknown(f"{part.name}: log_pdf", unknown, vocabulary.CALL)
+        context, rng = _given(part, context, rng, train)
+        with explained(part.name):
+            return compiled_log_pdf(params, as_array(inputs, "inputs"), context, rng, bool(train))
+
+    def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
+        vocabulary.refuse_unknown(f"{part.name}: sample", unknown, vocabulary.CALL)
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
+            raise TypeError(f"{part.name}: num_samples is {num_samples!r}; expected a whole number, known before jit")
+        n = int(num_samples)
+        if n < 0:
+            raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
+        context, _ = _given(part, context, None, train)
+        # A shared context is the same for every size, so sizes are padded to powers of two and rarely compile.
+        padded = n if context is not None and context.shape != part.context else 1 << max(n - 1, 0).bit_length()
+        with explained(part.name):
+            samples = compiled_sample(as_key(rng), params, padded, context)
+        return samples if padded == n else samples[:n]
+
+    return (
+        _dressed(log_pdf, "log_pdf", part, vocabulary.positional("params", "inputs"), part.keywords),
+        _dressed(sample, "sample", part, vocabulary.positional("rng", "params", num_samples=1), part.keywords & {"context"}),
+    )
+
+
+def _dressed(function: Callable, name: str, part: Any, positional: tuple, keywords: frozenset[str]) -> Callable:
+    """Name, signature and docstring, for `help` and `inspect`."""
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{name} of {part.name}, event {as_dim(part.event)!r}."
+    function.__signature__ = vocabulary.signature(positional, keywords)  # type: ignore[attr-defined]
+    return function
+
+
+def _given(part: Any, context: Any, rng: Any, train: Any) -> tuple[Array | None, Array | None]:
+    """The keywords of one call in their inner form; a missing or an unexpected context is an error."""
+    if context is not None and part.context is None:
+        hint = "give context_dim to init_fun" if "context" in part.keywords else "no layer of it takes one"
+        raise TypeError(f"{part.name}: context was given, but this model was made without it; {hint}")
+    if context is None and part.context is not None:
+        raise FlowsError(
+            f"{part.name}: context is missing; this model was made with context_dim={as_dim(part.context)!r}, so every call "
+            "needs context=, a row for each input or one shared by all"
+        )
+    if not isinstance(train, bool | np.bool_):
+        raise TypeError(f"{part.name}: train is {train!r}; expected True or False, known before jit")
+    context = None if context is None else as_array(context, "context")
+    return context, (as_key(rng) if rng is not None and "rng" in part.keywords else None)
+
+
+def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: Any, rows: int) -> tuple[Params, Any]:
+    check_structure(params, expected, part.name)
+    if context is not None:
+        context = as_rows_of_context(context, part.context, rows, part.name).astype(dtype)
+    return stop_fixed(cast(params, dtype)), context
+
+
+def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
+    """Refuse what an author's function returned, before it can broadcast."""
+    if not hasattr(x, "shape") or tuple(x.shape) != shape:
+        got = f"shape {tuple(x.shape)}" if hasattr(x, "shape") else f"type {type(x).__name__}"
+        raise FlowsError(f"{name}: {what} of the layer's function have {got}, expected shape {shape}")
+
+
+class explained:
+    """Turns JAX's account of a broken first rule into one that names the layer and the remedy."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is not None and issubclass(kind, jax.errors.UnexpectedTracerError):
+            raise FlowsError(
+                f"{self.name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it "
+                'into params (under "fixed" if it must not train): functions never depend on rng or on data'
+            ) from error

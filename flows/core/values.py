@@ -1,0 +1,246 @@
+"""Constructor values: what `ActNorm()` returns remembers how it was made.
+
+A value prints as code, compares and hashes by the arguments it was made of, and goes to JSON and back. That is what
+lets functions be compiled once per model, and a model be saved as its constructor plus its params.
+"""
+
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+
+from flows.core.errors import FlowsError
+
+P = ParamSpec("P")
+V = TypeVar("V", bound="Value")
+
+_LIBRARY: list[Callable] = []  # every constructor defined inside `flows`, in order of import
+
+
+class Value:
+    """What a constructor returns: immutable, and equal to any other value made by an equal call."""
+
+    constructor: Callable
+    arguments: dict[str, Any]
+    inner: Any  # what the constructor's own body returned
+    _key: tuple
+    _hash: int
+
+    def __init__(self, constructor: Callable, arguments: dict[str, Any], inner: Any):
+        key = (constructor, *((name, _key_of(argument)) for name, argument in arguments.items()))
+        for name, field in {
+            "constructor": constructor,
+            "arguments": arguments,
+            "inner": inner,
+            "_key": key,
+            "_hash": hash(key),
+        }.items():
+            object.__setattr__(self, name, field)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self!r} is immutable: make a new one with other arguments")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and self._hash == other._hash and self._key == other._key
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return _call_as_code(self)
+
+    def values_within(self) -> Iterator["Value"]:
+        """Every value among the arguments, at any depth, and those of the value that a model is short for."""
+        roots = [self.inner] if isinstance(self.inner, Value) else list(self.arguments.values())
+        for root in roots:
+            for value in _values_in(root):
+                yield value
+                yield from value.values_within()
+
+
+def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, Any], Any], V]) -> Callable[P, V]:
+    """Turn a function that returns a layer into a constructor, whose result remembers the call."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def construct(*args: P.args, **kwargs: P.kwargs) -> V:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}: {error}; its signature is {function.__name__}{signature}") from None
+        bound.apply_defaults()
+        for name, argument in bound.arguments.items():
+            bound.arguments[name] = _freeze(argument, f"{function.__name__}: argument {name!r}")
+        return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
+
+    if function.__module__.split(".")[0] == "flows":
+        _LIBRARY.append(construct)
+    return construct
+
+
+def is_constructor(x: Any) -> bool:
+    """Whether `x` is a library constructor that still has to be called."""
+    return any(x is each for each in _LIBRARY)
+
+
+def public_name(construct: Callable) -> str:
+    """The name a reader would write: bare inside `flows`, `transformers.Affine` or `my_module.MyLayer` elsewhere."""
+    name, module = construct.__name__, construct.__module__.split(".")
+    if getattr(sys.modules.get("flows"), name, None) is construct:
+        return name
+    return f"{module[1]}.{name}" if module[0] == "flows" and len(module) > 1 else f"{construct.__module__}.{name}"
+
+
+def to_json(value: Value) -> dict[str, Any]:
+    """A JSON-ready description of the call that made `value`; an argument that has none is named in the error."""
+
+    def encode(x: Any, where: str) -> Any:
+        if isinstance(x, Value):
+            inside = {name: encode(each, f"{where}.{name}") for name, each in x.arguments.items()}
+            return {"constructor": public_name(x.constructor), "arguments": inside}
+        if isinstance(x, float) and not math.isfinite(x):
+            return {"float": repr(x)}
+        if x is None or isinstance(x, bool | int | float | str):
+            return x
+        if isinstance(x, tuple):
+            return [encode(each, f"{where}[{i}]") for i, each in enumerate(x)]
+        if isinstance(x, Mapping) and all(isinstance(key, str) for key in x):
+            return {"dict": {key: encode(each, f"{where}[{key!r}]") for key, each in x.items()}}
+        raise FlowsError(
+            f"{where} is {_describe(x)}, which cannot be written to a file. Expected numbers, strings, tuples, arrays or "
+            "values of constructors: give activations by name, and make a function of your own a constructor "
+            "(flows.bijection, flows.distribution, flows.conditioner)"
+        )
+
+    return encode(value, value.constructor.__name__)
+
+
+def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
+    """The value that `to_json` described. Names are looked up in the library and in `constructors`, nowhere else."""
+    library = {public_name(each): each for each in _LIBRARY}
+    own = {each.__name__: each for each in constructors}
+
+    def decode(x: Any) -> Any:
+        if isinstance(x, list):
+            return tuple(decode(each) for each in x)
+        if not isinstance(x, dict):
+            return x
+        if set(x) == {"float"} and x["float"] in ("inf", "-inf", "nan"):
+            return float(x["float"])
+        if set(x) == {"dict"} and isinstance(x["dict"], dict):
+            return {key: decode(each) for key, each in x["dict"].items()}
+        if set(x) == {"constructor", "arguments"} and isinstance(x["arguments"], dict):
+            name = str(x["constructor"])
+            construct = library.get(name) or own.get(name.rpartition(".")[2])
+            if construct is None:
+                raise FlowsError(
+                    f"unknown constructor {name!r}: this version of flows has none of that name, and among "
+                    f"constructors= there is {sorted(own) or 'nothing'}. Pass its constructor in constructors=[...]"
+                )
+            return _call(construct, {key: decode(each) for key, each in x["arguments"].items()})
+        raise FlowsError(f"cannot read {str(x)[:100]!r} as a constructor value")
+
+    return decode(description)
+
+
+def _call(construct: Callable, arguments: dict[str, Any]) -> Any:
+    args: list[Any] = []
+    kwargs = dict(arguments)
+    for name, parameter in inspect.signature(construct).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args += kwargs.pop(name, ())
+    return construct(*args, **kwargs)
+
+
+def _freeze(x: Any, where: str) -> Any:
+    """The one immutable form of an argument: sequences and arrays become tuples, NumPy scalars Python's, dtypes names."""
+    if isinstance(x, jax.core.Tracer):
+        raise FlowsError(
+            f"{where} is a traced array. A constructor takes plain Python values; what is computed belongs in params"
+        )
+    if isinstance(x, np.ndarray | np.generic | jax.Array):
+        return _freeze(np.asarray(x).tolist(), where)
+    if isinstance(x, np.dtype):
+        return x.name
+    if isinstance(x, type) and (issubclass(x, np.generic) or isinstance(getattr(x, "dtype", None), np.dtype)):
+        return np.dtype(x).name
+    if type(x) in (list, tuple):
+        return tuple(_freeze(each, where) for each in x)
+    if type(x) is dict:
+        return {key: _freeze(each, where) for key, each in x.items()}
+    return x
+
+
+def _key_of(x: Any) -> Any:
+    """A hashable stand-in that tells 1, 1.0 and True apart."""
+    if isinstance(x, tuple):
+        return (type(x), *map(_key_of, x))
+    if isinstance(x, Mapping):
+        return (type(x), *((key, _key_of(x[key])) for key in sorted(x, key=repr)))
+    if isinstance(x, float):
+        return (float, repr(x))
+    try:
+        hash(x)
+    except TypeError:
+        return Identity(x)
+    return (type(x), x)
+
+
+class Identity:
+    """Stands for an object in a key: equal only to itself, and keeps it alive so that its id stays its own."""
+
+    def __init__(self, x: Any):
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and other.x is self.x
+
+    def __hash__(self) -> int:
+        return id(self.x)
+
+
+def _values_in(x: Any) -> Iterator[Value]:
+    if isinstance(x, Value):
+        yield x
+    elif isinstance(x, tuple):
+        for each in x:
+            yield from _values_in(each)
+    elif isinstance(x, Mapping):
+        for each in x.values():
+            yield from _values_in(each)
+
+
+def _call_as_code(value: Value) -> str:
+    """The shortest call that makes an equal value: layers by position, the rest by name, defaults left out."""
+    parts, by_position = [], True
+    for name, parameter in inspect.signature(value.constructor).parameters.items():
+        argument = value.arguments[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            parts += map(_as_code, argument)
+        elif parameter.default is not parameter.empty and _key_of(argument) == _key_of(_freeze(parameter.default, name)):
+            by_position = False
+        elif by_position and (parameter.default is parameter.empty or callable(argument)):
+            parts.append(_as_code(argument))
+        else:
+            by_position = False
+            parts.append(f"{name}={_as_code(argument)}")
+    return f"{public_name(value.constructor)}({', '.join(parts)})"
+
+
+def _as_code(x: Any) -> str:
+    if isinstance(x, tuple):
+        return f"({', '.join(map(_as_code, x))}{',' if len(x) == 1 else ''})"
+    if isinstance(x, float) and not math.isfinite(x):
+        return f'float("{x!r}")'
+    if callable(x) and not isinstance(x, Value):
+        return getattr(x, "__name__", repr(x))
+    return repr(x)
+
+
+def _describe(x: Any) -> str:
+    return f"the function {x.__name__!r}" if callable(x) and hasattr(x, "__name__") else f"a {type(x).__name__}: {x!r:.60}"
