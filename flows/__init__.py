@@ -40,6 +40,7 @@ from flows.core import (
     distribution,
     trainable,
 )
+from flows.diagnostics import Report, verify
 from flows.distributions import GMM, Flow, Normal
 from flows.models import MAF, NSF, RealNVP
 
@@ -72,6 +73,7 @@ __all__ = [
     "Normal",
     "RealNVP",
     "Repeat",
+    "Report",
     "Reverse",
     "Serial",
     "Shuffle",
@@ -86,4 +88,5 @@ __all__ = [
     "distribution",
     "trainable",
     "transformers",
+    "verify",
 ]

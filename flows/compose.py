@@ -161,7 +161,7 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
         kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        body = jax.checkpoint(body, prevent_cse=False, policy=kept)  # type: ignore[attr-defined]
+        body = jax.checkpoint(body, prevent_cse=False, policy=kept)
         start = (jnp.moveaxis(x, 0, -1), jnp.zeros(len(x), x.dtype))
         (x, total), _ = jax.lax.scan(body, start, (params, keys), reverse=reverse)
         return jnp.moveaxis(x, -1, 0), total

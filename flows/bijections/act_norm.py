@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from flows.core import Array, bijection
-from flows.core.arrays import size
+from flows.core.arrays import along, size
 
 
 @bijection
@@ -36,11 +36,11 @@ def ActNorm():
         return {"log_scale": -jnp.log(std), "shift": mean}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        y = (x - params["shift"]) * jnp.exp(params["log_scale"])
+        y = (x - along(params["shift"], x)) * jnp.exp(along(params["log_scale"], x))
         return y, params["log_scale"].sum() * size(x.shape[:-1])
 
     def inverse_fun(params, y):
-        return y * jnp.exp(-params["log_scale"]) + params["shift"]
+        return y * jnp.exp(-along(params["log_scale"], y)) + along(params["shift"], y)
 
     return init_fun
 
@@ -75,10 +75,10 @@ def Standardize():
 
     def direct_fun(params, x):
         mean, std = params["fixed"]["mean"], params["fixed"]["std"]
-        return (x - mean) / std, -jnp.log(std).sum() * size(x.shape[:-1])
+        return (x - along(mean, x)) / along(std, x), -jnp.log(std).sum() * size(x.shape[:-1])
 
     def inverse_fun(params, y):
-        return y * params["fixed"]["std"] + params["fixed"]["mean"]
+        return y * along(params["fixed"]["std"], y) + along(params["fixed"]["mean"], y)
 
     return init_fun
 
@@ -87,4 +87,4 @@ def channel_moments(x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of each channel of (batch, *event), over everything but the last axis."""
     flat = x.reshape(-1, x.shape[-1])
     mean = flat.mean(0)
-    return mean, jnp.sqrt(jnp.square(flat - mean).mean(0))
+    return mean, jnp.sqrt(jnp.square(flat - mean[None]).mean(0))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from flows.bijections.act_norm import channel_moments
 from flows.core import FlowsError, bijection
-from flows.core.arrays import size
+from flows.core.arrays import along, size
 
 EPSILON = 1e-5
 
@@ -60,9 +60,9 @@ def BatchNorm(momentum: float = 0.9):
         if train:
             mean, std = channel_moments(x)
             var = jnp.square(std)
-        y = (x - mean) * jnp.exp(log_scale(params, var)) + params["beta"]
-        log_det = log_scale(params, var).sum() * size(x.shape[1:-1])
-        return y, jnp.broadcast_to(log_det, len(x))
+        s = log_scale(params, var)
+        y = (x - along(mean, x)) * jnp.exp(along(s, x)) + along(params["beta"], x)
+        return y, jnp.broadcast_to(s.sum() * size(x.shape[1:-1]), len(x))
 
     def inverse_fun(params, y, train=False):
         if train:
@@ -70,8 +70,8 @@ def BatchNorm(momentum: float = 0.9):
                 "BatchNorm: the inverse with train=True would need the statistics of its own result; call it with "
                 "train=False, after flows.calibrate(init_fun, params, x)"
             )
-        mean, var = params["fixed"]["mean"], params["fixed"]["var"]
-        return (y - params["beta"]) * jnp.exp(-log_scale(params, var)) + mean
+        s = log_scale(params, params["fixed"]["var"])
+        return (y - along(params["beta"], y)) * jnp.exp(-along(s, y)) + along(params["fixed"]["mean"], y)
 
     def log_scale(params, var):
         return params["log_gamma"] - 0.5 * jnp.log(var + EPSILON)

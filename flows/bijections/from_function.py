@@ -12,7 +12,7 @@ from flows.core.arrays import size
 from flows.core.errors import TRACING_ERRORS
 
 MAX_STEPS = 100
-DAMPING = 0.5 ** jnp.arange(12)
+HALVINGS = 24
 
 
 @bijection(batched=True)
@@ -104,14 +104,14 @@ def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape
         x, best, steps, _ = state
         r, jacobian = value_and_jacobian(residual, x)
         change = jnp.linalg.solve(jacobian, r).reshape(shape)
-        tried = [x - t * change for t in DAMPING.astype(x.dtype)]
+        tried = [x - change / 2**k for k in range(HALVINGS)]
         norms = jnp.stack([norm(each) for each in tried]) if plain else jax.vmap(norm)(jnp.stack(tried))
         i = jnp.argmin(norms)
         better = norms[i] < best
         return jnp.where(better, jnp.stack(tried)[i], x), jnp.minimum(norms[i], best), steps + 1, better
 
     guess = jnp.reshape(target, shape)
-    start = jnp.where(norm(guess) < norm(jnp.zeros_like(guess)), guess, jnp.zeros_like(guess))
+    start = jnp.where(jnp.isfinite(norm(guess)), guess, jnp.zeros_like(guess))
     state = (start, norm(start), jnp.asarray(0), jnp.asarray(True))
     if plain:
         while improves(state):

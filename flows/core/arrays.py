@@ -115,5 +115,10 @@ def as_rows_of_context(context: Array, shape: Shape, rows: int, name: str) -> Ar
     )
 
 
+def along(v: Array, x: Array) -> Array:
+    """One number for each channel, with the rank of x, so that it broadcasts over every axis but the last."""
+    return v.reshape((1,) * (x.ndim - 1) + v.shape)
+
+
 def size(shape: Shape) -> int:
     return math.prod(shape)

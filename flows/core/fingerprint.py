@@ -8,10 +8,13 @@ import functools
 import threading
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flows.core.values import Identity
@@ -27,7 +30,7 @@ class Memo:
         _MEMOS.append(self)
 
     def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
-        if key is None:  # what depends on a tracer is made anew and never kept
+        if key is None or _FRESH.get():  # what depends on a tracer is made anew and never kept
             return make()
         with self.lock:
             if key in self.entries:
@@ -42,6 +45,17 @@ class Memo:
 
 
 _MEMOS: list[Memo] = []
+_FRESH: ContextVar[bool] = ContextVar("fresh", default=False)
+
+
+@contextmanager
+def fresh_functions() -> Iterator[None]:
+    """Inside a `with`, nothing is taken from a cache or kept: every function is made anew."""
+    token = _FRESH.set(True)
+    try:
+        yield
+    finally:
+        _FRESH.reset(token)
 
 
 def clear_caches() -> None:
@@ -80,7 +94,7 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
         return (type(x), *(_walk(each, above) for each in x))
     if isinstance(x, Mapping):
         return (type(x), *((_walk(key, above), _walk(x[key], above)) for key in x))
-    if isinstance(x, np.ndarray | jax.Array) and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         array = np.asarray(x)
         return (type(x), array.shape, str(array.dtype), array.tobytes())
     try:

@@ -217,7 +217,8 @@ def _values_in(x: Any) -> Iterator[Value]:
 
 def _call_as_code(value: Value) -> str:
     """The shortest call that makes an equal value: layers by position, the rest by name, defaults left out."""
-    parts, by_position = [], True
+    parts: list[str] = []
+    by_position = True
     for name, parameter in inspect.signature(value.constructor).parameters.items():
         argument = value.arguments[name]
         if parameter.kind is parameter.VAR_POSITIONAL:

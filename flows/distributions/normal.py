@@ -34,14 +34,18 @@ def Normal(trainable: bool = False):
 
         def sample(rng, params, num_samples):
             z = jax.random.normal(rng, (num_samples, *shape))
-            return z.astype(params["mean"].dtype) * jnp.exp(params["log_scale"]) + params["mean"] if trainable else z
+            if not trainable:
+                return z
+            return z.astype(params["mean"].dtype) * jnp.exp(params["log_scale"])[None] + params["mean"][None]
 
         return params, log_pdf, sample
 
     def log_pdf(params, x):
         x = x.reshape(len(x), -1)
-        log_scale = jnp.ravel(params["log_scale"]) if trainable else jnp.zeros(x.shape[1:], x.dtype)
-        z = (x - jnp.ravel(params["mean"])) * jnp.exp(-log_scale) if trainable else x
+        if not trainable:
+            return -0.5 * (jnp.square(x) + LOG_2PI).sum(1)
+        mean, log_scale = params["mean"].reshape(1, -1), params["log_scale"].reshape(1, -1)
+        z = (x - mean) * jnp.exp(-log_scale)
         return -0.5 * (jnp.square(z) + LOG_2PI).sum(1) - log_scale.sum()
 
     return init_fun
@@ -102,7 +106,7 @@ def GMM(means, covariances, weights, trainable: bool = False):
         own = params if trainable else params["fixed"]
         diagonal = jnp.exp(jnp.diagonal(own["tril"], axis1=1, axis2=2))
         eye = jnp.eye(d, dtype=diagonal.dtype)
-        return own["mean"], jnp.tril(own["tril"], -1) + diagonal[:, :, None] * eye, own["logits"]
+        return own["mean"], jnp.tril(own["tril"], -1) + diagonal[:, :, None] * eye[None], own["logits"]
 
     return init_fun
 

@@ -1,0 +1,225 @@
+"""Is this layer really a bijection? `verify` tells its author, property by property."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.compose import Serial
+from flows.core import Array, BijectionInit, DistributionInit, FlowsError, trainable
+from flows.core.arrays import as_context, as_event, as_key, cast
+from flows.core.errors import TRACING_ERRORS
+from flows.core.fingerprint import fresh_functions
+
+ROWS = 5
+EXACT, LOOSE, SINGLE = 1e-9, 1e-6, 1e-3  # algebra in float64; a solver in float64; a round trip in float32
+
+
+class Property(NamedTuple):
+    """One line of a report: whether it holds, and the figure or the error that says so."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Report(NamedTuple):
+    """What `verify` found; prints as a table."""
+
+    name: str
+    properties: tuple[Property, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every property holds."""
+        return all(each.passed for each in self.properties)
+
+    def __str__(self) -> str:
+        width = max(len(each.name) for each in self.properties)
+        lines = [f"{'pass' if each.passed else 'FAIL'}  {each.name:{width}}  {each.detail}" for each in self.properties]
+        return "\n".join([f"{self.name}: {'a bijection' if self.passed else 'NOT a bijection'}", *lines])
+
+
+def verify(
+    init_fun: Callable,
+    input_dim: Any,
+    rng: Any = 0,
+    *,
+    context_dim: Any = 0,
+    inputs: Any = None,
+    raise_on_failure: bool = False,
+) -> Report:
+    """Check that a layer keeps the contract, at random params and a few points, in float64.
+
+    Round trips both ways; both log-dets against the Jacobian by automatic differentiation; jit and row-by-row agreement;
+    functions free of rng (made again with another key, caches bypassed); finite gradients; no gradient through fixed
+    leaves; a round trip in float32.
+
+    Args:
+        init_fun: a bijection: a constructor's value or a plain function.
+        input_dim: its event, an int or a tuple.
+        rng: key or seed, for init, points and the noise of 0.1 added to trained params.
+        context_dim: the context, where the layer takes one.
+        inputs: points to test at, (batch, *event); by default standard normal. Give them where the layer's domain is not
+            the whole space.
+        raise_on_failure: raise `FlowsError` with the report unless all hold.
+
+    Returns:
+        A `Report`: print it, or read `.passed` and `.properties`.
+
+    Errors:
+        TypeError: `init_fun` is not a bijection. FlowsError: as `raise_on_failure` asks.
+
+    Example:
+        >>> import flows
+        >>> report = flows.verify(flows.AffineCoupling(), 3)
+        >>> report.passed
+        True
+        >>> print(report)                                                             # doctest: +ELLIPSIS
+        AffineCoupling(): a bijection
+        pass  inverse(direct(x)) = x              largest difference ...
+        ...
+    """
+    if isinstance(init_fun, DistributionInit):
+        raise TypeError(f"verify: {init_fun!r:.80} is a distribution; expected a bijection")
+    layer = init_fun if isinstance(init_fun, BijectionInit) else Serial(init_fun)
+    name = repr(init_fun) if isinstance(init_fun, BijectionInit) else getattr(init_fun, "__name__", repr(init_fun))
+    with enable_x64():
+        report = Report(name[:200], tuple(_properties(layer, input_dim, as_key(rng), context_dim, inputs)))
+    if raise_on_failure and not report.passed:
+        raise FlowsError(str(report))
+    return report
+
+
+def enable_x64() -> AbstractContextManager:
+    """Double precision inside a `with`, whatever the version of JAX calls it."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64()  # before jax 0.8
+
+
+def _properties(layer: BijectionInit, input_dim: Any, key: Array, context_dim: Any, inputs: Any) -> Iterator[Property]:
+    keys = jax.random.split(key, 6)
+    event, context_shape = as_event(input_dim), as_context(context_dim)
+    try:
+        params, direct_fun, inverse_fun = layer(keys[0], input_dim, context_dim=context_dim)
+        params = _stir(keys[1], cast(params, jnp.float64))
+    except Exception as error:
+        yield Property("init", False, _say(error))
+        return
+
+    x = jax.random.normal(keys[2], (ROWS, *event)) if inputs is None else jnp.asarray(np.asarray(inputs, float))
+    given = {"rng": keys[3]}
+    if context_shape is not None:
+        given["context"] = jax.random.normal(keys[4], context_shape)
+
+    def direct(x: Array, params: Any = params) -> tuple[Array, Array]:
+        return direct_fun(params, x, **given)
+
+    def inverse(y: Array, params: Any = params) -> tuple[Array, Array]:
+        return inverse_fun(params, y, **given)
+
+    def check(name: str, tolerance: float, measure: Callable[[], Any], what: str = "largest difference") -> Property:
+        try:
+            pairs = measure()
+        except Exception as error:
+            return Property(name, False, _say(error))
+        worst = max(_difference(a, b) for a, b in pairs)
+        return Property(name, bool(worst <= tolerance), f"{what} {worst:.1e}")
+
+    yield check("inverse(direct(x)) = x", LOOSE, lambda: [(inverse(direct(x)[0])[0], x)])
+    yield check("direct(inverse(y)) = y", LOOSE, lambda: [(direct(inverse(y)[0])[0], y) for y in [direct(x)[0]]])
+    yield check("log_det of direct = Jacobian", LOOSE, lambda: [(direct(x)[1], _jacobian_log_det(direct, x))])
+    yield check(
+        "log_det of inverse = Jacobian",
+        LOOSE,
+        lambda: [(inverse(y)[1], _jacobian_log_det(inverse, y)) for y in [direct(x)[0]]],
+    )
+    yield check(
+        "log_det of inverse = -direct's",
+        EXACT,
+        lambda: [(log_det, -direct(z)[1]) for z, log_det in [inverse(direct(x)[0])]],
+    )
+    try:
+        jax.eval_shape(direct, x)
+    except TRACING_ERRORS:
+        yield Property("jit agrees", True, "runs as plain Python, row by row; jit cannot be used")
+    except Exception as error:
+        yield Property("jit agrees", False, _say(error))
+    else:
+        yield check("jit agrees", EXACT, lambda: zip(jax.jit(direct)(x), direct(x), strict=True))
+    # Rows share the one rng that is given, so only a layer that draws nothing is the same row by row.
+    yield check(
+        "row by row agrees",
+        EXACT,
+        lambda: zip(map(jnp.concatenate, zip(*[direct(row[None]) for row in x], strict=True)), direct(x), strict=True),
+    )
+
+    def other_functions() -> Iterator[tuple[Any, Any]]:
+        with fresh_functions():
+            other = layer(keys[5], input_dim, context_dim=context_dim)
+        y = direct(x)[0]
+        yield from zip(other.direct_fun(params, x, **given), direct(x), strict=True)
+        yield from zip(other.inverse_fun(params, y, **given), inverse(y), strict=True)
+
+    yield check("functions free of rng", EXACT, lambda: list(other_functions()))
+
+    def loss(params: Any, x: Array) -> Array:
+        y, log_det = direct(x, params)
+        return jnp.sum(jnp.sin(y)) + log_det.sum()
+
+    try:
+        of_params, of_x = jax.grad(loss, argnums=(0, 1))(params, x)
+    except Exception as error:
+        yield Property("finite gradients", False, _say(error))
+        return
+    finite = all(bool(jnp.isfinite(each).all()) for each in jax.tree.leaves((of_params, of_x)))
+    yield Property("finite gradients", finite, "of params and inputs")
+    masks = jax.tree.leaves(trainable(params))
+    fixed = [leaf for leaf, train in zip(jax.tree.leaves(of_params), masks, strict=True) if not train]
+    still = all(bool((leaf == 0).all()) for leaf in fixed)
+    yield Property("fixed leaves untouched", still, f"{len(fixed)} fixed of {len(masks)} leaves")
+
+    def single() -> list[tuple[Any, Any]]:
+        low = x.astype(jnp.float32)
+        y, log_det = direct(low, cast(params, jnp.float32))
+        if (y.dtype, log_det.dtype) != (jnp.float32, jnp.float32):
+            raise FlowsError(f"float32 inputs gave {y.dtype} outputs and a {log_det.dtype} log_det")
+        return [(inverse(y, cast(params, jnp.float32))[0], low)]
+
+    yield check("round trip in float32", SINGLE, single)
+
+
+def _stir(key: Array, params: Any) -> Any:
+    """Trained params with noise of 0.1, so that a layer that starts as the identity is tested away from it."""
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=False)]
+    chosen = [b if train else a for a, b, train in zip(leaves, noisy, jax.tree.leaves(trainable(params)), strict=True)]
+    return jax.tree.unflatten(treedef, chosen)
+
+
+def _jacobian_log_det(fun: Callable, x: Array) -> Array:
+    """log|det| of the Jacobian of each row, one row at a time, in plain Python: it also serves what cannot be traced."""
+
+    def one(row: Array) -> Array:
+        jacobian = jax.jacrev(lambda row: jnp.ravel(fun(row[None])[0][0]))(row)
+        return jnp.linalg.slogdet(jacobian.reshape(row.size, row.size))[1]
+
+    return jnp.stack([one(row) for row in x])
+
+
+def _difference(a: Any, b: Any) -> float:
+    """The largest |a - b| / (1 + |b|); inf where a NaN stands on either side."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        return float("inf")
+    relative = np.abs(a - b) / (1 + np.abs(b))
+    return float(np.where(np.isnan(relative), np.inf, relative).max(initial=0.0))
+
+
+def _say(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:400]

@@ -1,0 +1,109 @@
+"""The rows that `fit` is given: read, judged, split and measured before the first step. Each refusal says what to do."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from flows.core import Array, FlowsError
+from flows.core.arrays import as_array, working_dtype
+
+LEAST_ROWS = 2  # of training rows; one row has no spread
+
+
+class Rows(NamedTuple):
+    """Rows of data, (rows, *event), with their context, (rows, *context), or None."""
+
+    x: Any
+    context: Any
+
+
+def take(rows: Rows, index: Any) -> Rows:
+    return jax.tree.map(lambda array: array[index], rows)
+
+
+def read(data: Any, context: Any) -> tuple[Rows, np.dtype]:
+    """Data and context as finite NumPy arrays that keep their digits, and the dtype to work in."""
+    x = _numbers(data, "data")
+    if x.ndim < 2:
+        raise FlowsError(
+            f"fit: data has shape {x.shape}, expected (rows, *event) with at least two axes. One column is data[:, None]; a "
+            "single row, data[None], is too little to learn from"
+        )
+    if 0 in x.shape[1:]:
+        raise FlowsError(f"fit: data has shape {x.shape}: rows without entries; expected at least one column")
+    dtype = working_dtype(jax.dtypes.canonicalize_dtype(x.dtype))
+    _check_finite(x, dtype, "data")
+    if context is None:
+        return Rows(x, None), dtype
+    c = _numbers(context, "context")
+    if c.ndim < 2 or len(c) != len(x):
+        raise FlowsError(
+            f"fit: context has shape {c.shape}, expected ({len(x)}, *context): one row for each row of data. One column is "
+            "context[:, None]"
+        )
+    _check_finite(c, dtype, "context")
+    return Rows(x, c), dtype
+
+
+def split(rows: Rows, validation: float, key: Array) -> tuple[Rows, Rows]:
+    """Training and validation rows, drawn at random."""
+    n = len(rows.x)
+    held_out = max(round(n * validation), 1)
+    if n - held_out < LEAST_ROWS:
+        raise FlowsError(
+            f"fit: data has {n} row{'s' * (n != 1)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
+            f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
+        )
+    order = np.asarray(jax.random.permutation(key, n))
+    return take(rows, order[held_out:]), take(rows, order[:held_out])
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of each feature, or each channel of an image, in float64."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def apply(self, rows: Rows) -> Rows:
+        return rows._replace(x=(rows.x - self.mean) / self.std)
+
+
+def measure(x: np.ndarray, dtype: np.dtype) -> Scale:
+    """The scale of training rows; what never changes, or changes by less than `dtype` can tell, is refused."""
+    flat = x.reshape(-1, x.shape[-1])
+    mean = flat.mean(0, dtype=np.float64)
+    std = np.sqrt(np.square(flat - mean).mean(0))
+    what = "column" if x.ndim == 2 else "channel"
+    for j in range(len(mean)):
+        if flat[0, j] == flat[:, j].max() == flat[:, j].min():
+            raise FlowsError(
+                f"fit: {what} {j} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
+                "Leave it out, or add noise the size of its recorded step"
+            )
+        if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
+            raise FlowsError(
+                f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. Subtract "
+                "an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
+            )
+    return Scale(mean, std)
+
+
+def _numbers(x: Any, what: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        as_array(x, f"fit: {what}")  # refuses ragged rows and dtypes that are not real numbers
+    return np.asarray(x)
+
+
+def _check_finite(x: np.ndarray, dtype: np.dtype, what: str) -> None:
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(x.astype(dtype))
+    if finite.all():
+        return
+    row, *place = (int(i) for i in np.argwhere(~finite)[0])
+    bad = int((~finite.reshape(len(x), -1).all(1)).sum())
+    where = f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
+    raise FlowsError(
+        f"fit: {what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
+        f"within the range of {dtype.name}. Drop these rows, or fill or rescale the values"
+    )

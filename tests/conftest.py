@@ -1,0 +1,16 @@
+"""Strict dtypes and ranks for every test; warnings are errors (pyproject.toml)."""
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiling is most of a test's time, and these programs run once: do it in half the time.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def relaxed():
+    """JAX's usual promotion, where stax networks or optax run: neither is written for the strict rules."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

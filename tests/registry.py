@@ -1,0 +1,131 @@
+"""Every public bijection and distribution, with the events it is tested on. Adding one here is all its tests need."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import flows
+from flows import transformers as t
+from flows.conditioners import MaskedMLP
+
+small = flows.MLP(8, last_scale=1.0)
+masked = MaskedMLP(8, last_scale=1.0)
+spline = t.RationalQuadratic(num_bins=2)
+
+
+class Case(NamedTuple):
+    init_fun: Any
+    events: tuple = (1, 2, 5)
+    conditional: bool = False
+    domain: tuple[float, float] = (-float("inf"), float("inf"))  # of inputs
+    volume_preserving: bool = False
+    loose: bool = False  # a numerical inverse
+
+
+def wave(params, x):
+    y = x + 0.3 * jnp.sin(x) * jnp.exp(params["a"])
+    return y if x.shape[0] == 1 else y.at[1:].add(params["b"] * y[:-1])
+
+
+def shifted_wave(params, x, context):
+    return wave(params, x) + context.sum()
+
+
+def wave_params(rng, shape):
+    return {"a": 0.1 * jnp.ones(()), "b": 0.5 * jnp.ones(())}
+
+
+@flows.conditioner
+def SmallConv():
+    """A 3x3 convolution, a nonlinearity and a 1x1 one: enough to test events of several axes."""
+
+    def net(rng, input_dim, output_dim):
+        keys = jax.random.split(rng)
+        w1 = jax.random.normal(keys[0], (3, 3, input_dim[-1], 8)) / 6
+        w2 = jax.random.normal(keys[1], (1, 1, 8, output_dim[-1])) / 6
+
+        def apply_fun(params, inputs):
+            layout = ("NHWC", "HWIO", "NHWC")
+            x = jax.nn.elu(jax.lax.conv_general_dilated(inputs, params[0], (1, 1), "SAME", dimension_numbers=layout))
+            return jax.lax.conv_general_dilated(x, params[1], (1, 1), "SAME", dimension_numbers=layout)
+
+        return (w1, w2), apply_fun
+
+    return net
+
+
+def image_scale(*rest):
+    """One scale of a multi-scale flow for images."""
+    step = [flows.ActNorm(), flows.InvertibleLinear(), flows.Coupling(SmallConv(), t.Affine())]
+    return flows.Serial(flows.Squeeze(), *step, *rest)
+
+
+multi_scale = image_scale(flows.FactorOut(image_scale(flows.FactorOut(image_scale()))))
+
+BIJECTIONS: dict[str, Case] = {
+    "ActNorm": Case(flows.ActNorm(), (1, 2, 5, (2, 2, 3))),
+    "AffineCoupling": Case(flows.AffineCoupling(small), conditional=True),
+    "AffineCouplingSplit": Case(flows.AffineCouplingSplit(small, small), conditional=True),
+    "Autoregressive": Case(flows.Autoregressive(masked, spline), conditional=True),
+    "BatchNorm": Case(flows.BatchNorm(), (1, 2, 5, (2, 2, 3))),
+    "Coupling": Case(flows.Coupling(small, spline), conditional=True),
+    "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
+    "Coupling of images": Case(flows.Coupling(SmallConv(), t.Affine()), ((2, 2, 3),), conditional=True),
+    "FactorOut": Case(flows.FactorOut(flows.ActNorm(), flows.InvertibleLinear()), (2, 5, (2, 2, 3))),
+    "FixedInvertibleLinear": Case(flows.FixedInvertibleLinear(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "FromFunction": Case(flows.FromFunction(wave, wave_params), (1, 3), loose=True),
+    "FromFunction of context": Case(flows.FromFunction(shifted_wave, wave_params), (2,), conditional=True, loose=True),
+    "Invert": Case(flows.Invert(flows.AffineCoupling(small)), conditional=True),
+    "Invert of MADE": Case(flows.Invert(flows.MADE(masked)), (1, 3), conditional=True),
+    "InvertibleLinear": Case(flows.InvertibleLinear(), (1, 2, 5, (2, 2, 3))),
+    "Logit": Case(flows.Logit(), (1, 2, 5), domain=(0.0, 1.0)),
+    "Logit unclipped": Case(flows.Logit(clip_before_logit=False), (2,), domain=(0.0, 1.0)),
+    "MADE": Case(flows.MADE(masked), conditional=True),
+    "MAF": Case(flows.MAF(2, hidden=(8,)), (3,), conditional=True),
+    "NSF": Case(flows.NSF(1, hidden=(8,), num_bins=2), (1, 3), conditional=True),
+    "NSF autoregressive": Case(flows.NSF(1, hidden=(8,), num_bins=2, autoregressive=True), (3,), conditional=True),
+    "NeuralSplineCoupling": Case(flows.NeuralSplineCoupling(K=2), conditional=True),
+    "RealNVP": Case(flows.RealNVP(2, hidden=(8,)), (1, 3), conditional=True),
+    "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
+    "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
+    "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "Serial": Case(flows.Serial(flows.ActNorm(), flows.AffineCoupling(small), flows.Sigmoid()), (1, 3), conditional=True),
+    "Serial of three scales": Case(multi_scale, ((8, 8, 3),)),
+    "Shuffle": Case(flows.Shuffle(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "Sigmoid": Case(flows.Sigmoid()),
+    "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
+    "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+}
+
+
+class DistributionCase(NamedTuple):
+    init_fun: Any
+    events: tuple = (1, 2)
+    conditional: bool = False
+
+
+def mixture(trainable):
+    means, covariances = np.array([[-1.0, 0.0], [1.0, 0.5]]), np.array([[[0.3, 0.1], [0.1, 0.4]], [[0.5, -0.2], [-0.2, 0.3]]])
+    return flows.GMM(means, covariances, [0.3, 0.7], trainable=trainable)
+
+
+DISTRIBUTIONS: dict[str, DistributionCase] = {
+    "Flow": DistributionCase(flows.Flow(flows.AffineCoupling(small)), conditional=True),
+    "Flow of a flow": DistributionCase(
+        flows.Flow(flows.AffineCoupling(small), flows.Flow(flows.ActNorm(), flows.Normal(trainable=True))), conditional=True
+    ),
+    "GMM": DistributionCase(mixture(trainable=False), (2,)),
+    "GMM trainable": DistributionCase(mixture(trainable=True), (2,)),
+    "Normal": DistributionCase(flows.Normal()),
+    "Normal trainable": DistributionCase(flows.Normal(trainable=True)),
+}
+
+
+def points(case: Case, event: Any, rows: int, seed: int = 0, dtype: Any = np.float64) -> jax.Array:
+    """Points in the domain, unlike 0 and unlike each other."""
+    shape = event if isinstance(event, tuple) else (event,)
+    x = np.random.default_rng(seed).normal(size=(rows, *shape))
+    low, high = case.domain
+    return jnp.asarray((low + (high - low) / (1 + np.exp(-x)) if np.isfinite(low) else x).astype(dtype))

@@ -1,0 +1,237 @@
+"""Every public bijection x every property of the contract."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+from registry import BIJECTIONS, DISTRIBUTIONS, points
+
+import flows
+from flows.core import BijectionInit, DistributionInit, from_json, to_json
+from flows.core.fingerprint import fresh_functions
+from flows.core.values import _LIBRARY
+from flows.diagnostics import enable_x64
+
+ROWS = 4
+CONTEXT = 2
+
+
+def cases(conditional=(False, True)):
+    """One parameter for each case, event and presence of a context; those of one case run in one process and share compiles."""
+    return [
+        pytest.param(
+            name, event, with_context, id=f"{name}-{event}{'-context' * with_context}", marks=pytest.mark.xdist_group(name)
+        )
+        for name, case in BIJECTIONS.items()
+        for event in case.events
+        for with_context in conditional
+        if case.conditional or not with_context
+        if with_context or name != "FromFunction of context"
+    ]
+
+
+def stirred(params, seed=1):
+    """Trained leaves moved away from their start, where many layers are the identity."""
+    leaves, treedef = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    noisy = [leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
+    keep = jax.tree.leaves(flows.trainable(params))
+    return treedef.unflatten([b if train else a for a, b, train in zip(leaves, noisy, keep, strict=True)])
+
+
+@functools.cache
+def built(name, event, with_context):
+    """Case, params, functions and keywords, in float64."""
+    case = BIJECTIONS[name]
+    with enable_x64():
+        keywords = {"context_dim": CONTEXT} if with_context else {}
+        params, direct_fun, inverse_fun = case.init_fun(3, event, **keywords)
+        given = {"context": jnp.asarray([0.7, -0.4])} if with_context else {}
+        return case, stirred(params), direct_fun, inverse_fun, given
+
+
+@functools.cache
+def facts(name, event, with_context):
+    """Everything that the tests below compare, from one compiled call: compile time is most of their time."""
+    case, params, direct_fun, inverse_fun, given = built(name, event, with_context)
+
+    def jacobian_log_dets(fun, x):
+        def one(row):
+            return jax.jacfwd(lambda row: fun(row[None])[0][0].ravel())(row).reshape(row.size, row.size)
+
+        return jnp.linalg.slogdet(jax.vmap(one)(x))[1]
+
+    def loss(params, x, y):
+        out, log_det = direct_fun(params, x, **given)
+        back, back_log_det = inverse_fun(params, y, **given)
+        weights = jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)
+        return (out * weights).sum() + log_det.sum() + jnp.sin(back).sum() + 2 * back_log_det.sum()
+
+    @jax.jit
+    def everything(params, x):
+        y, log_det = direct_fun(params, x, **given)
+        back, back_log_det = inverse_fun(params, y, **given)
+        again, again_log_det = direct_fun(params, back, **given)
+        return {
+            "x": x, "y": y, "log_det": log_det, "back": back, "back_log_det": back_log_det,
+            "again": again, "again_log_det": again_log_det,
+            "jacobian": jacobian_log_dets(lambda x: direct_fun(params, x, **given), x),
+            "back_jacobian": jacobian_log_dets(lambda y: inverse_fun(params, y, **given), y),
+            "row_by_row": jax.vmap(lambda row: direct_fun(params, row[None], **given))(x),
+            "gradient": jax.grad(loss)(params, x, y),
+        }  # fmt: skip
+
+    with enable_x64():
+        return everything(params, points(case, event, ROWS))
+
+
+def close(a, b, tolerance):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
+def test_every_public_constructor_is_registered():
+    public = {name for name in flows.__all__ if any(getattr(flows, name) is each for each in _LIBRARY)} - {"MLP"}
+    registered = {each.init_fun.constructor.__name__ for each in [*BIJECTIONS.values(), *DISTRIBUTIONS.values()]}
+    assert public <= registered, f"add {sorted(public - registered)} to tests/registry.py"
+    assert all(isinstance(each.init_fun, BijectionInit) for each in BIJECTIONS.values())
+    assert all(isinstance(each.init_fun, DistributionInit) for each in DISTRIBUTIONS.values())
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases())
+def test_round_trip_and_log_dets_are_exact(name, event, with_context):
+    case, of = BIJECTIONS[name], facts(name, event, with_context)
+    tolerance = 1e-8 if case.loose else 1e-10
+    close(of["back"], of["x"], tolerance)
+    close(of["again"], of["y"], tolerance)
+    close(of["log_det"], of["jacobian"], tolerance)
+    close(of["back_log_det"], of["back_jacobian"], tolerance)
+    close(of["back_log_det"], -of["again_log_det"], 1e-12)
+    # Guard against vacuous points: a wrong sign or a missing term must be able to show.
+    if not case.volume_preserving:
+        assert float(jnp.abs(of["log_det"]).min()) > 0.01 and float(jnp.abs(of["log_det"]).max()) > 0.1
+    if name != "Standardize" and not (event == 1 and case.volume_preserving):
+        assert of["y"].shape != of["x"].shape or float(jnp.abs(of["y"] - of["x"]).max()) > 0.1
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases())
+def test_eager_compiled_and_row_by_row_agree(name, event, with_context):
+    _, params, direct_fun, inverse_fun, given = built(name, event, with_context)
+    of = facts(name, event, with_context)
+    with enable_x64():
+        eager, eager_inverse = direct_fun(params, of["x"], **given), inverse_fun(params, of["y"], **given)
+        pairs = zip((*eager, *eager_inverse), (of["y"], of["log_det"], of["back"], of["back_log_det"]), strict=True)
+        for got, expected in pairs:
+            close(got, expected, 1e-12)
+        for got, expected in zip(of["row_by_row"], eager, strict=True):
+            close(got[:, 0], expected, 1e-12)
+        if with_context:  # one context for each row
+            shared = jnp.tile(given["context"], (ROWS, 1))
+            close(direct_fun(params, of["x"], context=shared)[0], of["y"], 1e-12)
+            mixed = direct_fun(params, of["x"], context=shared.at[1:].add(1.0))[0]
+            close(mixed[0], of["y"][0], 1e-12)
+            assert float(jnp.abs(mixed[1:] - of["y"][1:]).max()) > 1e-3, "the context changes nothing"
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases())
+def test_params_of_one_init_work_with_the_functions_of_another(name, event, with_context):
+    case, params, direct_fun, _, given = built(name, event, with_context)
+    keywords = {"context_dim": CONTEXT} if with_context else {}
+    with enable_x64():
+        x = points(case, event, ROWS)
+        with fresh_functions():
+            other = case.init_fun(99, event, **keywords)
+        assert other.direct_fun is not direct_fun
+        for got, expected in zip(other.direct_fun(params, x, **given), direct_fun(params, x, **given), strict=True):
+            close(got, expected, 1e-12)
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases(conditional=(False,)))
+def test_init_can_be_vmapped_and_functions_are_made_once(name, event, with_context):
+    case = BIJECTIONS[name]
+    params = case.init_fun(5, event).params
+    many = jax.vmap(lambda key: case.init_fun(key, event).params)(jax.random.split(jax.random.key(0), 3))
+    assert jax.tree.structure(many) == jax.tree.structure(params)
+    assert [leaf.shape for leaf in jax.tree.leaves(many)] == [(3, *leaf.shape) for leaf in jax.tree.leaves(params)]
+    first, second = case.init_fun(1, event), case.init_fun(2, event)
+    assert first.direct_fun is second.direct_fun and first.inverse_fun is second.inverse_fun
+    twin = eval(repr(case.init_fun), {**vars(flows), **vars(registry), "registry": registry})
+    assert twin == case.init_fun and twin(0, event).direct_fun is first.direct_fun
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases())
+def test_every_trained_leaf_has_a_finite_gradient_that_is_not_zero(name, event, with_context):
+    params = built(name, event, with_context)[1]
+    gradients = jax.tree_util.tree_leaves_with_path(facts(name, event, with_context)["gradient"])
+    for (path, leaf), train in zip(gradients, jax.tree.leaves(flows.trainable(params)), strict=True):
+        assert np.isfinite(leaf).all(), f"{jax.tree_util.keystr(path)}: {leaf}"
+        assert not leaf.size or (np.asarray(leaf) != 0).any() == train, f"{jax.tree_util.keystr(path)}: {leaf}"
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BIJECTIONS])
+def test_dtypes_and_batch_sizes(name):
+    case = BIJECTIONS[name]
+    event = case.events[-1]
+    keywords = {"context_dim": CONTEXT} if name == "FromFunction of context" else {}
+    given = {"context": np.ones(CONTEXT, np.float32)} if keywords else {}
+    params, direct_fun, inverse_fun = case.init_fun(3, event, **keywords)
+    for dtype in (np.float32, jnp.bfloat16, np.float16):
+        x = points(case, event, ROWS, dtype=dtype)
+        y, log_det = direct_fun(params, x, **given)
+        back, back_log_det = inverse_fun(params, y, **given)
+        assert (y.dtype, back.dtype) == (x.dtype, x.dtype)
+        assert (log_det.dtype, back_log_det.dtype) == (jnp.float32, jnp.float32)
+        assert (log_det.shape, back_log_det.shape) == ((ROWS,), (ROWS,))
+    whole = np.ones((ROWS, *x.shape[1:]), np.int32)
+    assert direct_fun(params, whole, **given)[0].dtype == jnp.float32
+    for rows in (0, 1):
+        x = points(case, event, rows, dtype=np.float32)
+        y, log_det = direct_fun(params, x, **given)
+        assert (y.shape[0], log_det.shape) == (rows, (rows,))
+        back, log_det = inverse_fun(params, y, **given)
+        assert (back.shape, log_det.shape) == (x.shape, (rows,))
+        close(back, x, 1e-4)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BIJECTIONS])
+def test_data_can_be_given_to_init(name):
+    case = BIJECTIONS[name]
+    event = case.events[-1]
+    with_context = name == "FromFunction of context"
+    keywords = {"context_dim": CONTEXT, "init_context": np.ones(CONTEXT)} if with_context else {}
+    given = {"context": np.ones(CONTEXT)} if with_context else {}
+    with enable_x64():
+        x = points(case, event, 20, seed=2)
+        params, direct_fun, inverse_fun = case.init_fun(3, event, init_inputs=x, **keywords)
+        y, _ = direct_fun(params, x, **given)
+        close(inverse_fun(params, y, **given)[0], x, 1e-7)
+        kept = flows.calibrate(case.init_fun, params, x, **({"context": np.ones(CONTEXT)} if with_context else {}))
+        for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(params), strict=True):
+            close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize("name", list(BIJECTIONS))
+def test_a_context_that_nothing_takes_is_an_error(name):
+    case = BIJECTIONS[name]
+    event = case.events[-1]
+    if not case.conditional:
+        with pytest.raises(TypeError, match="context"):
+            case.init_fun(0, event, context_dim=2)
+        triple = case.init_fun(0, event)
+        with pytest.raises(TypeError, match="context"):
+            triple.direct_fun(triple.params, points(case, event, 2), context=np.ones(2))
+
+
+@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS])
+def test_values_go_to_json_and_back(name):
+    init_fun = {**BIJECTIONS, **DISTRIBUTIONS}[name].init_fun
+    if "FromFunction" in repr(init_fun):
+        with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function"):
+            to_json(init_fun)
+        return
+    text = json.dumps(to_json(init_fun))
+    again = from_json(json.loads(text), (registry.SmallConv,))
+    assert again == init_fun and hash(again) == hash(init_fun) and repr(again) == repr(init_fun)
