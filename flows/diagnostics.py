@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
@@ -98,7 +99,7 @@ def enable_x64() -> AbstractContextManager:
     """Double precision inside a `with`, whatever the version of JAX calls it."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    return jax.experimental.enable_x64()  # before jax 0.8
+    return jax.experimental.enable_x64()  # type: ignore[attr-defined]  # before jax 0.8
 
 
 def _properties(layer: BijectionInit, input_dim: Any, key: Array, context_dim: Any, inputs: Any) -> Iterator[Property]:

@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, overload
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from flows.core import vocabulary
-from flows.core.arrays import Array, Shape, as_array, as_context, as_dim, as_event, as_key, check_rows, default_dtype
-from flows.core.errors import TRACING_ERRORS, FlowsError
+from flows.core.arrays import Array, Shape, as_array, as_context, as_event, as_key, check_rows, default_dtype
+from flows.core.errors import FlowsError
 from flows.core.fingerprint import Memo, fingerprint
-from flows.core.params import Params, check_leaves
-from flows.core.parts import BijectionPart, DistributionPart, Given, check_result, publish
+from flows.core.layers import Leaf, plain_bijection, plain_distribution
+from flows.core.params import Params
+from flows.core.parts import BijectionPart, DistributionPart, Given, publish
 from flows.core.values import Value, constructor, is_constructor
 
 P = ParamSpec("P")
+_leaves = Memo(size=1024)
 LIKELIHOODS = ("exact", "unbiased", "lower bound")  # from the strongest claim to the weakest
 
 
@@ -86,8 +86,13 @@ class InitFun(Value):
         """Params and part, for a combinator to compose."""
         if isinstance(self.inner, InitFun | Composite):
             return self.inner.build(key, event, given)
-        leaf = _leaves(fingerprint((self, event, given.context)), lambda: _Leaf(self, event, given.context))
-        return leaf.init(key, given), leaf.part
+        leaf, part = _leaves(fingerprint((self, event, given.context)), lambda: self._make_leaf(event, given.context))
+        return leaf.init(key, given), part
+
+    def _make_leaf(self, event: Shape, context: Shape | None) -> tuple[Leaf, Any]:
+        leaf = Leaf(self.constructor.__name__, self.inner, event, context)
+        make_part = leaf.distribution_part if isinstance(self, DistributionInit) else leaf.bijection_part
+        return leaf, make_part(self.batched)
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
         given, event = self._given(as_event(input_dim), **keywords)
@@ -233,56 +238,12 @@ def check_layers(name: str, layers: Sequence[Any], make: type[InitFun], article:
 
 def build_bijection(layer: Any, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
     """Params and part of one layer of a combinator: a constructor's value or a plain closure."""
-    if isinstance(layer, InitFun):
-        return layer.build(key, event, given)
-    params, direct_fun, inverse_fun = _call_plain(layer, key, event, given)
-    direct, inverse = _plain(direct_fun), _plain(inverse_fun)
-    keywords = vocabulary.named_by(direct_fun, vocabulary.CALL) | vocabulary.named_by(inverse_fun, vocabulary.CALL)
-    name = getattr(layer, "__name__", repr(layer))
-    part = BijectionPart(name, direct, lambda *a: inverse(*a)[0], event, event, given.context, keywords)
-    return params, _infer_output(part, params)
+    return (layer.build if isinstance(layer, InitFun) else partial(plain_bijection, layer))(key, event, given)
 
 
 def build_distribution(layer: Any, key: Array, event: Shape, given: Given) -> tuple[Params, DistributionPart]:
     """As `build_bijection`, for a distribution."""
-    if isinstance(layer, InitFun):
-        return layer.build(key, event, given)
-    params, log_pdf, sample = _call_plain(layer, key, event, given)
-    names = vocabulary.named_by(sample, vocabulary.CALL)
-
-    def draw(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
-        return sample(rng, params, n, **vocabulary.select(names, context=context)).astype(dtype)
-
-    keywords = names | vocabulary.named_by(log_pdf, vocabulary.CALL)
-    name = getattr(layer, "__name__", repr(layer))
-    return params, DistributionPart(name, _plain(log_pdf), draw, event, given.context, keywords)
-
-
-def _call_plain(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, Callable, Callable]:
-    names = vocabulary.named_by(layer, vocabulary.INIT)
-    name = getattr(layer, "__name__", repr(layer))
-    with jax.ensure_compile_time_eval():
-        triple = layer(key, as_dim(event), **_select_given(names, given))
-    if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
-        raise TypeError(f"{name} returned {triple!r:.80}; expected (params, function, function)")
-    params, first, second = triple
-    keeps = given.params is not None and "params" not in names
-    return (given.params if keeps else params), first, second
-
-
-def _plain(fun: Callable) -> Callable:
-    """A user's function with the calling form of a part: it is handed just what it names."""
-    names = vocabulary.named_by(fun, vocabulary.CALL)
-
-    def call(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
-        return fun(params, x, **vocabulary.select(names, context=context, rng=rng, train=train))
-
-    return call
-
-
-def _select_given(names: frozenset[str], given: Given) -> dict[str, Any]:
-    fields = {"init_inputs": given.init_inputs, "init_context": given.init_context, "params": given.params}
-    return vocabulary.select(names, context_dim=as_dim(given.context), **fields)
+    return (layer.build if isinstance(layer, InitFun) else partial(plain_distribution, layer))(key, event, given)
 
 
 def _init_keywords(layer: Any) -> frozenset[str]:
@@ -290,121 +251,3 @@ def _init_keywords(layer: Any) -> frozenset[str]:
     if isinstance(inner, Composite):
         return frozenset().union(*map(_init_keywords, inner.layers))
     return inner.keywords if isinstance(inner, InitFun) else vocabulary.named_by(inner, vocabulary.INIT)
-
-
-# Leaves: layers written with the decorators
-
-_leaves = Memo(size=1024)
-_outputs = Memo(size=1024)
-
-
-class _Leaf:
-    """One author's layer at one event: its init, compiled once, and its part.
-
-    The functions are taken from a trace of init in which only rng is abstract, so that constants stay concrete and nothing
-    can be remembered of the rng or the data of any one call.
-    """
-
-    def __init__(self, value: InitFun, event: Shape, context: Shape | None):
-        self.value, self.event, self.context = value, event, context
-        self.names = vocabulary.named_by(value.inner, vocabulary.INIT)
-        self.functions: tuple[Callable, Callable] | None = None
-        self._jitted: Callable = jax.jit(self._run)
-        key = jax.random.key(0)
-        try:
-            params = jax.eval_shape(self._run, key, Given())
-        except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's: run as plain Python
-            self._jitted = self._run
-            params = self._run(key, Given())
-        self.part = self._make_part(params)
-
-    def init(self, key: Array, given: Given) -> Params:
-        measured = Given(None, *given[1:])
-        if given.params is not None and "params" not in self.names:
-            return given.params
-        if "init_inputs" not in self.names:
-            measured = measured._replace(init_inputs=None)
-        return self._jitted(key, measured)
-
-    def _run(self, key: Array, given: Given) -> Params:
-        name = self.value.constructor.__name__
-        with jax.ensure_compile_time_eval():
-            triple = self.value.inner(key, self.event, **_select_given(self.names, given._replace(context=self.context)))
-        if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
-            raise TypeError(f"{name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
-        self.functions = self.functions or tuple(triple[1:])
-        return check_leaves(triple[0], name)
-
-    def _make_part(self, params: Params) -> Any:
-        assert self.functions is not None
-        first, second = self.functions
-        name, batched = self.value.constructor.__name__, self.value.batched
-        keywords = vocabulary.named_by(first, vocabulary.CALL) | vocabulary.named_by(second, vocabulary.CALL)
-        if "context_dim" in self.names:
-            keywords |= {"context"}
-        call = _plain if batched else _lift
-        if isinstance(self.value, DistributionInit):
-            sample = _lift_sample(second, batched)
-            return DistributionPart(name, call(first), sample, self.event, self.context, keywords)
-        part = BijectionPart(name, call(first), call(second), self.event, self.event, self.context, keywords)
-        return _infer_output(part, params)
-
-
-def _lift(fun: Callable) -> Callable:
-    """A function of one event as a function of a batch; each row gets a key of its own."""
-    names = vocabulary.named_by(fun, vocabulary.CALL)
-
-    def batched(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
-        def one(x: Array, context: Any, rng: Any) -> Any:
-            return fun(params, x, **vocabulary.select(names, context=context, rng=rng, train=train))
-
-        keys = jax.random.split(rng, len(x)) if rng is not None and "rng" in names else None
-        return jax.vmap(one)(x, context, keys)
-
-    return batched
-
-
-def _lift_sample(fun: Callable, batched: bool) -> Callable:
-    names = vocabulary.named_by(fun, vocabulary.CALL)
-
-    def sample(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
-        if batched:
-            return fun(rng, params, n, **vocabulary.select(names, context=context)).astype(dtype)
-
-        def one(key: Array, context: Any) -> Array:
-            return fun(key, params, **vocabulary.select(names, context=context))
-
-        return jax.vmap(one)(jax.random.split(rng, n), context).astype(dtype)
-
-    return sample
-
-
-def _infer_output(part: BijectionPart, params: Params) -> BijectionPart:
-    """The part with the event that its direct function returns, which is checked on two abstract rows."""
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
-    key = fingerprint((part, jax.tree.flatten(like)))
-    return _outputs(key, lambda: _run_on_two_rows(part, like))
-
-
-def _run_on_two_rows(part: BijectionPart, like: Params) -> BijectionPart:
-    dtype = default_dtype()
-
-    def direct(params: Params, x: Array, context: Any) -> tuple[Array, Array]:
-        key = jax.random.key(0) if "rng" in part.keywords else None
-        result = part.direct(params, x, context, key, False)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise FlowsError(f"{part.name}: direct_fun returned {result!r:.80}; expected the pair (outputs, log_det)")
-        return result
-
-    shapes = [None if shape is None else (2, *shape) for shape in (part.event, part.context)]
-    structs = [None if shape is None else jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    try:
-        y, log_det = jax.eval_shape(direct, like, *structs)
-    except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
-        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), (like, *structs))
-        y, log_det = direct(*ones)
-        part = part._replace(compiled=False)
-    check_result(log_det, (2,), part.name, "log_det (one for each row)")
-    if not np.shape(y) or y.shape[0] != 2:
-        raise FlowsError(f"{part.name}: outputs have shape {np.shape(y)} for inputs of shape {shapes[0]}")
-    return part._replace(output=tuple(y.shape[1:]))

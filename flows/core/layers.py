@@ -1,0 +1,180 @@
+"""One author's layer as a part: a plain closure, or what a decorated constructor returned, lifted from events to batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import vocabulary
+from flows.core.arrays import Array, Shape, as_dim, default_dtype
+from flows.core.errors import TRACING_ERRORS, FlowsError
+from flows.core.fingerprint import Memo, fingerprint
+from flows.core.params import Params, check_leaves
+from flows.core.parts import BijectionPart, DistributionPart, Given, check_result
+
+
+def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
+    """Params and part of a plain closure that returns a bijection's triple."""
+    params, direct_fun, inverse_fun = _call(layer, key, event, given)
+    direct, inverse = _plain(direct_fun), _plain(inverse_fun)
+    keywords = vocabulary.named_by(direct_fun, vocabulary.CALL) | vocabulary.named_by(inverse_fun, vocabulary.CALL)
+    part = BijectionPart(name_of(layer), direct, lambda *a: inverse(*a)[0], event, event, given.context, keywords)
+    return params, _infer_output(part, params)
+
+
+def plain_distribution(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, DistributionPart]:
+    """Params and part of a plain closure that returns a distribution's triple."""
+    params, log_pdf, sample = _call(layer, key, event, given)
+    keywords = vocabulary.named_by(log_pdf, vocabulary.CALL) | vocabulary.named_by(sample, vocabulary.CALL)
+    draw = _lift_sample(sample, batched=True)
+    return params, DistributionPart(name_of(layer), _plain(log_pdf), draw, event, given.context, keywords)
+
+
+def name_of(layer: Callable) -> str:
+    return getattr(layer, "__name__", repr(layer))
+
+
+_outputs = Memo(size=1024)
+
+
+def _call(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, Callable, Callable]:
+    names = vocabulary.named_by(layer, vocabulary.INIT)
+    with jax.ensure_compile_time_eval():
+        triple = layer(key, as_dim(event), **_select_given(names, given))
+    params, first, second = _triple(triple, name_of(layer))
+    keeps = given.params is not None and "params" not in names
+    return (given.params if keeps else params), first, second
+
+
+def _plain(fun: Callable) -> Callable:
+    """A user's function with the calling form of a part: it is handed just what it names."""
+    names = vocabulary.named_by(fun, vocabulary.CALL)
+
+    def call(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
+        return fun(params, x, **vocabulary.select(names, context=context, rng=rng, train=train))
+
+    return call
+
+
+def _select_given(names: frozenset[str], given: Given) -> dict[str, Any]:
+    fields = {"init_inputs": given.init_inputs, "init_context": given.init_context, "params": given.params}
+    return vocabulary.select(names, context_dim=as_dim(given.context), **fields)
+
+
+class Leaf:
+    """One decorated layer at one event: its init, compiled once, and its part.
+
+    The functions are taken from a trace of init in which only rng is abstract, so that constants stay concrete and nothing
+    can be remembered of the rng or the data of any one call.
+    """
+
+    def __init__(self, name: str, inner: Callable, event: Shape, context: Shape | None):
+        self.name, self.inner, self.event, self.context = name, inner, event, context
+        self.names = vocabulary.named_by(inner, vocabulary.INIT)
+        self.functions: tuple[Callable, ...] = ()  # set by the first run
+        self._jitted: Callable = jax.jit(self._run)
+        key = jax.random.key(0)
+        try:
+            self.params = jax.eval_shape(self._run, key, Given())
+        except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's: run as plain Python
+            self._jitted = self._run
+            self.params = self._run(key, Given())
+
+    def init(self, key: Array, given: Given) -> Params:
+        measured = Given(None, *given[1:])
+        if given.params is not None and "params" not in self.names:
+            return given.params
+        if "init_inputs" not in self.names:
+            measured = measured._replace(init_inputs=None)
+        return self._jitted(key, measured)
+
+    def _run(self, key: Array, given: Given) -> Params:
+        with jax.ensure_compile_time_eval():
+            triple = self.inner(key, self.event, **_select_given(self.names, given._replace(context=self.context)))
+        params, *functions = _triple(triple, self.name)
+        self.functions = self.functions or tuple(functions)
+        return check_leaves(params, self.name)
+
+    def bijection_part(self, batched: bool) -> BijectionPart:
+        call = _plain if batched else _lift
+        direct, inverse = map(call, self.functions)
+        part = BijectionPart(self.name, direct, inverse, self.event, self.event, self.context, self._keywords())
+        return _infer_output(part, self.params)
+
+    def distribution_part(self, batched: bool) -> DistributionPart:
+        log_pdf, sample = self.functions
+        call = _plain if batched else _lift
+        draw = _lift_sample(sample, batched)
+        return DistributionPart(self.name, call(log_pdf), draw, self.event, self.context, self._keywords())
+
+    def _keywords(self) -> frozenset[str]:
+        named = frozenset().union(*(vocabulary.named_by(each, vocabulary.CALL) for each in self.functions))
+        return named | {"context"} if "context_dim" in self.names else named
+
+
+def _triple(triple: Any, name: str) -> tuple[Any, Callable, Callable]:
+    if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
+        raise TypeError(f"{name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
+    return tuple(triple)
+
+
+def _lift(fun: Callable) -> Callable:
+    """A function of one event as a function of a batch; each row gets a key of its own."""
+    names = vocabulary.named_by(fun, vocabulary.CALL)
+
+    def batched(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
+        def one(x: Array, context: Any, rng: Any) -> Any:
+            return fun(params, x, **vocabulary.select(names, context=context, rng=rng, train=train))
+
+        keys = jax.random.split(rng, len(x)) if rng is not None and "rng" in names else None
+        return jax.vmap(one)(x, context, keys)
+
+    return batched
+
+
+def _lift_sample(fun: Callable, batched: bool) -> Callable:
+    names = vocabulary.named_by(fun, vocabulary.CALL)
+
+    def sample(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
+        if batched:
+            return fun(rng, params, n, **vocabulary.select(names, context=context)).astype(dtype)
+
+        def one(key: Array, context: Any) -> Array:
+            return fun(key, params, **vocabulary.select(names, context=context))
+
+        return jax.vmap(one)(jax.random.split(rng, n), context).astype(dtype)
+
+    return sample
+
+
+def _infer_output(part: BijectionPart, params: Params) -> BijectionPart:
+    """The part with the event that its direct function returns, which is checked on two abstract rows."""
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
+    key = fingerprint((part, jax.tree.flatten(like)))
+    return _outputs(key, lambda: _run_on_two_rows(part, like))
+
+
+def _run_on_two_rows(part: BijectionPart, like: Params) -> BijectionPart:
+    dtype = default_dtype()
+
+    def direct(params: Params, x: Array, context: Any) -> tuple[Array, Array]:
+        key = jax.random.key(0) if "rng" in part.keywords else None
+        result = part.direct(params, x, context, key, False)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise FlowsError(f"{part.name}: direct_fun returned {result!r:.80}; expected the pair (outputs, log_det)")
+        return result
+
+    shapes = [None if shape is None else (2, *shape) for shape in (part.event, part.context)]
+    structs = [None if shape is None else jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    try:
+        y, log_det = jax.eval_shape(direct, like, *structs)
+    except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), (like, *structs))
+        y, log_det = direct(*ones)
+        part = part._replace(compiled=False)
+    check_result(log_det, (2,), part.name, "log_det (one for each row)")
+    if not np.shape(y) or y.shape[0] != 2:
+        raise FlowsError(f"{part.name}: outputs have shape {np.shape(y)} for inputs of shape {shapes[0]}")
+    return part._replace(output=tuple(y.shape[1:]))
