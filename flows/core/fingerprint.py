@@ -64,6 +64,16 @@ def clear_caches() -> None:
         memo.entries.clear()
 
 
+class Once:
+    """A function known to be made once for each model, and so equal to itself alone: nothing of it need be looked into."""
+
+    def __init__(self, function: Callable):
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
 class _Traced(Exception):
     """A closure holds a tracer."""
 
@@ -90,6 +100,8 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
         return (_walk(x.__func__, above), _walk(x.__self__, above))
     if isinstance(x, functools.partial):
         return ("partial", _walk(x.func, above), _walk(x.args, above), _walk(x.keywords, above))
+    if isinstance(x, list | dict) and not any(map(_computes, x.values() if isinstance(x, dict) else x)):
+        return Identity(x)  # a counter or a log, say: what it holds now is not what it will hold
     if isinstance(x, tuple | list):
         return (type(x), *(_walk(each, above) for each in x))
     if isinstance(x, Mapping):
@@ -102,6 +114,13 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
     except TypeError:
         return Identity(x)
     return (type(x), x)
+
+
+def _computes(x: Any) -> bool:
+    """Whether a list or dict with this in it is part of a computation: arrays, functions, or containers of them."""
+    if isinstance(x, tuple | list):
+        return any(map(_computes, x))
+    return callable(x) or isinstance(x, np.ndarray | jax.Array | Mapping)
 
 
 def _own_globals(x: types.FunctionType) -> list[Any]:

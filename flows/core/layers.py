@@ -10,9 +10,9 @@ import numpy as np
 from flows.core import vocabulary
 from flows.core.arrays import Array, Shape, as_dim, default_dtype
 from flows.core.errors import TRACING_ERRORS, FlowsError
-from flows.core.fingerprint import Memo, fingerprint
+from flows.core.fingerprint import Memo, Once, fingerprint
 from flows.core.params import Params, check_leaves
-from flows.core.parts import BijectionPart, DistributionPart, Given, check_result
+from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given, check_result
 
 
 def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
@@ -81,6 +81,8 @@ class Leaf:
         except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's: run as plain Python
             self._jitted = self._run
             self.params = self._run(key, Given())
+        if fingerprint(self.functions) is None:
+            raise FlowsError(FIRST_RULE.format(name=name))
 
     def init(self, key: Array, given: Given) -> Params:
         measured = Given(None, *given[1:])
@@ -99,15 +101,15 @@ class Leaf:
 
     def bijection_part(self, batched: bool) -> BijectionPart:
         call = _plain if batched else _lift
-        direct, inverse = map(call, self.functions)
+        direct, inverse = (Once(call(each)) for each in self.functions)
         part = BijectionPart(self.name, direct, inverse, self.event, self.event, self.context, self._keywords())
         return _infer_output(part, self.params)
 
     def distribution_part(self, batched: bool) -> DistributionPart:
         log_pdf, sample = self.functions
         call = _plain if batched else _lift
-        draw = _lift_sample(sample, batched)
-        return DistributionPart(self.name, call(log_pdf), draw, self.event, self.context, self._keywords())
+        functions = Once(call(log_pdf)), Once(_lift_sample(sample, batched))
+        return DistributionPart(self.name, *functions, self.event, self.context, self._keywords())
 
     def _keywords(self) -> frozenset[str]:
         named = frozenset().union(*(vocabulary.named_by(each, vocabulary.CALL) for each in self.functions))

@@ -195,6 +195,12 @@ def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
         raise FlowsError(f"{name}: {what} of the layer's function have {got}, expected shape {shape}")
 
 
+FIRST_RULE = (
+    "{name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it into params "
+    '(under "fixed" if it must not train): functions never depend on rng or on data'
+)
+
+
 class explained:
     """Turns JAX's account of a broken first rule into one that names the layer and the remedy."""
 
@@ -206,7 +212,4 @@ class explained:
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and issubclass(kind, jax.errors.UnexpectedTracerError):
-            raise FlowsError(
-                f"{self.name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it "
-                'into params (under "fixed" if it must not train): functions never depend on rng or on data'
-            ) from error
+            raise FlowsError(FIRST_RULE.format(name=self.name)) from error

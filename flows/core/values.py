@@ -149,12 +149,14 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
 
 
 def _call(construct: Callable, arguments: dict[str, Any]) -> Any:
-    args: list[Any] = []
-    kwargs = dict(arguments)
-    for name, parameter in inspect.signature(construct).parameters.items():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            args += kwargs.pop(name, ())
-    return construct(*args, **kwargs)
+    """The call that `Value.arguments` records; an argument that is missing keeps its default."""
+    signature = inspect.signature(construct)
+    unknown = sorted(set(arguments) - set(signature.parameters))
+    if unknown:
+        raise TypeError(f"{construct.__name__} takes no argument {unknown}; its signature is {construct.__name__}{signature}")
+    bound = signature.bind_partial()
+    bound.arguments.update({name: arguments[name] for name in signature.parameters if name in arguments})
+    return construct(*bound.args, **bound.kwargs)
 
 
 def _freeze(x: Any, where: str) -> Any:

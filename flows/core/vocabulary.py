@@ -6,6 +6,7 @@ from typing import Any
 
 INIT = ("context_dim", "init_inputs", "init_context", "params")
 CALL = ("context", "rng", "train")
+RENAMED = {"evaluation": "train= (and the opposite: train=True uses the batch)"}  # since jax-flows 0.0.1
 DEFAULTS = {
     "context_dim": 0,
     "init_inputs": None,
@@ -36,7 +37,9 @@ def select(names: Iterable[str], **keywords: Any) -> dict[str, Any]:
 
 def refuse_unknown(name: str, unknown: dict[str, Any], vocabulary: tuple[str, ...]) -> None:
     if unknown:
-        raise TypeError(f"{name}: unexpected keyword {sorted(unknown)}; the keywords are {', '.join(vocabulary)}")
+        renamed = [f"{old}= is now {new}" for old, new in RENAMED.items() if old in unknown]
+        keywords = f"the keywords are {', '.join(vocabulary)}"
+        raise TypeError(f"{name}: unexpected keyword {sorted(unknown)}; {'; '.join([*renamed, keywords])}")
 
 
 def signature(positional: tuple[inspect.Parameter, ...], names: Iterable[str]) -> inspect.Signature:

@@ -1,0 +1,305 @@
+"""Models in files: the constructor as JSON and the params as tensors, in one safetensors file, written whole or not at all.
+
+`__metadata__` of the safetensors header has one key, "flows", a JSON text `{"file_sha256": ..., "header": {...}}`. The digest
+is of the whole file, with 64 zeros in its own place. That place is the same in every file, so damage anywhere is found
+before anything is parsed. Nothing in a file is run: constructors are looked up by name, among those at hand.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from flows.core import Bijection, Distribution, FlowsError, InitFun, Shape, from_json, to_json
+from flows.core.arrays import as_context, as_event, default_dtype
+from flows.core.errors import TRACING_ERRORS
+from flows.core.params import Params, check_structure, structure
+from flows.core.values import _LIBRARY
+
+FORMAT = 1  # of the header; a change that an older reader would misread counts it up
+DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}  # by safetensors' names
+START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
+DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
+MAX_HEADER = 100_000_000  # bytes; safetensors reads no longer one
+PathLike = str | os.PathLike
+
+
+def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_dim: Any = 0, metadata: Any = None) -> None:
+    """Write a model to one file: how it was made, and its params. Equal models make equal files.
+
+    The file is written beside its place, synced and renamed: a failure leaves what was there before.
+
+    Args:
+        path: the file; one that exists is replaced.
+        init_fun: a bijection or a distribution, the value of a constructor.
+        params: its params; bfloat16, float16, float32 and float64 are kept.
+        input_dim, context_dim: what it was made for, ints or tuples.
+        metadata: a dict of your own (columns, units, a date) that JSON can hold.
+
+    Errors:
+        TypeError: init_fun is not the value of a constructor. FlowsError: an argument of a constructor cannot be written (it
+            is named), the params are another model's, JSON cannot hold the metadata, or the path cannot be written.
+
+    Example:
+        >>> import flows, tempfile
+        >>> init_fun = flows.Flow(flows.NSF(1, hidden=(8,)))
+        >>> params, log_pdf, sample = init_fun(0, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     flows.save(f"{folder}/model", init_fun, params, 2, metadata={"columns": ["height", "weight"]})
+        ...     flows.load(f"{folder}/model").log_pdf is log_pdf
+        True
+    """
+    path = os.fspath(path)
+    if not isinstance(init_fun, InitFun):
+        remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
+        raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
+    event, context = as_event(input_dim), as_context(context_dim)
+    check_structure(params, structure(_abstract(init_fun, event, context).params), f"save: {init_fun.constructor.__name__}")
+    names = _names(params)
+    if len({*names, "__metadata__"}) <= len(names):
+        raise FlowsError(f"save: params have one name twice in {names}; use keys without '/', and not '__metadata__'")
+    header = {
+        "constructor": _constructor_json(init_fun),
+        "context": context,
+        "event": event,
+        "flows": sys.modules["flows"].__version__,  # not imported: `flows` imports this file
+        "format": FORMAT,
+        "metadata": {} if metadata is None else _checked_metadata(metadata),
+    }
+    text = json.dumps({"file_sha256": "0" * 64, "header": header}, sort_keys=True, separators=(",", ":"))
+    tensors = {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)}
+    data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
+    if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > MAX_HEADER:
+        raise FlowsError(f"save: the header has {len(text)} characters, more than can be read; keep data out of metadata")
+    data[DIGEST] = _digest(data)
+    _write(path, data)
+
+
+def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | Distribution:
+    """The model that `save` wrote: the triple that its init_fun returns, with the params of the file.
+
+    Its functions are those of any equal model made before: what was compiled is not compiled again.
+
+    Args:
+        path: a file that `save` wrote.
+        constructors: your own constructors (decorated functions, not called) that the model was made with.
+
+    Returns:
+        A `Bijection` or a `Distribution`.
+
+    Errors:
+        FlowsError: a file that is missing, damaged, foreign, or describes a model that cannot be made here. TypeError: one
+            of `constructors` is not a constructor.
+
+    Example:
+        >>> import flows, jax.numpy as jnp, tempfile
+        >>> @flows.bijection
+        ... def Shift(by=1.0):
+        ...     return lambda rng, shape: ({}, lambda params, x: (x + by, 0.0 * x.sum()), lambda params, y: y - by)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     flows.save(f"{folder}/model", Shift(2.0), {}, 1)
+        ...     params, direct_fun, inverse_fun = flows.load(f"{folder}/model", constructors=[Shift])
+        >>> direct_fun(params, jnp.zeros((1, 1)))[0].tolist()
+        [[2.0]]
+    """
+    path, own = os.fspath(path), _checked_constructors(constructors)
+    header, tensors = _read(path)
+    with _blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"):
+        init_fun = from_json(header["constructor"], own)
+        if not isinstance(init_fun, InitFun):
+            raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
+        triple = _abstract(init_fun, header["event"], header["context"])
+        treedef, shapes = structure(triple.params)
+        expected = dict(zip(_names(triple.params), shapes, strict=True))
+        got = {name: tensor.shape for name, tensor in tensors.items()}
+        if got != expected:
+            names = sorted({name for name, _ in got.items() ^ expected.items()})[:3]
+            wrong = "; ".join(f"{name} has shape {got.get(name)}, expected {expected.get(name)}" for name in names)
+            raise FlowsError(f"its params are not those of {init_fun!r:.200}: {wrong}")
+        wide = [name for name in expected if tensors[name].dtype == np.float64]
+        narrowed = wide and not jax.config.jax_enable_x64  # type: ignore[attr-defined]
+        if narrowed:
+            tensors |= {name: tensors[name].astype(np.float32) for name in wide}
+        params = jax.tree.unflatten(treedef, [jnp.asarray(tensors[name]) for name in expected])
+    if narrowed:
+        remedy = "call jax.config.update('jax_enable_x64', True) first to keep them"
+        warnings.warn(f"{path!r} has float64 params, which become float32 in this session; {remedy}", stacklevel=2)
+    return triple._replace(params=params)
+
+
+def describe(path: PathLike) -> dict[str, Any]:
+    """What is in a file that `save` wrote, verified against its digest. Your own constructors are not needed.
+
+    Args:
+        path: a file that `save` wrote.
+
+    Returns:
+        A dict: `code` and `constructor`, the model as code and as JSON; `event` and `context` (None if there is none);
+        `flows`, the version that wrote it; `format`; `metadata`; `num_params`, the count of numbers; `tensors`, by name.
+
+    Errors:
+        FlowsError: a file that is missing, damaged or foreign.
+
+    Example:
+        >>> import flows, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     flows.save(f"{folder}/model", flows.ActNorm(), flows.ActNorm()(0, 3).params, 3)
+        ...     header = flows.describe(f"{folder}/model")
+        >>> header["code"], header["event"], header["num_params"], header["tensors"]["shift"]
+        ('ActNorm()', (3,), 6, {'shape': (3,), 'dtype': 'float32'})
+    """
+    path = os.fspath(path)
+    header, tensors = _read(path)
+    with _blamed_on(f"{path!r} cannot be described"):
+        about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
+        count = sum(each.size for each in tensors.values())
+        return {"code": _as_code(header["constructor"]), **header, "num_params": count, "tensors": about}
+
+
+def _abstract(init_fun: Any, event: Shape, context: Shape | None) -> Any:
+    """The triple with shapes in place of params: init is traced, so that nothing is drawn or compiled."""
+    made: list[Any] = []
+
+    def init(key: Any) -> Params:
+        made.append(init_fun(key, event, context_dim=context))
+        return made[-1].params
+
+    try:
+        params = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
+    except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's
+        params = init(jax.random.key(0))
+    return made[-1]._replace(params=params)
+
+
+def _names(params: Params) -> list[str]:
+    """The place of each leaf, such as "bijection/0/log_scale"."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in paths]
+
+
+def _as_numpy(name: str, leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf, None if hasattr(leaf, "dtype") else default_dtype(), order="C")
+    if array.dtype not in map(np.dtype, DTYPES.values()):
+        raise FlowsError(f"save: the leaf {name!r} has dtype {array.dtype}; expected bfloat16, float16, float32 or float64")
+    return array
+
+
+def _constructor_json(init_fun: InitFun) -> Any:
+    """The constructor as JSON, once it is certain that it reads back as an equal value."""
+    description = to_json(init_fun)
+    used = [each.constructor for each in (init_fun, *init_fun.values_within())]
+    with _blamed_on(f"save: {init_fun!r:.200} would not read back as the same model"):
+        again = from_json(json.loads(json.dumps(description)), tuple(each for each in used if each not in _LIBRARY))
+        if again != init_fun:
+            raise FlowsError(f"but as {again!r:.200}; give plain arguments, and each constructor a name of its own")
+    return description
+
+
+def _checked_metadata(metadata: Any) -> dict[str, Any]:
+    if not isinstance(metadata, dict):
+        raise FlowsError(f"save: metadata is a {type(metadata).__name__}, expected a dict")
+    for key, value in metadata.items():
+        with _blamed_on(f"save: metadata[{key!r}] is {value!r:.60}, which JSON does not hold"):
+            if json.loads(json.dumps({key: value}, allow_nan=False)) != {key: value}:
+                raise FlowsError("expected dicts with string keys, lists, strings, finite numbers, True, False or None")
+    return metadata
+
+
+def _checked_constructors(constructors: Any) -> tuple[Callable, ...]:
+    own = tuple(constructors) if isinstance(constructors, list | tuple | set | frozenset) else None
+    if own is None or any(getattr(each, "__code__", None) is not _LIBRARY[0].__code__ for each in own):  # they share it
+        raise TypeError(f"load: constructors is {constructors!r:.200}; expected a list of constructors, not called: [MyLayer]")
+    if len({each.__name__ for each in own}) < len(set(own)):
+        raise TypeError(f"load: two of constructors have one name in {[each.__name__ for each in own]}; rename one")
+    return own
+
+
+def _digest(data: bytes | bytearray) -> bytes:
+    digest = hashlib.sha256(memoryview(data)[: DIGEST.start])
+    digest.update(b"0" * 64)
+    digest.update(memoryview(data)[DIGEST.stop :])
+    return digest.hexdigest().encode()
+
+
+def _write(path: str, data: bytearray) -> None:
+    temporary = ""
+    try:
+        target = os.path.realpath(path)  # a link stays a link
+        exists, folder = os.path.exists(target), os.path.dirname(target)
+        if not os.path.basename(path) or (exists and not (os.path.isfile(target) and os.access(target, os.W_OK))):
+            raise OSError("it is a folder, a device or a write-protected file")
+        temporary = os.path.join(folder, f".flows-{secrets.token_hex(8)}.tmp")
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if exists:
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except (OSError, ValueError) as error:
+        remedy = f"Expected a file name in a folder that exists, that you may write to, with room for {len(data):,} bytes"
+        raise FlowsError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}. {remedy}") from error
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+    with suppress(OSError):  # some file systems cannot sync a folder; the file is whole either way
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and tensors. A large foreign file is not read, and nothing parsed, before the digest holds."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(DIGEST.stop)
+            data += file.read() if data.startswith(START, 8) else b""
+    except (OSError, ValueError) as error:
+        raise FlowsError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from error
+    if not data.startswith(START, 8):
+        raise FlowsError(f"{path!r} is not a model that flows.save wrote, or its start is {'damaged' if data else 'missing'}")
+    if _digest(data) != data[DIGEST]:
+        raise FlowsError(f"{path!r} is damaged or cut short: its sha256 is not that of the file saved. Use another copy")
+    with _blamed_on(f"{path!r} is not a model that this version of flows can read"):
+        raw = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header = json.loads(raw["__metadata__"]["flows"])["header"]
+        if header["format"] != FORMAT:
+            raise FlowsError(f"its format is {header['format']!r}, expected {FORMAT}; it needs flows {header['flows']}")
+        if set(header) != {"constructor", "context", "event", "flows", "format", "metadata"}:
+            raise FlowsError(f"its header has {sorted(header)}")
+        header |= {"event": as_event(header["event"]), "context": as_context(header["context"])}
+        tensors = dict(safetensors.deserialize(data))
+        return header, {name: np.ndarray(x["shape"], DTYPES[x["dtype"]], x["data"]) for name, x in tensors.items()}
+
+
+@contextmanager
+def _blamed_on(what: str) -> Iterator[None]:
+    """Turns whatever content from outside makes a parser or a constructor raise into an error that says whose it is."""
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
+        raise FlowsError(f"{what}: {kind}{error}") from error
+
+
+def _as_code(x: Any) -> str:
+    """A constructor in JSON as code: as its value prints or, where that cannot be made here, with all that the file says."""
+    with suppress(Exception):
+        return repr(from_json(x))
+    if isinstance(x, list):
+        return f"({', '.join(map(_as_code, x))}{',' * (len(x) == 1)})"
+    name, inside = (x["constructor"], x["arguments"]) if set(x) == {"constructor", "arguments"} else ("dict", x.get("dict", x))
+    return f"{name}({', '.join(f'{key}={_as_code(each)}' for key, each in inside.items())})"

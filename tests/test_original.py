@@ -1,0 +1,182 @@
+"""Code written for jax-flows 0.0.1 runs unchanged: the calls of its README, its tests and its notebook, written anew."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.example_libraries import optimizers, stax
+from scipy.stats import multivariate_normal
+from sklearn.datasets import make_moons
+from sklearn.mixture import GaussianMixture
+
+import flows
+
+pytestmark = pytest.mark.usefixtures("relaxed")
+RNG = jax.random.PRNGKey(0)
+
+
+def transform(rng, input_dim, output_dim, hidden_dim=16):
+    init_fun, apply_fun = stax.serial(stax.Dense(hidden_dim), stax.Relu, stax.Dense(output_dim))
+    _, params = init_fun(rng, (input_dim,))
+    return params, apply_fun
+
+
+def masked_transform(rng, input_dim):
+    """A MADE of stax layers, its masks made by hand."""
+    inputs = np.arange(input_dim)
+    hidden = np.arange(16) % max(input_dim - 1, 1)
+    first = jnp.asarray(inputs[:, None] <= hidden[None], float)
+    second = jnp.asarray(np.tile(hidden[:, None] < inputs[None], (1, 2)), float)
+    init_fun, apply_fun = stax.serial(flows.MaskedDense(first), stax.Relu, flows.MaskedDense(second))
+    return init_fun(rng, (input_dim,))[1], apply_fun
+
+
+def network(out_dim, hidden_dim):
+    return stax.serial(stax.Dense(hidden_dim), stax.Tanh, stax.Dense(out_dim))
+
+
+LAYERS = {
+    "ActNorm": flows.ActNorm(),
+    "AffineCoupling": flows.AffineCoupling(transform),
+    "AffineCoupling()": flows.AffineCoupling(),
+    "AffineCouplingSplit": flows.AffineCouplingSplit(transform, transform),
+    "AffineCouplingSplit()": flows.AffineCouplingSplit(),
+    "BatchNorm": flows.BatchNorm(),
+    "FixedInvertibleLinear": flows.FixedInvertibleLinear(),
+    "Invert": flows.Invert(flows.ActNorm()),
+    "InvertibleLinear": flows.InvertibleLinear(),
+    "MADE": flows.MADE(masked_transform),
+    "MADE()": flows.MADE(),
+    "NeuralSplineCoupling": flows.NeuralSplineCoupling(K=5, B=3, hidden_dim=8),
+    "NeuralSplineCoupling(network)": flows.NeuralSplineCoupling(network=network),
+    "Reverse": flows.Reverse(),
+    "Shuffle": flows.Shuffle(),
+    "Sigmoid": flows.Sigmoid(),
+    "Logit": flows.Logit(),
+    "Serial": flows.Serial(flows.Shuffle(), flows.AffineCoupling(transform), flows.ActNorm(), flows.FixedInvertibleLinear()),
+}
+
+
+@pytest.mark.parametrize("input_dim", [3, (4,)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_is_called_as_before(name, input_dim):
+    d = input_dim if isinstance(input_dim, int) else input_dim[0]
+    inputs = jax.random.uniform(RNG, (20, d), minval=-10.0, maxval=10.0)
+    inputs = inputs / 21 + 0.5 if name == "Logit" else inputs
+    params, direct_fun, inverse_fun = LAYERS[name](RNG, input_dim)
+    outputs, log_det = direct_fun(params, inputs)
+    back, back_log_det = inverse_fun(params, outputs)
+    assert outputs.shape == back.shape == (20, d) and log_det.shape == back_log_det.shape == (20,)
+    np.testing.assert_allclose(back, inputs, atol=1e-3)
+    jacobian = jax.vmap(jax.jacfwd(lambda x: direct_fun(params, x[None])[0][0]))(inputs)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(np.asarray(jacobian, float))[1], atol=2e-2, rtol=1e-3)
+
+
+def test_input_dim_by_name_and_data_through_serial():
+    inputs = jax.random.uniform(RNG, (20, 3), minval=-10.0, maxval=10.0)
+    init_fun = flows.Serial(flows.ActNorm())
+    params, direct_fun, inverse_fun = init_fun(RNG, input_dim=(3,), init_inputs=inputs)
+    outputs, _ = direct_fun(params, inputs)
+    np.testing.assert_allclose(outputs.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(outputs.std(0), 1, atol=1e-4)
+    log_weight, bias = params[0]["log_scale"], params[0]["shift"]
+    np.testing.assert_allclose(bias, inputs.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(log_weight, jnp.log(1 / (inputs.std(0) + 1e-6)), rtol=1e-4)
+
+
+def test_the_semantics_of_coupling_and_made():
+    inputs = jax.random.normal(RNG, (5, 3))
+    params, direct_fun, _ = flows.AffineCoupling(transform)(RNG, 3)
+    _, apply_fun = transform(RNG, 1, 4)
+    log_weight, bias = jnp.split(apply_fun(params, inputs[:, :1]), 2, axis=1)
+    expected = jnp.concatenate([inputs[:, :1], inputs[:, 1:] * jnp.exp(log_weight) + bias], axis=1)
+    np.testing.assert_allclose(direct_fun(params, inputs)[0], expected, rtol=1e-2, atol=1e-3)
+    params, direct_fun, _ = flows.MADE(masked_transform)(RNG, 3)
+    _, apply_fun = masked_transform(RNG, 3)
+    log_weight, bias = jnp.split(apply_fun(params, inputs), 2, axis=1)
+    outputs, log_det = direct_fun(params, inputs)
+    np.testing.assert_allclose(outputs, (inputs - bias) * jnp.exp(-log_weight), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(log_det, -log_weight.sum(1), rtol=1e-2, atol=1e-3)
+
+
+def test_normal_and_gmm_as_scipy_and_scikit_learn_have_them():
+    x = jax.random.normal(RNG, (20, 2))
+    params, log_pdf, sample = flows.Normal()(RNG, 2)
+    np.testing.assert_allclose(log_pdf(params, x), multivariate_normal([0.0, 0.0]).logpdf(x), rtol=1e-5)
+    assert sample(RNG, params, 10).shape == (10, 2) and sample(RNG, params).shape == (1, 2)
+    data = make_moons(n_samples=500, noise=0.05, random_state=0)[0]
+    model = GaussianMixture(n_components=10, random_state=0).fit(data)
+    init_fun = flows.GMM(model.means_, model.covariances_, model.weights_)
+    params, log_pdf, sample = init_fun(RNG, 2)
+    np.testing.assert_allclose(log_pdf(params, data[:50]), model.score_samples(data[:50]), rtol=1e-3, atol=1e-3)
+    assert sample(RNG, params, 1).shape == (1, 2)
+    one = flows.GMM([[1.0]], [[[4.0]]], [1.0])(RNG, 1)
+    assert one.sample(RNG, one.params, 1).shape == (1, 1)
+
+
+def test_the_training_loop_of_the_readme():
+    X = jnp.asarray(make_moons(n_samples=512, noise=0.05, random_state=0)[0])
+    X = (X - X.mean(0)) / X.std(0)
+    bijection = flows.Serial(*(flows.MADE(masked_transform), flows.Reverse()) * 3)
+    params, log_pdf, sample = flows.Flow(bijection, flows.Normal())(RNG, 2)
+    start = -log_pdf(params, X).mean()
+    opt_init, opt_update, get_params = optimizers.adam(step_size=5e-3)
+    opt_state = opt_init(params)
+
+    def loss(params, inputs):
+        return -log_pdf(params, inputs).mean()
+
+    @jax.jit
+    def step(i, opt_state, batch):
+        gradients = jax.grad(loss)(get_params(opt_state), batch)
+        return opt_update(i, gradients, opt_state)
+
+    for i in range(100):
+        opt_state = step(i, opt_state, X)
+    params = get_params(opt_state)
+    assert float(loss(params, X)) < float(start) - 0.2
+    samples = sample(RNG, params, 100)
+    assert samples.shape == (100, 2) and bool(jnp.isfinite(samples).all())
+
+
+def test_the_same_loop_with_optax():
+    X = jax.random.normal(RNG, (256, 2)) * 2 + 1
+    params, log_pdf, _ = flows.Flow(flows.AffineCoupling(transform), flows.Normal(trainable=True))(RNG, 2)
+    optimizer = optax.masked(optax.adamw(3e-2), flows.trainable)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state):
+        value, gradients = jax.value_and_grad(lambda p: -log_pdf(p, X).mean())(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    losses = []
+    for _ in range(150):
+        params, state, value = step(params, state)
+        losses.append(float(value))
+    assert losses[-1] < losses[0] - 0.3
+    assert bool((params["prior"]["mean"] != 0).all()), "the prior trains"
+
+
+def test_batch_norm_names_the_new_keyword():
+    params, direct_fun, _ = flows.BatchNorm()(RNG, 3)
+    with pytest.raises(TypeError, match="train="):
+        direct_fun(params, jnp.ones((2, 3)), evaluation=True)
+
+
+def test_made_with_a_transform_of_two_arguments_refuses_a_context():
+    with pytest.raises(flows.FlowsError, match=r"MADE\(\) or MADE\(MaskedMLP"):
+        flows.MADE(masked_transform)(RNG, 3, context_dim=2)
+
+
+def test_masked_dense_is_a_stax_pair():
+    mask = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    init_fun, apply_fun = flows.MaskedDense(mask)
+    shape, (w, b) = init_fun(RNG, (-1, 2))
+    assert shape == (-1, 2) and float(jnp.abs(w).max()) <= 2**-0.5 and float(jnp.abs(b).max()) <= 2**-0.5
+    x = jax.random.normal(RNG, (4, 2))
+    np.testing.assert_allclose(apply_fun((w, b), x), x @ (w * mask) + b, rtol=1e-6)
+    with pytest.raises(flows.FlowsError, match="mask"):
+        init_fun(RNG, (3,))
