@@ -64,13 +64,13 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
     if not isinstance(init_fun, InitFun):
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
-    event, context = as_event(input_dim), as_context(context_dim)
+    description, event, context = _constructor_json(init_fun), as_event(input_dim), as_context(context_dim)
     check_structure(params, structure(_abstract(init_fun, event, context).params), f"save: {init_fun.constructor.__name__}")
     names = _names(params)
     if len({*names, "__metadata__"}) <= len(names):
         raise FlowsError(f"save: params have one name twice in {names}; use keys without '/', and not '__metadata__'")
     header = {
-        "constructor": _constructor_json(init_fun),
+        "constructor": description,
         "context": context,
         "event": event,
         "flows": sys.modules["flows"].__version__,  # not imported: `flows` imports this file
@@ -190,7 +190,7 @@ def _names(params: Params) -> list[str]:
 
 def _as_numpy(name: str, leaf: Any) -> np.ndarray:
     array = np.asarray(leaf, None if hasattr(leaf, "dtype") else default_dtype(), order="C")
-    if array.dtype not in map(np.dtype, DTYPES.values()):
+    if array.dtype.name not in (np.dtype(each).name for each in DTYPES.values()):  # by name: in any byte order
         raise FlowsError(f"save: the leaf {name!r} has dtype {array.dtype}; expected bfloat16, float16, float32 or float64")
     return array
 
@@ -210,7 +210,7 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise FlowsError(f"save: metadata is a {type(metadata).__name__}, expected a dict")
     for key, value in metadata.items():
-        with _blamed_on(f"save: metadata[{key!r}] is {value!r:.60}, which JSON does not hold"):
+        with _blamed_on(f"save: metadata[{key!r}] is not what JSON can hold"):
             if json.loads(json.dumps({key: value}, allow_nan=False)) != {key: value}:
                 raise FlowsError("expected dicts with string keys, lists, strings, finite numbers, True, False or None")
     return metadata

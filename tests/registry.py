@@ -23,6 +23,11 @@ class Case(NamedTuple):
     volume_preserving: bool = False
     loose: bool = False  # a numerical inverse
 
+    @property
+    def one_column_of_context(self) -> int | None:
+        """The event 1 where an engine's empty half must serve, with a context."""
+        return 1 if self.init_fun.constructor in (flows.AffineCoupling, flows.Autoregressive, flows.MADE) else None
+
 
 def wave(params, x):
     y = x + 0.3 * jnp.sin(x) * jnp.exp(params["a"])

@@ -1,6 +1,7 @@
 """The monotone rational-quadratic spline, the transformer of neural spline flows."""
 
 import math
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,10 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
     """A monotone rational-quadratic spline on [-bound, bound], the identity outside.
 
     In the bin between the knots (x0, y0) and (x1, y1) with slopes d0 and d1, s = (y1 - y0) / (x1 - x0),
-    xi = (x - x0) / (x1 - x0), c = 1 - xi and q = s (xi^2 + c^2) + (d0 + d1) xi c:
+    xi = (x - x0) / (x1 - x0), c = 1 - xi, p = s c + d1 xi and q = s xi + d0 c:
 
-        y         = y0 + (y1 - y0) xi (s xi + d0 c) / q
-        log dy/dx = log(s^2 (d1 xi^2 + 2 s xi c + d0 c^2) / q^2)
+        y         = y0 + (y1 - y0) xi q / (xi q + c p)
+        log dy/dx = log(s^2 (xi p + c q) / (xi q + c p)^2)
 
     The slopes at the bounds are exactly 1, so the density is continuous everywhere; theta = 0 is the identity. The
     inverse is in closed form, a few roundings from exact at any theta.
@@ -40,8 +41,6 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
     Example:
         >>> import flows, jax.numpy as jnp
         >>> spline = flows.transformers.RationalQuadratic(num_bins=4)
-        >>> spline.num_params
-        11
         >>> theta, x = jnp.linspace(-2, 2, 11 * 3).reshape(11, 3), jnp.array([-1.0, 2.5, 7.0])
         >>> y, log_det = spline.direct(theta, x)
         >>> x_again, minus_log_det = spline.inverse(theta, y)
@@ -54,72 +53,101 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
     for name, floor, limit in (("min_bin", min_bin, 1 / num_bins), ("min_slope", min_slope, 1)):
         if not 1e-6 <= positive(floor, f"RationalQuadratic: {name}") < limit:
             raise FlowsError(f"RationalQuadratic: {name} is {floor}; expected at least 1e-6 and less than {limit:.4g}")
-    slope_offset = math.log(math.expm1(1 - min_slope))
+    slope_offset, last = math.log(math.expm1(1 - min_slope)), num_bins - 1
 
     def rows(array: Array) -> list[Array]:
         # The gradient of lax.split is one concatenation; that of indexing is a sum of padded arrays, 6 times slower.
         return [row.squeeze(0) for row in lax.split(array, (1,) * len(array))] if len(array) else []
 
-    def knots(raw: Array) -> list[Array]:
-        weights = rows(jnp.exp(raw - lax.stop_gradient(raw.max(0, keepdims=True))))
-        totals = weights[:1]
-        for weight in weights[1:]:
-            totals.append(totals[-1] + weight)
-        scale = 2 * bound * (1 - num_bins * min_bin) / totals[-1]
-        inner = [scale * totals[k - 1] + bound * (2 * min_bin * k - 1) for k in range(1, num_bins)]
-        return [jnp.full_like(scale, -bound), *inner, jnp.full_like(scale, bound)]
+    def weights(raw: Array) -> Array:
+        return jnp.exp(raw - lax.stop_gradient(raw.max(0, keepdims=True)))
+
+    def knot(share: Array, k: Array | int) -> Array:
+        return bound * (2 * ((1 - num_bins * min_bin) * share + min_bin * k) - 1)
+
+    # `shares` and `pick` are unrolled over the bins, which is fast. Their derivatives are not: XLA would store no
+    # intermediate of an unrolled gradient, but compute each again for every bin (16 ms where this takes 0.6).
+    @jax.custom_jvp
+    def shares(raw: Array, k: Array) -> tuple[Array, Array]:
+        """The shares, in a softmax of `raw`, of the bins before bin k, without it and with it."""
+        each = rows(weights(raw))
+        low, high, total = jnp.zeros_like(each[0]), each[0], each[0]
+        for i in range(1, num_bins):
+            low, total = jnp.where(k >= i, total, low), total + each[i]
+            high = jnp.where(k >= i, total, high)
+        return low / total, high / total
+
+    @shares.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple:
+        (raw, k), (low, high), each = primals, shares(*primals), weights(primals[0])
+        i, change, total = lax.broadcasted_iota(k.dtype, raw.shape, 0), each * tangents[0], sum(rows(each))
+        before, through = (jnp.where(i < end[None], change, 0.0).sum(0) for end in (k, k + 1))
+        every = change.sum(0)
+        return (low, high), ((before - low * every) / total, (through - high * every) / total)
+
+    @jax.custom_jvp
+    def pick(raw: Array, k: Array) -> tuple[Array, Array]:
+        """The raw slopes at both ends of bin k; 0 at the bounds."""
+        zero = jnp.zeros(k.shape, raw.dtype)
+        each = [zero, *rows(raw), zero]
+        low, high = each[0], each[1]
+        for i in range(1, num_bins):
+            low, high = jnp.where(k >= i, each[i], low), jnp.where(k >= i, each[i + 1], high)
+        return low, high
+
+    @pick.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple:
+        (raw, k), i = primals, lax.broadcasted_iota(primals[1].dtype, primals[0].shape, 0)
+        return pick(raw, k), tuple(jnp.where(i == end[None], tangents[0], 0.0).sum(0) for end in (k - 1, k))
 
     def find_bin(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         """x0, x1, y0, y1, d0 and d1 of the bin that holds `value`, an x for axis 0 and a y for axis 1."""
-        widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_bins - 1))
-        xs, ys = corners = knots(widths), knots(heights)
-        raw = [jnp.zeros_like(value), *rows(slopes), jnp.zeros_like(value)]
-        found = [xs[0], xs[1], ys[0], ys[1], raw[0], raw[1]]
-        for k in range(1, num_bins):
-            beyond = value >= corners[axis][k]
-            bin_k = (xs[k], xs[k + 1], ys[k], ys[k + 1], raw[k], raw[k + 1])
-            found = [jnp.where(beyond, new, old) for new, old in zip(bin_k, found, strict=True)]
-        x0, x1, y0, y1, raw0, raw1 = found
-        # Only two softplus for each point. The end knots are pinned, so an equality tells them.
-        d0 = jnp.where(x0 == -bound, 1.0, min_slope + jax.nn.softplus(raw0 + slope_offset))
-        d1 = jnp.where(x1 == bound, 1.0, min_slope + jax.nn.softplus(raw1 + slope_offset))
-        return x0, x1, y0, y1, d0, d1
+        widths, heights, slopes = lax.split(theta, (num_bins, num_bins, last))
+        totals = list(accumulate(rows(weights(lax.stop_gradient((widths, heights)[axis])))))
+        k = jnp.zeros(value.shape, jnp.int32)
+        for i in range(1, num_bins):
+            k = jnp.where(value >= knot(totals[i - 1] / totals[-1], i), i, k)
+        ends = k.astype(value.dtype), (k + 1).astype(value.dtype)
+        (x0, x1), (y0, y1) = (map(knot, shares(raw, k), ends) for raw in (widths, heights))
+        x1, y1 = jnp.where(k == last, bound, x1), jnp.where(k == last, bound, y1)
+        d0, d1 = (min_slope + jax.nn.softplus(raw + slope_offset) for raw in pick(slopes, k))
+        return x0, x1, y0, y1, jnp.where(k == 0, 1.0, d0), jnp.where(k == last, 1.0, d1)
 
     def fractions(value: Array, low: Array, high: Array) -> tuple[Array, Array]:
         """The distances of `value` from both ends, in units of the bin; each is precise where it is small."""
         below, above = value - low, high - value
-        # Fused code may compute a knot twice, one rounding apart: the distance could be a little negative.
-        below, above = jnp.where(below < 0, 0.0, below), jnp.where(above < 0, 0.0, above)
-        return below / (high - low), above / (high - low)
+        # A knot that is computed twice may differ by a rounding, and the distance from it be a little negative.
+        return jnp.where(below < 0, 0.0, below) / (high - low), jnp.where(above < 0, 0.0, above) / (high - low)
 
     def divide(low: Array, high: Array, m: Array, n: Array) -> Array:
         """The point that divides an interval as m to n: never outside it, and exact at both ends."""
         return jnp.where(m < n, low + (high - low) * (m / (m + n)), high - (high - low) * (n / (m + n)))
 
+    def spline(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
+        xi, c = fractions(x, x0, x1)
+        s = (y1 - y0) / (x1 - x0)
+        p, q = s * c + d1 * xi, s * xi + d0 * c
+        m, n = xi * q, c * p
+        ratio = s / (m + n)
+        return divide(y0, y1, m, n), jnp.log((xi * p + c * q) * ratio * ratio)
+
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
         outside = jnp.abs(x) >= bound  # false for NaN, which runs through the spline and stays NaN
         inside = jnp.where(outside, 0.0, x)
-        x0, x1, y0, y1, d0, d1 = find_bin(theta, inside, 0)
-        xi, c = fractions(inside, x0, x1)
-        s = (y1 - y0) / (x1 - x0)
-        m, n = xi * (s * xi + d0 * c), c * (s * c + d1 * xi)  # m + n is q
-        ratio = s / (m + n)
-        log_det = jnp.log((d1 * xi * xi + 2 * s * xi * c + d0 * c * c) * ratio * ratio)
-        return jnp.where(outside, x, divide(y0, y1, m, n)), jnp.where(outside, 0.0, log_det)
+        y, log_det = spline(inside, *find_bin(theta, inside, 0))
+        return jnp.where(outside, x, y), jnp.where(outside, 0.0, log_det)
 
     def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
         outside = jnp.abs(y) >= bound
         inside = jnp.where(outside, 0.0, y)
-        x0, x1, y0, y1, d0, d1 = find_bin(theta, inside, 1)
+        corners = x0, x1, y0, y1, d0, d1 = find_bin(theta, inside, 1)
         up, down = fractions(inside, y0, y1)
         s = (y1 - y0) / (x1 - x0)
         # In the odds u = xi / c, the equation m / n = up / down reads  down s u^2 + b u - up s = 0.  Its discriminant
         # is a sum of squares, and the sign of b says which form of the root only adds: no Newton step is needed.
         b = down * d0 - up * d1
         root = jnp.sqrt(b * b + 4 * up * down * s * s)
-        m = jnp.where(b < 0, root - b, 2 * up * s)
-        n = jnp.where(b < 0, 2 * down * s, root + b)
-        x = jnp.where(outside, y, divide(x0, x1, m, n))
-        return x, -direct(theta, x)[1]
+        x = divide(x0, x1, jnp.where(b < 0, root - b, 2 * up * s), jnp.where(b < 0, 2 * down * s, root + b))
+        return jnp.where(outside, y, x), jnp.where(outside, 0.0, -spline(x, *corners)[1])
 
     return 3 * num_bins - 1, direct, inverse

@@ -1,0 +1,55 @@
+"""The house keeps its order: imports point one way, and the heavy libraries stay outside."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import flows
+
+ROOT = Path(flows.__file__).parent
+FLOORS = [
+    {"core"},
+    {"transformers"},
+    {"conditioners", "compose"},
+    {"bijections", "distributions"},
+    {"models", "objectives"},
+    {"training", "persistence", "diagnostics"},
+]
+FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+LIGHT = {"jax", "optax", "numpy", "safetensors", "tqdm", "flows", "ml_dtypes"}
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_imports_point_one_way():
+    for file in ROOT.rglob("*.py"):
+        room = file.relative_to(ROOT).parts[0].removesuffix(".py")
+        for module in imports(file):
+            parts = module.split(".")
+            if parts[0] == "flows" and room != "__init__" and len(parts) > 1 and parts[1] != room:
+                assert FLOOR[parts[1]] <= FLOOR[room], f"{file.name} imports {module}, a floor above"
+            assert parts[0] in LIGHT | set(sys.stdlib_module_names), f"{file.name} imports {module}"
+
+
+def test_files_are_rooms_and_errors_are_for_users():
+    for file in ROOT.rglob("*.py"):
+        text = file.read_text()
+        assert text.count("\n") <= 400, f"{file.name} is two rooms"
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(text))), f"{file.name} asserts"
+
+
+def test_every_public_name_is_documented():
+    for name in flows.__all__:
+        assert getattr(flows, name).__doc__, f"flows.{name} has no docstring"
+
+
+def test_importing_flows_compiles_nothing_and_starts_no_device():
+    code = "import jax, flows; from jax._src import xla_bridge as b; raise SystemExit(bool(b._backends))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

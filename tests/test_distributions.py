@@ -1,0 +1,141 @@
+"""Every public distribution: samples follow the density, the density integrates to 1, Gaussian cases equal SciPy's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from registry import DISTRIBUTIONS, mixture, small
+from scipy import stats
+from test_bijections import CONTEXT, stirred
+
+import flows
+from flows.core.fingerprint import fresh_functions
+from flows.diagnostics import enable_x64
+
+SIDE = np.linspace(-9, 9, 401)
+
+
+def cases():
+    return [
+        pytest.param(name, event, context, id=f"{name}-{event}{'-context' * context}", marks=pytest.mark.xdist_group(name))
+        for name, case in DISTRIBUTIONS.items()
+        for event in case.events
+        for context in ((False, True) if case.conditional else (False,))
+    ]
+
+
+@functools.cache
+def built(name, event, with_context):
+    with enable_x64():
+        keywords = {"context_dim": CONTEXT} if with_context else {}
+        params, log_pdf, sample = DISTRIBUTIONS[name].init_fun(0, event, **keywords)
+        given = {"context": np.array([0.5, -1.0])} if with_context else {}
+        return stirred(params), log_pdf, sample, given
+
+
+@functools.cache
+def density(name, event, with_context):
+    """The density on a grid over [-9, 9]^d."""
+    params, log_pdf, _, given = built(name, event, with_context)
+    grid = np.stack(np.meshgrid(*[SIDE] * event, indexing="ij"), axis=-1).reshape(-1, event)
+    with enable_x64():
+        return np.exp(np.asarray(log_pdf(params, grid, **given))).reshape([len(SIDE)] * event)
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases())
+def test_the_density_integrates_to_one(name, event, with_context):
+    total = density(name, event, with_context).sum() * (SIDE[1] - SIDE[0]) ** event
+    assert total == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases())
+def test_samples_follow_the_density(name, event, with_context):
+    params, _, sample, given = built(name, event, with_context)
+    with enable_x64():
+        samples = np.asarray(sample(1, params, 2048, **given))
+    assert samples.shape == (2048, event) and samples.dtype == np.float64
+    for axis in range(event):
+        others = tuple(i for i in range(event) if i != axis)
+        marginal = density(name, event, with_context).sum(others)
+        cdf = np.concatenate([[0.0], np.cumsum((marginal[1:] + marginal[:-1]) / 2)])
+        result = stats.kstest(samples[:, axis], lambda x, cdf=cdf / cdf[-1]: np.interp(x, SIDE, cdf))
+        assert result.pvalue > 1e-3, f"column {axis}: {result}"
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), cases())
+def test_the_contract_of_a_distribution(name, event, with_context):
+    params, log_pdf, sample, given = built(name, event, with_context)
+    init_fun = DISTRIBUTIONS[name].init_fun
+    keywords = {"context_dim": CONTEXT} if with_context else {}
+    with enable_x64():
+        x = sample(2, params, 6, **given)
+        values = log_pdf(params, x, **given)
+        np.testing.assert_allclose(jax.jit(log_pdf)(params, x, **given), values, rtol=1e-12)
+        rows = jax.vmap(lambda row: log_pdf(params, row[None], **given)[0])(x)
+        np.testing.assert_allclose(rows, values, rtol=1e-12)
+        with fresh_functions():
+            other = init_fun(9, event, **keywords)
+        np.testing.assert_allclose(other.log_pdf(params, x, **given), values, rtol=1e-12)
+        gradients = jax.tree.leaves(jax.grad(lambda params: log_pdf(params, x, **given).sum())(params))
+        for leaf, train in zip(gradients, jax.tree.leaves(flows.trainable(params)), strict=True):
+            assert bool(jnp.isfinite(leaf).all()) and bool((leaf != 0).any()) == train
+    many = jax.vmap(lambda key: init_fun(key, event, **keywords).params)(jax.random.split(jax.random.key(0), 2))
+    assert jax.tree.structure(many) == jax.tree.structure(params)
+    low = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    assert sample(0, low, 3, **given).dtype == log_pdf(low, x.astype(jnp.bfloat16), **given).dtype == jnp.float32
+    assert log_pdf(low, np.zeros((0, event), np.float32), **given).shape == (0,)
+
+
+def test_gaussian_cases_equal_scipy():
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    means, covariances, weights = [np.array(mixture(False).arguments[name]) for name in ("means", "covariances", "weights")]
+    expected = sum(w * stats.multivariate_normal(m, c).pdf(x) for m, c, w in zip(means, covariances, weights, strict=True))
+    with enable_x64():
+        for trainable in (False, True):
+            params, log_pdf, _ = mixture(trainable)(0, 2)
+            np.testing.assert_allclose(log_pdf(params, x), np.log(expected), rtol=1e-10)
+        params, log_pdf, _ = flows.Normal(trainable=True)(0, 2)
+        params = {"mean": jnp.array([1.0, -2.0]), "log_scale": jnp.log(jnp.array([0.5, 3.0]))}
+        np.testing.assert_allclose(log_pdf(params, x), stats.norm([1.0, -2.0], [0.5, 3.0]).logpdf(x).sum(1), rtol=1e-12)
+        np.testing.assert_allclose(flows.Normal()(0, 2).log_pdf({}, x), stats.norm.logpdf(x).sum(1), rtol=1e-12)
+        # A linear flow is a Gaussian with the covariance of the map.
+        params, log_pdf, _ = flows.Flow(flows.InvertibleLinear())(0, 2)
+        params = stirred(params)
+        linear = flows.InvertibleLinear()(0, 2)
+        w = linear.direct_fun(params["bijection"], np.eye(2))[0]
+        covariance = np.linalg.inv(np.asarray(w @ w.T))
+        np.testing.assert_allclose(log_pdf(params, x), stats.multivariate_normal([0, 0], covariance).logpdf(x), rtol=1e-9)
+
+
+def test_a_context_reaches_the_prior_and_one_row_each():
+    @flows.distribution
+    def Shifted():
+        def init_fun(rng, shape, context_dim=0):
+            def sample(rng, params, context=None):
+                return jax.random.normal(rng, shape) + context
+
+            return {}, log_pdf, sample
+
+        def log_pdf(params, x, context=None):
+            return jax.scipy.stats.norm.logpdf(x - context).sum()
+
+        return init_fun
+
+    params, log_pdf, sample = flows.Flow(flows.ActNorm(), Shifted())(0, 2, context_dim=2)
+    context = jnp.arange(8.0).reshape(4, 2) * 100
+    rows = sample(0, params, 4, context=context)
+    assert float(jnp.abs(rows - context).max()) < 10
+    np.testing.assert_allclose(log_pdf(params, context, context=context), -np.log(2 * np.pi), rtol=1e-5)
+
+
+def test_a_plain_closure_can_be_a_prior():
+    def exponential(rng, input_dim):
+        def sample(rng, params, num_samples=1):
+            return jax.random.exponential(rng, (num_samples, input_dim))
+
+        return {}, lambda params, inputs: -inputs.sum(1), sample
+
+    params, log_pdf, sample = flows.Flow(flows.Serial(flows.Reverse(), flows.AffineCoupling(small)), exponential)(0, 3)
+    assert sample(0, params, 5).shape == (5, 3) and log_pdf(params, jnp.ones((2, 3))).shape == (2,)

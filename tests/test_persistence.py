@@ -1,0 +1,710 @@
+"""Models in files: what is read back is what was written, and anything else is an error that names the file."""
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import stat
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import registry
+import safetensors.numpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from registry import BIJECTIONS, DISTRIBUTIONS
+
+import flows
+from flows.diagnostics import enable_x64
+from flows.persistence import DIGEST, START, _abstract, describe, load, save
+
+
+@flows.bijection
+def Stretch(by=2.0, options=None):
+    def init_fun(rng, shape):
+        return {"log_scale": jnp.full(shape, np.log(by), jnp.float32)}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        return x * jnp.exp(params["log_scale"]), params["log_scale"].sum()
+
+    def inverse_fun(params, y):
+        return y * jnp.exp(-params["log_scale"])
+
+    return init_fun
+
+
+@flows.bijection
+def Rotation():
+    """Its init needs numbers: NumPy draws them."""
+
+    def init_fun(rng, shape):
+        draw = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+        q = np.linalg.qr(draw.normal(size=(*shape, *shape)))[0]
+        return {"fixed": {"q": jnp.asarray(q, jnp.float32)}}, direct_fun, lambda params, y: params["fixed"]["q"].T @ y
+
+    def direct_fun(params, x):
+        return params["fixed"]["q"] @ x, jnp.linalg.slogdet(params["fixed"]["q"])[1]
+
+    return init_fun
+
+
+@flows.bijection
+def Mixed():
+    """Leaves of every dtype, an empty one and one without axes."""
+
+    def init_fun(rng, shape):
+        params = {
+            "half": jnp.ones(shape, jnp.float16),
+            "brain": (jnp.full((2, 3), 1.5, jnp.bfloat16), jnp.zeros((0, 2))),
+            "scale": jnp.asarray(2.0),
+        }
+        return params, lambda params, x: (x * params["scale"], jnp.log(params["scale"])), lambda params, y: y / params["scale"]
+
+    return init_fun
+
+
+OWN = [Stretch, Rotation, Mixed, registry.SmallConv]
+small = flows.MLP(4, last_scale=1.0)
+tiny = flows.ActNorm()
+
+MODELS = {  # init_fun, event, context_dim
+    "Serial": (flows.Serial(flows.ActNorm(), flows.Shuffle(), flows.Invert(flows.AffineCoupling(small))), 3, 0),
+    "Flow of NSF": (flows.Flow(flows.NSF(1, hidden=(4,), num_bins=3), flows.Normal(trainable=True)), 3, 0),
+    "Repeat": (flows.Flow(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3)), 2, 0),
+    "BatchNorm": (flows.Flow(flows.BatchNorm()), 2, 0),
+    "GMM": (flows.Flow(flows.ActNorm(), registry.mixture(trainable=False)), 2, 0),
+    "conditional": (flows.Flow(flows.AffineCoupling(small)), 2, 2),
+    "image": (flows.Serial(flows.Squeeze(), flows.FactorOut(flows.ActNorm(), flows.InvertibleLinear())), (2, 2, 3), 0),
+    "user's": (flows.Flow(flows.Serial(Stretch(3.0, {"a": (1, float("inf"))}), Rotation())), 2, 0),
+}
+
+
+def drawn(init_fun, event, context_dim=0, seed=0):
+    """Params of this structure with numbers of their own: no init is compiled for them. Positive, as variances must be."""
+    rng = np.random.default_rng(seed)
+    event = event if isinstance(event, tuple) else (event,)
+    like = _abstract(init_fun, event, context_dim).params
+    return jax.tree.map(lambda leaf: jnp.asarray(0.5 + 0.3 * rng.uniform(size=leaf.shape), leaf.dtype), like)
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for one, two in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert isinstance(one, jax.Array) and (one.dtype, one.shape) == (two.dtype, two.shape)
+        assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def saved(path):
+    """A tiny model's file."""
+    save(path, tiny, {"log_scale": np.ones(1, np.float32), "shift": np.zeros(1, np.float32)}, 1, metadata={"unit": "cm"})
+    return path
+
+
+# What is read back is what was written
+
+
+@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS])
+def test_every_registered_model_reads_back(name, path):
+    case = {**BIJECTIONS, **DISTRIBUTIONS}[name]
+    event = case.events[-1]
+    if "FromFunction" in repr(case.init_fun):
+        with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function '(shifted_)?wave'"):
+            save(path, case.init_fun, {}, event, 2 if "context" in name else 0)
+        return
+    for context_dim in (0, 2) if case.conditional else (0,):
+        params = drawn(case.init_fun, event, context_dim)
+        save(path, case.init_fun, params, event, context_dim)
+        triple = load(path, constructors=OWN)
+        same(triple.params, params)
+        kind = flows.Bijection if name in BIJECTIONS else flows.Distribution
+        assert isinstance(triple, kind)
+        original = _abstract(case.init_fun, event if isinstance(event, tuple) else (event,), context_dim)
+        assert triple[1] is original[1] and triple[2] is original[2]
+        assert describe(path)["code"] == repr(case.init_fun) or "SmallConv" in repr(case.init_fun)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_numbers_are_the_same_to_the_bit(name, path):
+    init_fun, event, context_dim = MODELS[name]
+    keywords = {"context_dim": context_dim} if context_dim else {}
+    given = {"context": np.ones(context_dim, np.float32)} if context_dim else {}
+    original = init_fun(0, event, **keywords)
+    params = drawn(init_fun, event, context_dim)
+    save(path, init_fun, params, event, context_dim)
+    with jax.log_compiles(False):
+        loaded = load(path, constructors=OWN)
+    assert loaded[1] is original[1] and loaded[2] is original[2]
+    x = np.random.default_rng(1).normal(size=(5, *(event if isinstance(event, tuple) else (event,)))).astype(np.float32)
+    expected, got = original[1](params, x, **given), loaded[1](loaded.params, x, **given)
+    same(expected, got)
+    assert all(np.isfinite(each).all() for each in jax.tree.leaves(got))
+    if isinstance(loaded, flows.Distribution):
+        same(original.sample(7, params, 3, **given), loaded.sample(7, loaded.params, 3, **given))
+
+
+def test_what_init_drew_is_read_back(path):
+    for name in ("Flow of NSF", "user's"):
+        init_fun, event, _ = MODELS[name]
+        params = init_fun(5, event).params
+        save(path, init_fun, params, event)
+        same(load(path, OWN).params, params)
+
+
+def test_loading_compiles_nothing(path, caplog):
+    init_fun, event, _ = MODELS["Flow of NSF"]
+    params, log_pdf, _ = init_fun(0, event)
+    log_pdf(params, np.ones((2, event), np.float32))
+    save(path, init_fun, params, event)
+    with jax.log_compiles():
+        jax.jit(lambda x: x + 1.5)(np.float32(1))
+        assert any("Compiling" in each.message for each in caplog.records), "the test cannot see compilations"
+        caplog.clear()
+        loaded = load(path)
+        loaded.log_pdf(loaded.params, np.ones((2, event), np.float32))
+    assert not [each.message for each in caplog.records if "ompil" in each.message]
+
+
+def test_a_new_process_has_the_same_numbers(path):
+    init_fun, event, _ = MODELS["Flow of NSF"]
+    params, log_pdf, _ = init_fun(3, event)
+    x = np.linspace(-1, 1, 4 * event, dtype=np.float32).reshape(4, event)
+    save(path, init_fun, params, event, metadata={"column": "höhe"})
+    script = """
+        import sys
+        import jax
+        import numpy as np
+        from flows.persistence import load
+        jax.config.update("jax_disable_most_optimizations", sys.argv[2] == "True")
+        params, log_pdf, sample = load(sys.argv[1])
+        x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+        print(np.asarray(log_pdf(params, x)).tobytes().hex())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path), str(jax.config.jax_disable_most_optimizations)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == np.asarray(log_pdf(params, x)).tobytes().hex()
+
+
+def test_dtypes_shapes_and_special_values_are_kept(path):
+    params = drawn(Mixed(), 4)
+    params["scale"] = jnp.asarray(jnp.nan)
+    params["half"] = params["half"].at[:3].set(jnp.asarray([jnp.inf, -0.0, 6e-8], jnp.float16))
+    save(path, Mixed(), params, 4)
+    same(load(path, [Mixed]).params, params)
+    of = {name: (each["dtype"], each["shape"]) for name, each in describe(path)["tensors"].items()}
+    assert of == {
+        "brain/0": ("bfloat16", (2, 3)), "brain/1": ("float32", (0, 2)), "half": ("float16", (4,)), "scale": ("float32", ()),
+    }  # fmt: skip
+
+
+def test_numpy_arrays_in_any_layout_are_saved(path):
+    q = np.arange(9, dtype=">f4").reshape(3, 3).T
+    save(path, Rotation(), {"fixed": {"q": q}}, 3)
+    np.testing.assert_array_equal(load(path, [Rotation]).params["fixed"]["q"], q.astype("<f4"))
+
+
+def test_a_lone_leaf_has_a_name(path):
+    @flows.bijection
+    def Shift():
+        return lambda rng, shape: (jnp.zeros(shape), lambda params, x: (x + params, 0 * x.sum()), lambda params, y: y - params)
+
+    save(path, Shift(), jnp.ones(2), 2)
+    same(load(path, [Shift]).params, jnp.ones(2))
+    assert list(describe(path)["tensors"]) == ["params"]
+
+
+def test_float64_params_stay_or_say_that_they_do_not(path):
+    with enable_x64():
+        params = drawn(tiny, 2)
+        assert params["shift"].dtype == jnp.float64
+        save(path, tiny, params, 2)
+        same(load(path).params, params)
+    assert describe(path)["tensors"]["shift"]["dtype"] == "float64"
+    with pytest.warns(UserWarning, match=r"model\.safetensors.* float32 .*jax_enable_x64"):
+        loaded = load(path)
+    same(loaded.params, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float32), params))
+
+
+def test_float32_params_stay_where_x64_is_enabled(saved):
+    with enable_x64():
+        assert load(saved).params["shift"].dtype == jnp.float32
+
+
+def test_equal_models_make_equal_files(tmp_path):
+    init_fun, event, _ = MODELS["user's"]
+    params, twin = drawn(init_fun, event), flows.Flow(flows.Serial(Stretch(options={"a": [1, np.inf]}, by=3.0), Rotation()))
+    save(tmp_path / "a", init_fun, params, event, metadata={"x": 1, "y": [2]})
+    save(str(tmp_path / "b"), twin, jax.tree.map(np.asarray, params), (event,), None, {"y": [2], "x": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_constructors_with_every_kind_of_argument(path):
+    @flows.bijection
+    def Kinds(a, /, b, *layers, c=None, **rest):
+        return flows.Serial(*layers)
+
+    init_fun = Kinds(1, -0.0, flows.ActNorm(), flows.Reverse(), c=(True, "x", ()), d={"e": None})
+    save(path, init_fun, drawn(init_fun, 2), 2)
+    assert load(path, {Kinds}).direct_fun is init_fun(0, 2).direct_fun
+
+
+# The header
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(metadata=st.dictionaries(st.text(), json_values, max_size=4))
+def test_metadata_reads_back(metadata, path):
+    metadata = {**metadata, "file_sha256": "0" * 64, "zeros": START.decode() + "0" * 64}  # do not confuse the digest's place
+    save(path, tiny, {"log_scale": np.ones(1, np.float32), "shift": np.zeros(1, np.float32)}, 1, metadata=metadata)
+    assert describe(path)["metadata"] == metadata
+    load(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ([1], "metadata is a list, expected a dict"),
+        ({"a": 1, "loss": np.float32(1)}, r"metadata\['loss'\].*float32"),
+        ({"loss": float("nan")}, r"metadata\['loss'\].*nan"),
+        ({"pair": (1, 2)}, r"metadata\['pair'\].*lists"),
+        ({"by": {1: "x"}}, r"metadata\['by'\].*string keys"),
+        ({1: "x"}, r"metadata\[1\].*string keys"),
+        ({"set": {1}}, r"metadata\['set'\]"),
+        ({"digits": 10**5000}, r"metadata\['digits'\]"),
+    ],
+)
+def test_metadata_that_json_cannot_hold(metadata, message, path):
+    with pytest.raises(flows.FlowsError, match=message):
+        save(path, tiny, drawn(tiny, 1), 1, metadata=metadata)
+    assert not path.exists()
+
+
+def test_metadata_that_never_ends(path):
+    metadata = {}
+    metadata["itself"] = metadata
+    with pytest.raises(flows.FlowsError, match=r"metadata\['itself'\]"):
+        save(path, tiny, drawn(tiny, 1), 1, metadata=metadata)
+
+
+def test_metadata_longer_than_a_header_may_be(path, monkeypatch):
+    monkeypatch.setattr(flows.persistence, "MAX_HEADER", 1000)
+    with pytest.raises(flows.FlowsError, match="metadata"):
+        save(path, tiny, drawn(tiny, 1), 1, metadata={"text": "x" * 1000})
+    assert not path.exists()
+
+
+def test_describe(path):
+    init_fun, event, context_dim = MODELS["conditional"]
+    save(path, init_fun, drawn(init_fun, event, context_dim), event, context_dim, metadata={"a": [1, None]})
+    header = describe(path)
+    assert header["code"] == repr(init_fun) == "Flow(AffineCoupling(MLP(4, last_scale=1.0)))"
+    assert (header["event"], header["context"], header["metadata"]) == ((2,), (2,), {"a": [1, None]})
+    assert (header["flows"], header["format"]) == (flows.__version__, 1)
+    assert header["num_params"] == (1 + 2) * 4 + 4 + 4 * 2 + 2
+    assert header["tensors"]["bijection/0/w"] == {"shape": (3, 4), "dtype": "float32"}
+    json.dumps(header)
+
+
+def test_describe_does_not_need_your_constructors(path):
+    init_fun, event, _ = MODELS["user's"]
+    save(path, init_fun, drawn(init_fun, event), event)
+    header, module = describe(path), Stretch.__module__
+    assert header["code"].startswith(f"Flow(bijection=Serial(layers=({module}.Stretch(by=3.0, options={{'a': (1, inf)}}), ")
+    assert (header["context"], header["metadata"]) == (None, {})
+
+
+def test_the_file_is_safetensors(saved):
+    tensors = safetensors.numpy.load_file(saved)
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"log_scale": [1.0], "shift": [0.0]}
+
+
+# What cannot be saved
+
+
+def test_a_function_among_the_arguments_is_named(path):
+    for init_fun, message in [
+        (flows.Flow(flows.AffineCoupling(flows.MLP(4, activation=lambda x: x))), r"MLP|activation is the function '<lambda>'"),
+        (flows.Serial(tiny, lambda rng, input_dim: tiny(rng, input_dim)), r"Serial\.layers\[1\] is the function '<lambda>'"),
+        (Stretch(options={"f": np.tanh}), r"Stretch\.options\['f'\] is .*tanh"),
+    ]:
+        with pytest.raises(flows.FlowsError, match=message):
+            save(path, init_fun, drawn(init_fun, 2), 2)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("init_fun", [lambda rng, input_dim: tiny(rng, input_dim), flows.ActNorm, small, None, tiny(0, 1)])
+def test_only_values_of_constructors_are_saved(init_fun, path):
+    with pytest.raises(TypeError, match=r"save: init_fun is .*flows\.bijection"):
+        save(path, init_fun, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (drawn(tiny, 3), r"ActNorm: params\['log_scale'\] has shape \(3,\), expected \(2,\)"),
+        ({"shift": np.ones(2)}, "structure"),
+        ([drawn(tiny, 2)], "structure"),
+        ({"log_scale": np.ones(2, int), "shift": np.ones(2)}, "'log_scale' has dtype int64"),
+        ({"log_scale": np.ones(2), "shift": np.ones(2, complex)}, "'shift' has dtype complex128"),
+    ],
+)
+def test_params_of_another_model(params, message, path):
+    with pytest.raises(flows.FlowsError, match=message):
+        save(path, tiny, params, 2)
+    assert not path.exists()
+
+
+def test_events_and_contexts_that_cannot_be(path):
+    for event, context_dim in [("a", 0), (0, 0), (2.5, 0), (2, -1), (2, 1)]:  # ActNorm takes no context
+        with pytest.raises((TypeError, flows.FlowsError), match=r"input_dim|context_dim"):
+            save(path, tiny, drawn(tiny, 2), event, context_dim)
+    assert not path.exists()
+
+
+def test_names_that_collide(path):
+    @flows.bijection
+    def Slashes(names):
+        def init_fun(rng, shape):
+            params = {"a/b": jnp.zeros(1), "a": {"b": jnp.ones(1)}} if names == "twice" else {"__metadata__": jnp.ones(1)}
+            return params, lambda params, x: (x, 0 * x.sum()), lambda params, y: y
+
+        return init_fun
+
+    for names in ("twice", "reserved"):
+        with pytest.raises(flows.FlowsError, match="keys without"):
+            save(path, Slashes(names), drawn(Slashes(names), 1), 1)
+
+
+def test_a_value_that_would_not_read_back_is_refused(path):
+    def twin(function):
+        function.__name__ = function.__qualname__ = "Stretch"
+        return flows.bijection(function)
+
+    other = twin(lambda by=2.0: flows.ActNorm())  # two constructors of one name
+    both = flows.Serial(Stretch(), other())
+    with pytest.raises(flows.FlowsError, match="would not read back"):
+        save(path, both, drawn(both, 2), 2)
+    with pytest.raises(TypeError, match="one name"):
+        load(path, [Stretch, other])
+    point = flows.Report("x", ())  # a NamedTuple would come back as a tuple
+    with pytest.raises(flows.FlowsError, match="would not read back"):
+        save(path, Stretch(options=point), drawn(Stretch(), 2), 2)
+
+
+# Paths, and what a failure leaves
+
+
+def test_paths_that_cannot_be_written(tmp_path, saved):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for bad in [tmp_path / "no folder" / "m", tmp_path, f"{tmp_path}/", f"{tmp_path}/new/", saved / "m", "", "a\0b", fifo,
+                tmp_path / ("x" * 300)]:  # fmt: skip
+        with pytest.raises(flows.FlowsError, match=r"cannot write .* Expected a file name") as error:
+            save(bad, tiny, drawn(tiny, 1), 1)
+        assert repr(str(bad)) in str(error.value)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["fifo", saved.name]
+    with pytest.raises(TypeError, match="PathLike"):
+        save(3, tiny, drawn(tiny, 1), 1)
+
+
+def test_folders_and_files_without_permission(tmp_path, saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def refuse(name, mode="r", *rest):
+        raise PermissionError(13, "Permission denied", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)  # chmod does not stop root
+        with pytest.raises(flows.FlowsError, match=r"cannot write .*Permission denied"):
+            save(saved, tiny, drawn(tiny, 1), 1)
+        with pytest.raises(flows.FlowsError, match=r"cannot read .*Permission denied"):
+            load(saved)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(flows.FlowsError, match="write-protected"):
+            save(saved, tiny, drawn(tiny, 1), 1)
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "realpath", "copymode"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_failure_leaves_what_was_there(step, error, existing, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    if existing:
+        save(path, tiny, drawn(tiny, 1, seed=1), 1)
+    elif step == "copymode":
+        return
+    before = path.read_bytes() if existing else None
+
+    def fail(*args, **keywords):
+        raise error
+
+    owner = {"realpath": "os.path", "copymode": "shutil"}.get(step, "os")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{owner}.{step}", fail)
+        expected = flows.FlowsError if isinstance(error, OSError) else KeyboardInterrupt
+        with pytest.raises(expected, match="No space left" if isinstance(error, OSError) else None):
+            save(path, tiny, drawn(tiny, 1, seed=2), 1)
+    assert [each.name for each in tmp_path.iterdir()] == (["model"] if existing else [])
+    assert not existing or path.read_bytes() == before
+
+
+def test_everything_is_on_disk_before_the_rename(path, monkeypatch):
+    calls = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def sync(descriptor):
+        mode = os.fstat(descriptor).st_mode
+        calls.append(("folder" if stat.S_ISDIR(mode) else "file", os.fstat(descriptor).st_size))
+        if stat.S_ISDIR(mode):
+            raise OSError("this file system cannot sync a folder")
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("rename", 0)), real_replace(a, b)))
+    save(path, tiny, drawn(tiny, 1), 1)
+    assert [name for name, _ in calls] == ["file", "rename", "folder"] and calls[0][1] == path.stat().st_size
+    load(path)
+
+
+def test_modes_and_links(tmp_path, saved):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    saved.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(saved.name)
+    save(link, tiny, drawn(tiny, 2), 2)
+    assert link.is_symlink() and describe(saved)["event"] == (2,)
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o640
+
+
+# Damage
+
+
+def refused(path, reader=load):
+    with pytest.raises(flows.FlowsError) as error:
+        reader(path)
+    assert repr(str(path)) in str(error.value)
+    return str(error.value)
+
+
+def test_every_flipped_bit_is_found(saved):
+    data = saved.read_bytes()
+    assert len(data) < 2000
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        saved.write_bytes(damaged)
+        refused(saved)
+    saved.write_bytes(data)
+    load(saved)
+
+
+def test_flipped_bits_of_a_larger_model_are_found(path):
+    init_fun, event, _ = MODELS["Flow of NSF"]
+    save(path, init_fun, drawn(init_fun, event), event)
+    data = path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(data)), 200):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        refused(path, describe)
+
+
+def test_every_truncation_is_found(saved):
+    data = saved.read_bytes()
+    for length in range(len(data)):
+        saved.write_bytes(data[:length])
+        refused(saved)
+    for tail in (b"\0", b" ", data):
+        saved.write_bytes(data + tail)
+        assert "damaged" in refused(saved)
+
+
+def test_foreign_files(tmp_path, path):
+    assert "cannot read" in refused(path) and "cannot read" in refused(tmp_path, describe) and "cannot read" in refused("a\0b")
+    for content in [
+        b"",
+        b"\0" * 1000,
+        b"a,b\n1,2\n" * 50,
+        pickle.dumps({"a": 1}),
+        safetensors.numpy.save({"a": np.ones(3)}),
+        safetensors.numpy.save({"a": np.ones(3)}, {"flows": "{}"}),
+        (1 << 62).to_bytes(8, "little") + b"{}",
+    ]:
+        path.write_bytes(content)
+        assert "not a model that flows.save wrote" in refused(path)
+        refused(path, describe)
+
+
+# Files made to harm, with a digest that holds
+
+
+def forged(path, text, tensors):
+    """A file of any content whose digest holds. `tensors` may be the bytes after the header's metadata."""
+    text = '{"file_sha256":"' + "0" * 64 + '",' + text
+    if isinstance(tensors, bytes):
+        header = START + json.dumps(text)[1 + len('{\\"file_sha256\\":\\"') :].encode() + b"}" + tensors
+        data = bytearray(len(header).to_bytes(8, "little") + header)
+    else:
+        data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
+    data[DIGEST] = hashlib.sha256(data).hexdigest().encode()
+    path.write_bytes(data)
+
+
+def call(name, **arguments):
+    return {"constructor": name, "arguments": arguments}
+
+
+TENSORS = {"log_scale": np.ones(2, np.float32), "shift": np.ones(2, np.float32)}
+HEADER = {"constructor": call("ActNorm"), "context": None, "event": [2], "flows": "0.1.0", "format": 1, "metadata": {}}
+
+
+def test_a_forged_file_that_is_right_is_read(path):
+    forged(path, '"header":' + json.dumps(HEADER) + "}", TENSORS)
+    same(load(path).params, jax.tree.map(jnp.asarray, TENSORS))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"constructor": call("os.system", command="true")}, r"unknown constructor 'os\.system'.*constructors="),
+        ({"constructor": call("Actnorm")}, "unknown constructor"),
+        ({"constructor": call("load", path="x")}, "unknown constructor"),
+        ({"constructor": call("ActNorm", scale=2)}, r"ActNorm takes no argument \['scale'\]"),
+        ({"constructor": call("MLP", hidden=[4])}, "neither a bijection nor a distribution"),
+        ({"constructor": call("Serial", layers=5)}, "TypeError"),
+        ({"constructor": call("Serial", layers=[])}, "Serial: no layers"),
+        ({"constructor": call("Serial", layers=["ActNorm"])}, "Serial: argument 1"),
+        ({"constructor": call("Repeat", layer=call("ActNorm"), n=-1)}, "Repeat: n"),
+        ({"constructor": call("NSF", num_layers="many")}, "num_layers"),
+        ({"constructor": call("GMM", means={"dict": {}}, covariances=1, weights=None)}, "cannot be loaded"),
+        ({"constructor": {"constructor": "ActNorm"}}, "cannot read"),
+        ({"constructor": {"constructor": ["ActNorm"], "arguments": {}}}, "unknown constructor"),
+        ({"constructor": {"constructor": "ActNorm", "arguments": []}}, "cannot read"),
+        ({"constructor": None}, "neither"),
+        ({"constructor": [call("ActNorm")]}, "neither"),
+        ({"constructor": call("Flow", bijection=call("ActNorm"))}, "log_scale has shape .* expected None"),
+        ({"event": [3]}, r"log_scale has shape \(2,\), expected \(3,\)"),
+        ({"event": "ab"}, "input_dim is 'ab'"),
+        ({"event": None}, "input_dim is None"),
+        ({"event": [[2]]}, "input_dim is"),
+        ({"event": [2.0]}, "input_dim is"),
+        ({"event": [True]}, "input_dim is"),
+        ({"event": {"2": 1}}, "input_dim is"),
+        ({"event": [-2]}, "input_dim is"),
+        ({"event": [10**30]}, "model.safetensors"),
+        ({"context": [1]}, "context"),
+        ({"context": "x"}, "context_dim is 'x'"),
+        ({"format": 2, "flows": "9.0"}, r"format is 2, expected 1; it needs flows 9\.0"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_hostile_headers(change, message, path):
+    forged(path, '"header":' + json.dumps({**HEADER, **change}) + "}", TENSORS)
+    with pytest.raises(flows.FlowsError, match=message) as error:
+        load(path)
+    assert repr(str(path)) in str(error.value)
+
+
+@pytest.mark.parametrize("name", HEADER)
+def test_a_missing_entry(name, path):
+    forged(path, '"header":' + json.dumps({key: value for key, value in HEADER.items() if key != name}) + "}", TENSORS)
+    refused(path)
+    refused(path, describe)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"header":1}', '"header":[]}', '"header":{}}', '"head":1}', "", '"header":', '"header":' + "[" * 100_000,
+     '"header":' + '{"a":' * 100_000, '"header":' + "9" * 5000 + "}", "\0", "\ud800"],
+    ids=range(11),
+)  # fmt: skip
+def test_headers_that_are_no_headers(text, path):
+    forged(path, text, b"}")
+    refused(path)
+    refused(path, describe)
+
+
+def test_constructors_nested_without_end(path):
+    for depth in (300, 3000, 100_000):
+        nested = '{"constructor":"Serial","arguments":{"layers":[' * depth + "]}}" * depth
+        forged(
+            path,
+            '"header":'
+            + json.dumps({**HEADER, "constructor": 0})[:-1].replace('"constructor": 0', f'"constructor":{nested}')
+            + "}}",
+            b"}",
+        )
+        refused(path)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {**TENSORS, "extra": np.ones(1, np.float32)},
+        {"log_scale": np.ones(2, np.float32)},
+        {"log_scale": np.ones(2, np.float32), "Shift": np.ones(2, np.float32)},
+        {"log_scale": np.ones(2, np.float32), "shift": np.ones((1, 2), np.float32)},
+        {"log_scale": np.ones(2, np.float32), "shift": np.ones(2, np.int32)},
+        {},
+        b"",
+        b"}garbage",
+        b',"shift":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+        b',"shift":{"dtype":"F32","shape":[1e9],"data_offsets":[0,0]}}',
+        b',"shift":{"dtype":"F32","shape":[0,99999999999],"data_offsets":[0,0]}}',
+        b"," + b'"a":[' * 100_000 + b"}",
+    ],
+    ids=range(12),
+)
+def test_hostile_tensors(tensors, path):
+    forged(path, '"header":' + json.dumps(HEADER) + "}", tensors)
+    refused(path)
+
+
+@pytest.mark.parametrize("constructors", [Stretch, "Stretch", None, [Stretch()], [len], [lambda: tiny], ["Stretch"], 3, [[]]])
+def test_constructors_must_be_constructors(constructors, saved):
+    with pytest.raises(TypeError, match="expected a list of constructors"):
+        load(saved, constructors=constructors)
+
+
+def test_a_constructor_that_is_not_given_is_named(path):
+    save(path, Stretch(), drawn(Stretch(), 2), 2)
+    assert "Stretch" in refused(path) and "constructors=[...]" in refused(path)
+    load(path, constructors=[flows.ActNorm, Stretch, Stretch])
+
+
+def test_a_constructor_that_changed_since(path):
+    save(path, Stretch(3.0), drawn(Stretch(), 2), 2)
+
+    def older(function):
+        function.__name__ = "Stretch"
+        return flows.bijection(function)
+
+    for changed, message in [
+        (older(lambda factor=1.0: tiny), "takes no argument"),
+        (older(lambda by, options: tiny), "its params are not those of"),
+        (older(lambda by, options: 1 / 0), "ZeroDivisionError"),
+    ]:
+        with pytest.raises(flows.FlowsError, match=message) as error:
+            load(path, [changed])
+        assert repr(str(path)) in str(error.value) and flows.__version__ in str(error.value)
