@@ -1,5 +1,6 @@
 """Bijections of bijections: one after the other, many times over, backwards."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,7 +19,6 @@ from flows.core import (
     positive_int,
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
-from flows.core.fingerprint import fingerprint
 
 
 @combinator(BijectionInit)
@@ -56,12 +56,12 @@ def Serial(*layers):
             params.append(own)
             parts.append(part)
             shape = part.output
-        return tuple(params), chain("Serial", parts, given.context)
+        return tuple(params), chain("Serial", tuple(parts), given.context)
 
     return Composite(build, layers)
 
 
-def chain(name: str, parts: list[BijectionPart], context: Shape | None) -> BijectionPart:
+def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) -> BijectionPart:
     """The part that runs `parts` one after the other, on a tuple of their params."""
 
     def split(rng: Any) -> Any:
@@ -139,7 +139,7 @@ def Repeat(layer, n: int):
             parts.append(part)
         if parts[0].output != event:
             raise FlowsError(f"Repeat: {parts[0].name} turns events {event} into {parts[0].output}; use Serial instead")
-        if n > 1 and fingerprint(parts[0]) != fingerprint(parts[1]):
+        if any(part is not parts[0] for part in parts):
             raise FlowsError(f"Repeat: the functions of {parts[0].name} depend on rng; put what it draws into params")
         return _stack(*params), loop(parts[0], n, given.context)
 
@@ -179,7 +179,7 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
         return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, rng, True)
 
     native = None if part.native_inverse is None else native_inverse
-    return part._replace(name="Repeat", direct=direct, inverse=inverse, context=context, native_inverse=native)
+    return replace(part, name="Repeat", direct=direct, inverse=inverse, context=context, native_inverse=native)
 
 
 @combinator(BijectionInit)
@@ -222,7 +222,8 @@ def Invert(bijection, input_dim=None):
         def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
             return part.direct(params, y, context, rng, train)[0]
 
-        return params, part._replace(
+        return params, replace(
+            part,
             name="Invert",
             direct=direct,
             inverse=inverse,
@@ -290,7 +291,8 @@ def FactorOut(*layers):
             x, log_det = part.invert(params, stayed(y), *call)
             return join(y, x), log_det
 
-        return params, part._replace(
+        return params, replace(
+            part,
             name="FactorOut",
             direct=direct,
             inverse=inverse,

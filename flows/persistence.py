@@ -131,11 +131,11 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
         narrowed = wide and not jax.config.jax_enable_x64  # type: ignore[attr-defined]
         if narrowed:
             tensors |= {name: tensors[name].astype(np.float32) for name in wide}
-        params = jax.tree.unflatten(treedef, [jnp.asarray(tensors[name]) for name in expected])
+        leaves = jax.device_put([tensors[name] for name in expected])  # which compiles nothing, as jnp.asarray would
     if narrowed:
         remedy = "call jax.config.update('jax_enable_x64', True) first to keep them"
         warnings.warn(f"{path!r} has float64 params, which become float32 in this session; {remedy}", stacklevel=2)
-    return triple._replace(params=params)
+    return triple._replace(params=jax.tree.unflatten(treedef, leaves))
 
 
 def describe(path: PathLike) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_every_layer_is_called_as_before(name, input_dim):
 def test_input_dim_by_name_and_data_through_serial():
     inputs = jax.random.uniform(RNG, (20, 3), minval=-10.0, maxval=10.0)
     init_fun = flows.Serial(flows.ActNorm())
-    params, direct_fun, inverse_fun = init_fun(RNG, input_dim=(3,), init_inputs=inputs)
+    params, direct_fun, _ = init_fun(RNG, input_dim=(3,), init_inputs=inputs)
     outputs, _ = direct_fun(params, inputs)
     np.testing.assert_allclose(outputs.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(outputs.std(0), 1, atol=1e-4)
@@ -169,6 +169,22 @@ def test_batch_norm_names_the_new_keyword():
 def test_made_with_a_transform_of_two_arguments_refuses_a_context():
     with pytest.raises(flows.FlowsError, match=r"MADE\(\) or MADE\(MaskedMLP"):
         flows.MADE(masked_transform)(RNG, 3, context_dim=2)
+
+
+def test_a_context_is_appended_to_the_inputs_of_a_users_network():
+    sizes = []
+
+    def noted(rng, input_dim, output_dim):
+        sizes.append((input_dim, output_dim))
+        return transform(rng, input_dim, output_dim)
+
+    for input_dim, expected in ((3, (1 + 2, 4)), (1, (0 + 2, 2))):
+        params, direct_fun, _ = flows.AffineCoupling(noted)(RNG, input_dim, context_dim=2)
+        assert set(sizes) == {expected}
+        direct_fun(params, jnp.ones((4, input_dim)), context=jnp.ones((4, 2)))
+        sizes.clear()
+    flows.AffineCoupling(noted)(RNG, 1)  # nothing to look at: constants
+    assert not sizes
 
 
 def test_masked_dense_is_a_stax_pair():

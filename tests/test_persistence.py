@@ -69,6 +69,7 @@ def Mixed():
     return init_fun
 
 
+TESTS = os.path.dirname(os.path.abspath(__file__))
 OWN = [Stretch, Rotation, Mixed, registry.SmallConv]
 small = flows.MLP(4, last_scale=1.0)
 tiny = flows.ActNorm()
@@ -183,16 +184,15 @@ def test_a_new_process_has_the_same_numbers(path):
     save(path, init_fun, params, event, metadata={"column": "höhe"})
     script = """
         import sys
-        import jax
+        import conftest  # the same settings of JAX
         import numpy as np
         from flows.persistence import load
-        jax.config.update("jax_disable_most_optimizations", sys.argv[2] == "True")
         params, log_pdf, sample = load(sys.argv[1])
         x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
         print(np.asarray(log_pdf(params, x)).tobytes().hex())
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(path), str(jax.config.jax_disable_most_optimizations)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": TESTS})
     assert run.stdout.strip() == np.asarray(log_pdf(params, x)).tobytes().hex()
 
 
@@ -282,7 +282,7 @@ def test_metadata_reads_back(metadata, path):
     [
         ([1], "metadata is a list, expected a dict"),
         ({"a": 1, "loss": np.float32(1)}, r"metadata\['loss'\].*float32"),
-        ({"loss": float("nan")}, r"metadata\['loss'\].*nan"),
+        ({"loss": float("nan")}, r"metadata\['loss'\].*not JSON compliant"),
         ({"pair": (1, 2)}, r"metadata\['pair'\].*lists"),
         ({"by": {1: "x"}}, r"metadata\['by'\].*string keys"),
         ({1: "x"}, r"metadata\[1\].*string keys"),
@@ -510,12 +510,13 @@ def refused(path, reader=load):
 def test_every_flipped_bit_is_found(saved):
     data = saved.read_bytes()
     assert len(data) < 2000
-    for bit in range(8 * len(data)):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        saved.write_bytes(damaged)
-        refused(saved)
-    saved.write_bytes(data)
+    with open(saved, "r+b", buffering=0) as file:
+        for place, byte in enumerate(data):
+            for bit in range(8):
+                os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), place)
+                with pytest.raises(flows.FlowsError, match=str(saved)):
+                    load(saved)
+            os.pwrite(file.fileno(), bytes([byte]), place)
     load(saved)
 
 
@@ -647,14 +648,9 @@ def test_headers_that_are_no_headers(text, path):
 
 def test_constructors_nested_without_end(path):
     for depth in (300, 3000, 100_000):
-        nested = '{"constructor":"Serial","arguments":{"layers":[' * depth + "]}}" * depth
-        forged(
-            path,
-            '"header":'
-            + json.dumps({**HEADER, "constructor": 0})[:-1].replace('"constructor": 0', f'"constructor":{nested}')
-            + "}}",
-            b"}",
-        )
+        nested = '{"constructor":"Serial","arguments":{"layers":[' * depth + json.dumps(call("ActNorm")) + "]}}" * depth
+        header = json.dumps({**HEADER, "constructor": 0}).replace('"constructor": 0', f'"constructor": {nested}')
+        forged(path, f'"header":{header}}}', b"}")
         refused(path)
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import lu, solve_triangular
+from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, bijection
 from flows.core.arrays import size
@@ -72,11 +72,11 @@ def InvertibleLinear():
     """
 
     def init_fun(rng, shape):
-        p, lower, upper = lu(jax.random.orthogonal(rng, shape[-1]))
-        s = jnp.diag(upper)
-        fixed = {"ranks": jnp.argmax(p, axis=1).astype(p.dtype), "sign": jnp.sign(s)}
+        packed, _, order = jax.lax.linalg.lu(jax.random.orthogonal(rng, shape[-1]))
+        s = jnp.diag(packed)
+        fixed = {"ranks": jnp.argsort(order).astype(s.dtype), "sign": jnp.sign(s)}
         below, above = np.tril_indices(len(s), -1), np.triu_indices(len(s), 1)
-        params = {"lower": lower[below], "upper": upper[above], "log_s": jnp.log(jnp.abs(s)), "fixed": fixed}
+        params = {"lower": packed[below], "upper": packed[above], "log_s": jnp.log(jnp.abs(s)), "fixed": fixed}
         return params, direct_fun, inverse_fun
 
     # Row i of P has its 1 in column ranks[i]: x P moves entry i to place ranks[i], and x P^-1 = x P^T takes it back.

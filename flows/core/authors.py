@@ -16,7 +16,7 @@ from flows.core.errors import FlowsError
 from flows.core.fingerprint import Memo, fingerprint
 from flows.core.layers import Leaf, plain_bijection, plain_distribution
 from flows.core.params import Params
-from flows.core.parts import BijectionPart, DistributionPart, Given, publish
+from flows.core.parts import BijectionPart, DistributionPart, Given, canonical, publish
 from flows.core.values import Value, constructor, is_constructor
 
 P = ParamSpec("P")
@@ -85,7 +85,8 @@ class InitFun(Value):
     def build(self, key: Array, event: Shape, given: Given) -> tuple[Params, Any]:
         """Params and part, for a combinator to compose."""
         if isinstance(self.inner, InitFun | Composite):
-            return self.inner.build(key, event, given)
+            params, part = self.inner.build(key, event, given)
+            return params, canonical(part)
         leaf, part = _leaves(fingerprint((self, event, given.context)), lambda: self._make_leaf(event, given.context))
         return leaf.init(key, given), part
 
@@ -99,7 +100,7 @@ class InitFun(Value):
         params, part = self.build(as_key(rng), event, given)
         if given.context is not None and "context" not in part.keywords:
             raise TypeError(f"{self!r}: context_dim was given, but no layer of it takes a context; leave it out")
-        return (params, *publish(part._replace(context=given.context), params))
+        return (params, *publish(part, params))
 
     def _given(self, event: Shape, context_dim=0, init_inputs=None, init_context=None, params=None, **unknown):
         name = self.constructor.__name__

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.values import Identity
+from flows.core.values import Identity, Value
 
 T = TypeVar("T")
 
@@ -64,8 +64,14 @@ def clear_caches() -> None:
         memo.entries.clear()
 
 
-class Once:
-    """A function known to be made once for each model, and so equal to itself alone: nothing of it need be looked into."""
+class Atom:
+    """What is made once for each model, and so equal to itself alone: a fingerprint does not look into it."""
+
+    kept: bool = True  # False where it depends on a tracer, and nothing that holds it may be cached
+
+
+class Once(Atom):
+    """A function that is an atom."""
 
     def __init__(self, function: Callable):
         self.function = function
@@ -90,7 +96,7 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
     if id(x) in above:  # a function that closes over itself
         return len(above) - above.index(id(x))
     above = (*above, id(x))
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, jax.core.Tracer) or (isinstance(x, Atom) and not x.kept):
         raise _Traced
     if isinstance(x, types.FunctionType):
         cells = [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
@@ -109,6 +115,8 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
     if isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         array = np.asarray(x)
         return (type(x), array.shape, str(array.dtype), array.tobytes())
+    if callable(x) and not isinstance(x, type | Atom | Value) and hasattr(x, "__dict__"):
+        _walk(tuple(vars(x).values()), above)  # equal to itself alone, but a tracer may hide in it
     try:
         hash(x)
     except TypeError:

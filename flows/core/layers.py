@@ -1,6 +1,9 @@
 """One author's layer as a part: a plain closure, or what a decorated constructor returned, lifted from events to batches."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +15,7 @@ from flows.core.arrays import Array, Shape, as_dim, default_dtype
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.fingerprint import Memo, Once, fingerprint
 from flows.core.params import Params, check_leaves
-from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given, check_result
+from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given, canonical, check_result
 
 
 def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
@@ -21,7 +24,7 @@ def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> 
     direct, inverse = _plain(direct_fun), _plain(inverse_fun)
     keywords = vocabulary.named_by(direct_fun, vocabulary.CALL) | vocabulary.named_by(inverse_fun, vocabulary.CALL)
     part = BijectionPart(name_of(layer), direct, lambda *a: inverse(*a)[0], event, event, given.context, keywords)
-    return params, _infer_output(part, params)
+    return params, _infer_output(canonical(part), params)
 
 
 def plain_distribution(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, DistributionPart]:
@@ -29,7 +32,7 @@ def plain_distribution(layer: Callable, key: Array, event: Shape, given: Given) 
     params, log_pdf, sample = _call(layer, key, event, given)
     keywords = vocabulary.named_by(log_pdf, vocabulary.CALL) | vocabulary.named_by(sample, vocabulary.CALL)
     draw = _lift_sample(sample, batched=True)
-    return params, DistributionPart(name_of(layer), _plain(log_pdf), draw, event, given.context, keywords)
+    return params, canonical(DistributionPart(name_of(layer), _plain(log_pdf), draw, event, given.context, keywords))
 
 
 def name_of(layer: Callable) -> str:
@@ -66,38 +69,44 @@ def _select_given(names: frozenset[str], given: Given) -> dict[str, Any]:
 class Leaf:
     """One decorated layer at one event: its init, compiled once, and its part.
 
-    The functions are taken from a trace of init in which only rng is abstract, so that constants stay concrete and nothing
-    can be remembered of the rng or the data of any one call.
+    The functions are taken from a trace of init in which rng is abstract, so that nothing can be remembered of the rng or
+    the data of any one call. Constants that they close over have to be concrete: where some are not, init is traced again
+    with constants computed at once, which costs small compilations. What cannot be traced, such as NumPy, runs as it is.
     """
 
     def __init__(self, name: str, inner: Callable, event: Shape, context: Shape | None):
         self.name, self.inner, self.event, self.context = name, inner, event, context
         self.names = vocabulary.named_by(inner, vocabulary.INIT)
-        self.functions: tuple[Callable, ...] = ()  # set by the first run
-        self._jitted: Callable = jax.jit(self._run)
-        key = jax.random.key(0)
-        try:
-            self.params = jax.eval_shape(self._run, key, Given())
-        except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's: run as plain Python
-            self._jitted = self._run
-            self.params = self._run(key, Given())
-        if fingerprint(self.functions) is None:
-            raise FlowsError(FIRST_RULE.format(name=name))
+        self.functions: list[Callable] = []
+        self.init_params: Callable
+        key, error = jax.random.key(0), FlowsError(FIRST_RULE.format(name=name))
+        for constants in (nullcontext, jax.ensure_compile_time_eval):
+            run: Callable = partial(self._run, constants)
+            try:
+                self.init_params, self.params = jax.jit(run), jax.eval_shape(run, key, Given())
+            except TRACING_ERRORS:
+                continue
+            if fingerprint(self.functions) is not None:
+                return
+            if constants is not nullcontext:
+                raise error
+        self.init_params, self.params = run, run(jax.random.key(1), Given())
+        before = fingerprint(self.functions)
+        run(key, Given())
+        if before is None or fingerprint(self.functions) != before:
+            raise error
+
+    def _run(self, constants: Callable, key: Array, given: Given) -> Params:
+        with constants():
+            triple = self.inner(key, self.event, **_select_given(self.names, given._replace(context=self.context)))
+        params, *self.functions = _triple(triple, self.name)
+        return check_leaves(params, self.name)
 
     def init(self, key: Array, given: Given) -> Params:
-        measured = Given(None, *given[1:])
         if given.params is not None and "params" not in self.names:
             return given.params
-        if "init_inputs" not in self.names:
-            measured = measured._replace(init_inputs=None)
-        return self._jitted(key, measured)
-
-    def _run(self, key: Array, given: Given) -> Params:
-        with jax.ensure_compile_time_eval():
-            triple = self.inner(key, self.event, **_select_given(self.names, given._replace(context=self.context)))
-        params, *functions = _triple(triple, self.name)
-        self.functions = self.functions or tuple(functions)
-        return check_leaves(params, self.name)
+        measured = given.init_inputs if "init_inputs" in self.names else None
+        return self.init_params(key, given._replace(context=None, init_inputs=measured))
 
     def bijection_part(self, batched: bool) -> BijectionPart:
         call = _plain if batched else _lift
@@ -154,7 +163,7 @@ def _lift_sample(fun: Callable, batched: bool) -> Callable:
 def _infer_output(part: BijectionPart, params: Params) -> BijectionPart:
     """The part with the event that its direct function returns, which is checked on two abstract rows."""
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
-    key = fingerprint((part, jax.tree.flatten(like)))
+    key = fingerprint((part, tuple(jax.tree.leaves(like)), jax.tree.structure(like)))
     return _outputs(key, lambda: _run_on_two_rows(part, like))
 
 
@@ -175,8 +184,8 @@ def _run_on_two_rows(part: BijectionPart, like: Params) -> BijectionPart:
     except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), (like, *structs))
         y, log_det = direct(*ones)
-        part = part._replace(compiled=False)
+        part = replace(part, compiled=False)
     check_result(log_det, (2,), part.name, "log_det (one for each row)")
     if not np.shape(y) or y.shape[0] != 2:
         raise FlowsError(f"{part.name}: outputs have shape {np.shape(y)} for inputs of shape {shapes[0]}")
-    return part._replace(output=tuple(y.shape[1:]))
+    return replace(part, output=tuple(y.shape[1:]))

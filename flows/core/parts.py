@@ -5,7 +5,8 @@ cast, stop the gradient of fixed leaves, and are compiled. Checks run while a ca
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from flows.core.arrays import (
     working_dtype,
 )
 from flows.core.errors import FlowsError
-from flows.core.fingerprint import Memo, fingerprint
+from flows.core.fingerprint import Atom, Memo, fingerprint
 from flows.core.params import Params, check_structure, stop_fixed, structure
 
 
@@ -38,7 +39,8 @@ class Given(NamedTuple):
     params: Params | None = None
 
 
-class BijectionPart(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class BijectionPart(Atom):
     """`direct(params, x, context, rng, train) -> (y, log_det)` and `inverse(params, y, context, rng, train) -> x`."""
 
     name: str
@@ -49,6 +51,7 @@ class BijectionPart(NamedTuple):
     context: Shape | None = None
     keywords: frozenset[str] = frozenset()  # of context, rng, train: what the functions name
     compiled: bool = True
+    kept: bool = True
     native_inverse: Callable | None = None  # `(...) -> (x, log_det)`, where the inverse is the cheap direction
 
     def invert(self, params: Params, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
@@ -59,7 +62,8 @@ class BijectionPart(NamedTuple):
         return x, -self.direct(params, x, context, rng, train)[1]
 
 
-class DistributionPart(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class DistributionPart(Atom):
     """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`."""
 
     name: str
@@ -69,6 +73,17 @@ class DistributionPart(NamedTuple):
     context: Shape | None = None
     keywords: frozenset[str] = frozenset()
     compiled: bool = True
+    kept: bool = True
+
+
+P = TypeVar("P", BijectionPart, DistributionPart)
+_parts = Memo(size=4096)
+
+
+def canonical(part: P) -> P:
+    """The one part that stands for all that compute the same. Parts within are canonical already, so this looks no deeper."""
+    key = fingerprint((type(part), *(getattr(part, field.name) for field in fields(part))))
+    return _parts(key, lambda: part) if key is not None else replace(part, kept=False)
 
 
 _published = Memo(size=1024)

@@ -152,7 +152,7 @@ def fit(
         fixed = {"mean": jnp.asarray(scale.mean, dtype), "std": jnp.asarray(scale.std, dtype)}
         flow, params = Flow(Standardize(), init_fun), {"bijection": {"fixed": fixed}, "prior": params}
     _, part = build_distribution(flow, init_key, event, Given(of_context, params=params))
-    functions = publish(part._replace(context=of_context), params)
+    functions = publish(part, params)
     return FitResult(params, *functions, flow, as_dim(event), as_dim(of_context), history)
 
 

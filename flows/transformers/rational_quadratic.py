@@ -47,13 +47,14 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
         >>> bool(abs(x_again - x).max() < 1e-5), bool(abs(minus_log_det + log_det).max() < 1e-5)
         (True, True)
     """
-    num_bins = positive_int(num_bins, "RationalQuadratic: num_bins")
-    bound = positive(bound, "RationalQuadratic: bound")
+    num_bins, bound = positive_int(num_bins, "RationalQuadratic: num_bins"), positive(bound, "RationalQuadratic: bound")
     # In float32 a thinner bin may have no width at all, and the square of a far smaller slope would underflow.
     for name, floor, limit in (("min_bin", min_bin, 1 / num_bins), ("min_slope", min_slope, 1)):
         if not 1e-6 <= positive(floor, f"RationalQuadratic: {name}") < limit:
             raise FlowsError(f"RationalQuadratic: {name} is {floor}; expected at least 1e-6 and less than {limit:.4g}")
     slope_offset, last = math.log(math.expm1(1 - min_slope)), num_bins - 1
+    free = 2 * bound * (1 - num_bins * min_bin)  # what the softmax shares out; knot i lies above floors[i]
+    floors = [bound * (2 * min_bin * i - 1) for i in range(num_bins + 1)]
 
     def rows(array: Array) -> list[Array]:
         # The gradient of lax.split is one concatenation; that of indexing is a sum of padded arrays, 6 times slower.
@@ -61,9 +62,6 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
 
     def weights(raw: Array) -> Array:
         return jnp.exp(raw - lax.stop_gradient(raw.max(0, keepdims=True)))
-
-    def knot(share: Array, k: Array | int) -> Array:
-        return bound * (2 * ((1 - num_bins * min_bin) * share + min_bin * k) - 1)
 
     # `shares` and `pick` are unrolled over the bins, which is fast. Their derivatives are not: XLA would store no
     # intermediate of an unrolled gradient, but compute each again for every bin (16 ms where this takes 0.6).
@@ -82,8 +80,7 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
         (raw, k), (low, high), each = primals, shares(*primals), weights(primals[0])
         i, change, total = lax.broadcasted_iota(k.dtype, raw.shape, 0), each * tangents[0], sum(rows(each))
         before, through = (jnp.where(i < end[None], change, 0.0).sum(0) for end in (k, k + 1))
-        every = change.sum(0)
-        return (low, high), ((before - low * every) / total, (through - high * every) / total)
+        return (low, high), ((before - low * change.sum(0)) / total, (through - high * change.sum(0)) / total)
 
     @jax.custom_jvp
     def pick(raw: Array, k: Array) -> tuple[Array, Array]:
@@ -104,12 +101,15 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
         """x0, x1, y0, y1, d0 and d1 of the bin that holds `value`, an x for axis 0 and a y for axis 1."""
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, last))
         totals = list(accumulate(rows(weights(lax.stop_gradient((widths, heights)[axis])))))
-        k = jnp.zeros(value.shape, jnp.int32)
+        k, floor, ceiling = jnp.zeros_like(value, jnp.int32), *(jnp.full_like(value, each) for each in floors[:2])
         for i in range(1, num_bins):
-            k = jnp.where(value >= knot(totals[i - 1] / totals[-1], i), i, k)
-        ends = k.astype(value.dtype), (k + 1).astype(value.dtype)
-        (x0, x1), (y0, y1) = (map(knot, shares(raw, k), ends) for raw in (widths, heights))
-        x1, y1 = jnp.where(k == last, bound, x1), jnp.where(k == last, bound, y1)
+            beyond = value >= free * (totals[i - 1] / totals[-1]) + floors[i]
+            k = jnp.where(beyond, i, k)
+            # Selected, not computed from k, so that a knot comes out the same in `beyond` and from both its sides.
+            floor, ceiling = jnp.where(beyond, floors[i], floor), jnp.where(beyond, floors[i + 1], ceiling)
+        below, through = zip(shares(widths, k), shares(heights, k), strict=True)
+        x0, y0 = (free * share + floor for share in below)
+        x1, y1 = (jnp.where(k == last, bound, free * share + ceiling) for share in through)
         d0, d1 = (min_slope + jax.nn.softplus(raw + slope_offset) for raw in pick(slopes, k))
         return x0, x1, y0, y1, jnp.where(k == 0, 1.0, d0), jnp.where(k == last, 1.0, d1)
 
@@ -123,31 +123,28 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
         """The point that divides an interval as m to n: never outside it, and exact at both ends."""
         return jnp.where(m < n, low + (high - low) * (m / (m + n)), high - (high - low) * (n / (m + n)))
 
-    def spline(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
-        xi, c = fractions(x, x0, x1)
-        s = (y1 - y0) / (x1 - x0)
-        p, q = s * c + d1 * xi, s * xi + d0 * c
-        m, n = xi * q, c * p
-        ratio = s / (m + n)
-        return divide(y0, y1, m, n), jnp.log((xi * p + c * q) * ratio * ratio)
-
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
         outside = jnp.abs(x) >= bound  # false for NaN, which runs through the spline and stays NaN
         inside = jnp.where(outside, 0.0, x)
-        y, log_det = spline(inside, *find_bin(theta, inside, 0))
-        return jnp.where(outside, x, y), jnp.where(outside, 0.0, log_det)
+        x0, x1, y0, y1, d0, d1 = find_bin(theta, inside, 0)
+        (xi, c), s = fractions(inside, x0, x1), (y1 - y0) / (x1 - x0)
+        p, q = s * c + d1 * xi, s * xi + d0 * c
+        m, n = xi * q, c * p
+        ratio = s / (m + n)
+        log_det = jnp.log((xi * p + c * q) * ratio * ratio)
+        return jnp.where(outside, x, divide(y0, y1, m, n)), jnp.where(outside, 0.0, log_det)
 
     def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
         outside = jnp.abs(y) >= bound
         inside = jnp.where(outside, 0.0, y)
-        corners = x0, x1, y0, y1, d0, d1 = find_bin(theta, inside, 1)
-        up, down = fractions(inside, y0, y1)
-        s = (y1 - y0) / (x1 - x0)
+        x0, x1, y0, y1, d0, d1 = find_bin(theta, inside, 1)
+        (up, down), s = fractions(inside, y0, y1), (y1 - y0) / (x1 - x0)
         # In the odds u = xi / c, the equation m / n = up / down reads  down s u^2 + b u - up s = 0.  Its discriminant
         # is a sum of squares, and the sign of b says which form of the root only adds: no Newton step is needed.
         b = down * d0 - up * d1
         root = jnp.sqrt(b * b + 4 * up * down * s * s)
-        x = divide(x0, x1, jnp.where(b < 0, root - b, 2 * up * s), jnp.where(b < 0, 2 * down * s, root + b))
-        return jnp.where(outside, y, x), jnp.where(outside, 0.0, -spline(x, *corners)[1])
+        m, n = jnp.where(b < 0, root - b, 2 * up * s), jnp.where(b < 0, 2 * down * s, root + b)
+        x = jnp.where(outside, y, divide(x0, x1, m, n))
+        return x, -direct(theta, x)[1]
 
     return 3 * num_bins - 1, direct, inverse
