@@ -43,6 +43,8 @@ from flows.core import (
 from flows.diagnostics import Report, verify
 from flows.distributions import GMM, Flow, Normal
 from flows.models import MAF, NSF, RealNVP
+from flows.persistence import describe, load, save
+from flows.training import FitResult, fit
 
 __version__ = "0.1.0"
 
@@ -60,6 +62,7 @@ __all__ = [
     "Bijection",
     "Coupling",
     "Distribution",
+    "FitResult",
     "FactorOut",
     "FixedInvertibleLinear",
     "Flow",
@@ -85,7 +88,11 @@ __all__ = [
     "clear_caches",
     "conditioner",
     "conditioners",
+    "describe",
     "distribution",
+    "fit",
+    "load",
+    "save",
     "trainable",
     "transformers",
     "verify",

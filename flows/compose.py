@@ -126,7 +126,7 @@ def Repeat(layer, n: int):
         (8, 3)
     """
     check_layers("Repeat", (layer,), BijectionInit, "a bijection")
-    n = positive_int(n, "Repeat: n")
+    n = positive_int(n, "Repeat: n", most=10_000)
 
     def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
         params, parts, x = [], [], given.init_inputs

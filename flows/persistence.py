@@ -25,7 +25,7 @@ from flows.core import Bijection, Distribution, FlowsError, InitFun, Shape, from
 from flows.core.arrays import as_context, as_event, default_dtype
 from flows.core.errors import TRACING_ERRORS
 from flows.core.params import Params, check_structure, structure
-from flows.core.values import _LIBRARY
+from flows.core.values import in_library, is_constructor
 
 FORMAT = 1  # of the header; a change that an older reader would misread counts it up
 DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}  # by safetensors' names
@@ -200,7 +200,7 @@ def _constructor_json(init_fun: InitFun) -> Any:
     description = to_json(init_fun)
     used = [each.constructor for each in (init_fun, *init_fun.values_within())]
     with _blamed_on(f"save: {init_fun!r:.200} would not read back as the same model"):
-        again = from_json(json.loads(json.dumps(description)), tuple(each for each in used if each not in _LIBRARY))
+        again = from_json(json.loads(json.dumps(description)), tuple(each for each in used if not in_library(each)))
         if again != init_fun:
             raise FlowsError(f"but as {again!r:.200}; give plain arguments, and each constructor a name of its own")
     return description
@@ -218,7 +218,7 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
 
 def _checked_constructors(constructors: Any) -> tuple[Callable, ...]:
     own = tuple(constructors) if isinstance(constructors, list | tuple | set | frozenset) else None
-    if own is None or any(getattr(each, "__code__", None) is not _LIBRARY[0].__code__ for each in own):  # they share it
+    if own is None or not all(map(is_constructor, own)):
         raise TypeError(f"load: constructors is {constructors!r:.200}; expected a list of constructors, not called: [MyLayer]")
     if len({each.__name__ for each in own}) < len(set(own)):
         raise TypeError(f"load: two of constructors have one name in {[each.__name__ for each in own]}; rename one")
@@ -302,4 +302,4 @@ def _as_code(x: Any) -> str:
     if isinstance(x, list):
         return f"({', '.join(map(_as_code, x))}{',' * (len(x) == 1)})"
     name, inside = (x["constructor"], x["arguments"]) if set(x) == {"constructor", "arguments"} else ("dict", x.get("dict", x))
-    return f"{name}({', '.join(f'{key}={_as_code(each)}' for key, each in inside.items())})"
+    return f"{str(name).replace(':', '.')}({', '.join(f'{key}={_as_code(each)}' for key, each in inside.items())})"

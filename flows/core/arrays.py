@@ -59,9 +59,9 @@ def as_array(x: Any, what: str) -> Array:
         except ValueError as error:
             raise TypeError(f"{what} cannot be read as one array ({error}); expected rows of equal length") from None
     if jnp.issubdtype(x.dtype, jnp.floating):
-        return jnp.asarray(x)
+        return x if isinstance(x, jax.Array) else jax.device_put(x)  # unlike jnp.asarray, never compiles
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
-        return jnp.asarray(x.astype(np.float32))
+        return as_array(x.astype(np.float32), what)
     raise TypeError(
         f"{what} has dtype {x.dtype}; expected real numbers. Convert it first, for example with np.asarray(x, float)"
     )

@@ -95,10 +95,10 @@ class Leading:
         return inspect.signature(self.leading)
 
 
-def positive_int(x: Any, name: str) -> int:
-    """`x`, if it is a whole number of at least 1."""
-    if isinstance(x, bool) or not isinstance(x, int) or x < 1:
-        raise FlowsError(f"{name} is {x!r}; expected a whole number of at least 1")
+def positive_int(x: Any, name: str, most: int = 10**9) -> int:
+    """`x`, if it is a whole number from 1 to `most`: what cannot be meant should not exhaust the memory."""
+    if isinstance(x, bool) or not isinstance(x, int) or not 1 <= x <= most:
+        raise FlowsError(f"{name} is {x!r}; expected a whole number from 1 to {most}")
     return x
 
 

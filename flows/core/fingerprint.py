@@ -10,7 +10,6 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -30,7 +29,7 @@ class Memo:
         _MEMOS.append(self)
 
     def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
-        if key is None or _FRESH.get():  # what depends on a tracer is made anew and never kept
+        if key is None:  # what depends on a tracer is made anew and never kept
             return make()
         with self.lock:
             if key in self.entries:
@@ -45,17 +44,19 @@ class Memo:
 
 
 _MEMOS: list[Memo] = []
-_FRESH: ContextVar[bool] = ContextVar("fresh", default=False)
 
 
 @contextmanager
 def fresh_functions() -> Iterator[None]:
-    """Inside a `with`, nothing is taken from a cache or kept: every function is made anew."""
-    token = _FRESH.set(True)
+    """Inside a `with`, the caches start empty: every function is made anew, and what was there before comes back after."""
+    before = [(memo, memo.entries) for memo in _MEMOS]
+    for memo in _MEMOS:
+        memo.entries = OrderedDict()
     try:
         yield
     finally:
-        _FRESH.reset(token)
+        for memo, entries in before:
+            memo.entries = entries
 
 
 def clear_caches() -> None:

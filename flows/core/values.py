@@ -8,8 +8,10 @@ import functools
 import inspect
 import math
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import jax
 import numpy as np
@@ -19,7 +21,7 @@ from flows.core.errors import FlowsError
 P = ParamSpec("P")
 V = TypeVar("V", bound="Value")
 
-_LIBRARY: list[Callable] = []  # every constructor defined inside `flows`, in order of import
+_CONSTRUCTORS: WeakSet[Callable] = WeakSet()  # every constructor there is
 
 
 class Value:
@@ -78,14 +80,18 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
             bound.arguments[name] = _freeze(argument, f"{function.__name__}: argument {name!r}")
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
 
-    if function.__module__.split(".")[0] == "flows":
-        _LIBRARY.append(construct)
+    _CONSTRUCTORS.add(construct)
     return construct
 
 
 def is_constructor(x: Any) -> bool:
-    """Whether `x` is a library constructor that still has to be called."""
-    return any(x is each for each in _LIBRARY)
+    """Whether `x` is a constructor, which still has to be called."""
+    return isinstance(x, types.FunctionType) and x in _CONSTRUCTORS
+
+
+def in_library(construct: Callable) -> bool:
+    """Whether it is one of the library's own."""
+    return construct.__module__.split(".")[0] == "flows"
 
 
 def public_name(construct: Callable) -> str:
@@ -93,7 +99,12 @@ def public_name(construct: Callable) -> str:
     name, module = construct.__name__, construct.__module__.split(".")
     if getattr(sys.modules.get("flows"), name, None) is construct:
         return name
-    return f"{module[1]}.{name}" if module[0] == "flows" and len(module) > 1 else f"{construct.__module__}.{name}"
+    return f"{module[1]}.{name}" if in_library(construct) and len(module) > 1 else f"{construct.__module__}.{name}"
+
+
+def file_name(construct: Callable) -> str:
+    """Its name in a file; the colon keeps a user's `transformers:Affine` apart from the library's `transformers.Affine`."""
+    return public_name(construct) if in_library(construct) else f"{construct.__module__}:{construct.__name__}"
 
 
 def to_json(value: Value) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def to_json(value: Value) -> dict[str, Any]:
     def encode(x: Any, where: str) -> Any:
         if isinstance(x, Value):
             inside = {name: encode(each, f"{where}.{name}") for name, each in x.arguments.items()}
-            return {"constructor": public_name(x.constructor), "arguments": inside}
+            return {"constructor": file_name(x.constructor), "arguments": inside}
         if isinstance(x, float) and not math.isfinite(x):
             return {"float": repr(x)}
         if x is None or isinstance(x, bool | int | float | str):
@@ -122,7 +133,7 @@ def to_json(value: Value) -> dict[str, Any]:
 
 def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
     """The value that `to_json` described. Names are looked up in the library and in `constructors`, nowhere else."""
-    library = {public_name(each): each for each in _LIBRARY}
+    library = {file_name(each): each for each in _CONSTRUCTORS if in_library(each)}
     own = {each.__name__: each for each in constructors}
 
     def decode(x: Any) -> Any:
@@ -136,7 +147,7 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
             return {key: decode(each) for key, each in x["dict"].items()}
         if set(x) == {"constructor", "arguments"} and isinstance(x["arguments"], dict):
             name = str(x["constructor"])
-            construct = library.get(name) or own.get(name.rpartition(".")[2])
+            construct = own.get(name.rpartition(":")[2]) if ":" in name else library.get(name)
             if construct is None:
                 raise FlowsError(
                     f"unknown constructor {name!r}: this version of flows has none of that name, and among "
@@ -220,14 +231,20 @@ def _values_in(x: Any) -> Iterator[Value]:
 def _call_as_code(value: Value) -> str:
     """The shortest call that makes an equal value: layers by position, the rest by name, defaults left out."""
     parts: list[str] = []
+    parameters = inspect.signature(value.constructor).parameters.items()
     by_position = True
-    for name, parameter in inspect.signature(value.constructor).parameters.items():
-        argument = value.arguments[name]
+    # What stands before *args has to be given by position wherever there are any.
+    forced = any(value.arguments[name] for name, parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL)
+    for name, parameter in parameters:
+        argument, required = value.arguments[name], parameter.default is parameter.empty
         if parameter.kind is parameter.VAR_POSITIONAL:
             parts += map(_as_code, argument)
-        elif parameter.default is not parameter.empty and _key_of(argument) == _key_of(_freeze(parameter.default, name)):
+            forced = by_position = False
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            parts += [f"{key}={_as_code(each)}" for key, each in argument.items()]
+        elif not (forced or required) and _key_of(argument) == _key_of(_freeze(parameter.default, name)):
             by_position = False
-        elif by_position and (parameter.default is parameter.empty or callable(argument)):
+        elif parameter.kind is not parameter.KEYWORD_ONLY and (forced or (by_position and (required or callable(argument)))):
             parts.append(_as_code(argument))
         else:
             by_position = False

@@ -33,7 +33,7 @@ def RealNVP(num_layers: int = 8, hidden: tuple[int, ...] = (64, 64), activation:
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    num_layers = positive_int(num_layers, "RealNVP: num_layers")
+    num_layers = positive_int(num_layers, "RealNVP: num_layers", most=10_000)
     step = [ActNorm(), Coupling(MLP(*hidden, activation=activation), Affine()), Reverse()]
     return Serial(*step * num_layers)
 
@@ -63,7 +63,7 @@ def MAF(num_layers: int = 5, hidden: tuple[int, ...] = (64, 64), activation: str
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    num_layers = positive_int(num_layers, "MAF: num_layers")
+    num_layers = positive_int(num_layers, "MAF: num_layers", most=10_000)
     return Serial(*[ActNorm(), MADE(MaskedMLP(*hidden, activation=activation)), Reverse()] * num_layers)
 
 
@@ -101,7 +101,7 @@ def NSF(
         >>> sample(1, params, 3).shape
         (3, 3)
     """
-    num_layers = positive_int(num_layers, "NSF: num_layers")
+    num_layers = positive_int(num_layers, "NSF: num_layers", most=10_000)
     spline = RationalQuadratic(num_bins=num_bins, bound=bound)
     if autoregressive:
         layer = Autoregressive(MaskedMLP(*hidden, activation=activation), spline)

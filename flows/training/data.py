@@ -83,8 +83,8 @@ def measure(x: np.ndarray, dtype: np.dtype) -> Scale:
             )
         if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
             raise FlowsError(
-                f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. Subtract "
-                "an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
+                f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
+                "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
             )
     return Scale(mean, std)
 

@@ -1,7 +1,7 @@
 """Whole epochs on the device: shuffle, every step, calibration and validation in one compiled call."""
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from flows.core.errors import TRACING_ERRORS
 from flows.core.fingerprint import Memo, fingerprint
 from flows.core.params import stop_fixed
 from flows.core.parts import check_result
+from flows.core.values import Identity
 from flows.training.data import Rows, take
 
 MEASURED_ROWS = 10_000  # at most, where layers measure data
@@ -46,6 +47,7 @@ class Trainer(NamedTuple):
 
 
 _inits = Memo(size=64)
+_optimizers = Memo(size=64)
 _trainers = Memo(size=64)
 
 
@@ -72,10 +74,13 @@ class _Init:
 
 def trainer(init_fun: Any, part: DistributionPart, params: Any, optimizer: Any, batch_size: int, dtype: Any) -> Trainer:
     """The compiled functions of a training; an equal model with equal settings shares them."""
-    settings = (init_fun, part, optimizer, batch_size, dtype, _has_running_statistics(params))
-    return _trainers(fingerprint(settings), lambda: _make_trainer(*settings))
+    # Some of optax's schedules change their own closure when they first run: an optimizer is looked at before that.
+    seen = _optimizers(Identity(optimizer), lambda: fingerprint(optimizer))
+    settings = (init_fun, part, batch_size, dtype, _has_running_statistics(params))
+    return _trainers((fingerprint(settings), seen), lambda: _make_trainer(optimizer, *settings))
 
 
+@functools.lru_cache(maxsize=64)
 def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Adam with clipped gradients; the rate warms up for a twentieth of the steps and falls to 0 along a cosine."""
     rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps=steps // 20, decay_steps=steps)
@@ -83,7 +88,7 @@ def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransfo
 
 
 def _make_trainer(
-    init_fun: Any, part: DistributionPart, optimizer: Any, batch_size: int, dtype: Any, measures: bool
+    optimizer: Any, init_fun: Any, part: DistributionPart, batch_size: int, dtype: Any, measures: bool
 ) -> Trainer:
     # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
     optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, trainable)
@@ -123,14 +128,14 @@ def _make_trainer(
         state = State(params, opt_state, params, jnp.full((), jnp.inf, dtype), jnp.zeros((), int))
         return jax.tree.map(jnp.copy, state)  # buffers of its own, as `run` gives them away
 
-    @partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0)
     def run(state: State, key: Array, train: Rows, validation: Rows) -> tuple[State, Report]:
         key, validate = jax.random.split(key)  # validation draws the same numbers in every epoch
         shuffle, steps, measure = jax.random.split(jax.random.fold_in(key, state.epoch), 3)
         n = len(train.x) // batch_size
         order = jax.random.permutation(shuffle, len(train.x))[: n * batch_size].reshape(n, batch_size)
         (params, opt_state), losses = jax.lax.scan(
-            partial(step, train), (state.params, state.opt_state), (order, jax.random.split(steps, n))
+            functools.partial(step, train), (state.params, state.opt_state), (order, jax.random.split(steps, n))
         )
         if measures:
             rows = take(train, slice(0, MEASURED_ROWS))

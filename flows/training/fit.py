@@ -151,9 +151,8 @@ def fit(
     if standardize:
         fixed = {"mean": jnp.asarray(scale.mean, dtype), "std": jnp.asarray(scale.std, dtype)}
         flow, params = Flow(Standardize(), init_fun), {"bijection": {"fixed": fixed}, "prior": params}
-    _, part = build_distribution(flow, init_key, event, Given(of_context, params=params))
-    functions = publish(part, params)
-    return FitResult(params, *functions, flow, as_dim(event), as_dim(of_context), history)
+    params, part = build_distribution(flow, init_key, event, Given(of_context, params=params))
+    return FitResult(params, *publish(part, params), flow, as_dim(event), as_dim(of_context), history)
 
 
 def _train(
@@ -169,7 +168,7 @@ def _train(
 ) -> tuple[Any, dict[str, Any]]:
     """The best params, and the losses in the units of the data."""
     state = trainer.start(params)
-    losses, validations, best = list[float](), list[float](), None
+    losses, validations, best = list[float](), list[float](), -1
     with tqdm(total=max_epochs, desc="fit", unit="epoch", disable=not progress) as bar:
         for epoch in range(max_epochs):
             state, report = trainer.run(state, key, train, held_out)
@@ -182,9 +181,9 @@ def _train(
             if not math.isfinite(losses[-1]) or math.isnan(validations[-1]):
                 _explain(steps, losses, validations, best)
                 break
-            if epoch - (-1 if best is None else best) >= patience:
+            if epoch - best >= patience:
                 break
-    if best is None:
+    if best < 0:
         raise FlowsError(
             f"fit: the validation loss was {validations[-1]} in each of {len(losses)} epochs: some held-out rows have "
             "density 0 under this model. Give it a prior without edges, or data within its support"
@@ -192,12 +191,12 @@ def _train(
     return state.best, {"train": np.array(losses), "validation": np.array(validations), "best_epoch": best}
 
 
-def _explain(steps: np.ndarray, losses: list[float], validations: list[float], best: int | None) -> None:
+def _explain(steps: np.ndarray, losses: list[float], validations: list[float], best: int) -> None:
     """A loss that is not finite: an error where nothing good was found before, otherwise a warning."""
     bad = np.flatnonzero(~np.isfinite(steps))
     where = f"loss of step {bad[0]}" if len(bad) else "validation loss"
     what = f"fit: the {where} in epoch {len(losses) - 1} is {steps[bad[0]] if len(bad) else validations[-1]}"
-    if best is not None:
+    if best >= 0:
         warnings.warn(f"{what}; stopped, with the params of epoch {best}. A lower learning rate may go further", stacklevel=4)
     elif len(losses) == 1 and len(bad) and not bad[0]:
         raise FlowsError(
