@@ -276,7 +276,7 @@ def FactorOut(*layers):
 
         def direct(params: Any, x: Array, *call: Any) -> tuple[Array, Array]:
             y, log_det = part.direct(params, x[..., out:], *call)
-            return jnp.concatenate([x[..., :out].reshape(len(x), left), y.reshape(len(x), -1)], axis=1), log_det
+            return jnp.concatenate([x[..., :out].reshape(len(x), left), y.reshape(len(x), size(part.output))], axis=1), log_det
 
         def join(y: Array, x: Array) -> Array:
             return jnp.concatenate([y[:, :left].reshape(len(y), *event[:-1], out), x], axis=-1)

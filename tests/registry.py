@@ -116,10 +116,12 @@ def mixture(trainable):
     return flows.GMM(means, covariances, [0.3, 0.7], trainable=trainable)
 
 
+gentle = flows.Coupling(flows.MLP(4, activation="tanh", last_scale=0.3), t.Affine())  # so that a grid holds the density
+
 DISTRIBUTIONS: dict[str, DistributionCase] = {
-    "Flow": DistributionCase(flows.Flow(flows.AffineCoupling(small)), conditional=True),
+    "Flow": DistributionCase(flows.Flow(gentle), conditional=True),
     "Flow of a flow": DistributionCase(
-        flows.Flow(flows.AffineCoupling(small), flows.Flow(flows.ActNorm(), flows.Normal(trainable=True))), conditional=True
+        flows.Flow(gentle, flows.Flow(flows.ActNorm(), flows.Normal(trainable=True))), conditional=True
     ),
     "GMM": DistributionCase(mixture(trainable=False), (2,)),
     "GMM trainable": DistributionCase(mixture(trainable=True), (2,)),

@@ -33,11 +33,11 @@ def cases(conditional=(False, True)):
                 yield pytest.param(name, event, with_context, id=f"{name}-{event}{'-context' * with_context}", marks=marks)
 
 
-def stirred(params, seed=1):
+def stirred(params, by=0.3, seed=1):
     """Trained leaves moved away from their start, where many layers are the identity."""
     leaves, treedef = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
-    noisy = [leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
+    noisy = [leaf + jnp.asarray(by * rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
     keep = jax.tree.leaves(flows.trainable(params))
     return treedef.unflatten([b if train else a for a, b, train in zip(leaves, noisy, keep, strict=True)])
 

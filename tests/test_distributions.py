@@ -32,7 +32,7 @@ def built(name, event, with_context):
         keywords = {"context_dim": CONTEXT} if with_context else {}
         params, log_pdf, sample = DISTRIBUTIONS[name].init_fun(0, event, **keywords)
         given = {"context": np.array([0.5, -1.0])} if with_context else {}
-        return stirred(params), log_pdf, sample, given
+        return stirred(params, by=0.1), log_pdf, sample, given
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from flows.persistence import load, save
 
 
 def test_a_multi_scale_flow_initialises_samples_trains_saves_and_loads(tmp_path):
-    x = jax.random.normal(jax.random.key(0), (32, 8, 8, 3)) * jnp.array([1.0, 3.0, 0.5]) + 2.0
+    x = jax.random.normal(jax.random.key(0), (32, 8, 8, 3)) * jnp.array([1.0, 3.0, 0.5]).reshape(1, 1, 1, 3) + 2.0
     init_fun = flows.Flow(multi_scale, flows.Normal())
     params, log_pdf, sample = init_fun(0, (8, 8, 3), init_inputs=x)
     noise = flows.Serial(multi_scale)(0, (8, 8, 3)).direct_fun((params["bijection"],), x)[0]

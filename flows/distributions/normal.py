@@ -6,6 +6,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import FlowsError, distribution
+from flows.core.arrays import size
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -41,7 +42,7 @@ def Normal(trainable: bool = False):
         return params, log_pdf, sample
 
     def log_pdf(params, x):
-        x = x.reshape(len(x), -1)
+        x = x.reshape(len(x), size(x.shape[1:]))
         if not trainable:
             return -0.5 * (jnp.square(x) + LOG_2PI).sum(1)
         mean, log_scale = params["mean"].reshape(1, -1), params["log_scale"].reshape(1, -1)
