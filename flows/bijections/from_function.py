@@ -53,6 +53,7 @@ def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable 
         if given is not None and not callable(given):
             raise TypeError(f"FromFunction: {name} is {given!r:.60}; expected a function")
     inverse_takes_context = inverse is not None and _takes_context("inverse", inverse)
+    needs_context = takes_context or inverse_takes_context
 
     def evaluate(params, x, context):
         return _explained(fun, vectorize, params, x, *([context] if takes_context else []))
@@ -61,7 +62,7 @@ def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable 
         return _explained(inverse, vectorize, params, y, *([context] if inverse_takes_context else []))
 
     def init_fun(rng, shape, context_dim=0):
-        if takes_context and not context_dim:
+        if needs_context and not context_dim:
             raise FlowsError(f"FromFunction: {_name(fun)} takes a context; give context_dim to init_fun")
 
         def direct(params, x, context=None):
@@ -73,12 +74,14 @@ def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable 
                 return given_inverse(params, y, context)
             return newton(evaluate, params, y, context, shape, plain=not vectorize)
 
-        params = {} if init is None else init(rng, shape)
         lift = _by_vmap if vectorize else _row_by_row
-        return params, lift(direct), lift(inverse_of)
+        functions = [lift(direct), lift(inverse_of)]
+        if not needs_context:
+            functions = [_without_context(each) for each in functions]
+        return {} if init is None else init(rng, shape), *functions
 
     # Only a function that takes a context makes the layer one that does.
-    return init_fun if takes_context or inverse_takes_context else lambda rng, shape: init_fun(rng, shape)
+    return init_fun if needs_context else lambda rng, shape: init_fun(rng, shape)
 
 
 def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape, plain: bool) -> Array:
@@ -153,6 +156,10 @@ def _row_by_row(function: Callable) -> Callable:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
     return batched
+
+
+def _without_context(function: Callable) -> Callable:
+    return lambda params, x: function(params, x)
 
 
 def _takes_context(name: str, fun: Any) -> bool:

@@ -77,7 +77,8 @@ def trainer(init_fun: Any, part: DistributionPart, params: Any, optimizer: Any, 
     # Some of optax's schedules change their own closure when they first run: an optimizer is looked at before that.
     seen = _optimizers(Identity(optimizer), lambda: fingerprint(optimizer))
     settings = (init_fun, part, batch_size, dtype, _has_running_statistics(params))
-    return _trainers((fingerprint(settings), seen), lambda: _make_trainer(optimizer, *settings))
+    key = (fingerprint(settings), seen)
+    return _trainers(None if None in key else key, lambda: _make_trainer(optimizer, *settings))
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,0 +1,124 @@
+"""Two moons: the density that a flow learns, and how its layers turn noise into data.
+
+    python examples/two_moons.py [--out out] [--quick]
+
+Training is any JAX loop; here is one, in plain sight. Writes two_moons.png and two_moons.gif.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from matplotlib.animation import FuncAnimation, PillowWriter
+from sklearn.datasets import make_moons
+
+import flows
+
+LAYERS, EDGE = 6, 2.6
+INK, NIGHT = "#333333", "#101018"
+
+
+def make_layers():
+    """Spline couplings that take turns: each moves one coordinate, given the other."""
+    spline = flows.transformers.RationalQuadratic(num_bins=8, bound=4.0)
+    return [flows.Coupling(flows.MLP(64, 64, activation="silu"), spline, flip=bool(i % 2)) for i in range(LAYERS)]
+
+
+def train(init_fun, data, steps, batch_size=500):
+    params, log_pdf, sample = init_fun(0, input_dim=2)
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    opt_state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, opt_state, batch):
+        loss, gradient = jax.value_and_grad(lambda params: -log_pdf(params, batch).mean())(params)
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    draw = np.random.default_rng(0)
+    for i in range(steps):
+        params, opt_state, loss = step(params, opt_state, data[draw.integers(len(data), size=batch_size)])
+        if (i + 1) % (steps // 4) == 0:
+            print(f"step {i + 1:5}: {-loss:.3f} nats")
+    return params, log_pdf, sample
+
+
+def stages_of(layers, params, noise):
+    """The points before and after each layer, on their way from noise to data: the last layer is undone first."""
+    stages = [noise]
+    for layer, own in reversed(list(zip(layers, params["bijection"], strict=True))):
+        inverse_fun = layer(0, 2).inverse_fun
+        stages.append(inverse_fun(own, stages[-1])[0])
+    return np.array(stages)
+
+
+def plot_density(path, data, samples, params, log_pdf):
+    side = np.linspace(-EDGE, EDGE, 400)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    density = np.exp(log_pdf(params, jnp.asarray(grid, jnp.float32))).reshape(400, 400)
+    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.9), layout="constrained")
+    axes[0].scatter(*data[:4000].T, s=2, color="#2166ac", linewidths=0)
+    axes[1].imshow(density, extent=(-EDGE, EDGE) * 2, origin="lower", cmap="magma", vmax=np.percentile(density, 99.7))
+    axes[2].scatter(*np.asarray(samples)[:4000].T, s=2, color="#d6604d", linewidths=0)
+    for axis, title in zip(axes, ("data", "density of the flow", "samples of the flow"), strict=True):
+        axis.set_title(title, fontsize=14, color=INK)
+        axis.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xticks=[], yticks=[])
+        axis.spines[:].set_color("#bbbbbb")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def animate(path, stages, frames_a_layer=9, pause=10):
+    """Points glide from stage to stage; a colour stays with its point, so that neighbours in noise can be followed."""
+    hue = np.arctan2(stages[0, :, 1], stages[0, :, 0])
+    figure, axis = plt.subplots(figsize=(4.4, 4.7), layout="constrained", facecolor=NIGHT)
+    points = axis.scatter(*stages[0].T, c=hue, cmap="hsv", s=4, linewidths=0)
+    axis.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=[], yticks=[], facecolor=NIGHT)
+    axis.spines[:].set_visible(False)
+    last = len(stages) - 1
+    moments = np.concatenate([np.zeros(pause), np.arange(last * frames_a_layer) / frames_a_layer, np.full(2 * pause, last)])
+
+    def draw(moment):
+        i = min(int(moment), last - 1)
+        t = moment - i
+        t = t * t * (3 - 2 * t)  # starts and ends gently
+        points.set_offsets((1 - t) * stages[i] + t * stages[i + 1])
+        name = "noise" if moment == 0 else "data" if moment == last else f"layer {i + 1} of {last}"
+        axis.set_title(name, fontsize=14, color="white")
+
+    FuncAnimation(figure, draw, frames=moments).save(path, PillowWriter(fps=18), dpi=80)
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    parser.add_argument("--quick", action="store_true", help="few steps and points: shows that all runs, not how well")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+
+    data = make_moons(10_000, noise=0.05, random_state=0)[0]
+    data = ((data - data.mean(0)) / data.std(0)).astype(np.float32)
+    test, data = data[:1000], data[1000:]
+
+    layers = make_layers()
+    params, log_pdf, sample = train(flows.Flow(flows.Serial(*layers)), data, steps=40 if options.quick else 4000)
+    print(f"test log-likelihood: {log_pdf(params, test).mean():.3f} nats")
+
+    plot_density(options.out / "two_moons.png", data, sample(1, params, 4000), params, log_pdf)
+    noise = jax.random.normal(jax.random.key(2), (100 if options.quick else 2000, 2))
+    animate(options.out / "two_moons.gif", stages_of(layers, params, noise), frames_a_layer=1 if options.quick else 9)
+    print(f"wrote two_moons.png and two_moons.gif to {options.out}/; {time.perf_counter() - begin:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

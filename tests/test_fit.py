@@ -1,0 +1,368 @@
+"""`flows.fit`: what it promises, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import flows
+from flows.diagnostics import enable_x64
+from flows.training import FitResult, fit
+
+DRAW = np.random.default_rng(0)
+NORMAL = DRAW.normal(size=(200, 2))
+BIMODAL = np.where(DRAW.random((600, 1)) < 0.5, -2.0, 2.0) + 0.4 * DRAW.normal(size=(600, 2))
+SPLINE = flows.Flow(flows.Autoregressive(flows.conditioners.MaskedMLP(8), flows.transformers.RationalQuadratic(num_bins=4)))
+AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
+QUICK = {"max_epochs": 2, "batch_size": 64, "progress": False}
+LONG = {"max_epochs": 40, "batch_size": 64, "learning_rate": 1e-2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(0, SPLINE, BIMODAL, **LONG)
+
+
+def gaussian_loss(x):
+    return 0.5 * np.linalg.slogdet(np.cov(x.T))[1] + x.shape[1] * 0.5 * (1 + np.log(2 * np.pi))
+
+
+def same(a, b):
+    return jax.tree.all(jax.tree.map(lambda p, q: bool((p == q).all()), a, b))
+
+
+# What comes back
+
+
+def test_the_result_is_a_distribution_with_a_history(fitted):
+    params, log_pdf, sample = fitted
+    assert isinstance(fitted, FitResult) and isinstance(fitted, flows.Distribution)
+    assert fitted.init_fun == flows.Flow(flows.Standardize(), SPLINE) and fitted.input_dim == 2 and fitted.context_dim == 0
+    assert log_pdf(params, BIMODAL).shape == (600,) and sample(1, params, 5).shape == (5, 2)
+    assert len(fitted.history["train"]) == len(fitted.history["validation"]) <= 40
+    assert repr(fitted).startswith("FitResult(Flow(Standardize(), Flow(Autoregressive(")
+    assert log_pdf is fitted.init_fun(5, 2).log_pdf  # the functions of any equal model
+
+
+def test_it_learns_what_a_gaussian_cannot(fitted):
+    assert -fitted.log_pdf(fitted.params, BIMODAL).mean() < gaussian_loss(BIMODAL) - 0.4
+    samples = np.asarray(fitted.sample(1, fitted.params, 2000))
+    assert 0.3 < (samples[:, 0] > 0).mean() < 0.7 and (abs(samples) < 0.5).mean() < 0.2
+
+
+def test_the_units_of_the_data_change_nothing_but_the_units(fitted):
+    moved = fit(0, SPLINE, 1e3 * BIMODAL + 5e4, **LONG)
+    difference = moved.log_pdf(moved.params, 1e3 * BIMODAL + 5e4) - fitted.log_pdf(fitted.params, BIMODAL)
+    np.testing.assert_allclose(difference.mean(), -2 * np.log(1e3), atol=0.02)
+    np.testing.assert_allclose(
+        moved.history["validation"].min() - fitted.history["validation"].min(), 2 * np.log(1e3), atol=0.02
+    )
+
+
+def test_the_history_is_the_mean_log_pdf_of_held_out_rows(fitted):
+    best = fitted.history["best_epoch"]
+    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(0), 3)[0], 600))
+    held_out = -fitted.log_pdf(fitted.params, BIMODAL[order[:60]]).mean()
+    np.testing.assert_allclose(held_out, fitted.history["validation"][best], rtol=1e-4)
+
+
+def test_it_stops_early_with_the_best_params():
+    result = fit(0, SPLINE, BIMODAL[:60], **{**LONG, "max_epochs": 200, "learning_rate": 0.05, "patience": 3})
+    losses, best = result.history["validation"], result.history["best_epoch"]
+    assert best == losses.argmin() and len(losses) == best + 4
+    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(0), 3)[0], 60))
+    np.testing.assert_allclose(-result.log_pdf(result.params, BIMODAL[order[:6]]).mean(), losses[best], rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    first, second, other = (fit(seed, AFFINE, NORMAL, **QUICK) for seed in (1, 1, 2))
+    assert same(first.params, second.params) and not same(first.params, other.params)
+
+
+def test_data_of_every_kind_of_array_give_the_same_fit():
+    x = np.round(NORMAL, 2)
+    results = [fit(0, AFFINE, data, **QUICK) for data in (x, x.astype(np.float32), jnp.asarray(x), x.tolist())]
+    assert all(np.allclose(result.history["train"], results[0].history["train"], atol=1e-4) for result in results)
+    assert fit(0, AFFINE, (10 * x).astype(int), **QUICK).params["bijection"]["fixed"]["std"].dtype == jnp.float32
+
+
+def test_it_works_in_float64_where_the_data_are():
+    with enable_x64():
+        wide = fit(0, AFFINE, NORMAL, **QUICK)
+        assert {leaf.dtype for leaf in jax.tree.leaves(wide.params)} == {np.dtype("float64")}
+        narrow = fit(0, AFFINE, NORMAL.astype(np.float32), **QUICK)
+        assert {leaf.dtype for leaf in jax.tree.leaves(narrow.params)} == {np.dtype("float32")}
+
+
+def test_without_standardize_the_model_is_the_one_given():
+    result = fit(0, AFFINE, NORMAL, standardize=False, **QUICK)
+    assert result.init_fun == AFFINE and result.log_pdf is AFFINE(0, 2).log_pdf
+
+
+def test_images_are_standardised_by_channel():
+    images = 5.0 + DRAW.normal(size=(40, 4, 4, 2)) * np.array([1.0, 3.0])
+    result = fit(0, flows.Flow(flows.ActNorm()), images, **QUICK)
+    np.testing.assert_allclose(result.params["bijection"]["fixed"]["std"], [1, 3], rtol=0.1)
+    assert result.input_dim == (4, 4, 2) and result.sample(0, result.params, 2).shape == (2, 4, 4, 2)
+
+
+def test_a_batch_larger_than_the_data_is_all_of_them_and_progress_is_shown(capfd):
+    result = fit(0, AFFINE, NORMAL[:20], max_epochs=2, batch_size=10**6)
+    assert len(result.history["train"]) == 2
+    shown = capfd.readouterr().err
+    assert "validation=" in shown and "train=" in shown
+    fit(0, AFFINE, NORMAL[:20], **QUICK)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_saved_fit_comes_back(fitted, tmp_path):
+    path = tmp_path / "model.flows"
+    fitted.save(path, metadata={"columns": ["a", "b"]})
+    params, log_pdf, _ = flows.load(path)
+    assert same(params, fitted.params) and (log_pdf(params, BIMODAL) == fitted.log_pdf(fitted.params, BIMODAL)).all()
+
+
+# How it trains
+
+
+def test_fixed_leaves_never_move():
+    init_fun = flows.Flow(flows.Serial(flows.Shuffle(), flows.FixedInvertibleLinear(), flows.ActNorm()))
+    result = fit(3, init_fun, NORMAL, optimizer=optax.adamw(1e-2, weight_decay=1.0), **QUICK)
+    layers = result.params["prior"]["bijection"]
+    before = init_fun(jax.random.split(jax.random.key(3), 3)[1], 2).params["bijection"]
+    assert same(layers[:2], before[:2])
+    assert (layers[2]["shift"] != 0).any()
+
+
+def test_a_second_fit_of_an_equal_model_compiles_nothing():
+    traces = []
+
+    @flows.bijection
+    def Counted():
+        def init_fun(rng, shape):
+            return {"log_scale": jnp.zeros(shape)}, direct_fun, lambda params, y: y * jnp.exp(-params["log_scale"])
+
+        def direct_fun(params, x):
+            traces.append(x.shape)
+            return x * jnp.exp(params["log_scale"]), params["log_scale"].sum()
+
+        return init_fun
+
+    optimizers = [None, optax.adamw(1e-3), optax.sgd(optax.cosine_decay_schedule(1e-3, 100))]
+    for optimizer in optimizers:
+        fit(0, flows.Flow(Counted()), NORMAL, optimizer=optimizer, **QUICK)
+    count = len(traces)
+    for optimizer in optimizers:
+        fit(1, flows.Flow(Counted()), 3 * NORMAL, optimizer=optimizer, **QUICK)
+    assert len(traces) == count
+    fit(1, flows.Flow(Counted()), NORMAL, **{**QUICK, "batch_size": 32})
+    assert len(traces) > count
+
+
+def test_a_conditional_model_uses_its_context():
+    context = DRAW.normal(size=(400, 1))
+    data = 2 * context + 0.3 * DRAW.normal(size=(400, 2))
+    result = fit(0, flows.Flow(flows.Autoregressive(flows.conditioners.MaskedMLP(16))), data, context=context, **LONG)
+    assert result.context_dim == 1
+    assert -result.log_pdf(result.params, data, context=context).mean() < gaussian_loss(data) - 0.4
+    at_two = result.sample(0, result.params, 500, context=jnp.array([2.0]))
+    np.testing.assert_allclose(at_two.mean(0), [4, 4], atol=0.5)
+
+
+def test_batch_norm_is_calibrated_on_the_training_rows():
+    result = fit(0, flows.Flow(flows.BatchNorm()), NORMAL + 7, **{**QUICK, "batch_size": 32})
+    fixed = result.params["prior"]["bijection"]["fixed"]
+    np.testing.assert_allclose(fixed["mean"], 0, atol=1e-5)  # of the standardised rows, not of the last batch
+    np.testing.assert_allclose(fixed["var"], 1, atol=1e-4)
+
+
+def test_a_model_that_draws_numbers_gets_its_keys():
+    @flows.distribution(likelihood="lower bound")
+    def Noisy():
+        def init_fun(rng, shape):
+            return {"log_scale": jnp.zeros(shape)}, log_pdf, lambda rng, params: jax.random.normal(rng, shape)
+
+        def log_pdf(params, x, rng):
+            z = (x + 0.1 * jax.random.normal(rng, x.shape)) * jnp.exp(params["log_scale"])
+            return params["log_scale"].sum() - 0.5 * jnp.square(z).sum()
+
+        return init_fun
+
+    result = fit(0, Noisy(), NORMAL, **QUICK)
+    assert np.isfinite(result.history["validation"]).all()
+
+
+def test_plain_closures_and_models_without_params_fit_too():
+    def plain(rng, input_dim):
+        def log_pdf(params, x):
+            return -0.5 * jnp.square(x).sum(1) - input_dim * jnp.log(2 * jnp.pi) / 2
+
+        return {}, log_pdf, lambda rng, params, n=1: jax.random.normal(rng, (n, input_dim))
+
+    losses = [fit(0, init_fun, NORMAL, **QUICK).history["validation"] for init_fun in (plain, flows.Normal())]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert losses[0][0] == losses[0][1]  # there is nothing to train
+
+
+def test_a_model_of_ordinary_python_trains_row_by_row():
+    step = flows.FromFunction(lambda params, x: x * 3.0 if x[0] > 0 else x * 2.0, vectorize=False)
+    result = fit(0, flows.Flow(flows.Serial(flows.ActNorm(), step)), NORMAL[:12], **QUICK)
+    assert np.isfinite(result.history["validation"]).all()
+
+
+# What it refuses
+
+
+def bad(row, column, value):
+    x = NORMAL.copy()
+    x[row, column] = value
+    return x
+
+
+def offset(by):
+    return NORMAL + np.array([0.0, by])
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (bad(7, 1, np.nan), "nan in row 7, column 1"),
+        (bad(3, 0, -np.inf), "-inf in row 3, column 0"),
+        (bad(3, 0, 1e300), "1e\\+300 in row 3, column 0.*float32"),
+        (NORMAL * np.array([1.0, 0.0]), "column 1 of data is constant"),
+        (offset(1e9), "column 1 of data is 1e\\+09.*float32 cannot tell apart"),
+        (NORMAL * 1e-40, "cannot tell apart"),
+        (NORMAL[:, 0], r"shape \(200,\).*data\[:, None\]"),
+        (NORMAL[0], r"shape \(2,\)"),
+        (NORMAL[:, :0], "at least one column"),
+        (NORMAL[:1], "1 row.*leaves 0"),
+        (NORMAL[:2], "2 rows.*leaves 1"),
+        (NORMAL[:0], "0 rows"),
+        ([], "two axes"),
+    ],
+)
+def test_bad_data_are_an_error_that_says_where(data, words):
+    with pytest.raises(flows.FlowsError, match=words):
+        fit(0, AFFINE, data, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (NORMAL + 1j, "complex128"),
+        (NORMAL.astype(object), "object"),
+        ([["a", "b"]], "real numbers"),
+        ([[1.0], [1.0, 2.0]], "equal length"),
+    ],
+)
+def test_what_is_not_real_numbers_is_a_type_error(data, words):
+    with pytest.raises(TypeError, match=words):
+        fit(0, AFFINE, data, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "context, error, words",
+    [
+        (np.ones((3, 1)), flows.FlowsError, r"context has shape \(3, 1\), expected \(200, \*context\)"),
+        (np.ones(200), flows.FlowsError, r"context\[:, None\]"),
+        (np.full((200, 1), np.nan), flows.FlowsError, "context has nan in row 0, column 0"),
+        (np.ones((200, 1)), TypeError, "no layer of .* takes one"),
+    ],
+)
+def test_bad_context_is_an_error(context, error, words):
+    with pytest.raises(error, match=words):
+        fit(0, flows.Flow(flows.ActNorm()), NORMAL, context=context, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "init_fun, words",
+    [
+        (flows.NSF(), r"bijection NSF\(\).*flows.Flow\(NSF\(\)\)"),
+        (flows.Flow, "call it"),
+        (flows.MLP(8), "expected a distribution"),
+        ("NSF", "expected a distribution"),
+        (lambda rng, d: ({}, lambda p, x: (x, 0.0), lambda p, x: (x, 0.0)), "expected shape"),
+    ],
+)
+def test_what_is_not_a_distribution_is_an_error(init_fun, words):
+    with pytest.raises((TypeError, flows.FlowsError), match=words):
+        fit(0, init_fun, NORMAL, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"validation": 0}, "between 0 and 1"),
+        ({"validation": 1.0}, "between 0 and 1"),
+        ({"validation": True}, "between 0 and 1"),
+        ({"validation": 0.999}, "leaves 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"patience": -1}, "patience"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+    ],
+)
+def test_settings_outside_their_range_are_errors(settings, words):
+    with pytest.raises(flows.FlowsError, match=words):
+        fit(0, AFFINE, NORMAL, **{**QUICK, **settings})
+
+
+def test_optimizers_are_optax_and_have_their_own_rate():
+    with pytest.raises(TypeError, match="one of optax"):
+        fit(0, AFFINE, NORMAL, optimizer="adam", **QUICK)
+    with pytest.raises(TypeError, match="set the rate in optimizer"):
+        fit(0, AFFINE, NORMAL, optimizer=optax.adam(1e-3), learning_rate=1e-2, **QUICK)
+
+
+# Losses that are not finite
+
+
+def test_a_model_without_finite_log_pdf_is_an_error_that_says_so():
+    @flows.distribution
+    def Broken():
+        def init_fun(rng, shape):
+            return {"w": jnp.ones(shape)}, log_pdf, lambda rng, params: jax.random.normal(rng, shape)
+
+        def log_pdf(params, x):
+            return jnp.log(-jnp.square(params["w"]).sum())
+
+        return init_fun
+
+    with pytest.raises(flows.FlowsError, match="step 0 in epoch 0 is nan, at the initial params"):
+        fit(0, Broken(), NORMAL, **QUICK)
+
+
+@pytest.mark.parametrize("epochs_before", [0, 2])
+def test_divergence_never_returns_params_that_are_not_finite(epochs_before):
+    explode = optax.sgd(lambda count: jnp.where(count < 3 * epochs_before + 1, 1e-3, jnp.inf))
+    settings = {**QUICK, "max_epochs": 5, "optimizer": explode}
+    if not epochs_before:
+        with pytest.raises(flows.FlowsError, match="before any good epoch"):
+            fit(0, AFFINE, NORMAL, **settings)
+        return
+    with pytest.warns(UserWarning, match="stopped, with the params of epoch [01]"):
+        result = fit(0, AFFINE, NORMAL, **{**settings, "batch_size": 60})
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
+    assert result.history["best_epoch"] < 2 == len(result.history["train"]) - 1
+
+
+def test_held_out_rows_of_density_zero_are_an_error():
+    @flows.distribution
+    def Bounded():
+        def init_fun(rng, shape):
+            return {"w": jnp.ones(shape)}, log_pdf, lambda rng, params: jax.random.normal(rng, shape)
+
+        return init_fun
+
+    def log_pdf(params, x):
+        return jnp.where(jnp.abs(x).max() < 3, -params["w"].sum(), -jnp.inf)
+
+    seed = 0
+    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(seed), 3)[0], 200))
+    data = np.clip(NORMAL, -2, 2)
+    data[order[0]] = 50.0  # held out
+    with pytest.raises(flows.FlowsError, match="density 0"):
+        fit(seed, Bounded(), data, standardize=False, **QUICK)
