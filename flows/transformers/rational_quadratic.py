@@ -101,12 +101,14 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
         """x0, x1, y0, y1, d0 and d1 of the bin that holds `value`, an x for axis 0 and a y for axis 1."""
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, last))
         totals = list(accumulate(rows(weights(lax.stop_gradient((widths, heights)[axis])))))
-        k, floor, ceiling = jnp.zeros_like(value, jnp.int32), *(jnp.full_like(value, each) for each in floors[:2])
+        k = jnp.zeros_like(value, jnp.int32)
         for i in range(1, num_bins):
-            beyond = value >= free * (totals[i - 1] / totals[-1]) + floors[i]
-            k = jnp.where(beyond, i, k)
-            # Selected, not computed from k, so that a knot comes out the same in `beyond` and from both its sides.
-            floor, ceiling = jnp.where(beyond, floors[i], floor), jnp.where(beyond, floors[i + 1], ceiling)
+            k = jnp.where(value >= free * (totals[i - 1] / totals[-1]) + floors[i], i, k)
+        # A compiler may compute a comparison twice and round it both ways; every use has to see one and the same bin.
+        k = lax.optimization_barrier(k)
+        floor, ceiling = (jnp.full_like(value, each) for each in floors[:2])
+        for i in range(1, num_bins):  # selected, not computed from k, so that a knot comes out the same from both its sides
+            floor, ceiling = jnp.where(k >= i, floors[i], floor), jnp.where(k >= i, floors[i + 1], ceiling)
         below, through = zip(shares(widths, k), shares(heights, k), strict=True)
         x0, y0 = (free * share + floor for share in below)
         x1, y1 = (jnp.where(k == last, bound, free * share + ceiling) for share in through)
