@@ -16,6 +16,8 @@ from flows.core import (
     build_bijection,
     check_layers,
     combinator,
+    init_keywords,
+    measured_output,
     positive_int,
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
@@ -51,7 +53,7 @@ def Serial(*layers):
         for i, (layer, layer_key) in enumerate(zip(layers, jax.random.split(key, len(layers)), strict=True)):
             old = None if given.params is None else given.params[i]
             own, part = build_bijection(layer, layer_key, shape, given._replace(init_inputs=x, params=old))
-            if x is not None and i + 1 < len(layers):
+            if x is not None and any("init_inputs" in init_keywords(later) for later in layers[i + 1 :]):
                 x = measured_output(part, own, x, given.init_context, layer_key)
             params.append(own)
             parts.append(part)
@@ -133,7 +135,7 @@ def Repeat(layer, n: int):
         for i, layer_key in enumerate(jax.random.split(key, n)):
             old = None if given.params is None else jax.tree.map(lambda leaf: leaf[i], given.params)  # noqa: B023
             own, part = build_bijection(layer, layer_key, event, given._replace(init_inputs=x, params=old))
-            if x is not None and i + 1 < n:
+            if x is not None and i + 1 < n and "init_inputs" in init_keywords(layer):
                 x = measured_output(part, own, x, given.init_context, layer_key)
             params.append(own)
             parts.append(part)
@@ -302,11 +304,6 @@ def FactorOut(*layers):
         )
 
     return Composite(build, layers)
-
-
-def measured_output(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) -> Array:
-    """What the next layer sees of the data that an init measures."""
-    return part.direct(params, x, context, key if "rng" in part.keywords else None, False)[0]
 
 
 def _check_params(name: str, params: Any, n: int) -> None:

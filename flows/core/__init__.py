@@ -14,6 +14,7 @@ from flows.core.authors import (
     check_layers,
     combinator,
     distribution,
+    init_keywords,
 )
 from flows.core.elements import (
     ConditionerInit,
@@ -28,7 +29,7 @@ from flows.core.elements import (
 from flows.core.errors import FlowsError
 from flows.core.fingerprint import clear_caches
 from flows.core.params import calibrate, trainable
-from flows.core.parts import BijectionPart, DistributionPart, Given
+from flows.core.parts import BijectionPart, DistributionPart, Given, measured_output
 from flows.core.values import Value, constructor, from_json, to_json
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
     "constructor",
     "distribution",
     "from_json",
+    "init_keywords",
+    "measured_output",
     "to_json",
     "trainable",
 ]

@@ -76,7 +76,7 @@ class InitFun(Value):
     @property
     def keywords(self) -> frozenset[str]:
         """The keywords of init that it, or any layer in it, names."""
-        return _init_keywords(self)
+        return init_keywords(self)
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -247,8 +247,9 @@ def build_distribution(layer: Any, key: Array, event: Shape, given: Given) -> tu
     return (layer.build if isinstance(layer, InitFun) else partial(plain_distribution, layer))(key, event, given)
 
 
-def _init_keywords(layer: Any) -> frozenset[str]:
+def init_keywords(layer: Any) -> frozenset[str]:
+    """The keywords of init that a layer, or any layer in it, names."""
     inner = layer.inner if isinstance(layer, InitFun) else layer
     if isinstance(inner, Composite):
-        return frozenset().union(*map(_init_keywords, inner.layers))
+        return frozenset().union(*map(init_keywords, inner.layers))
     return inner.keywords if isinstance(inner, InitFun) else vocabulary.named_by(inner, vocabulary.INIT)

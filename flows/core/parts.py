@@ -86,6 +86,17 @@ def canonical(part: P) -> P:
     return _parts(key, lambda: part) if key is not None else replace(part, kept=False)
 
 
+_compiled_directs = Memo(size=1024)
+
+
+def measured_output(part: BijectionPart, params: Params, x: Array, context: Any, key: Array) -> Array:
+    """What a later layer sees of the data that init measures."""
+    compiled = _compiled_directs(
+        part if part.kept else None, lambda: jax.jit(part.direct, static_argnums=4) if part.compiled else part.direct
+    )
+    return compiled(params, x, context, key if "rng" in part.keywords else None, False)[0]
+
+
 _published = Memo(size=1024)
 
 

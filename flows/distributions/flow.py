@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 
-from flows.compose import measured_output
 from flows.core import (
     Array,
     BijectionInit,
@@ -18,6 +17,8 @@ from flows.core import (
     build_distribution,
     check_layers,
     combinator,
+    init_keywords,
+    measured_output,
 )
 from flows.distributions.normal import Normal
 
@@ -53,8 +54,8 @@ def Flow(bijection, prior=None):
         if old is not None and (not isinstance(old, dict) or set(old) != {"bijection", "prior"}):
             raise FlowsError('Flow: params are not those of a flow, {"bijection": ..., "prior": ...}')
         keys = jax.random.split(key)
-        x = given.init_inputs
         params, part = build_bijection(bijection, keys[0], event, given._replace(params=old and old["bijection"]))
+        x = given.init_inputs if "init_inputs" in init_keywords(prior) else None
         noise = None if x is None else measured_output(part, params, x, given.init_context, keys[0])
         of_prior = given._replace(init_inputs=noise, params=old and old["prior"])
         prior_params, prior_part = build_distribution(prior, keys[1], part.output, of_prior)
