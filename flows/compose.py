@@ -165,7 +165,7 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
         kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         body = jax.checkpoint(body, prevent_cse=False, policy=kept)
         start = (jnp.moveaxis(x, 0, -1), jnp.zeros(len(x), x.dtype))
-        (x, total), _ = jax.lax.scan(body, start, (params, keys), reverse=reverse)
+        (x, total), _ = jax.lax.scan(body, start, (params, keys), length=n, reverse=reverse)
         return jnp.moveaxis(x, -1, 0), total
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:

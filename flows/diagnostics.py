@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.compose import Serial
-from flows.core import Array, BijectionInit, DistributionInit, FlowsError, trainable
-from flows.core.arrays import as_context, as_event, as_key, cast
+from flows.core import Array, BijectionInit, DistributionInit, FlowsError, trainable, vocabulary
+from flows.core.arrays import as_context, as_dim, as_event, as_key, cast
 from flows.core.errors import TRACING_ERRORS
 from flows.core.fingerprint import fresh_functions
 
@@ -86,10 +87,11 @@ def verify(
     """
     if isinstance(init_fun, DistributionInit):
         raise TypeError(f"verify: {init_fun!r:.80} is a distribution; expected a bijection")
+    closure = None if isinstance(init_fun, BijectionInit) else init_fun
     layer = init_fun if isinstance(init_fun, BijectionInit) else Serial(init_fun)
     name = repr(init_fun) if isinstance(init_fun, BijectionInit) else getattr(init_fun, "__name__", repr(init_fun))
     with enable_x64():
-        report = Report(name[:200], tuple(_properties(layer, input_dim, as_key(rng), context_dim, inputs)))
+        report = Report(name[:200], tuple(_properties(layer, closure, input_dim, as_key(rng), context_dim, inputs)))
     if raise_on_failure and not report.passed:
         raise FlowsError(str(report))
     return report
@@ -102,7 +104,9 @@ def enable_x64() -> AbstractContextManager:
     return jax.experimental.enable_x64()  # type: ignore[attr-defined]  # before jax 0.8
 
 
-def _properties(layer: BijectionInit, input_dim: Any, key: Array, context_dim: Any, inputs: Any) -> Iterator[Property]:
+def _properties(
+    layer: BijectionInit, closure: Callable | None, input_dim: Any, key: Array, context_dim: Any, inputs: Any
+) -> Iterator[Property]:
     keys = jax.random.split(key, 6)
     event, context_shape = as_event(input_dim), as_context(context_dim)
     try:
@@ -114,8 +118,14 @@ def _properties(layer: BijectionInit, input_dim: Any, key: Array, context_dim: A
 
     x = jax.random.normal(keys[2], (ROWS, *event)) if inputs is None else jnp.asarray(np.asarray(inputs, float))
     given = {"rng": keys[3]}
+    own_inverse = None
     if context_shape is not None:
         given["context"] = jax.random.normal(keys[4], context_shape)
+    if closure is not None:
+        named = vocabulary.select(vocabulary.named_by(closure, vocabulary.INIT), context_dim=context_dim)
+        function = closure(keys[0], as_dim(event), **named)[2]
+        keywords = vocabulary.select(vocabulary.named_by(function, vocabulary.CALL), **given)
+        own_inverse = partial(function, params[0], **keywords)
 
     def direct(x: Array, params: Any = params) -> tuple[Array, Array]:
         return direct_fun(params, x, **given)
@@ -144,6 +154,8 @@ def _properties(layer: BijectionInit, input_dim: Any, key: Array, context_dim: A
         EXACT,
         lambda: [(log_det, -direct(z)[1]) for z, log_det in [inverse(direct(x)[0])]],
     )
+    if own_inverse is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
+        yield check("its own log_det of inverse", LOOSE, lambda: [(own_inverse(y)[1], inverse(y)[1]) for y in [direct(x)[0]]])
     try:
         jax.eval_shape(direct, x)
     except TRACING_ERRORS:

@@ -322,8 +322,9 @@ def test_an_author_is_told_what_is_wrong_with_a_layer():
     assert "log_det" in error_of(lambda: layer(direct=lambda p, x: (x, x))(0, 3))
     assert "the pair" in error_of(lambda: layer(direct=lambda p, x: x)(0, 3))
     assert "float arrays" in error_of(lambda: layer({"n": 3})(0, 3))
-    wrong = layer(inverse=lambda p, y: y[:2])(0, 3)
-    assert "expected shape (6, 3)" in error_of(lambda: wrong.inverse_fun({}, X))
+    assert "(7, 2), expected shape (7, 3)" in error_of(lambda: layer(inverse=lambda p, y: y[:2])(0, 3))
+    assert "the point alone" in error_of(lambda: layer(inverse=lambda p, y: (y, 0.0))(0, 3))
+    assert "log_det" in error_of(lambda: flows.Serial(flows.ActNorm(), layer(direct=lambda p, x: (x, x[:1])))(0, 3))
     with pytest.raises(TypeError, match="float arrays"):
         layer({"n": "three"})(0, 3)
     with pytest.raises(TypeError, match=r"expected \(params, function, function\)"):
@@ -336,6 +337,38 @@ def test_an_author_is_told_what_is_wrong_with_a_layer():
         lambda p, x: (jnp.cumsum(x), jnp.zeros(())),  # another inverse
     ):
         assert not flows.verify(layer(direct=mistake, inverse=lambda p, y: y / 2), 3).passed
+
+
+def test_verify_looks_at_a_closures_own_log_det_of_the_inverse():
+    def wrong_sign(rng, input_dim):
+        log_det = input_dim * float(np.log(2.0))
+        return {}, lambda p, x: (2 * x, jnp.full(len(x), log_det)), lambda p, y: (y / 2, jnp.full(len(y), log_det))
+
+    failed = [each.name for each in flows.verify(wrong_sign, 3).properties if not each.passed]
+    assert failed == ["its own log_det of inverse"]
+
+
+def test_a_closure_that_reads_a_changed_setting_is_made_anew():
+    setting = {"scale": 2.0}
+
+    def scale(rng, input_dim):
+        s = setting["scale"]
+        log_det = input_dim * float(np.log(s))
+        return {}, lambda p, x: (s * x, jnp.full(len(x), log_det)), lambda p, y: (y / s, jnp.full(len(y), -log_det))
+
+    def late(rng, input_dim):
+        def direct_fun(params, inputs, *, context=None):
+            return inputs * setting["scale"], jnp.zeros(len(inputs))
+
+        return {}, direct_fun, lambda p, y: (y / setting["scale"], jnp.zeros(len(y)))
+
+    for layer in (scale, late):
+        setting["scale"] = 2.0
+        init_fun = flows.Serial(layer)
+        first, again = init_fun(0, 3), init_fun(1, 3)
+        assert first.direct_fun is again.direct_fun
+        setting["scale"] = 3.0
+        np.testing.assert_allclose(init_fun(0, 3).direct_fun(({},), X)[0], 3 * X, rtol=1e-6)
 
 
 def test_an_init_may_use_numpy():
@@ -394,6 +427,28 @@ def test_batch_norm_is_pure_and_calibrated_layer_after_layer():
             inverse_fun(new, x, train=True)
 
 
+def test_batch_norm_repeats_moves_and_has_finite_gradients_on_constants():
+    init_fun = flows.Repeat(flows.BatchNorm(momentum=0.25), 3)
+    params = init_fun(0, 3).params
+    moved = flows.calibrate(init_fun, params, X, moving=True)
+    np.testing.assert_allclose(moved["fixed"]["mean"][0], 0.75 * X.mean(0), rtol=1e-5)
+    assert moved["fixed"]["momentum"].tolist() == [0.25] * 3
+    params, direct_fun, _ = flows.BatchNorm()(0, 3)
+    gradient = jax.grad(lambda x: direct_fun(params, x, train=True)[0].sum())(jnp.ones((3, 3)))
+    assert bool(jnp.isfinite(gradient).all())
+    fixed = flows.Standardize()(0, 1, init_inputs=np.full((1000, 1), 0.1)).params["fixed"]
+    assert fixed["std"].tolist() == [1.0]
+    with pytest.raises(flows.FlowsError, match="calibrate"):
+        flows.calibrate(flows.ActNorm(), flows.ActNorm()(0, 2).params, X) and flows.calibrate(
+            flows.BatchNorm(), flows.BatchNorm()(0, 1).params, X
+        )
+
+
+def test_layers_without_params_repeat():
+    params, direct_fun, inverse_fun = flows.Repeat(flows.Sigmoid(), 2)(0, 3)
+    np.testing.assert_allclose(direct_fun(params, X)[0], jax.nn.sigmoid(jax.nn.sigmoid(X)), rtol=1e-6)
+
+
 def test_data_reach_later_layers_as_earlier_ones_leave_them():
     x = 5 * X + 2
     params, direct_fun, _ = flows.Serial(flows.Reverse(), flows.ActNorm(), flows.Sigmoid(), flows.ActNorm())(
@@ -437,6 +492,13 @@ def test_a_row_without_an_inverse_is_nan_and_verify_reports_it():
     assert not flows.verify(flows.FromFunction(square), 2).passed
     with pytest.raises(flows.FlowsError, match="keeps the number of entries"):
         flows.FromFunction(lambda params, x: x[:1])(0, 2)
+
+
+def test_newton_judges_every_entry_by_its_own_scale():
+    params, direct_fun, inverse_fun = flows.FromFunction(lambda params, x, slope=1.0: jnp.exp(slope * x))(0, 2)
+    y = jnp.array([[1e-6, 1e6], [0.01, 1e5]])
+    np.testing.assert_allclose(inverse_fun(params, y)[0], np.log(y), rtol=1e-5)
+    assert bool(jnp.isnan(direct_fun(params, jnp.full((1, 2), jnp.nan))[1]).all())
 
 
 def test_newton_finds_far_and_steep_solutions():

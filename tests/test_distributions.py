@@ -102,7 +102,7 @@ def test_gaussian_cases_equal_scipy():
         np.testing.assert_allclose(flows.Normal()(0, 2).log_pdf({}, x), stats.norm.logpdf(x).sum(1), rtol=1e-12)
         # A linear flow is a Gaussian with the covariance of the map.
         params, log_pdf, _ = flows.Flow(flows.InvertibleLinear())(0, 2)
-        params = stirred(params)
+        params = stirred(params, by=0.3)
         linear = flows.InvertibleLinear()(0, 2)
         w = linear.direct_fun(params["bijection"], np.eye(2))[0]
         covariance = np.linalg.inv(np.asarray(w @ w.T))

@@ -31,8 +31,8 @@ def ActNorm():
     def init_fun(rng, shape, init_inputs=None):
         mean, std = jnp.zeros(shape[-1:]), jnp.ones(shape[-1:])
         if init_inputs is not None:
-            mean, std = channel_moments(init_inputs)
-            std = std + 1e-6
+            mean, variance = channel_moments(init_inputs)
+            std = jnp.sqrt(variance) + 1e-6
         return {"log_scale": -jnp.log(std), "shift": mean}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
@@ -67,8 +67,9 @@ def Standardize():
     def init_fun(rng, shape, init_inputs=None, params=None):
         fixed = {"mean": jnp.zeros(shape[-1:]), "std": jnp.ones(shape[-1:])}
         if init_inputs is not None:
-            mean, std = channel_moments(init_inputs)
-            fixed = {"mean": mean, "std": jnp.where(std > 0, std, jnp.ones_like(std))}
+            mean, variance = channel_moments(init_inputs)
+            std, least = jnp.sqrt(variance), 4 * jnp.finfo(mean.dtype).eps * jnp.abs(mean)  # a constant leaves a rounding
+            fixed = {"mean": mean, "std": jnp.where(std > least, std, jnp.ones_like(std))}
         elif params is not None:
             return params, direct_fun, inverse_fun
         return {"fixed": fixed}, direct_fun, inverse_fun
@@ -84,7 +85,7 @@ def Standardize():
 
 
 def channel_moments(x: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of each channel of (batch, *event), over everything but the last axis."""
+    """Mean and variance of each channel of (batch, *event), over everything but the last axis."""
     flat = x.reshape(-1, x.shape[-1])
     mean = flat.mean(0)
-    return mean, jnp.sqrt(jnp.square(flat - mean[None]).mean(0))
+    return mean, jnp.square(flat - mean[None]).mean(0)

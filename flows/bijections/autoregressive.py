@@ -55,7 +55,7 @@ def Autoregressive(conditioner=None, transformer=None):
         params, run = build_leading(net, rng, inputs, transformer.num_params * d, context)
 
         def theta_of(params, x, context, rng, train):
-            context = None if context is None else context.T
+            context = None if context is None else jnp.moveaxis(context, 0, -1)
             return run(params, x[:inputs], context, rng, train).reshape(transformer.num_params, d, x.shape[1])
 
         def direct_fun(params, x, context=None, rng=None, train=False):

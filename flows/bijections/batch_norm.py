@@ -51,15 +51,14 @@ def BatchNorm(momentum: float = 0.9):
             trained = {name: params[name] for name in trained}
             fixed = params["fixed"]
         if init_inputs is not None:
-            mean, std = channel_moments(init_inputs)
-            fixed = {**fixed, "mean": mean, "var": jnp.square(std)}
+            mean, var = channel_moments(init_inputs)
+            fixed = {**fixed, "mean": mean, "var": var}
         return {**trained, "fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x, train=False):
         mean, var = params["fixed"]["mean"], params["fixed"]["var"]
         if train:
-            mean, std = channel_moments(x)
-            var = jnp.square(std)
+            mean, var = channel_moments(x)
         s = log_scale(params, var)
         y = (x - along(mean, x)) * jnp.exp(along(s, x)) + along(params["beta"], x)
         return y, jnp.broadcast_to(s.sum() * size(x.shape[1:-1]), len(x))

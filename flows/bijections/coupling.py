@@ -17,6 +17,7 @@ from flows.core import (
     combinator,
     conditioner,
     positive_int,
+    vocabulary,
 )
 from flows.core.arrays import as_context, size
 from flows.transformers import Affine, RationalQuadratic
@@ -72,7 +73,7 @@ def Coupling(conditioner=None, transformer=None, flip: bool = False):
             params, run = build_leading(net, rng, keep, transformer.num_params * move, context)
 
             def theta_of(params, x, context, rng, train):
-                context = None if context is None else context.T
+                context = None if context is None else jnp.moveaxis(context, 0, -1)
                 return run(params, x[kept], context, rng, train).reshape(transformer.num_params, move, x.shape[1])
 
             def apply(step, params, x, context, rng, train):
@@ -201,8 +202,10 @@ def Pair(first, second):
         made = [each(key, input_dim, half) for each, key in zip((first, second), keys, strict=True)]
         params, applies = tuple(own for own, _ in made), [apply for _, apply in made]
 
-        def apply_fun(params, inputs):
-            return jnp.concatenate([apply(own, inputs) for apply, own in zip(applies, params, strict=True)], axis=-1)
+        def apply_fun(params, inputs, rng=None, train=False):
+            given = [vocabulary.select(vocabulary.named_by(each, vocabulary.CALL), rng=rng, train=train) for each in applies]
+            outputs = [each(own, inputs, **keys) for each, own, keys in zip(applies, params, given, strict=True)]
+            return jnp.concatenate(outputs, axis=-1)
 
         return params, apply_fun
 

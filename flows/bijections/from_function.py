@@ -67,7 +67,7 @@ def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable 
 
         def direct(params, x, context=None):
             y, jacobian = value_and_jacobian(lambda x: evaluate(params, x, context), x)
-            return y, jnp.linalg.slogdet(jacobian)[1]
+            return y, jnp.where(jnp.isnan(x).any(), jnp.nan, jnp.linalg.slogdet(jacobian)[1])
 
         def inverse_of(params, y, context=None):
             if inverse is not None:
@@ -96,7 +96,7 @@ def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape
         return jnp.ravel(evaluate(fixed_params, x, fixed_context) - target)
 
     def norm(x: Array) -> Array:
-        r = jnp.abs(residual(x)).max()
+        r = (jnp.abs(residual(x)) / (1e-30 + jnp.abs(jnp.ravel(target)))).max()  # each entry by its own scale
         return jnp.where(jnp.isfinite(r), r, jnp.inf)
 
     def improves(state: tuple[Array, Array, Any, Array]) -> Array:
@@ -121,12 +121,13 @@ def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape
             state = step(state)
     else:
         state = jax.lax.while_loop(improves, step, state)
-    x, best = state[:2]
-    _, jacobian = value_and_jacobian(residual, x)
-    scale = 1 + jnp.abs(target).max() + (jnp.abs(jacobian) @ jnp.abs(jnp.ravel(x))).max()
-    found = best <= 100 * jnp.finfo(x.dtype).eps * scale
-    polished = x - jnp.linalg.solve(jacobian, jnp.ravel(evaluate(params, x, context) - y)).reshape(shape)
-    return jnp.where(found, polished, jnp.nan)
+    x = state[0]
+    r, jacobian = value_and_jacobian(residual, x)
+    scale = jnp.abs(jnp.ravel(target)) + jnp.abs(jacobian) @ jnp.abs(jnp.ravel(x))
+    found = (jnp.abs(r) <= 100 * jnp.finfo(x.dtype).eps * scale).all()
+    # Where the Jacobian is singular, as of x**3 at 0, the solution stands without a gradient.
+    change = jnp.linalg.solve(jacobian, jnp.ravel(evaluate(params, x, context) - y)).reshape(shape)
+    return jnp.where(found, jnp.where(jnp.isfinite(change), x - change, x), jnp.nan)
 
 
 def value_and_jacobian(fun: Callable, x: Array) -> tuple[Array, Array]:
@@ -165,11 +166,9 @@ def _without_context(function: Callable) -> Callable:
 def _takes_context(name: str, fun: Any) -> bool:
     if not callable(fun):
         raise TypeError(f"FromFunction: {name} is {fun!r:.60}; expected a function {name}(params, x)")
-    try:
-        inspect.signature(fun).bind(None, None, None)
-    except TypeError:
-        return False
-    return True
+    parameters = list(inspect.signature(fun).parameters.values())
+    required = [each for each in parameters if each.default is each.empty and each.kind is not each.VAR_POSITIONAL]
+    return len(required) == 3 or any(each.name == "context" for each in parameters)
 
 
 def _explained(function: Any, vectorize: bool, *args: Any) -> Any:
@@ -180,7 +179,7 @@ def _explained(function: Any, vectorize: bool, *args: Any) -> Any:
             raise
         raise FlowsError(
             f"FromFunction: {_name(function)} uses the value of an array in plain Python, such as an "
-            "`if` or float(). Write jnp.where(condition, a, b) or jax.lax.cond, or give vectorize=False, which runs it row "
+            "`if`. Write jnp.where(condition, a, b) or jax.lax.cond, or give vectorize=False, which runs it row "
             "by row, eagerly"
         ) from error
 

@@ -37,6 +37,8 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
     hidden = tuple(positive_int(units, "MLP: a hidden width") for units in hidden)
 
     def net(rng, input_dim: int, output_dim: int):
+        if not isinstance(input_dim, int):
+            raise FlowsError(f"MLP: the inputs are events {input_dim}; give the coupling a network for events of several axes")
         sizes = (input_dim, *hidden, output_dim)
         keys = jax.random.split(rng, len(sizes) - 1)
         params = tuple(_dense(key, *pair) for key, pair in zip(keys, pairwise(sizes), strict=True))

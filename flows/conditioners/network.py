@@ -17,11 +17,11 @@ def build_leading(net: Callable, key: Array, input_dim: int, output_dim: int, co
     params of its own: constants, near 0.
     """
     takes_context = "context_dim" in vocabulary.named_by(net, vocabulary.INIT)
-    extra = 0 if context is None else _vector(net, context)
+    extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
         return {"theta": jnp.zeros(output_dim)}, _constant
     inputs = input_dim if takes_context else input_dim + extra
-    keywords = {"context_dim": extra} if takes_context and extra else {}
+    keywords = {"context_dim": as_dim(context)} if takes_context and extra else {}
     params, apply_fun = net(key, inputs, output_dim, **keywords)
     names = vocabulary.named_by(apply_fun, vocabulary.CALL)
     leading = apply_fun.leading if isinstance(apply_fun, Leading) else _transposed(apply_fun)

@@ -60,7 +60,11 @@ def fresh_functions() -> Iterator[None]:
 
 
 def clear_caches() -> None:
-    """Forget every compiled function; the next call of a model compiles again."""
+    """Forget every compiled function; the next call of a model compiles again.
+
+    Needed after a change that no argument of a constructor shows: a module's variable that a decorated layer or a function
+    given to one reads is read when it is first traced.
+    """
     for memo in _MEMOS:
         memo.entries.clear()
 
@@ -107,8 +111,6 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
         return (_walk(x.__func__, above), _walk(x.__self__, above))
     if isinstance(x, functools.partial):
         return ("partial", _walk(x.func, above), _walk(x.args, above), _walk(x.keywords, above))
-    if isinstance(x, list | dict) and not any(map(_computes, x.values() if isinstance(x, dict) else x)):
-        return Identity(x)  # a counter or a log, say: what it holds now is not what it will hold
     if isinstance(x, tuple | list):
         return (type(x), *(_walk(each, above) for each in x))
     if isinstance(x, Mapping):
@@ -117,19 +119,12 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
         array = np.asarray(x)
         return (type(x), array.shape, str(array.dtype), array.tobytes())
     if callable(x) and not isinstance(x, type | Atom | Value) and hasattr(x, "__dict__"):
-        _walk(tuple(vars(x).values()), above)  # equal to itself alone, but a tracer may hide in it
+        return (type(x), Identity(x), _walk(vars(x), above))  # a network object, say: itself, as it is now
     try:
         hash(x)
     except TypeError:
         return Identity(x)
     return (type(x), x)
-
-
-def _computes(x: Any) -> bool:
-    """Whether a list or dict with this in it is part of a computation: arrays, functions, or containers of them."""
-    if isinstance(x, tuple | list):
-        return any(map(_computes, x))
-    return callable(x) or isinstance(x, np.ndarray | jax.Array | Mapping)
 
 
 def _own_globals(x: types.FunctionType) -> list[Any]:

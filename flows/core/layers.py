@@ -21,9 +21,10 @@ from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given,
 def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
     """Params and part of a plain closure that returns a bijection's triple."""
     params, direct_fun, inverse_fun = _call(layer, key, event, given)
-    direct, inverse = _plain(direct_fun), _plain(inverse_fun)
+    name = name_of(layer)
+    direct, inverse = _paired(_plain(direct_fun), f"{name}: direct_fun"), _paired(_plain(inverse_fun), f"{name}: inverse_fun")
     keywords = vocabulary.named_by(direct_fun, vocabulary.CALL) | vocabulary.named_by(inverse_fun, vocabulary.CALL)
-    part = BijectionPart(name_of(layer), direct, lambda *a: inverse(*a)[0], event, event, given.context, keywords)
+    part = BijectionPart(name, direct, lambda *a: inverse(*a)[0], event, event, given.context, keywords)
     return params, _infer_output(canonical(part), params)
 
 
@@ -40,6 +41,7 @@ def name_of(layer: Callable) -> str:
 
 
 _outputs = Memo(size=1024)
+ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 
 
 def _call(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, Callable, Callable]:
@@ -110,7 +112,9 @@ class Leaf:
 
     def bijection_part(self, batched: bool) -> BijectionPart:
         call = _plain if batched else _lift
-        direct, inverse = (Once(call(each)) for each in self.functions)
+        direct, inverse = map(call, self.functions)
+        direct = Once(_paired(direct, f"{self.name}: direct_fun"))
+        inverse = Once(_single(inverse, f"{self.name}: inverse_fun"))
         part = BijectionPart(self.name, direct, inverse, self.event, self.event, self.context, self._keywords())
         return _infer_output(part, self.params)
 
@@ -129,6 +133,32 @@ def _triple(triple: Any, name: str) -> tuple[Any, Callable, Callable]:
     if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
         raise TypeError(f"{name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
     return tuple(triple)
+
+
+def _paired(fun: Callable, name: str) -> Callable:
+    """A batch function whose result is checked to be a pair with one log-det a row, before anything can broadcast."""
+
+    def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        result = fun(params, x, context, rng, train)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise FlowsError(f"{name} returned a {type(result).__name__}; expected the pair (outputs, log_det)")
+        check_result(result[1], (len(x),), name, "log_det (one for each row)")
+        check_result(result[0], (len(x), *np.shape(result[0])[1:]), name, "outputs")
+        return result
+
+    return checked
+
+
+def _single(fun: Callable, name: str) -> Callable:
+    """An author's inverse, which returns the point alone."""
+
+    def checked(params: Params, y: Array, context: Any, rng: Any, train: bool) -> Array:
+        x = fun(params, y, context, rng, train)
+        if isinstance(x, tuple):
+            raise FlowsError(f"{name} returned a tuple of {len(x)}; expected the point alone: its log-det follows")
+        return x
+
+    return checked
 
 
 def _lift(fun: Callable) -> Callable:
@@ -161,31 +191,28 @@ def _lift_sample(fun: Callable, batched: bool) -> Callable:
 
 
 def _infer_output(part: BijectionPart, params: Params) -> BijectionPart:
-    """The part with the event that its direct function returns, which is checked on two abstract rows."""
+    """The part with the event that its direct function returns."""
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), params)
     key = fingerprint((part, tuple(jax.tree.leaves(like)), jax.tree.structure(like)))
-    return _outputs(key, lambda: _run_on_two_rows(part, like))
+    return _outputs(key, lambda: _try_out(part, like))
 
 
-def _run_on_two_rows(part: BijectionPart, like: Params) -> BijectionPart:
+def _try_out(part: BijectionPart, like: Params) -> BijectionPart:
+    """The part with its output event, found by tracing both functions on a few abstract rows."""
     dtype = default_dtype()
 
-    def direct(params: Params, x: Array, context: Any) -> tuple[Array, Array]:
+    def both(params: Params, x: Array, context: Any) -> Array:
         key = jax.random.key(0) if "rng" in part.keywords else None
-        result = part.direct(params, x, context, key, False)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise FlowsError(f"{part.name}: direct_fun returned {result!r:.80}; expected the pair (outputs, log_det)")
-        return result
+        y = part.direct(params, x, context, key, False)[0]
+        check_result(part.inverse(params, y, context, key, False), x.shape, part.name, "the inverse's points")
+        return y
 
-    shapes = [None if shape is None else (2, *shape) for shape in (part.event, part.context)]
+    shapes = [None if shape is None else (ROWS, *shape) for shape in (part.event, part.context)]
     structs = [None if shape is None else jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     try:
-        y, log_det = jax.eval_shape(direct, like, *structs)
+        y = jax.eval_shape(both, like, *structs)
     except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), (like, *structs))
-        y, log_det = direct(*ones)
+        y = part.direct(ones[0], ones[1], ones[2], jax.random.key(0), False)[0]  # the inverse would take its time
         part = replace(part, compiled=False)
-    check_result(log_det, (2,), part.name, "log_det (one for each row)")
-    if not np.shape(y) or y.shape[0] != 2:
-        raise FlowsError(f"{part.name}: outputs have shape {np.shape(y)} for inputs of shape {shapes[0]}")
     return replace(part, output=tuple(y.shape[1:]))

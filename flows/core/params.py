@@ -84,7 +84,7 @@ def check_leaves(params: Params, name: str) -> Params:
                 f"{where} has dtype {array.dtype}; params are float arrays. Store whole numbers as floats under the key "
                 '"fixed", and read a permutation through argsort'
             )
-        return array
+        return jax.lax.convert_element_type(array, array.dtype)  # never weakly typed: a step of training would retrace
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -135,8 +135,17 @@ def calibrate(
         shared = context.ndim < 2 or context.shape[0] != inputs.shape[0]
         keywords = {"context_dim": context.shape if shared else context.shape[1:], "init_context": context}
     rng = jax.random.key(0) if rng is None else rng
-    new = init_fun(rng, inputs.shape[1:], init_inputs=inputs, params=params, **keywords).params
+    event = inputs.shape[1] if inputs.ndim == 2 else inputs.shape[1:]
+    new = init_fun(rng, event, init_inputs=inputs, params=params, **keywords)[0]
+    check_structure(params, structure(new), "calibrate")
+    new = jax.tree.map(lambda a, b: jnp.asarray(b, jnp.result_type(a)), params, new)
     return _move(params, new) if moving else new
+
+
+def _part_way(m: Any, old: Any, new: Any) -> Any:
+    """m * old + (1 - m) * new; under `Repeat` each layer has a momentum of its own, along the first axis."""
+    m = jnp.reshape(m, jnp.shape(m) + (1,) * (jnp.ndim(old) - jnp.ndim(m)))
+    return m * old + (1 - m) * new
 
 
 def _move(old: Params, new: Params) -> Params:
@@ -147,7 +156,7 @@ def _move(old: Params, new: Params) -> Params:
         if isinstance(fixed, dict) and "momentum" in fixed:
             m = fixed["momentum"]
             moved["fixed"] = {
-                key: fixed[key] if key == "momentum" else m * fixed[key] + (1 - m) * new["fixed"][key] for key in fixed
+                key: fixed[key] if key == "momentum" else _part_way(m, fixed[key], new["fixed"][key]) for key in fixed
             }
         return moved
     if isinstance(old, tuple | list):

@@ -170,9 +170,12 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         n = int(num_samples)
         if n < 0:
             raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
-        context, _ = _given(part, context, None, train)
+        if train:
+            raise TypeError(f"{part.name}: sample takes no train=True; samples are drawn as at test time")
+        context, _ = _given(part, context, None, False)
         # A shared context is the same for every size, so sizes are padded to powers of two and rarely compile.
-        padded = n if context is not None and context.shape != part.context else 1 << max(n - 1, 0).bit_length()
+        exact = not part.compiled or (context is not None and context.shape != part.context)
+        padded = n if exact else 1 << max(n - 1, 0).bit_length()
         with explained(part.name):
             samples = compiled_sample(as_key(rng), params, padded, context)
         return samples if padded == n else samples[:n]
