@@ -439,13 +439,11 @@ def test_batch_norm_repeats_moves_and_has_finite_gradients_on_constants():
     fixed = flows.Standardize()(0, 1, init_inputs=np.full((1000, 1), 0.1)).params["fixed"]
     assert fixed["std"].tolist() == [1.0]
     with pytest.raises(flows.FlowsError, match="calibrate"):
-        flows.calibrate(flows.ActNorm(), flows.ActNorm()(0, 2).params, X) and flows.calibrate(
-            flows.BatchNorm(), flows.BatchNorm()(0, 1).params, X
-        )
+        flows.calibrate(flows.BatchNorm(), flows.BatchNorm()(0, 1).params, X)
 
 
 def test_layers_without_params_repeat():
-    params, direct_fun, inverse_fun = flows.Repeat(flows.Sigmoid(), 2)(0, 3)
+    params, direct_fun, _ = flows.Repeat(flows.Sigmoid(), 2)(0, 3)
     np.testing.assert_allclose(direct_fun(params, X)[0], jax.nn.sigmoid(jax.nn.sigmoid(X)), rtol=1e-6)
 
 
