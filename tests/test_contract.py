@@ -198,6 +198,9 @@ def test_keywords_at_their_default_count_as_not_given():
         lambda: flows.verify(flows.Normal(), 3),
         lambda: flows.MADE(3),
         lambda: flows.Coupling(3),
+        lambda: flows.Coupling(transformer=3),
+        lambda: flows.Autoregressive(transformer="affine"),
+        lambda: flows.transformers.Inverse(3),
     ],
 )
 def test_wrong_kinds_of_arguments_are_type_errors(call):
@@ -248,6 +251,8 @@ def test_layers_refuse_events_that_cannot_work():
     assert "multiples of factor" in error_of(lambda: flows.Squeeze()(0, (3, 4, 1)))
     assert "expected (H, W, C)" in error_of(lambda: flows.Squeeze()(0, 4))
     assert "one channel" in error_of(lambda: flows.FactorOut(flows.ActNorm())(0, 1))
+    assert "at least 2" in error_of(lambda: flows.Squeeze(1))
+    assert "events (4, 4, 1)" in error_of(lambda: flows.RealNVP(1)(0, (4, 4, 2)))
     assert "no feature to transform" in error_of(lambda: flows.Coupling(small, flip=True)(0, 1))
     assert "expected a vector" in error_of(lambda: flows.MADE(masked)(0, (2, 2, 3)))
     assert "input_dim=2" in error_of(lambda: flows.GMM([[0.0, 0.0]], [np.eye(2)], [1.0])(0, 3))
@@ -268,6 +273,7 @@ def test_layers_refuse_events_that_cannot_work():
 
 def test_keys_of_every_kind_give_the_same_params():
     wanted = flows.InvertibleLinear()(jax.random.key(5), 3).params
+    assert flows.Reverse()(2**70, 3, context_dim=np.int64(0)).params
     for rng in (5, np.int64(5), jax.random.PRNGKey(5), np.asarray(jax.random.PRNGKey(5))):
         got = flows.InvertibleLinear()(rng, 3).params
         assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), got, wanted))

@@ -6,7 +6,7 @@ import numpy as np
 
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import build_leading
-from flows.core import ConditionerInit, FlowsError, bijection, conditioner
+from flows.core import ConditionerInit, FlowsError, bijection, check_transformer, conditioner
 from flows.core.arrays import as_context, as_key
 from flows.transformers import Affine, Inverse
 
@@ -41,7 +41,7 @@ def Autoregressive(conditioner=None, transformer=None):
         (2,)
     """
     net = MaskedMLP(64, 64) if conditioner is None else conditioner
-    transformer = Affine() if transformer is None else transformer
+    transformer = check_transformer(Affine() if transformer is None else transformer, "Autoregressive")
     if not callable(net):
         raise TypeError(f"Autoregressive: the conditioner is {net!r:.60}; expected net(rng, input_dim, output_dim)")
 

@@ -14,6 +14,7 @@ from flows.core import (
     Given,
     Shape,
     bijection,
+    check_transformer,
     combinator,
     conditioner,
     positive_int,
@@ -53,7 +54,7 @@ def Coupling(conditioner=None, transformer=None, flip: bool = False):
         (2,)
     """
     net = MLP(64, 64) if conditioner is None else conditioner
-    transformer = Affine() if transformer is None else transformer
+    transformer = check_transformer(Affine() if transformer is None else transformer, "Coupling")
     if not callable(net):
         raise TypeError(f"Coupling: the conditioner is {net!r:.60}; expected net(rng, input_dim, output_dim)")
 

@@ -79,7 +79,8 @@ def Squeeze(factor: int = 2):
         >>> direct_fun(params, jnp.ones((1, 4, 4, 3)))[0].shape
         (1, 2, 2, 12)
     """
-    factor = positive_int(factor, "Squeeze: factor")
+    if positive_int(factor, "Squeeze: factor") < 2:
+        raise FlowsError("Squeeze: factor is 1, which changes nothing; expected at least 2")
 
     def init_fun(rng, shape):
         if len(shape) != 3 or shape[0] % factor or shape[1] % factor:

@@ -27,7 +27,7 @@ def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
 
 def as_context(context_dim: Any) -> Shape | None:
     """The context shape, or None where there is none (0, None)."""
-    none = context_dim is None or (isinstance(context_dim, int) and context_dim == 0)
+    none = context_dim is None or (isinstance(context_dim, int | np.integer) and context_dim == 0)
     return None if none else as_event(context_dim, "context_dim")
 
 
@@ -39,12 +39,12 @@ def as_dim(shape: Shape | None) -> Any:
 def as_key(rng: Any) -> Array:
     """A typed key from a typed key, a legacy `jax.random.PRNGKey` or an int seed."""
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
-        return jax.random.key(rng)
+        return jax.random.key(int(rng) % 2**63)  # any whole number will do
     if isinstance(rng, jax.Array | np.ndarray):
         if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 0:
             return jnp.asarray(rng)
-        if rng.dtype == np.uint32 and rng.shape == (2,):
-            return jax.random.wrap_key_data(jnp.asarray(rng), impl="threefry2x32")
+        if rng.dtype == np.uint32 and rng.shape in ((2,), (4,)):
+            return jax.random.wrap_key_data(jnp.asarray(rng), impl="threefry2x32" if rng.shape == (2,) else "rbg")
         if jnp.issubdtype(rng.dtype, jnp.integer) and rng.ndim == 0:
             return jax.random.key(rng)
     got = f"an array of dtype {rng.dtype} and shape {rng.shape}" if hasattr(rng, "dtype") else repr(rng)

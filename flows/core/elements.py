@@ -95,6 +95,13 @@ class Leading:
         return inspect.signature(self.leading)
 
 
+def check_transformer(x: Any, name: str) -> Transformer:
+    """`x`, if it is a transformer."""
+    if not isinstance(x, Transformer):
+        raise TypeError(f"{name}: the transformer is {x!r:.60}; expected one of flows.transformers, such as Affine()")
+    return x
+
+
 def positive_int(x: Any, name: str, most: int = 10**9) -> int:
     """`x`, if it is a whole number from 1 to `most`: what cannot be meant should not exhaust the memory."""
     if isinstance(x, bool) or not isinstance(x, int) or not 1 <= x <= most:

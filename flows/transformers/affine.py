@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from flows.core import Array, Transformer, positive, transformer
+from flows.core import Array, Transformer, check_transformer, positive, transformer
 
 
 @transformer
@@ -49,4 +49,5 @@ def Inverse(of: Transformer):
         >>> flows.transformers.Inverse(flows.transformers.Affine())
         transformers.Inverse(transformers.Affine())
     """
+    of = check_transformer(of, "Inverse")
     return of.num_params, of.inverse, of.direct
