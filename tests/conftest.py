@@ -1,7 +1,10 @@
 """Strict dtypes and ranks for every test; warnings are errors (pyproject.toml)."""
 
 import jax
+import numpy as np
 import pytest
+
+import flows
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -14,3 +17,16 @@ def relaxed():
     """JAX's usual promotion, where stax networks or optax run: neither is written for the strict rules."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def saved(path):
+    """A tiny model's file."""
+    params = {"log_scale": np.ones(1, np.float32), "shift": np.zeros(1, np.float32)}
+    flows.save(path, flows.ActNorm(), params, 1, metadata={"unit": "cm"})
+    return path

@@ -15,7 +15,6 @@ from flows.core import BijectionInit, DistributionInit, from_json, to_json
 from flows.core.fingerprint import fresh_functions
 from flows.core.values import is_constructor
 from flows.diagnostics import enable_x64
-from flows.persistence import load, save
 
 ROWS = 4
 CONTEXT = 2
@@ -255,17 +254,3 @@ def test_values_go_to_json_and_back(name):
     text = json.dumps(to_json(init_fun))
     again = from_json(json.loads(text), (registry.SmallConv,))
     assert again == init_fun and hash(again) == hash(init_fun) and repr(again) == repr(init_fun)
-
-
-@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS])
-def test_models_are_saved_and_loaded(name, tmp_path):
-    case = {**BIJECTIONS, **DISTRIBUTIONS}[name]
-    if "FromFunction" in repr(case.init_fun):
-        return  # made of functions, which do not go to files: the test above
-    event = case.events[-1]
-    made = case.init_fun(3, event)
-    save(tmp_path / "model.flows", case.init_fun, made.params, event)
-    params, first, second = load(tmp_path / "model.flows", constructors=[registry.SmallConv])
-    assert jax.tree.structure(params) == jax.tree.structure(made.params)
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(made.params), strict=True))
-    assert (first, second) == made[1:]
