@@ -154,6 +154,9 @@ def bijection(function: Callable | None = None, /, *, batched: bool = False, lik
     functions of `context`, `rng`, `train`. They never depend on `rng` or on data: what is drawn or measured is in params, a
     pytree of float arrays. What must not train is under the key "fixed".
 
+    A constructor's own arguments arrive in one immutable form: lists and arrays as tuples of Python numbers (take them up with
+    `np.asarray`), dtypes as names.
+
     Args:
         batched: the functions take whole batches, (batch, *event), and return `log_det` of shape (batch,).
         likelihood: 'exact', 'unbiased' or 'lower bound'.
