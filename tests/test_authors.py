@@ -233,6 +233,9 @@ def test_newton_judges_every_entry_by_its_own_scale():
     params, direct_fun, inverse_fun = flows.FromFunction(lambda params, x, slope=1.0: jnp.exp(slope * x))(0, 2)
     y = jnp.array([[1e-6, 1e6], [0.01, 1e5]])
     np.testing.assert_allclose(inverse_fun(params, y)[0], np.log(y), rtol=1e-5)
+    shifted = flows.FromFunction(lambda params, x: jnp.exp(x) - jnp.array([1.7, 0.0]))(0, 2)
+    back = shifted.inverse_fun({}, jnp.array([[0.0, 1e4], [0.0, 1e-3]]))[0]  # one entry of each row has target 0
+    np.testing.assert_allclose(back, np.log([[1.7, 1e4], [1.7, 1e-3]]), rtol=1e-5)
     assert bool(jnp.isnan(direct_fun(params, jnp.full((1, 2), jnp.nan))[1]).all())
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import subprocess
 import sys
 import textwrap
@@ -389,92 +388,3 @@ def test_a_value_that_would_not_read_back_is_refused(path):
     point = flows.Report("x", ())  # a NamedTuple would come back as a tuple
     with pytest.raises(flows.FlowsError, match="would not read back"):
         save(path, Stretch(options=point), drawn(Stretch(), 2), 2)
-
-
-# Paths, and what a failure leaves
-
-
-def test_paths_that_cannot_be_written(tmp_path, saved):
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    for bad in [tmp_path / "no folder" / "m", tmp_path, f"{tmp_path}/", f"{tmp_path}/new/", saved / "m", "", "a\0b", fifo,
-                tmp_path / ("x" * 300)]:  # fmt: skip
-        with pytest.raises(flows.FlowsError, match=r"cannot write .* Expected a file name") as error:
-            save(bad, tiny, drawn(tiny, 1), 1)
-        assert repr(str(bad)) in str(error.value)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["fifo", saved.name]
-    with pytest.raises(TypeError, match="PathLike"):
-        save(3, tiny, drawn(tiny, 1), 1)
-
-
-def test_folders_and_files_without_permission(tmp_path, saved, monkeypatch):
-    before = saved.read_bytes()
-
-    def refuse(name, mode="r", *rest):
-        raise PermissionError(13, "Permission denied", name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("builtins.open", refuse)  # chmod does not stop root
-        with pytest.raises(flows.FlowsError, match=r"cannot write .*Permission denied"):
-            save(saved, tiny, drawn(tiny, 1), 1)
-        with pytest.raises(flows.FlowsError, match=r"cannot read .*Permission denied"):
-            load(saved)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "access", lambda *_: False)
-        with pytest.raises(flows.FlowsError, match="write-protected"):
-            save(saved, tiny, drawn(tiny, 1), 1)
-    assert saved.read_bytes() == before
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace", "realpath", "copymode"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("existing", [True, False])
-def test_a_failure_leaves_what_was_there(step, error, existing, tmp_path, monkeypatch):
-    path = tmp_path / "model"
-    if existing:
-        save(path, tiny, drawn(tiny, 1, seed=1), 1)
-    elif step == "copymode":
-        return
-    before = path.read_bytes() if existing else None
-
-    def fail(*args, **keywords):
-        raise error
-
-    owner = {"realpath": "os.path", "copymode": "shutil"}.get(step, "os")
-    with monkeypatch.context() as patch:
-        patch.setattr(f"{owner}.{step}", fail)
-        expected = flows.FlowsError if isinstance(error, OSError) else KeyboardInterrupt
-        with pytest.raises(expected, match="No space left" if isinstance(error, OSError) else None):
-            save(path, tiny, drawn(tiny, 1, seed=2), 1)
-    assert [each.name for each in tmp_path.iterdir()] == (["model"] if existing else [])
-    assert not existing or path.read_bytes() == before
-
-
-def test_everything_is_on_disk_before_the_rename(path, monkeypatch):
-    calls = []
-    real_sync, real_replace = os.fsync, os.replace
-
-    def sync(descriptor):
-        mode = os.fstat(descriptor).st_mode
-        calls.append(("folder" if stat.S_ISDIR(mode) else "file", os.fstat(descriptor).st_size))
-        if stat.S_ISDIR(mode):
-            raise OSError("this file system cannot sync a folder")
-        real_sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("rename", 0)), real_replace(a, b)))
-    save(path, tiny, drawn(tiny, 1), 1)
-    assert [name for name, _ in calls] == ["file", "rename", "folder"] and calls[0][1] == path.stat().st_size
-    load(path)
-
-
-def test_modes_and_links(tmp_path, saved):
-    plain = tmp_path / "plain"
-    plain.write_text("")
-    assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
-    saved.chmod(0o640)
-    link = tmp_path / "link"
-    link.symlink_to(saved.name)
-    save(link, tiny, drawn(tiny, 2), 2)
-    assert link.is_symlink() and describe(saved)["event"] == (2,)
-    assert stat.S_IMODE(saved.stat().st_mode) == 0o640

@@ -96,7 +96,8 @@ def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape
         return jnp.ravel(evaluate(fixed_params, x, fixed_context) - target)
 
     def norm(x: Array) -> Array:
-        r = (jnp.abs(residual(x)) / (1e-30 + jnp.abs(jnp.ravel(target)))).max()  # each entry by its own scale
+        # Each entry by its own scale; the floor keeps an entry with target 0 from drowning the others.
+        r = (jnp.abs(residual(x)) / (jnp.finfo(x.dtype).eps + jnp.abs(jnp.ravel(target)))).max()
         return jnp.where(jnp.isfinite(r), r, jnp.inf)
 
     def improves(state: tuple[Array, Array, Any, Array]) -> Array:
