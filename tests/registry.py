@@ -70,6 +70,21 @@ def image_scale(*rest):
 
 multi_scale = image_scale(flows.FactorOut(image_scale(flows.FactorOut(image_scale()))))
 
+
+class TransformerCase(NamedTuple):
+    transformer: Any
+    near: float = 1e-6  # how far theta = 0 may be from the identity, for x in [-4, 4]
+    spread: float = 2.0  # of the random theta it is tested at
+    tolerance: float = 1e-9  # of log-dets and round trips in float64
+
+
+TRANSFORMERS: dict[str, TransformerCase] = {
+    "Affine": TransformerCase(t.Affine()),
+    "Inverse": TransformerCase(t.Inverse(t.Affine())),
+    "RationalQuadratic": TransformerCase(t.RationalQuadratic(num_bins=4, bound=2.0)),
+}
+
+
 BIJECTIONS: dict[str, Case] = {
     "ActNorm": Case(flows.ActNorm(), (1, 2, 5, (2, 2, 3))),
     "AffineCoupling": Case(flows.AffineCoupling(small), conditional=True),

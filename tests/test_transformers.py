@@ -1,5 +1,7 @@
 """Scalar monotone maps: exact, invertible at any parameters, the identity at theta = 0."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,35 +9,103 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from registry import TRANSFORMERS
 
 import flows
 from flows import transformers as t
 from flows.diagnostics import enable_x64
 
-SPLINE = t.RationalQuadratic(num_bins=4, bound=2.0)
-ALL = {"Affine": t.Affine(), "Inverse": t.Inverse(t.Affine()), "RationalQuadratic": SPLINE}
-FUNCTIONS = {name: (jax.jit(each.direct), jax.jit(each.inverse)) for name, each in ALL.items()}
+SPLINE = TRANSFORMERS["RationalQuadratic"].transformer
+EDGES = [0.0, 1e-38, -1e-38, 1e-3, 1.0, -1.0, 30.0, -30.0, 1e30, -1e30, 3e38, -3e38]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_zero_is_the_identity(name):
-    x = jnp.linspace(-4, 4, 50)
-    y, log_det = FUNCTIONS[name][0](jnp.zeros((ALL[name].num_params, 50)), x)
-    np.testing.assert_allclose(y, x, atol=1e-6)
-    np.testing.assert_allclose(log_det, 0, atol=1e-6)
+def weights_of(transformer, seed=1):
+    """Weights of its own, moved away from their start; () where there are none."""
+    leaves, treedef = jax.tree.flatten(transformer.init(0))
+    rng = np.random.default_rng(seed)
+    return treedef.unflatten([leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_log_dets_are_the_derivatives_in_both_directions(name):
-    rng = np.random.default_rng(0)
+@functools.cache
+def functions(name):
+    """Jitted direct and inverse."""
+    transformer = TRANSFORMERS[name].transformer
+    return jax.jit(transformer.direct), jax.jit(transformer.inverse)
+
+
+def draw(name, n, spread=None, seed=0, dtype=np.float64):
+    """Random theta and x."""
+    case, rng = TRANSFORMERS[name], np.random.default_rng(seed)
+    theta = (case.spread if spread is None else spread) * rng.normal(size=(case.transformer.num_params, n))
+    return jnp.asarray(theta.astype(dtype)), jnp.asarray(rng.uniform(-3, 3, size=n).astype(dtype))
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_zero_is_the_identity_or_near(name):
+    case, x = TRANSFORMERS[name], jnp.linspace(-4, 4, 50)
+    theta = jnp.zeros((case.transformer.num_params, 50))
+    y, log_det = functions(name)[0](theta, x, case.transformer.init(0))
+    np.testing.assert_allclose(y, x, atol=case.near)
+    np.testing.assert_allclose(log_det, 0, atol=case.near)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_exact_in_both_directions(name):
+    """Log-dets are the derivatives; the inverse is one, and its log-det is minus the direct one at the point returned."""
+    case = TRANSFORMERS[name]
     with enable_x64():
-        theta = jnp.asarray(2 * rng.normal(size=(ALL[name].num_params, 200)))
-        x = jnp.asarray(rng.uniform(-2.2, 2.2, size=200))
-        for function in (ALL[name].direct, ALL[name].inverse):
-            derivative = jax.jit(jax.vmap(jax.grad(lambda x, th, f=function: f(th, x)[0]), in_axes=(0, 1)))(x, theta)
-            log_det = jax.jit(function)(theta, x)[1]
-            np.testing.assert_allclose(log_det, np.log(derivative), rtol=1e-9, atol=1e-9)
-            assert np.abs(log_det).max() > 0.1 and (np.asarray(derivative) > 0).all()
+        (theta, x), weights = draw(name, 200), weights_of(case.transformer)
+        direct, inverse = functions(name)
+        y, log_det = direct(theta, x, weights)
+        back, minus = inverse(theta, y, weights)
+        again, log_det_again = direct(theta, back, weights)
+        np.testing.assert_allclose(back, x, rtol=case.tolerance, atol=case.tolerance)
+        np.testing.assert_allclose(again, y, rtol=case.tolerance, atol=case.tolerance)
+        np.testing.assert_allclose(minus, -log_det_again, rtol=1e-12, atol=1e-12)
+        for function, at, expected in ((case.transformer.direct, x, log_det), (case.transformer.inverse, y, minus)):
+            slope = jax.jit(jax.vmap(jax.grad(lambda x, th, f=function: f(th, x, weights)[0]), in_axes=(0, 1)))(at, theta)
+            np.testing.assert_allclose(expected, np.log(slope), rtol=case.tolerance, atol=case.tolerance)
+        assert (np.asarray(slope) > 0).all()
+        assert name == "Additive" or np.abs(log_det).max() > 0.1
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_gradients_of_the_inverse_are_those_of_the_inverse_function(name):
+    """d x / d theta = -(d y / d theta) / (d y / d x) at fixed y, in theta, y and the weights, in both modes."""
+    case = TRANSFORMERS[name]
+    with enable_x64():
+        (theta, x), weights = draw(name, 7, seed=3), weights_of(case.transformer)
+        y, log_det = functions(name)[0](theta, x, weights)
+        tangents = jax.tree.map(
+            lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), (theta, weights)
+        )
+        direct = jax.jvp(lambda theta, weights: case.transformer.direct(theta, x, weights)[0], (theta, weights), tangents)[1]
+        forward = jax.jvp(lambda theta, weights: case.transformer.inverse(theta, y, weights)[0], (theta, weights), tangents)[1]
+        np.testing.assert_allclose(forward, -direct * np.exp(-log_det), rtol=1e-7, atol=1e-7)
+        pull = jax.vjp(lambda theta, weights: case.transformer.inverse(theta, y, weights)[0], theta, weights)[1]
+        pairs = zip(jax.tree.leaves(pull(jnp.ones_like(y))), jax.tree.leaves(tangents), strict=True)
+        np.testing.assert_allclose(sum((a * b).sum() for a, b in pairs), forward.sum(), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_finite_at_the_edges_and_never_nan(name):
+    """Values, log-dets and gradients in float32, for moderate theta, where they fit the dtype; elsewhere a signed inf."""
+    case = TRANSFORMERS[name]
+    theta, _ = draw(name, len(EDGES), spread=0.5, dtype=np.float32)
+    at, weights = jnp.asarray(EDGES, jnp.float32), weights_of(case.transformer)
+    for function in functions(name):
+        out, log_det = function(theta, at, weights)
+        assert not bool(jnp.isnan(out).any() | jnp.isnan(log_det).any())
+        fits = np.abs(EDGES) <= 1e30
+        assert bool(jnp.isfinite(out[fits]).all() & jnp.isfinite(log_det[fits]).all())
+
+    def total(theta, x, f):
+        return sum(jnp.where(fits, each, 0.0).sum() for each in f(theta, x, weights))
+
+    for function in (case.transformer.direct, case.transformer.inverse):
+        for gradient in jax.jit(jax.grad(total, argnums=(0, 1)), static_argnums=2)(theta, at, function):
+            assert bool(jnp.isfinite(gradient[..., fits]).all())
+    assert bool(jnp.isnan(functions(name)[0](theta[:, :1], jnp.full(1, jnp.nan, jnp.float32), weights)[0]).all())
 
 
 @settings(max_examples=100, deadline=None)
@@ -44,7 +114,7 @@ def test_log_dets_are_the_derivatives_in_both_directions(name):
     y=arrays(np.float32, (3,), elements=st.floats(-10, 10, width=32)),
 )
 def test_a_spline_inverts_at_any_parameters(theta, y):
-    direct, inverse = FUNCTIONS["RationalQuadratic"]
+    direct, inverse = functions("RationalQuadratic")
     x, minus = inverse(theta, y)
     again, log_det = direct(theta, x)
     assert np.isfinite(x).all() and np.isfinite(log_det).all()
@@ -60,7 +130,7 @@ def test_the_inverse_of_random_splines_is_a_few_roundings_from_exact(dtype, spre
     with enable_x64():
         theta = jnp.asarray((spread * rng.normal(size=(SPLINE.num_params, 20_000))).astype(dtype))
         y = jnp.asarray(rng.uniform(-2, 2, size=20_000).astype(dtype))
-        direct, inverse = FUNCTIONS["RationalQuadratic"]
+        direct, inverse = functions("RationalQuadratic")
         x = inverse(theta, y)[0]
         again, log_det = direct(theta, x)
         scale = jnp.finfo(dtype).eps * (jnp.abs(y) + 2 + (jnp.abs(x) + 2) * jnp.exp(log_det))
@@ -72,7 +142,7 @@ def test_a_spline_at_the_edges():
     theta = jnp.asarray((3 * rng.normal(size=(SPLINE.num_params, 64))).astype(np.float32))
     for value in (0.0, 1e-38, -1e-38, 2.0, -2.0, np.nextafter(np.float32(2), np.float32(0)), 1e30, 3e38, np.inf, -np.inf):
         at = jnp.full(64, value, jnp.float32)
-        for function in FUNCTIONS["RationalQuadratic"]:
+        for function in functions("RationalQuadratic"):
             out, log_det = function(theta, at)
             assert not bool(jnp.isnan(out).any() | jnp.isnan(log_det).any())
             if abs(value) >= 2:
@@ -80,7 +150,7 @@ def test_a_spline_at_the_edges():
         if np.isfinite(value):
             gradients = jax.grad(lambda th, v: sum(each.sum() for each in SPLINE.direct(th, v)), argnums=(0, 1))(theta, at)
             assert all(bool(jnp.isfinite(each).all()) for each in gradients)
-    assert all(bool(jnp.isnan(each).all()) for each in FUNCTIONS["RationalQuadratic"][0](theta, jnp.full(64, jnp.nan)))
+    assert all(bool(jnp.isnan(each).all()) for each in functions("RationalQuadratic")[0](theta, jnp.full(64, jnp.nan)))
 
 
 def test_a_spline_is_monotone_and_its_density_continuous_at_knots_and_bounds():
@@ -89,7 +159,7 @@ def test_a_spline_is_monotone_and_its_density_continuous_at_knots_and_bounds():
         widths = 1e-3 + (1 - 4e-3) * np.exp(theta[:4]) / np.exp(theta[:4]).sum()
         knots = np.concatenate([[-2.0], 4 * np.cumsum(widths) - 2])
         x = np.sort(np.concatenate([np.linspace(-2.5, 2.5, 1000), knots - 1e-10, knots + 1e-10]))
-        y, log_det = FUNCTIONS["RationalQuadratic"][0](np.tile(theta[:, None], (1, x.size)), x)
+        y, log_det = functions("RationalQuadratic")[0](np.tile(theta[:, None], (1, x.size)), x)
         assert (np.diff(y) > 0).all()
         near = np.diff(x) < 3e-10
         assert near.sum() == 5 and np.abs(np.diff(log_det))[near].max() < 1e-5

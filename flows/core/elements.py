@@ -15,24 +15,59 @@ P = ParamSpec("P")
 
 
 class Transformer(Value):
-    """A scalar monotone map y = f(x; theta), elementwise: `theta` is (num_params, *x.shape)."""
+    """A scalar monotone map y = f(x; theta), elementwise: `theta` is (num_params, *x.shape).
+
+    One with weights of its own, shared by all entries, makes them with `init(rng)` and takes them as a third argument.
+    """
 
     @property
     def num_params(self) -> int:
         """How many numbers `theta` holds for each entry of x."""
         return self.inner[0]
 
-    def direct(self, theta: Array, x: Array) -> tuple[Array, Array]:
-        """y and log dy/dx, each of the shape of x."""
-        return self.inner[1](theta, x)
+    @property
+    def has_weights(self) -> bool:
+        return len(self.inner) > 3
 
-    def inverse(self, theta: Array, y: Array) -> tuple[Array, Array]:
+    def init(self, rng: Any) -> Any:
+        """The weights of its own, a pytree; () where there are none."""
+        return self.inner[3](as_key(rng)) if self.has_weights else ()
+
+    def direct(self, theta: Array, x: Array, weights: Any = ()) -> tuple[Array, Array]:
+        """y and log dy/dx, each of the shape of x."""
+        return self.inner[1](theta, x, *self._own(weights))
+
+    def inverse(self, theta: Array, y: Array, weights: Any = ()) -> tuple[Array, Array]:
         """x and log dx/dy: minus the direct log-derivative at the x returned."""
-        return self.inner[2](theta, y)
+        return self.inner[2](theta, y, *self._own(weights))
+
+    def _own(self, weights: Any) -> tuple:
+        if not self.has_weights:
+            return ()
+        if isinstance(weights, tuple) and not weights:
+            raise FlowsError(f"{self!r} has weights of its own; make them with .init(rng), and give them as the third argument")
+        return (weights,)
 
 
 def transformer(function: Callable[P, Any]) -> Callable[P, Transformer]:
-    """Make a constructor of transformers of a function that returns `(num_params, direct, inverse)`."""
+    """Make a constructor of transformers of a function that returns `(num_params, direct, inverse)`.
+
+    `direct(theta, x) -> (y, log dy/dx)` and `inverse(theta, y) -> (x, log dx/dy)` are elementwise, with `theta`
+    (num_params, *x.shape). A fourth entry, `init(rng) -> weights`, is for one with weights of its own; both functions then
+    take them as a third argument.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> @flows.transformers.transformer
+        ... def Shift():
+        ...     def direct(theta, x):
+        ...         return x + theta[0], jnp.zeros_like(x)
+        ...     def inverse(theta, y):
+        ...         return y - theta[0], jnp.zeros_like(y)
+        ...     return 1, direct, inverse
+        >>> flows.Coupling(flows.MLP(8), Shift())(0, 2).direct_fun is not None
+        True
+    """
     return constructor(function, Transformer)
 
 

@@ -50,4 +50,5 @@ def Inverse(of: Transformer):
         transformers.Inverse(transformers.Affine())
     """
     of = check_transformer(of, "Inverse")
-    return of.num_params, of.inverse, of.direct
+    functions = of.num_params, of.inverse, of.direct
+    return (*functions, of.init) if of.has_weights else functions
