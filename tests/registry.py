@@ -8,6 +8,7 @@ import numpy as np
 
 import flows
 from flows import transformers as t
+from flows.bijections import support
 from flows.conditioners import MaskedMLP
 
 small = flows.MLP(8, last_scale=1.0)
@@ -76,11 +77,27 @@ class TransformerCase(NamedTuple):
     near: float = 1e-6  # how far theta = 0 may be from the identity, for x in [-4, 4]
     spread: float = 2.0  # of the random theta it is tested at
     tolerance: float = 1e-9  # of log-dets and round trips in float64
+    largest: float = 1e30  # the largest |x| and |y| whose images fit float32
 
 
 TRANSFORMERS: dict[str, TransformerCase] = {
+    "Additive": TransformerCase(t.Additive()),
     "Affine": TransformerCase(t.Affine()),
+    "Affine exp": TransformerCase(t.Affine(scale="exp")),
+    "Affine sigmoid": TransformerCase(t.Affine(scale="sigmoid")),
+    "Bernstein": TransformerCase(t.Bernstein(degree=6, bound=2.0)),
+    "DeepSigmoidal": TransformerCase(t.DeepSigmoidal(num_units=3), near=0.3),
+    "Gated": TransformerCase(t.Gated(), near=0.5),
+    "Gaussianization": TransformerCase(t.Gaussianization(num_components=4), near=0.3, largest=1e18),
     "Inverse": TransformerCase(t.Inverse(t.Affine())),
+    "MixtureCDF": TransformerCase(t.MixtureCDF(num_components=3), near=0.3),
+    "MonotonicNetwork": TransformerCase(t.MonotonicNetwork((4,), embedding=2)),
+    "SumOfSquares": TransformerCase(t.SumOfSquares(degree=2), largest=1e4),
+    "CircularRationalQuadratic": TransformerCase(t.CircularRationalQuadratic(num_bins=4, bound=2.0)),
+    "Cubic": TransformerCase(t.Cubic(num_bins=4, bound=2.0)),
+    "Linear": TransformerCase(t.Linear(num_bins=4, bound=2.0)),
+    "LinearRational": TransformerCase(t.LinearRational(num_bins=4, bound=2.0)),
+    "Quadratic": TransformerCase(t.Quadratic(num_bins=4, bound=2.0)),
     "RationalQuadratic": TransformerCase(t.RationalQuadratic(num_bins=4, bound=2.0)),
 }
 
@@ -94,13 +111,17 @@ BIJECTIONS: dict[str, Case] = {
     "Coupling": Case(flows.Coupling(small, spline), (2,), conditional=True),
     "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
     "Coupling of images": Case(flows.Coupling(SmallConv(), t.Affine()), ((2, 2, 3),), conditional=True),
+    "Exp": Case(flows.Exp(), (2,)),
     "FactorOut": Case(flows.FactorOut(flows.ActNorm(), flows.InvertibleLinear()), (2, 5, (2, 2, 3))),
+    "FixedAffine": Case(flows.FixedAffine((-2.0, 0.5, 3.0), 0.5), (3, (2, 2, 3))),
     "FixedInvertibleLinear": Case(flows.FixedInvertibleLinear(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "FromFunction": Case(flows.FromFunction(wave, wave_params), (1, 3), loose=True),
     "FromFunction of context": Case(flows.FromFunction(shifted_wave, wave_params), (2,), conditional=True, loose=True),
     "Invert": Case(flows.Invert(flows.AffineCoupling(small)), conditional=True),
     "Invert of MADE": Case(flows.Invert(flows.MADE(masked)), (1, 3), conditional=True),
     "InvertibleLinear": Case(flows.InvertibleLinear(), (1, 2, 5, (2, 2, 3))),
+    "LeakyReLU": Case(flows.LeakyReLU(0.1), (2,)),
+    "LogisticCDF": Case(flows.LogisticCDF(0.5, 2.0), (2,)),
     "Logit": Case(flows.Logit(), (1, 2, 5), domain=(0.0, 1.0)),
     "Logit unclipped": Case(flows.Logit(clip_before_logit=False), (2,), domain=(0.0, 1.0)),
     "MADE": Case(flows.MADE(masked), conditional=True),
@@ -108,6 +129,9 @@ BIJECTIONS: dict[str, Case] = {
     "NSF": Case(flows.NSF(1, hidden=(8,), num_bins=2), (1, 3)),
     "NSF autoregressive": Case(flows.NSF(1, hidden=(8,), num_bins=2, autoregressive=True), (3,)),
     "NeuralSplineCoupling": Case(flows.NeuralSplineCoupling(K=2), (1, 3)),
+    "NormalCDF": Case(flows.NormalCDF(0.5, 2.0), (2,)),
+    "Power": Case(flows.Power(1.5), (2,), domain=support(flows.Power(1.5)).inputs),
+    "Power below 0": Case(flows.Power(-2), (2,), domain=support(flows.Power(-2)).inputs),
     "RealNVP": Case(flows.RealNVP(2, hidden=(8,)), (1, 3), conditional=True),
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
@@ -116,8 +140,10 @@ BIJECTIONS: dict[str, Case] = {
     "Serial of three scales": Case(multi_scale, ((8, 8, 3),), stir=0.03),
     "Shuffle": Case(flows.Shuffle(), (1, 5, (2, 2, 3)), volume_preserving=True),
     "Sigmoid": Case(flows.Sigmoid()),
+    "Softplus": Case(flows.Softplus(), (2,)),
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "Tanh": Case(flows.Tanh(), (2,)),
 }
 
 
@@ -125,6 +151,8 @@ class DistributionCase(NamedTuple):
     init_fun: Any
     events: tuple = (1, 2)
     conditional: bool = False
+    needs_context: bool = False
+    reach: float = 9.0  # of the grid that must hold its density
 
 
 def mixture(trainable):
@@ -134,15 +162,32 @@ def mixture(trainable):
 
 gentle = flows.Coupling(flows.MLP(4, activation="tanh", last_scale=0.3), t.Affine())  # so that a grid holds the density
 
+network = flows.MLP(4, activation="tanh", last_scale=0.3)
+box = flows.Uniform(-1.0125, 2.0025)  # whose faces lie midway between the points of the grid
+
 DISTRIBUTIONS: dict[str, DistributionCase] = {
     "Flow": DistributionCase(flows.Flow(gentle), conditional=True),
     "Flow of a flow": DistributionCase(
         flows.Flow(gentle, flows.Flow(flows.ActNorm(), flows.Normal(trainable=True))), conditional=True
     ),
+    "Flow of a mixture": DistributionCase(
+        flows.Flow(flows.ActNorm(), flows.Mixture(flows.Normal(), flows.Laplace(True), weights=(0.2, 0.8), trainable=False)),
+        (1,),
+    ),
     "GMM": DistributionCase(mixture(trainable=False), (2,)),
     "GMM trainable": DistributionCase(mixture(trainable=True), (2,)),
+    "Joint": DistributionCase(flows.Joint(flows.Normal(conditioner=network), box), (2,), needs_context=True),
+    "Laplace": DistributionCase(flows.Laplace(), (1,)),
+    "Laplace trainable": DistributionCase(flows.Laplace(trainable=True)),
+    "Logistic": DistributionCase(flows.Logistic(conditioner=network), needs_context=True, reach=30.0),
+    "Mixture": DistributionCase(flows.Mixture(flows.Normal(trainable=True), box)),
+    "Mixture of copies": DistributionCase(flows.Mixture(flows.Flow(gentle), num_components=3), (2,), conditional=True),
     "Normal": DistributionCase(flows.Normal()),
+    "Normal conditional": DistributionCase(flows.Normal(covariance="full", conditioner=network), needs_context=True),
+    "Normal full": DistributionCase(flows.Normal(trainable=True, covariance="full"), (2,)),
     "Normal trainable": DistributionCase(flows.Normal(trainable=True)),
+    "StudentT": DistributionCase(flows.StudentT(df=5.0, trainable=True), (2,), reach=30.0),
+    "Uniform": DistributionCase(box),
 }
 
 
@@ -151,4 +196,6 @@ def points(case: Case, event: Any, rows: int, seed: int = 0, dtype: Any = np.flo
     shape = event if isinstance(event, tuple) else (event,)
     x = np.random.default_rng(seed).normal(size=(rows, *shape))
     low, high = case.domain
-    return jnp.asarray((low + (high - low) / (1 + np.exp(-x)) if np.isfinite(low) else x).astype(dtype))
+    if np.isfinite(low):
+        x = low + ((high - low) / (1 + np.exp(-x)) if np.isfinite(high) else np.exp(x))
+    return jnp.asarray(x.astype(dtype))

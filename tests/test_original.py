@@ -157,7 +157,7 @@ def test_the_same_loop_with_optax():
         params, state, value = step(params, state)
         losses.append(float(value))
     assert losses[-1] < losses[0] - 0.3
-    assert bool((params["prior"]["mean"] != 0).all()), "the prior trains"
+    assert bool((params["prior"]["loc"] != 0).all()), "the prior trains"
 
 
 def test_batch_norm_names_the_new_keyword():

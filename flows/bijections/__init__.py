@@ -1,31 +1,51 @@
 """Bijections: one idea a file."""
 
 from flows.bijections.act_norm import ActNorm, Standardize
-from flows.bijections.autoregressive import MADE, Autoregressive, MaskedDense
+from flows.bijections.affine_coupling import AffineCoupling, AffineCouplingSplit, NeuralSplineCoupling
+from flows.bijections.autoregressive import Autoregressive, InverseAutoregressive
 from flows.bijections.batch_norm import BatchNorm
-from flows.bijections.coupling import AffineCoupling, AffineCouplingSplit, Coupling, NeuralSplineCoupling
-from flows.bijections.elementwise import Logit, Sigmoid
+from flows.bijections.block_autoregressive import BlockAutoregressive
+from flows.bijections.coupling import Coupling
+from flows.bijections.elementwise import Exp, FixedAffine, LeakyReLU, Power, Softplus, Tanh
+from flows.bijections.featurewise import Elementwise
 from flows.bijections.from_function import FromFunction
 from flows.bijections.linear import FixedInvertibleLinear, InvertibleLinear
+from flows.bijections.made import MADE, MaskedDense
 from flows.bijections.permutation import Reverse, Shuffle, Squeeze
+from flows.bijections.supports import SUPPORTS, Support, support
+from flows.bijections.unit_interval import LogisticCDF, Logit, NormalCDF, Sigmoid
 
 __all__ = [
     "MADE",
+    "SUPPORTS",
     "ActNorm",
     "AffineCoupling",
     "AffineCouplingSplit",
     "Autoregressive",
     "BatchNorm",
+    "BlockAutoregressive",
     "Coupling",
+    "Elementwise",
+    "Exp",
+    "FixedAffine",
     "FixedInvertibleLinear",
     "FromFunction",
+    "InverseAutoregressive",
     "InvertibleLinear",
+    "LeakyReLU",
+    "LogisticCDF",
     "Logit",
     "MaskedDense",
     "NeuralSplineCoupling",
+    "NormalCDF",
+    "Power",
     "Reverse",
     "Shuffle",
     "Sigmoid",
+    "Softplus",
     "Squeeze",
     "Standardize",
+    "Support",
+    "Tanh",
+    "support",
 ]

@@ -2,29 +2,35 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from flows.bijections.columns import Columns, as_transformers, for_each
+from flows.compose import Invert
 from flows.conditioners import MaskedMLP
-from flows.conditioners.network import build_leading
-from flows.core import ConditionerInit, FlowsError, bijection, check_transformer, conditioner
-from flows.core.arrays import as_context, as_key
-from flows.transformers import Affine, Inverse
+from flows.conditioners.network import build_leading, measured_by
+from flows.core import ConditionerInit, FlowsError, Given, bijection, positive, vocabulary
+from flows.core.arrays import as_context
+from flows.transformers import Affine, Gated
 
 
 @bijection(batched=True)
-def Autoregressive(conditioner=None, transformer=None):
+def Autoregressive(conditioner=None, transformer=None, random_order: bool = False, squash: float | None = None):
     """A transformer on each feature, with parameters that a masked network makes of the features before it.
 
     y_i = f(x_i; theta_i(x_0 .. x_{i-1}, context)), log|det J| = sum_i log f'(x_i; theta_i): the Jacobian is triangular. The
-    direct function is one pass of the network; the inverse finds one feature after the other.
+    direct function is one pass of the network. The inverse finds one feature after the other; with a masked network of ours
+    it computes each hidden unit once, which costs about one pass more; with any other, one pass for each feature.
 
     Args:
         conditioner: `net(rng, d, num_params * d) -> (params, apply_fun)`, autoregressive by its own masks; output is
-            `(num_params, d)` flattened. By default `MaskedMLP(64, 64)`.
-        transformer: one of `flows.transformers`; by default `Affine()`.
+            `(num_params, d)` flattened. By default `MaskedMLP(64, 64)`; a network of another order than 0, 1, 2, ... is one of
+            ours, such as `MaskedResidual(order=(2, 0, 1))`.
+        transformer: one of `flows.transformers`, by default `Affine()`; or a sequence of d of them, one for each feature.
+        random_order: an order drawn at init, in front of that of the network.
+        squash: let the network see squash * tanh(x / squash) instead of x, as in `Coupling`.
 
     Params:
-        Those of the conditioner; in one dimension without a context `{"theta": (num_params,)}`.
+        Those of the conditioner; in one dimension without a context `{"theta": (num_params,)}`. If there is more, a dict:
+        "conditioner"; "transformer": weights of transformers that have some; "fixed": {"ranks": (d,)} of a random order.
 
     Errors:
         FlowsError: an event of several axes.
@@ -41,74 +47,109 @@ def Autoregressive(conditioner=None, transformer=None):
         (2,)
     """
     net = MaskedMLP(64, 64) if conditioner is None else conditioner
-    transformer = check_transformer(Affine() if transformer is None else transformer, "Autoregressive")
+    transformers = as_transformers(Affine() if transformer is None else transformer, "Autoregressive")
+    squash = None if squash is None else positive(squash, "Autoregressive: squash")
     if not callable(net):
         raise TypeError(f"Autoregressive: the conditioner is {net!r:.60}; expected net(rng, input_dim, output_dim)")
+    if random_order and len(set(transformers)) > 1:
+        raise FlowsError("Autoregressive: a random order cannot tell which feature is whose transformer; give one for all")
 
-    def init_fun(rng, shape, context_dim=0):
+    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
         if len(shape) != 1:
             raise FlowsError(f"Autoregressive: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
-        context = as_context(context_dim)
+        columns = Columns(for_each(transformers, d, "Autoregressive"))
+        keys = jax.random.split(rng, 3)
+        several = random_order or columns.has_weights
+
+        def parts(params) -> dict:
+            return params if several else {"conditioner": params}
+
+        def ordered(params, x):
+            return x[jnp.argsort(params["fixed"]["ranks"])] if random_order else x
+
+        own: dict = {}
+        if params is not None:
+            own = {**parts(params)}
+        elif random_order:
+            own["fixed"] = {"ranks": jax.random.permutation(keys[0], d).astype(float)}
+        if params is None and columns.has_weights:
+            own["transformer"] = columns.init(keys[1])
+        data = None if init_inputs is None else ordered(own, init_inputs.T).T
+        given = Given(as_context(context_dim), data, init_context, own.get("conditioner"))
         ours = isinstance(net, ConditionerInit) and not isinstance(net.inner, TwoArguments)
-        inputs = 0 if d == 1 and context is None and ours else d  # one feature has nothing before it
-        params, run = build_leading(net, rng, inputs, transformer.num_params * d, context)
+        inputs = 0 if d == 1 and not context_dim and ours else d  # one feature has nothing before it
+        own["conditioner"], run, names, solve = build_leading(net, keys[2], inputs, columns.num_params * d, given, squash)
 
         def theta_of(params, x, context, rng, train):
-            context = None if context is None else jnp.moveaxis(context, 0, -1)
-            return run(params, x[:inputs], context, rng, train).reshape(transformer.num_params, d, x.shape[1])
+            theta = run(params["conditioner"], x[:inputs], context, rng, train)
+            return theta.reshape(columns.num_params, d, x.shape[1])
 
         def direct_fun(params, x, context=None, rng=None, train=False):
-            y, log_det = transformer.direct(theta_of(params, x.T, context, rng, train), x.T)
+            params, context = parts(params), None if context is None else jnp.moveaxis(context, 0, -1)
+            x = ordered(params, x.T)
+            theta = theta_of(params, x, context, rng, train)
+            y, log_det = columns.direct(theta, x, params.get("transformer"))
             return y.T, log_det.sum(0)
 
         def inverse_fun(params, y, context=None, rng=None, train=False):
-            y, index = y.T, jnp.arange(d)[:, None]
+            params, context = parts(params), None if context is None else jnp.moveaxis(context, 0, -1)
+            weights, y = params.get("transformer"), y.T
 
-            def find(i, x):
-                new = transformer.inverse(theta_of(params, x, context, rng, train), y)[0]
-                return jnp.where(index == i, new, x)  # later features stay 0: what they would be now is meaningless
+            def find(feature, theta, y):
+                return columns.inverse_of_one(feature, theta, y, weights)
 
-            return jax.lax.fori_loop(0, d, find, jnp.zeros_like(y)).T
+            if solve is not None and not (train and names):
+                x = solve(params["conditioner"], context, y, find)
+            else:
+                x = one_by_one(lambda x: theta_of(params, x, context, rng, train), find, y)
+            return (x[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if random_order else x).T
 
-        return params, direct_fun, inverse_fun
+        shown = {"context", *names}
+        functions = (vocabulary.naming(each, shown) for each in (direct_fun, inverse_fun))
+        return (own if several else own["conditioner"], *functions)
 
-    return init_fun
+    return vocabulary.naming(init_fun, {"context_dim", *measured_by(net)})
+
+
+def one_by_one(theta_of, find, y):
+    """x such that x_i = find(i, theta_i(x), y_i), by a whole pass for each feature."""
+
+    def step(i, x):
+        theta = jax.lax.dynamic_slice_in_dim(theta_of(x), i, 1, axis=1)
+        new = find(i, theta, jax.lax.dynamic_slice_in_dim(y, i, 1))
+        return jax.lax.dynamic_update_slice_in_dim(x, new, i, 0)  # later features stay 0: what they are is not known yet
+
+    return jax.lax.fori_loop(0, len(y), step, jnp.zeros_like(y))
 
 
 @bijection
-def MADE(transform=None):
-    """The affine autoregressive layer: direct in one pass, inverse feature by feature.
+def InverseAutoregressive(conditioner=None, transformer=None, random_order: bool = False, squash: float | None = None):
+    """An inverse autoregressive layer: a sample takes one pass, a density finds one feature after the other.
 
-    y_i = (x_i - b_i) exp(-w_i), (w, b) = transform(x), log|det J| = -sum(w), with w bounded softly at 10
-    (`transformers.Affine`).
+    x_i = f(y_i; theta_i(y_0 .. y_{i-1}, context)) from noise y to data x, log|det dy/dx| = -sum_i log f'(y_i; theta_i): the
+    inverse of `Autoregressive`. By default f is the gated update of inverse autoregressive flow, x_i = sigma_i y_i +
+    (1 - sigma_i) m_i (`transformers.Gated`).
 
     Args:
-        transform: `transform(rng, input_dim) -> (params, apply_fun)`, two arguments. The network emits 2 * input_dim
-            values, w then b, of which w_i and b_i depend on x_0 .. x_{i-1} alone, by its own masks (`MaskedDense`); it
-            takes no context. Or a conditioner such as `MaskedMLP(64, 64)`, the default, which does.
+        conditioner, random_order, squash: as in `Autoregressive`.
+        transformer: by default `Gated()`.
 
     Params:
-        Those of `transform`.
-
-    Errors:
-        FlowsError: context_dim is given, and `transform` is a function of two arguments.
+        Those of `Autoregressive`.
 
     Source:
-        Germain, Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015,
-        arXiv:1502.03509; Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017,
-        arXiv:1705.07057, equations 3-5.
+        Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934, equations
+        9-14.
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.MADE()(0, 3)
-        >>> y, log_det = direct_fun(params, jnp.ones((2, 3)))
-        >>> bool(abs(inverse_fun(params, y)[0] - 1).max() < 1e-5)
-        True
+        >>> params, direct_fun, inverse_fun = flows.InverseAutoregressive()(0, 3, context_dim=2)
+        >>> inverse_fun(params, jnp.zeros((4, 3)), context=jnp.ones(2))[0].shape
+        (4, 3)
     """
-    if transform is None or isinstance(transform, ConditionerInit):
-        return Autoregressive(transform, Inverse(Affine()))
-    return Autoregressive(FromTransform(transform), Inverse(Affine()))
+    transformer = Gated() if transformer is None else transformer
+    return Invert(Autoregressive(conditioner, transformer, random_order, squash))
 
 
 class TwoArguments:
@@ -124,49 +165,3 @@ class TwoArguments:
                 "MADE() or MADE(MaskedMLP(...)), which do"
             )
         return self.transform(rng, input_dim)
-
-
-@conditioner
-def FromTransform(transform):
-    """`transform(rng, input_dim)`, as `MADE` takes it, as a conditioner."""
-    if not callable(transform):
-        raise TypeError(f"MADE: transform is {transform!r:.60}; expected transform(rng, input_dim)")
-    return TwoArguments(transform)
-
-
-def MaskedDense(mask):
-    """A dense layer with weights multiplied by a mask, as a stax pair `(init_fun, apply_fun)`.
-
-    outputs = inputs (W * mask) + b. Weights and biases are drawn from U(-1 / sqrt(inputs), 1 / sqrt(inputs)).
-
-    Args:
-        mask: (inputs, outputs), zeros and ones.
-
-    Returns:
-        `init_fun(rng, input_shape) -> (output_shape, (W, b))` and `apply_fun(params, inputs)`.
-
-    Example:
-        >>> import flows, jax, jax.numpy as jnp
-        >>> init_fun, apply_fun = flows.MaskedDense(jnp.array([[1.0, 0.0]]))
-        >>> output_shape, params = init_fun(jax.random.key(0), (1,))
-        >>> output_shape, apply_fun(params, jnp.ones((4, 1))).shape
-        ((2,), (4, 2))
-    """
-    mask = np.asarray(mask)
-    if mask.ndim != 2:
-        raise FlowsError(f"MaskedDense: the mask has shape {mask.shape}, expected (inputs, outputs)")
-
-    def init_fun(rng, input_shape):
-        if input_shape[-1] != mask.shape[0]:
-            raise FlowsError(f"MaskedDense: inputs have {input_shape[-1]} features, but the mask is {mask.shape}")
-        k1, k2 = jax.random.split(as_key(rng))
-        edge = 1 / mask.shape[0] ** 0.5
-        w = jax.random.uniform(k1, mask.shape, minval=-edge, maxval=edge)
-        b = jax.random.uniform(k2, mask.shape[1:], minval=-edge, maxval=edge)
-        return (*input_shape[:-1], mask.shape[1]), (w, b)
-
-    def apply_fun(params, inputs, **kwargs):
-        w, b = params
-        return jnp.matmul(inputs, w * mask.astype(w.dtype)) + b
-
-    return init_fun, apply_fun

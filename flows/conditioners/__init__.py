@@ -1,6 +1,8 @@
 """Networks that make the parameters of a transformer."""
 
-from flows.conditioners.mlp import MLP, MaskedMLP
+from flows.conditioners.masked import MaskedMLP
+from flows.conditioners.mlp import MLP
+from flows.conditioners.residual import MaskedResidual, Residual
 from flows.core import conditioner
 
-__all__ = ["MLP", "MaskedMLP", "conditioner"]
+__all__ = ["MLP", "MaskedMLP", "MaskedResidual", "Residual", "conditioner"]

@@ -1,71 +1,129 @@
 """How engines run any conditioner: a network of ours, a user's function, or none where there is nothing to look at."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError, Leading, Shape, vocabulary
+from flows.conditioners.masked import Masked
+from flows.core import Array, FlowsError, Given, Leading, Shape, vocabulary
 from flows.core.arrays import as_dim, size
 
+MEASURED = ("init_inputs", "init_context", "params")
 
-def build_leading(net: Callable, key: Array, input_dim: int, output_dim: int, context: Shape | None) -> tuple[Any, Callable]:
-    """Params and `run(params, x, context, rng, train)` on vectors, features leading: (input_dim, batch) -> (output_dim, batch).
+
+class Running(NamedTuple):
+    """A conditioner at work: `run(params, x, context, rng, train)`, with features leading, in x and in what comes out."""
+
+    params: Any
+    run: Callable[..., Array]
+    keywords: frozenset[str] = frozenset()  # of rng and train: what it names
+    solve: Callable[..., Array] | None = None  # `solve(params, context, y, find)`, as `Masked` has it, for one of ours
+
+
+def measured_by(net: Any) -> frozenset[str]:
+    """Which of init_inputs, init_context and params a conditioner names."""
+    return vocabulary.named_by(net, MEASURED)
+
+
+def build_leading(
+    net: Callable, key: Array, input_dim: int, output_dim: int, given: Given, squash: float | None = None
+) -> Running:
+    """A conditioner on vectors: `run` maps (input_dim, batch) to (output_dim, batch), the context being (context_dim, batch).
 
     A network that does not name `context_dim` has the context appended to its inputs. One without any input is replaced by
-    params of its own: constants, near 0.
+    params of its own: constants, which start at 0. With `squash` it sees squash * tanh(x / squash) for x.
     """
+    context = given.context
     takes_context = "context_dim" in vocabulary.named_by(net, vocabulary.INIT)
     extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
-        return {"theta": jnp.zeros(output_dim)}, _constant
+        return Running(_or_old(given, {"theta": jnp.zeros(output_dim)}), _constant)
+
+    def seen(x: Array) -> Array:
+        return x if squash is None else squash * jnp.tanh(x / squash)
+
     inputs = input_dim if takes_context else input_dim + extra
     keywords = {"context_dim": as_dim(context)} if takes_context and extra else {}
+    data = given.init_inputs
+    if data is not None:
+        data = seen(data) if takes_context or given.init_context is None else _appended(seen(data), given.init_context, 1)
+    keywords |= _data_of(net, given, data)
     params, apply_fun = net(key, inputs, output_dim, **keywords)
     names = vocabulary.named_by(apply_fun, vocabulary.CALL)
-    leading = apply_fun.leading if isinstance(apply_fun, Leading) else _transposed(apply_fun)
+    ours = isinstance(apply_fun, Leading)
 
     def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:
+        x = seen(x)
         if context is not None and not takes_context:
-            x = jnp.concatenate([x, context])
-        given = context if takes_context else None
-        y = leading(params, x, **vocabulary.select(names, context=given, rng=rng, train=train))
-        return _checked(y, (output_dim, x.shape[1]), net, x.dtype, output_dim)
+            x = _appended(x, context, 0)
+        own = context if takes_context else None
+        if ours:
+            y = apply_fun.leading(params, x, **vocabulary.select(names, context=own, rng=rng, train=train))
+            return _checked(y, (output_dim, x.shape[1]), net, x.dtype, output_dim)
+        own = None if own is None else jnp.moveaxis(own, -1, 0)
+        y = apply_fun(params, x.T, **vocabulary.select(names, context=own, rng=rng, train=train))
+        return _checked(y, (x.shape[1], output_dim), net, x.dtype, output_dim).T
 
-    return params, run
+    def solve(params: Any, context: Array | None, y: Array, find: Callable) -> Array:
+        return apply_fun.solve(params, context, y, find, seen)
+
+    params = params if measured_by(net) else _or_old(given, params)
+    return Running(params, run, names & {"rng", "train"}, solve if isinstance(apply_fun, Masked) else None)
 
 
-def build_events(net: Callable, key: Array, input_dim: Shape, output_dim: Shape, context: Shape | None) -> tuple[Any, Callable]:
-    """As `build_leading` for events of several axes, batch first: (batch, *input_dim) -> (batch, *output_dim).
+def build_events(
+    net: Callable, key: Array, input_dim: Shape, output_dim: Shape, given: Given, squash: float | None = None
+) -> Running:
+    """As `build_leading` for events of several axes: (channels, batch, *space) to (outputs, batch, *space).
 
     A network that does not name `context_dim` sees a vector context as further channels, the same at every place.
     """
+    context = given.context
     takes_context = "context_dim" in vocabulary.named_by(net, vocabulary.INIT)
     extra = 0 if context is None or takes_context else _vector(net, context)
     if input_dim[-1] + extra == 0:
         raise FlowsError(f"a coupling of events {input_dim} has no channel to look at; give it at least two channels")
+
+    def seen(x: Array, context: Array | None) -> Array:
+        x = x if squash is None else squash * jnp.tanh(x / squash)
+        if context is not None and not takes_context:
+            places = context.reshape(len(x), *(1,) * (x.ndim - 2), extra)
+            x = _appended(x, jnp.broadcast_to(places, (*x.shape[:-1], extra)), -1)
+        return x
+
     keywords = {"context_dim": as_dim(context)} if takes_context and context is not None else {}
+    data = None if given.init_inputs is None else seen(given.init_inputs, given.init_context)
+    keywords |= _data_of(net, given, data)
     params, apply_fun = net(key, (*input_dim[:-1], input_dim[-1] + extra), output_dim, **keywords)
     names = vocabulary.named_by(apply_fun, vocabulary.CALL)
 
     def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:
-        if context is not None and not takes_context:
-            places = context.reshape(len(x), *(1,) * (x.ndim - 2), extra)
-            x = jnp.concatenate([x, jnp.broadcast_to(places, (*x.shape[:-1], extra))], axis=-1)
-        given = context if takes_context else None
-        y = apply_fun(params, x, **vocabulary.select(names, context=given, rng=rng, train=train))
-        return _checked(y, (len(x), *output_dim), net, x.dtype, output_dim)
+        x = jnp.moveaxis(x, 0, -1)
+        own = context if takes_context else None
+        y = apply_fun(params, seen(x, context), **vocabulary.select(names, context=own, rng=rng, train=train))
+        return jnp.moveaxis(_checked(y, (len(x), *output_dim), net, x.dtype, output_dim), -1, 0)
 
-    return params, run
+    return Running(params if measured_by(net) else _or_old(given, params), run, names & {"rng", "train"})
+
+
+def _data_of(net: Callable, given: Given, data: Array | None) -> dict[str, Any]:
+    values = {"init_inputs": data, "init_context": given.init_context, "params": given.params}
+    return {name: values[name] for name in measured_by(net) if values[name] is not None}
+
+
+def _or_old(given: Given, params: Any) -> Any:
+    """A conditioner that measures nothing keeps its params when what is measured is refreshed."""
+    return params if given.params is None else given.params
+
+
+def _appended(x: Array, context: Array, axis: int) -> Array:
+    return jnp.concatenate([x, context.astype(x.dtype)], axis=axis)
 
 
 def _constant(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
     return jnp.broadcast_to(params["theta"][:, None], (params["theta"].shape[0], x.shape[1]))
-
-
-def _transposed(apply_fun: Callable) -> Callable:
-    return lambda params, x, **keywords: jnp.swapaxes(apply_fun(params, jnp.swapaxes(x, 0, 1), **keywords), 0, 1)
 
 
 def _vector(net: Callable, context: Shape) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, ParamSpec
 import jax.numpy as jnp
 
 from flows.core import vocabulary
-from flows.core.arrays import Array, as_key
+from flows.core.arrays import Array, as_key, size
 from flows.core.errors import FlowsError
 from flows.core.values import Value, constructor
 
@@ -117,13 +117,18 @@ def conditioner(function: Callable[P, Any]) -> Callable[P, ConditionerInit]:
 
 
 class Leading:
-    """An apply_fun that maps (*batch, features), written as `leading(params, x)` on (features, *batch)."""
+    """An apply_fun that maps (*batch, features), written as `leading(params, x)` on (features, batch)."""
 
     def __init__(self, leading: Callable):
         self.leading = leading
 
-    def __call__(self, params: Any, inputs: Array, **keywords: Any) -> Array:
-        return jnp.moveaxis(self.leading(params, jnp.moveaxis(inputs, -1, 0), **keywords), 0, -1)
+    def __call__(self, params: Any, inputs: Array, context: Array | None = None, **keywords: Any) -> Array:
+        batch, inputs = inputs.shape[:-1], inputs.reshape(size(inputs.shape[:-1]), inputs.shape[-1])
+        if context is not None:
+            rows = jnp.broadcast_to(context, (*batch, context.shape[-1])) if context.ndim == 1 else context
+            keywords["context"] = rows.reshape(len(inputs), rows.shape[-1]).T
+        outputs = self.leading(params, inputs.T, **keywords).T
+        return outputs.reshape(*batch, outputs.shape[1])
 
     @property
     def __signature__(self) -> inspect.Signature:

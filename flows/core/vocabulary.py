@@ -2,8 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
+F = TypeVar("F", bound=Callable)
 INIT = ("context_dim", "init_inputs", "init_context", "params")
 CALL = ("context", "rng", "train")
 RENAMED = {"evaluation": "train= (and the opposite: train=True uses the batch)"}  # since jax-flows 0.0.1
@@ -28,6 +29,14 @@ def named_by(fun: Callable, vocabulary: tuple[str, ...]) -> frozenset[str]:
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         names |= {"init_inputs"} & set(vocabulary)
     return frozenset(names)
+
+
+def naming(fun: F, names: Iterable[str]) -> F:
+    """`fun`, with a signature that shows of the vocabulary just `names`: for functions whose keywords depend on their parts."""
+    everything = inspect.signature(fun).parameters.values()
+    shown = [each for each in everything if each.name not in DEFAULTS or each.name in names]
+    fun.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    return fun
 
 
 def select(names: Iterable[str], **keywords: Any) -> dict[str, Any]:

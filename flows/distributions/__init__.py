@@ -1,6 +1,11 @@
-"""Distributions: bases, mixtures, flows."""
+"""Distributions: bases, mixtures, joins, flows."""
 
 from flows.distributions.flow import Flow
-from flows.distributions.normal import GMM, Normal
+from flows.distributions.gmm import GMM
+from flows.distributions.joint import Joint
+from flows.distributions.location_scale import Laplace, Logistic, StudentT
+from flows.distributions.mixture import Mixture
+from flows.distributions.normal import Normal
+from flows.distributions.uniform import Uniform
 
-__all__ = ["GMM", "Flow", "Normal"]
+__all__ = ["GMM", "Flow", "Joint", "Laplace", "Logistic", "Mixture", "Normal", "StudentT", "Uniform"]

@@ -1,131 +1,87 @@
-"""Normal bases: standard or trained, and fixed or trained mixtures."""
+"""The normal: standard, trained or conditional, with a diagonal or a full covariance."""
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from flows.core import FlowsError, distribution
+from flows.core import Array, FlowsError, Shape, distribution
 from flows.core.arrays import size
+from flows.distributions.infinities import honest_at_infinity
+from flows.distributions.location_scale import Family, location_scale
 
-LOG_2PI = float(np.log(2 * np.pi))
+LOG_2PI = math.log(2 * math.pi)
 
 
 @distribution(batched=True)
-def Normal(trainable: bool = False):
-    """Independent normals, one for each entry of the event: standard, or with a trained mean and scale.
+def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner=None):
+    """Normals: independent ones, one for each entry of the event, or a full covariance; standard, trained or conditional.
 
-    log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(log_scale), z = (x - mean) exp(-log_scale), in nats.
+    log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(s), in nats, with s = 10 tanh(log_scale / 10), which is log_scale while that is
+    small and can never overflow. A diagonal covariance has z = (x - loc) e^-s. A full one is C = L L' with the Cholesky factor
+    L = diag(e^s) (I + T), T strictly lower triangular, and z = L^-1 (x - loc).
 
     Args:
-        trainable: train mean and log_scale, which start at 0; otherwise they are 0.
+        trainable: train loc and log_scale (and tril, the entries of T row by row), which start at 0; otherwise they are 0.
+        covariance: "diagonal" or "full". A full one is over the event flattened.
+        conditioner: a network `net(rng, input_dim, output_dim)`, such as `MLP(64)`, that makes loc, log_scale and tril, in
+            this order, of the context; it always trains. Its init then needs `context_dim`.
 
     Params:
-        `{"mean": event, "log_scale": event}` if trainable, else `{}`.
+        `{"loc": event, "log_scale": event}`, and "tril" (d (d - 1) / 2,) for a full covariance, if trainable; those of the
+        conditioner if there is one; else `{}`.
+
+    Errors:
+        FlowsError: an unknown covariance, a full one that nothing would train, or a conditioner without a context.
 
     Example:
         >>> import flows, jax.numpy as jnp
         >>> params, log_pdf, sample = flows.Normal()(0, 2)
         >>> log_pdf(params, jnp.zeros((1, 2))).round(4).tolist(), sample(1, params, 3).shape
         ([-1.837...], (3, 2))
+        >>> params, log_pdf, sample = flows.Normal(conditioner=flows.MLP(32))(0, 2, context_dim=3)
+        >>> sample(1, params, 5, context=jnp.ones(3)).shape
+        (5, 2)
     """
-
-    def init_fun(rng, shape):
-        params = {"mean": jnp.zeros(shape), "log_scale": jnp.zeros(shape)} if trainable else {}
-
-        def sample(rng, params, num_samples):
-            z = jax.random.normal(rng, (num_samples, *shape))
-            if not trainable:
-                return z
-            return z.astype(params["mean"].dtype) * jnp.exp(params["log_scale"])[None] + params["mean"][None]
-
-        return params, log_pdf, sample
-
-    def log_pdf(params, x):
-        x = x.reshape(len(x), size(x.shape[1:]))
-        if not trainable:
-            return -0.5 * (jnp.square(x) + LOG_2PI).sum(1)
-        mean, log_scale = params["mean"].reshape(1, -1), params["log_scale"].reshape(1, -1)
-        z = (x - mean) * jnp.exp(-log_scale)
-        return -0.5 * (jnp.square(z) + LOG_2PI).sum(1) - log_scale.sum()
-
-    return init_fun
+    if covariance not in ("diagonal", "full"):
+        raise FlowsError(f'Normal: covariance is {covariance!r}; expected "diagonal" or "full"')
+    if covariance == "full" and not trainable and conditioner is None:
+        raise FlowsError('Normal: covariance="full" would stay the identity; give trainable=True or a conditioner')
+    family = Family(_log_density, _draw) if covariance == "diagonal" else Family(_full_log_density, _full_draw, _tril)
+    return location_scale("Normal", family, trainable, conditioner)
 
 
-@distribution(batched=True)
-def GMM(means, covariances, weights, trainable: bool = False):
-    """A mixture of normals with full covariances, as scikit-learn's `GaussianMixture` has them.
-
-    log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats.
-
-    Args:
-        means: (components, d).
-        covariances: (components, d, d), symmetric and positive definite.
-        weights: (components,), positive with sum 1.
-        trainable: train all three from these values; otherwise they stay.
-
-    Params:
-        mean (components, d); tril (components, d, d), the Cholesky factors C = L L', with the logarithm of their diagonal on
-        the diagonal; logits (components,). Under "fixed" unless trainable.
-
-    Errors:
-        FlowsError: shapes that do not fit, covariances that are not positive definite, weights that do not sum to 1, or an
-            event that is not (d,).
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> init_fun = flows.GMM([[-2.0], [2.0]], [[[1.0]], [[1.0]]], [0.5, 0.5])
-        >>> params, log_pdf, sample = init_fun(0, 1)
-        >>> log_pdf(params, jnp.zeros((1, 1))).round(4).tolist()
-        [-2.918...]
-    """
-    start = _mixture_params(np.asarray(means, float), np.asarray(covariances, float), np.asarray(weights, float))
-    d = start["mean"].shape[1]
-
-    def init_fun(rng, shape):
-        if shape != (d,):
-            raise FlowsError(f"GMM: the event is {shape}, but the means have {d} columns; use input_dim={d}")
-        params = {name: jnp.asarray(value, float) for name, value in start.items()}
-        return params if trainable else {"fixed": params}, log_pdf, sample
-
-    def log_pdf(params, x):
-        mean, tril, logits = parts(params)
-        centred = x.T[None] - mean[:, :, None]  # (components, d, batch)
-        z = solve_triangular(tril, centred, lower=True)
-        log_det = jnp.log(jnp.diagonal(tril, axis1=1, axis2=2)).sum(1)
-        log_normal = -0.5 * (jnp.square(z) + LOG_2PI).sum(1) - log_det[:, None]
-        return jax.nn.logsumexp(log_normal + jax.nn.log_softmax(logits)[:, None], axis=0)
-
-    def sample(rng, params, num_samples):
-        mean, tril, logits = parts(params)
-        which, noise = jax.random.split(rng)
-        component = jax.random.categorical(which, logits, shape=(num_samples,))
-        z = jax.random.normal(noise, (num_samples, d), mean.dtype)
-        return mean[component] + jnp.einsum("nij,nj->ni", tril[component], z, precision="highest")
-
-    def parts(params):
-        own = params if trainable else params["fixed"]
-        diagonal = jnp.exp(jnp.diagonal(own["tril"], axis1=1, axis2=2))
-        eye = jnp.eye(d, dtype=diagonal.dtype)
-        return own["mean"], jnp.tril(own["tril"], -1) + diagonal[:, :, None] * eye[None], own["logits"]
-
-    return init_fun
+def _log_density(z: Array) -> Array:
+    return -0.5 * (jnp.square(z) + LOG_2PI).sum(0)
 
 
-def _mixture_params(means: np.ndarray, covariances: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    if means.ndim != 2 or covariances.shape != (*means.shape, means.shape[1]) or weights.shape != means.shape[:1]:
-        raise FlowsError(
-            f"GMM: means {means.shape}, covariances {covariances.shape} and weights {weights.shape} do not fit; expected "
-            "(components, d), (components, d, d) and (components,), as of GaussianMixture(covariance_type='full')"
-        )
-    if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-4:
-        raise FlowsError(f"GMM: the weights are {weights.tolist()}; expected positive numbers with sum 1")
-    if not np.allclose(covariances, covariances.transpose(0, 2, 1), rtol=1e-4):
-        raise FlowsError("GMM: a covariance is not symmetric")
-    try:
-        tril = np.linalg.cholesky(covariances)
-    except np.linalg.LinAlgError:
-        raise FlowsError("GMM: a covariance is not positive definite; add a little to its diagonal") from None
-    log_diagonal = np.log(np.diagonal(tril, axis1=1, axis2=2))
-    tril = np.tril(tril, -1) + log_diagonal[:, :, None] * np.eye(means.shape[1])
-    return {"mean": means, "tril": tril, "logits": np.log(weights)}
+def _draw(rng: Array, n: int, d: int) -> Array:
+    return jax.random.normal(rng, (n, d)).T
+
+
+def _tril(event: Shape) -> dict[str, Shape]:
+    d = size(event)
+    return {"tril": (d * (d - 1) // 2,)}
+
+
+def _full_log_density(z: Array, tril: Array) -> Array:
+    def solve(factor: Array, z: Array) -> Array:
+        return solve_triangular(factor, z, lower=True, unit_diagonal=True)
+
+    return honest_at_infinity(lambda z: _log_density(_along_batch(solve, tril, z)), z)
+
+
+def _full_draw(rng: Array, n: int, d: int, tril: Array) -> Array:
+    z = _draw(rng, n, d).astype(tril.dtype)
+    return _along_batch(lambda factor, z: jnp.matmul(factor, z, precision="highest"), tril, z)
+
+
+def _along_batch(apply: Callable, tril: Array, z: Array) -> Any:
+    """`apply(I + T, z)`, with one T for all columns of z (d, batch), or one for each."""
+    d, rows = len(z), np.tril_indices(len(z), -1)
+    factor = jnp.zeros((d, d, tril.shape[1]), tril.dtype).at[rows].set(tril) + jnp.eye(d, dtype=tril.dtype)[:, :, None]
+    return apply(factor[:, :, 0], z) if tril.shape[1] == 1 else jax.vmap(apply, -1, -1)(factor, z)

@@ -1,22 +1,61 @@
-"""The affine transformer, and the inverse of any transformer."""
+"""Shifts and scales: the additive, the affine and the gated transformer; and the inverse of any transformer."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 
-from flows.core import Array, Transformer, check_transformer, positive, transformer
+from flows.core import Array, FlowsError, Transformer, check_transformer, positive, transformer
+
+MIN_SCALE = 1e-3  # of a sigmoid, so that the inverse cannot overflow
+SCALES = ("tanh", "exp", "sigmoid")
 
 
 @transformer
-def Affine(bound: float = 10.0):
-    """A scale and a shift with the scale bounded by construction.
-
-    y = x exp(s) + t with s = bound tanh(theta[0] / bound) and t = theta[1]; log dy/dx = s. For |theta[0]| well below `bound`
-    s is theta[0]; it can never overflow.
-
-    Args:
-        bound: the largest |s|, in nats.
+def Additive():
+    """A shift: y = x + theta[0], log dy/dx = 0.
 
     Source:
-        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-5.
+        Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, section 3.2.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> flows.transformers.Additive().direct(jnp.ones((1, 2)), jnp.array([0.0, 3.0]))[0].tolist()
+        [1.0, 4.0]
+    """
+
+    def direct(theta: Array, x: Array) -> tuple[Array, Array]:
+        return x + theta[0], jnp.zeros_like(x)
+
+    def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
+        return y - theta[0], jnp.zeros_like(y)
+
+    return 1, direct, inverse
+
+
+@transformer
+def Affine(bound: float = 10.0, scale: str = "tanh"):
+    """A scale and a shift with the scale bounded by construction.
+
+    y = x exp(s) + theta[1], log dy/dx = s, and the log-scale s is made of r = theta[0] by one of
+
+        "tanh":     s = bound tanh(r / bound), which is r for |r| well below the bound
+        "exp":      s = r, cut at +-bound
+        "sigmoid":  s = log((sigmoid(r + 2) + 1e-3) / (sigmoid(2) + 1e-3)), from -6.8 to 0.13: it can shrink, but hardly grow
+
+    All are the identity at theta = 0.
+
+    Args:
+        bound: the largest |s|, in nats; "sigmoid" has its own.
+        scale: "tanh", "exp" or "sigmoid".
+
+    Raises:
+        FlowsError: an argument is outside its range.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-5. The
+        sigmoid: Kingma and Dhariwal, "Glow", 2018, arXiv:1807.03039, in its code; with the floor, Durkan, Bekasov, Murray
+        and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, the affine baseline.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -25,17 +64,66 @@ def Affine(bound: float = 10.0):
         ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     """
     bound = positive(bound, "Affine: bound")
+    if scale not in SCALES:
+        raise FlowsError(f"Affine: scale is {scale!r}; expected one of {', '.join(SCALES)}")
+    at_zero = math.log(1 / (1 + math.exp(-2)) + MIN_SCALE)
 
-    def log_scale(theta: Array) -> Array:
-        return bound * jnp.tanh(theta[0] / bound)
+    def log_scale(raw: Array) -> Array:
+        if scale == "tanh":
+            return bound * jnp.tanh(raw / bound)
+        if scale == "exp":
+            return jnp.clip(raw, -bound, bound)
+        return jnp.log(jax.nn.sigmoid(raw + 2) + MIN_SCALE) - at_zero
 
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
-        s = log_scale(theta)
+        s = log_scale(theta[0])
         return x * jnp.exp(s) + theta[1], s
 
     def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
-        s = log_scale(theta)
+        s = log_scale(theta[0])
         return (y - theta[1]) * jnp.exp(-s), -s
+
+    return 2, direct, inverse
+
+
+@transformer
+def Gated(bias: float = 2.0):
+    """The gated update of inverse autoregressive flows: a weighted mean of x and a target.
+
+    y = sigma x + (1 - sigma) theta[1], log dy/dx = log sigma, with sigma = 1e-3 + (1 - 1e-3) sigmoid(theta[0] + bias): it
+    only shrinks, and is stable for that. At theta = 0 it is y = sigma x, not quite the identity.
+
+    Args:
+        bias: how far the gate is open at theta = 0, above 0: 2 is sigma = 0.88.
+
+    Raises:
+        FlowsError: the bias is not above 0.
+
+    Source:
+        Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, "Improving Variational Inference with Inverse
+        Autoregressive Flow", 2016, arXiv:1606.04934, equations 13-14.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> gated = flows.transformers.Gated()
+        >>> y, log_det = gated.direct(jnp.array([[-2.0], [5.0]]), jnp.ones(1))  # half way from 1 to 5
+        >>> y.round(2).tolist()
+        [3.0]
+    """
+    bias = positive(bias, "Gated: bias")
+
+    def gate(raw: Array) -> tuple[Array, Array]:
+        """sigma and 1 - sigma."""
+        free = 1 - MIN_SCALE
+        return MIN_SCALE + free * jax.nn.sigmoid(raw + bias), free * jax.nn.sigmoid(-raw - bias)
+
+    def direct(theta: Array, x: Array) -> tuple[Array, Array]:
+        keep, change = gate(theta[0])
+        return keep * x + change * theta[1], jnp.log(keep)
+
+    def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
+        keep, change = gate(theta[0])
+        return (y - change * theta[1]) / keep, -jnp.log(keep)
 
     return 2, direct, inverse
 

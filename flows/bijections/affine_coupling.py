@@ -1,0 +1,131 @@
+"""The couplings of the original jax-flows, by the names and calls it gave them."""
+
+import jax
+import jax.numpy as jnp
+
+from flows.bijections.coupling import Coupling
+from flows.compose import Serial
+from flows.conditioners import MLP
+from flows.core import BijectionInit, Composite, Given, Shape, bijection, combinator, conditioner, positive_int, vocabulary
+from flows.transformers import Affine, RationalQuadratic
+
+
+@bijection
+def AffineCoupling(transform=None):
+    """An affine coupling: the first d // 2 features are kept, the rest are scaled and shifted by what a network makes of them.
+
+    y2 = x2 exp(s) + t, (s, t) = transform(x1), log|det J| = sum(s), with s bounded softly at 10 (`transformers.Affine`).
+
+    Args:
+        transform: `transform(rng, d // 2, 2 * (d - d // 2)) -> (params, apply_fun)`, whose output is s, then t. A context is
+            appended to its inputs. By default `MLP(64, 64)`.
+
+    Params:
+        Those of `transform`.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-8.
+
+    Example:
+        >>> import flows
+        >>> from jax.example_libraries import stax
+        >>> def transform(rng, input_dim, output_dim):
+        ...     init_fun, apply_fun = stax.serial(stax.Dense(64), stax.Relu, stax.Dense(output_dim))
+        ...     return init_fun(rng, (input_dim,))[1], apply_fun
+        >>> params, direct_fun, inverse_fun = flows.AffineCoupling(transform)(0, 5)
+    """
+    return Coupling(transform, Affine())
+
+
+@bijection
+def AffineCouplingSplit(scale=None, translate=None):
+    """An affine coupling with two networks: y2 = x2 exp(scale(x1)) + translate(x1), log|det J| = sum(scale(x1)).
+
+    The first d // 2 features are kept; the scale is bounded softly at 10 (`transformers.Affine`).
+
+    Args:
+        scale, translate: `net(rng, d // 2, d - d // 2) -> (params, apply_fun)`; by default `MLP(64, 64)` with tanh and relu.
+
+    Params:
+        A pair: those of `scale`, those of `translate`.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-8.
+
+    Example:
+        >>> import flows
+        >>> params, direct_fun, inverse_fun = flows.AffineCouplingSplit(flows.MLP(32), flows.MLP(32))(0, 5)
+        >>> len(params)
+        2
+    """
+    scale = MLP(64, 64, activation="tanh") if scale is None else scale
+    translate = MLP(64, 64) if translate is None else translate
+    return Coupling(Pair(scale, translate), Affine())
+
+
+@combinator(BijectionInit)
+def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network=None):
+    """A rational-quadratic spline coupling of both halves: the second given the first, then the first given the new second.
+
+    y2 = spline(x2; net1(x1)), y1 = spline(x1; net2(y2)), log|det J| = the sum of the log-slopes. Splines have K bins on
+    [-B, B] and are the identity outside (`transformers.RationalQuadratic`).
+
+    Args:
+        K: bins.
+        B: bound.
+        hidden_dim: width of the networks.
+        network: `network(out_dim, hidden_dim)` returns a stax pair; by default two hidden tanh layers.
+
+    Params:
+        A pair: those of each half's network. In one dimension, those of the one spline.
+
+    Source:
+        Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 3.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.NeuralSplineCoupling(K=4)(0, 3)
+        >>> direct_fun(params, jnp.full((1, 3), 5.0))[0].tolist()       # outside [-B, B]
+        [[5.0, 5.0, 5.0]]
+    """
+    spline = RationalQuadratic(num_bins=K, bound=B)
+    hidden_dim = positive_int(hidden_dim, "NeuralSplineCoupling: hidden_dim")
+    net = MLP(hidden_dim, hidden_dim, activation="tanh") if network is None else FromStax(network, hidden_dim)
+    halves = (Coupling(net, spline), Coupling(net, spline, flip=True))
+
+    def build(key, event: Shape, given: Given):
+        layers = halves if event[-1] > 1 else halves[:1]  # one column has no other half
+        return Serial(*layers).build(key, event, given)
+
+    return Composite(build, halves)
+
+
+@conditioner
+def Pair(first, second):
+    """Two networks side by side, each making half of the outputs; params are a pair."""
+
+    def net(rng, input_dim, output_dim):
+        half = output_dim // 2 if isinstance(output_dim, int) else (*output_dim[:-1], output_dim[-1] // 2)
+        keys = jax.random.split(rng)
+        made = [each(key, input_dim, half) for each, key in zip((first, second), keys, strict=True)]
+        params, applies = tuple(own for own, _ in made), [apply for _, apply in made]
+
+        def apply_fun(params, inputs, rng=None, train=False):
+            given = [vocabulary.select(vocabulary.named_by(each, vocabulary.CALL), rng=rng, train=train) for each in applies]
+            outputs = [each(own, inputs, **keys) for each, own, keys in zip(applies, params, given, strict=True)]
+            return jnp.concatenate(outputs, axis=-1)
+
+        return params, apply_fun
+
+    return net
+
+
+@conditioner
+def FromStax(network, hidden_dim: int):
+    """`network(out_dim, hidden_dim)`, a stax pair, as a conditioner."""
+
+    def net(rng, input_dim, output_dim):
+        stax_init, stax_apply = network(output_dim, hidden_dim)
+        return stax_init(rng, (input_dim,))[1], lambda params, inputs: stax_apply(params, inputs)
+
+    return net

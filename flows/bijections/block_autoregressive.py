@@ -1,0 +1,153 @@
+"""The block neural autoregressive layer: a network that is monotone in each feature, and so a bijection by itself."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from flows.conditioners.dense import affine, dense
+from flows.core import Array, FlowsError, bijection, positive_int
+from flows.core.arrays import as_context, size
+from flows.transformers.solve import solve
+
+LEAST = 1e-3  # of the gate and of what it leaves
+
+
+@bijection(batched=True)
+def BlockAutoregressive(width: int = 8, depth: int = 1):
+    """A layer of a block neural autoregressive flow (BNAF).
+
+    y = g x + (1 - g) F(x), where F is a network with `depth` hidden layers of `width` tanh units for each feature. Block (i, j)
+    of a weight matrix joins the units of feature j to those of feature i: positive for i = j, free for i > j, 0 for i < j, so
+    that F_i increases in x_i and depends on x_0 .. x_i alone. log|det J| = sum_i log(g_i + (1 - g_i) dF_i/dx_i), with dF_i/dx_i
+    the product of the diagonal blocks and the slopes of tanh, kept in logarithms. Rows of weights are normalised and scaled.
+    As F is bounded and the gate g = sigmoid(gate) is at least 0.001, every y has its x; the inverse finds one feature after the
+    other by safeguarded Newton steps. A context, a vector, is added to the units of the first layer and to F.
+
+    Args:
+        width: hidden units for each feature.
+        depth: hidden layers.
+
+    Params:
+        layers: a tuple of {"raw": (outputs, inputs), "log_norm": (outputs,), "b": (outputs,)}, the diagonal blocks of raw as
+        logarithms; gate: (d,). With a context "context": {"first", "last"}, dense layers {"w", "b"}.
+
+    Errors:
+        FlowsError: an event or a context of several axes.
+
+    Source:
+        De Cao, Titov and Aziz, "Block Neural Autoregressive Flow", 2019, arXiv:1904.04676, equations 6-12; gated residuals as
+        in its section 4.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.BlockAutoregressive()(0, 3)
+        >>> y, log_det = direct_fun(params, jnp.ones((2, 3)))
+        >>> bool(abs(inverse_fun(params, y)[0] - 1).max() < 1e-4)
+        True
+    """
+    width = positive_int(width, "BlockAutoregressive: width")
+    widths = (1, *[width] * positive_int(depth, "BlockAutoregressive: depth", most=1000), 1)
+
+    def init_fun(rng, shape, context_dim=0):
+        context = as_context(context_dim)
+        if len(shape) != 1 or len(context or (1,)) != 1:
+            raise FlowsError(f"BlockAutoregressive: the event is {shape}, the context {context or ()}; expected vectors")
+        (d,) = shape
+        *keys, first, last = jax.random.split(rng, len(widths) + 1)
+        layers = tuple(start(*each, d) for each in zip(keys, widths, widths[1:], strict=False))
+        params = {"layers": layers, "gate": jnp.zeros(d)}
+        if context is not None:
+            inputs = size(context)
+            params["context"] = {"first": dense(first, inputs, d * width, 0.1), "last": dense(last, inputs, d, 0.1)}
+        return params, direct_fun, inverse_fun
+
+    def start(key, a: int, b: int, d: int) -> dict[str, Array]:
+        raw = jax.random.normal(key, (d * b, d * a)) / (d * a) ** 0.5
+        raw = jnp.where(jnp.kron(jnp.eye(d), jnp.ones((b, a))) > 0, 0.3 * raw, raw)  # diagonal blocks near 1
+        return {"raw": raw, "log_norm": jnp.zeros(d * b), "b": jnp.zeros(d * b)}
+
+    def shifts(params, context) -> tuple:
+        if context is None:
+            return 0.0, 0.0
+        layers = (params["context"][name] for name in ("first", "last"))
+        return tuple(affine(each["w"], each["b"], context.T) for each in layers)
+
+    def forward(params, x: Array, shifts: tuple) -> tuple[Array, Array]:
+        """y and the logs of the Jacobian's diagonal, (d, batch)."""
+        d, batch = x.shape
+        h, log_slope = x, jnp.zeros((d, 1, batch), x.dtype)
+        for i, layer in enumerate(params["layers"]):
+            if i:
+                # log(1 - tanh(h)^2), without its cancellation
+                slope_of_tanh = 2 * (math.log(2) - h - jax.nn.softplus(-2 * h))
+                log_slope, h = log_slope + slope_of_tanh.reshape(d, -1, batch), jnp.tanh(h)
+            w, log_diagonal = weights(layer, d)
+            h = affine(w.T, layer["b"], h) + (shifts[0] if i == 0 else 0.0)
+            log_slope = log_product(log_diagonal, log_slope)
+        gate = LEAST + (1 - 2 * LEAST) * jax.nn.sigmoid(params["gate"])[:, None]
+        y = gate * x + (1 - gate) * (h + shifts[1])
+        return y, jnp.logaddexp(jnp.log(gate), jnp.log1p(-gate) + log_slope[:, 0])
+
+    def direct_fun(params, x, context=None):
+        y, log_slope = forward(params, x.T, shifts(params, context))
+        return y.T, log_slope.sum(0)
+
+    def inverse_fun(params, y, context=None):
+        frozen = jax.lax.stop_gradient(params)
+        held = None if context is None else jax.lax.stop_gradient(context)
+        x = search(frozen, jax.lax.stop_gradient(y.T), shifts(frozen, held)).T
+
+        # One Newton step, which hands on the gradient of the implicit function.
+        def one(x, y, context):
+            def run(x, params, context):
+                shift = shifts(params, None if context is None else context[None])
+                return forward(params, x[:, None], shift)[0][:, 0]
+
+            jacobian = jax.jacfwd(run)(x, frozen, None if context is None else jax.lax.stop_gradient(context))
+            return x - solve_triangular(jnp.tril(jacobian), run(x, params, context) - y, lower=True)
+
+        return jax.vmap(one)(x, y, context)
+
+    def search(params, y: Array, shifts: tuple) -> Array:
+        w, _ = weights(params["layers"][-1], len(y))
+        most = jnp.abs(w).sum(1)[:, None]  # F is within this of its bias, as tanh is within 1
+        gate = LEAST + (1 - 2 * LEAST) * jax.nn.sigmoid(params["gate"])[:, None]
+        centre = y - (1 - gate) * (params["layers"][-1]["b"][:, None] + shifts[1])
+        low, high = (centre - (1 - gate) * most) / gate, (centre + (1 - gate) * most) / gate
+
+        def find(i, x):
+            def at(t):
+                value, log_slope = forward(params, jax.lax.dynamic_update_slice_in_dim(x, t[None], i, 0), shifts)
+                return value[i], log_slope[i]
+
+            return jax.lax.dynamic_update_slice_in_dim(x, solve(at, y[i], low[i], high[i])[None], i, 0)
+
+        return jax.lax.fori_loop(0, len(y), find, jnp.zeros_like(y))
+
+    return init_fun
+
+
+def weights(layer: dict[str, Array], d: int) -> tuple[Array, Array]:
+    """The weight matrix (outputs, inputs), and the logs of its diagonal blocks (d, outputs / d, inputs / d)."""
+    rows, columns = layer["raw"].shape
+    row, column = jnp.arange(rows)[:, None] // (rows // d), jnp.arange(columns)[None] // (columns // d)
+    raw = jnp.where(row == column, jnp.exp(jnp.where(row == column, layer["raw"], 0.0)), layer["raw"])
+    raw = jnp.where(row >= column, raw, 0.0)
+    log_scale = (layer["log_norm"] - 0.5 * jnp.log(jnp.square(raw).sum(1)))[:, None]
+    blocks = (layer["raw"] + log_scale).reshape(d, rows // d, d, columns // d)
+    diagonal = jnp.stack([blocks[i, :, i] for i in range(d)])
+    return raw * jnp.exp(log_scale), diagonal
+
+
+def log_product(log_blocks: Array, log_slope: Array) -> Array:
+    """log(exp(log_blocks) exp(log_slope)) for each feature: (d, b, a) and (d, a, batch) to (d, b, batch).
+
+    The largest slope is taken out; what then underflows is nothing beside the gate's own slope.
+    """
+    most = jax.lax.stop_gradient(log_slope.max(1, keepdims=True))
+    most = jnp.where(jnp.isfinite(most), most, 0.0)
+    total = jnp.matmul(jnp.exp(log_blocks), jnp.exp(log_slope - most), precision=jax.lax.Precision.HIGHEST)
+    positive = total > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, total, 1.0)) + most, -jnp.inf)

@@ -1,0 +1,129 @@
+"""What engines do with features in the leading axis: choose and reorder rows, and transform each by its own transformer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import Array, FlowsError, Transformer, check_transformer
+
+MOST_RUNS = 128
+
+
+def reorder(x: Array, order: np.ndarray) -> Array:
+    """x[order], for a permutation known in advance.
+
+    Split and concatenated instead of gathered, as the gradient of a gather is a scatter, which is slow.
+    """
+    starts = np.flatnonzero(np.diff(order, prepend=-2) != 1)  # of runs of neighbours
+    if len(starts) <= 1:
+        return x
+    if len(starts) > MOST_RUNS:
+        return jnp.take(x, order, axis=0, unique_indices=True)
+    lengths = np.diff(starts, append=len(order))
+    first = order[starts]
+    by_source = np.argsort(first)
+    pieces = jax.lax.split(x, [int(lengths[i]) for i in by_source])
+    return jnp.concatenate([pieces[i] for i in np.argsort(by_source)])
+
+
+def cut(x: Array, *sizes: int) -> list[Array]:
+    """x in pieces along its leading axis."""
+    return list(jax.lax.split(x, sizes)) if len(sizes) > 1 else [x]
+
+
+class Columns:
+    """A transformer for each row of x (features, ...): the same for all, or one of several kinds.
+
+    theta is (num_params, features, ...), with the num_params of the kind that has most; a kind takes the first of them. `rows`
+    are the features it holds, of the event's; weights of transformers that have some are a tuple over kinds.
+    """
+
+    def __init__(self, transformers: tuple[Transformer, ...]):
+        self.kinds = tuple(dict.fromkeys(transformers))
+        self.num_params = max(kind.num_params for kind in self.kinds)
+        self.kind_of = np.array([self.kinds.index(each) for each in transformers])
+        self.order = np.argsort(self.kind_of, kind="stable")
+        self.counts = tuple(int((self.kind_of == i).sum()) for i in range(len(self.kinds)))
+
+    @property
+    def has_weights(self) -> bool:
+        return any(kind.has_weights for kind in self.kinds)
+
+    def init(self, key: Array) -> tuple:
+        """The weights of each kind, () for one without."""
+        return tuple(kind.init(each) for kind, each in zip(self.kinds, jax.random.split(key, len(self.kinds)), strict=True))
+
+    def direct(self, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
+        """y and log dy/dx."""
+        return self._apply("direct", theta, x, weights)
+
+    def inverse(self, theta: Array, y: Array, weights: Any) -> tuple[Array, Array]:
+        """x and log dx/dy."""
+        return self._apply("inverse", theta, y, weights)
+
+    def inverse_of_one(self, feature: Array, theta: Array, y: Array, weights: Any) -> Array:
+        """x of the one row of y (1, ...), which is that of `feature`, an index known only when it runs."""
+        weights = weights or ((),) * len(self.kinds)
+
+        def of(i: int) -> Any:
+            kind = self.kinds[i]
+            return lambda theta, y: kind.inverse(theta[: kind.num_params], y, weights[i])[0]
+
+        branches = [of(i) for i in range(len(self.kinds))]
+        return (
+            branches[0](theta, y)
+            if len(branches) == 1
+            else jax.lax.switch(jnp.asarray(self.kind_of)[feature], branches, theta, y)
+        )
+
+    def _apply(self, direction: str, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
+        weights = weights or ((),) * len(self.kinds)
+        if len(self.kinds) == 1:
+            return getattr(self.kinds[0], direction)(theta, x, weights[0])
+        thetas = cut(reorder(jnp.swapaxes(theta, 0, 1), self.order), *self.counts)
+        results = [
+            getattr(kind, direction)(jnp.swapaxes(own[:, : kind.num_params], 0, 1), rows, w)
+            for kind, own, rows, w in zip(self.kinds, thetas, cut(reorder(x, self.order), *self.counts), weights, strict=True)
+        ]
+        back = np.argsort(self.order)
+        y, log_det = (reorder(jnp.concatenate(each), back) for each in zip(*results, strict=True))
+        return y, log_det
+
+
+class Trained:
+    """Columns whose theta is trained itself: `{"theta": (num_params, features)}`, and "weights" where there are some."""
+
+    def __init__(self, columns: Columns):
+        self.columns = columns
+
+    def init(self, key: Array) -> dict[str, Any]:
+        theta = jnp.zeros((self.columns.num_params, len(self.columns.kind_of)))
+        return {"theta": theta} | ({"weights": self.columns.init(key)} if self.columns.has_weights else {})
+
+    def direct(self, params: dict[str, Any], x: Array) -> tuple[Array, Array]:
+        return self.columns.direct(self._theta(params, x), x, params.get("weights"))
+
+    def inverse(self, params: dict[str, Any], y: Array) -> tuple[Array, Array]:
+        return self.columns.inverse(self._theta(params, y), y, params.get("weights"))
+
+    def _theta(self, params: dict[str, Any], x: Array) -> Array:
+        theta = params["theta"]
+        return jnp.broadcast_to(theta.reshape(*theta.shape, *(1,) * (x.ndim - 1)), (len(theta), *x.shape))
+
+
+def as_transformers(given: Any, name: str) -> tuple[Transformer, ...]:
+    """One transformer, or a sequence of them."""
+    several = given if isinstance(given, Sequence) else (given,)
+    if not several:
+        raise FlowsError(f"{name}: no transformer was given; expected one, or one for each feature")
+    return tuple(check_transformer(each, name) for each in several)
+
+
+def for_each(transformers: tuple[Transformer, ...], features: int, name: str) -> tuple[Transformer, ...]:
+    """One for each feature."""
+    if len(transformers) not in (1, features):
+        raise FlowsError(f"{name}: {len(transformers)} transformers for {features} features; expected one, or one for each")
+    return transformers if len(transformers) == features else transformers * features

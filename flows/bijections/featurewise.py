@@ -1,0 +1,85 @@
+"""A transformer on every feature, each on its own."""
+
+import jax
+import jax.numpy as jnp
+
+from flows.bijections.columns import Columns, Trained, as_transformers, for_each
+from flows.conditioners.network import build_leading, measured_by
+from flows.core import FlowsError, Given, bijection, vocabulary
+from flows.core.arrays import as_context, size
+
+
+@bijection(batched=True)
+def Elementwise(transformer, conditioner=None):
+    """A transformer on every entry of the event, with parameters that are trained, or that a network makes of the context.
+
+    y_i = f(x_i; theta_i), log|det J| = sum_i log f'(x_i; theta_i).
+
+    Args:
+        transformer: one of `flows.transformers`, or a sequence with one for each entry of the event.
+        conditioner: `net(rng, context_dim, num_params * entries) -> (params, apply_fun)`, such as `MLP(32)`: theta is what it
+            makes of the context, which is then needed. By default theta is trained itself, one for each entry.
+
+    Params:
+        `{"theta": (num_params, entries)}`, which starts at 0; with a conditioner "conditioner" instead of "theta"; "weights" of
+        transformers that have some.
+
+    Errors:
+        FlowsError: a conditioner without context_dim.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Elementwise(flows.transformers.RationalQuadratic(num_bins=4))(0, 3)
+        >>> params["theta"].shape, direct_fun(params, jnp.ones((2, 3)))[0].tolist()
+        ((11, 3), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    """
+    transformers = as_transformers(transformer, "Elementwise")
+    if not callable(conditioner) and conditioner is not None:
+        raise TypeError(f"Elementwise: the conditioner is {conditioner!r:.60}; expected net(rng, input_dim, output_dim)")
+
+    def leading(x):
+        return x.reshape(len(x), size(x.shape[1:])).T
+
+    def trained_init(rng, shape):
+        trained = Trained(Columns(for_each(transformers, size(shape), "Elementwise")))
+
+        def direct_fun(params, x):
+            y, log_det = trained.direct(params, leading(x))
+            return y.T.reshape(x.shape), log_det.sum(0)
+
+        def inverse_fun(params, y):
+            return trained.inverse(params, leading(y))[0].T.reshape(y.shape)
+
+        return trained.init(rng), direct_fun, inverse_fun
+
+    def conditional_init(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+        if not context_dim:
+            raise FlowsError("Elementwise: a conditioner makes the parameters of a context; give context_dim to init_fun")
+        columns = Columns(for_each(transformers, size(shape), "Elementwise"))
+        keys = jax.random.split(rng)
+        old = params or {}
+        data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
+        given = Given(as_context(context_dim), data, init_context, old.get("conditioner"))
+        start, run, names, _ = build_leading(conditioner, keys[0], 0, columns.num_params * size(shape), given)
+        own = {"conditioner": start}
+        if columns.has_weights:
+            own["weights"] = old["weights"] if old else columns.init(keys[1])
+
+        def apply(step, params, x, context, rng, train):
+            x = leading(x)
+            theta = run(params["conditioner"], x[:0], jnp.moveaxis(context, 0, -1), rng, train)
+            return step(theta.reshape(columns.num_params, *x.shape), x, params.get("weights"))
+
+        def direct_fun(params, x, context=None, rng=None, train=False):
+            y, log_det = apply(columns.direct, params, x, context, rng, train)
+            return y.T.reshape(x.shape), log_det.sum(0)
+
+        def inverse_fun(params, y, context=None, rng=None, train=False):
+            return apply(columns.inverse, params, y, context, rng, train)[0].T.reshape(y.shape)
+
+        shown = {"context", *names}
+        return own, *(vocabulary.naming(each, shown) for each in (direct_fun, inverse_fun))
+
+    if conditioner is None:
+        return trained_init
+    return vocabulary.naming(conditional_init, {"context_dim", *measured_by(conditioner)})

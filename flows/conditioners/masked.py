@@ -1,0 +1,215 @@
+"""Masked networks: output i sees the inputs before i alone. Run whole, or feature by feature to invert a flow."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from flows.conditioners.dense import affine, as_activation, dense, product
+from flows.core import Array, FlowsError, Leading, conditioner, positive_int, vocabulary
+
+CACHE = 2**18  # floats: about what one core keeps close
+SEGMENTS = 4
+HEAVY = 100_000  # weights from which a pass is dominated by their products
+
+
+@conditioner
+def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0.01, order: Sequence[int] | None = None):
+    """The network of MADE: output i depends on the inputs before i and on the context alone.
+
+    Outputs are `(num_params, input_dim)` flattened: every parameter of feature 0 .. d - 1, then the next parameter. Hidden
+    unit j may see the first `j mod d` inputs, so units of every degree are spread evenly over each layer.
+
+    Args:
+        hidden: units of each hidden layer.
+        activation: as in `MLP`.
+        last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
+        order: the features in the order in which they depend on each other, such as (2, 0, 1); by default as they come.
+            For a random one, put `Shuffle()` in front.
+
+    Params:
+        A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`; masked weights are multiplied by 0 at use. The inputs of the
+        first are the features, then the context.
+
+    Errors:
+        FlowsError: output_dim is not a multiple of input_dim; order is not a permutation of the features.
+
+    Source:
+        Germain, Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015,
+        arXiv:1502.03509, equations 8-13.
+
+    Example:
+        >>> import flows, jax
+        >>> params, apply_fun = flows.conditioners.MaskedMLP(16, last_scale=1.0)(0, 3, 3)
+        >>> jax.jacobian(lambda x: apply_fun(params, x))(jax.numpy.ones(3))[0].tolist()  # the first sees nothing
+        [0.0, 0.0, 0.0]
+    """
+    act = as_activation(activation)
+    hidden = tuple(positive_int(units, "MaskedMLP: a hidden width") for units in hidden)
+
+    def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
+        degrees = degrees_of("MaskedMLP", input_dim, output_dim, hidden, context_dim, order)
+        params = dense_layers(rng, degrees, [1.0] * len(hidden) + [last_scale])
+
+        def formula(dense, units, x, rng, train):
+            for i in range(len(hidden) + 1):
+                x = dense(i, act(x) if i else x)
+            return x
+
+        return params, Masked(degrees, formula)
+
+    return net
+
+
+def degrees_of(
+    name: str, d: int, outputs: int, hidden: Sequence[int], context_dim: int, order: Sequence[int] | None
+) -> list[np.ndarray]:
+    """How many inputs, in their order, each unit may see: of the inputs, the hidden layers, the outputs.
+
+    A unit sees the units whose degree is not above its own. An input's own degree is its place plus 1, an output's its place.
+    """
+    if not isinstance(d, int) or not isinstance(outputs, int) or not isinstance(context_dim, int):
+        raise FlowsError(f"{name}: input_dim is {d}, output_dim {outputs}, context_dim {context_dim}; expected whole numbers")
+    if outputs % d:
+        raise FlowsError(f"{name}: output_dim is {outputs}; expected a multiple of input_dim={d}")
+    order = tuple(range(d)) if order is None else order
+    if sorted(order) != list(range(d)):
+        raise FlowsError(f"{name}: order is {order}; expected the features 0 to {d - 1}, each once")
+    place = np.argsort(order)
+    lowest = 0 if context_dim else min(1, d - 1)  # a unit of degree 0 serves only what the context alone decides
+    between = [lowest + np.arange(units) % (d - lowest) for units in hidden]
+    return [np.concatenate([place + 1, np.zeros(context_dim, int)]), *between, np.tile(place, outputs // d)]
+
+
+def dense_layers(key: Array, degrees: list[np.ndarray], scales: list[float]) -> tuple:
+    """The params of a dense layer between each two layers of units."""
+    keys = jax.random.split(key, len(scales))
+    pairs = zip(keys, pairwise(degrees), scales, strict=True)
+    return tuple(dense(key, len(a), len(b), scale) for key, (a, b), scale in pairs)
+
+
+class Masked(Leading):
+    """A masked network by its formula: `formula(dense, units, x, rng, train)`, written once for both ways to run it.
+
+    `dense(i, h)` is dense layer i, from the units of `degrees[i]` to those of `degrees[i + 1]`; the rest of the formula is
+    elementwise. `units` is what `per_unit(params, context)` returns: a pytree of arrays (units, batch or 1) that the formula
+    adds to or multiplies with the hidden units, whose degrees are then `degrees[1]`. `layers(params)` are the dense layers.
+    """
+
+    def __init__(
+        self,
+        degrees: list[np.ndarray],
+        formula: Callable,
+        layers: Callable = lambda params: params,
+        per_unit: Callable = lambda params, context: (),
+        keywords: Iterable[str] = ("context",),
+    ):
+        self.degrees, self.formula, self.layers, self.per_unit = degrees, formula, layers, per_unit
+        self.masks = [(a[:, None] <= b).astype(np.float32) for a, b in pairwise(degrees)]
+        super().__init__(vocabulary.naming(partial(self.whole), keywords))
+
+    @property
+    def order(self) -> np.ndarray:
+        """The features in the order in which they can be known."""
+        d = self.degrees[-1].max() + 1
+        return np.argsort(self.degrees[-1][:d])
+
+    def weights(self, params: Any) -> list[tuple[Array, Array]]:
+        layers = zip(self.layers(params), self.masks, strict=True)
+        return [(layer["w"] * mask.astype(layer["w"].dtype), layer["b"]) for layer, mask in layers]
+
+    def dense(self, params: Any) -> Callable:
+        weights = self.weights(params)
+        return lambda i, h: affine(*weights[i], h)
+
+    def whole(self, params: Any, x: Array, context: Array | None = None, rng: Any = None, train: bool = False) -> Array:
+        """(input_dim, *batch) -> (output_dim, *batch), all at once."""
+        inputs = x if context is None else jnp.concatenate([x, context])
+        return self.formula(self.dense(params), self.per_unit(params, context), inputs, rng, train)
+
+    def solve(self, params: Any, context: Array | None, y: Array, find: Callable, seen: Callable = lambda x: x) -> Array:
+        """x (d, batch) such that x_i = find(i, theta_i, y_i), with theta_i (num_params, 1, batch) the outputs for feature i
+        of the whole network at seen(x).
+
+        Each hidden unit is computed once, in the step in which the last of its inputs becomes known: about the work of one
+        whole pass, instead of d of them. On a CPU the batch runs in pieces that fit the cache.
+        """
+        weights = self.weights(params)
+        rows = sum(len(w) for w, _ in weights)
+        size = min(512, max(64, 1 << (CACHE // rows).bit_length() - 1))
+
+        def at_once(y: Array, context: Array | None) -> Array:
+            return self._solve(params, weights, y, context, find, seen)
+
+        def pieces(y: Array, context: Array | None) -> Array:
+            count = -(-y.shape[1] // size)
+
+            def cut(a: Array) -> Array:
+                padded = jnp.pad(a, ((0, 0), (0, count * size - a.shape[1])))
+                return padded.reshape(len(a), count, size).swapaxes(0, 1)
+
+            # Rematerialised, so that a gradient keeps the steps of one piece at a time.
+            run = jax.checkpoint(at_once)
+            x = lax.map(lambda piece: run(*piece), (cut(y), None if context is None else cut(context)))
+            return x.swapaxes(0, 1).reshape(len(y), count * size)[:, : y.shape[1]]
+
+        if y.shape[1] <= size:
+            return at_once(y, context)
+        return lax.platform_dependent(y, context, cpu=pieces, default=at_once)
+
+    def _solve(self, params: Any, weights: list, y: Array, context: Array | None, find: Callable, seen: Callable) -> Array:
+        d, order = len(y), self.order
+        inputs, *others = self.degrees
+        blocks = [_by_degree(degrees, d) for degrees in (inputs[:d], *others)]
+        widths = [each.shape[1] for each in blocks[:-1]]
+        if context is not None:  # its share is known from the start
+            weights = [(weights[0][0], affine(weights[0][0][d:], weights[0][1], context)), *weights[1:]]
+        columns, biases = list[Array](), list[Array]()
+        for (w, b), before, after in zip(weights, blocks, blocks[1:], strict=False):
+            rows = _take(w if columns else w[:d], before, 0).reshape(before.size, w.shape[1])
+            columns.append(_take(rows, after, 1).swapaxes(0, 1))  # (d, rows, width of a block)
+            biases.append(_take(b.reshape(len(b), -1), after, 0))
+        units = jax.tree.map(lambda a: _take(a, blocks[1], 0), self.per_unit(params, context))
+
+        def step(state: tuple, at: tuple) -> tuple:
+            (known, last), (i, feature, columns, biases, units, y_i) = state, at
+            known = list(known)
+
+            def dense(k: int, h: Array) -> Array:
+                known[k] = lax.dynamic_update_slice_in_dim(known[k], h, i * widths[k], 0)
+                return product(columns[k], known[k]) + biases[k]
+
+            theta = self.formula(dense, units, seen(last), None, False)
+            x_i = find(feature, theta[:, None], y_i[None])
+            return (tuple(known), x_i), x_i[0]
+
+        everything = (jnp.arange(d), jnp.asarray(order), columns, biases, units, y[order])
+        # In each segment the products go over the units that can be known by its end, not over all.
+        segments = SEGMENTS if d >= SEGMENTS and sum(w.size for w, _ in weights) > HEAVY else 1
+        state, found = ((y[:0],) * len(columns), jnp.zeros_like(y[:1])), list[Array]()
+        for start, end in pairwise(np.linspace(0, d, segments + 1).round().astype(int)):
+            known = tuple(jnp.pad(h, ((0, width * end - len(h)), (0, 0))) for h, width in zip(state[0], widths, strict=True))
+            i, feature, w, *rest = jax.tree.map(lambda a, s=start, e=end: a[s:e], everything)
+            w = [each[:, : len(h)] for each, h in zip(w, known, strict=True)]
+            part: Array
+            state, part = lax.scan(step, (known, state[1]), (i, feature, w, *rest))
+            found.append(part)
+        return jnp.concatenate(found)[np.argsort(order)]
+
+
+def _by_degree(degrees: np.ndarray, d: int) -> np.ndarray:
+    """Row m: the units of degree m, of 0 .. d - 1, filled up with an index one past the last."""
+    each = [np.flatnonzero(degrees == m) for m in range(d)]
+    width = max(1, *map(len, each))
+    return np.stack([np.pad(units, (0, width - len(units)), constant_values=len(degrees)) for units in each])
+
+
+def _take(a: Array, blocks: np.ndarray, axis: int) -> Array:
+    """`a` with its axis of units laid out in blocks; what a block lacks is 0."""
+    padded = jnp.pad(a, [(0, int(i == axis)) for i in range(a.ndim)])
+    return jnp.take(padded, blocks, axis=axis)

@@ -1,0 +1,206 @@
+"""Residual networks, plain and masked."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.conditioners.dense import affine, as_activation, dense
+from flows.conditioners.masked import Masked, degrees_of, dense_layers
+from flows.core import Array, FlowsError, Leading, conditioner, positive_int, vocabulary
+
+EPSILON = 1e-3
+SMALL = 0.01  # of the second layer of each block, at the start
+
+
+@conditioner
+def Residual(
+    width: int = 64,
+    blocks: int = 2,
+    activation: str | Callable = "relu",
+    last_scale: float = 0.01,
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+):
+    """The residual network of neural spline flows; a context gates every block.
+
+    h = W x + b, where x is the inputs, then the context. Each block adds to h the output of two dense layers with an activation
+    before each, times sigmoid(V c) where there is a context c. The outputs are W' h + b'. The second layer of a block starts
+    small, so that each block starts near the identity.
+
+    Args:
+        width: units of every hidden layer.
+        blocks: residual blocks.
+        activation: as in `MLP`.
+        last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
+        dropout: the share of units dropped before the second layer of a block with `train=True`, which needs `rng`; in [0, 1).
+        batch_norm: normalise before each activation: by the batch with `train=True`, else by statistics in params, which
+            `init_inputs` and `flows.calibrate` set.
+
+    Params:
+        `{"layers": ({"w": (inputs, outputs), "b": (outputs,)}, ...)}`; with a context "gates", a dense layer for each block;
+        with batch_norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 blocks, width).
+
+    Errors:
+        FlowsError: an argument outside its range; dropout with `train=True` and no `rng`.
+
+    Source:
+        Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 5.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, apply_fun = flows.conditioners.Residual(32, blocks=1)(0, 3, 4, context_dim=2)
+        >>> apply_fun(params, jnp.ones((10, 3)), context=jnp.ones((10, 2))).shape
+        (10, 4)
+    """
+    body = _Blocks("Residual", width, blocks, activation, dropout, batch_norm)
+
+    def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
+        if not isinstance(input_dim, int) or not isinstance(context_dim, int):
+            raise FlowsError(f"Residual: the inputs are {input_dim} and the context is {context_dim}; expected whole numbers")
+        sizes = [input_dim + context_dim, *[width] * (2 * blocks + 1), output_dim]
+        keys = jax.random.split(rng, len(sizes))
+        pairs = zip(keys, pairwise(sizes), body.scales(last_scale), strict=False)
+        layers = tuple(dense(key, *pair, scale) for key, pair, scale in pairs)
+
+        start = body.init(keys[-1], layers, context_dim, params)
+        start = body.measured(start, apply(start), init_inputs, init_context)
+        return start, Leading(vocabulary.naming(leading, body.call_keywords))
+
+    def apply(params):
+        return lambda i, h: affine(params["layers"][i]["w"], params["layers"][i]["b"], h)
+
+    def leading(params, x, context=None, rng=None, train=False):
+        inputs = x if context is None else jnp.concatenate([x, context])
+        return body.formula(apply(params), body.per_unit(params, context), inputs, rng, train)
+
+    return vocabulary.naming(net, body.init_keywords)
+
+
+@conditioner
+def MaskedResidual(
+    width: int = 64,
+    blocks: int = 2,
+    activation: str | Callable = "relu",
+    last_scale: float = 0.01,
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+    order: Sequence[int] | None = None,
+):
+    """The network of ResMADE: `Residual` with masks, so that output i depends on the inputs before i and on the context alone.
+
+    Outputs are `(num_params, input_dim)` flattened, as in `MaskedMLP`; every hidden layer has units of the same degrees.
+
+    Args:
+        width, blocks, activation, last_scale, dropout, batch_norm: as in `Residual`.
+        order: as in `MaskedMLP`.
+
+    Params:
+        As of `Residual`; masked weights are multiplied by 0 at use.
+
+    Errors:
+        FlowsError: as of `Residual` and `MaskedMLP`.
+
+    Source:
+        Nash and Durkan, "Autoregressive Energy Machines", 2019, arXiv:1904.05626, section 4.1; Durkan, Bekasov, Murray and
+        Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 5.
+
+    Example:
+        >>> import flows, jax
+        >>> params, apply_fun = flows.conditioners.MaskedResidual(16, last_scale=1.0)(0, 3, 3)
+        >>> jax.jacobian(lambda x: apply_fun(params, x))(jax.numpy.ones(3))[0].tolist()  # the first sees nothing
+        [0.0, 0.0, 0.0]
+    """
+    body = _Blocks("MaskedResidual", width, blocks, activation, dropout, batch_norm)
+
+    def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
+        hidden = [width] * (2 * blocks + 1)
+        degrees = degrees_of("MaskedResidual", input_dim, output_dim, hidden, context_dim, order)
+        keys = jax.random.split(rng)
+        masked = Masked(degrees, body.formula, lambda params: params["layers"], body.per_unit, body.call_keywords)
+        start = body.init(keys[1], dense_layers(keys[0], degrees, body.scales(last_scale)), context_dim, params)
+        return body.measured(start, masked.dense(start), init_inputs, init_context), masked
+
+    return vocabulary.naming(net, body.init_keywords)
+
+
+class _Blocks:
+    """What both have in common: the formula, features leading, and the params besides the layers."""
+
+    def __init__(self, name: str, width: int, blocks: int, activation: Any, dropout: float, batch_norm: bool):
+        self.name, self.act = name, as_activation(activation)
+        self.width, self.blocks = positive_int(width, f"{name}: width"), positive_int(blocks, f"{name}: blocks", most=1000)
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise FlowsError(f"{name}: dropout is {dropout!r}; expected a number in [0, 1)")
+        self.dropout, self.batch_norm = dropout, batch_norm
+        measured = {"init_inputs", "init_context", "params"} if batch_norm else set[str]()
+        self.init_keywords = {"context_dim"} | measured
+        self.call_keywords = {"context"} | ({"rng"} if dropout else set()) | ({"train"} if dropout or batch_norm else set())
+
+    def scales(self, last_scale: float) -> list[float]:
+        return [1.0, *[1.0, SMALL] * self.blocks, last_scale]
+
+    def init(self, key: Array, layers: tuple, context_dim: int, old: Any) -> dict[str, Any]:
+        if old is not None:
+            return old
+        params: dict[str, Any] = {"layers": layers}
+        if context_dim:
+            keys = jax.random.split(key, self.blocks)
+            params["gates"] = tuple(dense(each, context_dim, self.width) for each in keys)
+        if self.batch_norm:
+            zeros = jnp.zeros((2 * self.blocks, self.width))
+            params |= {"norms": {"log_gamma": zeros, "beta": zeros}, "fixed": {"mean": zeros, "var": zeros + 1}}
+        return params
+
+    def per_unit(self, params: Any, context: Array | None) -> dict[str, Any]:
+        """What acts on single units, each (width, batch or 1), for every block."""
+        units: dict[str, Any] = {}
+        if "gates" in params and context is not None:
+            units["gates"] = tuple(jax.nn.sigmoid(affine(gate["w"], gate["b"], context)) for gate in params["gates"])
+        if self.batch_norm:
+            norms = (*params["norms"].values(), *params["fixed"].values())
+            units["norms"] = tuple(tuple(each[i][:, None] for each in norms) for i in range(2 * self.blocks))
+        return units
+
+    def formula(self, dense: Callable, units: Any, x: Array, rng: Any, train: bool, record: list | None = None) -> Array:
+        """The network; the moments of what is normalised go to `record`, where there is one."""
+        if self.dropout and train and record is None and rng is None:
+            raise FlowsError(f"{self.name}: dropout with train=True draws random numbers; give rng=")
+
+        def normalised(h: Array, norm: tuple) -> Array:
+            log_gamma, beta, mean, var = norm
+            if train:
+                mean = h.mean(1, keepdims=True)
+                var = jnp.square(h - mean).mean(1, keepdims=True)
+            if record is not None:
+                record.append((mean[:, 0], var[:, 0]))
+            return (h - mean) * jnp.exp(log_gamma) * jax.lax.rsqrt(var + EPSILON) + beta
+
+        def dropped(h: Array, key: Array) -> Array:
+            keep = jax.random.bernoulli(key, 1 - self.dropout, h.shape)
+            return jnp.where(keep, h / (1 - self.dropout), 0.0)
+
+        h = dense(0, x)
+        for block in range(self.blocks):
+            change = h
+            for i in (2 * block, 2 * block + 1):
+                change = normalised(change, units["norms"][i]) if self.batch_norm else change
+                change = self.act(change)
+                if i % 2 and self.dropout and train and record is None:
+                    change = dropped(change, jax.random.fold_in(rng, block))
+                change = dense(i + 1, change)
+            h = h + (change * units["gates"][block] if "gates" in units else change)
+        return dense(2 * self.blocks + 1, h)
+
+    def measured(self, params: Any, dense: Callable, inputs: Array | None, context: Array | None) -> Any:
+        """The params with the statistics of data."""
+        if inputs is None or not self.batch_norm:
+            return params
+        context = None if context is None else context.T
+        moments = list[tuple[Array, Array]]()
+        x = inputs.T if context is None else jnp.concatenate([inputs.T, context])
+        self.formula(dense, self.per_unit(params, context), x, None, True, moments)
+        mean, var = map(jnp.stack, zip(*moments, strict=True))
+        return {**params, "fixed": {"mean": mean, "var": var}}

@@ -1,0 +1,92 @@
+"""Different distributions for different features."""
+
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import (
+    Array,
+    Composite,
+    DistributionInit,
+    DistributionPart,
+    FlowsError,
+    Given,
+    Shape,
+    build_distribution,
+    check_layers,
+    combinator,
+    positive_int,
+)
+
+
+@combinator(DistributionInit)
+def Joint(*bases, sizes=None):
+    """Independent blocks of features, each with a distribution of its own: log p(x) = sum_i log p_i(x_i), in nats.
+
+    Args:
+        bases: distributions; the first is that of the first block of features, and so on.
+        sizes: how many features each has; one each by default.
+
+    Params:
+        A tuple with those of each; a context reaches all that take one.
+
+    Errors:
+        TypeError: no bases, or something that is not a distribution.
+        FlowsError: sizes that are not one whole number for each base, or that do not add up to the event.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> init_fun = flows.Joint(flows.Normal(trainable=True), flows.Uniform(), sizes=(2, 1))
+        >>> params, log_pdf, sample = init_fun(0, 3)
+        >>> log_pdf(params, jnp.array([[0.0, 0.0, 0.5], [0.0, 0.0, 2.0]])).round(4).tolist()
+        [-1.837..., -inf]
+    """
+    check_layers("Joint", bases, DistributionInit, "a distribution")
+    if not bases:
+        raise TypeError("Joint: no bases were given; expected distributions, Joint(Normal(), Uniform())")
+    blocks = [1] * len(bases) if sizes is None else list(sizes) if isinstance(sizes, tuple) else [sizes]
+    if len(blocks) != len(bases):
+        raise FlowsError(f"Joint: sizes are {sizes} for {len(bases)} bases; expected one size for each")
+    blocks = [positive_int(each, "Joint: a size") for each in blocks]
+    columns = [slice(*pair) for pair in pairwise([0, *np.cumsum(blocks).tolist()])]
+
+    def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
+        if event != (sum(blocks),):
+            raise FlowsError(f"Joint: the sizes {tuple(blocks)} add up to {sum(blocks)}, but the event is {event}; give sizes=")
+        old, x = given.params, given.init_inputs
+        if old is not None and (not isinstance(old, tuple | list) or len(old) != len(bases)):
+            raise FlowsError(f"Joint: params are not a tuple of {len(bases)}, one for each base")
+        built = [
+            build_distribution(
+                base,
+                own_key,
+                (block,),
+                given._replace(init_inputs=None if x is None else x[:, its], params=None if old is None else old[i]),
+            )
+            for i, (base, own_key, block, its) in enumerate(
+                zip(bases, jax.random.split(key, len(bases)), blocks, columns, strict=True)
+            )
+        ]
+        params, parts = zip(*built, strict=True)
+
+        def split(rng: Any) -> Any:
+            return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
+
+        def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+            total = jnp.zeros(len(x), x.dtype)
+            for part, own, its, key in zip(parts, params, columns, split(rng), strict=True):
+                total += part.log_pdf(own, x[:, its], context, key, train)
+            return total
+
+        def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
+            draws = [part.sample(key, own, n, dtype, context) for part, own, key in zip(parts, params, split(rng), strict=True)]
+            return jnp.concatenate(draws, axis=1)
+
+        keywords = frozenset().union(*(part.keywords for part in parts))
+        compiled = all(part.compiled for part in parts)
+        return params, DistributionPart("Joint", log_pdf, sample, event, given.context, keywords, compiled)
+
+    return Composite(build, bases)

@@ -1,0 +1,230 @@
+"""Location-scale bases: a family is the log-density and the sampler of its standard form; the rest is shared here.
+
+Parameters are constants, trained, or what a network makes of a context.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.conditioners.network import build_leading, measured_by
+from flows.core import Array, FlowsError, Given, Shape, distribution, positive, vocabulary
+from flows.core.arrays import as_context, size
+
+BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
+TAIL_BOUND = 5.0
+
+
+class Family(NamedTuple):
+    """The standard form of a family: location 0 and scale 1, features leading.
+
+    `log_density(z, **own)` of z (d, batch) is (batch,) in nats; `draw(rng, n, d, **own)` is (d, n). `own` are the family's
+    further parameters, whose shapes `own_shapes(event)` says: (count, batch), or (count, 1) where all rows share them. At 0
+    they are where the family starts.
+    """
+
+    log_density: Callable[..., Array]
+    draw: Callable[..., Array]
+    own_shapes: Callable[[Shape], dict[str, Shape]] = lambda event: {}
+
+
+def location_scale(name: str, family: Family, trainable: bool, conditioner: Callable | None) -> Callable:
+    """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = bounded(log_scale)."""
+    net: Any = conditioner
+    if net is not None and not callable(net):
+        raise TypeError(f"{name}: the conditioner is {net!r:.60}; expected net(rng, input_dim, output_dim)")
+
+    def shapes_of(event: Shape) -> dict[str, Shape]:
+        return {"loc": event, "log_scale": event, **family.own_shapes(event)}
+
+    def density(theta: dict[str, Array], x: Array) -> Array:
+        theta = dict(theta)
+        loc, s = theta.pop("loc"), bounded(theta.pop("log_scale"))
+        z = (x.reshape(len(x), size(x.shape[1:])).T - loc) * jnp.exp(-s)
+        return family.log_density(z, **theta) - s.sum(0)
+
+    def draws(theta: dict[str, Array], rng: Array, n: int, event: Shape) -> Array:
+        theta = dict(theta)
+        loc, s = theta.pop("loc"), bounded(theta.pop("log_scale"))
+        z = family.draw(rng, n, size(event), **theta).astype(loc.dtype)
+        return (loc + jnp.exp(s) * z).T.reshape(n, *event)
+
+    def init_fun(rng, shape):
+        shapes = shapes_of(shape)
+        params = {leaf: jnp.zeros(of) for leaf, of in shapes.items()} if trainable else {}
+
+        def theta_of(params, dtype):
+            standard = {leaf: jnp.zeros((size(of), 1), dtype) for leaf, of in shapes.items()}
+            return standard | {leaf: value.reshape(size(shapes[leaf]), 1) for leaf, value in params.items()}
+
+        def log_pdf(params, x):
+            return density(theta_of(params, x.dtype), x)
+
+        def sample(rng, params, num_samples):
+            return draws(theta_of(params, None), rng, num_samples, shape)
+
+        return params, log_pdf, sample
+
+    def conditional(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+        context_shape, shapes = as_context(context_dim), shapes_of(shape)
+        if context_shape is None:
+            raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
+        sizes = [size(of) for of in shapes.values()]
+        nothing = None if init_inputs is None else jnp.zeros((len(init_inputs), 0))  # the network sees the context alone
+        network = build_leading(net, rng, 0, sum(sizes), Given(context_shape, nothing, init_context, params))
+        run = network.run  # the functions must not close over the params
+
+        def theta_of(params, context, rng, train):
+            context = jnp.moveaxis(context, 0, -1)
+            raw = run(params, jnp.zeros((0, context.shape[-1]), context.dtype), context, rng, train)
+            return dict(zip(shapes, jnp.split(raw, np.cumsum(sizes)[:-1].tolist()), strict=True))
+
+        def log_pdf(params, x, context=None, rng=None, train=False):
+            return density(theta_of(params, context, rng, train), x)
+
+        def sample(rng, params, num_samples, context=None):
+            return draws(theta_of(params, context, None, False), rng, num_samples, shape)
+
+        return network.params, vocabulary.naming(log_pdf, {"context", *network.keywords}), sample
+
+    if net is None:
+        return init_fun
+    return vocabulary.naming(conditional, {"context_dim", *measured_by(net)})
+
+
+def bounded(raw: Array, bound: float = BOUND) -> Array:
+    """`raw`, bent softly so that it stays within +-bound."""
+    return bound * jnp.tanh(raw / bound)
+
+
+@distribution(batched=True)
+def Laplace(trainable: bool = False, conditioner=None):
+    """Independent Laplace distributions, one for each entry of the event: sharper at the centre than a normal, heavier outside.
+
+    log p(x) = -sum(|z| + log 2) - sum(s), z = (x - loc) e^-s, s = 10 tanh(log_scale / 10), in nats. The scale e^s is the mean
+    of |x - loc|.
+
+    Args:
+        trainable: train loc and log_scale, which start at 0; otherwise they are 0.
+        conditioner: a network that makes loc and log_scale of the context, and trains; see `Normal`.
+
+    Params:
+        `{"loc": event, "log_scale": event}` if trainable, those of the conditioner if there is one, else `{}`.
+
+    Errors:
+        FlowsError: a conditioner without a context.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.Laplace()(0, 1)
+        >>> log_pdf(params, jnp.array([[0.0], [2.0]])).round(4).tolist()
+        [-0.693..., -2.693...]
+    """
+
+    def log_density(z: Array) -> Array:
+        return -(jnp.abs(z) + math.log(2)).sum(0)
+
+    return location_scale("Laplace", Family(log_density, _drawn(jax.random.laplace)), trainable, conditioner)
+
+
+@distribution(batched=True)
+def Logistic(trainable: bool = False, conditioner=None):
+    """Independent logistic distributions, one for each entry of the event; `Sigmoid` makes the standard one uniform.
+
+    log p(x) = -sum(|z| + 2 log(1 + e^-|z|)) - sum(s), z = (x - loc) e^-s, s = 10 tanh(log_scale / 10), in nats.
+
+    Args:
+        trainable: train loc and log_scale, which start at 0; otherwise they are 0.
+        conditioner: a network that makes loc and log_scale of the context, and trains; see `Normal`.
+
+    Params:
+        `{"loc": event, "log_scale": event}` if trainable, those of the conditioner if there is one, else `{}`.
+
+    Errors:
+        FlowsError: a conditioner without a context.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.Logistic()(0, 1)
+        >>> log_pdf(params, jnp.array([[0.0], [100.0]])).round(4).tolist()
+        [-1.386..., -100.0]
+    """
+
+    def log_density(z: Array) -> Array:
+        return -(jnp.abs(z) + 2 * jnp.log1p(jnp.exp(-jnp.abs(z)))).sum(0)
+
+    return location_scale("Logistic", Family(log_density, _drawn(jax.random.logistic)), trainable, conditioner)
+
+
+@distribution(batched=True)
+def StudentT(df: float = 4.0, trainable: bool = False, conditioner=None):
+    """Independent Student t distributions, one for each entry of the event, with tails that can be trained.
+
+    log p(x) = sum(log c(v) - (v + 1) / 2 log(1 + z^2 / v)) - sum(s), with c(v) = G((v + 1) / 2) / (G(v / 2) sqrt(v pi)), G the
+    gamma function, z = (x - loc) e^-s, s = 10 tanh(log_scale / 10) and v = df e^(5 tanh(log_df / 5)), in nats. A flow whose
+    maps have bounded slopes has the tails of its base, so heavy-tailed data need a base such as this one.
+
+    Args:
+        df: degrees of freedom, those at the start where they train. Moments below df are finite.
+        trainable: train loc, log_scale and log_df, which start at 0; otherwise they are 0.
+        conditioner: a network that makes all three of the context, and trains; see `Normal`.
+
+    Params:
+        `{"loc": event, "log_scale": event, "log_df": event}` if trainable, those of the conditioner if there is one, else `{}`.
+
+    Errors:
+        FlowsError: df is not a finite number above 0, or a conditioner without a context.
+
+    Source:
+        Jaini, Kobyzev, Yu and Brubaker, "Tails of Lipschitz Triangular Flows", 2020, arXiv:1907.04481.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.StudentT(df=1.0)(0, 1)
+        >>> log_pdf(params, jnp.array([[0.0], [1e30]])).round(3).tolist()
+        [-1.145..., -139.3...]
+    """
+    df = positive(df, "StudentT: df")
+
+    def freedom(log_df: Array) -> Array:
+        return df * jnp.exp(bounded(log_df, TAIL_BOUND))
+
+    def log_density(z: Array, log_df: Array) -> Array:
+        v = freedom(log_df)
+        u = jnp.abs(z) / jnp.sqrt(v)
+        small, large = jnp.minimum(u, 1), jnp.maximum(u, 1)  # u^2 would overflow where the density does not vanish
+        tail = jnp.log1p(jnp.square(small / large)) + 2 * jnp.log(large)
+        return (log_normaliser(v) - (v + 1) / 2 * tail).sum(0)
+
+    def draw(rng: Array, n: int, d: int, log_df: Array) -> Array:
+        v = freedom(log_df)
+        return jax.random.t(rng, v.T, (n, d), v.dtype).T
+
+    own = Family(log_density, draw, lambda event: {"log_df": event})
+    return location_scale("StudentT", own, trainable, conditioner)
+
+
+SHIFT = 12  # from here on the series below has every digit of float64
+
+
+def log_normaliser(v: Array) -> Array:
+    """log(G((v + 1) / 2) / (G(v / 2) sqrt(v pi))), elementwise: a difference of log-gammas that keeps its digits for large v.
+
+    With a = v / 2, log G(a + 1/2) - log G(a) is taken from its series in 1 / a at a + 12, and brought back by the recurrence
+    G(a + 1) = a G(a).
+    """
+    a = v / 2
+    b = a + SHIFT
+    series = sum(c / b**k for k, c in ((1, -1 / 8), (3, 1 / 192), (5, -1 / 640), (7, 17 / 14336), (9, -31 / 18432)))
+    back = sum(jnp.log1p(0.5 / (a + k)) for k in range(SHIFT))
+    return series - back + 0.5 * jnp.log1p(SHIFT / a) - 0.5 * math.log(2 * math.pi)
+
+
+def _drawn(random: Callable) -> Callable:
+    """A sampler of `jax.random` in the form of a family's `draw`. Rows come first in it, so that the first few of many draws
+    are those of a few."""
+    return lambda rng, n, d: random(rng, (n, d)).T

@@ -1,0 +1,198 @@
+"""A mixture of any distributions."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import (
+    Array,
+    Composite,
+    DistributionInit,
+    DistributionPart,
+    FlowsError,
+    Given,
+    InitFun,
+    Shape,
+    build_distribution,
+    check_layers,
+    combinator,
+    positive_int,
+)
+from flows.distributions.infinities import logsumexp
+
+JITTER = 0.01  # of the data's spread: two components that start at equal rows could never part
+
+
+@combinator(DistributionInit)
+def Mixture(*components, num_components: int | None = None, weights=None, trainable: bool = True):
+    """A mixture: log p(x) = logsumexp_k(log w_k + log p_k(x)), in nats. A sample is one of a component drawn by the weights.
+
+    Components that are equal get equal gradients and would never part. So every trained leaf called "loc" in the params of
+    a component starts apart, by a standard normal draw from rng; with `init_inputs`, that of a base (`Normal`, `Laplace`,
+    ...) starts at one of their rows, drawn in proportion to its squared distance from those drawn before, and moved by a
+    hundredth of the standard deviation. Conditional components differ by their networks' weights.
+
+    Args:
+        components: distributions of the same event. One with `num_components` stands for that many of its kind, each with
+            params of its own, computed together: compile time does not grow with their number.
+        num_components: how many copies of the one component.
+        weights: positive, with sum 1; equal ones by default.
+        trainable: train the weights from there; otherwise they stay. Components train as they say themselves.
+
+    Params:
+        `{"components": a tuple of theirs, "logits": (components,)}`, weights = softmax(logits); `{"fixed": {"logits": ...}}`
+        unless trainable. Copies of one component have its params with a leading axis of num_components.
+
+    Errors:
+        TypeError: no components, something that is not a distribution, or num_components beside several components.
+        FlowsError: weights that do not fit or do not sum to 1; a component whose log_pdf is an unbiased estimate (that of a
+            mixture of estimates would be biased); copies that run uncompiled.
+
+    Source:
+        The start: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", 2007, section 2.2.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> init_fun = flows.Mixture(flows.Normal(), flows.Laplace(), weights=[0.25, 0.75], trainable=False)
+        >>> params, log_pdf, sample = init_fun(0, 1)
+        >>> log_pdf(params, jnp.zeros((1, 1))).round(4).tolist()                  # log(0.25 * 0.3989 + 0.75 * 0.5)
+        [-0.745...]
+        >>> flows.Mixture(flows.Normal(trainable=True), num_components=5)(0, 2).params["components"]["loc"].shape
+        (5, 2)
+    """
+    check_layers("Mixture", components, DistributionInit, "a distribution")
+    if not components:
+        raise TypeError("Mixture: no components were given; expected distributions, Mixture(Normal(trainable=True), ...)")
+    if num_components is not None and len(components) > 1:
+        raise TypeError(f"Mixture: num_components repeats one component, but {len(components)} were given; leave it out")
+    for each in components:
+        if isinstance(each, InitFun) and each.likelihood == "unbiased":
+            raise FlowsError(
+                f"Mixture: log_pdf of {each!r:.80} is an unbiased estimate; that of a mixture of it would be biased"
+            )
+    copies = num_components is not None
+    count = positive_int(num_components, "Mixture: num_components", most=10_000) if copies else len(components)
+    w = np.full(count, 1 / count) if weights is None else np.asarray(weights, float)
+    if w.shape != (count,) or not (w > 0).all() or abs(w.sum() - 1) > 1e-4:
+        raise FlowsError(f"Mixture: weights are {weights}; expected {count} positive numbers with sum 1")
+
+    def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
+        old = _components_of(given.params, count, copies)
+        keys = jax.random.split(key, count + 1)
+        built = [
+            build_distribution(each, own_key, event, given._replace(params=own))
+            for each, own_key, own in zip(components * count if copies else components, keys[1:], old, strict=True)
+        ]
+        own_params, parts = zip(*built, strict=True)
+        if copies and any(part is not parts[0] for part in parts):
+            raise FlowsError(f"Mixture: the functions of {parts[0].name} depend on rng; put what it draws into params")
+        if copies and not parts[0].compiled:
+            raise FlowsError(f"Mixture: {parts[0].name} runs uncompiled; use Mixture(*[component] * {count})")
+        own_params = _stack(*own_params) if copies else own_params
+        if given.params is not None:
+            params = {**given.params, "components": own_params}
+        else:
+            logits = jnp.log(jnp.asarray(w, float))
+            rest = {"logits": logits} if trainable else {"fixed": {"logits": logits}}
+            params = {"components": _apart(keys[0], own_params, given.init_inputs, count, copies), **rest}
+        return params, _part(parts, count if copies else None, event, given.context)
+
+    return Composite(build, (*components, _sees_data))
+
+
+def _sees_data(rng, input_dim, init_inputs=None):
+    """Stands among a mixture's layers to say that it names init_inputs, whatever its components do."""
+
+
+def _part(parts: tuple[DistributionPart, ...], copies: int | None, event: Shape, context: Shape | None) -> DistributionPart:
+    """The part of a mixture: of `copies` of parts[0] on stacked params, or of all parts on a tuple of theirs."""
+    count = copies or len(parts)
+
+    def each(run: Any, params: Any, rng: Any) -> Array:
+        """`run(part, params, key)` for every component, stacked."""
+        keys = None if rng is None else jax.random.split(rng, count)
+        if copies:
+            return jax.vmap(lambda own, key: run(parts[0], own, key), axis_size=count)(params["components"], keys)
+        all_keys = [None] * count if keys is None else keys
+        return jnp.stack([run(*one) for one in zip(parts, params["components"], all_keys, strict=True)])
+
+    def logits(params: Any) -> Array:
+        return params["logits"] if "logits" in params else params["fixed"]["logits"]
+
+    def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+        log_p = each(lambda part, own, key: part.log_pdf(own, x, context, key, train), params, rng)
+        return logsumexp(log_p + jax.nn.log_softmax(logits(params))[:, None])
+
+    def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
+        which, noise = jax.random.split(rng)
+        component = jax.random.categorical(which, logits(params), shape=(n,))
+        draws = each(lambda part, own, key: part.sample(key, own, n, dtype, context), params, noise)
+        return draws[component, jnp.arange(n)]
+
+    keywords = frozenset().union(*(part.keywords for part in parts))
+    compiled = all(part.compiled for part in parts)
+    return DistributionPart("Mixture", log_pdf, sample, event, context, keywords, compiled)
+
+
+def _components_of(params: Any, count: int, copies: bool) -> list:
+    """The params of every component in those of a mixture."""
+    if params is None:
+        return [None] * count
+    if not isinstance(params, dict) or "components" not in params or not {"logits", "fixed"} & set(params):
+        raise FlowsError('Mixture: params are not those of a mixture, {"components": ..., "logits": ...}')
+    own = params["components"]
+    return [jax.tree.map(lambda leaf: leaf[k], own) for k in range(count)] if copies else list(own)  # noqa: B023
+
+
+@jax.jit
+def _stack(*trees: Any) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@partial(jax.jit, static_argnames=("count", "copies"))
+def _apart(key: Array, components: Any, data: Array | None, count: int, copies: bool) -> Any:
+    """The components' params with every trained "loc" moved, so that no two are equal."""
+    of_rows, *keys = jax.random.split(key, 2 if copies else count + 1)
+    if data is None:
+        rows, jitter = [None] * count, None
+    else:
+        rows, jitter = _spread_rows(of_rows, data, count), JITTER * jnp.std(data, 0)
+    if copies:
+        return _moved(keys[0], components, None if data is None else rows, jitter)
+    return tuple(_moved(*each, jitter) for each in zip(keys, components, rows, strict=True))
+
+
+def _moved(key: Array, params: Any, row: Any, jitter: Any) -> Any:
+    """`params` with a base's "loc" at `row`, if there is one of its shape, and any other within it moved by a draw."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+
+    def start(path: tuple, loc: Array, key: Array) -> Array:
+        names = [getattr(step, "key", None) for step in path]
+        if names[-1:] != ["loc"] or "fixed" in names:
+            return loc
+        draw = jax.random.normal(key, loc.shape, loc.dtype)
+        at_row = row is not None and len(path) == 1 and row.shape == loc.shape
+        return (row + jitter * draw).astype(loc.dtype) if at_row else loc + draw
+
+    keys = jax.random.split(key, len(leaves))
+    return treedef.unflatten([start(*leaf, own_key) for leaf, own_key in zip(leaves, keys, strict=True)])
+
+
+def _spread_rows(key: Array, data: Array, count: int) -> Any:
+    """`count` rows, each drawn in proportion to its squared distance from the nearest one before."""
+    flat = data.reshape(len(data), -1)
+
+    def squared_distance(chosen: Array) -> Array:
+        return jnp.square(flat - flat[chosen][None]).sum(1)
+
+    def draw(nearest: Array, key: Array) -> tuple[Array, Array]:
+        chosen = jax.random.categorical(key, jnp.log(nearest + jnp.finfo(flat.dtype).tiny))
+        return jnp.minimum(nearest, squared_distance(chosen)), chosen
+
+    keys = jax.random.split(key, count)
+    first = jax.random.randint(keys[0], (), 0, len(flat))
+    others = jax.lax.scan(draw, squared_distance(first), keys[1:])[1]
+    return data[jnp.concatenate([first[None], others])]

@@ -1,0 +1,83 @@
+"""The rational-quadratic spline of a circle."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from flows.core import Array, transformer
+from flows.transformers import bins
+from flows.transformers.rational_quadratic import backward, forward
+
+
+@transformer
+def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin: float = 1e-3, min_slope: float = 1e-3):
+    """A monotone rational-quadratic spline of the circle [-bound, bound], extended to the line by periodicity.
+
+    On [-bound, bound] y and log dy/dx are those of `RationalQuadratic`, with one trained slope for both ends, so that the
+    density is continuous on the circle. Everywhere else:
+
+        y         = x + f(r) - r,    r = x - 2 bound k in [-bound, bound] for a whole number k
+        log dy/dx = log f'(r)
+
+    Thus y(x + 2 bound) = y(x) + 2 bound: a bijection of the circle, and of the line, which holds the point -bound; a shift
+    before or after it turns the circle. theta = 0 is the identity, and so is the map where |x| is so large that
+    neighbouring floats are a period apart.
+
+    `theta` is (3 num_bins, *x.shape): raw widths, raw heights (a softmax, then the floor) and raw slopes of the knots
+    from -bound on (a softplus above the floor; 0 gives slope 1), num_bins of each.
+
+    Args:
+        num_bins: the number of bins, at least 1.
+        bound: half the period, in the units of x.
+        min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-6 and less than 1 / num_bins.
+        min_slope: the least slope at a knot; at least 1e-6 and less than 1.
+
+    Raises:
+        FlowsError: an argument is outside its range.
+
+    Source:
+        Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing Flows on Tori and Spheres",
+        2020, arXiv:2002.02428, circular splines.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> spline = flows.transformers.CircularRationalQuadratic(num_bins=4, bound=0.5)
+        >>> theta, x = jnp.linspace(-2, 2, 12)[:, None] * jnp.ones(3), jnp.array([0.25, 1.25, -0.75])
+        >>> y, log_det = spline.direct(theta, x)
+        >>> bool(abs(y - y[0] - jnp.array([0.0, 1.0, -1.0])).max() < 1e-6), bool((log_det == log_det[0]).all())
+        (True, True)
+    """
+    name = "CircularRationalQuadratic"
+    num_bins, bound = bins.check_bins(name, num_bins, bound, min_bin)
+    line, slope = bins.Axis(num_bins, bound, min_bin), bins.slope_above(f"{name}: min_slope", min_slope)
+    period = 2 * bound
+
+    def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
+        widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_bins))
+        each = bins.weights(widths), bins.weights(heights)
+        k = line.find(each[axis], value)
+        ends = bins.pick(jnp.concatenate([slopes, slopes[:1]]), k + 1)
+        return *line.knots(each[0], k), *line.knots(each[1], k), *map(slope, ends)
+
+    def reduce(value: Array) -> tuple[Array, Array]:
+        """Is a value beyond all periods, and where it is in [-bound, bound]: exactly, so that no seam shows."""
+        beyond = jnp.abs(value) >= period / jnp.finfo(value.dtype).eps  # false for NaN, which stays NaN
+        r = lax.rem(jnp.where(beyond, 0.0, value), jnp.full_like(value, period))
+        return beyond, jnp.where(r > bound, r - period, jnp.where(r < -bound, r + period, r))
+
+    def extend(value: Array, r: Array, image: Array, beyond: Array) -> Array:
+        """The image of a value, given that of its r."""
+        return jnp.where(jnp.abs(value) <= bound, image, jnp.where(beyond, value, value + (image - r)))
+
+    def direct(theta: Array, x: Array) -> tuple[Array, Array]:
+        beyond, r = reduce(x)
+        y, log_det = forward(r, *find(theta, r, 0))
+        return extend(x, r, y, beyond), jnp.where(beyond, 0.0, log_det)
+
+    def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
+        beyond, r = reduce(y)
+        x = extend(y, r, backward(r, *find(theta, r, 1)), beyond)
+        return x, -direct(theta, x)[1]
+
+    return 3 * num_bins, direct, inverse

@@ -1,0 +1,121 @@
+"""Where an increasing function takes a value, elementwise: Newton's method in a bracket, with the implicit gradients."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from flows.core import Array
+
+NEWTON_STEPS = 24  # after these the bracket is halved in the order of floats, which finds any root in as many steps as bits
+CLOSE = 4  # roundings of the value, or floats left in the bracket, that count as solved
+
+
+def solve(function: Callable, y: Array, low: Any = -np.inf, high: Any = np.inf, guess: Any = None, unit: Any = 1.0) -> Array:
+    """The x in [low, high] with function(x)[0] = y, elementwise.
+
+    Every evaluation moves one end of the bracket. The next point is Newton's where that lies inside and each step is less
+    than half the one before, and halfway otherwise; after 24 steps the bracket is halved by the count of floats in it, so
+    that a root anywhere is found in at most 60 evaluations (92 in float64). Usual are 4 to 10, for all entries together.
+
+    An entry is solved where the value is within 4 roundings of y, or 4 floats are left in the bracket. A root beyond the
+    largest float is a signed inf; NaN, in y or in the function, stays NaN. Derivatives, of any order and in both modes,
+    are those of the implicit function, in y and in all that `function` closes over: dx = (dy - df) exp(-log f'(x)).
+
+    Args:
+        function: `x -> (f(x), log f'(x))`, elementwise, with f increasing.
+        y: the values, of any shape.
+        low: a bound below the root, of a shape that broadcasts to that of y.
+        high: a bound above the root.
+        guess: where to start; by default halfway.
+        unit: the size of what f adds up: values closer than 4 roundings of `unit + |y|` count as equal.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> root = lambda a, y: solve(lambda x: (a * x + x**3, jnp.log(a + 3 * x**2)), y)
+        >>> root(2.0, jnp.array([3.0, -12.0])).tolist()
+        [1.0, -2.0]
+        >>> jax.grad(root)(2.0, jnp.array(3.0)).tolist()  # dx/da = -x / (a + 3 x^2)
+        -0.20000000298023224
+    """
+    low, high, unit = (jnp.broadcast_to(jnp.asarray(each, y.dtype), y.shape) for each in (low, high, unit))
+    largest = float(jnp.finfo(y.dtype).max)
+    low, high = jnp.clip(low, -largest, largest), jnp.clip(high, -largest, largest)
+    start = (
+        _halfway(low, high) if guess is None else jnp.clip(jnp.broadcast_to(jnp.asarray(guess, y.dtype), y.shape), low, high)
+    )
+    explicit, constants = jax.closure_convert(function, y)
+    return _root(explicit, tuple(constants), y, lax.stop_gradient((low, high, start, unit)))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _root(function: Callable, constants: tuple, y: Array, search: tuple[Array, Array, Array, Array]) -> Array:
+    low, high, start, unit = search
+    eps, largest, bits = jnp.finfo(y.dtype).eps, float(jnp.finfo(y.dtype).max), jnp.finfo(y.dtype).bits
+    enough = CLOSE * eps * (unit + jnp.abs(y))
+
+    def step(state: tuple) -> tuple:
+        x, low, high, last, count, _ = state
+        value, log_slope = function(x, *constants)
+        residual = value - y
+        low, high = jnp.where(residual < 0, x, low), jnp.where(residual > 0, x, high)
+        newton = residual * jnp.exp(-log_slope)
+        # Two roundings past the root, so that the bracket closes from both sides.
+        ahead = x - newton - 2 * eps * jnp.abs(x) * jnp.sign(residual)
+        trusted = (low < ahead) & (ahead < high) & (2 * jnp.abs(newton) < last)
+        early = count < NEWTON_STEPS
+        new = jnp.where(early, jnp.where(trusted, ahead, _halfway(low, high)), _middle_float(low, high))
+        found = ~(jnp.abs(residual) > enough) | _adjacent(low, high)  # also where the residual is NaN
+        new = jnp.where(found, jnp.where(jnp.isnan(residual), residual, x), new)
+        return new, low, high, jnp.abs(new - x), count + 1, found
+
+    def unsolved(state: tuple) -> Array:
+        *_, count, found = state
+        return (count < NEWTON_STEPS + bits + CLOSE) & ~found.all()
+
+    state = (start, low, high, jnp.full_like(y, jnp.inf), jnp.int32(0), jnp.zeros(y.shape, bool))
+    x = lax.while_loop(unsolved, step, state)[0]
+    x = jnp.where(jnp.abs(x) > largest * (1 - 16 * eps), jnp.sign(x) * jnp.inf, x)
+    return jnp.where(jnp.isinf(y), y, x)
+
+
+@_root.defjvp
+def _(function: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    constants = primals[0]
+    x = _root(function, *primals)
+    # A root beyond the dtype is a constant, and must not spoil the gradient of what it shares with other entries.
+    beyond = jnp.isinf(x)
+    at = jnp.where(beyond, 0.0, x)
+    (_, log_slope), (change, _) = jax.jvp(function, (at, *constants), (jnp.zeros_like(at), *tangents[0]))
+    return x, jnp.where(beyond, 0.0, (tangents[1] - change) * jnp.exp(-log_slope))
+
+
+def _halfway(low: Array, high: Array) -> Array:
+    """The middle of a bracket; of a wide one that of the order of magnitude."""
+    near, far = jnp.minimum(jnp.abs(low), jnp.abs(high)), 0.5 * high - 0.5 * low
+    wide = jnp.sinh(0.5 * (jnp.arcsinh(low) + jnp.arcsinh(high)))
+    return jnp.where(far < 1 + near, 0.5 * low + 0.5 * high, jnp.clip(wide, low, high))
+
+
+def _rank(x: Array) -> Array:
+    """The place of a float among all floats, a whole number."""
+    places = lax.bitcast_convert_type(x, jnp.dtype(f"int{jnp.finfo(x.dtype).bits}"))
+    return _mirrored(places)
+
+
+def _mirrored(places: Array) -> Array:
+    """The bits of a negative float count downwards; this, its own inverse, makes them count upwards."""
+    return jnp.where(places < 0, jnp.iinfo(places.dtype).min - places, places)
+
+
+def _middle_float(low: Array, high: Array) -> Array:
+    a, b = _rank(low), _rank(high)
+    return lax.bitcast_convert_type(_mirrored((a & b) + ((a ^ b) >> 1)), low.dtype)  # (a + b) / 2 that cannot overflow
+
+
+def _adjacent(low: Array, high: Array) -> Array:
+    return (_rank(high) >> 1) - (_rank(low) >> 1) <= CLOSE // 2

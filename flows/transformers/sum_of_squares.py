@@ -1,0 +1,98 @@
+"""The integral of a sum of squared polynomials: a monotone polynomial."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from flows.core import Array, FlowsError, positive, positive_int, transformer
+from flows.transformers.solve import solve
+
+
+@transformer
+def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1e-3):
+    """A polynomial that grows everywhere, as the integral of a sum of squares.
+
+    With polynomials p_k(t) = sum_j a_kj t^j,
+
+        y         = c + integral from 0 to x of (min_slope + sum_k p_k(t)^2) dt
+        log dy/dx = log(min_slope + sum_k p_k(x)^2)
+
+    The integrand is a polynomial of degree 2 degree, which the Gauss rule of degree + 1 nodes integrates exactly, and whose
+    terms are all positive: nothing cancels. y grows like x^(2 degree + 1), so in float32 the default overflows, to a signed
+    inf, beyond |x| of about 1e5; standardise the data. The inverse is numerical, in a bracket that min_slope gives.
+
+    `theta` is (num_polynomials (degree + 1) + 1, *x.shape): the coefficients a_kj by rising j, one polynomial after the other,
+    then c. The a_k0 are offset such that theta = 0 is the identity, each by another amount: equal polynomials would get
+    equal gradients and stay equal.
+
+    Args:
+        num_polynomials: how many squares are summed; two can be any positive polynomial.
+        degree: the degree of each p_k.
+        min_slope: the least slope; less than 1.
+
+    Raises:
+        FlowsError: an argument is outside its range.
+
+    Source:
+        Jaini, Selby and Yu, "Sum-of-Squares Polynomial Flow", 2019, arXiv:1905.02325, equations 10-11.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> squares = flows.transformers.SumOfSquares(num_polynomials=1, degree=1)
+        >>> y, log_det = squares.direct(jnp.array([[0.0], [1.0], [5.0]]), jnp.array([3.0]))  # 5 + 3 + 3^2 + 3^3 / 3
+        >>> y.round(2).tolist()
+        [26.0]
+    """
+    num, degree = (
+        positive_int(num_polynomials, "SumOfSquares: num_polynomials"),
+        positive_int(degree, "SumOfSquares: degree", 50),
+    )
+    if not positive(min_slope, "SumOfSquares: min_slope") < 1:
+        raise FlowsError(f"SumOfSquares: min_slope is {min_slope}; expected less than 1")
+    nodes, shares = (0.5 * each for each in np.polynomial.legendre.leggauss(degree + 1))  # on an interval of length 1
+    starts = [math.sqrt((1 - min_slope) * 2 * (k + 1) / (num * (num + 1))) for k in range(num)]
+
+    def parts(theta: Array) -> tuple[list[Array], Array]:
+        """The coefficients of all polynomials together, (num_polynomials, *x.shape) for each power; and c."""
+        each = theta[:-1].reshape(num, degree + 1, *theta.shape[1:])
+        offsets = jnp.asarray(starts, theta.dtype).reshape(-1, *[1] * (theta.ndim - 1))
+        return [each[:, 0] + offsets, *(each[:, j] for j in range(1, degree + 1))], theta[-1]
+
+    def value(coefficients: list[Array], x: Array) -> Array:
+        """The integral."""
+        total = jnp.full_like(x, min_slope)
+        for node, share in zip(nodes, shares, strict=True):
+            t, p = (float(node) + 0.5) * x[None], coefficients[-1]
+            for a in reversed(coefficients[:-1]):
+                p = p * t + a
+            total = total + float(share) * (p * p).sum(0)
+        return x * total
+
+    def log_slope(coefficients: list[Array], x: Array) -> Array:
+        """The logarithm of the integrand, also where the integrand overflows: Horner's rule on p exp(-scale)."""
+        p, scale = coefficients[-1], jnp.zeros_like(coefficients[-1])
+        for a in reversed(coefficients[:-1]):
+            p = p * x[None] + a * jnp.exp(-scale)
+            size = lax.stop_gradient(jnp.maximum(jnp.abs(p), 1.0))
+            p, scale = p / size, scale + jnp.log(size)
+        most = scale.max(0)
+        total = min_slope * jnp.exp(-2 * most) + (p * p * jnp.exp(2 * (scale - most[None]))).sum(0)
+        return 2 * most + jnp.log(jnp.maximum(total, jnp.finfo(x.dtype).tiny))
+
+    def direct(theta: Array, x: Array) -> tuple[Array, Array]:
+        coefficients, c = parts(theta)
+        return value(coefficients, x) + c, log_slope(coefficients, x)
+
+    def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
+        coefficients, c = parts(theta)
+        rest = y - c
+        ends = jnp.zeros_like(rest), rest * (1.001 / min_slope)
+        x = solve(
+            lambda x: (value(coefficients, x), log_slope(coefficients, x)),
+            rest, jnp.minimum(*ends), jnp.maximum(*ends), guess=rest,
+        )  # fmt: skip
+        return x, -log_slope(coefficients, x)
+
+    return num * (degree + 1) + 1, direct, inverse
