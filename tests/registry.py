@@ -9,17 +9,26 @@ import numpy as np
 import flows
 from flows import transformers as t
 from flows.bijections import support
-from flows.conditioners import MaskedMLP
+from flows.conditioners import MaskedMLP, MaskedResidual, Residual
 
 small = flows.MLP(8, last_scale=1.0)
 masked = MaskedMLP(8, last_scale=1.0)
 spline = t.RationalQuadratic(num_bins=2)
 
 
+ordered = MaskedResidual(6, blocks=1, last_scale=1.0, order=(2, 0, 1))
+residual = Residual(6, blocks=1, last_scale=1.0)
+kinds = (t.Affine(), spline, t.Additive(), t.Affine(), spline)
+every_option = flows.Coupling(
+    residual, kinds, mask=(True, False, True, False, False), flip=True, unconditional=spline, squash=5.0
+)
+
+
 class Case(NamedTuple):
     init_fun: Any
     events: tuple = (1, 2, 5)
     conditional: bool = False
+    needs_context: bool = False
     domain: tuple[float, float] = (-float("inf"), float("inf"))  # of inputs
     volume_preserving: bool = False
     loose: bool = False  # a numerical inverse
@@ -88,9 +97,9 @@ TRANSFORMERS: dict[str, TransformerCase] = {
     "Bernstein": TransformerCase(t.Bernstein(degree=6, bound=2.0)),
     "DeepSigmoidal": TransformerCase(t.DeepSigmoidal(num_units=3), near=0.3),
     "Gated": TransformerCase(t.Gated(), near=0.5),
-    "Gaussianization": TransformerCase(t.Gaussianization(num_components=4), near=0.3, largest=1e18),
+    "Gaussianization": TransformerCase(t.Gaussianization(num_components=4), near=0.3, spread=1.0, largest=1e18),
     "Inverse": TransformerCase(t.Inverse(t.Affine())),
-    "MixtureCDF": TransformerCase(t.MixtureCDF(num_components=3), near=0.3),
+    "MixtureCDF": TransformerCase(t.MixtureCDF(num_components=3), near=0.3, spread=1.0),
     "MonotonicNetwork": TransformerCase(t.MonotonicNetwork((4,), embedding=2)),
     "SumOfSquares": TransformerCase(t.SumOfSquares(degree=2), largest=1e4),
     "CircularRationalQuadratic": TransformerCase(t.CircularRationalQuadratic(num_bins=4, bound=2.0)),
@@ -107,16 +116,30 @@ BIJECTIONS: dict[str, Case] = {
     "AffineCoupling": Case(flows.AffineCoupling(small), conditional=True),
     "AffineCouplingSplit": Case(flows.AffineCouplingSplit(small, small), conditional=True),
     "Autoregressive": Case(flows.Autoregressive(masked), conditional=True),
+    "Autoregressive, every option": Case(
+        flows.Autoregressive(ordered, spline, random_order=True, squash=5.0), (3,), conditional=True
+    ),
+    "Autoregressive of kinds": Case(flows.Autoregressive(masked, (t.Affine(), spline, t.Affine())), (3,)),
     "BatchNorm": Case(flows.BatchNorm(), (1, 2, 5, (2, 2, 3))),
     "Coupling": Case(flows.Coupling(small, spline), (2,), conditional=True),
     "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
     "Coupling of images": Case(flows.Coupling(SmallConv(), t.Affine()), ((2, 2, 3),), conditional=True),
+    "Coupling, every option": Case(every_option, (5,), conditional=True),
+    "Coupling of random halves": Case(
+        flows.Coupling(small, t.MonotonicNetwork((4,), embedding=2), mask="random"), (3,), loose=True
+    ),
+    "BlockAutoregressive": Case(flows.BlockAutoregressive(3), (1, 3), conditional=True),
+    "Elementwise": Case(flows.Elementwise(spline), (2, (2, 2, 3))),
+    "Elementwise of context": Case(flows.Elementwise(t.Affine(), small), (2,), conditional=True, needs_context=True),
     "Exp": Case(flows.Exp(), (2,)),
     "FactorOut": Case(flows.FactorOut(flows.ActNorm(), flows.InvertibleLinear()), (2, 5, (2, 2, 3))),
     "FixedAffine": Case(flows.FixedAffine((-2.0, 0.5, 3.0), 0.5), (3, (2, 2, 3))),
     "FixedInvertibleLinear": Case(flows.FixedInvertibleLinear(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "FromFunction": Case(flows.FromFunction(wave, wave_params), (1, 3), loose=True),
-    "FromFunction of context": Case(flows.FromFunction(shifted_wave, wave_params), (2,), conditional=True, loose=True),
+    "FromFunction of context": Case(
+        flows.FromFunction(shifted_wave, wave_params), (2,), conditional=True, needs_context=True, loose=True
+    ),
+    "InverseAutoregressive": Case(flows.InverseAutoregressive(masked), (1, 3), conditional=True, stir=1.0),
     "Invert": Case(flows.Invert(flows.AffineCoupling(small)), conditional=True),
     "Invert of MADE": Case(flows.Invert(flows.MADE(masked)), (1, 3), conditional=True),
     "InvertibleLinear": Case(flows.InvertibleLinear(), (1, 2, 5, (2, 2, 3))),

@@ -26,7 +26,7 @@ def cases(conditional=(False, True)):
         for event in case.events:
             of_context = case.conditional and event in (case.events[-1], case.one_column_of_context)
             for with_context in conditional:
-                if (with_context and not of_context) or (not with_context and name == "FromFunction of context"):
+                if (with_context and not of_context) or (not with_context and case.needs_context):
                     continue
                 marks = pytest.mark.xdist_group(name)
                 yield pytest.param(name, event, with_context, id=f"{name}-{event}{'-context' * with_context}", marks=marks)
@@ -37,7 +37,7 @@ def by_case(keep=lambda name: True):
 
 
 def with_context_if_needed(name):
-    if name == "FromFunction of context":
+    if BIJECTIONS[name].needs_context:
         return {"context_dim": CONTEXT}, {"context": np.ones(CONTEXT, np.float32)}
     return {}, {}
 

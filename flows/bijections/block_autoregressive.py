@@ -82,7 +82,7 @@ def BlockAutoregressive(width: int = 8, depth: int = 1):
             if i:
                 # log(1 - tanh(h)^2), without its cancellation
                 slope_of_tanh = 2 * (math.log(2) - h - jax.nn.softplus(-2 * h))
-                log_slope, h = log_slope + slope_of_tanh.reshape(d, -1, batch), jnp.tanh(h)
+                log_slope, h = log_slope + slope_of_tanh.reshape(log_slope.shape), jnp.tanh(h)
             w, log_diagonal = weights(layer, d)
             h = affine(w.T, layer["b"], h) + (shifts[0] if i == 0 else 0.0)
             log_slope = log_product(log_diagonal, log_slope)

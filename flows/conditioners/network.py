@@ -23,8 +23,9 @@ class Running(NamedTuple):
 
 
 def measured_by(net: Any) -> frozenset[str]:
-    """Which of init_inputs, init_context and params a conditioner names."""
-    return vocabulary.named_by(net, MEASURED)
+    """What an engine's init has to name for its conditioner: of init_inputs, init_context and params."""
+    names = vocabulary.named_by(net, MEASURED)
+    return names | {"init_context"} if "init_inputs" in names else names
 
 
 def build_leading(
@@ -110,7 +111,7 @@ def build_events(
 
 def _data_of(net: Callable, given: Given, data: Array | None) -> dict[str, Any]:
     values = {"init_inputs": data, "init_context": given.init_context, "params": given.params}
-    return {name: values[name] for name in measured_by(net) if values[name] is not None}
+    return {name: values[name] for name in vocabulary.named_by(net, MEASURED) if values[name] is not None}
 
 
 def _or_old(given: Given, params: Any) -> Any:

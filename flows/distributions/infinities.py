@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flows.core import Array
 
 
-def honest_at_infinity(log_density: Callable[[Array], Array], z: Array) -> Array:
-    """`log_density(z)` of z (d, batch), and -inf for rows that hold an infinite entry, where linear algebra would give NaN."""
-    infinite = jnp.isinf(z)
-    finite = log_density(jnp.where(infinite, 0.0, z))
-    return jnp.where(infinite.any(0), finite - jnp.inf, finite)  # NaN stays NaN
+def honest_at_infinity(log_density: Callable[[Array], Array], x: Array) -> Array:
+    """`log_density(x)` of x (batch, d), and -inf for rows with an infinite entry, where linear algebra would give NaN."""
+    infinite = jnp.isinf(x)
+    finite = log_density(jnp.where(infinite, 0.0, x))
+    return jnp.where(infinite.any(1), finite - jnp.inf, finite)  # NaN stays NaN
 
 
 def logsumexp(x: Array) -> Array:

@@ -20,11 +20,11 @@ TAIL_BOUND = 5.0
 
 
 class Family(NamedTuple):
-    """The standard form of a family: location 0 and scale 1, features leading.
+    """The standard form of a family: location 0 and scale 1.
 
-    `log_density(z, **own)` of z (d, batch) is (batch,) in nats; `draw(rng, n, d, **own)` is (d, n). `own` are the family's
-    further parameters, whose shapes `own_shapes(event)` says: (count, batch), or (count, 1) where all rows share them. At 0
-    they are where the family starts.
+    `log_density(z, **own)` of z (batch, d) is (batch,) in nats; `draw(rng, (n, d), **own)` is (n, d). `own` are the family's
+    further parameters, whose shapes for one event `own_shapes(event)` says: (batch, count), or (1, count) where all rows share
+    them. At 0 they are where the family starts.
     """
 
     log_density: Callable[..., Array]
@@ -44,22 +44,22 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
     def density(theta: dict[str, Array], x: Array) -> Array:
         theta = dict(theta)
         loc, s = theta.pop("loc"), bounded(theta.pop("log_scale"))
-        z = (x.reshape(len(x), size(x.shape[1:])).T - loc) * jnp.exp(-s)
-        return family.log_density(z, **theta) - s.sum(0)
+        z = (x.reshape(len(x), size(x.shape[1:])) - loc) * jnp.exp(-s)
+        return family.log_density(z, **theta) - s.sum(1)
 
     def draws(theta: dict[str, Array], rng: Array, n: int, event: Shape) -> Array:
         theta = dict(theta)
         loc, s = theta.pop("loc"), bounded(theta.pop("log_scale"))
-        z = family.draw(rng, n, size(event), **theta).astype(loc.dtype)
-        return (loc + jnp.exp(s) * z).T.reshape(n, *event)
+        z = family.draw(rng, (n, size(event)), **theta).astype(loc.dtype)
+        return (loc + jnp.exp(s) * z).reshape(n, *event)
 
     def init_fun(rng, shape):
         shapes = shapes_of(shape)
         params = {leaf: jnp.zeros(of) for leaf, of in shapes.items()} if trainable else {}
 
         def theta_of(params, dtype):
-            standard = {leaf: jnp.zeros((size(of), 1), dtype) for leaf, of in shapes.items()}
-            return standard | {leaf: value.reshape(size(shapes[leaf]), 1) for leaf, value in params.items()}
+            standard = {leaf: jnp.zeros((1, size(of)), dtype) for leaf, of in shapes.items()}
+            return standard | {leaf: value.reshape(1, size(shapes[leaf])) for leaf, value in params.items()}
 
         def log_pdf(params, x):
             return density(theta_of(params, x.dtype), x)
@@ -81,7 +81,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         def theta_of(params, context, rng, train):
             context = jnp.moveaxis(context, 0, -1)
             raw = run(params, jnp.zeros((0, context.shape[-1]), context.dtype), context, rng, train)
-            return dict(zip(shapes, jnp.split(raw, np.cumsum(sizes)[:-1].tolist()), strict=True))
+            return dict(zip(shapes, jnp.split(raw.T, np.cumsum(sizes)[:-1].tolist(), axis=1), strict=True))
 
         def log_pdf(params, x, context=None, rng=None, train=False):
             return density(theta_of(params, context, rng, train), x)
@@ -93,7 +93,9 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
 
     if net is None:
         return init_fun
-    return vocabulary.naming(conditional, {"context_dim", *measured_by(net)})
+    measures = measured_by(net)
+    of_data = {"init_context"} if "init_inputs" in measures else set()  # the context is all that its data are
+    return vocabulary.naming(conditional, {"context_dim", *measures, *of_data})
 
 
 def bounded(raw: Array, bound: float = BOUND) -> Array:
@@ -126,9 +128,9 @@ def Laplace(trainable: bool = False, conditioner=None):
     """
 
     def log_density(z: Array) -> Array:
-        return -(jnp.abs(z) + math.log(2)).sum(0)
+        return -(jnp.abs(z) + math.log(2)).sum(1)
 
-    return location_scale("Laplace", Family(log_density, _drawn(jax.random.laplace)), trainable, conditioner)
+    return location_scale("Laplace", Family(log_density, jax.random.laplace), trainable, conditioner)
 
 
 @distribution(batched=True)
@@ -155,9 +157,9 @@ def Logistic(trainable: bool = False, conditioner=None):
     """
 
     def log_density(z: Array) -> Array:
-        return -(jnp.abs(z) + 2 * jnp.log1p(jnp.exp(-jnp.abs(z)))).sum(0)
+        return -(jnp.abs(z) + 2 * jnp.log1p(jnp.exp(-jnp.abs(z)))).sum(1)
 
-    return location_scale("Logistic", Family(log_density, _drawn(jax.random.logistic)), trainable, conditioner)
+    return location_scale("Logistic", Family(log_density, jax.random.logistic), trainable, conditioner)
 
 
 @distribution(batched=True)
@@ -198,11 +200,11 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner=None):
         u = jnp.abs(z) / jnp.sqrt(v)
         small, large = jnp.minimum(u, 1), jnp.maximum(u, 1)  # u^2 would overflow where the density does not vanish
         tail = jnp.log1p(jnp.square(small / large)) + 2 * jnp.log(large)
-        return (log_normaliser(v) - (v + 1) / 2 * tail).sum(0)
+        return (log_normaliser(v) - (v + 1) / 2 * tail).sum(1)
 
-    def draw(rng: Array, n: int, d: int, log_df: Array) -> Array:
+    def draw(rng: Array, shape: Shape, log_df: Array) -> Array:
         v = freedom(log_df)
-        return jax.random.t(rng, v.T, (n, d), v.dtype).T
+        return jax.random.t(rng, v, shape, v.dtype)
 
     own = Family(log_density, draw, lambda event: {"log_df": event})
     return location_scale("StudentT", own, trainable, conditioner)
@@ -222,9 +224,3 @@ def log_normaliser(v: Array) -> Array:
     series = sum(c / b**k for k, c in ((1, -1 / 8), (3, 1 / 192), (5, -1 / 640), (7, 17 / 14336), (9, -31 / 18432)))
     back = sum(jnp.log1p(0.5 / (a + k)) for k in range(SHIFT))
     return series - back + 0.5 * jnp.log1p(SHIFT / a) - 0.5 * math.log(2 * math.pi)
-
-
-def _drawn(random: Callable) -> Callable:
-    """A sampler of `jax.random` in the form of a family's `draw`. Rows come first in it, so that the first few of many draws
-    are those of a few."""
-    return lambda rng, n, d: random(rng, (n, d)).T

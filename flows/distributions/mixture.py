@@ -1,5 +1,6 @@
 """A mixture of any distributions."""
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -155,30 +156,30 @@ def _stack(*trees: Any) -> Any:
 @partial(jax.jit, static_argnames=("count", "copies"))
 def _apart(key: Array, components: Any, data: Array | None, count: int, copies: bool) -> Any:
     """The components' params with every trained "loc" moved, so that no two are equal."""
-    of_rows, *keys = jax.random.split(key, 2 if copies else count + 1)
-    if data is None:
-        rows, jitter = [None] * count, None
-    else:
-        rows, jitter = _spread_rows(of_rows, data, count), JITTER * jnp.std(data, 0)
+    of_rows, of_jitter, *keys = jax.random.split(key, 3 if copies else count + 2)
+    rows = None
+    if data is not None:
+        rows = _spread_rows(of_rows, data, count)
+        rows += JITTER * jnp.std(data, 0)[None] * jax.random.normal(of_jitter, rows.shape, rows.dtype)
     if copies:
-        return _moved(keys[0], components, None if data is None else rows, jitter)
-    return tuple(_moved(*each, jitter) for each in zip(keys, components, rows, strict=True))
+        return _moved(keys[0], components, rows)
+    each = [None] * count if rows is None else list(rows)
+    return tuple(_moved(*one) for one in zip(keys, components, each, strict=True))
 
 
-def _moved(key: Array, params: Any, row: Any, jitter: Any) -> Any:
-    """`params` with a base's "loc" at `row`, if there is one of its shape, and any other within it moved by a draw."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+def _moved(key: Array, params: Any, start: Array | None) -> Any:
+    """`params` with a base's own "loc" at `start`, if that is one of its shape, and any other within it moved by a draw."""
 
-    def start(path: tuple, loc: Array, key: Array) -> Array:
+    def moved(path: tuple, loc: Array) -> Array:
         names = [getattr(step, "key", None) for step in path]
         if names[-1:] != ["loc"] or "fixed" in names:
             return loc
-        draw = jax.random.normal(key, loc.shape, loc.dtype)
-        at_row = row is not None and len(path) == 1 and row.shape == loc.shape
-        return (row + jitter * draw).astype(loc.dtype) if at_row else loc + draw
+        if start is not None and len(path) == 1 and start.shape == loc.shape:
+            return start.astype(loc.dtype)
+        return loc + jax.random.normal(jax.random.fold_in(key, next(number)), loc.shape, loc.dtype)
 
-    keys = jax.random.split(key, len(leaves))
-    return treedef.unflatten([start(*leaf, own_key) for leaf, own_key in zip(leaves, keys, strict=True)])
+    number = itertools.count()
+    return jax.tree_util.tree_map_with_path(moved, params)
 
 
 def _spread_rows(key: Array, data: Array, count: int) -> Any:

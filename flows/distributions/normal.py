@@ -1,8 +1,7 @@
 """The normal: standard, trained or conditional, with a diagonal or a full covariance."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -51,16 +50,14 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner=No
         raise FlowsError(f'Normal: covariance is {covariance!r}; expected "diagonal" or "full"')
     if covariance == "full" and not trainable and conditioner is None:
         raise FlowsError('Normal: covariance="full" would stay the identity; give trainable=True or a conditioner')
-    family = Family(_log_density, _draw) if covariance == "diagonal" else Family(_full_log_density, _full_draw, _tril)
+    family = (
+        Family(_log_density, jax.random.normal) if covariance == "diagonal" else Family(_full_log_density, _full_draw, _tril)
+    )
     return location_scale("Normal", family, trainable, conditioner)
 
 
 def _log_density(z: Array) -> Array:
-    return -0.5 * (jnp.square(z) + LOG_2PI).sum(0)
-
-
-def _draw(rng: Array, n: int, d: int) -> Array:
-    return jax.random.normal(rng, (n, d)).T
+    return -0.5 * (jnp.square(z) + LOG_2PI).sum(1)
 
 
 def _tril(event: Shape) -> dict[str, Shape]:
@@ -69,19 +66,27 @@ def _tril(event: Shape) -> dict[str, Shape]:
 
 
 def _full_log_density(z: Array, tril: Array) -> Array:
-    def solve(factor: Array, z: Array) -> Array:
-        return solve_triangular(factor, z, lower=True, unit_diagonal=True)
+    factor = _factor(tril, z.shape[1])
 
-    return honest_at_infinity(lambda z: _log_density(_along_batch(solve, tril, z)), z)
+    def solved(z: Array) -> Array:
+        if len(factor) != 1:
+            return jax.vmap(partial(solve_triangular, lower=True, unit_diagonal=True))(factor, z)
+        # One small solve and a product: a solve for the whole batch is slow on CPUs.
+        inverse = solve_triangular(factor[0], jnp.eye(len(factor[0]), dtype=z.dtype), lower=True, unit_diagonal=True)
+        return jnp.matmul(z, inverse.T, precision="highest")
+
+    return honest_at_infinity(lambda z: _log_density(solved(z)), z)
 
 
-def _full_draw(rng: Array, n: int, d: int, tril: Array) -> Array:
-    z = _draw(rng, n, d).astype(tril.dtype)
-    return _along_batch(lambda factor, z: jnp.matmul(factor, z, precision="highest"), tril, z)
+def _full_draw(rng: Array, shape: Shape, tril: Array) -> Array:
+    z = jax.random.normal(rng, shape, tril.dtype)
+    factor = _factor(tril, shape[1])
+    if len(factor) != 1:
+        return jnp.einsum("nij,nj->ni", factor, z, precision="highest")
+    return jnp.matmul(z, factor[0].T, precision="highest")
 
 
-def _along_batch(apply: Callable, tril: Array, z: Array) -> Any:
-    """`apply(I + T, z)`, with one T for all columns of z (d, batch), or one for each."""
-    d, rows = len(z), np.tril_indices(len(z), -1)
-    factor = jnp.zeros((d, d, tril.shape[1]), tril.dtype).at[rows].set(tril) + jnp.eye(d, dtype=tril.dtype)[:, :, None]
-    return apply(factor[:, :, 0], z) if tril.shape[1] == 1 else jax.vmap(apply, -1, -1)(factor, z)
+def _factor(tril: Array, d: int) -> Array:
+    """I + T for each row of tril (batch, d (d - 1) / 2)."""
+    below = np.tril_indices(d, -1)
+    return jnp.zeros((len(tril), d, d), tril.dtype).at[:, *below].set(tril) + jnp.eye(d, dtype=tril.dtype)[None]

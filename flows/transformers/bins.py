@@ -1,5 +1,6 @@
 """What splines are made of: an axis cut into bins, the bin that holds a value, and the identity outside."""
 
+import functools
 import math
 from collections.abc import Callable
 from itertools import accumulate
@@ -57,7 +58,18 @@ def spline(bound: float, find: Callable, forward: Callable, backward: Callable) 
 
 def weights(raw: Array) -> Array:
     """What a softmax of `raw` is in proportion to; never all 0."""
-    return jnp.exp(raw - lax.stop_gradient(raw.max(0, keepdims=True, initial=-jnp.inf)))
+    return jnp.exp(raw - lax.stop_gradient(fold(jnp.maximum, raw, -jnp.inf)))
+
+
+def total(array: Array) -> Array:
+    """The sum over the first axis, which stays."""
+    return fold(jnp.add, array, 0.0)
+
+
+def fold(combine: Callable, array: Array, start: float) -> Array:
+    # One by one, not as a reduction: XLA gives that and its exp to another library where there are many rows, which rounds
+    # otherwise, and a row's density would depend on its batch.
+    return functools.reduce(combine, rows(array), jnp.full(array.shape[1:], start, array.dtype))[None]
 
 
 def rows(array: Array) -> list[Array]:
@@ -74,7 +86,7 @@ class Axis:
 
     def sizes(self, each: Array) -> Array:
         """The sizes of all bins, in units of 2 bound."""
-        return self.floor + each * (self.free / each.sum(0, keepdims=True))
+        return self.floor + each * (self.free / total(each))
 
     def find(self, each: Array, value: Array) -> Array:
         """The number of the bin that holds `value`."""

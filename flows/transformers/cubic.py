@@ -59,7 +59,7 @@ def Cubic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
         floors = jnp.where(outer, w / 2, min_bin)
         # Weighted by what the floors leave of 1 / num_bins where all widths are equal, heights are equal at theta = 0.
         heights = heights * jnp.where(outer, 0.5 / num_bins, 1 / num_bins - min_bin)
-        h = floors + heights * ((1 - floors.sum(0, keepdims=True)) / heights.sum(0, keepdims=True))
+        h = floors + heights * ((1 - bins.total(floors)) / bins.total(heights))
         s = h / w
         mixed = (s[:-1] * w[1:] + s[1:] * w[:-1]) / (w[:-1] + w[1:])
         slopes = jnp.minimum(mixed, 2 * jnp.minimum(s[:-1], s[1:]))

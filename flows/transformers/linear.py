@@ -49,7 +49,8 @@ def Linear(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
         return *x_axis.knots(widths, k), *y_axis.knots(heights, k)
 
     def forward(x: Array, x0: Array, x1: Array, y0: Array, y1: Array) -> tuple[Array, Array]:
-        return bins.divide(y0, y1, *bins.fractions(x, x0, x1)), jnp.log((y1 - y0) / (x1 - x0))
+        log_det = jnp.log((y1 - y0) / (x1 - x0))
+        return bins.divide(y0, y1, *bins.fractions(x, x0, x1)), jnp.where(jnp.isnan(x), x, log_det)  # NaN in, NaN out
 
     def backward(y: Array, x0: Array, x1: Array, y0: Array, y1: Array) -> Array:
         return bins.divide(x0, x1, *bins.fractions(y, y0, y1))

@@ -10,7 +10,7 @@ from flows.transformers import bins
 
 @transformer
 def LinearRational(
-    num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_slope: float = 1e-3, min_part: float = 0.025
+    num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-2, min_slope: float = 0.1, min_part: float = 0.025
 ):
     """A monotone linear-rational spline on [-bound, bound], the identity outside: two hyperbolas a bin.
 
@@ -24,7 +24,9 @@ def LinearRational(
     For xi > l it is the same seen from the other end: a = 1 - xi, with 1 - l for l, d1 for d0, and y1 - y for y - y0.
 
     The slopes at the bounds are exactly 1, so the density is continuous everywhere; theta = 0 is the identity. The
-    inverse is in closed form without a root, a few roundings from exact.
+    inverse is in closed form without a root, a few roundings from exact: dy/dx at the inner knot is
+    s^2 / (l sqrt(d0) + (1 - l) sqrt(d1))^2, a peak where both slopes are far below s, and the floors are above those of
+    the other splines so that float32 resolves it.
 
     `theta` is (4 num_bins - 1, *x.shape): raw widths and raw heights, num_bins of each (a softmax, then the floor),
     num_bins - 1 raw slopes of the inner knots (a softplus above the floor; 0 gives slope 1), and num_bins raw l (a

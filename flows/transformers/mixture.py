@@ -23,19 +23,18 @@ def log_odds(mixture: Mixture, x: Array) -> tuple[Array, Array]:
 
     With u = min_k rate_k x, the slowest component's share of every argument and linear in x, the rest is logarithms of sums
     of moderate terms: for x > 0, log F = log sum_k w_k e^-h_k and log(1 - F) = -u + log sum_k w_k e^(-h_k - d_k) with
-    d_k = rate_k x + shift_k - u and h_k = softplus(-u - d_k); for x < 0 mirrored. The slope is that of log F or of
-    log(1 - F), times 1 + e^v or 1 + e^-v.
+    d_k = rate_k x + shift_k - u and h_k = softplus(-u - d_k); for x < 0 mirrored. The slope of v is that of log F or of
+    -log(1 - F), times 1 + e^v or 1 + e^-v.
     """
     largest = float(jnp.finfo(x.dtype).max)
-    at, up = jnp.clip(x, -largest, largest), x > 0
-    rate = jnp.exp(mixture.log_rate)
+    at, side, rate = jnp.clip(x, -largest, largest), jnp.where(x > 0, 1.0, -1.0), jnp.exp(mixture.log_rate)
     slowest = lax.stop_gradient(rate.min(0))  # what is split off does not matter, so neither does its derivative
     u, d = slowest * at, (rate - slowest[None]) * at[None] + mixture.shift
-    h = jax.nn.softplus(jnp.where(up, -1.0, 1.0)[None] * (u[None] + d))
-    below, above = mixture.log_weight - h, mixture.log_weight - h - jnp.where(up, 1.0, -1.0)[None] * d
-    near, tail = log_sum_exp(below), log_sum_exp(above)  # of the side that fills up, and of the one that runs out
-    v = u + jnp.where(up, 1.0, -1.0) * (near - tail)
-    log_slope = log_sum_exp(above - h + mixture.log_rate) - tail + jax.nn.softplus(jnp.where(up, -v, v))
+    h = jax.nn.softplus(-side[None] * (u[None] + d))
+    full, empty = mixture.log_weight - h, mixture.log_weight - h - side[None] * d  # the terms of the tails behind and ahead
+    log_full, log_empty = log_sum_exp(full), log_sum_exp(empty)
+    v = u + side * (log_full - log_empty)
+    log_slope = log_sum_exp(empty - h + mixture.log_rate) - log_empty + jax.nn.softplus(-side * v)
     return jnp.where(jnp.isinf(x), x, v), log_slope
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import Array, positive, positive_int, transformer
+from flows.core import Array, FlowsError, positive, positive_int, transformer
 from flows.transformers.solve import solve
 
 
@@ -16,8 +16,8 @@ from flows.transformers.solve import solve
 def MonotonicNetwork(
     hidden: tuple[int, ...] = (32, 32),
     embedding: int = 8,
-    num_nodes: int = 32,
-    bound: float = 10.0,
+    num_nodes: int = 50,
+    bound: float = 5.0,
     max_log_slope: float = 4.0,
 ):
     """The integral of a positive network: an unconstrained monotonic neural network.
@@ -31,10 +31,10 @@ def MonotonicNetwork(
     to the accuracy it has inside. Slopes lie within e^-M .. e^M, so it is a bijection of the real line. The inverse is
     numerical, in the bracket that the slopes give.
 
-    The integral is Gauss's rule: y is not exact, while log dy/dx and all derivatives in x are those of the true integral.
-    Measured with 32 nodes on [-10, 10], the error is below 1e-6 for networks as they start, or like those that training
-    makes of them, and 1e-3 for weights 3 times as large; each 16 nodes more divide it by about 10. Nodes are visited one after the other and
-    computed again for gradients, so memory is that of one pass of the network.
+    The integral is Gauss's rule: log dy/dx and all derivatives in x are those of the true integral, y is off by the error of
+    the rule. Measured with 50 nodes, two hidden layers of 32 and |x| <= 4: below 1e-12 for weights of variance 1 / inputs,
+    1e-9 for weights twice as large, and 1e-3 after training on modes 0.1 wide (1e-5 where the data are), which 100 nodes
+    bring down to 2e-6. The nodes are visited one after the other, and again for gradients: memory is that of one pass.
 
     `theta` is (embedding + 1, *x.shape): h, then beta. The last layer starts at 0: at its initial weights y = x + beta.
 
@@ -59,9 +59,11 @@ def MonotonicNetwork(
         >>> import flows, jax.numpy as jnp
         >>> network = flows.transformers.MonotonicNetwork(hidden=(16,), embedding=2)
         >>> weights = network.init(0)
-        >>> network.direct(jnp.zeros((3, 2)), jnp.array([-1.0, 50.0]), weights)[0].tolist()
+        >>> network.direct(jnp.zeros((3, 2)), jnp.array([-1.0, 50.0]), weights)[0].round(5).tolist()
         [-1.0, 50.0]
     """
+    if not isinstance(hidden, tuple):
+        raise FlowsError(f"MonotonicNetwork: hidden is {hidden!r}; expected a tuple of widths, such as (32, 32)")
     hidden = tuple(positive_int(units, "MonotonicNetwork: a hidden width") for units in hidden)
     embedding = positive_int(embedding, "MonotonicNetwork: embedding")
     num_nodes = positive_int(num_nodes, "MonotonicNetwork: num_nodes", 1000)

@@ -56,7 +56,7 @@ def Quadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_
         # By the trapezoidal rule, inner slopes with the mean 1 in these weights make the area that of the identity.
         sizes = x_axis.sizes(widths)
         around = sizes[:-1] + sizes[1:]
-        mean = (around * slopes).sum(0, keepdims=True) / around.sum(0, keepdims=True)
+        mean = bins.total(around * slopes) / bins.total(around)
         inner = min_slope + (1 - min_slope) * slopes / mean
         pinned = jnp.ones_like(sizes[:1])
         heights = sizes * (jnp.concatenate([pinned, inner]) + jnp.concatenate([inner, pinned]))

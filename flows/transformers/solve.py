@@ -20,7 +20,7 @@ def solve(function: Callable, y: Array, low: Any = -np.inf, high: Any = np.inf, 
 
     Every evaluation moves one end of the bracket. The next point is Newton's where that lies inside and each step is less
     than half the one before, and halfway otherwise; after 24 steps the bracket is halved by the count of floats in it, so
-    that a root anywhere is found in at most 60 evaluations (92 in float64). Usual are 4 to 10, for all entries together.
+    that a root anywhere is found in at most 60 evaluations (92 in float64). Usual are 5 to 15, for all entries together.
 
     An entry is solved where the value is within 4 roundings of y, or 4 floats are left in the bracket. A root beyond the
     largest float is a signed inf; NaN, in y or in the function, stays NaN. Derivatives, of any order and in both modes,
@@ -37,10 +37,10 @@ def solve(function: Callable, y: Array, low: Any = -np.inf, high: Any = np.inf, 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> root = lambda a, y: solve(lambda x: (a * x + x**3, jnp.log(a + 3 * x**2)), y)
-        >>> root(2.0, jnp.array([3.0, -12.0])).tolist()
+        >>> root(2.0, jnp.array([3.0, -12.0])).round(5).tolist()
         [1.0, -2.0]
-        >>> jax.grad(root)(2.0, jnp.array(3.0)).tolist()  # dx/da = -x / (a + 3 x^2)
-        -0.20000000298023224
+        >>> print(jax.grad(root)(2.0, jnp.array(3.0)).round(5))  # dx/da = -x / (a + 3 x^2)
+        -0.2
     """
     low, high, unit = (jnp.broadcast_to(jnp.asarray(each, y.dtype), y.shape) for each in (low, high, unit))
     largest = float(jnp.finfo(y.dtype).max)
@@ -64,11 +64,15 @@ def _root(function: Callable, constants: tuple, y: Array, search: tuple[Array, A
         residual = value - y
         low, high = jnp.where(residual < 0, x, low), jnp.where(residual > 0, x, high)
         newton = residual * jnp.exp(-log_slope)
-        # Two roundings past the root, so that the bracket closes from both sides.
-        ahead = x - newton - 2 * eps * jnp.abs(x) * jnp.sign(residual)
-        trusted = (low < ahead) & (ahead < high) & (2 * jnp.abs(newton) < last)
-        early = count < NEWTON_STEPS
-        new = jnp.where(early, jnp.where(trusted, ahead, _halfway(low, high)), _middle_float(low, high))
+        # The last steps go two roundings past the root, so that the bracket closes from both sides.
+        rounding = eps * jnp.abs(x)
+        ahead = x - newton - jnp.where(jnp.abs(newton) < 16 * rounding, 2 * rounding * jnp.sign(residual), 0.0)
+        inside = (low < ahead) & (ahead < high)
+        trusted = inside & (2 * jnp.abs(newton) < last)
+        # Short steps that do not get shorter are the rounding of the function, or a flat root: look for its other side.
+        short = inside & (16 * jnp.abs(newton) < high - low)
+        other = jnp.where(short, x - 4 * newton, _halfway(low, high))
+        new = jnp.where(count < NEWTON_STEPS, jnp.where(trusted, ahead, other), _middle_float(low, high))
         found = ~(jnp.abs(residual) > enough) | _adjacent(low, high)  # also where the residual is NaN
         new = jnp.where(found, jnp.where(jnp.isnan(residual), residual, x), new)
         return new, low, high, jnp.abs(new - x), count + 1, found

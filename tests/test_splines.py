@@ -1,0 +1,352 @@
+"""Splines: exact to a few roundings at any parameters, smooth at their knots, and what their papers say."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from mpmath import mpf
+from registry import TRANSFORMERS
+
+import flows
+from flows import transformers as t
+from flows.diagnostics import enable_x64
+
+SPLINES = ["CircularRationalQuadratic", "Cubic", "Linear", "LinearRational", "Quadratic", "RationalQuadratic"]
+BINS, BOUND = 4, 2  # of those in the registry
+MOST = {"RationalQuadratic": 4.0}  # roundings of the inverse; 16 for the others
+each_spline = pytest.mark.parametrize("name", SPLINES)
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@functools.cache
+def functions(name):
+    """Jitted direct and inverse."""
+    spline = TRANSFORMERS[name].transformer
+    return jax.jit(spline.direct), jax.jit(spline.inverse)
+
+
+def draw(name, n, spread, dtype=np.float64, seed=1):
+    theta = spread * np.random.default_rng(seed).normal(size=(TRANSFORMERS[name].transformer.num_params, n))
+    return jnp.asarray(theta.astype(dtype))
+
+
+def roundings(name, theta, y):
+    """How far f(f^-1(y)) is from y, in units of what a rounding of x and one of y make."""
+    direct, inverse = functions(name)
+    x, minus = inverse(theta, y)
+    again, log_det = direct(theta, x)
+    # Two compiled programs may round differently, and a thin bin's slope is a ratio of small differences.
+    np.testing.assert_allclose(minus, -log_det, atol=4e3 * np.finfo(theta.dtype).eps, rtol=0)
+    assert np.isfinite(x).all() and np.isfinite(log_det).all()
+    x, y, again, log_det = (np.asarray(each, np.float64) for each in (x, y, again, log_det))
+    return np.abs(again - y) / (np.abs(y) + BOUND + (np.abs(x) + BOUND) * np.exp(log_det)) / np.finfo(theta.dtype).eps
+
+
+@each_spline
+@settings(max_examples=100, deadline=None)
+@given(
+    theta=arrays(np.float32, (4 * BINS - 1, 3), elements=st.floats(-50, 50, width=32)),
+    y=arrays(np.float32, (3,), elements=st.floats(-10, 10, width=32)),
+)
+def test_a_spline_inverts_at_any_parameters(name, theta, y):
+    theta = theta[: TRANSFORMERS[name].transformer.num_params]
+    assert roundings(name, theta, y).max() <= MOST.get(name, 16.0)
+
+
+@each_spline
+def test_the_log_det_of_the_inverse_is_exactly_minus_the_direct_one_at_the_point_returned(name):
+    spline, y = TRANSFORMERS[name].transformer, jnp.linspace(-2.2, 2.2, 99)
+    theta = draw(name, 99, 3.0, np.float32)
+    with jax.disable_jit():  # two compiled programs may round differently
+        x, minus = spline.inverse(theta, y)
+        np.testing.assert_array_equal(minus, -spline.direct(theta, x)[1])
+
+
+def check_random(name, dtype, spread, n):
+    sides = 3 * BOUND if name == "CircularRationalQuadratic" else BOUND
+    with enable_x64():
+        y = jnp.asarray(np.random.default_rng(2).uniform(-sides, sides, size=n).astype(dtype))
+        assert roundings(name, draw(name, n, spread, dtype), y).max() <= MOST.get(name, 16.0)
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0, 10.0, 30.0])
+@each_dtype
+@each_spline
+def test_the_inverse_of_random_splines_is_a_few_roundings_from_exact(name, dtype, spread):
+    check_random(name, dtype, spread, 5_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [1.0, 3.0, 10.0, 30.0])
+@each_dtype
+@each_spline
+def test_the_inverse_of_a_great_many_random_splines(name, dtype, spread):
+    check_random(name, dtype, spread, 200_000)
+
+
+# The papers' formulas at 50 digits, written down as they are: knots x and y, and y in bin k as a function of x.
+
+
+def softmax(raw, floor):
+    each = [mpmath.exp(r) for r in raw]
+    return [2 * BOUND * (floor + (1 - BINS * floor) * e / sum(each)) for e in each]
+
+
+def knots(sizes):
+    return [-BOUND + mpmath.fsum(sizes[:i]) for i in range(BINS)] + [mpf(BOUND)]
+
+
+def softplus(raw, floor):
+    floor = mpf(floor)
+    return [floor + mpmath.log1p(mpmath.exp(r + mpmath.log(mpmath.expm1(1 - floor)))) for r in raw]
+
+
+def linear(raw):
+    xs, ys = knots([mpf(2 * BOUND) / BINS] * BINS), knots(softmax(raw, mpf(1e-3)))
+    return xs, ys, lambda k, x: ys[k] + (ys[k + 1] - ys[k]) * (x - xs[k]) / (xs[k + 1] - xs[k])
+
+
+def quadratic(raw):
+    """Piecewise-linear density: vertices v, of which the inner ones are scaled to the area left by the outer two."""
+    w, floor = softmax(raw[:BINS], mpf(1e-3)), mpf(1e-3)
+    area = [(w[i] + w[i + 1]) / 2 for i in range(BINS - 1)]
+    inner = [mpmath.exp(r) for r in raw[BINS:]]
+    left = 2 * BOUND - (w[0] + w[-1]) / 2 - floor * sum(area)
+    scale = left / sum(a * v for a, v in zip(area, inner, strict=True))
+    v = [mpf(1), *(floor + scale * each for each in inner), mpf(1)]
+    xs, ys = knots(w), knots([w[i] * (v[i] + v[i + 1]) / 2 for i in range(BINS)])
+
+    def y(k, x):
+        alpha = (x - xs[k]) / w[k]
+        return ys[k] + w[k] * (alpha**2 / 2 * (v[k + 1] - v[k]) + alpha * v[k])
+
+    return xs, ys, y
+
+
+def cubic(raw):
+    """Powers of x - x0, with Steffen's slopes."""
+    floor = mpf(1e-3)
+    w, e = softmax(raw[:BINS], floor), [mpmath.exp(r) for r in raw[BINS:]]
+    ends = [i in (0, BINS - 1) for i in range(BINS)]
+    floors = [w[i] / 2 if end else 2 * BOUND * floor for i, end in enumerate(ends)]
+    e = [e[i] * (mpf(1) / (2 * BINS) if end else mpf(1) / BINS - floor) for i, end in enumerate(ends)]
+    h = [low + (2 * BOUND - sum(floors)) * each / sum(e) for low, each in zip(floors, e, strict=True)]
+    s = [a / b for a, b in zip(h, w, strict=True)]
+    p = [(s[i] * w[i + 1] + s[i + 1] * w[i]) / (w[i] + w[i + 1]) for i in range(BINS - 1)]
+    d = [mpf(1), *(2 * min(s[i], s[i + 1], p[i] / 2) for i in range(BINS - 1)), mpf(1)]
+    xs, ys = knots(w), knots(h)
+
+    def y(k, x):
+        a2, a3 = (3 * s[k] - 2 * d[k] - d[k + 1]) / w[k], (d[k] + d[k + 1] - 2 * s[k]) / w[k] ** 2
+        return ys[k] + d[k] * (x - xs[k]) + a2 * (x - xs[k]) ** 2 + a3 * (x - xs[k]) ** 3
+
+    return xs, ys, y
+
+
+def linear_rational(raw):
+    """Dolatabadi et al., algorithm 1: weights w_a, w_b and w_m of the knots and of the one between."""
+    widths, heights = (softmax(each, mpf(1e-2)) for each in (raw[:BINS], raw[BINS : 2 * BINS]))
+    d, floor = [mpf(1), *softplus(raw[2 * BINS : 3 * BINS - 1], 0.1), mpf(1)], mpf(0.025)
+    lambdas = [floor + (1 - 2 * floor) / (1 + mpmath.exp(-r)) for r in raw[3 * BINS - 1 :]]
+    xs, ys = knots(widths), knots(heights)
+
+    def y(k, x):
+        phi, l, y_a, y_b = (x - xs[k]) / widths[k], lambdas[k], ys[k], ys[k + 1]
+        w_a, w_b = mpf(1), mpmath.sqrt(d[k] / d[k + 1])
+        w_m = (l * w_a * d[k] + (1 - l) * w_b * d[k + 1]) * widths[k] / heights[k]
+        y_m = ((1 - l) * w_a * y_a + l * w_b * y_b) / ((1 - l) * w_a + l * w_b)
+        if phi <= l:
+            return (w_a * y_a * (l - phi) + w_m * y_m * phi) / (w_a * (l - phi) + w_m * phi)
+        return (w_m * y_m * (1 - phi) + w_b * y_b * (phi - l)) / (w_m * (1 - phi) + w_b * (phi - l))
+
+    return xs, ys, y
+
+
+def rational_quadratic(raw, circular=False):
+    """Durkan et al., equation 4."""
+    widths, heights = (softmax(each, mpf(1e-3)) for each in (raw[:BINS], raw[BINS : 2 * BINS]))
+    d = softplus(raw[2 * BINS :], 1e-3)
+    d = [*d, d[0]] if circular else [mpf(1), *d, mpf(1)]
+    xs, ys = knots(widths), knots(heights)
+
+    def y(k, x):
+        xi, s = (x - xs[k]) / widths[k], heights[k] / widths[k]
+        numerator = heights[k] * (s * xi**2 + d[k] * xi * (1 - xi))
+        return ys[k] + numerator / (s + (d[k + 1] + d[k] - 2 * s) * xi * (1 - xi))
+
+    return xs, ys, y
+
+
+REFERENCES = {
+    "CircularRationalQuadratic": functools.partial(rational_quadratic, circular=True),
+    "Cubic": cubic,
+    "Linear": linear,
+    "LinearRational": linear_rational,
+    "Quadratic": quadratic,
+    "RationalQuadratic": rational_quadratic,
+}
+
+
+def knots_of(name, theta):
+    """The x and the y of the knots, in double precision."""
+    xs, ys, _ = REFERENCES[name]([mpf(float(each)) for each in theta])
+    return np.array(xs, float), np.array(ys, float)
+
+
+@each_spline
+def test_values_and_slopes_are_the_papers(name):
+    points = np.linspace(-1.97, 1.98, 23)
+    with enable_x64(), mpmath.workdps(50):
+        for seed in range(4):
+            theta = np.asarray(draw(name, 1, 1.5, seed=seed))
+            xs, _, y = REFERENCES[name]([mpf(each) for each in theta[:, 0]])
+            bins = np.searchsorted(np.array(xs, float), points) - 1
+            expected = [(y(k, mpf(x)), mpmath.diff(functools.partial(y, k), x)) for k, x in zip(bins, points, strict=True)]
+            got, log_det = functions(name)[0](np.tile(theta, (1, points.size)), points)
+            np.testing.assert_allclose(got, [float(value) for value, _ in expected], rtol=1e-13, atol=1e-14)
+            np.testing.assert_allclose(log_det, [float(mpmath.log(slope)) for _, slope in expected], rtol=1e-11, atol=1e-11)
+
+
+@each_dtype
+@each_spline
+def test_a_spline_is_monotone_and_its_density_continuous_at_knots_and_bounds(name, dtype):
+    with enable_x64():
+        for seed in range(5):
+            theta = draw(name, 1, 1.0, dtype, seed)
+            at = knots_of(name, theta[:, 0])[0]
+            gap = 4 * np.finfo(dtype).eps
+            x = np.unique(np.concatenate([np.linspace(-2.5, 2.5, 1000), at - gap, at + gap]).astype(dtype))
+            y, log_det = (np.asarray(each) for each in functions(name)[0](np.tile(theta, (1, x.size)), x))
+            assert (np.diff(y) >= 0).all() and np.abs(log_det).max() > 0.1
+            near = np.diff(x) <= 3 * gap
+            jumps = np.abs(np.diff(log_det))[near]
+            assert near.sum() == BINS + 1
+            # What a thin bin's slope changes by within the gap; 2e-11 in float64.
+            assert jumps.max() > 0.1 if name == "Linear" else jumps.max() < 1e5 * np.finfo(dtype).eps
+
+
+@each_dtype
+@each_spline
+def test_a_spline_at_knots_bounds_and_beyond(name, dtype):
+    """Values, log-dets and gradients are finite; inf stays inf and NaN stays NaN."""
+    spline = TRANSFORMERS[name].transformer
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def gradients(theta, at, function):
+        return jax.grad(lambda theta, at: sum(each.sum() for each in function(theta, at)), argnums=(0, 1))(theta, at)
+
+    with enable_x64():
+        for seed, spread in ((0, 0.0), (1, 1.0), (2, 3.0), (3, 10.0)):
+            theta = draw(name, 1, spread, dtype, seed)
+            far = np.array([0.0, 1e-38, -1e-38, 1e30, -1e30, 3e38, -3e38])
+            beyond = jnp.asarray([np.inf, -np.inf, np.nan], dtype)
+            for function, compiled, inner in zip(
+                (spline.direct, spline.inverse), functions(name), knots_of(name, theta[:, 0]), strict=True
+            ):
+                inner = inner.astype(dtype)
+                at = jnp.concatenate([far.astype(dtype), *(np.nextafter(inner, to) for to in (inner, dtype(-9), dtype(9)))])
+                thetas = jnp.tile(theta, (1, at.size))
+                assert all(bool(jnp.isfinite(each).all()) for each in compiled(thetas, at))
+                if dtype == np.float32:  # the harder one
+                    assert all(bool(jnp.isfinite(each).all()) for each in gradients(thetas, at, function))
+                out, log_det = compiled(jnp.tile(theta, (1, 3)), beyond)
+                np.testing.assert_array_equal(out, beyond)
+                np.testing.assert_array_equal(log_det, [0.0, 0.0, np.nan])
+                bounds = jnp.asarray([BOUND, -BOUND], dtype)
+                np.testing.assert_array_equal(compiled(jnp.tile(theta, (1, 2)), bounds)[0], bounds)
+
+
+@each_spline
+def test_extreme_floors_and_parameters_stay_finite(name):
+    """The thinnest bins that are allowed, in float32, at parameters of any size."""
+    floors = {"min_slope": 1e-6} if name not in ("Linear", "Cubic") else {}
+    floors |= {"min_slope": 0.5, "min_bin": 2e-6} if name == "Quadratic" else {"min_bin": 1e-6}
+    spline = getattr(t, name)(num_bins=BINS, bound=BOUND, **floors)
+    theta = draw(name, 2000, 100.0, np.float32)
+    at = jnp.asarray(np.random.default_rng(4).uniform(-2, 2, 2000), jnp.float32)
+    for function in (spline.direct, spline.inverse):
+        out, log_det = jax.jit(function)(theta, at)
+        assert bool((jnp.abs(out) <= BOUND).all() & jnp.isfinite(log_det).all())
+
+
+@pytest.mark.parametrize("name", ["Cubic", "RationalQuadratic"])
+def test_second_derivatives_of_the_inverse(name):
+    """d2x / dy2 is that of the inverse function, -f'' / f'^3, and mixed ones are symmetric."""
+    spline = TRANSFORMERS[name].transformer
+    with enable_x64():
+        theta, x = draw(name, 6, 1.0), jnp.linspace(-1.7, 1.6, 6)
+        y, log_det = functions(name)[0](theta, x)
+
+        def one(function):
+            return lambda theta, at: function(theta[:, None], at[None])[0][0]
+
+        second = [
+            jax.jit(jax.vmap(jax.grad(jax.grad(one(f), 1), 1), in_axes=(1, 0)))(theta, at)
+            for f, at in ((spline.direct, x), (spline.inverse, y))
+        ]
+        np.testing.assert_allclose(second[1], -second[0] * jnp.exp(-3 * log_det), rtol=1e-8, atol=1e-8)
+        mixed = [
+            jax.jit(jax.vmap(outer(jax.grad(one(spline.inverse), first), 1 - first), in_axes=(1, 0)))(theta, y)
+            for first, outer in ((0, jax.jacfwd), (1, jax.grad))
+        ]
+        np.testing.assert_allclose(*mixed, rtol=1e-8, atol=1e-8)
+
+
+def test_a_cubic_is_solved_at_all_slopes_up_to_twice_the_mean():
+    from flows.transformers.cubic import odds, solve
+
+    rng, n = np.random.default_rng(5), 100_000
+    with enable_x64():
+        d0, d1 = (jnp.asarray(2 * rng.choice([1.0, rng.uniform(), 1e-3, 1e-9], n) ** rng.uniform(0, 1, n)) for _ in range(2))
+        small, s = jnp.asarray(10 ** -rng.uniform(0, 20, n) / 2), jnp.ones(n)
+        for up in (jnp.asarray(rng.uniform(0, 1, n)), small, 1 - small):
+            xi = jax.jit(solve)(up, 1 - up, s, d0, d1)
+            m, n_ = odds(xi, 1 - xi, s, d0, d1)
+            assert float(jnp.abs(m / (m + n_) - up).max()) < 4 * np.finfo(float).eps
+
+
+@each_dtype
+def test_a_circular_spline_is_one_of_the_circle_and_of_the_line(dtype):
+    spline = t.CircularRationalQuadratic()
+    direct, period = jax.jit(spline.direct), 2 * np.pi
+    with enable_x64():
+        theta = jnp.asarray(np.random.default_rng(6).normal(size=(spline.num_params, 1)).astype(dtype))
+        x = np.linspace(-np.pi, np.pi, 200).astype(dtype)
+        thetas, eps = jnp.tile(theta, (1, 200)), np.finfo(dtype).eps
+        y, log_det = direct(thetas, x)
+        for turns in (-40, -1, 1, 7):
+            there, log_det_there = direct(thetas, (x + turns * period).astype(dtype))
+            scale = 4 * eps * period * abs(turns) * (1 + np.exp(log_det))
+            assert (np.abs(there - (y + dtype(turns * period))) < scale).all()
+            np.testing.assert_allclose(log_det_there, log_det, atol=1e5 * eps)
+        around = np.sort(np.concatenate([np.nextafter(dtype(np.pi), dtype(s)) * np.ones(1, dtype) for s in (0, np.pi, 9)]))
+        seam = np.concatenate([-around[::-1], around, 3 * around])
+        at_seam, slopes = direct(jnp.tile(theta, (1, seam.size)), seam)
+        assert float(jnp.diff(at_seam).min()) >= 0 and float(jnp.abs(slopes - slopes[0]).max()) < 1e4 * eps
+        assert float(jnp.abs(log_det).max()) > 0.1 < float(jnp.abs(slopes[0]))
+        huge = np.array([1e3, 1e5, 1e7, 1e9, 1e18, 1e30, -1e30, 3e38], dtype)
+        thetas = jnp.tile(theta, (1, huge.size))
+        for function in (direct, jax.jit(spline.inverse)):
+            out, log_det = function(thetas, huge)
+            assert bool(jnp.isfinite(log_det).all()) and float(jnp.abs(out - huge).max()) >= 0
+            assert (np.abs(out - huge) <= period + np.spacing(np.abs(huge))).all()
+            np.testing.assert_array_equal(out[-4:], huge[-4:])
+
+
+@pytest.mark.parametrize("call", [
+    *(lambda name=name, **k: getattr(t, name)(num_bins=0) for name in SPLINES),
+    *(lambda name=name: getattr(t, name)(bound=float("inf")) for name in SPLINES),
+    *(lambda name=name: getattr(t, name)(num_bins=8, min_bin=0.2) for name in SPLINES),
+    *(lambda name=name: getattr(t, name)(min_slope=1.0) for name in SPLINES if name not in ("Linear", "Cubic")),
+    lambda: t.Linear(min_bin=1e-7), lambda: t.Quadratic(min_bin=1e-4), lambda: t.LinearRational(min_part=0.5),
+    lambda: t.Cubic(bound="wide"), lambda: t.LinearRational(min_part=0.0),
+])  # fmt: skip
+def test_arguments_out_of_range_are_refused(call):
+    with pytest.raises(flows.FlowsError, match="expected"):
+        call()
