@@ -39,10 +39,8 @@ def draw(name, n, spread, dtype=np.float64, seed=1):
 def roundings(name, theta, y):
     """How far f(f^-1(y)) is from y, in units of what a rounding of x and one of y make."""
     direct, inverse = functions(name)
-    x, minus = inverse(theta, y)
+    x, _ = inverse(theta, y)
     again, log_det = direct(theta, x)
-    # Two compiled programs may round differently, and a thin bin's slope is a ratio of small differences.
-    np.testing.assert_allclose(minus, -log_det, atol=4e3 * np.finfo(theta.dtype).eps, rtol=0)
     assert np.isfinite(x).all() and np.isfinite(log_det).all()
     x, y, again, log_det = (np.asarray(each, np.float64) for each in (x, y, again, log_det))
     return np.abs(again - y) / (np.abs(y) + BOUND + (np.abs(x) + BOUND) * np.exp(log_det)) / np.finfo(theta.dtype).eps
@@ -61,9 +59,9 @@ def test_a_spline_inverts_at_any_parameters(name, theta, y):
 
 @each_spline
 def test_the_log_det_of_the_inverse_is_exactly_minus_the_direct_one_at_the_point_returned(name):
-    spline, y = TRANSFORMERS[name].transformer, jnp.linspace(-2.2, 2.2, 99)
-    theta = draw(name, 99, 3.0, np.float32)
-    with jax.disable_jit():  # two compiled programs may round differently
+    spline, y = TRANSFORMERS[name].transformer, jnp.linspace(-2.2, 2.2, 999)
+    theta = draw(name, 999, 10.0, np.float32)
+    with jax.disable_jit():  # two compiled programs may round differently, and in a thin bin the slope is steep
         x, minus = spline.inverse(theta, y)
         np.testing.assert_array_equal(minus, -spline.direct(theta, x)[1])
 

@@ -68,6 +68,9 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         def ordered(params, x):
             return x[jnp.argsort(params["fixed"]["ranks"])] if random_order else x
 
+        def restored(params, x):
+            return x[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if random_order else x
+
         own: dict = {}
         if params is not None:
             own = {**parts(params)}
@@ -90,11 +93,11 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
             x = ordered(params, x.T)
             theta = theta_of(params, x, context, rng, train)
             y, log_det = columns.direct(theta, x, params.get("transformer"))
-            return y.T, log_det.sum(0)
+            return restored(params, y).T, log_det.sum(0)
 
         def inverse_fun(params, y, context=None, rng=None, train=False):
             params, context = parts(params), None if context is None else jnp.moveaxis(context, 0, -1)
-            weights, y = params.get("transformer"), y.T
+            weights, y = params.get("transformer"), ordered(params, y.T)
 
             def find(feature, theta, y):
                 return columns.inverse_of_one(feature, theta, y, weights)
@@ -103,7 +106,7 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
                 x = solve(params["conditioner"], context, y, find)
             else:
                 x = one_by_one(lambda x: theta_of(params, x, context, rng, train), find, y)
-            return (x[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if random_order else x).T
+            return restored(params, x).T
 
         shown = {"context", *names}
         functions = (vocabulary.naming(each, shown) for each in (direct_fun, inverse_fun))

@@ -52,8 +52,8 @@ def MonotonicNetwork(
         FlowsError: an argument is outside its range.
 
     Source:
-        Wehenkel and Louppe, "Unconstrained Monotonic Neural Networks", 2019, arXiv:1908.05164, equation 1; their integral
-        is Clenshaw and Curtis's rule, which needs twice the nodes.
+        Wehenkel and Louppe, "Unconstrained Monotonic Neural Networks", 2019, arXiv:1908.05164, equation 1. Their rule
+        is that of Clenshaw and Curtis.
 
     Example:
         >>> import flows, jax.numpy as jnp

@@ -39,8 +39,8 @@ def solve(function: Callable, y: Array, low: Any = -np.inf, high: Any = np.inf, 
         >>> root = lambda a, y: solve(lambda x: (a * x + x**3, jnp.log(a + 3 * x**2)), y)
         >>> root(2.0, jnp.array([3.0, -12.0])).round(5).tolist()
         [1.0, -2.0]
-        >>> print(jax.grad(root)(2.0, jnp.array(3.0)).round(5))  # dx/da = -x / (a + 3 x^2)
-        -0.2
+        >>> f"{jax.grad(root)(2.0, jnp.array(3.0)):.4f}"  # dx/da = -x / (a + 3 x^2)
+        '-0.2000'
     """
     low, high, unit = (jnp.broadcast_to(jnp.asarray(each, y.dtype), y.shape) for each in (low, high, unit))
     largest = float(jnp.finfo(y.dtype).max)

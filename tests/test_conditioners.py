@@ -1,0 +1,128 @@
+"""Networks: their formulas, what they name, what they measure."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import error_of
+
+import flows
+from flows.conditioners import MLP, MaskedMLP, MaskedResidual, Residual
+
+X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+C = np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def layer(params, x):
+    return x @ np.asarray(params["w"]) + np.asarray(params["b"])
+
+
+def test_a_residual_network_is_its_formula():
+    params, apply_fun = Residual(8, blocks=2, last_scale=1.0)(0, 3, 4, context_dim=2)
+    layers, gates = params["layers"], params["gates"]
+    h = layer(layers[0], np.concatenate([X, C], axis=1))
+    for block in range(2):
+        change = layer(layers[2 * block + 2], relu(layer(layers[2 * block + 1], relu(h))))
+        h = h + change / (1 + np.exp(-layer(gates[block], C)))
+    np.testing.assert_allclose(
+        apply_fun(params, jnp.asarray(X), context=jnp.asarray(C)), layer(layers[-1], h), rtol=2e-5, atol=2e-5
+    )
+
+
+def test_networks_take_any_leading_axes():
+    for net in (MLP(4), Residual(4), MaskedMLP(4), MaskedResidual(4)):
+        params, apply_fun = net(0, 3, 6)
+        rows = apply_fun(params, jnp.asarray(X))
+        np.testing.assert_allclose(
+            apply_fun(params, jnp.asarray(X.reshape(5, 8, 3))).reshape(40, 6), rows, rtol=1e-5, atol=1e-6
+        )
+        np.testing.assert_allclose(apply_fun(params, jnp.asarray(X[0])), rows[0], rtol=1e-5, atol=1e-6)
+        assert apply_fun(params, jnp.zeros((0, 3))).shape == (0, 6)
+
+
+@pytest.mark.parametrize("make", [MLP, Residual, MaskedMLP, MaskedResidual])
+def test_the_last_layer_may_be_zero(make):
+    params, apply_fun = make(6, last_scale=0.0)(0, 3, 6)
+    assert bool((apply_fun(params, jnp.asarray(X)) == 0).all())
+    params, apply_fun = make(6)(0, 3, 6)
+    assert 0 < float(jnp.abs(apply_fun(params, jnp.asarray(X))).max()) < 0.3
+
+
+@pytest.mark.parametrize("make", [Residual, MaskedResidual])
+def test_batch_norm_measures_its_data_and_train_uses_the_batch(make):
+    init_fun = (
+        flows.Coupling(make(6, batch_norm=True, last_scale=1.0))
+        if make is Residual
+        else flows.Autoregressive(make(6, batch_norm=True, last_scale=1.0))
+    )
+    params, direct_fun, _ = init_fun(0, 3, init_inputs=X)
+    fresh = init_fun(0, 3).params
+    assert bool((fresh["fixed"]["mean"] == 0).all()) and bool((params["fixed"]["mean"] != 0).any())
+    measured = direct_fun(params, X)
+    for a, b in zip(direct_fun(params, X, train=True), measured, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # the statistics are those of the batch
+    assert float(jnp.abs(direct_fun(fresh, X)[0] - measured[0]).max()) > 1e-2
+    calibrated = flows.calibrate(init_fun, fresh, X)
+    for a, b in zip(jax.tree.leaves(calibrated), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    trained = {**fresh, "layers": jax.tree.map(lambda leaf: leaf + 0.1, fresh["layers"])}
+    kept = flows.calibrate(init_fun, trained, X)
+    assert all(bool((a == b).all()) for a, b in zip(*map(jax.tree.leaves, (kept["layers"], trained["layers"])), strict=True))
+
+
+def test_what_a_network_measures_goes_through_models_and_contexts():
+    step = flows.Coupling(
+        Residual(6, batch_norm=True, last_scale=1.0), mask="random", unconditional=flows.transformers.Affine()
+    )
+    init_fun = flows.Serial(flows.ActNorm(), step, step)
+    params, direct_fun, inverse_fun = init_fun(0, 3, context_dim=2, init_inputs=X, init_context=C)
+    means = [params[i]["conditioner"]["fixed"]["mean"] for i in (1, 2)]
+    assert all(bool((mean != 0).any()) for mean in means) and bool((means[0] != means[1]).any())
+    for a, b in zip(direct_fun(params, X, context=C, train=True), direct_fun(params, X, context=C), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(inverse_fun(params, direct_fun(params, X, context=C)[0], context=C)[0], X, atol=1e-4)
+    moved = flows.calibrate(init_fun, params, X + 1, context=C)
+    assert bool((moved[1]["conditioner"]["fixed"]["mean"] != means[0]).any())
+    np.testing.assert_array_equal(moved[1]["fixed"]["ranks"], params[1]["fixed"]["ranks"])
+
+
+@pytest.mark.parametrize("init_fun", [
+    flows.Coupling(Residual(16, dropout=0.5, last_scale=1.0)),
+    flows.Autoregressive(MaskedResidual(16, dropout=0.5, last_scale=1.0)),
+])  # fmt: skip
+def test_dropout_is_for_training_and_needs_rng(init_fun):
+    params, direct_fun, inverse_fun = init_fun(0, 3)
+    plain = direct_fun(params, X)[0]
+    np.testing.assert_array_equal(plain, direct_fun(params, X, rng=1)[0])
+    first, again, other = (direct_fun(params, X, rng=key, train=True)[0] for key in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert float(jnp.abs(first - other).max()) > 1e-3 and float(jnp.abs(first - plain).max()) > 1e-3
+    # With the same key the inverse drops the same units.
+    np.testing.assert_allclose(inverse_fun(params, first, rng=1, train=True)[0], X, atol=2e-4)
+    assert "give rng=" in error_of(lambda: direct_fun(params, X, train=True))
+
+
+def test_functions_show_the_keywords_of_their_network():
+    import inspect
+
+    def shown(net):
+        return list(inspect.signature(flows.Coupling(net)(0, 3, context_dim=2).direct_fun).parameters)[2:]
+
+    assert shown(MLP(4)) == ["context"]
+    assert shown(Residual(4, batch_norm=True)) == ["context", "train"]
+    assert shown(Residual(4, dropout=0.1)) == ["context", "rng", "train"]
+    assert "init_inputs" in flows.Coupling(Residual(4, batch_norm=True)).keywords
+    assert "init_inputs" not in flows.Coupling(Residual(4)).keywords
+
+
+@pytest.mark.parametrize("call", [
+    lambda: Residual(0), lambda: Residual(4, blocks=0), lambda: Residual(4, dropout=1.0), lambda: Residual(4, dropout=True),
+    lambda: MaskedResidual(4, activation="swoosh"), lambda: MLP(4, dtype="int32"), lambda: MLP(2.5),
+    lambda: Residual(4)(0, (2, 2), 4), lambda: MaskedResidual(4, order=(1, 1, 0))(0, 3, 3),
+])  # fmt: skip
+def test_arguments_out_of_range_are_refused(call):
+    assert "expected" in error_of(call)
