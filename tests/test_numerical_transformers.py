@@ -235,6 +235,15 @@ def test_a_sum_of_squares_overflows_honestly():
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_infinity_stays_infinity_and_nan_nan(name):
+    transformer, _ = CASES[name]
+    ends, weights = jnp.asarray([np.inf, -np.inf, np.nan], jnp.float32), weights_of(transformer)
+    for theta in (jnp.zeros((transformer.num_params, 3)), jnp.ones((transformer.num_params, 3))):
+        for function in (transformer.direct, transformer.inverse):
+            np.testing.assert_array_equal(jax.jit(function)(theta, ends, weights)[0], ends)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_monotone_on_a_grid(name):
     transformer, _ = CASES[name]
     x = np.unique(np.concatenate([np.linspace(-8, 8, 2001), np.geomspace(8, 1e3, 50), -np.geomspace(8, 1e3, 50)]))

@@ -20,7 +20,7 @@ def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin
         y         = x + f(r) - r,    r = x - 2 bound k in [-bound, bound] for a whole number k
         log dy/dx = log f'(r)
 
-    Thus y(x + 2 bound) = y(x) + 2 bound: a bijection of the circle, and of the line, which holds the point -bound; a shift
+    Thus y(x + 2 bound) = y(x) + 2 bound: a bijection of the circle, and of the line, that keeps the point -bound; a shift
     before or after it turns the circle. theta = 0 is the identity, and so is the map where |x| is so large that
     neighbouring floats are a period apart.
 

@@ -60,11 +60,15 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
         offsets = jnp.asarray(starts, theta.dtype).reshape(-1, *[1] * (theta.ndim - 1))
         return [each[:, 0] + offsets, *(each[:, j] for j in range(1, degree + 1))], theta[-1]
 
+    def finite(x: Array) -> Array:
+        largest = float(jnp.finfo(x.dtype).max)
+        return jnp.clip(x, -largest, largest)  # 0 times inf would be NaN
+
     def value(coefficients: list[Array], x: Array) -> Array:
         """The integral."""
         total = jnp.full_like(x, min_slope)
         for node, share in zip(nodes, shares, strict=True):
-            t, p = (float(node) + 0.5) * x[None], coefficients[-1]
+            t, p = (float(node) + 0.5) * finite(x)[None], coefficients[-1]
             for a in reversed(coefficients[:-1]):
                 p = p * t + a
             total = total + float(share) * (p * p).sum(0)
@@ -74,7 +78,7 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
         """The logarithm of the integrand, also where the integrand overflows: Horner's rule on p exp(-scale)."""
         p, scale = coefficients[-1], jnp.zeros_like(coefficients[-1])
         for a in reversed(coefficients[:-1]):
-            p = p * x[None] + a * jnp.exp(-scale)
+            p = p * finite(x)[None] + a * jnp.exp(-scale)
             size = lax.stop_gradient(jnp.maximum(jnp.abs(p), 1.0))
             p, scale = p / size, scale + jnp.log(size)
         most = scale.max(0)

@@ -1,0 +1,99 @@
+"""Every transformer x engine x {context, none} x {d = 1, 2, 5}: exact, monotone, triangular. `make test` takes a part."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from registry import TRANSFORMERS
+from test_bijections import stirred
+
+import flows
+from flows.conditioners import MLP, MaskedMLP, MaskedResidual, Residual
+from flows.diagnostics import enable_x64
+
+ROWS, CONTEXT = 3, 2
+ORDER = {1: (0,), 2: (1, 0), 5: (3, 0, 4, 1, 2)}
+MASK = {1: (False,), 2: (False, True), 5: (True, False, False, True, False)}
+
+
+def engines(transformer, with_context, d):
+    """Name -> init_fun and the features in their order of dependence."""
+    natural, given = np.arange(d), np.array(ORDER[d])
+    masked = MaskedResidual(6, blocks=1, last_scale=1.0, order=ORDER[d])
+    kept_first = np.concatenate([np.flatnonzero(MASK[d]), np.flatnonzero(~np.array(MASK[d]))])
+    return {
+        "Elementwise": (flows.Elementwise(transformer, MLP(4, last_scale=1.0) if with_context else None), natural),
+        "Coupling": (flows.Coupling(Residual(4, 1, last_scale=1.0), transformer, mask=MASK[d]), kept_first),
+        "Coupling, unconditional": (
+            flows.Coupling(MLP(4, last_scale=1.0), transformer, unconditional=transformer, squash=4.0), natural
+        ),
+        "Autoregressive": (flows.Autoregressive(MaskedMLP(6, last_scale=1.0), transformer), natural),
+        "Autoregressive, ordered": (flows.Autoregressive(masked, transformer), given),
+        "InverseAutoregressive": (flows.InverseAutoregressive(MaskedMLP(6, last_scale=1.0), transformer), natural),
+    }  # fmt: skip
+
+
+ENGINES = list(engines(flows.transformers.Affine(), False, 2))
+EVERYTHING = [
+    (name, engine, with_context, d)
+    for name in TRANSFORMERS
+    for engine in ENGINES
+    for with_context in (False, True)
+    for d in (1, 2, 5)
+]
+
+
+def quick(name, engine, with_context, d):
+    """A part in which every transformer meets three engines, and every engine meets every d with and without a context."""
+    i, j = list(TRANSFORMERS).index(name), ENGINES.index(engine)
+    return (i + 2 * j) % 12 == 4 * with_context + [1, 2, 5].index(d)
+
+
+def chosen():
+    for name, engine, with_context, d in EVERYTHING:
+        marks = [] if quick(name, engine, with_context, d) else [pytest.mark.slow]
+        label = f"{name}-{engine}-{d}{'-context' * with_context}"
+        yield pytest.param(name, engine, with_context, d, id=label, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "engine", "with_context", "d"), list(chosen()))
+def test_exact_monotone_and_triangular(name, engine, with_context, d):
+    case = TRANSFORMERS[name]
+    init_fun, order = engines(case.transformer, with_context, d)[engine]
+    with enable_x64():
+        params, direct_fun, inverse_fun = init_fun(1, d, **({"context_dim": CONTEXT} if with_context else {}))
+        params = stirred(params, 0.3)
+        rng = np.random.default_rng(2)
+        x = jnp.asarray(rng.uniform(-1.8, 1.8, size=(ROWS, d)))
+        context = jnp.asarray(rng.normal(size=(ROWS, CONTEXT))) if with_context else None
+
+        @jax.jit
+        def everything(params, x, context):
+            def row(x, context):
+                given = {} if context is None else {"context": context}
+                y, log_det = direct_fun(params, x[None], **given)
+                return y[0], (y[0], log_det[0])
+
+            jacobian, (y, log_det) = jax.vmap(jax.jacfwd(row, has_aux=True))(x, context)
+            given = {} if context is None else {"context": context}
+            return jacobian, y, log_det, *inverse_fun(params, y, **given)
+
+        jacobian, y, log_det, back, minus = map(np.asarray, everything(params, x, context))
+    tolerance = 100 * case.tolerance
+    np.testing.assert_allclose(back, x, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(minus, -log_det, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=tolerance, atol=tolerance)
+    in_order = jacobian[:, order][:, :, order]
+    assert (np.triu(in_order, 1) == 0).all(), "a feature depends on a later one"
+    assert (np.diagonal(in_order, axis1=1, axis2=2) > 0).all(), "not increasing"
+    # Guards against vacuous points.
+    assert name == "Additive" or np.abs(log_det).max() > 1e-3
+    assert np.abs(y - x).max() > 1e-3
+    if d > 1 and engine != "Elementwise":
+        assert np.abs(np.tril(in_order, -1)).max() > 1e-4, "nothing depends on anything"
+
+
+def test_the_quick_part_leaves_nothing_out():
+    quick_ones = [each for each in EVERYTHING if quick(*each)]
+    assert {each[1:] for each in quick_ones} == {each[1:] for each in EVERYTHING}
+    assert min(sum(name == each[0] for each in quick_ones) for name in TRANSFORMERS) >= 2
