@@ -16,6 +16,7 @@ masked = MaskedMLP(8, last_scale=1.0)
 spline = t.RationalQuadratic(num_bins=2)
 
 
+halved = flows.Invert(flows.FixedAffine(2.0))  # its inverse is the native direction
 ordered = MaskedResidual(6, blocks=1, last_scale=1.0, order=(2, 0, 1))
 residual = Residual(6, blocks=1, last_scale=1.0)
 kinds = (t.Affine(), spline, t.Additive(), t.Affine(), spline)
@@ -119,7 +120,7 @@ BIJECTIONS: dict[str, Case] = {
     "Autoregressive, every option": Case(
         flows.Autoregressive(ordered, spline, random_order=True, squash=5.0), (3,), conditional=True
     ),
-    "Autoregressive of kinds": Case(flows.Autoregressive(masked, (t.Affine(), spline, t.Affine())), (3,)),
+    "Autoregressive of kinds": Case(flows.Autoregressive(masked, (t.Affine(), spline, spline, t.Affine())), (4,)),
     "BatchNorm": Case(flows.BatchNorm(), (1, 2, 5, (2, 2, 3))),
     "Coupling": Case(flows.Coupling(small, spline), (2,), conditional=True),
     "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
@@ -132,7 +133,7 @@ BIJECTIONS: dict[str, Case] = {
     "Elementwise": Case(flows.Elementwise(spline), (2, (2, 2, 3))),
     "Elementwise of context": Case(flows.Elementwise(t.Affine(), small), (2,), conditional=True, needs_context=True),
     "Exp": Case(flows.Exp(), (2,)),
-    "FactorOut": Case(flows.FactorOut(flows.ActNorm(), flows.InvertibleLinear()), (2, 5, (2, 2, 3))),
+    "FactorOut": Case(flows.FactorOut(flows.ActNorm(), flows.InvertibleLinear(), halved), (2, 5, (2, 2, 3))),
     "FixedAffine": Case(flows.FixedAffine((-2.0, 0.5, 3.0), 0.5), (3, (2, 2, 3))),
     "FixedInvertibleLinear": Case(flows.FixedInvertibleLinear(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "FromFunction": Case(flows.FromFunction(wave, wave_params), (1, 3), loose=True),
@@ -159,7 +160,9 @@ BIJECTIONS: dict[str, Case] = {
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
-    "Serial": Case(flows.Serial(flows.ActNorm(), flows.AffineCoupling(small), flows.Sigmoid()), (1, 3), conditional=True),
+    "Serial": Case(
+        flows.Serial(flows.ActNorm(), flows.AffineCoupling(small), halved, flows.Sigmoid()), (1, 3), conditional=True
+    ),
     "Serial of three scales": Case(multi_scale, ((8, 8, 3),), stir=0.03),
     "Shuffle": Case(flows.Shuffle(), (1, 5, (2, 2, 3)), volume_preserving=True),
     "Sigmoid": Case(flows.Sigmoid()),

@@ -197,6 +197,23 @@ def test_data_reach_later_layers_as_earlier_ones_leave_them():
     assert float(jnp.abs(inner["shift"]).min()) > 0.1
 
 
+def test_each_row_of_a_layer_that_draws_has_a_key_of_its_own():
+    @flows.bijection
+    def Noisy():
+        return lambda rng, shape: ({}, direct_fun, inverse_fun)
+
+    def direct_fun(params, x, rng=None):
+        return x + jax.random.normal(rng, x.shape), jnp.zeros(())
+
+    def inverse_fun(params, y, rng=None):
+        return y - jax.random.normal(rng, y.shape)
+
+    params, direct_fun_, inverse_fun_ = flows.Serial(Noisy(), Noisy())(0, 2)
+    y = direct_fun_(params, jnp.zeros((8, 2)), rng=1)[0]
+    assert len(np.unique(y)) == 16
+    np.testing.assert_allclose(inverse_fun_(params, y, rng=1)[0], 0, atol=1e-6)
+
+
 # Functions as layers
 
 

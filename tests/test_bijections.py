@@ -133,6 +133,52 @@ def test_round_trip_and_log_dets_are_exact(name, event, with_context):
         assert of["y"].shape != of["x"].shape or np.abs(of["y"] - of["x"]).max() > 0.05
 
 
+@pytest.mark.parametrize("event", [3, (2, 2, 3)])
+@pytest.mark.parametrize("name", ["BatchNorm", "FixedInvertibleLinear", "Standardize"])
+def test_log_dets_are_those_of_the_leaves_stored(name, event):
+    """Fixed leaves are moved too: no log-det may rest on what they are at the start, such as 1 or orthogonal."""
+    case = BIJECTIONS[name]
+    with enable_x64():
+        params, direct_fun, inverse_fun = case.init_fun(3, event)
+        rng = np.random.default_rng(4)
+        params = jax.tree.map(lambda leaf: leaf + 0.3 * np.abs(rng.normal(size=leaf.shape)), params)
+        x = points(case, event, 1)
+        y, log_det = direct_fun(params, x)
+        jacobian = jax.jacfwd(lambda row: direct_fun(params, row.reshape(x.shape))[0].ravel())(x.ravel())
+        close(log_det[0], np.linalg.slogdet(jacobian)[1], 1e-10)
+        assert abs(float(log_det[0])) > 0.1
+        close(inverse_fun(params, y)[0], x, 1e-10)
+
+
+@pytest.mark.parametrize("name", ["FixedInvertibleLinear", "InvertibleLinear"])
+def test_linear_maps_start_as_rotations(name):
+    params, direct_fun, _ = BIJECTIONS[name].init_fun(3, 5)
+    w = direct_fun(params, np.eye(5, dtype=np.float32))[0]
+    close(w @ w.T, np.eye(5), 1e-5)
+    assert np.abs(w - np.eye(5)).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["Autoregressive, every option", "BlockAutoregressive", "FromFunction"])
+def test_derivatives_of_the_inverse_are_those_of_the_inverse_function(name):
+    """inverse(params, direct(params, x)) is x whatever the params: its derivative in them is 0, and the identity in x."""
+    case, params, direct_fun, inverse_fun, given = built(name, 3, False)
+    with enable_x64():
+        x = points(case, 3, ROWS)
+        tangents = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), (params, x))
+        there_and_back = jax.jit(lambda params, x: inverse_fun(params, direct_fun(params, x, **given)[0], **given)[0])
+        back, change = jax.jvp(there_and_back, (params, x), tangents)
+        close(back, x, 1e-8)
+        close(change, tangents[1], 1e-7)
+
+
+@pytest.mark.parametrize("name", ["MAF", "NSF", "NeuralSplineCoupling", "RealNVP"])
+def test_in_a_model_every_feature_looks_at_another(name):
+    case, params, direct_fun, _, given = built(name, 3, False)
+    with enable_x64():
+        jacobian = jax.jit(jax.jacfwd(lambda row: direct_fun(params, row[None], **given)[0][0]))(points(case, 3, 1)[0])
+    assert ((np.asarray(jacobian) != 0).sum(1) > 1).all(), jacobian
+
+
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases()))
 def test_eager_compiled_and_row_by_row_agree(name, event, with_context):
     _, params, direct_fun, inverse_fun, given = built(name, event, with_context)

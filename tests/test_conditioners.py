@@ -33,6 +33,31 @@ def test_a_residual_network_is_its_formula():
     )
 
 
+def test_a_normalised_residual_network_is_its_formula():
+    params, apply_fun = Residual(6, blocks=1, last_scale=1.0, batch_norm=True)(0, 3, 4, init_inputs=X)
+    norms = {name: np.asarray(leaf) + 0.2 for name, leaf in params["norms"].items()}
+    h = layer(params["layers"][0], X)
+    change = h
+    for i in range(2):
+        mean, var = (np.asarray(params["fixed"][name][i]) for name in ("mean", "var"))
+        np.testing.assert_allclose(mean, change.mean(0), rtol=1e-4, atol=1e-5) if i == 0 else None
+        change = (change - mean) / np.sqrt(var + 1e-3) * np.exp(norms["log_gamma"][i]) + norms["beta"][i]
+        change = layer(params["layers"][i + 1], relu(change))
+    expected = layer(params["layers"][2 + 1], h + change)
+    np.testing.assert_allclose(apply_fun({**params, "norms": norms}, jnp.asarray(X)), expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("make", [Residual, MaskedResidual])
+def test_what_dropout_keeps_makes_up_for_what_it_drops(make):
+    """One unit, dropped half the time: the outputs are two numbers, whose mean is that without dropout."""
+    params, apply_fun = make(1, blocks=1, activation="softplus", dropout=0.5, last_scale=1.0)(0, 2, 2)
+    params = jax.tree.map(lambda leaf: leaf + 1, params)
+    x = jnp.ones((64, 2))
+    outputs = np.unique(np.round(apply_fun(params, x, rng=jax.random.key(1), train=True)[:, 1], 4))
+    assert outputs.size == 2
+    np.testing.assert_allclose(outputs.mean(), apply_fun(params, x)[0, 1], rtol=1e-4)
+
+
 def test_networks_take_any_leading_axes():
     for net in (MLP(4), Residual(4), MaskedMLP(4), MaskedResidual(4)):
         params, apply_fun = net(0, 3, 6)

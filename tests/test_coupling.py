@@ -68,6 +68,15 @@ def test_several_kinds_equal_each_by_itself():
     np.testing.assert_allclose(log_det, total, rtol=1e-5, atol=1e-6)
 
 
+def test_a_coupling_of_two_networks_scales_by_the_first_and_shifts_by_the_second():
+    params, direct_fun, _ = flows.AffineCouplingSplit(NET, NET)(0, 5)
+    log_scale, shift = (NET(0, 2, 3).apply_fun(own, jnp.asarray(X[:, :2])) for own in params)
+    s = 10 * np.tanh(np.asarray(log_scale) / 10)
+    y, log_det = direct_fun(params, X)
+    np.testing.assert_allclose(y, np.concatenate([X[:, :2], X[:, 2:] * np.exp(s) + shift], axis=1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(log_det, s.sum(1), rtol=1e-5, atol=1e-6)
+
+
 def test_the_unconditional_part_adds_its_own_map_and_the_network_sees_x():
     init_fun = flows.Coupling(NET, t.Affine(), unconditional=t.Affine())
     params, direct_fun, _ = init_fun(0, 5)
@@ -93,7 +102,8 @@ def test_squash_bounds_what_the_network_sees():
 
 
 @pytest.mark.parametrize(
-    "order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 3, 2], list(np.random.default_rng(0).permutation(300))]
+    "order",
+    [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 3, 2], [3, 0, 2, 1], list(np.random.default_rng(0).permutation(300))],
 )
 def test_rows_are_reordered(order):
     x = jnp.arange(2.0 * len(order)).reshape(len(order), 2)

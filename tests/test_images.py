@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from registry import SmallConv, multi_scale
 
 import flows
@@ -41,3 +42,25 @@ def test_a_context_reaches_the_channels_of_an_image():
     x = jnp.ones((2, 4, 4, 3))
     a, b = (direct_fun(params, x, context=jnp.array(context))[0] for context in ([0.0, 0.0], [5.0, -5.0]))
     assert float(jnp.abs(a - b).max()) > 1e-2
+
+
+@pytest.mark.parametrize("make", [flows.ActNorm, flows.BatchNorm, flows.Standardize])
+def test_what_is_measured_of_images_is_measured_of_channels(make):
+    x = np.random.default_rng(0).normal(size=(5, 3, 4, 2)) * [1.0, 30.0] + [0.0, 7.0]
+    x += np.arange(4.0).reshape(1, 1, 4, 1)  # places differ
+    params, direct_fun, inverse_fun = make()(0, (3, 4, 2), init_inputs=x)
+    y, log_det = direct_fun(params, x.astype(np.float32))
+    np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std((0, 1, 2)), 1, rtol=1e-4)
+    np.testing.assert_allclose(log_det, -12 * np.log(x.std((0, 1, 2))).sum(), rtol=1e-4)
+    np.testing.assert_allclose(inverse_fun(params, y)[1], -log_det, rtol=1e-6)
+
+
+def test_factor_out_lets_the_first_half_of_the_channels_go():
+    x = np.random.default_rng(0).normal(size=(6, 2, 2, 5)).astype(np.float32) * 3 + 1
+    params, direct_fun, _ = flows.FactorOut(flows.ActNorm())(0, (2, 2, 5), init_inputs=x)
+    y = np.asarray(direct_fun(params, x)[0])
+    np.testing.assert_array_equal(y[:, :8], x[..., :2].reshape(6, 8))
+    rest = y[:, 8:].reshape(-1, 3)  # measured of the channels that stay
+    np.testing.assert_allclose(rest.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(rest.std(0), 1, rtol=1e-4)

@@ -66,6 +66,24 @@ def test_exact_in_both_directions(name):
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
+def test_derivatives_in_the_parameters_are_differences_of_values(name):
+    case = TRANSFORMERS[name]
+    with enable_x64():
+        (theta, x), weights = draw(name, 20, seed=5), weights_of(case.transformer)
+        tangents = jax.tree.map(
+            lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), (theta, weights)
+        )
+
+        def at(step):
+            moved = jax.tree.map(lambda leaf, tangent: leaf + step * tangent, (theta, weights), tangents)
+            return functions(name)[0](moved[0], x, moved[1])
+
+        got = jax.jvp(jax.jit(at), (jnp.zeros(()),), (jnp.ones(()),))[1]
+        for derivative, above, below in zip(got, at(1e-5), at(-1e-5), strict=True):
+            np.testing.assert_allclose(derivative, (above - below) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
 def test_gradients_of_the_inverse_are_those_of_the_inverse_function(name):
     """d x / d theta = -(d y / d theta) / (d y / d x) at fixed y, in theta, y and the weights, in both modes."""
     case = TRANSFORMERS[name]

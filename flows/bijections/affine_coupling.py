@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from flows.bijections.coupling import Coupling
 from flows.compose import Serial
-from flows.conditioners import MLP
+from flows.conditioners import MLP, FromStax
 from flows.core import BijectionInit, Composite, Given, Shape, bijection, combinator, conditioner, positive_int, vocabulary
 from flows.transformers import Affine, RationalQuadratic
 
@@ -90,7 +90,7 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network=
     """
     spline = RationalQuadratic(num_bins=K, bound=B)
     hidden_dim = positive_int(hidden_dim, "NeuralSplineCoupling: hidden_dim")
-    net = MLP(hidden_dim, hidden_dim, activation="tanh") if network is None else FromStax(network, hidden_dim)
+    net = MLP(hidden_dim, hidden_dim, activation="tanh") if network is None else OfWidth(network, hidden_dim)
     halves = (Coupling(net, spline), Coupling(net, spline, flip=True))
 
     def build(key, event: Shape, given: Given):
@@ -121,11 +121,11 @@ def Pair(first, second):
 
 
 @conditioner
-def FromStax(network, hidden_dim: int):
-    """`network(out_dim, hidden_dim)`, a stax pair, as a conditioner."""
+def OfWidth(network, hidden_dim: int):
+    """`network(out_dim, hidden_dim)`, a stax pair, as a conditioner; as in the original, its init sees one row's shape."""
 
-    def net(rng, input_dim, output_dim):
-        stax_init, stax_apply = network(output_dim, hidden_dim)
-        return stax_init(rng, (input_dim,))[1], lambda params, inputs: stax_apply(params, inputs)
+    def make(out_dim):
+        stax_init, stax_apply = network(out_dim, hidden_dim)
+        return lambda rng, shape: stax_init(rng, shape[1:]), lambda params, inputs: stax_apply(params, inputs)
 
-    return net
+    return FromStax(make)

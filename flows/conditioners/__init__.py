@@ -1,8 +1,19 @@
 """Networks that make the parameters of a transformer."""
 
+from flows.conditioners.adapters import FromEquinox, FromLinen, FromNNX, FromStax
 from flows.conditioners.masked import MaskedMLP
 from flows.conditioners.mlp import MLP
 from flows.conditioners.residual import MaskedResidual, Residual
 from flows.core import conditioner
 
-__all__ = ["MLP", "MaskedMLP", "MaskedResidual", "Residual", "conditioner"]
+__all__ = [
+    "FromEquinox",
+    "FromLinen",
+    "FromNNX",
+    "FromStax",
+    "MLP",
+    "MaskedMLP",
+    "MaskedResidual",
+    "Residual",
+    "conditioner",
+]
