@@ -1,4 +1,4 @@
-# make demo | test | lint | format | test-all | clean
+# make demo | test | lint | format | test-all | bench | clean
 # Another interpreter: make test PYTHON=/path/to/python3.12
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ NEWEST := .venv-newest
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format test-all test-slow test-oldest test-newest clean
+.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest bench clean
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -71,6 +71,11 @@ test-slow: test
 	@echo "== slow tests"
 	@$(BIN)/python -m pytest -q -n 2 -m slow tests || [ $$? -eq 5 ]
 
+# Mistakes made on purpose, one at a time, that the tests have to catch.
+test-mutants: .venv/.stamp-test
+	@echo "== seeded mistakes"
+	@$(BIN)/python tests/mutants.py
+
 test-oldest: $(OLDEST)/.stamp
 	@echo "== tests on $$($(OLDEST)/bin/python -c 'import jax, platform; print("Python", platform.python_version(), "jax", jax.__version__)')"
 	@$(OLDEST)/bin/python -m pytest -q -n 2 tests
@@ -82,8 +87,14 @@ test-newest: $(NEWEST)/.stamp
 # One after another, whatever -j says.
 test-all:
 	@$(MAKE) --no-print-directory test-slow
+	@$(MAKE) --no-print-directory test-mutants
 	@$(MAKE) --no-print-directory test-oldest
 	@$(MAKE) --no-print-directory test-newest
+
+# Figures, in out/: they are only worth something on a quiet machine.
+bench: .venv/.stamp-test
+	$(BIN)/python benchmarks/inverse.py
+	$(BIN)/python benchmarks/stability.py
 
 clean:
 	rm -rf .venv $(OLDEST) $(NEWEST) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,15 @@
-"""Seeded mistakes: every slip listed in mistakes.py, made in a copy of the source, has to fail the tests named beside it.
+"""Seeded mistakes: every slip listed in mistakes/, made in a copy of the source, has to fail the tests named beside it.
 
     python tests/mutants.py                  # all of them
     python tests/mutants.py --only coupling  # those with this in their name or file
     python tests/mutants.py --list
+
+mistakes/*.txt hold what people do get wrong, for each file `== flows/...` in blocks of this form:
+
+    # the mistake
+    @ the file of tests, the expression of `pytest -k`, and x2 where the text occurs twice
+    - the text before, line by line
+    + the text after
 
 The exit status is 1 if a mistake survives, a text is not found, or the tests do not pass without any mistake.
 """
@@ -19,10 +26,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from mistakes import MISTAKES
-
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT = 180  # seconds for one selection of tests
+TIMEOUT = 180  # seconds for the tests of one mistake
+TIMEOUT_OF_ALL = 1800  # for all tests without a mistake
 NOT_THE_COPY = 99
 # In the copy, the tests must import the flows beside them, not the one that is installed.
 PYTEST = f"""
@@ -45,15 +51,19 @@ class Mistake(NamedTuple):
     after: str
 
 
-def read(mistakes: dict[str, str]) -> Iterator[Mistake]:
-    """The mistakes in the notation of mistakes.py."""
-    for file, text in mistakes.items():
-        for block in text.strip("\n").split("\n\n"):
+def read() -> Iterator[Mistake]:
+    """All mistakes."""
+    for path in sorted((ROOT / "tests" / "mistakes").glob("*.txt")):
+        file = ""
+        for block in re.split(r"\n{2,}", path.read_text().strip()):
+            if block.startswith("== "):
+                file = block[3:]
+                continue
             lines = block.split("\n")
             header = re.fullmatch(r"# (.+)\n@ (test_\w+\.py) (.+?)(?: x(\d))?", "\n".join(lines[:2]))
             before, after = ([line[2:] for line in lines[2:] if line[:1] == sign] for sign in "-+")
             if not header or not before or not after or len(before) + len(after) + 2 != len(lines):
-                raise SystemExit(f"{file}: not in the notation of mistakes.py:\n{block}")
+                raise SystemExit(f"{path.name}, {file}: not of the form above:\n{block}")
             name, tests, select, count = header.groups()
             yield Mistake(name, file, tests, select, int(count or 1), "\n".join(before), "\n".join(after))
 
@@ -64,7 +74,7 @@ def misplaced(mistake: Mistake) -> str:
     return "" if found == mistake.count else f"{mistake.file}: {mistake.name}: found {found} times, not {mistake.count}"
 
 
-def outcome(tests: str, select: str, mistake: Mistake | None = None) -> tuple[str, str]:
+def outcome(tests: str, select: str, mistake: Mistake | None = None, timeout: int = TIMEOUT) -> tuple[str, str]:
     """How a selection of tests ends on a copy of the source, with at most one mistake in it; and what pytest printed."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
@@ -80,7 +90,7 @@ def outcome(tests: str, select: str, mistake: Mistake | None = None) -> tuple[st
                 [sys.executable, "-c", PYTEST, *options, f"tests/{tests}", "-k", select],
                 cwd=copy,
                 env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
-                timeout=TIMEOUT,
+                timeout=timeout,
                 capture_output=True,
                 text=True,
             )
@@ -92,7 +102,7 @@ def outcome(tests: str, select: str, mistake: Mistake | None = None) -> tuple[st
 def passes(group: tuple[str, list[str]]) -> bool:
     """Whether everything selected from one file of tests passes without a mistake."""
     tests, selections = group
-    ended, printed = outcome(tests, " or ".join(f"({select})" for select in selections))
+    ended, printed = outcome(tests, " or ".join(f"({select})" for select in selections), timeout=TIMEOUT_OF_ALL)
     if ended != "SURVIVED":
         print(f"{tests} without a mistake: {'fails' if ended == 'caught' else ended}\n{printed}")
     return ended == "SURVIVED"
@@ -104,7 +114,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="names and tests, nothing is run")
     parser.add_argument("--jobs", type=int, default=2, help="how many run at a time")
     options = parser.parse_args()
-    chosen = [each for each in read(MISTAKES) if options.only.lower() in f"{each.file}: {each.name}".lower()]
+    chosen = [each for each in read() if options.only.lower() in f"{each.file}: {each.name}".lower()]
     if options.list:
         print(*(f"{each.file}: {each.name}  [{each.tests} -k {each.select!r}]" for each in chosen), sep="\n")
         return 0

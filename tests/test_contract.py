@@ -186,6 +186,8 @@ def test_keywords_at_their_default_count_as_not_given():
         lambda: flows.Coupling(transformer=3),
         lambda: flows.Autoregressive(transformer="affine"),
         lambda: flows.transformers.Inverse(3),
+        lambda: flows.Elementwise(flows.transformers.Affine(), 3),
+        lambda: flows.Normal(conditioner=flows.ActNorm()),
     ],
 )
 def test_wrong_kinds_of_arguments_are_type_errors(call):
@@ -212,6 +214,37 @@ def test_wrong_shapes_are_named_with_what_was_expected_and_the_remedy():
         assert "(6, 2), expected (batch, 3)" in error_of(lambda: direct_fun(params, X[:, :2]))
 
 
+def test_what_cannot_be_measured_is_named():
+    bad = np.array(X)
+    bad[4, 1] = np.nan
+    assert "init_inputs has nan in row 4, column 1" in error_of(lambda: flows.RealNVP(1)(0, 3, init_inputs=bad))
+    flow = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(small)))
+    given = {"init_inputs": X, "init_context": bad * np.inf}
+    assert "init_context has " in error_of(lambda: flow(0, 3, context_dim=3, **given))
+
+
+def test_a_constructor_that_was_not_called_is_named():
+    affine, mlp = flows.transformers.Affine, flows.MLP
+    for make in (flows.Coupling, flows.Autoregressive, lambda net: flows.Elementwise(affine(), net), flows.Laplace):
+        with pytest.raises(TypeError, match=r"the conditioner is the constructor MLP; call it: MLP\(...\)"):
+            make(conditioner=mlp) if make is flows.Laplace else make(mlp)
+    with pytest.raises(TypeError, match=r"the transformer is the constructor Affine; call it"):
+        flows.Coupling(transformer=affine)
+    for model in (flows.RealNVP, flows.MAF, flows.NSF):
+        assert f"{model.__name__}: hidden is 64; expected" in error_of(lambda model=model: model(hidden=64))
+        assert "hidden is '64'" in error_of(lambda model=model: model(hidden="64"))
+
+
+def test_transformers_name_wrong_shapes():
+    spline = flows.transformers.RationalQuadratic(num_bins=4)
+    for theta, x in (((3, 2), (2,)), ((11, 2), (3,)), ((11,), (2,)), ((11, 1), (2,)), ((2, 11), (2,))):
+        for function in (spline.direct, spline.inverse):
+            message = error_of(lambda function=function, theta=theta, x=x: function(jnp.zeros(theta), jnp.zeros(x)))
+            assert f"theta has shape {theta}, expected {(11, *x)}" in message
+    y, log_det = flows.transformers.Affine().direct([[0, 0], [1, 1]], [1, 2])
+    assert y.tolist() == [2.0, 3.0] and log_det.dtype == jnp.float32
+
+
 def test_context_errors_say_what_is_missing():
     params, direct_fun, _ = flows.AffineCoupling(small)(0, 3, context_dim=2)
     assert "context is missing" in error_of(lambda: direct_fun(params, X))
@@ -232,7 +265,7 @@ def test_layers_refuse_events_that_cannot_work():
     assert "one channel" in error_of(lambda: flows.FactorOut(flows.ActNorm())(0, 1))
     assert "at least 2" in error_of(lambda: flows.Squeeze(1))
     assert "events (4, 4, 1)" in error_of(lambda: flows.RealNVP(1)(0, (4, 4, 2)))
-    assert "no feature to transform" in error_of(lambda: flows.Coupling(small, flip=True)(0, 1))
+    assert "one at least must be transformed" in error_of(lambda: flows.Coupling(small, flip=True)(0, 1))
     assert "expected a vector" in error_of(lambda: flows.MADE(masked)(0, (2, 2, 3)))
     assert "input_dim=2" in error_of(lambda: flows.GMM([[0.0, 0.0]], [np.eye(2)], [1.0])(0, 3))
     assert "do not fit" in error_of(lambda: flows.GMM([[0.0, 0.0]], np.eye(2), [1.0]))

@@ -7,7 +7,7 @@ from flows.bijections.columns import Columns, as_transformers, for_each
 from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import ConditionerInit, FlowsError, Given, bijection, positive, vocabulary
+from flows.core import ConditionerInit, FlowsError, Given, bijection, check_conditioner, positive, vocabulary
 from flows.core.arrays import as_context
 from flows.transformers import Affine, Gated
 
@@ -46,11 +46,9 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         >>> direct_fun(params, jnp.zeros((2, 3)))[1].shape
         (2,)
     """
-    net = MaskedMLP(64, 64) if conditioner is None else conditioner
+    net = MaskedMLP(64, 64) if conditioner is None else check_conditioner(conditioner, "Autoregressive")
     transformers = as_transformers(Affine() if transformer is None else transformer, "Autoregressive")
     squash = None if squash is None else positive(squash, "Autoregressive: squash")
-    if not callable(net):
-        raise TypeError(f"Autoregressive: the conditioner is {net!r:.60}; expected net(rng, input_dim, output_dim)")
     if random_order and len(set(transformers)) > 1:
         raise FlowsError("Autoregressive: a random order cannot tell which feature is whose transformer; give one for all")
 

@@ -9,7 +9,7 @@ import numpy as np
 from flows.bijections.columns import Columns, Trained, as_transformers, cut, for_each, reorder
 from flows.conditioners import MLP
 from flows.conditioners.network import build_events, build_leading, measured_by
-from flows.core import FlowsError, Given, bijection, positive, vocabulary
+from flows.core import FlowsError, Given, bijection, check_conditioner, positive, vocabulary
 from flows.core.arrays import as_context
 from flows.transformers import Affine
 
@@ -64,12 +64,10 @@ def Coupling(
         >>> direct_fun(params, jnp.zeros((2, 3)))[1].shape
         (2,)
     """
-    net = MLP(64, 64) if conditioner is None else conditioner
+    net = MLP(64, 64) if conditioner is None else check_conditioner(conditioner, "Coupling")
     transformers = as_transformers(Affine() if transformer is None else transformer, "Coupling")
     of_kept = None if unconditional is None else as_transformers(unconditional, "Coupling: unconditional")
     squash = None if squash is None else positive(squash, "Coupling: squash")
-    if not callable(net):
-        raise TypeError(f"Coupling: the conditioner is {net!r:.60}; expected net(rng, input_dim, output_dim)")
     if isinstance(mask, str) and mask not in MASKS:
         raise FlowsError(f"Coupling: mask is {mask!r}; expected one of {', '.join(MASKS)}, or a boolean for each feature")
 

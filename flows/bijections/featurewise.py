@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from flows.bijections.columns import Columns, Trained, as_transformers, for_each
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import FlowsError, Given, bijection, vocabulary
+from flows.core import FlowsError, Given, bijection, check_conditioner, vocabulary
 from flows.core.arrays import as_context, size
 
 
@@ -34,8 +34,8 @@ def Elementwise(transformer, conditioner=None):
         ((11, 3), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
     """
     transformers = as_transformers(transformer, "Elementwise")
-    if not callable(conditioner) and conditioner is not None:
-        raise TypeError(f"Elementwise: the conditioner is {conditioner!r:.60}; expected net(rng, input_dim, output_dim)")
+    if conditioner is not None:
+        check_conditioner(conditioner, "Elementwise")
 
     def leading(x):
         return x.reshape(len(x), size(x.shape[1:])).T

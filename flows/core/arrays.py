@@ -102,6 +102,21 @@ def check_rows(x: Array, event: Shape, name: str, what: str = "inputs") -> None:
     raise FlowsError(f"{name}: {what} have shape {x.shape}, expected {expected}; {remedy}")
 
 
+def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
+    """Refuse rows of data with NaN, inf, or what overflows in `dtype`."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(x.astype(dtype))
+    if finite.all():
+        return
+    row, *place = (int(i) for i in np.argwhere(~finite)[0])
+    bad = int((~finite.reshape(len(x), -1).all(1)).sum())
+    where = f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
+    raise FlowsError(
+        f"{what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
+        f"within the range of {np.dtype(dtype).name}. Drop these rows, or fill or rescale the values"
+    )
+
+
 def as_rows_of_context(context: Array, shape: Shape, rows: int, name: str) -> Array:
     """`context` with one row for each of `rows`; a shared one, of shape (*context,), is repeated."""
     if context.shape == shape:

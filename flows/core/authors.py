@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, overload
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flows.core import vocabulary
-from flows.core.arrays import Array, Shape, as_array, as_context, as_event, as_key, check_rows, default_dtype
+from flows.core.arrays import Array, Shape, as_array, as_context, as_event, as_key, check_finite, check_rows, default_dtype
 from flows.core.errors import FlowsError
 from flows.core.fingerprint import Memo, fingerprint
 from flows.core.layers import Leaf, plain_bijection, plain_distribution
@@ -111,20 +113,27 @@ class InitFun(Value):
             check_rows(init_inputs, event, name, "init_inputs")
             if not len(init_inputs):
                 raise FlowsError(f"{name}: init_inputs has no rows; expected data to measure")
-            dtype = default_dtype()
-            init_inputs = init_inputs.astype(dtype)
+            init_inputs = _finite(init_inputs, f"{name}: init_inputs")
             if context is not None and init_context is None:
                 raise FlowsError(f"{name}: init_inputs was given without init_context; this model is conditional")
         if init_context is not None:
             if context is None:
                 raise TypeError(f"{name}: init_context was given without context_dim; give both")
-            init_context = as_array(init_context, "init_context").astype(default_dtype())
+            init_context = as_array(init_context, "init_context")
             rows = 1 if init_inputs is None else len(init_inputs)
             if init_context.shape == context:
                 init_context = jnp.broadcast_to(init_context, (rows, *context))
             elif init_context.shape[1:] != context or (init_inputs is not None and len(init_context) != rows):
                 raise FlowsError(f"{name}: init_context has shape {init_context.shape}, expected {(rows, *context)}")
+            init_context = _finite(init_context, f"{name}: init_context")
         return Given(context, init_inputs, init_context, params), event
+
+
+def _finite(x: Array, what: str) -> Array:
+    """Data to measure, in the default dtype; what is traced cannot be looked at."""
+    if not isinstance(x, jax.core.Tracer):
+        check_finite(np.asarray(x), default_dtype(), what)
+    return x.astype(default_dtype())
 
 
 class BijectionInit(InitFun):

@@ -1,15 +1,15 @@
 """What engines are made of: transformers (scalar monotone maps) and conditioners (networks), as constructor values."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, ParamSpec
 
 import jax.numpy as jnp
 
 from flows.core import vocabulary
-from flows.core.arrays import Array, as_key, size
+from flows.core.arrays import Array, as_array, as_key, size
 from flows.core.errors import FlowsError
-from flows.core.values import Value, constructor
+from flows.core.values import Value, constructor, is_constructor
 
 P = ParamSpec("P")
 
@@ -35,11 +35,19 @@ class Transformer(Value):
 
     def direct(self, theta: Array, x: Array, weights: Any = ()) -> tuple[Array, Array]:
         """y and log dy/dx, each of the shape of x."""
-        return self.inner[1](theta, x, *self._own(weights))
+        return self.inner[1](*self._checked(theta, x), *self._own(weights))
 
     def inverse(self, theta: Array, y: Array, weights: Any = ()) -> tuple[Array, Array]:
         """x and log dx/dy: minus the direct log-derivative at the x returned."""
-        return self.inner[2](theta, y, *self._own(weights))
+        return self.inner[2](*self._checked(theta, y), *self._own(weights))
+
+    def _checked(self, theta: Any, x: Any) -> tuple[Array, Array]:
+        theta, x = as_array(theta, f"{self!r}: theta"), as_array(x, f"{self!r}: its input")
+        if theta.shape != (self.num_params, *x.shape):
+            raise FlowsError(
+                f"{self!r}: theta has shape {theta.shape}, expected {(self.num_params, *x.shape)}: (num_params, *x.shape)"
+            )
+        return theta, x
 
     def _own(self, weights: Any) -> tuple:
         if not self.has_weights:
@@ -138,8 +146,28 @@ class Leading:
 def check_transformer(x: Any, name: str) -> Transformer:
     """`x`, if it is a transformer."""
     if not isinstance(x, Transformer):
-        raise TypeError(f"{name}: the transformer is {x!r:.60}; expected one of flows.transformers, such as Affine()")
+        _refuse(x, f"{name}: the transformer", "one of flows.transformers, such as Affine()")
     return x
+
+
+def check_conditioner(x: Any, name: str) -> Callable:
+    """`x`, if it can be a conditioner."""
+    if is_constructor(x) or (isinstance(x, Value) and not isinstance(x, ConditionerInit)) or not callable(x):
+        _refuse(x, f"{name}: the conditioner", "a network such as MLP(64), or a function net(rng, input_dim, output_dim)")
+    return x
+
+
+def _refuse(x: Any, what: str, expected: str) -> NoReturn:
+    if is_constructor(x):
+        raise TypeError(f"{what} is the constructor {x.__name__}; call it: {x.__name__}(...)")
+    raise TypeError(f"{what} is {x!r:.60}; expected {expected}")
+
+
+def check_widths(x: Any, name: str) -> tuple[int, ...]:
+    """`x`, if it is a sequence of the widths of hidden layers."""
+    if isinstance(x, str) or not isinstance(x, Sequence):
+        raise FlowsError(f"{name} is {x!r:.60}; expected the widths of the hidden layers, such as (64, 64)")
+    return tuple(positive_int(width, f"{name}: a width") for width in x)
 
 
 def positive_int(x: Any, name: str, most: int = 10**9) -> int:

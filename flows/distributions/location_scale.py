@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, FlowsError, Given, Shape, distribution, positive, vocabulary
+from flows.core import Array, FlowsError, Given, Shape, check_conditioner, distribution, positive, vocabulary
 from flows.core.arrays import as_context, size
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
@@ -34,9 +34,7 @@ class Family(NamedTuple):
 
 def location_scale(name: str, family: Family, trainable: bool, conditioner: Callable | None) -> Callable:
     """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = bounded(log_scale)."""
-    net: Any = conditioner
-    if net is not None and not callable(net):
-        raise TypeError(f"{name}: the conditioner is {net!r:.60}; expected net(rng, input_dim, output_dim)")
+    net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def shapes_of(event: Shape) -> dict[str, Shape]:
         return {"loc": event, "log_scale": event, **family.own_shapes(event)}

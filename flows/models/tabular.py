@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flows.bijections import MADE, ActNorm, Autoregressive, Coupling, InvertibleLinear, Reverse
 from flows.compose import Serial
 from flows.conditioners import MLP, MaskedMLP
-from flows.core import bijection, positive_int
+from flows.core import bijection, check_widths, positive_int
 from flows.transformers import Affine, RationalQuadratic
 
 
@@ -34,6 +34,7 @@ def RealNVP(num_layers: int = 8, hidden: tuple[int, ...] = (64, 64), activation:
         (3, 2)
     """
     num_layers = positive_int(num_layers, "RealNVP: num_layers", most=10_000)
+    hidden = check_widths(hidden, "RealNVP: hidden")
     step = [ActNorm(), Coupling(MLP(*hidden, activation=activation), Affine()), Reverse()]
     return Serial(*step * num_layers)
 
@@ -64,6 +65,7 @@ def MAF(num_layers: int = 5, hidden: tuple[int, ...] = (64, 64), activation: str
         (3, 2)
     """
     num_layers = positive_int(num_layers, "MAF: num_layers", most=10_000)
+    hidden = check_widths(hidden, "MAF: hidden")
     return Serial(*[ActNorm(), MADE(MaskedMLP(*hidden, activation=activation)), Reverse()] * num_layers)
 
 
@@ -102,6 +104,7 @@ def NSF(
         (3, 3)
     """
     num_layers = positive_int(num_layers, "NSF: num_layers", most=10_000)
+    hidden = check_widths(hidden, "NSF: hidden")
     spline = RationalQuadratic(num_bins=num_bins, bound=bound)
     if autoregressive:
         layer = Autoregressive(MaskedMLP(*hidden, activation=activation), spline)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.core.arrays import as_array, working_dtype
+from flows.core.arrays import as_array, check_finite, working_dtype
 
 LEAST_ROWS = 2  # of training rows; one row has no spread
 
@@ -33,7 +33,7 @@ def read(data: Any, context: Any) -> tuple[Rows, np.dtype]:
     if 0 in x.shape[1:]:
         raise FlowsError(f"fit: data has shape {x.shape}: rows without entries; expected at least one column")
     dtype = working_dtype(jax.dtypes.canonicalize_dtype(x.dtype))
-    _check_finite(x, dtype, "data")
+    check_finite(x, dtype, "fit: data")
     if context is None:
         return Rows(x, None), dtype
     c = _numbers(context, "context")
@@ -42,7 +42,7 @@ def read(data: Any, context: Any) -> tuple[Rows, np.dtype]:
             f"fit: context has shape {c.shape}, expected ({len(x)}, *context): one row for each row of data. One column is "
             "context[:, None]"
         )
-    _check_finite(c, dtype, "context")
+    check_finite(c, dtype, "fit: context")
     return Rows(x, c), dtype
 
 
@@ -93,17 +93,3 @@ def _numbers(x: Any, what: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         as_array(x, f"fit: {what}")  # refuses ragged rows and dtypes that are not real numbers
     return np.asarray(x)
-
-
-def _check_finite(x: np.ndarray, dtype: np.dtype, what: str) -> None:
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(x.astype(dtype))
-    if finite.all():
-        return
-    row, *place = (int(i) for i in np.argwhere(~finite)[0])
-    bad = int((~finite.reshape(len(x), -1).all(1)).sum())
-    where = f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
-    raise FlowsError(
-        f"fit: {what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
-        f"within the range of {dtype.name}. Drop these rows, or fill or rescale the values"
-    )

@@ -1,0 +1,58 @@
+"""What a density keeps in float32: a row's does not depend on the others, and low-precision data are computed with care."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_bijections import stirred
+
+import flows
+from flows.conditioners import MaskedMLP, MaskedResidual, Residual
+from flows.transformers import MixtureCDF, RationalQuadratic
+
+DEEP = {
+    "RealNVP": (flows.RealNVP(3, hidden=(64, 64)), 21),
+    "MAF": (flows.MAF(3, hidden=(64, 64)), 21),
+    "NSF": (flows.NSF(3, hidden=(32, 32)), 5),
+    "NSF, masked residual": (flows.Repeat(flows.Autoregressive(MaskedResidual(32), RationalQuadratic()), 3), 8),
+    "NSF, residual": (flows.Serial(flows.Coupling(Residual(32), RationalQuadratic()), flows.InvertibleLinear()), 8),
+    "MixtureCDF": (flows.Autoregressive(MaskedMLP(32), MixtureCDF()), 8),
+}
+SIZES = (1, 3, 16, 257)
+
+
+@pytest.fixture
+def optimized():
+    """The programs that users run, with what XLA does to them; it is where sums are regrouped."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_the_density_of_a_row_does_not_depend_on_its_batch(name, optimized):
+    bijection, d = DEEP[name]
+    params, log_pdf, _ = flows.Flow(bijection)(0, d)
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), stirred(params, by=0.05))
+    x = np.random.default_rng(1).normal(size=(1000, d)).astype(np.float32)
+    log_pdf = jax.jit(log_pdf)
+    whole = np.asarray(log_pdf(params, x))
+    assert len(np.unique(whole)) > 900
+    ulp = np.finfo(np.float32).eps * np.maximum(1, np.abs(whole))
+    for rows in SIZES:
+        part = np.asarray(log_pdf(params, x[:rows]))
+        assert (np.abs(part - whole[:rows]) <= 4 * ulp[:rows]).all(), f"{rows} rows: {np.abs(part - whole[:rows]) / ulp[:rows]}"
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_bfloat16_data_are_computed_in_float32(name):
+    bijection, d = DEEP[name]
+    params, direct_fun, inverse_fun = bijection(0, d)
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), stirred(params, by=0.05))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(7, d)), jnp.bfloat16)
+    y, log_det = direct_fun(params, x)
+    expected, full = direct_fun(params, x.astype(np.float32))
+    assert y.dtype == jnp.bfloat16 and log_det.dtype == jnp.float32
+    np.testing.assert_array_equal(log_det, full)
+    np.testing.assert_array_equal(y, expected.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(inverse_fun(params, y)[1], inverse_fun(params, y.astype(np.float32))[1])
