@@ -43,8 +43,8 @@ def RealNVP(num_layers: int = 8, hidden: tuple[int, ...] = (64, 64), activation:
 def MAF(num_layers: int = 5, hidden: tuple[int, ...] = (64, 64), activation: str | Callable = "relu"):
     """A masked autoregressive flow: MADE layers with the order reversed in between.
 
-    y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer; log|det J| = minus the sum of all w. Densities take one pass,
-    samples d.
+    y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer; log|det J| = minus the sum of all w. Densities take one pass;
+    samples are found feature by feature.
 
     Args:
         num_layers: autoregressive layers.
@@ -89,7 +89,7 @@ def NSF(
         activation: as in `MLP`.
         num_bins: bins of each spline.
         bound: the splines' half-width.
-        autoregressive: masked networks, so that each feature sees all before it; samples then take d passes.
+        autoregressive: masked networks, so that each feature sees all before it; samples are then found feature by feature.
 
     Params:
         A tuple over layers.
