@@ -101,6 +101,12 @@ def test_a_full_covariance_equals_scipy_trained_and_conditional():
         assert sample(0, params, 20, context=rows).shape == (20, 2)
 
 
+def test_samples_of_a_gmm_have_its_covariance():
+    covariance = FACTOR @ FACTOR.T
+    params, _, sample = flows.GMM([LOC, LOC], [covariance, covariance], [0.5, 0.5])(0, 2)
+    np.testing.assert_allclose(np.cov(sample(0, params, 20_000).T), covariance, atol=0.04 * np.abs(covariance).max())
+
+
 def test_a_network_that_measures_sees_the_context():
     @flows.conditioner
     def Centred():

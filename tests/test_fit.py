@@ -105,6 +105,9 @@ def test_images_are_standardised_by_channel():
     result = fit(0, flows.Flow(flows.ActNorm()), images, **QUICK)
     np.testing.assert_allclose(result.params["bijection"]["fixed"]["std"], [1, 3], rtol=0.1)
     assert result.input_dim == (4, 4, 2) and result.sample(0, result.params, 2).shape == (2, 4, 4, 2)
+    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(0), 3)[0], 40))
+    held_out = -result.log_pdf(result.params, images[order[:4]]).mean()
+    np.testing.assert_allclose(held_out, result.history["validation"][result.history["best_epoch"]], rtol=1e-4)
 
 
 def test_a_batch_larger_than_the_data_is_all_of_them_and_progress_is_shown(capfd):
