@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registry import BIJECTIONS
 from test_bijections import stirred
 
 import flows
@@ -56,3 +57,14 @@ def test_bfloat16_data_are_computed_in_float32(name):
     np.testing.assert_array_equal(log_det, full)
     np.testing.assert_array_equal(y, expected.astype(jnp.bfloat16))
     np.testing.assert_array_equal(inverse_fun(params, y)[1], inverse_fun(params, y.astype(np.float32))[1])
+
+
+@pytest.mark.parametrize("name", ["BlockAutoregressive", "FixedInvertibleLinear", "InvertibleLinear", *DEEP])
+def test_products_ask_for_every_digit_on_accelerators(name):
+    bijection, d = DEEP[name] if name in DEEP else (BIJECTIONS[name].init_fun, 3)
+    params, direct_fun, inverse_fun = bijection(0, d)
+    for fun in (direct_fun, inverse_fun):
+        program = jax.jit(fun).lower(params, jnp.zeros((600, d))).as_text()
+        products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products), products
+        assert products or "solve" in program
