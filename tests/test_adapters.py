@@ -383,18 +383,6 @@ def test_double_precision_inputs_are_computed_in_double_precision(library):
         np.testing.assert_allclose(inverse_fun(params, y)[0], x, atol=1e-12)
 
 
-def test_neural_spline_coupling_takes_a_stax_pair_as_before():
-    def network(out_dim, hidden_dim):
-        return stax.serial(stax.Dense(hidden_dim), stax.Tanh, stax.Dense(out_dim))
-
-    init_fun = flows.NeuralSplineCoupling(K=4, hidden_dim=6, network=network)
-    assert init_fun == flows.NeuralSplineCoupling(K=4, hidden_dim=6, network=network)
-    params, direct_fun, inverse_fun = init_fun(0, 4)
-    assert flows.NeuralSplineCoupling(K=4, hidden_dim=6, network=network)(1, 4).direct_fun is direct_fun
-    assert params[0][0][0].shape == (2, 6)
-    np.testing.assert_allclose(inverse_fun(params, direct_fun(params, X[:, :4])[0])[0], X[:, :4], atol=1e-4)
-
-
 @pytest.mark.parametrize(("adapter", "missing"), [(FromEquinox, "equinox"), (FromNNX, "flax"), (FromLinen, "flax")])
 def test_a_missing_library_is_named(adapter, missing, monkeypatch):
     usual = builtins.__import__

@@ -196,3 +196,11 @@ def test_masked_dense_is_a_stax_pair():
     np.testing.assert_allclose(apply_fun((w, b), x), x @ (w * mask) + b, rtol=1e-6)
     with pytest.raises(flows.FlowsError, match="mask"):
         init_fun(RNG, (3,))
+
+
+def test_a_neural_spline_coupling_keeps_the_params_of_its_stax_pair():
+    layer = flows.NeuralSplineCoupling(K=4, hidden_dim=6, network=network)
+    assert layer == flows.NeuralSplineCoupling(K=4, hidden_dim=6, network=network)
+    params, direct_fun, _ = layer(0, 4)
+    assert layer(1, 4).direct_fun is direct_fun
+    assert params[0][0][0].shape == (2, 6)
