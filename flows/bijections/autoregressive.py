@@ -80,7 +80,13 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         given = Given(as_context(context_dim), data, init_context, own.get("conditioner"))
         ours = isinstance(net, ConditionerInit) and not isinstance(net.inner, TwoArguments)
         inputs = 0 if d == 1 and not context_dim and ours else d  # one feature has nothing before it
-        own["conditioner"], run, names, solve = build_leading(net, keys[2], inputs, columns.num_params * d, given, squash)
+        running = build_leading(net, keys[2], inputs, columns.num_params * d, given, squash)
+        if d > 1 and running.sees_all:
+            raise FlowsError(
+                f"Autoregressive: each output of {net!r:.60} depends on all inputs; expected a masked network, such as "
+                "MaskedMLP(64)"
+            )
+        own["conditioner"], run, names, solve, _ = running
 
         def theta_of(params, x, context, rng, train):
             theta = run(params["conditioner"], x[:inputs], context, rng, train)

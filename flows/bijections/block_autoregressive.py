@@ -1,6 +1,7 @@
 """The block neural autoregressive layer: a network that is monotone in each feature, and so a bijection by itself."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,11 @@ from jax.scipy.linalg import solve_triangular
 from flows.conditioners.dense import affine, dense
 from flows.core import Array, FlowsError, bijection, positive_int
 from flows.core.arrays import as_context, size
+from flows.core.smooth import softly
 from flows.transformers.solve import solve
 
 LEAST = 1e-3  # of the gate and of what it leaves
+BOUND, FAR = 10.0, 1e18  # of log_norm, and of what the network sees
 
 
 @bijection(batched=True)
@@ -21,7 +24,8 @@ def BlockAutoregressive(width: int = 8, depth: int = 1):
     y = g x + (1 - g) F(x), where F is a network with `depth` hidden layers of `width` tanh units for each feature. Block (i, j)
     of a weight matrix joins the units of feature j to those of feature i: positive for i = j, free for i > j, 0 for i < j, so
     that F_i increases in x_i and depends on x_0 .. x_i alone. log|det J| = sum_i log(g_i + (1 - g_i) dF_i/dx_i), with dF_i/dx_i
-    the product of the diagonal blocks and the slopes of tanh, kept in logarithms. Rows of weights are normalised and scaled.
+    the product of the diagonal blocks and the slopes of tanh, kept in logarithms. Rows of weights are normalised and scaled
+    by e^s, s = 10 tanh(log_norm / 10).
     As F is bounded and the gate g = sigmoid(gate) is at least 0.001, every y has its x; the inverse finds one feature after the
     other by safeguarded Newton steps. A context, a vector, is added to the units of the first layer and to F.
 
@@ -77,7 +81,7 @@ def BlockAutoregressive(width: int = 8, depth: int = 1):
     def forward(params, x: Array, shifts: tuple) -> tuple[Array, Array]:
         """y and the logs of the Jacobian's diagonal, (d, batch)."""
         d, batch = x.shape
-        h, log_slope = x, jnp.zeros((d, 1, batch), x.dtype)
+        h, log_slope = jnp.clip(x, -FAR, FAR), jnp.zeros((d, 1, batch), x.dtype)  # 0 times inf would be NaN
         for i, layer in enumerate(params["layers"]):
             if i:
                 # log(1 - tanh(h)^2), without its cancellation
@@ -95,20 +99,30 @@ def BlockAutoregressive(width: int = 8, depth: int = 1):
         return y.T, log_slope.sum(0)
 
     def inverse_fun(params, y, context=None):
-        frozen = jax.lax.stop_gradient(params)
-        held = None if context is None else jax.lax.stop_gradient(context)
-        x = search(frozen, jax.lax.stop_gradient(y.T), shifts(frozen, held)).T
+        return root(params, y, context)
 
-        # One Newton step, which hands on the gradient of the implicit function.
-        def one(x, y, context):
-            def run(x, params, context):
-                shift = shifts(params, None if context is None else context[None])
-                return forward(params, x[:, None], shift)[0][:, 0]
+    @jax.custom_jvp
+    def root(params, y, context):
+        return search(params, y.T, shifts(params, context)).T
 
-            jacobian = jax.jacfwd(run)(x, frozen, None if context is None else jax.lax.stop_gradient(context))
-            return x - solve_triangular(jnp.tril(jacobian), run(x, params, context) - y, lower=True)
+    @root.defjvp
+    def _(primals, tangents):
+        """Of the implicit function: J dx = dy - df, f being the direct function at x held."""
+        x, (params, _, context) = root(*primals), primals
+        finite = jnp.isfinite(x)
+        at = jnp.where(finite, x, 0.0)
 
-        return jax.vmap(one)(x, y, context)
+        def run(params, context, x):
+            return forward(params, x.T, shifts(params, context))[0].T
+
+        def of_row(x, context):
+            context = None if context is None else context[None]
+            return jax.jacfwd(lambda x: run(params, context, x[None])[0])(x)
+
+        change = jax.jvp(lambda params, context: run(params, context, at), (params, context), (tangents[0], tangents[2]))[1]
+        jacobian = jnp.tril(jax.vmap(of_row)(at, context))
+        moved = jax.vmap(partial(solve_triangular, lower=True))(jacobian, tangents[1] - change)
+        return x, jnp.where(finite, moved, 0.0)
 
     def search(params, y: Array, shifts: tuple) -> Array:
         w, _ = weights(params["layers"][-1], len(y))
@@ -133,12 +147,15 @@ def weights(layer: dict[str, Array], d: int) -> tuple[Array, Array]:
     """The weight matrix (outputs, inputs), and the logs of its diagonal blocks (d, outputs / d, inputs / d)."""
     rows, columns = layer["raw"].shape
     row, column = jnp.arange(rows)[:, None] // (rows // d), jnp.arange(columns)[None] // (columns // d)
-    raw = jnp.where(row == column, jnp.exp(jnp.where(row == column, layer["raw"], 0.0)), layer["raw"])
-    raw = jnp.where(row >= column, raw, 0.0)
-    log_scale = (layer["log_norm"] - 0.5 * jnp.log(jnp.square(raw).sum(1)))[:, None]
-    blocks = (layer["raw"] + log_scale).reshape(d, rows // d, d, columns // d)
-    diagonal = jnp.stack([blocks[i, :, i] for i in range(d)])
-    return raw * jnp.exp(log_scale), diagonal
+    diagonal, free = row == column, jnp.where(row > column, layer["raw"], 0.0)
+    # Rows are normalised, so a factor is free: with this one none of their entries overflows, and one is 1.
+    logs = jnp.where(diagonal, layer["raw"], -jnp.inf)
+    most = jnp.maximum(logs.max(1), jnp.log(jnp.maximum(jnp.abs(free).max(1), jnp.finfo(free.dtype).tiny)))
+    most = jax.lax.stop_gradient(most)[:, None]
+    w = jnp.where(diagonal, jnp.exp(jnp.where(diagonal, layer["raw"] - most, 0.0)), free * jnp.exp(-most))
+    log_scale = (softly(layer["log_norm"], BOUND) - 0.5 * jnp.log(jnp.square(w).sum(1)))[:, None]
+    blocks = (layer["raw"] - most + log_scale).reshape(d, rows // d, d, columns // d)
+    return w * jnp.exp(log_scale), jnp.stack([blocks[i, :, i] for i in range(d)])
 
 
 def log_product(log_blocks: Array, log_slope: Array) -> Array:

@@ -79,7 +79,7 @@ def Coupling(
             raise FlowsError(f"Coupling: the mask keeps all {d} features, and flip is {flip}; one at least must be transformed")
         order = np.concatenate([kept, moved])
         columns = _columns(transformers, moved, d)
-        if mask == "random" and len(set(transformers)) > 1:
+        if mask == "random" and max(len(set(transformers)), len(set(of_kept or ()))) > 1:
             raise FlowsError("Coupling: a random mask cannot tell which feature is whose transformer; give one for all")
         trained = None if of_kept is None or not len(kept) else Trained(_columns(of_kept, kept, d))
         keys = jax.random.split(rng, 4)
@@ -90,10 +90,11 @@ def Coupling(
 
         def ordered(params, x):
             """Kept features first."""
-            return x[jnp.argsort(params["fixed"]["ranks"])] if mask == "random" else reorder(x, order)
+            return reorder(x[jnp.argsort(params["fixed"]["ranks"])] if mask == "random" else x, order)
 
         def restored(params, y):
-            return y[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if mask == "random" else reorder(y, np.argsort(order))
+            y = reorder(y, np.argsort(order))
+            return y[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if mask == "random" else y
 
         own: dict = {}
         if mask == "random":
@@ -113,7 +114,7 @@ def Coupling(
             running = build_leading(net, keys[3], len(kept), outputs, given, squash)
         else:
             running = build_events(net, keys[3], (*shape[:-1], len(kept)), (*shape[:-1], outputs), given, squash)
-        own["conditioner"], run, names, _ = running
+        own["conditioner"], run, names, *_ = running
 
         def theta_of(params, kept_x, context, rng, train):
             if vector and context is not None:

@@ -60,7 +60,7 @@ def Elementwise(transformer, conditioner=None):
         old = params or {}
         data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
         given = Given(as_context(context_dim), data, init_context, old.get("conditioner"))
-        start, run, names, _ = build_leading(conditioner, keys[0], 0, columns.num_params * size(shape), given)
+        start, run, names, *_ = build_leading(conditioner, keys[0], 0, columns.num_params * size(shape), given)
         own = {"conditioner": start}
         if columns.has_weights:
             own["weights"] = old["weights"] if old else columns.init(keys[1])

@@ -1,6 +1,7 @@
 """How engines run any conditioner: a network of ours, a user's function, or none where there is nothing to look at."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 from flows.conditioners.masked import Masked
 from flows.core import Array, FlowsError, Given, Leading, Shape, vocabulary
 from flows.core.arrays import as_dim, size
+from flows.core.smooth import softly
 
+FAR = 1e18
 MEASURED = ("init_inputs", "init_context", "params")
 
 
@@ -20,6 +23,7 @@ class Running(NamedTuple):
     run: Callable[..., Array]
     keywords: frozenset[str] = frozenset()  # of rng and train: what it names
     solve: Callable[..., Array] | None = None  # `solve(params, context, y, find)`, as `Masked` has it, for one of ours
+    sees_all: bool = False  # one of ours without masks, each of whose outputs depends on all inputs
 
 
 def measured_by(net: Any) -> frozenset[str]:
@@ -42,9 +46,7 @@ def build_leading(
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
         return Running(_or_old(given, {"theta": jnp.zeros(output_dim)}), _constant)
 
-    def seen(x: Array) -> Array:
-        return x if squash is None else squash * jnp.tanh(x / squash)
-
+    seen = partial(_seen, squash)
     inputs = input_dim if takes_context else input_dim + extra
     keywords = {"context_dim": as_dim(context)} if takes_context and extra else {}
     data = given.init_inputs
@@ -71,7 +73,8 @@ def build_leading(
         return apply_fun.solve(params, context, y, find, seen)
 
     params = params if measured_by(net) else _or_old(given, params)
-    return Running(params, run, names & {"rng", "train"}, solve if isinstance(apply_fun, Masked) else None)
+    masked = isinstance(apply_fun, Masked)
+    return Running(params, run, names & {"rng", "train"}, solve if masked else None, ours and not masked)
 
 
 def build_events(
@@ -88,7 +91,7 @@ def build_events(
         raise FlowsError(f"a coupling of events {input_dim} has no channel to look at; give it at least two channels")
 
     def seen(x: Array, context: Array | None) -> Array:
-        x = x if squash is None else squash * jnp.tanh(x / squash)
+        x = _seen(squash, x)
         if context is not None and not takes_context:
             places = context.reshape(len(x), *(1,) * (x.ndim - 2), extra)
             x = _appended(x, jnp.broadcast_to(places, (*x.shape[:-1], extra)), -1)
@@ -107,6 +110,11 @@ def build_events(
         return jnp.moveaxis(_checked(y, (len(x), *output_dim), net, x.dtype, output_dim), -1, 0)
 
     return Running(params if measured_by(net) else _or_old(given, params), run, names & {"rng", "train"})
+
+
+def _seen(squash: float | None, x: Array) -> Array:
+    """What a network sees of x. An entry beyond FAR would overflow in it, and then a masked weight of 0 times inf is NaN."""
+    return jnp.clip(x, -FAR, FAR) if squash is None else softly(x, squash)
 
 
 def _data_of(net: Callable, given: Given, data: Array | None) -> dict[str, Any]:

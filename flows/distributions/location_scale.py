@@ -14,6 +14,7 @@ import numpy as np
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import Array, FlowsError, Given, Shape, check_conditioner, distribution, positive, vocabulary
 from flows.core.arrays import as_context, size
+from flows.core.smooth import softly
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0
@@ -33,7 +34,7 @@ class Family(NamedTuple):
 
 
 def location_scale(name: str, family: Family, trainable: bool, conditioner: Callable | None) -> Callable:
-    """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = bounded(log_scale)."""
+    """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = softly(log_scale)."""
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def shapes_of(event: Shape) -> dict[str, Shape]:
@@ -41,13 +42,13 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
 
     def density(theta: dict[str, Array], x: Array) -> Array:
         theta = dict(theta)
-        loc, s = theta.pop("loc"), bounded(theta.pop("log_scale"))
+        loc, s = theta.pop("loc"), softly(theta.pop("log_scale"), BOUND)
         z = (x.reshape(len(x), size(x.shape[1:])) - loc) * jnp.exp(-s)
         return family.log_density(z, **theta) - s.sum(1)
 
     def draws(theta: dict[str, Array], rng: Array, n: int, event: Shape) -> Array:
         theta = dict(theta)
-        loc, s = theta.pop("loc"), bounded(theta.pop("log_scale"))
+        loc, s = theta.pop("loc"), softly(theta.pop("log_scale"), BOUND)
         z = family.draw(rng, (n, size(event)), **theta).astype(loc.dtype)
         return (loc + jnp.exp(s) * z).reshape(n, *event)
 
@@ -94,11 +95,6 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
     measures = measured_by(net)
     of_data = {"init_context"} if "init_inputs" in measures else set()  # the context is all that its data are
     return vocabulary.naming(conditional, {"context_dim", *measures, *of_data})
-
-
-def bounded(raw: Array, bound: float = BOUND) -> Array:
-    """`raw`, bent softly so that it stays within +-bound."""
-    return bound * jnp.tanh(raw / bound)
 
 
 @distribution(batched=True)
@@ -191,7 +187,7 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner=None):
     df = positive(df, "StudentT: df")
 
     def freedom(log_df: Array) -> Array:
-        return df * jnp.exp(bounded(log_df, TAIL_BOUND))
+        return df * jnp.exp(softly(log_df, TAIL_BOUND))
 
     def log_density(z: Array, log_df: Array) -> Array:
         v = freedom(log_df)

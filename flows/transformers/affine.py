@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import Array, FlowsError, Transformer, check_transformer, positive, transformer
+from flows.core.smooth import softly
 
 MIN_SCALE = 1e-3  # of a sigmoid, so that the inverse cannot overflow
 SCALES = ("tanh", "exp", "sigmoid")
@@ -70,7 +71,7 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
 
     def log_scale(raw: Array) -> Array:
         if scale == "tanh":
-            return bound * jnp.tanh(raw / bound)
+            return softly(raw, bound)
         if scale == "exp":
             return jnp.clip(raw, -bound, bound)
         return jnp.log(jax.nn.sigmoid(raw + 2) + MIN_SCALE) - at_zero

@@ -58,7 +58,7 @@ def Bernstein(degree: int = 12, bound: float = 3.0, min_slope: float = 1e-3):
             list(accumulate(repeat(each, degree), mul)) for each in ((bound + x) * 0.5 / bound, (bound - x) * 0.5 / bound)
         )
         above, below = [jnp.ones_like(x), *above], [jnp.ones_like(x), *below]
-        return [math.comb(degree, i) * above[i] * below[degree - i] for i in range(first, last + 1)]
+        return [float(math.comb(degree, i)) * above[i] * below[degree - i] for i in range(first, last + 1)]
 
     def slopes(theta: Array) -> Array:
         """r_2 .. r_{n-1}, of mean 1."""

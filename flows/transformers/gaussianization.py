@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from flows.core import Array, positive, positive_int, transformer
-from flows.transformers.mixture import Mixture, along, apart, log_odds, quantile, softly
+from flows.core.smooth import softly
+from flows.transformers.mixture import Mixture, along, apart, log_odds, quantile
 
 LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
 SPLIT, TERMS = 4.0, 24  # the continued fraction has converged to 2e-15 from 4 on
+FAR, ROOT_FAR = 1e30, 1e17
 WIDTH = 0.31  # of the logistic components whose mixture is nearest to a normal distribution
 
 
@@ -59,13 +61,22 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
         log_rate = -math.log(WIDTH) - softly(theta[2 * num :], bound)
         return Mixture(log_weight, log_rate, -jnp.exp(log_rate) * (theta[num : 2 * num] + along(locations, theta)))
 
+    # Far out y^2 is 2 |v|, and v the slowest rate times x, to the last digit; v itself may overflow.
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
-        v, log_slope = log_odds(parts(theta), x)
+        mixture, far = parts(theta), jnp.abs(x) > FAR
+        v, log_slope = log_odds(mixture, jnp.where(far, 0.0, x))
         y = normal_of_logistic(v)
-        return y, log_slope + log_normal_slope(v, y)
+        size, log_rate = jnp.where(far, jnp.abs(x), 1.0), mixture.log_rate.min(0)
+        root = jnp.sign(x) * jnp.sqrt(size) * jnp.exp(0.5 * (log_rate + math.log(2)))
+        log_root_slope = 0.5 * (log_rate - math.log(2) - jnp.log(size))
+        return jnp.where(far, root, y), jnp.where(far, log_root_slope, log_slope + log_normal_slope(v, y))
 
     def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
-        x = quantile(parts(theta), logistic_of_normal(y))
+        mixture, far = parts(theta), jnp.abs(y) > ROOT_FAR
+        near = quantile(mixture, logistic_of_normal(jnp.where(far, 0.0, y)))
+        size = jnp.where(far, y, 1.0)
+        square = size * jnp.abs(0.5 * size * jnp.exp(-mixture.log_rate.min(0)))
+        x = jnp.where(far, square, near)
         return x, -direct(theta, x)[1]
 
     return 3 * num, direct, inverse

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flows.core import Array, positive, positive_int, transformer
+from flows.core.smooth import softly
 from flows.transformers.solve import solve
 
 
@@ -40,7 +41,8 @@ def log_odds(mixture: Mixture, x: Array) -> tuple[Array, Array]:
 
 def quantile(mixture: Mixture, v: Array) -> Array:
     """The x with logit F(x) = v. It lies between the components' own, (v - shift_k) / rate_k."""
-    own = (v[None] - mixture.shift) * jnp.exp(-mixture.log_rate)
+    largest = float(jnp.finfo(v.dtype).max)
+    own = jnp.clip((v[None] - mixture.shift) * jnp.exp(-mixture.log_rate), -largest, largest)  # 0 times inf would be NaN
     slack = 8 * jnp.finfo(v.dtype).eps * (jnp.abs(v)[None] + jnp.abs(mixture.shift)) * jnp.exp(-mixture.log_rate)
     start = (jnp.exp(mixture.log_weight) * own).sum(0)
     return solve(lambda x: log_odds(mixture, x), v, (own - slack).min(0), (own + slack).max(0), start)
@@ -50,10 +52,6 @@ def log_sum_exp(terms: Array) -> Array:
     """log sum_k exp(terms_k) along the first axis."""
     most = lax.stop_gradient(terms.max(0))
     return jnp.log(jnp.exp(terms - most[None]).sum(0)) + most
-
-
-def softly(raw: Array, bound: float) -> Array:
-    return bound * jnp.tanh(raw / bound)
 
 
 def apart(num: int, most: float) -> list[float]:
@@ -78,7 +76,8 @@ def MixtureCDF(num_components: int = 8, bound: float = 7.0):
     in closed form.
 
     `theta` is (3 num_components + 2, *x.shape): raw weights (a softmax), the m_k and raw log s_k, num_components of each,
-    then raw a, and b. The m_k are offset by -1 .. 1, so that the components start apart: at theta = 0 y is within 0.2 of x.
+    then raw a, and b. The m_k are offset by -1 .. 1, so that the components start apart: at
+    theta = 0 y is within 0.21 of x for 8 components, and 0.44 for 2.
 
     Args:
         num_components: the number of components, at least 1.
@@ -133,7 +132,7 @@ def DeepSigmoidal(num_units: int = 8, bound: float = 7.0):
     Layers of them make the deep flow of the paper. In log space, as `MixtureCDF`; the inverse is numerical.
 
     `theta` is (3 num_units, *x.shape): raw weights (a softmax), raw log a_k and the b_k, num_units of each. The b_k are offset
-    by -1 .. 1, so that the units start apart: at theta = 0 y is within 0.2 of x.
+    by -1 .. 1, so that the units start apart: at theta = 0 y is within 0.21 of x for 8 units, and 0.44 for 2.
 
     Args:
         num_units: the number of sigmoids, at least 1.

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from flows.core import Array, FlowsError, positive, positive_int, transformer
+from flows.core.smooth import softly
 from flows.transformers.solve import solve
 
 
@@ -88,7 +89,7 @@ def MonotonicNetwork(
         x = affine(first["w"][1:], first["b"], h) + first["w"][0].reshape(size) * t[None]
         for layer in rest:
             x = affine(layer["w"], layer["b"], jnp.tanh(x))
-        return most * jnp.tanh(x[0] / most)
+        return softly(x[0], most)
 
     @jax.custom_jvp
     def integral(weights: Any, h: Array, x: Array) -> Array:
@@ -110,7 +111,7 @@ def MonotonicNetwork(
         return y, change + jnp.exp(log_slope(weights, h, x)) * tangents[2]
 
     def evaluate(weights: Any, h: Array, x: Array) -> tuple[Array, Array]:
-        inside = jnp.clip(x, -bound, bound)
+        inside = jnp.where(jnp.abs(x) > bound, jnp.sign(x) * bound, x)  # in a clip, an overflow far out would become NaN
         log_g = log_slope(weights, h, inside)
         return integral(weights, h, inside) + jnp.exp(log_g) * (x - inside), log_g
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -64,6 +65,8 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
         largest = float(jnp.finfo(x.dtype).max)
         return jnp.clip(x, -largest, largest)  # 0 times inf would be NaN
 
+    # Derivatives in x run forwards: Horner's rule backwards multiplies powers of x, which overflow where the sum does not.
+    @jax.custom_jvp
     def value(coefficients: list[Array], x: Array) -> Array:
         """The integral."""
         total = jnp.full_like(x, min_slope)
@@ -74,16 +77,32 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
             total = total + float(share) * (p * p).sum(0)
         return x * total
 
+    @value.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        coefficients, x = primals
+        y, change = jax.jvp(lambda each: value.fun(each, x), (coefficients,), (tangents[0],))
+        return y, change + jnp.exp(log_slope(coefficients, x)) * tangents[1]
+
+    def normalised(p: Array, scale: Array) -> tuple[Array, Array]:
+        size = lax.stop_gradient(jnp.maximum(jnp.abs(p), 1.0))
+        return p / size, scale + jnp.log(size)
+
+    @jax.custom_jvp
     def log_slope(coefficients: list[Array], x: Array) -> Array:
         """The logarithm of the integrand, also where the integrand overflows: Horner's rule on p exp(-scale)."""
-        p, scale = coefficients[-1], jnp.zeros_like(coefficients[-1])
+        p, scale = normalised(coefficients[-1], jnp.zeros_like(coefficients[-1]))
         for a in reversed(coefficients[:-1]):
-            p = p * finite(x)[None] + a * jnp.exp(-scale)
-            size = lax.stop_gradient(jnp.maximum(jnp.abs(p), 1.0))
-            p, scale = p / size, scale + jnp.log(size)
+            p, scale = normalised(p * finite(x)[None] + a * jnp.exp(-scale), scale)
         most = scale.max(0)
         total = min_slope * jnp.exp(-2 * most) + (p * p * jnp.exp(2 * (scale - most[None]))).sum(0)
         return 2 * most + jnp.log(jnp.maximum(total, jnp.finfo(x.dtype).tiny))
+
+    @log_slope.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        coefficients, x = primals
+        y, change = jax.jvp(lambda each: log_slope.fun(each, x), (coefficients,), (tangents[0],))
+        in_x = jax.jvp(lambda x: log_slope.fun(coefficients, x), (x,), (jnp.ones_like(x),))[1]
+        return y, change + in_x * tangents[1]
 
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
         coefficients, c = parts(theta)
