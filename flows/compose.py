@@ -19,8 +19,11 @@ from flows.core import (
     init_keywords,
     measured_output,
     positive_int,
+    stacked,
+    unstacked,
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
+from flows.core.layers import UNEQUAL
 
 
 @combinator(BijectionInit)
@@ -132,8 +135,8 @@ def Repeat(layer, n: int):
 
     def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
         params, parts, x = [], [], given.init_inputs
-        for i, layer_key in enumerate(jax.random.split(key, n)):
-            old = None if given.params is None else jax.tree.map(lambda leaf: leaf[i], given.params)  # noqa: B023
+        all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
+        for i, (layer_key, old) in enumerate(zip(jax.random.split(key, n), all_old, strict=True)):
             own, part = build_bijection(layer, layer_key, event, given._replace(init_inputs=x, params=old))
             if x is not None and i + 1 < n and "init_inputs" in init_keywords(layer):
                 x = measured_output(part, own, x, given.init_context, layer_key)
@@ -142,8 +145,8 @@ def Repeat(layer, n: int):
         if parts[0].output != event:
             raise FlowsError(f"Repeat: {parts[0].name} turns events {event} into {parts[0].output}; use Serial instead")
         if any(part is not parts[0] for part in parts):
-            raise FlowsError(f"Repeat: the functions of {parts[0].name} depend on rng; put what it draws into params")
-        return _stack(*params), loop(parts[0], n, given.context)
+            raise FlowsError(UNEQUAL.format(name=f"Repeat: the functions of {parts[0].name}"))
+        return stacked(params), loop(parts[0], n, given.context)
 
     return Composite(build, (layer,))
 
@@ -310,8 +313,3 @@ def _check_params(name: str, params: Any, n: int) -> None:
     if params is not None and (not isinstance(params, tuple | list) or len(params) != n):
         got = f"a {type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
         raise FlowsError(f"{name}: params is {got}, expected a tuple of {n}, one for each layer")
-
-
-@jax.jit
-def _stack(*trees: Any) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

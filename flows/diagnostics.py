@@ -12,7 +12,7 @@ import numpy as np
 
 from flows.compose import Serial
 from flows.core import Array, BijectionInit, DistributionInit, FlowsError, trainable, vocabulary
-from flows.core.arrays import as_context, as_dim, as_event, as_key, cast
+from flows.core.arrays import as_array, as_context, as_dim, as_event, as_key, cast, check_rows
 from flows.core.errors import TRACING_ERRORS
 from flows.core.fingerprint import fresh_functions
 
@@ -73,7 +73,8 @@ def verify(
         A `Report`: print it, or read `.passed` and `.properties`.
 
     Errors:
-        TypeError: `init_fun` is not a bijection. FlowsError: as `raise_on_failure` asks.
+        TypeError: `init_fun` is not a bijection. FlowsError: inputs that are not rows of its event, or as `raise_on_failure`
+        asks.
 
     Example:
         >>> import flows
@@ -90,6 +91,11 @@ def verify(
     closure = None if isinstance(init_fun, BijectionInit) else init_fun
     layer = init_fun if isinstance(init_fun, BijectionInit) else Serial(init_fun)
     name = repr(init_fun) if isinstance(init_fun, BijectionInit) else getattr(init_fun, "__name__", repr(init_fun))
+    if inputs is not None:
+        inputs = as_array(inputs, "inputs")
+        check_rows(inputs, as_event(input_dim), "verify")
+        if not len(inputs):
+            raise FlowsError("verify: inputs have no rows; expected a few points to test at")
     with enable_x64():
         report = Report(name[:200], tuple(_properties(layer, closure, input_dim, as_key(rng), context_dim, inputs)))
     if raise_on_failure and not report.passed:
@@ -116,7 +122,7 @@ def _properties(
         yield Property("init", False, _say(error))
         return
 
-    x = jax.random.normal(keys[2], (ROWS, *event)) if inputs is None else jnp.asarray(np.asarray(inputs, float))
+    x = jax.random.normal(keys[2], (ROWS, *event)) if inputs is None else jnp.asarray(np.asarray(inputs), float)
     given = {"rng": keys[3]}
     own_inverse = None
     if context_shape is not None:

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 from flows.core import Bijection, Distribution, FlowsError, InitFun, Shape, from_json, to_json
-from flows.core.arrays import as_context, as_event, default_dtype
+from flows.core.arrays import as_context, as_event, default_dtype, size
 from flows.core.errors import TRACING_ERRORS
 from flows.core.params import Params, check_structure, structure
 from flows.core.values import in_library, is_constructor
@@ -32,6 +32,7 @@ DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.
 START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
 DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
 MAX_HEADER = 100_000_000  # bytes; safetensors reads no longer one
+MAX_ENTRIES = 100_000_000  # of an event: a small file must not exhaust the memory
 PathLike = str | os.PathLike
 
 
@@ -60,7 +61,7 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
         ...     flows.load(f"{folder}/model").log_pdf is log_pdf
         True
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     if not isinstance(init_fun, InitFun):
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
@@ -113,7 +114,7 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
         >>> direct_fun(params, jnp.zeros((1, 1)))[0].tolist()
         [[2.0]]
     """
-    path, own = os.fspath(path), _checked_constructors(constructors)
+    path, own = os.fsdecode(path), _checked_constructors(constructors)
     header, tensors = _read(path)
     with _blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"):
         init_fun = from_json(header["constructor"], own)
@@ -159,7 +160,7 @@ def describe(path: PathLike) -> dict[str, Any]:
         >>> header["code"], header["event"], header["num_params"], header["tensors"]["shift"]
         ('ActNorm()', (3,), 6, {'shape': (3,), 'dtype': 'float32'})
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     header, tensors = _read(path)
     with _blamed_on(f"{path!r} cannot be described"):
         about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
@@ -280,7 +281,15 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             raise FlowsError(f"its format is {header['format']!r}, expected {FORMAT}; it needs flows {header['flows']}")
         if set(header) != {"constructor", "context", "event", "flows", "format", "metadata"}:
             raise FlowsError(f"its header has {sorted(header)}")
+        if (
+            isinstance(header["format"], bool)
+            or not isinstance(header["flows"], str)
+            or not isinstance(header["metadata"], dict)
+        ):
+            raise FlowsError("its header has values of the wrong type")
         header |= {"event": as_event(header["event"]), "context": as_context(header["context"])}
+        if max(size(header["event"]), size(header["context"] or ())) > MAX_ENTRIES:
+            raise FlowsError(f"its event is {header['event']}, its context {header['context']}; expected fewer numbers")
         tensors = dict(safetensors.deserialize(data))
         return header, {name: np.ndarray(x["shape"], DTYPES[x["dtype"]], x["data"]) for name, x in tensors.items()}
 

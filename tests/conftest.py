@@ -12,6 +12,28 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+def pytest_runtest_teardown():
+    """Every program compiled is a few mappings of memory, of which Linux gives a process 65,530."""
+    try:
+        with open("/proc/self/maps") as maps:
+            mappings = sum(1 for _ in maps)
+    except OSError:
+        return
+    if mappings > 20_000:
+        jax.clear_caches()
+        flows.clear_caches()
+
+
+@pytest.fixture
+def optimized():
+    """The programs that users run, with what XLA does to them; it is where sums are regrouped and products contracted."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
+
+
 @pytest.fixture
 def relaxed():
     """JAX's usual promotion, where stax networks or optax run: neither is written for the strict rules."""

@@ -87,7 +87,7 @@ class TransformerCase(NamedTuple):
     near: float = 1e-6  # how far theta = 0 may be from the identity, for x in [-4, 4]
     spread: float = 2.0  # of the random theta it is tested at
     tolerance: float = 1e-9  # of log-dets and round trips in float64
-    largest: float = 1e30  # the largest |x| and |y| whose images fit float32
+    largest: float = 3e38  # the largest |x| and |y| whose images fit float32
 
 
 TRANSFORMERS: dict[str, TransformerCase] = {

@@ -150,6 +150,16 @@ def test_the_first_feature_depends_on_the_context_and_a_later_infinity_harms_no_
     np.testing.assert_array_equal(y[0, :3], direct_fun(params, x.at[0, 3].set(0.0), context=jnp.ones(2))[0][0, :3])
 
 
+@pytest.mark.parametrize("value", [3e38, -3e38, np.inf])
+def test_what_overflows_in_a_network_harms_no_earlier_feature(value):
+    params, direct_fun, inverse_fun = flows.Autoregressive(MaskedMLP(9, last_scale=1.0))(0, D)
+    x = jnp.zeros((1, D)).at[0, 3].set(value)
+    for function in (direct_fun, inverse_fun):
+        y, _ = function(params, x)
+        np.testing.assert_array_equal(y[0, :3], function(params, x.at[0, 3].set(0.0))[0][0, :3])
+        assert not bool(jnp.isnan(y).any())
+
+
 def test_the_gated_update_is_that_of_its_paper():
     init_fun = flows.InverseAutoregressive(MaskedMLP(9, last_scale=1.0))
     params, _, inverse_fun = init_fun(0, 3)

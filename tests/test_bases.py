@@ -160,7 +160,10 @@ def test_tails_train():
         flows.StudentT(trainable=True),
         flows.Uniform(-1.0, 1.0),
         flows.GMM(np.eye(2), np.stack([np.eye(2)] * 2), [0.5, 0.5]),
+        flows.GMM(np.eye(2), np.stack([np.eye(2)] * 2), [0.5, 0.5], trainable=True),
         flows.Mixture(flows.Normal(trainable=True), flows.Uniform()),
+        flows.Mixture(flows.StudentT(trainable=True), flows.Normal(trainable=True, covariance="full")),
+        flows.Mixture(flows.Laplace(trainable=True), num_components=2),
     ],
     ids=lambda init_fun: repr(init_fun)[:30],
 )
@@ -173,7 +176,21 @@ def test_the_ends_of_float32_are_honest(init_fun):
     assert np.isfinite(values[:2]).all() and not np.isnan(values[:6]).any() and np.isnan(values[6])
     assert (values[4:6] == -inf).all()
     slopes = jax.jit(jax.vmap(jax.grad(lambda params, x: log_pdf(params, x[None])[0], argnums=(0, 1)), (None, 0)))(params, x)
-    assert not any(np.isnan(leaf[:3]).any() for leaf in jax.tree.leaves(slopes))
+    assert not any(np.isnan(leaf[:6]).any() for leaf in jax.tree.leaves(slopes))
+
+
+def test_a_part_that_is_impossible_leaves_the_gradients_of_a_mixture_alone():
+    params, log_pdf, _ = flows.Mixture(flows.Normal(trainable=True), flows.Laplace(trainable=True))(0, 1)
+    x = np.array([[3e38]], np.float32)
+    assert log_pdf(params, x)[0] == np.float32(-3e38)
+    slopes = jax.grad(lambda params, x: log_pdf(params, x)[0], argnums=(0, 1))(params, x)
+    assert slopes[1][0, 0] == -1 and slopes[0]["components"][0]["log_scale"][0] == 0
+
+
+def test_a_full_covariance_never_overflows():
+    params, log_pdf, _ = flows.Normal(trainable=True, covariance="full")(0, 3)
+    params |= {"tril": jnp.array([1e20, 0.0, 1e20])}
+    np.testing.assert_allclose(log_pdf(params, np.zeros((1, 3), np.float32)), -1.5 * np.log(2 * np.pi), rtol=1e-6)
 
 
 def test_scales_never_overflow():

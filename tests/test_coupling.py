@@ -139,6 +139,70 @@ def test_a_block_autoregressive_layer_is_increasing_onto_everything():
     assert "expected vectors" in error_of(lambda: flows.BlockAutoregressive()(0, (2, 2)))
 
 
+def test_second_derivatives_of_a_block_autoregressive_inverse():
+    """d2x / dy2 = -f'' / f'^3 with one feature, and in the params as differences of first ones."""
+    with enable_x64():
+        params, direct_fun, inverse_fun = flows.BlockAutoregressive(3)(0, 1)
+        params, y = stirred(params, 0.5), jnp.asarray(0.7)
+
+        def f(x):
+            return direct_fun(params, x[None, None])[0][0, 0]
+
+        def g(params, y):
+            return inverse_fun(params, y[None, None])[0][0, 0]
+
+        x = g(params, y)
+        expected = -jax.grad(jax.grad(f))(x) / jax.grad(f)(x) ** 3
+        np.testing.assert_allclose(jax.grad(jax.grad(g, 1), 1)(params, y), expected, rtol=1e-8)
+        slope = jax.jit(jax.grad(g, 1))
+        along = jax.tree.map(jnp.ones_like, params)
+        mixed = jax.jvp(lambda params: jax.grad(g, 1)(params, y), (params,), (along,))[1]
+        ends = (slope(jax.tree.map(lambda leaf, s=step: leaf + s, params), y) for step in (1e-5, -1e-5))
+        above, below = ends
+        np.testing.assert_allclose(mixed, (above - below) / 2e-5, rtol=1e-6)
+        assert abs(float(expected)) > 1e-3 < abs(float(mixed))
+
+
+@pytest.mark.parametrize("raw", [-50.0, 100.0, 1e30])
+def test_block_autoregressive_weights_never_overflow(raw):
+    params, direct_fun, inverse_fun = flows.BlockAutoregressive(3)(0, 2)
+    for layers in (
+        [{**layer, "raw": jnp.full_like(layer["raw"], raw)} for layer in params["layers"]],
+        [{**layer, "log_norm": jnp.full_like(layer["log_norm"], raw)} for layer in params["layers"]],
+    ):
+        moved = {**params, "layers": type(params["layers"])(layers)}
+        y, log_det = direct_fun(moved, X[:, :2])
+        x, _ = inverse_fun(moved, y)
+        assert bool(jnp.isfinite(y).all() & jnp.isfinite(log_det).all() & jnp.isfinite(x).all())
+        slopes = jax.grad(lambda p: direct_fun(p, X[:, :2])[1].sum())(moved)
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
+
+
+def test_the_ends_of_float32_harm_no_other_feature():
+    x = jnp.zeros((3, 4)).at[0, 0].set(3e38).at[1, 0].set(jnp.inf).at[2, 0].set(-3e38)
+    params, direct_fun, inverse_fun = flows.Coupling(flows.MLP(8, last_scale=1.0))(0, 4)
+    for function in (direct_fun, inverse_fun):
+        y, log_det = function(params, x)
+        assert bool(jnp.isfinite(y[:, 2:]).all() & jnp.isfinite(log_det).all())
+        np.testing.assert_array_equal(y[:, 0], x[:, 0])
+    params, direct_fun, inverse_fun = flows.BlockAutoregressive(3)(0, 2)
+    far = jnp.asarray([[3e38, 0.5], [jnp.inf, 0.5]], jnp.float32)
+    y, _ = direct_fun(params, far)
+    assert bool(jnp.isfinite(y[:, 1]).all()) and y[1, 0] == jnp.inf
+    x, _ = inverse_fun(params, far)
+    assert bool(jnp.isfinite(x[:, 1]).all()) and not bool(jnp.isnan(x).any())
+
+
+def test_a_flipped_random_mask_keeps_the_others():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 5)), jnp.float32)
+    kept = []
+    for flip in (False, True):
+        init_fun = flows.Coupling(flows.MLP(8, last_scale=1.0), mask="random", flip=flip)
+        params, direct_fun, _ = init_fun(0, 5)
+        kept.append(np.asarray(direct_fun(params, x)[0] == x)[0])
+    assert (kept[0] ^ kept[1]).all() and kept[0].sum() in (2, 3)
+
+
 @pytest.mark.parametrize("call", [
     lambda: flows.Coupling(NET, mask="quarters"), lambda: flows.Coupling(NET, mask=(True, False))(0, 3),
     lambda: flows.Coupling(NET, mask=(1, 0, 1))(0, 3), lambda: flows.Coupling(NET, squash=0.0),

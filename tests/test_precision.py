@@ -22,14 +22,6 @@ DEEP = {
 SIZES = (1, 3, 16, 257)
 
 
-@pytest.fixture
-def optimized():
-    """The programs that users run, with what XLA does to them; it is where sums are regrouped."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 @pytest.mark.parametrize("name", DEEP)
 def test_the_density_of_a_row_does_not_depend_on_its_batch(name, optimized):
     bijection, d = DEEP[name]

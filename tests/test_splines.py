@@ -37,8 +37,12 @@ def draw(name, n, spread, dtype=np.float64, seed=1):
 
 
 def roundings(name, theta, y):
+    return roundings_of(functions(name), theta, y)
+
+
+def roundings_of(pair, theta, y):
     """How far f(f^-1(y)) is from y, in units of what a rounding of x and one of y make."""
-    direct, inverse = functions(name)
+    direct, inverse = pair
     x, _ = inverse(theta, y)
     again, log_det = direct(theta, x)
     assert np.isfinite(x).all() and np.isfinite(log_det).all()
@@ -84,8 +88,35 @@ def test_the_inverse_of_random_splines_is_a_few_roundings_from_exact(name, dtype
 @pytest.mark.parametrize("spread", [1.0, 3.0, 10.0, 30.0])
 @each_dtype
 @each_spline
-def test_the_inverse_of_a_great_many_random_splines(name, dtype, spread):
+def test_the_inverse_of_a_great_many_random_splines(name, dtype, spread, optimized):
     check_random(name, dtype, spread, 200_000)
+
+
+LEAST = {  # floors, as low as they may be
+    "CircularRationalQuadratic": [{"min_bin": 1e-4, "min_slope": 1e-4}],
+    "Cubic": [{"min_bin": 1e-4}],
+    "Linear": [{"min_bin": 1e-4}],
+    "LinearRational": [
+        {"min_part": 1e-3, "min_bin": 2e-3, "min_slope": 0.25},
+        {"min_part": 1e-3, "min_bin": 0.01, "min_slope": 0.01},
+        {"min_part": 0.4, "min_bin": 0.01, "min_slope": 0.01},
+        {"min_part": 1e-3, "min_bin": 0.1, "min_slope": 1e-4},
+    ],
+    "Quadratic": [{"min_bin": 1e-4, "min_slope": 0.01}, {"min_bin": 0.01, "min_slope": 1e-4}],
+    "RationalQuadratic": [{"min_bin": 1e-4, "min_slope": 1e-4}],
+}
+
+
+@pytest.mark.slow
+@each_spline
+def test_the_least_floors_keep_the_inverse_exact(name, optimized):
+    for floors in LEAST[name]:
+        spline = getattr(t, name)(num_bins=BINS, bound=BOUND, **floors)
+        pair = jax.jit(spline.direct), jax.jit(spline.inverse)
+        for spread in (3.0, 10.0, 30.0):
+            theta = spread * np.random.default_rng(3).normal(size=(spline.num_params, 200_000)).astype(np.float32)
+            y = np.random.default_rng(2).uniform(-BOUND, BOUND, size=200_000).astype(np.float32)
+            assert roundings_of(pair, theta, y).max() <= MOST.get(name, 16.0), (floors, spread)
 
 
 # The papers' formulas at 50 digits, written down as they are: knots x and y, and y in bin k as a function of x.
@@ -263,9 +294,7 @@ def test_a_spline_at_knots_bounds_and_beyond(name, dtype):
 @each_spline
 def test_extreme_floors_and_parameters_stay_finite(name):
     """The thinnest bins that are allowed, in float32, at parameters of any size."""
-    floors = {"min_slope": 1e-6} if name not in ("Linear", "Cubic") else {}
-    floors |= {"min_slope": 0.5, "min_bin": 2e-6} if name == "Quadratic" else {"min_bin": 1e-6}
-    spline = getattr(t, name)(num_bins=BINS, bound=BOUND, **floors)
+    spline = getattr(t, name)(num_bins=BINS, bound=BOUND, **LEAST[name][0])
     theta = draw(name, 2000, 100.0, np.float32)
     at = jnp.asarray(np.random.default_rng(4).uniform(-2, 2, 2000), jnp.float32)
     for function in (spline.direct, spline.inverse):
@@ -342,7 +371,10 @@ def test_a_circular_spline_is_one_of_the_circle_and_of_the_line(dtype):
     *(lambda name=name: getattr(t, name)(bound=float("inf")) for name in SPLINES),
     *(lambda name=name: getattr(t, name)(num_bins=8, min_bin=0.2) for name in SPLINES),
     *(lambda name=name: getattr(t, name)(min_slope=1.0) for name in SPLINES if name not in ("Linear", "Cubic")),
+    *(lambda name=name: getattr(t, name)(bound=1e-20) for name in SPLINES),
+    *(lambda name=name: getattr(t, name)(min_bin=9e-5) for name in SPLINES),
     lambda: t.Linear(min_bin=1e-7), lambda: t.Quadratic(min_bin=1e-4), lambda: t.LinearRational(min_part=0.5),
+    lambda: t.LinearRational(min_slope=9e-3), lambda: t.RationalQuadratic(min_slope=9e-5),
     lambda: t.Cubic(bound="wide"), lambda: t.LinearRational(min_part=0.0),
 ])  # fmt: skip
 def test_arguments_out_of_range_are_refused(call):

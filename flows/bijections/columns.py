@@ -116,7 +116,7 @@ class Trained:
 
 def as_transformers(given: Any, name: str) -> tuple[Transformer, ...]:
     """One transformer, or a sequence of them."""
-    several = given if isinstance(given, Sequence) else (given,)
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     if not several:
         raise FlowsError(f"{name}: no transformer was given; expected one, or one for each feature")
     return tuple(check_transformer(each, name) for each in several)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, bijection, positive
+from flows.core import Array, FlowsError, bijection, check_fits, numbers, positive
 
 
 def scalar_map(direct: Callable, log_slope: Callable, inverse: Callable) -> Callable:
@@ -191,18 +191,13 @@ def FixedAffine(scale=1.0, shift=0.0):
         >>> direct_fun(params, jnp.array([[0.5, 0.5]]))[0].tolist()
         [[0.0, 2.0]]
     """
-    a, b = np.asarray(scale, float), np.asarray(shift, float)
-    if not ((np.abs(a) > 1e-37) & (np.abs(a) < 1e37)).all() or not (np.abs(b) < 1e37).all():
-        raise FlowsError(
-            f"FixedAffine: scale is {scale}, shift is {shift}; expected numbers of size below 1e37, and scales above 1e-37"
-        )
+    a, b = numbers(scale, "FixedAffine: scale"), numbers(shift, "FixedAffine: shift")
+    if not (np.abs(a) > 1e-37).all():
+        raise FlowsError(f"FixedAffine: scale is {scale}; expected numbers of size above 1e-37")
 
     def init_fun(rng, shape):
-        for name, value in {"scale": a, "shift": b}.items():
-            if value.shape not in ((), shape, shape[-1:]):
-                raise FlowsError(
-                    f"FixedAffine: {name} has shape {value.shape}; expected a number, or the shape {shape[-1:]} or {shape}"
-                )
+        check_fits(a, shape, "FixedAffine: scale")
+        check_fits(b, shape, "FixedAffine: shift")
         log_det = float(np.log(np.abs(np.broadcast_to(a, shape))).sum())
         factor, offset = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import Array, FlowsError, Shape, bijection
-from flows.core.arrays import size
 from flows.core.errors import TRACING_ERRORS
 
 MAX_STEPS = 100
@@ -136,8 +135,11 @@ def value_and_jacobian(fun: Callable, x: Array) -> tuple[Array, Array]:
 
     def twice(x: Array) -> tuple[Array, Array]:
         y = fun(x)
-        if size(jnp.shape(y)) != x.size:
-            raise FlowsError(f"FromFunction: events {x.shape} become {jnp.shape(y)}; a bijection keeps the number of entries")
+        if not isinstance(y, jax.Array) or not jnp.issubdtype(y.dtype, jnp.floating) or not y.ndim:
+            got = f"an array of shape {y.shape} and dtype {y.dtype}" if isinstance(y, jax.Array) else f"a {type(y).__name__}"
+            raise FlowsError(f"FromFunction: the function returned {got}; expected one event, an array of floats")
+        if y.size != x.size:
+            raise FlowsError(f"FromFunction: events {x.shape} become {y.shape}; a bijection keeps the number of entries")
         return jnp.ravel(y), y
 
     jacobian, y = jax.jacfwd(twice, has_aux=True)(x)

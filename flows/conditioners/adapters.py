@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flows.core import Array, FlowsError, conditioner, vocabulary
 from flows.core.arrays import as_event
@@ -188,7 +189,7 @@ def FromStax(make: Callable):
     """A network of `jax.example_libraries.stax`: a pair `(init_fun, apply_fun)`.
 
     A context is appended to the inputs. stax fixes whether `Dropout` drops when a network is made, and its `BatchNorm` uses the
-    batch at hand, so that a row's outputs would depend on the other rows: leave both out.
+    batch at hand, so that a row's outputs would depend on the other rows: both are refused.
 
     Args:
         make: `make(output_dim)` returns the pair: `init_fun(rng, input_shape)` returns the output shape and the params, and
@@ -199,7 +200,7 @@ def FromStax(make: Callable):
         Those of the pair, tuples and lists.
 
     Errors:
-        FlowsError: params that are not floating.
+        FlowsError: params that are not floating; a network that draws random numbers, or mixes rows.
 
     Example:
         >>> import flows
@@ -223,9 +224,25 @@ def FromStax(make: Callable):
         pair = make(output_dim)
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2 and all(map(callable, pair))
         _check_made("FromStax", pair, is_pair, "a pair (init_fun, apply_fun)")
+        with jax.ensure_compile_time_eval():
+            _check_rows_apart("FromStax", pair, as_event(input_dim))
         return _floating("FromStax", pair[0](rng, (-1, *as_event(input_dim)))[1]), pair[1]
 
     return net
+
+
+def _check_rows_apart(name: str, pair: tuple, event: tuple) -> None:
+    """Refuse a network whose output for a row depends on the other rows, or on a key."""
+    key, rows = jax.random.key(0), jax.random.normal(jax.random.key(1), (3, *event))
+    params = pair[0](key, (-1, *event))[1]
+    try:
+        together, alone = pair[1](params, rows)[:1], pair[1](params, rows[:1])
+    except ValueError as error:
+        raise FlowsError(
+            f"{name}: the network needs more than params and inputs ({str(error)[:60]}); leave Dropout out"
+        ) from error
+    if not np.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(jnp.abs(together).max())):
+        raise FlowsError(f"{name}: a row's outputs depend on the other rows of the batch, as with BatchNorm; leave it out")
 
 
 ASKING = "{name}: with train=True the network draws random numbers ({what}); give rng="

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from flows.conditioners.dense import affine, as_activation, dense, product
-from flows.core import Array, FlowsError, Leading, conditioner, positive_int, vocabulary
+from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, vocabulary
 
 CACHE = 2**18  # floats: about what one core keeps close
 SEGMENTS = 4
@@ -23,7 +23,8 @@ def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: flo
     """The network of MADE: output i depends on the inputs before i and on the context alone.
 
     Outputs are `(num_params, input_dim)` flattened: every parameter of feature 0 .. d - 1, then the next parameter. Hidden
-    unit j may see the first `j mod d` inputs, so units of every degree are spread evenly over each layer.
+    unit j may see the first 1 + j mod (d - 1) inputs, or with a context j mod d of them, so units of every degree are spread
+    evenly over each layer.
 
     Args:
         hidden: units of each hidden layer.
@@ -51,6 +52,7 @@ def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: flo
     """
     act = as_activation(activation)
     hidden = tuple(positive_int(units, "MaskedMLP: a hidden width") for units in hidden)
+    last_scale = finite(last_scale, "MaskedMLP: last_scale")
 
     def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
         degrees = degrees_of("MaskedMLP", input_dim, output_dim, hidden, context_dim, order)
@@ -75,11 +77,12 @@ def degrees_of(
     """
     if not isinstance(d, int) or not isinstance(outputs, int) or not isinstance(context_dim, int):
         raise FlowsError(f"{name}: input_dim is {d}, output_dim {outputs}, context_dim {context_dim}; expected whole numbers")
-    if outputs % d:
-        raise FlowsError(f"{name}: output_dim is {outputs}; expected a multiple of input_dim={d}")
+    if d < 1 or outputs % d:
+        remedy = "a context alone needs no masks: use MLP or Residual" if d == 0 else f"expected a multiple of input_dim={d}"
+        raise FlowsError(f"{name}: input_dim is {d} and output_dim {outputs}; {remedy}")
     order = tuple(range(d)) if order is None else order
-    if sorted(order) != list(range(d)):
-        raise FlowsError(f"{name}: order is {order}; expected the features 0 to {d - 1}, each once")
+    if not isinstance(order, tuple) or set(order) != set(range(d)) or len(order) != d:
+        raise FlowsError(f"{name}: order is {order!r:.60}; expected the features 0 to {d - 1}, each once")
     place = np.argsort(order)
     lowest = 0 if context_dim else min(1, d - 1)  # a unit of degree 0 serves only what the context alone decides
     between = [lowest + np.arange(units) % (d - lowest) for units in hidden]

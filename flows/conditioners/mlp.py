@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.conditioners.dense import affine, as_activation, dense
-from flows.core import Array, FlowsError, Leading, conditioner, positive_int
+from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int
 
 
 @conditioner
@@ -24,6 +24,9 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
     Params:
         A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`. Weights are normal with variance 1 / inputs, biases 0.
 
+    Errors:
+        FlowsError: a width that is not a whole number above 0, an unknown activation or dtype, an event of several axes.
+
     Example:
         >>> import flows, jax.numpy as jnp
         >>> params, apply_fun = flows.MLP(64, 64)(0, 3, 4)
@@ -32,12 +35,15 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
     """
     act = as_activation(activation)
     hidden = tuple(positive_int(units, "MLP: a hidden width") for units in hidden)
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+    last_scale = finite(last_scale, "MLP: last_scale")
+    if dtype is not None and not _is_floating(dtype):
         raise FlowsError(f"MLP: dtype is {dtype!r}; expected a floating one, such as 'bfloat16'")
 
     def net(rng, input_dim: int, output_dim: int):
         if not isinstance(input_dim, int):
             raise FlowsError(f"MLP: the inputs are events {input_dim}; give the coupling a network for events of several axes")
+        if input_dim < 0 or output_dim < 0:
+            raise FlowsError(f"MLP: input_dim is {input_dim} and output_dim {output_dim}; expected 0 or more")
         sizes = (input_dim, *hidden, output_dim)
         keys = jax.random.split(rng, len(sizes) - 1)
         scales = [1.0] * len(hidden) + [last_scale]
@@ -53,3 +59,10 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
         return x.astype(given)
 
     return net
+
+
+def _is_floating(dtype: str) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        return False

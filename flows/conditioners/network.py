@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.conditioners.masked import Masked
-from flows.core import Array, FlowsError, Given, Leading, Shape, vocabulary
+from flows.core import Array, FlowsError, Given, Leading, Shape, as_network, vocabulary
 from flows.core.arrays import as_dim, size
 from flows.core.smooth import softly
 
@@ -53,7 +53,7 @@ def build_leading(
     if data is not None:
         data = seen(data) if takes_context or given.init_context is None else _appended(seen(data), given.init_context, 1)
     keywords |= _data_of(net, given, data)
-    params, apply_fun = net(key, inputs, output_dim, **keywords)
+    params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
     names = vocabulary.named_by(apply_fun, vocabulary.CALL)
     ours = isinstance(apply_fun, Leading)
 
@@ -100,7 +100,8 @@ def build_events(
     keywords = {"context_dim": as_dim(context)} if takes_context and context is not None else {}
     data = None if given.init_inputs is None else seen(given.init_inputs, given.init_context)
     keywords |= _data_of(net, given, data)
-    params, apply_fun = net(key, (*input_dim[:-1], input_dim[-1] + extra), output_dim, **keywords)
+    inputs = (*input_dim[:-1], input_dim[-1] + extra)
+    params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
     names = vocabulary.named_by(apply_fun, vocabulary.CALL)
 
     def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from flows.conditioners.dense import affine, as_activation, dense
 from flows.conditioners.masked import Masked, degrees_of, dense_layers
-from flows.core import Array, FlowsError, Leading, conditioner, positive_int, vocabulary
+from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, vocabulary
 
 EPSILON = 1e-3
 SMALL = 0.01  # of the second layer of each block, at the start
@@ -55,14 +55,14 @@ def Residual(
         >>> apply_fun(params, jnp.ones((10, 3)), context=jnp.ones((10, 2))).shape
         (10, 4)
     """
-    body = _Blocks("Residual", width, blocks, activation, dropout, batch_norm)
+    body = _Blocks("Residual", width, blocks, activation, last_scale, dropout, batch_norm)
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         if not isinstance(input_dim, int) or not isinstance(context_dim, int):
             raise FlowsError(f"Residual: the inputs are {input_dim} and the context is {context_dim}; expected whole numbers")
         sizes = [input_dim + context_dim, *[width] * (2 * blocks + 1), output_dim]
         keys = jax.random.split(rng, len(sizes))
-        pairs = zip(keys, pairwise(sizes), body.scales(last_scale), strict=False)
+        pairs = zip(keys, pairwise(sizes), body.scales, strict=False)
         layers = tuple(dense(key, *pair, scale) for key, pair, scale in pairs)
 
         start = body.init(keys[-1], layers, context_dim, params)
@@ -113,14 +113,14 @@ def MaskedResidual(
         >>> jax.jacobian(lambda x: apply_fun(params, x))(jax.numpy.ones(3))[0].tolist()  # the first sees nothing
         [0.0, 0.0, 0.0]
     """
-    body = _Blocks("MaskedResidual", width, blocks, activation, dropout, batch_norm)
+    body = _Blocks("MaskedResidual", width, blocks, activation, last_scale, dropout, batch_norm)
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         hidden = [width] * (2 * blocks + 1)
         degrees = degrees_of("MaskedResidual", input_dim, output_dim, hidden, context_dim, order)
         keys = jax.random.split(rng)
         masked = Masked(degrees, body.formula, lambda params: params["layers"], body.per_unit, body.call_keywords)
-        start = body.init(keys[1], dense_layers(keys[0], degrees, body.scales(last_scale)), context_dim, params)
+        start = body.init(keys[1], dense_layers(keys[0], degrees, body.scales), context_dim, params)
         return body.measured(start, masked.dense(start), init_inputs, init_context), masked
 
     return vocabulary.naming(net, body.init_keywords)
@@ -129,18 +129,18 @@ def MaskedResidual(
 class _Blocks:
     """What both have in common: the formula, features leading, and the params besides the layers."""
 
-    def __init__(self, name: str, width: int, blocks: int, activation: Any, dropout: float, batch_norm: bool):
+    def __init__(
+        self, name: str, width: int, blocks: int, activation: Any, last_scale: float, dropout: float, batch_norm: bool
+    ):
         self.name, self.act = name, as_activation(activation)
         self.width, self.blocks = positive_int(width, f"{name}: width"), positive_int(blocks, f"{name}: blocks", most=1000)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise FlowsError(f"{name}: dropout is {dropout!r}; expected a number in [0, 1)")
         self.dropout, self.batch_norm = dropout, batch_norm
+        self.scales = [1.0, *[1.0, SMALL] * self.blocks, finite(last_scale, f"{name}: last_scale")]
         measured = {"init_inputs", "init_context", "params"} if batch_norm else set[str]()
         self.init_keywords = {"context_dim"} | measured
         self.call_keywords = {"context"} | ({"rng"} if dropout else set()) | ({"train"} if dropout or batch_norm else set())
-
-    def scales(self, last_scale: float) -> list[float]:
-        return [1.0, *[1.0, SMALL] * self.blocks, last_scale]
 
     def init(self, key: Array, layers: tuple, context_dim: int, old: Any) -> dict[str, Any]:
         if old is not None:

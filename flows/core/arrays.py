@@ -10,6 +10,7 @@ import numpy as np
 
 from flows.core.errors import FlowsError
 
+LOG_2PI = math.log(2 * math.pi)
 Shape = tuple[int, ...]
 Array = jax.Array
 
@@ -80,10 +81,13 @@ def default_dtype() -> np.dtype:
 def cast(tree: Any, dtype: Any) -> Any:
     """`tree` with its floating leaves in `dtype`."""
 
-    def one(leaf: Any) -> Any:
-        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+    def one(path: tuple, leaf: Any) -> Any:
+        own = jnp.result_type(leaf)
+        if jnp.issubdtype(own, jnp.complexfloating):
+            raise FlowsError(f"params{jax.tree_util.keystr(path)} has dtype {own}; expected real numbers")
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(own, jnp.floating) else leaf
 
-    return jax.tree.map(one, tree)
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def check_rows(x: Array, event: Shape, name: str, what: str = "inputs") -> None:

@@ -50,10 +50,12 @@ class Distribution(NamedTuple):
 
 
 class Composite(NamedTuple):
-    """A combinator's own body: `build(key, event, given) -> (params, part)`, and the layers it is made of."""
+    """A combinator's own body: `build(key, event, given) -> (params, part)`, the layers it is made of, and which keywords of
+    init it names whatever they do."""
 
     build: Callable[[Array, Shape, Given], tuple[Params, Any]]
     layers: tuple[Any, ...]
+    keywords: frozenset[str] = frozenset()
 
 
 class InitFun(Value):
@@ -225,6 +227,8 @@ def combinator(make: type[InitFun]) -> Callable[[Callable[P, Composite]], Callab
 
 
 def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: str) -> Any:
+    if not isinstance(batched, bool):
+        raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
     if likelihood not in LIKELIHOODS:
         raise FlowsError(f"likelihood is {likelihood!r}; expected one of {LIKELIHOODS}")
 
@@ -263,5 +267,5 @@ def init_keywords(layer: Any) -> frozenset[str]:
     """The keywords of init that a layer, or any layer in it, names."""
     inner = layer.inner if isinstance(layer, InitFun) else layer
     if isinstance(inner, Composite):
-        return frozenset().union(*map(init_keywords, inner.layers))
+        return inner.keywords.union(*map(init_keywords, inner.layers))
     return inner.keywords if isinstance(inner, InitFun) else vocabulary.named_by(inner, vocabulary.INIT)

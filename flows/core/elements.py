@@ -1,7 +1,7 @@
 """What engines are made of: transformers (scalar monotone maps) and conditioners (networks), as constructor values."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, ParamSpec
 
 import jax.numpy as jnp
@@ -83,7 +83,14 @@ class Network(NamedTuple):
     """What a conditioner's init returns: `apply_fun(params, inputs)` maps (..., input_dim) to (..., output_dim)."""
 
     params: Any
-    apply_fun: Callable[..., Array]
+    apply_fun: Any  # callable
+
+
+def as_network(pair: Any, name: str) -> Network:
+    """What a conditioner's init returned, if it is such a pair."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not callable(pair[1]):
+        raise TypeError(f"{name} returned {pair!r:.80}; expected (params, apply_fun)")
+    return Network(*pair)
 
 
 class ConditionerInit(Value):
@@ -94,10 +101,7 @@ class ConditionerInit(Value):
         named = vocabulary.named_by(self.inner, vocabulary.INIT)
         refused = {key: value for key, value in keywords.items() if key not in named}
         vocabulary.refuse_unknown(name, refused, tuple(named) or ("none",))
-        pair = self.inner(as_key(rng), input_dim, output_dim, **keywords)
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or not callable(pair[1]):
-            raise TypeError(f"{name} returned {pair!r:.80}; expected (params, apply_fun)")
-        return Network(*pair)
+        return as_network(self.inner(as_key(rng), input_dim, output_dim, **keywords), name)
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -161,24 +165,3 @@ def _refuse(x: Any, what: str, expected: str) -> NoReturn:
     if is_constructor(x):
         raise TypeError(f"{what} is the constructor {x.__name__}; call it: {x.__name__}(...)")
     raise TypeError(f"{what} is {x!r:.60}; expected {expected}")
-
-
-def check_widths(x: Any, name: str) -> tuple[int, ...]:
-    """`x`, if it is a sequence of the widths of hidden layers."""
-    if isinstance(x, str) or not isinstance(x, Sequence):
-        raise FlowsError(f"{name} is {x!r:.60}; expected the widths of the hidden layers, such as (64, 64)")
-    return tuple(positive_int(width, f"{name}: a width") for width in x)
-
-
-def positive_int(x: Any, name: str, most: int = 10**9) -> int:
-    """`x`, if it is a whole number from 1 to `most`: what cannot be meant should not exhaust the memory."""
-    if isinstance(x, bool) or not isinstance(x, int) or not 1 <= x <= most:
-        raise FlowsError(f"{name} is {x!r}; expected a whole number from 1 to {most}")
-    return x
-
-
-def positive(x: Any, name: str) -> float:
-    """`x`, if it is a finite number above 0."""
-    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x < float("inf"):
-        raise FlowsError(f"{name} is {x!r}; expected a finite number above 0")
-    return float(x)

@@ -1,7 +1,9 @@
 """Are two functions the same? Yes if they run the same code over equal closures.
 
 Initialising a model makes its functions anew; their fingerprints say whether they were compiled before. A closure that
-breaks the first rule (its functions depend on rng) has a new fingerprint each time: it costs a compile, and is never wrong.
+breaks the first rule (its functions depend on rng) has a new fingerprint each time, which costs a compile. What a function
+closes over is looked into as far as containers, arrays, callables, dataclasses and namespaces go; any other object is
+itself, and must not change (`clear_caches`).
 """
 
 import functools
@@ -10,6 +12,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -63,7 +66,15 @@ def clear_caches() -> None:
     """Forget every compiled function; the next call of a model compiles again.
 
     Needed after a change that no argument of a constructor shows: a module's variable that a decorated layer or a function
-    given to one reads is read when it is first traced.
+    given to one reads is read when it is first traced, and so is the state of an object that is neither callable nor a
+    dataclass.
+
+    Example:
+        >>> import flows
+        >>> log_pdf = flows.Flow(flows.ActNorm())(0, 2).log_pdf
+        >>> flows.clear_caches()
+        >>> flows.Flow(flows.ActNorm())(0, 2).log_pdf is log_pdf
+        False
     """
     for memo in _MEMOS:
         memo.entries.clear()
@@ -113,13 +124,19 @@ def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
         return ("partial", _walk(x.func, above), _walk(x.args, above), _walk(x.keywords, above))
     if isinstance(x, tuple | list):
         return (type(x), *(_walk(each, above) for each in x))
+    if isinstance(x, set):
+        return (set, frozenset(_walk(each, above) for each in x))
+    if isinstance(x, slice):  # hashable from Python 3.12 on
+        return (slice, *(_walk(each, above) for each in (x.start, x.stop, x.step)))
     if isinstance(x, Mapping):
         return (type(x), *((_walk(key, above), _walk(x[key], above)) for key in x))
     if isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         array = np.asarray(x)
         return (type(x), array.shape, str(array.dtype), array.tobytes())
-    if callable(x) and not isinstance(x, type | Atom | Value) and hasattr(x, "__dict__"):
-        return (type(x), Identity(x), _walk(vars(x), above))  # a network object, say: itself, as it is now
+    has_state = (callable(x) or isinstance(x, types.SimpleNamespace) or is_dataclass(x)) and hasattr(x, "__dict__")
+    if has_state and not isinstance(x, type | Atom | Value):
+        of_jax = type(x).__module__.split(".")[0] in ("jax", "jaxlib")  # jax.jit(f), custom_jvp(f): what they do is f
+        return (type(x), None if of_jax else Identity(x), _walk(vars(x), above))  # a network, say: itself, as it is now
     try:
         hash(x)
     except TypeError:

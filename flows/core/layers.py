@@ -14,7 +14,7 @@ from flows.core import vocabulary
 from flows.core.arrays import Array, Shape, as_dim, default_dtype
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.fingerprint import Memo, Once, fingerprint
-from flows.core.params import Params, check_leaves
+from flows.core.params import Params, check_leaves, check_structure, structure
 from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given, canonical, check_result
 
 
@@ -32,14 +32,19 @@ def plain_distribution(layer: Callable, key: Array, event: Shape, given: Given) 
     """Params and part of a plain closure that returns a distribution's triple."""
     params, log_pdf, sample = _call(layer, key, event, given)
     keywords = vocabulary.named_by(log_pdf, vocabulary.CALL) | vocabulary.named_by(sample, vocabulary.CALL)
-    draw = _lift_sample(sample, batched=True)
-    return params, canonical(DistributionPart(name_of(layer), _plain(log_pdf), draw, event, given.context, keywords))
+    name = name_of(layer)
+    functions = _density(_plain(log_pdf), name), _lift_sample(sample, event, name, batched=True)
+    return params, canonical(DistributionPart(name, *functions, event, given.context, keywords))
 
 
 def name_of(layer: Callable) -> str:
     return getattr(layer, "__name__", repr(layer))
 
 
+UNEQUAL = (
+    "{name} differ from one init to the next: put what they draw from rng, or measure, into params. If they do not, make the "
+    "layer a constructor (flows.bijection, flows.distribution), so that its functions are made once"
+)
 _outputs = Memo(size=1024)
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 
@@ -49,8 +54,10 @@ def _call(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Para
     with jax.ensure_compile_time_eval():
         triple = layer(key, as_dim(event), **_select_given(names, given))
     params, first, second = _triple(triple, name_of(layer))
-    keeps = given.params is not None and "params" not in names
-    return (given.params if keeps else params), first, second
+    if given.params is not None:
+        check_structure(given.params, structure(params), name_of(layer))
+        params = params if "params" in names else given.params
+    return params, first, second
 
 
 def _plain(fun: Callable) -> Callable:
@@ -105,8 +112,10 @@ class Leaf:
         return check_leaves(params, self.name)
 
     def init(self, key: Array, given: Given) -> Params:
-        if given.params is not None and "params" not in self.names:
-            return given.params
+        if given.params is not None:
+            check_structure(given.params, structure(self.params), self.name)
+            if "params" not in self.names:
+                return given.params
         measured = given.init_inputs if "init_inputs" in self.names else None
         return self.init_params(key, given._replace(context=None, init_inputs=measured))
 
@@ -121,7 +130,7 @@ class Leaf:
     def distribution_part(self, batched: bool) -> DistributionPart:
         log_pdf, sample = self.functions
         call = _plain if batched else _lift
-        functions = Once(call(log_pdf)), Once(_lift_sample(sample, batched))
+        functions = Once(_density(call(log_pdf), self.name)), Once(_lift_sample(sample, self.event, self.name, batched))
         return DistributionPart(self.name, *functions, self.event, self.context, self._keywords())
 
     def _keywords(self) -> frozenset[str]:
@@ -175,17 +184,33 @@ def _lift(fun: Callable) -> Callable:
     return batched
 
 
-def _lift_sample(fun: Callable, batched: bool) -> Callable:
+def _density(fun: Callable, name: str) -> Callable:
+    """A batch function whose result is checked to be one number a row, before it can broadcast against others."""
+
+    def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
+        result = fun(params, x, context, rng, train)
+        check_result(result, (len(x),), name, "log_pdf")
+        return result
+
+    return checked
+
+
+def _lift_sample(fun: Callable, event: Shape, name: str, batched: bool) -> Callable:
     names = vocabulary.named_by(fun, vocabulary.CALL)
 
-    def sample(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
+    def draw(rng: Array, params: Params, n: int, context: Any) -> Array:
         if batched:
-            return fun(rng, params, n, **vocabulary.select(names, context=context)).astype(dtype)
+            return fun(rng, params, n, **vocabulary.select(names, context=context))
 
         def one(key: Array, context: Any) -> Array:
             return fun(key, params, **vocabulary.select(names, context=context))
 
-        return jax.vmap(one)(jax.random.split(rng, n), context).astype(dtype)
+        return jax.vmap(one)(jax.random.split(rng, n), context)
+
+    def sample(rng: Array, params: Params, n: int, dtype: Any, context: Any) -> Array:
+        samples = draw(rng, params, n, context)
+        check_result(samples, (n, *event), name, "samples")
+        return samples.astype(dtype)
 
     return sample
 

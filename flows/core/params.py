@@ -1,5 +1,6 @@
 """Params: which leaves train, which are fixed, and the one mechanism by which data enter them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -70,6 +71,25 @@ def check_structure(params: Params, expected: tuple, name: str) -> None:
     raise FlowsError(f"{name}: {'; '.join(wrong[:3])}; these params were made for another input_dim or other arguments")
 
 
+def stacked(trees: Sequence[Params]) -> Params:
+    """The params of several layers of one kind as one pytree, with a leading axis."""
+    return _stack(*trees)
+
+
+@jax.jit
+def _stack(*trees: Params) -> Params:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def unstacked(params: Params, n: int, name: str) -> list[Params]:
+    """The params of each of n layers; indexing alone would clamp a place that is not there."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.shape(leaf)[:1] != (n,):
+            where = f"params{jax.tree_util.keystr(path)}"
+            raise FlowsError(f"{name}: {where} has shape {jnp.shape(leaf)}; expected a leading axis of {n}, one for each copy")
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(n)]
+
+
 def check_leaves(params: Params, name: str) -> Params:
     """The params an author returned, as arrays; each must be floating, so that `jax.grad` works on the whole tree."""
 
@@ -126,6 +146,10 @@ def calibrate(
         >>> bool(abs(new["fixed"]["mean"] - x.mean(0)).max() < 1e-5)
         True
     """
+    if not callable(init_fun):
+        raise TypeError(f"calibrate: init_fun is {init_fun!r:.60}; expected a bijection or a distribution")
+    if not isinstance(moving, bool):
+        raise FlowsError(f"calibrate: moving is {moving!r:.60}; expected True or False")
     inputs = as_array(inputs, "inputs")
     if inputs.ndim < 2 or not inputs.shape[0]:
         raise FlowsError(f"calibrate: inputs have shape {inputs.shape}, expected (batch, *event) with at least one row")

@@ -164,7 +164,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
             return compiled_log_pdf(params, as_array(inputs, "inputs"), context, rng, bool(train))
 
     def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
-        vocabulary.refuse_unknown(f"{part.name}: sample", unknown, vocabulary.CALL)
+        vocabulary.refuse_unknown(f"{part.name}: sample", unknown, ("context",))
         if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
             raise TypeError(f"{part.name}: num_samples is {num_samples!r}; expected a whole number, known before jit")
         n = int(num_samples)
@@ -222,6 +222,8 @@ def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
     if not hasattr(x, "shape") or tuple(x.shape) != shape:
         got = f"shape {tuple(x.shape)}" if hasattr(x, "shape") else f"type {type(x).__name__}"
         raise FlowsError(f"{name}: {what} of the layer's function have {got}, expected shape {shape}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise FlowsError(f"{name}: {what} of the layer's function have dtype {x.dtype}, expected a floating one")
 
 
 FIRST_RULE = (

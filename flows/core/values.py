@@ -56,6 +56,9 @@ class Value:
     def __repr__(self) -> str:
         return _call_as_code(self)
 
+    def __reduce__(self) -> tuple:
+        return _call, (self.constructor, self.arguments)
+
     def values_within(self) -> Iterator["Value"]:
         """Every value among the arguments, at any depth, and those of the value that a model is short for."""
         roots = [self.inner] if isinstance(self.inner, Value) else list(self.arguments.values())
@@ -77,7 +80,10 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
             raise TypeError(f"{function.__name__}: {error}; its signature is {function.__name__}{signature}") from None
         bound.apply_defaults()
         for name, argument in bound.arguments.items():
-            bound.arguments[name] = _freeze(argument, f"{function.__name__}: argument {name!r}")
+            frozen = _freeze(argument, f"{function.__name__}: argument {name!r}")
+            if signature.parameters[name].annotation in (bool, "bool") and not isinstance(frozen, bool):
+                raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected True or False")
+            bound.arguments[name] = frozen
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
 
     _CONSTRUCTORS.add(construct)
@@ -91,12 +97,12 @@ def is_constructor(x: Any) -> bool:
 
 def in_library(construct: Callable) -> bool:
     """Whether it is one of the library's own."""
-    return construct.__module__.split(".")[0] == "flows"
+    return (construct.__module__ or "").split(".")[0] == "flows"
 
 
 def public_name(construct: Callable) -> str:
     """The name a reader would write: bare inside `flows`, `transformers.Affine` or `my_module.MyLayer` elsewhere."""
-    name, module = construct.__name__, construct.__module__.split(".")
+    name, module = construct.__name__, (construct.__module__ or "").split(".")  # None: made by exec
     if getattr(sys.modules.get("flows"), name, None) is construct:
         return name
     return f"{module[1]}.{name}" if in_library(construct) and len(module) > 1 else f"{construct.__module__}.{name}"

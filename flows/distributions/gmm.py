@@ -1,16 +1,13 @@
 """Mixtures of normals, fixed or trained, as scikit-learn fits them."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from flows.core import Array, FlowsError, distribution
-from flows.distributions.infinities import honest_at_infinity, logsumexp
-
-LOG_2PI = math.log(2 * math.pi)
+from flows.core import Array, FlowsError, distribution, numbers
+from flows.core.arrays import LOG_2PI
+from flows.distributions.infinities import honest_far_out, logsumexp
 
 
 @distribution(batched=True)
@@ -40,7 +37,8 @@ def GMM(means, covariances, weights, trainable: bool = False):
         >>> log_pdf(params, jnp.zeros((1, 1))).round(4).tolist()
         [-2.918...]
     """
-    start = _mixture_params(np.asarray(means, float), np.asarray(covariances, float), np.asarray(weights, float))
+    given = {"means": means, "covariances": covariances, "weights": weights}
+    start = _mixture_params(*(numbers(value, f"GMM: {name}") for name, value in given.items()))
     d = start["mean"].shape[1]
 
     def init_fun(rng, shape):
@@ -61,7 +59,7 @@ def GMM(means, covariances, weights, trainable: bool = False):
             log_normal = -0.5 * (jnp.square(z) + LOG_2PI).sum(1) - log_det[:, None]
             return logsumexp(log_normal + jax.nn.log_softmax(logits)[:, None])
 
-        return honest_at_infinity(of_finite, x)
+        return honest_far_out(of_finite, x)
 
     def sample(rng, params, num_samples):
         mean, tril, logits = parts(params)
@@ -87,7 +85,7 @@ def _mixture_params(means: np.ndarray, covariances: np.ndarray, weights: np.ndar
         )
     if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-4:
         raise FlowsError(f"GMM: the weights are {weights.tolist()}; expected positive numbers with sum 1")
-    if not np.allclose(covariances, covariances.transpose(0, 2, 1), rtol=1e-4):
+    if (np.abs(covariances - covariances.transpose(0, 2, 1)).max((1, 2)) > 1e-4 * np.abs(covariances).max((1, 2))).any():
         raise FlowsError("GMM: a covariance is not symmetric")
     try:
         tril = np.linalg.cholesky(covariances)

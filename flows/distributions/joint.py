@@ -51,7 +51,7 @@ def Joint(*bases, sizes=None):
     if len(blocks) != len(bases):
         raise FlowsError(f"Joint: sizes are {sizes} for {len(bases)} bases; expected one size for each")
     blocks = [positive_int(each, "Joint: a size") for each in blocks]
-    columns = [slice(*pair) for pair in pairwise([0, *np.cumsum(blocks).tolist()])]
+    edges = list(pairwise([0, *np.cumsum(blocks).tolist()]))
 
     def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
         if event != (sum(blocks),):
@@ -64,10 +64,10 @@ def Joint(*bases, sizes=None):
                 base,
                 own_key,
                 (block,),
-                given._replace(init_inputs=None if x is None else x[:, its], params=None if old is None else old[i]),
+                given._replace(init_inputs=None if x is None else x[:, a:b], params=None if old is None else old[i]),
             )
-            for i, (base, own_key, block, its) in enumerate(
-                zip(bases, jax.random.split(key, len(bases)), blocks, columns, strict=True)
+            for i, (base, own_key, block, (a, b)) in enumerate(
+                zip(bases, jax.random.split(key, len(bases)), blocks, edges, strict=True)
             )
         ]
         params, parts = zip(*built, strict=True)
@@ -77,8 +77,8 @@ def Joint(*bases, sizes=None):
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             total = jnp.zeros(len(x), x.dtype)
-            for part, own, its, key in zip(parts, params, columns, split(rng), strict=True):
-                total += part.log_pdf(own, x[:, its], context, key, train)
+            for part, own, (a, b), key in zip(parts, params, edges, split(rng), strict=True):
+                total += part.log_pdf(own, x[:, a:b], context, key, train)
             return total
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:

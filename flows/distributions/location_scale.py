@@ -41,10 +41,14 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         return {"loc": event, "log_scale": event, **family.own_shapes(event)}
 
     def density(theta: dict[str, Array], x: Array) -> Array:
-        theta = dict(theta)
+        theta, x = dict(theta), x.reshape(len(x), size(x.shape[1:]))
         loc, s = theta.pop("loc"), softly(theta.pop("log_scale"), BOUND)
-        z = (x.reshape(len(x), size(x.shape[1:])) - loc) * jnp.exp(-s)
-        return family.log_density(z, **theta) - s.sum(1)
+        # An infinite x or z would make NaN of gradients, also where a mixture gives this density the weight 0.
+        infinite, largest = jnp.isinf(x), float(jnp.finfo(x.dtype).max)
+        z = (jnp.where(infinite, 0.0, x) - loc) * jnp.exp(-s)
+        z = jnp.where(jnp.isinf(z), jnp.sign(z) * largest, z)
+        log_p = family.log_density(z, **theta) - s.sum(1)
+        return jnp.where(infinite.any(1), log_p - jnp.inf, log_p)  # NaN stays NaN
 
     def draws(theta: dict[str, Array], rng: Array, n: int, event: Shape) -> Array:
         theta = dict(theta)
@@ -73,7 +77,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         if context_shape is None:
             raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
         sizes = [size(of) for of in shapes.values()]
-        nothing = None if init_inputs is None else jnp.zeros((len(init_inputs), 0))  # the network sees the context alone
+        nothing = None if init_context is None else jnp.zeros((len(init_context), 0))  # the network sees the context alone
         network = build_leading(net, rng, 0, sum(sizes), Given(context_shape, nothing, init_context, params))
         run = network.run  # the functions must not close over the params
 
@@ -173,7 +177,7 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner=None):
         `{"loc": event, "log_scale": event, "log_df": event}` if trainable, those of the conditioner if there is one, else `{}`.
 
     Errors:
-        FlowsError: df is not a finite number above 0, or a conditioner without a context.
+        FlowsError: df is not a number from 1e-6 to 1e30, or a conditioner without a context.
 
     Source:
         Jaini, Kobyzev, Yu and Brubaker, "Tails of Lipschitz Triangular Flows", 2020, arXiv:1907.04481.
@@ -184,7 +188,7 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner=None):
         >>> log_pdf(params, jnp.array([[0.0], [1e30]])).round(3).tolist()
         [-1.145..., -139.3...]
     """
-    df = positive(df, "StudentT: df")
+    df = positive(df, "StudentT: df", 1e-6, 1e30)
 
     def freedom(log_df: Array) -> Array:
         return df * jnp.exp(softly(log_df, TAIL_BOUND))

@@ -20,8 +20,12 @@ from flows.core import (
     build_distribution,
     check_layers,
     combinator,
+    numbers,
     positive_int,
+    stacked,
+    unstacked,
 )
+from flows.core.layers import UNEQUAL
 from flows.distributions.infinities import logsumexp
 
 JITTER = 0.01  # of the data's spread: two components that start at equal rows could never part
@@ -76,12 +80,12 @@ def Mixture(*components, num_components: int | None = None, weights=None, traina
             )
     copies = num_components is not None
     count = positive_int(num_components, "Mixture: num_components", most=10_000) if copies else len(components)
-    w = np.full(count, 1 / count) if weights is None else np.asarray(weights, float)
+    w = np.full(count, 1 / count) if weights is None else numbers(weights, "Mixture: weights")
     if w.shape != (count,) or not (w > 0).all() or abs(w.sum() - 1) > 1e-4:
         raise FlowsError(f"Mixture: weights are {weights}; expected {count} positive numbers with sum 1")
 
     def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
-        old = _components_of(given.params, count, copies)
+        old = _components_of(given.params, count, copies, trainable)
         keys = jax.random.split(key, count + 1)
         built = [
             build_distribution(each, own_key, event, given._replace(params=own))
@@ -89,10 +93,10 @@ def Mixture(*components, num_components: int | None = None, weights=None, traina
         ]
         own_params, parts = zip(*built, strict=True)
         if copies and any(part is not parts[0] for part in parts):
-            raise FlowsError(f"Mixture: the functions of {parts[0].name} depend on rng; put what it draws into params")
+            raise FlowsError(UNEQUAL.format(name=f"Mixture: the functions of {parts[0].name}"))
         if copies and not parts[0].compiled:
             raise FlowsError(f"Mixture: {parts[0].name} runs uncompiled; use Mixture(*[component] * {count})")
-        own_params = _stack(*own_params) if copies else own_params
+        own_params = stacked(own_params) if copies else own_params
         if given.params is not None:
             params = {**given.params, "components": own_params}
         else:
@@ -101,11 +105,7 @@ def Mixture(*components, num_components: int | None = None, weights=None, traina
             params = {"components": _apart(keys[0], own_params, given.init_inputs, count, copies), **rest}
         return params, _part(parts, count if copies else None, event, given.context)
 
-    return Composite(build, (*components, _sees_data))
-
-
-def _sees_data(rng, input_dim, init_inputs=None):
-    """Stands among a mixture's layers to say that it names init_inputs, whatever its components do."""
+    return Composite(build, components, keywords=frozenset({"init_inputs"}))
 
 
 def _part(parts: tuple[DistributionPart, ...], copies: int | None, event: Shape, context: Shape | None) -> DistributionPart:
@@ -138,19 +138,18 @@ def _part(parts: tuple[DistributionPart, ...], copies: int | None, event: Shape,
     return DistributionPart("Mixture", log_pdf, sample, event, context, keywords, compiled)
 
 
-def _components_of(params: Any, count: int, copies: bool) -> list:
+def _components_of(params: Any, count: int, copies: bool, trainable: bool) -> list:
     """The params of every component in those of a mixture."""
     if params is None:
         return [None] * count
-    if not isinstance(params, dict) or "components" not in params or not {"logits", "fixed"} & set(params):
-        raise FlowsError('Mixture: params are not those of a mixture, {"components": ..., "logits": ...}')
-    own = params["components"]
-    return [jax.tree.map(lambda leaf: leaf[k], own) for k in range(count)] if copies else list(own)  # noqa: B023
-
-
-@jax.jit
-def _stack(*trees: Any) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    of_weights = "logits" if trainable else "fixed"
+    if not isinstance(params, dict) or set(params) != {"components", of_weights}:
+        raise FlowsError(f'Mixture: params are not those of this mixture, {{"components": ..., "{of_weights}": ...}}')
+    if copies:
+        return unstacked(params["components"], count, "Mixture")
+    if len(params["components"]) != count:
+        raise FlowsError(f"Mixture: params have {len(params['components'])} components, expected {count}")
+    return list(params["components"])
 
 
 @partial(jax.jit, static_argnames=("count", "copies"))

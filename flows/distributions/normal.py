@@ -1,6 +1,5 @@
 """The normal: standard, trained or conditional, with a diagonal or a full covariance."""
 
-import math
 from functools import partial
 
 import jax
@@ -9,11 +8,12 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, FlowsError, Shape, distribution
-from flows.core.arrays import size
-from flows.distributions.infinities import honest_at_infinity
+from flows.core.arrays import LOG_2PI, size
+from flows.core.smooth import softly
+from flows.distributions.infinities import honest_far_out
 from flows.distributions.location_scale import Family, location_scale
 
-LOG_2PI = math.log(2 * math.pi)
+TRIL_BOUND = 1e4
 
 
 @distribution(batched=True)
@@ -22,10 +22,10 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner=No
 
     log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(s), in nats, with s = 10 tanh(log_scale / 10), which is log_scale while that is
     small and can never overflow. A diagonal covariance has z = (x - loc) e^-s. A full one is C = L L' with the Cholesky factor
-    L = diag(e^s) (I + T), T strictly lower triangular, and z = L^-1 (x - loc).
+    L = diag(e^s) (I + T), T strictly lower triangular with entries 10000 tanh(tril / 10000), and z = L^-1 (x - loc).
 
     Args:
-        trainable: train loc and log_scale (and tril, the entries of T row by row), which start at 0; otherwise they are 0.
+        trainable: train loc and log_scale (and tril, for the entries of T row by row), which start at 0; otherwise they are 0.
         covariance: "diagonal" or "full". A full one is over the event flattened.
         conditioner: a network `net(rng, input_dim, output_dim)`, such as `MLP(64)`, that makes loc, log_scale and tril, in
             this order, of the context; it always trains. Its init then needs `context_dim`.
@@ -57,7 +57,8 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner=No
 
 
 def _log_density(z: Array) -> Array:
-    return -0.5 * jnp.square(z).sum(1) - 0.5 * LOG_2PI * z.shape[1]  # in every term, the constant would cost digits
+    # Not jnp.square, whose derivative 2 z may overflow where z does not. The constant added in every term would cost digits.
+    return -0.5 * (z * z).sum(1) - 0.5 * LOG_2PI * z.shape[1]
 
 
 def _tril(event: Shape) -> dict[str, Shape]:
@@ -75,7 +76,7 @@ def _full_log_density(z: Array, tril: Array) -> Array:
         inverse = solve_triangular(factor[0], jnp.eye(len(factor[0]), dtype=z.dtype), lower=True, unit_diagonal=True)
         return jnp.matmul(z, inverse.T, precision="highest")
 
-    return honest_at_infinity(lambda z: _log_density(solved(z)), z)
+    return honest_far_out(lambda z: _log_density(solved(z)), z)
 
 
 def _full_draw(rng: Array, shape: Shape, tril: Array) -> Array:
@@ -89,4 +90,5 @@ def _full_draw(rng: Array, shape: Shape, tril: Array) -> Array:
 def _factor(tril: Array, d: int) -> Array:
     """I + T for each row of tril (batch, d (d - 1) / 2)."""
     below = np.tril_indices(d, -1)
-    return jnp.zeros((len(tril), d, d), tril.dtype).at[:, *below].set(tril) + jnp.eye(d, dtype=tril.dtype)[None]
+    entries = softly(tril, TRIL_BOUND)
+    return jnp.zeros((len(tril), d, d), tril.dtype).at[:, *below].set(entries) + jnp.eye(d, dtype=tril.dtype)[None]

@@ -14,15 +14,15 @@ from flows.core import Array, FlowsError, positive, positive_int
 
 def check_bins(name: str, num_bins: int, bound: float, min_bin: float) -> tuple[int, float]:
     """The number of bins and the bound of the spline `name`, if its arguments are in their ranges."""
-    num_bins, bound = positive_int(num_bins, f"{name}: num_bins"), positive(bound, f"{name}: bound")
+    num_bins, bound = positive_int(num_bins, f"{name}: num_bins"), positive(bound, f"{name}: bound", 1e-9, 1e9)
     check_floor(f"{name}: min_bin", min_bin, 1 / num_bins)
     return num_bins, bound
 
 
 def check_floor(name: str, floor: float, limit: float) -> float:
-    """`floor`, if it is in its range: in float32 a thinner bin may have no width, and a far smaller slope underflows."""
-    if not 1e-6 <= positive(floor, name) < limit:
-        raise FlowsError(f"{name} is {floor}; expected at least 1e-6 and less than {limit:.4g}")
+    """`floor`, if it is in its range: in float32 the inverse is a few roundings from exact down to 1e-4, and not far below."""
+    if not 1e-4 <= positive(floor, name) < limit:
+        raise FlowsError(f"{name} is {floor}; expected at least 0.0001 and less than {limit:.4g}")
     return floor
 
 

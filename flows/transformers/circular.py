@@ -30,8 +30,8 @@ def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin
     Args:
         num_bins: the number of bins, at least 1.
         bound: half the period, in the units of x.
-        min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-6 and less than 1 / num_bins.
-        min_slope: the least slope at a knot; at least 1e-6 and less than 1.
+        min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
+        min_slope: the least slope at a knot; at least 1e-4 and less than 1.
 
     Raises:
         FlowsError: an argument is outside its range.

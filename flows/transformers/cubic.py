@@ -30,7 +30,7 @@ def Cubic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
         num_bins: the number of bins, at least 1 (which is the identity).
         bound: half the side of the square that holds the spline, in the units of x.
         min_bin: the least width and height of a bin (height of an outer bin: half of its width), in units of 2 bound; at
-            least 1e-6 and less than 1 / num_bins.
+            least 1e-4 and less than 1 / num_bins.
 
     Raises:
         FlowsError: an argument is outside its range.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, transformer
+from flows.core import Array, FlowsError, positive, transformer
 from flows.transformers import bins
 
 
@@ -25,8 +25,8 @@ def LinearRational(
 
     The slopes at the bounds are exactly 1, so the density is continuous everywhere; theta = 0 is the identity. The
     inverse is in closed form without a root, a few roundings from exact: dy/dx at the inner knot is
-    s^2 / (l sqrt(d0) + (1 - l) sqrt(d1))^2, a peak where both slopes are far below s, and the floors are above those of
-    the other splines so that float32 resolves it.
+    s^2 / (l sqrt(d0) + (1 - l) sqrt(d1))^2, a peak where both slopes are far below s, so the floors have to leave float32
+    digits to resolve it: min_bin^2 min_slope is at least 1e-6.
 
     `theta` is (4 num_bins - 1, *x.shape): raw widths and raw heights, num_bins of each (a softmax, then the floor),
     num_bins - 1 raw slopes of the inner knots (a softplus above the floor; 0 gives slope 1), and num_bins raw l (a
@@ -35,9 +35,9 @@ def LinearRational(
     Args:
         num_bins: the number of bins, at least 1.
         bound: half the side of the square that holds the spline, in the units of x.
-        min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-6 and less than 1 / num_bins.
-        min_slope: the least slope at a knot; at least 1e-6 and less than 1.
-        min_part: the least l and 1 - l; at least 1e-6 and less than 0.5.
+        min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-3 and less than 1 / num_bins.
+        min_slope: the least slope at a knot; at least 1e-6 / min_bin^2, and less than 1.
+        min_part: the least l and 1 - l; at least 1e-3 and less than 0.5.
 
     Raises:
         FlowsError: an argument is outside its range.
@@ -57,7 +57,10 @@ def LinearRational(
     """
     num_bins, bound = bins.check_bins("LinearRational", num_bins, bound, min_bin)
     line, slope = bins.Axis(num_bins, bound, min_bin), bins.slope_above("LinearRational: min_slope", min_slope)
-    bins.check_floor("LinearRational: min_part", min_part, 0.5)
+    if not 1e-3 <= positive(min_part, "LinearRational: min_part") < 0.5:
+        raise FlowsError(f"LinearRational: min_part is {min_part}; expected at least 0.001 and less than 0.5")
+    if min_bin**2 * min_slope < 0.999e-6:  # 0.999 for a product that is rounded
+        raise FlowsError(f"LinearRational: min_bin**2 * min_slope is {min_bin**2 * min_slope:.4g}; expected at least 1e-6")
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         widths, heights, slopes, splits = lax.split(theta, (num_bins, num_bins, num_bins - 1, num_bins))
@@ -73,7 +76,7 @@ def LinearRational(
 def forward(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array, l: Array) -> tuple[Array, Array]:
     """y and log dy/dx in the bin from (x0, y0) to (x1, y1), with slopes d0 and d1 and its inner knot at l."""
     (xi, c), s = bins.fractions(x, x0, x1), (y1 - y0) / (x1 - x0)
-    left, rest = halve(l * c - (1 - l) * xi)
+    left, rest = halve(l * c, (1 - l) * xi)
     a, d, l = (jnp.where(left, *pair) for pair in ((xi, c), (d0, d1), (l, 1 - l)))
     m, n = l * d * a, s * rest + (1 - l) * jnp.sqrt(d0 * d1) * a
     ratio = s * l / (m + n)
@@ -84,16 +87,18 @@ def backward(y: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1
     """x in the bin from (x0, y0) to (x1, y1), with slopes d0 and d1 and its inner knot at l."""
     (up, down), s = bins.fractions(y, y0, y1), (y1 - y0) / (x1 - x0)
     e0, e1 = jnp.sqrt(d0), jnp.sqrt(d1)
-    left, rest = halve(l * e0 * down - (1 - l) * e1 * up)
+    left, rest = halve(l * e0 * down, (1 - l) * e1 * up)
     a, e, l = (jnp.where(left, *pair) for pair in ((up, down), (e0, e1), (l, 1 - l)))
     return bins.divide(x0, x1, *swap(left, l * s * a, (1 - l) * s * a + e * rest))
 
 
-def halve(gap: Array) -> tuple[Array, Array]:
-    """Is a point left of its bin's inner knot, given its weighted signed distance, and the distance."""
-    left = lax.optimization_barrier(gap > 0)  # as in finding a bin: every use has to see one and the same side
-    rest = jnp.where(left, gap, -gap)
-    return left, jnp.where(rest < 0, 0.0, rest)
+def halve(right: Array, left: Array) -> tuple[Array, Array]:
+    """Is a point left of its bin's inner knot, given its weighted distances from both ends, and their difference."""
+    # Not their difference > 0: a compiler may compute it in several places, contract the product before it in one and not in
+    # another, and find the point on both sides. A comparison of two products is the same everywhere.
+    before = right > left
+    rest = jnp.where(before, right - left, left - right)
+    return before, jnp.where(rest < 0, 0.0, rest)
 
 
 def swap(left: Array, m: Array, n: Array) -> tuple[Array, Array]:

@@ -27,8 +27,8 @@ def Quadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_
     Args:
         num_bins: the number of bins, at least 1 (which is the identity).
         bound: half the side of the square that holds the spline, in the units of x.
-        min_bin: the least width of a bin, in units of 2 bound; at least 1e-6 and less than 1 / num_bins.
-        min_slope: the least slope at a knot; at least 1e-6 / min_bin and less than 1.
+        min_bin: the least width of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
+        min_slope: the least slope at a knot; at least 1e-4, 1e-6 / min_bin, and less than 1.
 
     Raises:
         FlowsError: an argument is outside its range.
