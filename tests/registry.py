@@ -87,7 +87,6 @@ class TransformerCase(NamedTuple):
     near: float = 1e-6  # how far theta = 0 may be from the identity, for x in [-4, 4]
     spread: float = 2.0  # of the random theta it is tested at
     tolerance: float = 1e-9  # of log-dets and round trips in float64
-    largest: float = 3e38  # the largest |x| and |y| whose images fit float32
 
 
 TRANSFORMERS: dict[str, TransformerCase] = {
@@ -98,11 +97,11 @@ TRANSFORMERS: dict[str, TransformerCase] = {
     "Bernstein": TransformerCase(t.Bernstein(degree=6, bound=2.0)),
     "DeepSigmoidal": TransformerCase(t.DeepSigmoidal(num_units=3), near=0.3),
     "Gated": TransformerCase(t.Gated(), near=0.5),
-    "Gaussianization": TransformerCase(t.Gaussianization(num_components=4), near=0.3, spread=1.0, largest=1e18),
+    "Gaussianization": TransformerCase(t.Gaussianization(num_components=4), near=0.3, spread=1.0),
     "Inverse": TransformerCase(t.Inverse(t.Affine())),
     "MixtureCDF": TransformerCase(t.MixtureCDF(num_components=3), near=0.3, spread=1.0),
     "MonotonicNetwork": TransformerCase(t.MonotonicNetwork((4,), embedding=2)),
-    "SumOfSquares": TransformerCase(t.SumOfSquares(degree=2), largest=1e4),
+    "SumOfSquares": TransformerCase(t.SumOfSquares(degree=2)),
     "CircularRationalQuadratic": TransformerCase(t.CircularRationalQuadratic(num_bins=4, bound=2.0)),
     "Cubic": TransformerCase(t.Cubic(num_bins=4, bound=2.0)),
     "Linear": TransformerCase(t.Linear(num_bins=4, bound=2.0)),
@@ -140,7 +139,7 @@ BIJECTIONS: dict[str, Case] = {
     "FromFunction of context": Case(
         flows.FromFunction(shifted_wave, wave_params), (2,), conditional=True, needs_context=True, loose=True
     ),
-    "InverseAutoregressive": Case(flows.InverseAutoregressive(masked), (1, 3), conditional=True, stir=1.0),
+    "InverseAutoregressive": Case(flows.InverseAutoregressive(masked), (1, 3), conditional=True, stir=-1.0),
     "Invert": Case(flows.Invert(flows.AffineCoupling(small)), conditional=True),
     "Invert of MADE": Case(flows.Invert(flows.MADE(masked)), (1, 3), conditional=True),
     "InvertibleLinear": Case(flows.InvertibleLinear(), (1, 2, 5, (2, 2, 3))),

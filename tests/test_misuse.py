@@ -120,6 +120,7 @@ def test_errors_name_what_was_got_and_what_was_expected(call, told):
 
 
 @pytest.mark.parametrize(("call", "told"), [
+    (lambda: flows.AffineCouplingSplit(3, flows.MLP(4)), "the conditioner is 3"),
     (lambda: flows.Coupling(flows.MLP(3), "affine"), "the transformer is 'affine'"),
     (lambda: flows.Coupling(lambda rng, i, o: None)(0, 2), r"returned None; expected \(params, apply_fun\)"),
     (lambda: flows.Coupling(lambda rng, i, o: ({}, 3))(0, 2), "returned"),

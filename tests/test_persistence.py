@@ -108,7 +108,7 @@ def test_every_registered_model_reads_back(name, path):
         with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function '(shifted_)?wave'"):
             save(path, case.init_fun, {}, event, 2 if "context" in name else 0)
         return
-    for context_dim in (0, 2) if case.conditional else (0,):
+    for context_dim in (2,) if case.needs_context else (0, 2) if case.conditional else (0,):
         params = drawn(case.init_fun, event, context_dim)
         save(path, case.init_fun, params, event, context_dim)
         triple = load(path, constructors=OWN)

@@ -12,7 +12,7 @@ import flows
 from flows import transformers as t
 from flows.diagnostics import enable_x64
 
-EDGES = [0.0, 1e-38, -1e-38, 1e-3, 1.0, -1.0, 30.0, -30.0, 1e30, -1e30, 3e38, -3e38]
+EDGES = [0.0, 1e-38, -1e-38, 1e-3, 1.0, -1.0, 30.0, -30.0, 1e30, -1e30, 3e35, -3e35, 3e38, -3e38]
 
 
 def weights_of(transformer, seed=1):
@@ -103,22 +103,32 @@ def test_gradients_of_the_inverse_are_those_of_the_inverse_function(name):
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_finite_at_the_edges_and_never_nan(name):
-    """Values, log-dets and gradients in float32, for moderate theta, where they fit the dtype; elsewhere a signed inf."""
-    case = TRANSFORMERS[name]
+    """In float32, for moderate theta: finite wherever what float64 says fits, gradients with a margin of 100; never NaN."""
+    transformer = TRANSFORMERS[name].transformer
     theta, _ = draw(name, len(EDGES), spread=0.5, dtype=np.float32)
-    at, weights = jnp.asarray(EDGES, jnp.float32), weights_of(case.transformer)
-    for function in functions(name):
-        out, log_det = function(theta, at, weights)
-        assert not bool(jnp.isnan(out).any() | jnp.isnan(log_det).any())
-        fits = np.abs(EDGES) <= case.largest
-        assert bool(jnp.isfinite(out[fits]).all() & jnp.isfinite(log_det[fits]).all())
+    weights, largest = weights_of(transformer), float(np.finfo(np.float32).max)
 
-    def total(theta, x, f):
-        return sum(jnp.where(fits, each, 0.0).sum() for each in f(theta, x, weights))
+    def evaluated(function, dtype):
+        @jax.jit
+        def program(theta, x, weights):
+            values = function(theta, x, weights)
+            slopes = [jax.grad(lambda t, x, i=i: function(t, x, weights)[i].sum(), argnums=(0, 1))(theta, x) for i in (0, 1)]
+            return values, slopes
 
-    for function in (case.transformer.direct, case.transformer.inverse):
-        for gradient in jax.jit(jax.grad(total, argnums=(0, 1)), static_argnums=2)(theta, at, function):
-            assert bool(jnp.isfinite(gradient[..., fits]).all())
+        at = jnp.asarray(np.asarray(EDGES, np.float32), dtype)
+        given = theta.astype(dtype), at, jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), program(*given))
+
+    for function in (transformer.direct, transformer.inverse):
+        values, slopes = evaluated(function, np.float32)
+        with enable_x64():
+            exact, exact_slopes = evaluated(function, np.float64)
+        fits = np.abs(exact[0]) < 0.999 * largest
+        assert np.isfinite(values[0][fits]).all() and np.isfinite(values[1][fits]).all() and fits.sum() >= 8
+        np.testing.assert_array_equal(values[0][~fits], np.sign(exact[0][~fits]) * np.inf)
+        for slope, true in zip(jax.tree.leaves(slopes), jax.tree.leaves(exact_slopes), strict=True):
+            here = fits & (np.abs(true) < 0.01 * largest)
+            assert np.isfinite(slope[here]).all() and here.any()
     assert bool(jnp.isnan(functions(name)[0](theta[:, :1], jnp.full(1, jnp.nan, jnp.float32), weights)[0]).all())
 
 

@@ -6,7 +6,18 @@ import jax.numpy as jnp
 from flows.bijections.coupling import Coupling
 from flows.compose import Serial
 from flows.conditioners import MLP, FromStax
-from flows.core import BijectionInit, Composite, Given, Shape, bijection, combinator, conditioner, positive_int, vocabulary
+from flows.core import (
+    BijectionInit,
+    Composite,
+    Given,
+    Shape,
+    bijection,
+    check_conditioner,
+    combinator,
+    conditioner,
+    positive_int,
+    vocabulary,
+)
 from flows.transformers import Affine, RationalQuadratic
 
 
@@ -22,6 +33,9 @@ def AffineCoupling(transform=None):
 
     Params:
         Those of `transform`.
+
+    Errors:
+        FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
 
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-8.
@@ -49,6 +63,9 @@ def AffineCouplingSplit(scale=None, translate=None):
     Params:
         A pair: those of `scale`, those of `translate`.
 
+    Errors:
+        FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
+
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-8.
 
@@ -60,6 +77,8 @@ def AffineCouplingSplit(scale=None, translate=None):
     """
     scale = MLP(64, 64, activation="tanh") if scale is None else scale
     translate = MLP(64, 64) if translate is None else translate
+    for net in (scale, translate):
+        check_conditioner(net, "AffineCouplingSplit")
     return Coupling(Pair(scale, translate), Affine())
 
 
@@ -78,6 +97,9 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network=
 
     Params:
         A pair: those of each half's network. In one dimension, those of the one spline.
+
+    Errors:
+        FlowsError: an argument is outside its range.
 
     Source:
         Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 3.

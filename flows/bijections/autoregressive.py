@@ -145,6 +145,9 @@ def InverseAutoregressive(conditioner=None, transformer=None, random_order: bool
     Params:
         Those of `Autoregressive`.
 
+    Errors:
+        FlowsError: as of `Autoregressive`.
+
     Source:
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934, equations
         9-14.

@@ -205,6 +205,9 @@ def distribution(function: Callable | None = None, /, *, batched: bool = False, 
     is a scalar in nats and `sample(rng, params)` one draw. With `batched=True`, `log_pdf(params, inputs)` is (batch,) and
     `sample(rng, params, num_samples)` is (num_samples, *event).
 
+    Args:
+        batched, likelihood: as in `flows.bijection`.
+
     Example:
         >>> import flows, jax, jax.numpy as jnp
         >>> @flows.distribution

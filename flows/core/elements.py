@@ -115,6 +115,12 @@ def conditioner(function: Callable[P, Any]) -> Callable[P, ConditionerInit]:
     `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim). A plain
     function of that form serves as a conditioner too; the decorator adds a name that can be saved.
 
+    Args:
+        function: the constructor to be; its arguments are plain values, as of `flows.bijection`.
+
+    Errors:
+        TypeError: when used, what it returns is not such a pair.
+
     Example:
         >>> import flows, jax.numpy as jnp
         >>> @flows.conditioner

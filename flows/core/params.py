@@ -137,6 +137,9 @@ def calibrate(
     Returns:
         New params of the same structure.
 
+    Errors:
+        FlowsError: inputs without rows, or params that are another model's. TypeError: init_fun is not one.
+
     Example:
         >>> import flows, jax
         >>> x = 3.0 + jax.random.normal(jax.random.key(1), (100, 2))

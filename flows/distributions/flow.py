@@ -36,6 +36,9 @@ def Flow(bijection, prior=None):
     Params:
         `{"bijection": ..., "prior": ...}`, both trained; a context reaches both.
 
+    Errors:
+        FlowsError: params= are not those of a flow. TypeError: an argument is not a bijection, or not a distribution.
+
     Source:
         Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770, equation 5.
 

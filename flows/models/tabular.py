@@ -23,6 +23,9 @@ def RealNVP(num_layers: int = 8, hidden: tuple[int, ...] = (64, 64), activation:
     Params:
         A tuple over layers.
 
+    Errors:
+        FlowsError: num_layers is not a whole number above 0, or hidden no sequence of widths.
+
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803; ActNorm in place of
         batch normalisation, after Kingma and Dhariwal, "Glow", 2018, arXiv:1807.03039.
@@ -53,6 +56,9 @@ def MAF(num_layers: int = 5, hidden: tuple[int, ...] = (64, 64), activation: str
 
     Params:
         A tuple over layers.
+
+    Errors:
+        FlowsError: num_layers is not a whole number above 0, or hidden no sequence of widths.
 
     Source:
         Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017, arXiv:1705.07057;
@@ -93,6 +99,9 @@ def NSF(
 
     Params:
         A tuple over layers.
+
+    Errors:
+        FlowsError: an argument is outside its range; an event of several axes.
 
     Source:
         Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 3.

@@ -50,7 +50,7 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
         bound: the largest |s|, in nats; "sigmoid" has its own.
         scale: "tanh", "exp" or "sigmoid".
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:
@@ -97,7 +97,7 @@ def Gated(bias: float = 2.0):
     Args:
         bias: how far the gate is open at theta = 0, above 0: 2 is sigma = 0.88.
 
-    Raises:
+    Errors:
         FlowsError: the bias is not above 0.
 
     Source:
@@ -131,7 +131,15 @@ def Gated(bias: float = 2.0):
 
 @transformer
 def Inverse(of: Transformer):
-    """The inverse of a transformer as a transformer: its direct is the other's inverse.
+    """The inverse of a transformer as a transformer: its direct is the other's inverse, y = f^-1(x).
+
+    `theta`, and weights of its own if it has any, are those of `of`.
+
+    Args:
+        of: the transformer f.
+
+    Errors:
+        TypeError: `of` is not a transformer.
 
     Example:
         >>> import flows

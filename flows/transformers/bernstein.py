@@ -31,7 +31,7 @@ def Bernstein(degree: int = 12, bound: float = 3.0, min_slope: float = 1e-3):
         bound: half the side of the square that holds the polynomial, in the units of x.
         min_slope: the least r_i; less than 1.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

@@ -33,7 +33,7 @@ def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin
         min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
         min_slope: the least slope at a knot; at least 1e-4 and less than 1.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

@@ -32,7 +32,7 @@ def Cubic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
         min_bin: the least width and height of a bin (height of an outer bin: half of its width), in units of 2 bound; at
             least 1e-4 and less than 1 / num_bins.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

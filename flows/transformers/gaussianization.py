@@ -8,6 +8,7 @@ from jax import lax
 
 from flows.core import Array, positive, positive_int, transformer
 from flows.core.smooth import softly
+from flows.transformers.bins import fold
 from flows.transformers.mixture import Mixture, along, apart, log_odds, quantile
 
 LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
@@ -37,7 +38,7 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
         num_components: the number of components, at least 1.
         bound: how far log s_k can go from its start, in nats: bound tanh(raw / bound).
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:
@@ -66,7 +67,7 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
         mixture, far = parts(theta), jnp.abs(x) > FAR
         v, log_slope = log_odds(mixture, jnp.where(far, 0.0, x))
         y = normal_of_logistic(v)
-        size, log_rate = jnp.where(far, jnp.abs(x), 1.0), mixture.log_rate.min(0)
+        size, log_rate = jnp.where(far, jnp.abs(x), 1.0), slowest(mixture)
         root = jnp.sign(x) * jnp.sqrt(size) * jnp.exp(0.5 * (log_rate + math.log(2)))
         log_root_slope = 0.5 * (log_rate - math.log(2) - jnp.log(size))
         return jnp.where(far, root, y), jnp.where(far, log_root_slope, log_slope + log_normal_slope(v, y))
@@ -75,11 +76,17 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
         mixture, far = parts(theta), jnp.abs(y) > ROOT_FAR
         near = quantile(mixture, logistic_of_normal(jnp.where(far, 0.0, y)))
         size = jnp.where(far, y, 1.0)
-        square = size * jnp.abs(0.5 * size * jnp.exp(-mixture.log_rate.min(0)))
+        square = size * jnp.abs(0.5 * size * jnp.exp(-slowest(mixture)))
         x = jnp.where(far, square, near)
         return x, -direct(theta, x)[1]
 
     return 3 * num, direct, inverse
+
+
+def slowest(mixture: Mixture) -> Array:
+    """The least log-rate."""
+    # Not .min(0), whose gradient asks which entry equals it: where both are computed and rounded apart, none, and 0 / 0 is NaN.
+    return fold(jnp.minimum, mixture.log_rate, jnp.inf)[0]
 
 
 @jax.custom_jvp

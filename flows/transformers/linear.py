@@ -26,7 +26,7 @@ def Linear(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
         bound: half the side of the square that holds the spline, in the units of x.
         min_bin: the least height of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

@@ -39,7 +39,7 @@ def LinearRational(
         min_slope: the least slope at a knot; at least 1e-6 / min_bin^2, and less than 1.
         min_part: the least l and 1 - l; at least 1e-3 and less than 0.5.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

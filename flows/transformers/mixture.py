@@ -83,7 +83,7 @@ def MixtureCDF(num_components: int = 8, bound: float = 7.0):
         num_components: the number of components, at least 1.
         bound: the largest |log s_k| and |a|, in nats: bound tanh(raw / bound). At 7, |x| and |y| up to 1e30 fit float32.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:
@@ -138,7 +138,7 @@ def DeepSigmoidal(num_units: int = 8, bound: float = 7.0):
         num_units: the number of sigmoids, at least 1.
         bound: the largest |log a_k|, in nats: bound tanh(raw / bound).
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

@@ -49,7 +49,7 @@ def MonotonicNetwork(
     Weights:
         A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`; the inputs of the first layer are t, then h.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

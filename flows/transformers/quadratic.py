@@ -30,7 +30,7 @@ def Quadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_
         min_bin: the least width of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
         min_slope: the least slope at a knot; at least 1e-4, 1e-6 / min_bin, and less than 1.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:

@@ -33,7 +33,7 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
         degree: the degree of each p_k.
         min_slope: the least slope; less than 1.
 
-    Raises:
+    Errors:
         FlowsError: an argument is outside its range.
 
     Source:
