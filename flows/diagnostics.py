@@ -10,8 +10,9 @@ import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
+from flows.bijections.supports import POSITIVE, UNIT, support
 from flows.compose import Serial
-from flows.core import Array, BijectionInit, DistributionInit, FlowsError, trainable, vocabulary
+from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, trainable, vocabulary
 from flows.core.arrays import as_array, as_context, as_dim, as_event, as_key, cast, check_rows
 from flows.core.errors import TRACING_ERRORS
 from flows.core.fingerprint import fresh_functions
@@ -65,8 +66,8 @@ def verify(
         input_dim: its event, an int or a tuple.
         rng: key or seed, for init, points and the noise of 0.1 added to trained params.
         context_dim: the context, where the layer takes one.
-        inputs: points to test at, (batch, *event); by default standard normal. Give them where the layer's domain is not
-            the whole space.
+        inputs: points to test at, (batch, *event); by default standard normal, or in the support that the layer declares.
+            Give them where the domain is another.
         raise_on_failure: raise `FlowsError` with the report unless all hold.
 
     Returns:
@@ -122,7 +123,7 @@ def _properties(
         yield Property("init", False, _say(error))
         return
 
-    x = jax.random.normal(keys[2], (ROWS, *event)) if inputs is None else jnp.asarray(np.asarray(inputs), float)
+    x = _points(layer, keys[2], event) if inputs is None else jnp.asarray(np.asarray(inputs), float)
     given = {"rng": keys[3]}
     own_inverse = None
     if context_shape is not None:
@@ -229,6 +230,16 @@ def _jacobian_log_det(fun: Callable, x: Array) -> Array:
         return jnp.linalg.slogdet(jacobian.reshape(row.size, row.size))[1]
 
     return jnp.stack([one(row) for row in x])
+
+
+def _points(layer: BijectionInit, key: Array, event: Shape) -> Array:
+    """Standard normal points, taken into the support of a layer that declares one."""
+    x = jax.random.normal(key, (ROWS, *event))
+    try:
+        into = {POSITIVE: jnp.exp, UNIT: jax.nn.sigmoid}.get(support(layer).inputs)
+    except FlowsError:  # it is made of layers
+        into = None
+    return x if into is None else into(x)
 
 
 def _difference(a: Any, b: Any) -> float:

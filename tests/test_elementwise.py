@@ -173,3 +173,9 @@ def test_errors_say_what_was_expected():
     assert "above 1e-37" in error_of(lambda: flows.FixedAffine(0.0))
     assert "expected finite numbers" in error_of(lambda: flows.FixedAffine(1.0, np.nan))
     assert "scale has shape (3,)" in error_of(lambda: flows.FixedAffine([1.0, 2.0, 3.0])(0, 2))
+
+
+@pytest.mark.parametrize("init_fun", [flows.Logit(), flows.Power(3.0), flows.Invert(flows.Exp())], ids=repr)
+def test_verify_looks_where_a_layer_is_defined(init_fun):
+    report = flows.verify(init_fun, 2)
+    assert report.passed, report
