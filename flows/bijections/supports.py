@@ -36,8 +36,8 @@ SUPPORTS: dict[Callable, Support] = {
 def support(bijection: BijectionInit) -> Support:
     """Where a bijection is defined: at the ends of these intervals results may be infinite, outside they are NaN.
 
-    (`Sigmoid` and `Logit` clip instead, unless told not to.) A layer that declares nothing is defined on the whole line;
-    `Invert` exchanges the two.
+    (`Sigmoid` and `Logit` clip instead, unless told not to.) A layer that declares nothing, plain functions among them, is
+    taken to be defined on the whole line; `Invert` exchanges the two.
 
     Args:
         bijection: the value of a constructor: a layer, or `Invert` of one.
@@ -51,8 +51,8 @@ def support(bijection: BijectionInit) -> Support:
         Support(inputs=(0.0, inf), outputs=(-inf, inf))
     """
     check_layers("support", (bijection,), BijectionInit, "a bijection")
-    if not isinstance(bijection, BijectionInit):
-        raise TypeError(f"support: {bijection!r:.60} is a plain function, which declares nothing")
+    if not isinstance(bijection, BijectionInit):  # a plain function
+        return Support()
     if bijection.constructor is Invert:
         return Support(*reversed(support(bijection.arguments["bijection"])))
     if isinstance(bijection.inner, BijectionInit | Composite):
