@@ -21,6 +21,7 @@ from flows.bijections import (
     FixedAffine,
     FixedInvertibleLinear,
     FromFunction,
+    Householder,
     InverseAutoregressive,
     InvertibleLinear,
     LeakyReLU,
@@ -31,6 +32,7 @@ from flows.bijections import (
     NormalCDF,
     Power,
     Reverse,
+    Scale,
     Shuffle,
     Sigmoid,
     Softplus,
@@ -53,18 +55,24 @@ from flows.core import (
 )
 from flows.diagnostics import Report, verify
 from flows.distributions import GMM, Flow, Joint, Laplace, Logistic, Mixture, Normal, StudentT, Uniform
-from flows.models import MAF, NSF, RealNVP
+from flows.models import BNAF, IAF, MAF, NAF, NICE, NSF, SOS, UMNN, GaussianizationFlow, Glow, MixtureMADE, RealNVP
 from flows.persistence import describe, load, save
 from flows.training import FitResult, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BNAF",
     "GMM",
+    "IAF",
     "MADE",
     "MAF",
     "MLP",
+    "NAF",
+    "NICE",
     "NSF",
+    "SOS",
+    "UMNN",
     "ActNorm",
     "AffineCoupling",
     "AffineCouplingSplit",
@@ -83,6 +91,9 @@ __all__ = [
     "Flow",
     "FlowsError",
     "FromFunction",
+    "GaussianizationFlow",
+    "Glow",
+    "Householder",
     "Invert",
     "InverseAutoregressive",
     "InvertibleLinear",
@@ -94,6 +105,7 @@ __all__ = [
     "Logit",
     "MaskedDense",
     "Mixture",
+    "MixtureMADE",
     "NeuralSplineCoupling",
     "Normal",
     "NormalCDF",
@@ -102,6 +114,7 @@ __all__ = [
     "Repeat",
     "Report",
     "Reverse",
+    "Scale",
     "Serial",
     "Shuffle",
     "Sigmoid",

@@ -13,6 +13,7 @@ from flows.core import (
     Composite,
     FlowsError,
     Given,
+    apart,
     build_bijection,
     check_layers,
     combinator,
@@ -20,6 +21,7 @@ from flows.core import (
     measured_output,
     positive_int,
     stacked,
+    turn,
     unstacked,
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
@@ -161,14 +163,16 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
         keys = None if rng is None else jax.random.split(rng, n)
 
         def body(carry: Any, of_layer: Any) -> Any:
-            x, total = carry
-            y, log_det = step(of_layer[0], jnp.moveaxis(x, -1, 0), of_layer[1])
+            (x, total), (i, own, key) = carry, of_layer
+            with turn(i):
+                x, own = jax.tree.map(apart, (x, own))
+                y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
         kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         body = jax.checkpoint(body, prevent_cse=False, policy=kept)
         start = (jnp.moveaxis(x, 0, -1), jnp.zeros(len(x), x.dtype))
-        (x, total), _ = jax.lax.scan(body, start, (params, keys), length=n, reverse=reverse)
+        (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
         return jnp.moveaxis(x, -1, 0), total
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """What several test files use."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,3 +27,17 @@ def error_of(call):
     with pytest.raises(flows.FlowsError) as caught:
         call()
     return str(caught.value)
+
+
+def stirred(params, by, seed=4):
+    """Trained leaves moved away from their start, where many layers are the identity."""
+    leaves, treedef = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+
+    def moved(leaf):
+        noise = rng.normal(size=leaf.shape)
+        return leaf + jnp.asarray(by * (0.5 + np.abs(noise) if leaf.ndim < 2 else noise), leaf.dtype)  # scales all to one side
+
+    noisy = [moved(leaf) for leaf in leaves]
+    keep = jax.tree.leaves(flows.trainable(params))
+    return treedef.unflatten([b if train else a for a, b, train in zip(leaves, noisy, keep, strict=True)])

@@ -139,6 +139,7 @@ BIJECTIONS: dict[str, Case] = {
     "FromFunction of context": Case(
         flows.FromFunction(shifted_wave, wave_params), (2,), conditional=True, needs_context=True, loose=True
     ),
+    "Householder": Case(flows.Householder(2), (5, (2, 2, 3)), volume_preserving=True),
     "InverseAutoregressive": Case(flows.InverseAutoregressive(masked), (1, 3), conditional=True, stir=-1.0),
     "Invert": Case(flows.Invert(flows.AffineCoupling(small)), conditional=True),
     "Invert of MADE": Case(flows.Invert(flows.MADE(masked)), (1, 3), conditional=True),
@@ -148,17 +149,14 @@ BIJECTIONS: dict[str, Case] = {
     "Logit": Case(flows.Logit(), (1, 2, 5), domain=(0.0, 1.0)),
     "Logit unclipped": Case(flows.Logit(clip_before_logit=False), (2,), domain=(0.0, 1.0)),
     "MADE": Case(flows.MADE(masked), conditional=True),
-    "MAF": Case(flows.MAF(2, hidden=(8,)), (3,), conditional=True),
-    "NSF": Case(flows.NSF(1, hidden=(8,), num_bins=2), (1, 3)),
-    "NSF autoregressive": Case(flows.NSF(1, hidden=(8,), num_bins=2, autoregressive=True), (3,)),
     "NeuralSplineCoupling": Case(flows.NeuralSplineCoupling(K=2), (1, 3)),
     "NormalCDF": Case(flows.NormalCDF(0.5, 2.0), (2,)),
     "Power": Case(flows.Power(1.5), (2,), domain=support(flows.Power(1.5)).inputs),
     "Power below 0": Case(flows.Power(-2), (2,), domain=support(flows.Power(-2)).inputs),
-    "RealNVP": Case(flows.RealNVP(2, hidden=(8,)), (1, 3), conditional=True),
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "Scale": Case(flows.Scale(), (1, (2, 2, 3))),
     "Serial": Case(
         flows.Serial(flows.ActNorm(), flows.AffineCoupling(small), halved, flows.Sigmoid()), (1, 3), conditional=True
     ),
@@ -169,6 +167,24 @@ BIJECTIONS: dict[str, Case] = {
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Tanh": Case(flows.Tanh(), (2,)),
+}
+
+# Compositions of the layers above, which test_models.py tests as a whole.
+MODELS: dict[str, Any] = {
+    "BNAF": flows.BNAF(2, hidden=(2,)),
+    "GaussianizationFlow": flows.GaussianizationFlow(2, num_components=2),
+    "Glow": flows.Glow(2, hidden=(8,)),
+    "IAF": flows.IAF(2, hidden=(8,)),
+    "IAF plain": flows.IAF(2, hidden=(8,), plain=True),
+    "MAF": flows.MAF(2, hidden=(8,)),
+    "NAF": flows.NAF(2, hidden=(8,), num_units=2),
+    "NICE": flows.NICE(2, hidden=(8,)),
+    "NSF": flows.NSF(2, hidden=(8,), num_bins=2),
+    "NSF autoregressive": flows.NSF(2, hidden=(8,), num_bins=2, autoregressive=True),
+    "NSF plain, in a loop": flows.NSF(2, hidden=(8,), num_bins=3, spline="quadratic", plain=True, scan=True),
+    "RealNVP": flows.RealNVP(2, hidden=(8,)),
+    "SOS": flows.SOS(2, hidden=(8,), num_polynomials=2, degree=1),
+    "UMNN": flows.UMNN(2, hidden=(8,), integrand=(4,), embedding=2, num_nodes=20),
 }
 
 
@@ -207,6 +223,7 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     "Logistic": DistributionCase(flows.Logistic(conditioner=network), needs_context=True, reach=30.0),
     "Mixture": DistributionCase(flows.Mixture(flows.Normal(trainable=True), box)),
     "Mixture of copies": DistributionCase(flows.Mixture(flows.Flow(gentle), num_components=3), (2,), conditional=True),
+    "MixtureMADE": DistributionCase(flows.MixtureMADE(2, hidden=(4,)), (2,), conditional=True),
     "Normal": DistributionCase(flows.Normal()),
     "Normal conditional": DistributionCase(flows.Normal(covariance="full", conditioner=network), needs_context=True),
     "Normal full": DistributionCase(flows.Normal(trainable=True, covariance="full"), (2,)),

@@ -125,7 +125,7 @@ def test_elementwise_takes_a_transformer_for_each_entry_and_trains_or_looks_at_t
 
 def test_a_block_autoregressive_layer_is_increasing_onto_everything():
     with enable_x64():
-        params, direct_fun, inverse_fun = flows.BlockAutoregressive(4, 2)(0, 2)
+        params, direct_fun, inverse_fun = flows.BlockAutoregressive(4, 3)(0, 2)
         params = stirred(params, 0.5)
         y = jnp.asarray([[0.0, 0.0], [1e4, -1e4], [-1e8, 3.0], [2.0, 1e12]])
         x, minus = inverse_fun(params, y)

@@ -1,6 +1,6 @@
 """Bijections: one idea a file."""
 
-from flows.bijections.act_norm import ActNorm, Standardize
+from flows.bijections.act_norm import ActNorm, Scale, Standardize
 from flows.bijections.affine_coupling import AffineCoupling, AffineCouplingSplit, NeuralSplineCoupling
 from flows.bijections.autoregressive import Autoregressive, InverseAutoregressive
 from flows.bijections.batch_norm import BatchNorm
@@ -9,6 +9,7 @@ from flows.bijections.coupling import Coupling
 from flows.bijections.elementwise import Exp, FixedAffine, LeakyReLU, Power, Softplus, Tanh
 from flows.bijections.featurewise import Elementwise
 from flows.bijections.from_function import FromFunction
+from flows.bijections.householder import Householder
 from flows.bijections.linear import FixedInvertibleLinear, InvertibleLinear
 from flows.bijections.made import MADE, MaskedDense
 from flows.bijections.permutation import Reverse, Shuffle, Squeeze
@@ -30,6 +31,7 @@ __all__ = [
     "FixedAffine",
     "FixedInvertibleLinear",
     "FromFunction",
+    "Householder",
     "InverseAutoregressive",
     "InvertibleLinear",
     "LeakyReLU",
@@ -40,6 +42,7 @@ __all__ = [
     "NormalCDF",
     "Power",
     "Reverse",
+    "Scale",
     "Shuffle",
     "Sigmoid",
     "Softplus",

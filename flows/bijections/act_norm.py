@@ -1,4 +1,4 @@
-"""Activation normalisation and standardisation: a scale and a shift for each feature, set from data."""
+"""A scale for each feature, with a shift set from data in activation normalisation and standardisation."""
 
 import jax.numpy as jnp
 
@@ -41,6 +41,38 @@ def ActNorm():
 
     def inverse_fun(params, y):
         return y * jnp.exp(-along(params["log_scale"], y)) + along(params["shift"], y)
+
+    return init_fun
+
+
+@bijection
+def Scale():
+    """A trained scale for each feature, or each channel of an image, which starts at 1.
+
+    y = x exp(log_scale), log|det J| = places * sum(log_scale), where `places` is the number of entries that share a channel (1
+    for vectors).
+
+    Params:
+        log_scale: (channels,), the last axis of the event.
+
+    Source:
+        Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, section 3.3.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Scale()(0, 2)
+        >>> direct_fun({"log_scale": jnp.log(jnp.array([2.0, 3.0]))}, jnp.ones((1, 2)))[0].round(4).tolist()
+        [[2.0, 3.0]]
+    """
+
+    def init_fun(rng, shape):
+        return {"log_scale": jnp.zeros(shape[-1:])}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        return x * jnp.exp(along(params["log_scale"], x)), params["log_scale"].sum() * size(x.shape[:-1])
+
+    def inverse_fun(params, y):
+        return y * jnp.exp(-along(params["log_scale"], y))
 
     return init_fun
 

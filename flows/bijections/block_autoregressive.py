@@ -18,27 +18,26 @@ BOUND, FAR = 10.0, 1e18  # of log_norm, and of what the network sees
 
 
 @bijection(batched=True)
-def BlockAutoregressive(width: int = 8, depth: int = 1):
+def BlockAutoregressive(*hidden: int):
     """A layer of a block neural autoregressive flow (BNAF).
 
-    y = g x + (1 - g) F(x), where F is a network with `depth` hidden layers of `width` tanh units for each feature. Block (i, j)
-    of a weight matrix joins the units of feature j to those of feature i: positive for i = j, free for i > j, 0 for i < j, so
-    that F_i increases in x_i and depends on x_0 .. x_i alone. log|det J| = sum_i log(g_i + (1 - g_i) dF_i/dx_i), with dF_i/dx_i
+    y = g x + (1 - g) F(x), where F is a network with layers of tanh units, some for each feature. Block (i, j) of a weight
+    matrix joins the units of feature j to those of feature i: positive for i = j, free for i > j, 0 for i < j, so that F_i
+    increases in x_i and depends on x_0 .. x_i alone. log|det J| = sum_i log(g_i + (1 - g_i) dF_i/dx_i), with dF_i/dx_i
     the product of the diagonal blocks and the slopes of tanh, kept in logarithms. Rows of weights are normalised and scaled
     by e^s, s = 10 tanh(log_norm / 10).
     As F is bounded and the gate g = sigmoid(gate) is at least 0.001, every y has its x; the inverse finds one feature after the
     other by safeguarded Newton steps. A context, a vector, is added to the units of the first layer and to F.
 
     Args:
-        width: hidden units for each feature.
-        depth: hidden layers.
+        hidden: units for each feature, of each hidden layer; (8,) by default.
 
     Params:
         layers: a tuple of {"raw": (outputs, inputs), "log_norm": (outputs,), "b": (outputs,)}, the diagonal blocks of raw as
         logarithms; gate: (d,). With a context "context": {"first", "last"}, dense layers {"w", "b"}.
 
     Errors:
-        FlowsError: an event or a context of several axes.
+        FlowsError: an event or a context of several axes; a width that is not a whole number above 0.
 
     Source:
         De Cao, Titov and Aziz, "Block Neural Autoregressive Flow", 2019, arXiv:1904.04676, equations 6-12; gated residuals as
@@ -51,8 +50,8 @@ def BlockAutoregressive(width: int = 8, depth: int = 1):
         >>> bool(abs(inverse_fun(params, y)[0] - 1).max() < 1e-4)
         True
     """
-    width = positive_int(width, "BlockAutoregressive: width")
-    widths = (1, *[width] * positive_int(depth, "BlockAutoregressive: depth", most=1000), 1)
+    hidden = tuple(positive_int(width, "BlockAutoregressive: a width") for width in hidden) or (8,)
+    widths = (1, *hidden, 1)
 
     def init_fun(rng, shape, context_dim=0):
         context = as_context(context_dim)
@@ -64,7 +63,7 @@ def BlockAutoregressive(width: int = 8, depth: int = 1):
         params = {"layers": layers, "gate": jnp.zeros(d)}
         if context is not None:
             inputs = size(context)
-            params["context"] = {"first": dense(first, inputs, d * width, 0.1), "last": dense(last, inputs, d, 0.1)}
+            params["context"] = {"first": dense(first, inputs, d * hidden[0], 0.1), "last": dense(last, inputs, d, 0.1)}
         return params, direct_fun, inverse_fun
 
     def start(key, a: int, b: int, d: int) -> dict[str, Array]:

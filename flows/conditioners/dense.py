@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError
+from flows.core import Array, FlowsError, apart
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
 
@@ -22,7 +22,7 @@ def product(w: Array, x: Array) -> Array:
     An accelerator that rounds a product's inputs would make of two inputs one ulp apart outputs a thousandth apart, and no
     inverse could be trusted.
     """
-    return jnp.tensordot(w, x, ((0,), (0,)), precision=jax.lax.Precision.HIGHEST)
+    return apart(jnp.tensordot(w, x, ((0,), (0,)), precision=jax.lax.Precision.HIGHEST))
 
 
 def dense(key: Array, inputs: int, outputs: int, scale: float = 1.0) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from flows.conditioners.dense import affine, as_activation, dense, product
-from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, vocabulary
+from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, turn, vocabulary
 
 CACHE = 2**18  # floats: about what one core keeps close
 SEGMENTS = 4
@@ -135,9 +135,9 @@ class Masked(Leading):
         inputs = x if context is None else jnp.concatenate([x, context])
         return self.formula(self.dense(params), self.per_unit(params, context), inputs, rng, train)
 
-    def solve(self, params: Any, context: Array | None, y: Array, find: Callable, seen: Callable = lambda x: x) -> Array:
+    def solve(self, params: Any, context: Array | None, y: Any, find: Callable, seen: Callable = lambda x: x) -> Array:
         """x (d, batch) such that x_i = find(i, theta_i, y_i), with theta_i (num_params, 1, batch) the outputs for feature i
-        of the whole network at seen(x).
+        of the whole network at seen(x); y is (d, batch), or a tuple of such arrays.
 
         Each hidden unit is computed once, in the step in which the last of its inputs becomes known: about the work of one
         whole pass, instead of d of them. On a CPU the batch runs in pieces that fit the cache.
@@ -146,27 +146,31 @@ class Masked(Leading):
         rows = sum(len(w) for w, _ in weights)
         size = min(512, max(64, 1 << (CACHE // rows).bit_length() - 1))
 
-        def at_once(y: Array, context: Array | None) -> Array:
+        d, batch = jax.tree.leaves(y)[0].shape
+
+        def at_once(y: Any, context: Array | None) -> Array:
             return self._solve(params, weights, y, context, find, seen)
 
-        def pieces(y: Array, context: Array | None) -> Array:
-            count = -(-y.shape[1] // size)
+        def pieces(y: Any, context: Array | None) -> Array:
+            count = -(-batch // size)
 
             def cut(a: Array) -> Array:
-                padded = jnp.pad(a, ((0, 0), (0, count * size - a.shape[1])))
+                padded = jnp.pad(a, ((0, 0), (0, count * size - batch)))
                 return padded.reshape(len(a), count, size).swapaxes(0, 1)
 
             # Rematerialised, so that a gradient keeps the steps of one piece at a time.
             run = jax.checkpoint(at_once)
-            x = lax.map(lambda piece: run(*piece), (cut(y), None if context is None else cut(context)))
-            return x.swapaxes(0, 1).reshape(len(y), count * size)[:, : y.shape[1]]
+            x = lax.map(lambda piece: run(*piece), jax.tree.map(cut, (y, context)))
+            return x.swapaxes(0, 1).reshape(d, count * size)[:, :batch]
 
-        if y.shape[1] <= size:
-            return at_once(y, context)
-        return lax.platform_dependent(y, context, cpu=pieces, default=at_once)
+        with turn(None):
+            if batch <= size:
+                return at_once(y, context)
+            return lax.platform_dependent(y, context, cpu=pieces, default=at_once)
 
-    def _solve(self, params: Any, weights: list, y: Array, context: Array | None, find: Callable, seen: Callable) -> Array:
-        d, order = len(y), self.order
+    def _solve(self, params: Any, weights: list, y: Any, context: Array | None, find: Callable, seen: Callable) -> Array:
+        first, order = jax.tree.leaves(y)[0], self.order
+        d = len(first)
         inputs, *others = self.degrees
         blocks = [_by_degree(degrees, d) for degrees in (inputs[:d], *others)]
         widths = [each.shape[1] for each in blocks[:-1]]
@@ -188,13 +192,13 @@ class Masked(Leading):
                 return product(columns[k], known[k]) + biases[k]
 
             theta = self.formula(dense, units, seen(last), None, False)
-            x_i = find(feature, theta[:, None], y_i[None])
+            x_i = find(feature, theta[:, None], jax.tree.map(lambda a: a[None], y_i))
             return (tuple(known), x_i), x_i[0]
 
-        everything = (jnp.arange(d), jnp.asarray(order), columns, biases, units, y[order])
+        everything = (jnp.arange(d), jnp.asarray(order), columns, biases, units, jax.tree.map(lambda a: a[order], y))
         # In each segment the products go over the units that can be known by its end, not over all.
         segments = SEGMENTS if d >= SEGMENTS and sum(w.size for w, _ in weights) > HEAVY else 1
-        state, found = ((y[:0],) * len(columns), jnp.zeros_like(y[:1])), list[Array]()
+        state, found = ((first[:0],) * len(columns), jnp.zeros_like(first[:1])), list[Array]()
         for start, end in pairwise(np.linspace(0, d, segments + 1).round().astype(int)):
             known = tuple(jnp.pad(h, ((0, width * end - len(h)), (0, 0))) for h, width in zip(state[0], widths, strict=True))
             i, feature, w, *rest = jax.tree.map(lambda a, s=start, e=end: a[s:e], everything)

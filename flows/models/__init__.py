@@ -1,5 +1,21 @@
-"""Published architectures, each a short composition."""
+"""Published flows for vectors, as short compositions of the library's layers."""
 
-from flows.models.tabular import MAF, NSF, RealNVP
+from flows.models.autoregressive import IAF, MAF, MixtureMADE
+from flows.models.coupling import NICE, Glow, RealNVP
+from flows.models.monotone import BNAF, NAF, SOS, UMNN, GaussianizationFlow
+from flows.models.splines import NSF
 
-__all__ = ["MAF", "NSF", "RealNVP"]
+__all__ = [
+    "BNAF",
+    "IAF",
+    "MAF",
+    "NAF",
+    "NICE",
+    "NSF",
+    "SOS",
+    "UMNN",
+    "GaussianizationFlow",
+    "Glow",
+    "MixtureMADE",
+    "RealNVP",
+]

@@ -1,0 +1,122 @@
+"""Coupling flows with additive and affine transformers: NICE, RealNVP, Glow."""
+
+from flows.bijections import ActNorm, BatchNorm, Coupling, InvertibleLinear, Reverse, Scale
+from flows.conditioners import MLP
+from flows.core import bijection
+from flows.models.stack import Activation, check_hidden, stack
+from flows.transformers import Additive, Affine
+
+
+@bijection
+def NICE(
+    num_layers: int = 4,
+    hidden: tuple[int, ...] = (128, 128),
+    activation: Activation = "relu",
+    plain: bool = False,
+    scan: bool | None = None,
+):
+    """Additive couplings with the features reversed in between, then a scale for each feature.
+
+    y = s f_n(... f_1(x)); each layer is y2 = x2 + t(x1) on half of the features; log|det J| = sum(log s). The prior of the
+    paper is logistic: `flows.Flow(flows.NICE(), flows.Logistic())`.
+
+    Args:
+        num_layers: couplings.
+        hidden: widths of each network.
+        activation: as in `MLP`.
+        plain: without the scale at the end; the volume is then preserved.
+        scan: one compiled loop over the layers (`Repeat`), which compiles in the time of one; by default beyond 10 layers.
+
+    Params:
+        A tuple over layers; those of a loop are stacked.
+
+    Errors:
+        FlowsError: an argument is outside its range.
+
+    Source:
+        Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, section 3.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.NICE(hidden=(16,)), flows.Logistic())(0, 2)
+        >>> sample(1, params, 3).shape
+        (3, 2)
+    """
+    net = MLP(*check_hidden(hidden, "NICE"), activation=activation)
+    return stack("NICE", [Coupling(net, Additive()), Reverse()], num_layers, scan, [] if plain else [Scale()])
+
+
+@bijection
+def RealNVP(
+    num_layers: int = 8,
+    hidden: tuple[int, ...] = (128, 128),
+    activation: Activation = "relu",
+    plain: bool = False,
+    scan: bool | None = None,
+):
+    """Affine couplings with the features reversed in between, each followed by batch normalisation.
+
+    y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1) on half of the features, |s| < 10; log|det J| = the sum of
+    all s and of the normalisations' logarithms. Train with `train=True`, so that batches are normalised by their own
+    statistics, and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
+
+    Args:
+        num_layers: couplings.
+        hidden, activation, scan: as in `NICE`.
+        plain: without batch normalisation.
+
+    Params:
+        A tuple over layers; those of a loop are stacked.
+
+    Errors:
+        FlowsError: an argument is outside its range.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803; for vectors as in
+        Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017, arXiv:1705.07057.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.RealNVP(4, hidden=(16,)))(0, 2)
+        >>> sample(1, params, 3).shape
+        (3, 2)
+    """
+    layer = Coupling(MLP(*check_hidden(hidden, "RealNVP"), activation=activation), Affine())
+    return stack("RealNVP", [layer, *([] if plain else [BatchNorm()]), Reverse()], num_layers, scan)
+
+
+@bijection
+def Glow(
+    num_layers: int = 8,
+    hidden: tuple[int, ...] = (128, 128),
+    activation: Activation = "relu",
+    plain: bool = False,
+    scan: bool | None = None,
+):
+    """The step of Glow for vectors: activation normalisation, an invertible linear map, an affine coupling.
+
+    y = f_n(... f_1(x)); each step is z = ((x - m) exp(a)) W, y2 = z2 s(z1) + t(z1) on half of the features, with
+    s = sigmoid(r + 2) but for a factor (`Affine(scale="sigmoid")`); log|det J| = the sum of all a, log|det W| and log s.
+
+    Args:
+        num_layers: steps.
+        hidden, activation, scan: as in `NICE`.
+        plain: without activation normalisation.
+
+    Params:
+        A tuple over layers; those of a loop are stacked. The normalisation is set by `init_inputs`.
+
+    Errors:
+        FlowsError: an argument is outside its range.
+
+    Source:
+        Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.Glow(4, hidden=(16,)))(0, 2)
+        >>> sample(1, params, 3).shape
+        (3, 2)
+    """
+    layer = Coupling(MLP(*check_hidden(hidden, "Glow"), activation=activation), Affine(scale="sigmoid"))
+    return stack("Glow", [*([] if plain else [ActNorm()]), InvertibleLinear(), layer], num_layers, scan)

@@ -1,0 +1,27 @@
+"""What models have in common: how their steps are stacked, and which arguments they share."""
+
+from collections.abc import Callable, Sequence
+
+from flows.compose import Repeat, Serial
+from flows.core import BijectionInit, FlowsError, check_widths, positive_int
+
+# Deeper stacks are loops. Part of what a model is, as its params are stacked then: never changed, only measured.
+UNROLLED = 10
+
+Activation = str | Callable
+
+
+def stack(
+    name: str, step: list[BijectionInit], num_layers: int, scan: bool | None, last: Sequence[BijectionInit] = ()
+) -> BijectionInit:
+    """`num_layers` times `step`, then `last`: one after the other, or as a loop."""
+    positive_int(num_layers, f"{name}: num_layers", most=10_000)
+    if scan is not None and not isinstance(scan, bool):
+        raise FlowsError(f"{name}: scan is {scan!r:.60}; expected None (by depth), True (a loop) or False (unrolled)")
+    if num_layers > UNROLLED if scan is None else scan:
+        return Serial(Repeat(Serial(*step), num_layers), *last)
+    return Serial(*(step * num_layers), *last)
+
+
+def check_hidden(hidden: Sequence[int], name: str) -> tuple[int, ...]:
+    return check_widths(hidden, f"{name}: hidden")

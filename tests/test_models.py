@@ -1,0 +1,161 @@
+"""The published models: exact as a whole, built as published, alike in their arguments."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import error_of, stirred
+from registry import MODELS
+
+import flows
+from flows import transformers as t
+from flows.bijections import support
+from flows.conditioners import MaskedMLP, MaskedResidual, Residual
+from flows.core import to_json
+from flows.diagnostics import enable_x64
+from flows.models.stack import UNROLLED
+
+D, CONTEXT = 3, 2
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_round_trip_log_dets_and_gradients(name):
+    """In float64, from one compiled call: log-dets against autodiff, both directions, with a context where one is taken."""
+    model = MODELS[name]
+    conditional = "context_dim" in model.keywords
+    with enable_x64():
+        params, direct_fun, inverse_fun = model(3, D, context_dim=CONTEXT if conditional else 0)
+        params = stirred(params, 0.2)
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(3, D)))
+        given = {"context": jnp.asarray([1.0, -0.5])} if conditional else {}
+
+        @jax.jit
+        def everything(params, x):
+            y, log_det = direct_fun(params, x, **given)
+            back, back_log_det = inverse_fun(params, y, **given)
+            jacobian = jax.vmap(jax.jacfwd(lambda row: direct_fun(params, row[None], **given)[0][0]))(x)
+            gradient = jax.grad(lambda params: flows_loss(*direct_fun(params, x, **given)))(params)
+            return y, log_det, back, back_log_det, jacobian, gradient
+
+        def flows_loss(y, log_det):
+            return jnp.square(y).mean() - (log_det * jnp.arange(1.0, 4)).mean()
+
+        y, log_det, back, back_log_det, jacobian, gradient = everything(params, x)
+        np.testing.assert_allclose(back, x, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(back_log_det, -log_det, rtol=1e-7, atol=1e-7)
+        assert np.abs(log_det).min() > 0.02 and (np.ptp(log_det) > 0.02) == (name != "NICE"), "a trivial log-det"
+        assert ((np.asarray(jacobian) != 0).sum((0, 2)) > 3).all(), "a feature that looks at no other"
+        for (path, leaf), train in zip(
+            jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(flows.trainable(params)), strict=True
+        ):
+            assert np.isfinite(leaf).all() and bool((leaf != 0).any()) == train, jax.tree_util.keystr(path)
+        if conditional:
+            moved = direct_fun(params, x, context=given["context"] + 1)[0]
+            assert np.abs(moved - y).max() > 1e-3, "the context changes nothing"
+
+
+def test_arguments_have_one_name_and_one_place():
+    models = {value.constructor for value in MODELS.values()}
+    for model in models:
+        names = list(inspect.signature(model).parameters)
+        assert names[0] == "num_layers" and names[-1] == "scan", model
+        assert [name for name in ("hidden", "activation") if name in names] == names[
+            1 : 1 + len({"hidden", "activation"} & {*names})
+        ]
+    assert repr(flows.Flow(flows.NSF(num_layers=10, hidden=(128, 128), num_bins=8, bound=3.0), flows.Normal()))
+    assert repr(flows.Flow(flows.MAF(num_layers=5, hidden=(128, 128))))
+
+
+def test_each_model_is_built_as_published():
+    """By the values they are short for."""
+    coupling, spline = flows.Coupling, t.RationalQuadratic(8, 3.0)
+    linear, back = flows.InvertibleLinear(), flows.Reverse()
+    net = flows.MLP(8, activation="relu")
+    residual = coupling(Residual(8, 2), spline, unconditional=spline)
+    masked = flows.Autoregressive(MaskedResidual(8, 2), spline)
+    made = flows.MADE(MaskedMLP(8, activation="relu"))
+    for model, layers in {
+        flows.NICE(2, (8,)): [coupling(net, t.Additive()), back] * 2 + [flows.Scale()],
+        flows.NICE(2, (8,), plain=True): [coupling(net, t.Additive()), back] * 2,
+        flows.RealNVP(2, (8,)): [coupling(net, t.Affine()), flows.BatchNorm(), back] * 2,
+        flows.RealNVP(2, (8,), plain=True): [coupling(net, t.Affine()), back] * 2,
+        flows.Glow(2, (8,)): [flows.ActNorm(), linear, coupling(net, t.Affine(scale="sigmoid"))] * 2,
+        flows.MAF(2, (8,)): [made, flows.BatchNorm(), back] * 2,
+        flows.MAF(2, (8,), plain=True): [made, back] * 2,
+        flows.IAF(2, (8,), "relu"): [flows.InverseAutoregressive(MaskedMLP(8), t.Gated()), back] * 2,
+        flows.NSF(2, (8, 8)): [linear, residual] * 2 + [linear],
+        flows.NSF(2, (8, 8), autoregressive=True): [linear, masked] * 2 + [linear],
+        flows.NSF(2, (8,), plain=True): [coupling(net, spline), back] * 2,
+        flows.NSF(2, (8,), plain=True, autoregressive=True): [flows.Autoregressive(MaskedMLP(8), spline), back] * 2,
+        flows.NAF(2, (8,), "relu"): [flows.Autoregressive(MaskedMLP(8), t.DeepSigmoidal(16)), back] * 2,
+        flows.BNAF(2, (8,)): [flows.BlockAutoregressive(8), back] * 2,
+        flows.UMNN(2, (8,)): [flows.Autoregressive(MaskedMLP(8), t.MonotonicNetwork((50,) * 4, 30)), back] * 2,
+        flows.SOS(2, (8,)): [flows.Autoregressive(MaskedMLP(8), t.SumOfSquares(5, 3)), back] * 2,
+        flows.GaussianizationFlow(2): [flows.Householder(), flows.Elementwise(t.Gaussianization(20))] * 2,
+    }.items():
+        assert model.inner == flows.Serial(*layers), model
+    for name in ("quadratic", "cubic", "linear", "linear_rational"):
+        assert type(flows.NSF(spline=name)) is type(flows.NSF()) and name.title().replace("_", "") in repr(
+            flows.NSF(spline=name).inner
+        )
+    assert flows.NSF(2, dropout=0.2).inner.arguments["layers"][1].arguments["conditioner"] == Residual(128, 2, dropout=0.2)
+
+
+def test_deep_models_are_loops():
+    """A loop is the same function of stacked params."""
+    deep = flows.NSF(UNROLLED + 1).inner.arguments["layers"]
+    assert deep[0].constructor is flows.Repeat and deep[1:] == (flows.InvertibleLinear(),)
+    assert flows.NSF(UNROLLED).inner.arguments["layers"][0] == flows.InvertibleLinear()
+    assert flows.MAF(40, scan=False).inner == flows.Serial(*flows.MAF(1).inner.arguments["layers"] * 40)
+
+    params, direct_fun, inverse_fun = flows.RealNVP(3, (8,), scan=True, plain=True)(0, D)
+    unrolled = flows.RealNVP(3, (8,), scan=False, plain=True)(0, D)
+    flat = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layer) for i in range(3) for layer in params[0])
+    assert jax.tree.structure(flat) == jax.tree.structure(unrolled.params)
+    x = np.random.default_rng(0).normal(size=(4, D)).astype(np.float32)
+    for a, b in zip(direct_fun(params, x), unrolled.direct_fun(flat, x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(inverse_fun(params, x)[0], unrolled.inverse_fun(flat, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_mixture_base_is_what_its_formula_says():
+    """Of a model with two components and one feature before another: the density by hand, and samples that follow it."""
+    with enable_x64():
+        params, log_pdf, sample = flows.MixtureMADE(2, hidden=(3,))(0, 2)
+        params = stirred(params, 0.5)
+        net = MaskedMLP(3)(0, 2, 12).apply_fun
+        x = np.random.default_rng(0).normal(size=(5, 2))
+        theta = np.asarray(net(params, jnp.asarray(x))).reshape(5, 3, 2, 2)  # rows, kinds, components, features
+        w = np.exp(theta[:, 0]) / np.exp(theta[:, 0]).sum(1, keepdims=True)
+        m, s = theta[:, 1] + np.array([-1.0, 1.0])[:, None], np.exp(10 * np.tanh(theta[:, 2] / 10))
+        p = (w * np.exp(-0.5 * ((x[:, None] - m) / s) ** 2) / (s * np.sqrt(2 * np.pi))).sum(1)
+        np.testing.assert_allclose(log_pdf(params, x), np.log(p).sum(1), rtol=1e-9)
+
+        draws = np.asarray(sample(1, params, 4000))
+        # Through the distribution functions of its own conditionals, samples are uniform and independent.
+        theta = np.asarray(net(params, jnp.asarray(draws))).reshape(-1, 3, 2, 2)
+        w = np.exp(theta[:, 0]) / np.exp(theta[:, 0]).sum(1, keepdims=True)
+        m, s = theta[:, 1] + np.array([-1.0, 1.0])[:, None], np.exp(10 * np.tanh(theta[:, 2] / 10))
+        u = np.asarray((w * jax.scipy.stats.norm.cdf((draws[:, None] - m) / s)).sum(1))
+        for column in u.T:
+            gap = np.abs(np.sort(column) - (np.arange(4000) + 0.5) / 4000).max()
+            assert gap < 1.63 / np.sqrt(4000), gap  # Kolmogorov and Smirnov, 1%
+        assert abs(np.corrcoef(u.T)[0, 1]) < 0.05
+    assert flows.Flow(flows.MAF(2), flows.MixtureMADE())  # a base like any other
+
+
+def test_models_refuse_what_they_cannot_be():
+    assert "NSF: hidden is (64, 32)" in error_of(lambda: flows.NSF(hidden=(64, 32)))
+    assert "NSF: hidden is ()" in error_of(lambda: flows.NSF(hidden=()))
+    assert "expected one of rational_quadratic, quadratic" in error_of(lambda: flows.NSF(spline="rq"))
+    assert "leave one of the two out" in error_of(lambda: flows.NSF(dropout=0.1, plain=True))
+    assert "MAF: scan is 1; expected None" in error_of(lambda: flows.MAF(scan=1))
+    assert "IAF: num_layers is 0" in error_of(lambda: flows.IAF(0))
+    assert "UMNN: hidden is 64" in error_of(lambda: flows.UMNN(hidden=64))
+    assert "MixtureMADE: num_components is 0" in error_of(lambda: flows.MixtureMADE(0))
+    assert "expected a vector" in error_of(lambda: flows.MixtureMADE(2)(0, (2, 2)))
+    assert "num_reflections is 0" in error_of(lambda: flows.Householder(0))
+    assert support(flows.Scale()) == support(flows.ActNorm()) and to_json(flows.Glow(2))
