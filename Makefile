@@ -8,6 +8,8 @@ PYTHON_NEWEST ?= python3.13
 BIN := .venv/bin
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
+PEERS := .venv-peers
+TORCH := .venv-torch
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
@@ -25,26 +27,35 @@ endef
 
 # $(call install,folder,what): stamps live in the environment and go with it.
 define install
-@echo "== installing the checkout $(3)in $(1)"
+@echo "== installing $(3)in $(1)"
 @$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 @touch $@
 endef
 
 .venv/.stamp-examples: pyproject.toml constraints.txt
 	$(call venv,.venv,$(PYTHON),PYTHON,11)
-	$(call install,.venv,-e '.[examples]' -c constraints.txt,(examples) )
+	$(call install,.venv,-e '.[examples]' -c constraints.txt,the checkout (examples) )
 
 .venv/.stamp-test: pyproject.toml constraints.txt
 	$(call venv,.venv,$(PYTHON),PYTHON,11)
-	$(call install,.venv,-e '.[test]' -c constraints.txt,(test) )
+	$(call install,.venv,-e '.[test]' -c constraints.txt,the checkout (test) )
 
 $(OLDEST)/.stamp: pyproject.toml
 	$(call venv,$(OLDEST),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
-	$(call install,$(OLDEST),-e '.[test]' jax==0.7.2 jaxlib==0.7.2,(oldest jax) )
+	$(call install,$(OLDEST),-e '.[test]' jax==0.7.2 jaxlib==0.7.2,the checkout (oldest jax) )
 
 $(NEWEST)/.stamp: pyproject.toml
 	$(call venv,$(NEWEST),$(PYTHON_NEWEST),PYTHON_NEWEST,13)
-	$(call install,$(NEWEST),--upgrade --upgrade-strategy eager -e '.[test]' 'jax>=0.12',(newest jax) )
+	$(call install,$(NEWEST),--upgrade --upgrade-strategy eager -e '.[test]' 'jax>=0.12',the checkout (newest jax) )
+
+# bijx does not import under jax 0.11.
+$(PEERS)/.stamp: pyproject.toml
+	$(call venv,$(PEERS),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
+	$(call install,$(PEERS),flowjax distrax bijx 'jax<0.11',peers in JAX )
+
+$(TORCH)/.stamp: pyproject.toml
+	$(call venv,$(TORCH),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
+	$(call install,$(TORCH),torch zuko nflows,peers in torch )
 
 demo: .venv/.stamp-examples
 	$(BIN)/python examples/household_power.py
@@ -92,10 +103,11 @@ test-all:
 	@$(MAKE) --no-print-directory test-newest
 
 # Figures, in out/: they are only worth something on a quiet machine.
-bench: .venv/.stamp-test
+bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
+	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/stability.py
 
 clean:
-	rm -rf .venv $(OLDEST) $(NEWEST) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

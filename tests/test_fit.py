@@ -19,6 +19,11 @@ QUICK = {"max_epochs": 2, "batch_size": 64, "progress": False}
 LONG = {"max_epochs": 40, "batch_size": 64, "learning_rate": 1e-2, "progress": False}
 
 
+def held_out_first(seed, n):
+    """The order of the rows in which `fit` splits them."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(seed)))).permutation(n)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return fit(0, SPLINE, BIMODAL, **LONG)
@@ -62,7 +67,7 @@ def test_the_units_of_the_data_change_nothing_but_the_units(fitted):
 
 def test_the_history_is_the_mean_log_pdf_of_held_out_rows(fitted):
     best = fitted.history["best_epoch"]
-    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(0), 3)[0], 600))
+    order = held_out_first(0, 600)
     held_out = -fitted.log_pdf(fitted.params, BIMODAL[order[:60]]).mean()
     np.testing.assert_allclose(held_out, fitted.history["validation"][best], rtol=1e-4)
 
@@ -71,8 +76,34 @@ def test_it_stops_early_with_the_best_params():
     result = fit(0, SPLINE, BIMODAL[:60], **{**LONG, "max_epochs": 200, "learning_rate": 0.05, "patience": 3})
     losses, best = result.history["validation"], result.history["best_epoch"]
     assert best == losses.argmin() and len(losses) == best + 4
-    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(0), 3)[0], 60))
+    order = held_out_first(0, 60)
     np.testing.assert_allclose(-result.log_pdf(result.params, BIMODAL[order[:6]]).mean(), losses[best], rtol=1e-4)
+
+
+def test_rows_to_validate_on_can_be_given():
+    held_out = NORMAL[:50] + 0.5
+    result = fit(0, AFFINE, NORMAL, validation=held_out.tolist(), **QUICK)
+    best = result.history["best_epoch"]
+    np.testing.assert_allclose(-result.log_pdf(result.params, held_out).mean(), result.history["validation"][best], rtol=1e-4)
+    np.testing.assert_allclose(result.params["bijection"]["fixed"]["mean"], NORMAL.mean(0), rtol=1e-4, atol=1e-4)  # of all rows
+
+    conditional = flows.Flow(flows.Coupling(flows.MLP(4)))
+    context = NORMAL[:, :1]
+    result = fit(0, conditional, NORMAL, context=context, validation=(held_out, context[:50]), **QUICK)
+    losses = -result.log_pdf(result.params, held_out, context=context[:50])
+    np.testing.assert_allclose(losses.mean(), result.history["validation"][result.history["best_epoch"]], rtol=1e-4)
+    for wrong, told in (
+        ((held_out, held_out), r"a pair \(data, context\); expected rows alone, as there is no context"),
+        (held_out[:, :1], r"validation has shape \(50, 1\), expected \(rows, 2\)"),
+        (held_out[:0], r"validation has shape \(0, 2\)"),
+        (np.full((3, 2), np.nan), "fit: validation has nan in row 0"),
+        (None, "expected the share of rows"),
+        ("all", "expected the share of rows"),
+    ):
+        with pytest.raises(flows.FlowsError, match=told):
+            fit(0, AFFINE, NORMAL, validation=wrong, **QUICK)
+    with pytest.raises(flows.FlowsError, match="rows alone; expected a pair"):
+        fit(0, conditional, NORMAL, context=context, validation=held_out, **QUICK)
 
 
 def test_the_same_seed_gives_the_same_bits():
@@ -105,7 +136,7 @@ def test_images_are_standardised_by_channel():
     result = fit(0, flows.Flow(flows.ActNorm()), images, **QUICK)
     np.testing.assert_allclose(result.params["bijection"]["fixed"]["std"], [1, 3], rtol=0.1)
     assert result.input_dim == (4, 4, 2) and result.sample(0, result.params, 2).shape == (2, 4, 4, 2)
-    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(0), 3)[0], 40))
+    order = held_out_first(0, 40)
     held_out = -result.log_pdf(result.params, images[order[:4]]).mean()
     np.testing.assert_allclose(held_out, result.history["validation"][result.history["best_epoch"]], rtol=1e-4)
 
@@ -133,7 +164,7 @@ def test_fixed_leaves_never_move():
     init_fun = flows.Flow(flows.Serial(flows.Shuffle(), flows.FixedInvertibleLinear(), flows.ActNorm()))
     result = fit(3, init_fun, NORMAL, optimizer=optax.adamw(1e-2, weight_decay=1.0), **QUICK)
     layers = result.params["prior"]["bijection"]
-    before = init_fun(jax.random.split(jax.random.key(3), 3)[1], 2).params["bijection"]
+    before = init_fun(3, 2).params["bijection"]
     assert same(layers[:2], before[:2])
     assert (layers[2]["shift"] != 0).any()
 
@@ -364,7 +395,7 @@ def test_held_out_rows_of_density_zero_are_an_error():
         return jnp.where(jnp.abs(x).max() < 3, -params["w"].sum(), -jnp.inf)
 
     seed = 0
-    order = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(seed), 3)[0], 200))
+    order = held_out_first(seed, 200)
     data = np.clip(NORMAL, -2, 2)
     data[order[0]] = 50.0  # held out
     with pytest.raises(flows.FlowsError, match="density 0"):

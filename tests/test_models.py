@@ -46,7 +46,7 @@ def test_round_trip_log_dets_and_gradients(name):
         np.testing.assert_allclose(back, x, rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(back_log_det, -log_det, rtol=1e-7, atol=1e-7)
-        assert np.abs(log_det).min() > 0.02 and (np.ptp(log_det) > 0.02) == (name != "NICE"), "a trivial log-det"
+        assert np.abs(log_det).max() > 0.1 and (np.ptp(log_det) > 0.02) == (name != "NICE"), "a trivial log-det"
         assert ((np.asarray(jacobian) != 0).sum((0, 2)) > 3).all(), "a feature that looks at no other"
         for (path, leaf), train in zip(
             jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(flows.trainable(params)), strict=True

@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 import time
+from functools import partial
 
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -27,10 +28,10 @@ x = jax.block_until_ready(jax.numpy.asarray(x))
 key = jax.random.key(0)
 for name in ("MAF d21", "NSF coupling d21"):
     params, log_pdf, sample = flow(WORKLOADS[name])(0, 21)
-    inside = jax.jit(log_pdf), jax.jit(lambda key, params, sample=sample: sample(key, params, 512))
+    draw = partial(sample, num_samples=512)
     pairs = {
-        "log_pdf": (lambda f=log_pdf: f(params, x), lambda f=inside[0]: f(params, x)),
-        "sample": (lambda f=sample: f(key, params, 512), lambda f=inside[1]: f(key, params)),
+        "log_pdf": (partial(log_pdf, params, x), partial(jax.jit(log_pdf), params, x)),
+        "sample": (partial(draw, key, params), partial(jax.jit(draw), key, params)),
     }
     for what, (eager, compiled) in pairs.items():
         jax.block_until_ready((eager(), compiled()))

@@ -1,6 +1,7 @@
-"""One library with one flow, in a process of its own that answers on standard output: `worker.py LIBRARY WORKLOAD THREADS LAYERS`.
+"""One library with one flow, in a process of its own: `worker.py LIBRARY WORKLOAD THREADS LAYERS`.
 
-It says how long the first step took, then for each line "what times" how long that took, in seconds of the clock and of the CPU.
+It says how long the first step took, then for each line "what times" of its standard input how long that took, in seconds of
+the clock and of the CPU.
 """
 
 import importlib

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from flows.conditioners.dense import affine, dense
+from flows.conditioners.dense import affine, dense_layers
 from flows.core import Array, FlowsError, bijection, positive_int
 from flows.core.arrays import as_context, size
 from flows.core.smooth import softly
@@ -58,12 +58,13 @@ def BlockAutoregressive(*hidden: int):
         if len(shape) != 1 or len(context or (1,)) != 1:
             raise FlowsError(f"BlockAutoregressive: the event is {shape}, the context {context or ()}; expected vectors")
         (d,) = shape
-        *keys, first, last = jax.random.split(rng, len(widths) + 1)
+        *keys, of_context = jax.random.split(rng, len(widths))
         layers = tuple(start(*each, d) for each in zip(keys, widths, widths[1:], strict=False))
         params = {"layers": layers, "gate": jnp.zeros(d)}
         if context is not None:
             inputs = size(context)
-            params["context"] = {"first": dense(first, inputs, d * hidden[0], 0.1), "last": dense(last, inputs, d, 0.1)}
+            layers = dense_layers(of_context, [(inputs, d * hidden[0]), (inputs, d)], [0.1, 0.1])
+            params["context"] = dict(zip(("first", "last"), layers, strict=True))
         return params, direct_fun, inverse_fun
 
     def start(key, a: int, b: int, d: int) -> dict[str, Array]:

@@ -83,7 +83,9 @@ def Coupling(
         if mask == "random" and max(len(set(transformers)), len(set(of_kept or ()))) > 1:
             raise FlowsError("Coupling: a random mask cannot tell which feature is whose transformer; give one for all")
         trained = None if of_kept is None or not len(kept) else Trained(_columns(of_kept, kept, d))
-        keys = jax.random.split(rng, 4)
+        several = mask == "random" or trained is not None or columns.has_weights
+        # Each split takes a tenth of a second to compile.
+        keys = jax.random.split(rng, 4) if several else [rng] * 4
         outputs = columns.num_params * len(moved)
 
         def parts(params) -> dict:
@@ -104,7 +106,6 @@ def Coupling(
             own["unconditional"] = trained.init(keys[1])
         if columns.has_weights:
             own["transformer"] = columns.init(keys[2])
-        several = bool(own)
         if params is not None:
             own = {**parts(params)}
         given = Given(as_context(context_dim), None, init_context, own.get("conditioner"))

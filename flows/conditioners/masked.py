@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.conditioners.dense import affine, as_activation, dense, product
+from flows.conditioners.dense import affine, as_activation, dense_layers, product
 from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, turn, vocabulary
 
 CACHE = 2**18  # floats: about what one core keeps close
@@ -56,7 +56,7 @@ def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: flo
 
     def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
         degrees = degrees_of("MaskedMLP", input_dim, output_dim, hidden, context_dim, order)
-        params = dense_layers(rng, degrees, [1.0] * len(hidden) + [last_scale])
+        params = dense_layers(rng, pairwise(map(len, degrees)), [1.0] * len(hidden) + [last_scale])
 
         def formula(dense, units, x, rng, train):
             for i in range(len(hidden) + 1):
@@ -87,13 +87,6 @@ def degrees_of(
     lowest = 0 if context_dim else min(1, d - 1)  # a unit of degree 0 serves only what the context alone decides
     between = [lowest + np.arange(units) % (d - lowest) for units in hidden]
     return [np.concatenate([place + 1, np.zeros(context_dim, int)]), *between, np.tile(place, outputs // d)]
-
-
-def dense_layers(key: Array, degrees: list[np.ndarray], scales: list[float]) -> tuple:
-    """The params of a dense layer between each two layers of units."""
-    keys = jax.random.split(key, len(scales))
-    pairs = zip(keys, pairwise(degrees), scales, strict=True)
-    return tuple(dense(key, len(a), len(b), scale) for key, (a, b), scale in pairs)
 
 
 class Masked(Leading):

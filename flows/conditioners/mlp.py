@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-import jax
 import jax.numpy as jnp
 
-from flows.conditioners.dense import affine, as_activation, dense
+from flows.conditioners.dense import affine, as_activation, dense_layers
 from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int
 
 
@@ -45,10 +44,7 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
         if input_dim < 0 or output_dim < 0:
             raise FlowsError(f"MLP: input_dim is {input_dim} and output_dim {output_dim}; expected 0 or more")
         sizes = (input_dim, *hidden, output_dim)
-        keys = jax.random.split(rng, len(sizes) - 1)
-        scales = [1.0] * len(hidden) + [last_scale]
-        params = tuple(dense(key, *pair, scale) for key, pair, scale in zip(keys, pairwise(sizes), scales, strict=True))
-        return params, Leading(leading)
+        return dense_layers(rng, pairwise(sizes), [1.0] * len(hidden) + [last_scale]), Leading(leading)
 
     def leading(params, x: Array) -> Array:
         given = x.dtype

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.conditioners.dense import affine, as_activation, dense
-from flows.conditioners.masked import Masked, degrees_of, dense_layers
+from flows.conditioners.dense import affine, as_activation, dense_layers
+from flows.conditioners.masked import Masked, degrees_of
 from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, vocabulary
 
 EPSILON = 1e-3
@@ -61,11 +61,9 @@ def Residual(
         if not isinstance(input_dim, int) or not isinstance(context_dim, int):
             raise FlowsError(f"Residual: the inputs are {input_dim} and the context is {context_dim}; expected whole numbers")
         sizes = [input_dim + context_dim, *[width] * (2 * blocks + 1), output_dim]
-        keys = jax.random.split(rng, len(sizes))
-        pairs = zip(keys, pairwise(sizes), body.scales, strict=False)
-        layers = tuple(dense(key, *pair, scale) for key, pair, scale in pairs)
-
-        start = body.init(keys[-1], layers, context_dim, params)
+        keys = jax.random.split(rng)
+        layers = dense_layers(keys[0], pairwise(sizes), body.scales)
+        start = body.init(keys[1], layers, context_dim, params)
         start = body.measured(start, apply(start), init_inputs, init_context)
         return start, Leading(vocabulary.naming(leading, body.call_keywords))
 
@@ -120,7 +118,8 @@ def MaskedResidual(
         degrees = degrees_of("MaskedResidual", input_dim, output_dim, hidden, context_dim, order)
         keys = jax.random.split(rng)
         masked = Masked(degrees, body.formula, lambda params: params["layers"], body.per_unit, body.call_keywords)
-        start = body.init(keys[1], dense_layers(keys[0], degrees, body.scales), context_dim, params)
+        layers = dense_layers(keys[0], pairwise(map(len, degrees)), body.scales)
+        start = body.init(keys[1], layers, context_dim, params)
         return body.measured(start, masked.dense(start), init_inputs, init_context), masked
 
     return vocabulary.naming(net, body.init_keywords)
@@ -147,8 +146,7 @@ class _Blocks:
             return old
         params: dict[str, Any] = {"layers": layers}
         if context_dim:
-            keys = jax.random.split(key, self.blocks)
-            params["gates"] = tuple(dense(each, context_dim, self.width) for each in keys)
+            params["gates"] = dense_layers(key, [(context_dim, self.width)] * self.blocks, [1.0] * self.blocks)
         if self.batch_norm:
             zeros = jnp.zeros((2 * self.blocks, self.width))
             params |= {"norms": {"log_gamma": zeros, "beta": zeros}, "fixed": {"mean": zeros, "var": zeros + 1}}

@@ -15,7 +15,7 @@ from flows.core.arrays import Array, Shape, as_dim, default_dtype
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.fingerprint import Memo, Once, fingerprint
 from flows.core.params import Params, check_leaves, check_structure, structure
-from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given, canonical, check_result
+from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given, canonical, check_result, compiled_once
 
 
 def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
@@ -92,7 +92,7 @@ class Leaf:
         for constants in (nullcontext, jax.ensure_compile_time_eval):
             run: Callable = partial(self._run, constants)
             try:
-                self.init_params, self.params = jax.jit(run), jax.eval_shape(run, key, Given())
+                self.init_params, self.params = compiled_once(run), jax.eval_shape(run, key, Given())
             except TRACING_ERRORS:
                 continue
             if fingerprint(self.functions) is not None:

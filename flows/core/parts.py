@@ -100,6 +100,17 @@ def measured_output(part: BijectionPart, params: Params, x: Array, context: Any,
 _published = Memo(size=1024)
 
 
+def compiled_once(init: Callable) -> Callable:
+    """A compiled function that runs a time or two, as an init does: compiled quickly rather than well."""
+    quickly, nested = jax.jit(init, compiler_options={"xla_backend_optimization_level": 0}), jax.jit(init)
+
+    def call(*args: Any) -> Any:
+        inside = isinstance(jnp.zeros(()), jax.core.Tracer)  # another's compilation, whose options hold
+        return (nested if inside else quickly)(*args)
+
+    return call
+
+
 def publish(part: Any, params: Params) -> tuple[Callable, Callable]:
     """The two functions of a triple; equal parts share theirs, and so what was compiled."""
     expected = structure(params)

@@ -22,28 +22,47 @@ def take(rows: Rows, index: Any) -> Rows:
     return jax.tree.map(lambda array: array[index], rows)
 
 
-def read(data: Any, context: Any) -> tuple[Rows, np.dtype]:
+def read(data: Any, context: Any, name: str = "data", of_context: str = "context") -> tuple[Rows, np.dtype]:
     """Data and context as finite NumPy arrays that keep their digits, and the dtype to work in."""
-    x = _numbers(data, "data")
+    x = _numbers(data, name)
     if x.ndim < 2:
         raise FlowsError(
-            f"fit: data has shape {x.shape}, expected (rows, *event) with at least two axes. One column is data[:, None]; a "
-            "single row, data[None], is too little to learn from"
+            f"fit: {name} has shape {x.shape}, expected (rows, *event) with at least two axes. One column is {name}[:, None]; "
+            f"a single row, {name}[None], is too little to learn from"
         )
     if 0 in x.shape[1:]:
-        raise FlowsError(f"fit: data has shape {x.shape}: rows without entries; expected at least one column")
+        raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
     dtype = working_dtype(jax.dtypes.canonicalize_dtype(x.dtype))
-    check_finite(x, dtype, "fit: data")
+    check_finite(x, dtype, f"fit: {name}")
     if context is None:
         return Rows(x, None), dtype
-    c = _numbers(context, "context")
+    c = _numbers(context, of_context)
     if c.ndim < 2 or len(c) != len(x):
         raise FlowsError(
-            f"fit: context has shape {c.shape}, expected ({len(x)}, *context): one row for each row of data. One column is "
-            "context[:, None]"
+            f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
+            f"is {of_context}[:, None]"
         )
-    check_finite(c, dtype, "fit: context")
+    check_finite(c, dtype, f"fit: {of_context}")
     return Rows(x, c), dtype
+
+
+def read_validation(validation: Any, rows: Rows) -> Rows:
+    """Given rows to validate on, or a pair of them and their context, like those to train on."""
+    pair = isinstance(validation, tuple) and len(validation) == 2
+    if pair != (rows.context is not None):
+        got = "a pair (data, context)" if pair else "rows alone"
+        raise FlowsError(
+            f"fit: validation is {got}; expected {'rows alone' if pair else 'a pair (data, context)'}, as there is "
+            f"{'no' if pair else 'a'} context"
+        )
+    x, c = validation if pair else (validation, None)
+    held_out = read(x, c, "validation", "the context of validation")[0]
+    for name, own, like in zip(("validation", "the context of validation"), held_out, rows, strict=True):
+        if own is not None and (own.shape[1:] != like.shape[1:] or not len(own)):
+            raise FlowsError(f"fit: {name} has shape {own.shape}, expected (rows, {str(like.shape[1:])[1:-1].strip(',')})")
+    if len(rows.x) < LEAST_ROWS:
+        raise FlowsError(f"fit: data has {len(rows.x)} rows; expected at least {LEAST_ROWS}")
+    return held_out
 
 
 def split(rows: Rows, validation: float, key: Array) -> tuple[Rows, Rows]:
@@ -55,7 +74,7 @@ def split(rows: Rows, validation: float, key: Array) -> tuple[Rows, Rows]:
             f"fit: data has {n} row{'s' * (n != 1)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
             f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
         )
-    order = np.asarray(jax.random.permutation(key, n))
+    order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(n)
     return take(rows, order[held_out:]), take(rows, order[:held_out])
 
 

@@ -1,11 +1,13 @@
-"""Whole epochs on the device: shuffle, every step, calibration and validation in one compiled call."""
+"""Whole epochs on the device: every step, calibration and validation in one compiled call."""
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from flows.core import Array, DistributionPart, Given, build_distribution, trainable
@@ -13,7 +15,7 @@ from flows.core.arrays import Shape
 from flows.core.errors import TRACING_ERRORS
 from flows.core.fingerprint import Memo, fingerprint
 from flows.core.params import stop_fixed
-from flows.core.parts import check_result
+from flows.core.parts import check_result, compiled_once
 from flows.core.values import Identity
 from flows.training.data import Rows, take
 
@@ -22,11 +24,11 @@ CLIP = 5.0  # the largest norm of a gradient
 
 
 class State(NamedTuple):
-    """All that training is at the end of an epoch."""
+    """All that training is at the end of an epoch. Params are two parts, (moved, still), as a `Layout` has them."""
 
-    params: Any
+    params: tuple[Any, Any]
     opt_state: Any
-    best: Any
+    best: tuple[Any, Any]
     best_loss: Array
     epoch: Array
 
@@ -40,10 +42,58 @@ class Report(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """`start(params) -> State` and `run(state, key, train, validation) -> (State, Report)`."""
+    """`start(params) -> State`, `run(state, key, order, train, validation) -> (State, Report)` and `best(state) -> params`.
+
+    `order` (steps, batch_size) are the rows of each step.
+    """
 
     start: Callable
     run: Callable
+    best: Callable
+
+
+class Layout(Protocol):
+    """Which part of params the optimizer moves, and in what form."""
+
+    def split(self, params: Any) -> tuple[Any, Any]: ...
+    def join(self, moved: Any, still: Any) -> Any: ...
+
+
+class Vector:
+    """All that trains as one vector: the optimizer is then a few kernels, instead of some for each leaf.
+
+    For small models it saves a third of the time of compiling, and half of that of a step.
+    """
+
+    def __init__(self, params: Any):
+        leaves, self.tree = jax.tree.flatten(params)
+        self.trains = jax.tree.leaves(trainable(params))
+        self.shapes = [jnp.shape(leaf) for leaf, train in zip(leaves, self.trains, strict=True) if train]
+
+    def split(self, params: Any) -> tuple[Array, list[Array]]:
+        leaves = list(zip(jax.tree.leaves(params), self.trains, strict=True))
+        moved = [jnp.ravel(leaf) for leaf, train in leaves if train]
+        return jnp.concatenate(moved) if moved else jnp.zeros(0), [leaf for leaf, train in leaves if not train]
+
+    def join(self, moved: Array, still: list[Array]) -> Any:
+        sizes = [math.prod(shape) for shape in self.shapes]
+        pieces: Any = []
+        if isinstance(moved, np.ndarray):
+            pieces = np.split(moved, np.cumsum(sizes))[:-1]
+        elif sizes:  # the gradient of a split is one concatenation
+            pieces = jax.lax.split(moved, sizes)
+        leaves = iter([piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]), iter(still)
+        return jax.tree.unflatten(self.tree, [next(leaves[not train]) for train in self.trains])
+
+
+class Tree:
+    """Params as they are, for optimizers that tell one leaf from another."""
+
+    def split(self, params: Any) -> tuple[Any, tuple]:
+        return params, ()
+
+    def join(self, moved: Any, still: tuple) -> Any:
+        return moved
 
 
 _inits = Memo(size=64)
@@ -53,7 +103,7 @@ _trainers = Memo(size=64)
 
 def initialize(init_fun: Any, key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
     """Params and part, in one compiled call: what no layer measures is never computed."""
-    built = _inits(fingerprint((init_fun, event, given.context)), lambda: _Init(init_fun, event, given.context))
+    built = _built(init_fun, event, given.context)
     try:
         params = built.compiled(key, given._replace(context=None))
     except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's
@@ -61,10 +111,25 @@ def initialize(init_fun: Any, key: Array, event: Shape, given: Given) -> tuple[A
     return params, built.part
 
 
+def part_of(init_fun: Any, key: Array, event: Shape, context: Shape | None) -> DistributionPart:
+    """The part alone, for which nothing is compiled."""
+    built = _built(init_fun, event, context)
+    if built.part is None:
+        try:
+            jax.eval_shape(built.run, key, Given())
+        except TRACING_ERRORS:
+            built.run(key, Given())
+    return built.part
+
+
+def _built(init_fun: Any, event: Shape, context: Shape | None) -> "_Init":
+    return _inits(fingerprint((init_fun, event, context)), lambda: _Init(init_fun, event, context))
+
+
 class _Init:
     def __init__(self, init_fun: Any, event: Shape, context: Shape | None):
         self.init_fun, self.event, self.context = init_fun, event, context
-        self.compiled: Any = jax.jit(self.run)
+        self.compiled: Any = compiled_once(self.run)
         self.part: Any = None
 
     def run(self, key: Array, given: Given) -> Any:
@@ -72,13 +137,30 @@ class _Init:
         return params
 
 
-def trainer(init_fun: Any, part: DistributionPart, params: Any, optimizer: Any, batch_size: int, dtype: Any) -> Trainer:
+def orders(key: Array, n: int, batch_size: int) -> Callable[[int], np.ndarray]:
+    """The rows of each step of an epoch; those that fill no batch are left out, others in each epoch.
+
+    On the host: a sort on the device takes longer, and half a second to compile.
+    """
+    seed, steps = np.asarray(jax.random.key_data(key)).tolist(), n // batch_size
+
+    def of_epoch(epoch: int) -> np.ndarray:
+        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * batch_size]
+        return order.astype(np.int32).reshape(steps, batch_size)
+
+    return of_epoch
+
+
+def trainer(
+    init_fun: Any, part: DistributionPart, params: Any, optimizer: Any, batch_size: int, dtype: Any, by_leaf: bool
+) -> Trainer:
     """The compiled functions of a training; an equal model with equal settings shares them."""
     # Some of optax's schedules change their own closure when they first run: an optimizer is looked at before that.
     seen = _optimizers(Identity(optimizer), lambda: fingerprint(optimizer))
     settings = (init_fun, part, batch_size, dtype, _has_running_statistics(params))
-    key = (fingerprint(settings), seen)
-    return _trainers(None if None in key else key, lambda: _make_trainer(optimizer, *settings))
+    key = (fingerprint((settings, by_leaf)), seen)
+    layout = Tree() if by_leaf else Vector(params)
+    return _trainers(None if None in key else key, lambda: _make_trainer(optimizer, layout, *settings))
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,29 +171,32 @@ def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransfo
 
 
 def _make_trainer(
-    optimizer: Any, init_fun: Any, part: DistributionPart, batch_size: int, dtype: Any, measures: bool
+    optimizer: Any, layout: Layout, init_fun: Any, part: DistributionPart, batch_size: int, dtype: Any, measures: bool
 ) -> Trainer:
-    # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
-    optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, trainable)
+    if isinstance(layout, Tree):
+        # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
+        optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, trainable)
+    draws = "rng" in part.keywords
 
-    def log_pdf(params: Any, rows: Rows, key: Array, train: bool) -> Array:
-        rng = key if "rng" in part.keywords else None
-        result = part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, train)
+    def log_pdf(params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
+        result = part.log_pdf(stop_fixed(params), rows.x, rows.context, key, train)
         check_result(result, (len(rows.x),), part.name, "log_pdf")
         return result
 
-    def loss(params: Any, rows: Rows, key: Array) -> Array:
-        return -log_pdf(params, rows, key, True).mean()
+    def loss(moved: Any, still: Any, rows: Rows, key: Array | None) -> Array:
+        return -log_pdf(layout.join(moved, still), rows, key, True).mean()
 
-    def step(train: Rows, carry: tuple[Any, Any], batch: tuple[Array, Array]) -> tuple[tuple[Any, Any], Array]:
-        params, opt_state = carry
+    def step(
+        train: Rows, still: Any, carry: tuple[Any, Any], batch: tuple[Array, Array | None]
+    ) -> tuple[tuple[Any, Any], Array]:
+        moved, opt_state = carry
         index, key = batch
-        value, gradient = jax.value_and_grad(loss)(params, take(train, index), key)
+        value, gradient = jax.value_and_grad(loss)(moved, still, take(train, index), key)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-            updates, opt_state = optimizer.update(gradient, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), value
+            updates, opt_state = optimizer.update(gradient, opt_state, moved)
+            return (optax.apply_updates(moved, updates), opt_state), value
 
-    def mean_loss(params: Any, rows: Rows, key: Array) -> Array:
+    def mean_loss(params: Any, rows: Rows, key: Array | None) -> Array:
         """In chunks of at most a batch, so that validation needs no more memory than a step; the last is filled up."""
         n = len(rows.x)
         size = min(n, batch_size)
@@ -124,31 +209,38 @@ def _make_trainer(
 
     @jax.jit
     def start(params: Any) -> State:
+        params = layout.split(params)
         with jax.numpy_dtype_promotion("standard"):
-            opt_state = optimizer.init(params)
+            opt_state = optimizer.init(params[0])
         state = State(params, opt_state, params, jnp.full((), jnp.inf, dtype), jnp.zeros((), int))
         return jax.tree.map(jnp.copy, state)  # buffers of its own, as `run` gives them away
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def run(state: State, key: Array, train: Rows, validation: Rows) -> tuple[State, Report]:
-        key, validate = jax.random.split(key)  # validation draws the same numbers in every epoch
-        shuffle, steps, measure = jax.random.split(jax.random.fold_in(key, state.epoch), 3)
-        n = len(train.x) // batch_size
-        order = jax.random.permutation(shuffle, len(train.x))[: n * batch_size].reshape(n, batch_size)
-        (params, opt_state), losses = jax.lax.scan(
-            functools.partial(step, train), (state.params, state.opt_state), (order, jax.random.split(steps, n))
+    def run(state: State, key: Array, order: Array, train: Rows, validation: Rows) -> tuple[State, Report]:
+        measure: Any = None
+        steps: Any = None
+        validate: Any = None
+        if draws or measures:
+            key, validate = jax.random.split(key)  # validation draws the same numbers in every epoch
+            measure, steps = jax.random.split(jax.random.fold_in(key, state.epoch))
+        (moved, still), keys = state.params, jax.random.split(steps, len(order)) if draws else None
+        (moved, opt_state), losses = jax.lax.scan(
+            functools.partial(step, train, still), (moved, state.opt_state), (order, keys)
         )
         if measures:
-            rows = take(train, slice(0, MEASURED_ROWS))
-            params = build_distribution(init_fun, measure, part.event, Given(part.context, *rows, params))[0]
-        value = mean_loss(params, validation, validate)
+            rows, whole = take(train, slice(0, MEASURED_ROWS)), layout.join(moved, still)
+            whole = build_distribution(init_fun, measure, part.event, Given(part.context, *rows, whole))[0]
+            moved, still = layout.split(whole)
+        value = mean_loss(layout.join(moved, still), validation, validate if draws else None)
+        changed, best = ((moved, still), state.best) if measures else (moved, state.best[0])
         better = value < state.best_loss  # false for NaN
-        better = jax.tree.reduce(lambda all_finite, leaf: all_finite & jnp.isfinite(leaf).all(), params, better)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.best)
+        better = jax.tree.reduce(lambda all_finite, leaf: all_finite & jnp.isfinite(leaf).all(), changed, better)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), changed, best)
         best_loss = jnp.where(better, value, state.best_loss)
-        return State(params, opt_state, best, best_loss, state.epoch + 1), Report(losses, value, better)
+        state = State((moved, still), opt_state, best if measures else (best, state.best[1]), best_loss, state.epoch + 1)
+        return state, Report(losses, value, better)
 
-    return Trainer(start, run)
+    return Trainer(start, run, lambda state: jax.tree.map(jnp.asarray, layout.join(*jax.device_get(state.best))))
 
 
 def _has_running_statistics(params: Any) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,6 @@ from flows.core import (
     DistributionInit,
     FlowsError,
     Given,
-    build_distribution,
     positive,
     positive_int,
 )
@@ -28,8 +28,8 @@ from flows.core.arrays import as_dim, as_key, cast
 from flows.core.parts import publish
 from flows.core.values import Value, is_constructor
 from flows.distributions import Flow
-from flows.training.data import Rows, Scale, measure, read, split, take
-from flows.training.epochs import MEASURED_ROWS, Trainer, default_optimizer, initialize, trainer
+from flows.training.data import Rows, Scale, measure, read, read_validation, split, take
+from flows.training.epochs import MEASURED_ROWS, Trainer, default_optimizer, initialize, orders, part_of, trainer
 
 LEARNING_RATE = 1e-3
 
@@ -72,7 +72,7 @@ def fit(
     data: Any,
     *,
     context: Any = None,
-    validation: float = 0.1,
+    validation: Any = 0.1,
     batch_size: int = 256,
     max_epochs: int = 100,
     patience: int = 10,
@@ -93,7 +93,8 @@ def fit(
         init_fun: a distribution, such as `flows.Flow(flows.NSF())`.
         data: (rows, *event), anything `np.asarray` takes.
         context: (rows, *context), for a conditional model.
-        validation: the share of rows held out for early stopping, in (0, 1).
+        validation: the share of rows held out for early stopping, in (0, 1); or rows to validate on, a pair (data, context)
+            for a conditional model, and then all of `data` are trained on.
         batch_size: rows a step; all training rows where they are fewer.
         max_epochs: passes over the training rows.
         patience: stop after so many epochs without a better validation loss.
@@ -123,12 +124,13 @@ def fit(
     _check_distribution(init_fun)
     batch_size = positive_int(batch_size, "fit: batch_size")
     max_epochs, patience = positive_int(max_epochs, "fit: max_epochs"), positive_int(patience, "fit: patience")
-    if isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 < validation < 1:
-        raise FlowsError(f"fit: validation is {validation!r}; expected the share of rows to hold out, between 0 and 1")
-    split_key, init_key, train_key = jax.random.split(as_key(rng), 3)
+    share = np.isscalar(validation) or validation is None
+    if share and (isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 < validation < 1):
+        raise FlowsError(f"fit: validation is {validation!r}; expected the share of rows to hold out, between 0 and 1, or rows")
+    key = as_key(rng)
 
     rows, dtype = read(data, context)
-    train, held_out = split(rows, validation, split_key)
+    train, held_out = split(rows, validation, key) if share else (rows, read_validation(validation, rows))
     scale = measure(train.x, dtype)
     if not standardize:
         scale = Scale(np.zeros_like(scale.mean), np.ones_like(scale.std))
@@ -137,28 +139,30 @@ def fit(
 
     event = train.x.shape[1:]
     of_context = None if context is None else train.context.shape[1:]
-    params, part = initialize(init_fun, init_key, event, Given(of_context, *take(train, slice(MEASURED_ROWS))))
+    params, part = initialize(init_fun, key, event, Given(of_context, *take(train, slice(MEASURED_ROWS))))
     if context is not None and "context" not in part.keywords:
         raise TypeError(f"fit: context was given, but no layer of {init_fun!r} takes one; leave it out")
 
-    batch_size = min(batch_size, len(train.x))
+    batch_size, by_leaf = min(batch_size, len(train.x)), optimizer is not None
     optimizer = _optimizer(optimizer, learning_rate, max_epochs * (len(train.x) // batch_size))
-    run = trainer(init_fun, part, params, optimizer, batch_size, dtype)
+    run, order = trainer(init_fun, part, params, optimizer, batch_size, dtype, by_leaf), orders(key, len(train.x), batch_size)
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
-        params, history = _train(run, cast(params, dtype), train_key, train, held_out, max_epochs, patience, log_det, progress)
+        params, history = _train(run, cast(params, dtype), key, order, train, held_out, max_epochs, patience, log_det, progress)
 
     flow = init_fun
     if standardize:
         fixed = {"mean": jnp.asarray(scale.mean, dtype), "std": jnp.asarray(scale.std, dtype)}
         flow, params = Flow(Standardize(), init_fun), {"bijection": {"fixed": fixed}, "prior": params}
-    params, part = build_distribution(flow, init_key, event, Given(of_context, params=params))
-    return FitResult(params, *publish(part, params), flow, as_dim(event), as_dim(of_context), history)
+    return FitResult(
+        params, *publish(part_of(flow, key, event, of_context), params), flow, as_dim(event), as_dim(of_context), history
+    )
 
 
 def _train(
     trainer: Trainer,
     params: Any,
     key: Array,
+    order: Callable[[int], np.ndarray],
     train: Rows,
     held_out: Rows,
     max_epochs: int,
@@ -171,7 +175,7 @@ def _train(
     losses, validations, best = list[float](), list[float](), -1
     with tqdm(total=max_epochs, desc="fit", unit="epoch", disable=not progress) as bar:
         for epoch in range(max_epochs):
-            state, report = trainer.run(state, key, train, held_out)
+            state, report = trainer.run(state, key, order(epoch), train, held_out)
             steps = np.asarray(report.losses, float) - log_det
             losses.append(float(steps.mean()))
             validations.append(float(report.validation) - log_det)
@@ -188,7 +192,7 @@ def _train(
             f"fit: the validation loss was {validations[-1]} in each of {len(losses)} epochs: some held-out rows have "
             "density 0 under this model. Give it a prior without edges, or data within its support"
         )
-    return state.best, {"train": np.array(losses), "validation": np.array(validations), "best_epoch": best}
+    return trainer.best(state), {"train": np.array(losses), "validation": np.array(validations), "best_epoch": best}
 
 
 def _explain(steps: np.ndarray, losses: list[float], validations: list[float], best: int) -> None:
