@@ -76,12 +76,12 @@ def test_each_model_is_built_as_published():
     net = flows.MLP(8, activation="relu")
     residual = coupling(Residual(8, 2), spline, unconditional=spline)
     masked = flows.Autoregressive(MaskedResidual(8, 2), spline)
-    made = flows.MADE(MaskedMLP(8, activation="relu"))
+    made = flows.Autoregressive(MaskedMLP(8), t.Inverse(t.Affine(2.0)))
     for model, layers in {
         flows.NICE(2, (8,)): [coupling(net, t.Additive()), back] * 2 + [flows.Scale()],
         flows.NICE(2, (8,), plain=True): [coupling(net, t.Additive()), back] * 2,
-        flows.RealNVP(2, (8,)): [coupling(net, t.Affine()), flows.BatchNorm(), back] * 2,
-        flows.RealNVP(2, (8,), plain=True): [coupling(net, t.Affine()), back] * 2,
+        flows.RealNVP(2, (8,)): [coupling(net, t.Affine(2.0)), flows.BatchNorm(), back] * 2,
+        flows.RealNVP(2, (8,), plain=True): [coupling(net, t.Affine(2.0)), back] * 2,
         flows.Glow(2, (8,)): [flows.ActNorm(), linear, coupling(net, t.Affine(scale="sigmoid"))] * 2,
         flows.MAF(2, (8,)): [made, flows.BatchNorm(), back] * 2,
         flows.MAF(2, (8,), plain=True): [made, back] * 2,

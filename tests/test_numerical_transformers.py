@@ -264,8 +264,9 @@ def test_round_trips_are_a_few_roundings_from_exact(name):
     y, weights = jnp.asarray(2 * rng.normal(size=2000).astype(np.float32)), weights_of(transformer)
     x, minus = jax.jit(transformer.inverse)(theta, y, weights)
     again, log_slope = jax.jit(transformer.direct)(theta, x, weights)
-    # Compiled apart, the terms of Gaussianization round differently; the others are equal to the bit.
-    tolerance = 8 * EPS if name == "Gaussianization" else 0.0
+    # Compiled apart, the terms of Gaussianization round differently, and under jax 0.7 those of a network; the others are
+    # equal to the bit.
+    tolerance = {"Gaussianization": 8 * EPS, "MonotonicNetwork": 4 * EPS}.get(name, 0.0)
     np.testing.assert_allclose(minus, -log_slope, rtol=tolerance, atol=tolerance)
     scale = EPS * (jnp.abs(y) + 1 + (jnp.abs(x) + 1) * jnp.exp(log_slope))
     assert float((jnp.abs(again - y) / scale).max()) <= 32

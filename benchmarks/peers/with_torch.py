@@ -1,7 +1,7 @@
 """Training, densities and samples of a flow written in PyTorch."""
 
 import torch
-from workloads import Model
+from workloads import CLIP, Model
 
 
 def model(parameters, log_prob, sample) -> Model:
@@ -20,4 +20,26 @@ def model(parameters, log_prob, sample) -> Model:
     def density(x):
         return log_prob(torch.as_tensor(x))
 
-    return Model(step, density, torch.no_grad()(sample), sum(parameter.numel() for parameter in parameters))
+    def train(x, rate):
+        optimizer.zero_grad()
+        loss = -log_prob(torch.as_tensor(x)).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def restore(values):
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+
+    return Model(
+        step,
+        density,
+        torch.no_grad()(sample),
+        sum(parameter.numel() for parameter in parameters),
+        train,
+        lambda: [parameter.detach().clone() for parameter in parameters],
+        restore,
+    )

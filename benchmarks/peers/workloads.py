@@ -36,12 +36,23 @@ class Model(NamedTuple):
     log_prob: Callable[[Any], Any]
     sample: Callable[[int], Any]
     num_params: int
+    train: Callable[[Any, float], Any] | None = None  # a step with clipped gradients, at this rate
+    snapshot: Callable[[], Any] | None = None
+    restore: Callable[[Any], None] | None = None
 
 
+CLIP = 5.0  # the largest norm of a gradient, in `train`
 WORKLOADS = {
     "RealNVP d43": Work("coupling", "affine", 43, 10, (100, 100)),
     "NSF coupling d21": Work("coupling", "spline", 21, 10, (128, 128)),
     "MAF d21": Work("autoregressive", "affine", 21, 5, (128, 128)),
     "NSF autoregressive d21": Work("autoregressive", "spline", 21, 5, (128, 128)),
     "MAF d63": Work("autoregressive", "affine", 63, 10, (512, 512)),
+}
+
+# On the six columns of the POWER set.
+POWER = {
+    "MAF": Work("autoregressive", "affine", 6, 10, (128, 128)),
+    "RealNVP": Work("coupling", "affine", 6, 10, (128, 128)),
+    "NSF": Work("coupling", "spline", 6, 10, (128, 128)),
 }

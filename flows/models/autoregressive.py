@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from flows.bijections import MADE, BatchNorm, InverseAutoregressive, Reverse
+from flows.bijections import Autoregressive, BatchNorm, InverseAutoregressive, Reverse
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import build_leading
 from flows.core import Array, FlowsError, Given, bijection, distribution, positive_int
 from flows.core.arrays import LOG_2PI, as_context
 from flows.core.smooth import softly
 from flows.distributions.infinities import honest_far_out, logsumexp
-from flows.models.stack import Activation, check_hidden, stack
-from flows.transformers import Affine, Gated
+from flows.models.stack import LOG_SCALE, Activation, check_hidden, stack
+from flows.transformers import Affine, Gated, Inverse
 
 BOUND = 10.0  # of the log-scales of a mixture, in nats
 
@@ -26,9 +26,9 @@ def MAF(
 ):
     """A masked autoregressive flow: MADE layers, each followed by batch normalisation, with the order reversed in between.
 
-    y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer; log|det J| = minus the sum of all w, plus that of the normalisations'
-    logarithms. A density takes one pass; samples are found feature by feature, in about the time of two or three. Train with
-    `train=True`, as `RealNVP`. With a mixture base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
+    y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer, |w| < 2; log|det J| = minus the sum of all w, plus that of the
+    normalisations' logarithms. A density takes one pass; samples are found feature by feature, in about the time of two or
+    three. Train with `train=True`, as `RealNVP`. With a mixture base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
 
     Args:
         num_layers: autoregressive layers.
@@ -50,7 +50,8 @@ def MAF(
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    layer = MADE(MaskedMLP(*check_hidden(hidden, "MAF"), activation=activation))
+    net = MaskedMLP(*check_hidden(hidden, "MAF"), activation=activation)
+    layer = Autoregressive(net, Inverse(Affine(LOG_SCALE)))
     return stack("MAF", [layer, *([] if plain else [BatchNorm()]), Reverse()], num_layers, scan)
 
 
@@ -71,7 +72,7 @@ def IAF(
     Args:
         num_layers: autoregressive layers.
         hidden, activation, scan: as in `NICE`.
-        plain: affine updates, x_i = y_i exp(s_i) + m_i, instead of gated ones.
+        plain: affine updates, x_i = y_i exp(s_i) + m_i, |s| < 2, instead of gated ones.
 
     Params:
         A tuple over layers; those of a loop are stacked.
@@ -89,7 +90,7 @@ def IAF(
         (3, 2)
     """
     net = MaskedMLP(*check_hidden(hidden, "IAF"), activation=activation)
-    return stack("IAF", [InverseAutoregressive(net, Affine() if plain else Gated()), Reverse()], num_layers, scan)
+    return stack("IAF", [InverseAutoregressive(net, Affine(LOG_SCALE) if plain else Gated()), Reverse()], num_layers, scan)
 
 
 @distribution(batched=True)

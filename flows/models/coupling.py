@@ -3,7 +3,7 @@
 from flows.bijections import ActNorm, BatchNorm, Coupling, InvertibleLinear, Reverse, Scale
 from flows.conditioners import MLP
 from flows.core import bijection
-from flows.models.stack import Activation, check_hidden, stack
+from flows.models.stack import LOG_SCALE, Activation, check_hidden, stack
 from flows.transformers import Additive, Affine
 
 
@@ -56,7 +56,7 @@ def RealNVP(
 ):
     """Affine couplings with the features reversed in between, each followed by batch normalisation.
 
-    y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1) on half of the features, |s| < 10; log|det J| = the sum of
+    y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1) on half of the features, |s| < 2; log|det J| = the sum of
     all s and of the normalisations' logarithms. Train with `train=True`, so that batches are normalised by their own
     statistics, and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
 
@@ -81,7 +81,7 @@ def RealNVP(
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    layer = Coupling(MLP(*check_hidden(hidden, "RealNVP"), activation=activation), Affine())
+    layer = Coupling(MLP(*check_hidden(hidden, "RealNVP"), activation=activation), Affine(LOG_SCALE))
     return stack("RealNVP", [layer, *([] if plain else [BatchNorm()]), Reverse()], num_layers, scan)
 
 
