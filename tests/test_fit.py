@@ -9,6 +9,7 @@ import pytest
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import FitResult, fit
+from flows.training.epochs import orders
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(200, 2))
@@ -167,6 +168,14 @@ def test_fixed_leaves_never_move():
     before = init_fun(3, 2).params["bijection"]
     assert same(layers[:2], before[:2])
     assert (layers[2]["shift"] != 0).any()
+
+
+def test_each_epoch_has_another_order():
+    order = orders(jax.random.key(0), 11, 3)
+    first = order(0)
+    assert first.shape == (3, 3) and len(set(first.ravel())) == 9 and set(first.ravel()) < set(range(11))
+    assert (order(0) == first).all() and (order(1) != first).any()
+    assert (orders(jax.random.key(1), 11, 3)(0) != first).any()
 
 
 def test_a_second_fit_of_an_equal_model_compiles_nothing():
