@@ -105,7 +105,8 @@ def compiled_once(init: Callable) -> Callable:
     quickly, nested = jax.jit(init, compiler_options={"xla_backend_optimization_level": 0}), jax.jit(init)
 
     def call(*args: Any) -> Any:
-        inside = isinstance(jnp.zeros(()), jax.core.Tracer)  # another's compilation, whose options hold
+        # Inside another compilation, whose options hold, what is made anew is traced, or at least an argument is.
+        inside = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, jnp.zeros(()))))
         return (nested if inside else quickly)(*args)
 
     return call

@@ -20,6 +20,7 @@ from flows.core.values import Identity
 from flows.training.data import Rows, take
 
 MEASURED_ROWS = 10_000  # at most, where layers measure data
+SMALL = 20_000  # trained numbers up to which compiling less well saves more time than it costs
 CLIP = 5.0  # the largest norm of a gradient
 
 
@@ -160,7 +161,9 @@ def trainer(
     settings = (init_fun, part, batch_size, dtype, _has_running_statistics(params))
     key = (fingerprint((settings, by_leaf)), seen)
     layout = Tree() if by_leaf else Vector(params)
-    return _trainers(None if None in key else key, lambda: _make_trainer(optimizer, layout, *settings))
+    small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
+    options = {"xla_backend_optimization_level": 1} if small else None
+    return _trainers(None if None in key else key, lambda: _make_trainer(optimizer, layout, options, *settings))
 
 
 @functools.lru_cache(maxsize=64)
@@ -171,7 +174,14 @@ def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransfo
 
 
 def _make_trainer(
-    optimizer: Any, layout: Layout, init_fun: Any, part: DistributionPart, batch_size: int, dtype: Any, measures: bool
+    optimizer: Any,
+    layout: Layout,
+    options: dict[str, Any] | None,
+    init_fun: Any,
+    part: DistributionPart,
+    batch_size: int,
+    dtype: Any,
+    measures: bool,
 ) -> Trainer:
     if isinstance(layout, Tree):
         # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
@@ -215,7 +225,7 @@ def _make_trainer(
         state = State(params, opt_state, params, jnp.full((), jnp.inf, dtype), jnp.zeros((), int))
         return jax.tree.map(jnp.copy, state)  # buffers of its own, as `run` gives them away
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
     def run(state: State, key: Array, order: Array, train: Rows, validation: Rows) -> tuple[State, Report]:
         measure: Any = None
         steps: Any = None
