@@ -13,7 +13,6 @@ from flows.core import (
     Composite,
     FlowsError,
     Given,
-    apart,
     build_bijection,
     check_layers,
     combinator,
@@ -22,6 +21,7 @@ from flows.core import (
     positive_int,
     stacked,
     turn,
+    unfused,
     unstacked,
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
@@ -165,7 +165,7 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
         def body(carry: Any, of_layer: Any) -> Any:
             (x, total), (i, own, key) = carry, of_layer
             with turn(i):
-                x, own = jax.tree.map(apart, (x, own))
+                x, own = jax.tree.map(unfused, (x, own))
                 y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 

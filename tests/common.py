@@ -41,3 +41,8 @@ def stirred(params, by, seed=4):
     noisy = [moved(leaf) for leaf in leaves]
     keep = jax.tree.leaves(flows.trainable(params))
     return treedef.unflatten([b if train else a for a, b, train in zip(leaves, noisy, keep, strict=True)])
+
+
+def held_out_first(seed, n):
+    """The order of the rows in which `fit` splits them."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(seed)))).permutation(n)

@@ -30,13 +30,12 @@ from flows.core.elements import (
 )
 from flows.core.errors import FlowsError
 from flows.core.fingerprint import clear_caches
-from flows.core.loops import apart, turn
+from flows.core.loops import turn, unfused
 from flows.core.params import calibrate, stacked, trainable, unstacked
 from flows.core.parts import BijectionPart, DistributionPart, Given, measured_output
 from flows.core.values import Value, constructor, from_json, to_json
 
 __all__ = [
-    "apart",
     "as_network",
     "Array",
     "Bijection",
@@ -80,6 +79,7 @@ __all__ = [
     "Transformer",
     "transformer",
     "turn",
+    "unfused",
     "unstacked",
     "Value",
 ]

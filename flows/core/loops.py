@@ -23,7 +23,7 @@ def turn(i: Array | None) -> Iterator[None]:
         _turn.reset(token)
 
 
-def apart(x: Array) -> Array:
+def unfused(x: Array) -> Array:
     """x; in the body of a loop on a CPU an array of its own, which is computed before anything reads it.
 
     XLA fuses a slice of what a loop has stacked into every kernel that reads it. Their addresses then depend on the turn, and a

@@ -12,6 +12,7 @@ from flows.core.smooth import softly
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.models.stack import LOG_SCALE, Activation, check_hidden, stack
 from flows.transformers import Affine, Gated, Inverse
+from flows.transformers.mixture import along, apart
 
 BOUND = 10.0  # of the log-scales of a mixture, in nats
 
@@ -124,7 +125,7 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
     """
     num = positive_int(num_components, "MixtureMADE: num_components", most=10_000)
     net = MaskedMLP(*check_hidden(hidden, "MixtureMADE"), activation=activation)
-    offsets = [(2 * k + 1 - num) / max(num - 1, 1) for k in range(num)]
+    offsets = apart(num, 1.0)
 
     def init_fun(rng, shape, context_dim=0):
         if len(shape) != 1:
@@ -137,7 +138,7 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
             """log w, m and log s, each (components, features, batch)."""
             logits, m, log_s = jnp.split(theta, 3)
             log_s = softly(log_s, BOUND)
-            return jax.nn.log_softmax(logits, axis=0), m + jnp.asarray(offsets, m.dtype)[:, None, None], log_s
+            return jax.nn.log_softmax(logits, axis=0), m + along(offsets, m), log_s
 
         def log_pdf(params, x, context=None):
             context = None if context is None else context.T
