@@ -23,13 +23,14 @@ LIBRARIES = {
     "floor": ".venv",
     "flows": ".venv",
     "flows_repeat": ".venv",
+    "flows_unrolled": ".venv",
     "flowjax": JAX,
     "distrax": JAX,
     "bijx": JAX,
     "zuko": TORCH,
     "nflows": TORCH,
 }
-NAMES = {"flows_repeat": "flows, as a loop"}
+NAMES = {"flows_repeat": "flows, as a loop", "flows_unrolled": "flows, unrolled"}
 DEPTHS = (5, 10, 20, 40)
 SLOW = 5.0  # seconds from which a run is not repeated
 SAMPLED = ("NSF autoregressive d21", "MAF d63", "NSF coupling d21")
@@ -180,7 +181,9 @@ def picture(results: dict, path: Path) -> None:
     shown = [name for name in results if name.startswith("throughput") and name.endswith("1 thread")]
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), width_ratios=(2, 2, 1.3), layout="constrained")
     libraries = [name for name in LIBRARIES if name != "floor"]
-    colors = dict(zip(libraries, ["#0b5394", "#6fa8dc", "#e69138", "#f1c232", "#93c47d", "#a64d79", "#999999"], strict=True))
+    colors = dict(
+        zip(libraries, ["#0b5394", "#6fa8dc", "#cfe2f3", "#e69138", "#f1c232", "#93c47d", "#a64d79", "#999999"], strict=True)
+    )
     for axis, what, title in zip(axes, ("step", "log_prob"), ("A training step", "10,000 densities"), strict=False):
         for place, key in enumerate(shown):
             found = results[key]

@@ -21,7 +21,6 @@ from flows.core import (
     positive_int,
     stacked,
     turn,
-    unfused,
     unstacked,
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
@@ -165,7 +164,6 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
         def body(carry: Any, of_layer: Any) -> Any:
             (x, total), (i, own, key) = carry, of_layer
             with turn(i):
-                x, own = jax.tree.map(unfused, (x, own))
                 y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 

@@ -38,6 +38,14 @@ def test_kept_features_are_kept_and_the_others_move(mask, flip):
     assert float(jnp.abs(log_det).min()) > 1e-4
 
 
+@pytest.mark.parametrize("mask", ["halves", "alternating", "random"])
+def test_a_single_feature_has_no_other_half(mask):
+    """What alternates works in one dimension too, where nothing can be kept."""
+    for flip in (False, True):
+        params, direct_fun, _ = flows.Coupling(NET, mask=mask, flip=flip)(0, 1)
+        assert (np.asarray(direct_fun(stirred(params, 0.3), X[:, :1])[0]) != X[:, :1]).all()
+
+
 def test_a_random_mask_is_drawn_into_params():
     init_fun = flows.Coupling(NET, mask="random")
     kept = set()

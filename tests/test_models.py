@@ -15,7 +15,7 @@ from flows.bijections import support
 from flows.conditioners import MaskedMLP, MaskedResidual, Residual
 from flows.core import to_json
 from flows.diagnostics import enable_x64
-from flows.models.stack import UNROLLED
+from flows.models.stack import UNROLLED, UNROLLED_AFFINE
 
 D, CONTEXT = 3, 2
 
@@ -77,11 +77,12 @@ def test_each_model_is_built_as_published():
     residual = coupling(Residual(8, 2), spline, unconditional=spline)
     masked = flows.Autoregressive(MaskedResidual(8, 2), spline)
     made = flows.Autoregressive(MaskedMLP(8), t.Inverse(t.Affine(2.0)))
+    additive, affine = ([coupling(net, f), coupling(net, f, flip=True)] for f in (t.Additive(), t.Affine(2.0)))
     for model, layers in {
-        flows.NICE(2, (8,)): [coupling(net, t.Additive()), back] * 2 + [flows.Scale()],
-        flows.NICE(2, (8,), plain=True): [coupling(net, t.Additive()), back] * 2,
-        flows.RealNVP(2, (8,)): [coupling(net, t.Affine(2.0)), flows.BatchNorm(), back] * 2,
-        flows.RealNVP(2, (8,), plain=True): [coupling(net, t.Affine(2.0)), back] * 2,
+        flows.NICE(3, (8,)): [*additive, additive[0], flows.Scale()],
+        flows.NICE(2, (8,), plain=True): additive,
+        flows.RealNVP(3, (8,)): [layer for i in (0, 1, 0) for layer in (affine[i], flows.BatchNorm())],
+        flows.RealNVP(2, (8,), plain=True): affine,
         flows.Glow(2, (8,)): [flows.ActNorm(), linear, coupling(net, t.Affine(scale="sigmoid"))] * 2,
         flows.MAF(2, (8,)): [made, flows.BatchNorm(), back] * 2,
         flows.MAF(2, (8,), plain=True): [made, back] * 2,
@@ -110,10 +111,16 @@ def test_deep_models_are_loops():
     assert deep[0].constructor is flows.Repeat and deep[1:] == (flows.InvertibleLinear(),)
     assert flows.NSF(UNROLLED).inner.arguments["layers"][0] == flows.InvertibleLinear()
     assert flows.MAF(40, scan=False).inner == flows.Serial(*flows.MAF(1).inner.arguments["layers"] * 40)
+    for affine in (flows.NICE, flows.RealNVP, flows.Glow, flows.MAF, flows.IAF):
+        assert affine(UNROLLED_AFFINE) == affine(UNROLLED_AFFINE, scan=None)
+        assert affine(UNROLLED_AFFINE).inner == affine(UNROLLED_AFFINE, scan=False).inner
+        assert affine(UNROLLED_AFFINE + 1).inner == affine(UNROLLED_AFFINE + 1, scan=True).inner
+        assert affine(UNROLLED_AFFINE + 1).inner.arguments["layers"][0].constructor is flows.Repeat
+    assert flows.RealNVP(1, scan=True).inner == flows.RealNVP(1, scan=False).inner
 
-    params, direct_fun, inverse_fun = flows.RealNVP(3, (8,), scan=True, plain=True)(0, D)
-    unrolled = flows.RealNVP(3, (8,), scan=False, plain=True)(0, D)
-    flat = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layer) for i in range(3) for layer in params[0])
+    params, direct_fun, inverse_fun = flows.RealNVP(5, (8,), scan=True, plain=True)(0, D)
+    unrolled = flows.RealNVP(5, (8,), scan=False, plain=True)(0, D)
+    flat = (*(jax.tree.map(lambda leaf, i=i: leaf[i], layer) for i in range(2) for layer in params[0]), *params[1:])
     assert jax.tree.structure(flat) == jax.tree.structure(unrolled.params)
     x = np.random.default_rng(0).normal(size=(4, D)).astype(np.float32)
     for a, b in zip(direct_fun(params, x), unrolled.direct_fun(flat, x), strict=True):

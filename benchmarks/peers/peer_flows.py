@@ -1,5 +1,6 @@
 """The workloads in this library: the plain models, which are like the peers' in every layer."""
 
+import jax
 from with_jax import model
 from workloads import Model, Work
 
@@ -18,4 +19,5 @@ def flow(work: Work, scan: bool | None = None):
 def build(work: Work, scan: bool | None = None) -> Model:
     params, log_pdf, sample = flow(work, scan)(0, work.d)
     built = model(params, log_pdf, lambda params, key, n: sample(key, params, n))
-    return built._replace(num_params=built.num_params - work.layers * work.d)  # ranks of the reversals are no parameters
+    trained = zip(jax.tree.leaves(params), jax.tree.leaves(flows.trainable(params)), strict=True)
+    return built._replace(num_params=sum(leaf.size for leaf, trains in trained if trains))

@@ -89,7 +89,7 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         own["conditioner"], run, names, solve, _ = running
 
         def theta_of(params, x, context, rng, train):
-            theta = run(params["conditioner"], x[:inputs], context, rng, train)
+            theta = columns.alone(run(params["conditioner"], x[:inputs], context, rng, train))
             return theta.reshape(columns.num_params, d, x.shape[1])
 
         def direct_fun(params, x, context=None, rng=None, train=False):

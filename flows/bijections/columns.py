@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Transformer, check_transformer
+from flows.core import Array, FlowsError, Transformer, check_transformer, unfused
 
 MOST_RUNS = 128
+CHEAP = 2  # parameters of a transformer too cheap to be worth a copy of what it reads
 
 
 def reorder(x: Array, order: np.ndarray) -> Array:
@@ -56,6 +57,10 @@ class Columns:
         """The weights of each kind, () for one without."""
         return tuple(kind.init(each) for kind, each in zip(self.kinds, jax.random.split(key, len(self.kinds)), strict=True))
 
+    def alone(self, array: Array) -> Array:
+        """What the transformers read, computed before they do (`unfused`), if they are worth it."""
+        return unfused(array) if self.num_params > CHEAP or self.has_weights else array
+
     def direct(self, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
         """y and log dy/dx."""
         return self._apply("direct", theta, x, weights)
@@ -80,7 +85,7 @@ class Columns:
         )
 
     def _apply(self, direction: str, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
-        weights = weights or ((),) * len(self.kinds)
+        x, weights = jax.tree.map(self.alone, (x, weights or ((),) * len(self.kinds)))
         if len(self.kinds) == 1:
             return getattr(self.kinds[0], direction)(theta, x, weights[0])
         thetas = cut(reorder(jnp.swapaxes(theta, 0, 1), self.order), *self.counts)
@@ -110,7 +115,7 @@ class Trained:
         return self.columns.inverse(self._theta(params, y), y, params.get("weights"))
 
     def _theta(self, params: dict[str, Any], x: Array) -> Array:
-        theta = params["theta"]
+        theta = self.columns.alone(params["theta"])
         return jnp.broadcast_to(theta.reshape(*theta.shape, *(1,) * (x.ndim - 1)), (len(theta), *x.shape))
 
 

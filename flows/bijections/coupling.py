@@ -38,7 +38,7 @@ def Coupling(
             the event (those of kept features go unused), with theta as wide as the widest needs.
         mask: which features are kept: "halves" (the first d // 2), "alternating" (1, 3, 5, ...), "random" (d // 2 of them,
             drawn at init), or d booleans, True for kept.
-        flip: keep the others instead.
+        flip: keep the others instead; a single feature has no others, and is transformed all the same.
         unconditional: a transformer for the kept features too, with trained parameters of its own: y_keep = g(x_keep), whose
             log-slopes are added. The network sees x_keep.
         squash: let the network see squash * tanh(x / squash) instead of x. It keeps inverses precise far from the data, where
@@ -74,7 +74,7 @@ def Coupling(
 
     def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
         d, vector = shape[-1], len(shape) == 1
-        keep = _kept(mask, d) ^ flip
+        keep = _kept(mask, d) ^ (flip and not (isinstance(mask, str) and d == 1))
         kept, moved = np.flatnonzero(keep), np.flatnonzero(~keep)
         if not len(moved):
             raise FlowsError(f"Coupling: the mask keeps all {d} features, and flip is {flip}; one at least must be transformed")
@@ -121,7 +121,7 @@ def Coupling(
         def theta_of(params, kept_x, context, rng, train):
             if vector and context is not None:
                 context = jnp.moveaxis(context, 0, -1)
-            theta = run(params["conditioner"], kept_x, context, rng, train)
+            theta = columns.alone(run(params["conditioner"], kept_x, context, rng, train))
             return theta.reshape(columns.num_params, len(moved), *kept_x.shape[1:])
 
         def direct_fun(params, x, context=None, rng=None, train=False):

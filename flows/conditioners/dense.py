@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, unfused
+from flows.core import Array, FlowsError
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
 
@@ -23,7 +23,7 @@ def product(w: Array, x: Array) -> Array:
     An accelerator that rounds a product's inputs would make of two inputs one ulp apart outputs a thousandth apart, and no
     inverse could be trusted.
     """
-    return unfused(jnp.tensordot(w, x, ((0,), (0,)), precision=jax.lax.Precision.HIGHEST))
+    return jnp.tensordot(w, x, ((0,), (0,)), precision=jax.lax.Precision.HIGHEST)
 
 
 def dense_layers(key: Array, sizes: Iterable[tuple[int, int]], scales: Sequence[float]) -> tuple[dict[str, Array], ...]:

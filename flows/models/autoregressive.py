@@ -10,7 +10,7 @@ from flows.core import Array, FlowsError, Given, bijection, distribution, positi
 from flows.core.arrays import LOG_2PI, as_context
 from flows.core.smooth import softly
 from flows.distributions.infinities import honest_far_out, logsumexp
-from flows.models.stack import LOG_SCALE, Activation, check_hidden, stack
+from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Affine, Gated, Inverse
 from flows.transformers.mixture import along, apart
 
@@ -53,7 +53,8 @@ def MAF(
     """
     net = MaskedMLP(*check_hidden(hidden, "MAF"), activation=activation)
     layer = Autoregressive(net, Inverse(Affine(LOG_SCALE)))
-    return stack("MAF", [layer, *([] if plain else [BatchNorm()]), Reverse()], num_layers, scan)
+    step = [layer, *([] if plain else [BatchNorm()]), Reverse()]
+    return stack("MAF", step, num_layers, scan, unrolled=UNROLLED_AFFINE)
 
 
 @bijection
@@ -91,7 +92,8 @@ def IAF(
         (3, 2)
     """
     net = MaskedMLP(*check_hidden(hidden, "IAF"), activation=activation)
-    return stack("IAF", [InverseAutoregressive(net, Affine(LOG_SCALE) if plain else Gated()), Reverse()], num_layers, scan)
+    step = [InverseAutoregressive(net, Affine(LOG_SCALE) if plain else Gated()), Reverse()]
+    return stack("IAF", step, num_layers, scan, unrolled=UNROLLED_AFFINE)
 
 
 @distribution(batched=True)

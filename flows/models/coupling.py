@@ -1,9 +1,9 @@
 """Coupling flows with additive and affine transformers: NICE, RealNVP, Glow."""
 
-from flows.bijections import ActNorm, BatchNorm, Coupling, InvertibleLinear, Reverse, Scale
+from flows.bijections import ActNorm, BatchNorm, Coupling, InvertibleLinear, Scale
 from flows.conditioners import MLP
 from flows.core import bijection
-from flows.models.stack import LOG_SCALE, Activation, check_hidden, stack
+from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Additive, Affine
 
 
@@ -15,9 +15,9 @@ def NICE(
     plain: bool = False,
     scan: bool | None = None,
 ):
-    """Additive couplings with the features reversed in between, then a scale for each feature.
+    """Additive couplings in which the halves take turns, then a scale for each feature.
 
-    y = s f_n(... f_1(x)); each layer is y2 = x2 + t(x1) on half of the features; log|det J| = sum(log s). The prior of the
+    y = s f_n(... f_1(x)); each layer is y2 = x2 + t(x1), the next y1 = x1 + t(x2); log|det J| = sum(log s). The prior of the
     paper is logistic: `flows.Flow(flows.NICE(), flows.Logistic())`.
 
     Args:
@@ -25,7 +25,7 @@ def NICE(
         hidden: widths of each network.
         activation: as in `MLP`.
         plain: without the scale at the end; the volume is then preserved.
-        scan: one compiled loop over the layers (`Repeat`), which compiles in the time of one; by default beyond 10 layers.
+        scan: one compiled loop over the layers (`Repeat`), which compiles in the time of one; by default beyond 4 layers.
 
     Params:
         A tuple over layers; those of a loop are stacked.
@@ -43,7 +43,8 @@ def NICE(
         (3, 2)
     """
     net = MLP(*check_hidden(hidden, "NICE"), activation=activation)
-    return stack("NICE", [Coupling(net, Additive()), Reverse()], num_layers, scan, [] if plain else [Scale()])
+    layer, flipped = (Coupling(net, Additive(), flip=flip) for flip in (False, True))
+    return stack("NICE", [layer], num_layers, scan, [] if plain else [Scale()], [flipped], UNROLLED_AFFINE)
 
 
 @bijection
@@ -54,11 +55,12 @@ def RealNVP(
     plain: bool = False,
     scan: bool | None = None,
 ):
-    """Affine couplings with the features reversed in between, each followed by batch normalisation.
+    """Affine couplings in which the halves take turns, each followed by batch normalisation.
 
-    y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1) on half of the features, |s| < 2; log|det J| = the sum of
-    all s and of the normalisations' logarithms. Train with `train=True`, so that batches are normalised by their own
-    statistics, and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
+    y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1), the next the same with the halves exchanged, |s| < 2;
+    log|det J| = the sum of all s and of the normalisations' logarithms. Train with `train=True`, so that batches are
+    normalised by their own statistics, and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as
+    `init_inputs` set them.
 
     Args:
         num_layers: couplings.
@@ -81,8 +83,9 @@ def RealNVP(
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    layer = Coupling(MLP(*check_hidden(hidden, "RealNVP"), activation=activation), Affine(LOG_SCALE))
-    return stack("RealNVP", [layer, *([] if plain else [BatchNorm()]), Reverse()], num_layers, scan)
+    net, normalised = MLP(*check_hidden(hidden, "RealNVP"), activation=activation), [] if plain else [BatchNorm()]
+    step, flipped = ([Coupling(net, Affine(LOG_SCALE), flip=flip), *normalised] for flip in (False, True))
+    return stack("RealNVP", step, num_layers, scan, [], flipped, UNROLLED_AFFINE)
 
 
 @bijection
@@ -119,4 +122,5 @@ def Glow(
         (3, 2)
     """
     layer = Coupling(MLP(*check_hidden(hidden, "Glow"), activation=activation), Affine(scale="sigmoid"))
-    return stack("Glow", [*([] if plain else [ActNorm()]), InvertibleLinear(), layer], num_layers, scan)
+    step = [*([] if plain else [ActNorm()]), InvertibleLinear(), layer]
+    return stack("Glow", step, num_layers, scan, unrolled=UNROLLED_AFFINE)

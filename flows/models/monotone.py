@@ -22,7 +22,8 @@ def NAF(
 
     Args:
         num_layers: autoregressive layers.
-        hidden, activation, scan: as in `NICE`.
+        hidden, activation: as in `NICE`.
+        scan: as in `NICE`, but a loop by default beyond 10 layers.
         num_units: sigmoids of each transformer.
 
     Params:
@@ -54,7 +55,7 @@ def BNAF(num_layers: int = 5, hidden: tuple[int, ...] = (10,), scan: bool | None
     Args:
         num_layers: autoregressive layers.
         hidden: units for each feature, of each hidden layer.
-        scan: as in `NICE`.
+        scan: as in `NICE`, but a loop by default beyond 10 layers.
 
     Params:
         A tuple over layers; those of a loop are stacked.
@@ -92,7 +93,8 @@ def UMNN(
 
     Args:
         num_layers: autoregressive layers.
-        hidden, activation, scan: as in `NICE`.
+        hidden, activation: as in `NICE`.
+        scan: as in `NICE`, but a loop by default beyond 10 layers.
         integrand: widths of the network g.
         embedding: the number of entries of h.
         num_nodes: nodes of the integral.
@@ -135,7 +137,8 @@ def SOS(
 
     Args:
         num_layers: autoregressive layers.
-        hidden, activation, scan: as in `NICE`.
+        hidden, activation: as in `NICE`.
+        scan: as in `NICE`, but a loop by default beyond 10 layers.
         num_polynomials: how many squares are summed.
         degree: the degree of each p_k.
 
@@ -172,7 +175,7 @@ def GaussianizationFlow(
         num_layers: rotations, each followed by mixtures.
         num_components: components of each mixture.
         num_reflections: reflections of each rotation; by default as many as there are features, which make any rotation.
-        scan: as in `NICE`.
+        scan: as in `NICE`, but a loop by default beyond 10 layers.
 
     Params:
         A tuple over layers; those of a loop are stacked.

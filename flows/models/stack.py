@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from flows.compose import Repeat, Serial
 from flows.core import BijectionInit, FlowsError, check_widths, positive_int
 
-# Deeper stacks are loops. Part of what a model is, as its params are stacked then: never changed, only measured.
+# Deeper stacks are loops, as benchmarks/README.md has it: affine layers gain from one soon, as most of what they take beyond
+# their matrix products is for each array of weights. Part of what a model is, as its params are stacked then.
 UNROLLED = 10
+UNROLLED_AFFINE = 4
 
 # The largest |log-scale| of one affine layer, in nats. At 10 a few test rows far out can cost more than all the others, as each
 # layer multiplies what it has not seen: with ten RealNVP layers on POWER the mean was -4.3 nats, of which 3.9 came from 4 rows
@@ -17,15 +19,23 @@ Activation = str | Callable
 
 
 def stack(
-    name: str, step: list[BijectionInit], num_layers: int, scan: bool | None, last: Sequence[BijectionInit] = ()
+    name: str,
+    step: list[BijectionInit],
+    num_layers: int,
+    scan: bool | None,
+    last: Sequence[BijectionInit] = (),
+    flipped: Sequence[BijectionInit] = (),
+    unrolled: int = UNROLLED,
 ) -> BijectionInit:
-    """`num_layers` times `step`, then `last`: one after the other, or as a loop."""
+    """`num_layers` times `step`, then `last`: one after the other, or as a loop. Every second step is `flipped`, if given."""
     positive_int(num_layers, f"{name}: num_layers", most=10_000)
     if scan is not None and not isinstance(scan, bool):
         raise FlowsError(f"{name}: scan is {scan!r:.60}; expected None (by depth), True (a loop) or False (unrolled)")
-    if num_layers > UNROLLED if scan is None else scan:
-        return Serial(Repeat(Serial(*step), num_layers), *last)
-    return Serial(*(step * num_layers), *last)
+    turns, left = divmod(num_layers, 2) if flipped else (num_layers, 0)
+    turn, rest = [*step, *flipped], step * left
+    if turns and (num_layers > unrolled if scan is None else scan):
+        return Serial(Repeat(Serial(*turn), turns), *rest, *last)
+    return Serial(*(turn * turns), *rest, *last)
 
 
 def check_hidden(hidden: Sequence[int], name: str) -> tuple[int, ...]:
