@@ -2,8 +2,10 @@
 
     python benchmarks/power.py                     # 10 minutes for each of nine; two at a time, 50 minutes in all
     python benchmarks/power.py --seconds 60 --models NSF
+    python benchmarks/power.py --paper             # this library with the published settings; goes on where it stopped
+    python benchmarks/power.py --paper "NSF autoregressive"
 
-Writes power.json, power.md and power.png.
+Writes power.json, power.md and power.png; or paper.json and paper.md.
 """
 
 import argparse
@@ -62,10 +64,17 @@ def main():
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--models", nargs="+", default=list(POWER), choices=list(POWER))
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=list(LIBRARIES))
+    parser.add_argument("--paper", nargs="*", metavar="MODEL", help="the published settings, of all models or of these")
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
 
     split = load(options.out)
+    if options.paper is not None:
+        import power_paper
+
+        if unknown := set(options.paper) - set(power_paper.SETTINGS):
+            parser.error(f"--paper has no {sorted(unknown)}; expected some of {list(power_paper.SETTINGS)}")
+        return power_paper.run_all(options.paper or list(power_paper.SETTINGS), split, options.out)
     np.savez(options.out / "power.npz", **split._asdict())
     cores = SimpleQueue()
     for core in range(len(os.sched_getaffinity(0))):

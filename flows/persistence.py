@@ -1,37 +1,27 @@
-"""Models in files: the constructor as JSON and the params as tensors, in one safetensors file, written whole or not at all.
+"""Models in files: the constructor as JSON and the params as tensors.
 
-`__metadata__` of the safetensors header has one key, "flows", a JSON text `{"file_sha256": ..., "header": {...}}`. The digest
-is of the whole file, with 64 zeros in its own place. That place is the same in every file, so damage anywhere is found
-before anything is parsed. Nothing in a file is run: constructors are looked up by name, among those at hand.
+Constructors are looked up by name, among those at hand; nothing in a file is run.
 """
 
-import hashlib
 import json
 import os
-import secrets
-import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from flows.core import Bijection, Distribution, FlowsError, InitFun, Shape, from_json, to_json
 from flows.core.arrays import as_context, as_event, default_dtype, size
 from flows.core.errors import TRACING_ERRORS
 from flows.core.params import Params, check_structure, structure
 from flows.core.values import in_library, is_constructor
+from flows.files import DTYPES, blamed_on, read, write
 
 FORMAT = 1  # of the header; a change that an older reader would misread counts it up
-DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}  # by safetensors' names
-START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
-DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
-MAX_HEADER = 100_000_000  # bytes; safetensors reads no longer one
 MAX_ENTRIES = 100_000_000  # of an event: a small file must not exhaust the memory
 PathLike = str | os.PathLike
 
@@ -78,13 +68,7 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
         "format": FORMAT,
         "metadata": {} if metadata is None else _checked_metadata(metadata),
     }
-    text = json.dumps({"file_sha256": "0" * 64, "header": header}, sort_keys=True, separators=(",", ":"))
-    tensors = {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)}
-    data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
-    if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > MAX_HEADER:
-        raise FlowsError(f"save: the header has {len(text)} characters, more than can be read; keep data out of metadata")
-    data[DIGEST] = _digest(data)
-    _write(path, data)
+    write(path, header, {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)})
 
 
 def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | Distribution:
@@ -116,7 +100,7 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
     """
     path, own = os.fsdecode(path), _checked_constructors(constructors)
     header, tensors = _read(path)
-    with _blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"):
+    with blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"):
         init_fun = from_json(header["constructor"], own)
         if not isinstance(init_fun, InitFun):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
@@ -162,7 +146,7 @@ def describe(path: PathLike) -> dict[str, Any]:
     """
     path = os.fsdecode(path)
     header, tensors = _read(path)
-    with _blamed_on(f"{path!r} cannot be described"):
+    with blamed_on(f"{path!r} cannot be described"):
         about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
         count = sum(each.size for each in tensors.values())
         return {"code": _as_code(header["constructor"]), **header, "num_params": count, "tensors": about}
@@ -191,7 +175,7 @@ def _names(params: Params) -> list[str]:
 
 def _as_numpy(name: str, leaf: Any) -> np.ndarray:
     array = np.asarray(leaf, None if hasattr(leaf, "dtype") else default_dtype(), order="C")
-    if array.dtype.name not in (np.dtype(each).name for each in DTYPES.values()):  # by name: in any byte order
+    if not _is_real(array.dtype):
         raise FlowsError(f"save: the leaf {name!r} has dtype {array.dtype}; expected bfloat16, float16, float32 or float64")
     return array
 
@@ -200,7 +184,7 @@ def _constructor_json(init_fun: InitFun) -> Any:
     """The constructor as JSON, once it is certain that it reads back as an equal value."""
     description = to_json(init_fun)
     used = [each.constructor for each in (init_fun, *init_fun.values_within())]
-    with _blamed_on(f"save: {init_fun!r:.200} would not read back as the same model"):
+    with blamed_on(f"save: {init_fun!r:.200} would not read back as the same model"):
         again = from_json(json.loads(json.dumps(description)), tuple(each for each in used if not in_library(each)))
         if again != init_fun:
             raise FlowsError(f"but as {again!r:.200}; give plain arguments, and each constructor a name of its own")
@@ -211,7 +195,7 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise FlowsError(f"save: metadata is a {type(metadata).__name__}, expected a dict")
     for key, value in metadata.items():
-        with _blamed_on(f"save: metadata[{key!r}] is not what JSON can hold"):
+        with blamed_on(f"save: metadata[{key!r}] is not what JSON can hold"):
             if json.loads(json.dumps({key: value}, allow_nan=False)) != {key: value}:
                 raise FlowsError("expected dicts with string keys, lists, strings, finite numbers, True, False or None")
     return metadata
@@ -226,57 +210,12 @@ def _checked_constructors(constructors: Any) -> tuple[Callable, ...]:
     return own
 
 
-def _digest(data: bytes | bytearray) -> bytes:
-    digest = hashlib.sha256(memoryview(data)[: DIGEST.start])
-    digest.update(b"0" * 64)
-    digest.update(memoryview(data)[DIGEST.stop :])
-    return digest.hexdigest().encode()
-
-
-def _write(path: str, data: bytearray) -> None:
-    temporary = ""
-    try:
-        target = os.path.realpath(path)  # a link stays a link
-        exists, folder = os.path.exists(target), os.path.dirname(target)
-        if not os.path.basename(path) or (exists and not (os.path.isfile(target) and os.access(target, os.W_OK))):
-            raise OSError("it is a folder, a device or a write-protected file")
-        temporary = os.path.join(folder, f".flows-{secrets.token_hex(8)}.tmp")
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if exists:
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except (OSError, ValueError) as error:
-        remedy = f"Expected a file name in a folder that exists, that you may write to, with room for {len(data):,} bytes"
-        raise FlowsError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}. {remedy}") from error
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
-    with suppress(OSError):  # some file systems cannot sync a folder; the file is whole either way
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and tensors. A large foreign file is not read, and nothing parsed, before the digest holds."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(DIGEST.stop)
-            data += file.read() if data.startswith(START, 8) else b""
-    except (OSError, ValueError) as error:
-        raise FlowsError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from error
-    if not data.startswith(START, 8):
-        raise FlowsError(f"{path!r} is not a model that flows.save wrote, or its start is {'damaged' if data else 'missing'}")
-    if _digest(data) != data[DIGEST]:
-        raise FlowsError(f"{path!r} is damaged or cut short: its sha256 is not that of the file saved. Use another copy")
-    with _blamed_on(f"{path!r} is not a model that this version of flows can read"):
-        raw = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        header = json.loads(raw["__metadata__"]["flows"])["header"]
+    """Header and tensors of a model."""
+    header, tensors = read(path)
+    with blamed_on(f"{path!r} is not a model that this version of flows can read"):
+        if header.get("kind") == "fit":
+            raise FlowsError("it is the checkpoint of a fit; give its folder to flows.fit(checkpoint=...)")
         if header["format"] != FORMAT:
             raise FlowsError(f"its format is {header['format']!r}, expected {FORMAT}; it needs flows {header['flows']}")
         if set(header) != {"constructor", "context", "event", "flows", "format", "metadata"}:
@@ -287,21 +226,16 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             or not isinstance(header["metadata"], dict)
         ):
             raise FlowsError("its header has values of the wrong type")
+        if whole := sorted(name for name, tensor in tensors.items() if not _is_real(tensor.dtype)):
+            raise FlowsError(f"its params {whole[:3]} are not real numbers")
         header |= {"event": as_event(header["event"]), "context": as_context(header["context"])}
         if max(size(header["event"]), size(header["context"] or ())) > MAX_ENTRIES:
             raise FlowsError(f"its event is {header['event']}, its context {header['context']}; expected fewer numbers")
-        tensors = dict(safetensors.deserialize(data))
-        return header, {name: np.ndarray(x["shape"], DTYPES[x["dtype"]], x["data"]) for name, x in tensors.items()}
+        return header, tensors
 
 
-@contextmanager
-def _blamed_on(what: str) -> Iterator[None]:
-    """Turns whatever content from outside makes a parser or a constructor raise into an error that says whose it is."""
-    try:
-        yield
-    except Exception as error:
-        kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
-        raise FlowsError(f"{what}: {kind}{error}") from error
+def _is_real(dtype: Any) -> bool:
+    return dtype.name in {np.dtype(each).name for each in DTYPES.values()}  # by name: in any byte order
 
 
 def _as_code(x: Any) -> str:

@@ -14,7 +14,7 @@ FLOORS = [
     {"conditioners", "compose"},
     {"bijections", "distributions"},
     {"models", "objectives"},
-    {"training", "persistence", "diagnostics"},
+    {"training", "persistence", "files", "diagnostics"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "safetensors", "tqdm", "flows", "ml_dtypes"}

@@ -14,7 +14,8 @@ import safetensors.numpy
 from test_persistence import MODELS, Stretch, drawn, same, tiny
 
 import flows
-from flows.persistence import DIGEST, START, describe, load, save
+from flows.files import DIGEST, START
+from flows.persistence import describe, load, save
 
 # Damage
 
@@ -72,7 +73,7 @@ def test_foreign_files(tmp_path, path):
         (1 << 62).to_bytes(8, "little") + b"{}",
     ]:
         path.write_bytes(content)
-        assert "not a model that flows.save wrote" in refused(path)
+        assert "not a file that flows wrote" in refused(path)
         refused(path, describe)
 
 

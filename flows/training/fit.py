@@ -28,6 +28,7 @@ from flows.core.arrays import as_dim, as_key, cast
 from flows.core.parts import publish
 from flows.core.values import Value, is_constructor
 from flows.distributions import Flow
+from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data import Rows, Scale, measure, read, read_validation, split, take
 from flows.training.epochs import MEASURED_ROWS, Trainer, default_optimizer, initialize, orders, part_of, trainer
 
@@ -79,6 +80,8 @@ def fit(
     learning_rate: float = LEARNING_RATE,
     optimizer: optax.GradientTransformation | None = None,
     standardize: bool = True,
+    checkpoint: Any = None,
+    checkpoint_every: float = 10.0,
     progress: bool = True,
 ) -> FitResult:
     """Fit a distribution to data by maximum likelihood, and return the params that were best on held-out rows.
@@ -104,6 +107,10 @@ def fit(
         standardize: fit `Flow(Standardize(), init_fun)`: mean and standard deviation, of each feature or of each channel
             of an image, are measured on the training rows and kept inside the fitted model, whose log_pdf and samples
             are in the units of the data. The context is taken as it is.
+        checkpoint: a folder. The training is saved there in one file, which is replaced whole or not at all; the same call
+            again, in a process of its own, goes on from it and ends with the same params, bit for bit. `patience` may be
+            another then, and `optimizer` has to be the same. The end is saved too: one more call returns it at once.
+        checkpoint_every: seconds between two saves, at the end of an epoch.
         progress: show a bar with the losses in nats.
 
     Returns:
@@ -112,7 +119,8 @@ def fit(
     Errors:
         TypeError: `init_fun` is no distribution; complex or object data; an unknown optimizer; a context nothing takes.
         FlowsError: NaN or inf in the data, a constant column, too few rows, wrong shapes, settings outside their range, a
-            loss that is never finite. Once it was finite, a later NaN stops the fit with a warning and returns the best params.
+            checkpoint that is damaged or of another fit, a loss that is never finite. Once it was finite, a later NaN stops
+            the fit with a warning and returns the best params.
 
     Example:
         >>> import flows, jax
@@ -130,7 +138,8 @@ def fit(
     key = as_key(rng)
 
     rows, dtype = read(data, context)
-    train, held_out = split(rows, validation, key) if share else (rows, read_validation(validation, rows))
+    given = None if share else read_validation(validation, rows)
+    train, held_out = split(rows, validation, key) if given is None else (rows, given)
     scale = measure(train.x, dtype)
     if not standardize:
         scale = Scale(np.zeros_like(scale.mean), np.ones_like(scale.std))
@@ -143,11 +152,20 @@ def fit(
     if context is not None and "context" not in part.keywords:
         raise TypeError(f"fit: context was given, but no layer of {init_fun!r} takes one; leave it out")
 
-    batch_size, by_leaf = min(batch_size, len(train.x)), optimizer is not None
+    batch_size, by_leaf, saved = min(batch_size, len(train.x)), optimizer is not None, None
+    if checkpoint is not None:
+        settings = {
+            "validation": validation if share else "rows", "batch_size": batch_size, "max_epochs": max_epochs,
+            "learning_rate": learning_rate, "optimizer": "given" if by_leaf else "default", "standardize": standardize,
+        }  # fmt: skip
+        every = positive(checkpoint_every, "fit: checkpoint_every")
+        saved = Checkpoint(checkpoint, settings_of(init_fun, key, [rows, given], **settings), every)
     optimizer = _optimizer(optimizer, learning_rate, max_epochs * (len(train.x) // batch_size))
     run, order = trainer(init_fun, part, params, optimizer, batch_size, dtype, by_leaf), orders(key, len(train.x), batch_size)
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
-        params, history = _train(run, cast(params, dtype), key, order, train, held_out, max_epochs, patience, log_det, progress)
+        params, history = _train(
+            run, cast(params, dtype), key, order, train, held_out, max_epochs, patience, log_det, saved, progress
+        )
 
     flow = init_fun
     if standardize:
@@ -168,13 +186,19 @@ def _train(
     max_epochs: int,
     patience: int,
     log_det: float,
+    checkpoint: Checkpoint | None,
     progress: bool,
 ) -> tuple[Any, dict[str, Any]]:
     """The best params, and the losses in the units of the data."""
     state = trainer.start(params)
     losses, validations, best = list[float](), list[float](), -1
-    with tqdm(total=max_epochs, desc="fit", unit="epoch", disable=not progress) as bar:
-        for epoch in range(max_epochs):
+    if checkpoint is not None and (saved := checkpoint.load(state)) is not None:
+        state, record = saved
+        losses, validations, best = record["train"], record["validation"], record["best_epoch"]
+    with tqdm(total=max_epochs, initial=len(losses), desc="fit", unit="epoch", disable=not progress) as bar:
+        for epoch in range(len(losses), max_epochs):
+            if epoch - best > patience:
+                break
             state, report = trainer.run(state, key, order(epoch), train, held_out)
             steps = np.asarray(report.losses, float) - log_det
             losses.append(float(steps.mean()))
@@ -185,8 +209,9 @@ def _train(
             if not math.isfinite(losses[-1]) or math.isnan(validations[-1]):
                 _explain(steps, losses, validations, best)
                 break
-            if epoch - best >= patience:
-                break
+            if checkpoint is not None:
+                over = epoch + 1 == max_epochs or epoch + 1 - best > patience
+                checkpoint.save(state, {"train": losses, "validation": validations, "best_epoch": best}, at_once=over)
     if best < 0:
         raise FlowsError(
             f"fit: the validation loss was {validations[-1]} in each of {len(losses)} epochs: some held-out rows have "

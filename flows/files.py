@@ -1,0 +1,108 @@
+"""Files of tensors under a header of JSON, each one safetensors file, written whole or not at all.
+
+`__metadata__` of the safetensors header has one key, "flows", a JSON text `{"file_sha256": ..., "header": {...}}`. The digest
+is of the whole file, with 64 zeros in its own place. That place is the same in every file, so damage anywhere is found
+before anything is parsed. Nothing in a file is run.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from flows.core import FlowsError
+
+DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}  # by safetensors' names
+INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U32": np.uint32}
+START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
+DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
+MAX_HEADER = 100_000_000  # bytes; safetensors reads no longer one
+TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
+
+
+def write(path: str, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """One file, beside its place, synced and renamed: a failure leaves what was there before."""
+    text = json.dumps({"file_sha256": "0" * 64, "header": header}, sort_keys=True, separators=(",", ":"))
+    data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
+    if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > MAX_HEADER:
+        raise FlowsError(
+            f"cannot write {path!r}: its header has {len(text)} characters, more than can be read; keep data out of metadata"
+        )
+    data[DIGEST] = _digest(data)
+    _put(path, data)
+
+
+def read(path: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """Header and tensors.
+
+    A large foreign file is not read, and nothing parsed, before the digest holds.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(DIGEST.stop)
+            data += file.read() if data.startswith(START, 8) else b""
+    except (OSError, ValueError) as error:
+        raise FlowsError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from error
+    if not data.startswith(START, 8):
+        raise FlowsError(f"{path!r} is not a file that flows wrote, or its start is {'damaged' if data else 'missing'}")
+    if _digest(data) != data[DIGEST]:
+        raise FlowsError(f"{path!r} is damaged or cut short: its sha256 is not that of the file saved. Use another copy")
+    with blamed_on(f"{path!r} is not a file that this version of flows can read"):
+        raw = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header = json.loads(raw["__metadata__"]["flows"])["header"]
+        kinds, tensors = DTYPES | INTEGERS, dict(safetensors.deserialize(data))
+        return header, {name: np.ndarray(x["shape"], kinds[x["dtype"]], x["data"]) for name, x in tensors.items()}
+
+
+def _digest(data: bytes | bytearray) -> bytes:
+    digest = hashlib.sha256(memoryview(data)[: DIGEST.start])
+    digest.update(b"0" * 64)
+    digest.update(memoryview(data)[DIGEST.stop :])
+    return digest.hexdigest().encode()
+
+
+def _put(path: str, data: bytearray) -> None:
+    temporary = ""
+    try:
+        target = os.path.realpath(path)  # a link stays a link
+        exists, folder = os.path.exists(target), os.path.dirname(target)
+        if not os.path.basename(path) or (exists and not (os.path.isfile(target) and os.access(target, os.W_OK))):
+            raise OSError("it is a folder, a device or a write-protected file")
+        temporary = os.path.join(folder, secrets.token_hex(8).join(TEMPORARY))
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if exists:
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except (OSError, ValueError) as error:
+        remedy = f"Expected a file name in a folder that exists, that you may write to, with room for {len(data):,} bytes"
+        raise FlowsError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}. {remedy}") from error
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+    with suppress(OSError):  # some file systems cannot sync a folder; the file is whole either way
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def blamed_on(what: str) -> Iterator[None]:
+    """Turns whatever content from outside makes a parser or a constructor raise into an error that says whose it is."""
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
+        raise FlowsError(f"{what}: {kind}{error}") from error

@@ -1,0 +1,86 @@
+"""What a fit leaves on disk while it runs, to go on from there."""
+
+import hashlib
+import os
+import re
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+import jax
+import numpy as np
+
+from flows.core import Array, FlowsError
+from flows.files import DTYPES, INTEGERS, TEMPORARY, blamed_on, read, write
+from flows.training.data import Rows
+
+FORMAT = 1
+NAME = "fit.flows"
+ENTRIES = {"kind", "flows", "format", "settings", "record"}
+
+
+class Checkpoint:
+    """One file in a folder: all arrays of the training at the end of an epoch, its losses, and what it is the fit of."""
+
+    def __init__(self, folder: Any, settings: dict[str, Any], every: float):
+        self.folder, self.settings, self.every, self.last = os.fsdecode(folder), settings, every, time.monotonic()
+        self.path = os.path.join(self.folder, NAME)
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            left = [name for name in os.listdir(self.folder) if name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])]
+        except OSError as error:
+            raise FlowsError(f"fit: checkpoint={self.folder!r} is no folder that can be written: {error.strerror}") from error
+        for name in left:  # by a fit that was killed while it wrote
+            with suppress(OSError):
+                os.unlink(os.path.join(self.folder, name))
+
+    def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The state and the record that were saved last, or None. `like` is a state with the leaves that are expected."""
+        if not os.path.exists(self.path):
+            return None
+        header, tensors = read(self.path)
+        with blamed_on(f"fit: {self.path!r} is not a checkpoint that this version of flows can go on from"):
+            if set(header) != ENTRIES or header["kind"] != "fit" or header["format"] != FORMAT:
+                raise FlowsError(f"its header has {sorted(header)}")
+            other = [name for name in self.settings if header["settings"].get(name) != self.settings[name]]
+            if other:
+                was = ", ".join(f"{name} was {header['settings'].get(name)!r:.100}" for name in other)
+                now = ", ".join(f"{self.settings[name]!r:.100}" for name in other)
+                raise FlowsError(f"it is of another fit: {was}, now {now}. Give another folder, or delete the file")
+            leaves, tree = jax.tree.flatten(like)
+            names = _names(like)
+            got = {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()}
+            expected = {name: (leaf.dtype.name, leaf.shape) for name, leaf in zip(names, leaves, strict=True)}
+            if got != expected:
+                wrong = sorted(name for name, _ in got.items() ^ expected.items())[:3]
+                raise FlowsError(f"its arrays are not those of this model and optimizer: {wrong}")
+            return jax.tree.unflatten(tree, jax.device_put([tensors[name] for name in names])), header["record"]
+
+    def save(self, state: Any, record: dict[str, Any], at_once: bool = False) -> None:
+        """Write the file, unless it was written less than `every` seconds ago."""
+        if not at_once and time.monotonic() < self.last + self.every:
+            return
+        arrays = dict(zip(_names(state), map(np.asarray, jax.device_get(jax.tree.leaves(state))), strict=True))
+        known = {np.dtype(each).name for each in (DTYPES | INTEGERS).values()}
+        if unknown := {name: each.dtype for name, each in arrays.items() if each.dtype.name not in known}:
+            raise FlowsError(f"fit: a checkpoint cannot hold these leaves of the optimizer's state: {unknown}")
+        version = sys.modules["flows"].__version__  # not imported: `flows` imports this file
+        header = {"kind": "fit", "flows": version, "format": FORMAT, "settings": self.settings, "record": record}
+        write(self.path, header, arrays)
+        self.last = time.monotonic()
+
+
+def settings_of(init_fun: Any, key: Array, rows: list[Rows | None], **numbers: Any) -> dict[str, Any]:
+    """What makes a fit the one it is, for JSON: the model as it prints, a digest of the rows, the key, and `numbers`."""
+    digest = hashlib.sha256()
+    for each in jax.tree.leaves(rows):
+        digest.update(f"{each.dtype} {each.shape}".encode())
+        digest.update(np.ascontiguousarray(each).ravel().view(np.uint8).data)
+    model = re.sub(r" at 0x[0-9a-f]+", "", repr(init_fun))
+    return {"model": model, "data": digest.hexdigest(), "rng": np.asarray(jax.random.key_data(key)).tolist(), **numbers}
+
+
+def _names(tree: Any) -> list[str]:
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return [f"{i} {jax.tree_util.keystr(path, simple=True, separator='/')}" for i, path in enumerate(paths)]

@@ -1,0 +1,154 @@
+"""A fit that stops anywhere goes on as if it had not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import flows
+from flows.training.checkpoint import NAME, Checkpoint
+
+DATA = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32) * [1.0, 3.0]
+SETTINGS = {"batch_size": 32, "max_epochs": 6, "checkpoint_every": 1e-9, "progress": False}
+# Draws numbers in each step, and measures rows after each epoch.
+NOISY = flows.Flow(flows.Serial(flows.BatchNorm(), flows.Coupling(flows.conditioners.Residual(4, 1, dropout=0.5))))
+
+
+def fit(folder=None, init_fun=NOISY, data=DATA, **changes):
+    return flows.fit(0, init_fun, data, checkpoint=folder, **{**SETTINGS, **changes})
+
+
+def assert_equal(a, b):
+    for one, other in zip(jax.tree.leaves((a.params, a.history)), jax.tree.leaves((b.params, b.history)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def stopped(folder, monkeypatch, after, **changes):
+    """A fit that ends in the middle of writing its file for the time `after` + 1."""
+    real, times = os.replace, []
+
+    def replace(a, b):
+        times.append(1)
+        if len(times) > after:
+            raise KeyboardInterrupt
+        real(a, b)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            fit(folder, **changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": optax.adam(1e-2)}], ids=["default optimizer", "given optimizer"])
+def test_a_stopped_fit_ends_with_the_same_bits(changes, tmp_path, monkeypatch):
+    whole = fit(**changes)
+    stopped(tmp_path, monkeypatch, 1, **changes)
+    stopped(tmp_path, monkeypatch, 3, **changes)
+    assert os.listdir(tmp_path) == [NAME]
+    seen = []
+    monkeypatch.setattr(Checkpoint, "save", lambda self, state, record, at_once: seen.append((len(record["train"]), at_once)))
+    assert_equal(fit(tmp_path, **changes), whole)
+    assert seen == [(5, False), (6, True)], "it goes on after the fourth epoch, the last that was saved"
+
+
+def test_a_fit_that_ended_is_returned_at_once(tmp_path, monkeypatch):
+    first = fit(tmp_path)
+    monkeypatch.setattr(Checkpoint, "save", lambda *_, **__: pytest.fail("it trains again"))
+    assert_equal(fit(tmp_path), first)
+
+
+def test_a_file_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    times = []
+    monkeypatch.setattr(os, "replace", lambda a, b: (times.append(1), os.rename(a, b)))
+    fit(tmp_path, checkpoint_every=3600.0)
+    assert len(times) == 1
+    fit(tmp_path / "early", checkpoint_every=3600.0, max_epochs=30, patience=1, learning_rate=0.3)
+    assert len(times) == 2
+
+
+def test_early_stopping_goes_on_too(tmp_path, monkeypatch):
+    changes = {"max_epochs": 30, "patience": 2, "learning_rate": 0.3}
+    whole = fit(**changes)
+    assert 4 < len(whole.history["train"]) < 30
+    stopped(tmp_path, monkeypatch, 3, **changes)
+    assert_equal(fit(tmp_path, **changes), whole)
+    longer = fit(tmp_path, **{**changes, "patience": 4})
+    assert len(longer.history["train"]) > len(whole.history["train"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": DATA[:, ::-1]}, "data was '"),
+        ({"max_epochs": 7}, "max_epochs was 6, now 7"),
+        ({"batch_size": 16}, "batch_size was 32, now 16"),
+        ({"learning_rate": 1e-2}, r"learning_rate was 0\.001, now 0\.01"),
+        ({"validation": DATA[:9]}, "validation was 0.1.* now .*'rows'"),
+        ({"standardize": False}, "standardize was True"),
+        ({"optimizer": optax.sgd(1e-3)}, "optimizer was 'default'"),
+        ({"init_fun": flows.Flow(flows.ActNorm())}, r"model was .*BatchNorm.*ActNorm\(\)"),
+    ],
+)
+def test_another_fit_is_not_gone_on_with(changes, message, tmp_path, ended):
+    with pytest.raises(flows.FlowsError, match=message) as error:
+        fit(ended, **changes)
+    assert "Give another folder" in str(error.value)
+
+
+def test_another_optimizer_is_seen_by_its_state(tmp_path):
+    fit(tmp_path, optimizer=optax.adam(1e-3))
+    with pytest.raises(flows.FlowsError, match="not those of this model and optimizer"):
+        fit(tmp_path, optimizer=optax.sgd(1e-3, momentum=0.9))
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ended")
+    fit(folder)
+    return folder
+
+
+def test_damaged_and_foreign_files(tmp_path, ended):
+    data = bytearray((ended / NAME).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / NAME).write_bytes(data)
+    with pytest.raises(flows.FlowsError, match="damaged"):
+        fit(tmp_path)
+    fit().save(tmp_path / NAME)
+    with pytest.raises(flows.FlowsError, match="not a checkpoint"):
+        fit(tmp_path)
+    with pytest.raises(flows.FlowsError, match="the checkpoint of a fit"):
+        flows.load(ended / NAME)
+    with pytest.raises(flows.FlowsError, match="no folder that can be written"):
+        fit(tmp_path / NAME)
+    with pytest.raises(flows.FlowsError, match="checkpoint_every"):
+        fit(tmp_path, checkpoint_every=0.0)
+
+
+CHILD = """
+import sys; sys.path.insert(0, {tests!r}); import jax; jax.config.update("jax_disable_most_optimizations", True)
+import test_checkpoint; test_checkpoint.fit({folder!r}, max_epochs=400, patience=400)
+"""
+
+
+def test_a_killed_fit_goes_on(tmp_path):
+    """Three times, at any instant, while it does little but write."""
+    code = CHILD.format(tests=os.path.dirname(__file__), folder=str(tmp_path))
+    path, wait, written = tmp_path / NAME, np.random.default_rng(0), 0.0
+    for _ in range(3):
+        with subprocess.Popen([sys.executable, "-c", code]) as process:
+            for _ in range(600):
+                time.sleep(0.1)
+                if process.poll() is not None or (path.exists() and path.stat().st_mtime > written):
+                    break
+            time.sleep(wait.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL, "it had ended before"
+        written = path.stat().st_mtime
+    assert_equal(fit(tmp_path, max_epochs=400, patience=400), fit(max_epochs=400, patience=400))
