@@ -112,10 +112,20 @@ def first_steps(libraries: list[str], repeats: int = 2) -> dict:
     return found
 
 
-def script(name: str, environment: str) -> dict:
+def script(name: str, environment: str, *arguments: object) -> dict:
     """What a script of benchmarks/peers prints."""
-    command = [ROOT / environment / "bin" / "python", ROOT / "benchmarks" / "peers" / name]
+    command = [ROOT / environment / "bin" / "python", ROOT / "benchmarks" / "peers" / name, *map(str, arguments)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+
+
+def own_loops(workload: str, threads: int, repeats: int = 2) -> dict:
+    """A step within an epoch of the loops that libraries bring, in milliseconds, in turns; distrax, bijx, zuko and nflows
+    bring none."""
+    turns = [
+        {library: script("epochs.py", LIBRARIES[library], library, workload, threads) for library in ("flows", "flowjax")}
+        for _ in range(repeats)
+    ]
+    return {library: min(turn[library]["step"] for turn in turns) for library in turns[0]}
 
 
 def small_models(repeats: int = 3) -> dict:
@@ -160,6 +170,11 @@ def report(results: dict) -> str:
             parts += ["### First step by depth, seconds", table(["", *map(str, DEPTHS)], [
                 [NAMES.get(library, library), *of.values()] for library, of in found.items()
             ])]  # fmt: skip
+        elif key.startswith("loops"):
+            libraries = list(next(iter(found.values())))
+            rows = [[name, *of.values(), of["flowjax"] / of["flows"]] for name, of in found.items()]
+            title = f"### A step of each library's own loop, ms, {key.split()[1]} thread{'s' * (key[-1] != '1')}"
+            parts += [title, table(["", *libraries, "ratio"], rows)]
         elif key == "small":
             header = ["", *next(iter(found.values()))]
             parts += ["### A small model, 1,000 steps", table(header, [[name, *of.values()] for name, of in found.items()])]
@@ -208,7 +223,7 @@ def picture(results: dict, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", default=["throughput", "first", "small", "eager"])
+    parser.add_argument("--parts", nargs="+", default=["throughput", "first", "loops", "small", "eager"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=list(LIBRARIES))
     parser.add_argument("--only", default="", help="workloads with this in their name")
@@ -233,6 +248,9 @@ def main() -> None:
     if "first" in options.parts:
         compared = ("flows", "flows_repeat", "flowjax", "distrax", "bijx")
         keep("first steps", first_steps([name for name in options.libraries if name in compared]))
+    if "loops" in options.parts:
+        for threads in options.threads:
+            keep(f"loops {threads}", {name: own_loops(name, threads) for name in WORKLOADS if name != "MAF d63"})
     if "small" in options.parts:
         keep("small", small_models())
     if "eager" in options.parts:

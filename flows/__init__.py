@@ -6,7 +6,7 @@
 A constructor such as `RealNVP()` returns an `init_fun`; params are plain pytrees; training is any JAX loop, or `flows.fit`.
 """
 
-from flows import conditioners, transformers
+from flows import conditioners, datasets, transformers
 from flows.bijections import (
     MADE,
     ActNorm,
@@ -129,6 +129,7 @@ __all__ = [
     "clear_caches",
     "conditioner",
     "conditioners",
+    "datasets",
     "describe",
     "distribution",
     "fit",

@@ -13,7 +13,7 @@ FLOORS = [
     {"transformers"},
     {"conditioners", "compose"},
     {"bijections", "distributions"},
-    {"models", "objectives"},
+    {"models", "objectives", "datasets"},
     {"training", "persistence", "files", "diagnostics"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
