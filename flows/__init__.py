@@ -45,6 +45,7 @@ from flows.conditioners import MLP
 from flows.core import (
     Bijection,
     Distribution,
+    FitError,
     FlowsError,
     bijection,
     calibrate,
@@ -89,6 +90,7 @@ __all__ = [
     "Elementwise",
     "FixedInvertibleLinear",
     "Flow",
+    "FitError",
     "FlowsError",
     "FromFunction",
     "GaussianizationFlow",

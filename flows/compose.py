@@ -25,6 +25,7 @@ from flows.core import (
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
 from flows.core.layers import UNEQUAL
+from flows.core.watch import see
 
 
 @combinator(BijectionInit)
@@ -78,8 +79,9 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(len(x), x.dtype)
-        for part, own, key in zip(parts, params, split(rng), strict=True):
+        for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
             x, log_det = part.direct(own, x, context, key, train)
+            see(f"{part.name} (layer {i} of {name})", x, log_det)
             total += log_det
         return x, total
 

@@ -7,7 +7,6 @@ import pytest
 from common import error_of
 from scipy import integrate
 
-import flows
 from flows import datasets
 from flows.diagnostics import enable_x64
 

@@ -132,22 +132,8 @@ def test_a_model_without_finite_log_pdf_is_an_error_that_says_so():
 
         return init_fun
 
-    with pytest.raises(flows.FlowsError, match="step 0 in epoch 0 is nan, at the initial params"):
+    with pytest.raises(flows.FlowsError, match="no loss is finite at the initial params: log_pdf is nan at row"):
         fit(0, Broken(), NORMAL, **QUICK)
-
-
-@pytest.mark.parametrize("epochs_before", [0, 2])
-def test_divergence_never_returns_params_that_are_not_finite(epochs_before):
-    explode = optax.sgd(lambda count: jnp.where(count < 3 * epochs_before + 1, 1e-3, jnp.inf))
-    settings = {**QUICK, "max_epochs": 5, "optimizer": explode}
-    if not epochs_before:
-        with pytest.raises(flows.FlowsError, match="before any good epoch"):
-            fit(0, AFFINE, NORMAL, **settings)
-        return
-    with pytest.warns(UserWarning, match="stopped, with the params of epoch [01]"):
-        result = fit(0, AFFINE, NORMAL, **{**settings, "batch_size": 60})
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
-    assert result.history["best_epoch"] < 2 == len(result.history["train"]) - 1
 
 
 def test_held_out_rows_of_density_zero_are_an_error():

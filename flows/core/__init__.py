@@ -28,7 +28,7 @@ from flows.core.elements import (
     conditioner,
     transformer,
 )
-from flows.core.errors import FlowsError
+from flows.core.errors import FitError, FlowsError
 from flows.core.fingerprint import clear_caches
 from flows.core.loops import turn, unfused
 from flows.core.params import calibrate, stacked, trainable, unstacked
@@ -61,6 +61,7 @@ __all__ = [
     "DistributionInit",
     "DistributionPart",
     "finite",
+    "FitError",
     "FlowsError",
     "from_json",
     "Given",

@@ -65,9 +65,8 @@ def read_validation(validation: Any, rows: Rows) -> Rows:
     return held_out
 
 
-def split(rows: Rows, validation: float, key: Array) -> tuple[Rows, Rows]:
-    """Training and validation rows, drawn at random."""
-    n = len(rows.x)
+def split(n: int, validation: float, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the rows to train on and of those to validate on, drawn at random."""
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:
         raise FlowsError(
@@ -75,7 +74,7 @@ def split(rows: Rows, validation: float, key: Array) -> tuple[Rows, Rows]:
             f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
         )
     order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(n)
-    return take(rows, order[held_out:]), take(rows, order[:held_out])
+    return order[held_out:], order[:held_out]
 
 
 class Scale(NamedTuple):

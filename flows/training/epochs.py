@@ -22,6 +22,7 @@ from flows.training.data import Rows, take
 MEASURED_ROWS = 10_000  # at most, where layers measure data
 SMALL = 20_000  # trained numbers up to which compiling less well saves more time than it costs
 CLIP = 5.0  # the largest norm of a gradient
+RECOVERY = 1.01  # by which steps grow again after some that were skipped
 
 
 class State(NamedTuple):
@@ -32,25 +33,29 @@ class State(NamedTuple):
     best: tuple[Any, Any]
     best_loss: Array
     epoch: Array
+    rate: Array  # what updates are multiplied by: 1, less after steps that were skipped
 
 
 class Report(NamedTuple):
-    """What an epoch found: the loss of each step, and the validation loss: is it the best so far?"""
+    """What an epoch found: of each step the loss, and whether it was taken; the validation loss: is it the best so far?"""
 
     losses: Array
+    taken: Array
     validation: Array
     better: Array
 
 
 class Trainer(NamedTuple):
-    """`start(params) -> State`, `run(state, key, order, train, validation) -> (State, Report)` and `best(state) -> params`.
+    """`start(params) -> State`, `run(state, key, order, train, validation) -> (State, Report)`, `back(state, rate) -> State`
+    to the best params, with the optimizer as at the start but for its counts, and `params(state.params or state.best)`.
 
     `order` (steps, batch_size) are the rows of each step.
     """
 
     start: Callable
     run: Callable
-    best: Callable
+    back: Callable
+    params: Callable
 
 
 class Layout(Protocol):
@@ -196,15 +201,19 @@ def _make_trainer(
     def loss(moved: Any, still: Any, rows: Rows, key: Array | None) -> Array:
         return -log_pdf(layout.join(moved, still), rows, key, True).mean()
 
-    def step(
-        train: Rows, still: Any, carry: tuple[Any, Any], batch: tuple[Array, Array | None]
-    ) -> tuple[tuple[Any, Any], Array]:
-        moved, opt_state = carry
+    def step(train: Rows, still: Any, carry: tuple[Any, Any, Array], batch: tuple[Array, Array | None]) -> tuple[Any, Any]:
+        """A step is taken if all it makes is finite; if not, those after it are half as long, and grow again slowly."""
+        moved, opt_state, rate = carry
         index, key = batch
         value, gradient = jax.value_and_grad(loss)(moved, still, take(train, index), key)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-            updates, opt_state = optimizer.update(gradient, opt_state, moved)
-            return (optax.apply_updates(moved, updates), opt_state), value
+            updates, new_state = optimizer.update(gradient, opt_state, moved)
+            updates = jax.tree.map(lambda update: update * rate.astype(update.dtype), updates)
+            new = optax.apply_updates(moved, updates)
+        taken = _all_finite((value, gradient, new))
+        moved, opt_state = jax.tree.map(lambda new, old: jnp.where(taken, new, old), (new, new_state), (moved, opt_state))
+        rate = jnp.where(taken, jnp.minimum(RECOVERY * rate, 1), rate / 2)
+        return (moved, opt_state, rate), (value, taken)
 
     def mean_loss(params: Any, rows: Rows, key: Array | None) -> Array:
         """In chunks of at most a batch, so that validation needs no more memory than a step; the last is filled up."""
@@ -222,7 +231,7 @@ def _make_trainer(
         params = layout.split(params)
         with jax.numpy_dtype_promotion("standard"):
             opt_state = optimizer.init(params[0])
-        state = State(params, opt_state, params, jnp.full((), jnp.inf, dtype), jnp.zeros((), int))
+        state = State(params, opt_state, params, jnp.full((), jnp.inf, dtype), jnp.zeros((), int), jnp.ones(()))
         return jax.tree.map(jnp.copy, state)  # buffers of its own, as `run` gives them away
 
     @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
@@ -234,8 +243,8 @@ def _make_trainer(
             key, validate = jax.random.split(key)  # validation draws the same numbers in every epoch
             measure, steps = jax.random.split(jax.random.fold_in(key, state.epoch))
         (moved, still), keys = state.params, jax.random.split(steps, len(order)) if draws else None
-        (moved, opt_state), losses = jax.lax.scan(
-            functools.partial(step, train, still), (moved, state.opt_state), (order, keys)
+        (moved, opt_state, rate), (losses, taken) = jax.lax.scan(
+            functools.partial(step, train, still), (moved, state.opt_state, state.rate), (order, keys)
         )
         if measures:
             rows, whole = take(train, slice(0, MEASURED_ROWS)), layout.join(moved, still)
@@ -243,14 +252,26 @@ def _make_trainer(
             moved, still = layout.split(whole)
         value = mean_loss(layout.join(moved, still), validation, validate if draws else None)
         changed, best = ((moved, still), state.best) if measures else (moved, state.best[0])
-        better = value < state.best_loss  # false for NaN
-        better = jax.tree.reduce(lambda all_finite, leaf: all_finite & jnp.isfinite(leaf).all(), changed, better)
+        better = (value < state.best_loss) & _all_finite(changed)  # false for NaN
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), changed, best)
         best_loss = jnp.where(better, value, state.best_loss)
-        state = State((moved, still), opt_state, best if measures else (best, state.best[1]), best_loss, state.epoch + 1)
-        return state, Report(losses, value, better)
+        best = best if measures else (best, state.best[1])
+        return State((moved, still), opt_state, best, best_loss, state.epoch + 1, rate), Report(losses, taken, value, better)
 
-    return Trainer(start, run, lambda state: jax.tree.map(jnp.asarray, layout.join(*jax.device_get(state.best))))
+    def back(state: State, rate: float) -> State:
+        fresh = start(layout.join(*state.best))
+        opt_state = jax.tree.map(
+            lambda new, old: old if jnp.issubdtype(old.dtype, jnp.integer) else new, fresh.opt_state, state.opt_state
+        )
+        return fresh._replace(
+            opt_state=opt_state, best_loss=state.best_loss, epoch=state.epoch, rate=jnp.full_like(fresh.rate, rate)
+        )
+
+    return Trainer(start, run, back, lambda part: jax.tree.map(jnp.asarray, layout.join(*jax.device_get(part))))
+
+
+def _all_finite(tree: Any) -> Array:
+    return jax.tree.reduce(lambda so_far, leaf: so_far & jnp.isfinite(leaf).all(), tree, jnp.asarray(True))
 
 
 def _has_running_statistics(params: Any) -> bool:

@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from flows.bijections import Standardize
 from flows.core import (
-    Array,
     BijectionInit,
     Distribution,
     DistributionInit,
+    FitError,
     FlowsError,
     Given,
     positive,
@@ -28,9 +25,12 @@ from flows.core.arrays import as_dim, as_key, cast
 from flows.core.parts import publish
 from flows.core.values import Value, is_constructor
 from flows.distributions import Flow
+from flows.training.causes import cause
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.data import Rows, Scale, measure, read, read_validation, split, take
-from flows.training.epochs import MEASURED_ROWS, Trainer, default_optimizer, initialize, orders, part_of, trainer
+from flows.training.data import Scale, measure, read, read_validation, split, take
+from flows.training.epochs import MEASURED_ROWS, default_optimizer, initialize, orders, part_of, trainer
+from flows.training.loop import Settings
+from flows.training.loop import train as run_epochs
 
 LEARNING_RATE = 1e-3
 
@@ -42,7 +42,7 @@ class FitResult(Distribution):
         init_fun: the fitted model as a constructor's value, with its standardisation inside.
         input_dim, context_dim: what init_fun was called with.
         history: "train" and "validation", the loss after each epoch (minus the mean log_pdf, nats a row, original units), and
-            "best_epoch", counted from 0, whose params these are.
+            "best_epoch", counted from 0, whose params these are; "skipped", how many steps of each epoch were not taken.
     """
 
     init_fun: Any
@@ -76,6 +76,7 @@ def fit(
     validation: Any = 0.1,
     batch_size: int = 256,
     max_epochs: int = 100,
+    max_minutes: float | None = None,
     patience: int = 10,
     learning_rate: float = LEARNING_RATE,
     optimizer: optax.GradientTransformation | None = None,
@@ -91,6 +92,10 @@ def fit(
     (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model
     with equal settings compiles nothing.
 
+    A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
+    undone and the rate falls to a tenth, up to 8 times. Ctrl-C ends the fit after the epoch with the best params so far, a
+    second one at once.
+
     Args:
         rng: key or seed, for the split, the init and the batches.
         init_fun: a distribution, such as `flows.Flow(flows.NSF())`.
@@ -100,6 +105,7 @@ def fit(
             for a conditional model, and then all of `data` are trained on.
         batch_size: rows a step; all training rows where they are fewer.
         max_epochs: passes over the training rows.
+        max_minutes: stop after the epoch in which they have gone, if max_epochs are not through.
         patience: stop after so many epochs without a better validation loss.
         learning_rate: the highest rate of the default optimizer: Adam with gradients clipped at norm 5, whose rate warms up
             over the first twentieth of the steps and then falls to 0 along a cosine, at max_epochs.
@@ -119,8 +125,8 @@ def fit(
     Errors:
         TypeError: `init_fun` is no distribution; complex or object data; an unknown optimizer; a context nothing takes.
         FlowsError: NaN or inf in the data, a constant column, too few rows, wrong shapes, settings outside their range, a
-            checkpoint that is damaged or of another fit, a loss that is never finite. Once it was finite, a later NaN stops
-            the fit with a warning and returns the best params.
+            checkpoint that is damaged or of another fit. FitError: no loss is ever finite, or the fit diverges at any rate; it
+            carries the best params, the history and the cause.
 
     Example:
         >>> import flows, jax
@@ -131,6 +137,7 @@ def fit(
     """
     _check_distribution(init_fun)
     batch_size = positive_int(batch_size, "fit: batch_size")
+    seconds = math.inf if max_minutes is None else 60 * positive(max_minutes, "fit: max_minutes")
     max_epochs, patience = positive_int(max_epochs, "fit: max_epochs"), positive_int(patience, "fit: patience")
     share = np.isscalar(validation) or validation is None
     if share and (isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 < validation < 1):
@@ -139,7 +146,12 @@ def fit(
 
     rows, dtype = read(data, context)
     given = None if share else read_validation(validation, rows)
-    train, held_out = split(rows, validation, key) if given is None else (rows, given)
+    numbers = np.arange(len(rows.x))
+    if given is None:
+        numbers, others = split(len(rows.x), validation, key)
+        train, held_out = take(rows, numbers), take(rows, others)
+    else:
+        train, held_out = rows, given
     scale = measure(train.x, dtype)
     if not standardize:
         scale = Scale(np.zeros_like(scale.mean), np.ones_like(scale.std))
@@ -154,88 +166,35 @@ def fit(
 
     batch_size, by_leaf, saved = min(batch_size, len(train.x)), optimizer is not None, None
     if checkpoint is not None:
-        settings = {
+        names = {
             "validation": validation if share else "rows", "batch_size": batch_size, "max_epochs": max_epochs,
             "learning_rate": learning_rate, "optimizer": "given" if by_leaf else "default", "standardize": standardize,
         }  # fmt: skip
         every = positive(checkpoint_every, "fit: checkpoint_every")
-        saved = Checkpoint(checkpoint, settings_of(init_fun, key, [rows, given], **settings), every)
+        saved = Checkpoint(checkpoint, settings_of(init_fun, key, [rows, given], **names), every)
     optimizer = _optimizer(optimizer, learning_rate, max_epochs * (len(train.x) // batch_size))
     run, order = trainer(init_fun, part, params, optimizer, batch_size, dtype, by_leaf), orders(key, len(train.x), batch_size)
-    with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
-        params, history = _train(
-            run, cast(params, dtype), key, order, train, held_out, max_epochs, patience, log_det, saved, progress
-        )
+    settings = Settings(max_epochs, patience, seconds, log_det, math.prod(event), progress)
 
-    flow = init_fun
-    if standardize:
+    def whole(params: Any) -> Any:
+        if not standardize:
+            return params
         fixed = {"mean": jnp.asarray(scale.mean, dtype), "std": jnp.asarray(scale.std, dtype)}
-        flow, params = Flow(Standardize(), init_fun), {"bijection": {"fixed": fixed}, "prior": params}
+        return {"bijection": {"fixed": fixed}, "prior": params}
+
+    def why(params: Any, index: np.ndarray) -> str:
+        return cause(part, params, take(train, index), numbers[index], key)
+
+    try:
+        with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
+            params, history = run_epochs(run, cast(params, dtype), key, order, train, held_out, settings, saved, why)
+    except FitError as error:
+        error.params = whole(error.params)
+        raise
+    flow, params = Flow(Standardize(), init_fun) if standardize else init_fun, whole(params)
     return FitResult(
         params, *publish(part_of(flow, key, event, of_context), params), flow, as_dim(event), as_dim(of_context), history
     )
-
-
-def _train(
-    trainer: Trainer,
-    params: Any,
-    key: Array,
-    order: Callable[[int], np.ndarray],
-    train: Rows,
-    held_out: Rows,
-    max_epochs: int,
-    patience: int,
-    log_det: float,
-    checkpoint: Checkpoint | None,
-    progress: bool,
-) -> tuple[Any, dict[str, Any]]:
-    """The best params, and the losses in the units of the data."""
-    state = trainer.start(params)
-    losses, validations, best = list[float](), list[float](), -1
-    if checkpoint is not None and (saved := checkpoint.load(state)) is not None:
-        state, record = saved
-        losses, validations, best = record["train"], record["validation"], record["best_epoch"]
-    with tqdm(total=max_epochs, initial=len(losses), desc="fit", unit="epoch", disable=not progress) as bar:
-        for epoch in range(len(losses), max_epochs):
-            if epoch - best > patience:
-                break
-            state, report = trainer.run(state, key, order(epoch), train, held_out)
-            steps = np.asarray(report.losses, float) - log_det
-            losses.append(float(steps.mean()))
-            validations.append(float(report.validation) - log_det)
-            best = epoch if report.better else best
-            bar.set_postfix(train=f"{losses[-1]:.3f}", validation=f"{validations[-1]:.3f}", best_epoch=best)
-            bar.update()
-            if not math.isfinite(losses[-1]) or math.isnan(validations[-1]):
-                _explain(steps, losses, validations, best)
-                break
-            if checkpoint is not None:
-                over = epoch + 1 == max_epochs or epoch + 1 - best > patience
-                checkpoint.save(state, {"train": losses, "validation": validations, "best_epoch": best}, at_once=over)
-    if best < 0:
-        raise FlowsError(
-            f"fit: the validation loss was {validations[-1]} in each of {len(losses)} epochs: some held-out rows have "
-            "density 0 under this model. Give it a prior without edges, or data within its support"
-        )
-    return trainer.best(state), {"train": np.array(losses), "validation": np.array(validations), "best_epoch": best}
-
-
-def _explain(steps: np.ndarray, losses: list[float], validations: list[float], best: int) -> None:
-    """A loss that is not finite: an error where nothing good was found before, otherwise a warning."""
-    bad = np.flatnonzero(~np.isfinite(steps))
-    where = f"loss of step {bad[0]}" if len(bad) else "validation loss"
-    what = f"fit: the {where} in epoch {len(losses) - 1} is {steps[bad[0]] if len(bad) else validations[-1]}"
-    if best >= 0:
-        warnings.warn(f"{what}; stopped, with the params of epoch {best}. A lower learning rate may go further", stacklevel=4)
-    elif len(losses) == 1 and len(bad) and not bad[0]:
-        raise FlowsError(
-            f"{what}, at the initial params: the model has no finite log_pdf at these rows. Expected data in its domain (Logit "
-            "takes only (0, 1), and standardize=True moves the data to mean 0) and finite values from its layers"
-        )
-    else:
-        raise FlowsError(
-            f"{what}, before any good epoch. Lower the learning rate, or clip gradients (optax.clip_by_global_norm)"
-        )
 
 
 def _check_distribution(init_fun: Any) -> None:

@@ -1,0 +1,139 @@
+"""Fits that meet what is not finite: steps that are not taken, epochs that are undone, and errors that say why."""
+
+import os
+import signal
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import flows
+from flows.training import fit, loop
+
+DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+DATA[:, 1] += 2 * DATA[:, 0]
+AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
+QUICK = {"max_epochs": 4, "batch_size": 64, "progress": False}
+
+
+@flows.bijection
+def Trap(low=-3.0, high=3.0, of="value"):
+    """The identity with a shift, but for rows whose first entry lies outside [low, high]: there it, or its gradient, is NaN."""
+
+    def direct_fun(params, x):
+        outside = (x[0] < low) | (x[0] > high)
+        value = (
+            jnp.where(outside, jnp.nan, 1.0) if of == "value" else 1 + 0 * jnp.sqrt(jnp.where(outside, 0 * params["b"][0], 1.0))
+        )
+        return (x + params["b"]) * value, jnp.zeros(())
+
+    def init_fun(rng, shape):
+        return {"b": jnp.zeros(shape)}, direct_fun, lambda params, y: y - params["b"]
+
+    return init_fun
+
+
+def finite(tree):
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("of", ["value", "gradient"])
+def test_steps_that_are_not_finite_are_not_taken(of):
+    """One row of 270 poisons the batch it is in; all others train."""
+    poisoned = DATA.copy()
+    poisoned[7, 0] = 9.0
+    model = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8)), Trap(-5.0, 5.0, of)))
+    with pytest.warns(UserWarning, match="4 steps were skipped"):
+        result = fit(0, model, poisoned, validation=DATA[:40], learning_rate=1e-2, **{**QUICK, "batch_size": 75})
+    assert finite(result.params) and np.isfinite(result.history["train"]).all()
+    assert result.history["skipped"].tolist() == [1, 1, 1, 1]
+    assert result.history["validation"][-1] < result.history["validation"][0]
+
+
+def test_a_rate_a_million_times_too_high_is_lowered():
+    """To where it learns, a tenth at a time."""
+    good = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 12, "learning_rate": 1e-2})
+    with pytest.warns(UserWarning, match="skipped"):
+        wild = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 12, "optimizer": optax.sgd(1e6)})
+    assert finite(wild.params) and wild.history["best_epoch"] >= 1
+    assert wild.history["validation"].min() < good.history["validation"].min() + 0.5
+
+
+@pytest.mark.parametrize("epochs_before", [0, 2])
+def test_what_cannot_be_helped_is_an_error_with_the_last_good_params(epochs_before):
+    explode = optax.sgd(lambda count: jnp.where(count < 4 * epochs_before, 1e-2, jnp.inf))
+    with pytest.raises(flows.FitError, match=r"undone, the last of 9, .*updates of the optimizer are too large") as error:
+        fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 40, "patience": 40, "optimizer": explode})
+    assert finite(error.value.params) and 0 <= error.value.history["best_epoch"] <= epochs_before
+    assert error.value.history["skipped"].tolist() == [0] * epochs_before + [4] * 9
+    log_pdf = flows.Flow(flows.Standardize(), AFFINE)(0, 2).log_pdf
+    loss = -float(log_pdf(error.value.params, DATA).mean())
+    assert loss < np.log(DATA.std(0)).sum() + 2.9 and isinstance(error.value, flows.FlowsError)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Trap(-1e-9, 1e-9), r"log_pdf is nan at row \d+ of data, which Trap \(layer 1 of Serial\) is the first to return"),
+        (Trap(-1e-9, 1e-9, "gradient"), "the gradient is not finite in bijection/1/b"),
+    ],
+)
+def test_the_cause_names_row_layer_and_params(model, message):
+    with pytest.raises(flows.FitError, match=message) as error:
+        fit(0, flows.Flow(flows.Serial(flows.Scale(), model)), DATA, **QUICK)
+    assert error.value.cause in str(error.value)
+
+
+def test_the_row_and_its_column_are_those_of_the_data():
+    far = DATA.copy()
+    far[123, 1] = 4e30
+    model = flows.Flow(flows.Repeat(flows.Serial(flows.Reverse(), Trap(-50.0, 50.0)), 1))
+    with pytest.raises(flows.FitError, match=r"log_pdf is nan at row 123 of data.* 1 is farthest out") as error:
+        fit(0, model, far, standardize=False, validation=DATA[:9], **{**QUICK, "batch_size": 300})
+    assert "4e+30" in str(error.value)
+
+
+def test_time_ends_a_fit():
+    start = time.monotonic()
+    result = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 100_000, "patience": 100_000, "max_minutes": 1e-4})
+    assert 1 <= len(result.history["train"]) < 100_000 and time.monotonic() - start < 60
+    with pytest.raises(flows.FlowsError, match="max_minutes"):
+        fit(0, AFFINE, DATA, max_minutes=-1.0)
+
+
+def interrupting(monkeypatch, after, times=1):
+    """Sends the signal of Ctrl-C while the epoch `after` runs."""
+    real, epochs = loop.Course.add, []
+
+    def add(self, report, settings):
+        epochs.append(1)
+        if len(epochs) == after:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return real(self, report, settings)
+
+    monkeypatch.setattr(loop.Course, "add", add)
+
+
+def test_an_interrupt_returns_the_best_so_far(monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    interrupting(monkeypatch, after=3)
+    with pytest.warns(UserWarning, match="interrupted; these are the params of epoch"):
+        result = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 50})
+    assert len(result.history["train"]) == 3 and signal.getsignal(signal.SIGINT) is before
+    interrupting(monkeypatch, after=3, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 50})
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_fit_runs_in_any_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(fit(0, AFFINE, DATA, **QUICK)))
+    thread.start()
+    thread.join()
+    assert len(found[0].history["train"]) == 4
