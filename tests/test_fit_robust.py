@@ -68,7 +68,7 @@ def test_what_cannot_be_helped_is_an_error_with_the_last_good_params(epochs_befo
     explode = optax.sgd(lambda count: jnp.where(count < 4 * epochs_before, 1e-2, jnp.inf))
     with pytest.raises(flows.FitError, match=r"undone, the last of 9, .*updates of the optimizer are too large") as error:
         fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 40, "patience": 40, "optimizer": explode})
-    assert finite(error.value.params) and 0 <= error.value.history["best_epoch"] <= epochs_before
+    assert finite(error.value.params) and error.value.history["best_epoch"] < epochs_before
     assert error.value.history["skipped"].tolist() == [0] * epochs_before + [4] * 9
     log_pdf = flows.Flow(flows.Standardize(), AFFINE)(0, 2).log_pdf
     loss = -float(log_pdf(error.value.params, DATA).mean())

@@ -46,8 +46,9 @@ class Report(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """`start(params) -> State`, `run(state, key, order, train, validation) -> (State, Report)`, `back(state, rate) -> State`
-    to the best params, with the optimizer as at the start but for its counts, and `params(state.params or state.best)`.
+    """`start(params) -> State`, `run(state, key, order, train, validation) -> (State, Report)`, `back(state, rate, params)
+    -> State` to these params or, if they are None, the best, with the optimizer as at the start but for its counts, and
+    `params(state.params or state.best)`.
 
     `order` (steps, batch_size) are the rows of each step.
     """
@@ -258,14 +259,14 @@ def _make_trainer(
         best = best if measures else (best, state.best[1])
         return State((moved, still), opt_state, best, best_loss, state.epoch + 1, rate), Report(losses, taken, value, better)
 
-    def back(state: State, rate: float) -> State:
-        fresh = start(layout.join(*state.best))
+    def back(state: State, rate: float, params: Any) -> State:
+        fresh = start(layout.join(*state.best) if params is None else params)
         opt_state = jax.tree.map(
             lambda new, old: old if jnp.issubdtype(old.dtype, jnp.integer) else new, fresh.opt_state, state.opt_state
         )
-        return fresh._replace(
-            opt_state=opt_state, best_loss=state.best_loss, epoch=state.epoch, rate=jnp.full_like(fresh.rate, rate)
-        )
+        best_loss = state.best_loss if params is None else fresh.best_loss
+        rates = jnp.full_like(fresh.rate, rate)
+        return fresh._replace(opt_state=opt_state, best_loss=best_loss, epoch=state.epoch, rate=rates)
 
     return Trainer(start, run, back, lambda part: jax.tree.map(jnp.asarray, layout.join(*jax.device_get(part))))
 

@@ -57,11 +57,12 @@ class Course:
         self.validation.append(validation)
         self.skipped.append(int((~taken).sum()))
         self.taken += int(taken.sum())
-        if report.better:
-            self.best_epoch = len(self.validation) - 1
         # Under a prior with edges the validation loss may be inf for some epochs, without any harm.
         harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
-        return not taken.any() or math.isnan(validation) or (validation > limit and not harmless)
+        lost = not taken.any() or math.isnan(validation) or (validation > limit and not harmless)
+        if report.better and not lost:
+            self.best_epoch = len(self.validation) - 1
+        return lost
 
     def over(self, settings: Settings) -> bool:
         epochs = len(self.train)
@@ -96,8 +97,8 @@ def train(
                 course.times_back += 1
                 if course.times_back > TIMES_BACK or course.start == math.inf or (course.over(settings) and not course.taken):
                     cause = why(trainer.params(state.params), batches[int(np.argmin(np.asarray(report.taken)))])
-                    raise _error(course, cause, trainer.params(state.best))
-                state = trainer.back(state, rate / 10)
+                    raise _error(course, cause, params if course.best_epoch < 0 else trainer.params(state.best))
+                state = trainer.back(state, rate / 10, params if course.best_epoch < 0 else None)
             if checkpoint is not None:
                 checkpoint.save(state, vars(course), at_once=course.over(settings))
     if interrupts and course.best_epoch < 0:
