@@ -204,7 +204,7 @@ def picture(results: dict, path: Path) -> None:
             found = results[key]
             present = [library for library in libraries if library in found]
             for i, library in enumerate(present):
-                height = found[library][what] / found["floor"][what]
+                height = found[library][what] / found["floor"][what] if "floor" in found else found[library][what]
                 x = place + (i - (len(present) - 1) / 2) * 0.12
                 axis.bar(x, height, 0.11, color=colors[library], label=NAMES.get(library, library) if not place else None)
         labels = [key.removeprefix("throughput ").rsplit(",", 1)[0].replace(" d", "\nd = ") for key in shown]

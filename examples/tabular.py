@@ -7,6 +7,7 @@ Stops early by the validation rows, scores the best model on the test rows once,
 """
 
 import argparse
+import inspect
 import json
 import time
 from pathlib import Path
@@ -23,23 +24,27 @@ from tabular_data import SOURCES, load
 
 import flows
 
+# By the options that each has.
 MODELS = {
-    "gaussian": lambda n, hidden, act: flows.Normal(trainable=True, covariance="full"),
-    "nice": lambda n, hidden, act: flows.Flow(flows.NICE(n, hidden, act), flows.Logistic()),
-    "realnvp": lambda n, hidden, act: flows.Flow(flows.RealNVP(2 * n, hidden, act)),  # a block moves both halves
-    "glow": lambda n, hidden, act: flows.Flow(flows.Glow(2 * n, hidden, act)),
-    "made": lambda n, hidden, act: flows.Flow(flows.MAF(1, hidden, act, plain=True)),
-    "made-mog": lambda n, hidden, act: flows.MixtureMADE(10, hidden, act),
-    "maf": lambda n, hidden, act: flows.Flow(flows.MAF(n, hidden, act)),
-    "maf-mog": lambda n, hidden, act: flows.Flow(flows.MAF(n, hidden, act), flows.MixtureMADE(10, hidden, act)),
-    "nsf": lambda n, hidden, act: flows.Flow(flows.NSF(n, hidden, act)),
-    "nsf-ar": lambda n, hidden, act: flows.Flow(flows.NSF(n, hidden, act, autoregressive=True)),
-    "naf": lambda n, hidden, act: flows.Flow(flows.NAF(n, hidden, act)),
-    "bnaf": lambda n, hidden, act: flows.Flow(flows.BNAF(n)),
-    "umnn": lambda n, hidden, act: flows.Flow(flows.UMNN(n, hidden, act)),
-    "sos": lambda n, hidden, act: flows.Flow(flows.SOS(n, hidden, act)),
-    "gaussianization": lambda n, hidden, act: flows.Flow(flows.GaussianizationFlow(n)),
+    "gaussian": lambda: flows.Normal(trainable=True, covariance="full"),
+    "nice": lambda blocks, hidden, activation: flows.Flow(flows.NICE(blocks, hidden, activation), flows.Logistic()),
+    "realnvp": lambda blocks, hidden, activation: flows.Flow(flows.RealNVP(blocks, hidden, activation)),
+    "glow": lambda blocks, hidden, activation: flows.Flow(flows.Glow(blocks, hidden, activation)),
+    "made": lambda hidden, activation: flows.Flow(flows.MADE(flows.conditioners.MaskedMLP(*hidden, activation=activation))),
+    "made-mog": lambda hidden, activation: flows.MixtureMADE(10, hidden, activation),
+    "maf": lambda blocks, hidden, activation: flows.Flow(flows.MAF(blocks, hidden, activation)),
+    "maf-mog": lambda blocks, hidden, activation: flows.Flow(
+        flows.MAF(blocks, hidden, activation), flows.MixtureMADE(10, hidden, activation)
+    ),
+    "nsf": lambda blocks, hidden, activation: flows.Flow(flows.NSF(blocks, hidden, activation)),
+    "nsf-ar": lambda blocks, hidden, activation: flows.Flow(flows.NSF(blocks, hidden, activation, autoregressive=True)),
+    "naf": lambda blocks, hidden, activation: flows.Flow(flows.NAF(blocks, hidden, activation)),
+    "bnaf": lambda blocks, units: flows.Flow(flows.BNAF(blocks, units)),
+    "umnn": lambda blocks, hidden, activation: flows.Flow(flows.UMNN(blocks, hidden, activation)),
+    "sos": lambda blocks, hidden, activation: flows.Flow(flows.SOS(blocks, hidden, activation)),
+    "gaussianization": lambda blocks: flows.Flow(flows.GaussianizationFlow(blocks)),
 }
+RATES = {"gaussian": 1e-3, "made": 1e-3, "made-mog": 1e-3}  # as published; 1e-4 for flows
 
 SHOWN = 100_000  # rows in a picture
 
@@ -65,58 +70,93 @@ def picture(path, data, samples, history, title):
     axes[2].plot(history["train"], color="#999999", label="train")
     axes[2].plot(history["validation"], color="#2166ac", label="validation")
     axes[2].plot(history["best_epoch"], history["validation"][history["best_epoch"]], "o", color="#d6604d", label="best")
-    top = np.quantile(history["validation"], 0.9)
+    losses = [each[np.isfinite(each)] for each in (history["train"], history["validation"])]
     axes[2].set(title=title, xlabel="epoch", ylabel="loss, nats")
-    axes[2].set_ylim(min(history["validation"].min(), history["train"].min()) - 0.05, top + 0.05)
+    axes[2].set_ylim(np.concatenate(losses).min() - 0.05, np.quantile(losses[1], 0.9) + 0.05)
     axes[2].legend(frameon=False)
     axes[2].spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 
 
+def positive(kind):
+    """An option's number, refused before anything is trained."""
+
+    def number(text):
+        if not 0 < (value := kind(text)) < float("inf"):
+            raise ValueError(text)
+        return value
+
+    number.__name__ = f"{'whole ' if kind is int else ''}number above 0"
+    return number
+
+
+def model_of(options, source, parser):
+    """The constructor's value; options that the model does not have are refused."""
+    make = MODELS[options.model]
+    takes = inspect.signature(make).parameters
+    if options.num_blocks and "blocks" not in takes:
+        parser.error(f"--num-blocks: {options.model} has none; leave it out")
+    if options.hidden and not {"hidden", "units"} & set(takes):
+        parser.error(f"--hidden: {options.model} has no network; leave it out")
+    given = {
+        "blocks": options.num_blocks or 5, "hidden": tuple(options.hidden or (source.width, source.width)),
+        "units": tuple(options.hidden or (10,)), "activation": source.activation,
+    }  # fmt: skip
+    return make(**{name: given[name] for name in takes})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    whole, above_0 = positive(int), positive(float)
     parser.add_argument("--data", "--dataset", type=str.lower, default="moons", choices=list(SOURCES))
     parser.add_argument("--path", type=Path, help="the folder with the files of the set")
     parser.add_argument("--model", "--flow", default="maf", choices=list(MODELS))
-    parser.add_argument("--num-blocks", type=int, default=5, help="steps of the flow; of couplings, pairs of them")
-    parser.add_argument("--hidden", type=int, nargs="+", help="widths of each network; as published by default")
-    parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--test-batch-size", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument("--patience", type=int, default=30, help="epochs without a better validation loss before it stops")
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--num-blocks", type=whole, help="layers of the flow (5)")
+    parser.add_argument("--hidden", type=whole, nargs="+", help="widths of each network, as published by default; of bnaf, "
+                        "units for each feature (10)")  # fmt: skip
+    parser.add_argument("--batch-size", type=whole, default=100)
+    parser.add_argument("--test-batch-size", type=whole, default=10_000)
+    parser.add_argument("--epochs", type=whole, default=1000)
+    parser.add_argument("--patience", type=whole, default=30, help="epochs without a better validation loss before it stops")
+    parser.add_argument("--lr", type=above_0, help="learning rate (1e-4; of gaussian, made and made-mog 1e-3)")
+    parser.add_argument("--weight-decay", type=float, default=1e-6)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-cuda", action="store_true", help="on the processor, even if there is a GPU")
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
+    if options.no_cuda:
+        jax.config.update("jax_platforms", "cpu")
 
-    source, split = SOURCES[options.data], load(options.data, options.path)
-    hidden = tuple(options.hidden or (source.width, source.width))
-    init_fun = MODELS[options.model](options.num_blocks, hidden, source.activation)
+    source = SOURCES[options.data]
+    init_fun, split = model_of(options, source, parser), load(options.data, options.path)
+    options.out.mkdir(parents=True, exist_ok=True)
     print(f"{options.data}: {' / '.join(f'{len(part):,}' for part in split)} rows of {source.columns} columns")
     print(f"{init_fun} on {jax.devices()[0].device_kind}")
     start = time.perf_counter()
+    rate = options.lr or RATES.get(options.model, 1e-4)
     result = flows.fit(
         options.seed, init_fun, split.train,
         validation=split.validation, batch_size=options.batch_size, max_epochs=options.epochs, patience=options.patience,
-        optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adam(options.lr)), standardize=False,
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(5.0), optax.add_decayed_weights(options.weight_decay), optax.adam(rate)
+        ), standardize=False,
     )  # fmt: skip
     minutes = (time.perf_counter() - start) / 60
     params, log_pdf, sample = result
+    name = f"{options.data}-{options.model}"
+    result.save(options.out / f"{name}.flows", metadata={"data": options.data})
     nats, error = score(log_pdf, params, split.test, options.test_batch_size)
     epochs, best = len(result.history["train"]), result.history["best_epoch"]
     print(
         f"test: {nats:.3f} +- {2 * error:.3f} nats (twice the standard error), epoch {best} of {epochs}, {minutes:.1f} minutes"
     )
 
-    name = f"{options.data}-{options.model}"
-    options.out.mkdir(parents=True, exist_ok=True)
-    result.save(options.out / f"{name}.flows", metadata={"data": options.data, "test nats": nats})
+    figures = {"nats": nats, "standard error": error, "epochs": epochs, "best epoch": best, "minutes": minutes}
+    (options.out / f"{name}.json").write_text(json.dumps({"model": repr(init_fun), **figures}, indent=1))
     shown = split.train[:SHOWN]
     samples = np.asarray(sample(options.seed, params, len(shown)))
     np.savetxt(options.out / f"{name}.csv", samples[:1000], delimiter=",", fmt="%.6g")
     picture(options.out / f"{name}.png", shown, samples, result.history, f"{name}: {nats:.2f} nats")
-    figures = {"nats": nats, "standard error": error, "epochs": epochs, "best epoch": best, "minutes": minutes}
-    (options.out / f"{name}.json").write_text(json.dumps({"model": repr(init_fun), **figures}, indent=1))
 
 
 if __name__ == "__main__":

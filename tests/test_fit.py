@@ -96,11 +96,17 @@ def test_rows_to_validate_on_can_be_given():
         (np.full((3, 2), np.nan), "fit: validation has nan in row 0"),
         (None, "expected the share of rows"),
         ("all", "expected the share of rows"),
+        (np.float32(1.5), "expected the share of rows"),
+        (held_out[:, 0], r"validation has shape \(50,\), expected \(rows, 2\)"),
     ):
         with pytest.raises(flows.FlowsError, match=told):
             fit(0, AFFINE, NORMAL, validation=wrong, **QUICK)
-    with pytest.raises(flows.FlowsError, match="rows alone; expected a pair"):
-        fit(0, conditional, NORMAL, context=context, validation=held_out, **QUICK)
+    for wrong in (held_out, (held_out, None)):
+        with pytest.raises(flows.FlowsError, match="rows alone; expected a pair"):
+            fit(0, conditional, NORMAL, context=context, validation=wrong, **QUICK)
+    two = fit(0, AFFINE, NORMAL, validation=tuple(map(tuple, held_out[:2])), **QUICK)  # rows, not a pair
+    same_share = [fit(0, AFFINE, NORMAL, validation=share, **QUICK) for share in (0.25, np.float32(0.25))]
+    assert len(two.history["train"]) == 2 and same(same_share[0].params, same_share[1].params)
 
 
 def test_the_same_seed_gives_the_same_bits():

@@ -166,3 +166,43 @@ def test_models_refuse_what_they_cannot_be():
     assert "expected a vector" in error_of(lambda: flows.MixtureMADE(2)(0, (2, 2)))
     assert "num_reflections is 0" in error_of(lambda: flows.Householder(0))
     assert support(flows.Scale()) == support(flows.ActNorm()) and to_json(flows.Glow(2))
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_closure_around_a_layer_in_a_loop_leaves_the_layer_as_it_was(jitted):
+    """What jit keeps of a function that was traced within a loop must not hold the loop's own index."""
+    inner = flows.Coupling(flows.MLP(4), t.RationalQuadratic(4))
+    kept = {}
+
+    def closure(rng, input_dim, **keywords):
+        params, direct_fun, inverse_fun = inner(rng, input_dim)
+        run = kept.setdefault("run", jax.jit(direct_fun)) if jitted else direct_fun
+        return params, lambda params, x, **_: run(params, x), lambda params, y, **_: inverse_fun(params, y)
+
+    x = np.ones((3, 2), np.float32)
+    single = inner(0, 2)
+    for n in (2, 3):
+        params, direct_fun, _ = flows.Repeat(closure, n)(0, 2)
+        y, log_det = x, 0.0
+        for i in range(n):
+            y, more = single.direct_fun(jax.tree.map(lambda leaf, i=i: leaf[i], params), y)
+            log_det += more
+        for a, b in zip(direct_fun(params, x), (y, log_det), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert kept.get("run", single.direct_fun)(single.params, x)[0].shape == (3, 2)
+
+
+def test_a_block_network_needs_a_hidden_layer_and_hides_no_nan():
+    with pytest.raises(flows.FlowsError, match=r"BNAF: hidden is \(\)"):
+        flows.BNAF(hidden=())
+    params, direct_fun, _ = flows.BNAF(2, (3,))(0, 2)
+    y, log_det = direct_fun(params, np.array([[np.nan, 0.0], [1.0, 0.0]], np.float32))
+    assert np.isnan(y[0]).any() and np.isnan(log_det[0]) and np.isfinite(log_det[1])
+
+
+def test_reflections_have_no_length():
+    params, direct_fun, _ = flows.Householder()(0, 3)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    for factor in (1e30, 1e-30):
+        y = direct_fun(jax.tree.map(lambda leaf, factor=factor: leaf * factor, params), x)[0]
+        np.testing.assert_allclose(y, direct_fun(params, x)[0], rtol=1e-5, atol=1e-5)

@@ -50,7 +50,7 @@ def BlockAutoregressive(*hidden: int):
         >>> bool(abs(inverse_fun(params, y)[0] - 1).max() < 1e-4)
         True
     """
-    hidden = tuple(positive_int(width, "BlockAutoregressive: a width") for width in hidden) or (8,)
+    hidden = tuple(positive_int(width, "BlockAutoregressive: a width") for width in (hidden or (8,)))
     widths = (1, *hidden, 1)
 
     def init_fun(rng, shape, context_dim=0):
@@ -166,5 +166,5 @@ def log_product(log_blocks: Array, log_slope: Array) -> Array:
     most = jax.lax.stop_gradient(log_slope.max(1, keepdims=True))
     most = jnp.where(jnp.isfinite(most), most, 0.0)
     total = jnp.matmul(jnp.exp(log_blocks), jnp.exp(log_slope - most), precision=jax.lax.Precision.HIGHEST)
-    positive = total > 0
+    positive = ~(total <= 0)  # NaN stays NaN
     return jnp.where(positive, jnp.log(jnp.where(positive, total, 1.0)) + most, -jnp.inf)

@@ -43,6 +43,9 @@ def Householder(num_reflections: int | None = None):
         """The product, built once for the whole batch: (channels, channels)."""
         vectors = params["vectors"]
 
+        largest = jnp.abs(vectors).max(1, keepdims=True)
+        vectors = vectors / jax.lax.stop_gradient(largest)  # only directions matter, and squares would over- or underflow
+
         def reflect(product, v):
             return product - 2 * jnp.outer(jnp.matmul(product, v, precision=HIGHEST), v) / jnp.square(v).sum(), None
 

@@ -3,24 +3,34 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 from jax import lax
 
 from flows.core.arrays import Array
 
-_turn: ContextVar[Array | None] = ContextVar("turn", default=None)
+_turn: ContextVar[tuple[Array, Any] | None] = ContextVar("turn", default=None)
+# Equal where the same function is being traced; jax 0.7 has it elsewhere.
+_tracing = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
 
 
 @contextmanager
 def turn(i: Array | None) -> Iterator[None]:
     """What is traced within is the body of a loop, in its turn `i`; None for what is none, or has loops of its own."""
-    token = _turn.set(i)
+    token = _turn.set(None if i is None else (i, _tracing()))
     try:
         yield
     finally:
         _turn.reset(token)
+
+
+def current_turn() -> Array | None:
+    """The turn of the body that is being traced; None within a function traced inside it, whose program jit may keep."""
+    of_body = _turn.get()
+    return None if of_body is None or of_body[1] != _tracing() else of_body[0]
 
 
 def unfused(x: Array) -> Array:
@@ -29,7 +39,7 @@ def unfused(x: Array) -> Array:
     XLA fuses a slice of what a loop has stacked into every kernel that reads it. Their addresses then depend on the turn, and a
     CPU's kernels are no longer vectorised: exp takes 8 times as long, a spline flow 3 times. No fusion reaches into a branch.
     """
-    i = _turn.get()
+    i = current_turn()
     return x if i is None else lax.platform_dependent(i, x, cpu=_branch, default=lambda i, x: x)
 
 

@@ -27,6 +27,7 @@ from flows.core.arrays import (
 )
 from flows.core.errors import FlowsError
 from flows.core.fingerprint import Atom, Memo, fingerprint
+from flows.core.loops import current_turn
 from flows.core.params import Params, check_structure, stop_fixed, structure
 
 
@@ -121,12 +122,12 @@ def publish(part: Any, params: Params) -> tuple[Callable, Callable]:
 
 
 def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, Callable]:
-    def public(name: str, run: Callable, event: Shape, output: Shape) -> Callable:
+    def public(name: str, direction: Callable, event: Shape, output: Shape) -> Callable:
         def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             check_rows(x, event, part.name)
             dtype = working_dtype(x.dtype)
             params, context = _prepare(part, expected, params, context, dtype, len(x))
-            y, log_det = run(params, x.astype(dtype), context, rng, train)
+            y, log_det = direction(params, x.astype(dtype), context, rng, train)
             check_result(y, (len(x), *output), part.name, "outputs")
             check_result(log_det, (len(x),), part.name, "log_det")
             return y.astype(x.dtype), log_det.astype(dtype)
@@ -136,8 +137,9 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
         def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
             vocabulary.refuse_unknown(f"{part.name}: {name}", unknown, vocabulary.CALL)
             context, rng = _given(part, context, rng, train)
+            run = compiled if current_turn() is None else checked  # the body of a loop is compiled with it
             with explained(part.name):
-                return compiled(params, as_array(inputs, "inputs"), context, rng, bool(train))
+                return run(params, as_array(inputs, "inputs"), context, rng, bool(train))
 
         return _dressed(function, name, part, vocabulary.positional("params", "inputs"), part.keywords)
 

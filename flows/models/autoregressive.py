@@ -25,22 +25,24 @@ def MAF(
     plain: bool = False,
     scan: bool | None = None,
 ):
-    """A masked autoregressive flow: MADE layers, each followed by batch normalisation, with the order reversed in between.
+    """A masked autoregressive flow: MADE layers, each followed by batch normalisation and a reversal of the order.
 
-    y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer, |w| < 2; log|det J| = minus the sum of all w, plus that of the
-    normalisations' logarithms. A density takes one pass; samples are found feature by feature, in about the time of two or
-    three. Train with `train=True`, as `RealNVP`. With a mixture base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
+    y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer, |w| < 2 (in the paper w is free); log|det J| = minus the sum of all
+    w, plus that of the normalisations' logarithms. A density takes one pass; samples are found feature by feature, in about the
+    time of two or three. Train with `train=True`, as `RealNVP`; `flows.fit` measures the normalisations on at most 10,000
+    rows, `flows.calibrate` on all it is given. With a mixture base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
 
     Args:
         num_layers: autoregressive layers.
-        hidden, activation, scan: as in `NICE`.
+        hidden, activation: as in `NICE`.
+        scan: as in `NICE`, but over single layers.
         plain: without batch normalisation.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers and what follows each; those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017, arXiv:1705.07057.
@@ -68,7 +70,7 @@ def IAF(
     """An inverse autoregressive flow: a sample takes one pass, a density finds one feature after the other.
 
     From noise to data each layer is x_i = sigma_i y_i + (1 - sigma_i) m_i, with sigma and m made of y_<i and the context by
-    a masked network; log|det dx/dy| = sum(log sigma). The order is reversed in between. It suits posteriors, whose samples
+    a masked network; log|det dx/dy| = sum(log sigma). After each the order is reversed. It suits posteriors, whose samples
     come with their density in one pass.
 
     Args:
@@ -80,7 +82,7 @@ def IAF(
         A tuple over layers; those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934, algorithm 1.

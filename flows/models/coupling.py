@@ -17,21 +17,23 @@ def NICE(
 ):
     """Additive couplings in which the halves take turns, then a scale for each feature.
 
-    y = s f_n(... f_1(x)); each layer is y2 = x2 + t(x1), the next y1 = x1 + t(x2); log|det J| = sum(log s). The prior of the
-    paper is logistic: `flows.Flow(flows.NICE(), flows.Logistic())`.
+    y = s f_n(... f_1(x)); each layer is y2 = x2 + t(x1), the next y1 = x1 + t(x2); log|det J| = sum(log s). Halves are
+    the first and the last features (in the paper the even and the odd ones, of images). The prior of the paper is logistic:
+    `flows.Flow(flows.NICE(), flows.Logistic())`.
 
     Args:
         num_layers: couplings.
         hidden: widths of each network.
         activation: as in `MLP`.
         plain: without the scale at the end; the volume is then preserved.
-        scan: one compiled loop over the layers (`Repeat`), which compiles in the time of one; by default beyond 4 layers.
+        scan: one compiled loop (`Repeat`) over pairs of layers, which compiles in the time of one; an odd layer follows it.
+            By default beyond 4 layers, where it is faster too.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        A tuple over layers, of the loop first, if there is one: there the params of a pair, stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, section 3.
@@ -58,9 +60,9 @@ def RealNVP(
     """Affine couplings in which the halves take turns, each followed by batch normalisation.
 
     y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1), the next the same with the halves exchanged, |s| < 2;
-    log|det J| = the sum of all s and of the normalisations' logarithms. Train with `train=True`, so that batches are
-    normalised by their own statistics, and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as
-    `init_inputs` set them.
+    log|det J| = the sum of all s and of the normalisations' logarithms. One network makes s and t (two, of tanh and of ReLU
+    units, for the vectors of the MAF paper). Train with `train=True`, so that batches are normalised by their own statistics,
+    and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
 
     Args:
         num_layers: couplings.
@@ -68,10 +70,10 @@ def RealNVP(
         plain: without batch normalisation.
 
     Params:
-        A tuple over layers; those of a loop are stacked.
+        As of `NICE`.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803; for vectors as in
@@ -103,14 +105,15 @@ def Glow(
 
     Args:
         num_layers: steps.
-        hidden, activation, scan: as in `NICE`.
+        hidden, activation: as in `NICE`.
+        scan: as in `NICE`, but over single steps.
         plain: without activation normalisation.
 
     Params:
         A tuple over layers; those of a loop are stacked. The normalisation is set by `init_inputs`.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3.

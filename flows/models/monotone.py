@@ -2,7 +2,7 @@
 
 from flows.bijections import Autoregressive, BlockAutoregressive, Elementwise, Householder, Reverse
 from flows.conditioners import MaskedMLP
-from flows.core import bijection
+from flows.core import FlowsError, bijection
 from flows.models.stack import Activation, check_hidden, stack
 from flows.transformers import DeepSigmoidal, Gaussianization, MonotonicNetwork, SumOfSquares
 
@@ -30,7 +30,7 @@ def NAF(
         A tuple over layers; those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Huang, Krueger, Lacoste and Courville, "Neural Autoregressive Flows", 2018, arXiv:1804.00779, equation 8.
@@ -61,7 +61,7 @@ def BNAF(num_layers: int = 5, hidden: tuple[int, ...] = (10,), scan: bool | None
         A tuple over layers; those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         De Cao, Titov and Aziz, "Block Neural Autoregressive Flow", 2019, arXiv:1904.04676, section 4.
@@ -72,7 +72,9 @@ def BNAF(num_layers: int = 5, hidden: tuple[int, ...] = (10,), scan: bool | None
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    return stack("BNAF", [BlockAutoregressive(*check_hidden(hidden, "BNAF")), Reverse()], num_layers, scan)
+    if not (hidden := check_hidden(hidden, "BNAF")):
+        raise FlowsError("BNAF: hidden is (); expected the width of at least one hidden layer, such as (10,)")
+    return stack("BNAF", [BlockAutoregressive(*hidden), Reverse()], num_layers, scan)
 
 
 @bijection
@@ -100,10 +102,11 @@ def UMNN(
         num_nodes: nodes of the integral.
 
     Params:
-        A tuple over layers, each with "conditioner" and "transformer", the weights of g; those of a loop are stacked.
+        A tuple over layers and the reversals that follow them; of a layer "conditioner" and "transformer", the weights of g;
+        those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Wehenkel and Louppe, "Unconstrained Monotonic Neural Networks", 2019, arXiv:1908.05164, section 3.2.
@@ -146,7 +149,7 @@ def SOS(
         A tuple over layers; those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Jaini, Selby and Yu, "Sum-of-Squares Polynomial Flow", 2019, arXiv:1905.02325, section 4.
@@ -169,19 +172,20 @@ def GaussianizationFlow(
 
     y = f_n(... f_1(x)); each layer is z = x H, a product of reflections, and y_i = Phi^-1(F_i(z_i)) with F_i the distribution
     function of a mixture of logistic distributions, trained for each feature; log|det J| = the sum of log dy_i/dz_i. It needs
-    no network; the inverse is numerical in one dimension (`transformers.Gaussianization`).
+    no network, and takes no context; the inverse is numerical in one dimension (`transformers.Gaussianization`).
 
     Args:
         num_layers: rotations, each followed by mixtures.
-        num_components: components of each mixture.
-        num_reflections: reflections of each rotation; by default as many as there are features, which make any rotation.
+        num_components: components of each mixture; the paper has 50 to 100, which cost more and gain little in two layers.
+        num_reflections: of each layer; by default as many as there are features, with which H can be any orthogonal matrix of
+            its determinant, which is 1 for an even number of reflections and -1 for an odd one.
         scan: as in `NICE`, but a loop by default beyond 10 layers.
 
     Params:
         A tuple over layers; those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; an event or a context of several axes.
 
     Source:
         Meng, Song, Song and Ermon, "Gaussianization Flows", 2020, arXiv:2003.01941, section 4.

@@ -30,7 +30,8 @@ def NSF(
 ):
     """A neural spline flow: monotone splines with linear maps in between.
 
-    y = f_n(... f_1(x)) W; each step is z = x W_i with W_i in LU form behind a permutation, then y2 = spline(z2; theta(z1)) on
+    y = f_n(... f_1(x)) W; each step is z = x W_i with W_i in LU form behind a permutation (a random rotation at the start,
+    where the paper's is the permutation alone), then y2 = spline(z2; theta(z1)) on
     half of the features, theta being the output of a residual network, and y1 = spline(z1; theta_1) with trained theta_1.
     log|det J| = the sum of log|det W| and of the log-slopes. Data should be standardised: the splines act on [-bound, bound]
     (`flows.fit` does).
@@ -42,7 +43,7 @@ def NSF(
         num_bins: bins of each spline.
         bound: the splines' half-width.
         autoregressive: a masked network, so that each feature sees all before it, and no feature is left as it is. Samples
-            are then found feature by feature, in about the time of two densities.
+            are then found feature by feature, in about the time of three or four densities.
         spline: "rational_quadratic", "quadratic", "cubic", "linear" or "linear_rational".
         dropout: the share of hidden units dropped while `train=True`, which then needs `rng`.
         plain: fully connected networks instead of residual ones; the features reversed in between, instead of linear maps;

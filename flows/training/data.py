@@ -1,5 +1,6 @@
 """The rows that `fit` is given: read, judged, split and measured before the first step. Each refusal says what to do."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -46,22 +47,37 @@ def read(data: Any, context: Any, name: str = "data", of_context: str = "context
     return Rows(x, c), dtype
 
 
+def as_share(validation: Any) -> float | None:
+    """The share of rows to hold out; None where rows are given instead."""
+    if isinstance(validation, tuple | list) or (not isinstance(validation, str) and np.ndim(validation) > 0):
+        return None
+    try:
+        share = math.nan if isinstance(validation, bool | str) else float(validation)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0 < share < 1:
+        raise FlowsError(
+            f"fit: validation is {validation!r:.80}; expected the share of rows to hold out, between 0 and 1, or rows"
+        )
+    return share
+
+
 def read_validation(validation: Any, rows: Rows) -> Rows:
     """Given rows to validate on, or a pair of them and their context, like those to train on."""
     pair = isinstance(validation, tuple) and len(validation) == 2
-    if pair != (rows.context is not None):
-        got = "a pair (data, context)" if pair else "rows alone"
-        raise FlowsError(
-            f"fit: validation is {got}; expected {'rows alone' if pair else 'a pair (data, context)'}, as there is "
-            f"{'no' if pair else 'a'} context"
-        )
-    x, c = validation if pair else (validation, None)
+    if rows.context is not None and (not pair or validation[1] is None):
+        raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
+    if rows.context is None and pair and any(np.ndim(each) != rows.x.ndim - 1 for each in validation):
+        raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
+    x, c = validation if rows.context is not None else (validation, None)
+    if np.ndim(x) < 2:
+        raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(rows.x.shape[1:])})")
     held_out = read(x, c, "validation", "the context of validation")[0]
     for name, own, like in zip(("validation", "the context of validation"), held_out, rows, strict=True):
         if own is not None and (own.shape[1:] != like.shape[1:] or not len(own)):
-            raise FlowsError(f"fit: {name} has shape {own.shape}, expected (rows, {str(like.shape[1:])[1:-1].strip(',')})")
+            raise FlowsError(f"fit: {name} has shape {own.shape}, expected (rows, {_listed(like.shape[1:])})")
     if len(rows.x) < LEAST_ROWS:
-        raise FlowsError(f"fit: data has {len(rows.x)} rows; expected at least {LEAST_ROWS}")
+        raise FlowsError(f"fit: data has {_counted(len(rows.x))}; expected at least {LEAST_ROWS}")
     return held_out
 
 
@@ -70,7 +86,7 @@ def split(n: int, validation: float, key: Array) -> tuple[np.ndarray, np.ndarray
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:
         raise FlowsError(
-            f"fit: data has {n} row{'s' * (n != 1)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
+            f"fit: data has {_counted(n)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
             f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
         )
     order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(n)
@@ -105,6 +121,14 @@ def measure(x: np.ndarray, dtype: np.dtype) -> Scale:
                 "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
             )
     return Scale(mean, std)
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return str(shape)[1:-1].strip(",")
+
+
+def _counted(n: int) -> str:
+    return f"{n} row{'s' * (n != 1)}"
 
 
 def _numbers(x: Any, what: str) -> np.ndarray:

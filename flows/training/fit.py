@@ -16,7 +16,6 @@ from flows.core import (
     Distribution,
     DistributionInit,
     FitError,
-    FlowsError,
     Given,
     positive,
     positive_int,
@@ -27,7 +26,7 @@ from flows.core.values import Value, is_constructor
 from flows.distributions import Flow
 from flows.training.causes import cause
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.data import Scale, measure, read, read_validation, split, take
+from flows.training.data import Scale, as_share, measure, read, read_validation, split, take
 from flows.training.epochs import MEASURED_ROWS, default_optimizer, initialize, orders, part_of, trainer
 from flows.training.loop import Settings
 from flows.training.loop import train as run_epochs
@@ -139,19 +138,16 @@ def fit(
     batch_size = positive_int(batch_size, "fit: batch_size")
     seconds = math.inf if max_minutes is None else 60 * positive(max_minutes, "fit: max_minutes")
     max_epochs, patience = positive_int(max_epochs, "fit: max_epochs"), positive_int(patience, "fit: patience")
-    share = np.isscalar(validation) or validation is None
-    if share and (isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 < validation < 1):
-        raise FlowsError(f"fit: validation is {validation!r}; expected the share of rows to hold out, between 0 and 1, or rows")
+    share = as_share(validation)
     key = as_key(rng)
 
     rows, dtype = read(data, context)
-    given = None if share else read_validation(validation, rows)
-    numbers = np.arange(len(rows.x))
-    if given is None:
-        numbers, others = split(len(rows.x), validation, key)
+    numbers, given = np.arange(len(rows.x)), None
+    if share is not None:
+        numbers, others = split(len(rows.x), share, key)
         train, held_out = take(rows, numbers), take(rows, others)
     else:
-        train, held_out = rows, given
+        train, held_out = rows, (given := read_validation(validation, rows))
     scale = measure(train.x, dtype)
     if not standardize:
         scale = Scale(np.zeros_like(scale.mean), np.ones_like(scale.std))
@@ -167,7 +163,7 @@ def fit(
     batch_size, by_leaf, saved = min(batch_size, len(train.x)), optimizer is not None, None
     if checkpoint is not None:
         names = {
-            "validation": validation if share else "rows", "batch_size": batch_size, "max_epochs": max_epochs,
+            "validation": "rows" if share is None else share, "batch_size": batch_size, "max_epochs": max_epochs,
             "learning_rate": learning_rate, "optimizer": "given" if by_leaf else "default", "standardize": standardize,
         }  # fmt: skip
         every = positive(checkpoint_every, "fit: checkpoint_every")
