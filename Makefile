@@ -105,6 +105,7 @@ test-all:
 # Figures, in out/: they are only worth something on a quiet machine.
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/power.py
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/stability.py
 
