@@ -73,9 +73,9 @@ format: .venv/.stamp-test
 
 test: lint
 	@echo "== doctests"
-	@$(BIN)/python -m pytest -q --doctest-modules flows
+	@JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -q -n 2 --doctest-modules flows
 	@echo "== tests"
-	@$(BIN)/python -m pytest -q -n 2 tests
+	@$(BIN)/python -m pytest -q -n 2 --durations=40 tests
 
 # pytest exits with 5 where no test is marked slow.
 test-slow: test
