@@ -1,6 +1,6 @@
 """A library's own training loop on one of the workloads: `epochs.py LIBRARY WORKLOAD THREADS`.
 
-What a step takes of the CPU (of the clock on several threads) within an epoch of 40 steps of 512 rows, then 2,048 rows of
+What a step takes of the CPU (of the clock on several threads) within an epoch of 40 steps of 512 rows, then 2,276 rows of
 validation: the difference between fits of 6 and of 2 epochs, divided by the steps between them.
 """
 
