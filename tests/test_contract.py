@@ -265,7 +265,7 @@ def test_layers_refuse_events_that_cannot_work():
     assert "one channel" in error_of(lambda: flows.FactorOut(flows.ActNorm())(0, 1))
     assert "at least 2" in error_of(lambda: flows.Squeeze(1))
     assert "events (4, 4, 1)" in error_of(lambda: flows.RealNVP(1)(0, (4, 4, 2)))
-    assert "one at least must be transformed" in error_of(lambda: flows.Coupling(small, flip=True)(0, 1))
+    assert "one at least must be transformed" in error_of(lambda: flows.Coupling(small, mask=(True,))(0, 1))
     assert "expected a vector" in error_of(lambda: flows.MADE(masked)(0, (2, 2, 3)))
     assert "input_dim=2" in error_of(lambda: flows.GMM([[0.0, 0.0]], [np.eye(2)], [1.0])(0, 3))
     assert "do not fit" in error_of(lambda: flows.GMM([[0.0, 0.0]], np.eye(2), [1.0]))
