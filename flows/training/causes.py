@@ -21,17 +21,17 @@ def cause(part: DistributionPart, params: Any, rows: Rows, numbers: np.ndarray, 
     def log_pdf(params: Any, rows: Rows) -> Array:
         return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, True)
 
-    bad = np.flatnonzero(~np.isfinite(np.asarray(log_pdf(params, rows), float)))
+    values = np.asarray(log_pdf(params, rows), float)
+    bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         one = take(rows, bad[:1])
-        value = float(log_pdf(params, rows)[bad[0]])
         layer = first_not_finite(lambda: log_pdf(params, one))
         flat = np.asarray(one.x, float).reshape(-1, one.x.shape[-1])
         far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
         where = f", which {layer} is the first to return" if layer else ""
         return (
-            f"log_pdf is {value} at row {numbers[bad[0]]} of data{where}; of the row's columns, {far[1]} is farthest out: "
-            f"{flat[far]:.3g} standard deviations from the mean"
+            f"log_pdf is {values[bad[0]]} at row {numbers[bad[0]]} of data{where}; of the row's columns, {far[1]} is farthest "
+            f"out: {flat[far]:.3g} standard deviations from the mean"
         )
     gradient = jax.grad(lambda params: -log_pdf(params, rows).mean())(params)
     leaves = [
