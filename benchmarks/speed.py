@@ -10,6 +10,7 @@ speed.md and speed.png.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 from contextlib import ExitStack
@@ -32,6 +33,9 @@ LIBRARIES = {
 }
 NAMES = {"flows_repeat": "flows, as a loop", "flows_unrolled": "flows, unrolled"}
 DEPTHS = (5, 10, 20, 40)
+# Freed memory is kept: what a process did before would else decide whether a step's arrays are new pages from the system, which
+# is up to a tenth of its time.
+KEEPING = {**os.environ, "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 SLOW = 5.0  # seconds from which a run is not repeated
 SAMPLED = ("NSF autoregressive d21", "MAF d63", "NSF coupling d21")
 
@@ -44,7 +48,7 @@ class Worker:
         self.library = library
         self.process = subprocess.Popen(
             [python, script, library, workload, str(threads), str(layers)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=KEEPING,
         )  # fmt: skip
         self.start = self.answer()
 
@@ -115,7 +119,8 @@ def first_steps(libraries: list[str], repeats: int = 2) -> dict:
 def script(name: str, environment: str, *arguments: object) -> dict:
     """What a script of benchmarks/peers prints."""
     command = [ROOT / environment / "bin" / "python", ROOT / "benchmarks" / "peers" / name, *map(str, arguments)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=KEEPING).stdout
+    return json.loads(said.splitlines()[-1])
 
 
 def own_loops(workload: str, threads: int, repeats: int = 2) -> dict:
@@ -229,10 +234,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="workloads with this in their name")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--add", action="store_true", help="keep what earlier runs measured, and is not measured again")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "speed.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
+    results = json.loads(file.read_text()) if options.add and file.exists() else {}
 
     def keep(name: str, found: dict) -> None:
         results[name] = found

@@ -30,7 +30,7 @@ from flows.core.elements import (
 )
 from flows.core.errors import FitError, FlowsError
 from flows.core.fingerprint import clear_caches
-from flows.core.loops import turn, unfused
+from flows.core.loops import in_pieces, turn, unfused
 from flows.core.params import calibrate, stacked, trainable, unstacked
 from flows.core.parts import BijectionPart, DistributionPart, Given, measured_output
 from flows.core.values import Value, constructor, from_json, to_json
@@ -65,6 +65,7 @@ __all__ = [
     "FlowsError",
     "from_json",
     "Given",
+    "in_pieces",
     "init_keywords",
     "InitFun",
     "Leading",

@@ -1,6 +1,6 @@
-"""How the body of a loop stays as fast as straight code."""
+"""How the body of a loop stays as fast as straight code, and how large batches are taken in pieces."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from flows.core.arrays import Array
+
+PIECE = 2048  # rows; what a layer of splines makes of them about fits the cache of a core
 
 _turn: ContextVar[tuple[Array, Any] | None] = ContextVar("turn", default=None)
 # Equal where the same function is being traced; jax 0.7 has it elsewhere.
@@ -51,3 +53,34 @@ def _branch(i: Array, x: Array) -> Array:
 @_branch.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return _branch(*primals), tangents[1]
+
+
+def in_pieces(fun: Callable, params: Any, *rows: Any) -> Any:
+    """fun(params, *rows), a function of each row by itself; on a CPU many rows are taken in pieces that fit its cache.
+
+    What is differentiated is taken whole: its gradient would be slower in pieces, as they keep what it needs.
+    """
+    n = len(jax.tree.leaves(rows)[0])
+    if n < 2 * PIECE or jax.default_backend() != "cpu":
+        return fun(params, *rows)
+    count = -(-n // PIECE)
+    size = -(-n // count)
+
+    def split(x: Array) -> Array:
+        padding = jnp.broadcast_to(x[:1], (count * size - n, *x.shape[1:]))
+        return jnp.concatenate([x, padding]).reshape(count, size, *x.shape[1:])
+
+    @jax.custom_jvp
+    def pieces(params: Any, rows: Any) -> Any:
+        def body(i: Array, piece: Any) -> tuple[Array, Any]:
+            with turn(i):
+                return i + 1, fun(params, *piece)
+
+        results = lax.scan(body, jnp.int32(0), jax.tree.map(split, rows))[1]
+        return jax.tree.map(lambda y: y.reshape(count * size, *y.shape[2:])[:n], results)
+
+    @pieces.defjvp
+    def _(primals: tuple, tangents: tuple) -> Any:
+        return jax.jvp(lambda params, rows: fun(params, *rows), primals, tangents)
+
+    return pieces(params, rows)

@@ -17,6 +17,7 @@ from flows.core import (
     build_distribution,
     check_layers,
     combinator,
+    in_pieces,
     init_keywords,
     measured_output,
 )
@@ -63,10 +64,17 @@ def Flow(bijection, prior=None):
         of_prior = given._replace(init_inputs=noise, params=old and old["prior"])
         prior_params, prior_part = build_distribution(prior, keys[1], part.output, of_prior)
 
-        def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+        compiled = part.compiled and prior_part.compiled
+
+        def whole(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             keys = (None, None) if rng is None else jax.random.split(rng)
             y, log_det = part.direct(params["bijection"], x, context, keys[0], train)
             return prior_part.log_pdf(params["prior"], y, context, keys[1], train) + log_det
+
+        def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+            if train or rng is not None or not compiled:  # then rows may depend on each other, or are not traced
+                return whole(params, x, context, rng, train)
+            return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
             keys = jax.random.split(rng)
@@ -80,7 +88,7 @@ def Flow(bijection, prior=None):
             event,
             given.context,
             part.keywords | prior_part.keywords,
-            part.compiled and prior_part.compiled,
+            compiled,
         )
 
     return Composite(build, (bijection, prior))
