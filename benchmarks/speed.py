@@ -33,9 +33,8 @@ LIBRARIES = {
 }
 NAMES = {"flows_repeat": "flows, as a loop", "flows_unrolled": "flows, unrolled"}
 DEPTHS = (5, 10, 20, 40)
-# Freed memory is kept: what a process did before would else decide whether a step's arrays are new pages from the system, which
-# is up to a tenth of its time.
-KEEPING = {**os.environ, "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+# For glibc: freed memory is never given back to the system.
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 SLOW = 5.0  # seconds from which a run is not repeated
 SAMPLED = ("NSF autoregressive d21", "MAF d63", "NSF coupling d21")
 
@@ -48,7 +47,7 @@ class Worker:
         self.library = library
         self.process = subprocess.Popen(
             [python, script, library, workload, str(threads), str(layers)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=KEEPING,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.start = self.answer()
 
@@ -119,7 +118,7 @@ def first_steps(libraries: list[str], repeats: int = 2) -> dict:
 def script(name: str, environment: str, *arguments: object) -> dict:
     """What a script of benchmarks/peers prints."""
     command = [ROOT / environment / "bin" / "python", ROOT / "benchmarks" / "peers" / name, *map(str, arguments)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=KEEPING).stdout
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(said.splitlines()[-1])
 
 
@@ -235,7 +234,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--add", action="store_true", help="keep what earlier runs measured, and is not measured again")
+    parser.add_argument("--keep-memory", action="store_true", help="let no process give back what it frees (README.md says why)")
     options = parser.parse_args()
+    if options.keep_memory:
+        os.environ.update(KEEPING)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "speed.json"
     results = json.loads(file.read_text()) if options.add and file.exists() else {}
