@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--add", action="store_true", help="keep what earlier runs measured, and is not measured again")
-    parser.add_argument("--keep-memory", action="store_true", help="let no process give back what it frees (README.md says why)")
+    parser.add_argument("--keep-memory", action="store_true", help="let no process give back what it frees")
     options = parser.parse_args()
     if options.keep_memory:
         os.environ.update(KEEPING)
