@@ -77,7 +77,7 @@ def measure(settings, rows, seed, epochs):
         max_epochs=epochs,
         patience=epochs,
         standardize=False,
-        progress=False,
+        verbose=0,
     )
     _, direct_fun, inverse_fun = bijection(0, d)
     params = result.params["bijection"]

@@ -6,7 +6,7 @@
 A constructor such as `RealNVP()` returns an `init_fun`; params are plain pytrees; training is any JAX loop, or `flows.fit`.
 """
 
-from flows import conditioners, datasets, transformers
+from flows import conditioners, datasets, training, transformers
 from flows.bijections import (
     MADE,
     ActNorm,
@@ -16,6 +16,7 @@ from flows.bijections import (
     BatchNorm,
     BlockAutoregressive,
     Coupling,
+    Dequantize,
     Elementwise,
     Exp,
     FixedAffine,
@@ -55,10 +56,21 @@ from flows.core import (
     trainable,
 )
 from flows.diagnostics import Report, verify
-from flows.distributions import GMM, Flow, Joint, Laplace, Logistic, Mixture, Normal, StudentT, Uniform
+from flows.distributions import (
+    GMM,
+    Flow,
+    Joint,
+    Laplace,
+    Logistic,
+    Mixture,
+    Normal,
+    StandardizedContext,
+    StudentT,
+    Uniform,
+)
 from flows.models import BNAF, IAF, MAF, NAF, NICE, NSF, SOS, UMNN, GaussianizationFlow, Glow, MixtureMADE, RealNVP
 from flows.persistence import describe, load, save
-from flows.training import FitResult, fit
+from flows.training import FitResult, fit, fit_ensemble, fit_to_density, select
 
 __version__ = "0.1.0"
 
@@ -82,6 +94,7 @@ __all__ = [
     "Bijection",
     "BlockAutoregressive",
     "Coupling",
+    "Dequantize",
     "Distribution",
     "Exp",
     "FitResult",
@@ -123,6 +136,7 @@ __all__ = [
     "Softplus",
     "Squeeze",
     "Standardize",
+    "StandardizedContext",
     "StudentT",
     "Tanh",
     "Uniform",
@@ -135,9 +149,13 @@ __all__ = [
     "describe",
     "distribution",
     "fit",
+    "fit_ensemble",
+    "fit_to_density",
     "load",
     "save",
+    "select",
     "trainable",
+    "training",
     "transformers",
     "verify",
 ]

@@ -24,6 +24,7 @@ from flows.core import (
     unstacked,
 )
 from flows.core.arrays import Shape, as_dim, as_event, size
+from flows.core.economy import economy
 from flows.core.layers import UNEQUAL
 from flows.core.watch import see
 
@@ -80,7 +81,8 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(len(x), x.dtype)
         for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
-            x, log_det = part.direct(own, x, context, key, train)
+            run = jax.checkpoint(part.direct, static_argnums=4) if economy().remat else part.direct
+            x, log_det = run(own, x, context, key, train)
             see(f"{part.name} (layer {i} of {name})", x, log_det)
             total += log_det
         return x, total
@@ -169,7 +171,7 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
                 y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
-        kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        kept = None if economy().remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         body = jax.checkpoint(body, prevent_cse=False, policy=kept)
         start = (jnp.moveaxis(x, 0, -1), jnp.zeros(len(x), x.dtype))
         (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)

@@ -18,7 +18,8 @@ FLOORS = [
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "safetensors", "tqdm", "flows", "ml_dtypes"}
-EXTRAS = {"conditioners/adapters.py": {"equinox", "flax"}}  # inside functions only, so that importing flows stays light
+# Inside functions only, so that importing flows stays light.
+EXTRAS = {"conditioners/adapters.py": {"equinox", "flax"}, "training/history.py": {"matplotlib", "tensorboardX"}}
 
 
 def imports(file):

@@ -15,7 +15,7 @@ import flows
 from flows.training.checkpoint import NAME, Checkpoint
 
 DATA = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32) * [1.0, 3.0]
-SETTINGS = {"batch_size": 32, "max_epochs": 6, "checkpoint_every": 1e-9, "progress": False}
+SETTINGS = {"batch_size": 32, "max_epochs": 6, "checkpoint_every": 1e-9, "verbose": 0}
 # Draws numbers in each step, and measures rows after each epoch.
 NOISY = flows.Flow(flows.Serial(flows.BatchNorm(), flows.Coupling(flows.conditioners.Residual(4, 1, dropout=0.5))))
 

@@ -17,8 +17,8 @@ NORMAL = DRAW.normal(size=(200, 2))
 BIMODAL = np.where(DRAW.random((600, 1)) < 0.5, -2.0, 2.0) + 0.4 * DRAW.normal(size=(600, 2))
 SPLINE = flows.Flow(flows.Autoregressive(flows.conditioners.MaskedMLP(8), flows.transformers.RationalQuadratic(num_bins=4)))
 AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
-QUICK = {"max_epochs": 2, "batch_size": 64, "progress": False}
-LONG = {"max_epochs": 40, "batch_size": 64, "learning_rate": 1e-2, "progress": False}
+QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
+LONG = {"max_epochs": 40, "batch_size": 64, "learning_rate": 1e-2, "verbose": 0}
 
 
 @pytest.fixture(scope="module")

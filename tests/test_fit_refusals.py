@@ -12,7 +12,7 @@ from flows.training import fit
 
 NORMAL = np.random.default_rng(0).normal(size=(200, 2))
 AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
-QUICK = {"max_epochs": 2, "batch_size": 64, "progress": False}
+QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
 
 
 def bad(row, column, value):

@@ -17,7 +17,7 @@ from flows.training import fit, loop
 DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 DATA[:, 1] += 2 * DATA[:, 0]
 AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
-QUICK = {"max_epochs": 4, "batch_size": 64, "progress": False}
+QUICK = {"max_epochs": 4, "batch_size": 64, "verbose": 0}
 
 
 @flows.bijection

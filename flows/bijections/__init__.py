@@ -6,6 +6,7 @@ from flows.bijections.autoregressive import Autoregressive, InverseAutoregressiv
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.block_autoregressive import BlockAutoregressive
 from flows.bijections.coupling import Coupling
+from flows.bijections.dequantize import Dequantize
 from flows.bijections.elementwise import Exp, FixedAffine, LeakyReLU, Power, Softplus, Tanh
 from flows.bijections.featurewise import Elementwise
 from flows.bijections.from_function import FromFunction
@@ -26,6 +27,7 @@ __all__ = [
     "BatchNorm",
     "BlockAutoregressive",
     "Coupling",
+    "Dequantize",
     "Elementwise",
     "Exp",
     "FixedAffine",

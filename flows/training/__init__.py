@@ -1,5 +1,25 @@
 """Training: `fit`, which people would otherwise write themselves."""
 
+from flows.training.density import DensityFitResult, Diagnostics, fit_to_density
+from flows.training.ensemble import EnsembleResult, fit_ensemble
 from flows.training.fit import FitResult, fit
+from flows.training.history import Epoch, History, TensorBoard
+from flows.training.judge import DataWarning
+from flows.training.select import Candidate, Selection, select
 
-__all__ = ["FitResult", "fit"]
+__all__ = [
+    "Candidate",
+    "DataWarning",
+    "DensityFitResult",
+    "Diagnostics",
+    "EnsembleResult",
+    "Epoch",
+    "FitResult",
+    "History",
+    "Selection",
+    "TensorBoard",
+    "fit",
+    "fit_ensemble",
+    "fit_to_density",
+    "select",
+]

@@ -13,18 +13,21 @@ LEAST_ROWS = 2  # of training rows; one row has no spread
 
 
 class Rows(NamedTuple):
-    """Rows of data, (rows, *event), with their context, (rows, *context), or None."""
+    """Rows of data, (rows, *event), with their context, (rows, *context), and their weights, (rows,); or None."""
 
     x: Any
-    context: Any
+    context: Any = None
+    weights: Any = None
 
 
 def take(rows: Rows, index: Any) -> Rows:
     return jax.tree.map(lambda array: array[index], rows)
 
 
-def read(data: Any, context: Any, name: str = "data", of_context: str = "context") -> tuple[Rows, np.dtype]:
-    """Data and context as finite NumPy arrays that keep their digits, and the dtype to work in."""
+def read(
+    data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None
+) -> tuple[Rows, np.dtype]:
+    """Data, context and weights as finite NumPy arrays that keep their digits, and the dtype to work in."""
     x = _numbers(data, name)
     if x.ndim < 2:
         raise FlowsError(
@@ -35,8 +38,9 @@ def read(data: Any, context: Any, name: str = "data", of_context: str = "context
         raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
     dtype = working_dtype(jax.dtypes.canonicalize_dtype(x.dtype))
     check_finite(x, dtype, f"fit: {name}")
+    w = None if weights is None else _weights(weights, len(x))
     if context is None:
-        return Rows(x, None), dtype
+        return Rows(x, None, w), dtype
     c = _numbers(context, of_context)
     if c.ndim < 2 or len(c) != len(x):
         raise FlowsError(
@@ -44,7 +48,18 @@ def read(data: Any, context: Any, name: str = "data", of_context: str = "context
             f"is {of_context}[:, None]"
         )
     check_finite(c, dtype, f"fit: {of_context}")
-    return Rows(x, c), dtype
+    return Rows(x, c, w), dtype
+
+
+def _weights(weights: Any, rows: int) -> np.ndarray:
+    w = _numbers(weights, "weights")
+    if w.shape != (rows,):
+        raise FlowsError(f"fit: weights have shape {w.shape}, expected ({rows},): one for each row of data")
+    w = w.astype(float)
+    if not np.isfinite(w).all() or (w < 0).any() or not w.any():
+        wrong = f"the one of row {np.flatnonzero(~np.isfinite(w) | (w < 0))[0]} is not so" if w.any() else "all are 0"
+        raise FlowsError(f"fit: weights have to be finite and 0 or more, some above 0; {wrong}")
+    return w
 
 
 def as_share(validation: Any) -> float | None:
@@ -73,7 +88,7 @@ def read_validation(validation: Any, rows: Rows) -> Rows:
     if np.ndim(x) < 2:
         raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(rows.x.shape[1:])})")
     held_out = read(x, c, "validation", "the context of validation")[0]
-    for name, own, like in zip(("validation", "the context of validation"), held_out, rows, strict=True):
+    for name, own, like in zip(("validation", "the context of validation"), held_out, rows, strict=False):
         if own is not None and (own.shape[1:] != like.shape[1:] or not len(own)):
             raise FlowsError(f"fit: {name} has shape {own.shape}, expected (rows, {_listed(like.shape[1:])})")
     if len(rows.x) < LEAST_ROWS:
@@ -99,15 +114,16 @@ class Scale(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
 
-    def apply(self, rows: Rows) -> Rows:
-        return rows._replace(x=(rows.x - self.mean) / self.std)
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        return (x - self.mean) / self.std
 
 
-def measure(x: np.ndarray, dtype: np.dtype) -> Scale:
+def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
     """The scale of training rows; what never changes, or changes by less than `dtype` can tell, is refused."""
     flat = x.reshape(-1, x.shape[-1])
-    mean = flat.mean(0, dtype=np.float64)
-    std = np.sqrt(np.square(flat - mean).mean(0))
+    of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
+    mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
+    std = np.sqrt(np.average(np.square(flat - mean), 0, of_rows))
     what = "column" if x.ndim == 2 else "channel"
     for j in range(len(mean)):
         if flat[0, j] == flat[:, j].max() == flat[:, j].min():
@@ -132,6 +148,28 @@ def _counted(n: int) -> str:
 
 
 def _numbers(x: Any, what: str) -> np.ndarray:
+    x = _of_table(x, what)
     with np.errstate(over="ignore"):
         as_array(x, f"fit: {what}")  # refuses ragged rows and dtypes that are not real numbers
     return np.asarray(x)
+
+
+def _of_table(x: Any, what: str) -> Any:
+    """A table of pandas or polars as an array; whatever else as it is."""
+    if not hasattr(x, "to_numpy"):
+        return x
+    if column_names(x):
+        for name in x.columns:
+            kind = np.asarray(x[name].to_numpy()).dtype
+            if kind.kind not in "iufb":
+                raise TypeError(
+                    f"fit: column {name!r} of {what} holds {kind}, expected numbers without missing values. Leave it out, "
+                    "encode it, or drop or fill what is missing"
+                )
+    return x.to_numpy()
+
+
+def column_names(x: Any) -> list[str] | None:
+    """Those of a table of pandas or polars."""
+    names = getattr(x, "columns", None)
+    return None if names is None or not hasattr(x, "to_numpy") else [str(name) for name in names]

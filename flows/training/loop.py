@@ -5,17 +5,19 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import Array, FitError, FlowsError
+from flows.core import FitError, FlowsError
 from flows.training.checkpoint import Checkpoint
-from flows.training.data import Rows
-from flows.training.epochs import Report, Trainer
+from flows.training.epochs import Report, State, Trainer
+from flows.training.history import Epoch, History
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 TIMES_BACK = 8  # each time with a tenth of the rate
@@ -27,11 +29,13 @@ class Settings(NamedTuple):
     max_seconds: float
     log_det: float  # of the standardisation, without which losses are told
     size: int  # numbers of an event
-    progress: bool
+    verbose: bool
+    callbacks: Sequence[Callable[[Epoch], Any]] = ()
+    members: int | None = None
 
 
 class Course:
-    """What happened so far, epoch by epoch, in nats and the units of the data."""
+    """What happened so far to one member, epoch by epoch, in nats and the units of the data."""
 
     def __init__(self, train=(), validation=(), skipped=(), best_epoch=-1, start=math.inf, taken=0, times_back=0):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
@@ -41,10 +45,6 @@ class Course:
     @property
     def best(self) -> float:
         return self.validation[self.best_epoch] if self.best_epoch >= 0 else math.inf
-
-    def history(self) -> dict[str, Any]:
-        arrays = {name: np.array(getattr(self, name)) for name in ("train", "validation", "skipped")}
-        return arrays | {"best_epoch": self.best_epoch}
 
     def add(self, report: Report, settings: Settings) -> bool:
         """Notes an epoch; is the fit lost, so that it has to go back?"""
@@ -68,69 +68,144 @@ class Course:
         epochs = len(self.train)
         return epochs >= settings.max_epochs or epochs - self.best_epoch > settings.patience
 
+    def beyond_help(self, settings: Settings) -> bool:
+        return self.times_back > TIMES_BACK or self.start == math.inf or (self.over(settings) and not self.taken)
+
 
 def train(
     trainer: Trainer,
     params: Any,
-    key: Array,
-    order: Callable[[int], np.ndarray],
-    rows: Rows,
-    held_out: Rows,
+    epoch: Callable[[State, int], tuple[State, Report]],
     settings: Settings,
     checkpoint: Checkpoint | None,
-    why: Callable[[Any, np.ndarray], str],
-) -> tuple[Any, dict[str, Any]]:
-    """The best params and the history. `why(params, index)` tells what is not finite at `params`, on these training rows."""
-    state, course, end = trainer.start(params), Course(), time.monotonic() + settings.max_seconds
+    why: Callable[[Any, int, int, int], str],
+    outer: Callable[[Any], Any],
+) -> tuple[Any, History]:
+    """The best params and the history.
+
+    `epoch(state, number)` runs one; `why(params, number, step, member)` tells what is not finite in that step of it. Params
+    of an ensemble are stacked. `outer(params)` are those of the model that a user sees.
+    """
+    count = settings.members or 1
+    state, courses, start = trainer.start(params), [Course() for _ in range(count)], time.monotonic()
     if checkpoint is not None and (saved := checkpoint.load(state)) is not None:
-        state, course = saved[0], Course(**saved[1])
-    bar = tqdm(total=settings.max_epochs, initial=len(course.train), desc="fit", unit="epoch", disable=not settings.progress)
+        state, courses = saved[0], [Course(**each) for each in saved[1]]
+    bar = tqdm(total=settings.max_epochs, initial=len(courses[0].train), desc="fit", unit="epoch", disable=not settings.verbose)
+    stopped = False
     with bar, _interrupts() as interrupts:
-        while not course.over(settings) and time.monotonic() < end and not interrupts:
-            rate, batches = float(state.rate), order(len(course.train))
-            state, report = trainer.run(state, key, batches, rows, held_out)
-            lost = course.add(report, settings)
-            told = {"train": f"{course.train[-1]:.3f}", "validation": f"{course.validation[-1]:.3f}"}
-            bar.set_postfix(**told, best_epoch=course.best_epoch)
-            bar.update()
-            if lost:
-                course.times_back += 1
-                if course.times_back > TIMES_BACK or course.start == math.inf or (course.over(settings) and not course.taken):
-                    cause = why(trainer.params(state.params), batches[int(np.argmin(np.asarray(report.taken)))])
-                    raise _error(course, cause, params if course.best_epoch < 0 else trainer.params(state.best))
-                state = trainer.back(state, rate / 10, params if course.best_epoch < 0 else None)
+        while (
+            not all(course.over(settings) for course in courses)
+            and time.monotonic() < start + settings.max_seconds
+            and not (interrupts or stopped)
+        ):
+            number, rates = len(courses[0].train), np.array(state.rate)
+            state, report = epoch(state, number)
+            reports = _of_each(report, settings.members)
+            lost = [course.add(own, settings) for course, own in zip(courses, reports, strict=True)]
+            _tell(bar, courses)
+            if any(lost):
+                for i in np.flatnonzero(lost):
+                    courses[i].times_back += 1
+                    if courses[i].beyond_help(settings):
+                        current = _member(trainer.params(state.params), i, settings)
+                        cause = why(current, number, int(np.argmin(np.asarray(reports[i].taken))), int(i))
+                        best = params if courses[i].best_epoch < 0 else trainer.params(state.best)
+                        raise _error(courses, i, cause, outer(best), settings)
+                restart = np.array([course.best_epoch < 0 for course in courses]).reshape(rates.shape)
+                state = trainer.back(state, np.reshape(lost, rates.shape), rates / 10, restart, params)
             if checkpoint is not None:
-                checkpoint.save(state, vars(course), at_once=course.over(settings))
-    if interrupts and course.best_epoch < 0:
+                over = all(course.over(settings) for course in courses)
+                checkpoint.save(state, [vars(course) for course in courses], at_once=over)
+            if settings.callbacks:
+                best = partial(_best, trainer, state, outer)
+                told = _epoch(courses, rates, settings, time.monotonic() - start, best)
+                stopped = any([callback(told) is True for callback in settings.callbacks])
+    _after(courses, bool(interrupts))
+    return trainer.params(state.best), _history(courses, settings)
+
+
+def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
+    return outer(trainer.params(state.best))
+
+
+def _after(courses: list[Course], interrupted: bool) -> None:
+    """What is to be said when it is over."""
+    without = [course for course in courses if course.best_epoch < 0]
+    if interrupted and without:
         raise KeyboardInterrupt
-    if interrupts:
-        warnings.warn(f"fit: interrupted; these are the params of epoch {course.best_epoch}", stacklevel=3)
-    if course.best_epoch < 0:
+    if interrupted:
+        epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
+        warnings.warn(f"fit: interrupted; these are the params of epoch {epochs}", stacklevel=5)
+    if without:
+        validation = without[0].validation
         raise FlowsError(
-            f"fit: the validation loss was {course.validation[-1]} in each of {len(course.train)} epochs: some held-out rows "
+            f"fit: the validation loss was {validation[-1]} in each of {len(validation)} epochs: some held-out rows "
             "have density 0 under this model. Give it a prior without edges, or data within its support"
         )
-    if skipped := sum(course.skipped):
+    if skipped := sum(sum(course.skipped) for course in courses):
         warnings.warn(
             f"fit: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
             "how many in each epoch",
-            stacklevel=3,
+            stacklevel=5,
         )
-    return trainer.params(state.best), course.history()
 
 
-def _error(course: Course, cause: str, params: Any) -> FitError:
+def _history(courses: list[Course], settings: Settings) -> History:
+    arrays = {name: np.array([getattr(course, name) for course in courses]) for name in ("train", "validation", "skipped")}
+    best = [course.best_epoch for course in courses]
+    if settings.members is None:
+        return History({name: array[0] for name, array in arrays.items()} | {"best_epoch": best[0]})
+    return History(arrays | {"best_epoch": np.array(best)})
+
+
+def _of_each(report: Report, members: int | None) -> list[Report]:
+    arrays = [np.asarray(each) for each in report]
+    return [Report(*arrays)] if members is None else [Report(*(each[i] for each in arrays)) for i in range(members)]
+
+
+def _member(params: Any, i: int, settings: Settings) -> Any:
+    return params if settings.members is None else jax.tree.map(lambda leaf: leaf[i], params)
+
+
+def _tell(bar: tqdm, courses: list[Course]) -> None:
+    train, validation = (np.mean([getattr(course, name)[-1] for course in courses]) for name in ("train", "validation"))
+    best = sorted({course.best_epoch for course in courses})
+    bar.set_postfix(
+        train=f"{train:.3f}", validation=f"{validation:.3f}", best_epoch="-".join(map(str, best[:1] + best[1:][-1:]))
+    )
+    bar.update()
+
+
+def _epoch(courses: list[Course], rates: np.ndarray, settings: Settings, seconds: float, params: Callable) -> Epoch:
+    def last(values: list) -> Any:
+        return values[0] if settings.members is None else np.array(values)
+
+    return Epoch(
+        number=len(courses[0].train) - 1,
+        max_epochs=settings.max_epochs,
+        train=last([course.train[-1] for course in courses]),
+        validation=last([course.validation[-1] for course in courses]),
+        skipped=last([course.skipped[-1] for course in courses]),
+        best_epoch=last([course.best_epoch for course in courses]),
+        rate=last(list(np.ravel(rates).tolist())),
+        seconds=seconds,
+        best_params=params,
+    )
+
+
+def _error(courses: list[Course], i: int, cause: str, params: Any, settings: Settings) -> FitError:
+    course, whose = courses[i], "" if settings.members is None else f" of member {i}"
     if course.start == math.inf:
         message = (
-            f"fit: no loss is finite at the initial params: {cause}. Expected data in the domain of the model (Logit takes "
-            "only (0, 1), and standardize=True moves the data to mean 0) and finite values from its layers"
+            f"fit: no loss{whose} is finite at the initial params: {cause}. Expected data in the domain of the model (Logit "
+            "takes only (0, 1), and standardize=True moves the data to mean 0) and finite values from its layers"
         )
     else:
         message = (
-            f"fit: epoch {len(course.train) - 1} had to be undone, the last of {course.times_back}, though each time the "
-            f"learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look at that row"
+            f"fit: epoch {len(course.train) - 1}{whose} had to be undone, the last of {course.times_back}, though each time "
+            f"the learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look at that row"
         )
-    return FitError(message, params, course.history(), cause)
+    return FitError(message, params, _history(courses, settings), cause)
 
 
 @contextmanager

@@ -1,0 +1,211 @@
+"""`flows.fit_to_density`: variational inference, with the loop, the safety and the sight of `flows.fit`."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flows.core import Array, DistributionPart, FlowsError, Given, positive_int
+from flows.core.arrays import as_dim, as_event, as_key, cast
+from flows.core.parts import publish
+from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
+from flows.training.checkpoint import Checkpoint, settings_of
+from flows.training.epochs import Report, State, Steps, trainer
+from flows.training.history import check_callbacks
+from flows.training.inits import initialize
+from flows.training.loop import Settings, train
+from flows.training.options import LEARNING_RATE, Options, check_distribution
+from flows.training.result import FitResult
+
+RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
+ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
+
+
+class Diagnostics(NamedTuple):
+    """What importance weights w = p Z / q of draws of the fitted q say.
+
+    Attributes:
+        effective_sample_size: how many draws of p itself would do as well, as a share of those drawn.
+        log_normalizer: `value` and `standard_error` of log Z, in nats.
+        pareto_k: up to 0.7 these figures can be believed; above, q misses too much of p.
+        num_samples: draws.
+    """
+
+    effective_sample_size: float
+    log_normalizer: Estimate
+    pareto_k: float
+    num_samples: int
+
+
+class DensityFitResult(FitResult):
+    """A distribution fitted to a density, `params, log_pdf, sample = result`.
+
+    Attributes:
+        diagnostics: a `Diagnostics`.
+        history: "train" and "validation", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`.
+    """
+
+    diagnostics: Diagnostics
+
+
+class ReverseKL(NamedTuple):
+    """What a step and a validation minimise: no rows, but draws of the model."""
+
+    part: DistributionPart
+    log_density: Callable
+    num_samples: int
+    num_held_out: int
+    estimator: str
+
+    draws = True
+    measures = False
+
+    def loss(self, params: Any, rows: Any, index: Array, key: Array) -> Array:
+        return self._kl(params, key, self.num_samples, self.estimator)
+
+    def held_out(self, params: Any, rows: Any, key: Array) -> Array:
+        """At the same noise in every epoch."""
+        return self._kl(params, key, self.num_held_out, "total")
+
+    def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
+        triple = (params, *publish(self.part, params))
+        return reverse_kl(params, triple, self.log_density, key, n, estimator=estimator)
+
+    def cause(self, params: Any, key: Array) -> str:
+        """What is not finite among some draws."""
+        log_pdf, sample = publish(self.part, params)
+        x = sample(key, params, self.num_samples)
+        for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
+            finite = np.isfinite(np.asarray(values, float)).reshape(len(x), -1).all(1)
+            if not finite.all():
+                row = int(np.flatnonzero(~finite)[0])
+                return f"{name} is {np.asarray(values)[row]} at a draw x = {np.asarray(x)[row]!s:.200}"
+        return "draws and densities are finite, but a gradient or an update is not"
+
+
+def fit_to_density(
+    rng: Any,
+    init_fun: Any,
+    log_density: Callable,
+    input_dim: int | tuple[int, ...],
+    *,
+    num_samples: int = 256,
+    estimator: str = "sticking_the_landing",
+    max_epochs: int = 50,
+    steps_per_epoch: int = 100,
+    max_minutes: float | None = None,
+    patience: int = 10,
+    learning_rate: float = LEARNING_RATE,
+    optimizer: optax.GradientTransformation | None = None,
+    ema: float | None = None,
+    num_held_out: int = 4_000,
+    num_weights: int = 10_000,
+    checkpoint: Any = None,
+    checkpoint_every: float = 10.0,
+    callbacks: Any = (),
+    verbose: int = 1,
+) -> DensityFitResult:
+    """Fit a distribution q to an unnormalised density p Z by reverse KL, and say how good the fit is.
+
+    Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO. The loop is
+    that of `flows.fit`: compiled epochs, steps that are not finite are not taken, diverging epochs are undone with a lower
+    rate, the params that did best on held-out noise are returned. q finds what it covers: modes far from where it starts may
+    be missed, which no figure made of draws of q can tell for sure.
+
+    Args:
+        rng: key or seed.
+        init_fun: a distribution that can be sampled with gradients, such as `flows.Flow(flows.Invert(flows.MAF()))`, whose
+            samples and densities of samples are cheap, or a coupling flow.
+        log_density: of points (n, *event) it gives (n,): log(p(x) Z), in nats. For one point: `jax.vmap(f)`.
+        input_dim: the event.
+        num_samples: draws a step.
+        estimator: of the gradient, as of `flows.objectives.reverse_kl`.
+        max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
+        max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, verbose: as of
+            `flows.fit`. A checkpoint does not know log_density: it has to be the same.
+        num_held_out: draws for scoring.
+        num_weights: draws for the diagnostics.
+
+    Returns:
+        A `DensityFitResult`: unpacks as `params, log_pdf, sample`, and has `.diagnostics` (effective sample size, the
+        importance-weighted estimate of log Z, Pareto k), `.history`, `.init_fun` and `.save(path)`. A Pareto k above 0.7 is
+        warned of.
+
+    Errors:
+        TypeError: `init_fun` is no distribution, log_density no function. FlowsError: log_density does not return one number
+            a point; settings outside their range. FitError: no loss is ever finite, or the fit diverges at any rate.
+
+    Source:
+        Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770; Roeder, Wu and Duvenaud,
+        "Sticking the Landing", 2017, arXiv:1703.09194; Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto Smoothed Importance
+        Sampling", 2024, arXiv:1507.02646.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> log_density = lambda x: -0.5 * jnp.square(x - 3).sum(1)                             # Z = 2 pi
+        >>> q = flows.Normal(trainable=True)
+        >>> result = flows.fit_to_density(0, q, log_density, 2, max_epochs=10, learning_rate=0.02, verbose=0)
+        >>> result.params["loc"].round(2).tolist(), round(result.diagnostics.log_normalizer.value, 2)
+        ([3.0, 3.0], 1.84)
+    """
+    check_distribution(init_fun)
+    if estimator not in ESTIMATORS:
+        known = ", ".join(map(repr, ESTIMATORS))
+        raise FlowsError(f"fit_to_density: estimator is {estimator!r:.60}; expected one of {known}")
+    counts = {"num_samples": num_samples, "num_held_out": num_held_out, "num_weights": num_weights}
+    for name, count in counts.items():
+        positive_int(count, f"fit_to_density: {name}")
+    positive_int(steps_per_epoch, "fit_to_density: steps_per_epoch")
+    options = Options(
+        None, None, 0.5, num_samples, max_epochs, steps_per_epoch, max_minutes, patience, learning_rate, optimizer, True, None,
+        ema, 1, None, False, checkpoint, checkpoint_every, callbacks, verbose,
+    ).checked()  # fmt: skip
+    key, event = as_key(rng), as_event(input_dim)
+    of_init, of_steps, of_weights = jax.random.split(key, 3)
+    params, part = initialize(init_fun, of_init, event, Given())
+    if "context" in part.keywords and part.context is not None:
+        raise FlowsError("fit_to_density: the model takes a context; there is none here")
+    dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
+    params = cast(params, dtype)
+    problem = ReverseKL(part, log_density, num_samples, num_held_out, estimator)
+    jax.eval_shape(lambda params: problem.loss(params, None, jnp.zeros(1), of_steps), params)  # refuses what cannot be
+    compiled = trainer(
+        problem, params, options.made_optimizer(max_epochs * steps_per_epoch), Steps(1, ema, optimizer is not None), dtype
+    )
+    order = np.zeros((steps_per_epoch, 1), np.int32)
+
+    def epoch(state: State, number: int) -> tuple[State, Report]:
+        return compiled.run(state, of_steps, order, None, None)
+
+    def why(params: Any, number: int, step: int, member: int) -> str:
+        return problem.cause(params, jax.random.fold_in(of_steps, number))
+
+    saved = None
+    if checkpoint is not None:
+        of_model = settings_of(init_fun, key, [], **counts, estimator=estimator, input_dim=event, **options.shown(num_samples))
+        saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
+    loop = Settings(
+        max_epochs, patience, options.max_seconds, 0.0, math.prod(event), bool(verbose), check_callbacks(callbacks)
+    )  # fmt: skip
+    params, history = train(compiled, params, epoch, loop, saved, why, lambda params: params)
+    triple = (params, *publish(part, params))
+    result = DensityFitResult(*triple, init_fun, as_dim(event), 0, history)
+    result.diagnostics = _diagnose(triple, log_density, of_weights, num_weights)
+    return result
+
+
+def _diagnose(triple: tuple, log_density: Callable, key: Array, n: int) -> Diagnostics:
+    _, log_w = importance_samples(triple[0], triple, log_density, key, n)
+    found = Diagnostics(effective_sample_size(log_w) / n, log_normalizer(log_w), pareto_k(log_w), n)
+    if found.pareto_k > RELIABLE:
+        warnings.warn(
+            f"fit_to_density: Pareto k is {found.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and "
+            "neither its importance weights nor log Z can be trusted. Train longer, or give a larger model",
+            stacklevel=3,
+        )
+    return found

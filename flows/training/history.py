@@ -1,0 +1,109 @@
+"""What a fit tells: after each epoch, and when it is over."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flows.core import FlowsError
+
+
+class Epoch(NamedTuple):
+    """What a callback of `flows.fit` is given after each epoch. Losses are nats a row, in the units of the data.
+
+    Attributes:
+        number: of the epoch, from 0.
+        max_epochs: as given to `fit`.
+        train, validation: the losses of this epoch; of an ensemble one for each member, as all that follow.
+        skipped: steps that were not taken.
+        best_epoch: the one with the best validation loss so far, -1 before there is one.
+        rate: the share of the learning rate in use, below 1 after steps that were skipped.
+        seconds: since the fit began.
+        best_params: a function without arguments that returns the params of best_epoch, as the fitted model has them; to be
+            called before the callback returns.
+    """
+
+    number: int
+    max_epochs: int
+    train: Any
+    validation: Any
+    skipped: Any
+    best_epoch: Any
+    rate: Any
+    seconds: float
+    best_params: Callable[[], Any]
+
+
+class History(dict):
+    """The losses of a fit, a dict of arrays, and their picture."""
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the losses by epoch, with the best one marked; needs matplotlib.
+
+        Args:
+            axes: matplotlib Axes to draw on; by default new ones.
+
+        Returns:
+            The Axes.
+        """
+        if axes is None:
+            import matplotlib.pyplot as plt
+
+            axes = plt.subplots(figsize=(6, 4), layout="constrained")[1]
+        train, validation = (np.atleast_2d(self[name]) for name in ("train", "validation"))
+        best = np.atleast_1d(self["best_epoch"])
+        many = len(train) > 1
+        for i in range(len(train)):
+            label = [None] * 3 if i else ["train", "validation", "best"]
+            axes.plot(train[i], color="#b0b0b0", linewidth=0.8 if many else 1.5, label=label[0])
+            axes.plot(validation[i], color="#2166ac", linewidth=0.8 if many else 1.5, label=label[1])
+            if best[i] >= 0:
+                axes.plot(best[i], validation[i, best[i]], "o", color="#d6604d", markersize=4 if many else 6, label=label[2])
+        # The first epochs of a fit are far above all others, and would leave these a flat line.
+        shown = np.concatenate([train, validation], axis=1)
+        shown = shown[np.isfinite(shown)]
+        if len(shown):
+            low, high = shown.min(), np.quantile(shown, 0.95)
+            room = 0.05 * (high - low) or 0.05
+            axes.set_ylim(low - room, high + 2 * room)
+        axes.set(xlabel="epoch", ylabel="loss, nats a row")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        return axes
+
+
+class TensorBoard:
+    """A callback of `flows.fit` that writes losses, skipped steps and the rate for TensorBoard; needs tensorboardX.
+
+    Args:
+        folder: where the event file goes.
+
+    Errors:
+        ImportError: tensorboardX is not installed.
+
+    Example:
+        >>> import flows
+        >>> callbacks = [flows.training.TensorBoard("runs/first")]  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ImportError("TensorBoard needs the package tensorboardX: pip install 'jax-flows[tensorboard]'") from error
+        self.writer = SummaryWriter(os.fspath(folder))
+
+    def __call__(self, epoch: Epoch) -> None:
+        for name in ("train", "validation", "skipped", "rate"):
+            values = np.atleast_1d(getattr(epoch, name))
+            for i, value in enumerate(values):
+                member = f"/member {i}" if len(values) > 1 else ""
+                self.writer.add_scalar(f"{name}{member}", float(value), epoch.number)
+        self.writer.flush()
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callable[[Epoch], Any], ...]:
+    if callable(callbacks) or not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise FlowsError(f"fit: callbacks is {callbacks!r:.80}; expected a list of functions of one argument, an Epoch")
+    return tuple(callbacks)

@@ -1,0 +1,176 @@
+"""What is wrong, or odd, with the columns of a table: told before the first step, with what to do about it."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.core import FlowsError
+
+LOOKED_AT = 100_000  # rows, spread over the table
+ATOM = 0.01  # the share of rows from which one value is an atom ...
+LEAST_TIES = 5  # ... if it is that many rows at least
+FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
+COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
+MOST_COLUMNS = 3000  # up to which all pairs are compared
+
+
+class DataWarning(UserWarning):
+    """Data that can be fitted, but hardly are as they were meant."""
+
+
+def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray | None:
+    """The step of each column, 0 for what is continuous; None where nothing is to be dequantised."""
+    if dequantize is None or dequantize is False:
+        return None
+    columns = x.shape[-1]
+    if dequantize is True:
+        steps = np.array([step_of(column) or 0.0 for column in _sample(x.reshape(-1, columns)).T])
+        if not steps.any():
+            raise FlowsError("fit: dequantize=True, but no column is rounded to a step that shows; leave it out, or give steps")
+        return steps
+    steps = np.zeros(columns)
+    if isinstance(dequantize, Mapping):
+        for column, step in dequantize.items():
+            steps[_place(column, columns, names)] = step
+    else:
+        given = np.asarray(dequantize)
+        if given.dtype.kind not in "iuf" or given.shape not in ((), (columns,)):
+            raise FlowsError(
+                f"fit: dequantize is {dequantize!r:.80}; expected True, a step, {columns} steps (0: continuous), or "
+                "a dict of steps by column"
+            )
+        steps[:] = given
+    if not np.isfinite(steps).all() or (steps < 0).any() or not steps.any():
+        raise FlowsError(f"fit: dequantize is {dequantize!r:.80}; expected finite steps, 0 or more, and one above 0")
+    return steps
+
+
+def _place(column: Any, columns: int, names: Sequence[str] | None) -> int:
+    if names is not None and str(column) in names:
+        return list(names).index(str(column))
+    if isinstance(column, int) and not isinstance(column, bool) and 0 <= column < columns:
+        return column
+    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
+    raise FlowsError(f"fit: dequantize has a step for column {column!r}; expected one of the columns' {known}")
+
+
+def judge(
+    x: np.ndarray, std: np.ndarray, dtype: np.dtype, steps: np.ndarray | None, names: Sequence[str] | None, level: int
+) -> None:
+    """Warns of a table (rows, columns) whose columns have these standard deviations; refuses what has no density at all."""
+    said: dict[str, list[str]] = {}
+    sample = _sample(x)
+    _refuse_copies(x, sample, std, dtype, names)
+    found: dict[str, float] = {}
+    for j, column in enumerate(sample.T):
+        label = name_of(j, names)
+        far = _farthest(x[:, j])
+        if far is not None:
+            row, times, spread = far
+            if spread < 64 * np.finfo(dtype).eps * std[j]:
+                raise FlowsError(
+                    f"fit: {label} of data is {x[row, j]:.6g} in row {row}, so far from all others that {dtype.name} cannot "
+                    "tell those apart once the column is standardised. Drop or clip that row, or transform the column"
+                )
+            said.setdefault("tails", []).append(f"{label} ({x[row, j]:.4g} in row {row}, {times:.3g} of them)")
+        if abs(x[:, j].mean(dtype=float)) * np.finfo(dtype).eps > COARSE * std[j]:
+            said.setdefault("offset", []).append(label)
+        if steps is None or not steps[j]:
+            odd = _ties(column)
+            if odd is not None:
+                text, step = odd
+                said.setdefault("ties", []).append(f"{label} {text}")
+                key = names[j] if names else str(j)
+                found[repr(key) if names else key] = step
+    if "ties" in said:
+        dictionary = "{" + ", ".join(f"{key}: {step:.6g}" for key, step in found.items()) + "}"
+        _warn(
+            f"fit: {'; '.join(said['ties'])}. A density is unbounded on values that repeat, so a better fit may be no better "
+            f"model. Give dequantize={dictionary} to spread each over the width of its step, or model these columns apart",
+            level,
+        )
+    if "tails" in said:
+        _warn(
+            f"fit: values farther than {FAR:g} interquartile ranges from the median: {'; '.join(said['tails'])}. The bulk of "
+            "such a column is a point to the model: take logarithms or arcsinh, clip, or drop what is an error",
+            level,
+        )
+    if "offset" in said:
+        _warn(
+            f"fit: {', '.join(said['offset'])} of data lies so far from 0 that {dtype.name} keeps few digits of how it varies. "
+            "Subtract an offset, in the data and wherever log_pdf is asked later",
+            level,
+        )
+
+
+def name_of(j: int, names: Sequence[str] | None) -> str:
+    return f"column {names[j]!r}" if names else f"column {j}"
+
+
+def step_of(column: np.ndarray) -> float | None:
+    """The step to which the values of a column were rounded, if that shows: values repeat, and lie on a grid."""
+    values, counts = np.unique(column, return_counts=True)
+    if len(values) < 2 or len(values) > len(column) / 2 or counts.max() < LEAST_TIES:
+        return None
+    gaps = np.diff(values)
+    step = float(gaps.min())
+    multiples = (values - values[0]) / step
+    # Values of float32 lie on a decimal grid but for their rounding.
+    slack = 1e-3 + 8 * np.finfo(np.float32).eps * np.abs(values).max() / step
+    if slack > 0.1 or np.abs(multiples - np.round(multiples)).max() > slack:
+        return None
+    span = float(values[-1] - values[0])
+    return float(f"{span / round(multiples[-1]):.6g}")
+
+
+def _ties(column: np.ndarray) -> tuple[str, float] | None:
+    """What is said of a column whose values repeat, and the step to spread them by."""
+    step = step_of(column)
+    if step is not None:
+        whole = bool((column == np.round(column)).all())
+        return ("holds whole numbers" if whole and step >= 1 else f"is rounded to {step:.6g}"), step
+    values, counts = np.unique(column, return_counts=True)
+    most = int(counts.argmax())
+    if counts[most] < LEAST_TIES or counts[most] <= ATOM * len(column):
+        return None
+    apart = np.abs(np.delete(values, most) - values[most])
+    return f"is {values[most]:.6g} in {counts[most] / len(column):.1%} of the rows", float(f"{np.quantile(apart, 0.05):.2g}")
+
+
+def _farthest(column: np.ndarray) -> tuple[int, float, float] | None:
+    """The row that is too far out, how many interquartile ranges, and that range."""
+    low, middle, high = np.quantile(_sample(column[:, None])[:, 0], [0.25, 0.5, 0.75])
+    spread = float(high - low)
+    distance = np.abs(column - middle)
+    row = int(distance.argmax())
+    if not spread or distance[row] <= FAR * spread:
+        return None
+    return row, float(distance[row] / spread), spread
+
+
+def _refuse_copies(x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np.dtype, names: Sequence[str] | None) -> None:
+    """Columns that are others, but for scale and offset, have no density."""
+    columns = x.shape[1]
+    if columns < 2 or columns > MOST_COLUMNS or len(x) < 3:
+        return
+    z = sample - sample.mean(0)
+    norms = np.sqrt(np.square(z).sum(0))
+    z = z / np.where(norms > 0, norms, 1.0)
+    suspects = np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1))
+    for i, j in suspects:
+        a, b = ((x[:, k] - x[:, k].mean(dtype=float)) / std[k] for k in (i, j))
+        if np.abs(a - np.sign(z[:, i] @ z[:, j]) * b).max() <= 64 * np.finfo(dtype).eps:
+            raise FlowsError(
+                f"fit: {name_of(int(j), names)} of data is {name_of(int(i), names)} again, but for scale and offset: "
+                "together they have no density. Leave one of them out"
+            )
+
+
+def _sample(x: np.ndarray) -> np.ndarray:
+    return x[:: -(-len(x) // LOOKED_AT)] if len(x) > LOOKED_AT else x
+
+
+def _warn(message: str, level: int) -> None:
+    warnings.warn(message, DataWarning, stacklevel=level)

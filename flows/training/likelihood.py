@@ -1,0 +1,60 @@
+"""Maximum likelihood: what a step and a validation minimise, over rows."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import Array, DistributionPart, Given, build_distribution
+from flows.core.economy import Economy, economical
+from flows.core.params import stop_fixed
+from flows.core.parts import check_result
+from flows.training.data import Rows, take
+
+MEASURED_ROWS = 10_000  # at most, where layers measure data
+
+
+class Likelihood(NamedTuple):
+    """Minus the mean of log_pdf over rows, each with its weight; weights have mean 1."""
+
+    init_fun: Any
+    part: DistributionPart
+    batch_size: int
+    economy: Economy
+    measures: bool  # whether some layer is to be calibrated after an epoch
+
+    @property
+    def draws(self) -> bool:
+        return "rng" in self.part.keywords
+
+    def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
+        with economical(self.economy):
+            return -self._weighted(params, take(rows, index), key, True).mean()
+
+    def held_out(self, params: Any, rows: Rows, key: Array | None) -> Array:
+        """In chunks of at most a batch, so that validation needs no more memory than a step; the last is filled up."""
+        n = len(rows.x)
+        size = min(n, self.batch_size)
+        index = jnp.arange(-(-n // size) * size).reshape(-1, size)
+
+        def one(chunk: Array) -> Array:
+            return jnp.where(chunk < n, self._weighted(params, take(rows, chunk % n), key, False), 0).sum()
+
+        return -jax.lax.map(one, index).sum() / n
+
+    def measured(self, params: Any, rows: Rows, key: Array | None) -> Any:
+        """The params with running statistics of these rows."""
+        few = take(rows, slice(0, MEASURED_ROWS))
+        given = Given(self.part.context, few.x, few.context, params)
+        return build_distribution(self.init_fun, key, self.part.event, given)[0]
+
+    def _weighted(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
+        result = self.part.log_pdf(stop_fixed(params), rows.x, rows.context, key, train)
+        check_result(result, (len(rows.x),), self.part.name, "log_pdf")
+        return result if rows.weights is None else rows.weights * result
+
+
+def has_running_statistics(params: Any) -> bool:
+    """Whether some layer is to be calibrated after an epoch: it keeps a "momentum" under "fixed" (batch norm)."""
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return any(path.endswith("['fixed']['momentum']") for path in paths)

@@ -1,0 +1,118 @@
+"""The settings of a fit, each refused before anything is computed if it is outside its range."""
+
+import math
+from typing import Any, NamedTuple
+
+import optax
+
+from flows.core import BijectionInit, DistributionInit, FlowsError, positive, positive_int
+from flows.core.economy import Economy
+from flows.core.values import Value, is_constructor
+from flows.training.data import as_share
+from flows.training.epochs import default_optimizer
+from flows.training.history import check_callbacks
+
+LEARNING_RATE = 1e-3
+LOW = (None, "bfloat16", "float16")
+
+
+class Options(NamedTuple):
+    """The keywords of `flows.fit`, as they are given."""
+
+    context: Any
+    weights: Any
+    validation: Any
+    batch_size: int
+    max_epochs: int
+    steps_per_epoch: int | None
+    max_minutes: float | None
+    patience: int
+    learning_rate: float
+    optimizer: Any
+    standardize: bool
+    dequantize: Any
+    ema: float | None
+    accumulate: int
+    products: str | None
+    remat: bool
+    checkpoint: Any
+    checkpoint_every: float
+    callbacks: Any
+    verbose: int
+
+    def checked(self) -> "Options":
+        positive_int(self.batch_size, "fit: batch_size")
+        positive_int(self.max_epochs, "fit: max_epochs")
+        positive_int(self.patience, "fit: patience")
+        if self.steps_per_epoch is not None:
+            positive_int(self.steps_per_epoch, "fit: steps_per_epoch")
+        positive_int(self.accumulate, "fit: accumulate")
+        positive(self.checkpoint_every, "fit: checkpoint_every")
+        as_share(self.validation)
+        _ = self.max_seconds
+        check_callbacks(self.callbacks)
+        if self.verbose not in (0, 1):
+            raise FlowsError(f"fit: verbose is {self.verbose!r:.40}; expected 1 for a progress bar, or 0")
+        if self.products not in LOW:
+            raise FlowsError(f"fit: products is {self.products!r:.40}; expected 'bfloat16', 'float16', or None for all digits")
+        for name in ("standardize", "remat"):
+            if not isinstance(getattr(self, name), bool):
+                raise FlowsError(f"fit: {name} is {getattr(self, name)!r:.40}; expected True or False")
+        ema = self.ema
+        if ema is not None and (isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 < ema < 1):
+            raise FlowsError(f"fit: ema is {ema!r:.40}; expected the decay of an average, between 0 and 1, such as 0.999")
+        if self.optimizer is None:
+            positive(self.learning_rate, "fit: learning_rate")
+        elif not isinstance(self.optimizer, optax.GradientTransformation):
+            raise TypeError(f"fit: optimizer is {self.optimizer!r:.60}; expected one of optax, such as optax.adamw(1e-3)")
+        elif self.learning_rate != LEARNING_RATE:
+            raise TypeError(
+                f"fit: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer instead"
+            )
+        return self
+
+    @property
+    def max_seconds(self) -> float:
+        return math.inf if self.max_minutes is None else 60 * positive(self.max_minutes, "fit: max_minutes")
+
+    @property
+    def economy(self) -> Economy:
+        return Economy(self.products, self.remat)
+
+    def rows_a_step(self, rows: int) -> int:
+        """In parts of equal size."""
+        batch_size = min(self.batch_size, rows)
+        if batch_size < self.accumulate:
+            raise FlowsError(f"fit: accumulate is {self.accumulate}, but a batch has {batch_size} rows; expected no more parts")
+        if batch_size % self.accumulate and batch_size < rows:
+            raise FlowsError(
+                f"fit: batch_size is {batch_size}, which cannot be split into accumulate={self.accumulate} equal parts"
+            )
+        return batch_size - batch_size % self.accumulate
+
+    def steps_in_epoch(self, rows: int, batch_size: int) -> int:
+        whole = rows // batch_size
+        return whole if self.steps_per_epoch is None else min(self.steps_per_epoch, whole)
+
+    def made_optimizer(self, steps: int) -> optax.GradientTransformation:
+        return default_optimizer(float(self.learning_rate), steps) if self.optimizer is None else self.optimizer
+
+    def shown(self, batch_size: int) -> dict[str, Any]:
+        """What a checkpoint holds of them: all but what may be another when a fit goes on."""
+        share = as_share(self.validation)
+        names = ("max_epochs", "steps_per_epoch", "learning_rate", "standardize", "accumulate", "ema", "products", "remat")
+        return {
+            "validation": "rows" if share is None else share,
+            "batch_size": batch_size,
+            "optimizer": "default" if self.optimizer is None else "given",
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+def check_distribution(init_fun: Any) -> None:
+    if isinstance(init_fun, BijectionInit):
+        raise TypeError(f"fit: init_fun is the bijection {init_fun!r}; expected a distribution: flows.Flow({init_fun!r})")
+    if is_constructor(init_fun):
+        raise TypeError(f"fit: init_fun is the constructor {init_fun.__name__}; call it: {init_fun.__name__}(...)")
+    if (isinstance(init_fun, Value) and not isinstance(init_fun, DistributionInit)) or not callable(init_fun):
+        raise TypeError(f"fit: init_fun is {init_fun!r:.80}; expected a distribution, such as flows.Flow(flows.NSF())")

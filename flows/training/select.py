@@ -1,0 +1,200 @@
+"""`flows.select`: which of several models these data prefer."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from flows.conditioners import MLP
+from flows.core import FlowsError, trainable
+from flows.core.arrays import as_key
+from flows.distributions import Flow, Mixture, Normal
+from flows.models import MAF, NSF, RealNVP
+from flows.training.data import Rows, as_share, read, read_validation, split, take
+from flows.training.fit import fit
+from flows.training.options import LEARNING_RATE
+from flows.training.result import FitResult
+
+FEW, MANY = 2_000, 20_000  # rows from which models grow
+
+
+class Candidate(NamedTuple):
+    """One model, fitted and scored on the rows held out.
+
+    Attributes:
+        name, init_fun: as given, or as the model prints.
+        result: a `FitResult`, or None where the fit failed.
+        nats: the mean log_pdf of the rows held out.
+        error: the standard error of that mean.
+        behind: by how many nats the best is better, and the standard error of that difference, row by row.
+        num_params: trained numbers.
+        failure: why the fit failed, or "".
+    """
+
+    name: str
+    init_fun: Any
+    result: FitResult | None
+    nats: float
+    error: float
+    behind: tuple[float, float]
+    num_params: int
+    failure: str
+
+
+class Selection(NamedTuple):
+    """Candidates, best first. Prints as a table; `.best` is the `FitResult` of the first."""
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> FitResult:
+        best = self.candidates[0].result
+        if best is None:  # `select` raises before it comes to that
+            raise FlowsError("select: no candidate was fitted")
+        return best
+
+    def __str__(self) -> str:
+        width = max(len(each.name) for each in self.candidates)
+        lines = [f"{'model':{width}}  {'nats a row':>18}  {'behind the best':>18}  {'params':>9}"]
+        for each in self.candidates:
+            if each.result is None:
+                lines.append(f"{each.name:{width}}  failed: {each.failure}")
+                continue
+            nats, behind = f"{each.nats:.3f} +- {each.error:.3f}", f"{each.behind[0]:.3f} +- {each.behind[1]:.3f}"
+            lines.append(f"{each.name:{width}}  {nats:>18}  {behind:>18}  {each.num_params:>9,}")
+        return "\n".join(lines)
+
+
+def select(
+    rng: Any,
+    candidates: Any,
+    data: Any,
+    *,
+    context: Any = None,
+    validation: Any = 0.2,
+    batch_size: int = 256,
+    max_epochs: int = 100,
+    max_minutes: float | None = None,
+    patience: int = 10,
+    learning_rate: float = LEARNING_RATE,
+    standardize: bool = True,
+    dequantize: Any = None,
+    verbose: int = 1,
+) -> Selection:
+    """Fit each of several models to the same rows and compare them on the same others.
+
+    A model wins by the mean of its log_pdf over the rows held out, in nats. The table tells how far the others are behind,
+    with the standard error of the difference taken row by row: models less than two of them apart are as good as equal. The
+    rows held out also stop each fit early, so the winner's figure is a little too good: keep rows of your own for a final
+    one.
+
+    Args:
+        rng: key or seed, the same for all.
+        candidates: distributions, a sequence or a dict with names; None for a sensible list for so many rows and columns,
+            which always has a full-covariance Gaussian and a small flow.
+        data, context, batch_size, max_epochs, patience, learning_rate, standardize, dequantize: as of `flows.fit`.
+        validation: as of `flows.fit`: the share of rows to compare on, or such rows.
+        max_minutes: for each model.
+        verbose: 1 for a bar for each model; 0 for none.
+
+    Returns:
+        A `Selection`: `.best` is a `FitResult`, `.candidates` all of them, best first; `print` shows the table.
+
+    Errors:
+        As of `flows.fit` for the data. A model that cannot be fitted is told of in the table; a FlowsError only if none can.
+
+    Example:
+        >>> import flows, jax
+        >>> data = jax.random.normal(jax.random.key(0), (300, 2)) ** 3
+        >>> models = {"gauss": flows.Normal(trainable=True), "flow": flows.Flow(flows.NSF(2, hidden=(16, 16), num_bins=4))}
+        >>> selection = flows.select(0, models, data, max_epochs=20, learning_rate=1e-2, verbose=0)
+        >>> selection.candidates[0].name
+        'flow'
+    """
+    key = as_key(rng)
+    rows = read(data, context)[0]
+    share = as_share(validation)
+    if share is None:
+        train, held_out = rows, read_validation(validation, rows)
+    else:
+        of_train, of_others = split(len(rows.x), share, key)
+        train, held_out = take(rows, of_train), take(rows, of_others)
+    named = _named(suggested(len(train.x), train.x.shape[1:], context is not None) if candidates is None else candidates)
+    found = []
+    for name, init_fun in named.items():
+        try:
+            result = fit(
+                key, init_fun, train.x,
+                context=train.context, validation=held_out.x if context is None else (held_out.x, held_out.context),
+                batch_size=batch_size, max_epochs=max_epochs, max_minutes=max_minutes, patience=patience,
+                learning_rate=learning_rate, standardize=standardize, dequantize=dequantize, verbose=verbose,
+            )  # fmt: skip
+            found.append((name, init_fun, result, _scores(result, held_out, dequantize, key), ""))
+        except (FlowsError, TypeError) as error:
+            found.append((name, init_fun, None, None, f"{error}"))
+    if all(each[2] is None for each in found):
+        raise FlowsError("select: no candidate could be fitted. " + " ".join(f"{each[0]}: {each[4]}." for each in found))
+    found.sort(key=lambda each: -np.inf if each[3] is None else each[3].mean(), reverse=True)
+    return Selection(tuple(_candidate(*each, best=found[0][3]) for each in found))
+
+
+def suggested(rows: int, event: tuple[int, ...], conditional: bool) -> list[Any]:
+    """Models that are worth a try on so many rows: from a Gaussian to what that many rows can teach."""
+    if len(event) != 1:
+        raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
+    width, layers, bins = (32, 3, 4) if rows < FEW else (64, 4, 8) if rows < MANY else (128, 5, 8)
+    hidden = (width, width)
+    small = Flow(NSF(2, hidden=(16, 16), num_bins=4))
+    if conditional:
+        gaussians = [Normal(conditioner=MLP(32))]
+    else:
+        gaussian = Normal(trainable=True, covariance="full")
+        gaussians = [gaussian, Mixture(gaussian, num_components=min(10, 2 + rows // 100))]
+    coupling = [] if event[0] == 1 else [Flow(RealNVP(2 * layers, hidden=hidden))]
+    return [*gaussians, small, *coupling, Flow(MAF(layers, hidden=hidden)), Flow(NSF(layers, hidden=hidden, num_bins=bins))]
+
+
+def _named(candidates: Any) -> dict[str, Any]:
+    if isinstance(candidates, Mapping):
+        named = {str(name): each for name, each in candidates.items()}
+    elif isinstance(candidates, list | tuple):
+        named = {}
+        for each in candidates:
+            name = repr(each)
+            named[name if name not in named else f"{name} ({len(named)})"] = each
+    else:
+        raise FlowsError(f"select: candidates is {candidates!r:.80}; expected a list or a dict of distributions, or None")
+    if not named:
+        raise FlowsError("select: there are no candidates; give some, or None for a list that suits the data")
+    return named
+
+
+def _scores(result: FitResult, held_out: Rows, dequantize: Any, key: Any) -> np.ndarray:
+    """log_pdf of each row held out."""
+    rng = key if dequantize is not None and dequantize is not False else None
+    context = {} if held_out.context is None else {"context": held_out.context}
+    pieces = [
+        result.log_pdf(result.params, held_out.x[i : i + 10_000], rng=rng, **{k: v[i : i + 10_000] for k, v in context.items()})
+        for i in range(0, len(held_out.x), 10_000)
+    ]
+    return np.concatenate([np.asarray(each, float) for each in pieces])
+
+
+def _candidate(name: str, init_fun: Any, result: Any, scores: Any, failure: str, best: np.ndarray) -> Candidate:
+    if result is None:
+        return Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, failure)
+    difference = best - scores
+
+    def error_of_mean(values: np.ndarray) -> float:
+        return float(values.std() / np.sqrt(len(values)))
+
+    return Candidate(
+        name, init_fun, result, float(scores.mean()), error_of_mean(scores),
+        (float(difference.mean()), error_of_mean(difference)), _trained(result.params), "",
+    )  # fmt: skip
+
+
+def _trained(params: Any) -> int:
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(trainable(params)), strict=True)
+    return sum(int(leaf.size) for leaf, trains in pairs if trains)

@@ -1,0 +1,114 @@
+"""Fitting to a density: targets whose constants are known, and figures that say when not to believe them."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from common import error_of
+
+import flows
+from flows.training import fit_to_density
+
+QUICK = {"max_epochs": 3, "steps_per_epoch": 20, "num_samples": 64, "num_held_out": 200, "num_weights": 500, "verbose": 0}
+NORMAL = flows.Normal(trainable=True)
+FLOW = flows.Flow(flows.RealNVP(4, hidden=(16,), plain=True))
+
+
+def gauss(x):
+    """N((1, -2), 0.5^2), whose constant is e^3."""
+    return 3.0 - 2 * jnp.square(x - jnp.array([[1.0, -2.0]])).sum(1) - jnp.log(2 * jnp.pi * 0.25)
+
+
+def banana(x):
+    """A normal bent by a map of volume 1; its constant is 1."""
+    y = jnp.stack([x[:, 0], x[:, 1] + 0.5 * (jnp.square(x[:, 0]) - 1)], 1)
+    return -0.5 * jnp.square(y).sum(1) - jnp.log(2 * jnp.pi)
+
+
+@pytest.mark.parametrize("estimator", ["total", "sticking_the_landing", "score"])
+def test_a_normal_target_is_found_by_every_estimator(estimator):
+    result = fit_to_density(
+        0, NORMAL, gauss, 2, estimator=estimator, max_epochs=20, steps_per_epoch=40, learning_rate=0.05, num_samples=128,
+        num_held_out=500, num_weights=2000, verbose=0,
+    )  # fmt: skip
+    tolerance = 0.06 if estimator == "score" else 0.03
+    np.testing.assert_allclose(result.params["loc"], [1, -2], atol=tolerance)
+    assert result.history["validation"].min() == pytest.approx(-3.0, abs=0.05)
+    found = result.diagnostics
+    assert found.log_normalizer.value == pytest.approx(3.0, abs=0.02) and found.log_normalizer.standard_error < 0.02
+    assert found.effective_sample_size > 0.95 and found.num_samples == 2000
+    assert (result.init_fun, result.input_dim, result.context_dim) == (NORMAL, 2, 0)
+
+
+def test_a_bent_target_needs_a_flow():
+    options = {"max_epochs": 30, "steps_per_epoch": 60, "learning_rate": 0.01, "num_samples": 128, "verbose": 0}
+    flow = fit_to_density(0, FLOW, banana, 2, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        normal = fit_to_density(0, NORMAL, banana, 2, **{**options, "learning_rate": 0.05})
+    assert abs(flow.diagnostics.log_normalizer.value) < 0.05 and flow.diagnostics.pareto_k < 0.7
+    assert flow.diagnostics.effective_sample_size > 0.8 > normal.diagnostics.effective_sample_size
+    assert flow.history["validation"].min() < 0.1 < normal.history["validation"].min()
+    x = np.asarray(flow.sample(1, flow.params, 4000))
+    np.testing.assert_allclose(np.cov(x[:, 0] ** 2, x[:, 1])[0, 1], -1.0, atol=0.25)  # exactly -Var(x^2) / 2
+
+
+def test_a_model_that_misses_the_tails_is_warned_of():
+    def wide(x):
+        return -2 * jnp.log1p(jnp.square(x[:, 0]) / 3)
+
+    with pytest.warns(UserWarning, match=r"Pareto k is .*, above 0\.7"):
+        result = fit_to_density(0, NORMAL, wide, 1, **{**QUICK, "max_epochs": 15, "num_weights": 4000}, learning_rate=0.05)
+    assert result.diagnostics.pareto_k > 0.7
+
+
+def test_what_is_not_finite_does_not_reach_the_params():
+    def walled(x):
+        return jnp.where(x[:, 0] > 2.5, jnp.nan, gauss(x))
+
+    with pytest.warns(UserWarning, match="steps were skipped"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit_to_density")
+        result = fit_to_density(0, NORMAL, walled, 2, **{**QUICK, "num_held_out": 20, "num_samples": 16, "num_weights": 30})
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
+    with pytest.raises(flows.FitError, match=r"no loss is finite .*log_density is nan at a draw x = \["):
+        fit_to_density(0, NORMAL, lambda x: jnp.nan * x[:, 0], 2, **QUICK)
+    with pytest.raises(flows.FitError, match="undone, the last of 9"):
+        fit_to_density(0, NORMAL, gauss, 2, optimizer=optax.sgd(jnp.inf), **{**QUICK, "max_epochs": 20})
+
+
+def test_it_is_a_fit_like_any_other(tmp_path):
+    told = []
+    options = {**QUICK, "callbacks": [told.append], "checkpoint": tmp_path / "fit", "checkpoint_every": 1e-9}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first, again = (fit_to_density(0, FLOW, gauss, 2, **options) for _ in range(2))
+        other = fit_to_density(1, FLOW, gauss, 2, **QUICK)
+        averaged = fit_to_density(0, FLOW, gauss, 2, ema=0.9, **QUICK)
+    assert [epoch.number for epoch in told] == [0, 1, 2]
+    for a, b, c, d in zip(*(jax.tree.leaves(each.params) for each in (first, again, other, averaged)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c) and not np.array_equal(a, d)
+    assert "num_samples was 64" in error_of(lambda: fit_to_density(0, FLOW, gauss, 2, **{**options, "num_samples": 32}))
+    first.save(tmp_path / "q.flows")
+    params, log_pdf, _ = flows.load(tmp_path / "q.flows")
+    np.testing.assert_array_equal(log_pdf(params, jnp.ones((2, 2))), first.log_pdf(first.params, jnp.ones((2, 2))))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fit_to_density(0, NORMAL, lambda x: x.sum(), 2, **QUICK), "expected floating numbers of shape"),
+        (lambda: fit_to_density(0, NORMAL, gauss, 2, **{**QUICK, "num_samples": 0}), "num_samples is 0"),
+        (lambda: fit_to_density(0, NORMAL, gauss, 2, estimator="best", **QUICK), "expected one of 'total'"),
+        (lambda: fit_to_density(0, NORMAL, gauss, 0, **QUICK), "input_dim"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, words):
+    assert words in error_of(call)
+    with pytest.raises(TypeError, match="expected a function of points"):
+        fit_to_density(0, NORMAL, "gauss", 2, **QUICK)
+    with pytest.raises(TypeError, match="expected a distribution"):
+        fit_to_density(0, flows.RealNVP(), gauss, 2, **QUICK)

@@ -1,0 +1,145 @@
+"""Ensembles: many fits in one program, and what their members disagree on. And choosing among models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from common import error_of
+
+import flows
+from flows.training import fit, fit_ensemble
+
+DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+DATA[:, 1] += 2 * DATA[:, 0]
+AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8, last_scale=1.0))))
+QUICK = {"max_epochs": 3, "batch_size": 90, "verbose": 0}
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return fit_ensemble(0, AFFINE, DATA, members=3, **QUICK)
+
+
+def test_an_ensemble_is_the_mixture_of_its_members(ensemble):
+    params, log_pdf, sample = ensemble
+    mixture = flows.Mixture(AFFINE, num_components=3, trainable=False)
+    assert ensemble.init_fun == flows.Flow(flows.Standardize(), mixture) and ensemble.members == 3
+    each = ensemble.log_pdfs(params, DATA[:20])
+    assert each.shape == (3, 20) and float(each.std(0).min()) > 1e-4, "no two members are equal"
+    np.testing.assert_allclose(log_pdf(params, DATA[:20]), jax.nn.logsumexp(each, 0) - np.log(3), rtol=1e-5, atol=1e-5)
+    assert sample(1, params, 7).shape == (7, 2)
+    assert ensemble.history["train"].shape == ensemble.history["validation"].shape == (3, 3)
+    assert ensemble.history["best_epoch"].shape == (3,) and repr(ensemble).endswith(", 3 members)")
+    axes = ensemble.history.plot()
+    assert len(axes.get_lines()) == 9
+    axes.figure.clear()
+
+
+def test_a_member_is_what_a_fit_of_its_own_would_be():
+    """The same rows held out, its own key for the init and the batches."""
+    ensemble = fit_ensemble(0, AFFINE, DATA, members=2, validation=DATA[:40], **QUICK)
+    for i, key in enumerate(jax.random.split(jax.random.key(0), 2)):
+        alone = fit(key, AFFINE, DATA, validation=DATA[:40], **QUICK)
+        np.testing.assert_allclose(ensemble.history["validation"][i], alone.history["validation"], rtol=1e-4)
+        np.testing.assert_allclose(
+            ensemble.log_pdfs(ensemble.params, DATA)[i], alone.log_pdf(alone.params, DATA), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_members_stop_with_their_own_best_params():
+    ensemble = fit_ensemble(
+        0, AFFINE, DATA[:60], members=3, max_epochs=40, batch_size=54, patience=4, optimizer=optax.adam(0.1), verbose=0
+    )
+    best = ensemble.history["best_epoch"]
+    assert len(set(best.tolist())) > 1, "members have their best at different times"
+    assert ensemble.history["validation"].shape[1] == best.max() + 5
+    held_out = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(60)[:6]
+    losses = -ensemble.log_pdfs(ensemble.params, DATA[held_out]).mean(1)
+    np.testing.assert_allclose(losses, ensemble.history["validation"][np.arange(3), best], rtol=1e-3, atol=1e-3)
+
+
+def test_context_files_and_resuming(tmp_path):
+    conditional = flows.Flow(flows.Coupling(flows.MLP(8, last_scale=1.0)))
+    options = {"members": 2, "context": DATA[:, :1], "checkpoint": tmp_path, "checkpoint_every": 1e-9, **QUICK}
+    first = fit_ensemble(0, conditional, DATA, **options)
+    again = fit_ensemble(0, conditional, DATA, **options)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(again.params), strict=True))
+    each = first.log_pdfs(first.params, DATA[:5], context=DATA[:5, :1])
+    np.testing.assert_allclose(
+        first.log_pdf(first.params, DATA[:5], context=DATA[:5, :1]), jax.nn.logsumexp(each, 0) - np.log(2), rtol=1e-5, atol=1e-5
+    )
+    first.save(tmp_path / "ensemble.flows")
+    params, log_pdf, _ = flows.load(tmp_path / "ensemble.flows")
+    np.testing.assert_array_equal(
+        log_pdf(params, DATA[:5], context=DATA[:5, :1]), first.log_pdf(first.params, DATA[:5], context=DATA[:5, :1])
+    )
+    assert "members was 2" in error_of(lambda: fit_ensemble(0, conditional, DATA, **{**options, "members": 3}))
+    assert "members is 0" in error_of(lambda: fit_ensemble(0, AFFINE, DATA, members=0))
+
+
+def test_a_member_that_cannot_be_helped_is_named():
+    @flows.bijection
+    def Fragile():
+        """Finite in the first member alone: its drawn number is the smallest."""
+
+        def init_fun(rng, shape):
+            return {"b": jax.random.uniform(rng, ())}, direct_fun, lambda params, y: y
+
+        def direct_fun(params, x):
+            limit = jax.random.uniform(jax.random.split(jax.random.key(0), 2)[0], ())
+            return x, jnp.where(params["b"] <= 2 * limit, 0 * params["b"], jnp.nan)
+
+        return init_fun
+
+    with pytest.raises(flows.FitError, match=r"no loss of member \d is finite at the initial params: log_pdf is nan"):
+        fit_ensemble(0, flows.Flow(Fragile()), DATA, members=6, **QUICK)
+
+
+# Choosing among models
+
+
+def test_select_puts_the_better_model_first():
+    ring = flows.datasets.Rings()(0, 2)
+    data = np.asarray(ring.sample(1, ring.params, 600))
+    models = {"gauss": flows.Normal(trainable=True), "mixture": flows.Mixture(flows.Normal(trainable=True), num_components=8)}
+    models["broken"] = flows.Flow(flows.Logit())
+    selection = flows.select(0, models, data, max_epochs=15, batch_size=64, learning_rate=0.05, standardize=False, verbose=0)
+    assert [each.name for each in selection.candidates] == ["mixture", "gauss", "broken"]
+    best, gauss, broken = selection.candidates
+    assert selection.best is best.result and best.behind == (0.0, 0.0) and best.num_params == 8 * 5
+    assert gauss.behind[0] == pytest.approx(best.nats - gauss.nats, rel=1e-4) and gauss.behind[0] > 2 * gauss.behind[1] > 0
+    assert broken.result is None and "no loss is finite" in broken.failure
+    held_out = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(600)[:120]
+    scores = np.asarray(gauss.result.log_pdf(gauss.result.params, data[held_out]), float)
+    assert gauss.nats == pytest.approx(scores.mean(), abs=1e-4)
+    assert gauss.error == pytest.approx(scores.std() / np.sqrt(120), rel=1e-3)
+    table = str(selection).splitlines()
+    assert len(table) == 4 and table[0].split()[0] == "model" and table[3].startswith("broken") and "failed" in table[3]
+
+
+def size_of(model, dim, context_dim=0):
+    params = jax.eval_shape(lambda: model(0, dim, context_dim=context_dim).params)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_without_candidates_there_is_a_list_for_the_data():
+    from flows.training.select import suggested
+
+    gauss = flows.Normal(trainable=True, covariance="full")
+    for rows, event, conditional in ((100, (1,), False), (5_000, (6,), False), (10**6, (40,), False), (3_000, (2,), True)):
+        models = suggested(rows, event, conditional)
+        assert conditional or gauss in models
+        assert any(each.constructor is flows.Flow for each in models)
+        assert all(size_of(each, event[0], 2 if conditional else 0) for each in models)
+    sizes = [size_of(suggested(rows, (5,), False)[-1], 5) for rows in (100, 5_000, 10**6)]
+    assert sizes[0] < sizes[1] < sizes[2], "more rows, larger models"
+    assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * DATA[:20, :1, None, None]))
+
+
+def test_what_cannot_be_selected_from_is_an_error():
+    assert "expected a list or a dict" in error_of(lambda: flows.select(0, AFFINE, DATA))
+    assert "no candidates" in error_of(lambda: flows.select(0, [], DATA))
+    assert "no candidate could be fitted. Flow(Logit()" in error_of(
+        lambda: flows.select(0, [flows.Flow(flows.Logit())], DATA, standardize=False, **QUICK)
+    )

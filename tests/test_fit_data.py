@@ -1,0 +1,215 @@
+"""What `fit` says of data before it trains, and what it does with weights, tables and values that were rounded."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas
+import polars
+import pytest
+from common import error_of
+
+import flows
+from flows.training import DataWarning, fit
+from flows.training.judge import step_of
+
+DRAW = np.random.default_rng(0)
+NORMAL = DRAW.normal(size=(400, 2))
+GAUSS = flows.Normal(trainable=True)
+QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
+
+
+def with_column(values):
+    return np.column_stack([NORMAL[:, 0], values])
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (DRAW.poisson(4, 400), r"column 1 holds whole numbers\. .*dequantize=\{1: 1\}"),
+        (NORMAL[:, 1].round(1), r"column 1 is rounded to 0\.1\. .*dequantize=\{1: 0\.1\}"),
+        ((NORMAL[:, 1] * 4).round() / 4 + 0.1, r"rounded to 0\.25\. .*\{1: 0\.25\}"),
+        (np.where(NORMAL[:, 1] < 0, 0.0, NORMAL[:, 1]), r"column 1 is 0 in 5\d\.\d% of the rows\. .*dequantize=\{1: 0\.0"),
+        (DRAW.standard_t(1, 400) ** 3, r"farther than 100 interquartile ranges.*column 1 \(.* in row \d+.*take logarithms"),
+        (NORMAL[:, 1] + 2e4, r"column 1 of data lies so far from 0 that float32 keeps few digits"),
+    ],
+    ids=["counts", "rounded", "quarters", "atom", "tails", "offset"],
+)
+def test_odd_columns_are_warned_of(column, words):
+    with pytest.warns(DataWarning, match=words) as caught:
+        fit(0, GAUSS, with_column(column), **QUICK)
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_columns_of_a_table_are_named():
+    table = {"size": NORMAL[:, 0], "count": DRAW.poisson(4, 400)}
+    results = []
+    for kind in (pandas.DataFrame, polars.DataFrame):
+        with pytest.warns(DataWarning, match=r"column 'count' holds whole numbers.*dequantize=\{'count': 1\}"):
+            fit(0, GAUSS, kind(table), **QUICK)
+        results.append(fit(0, GAUSS, kind(table), dequantize={"count": 1}, **QUICK))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), results[0].params, results[1].params))
+    with pytest.raises(TypeError, match=r"column 'count' of data holds .*expected numbers without missing"):
+        fit(0, GAUSS, pandas.DataFrame({"size": NORMAL[:3, 0], "count": ["a", "b", "c"]}), **QUICK)
+    missing = polars.DataFrame({"size": [0.0, 1.0, None, 4.0], "count": [1, 5, 3, 2]})
+    assert "nan in row 2, column 0" in error_of(lambda: fit(0, GAUSS, missing, **QUICK))
+    for wrong in ("weight", 2, -1, True):
+        assert "expected one of the columns' names, size, count" in error_of(
+            lambda wrong=wrong: fit(0, GAUSS, pandas.DataFrame(table), dequantize={wrong: 1.0}, **QUICK)
+        )
+
+
+def test_columns_without_density_are_refused():
+    for copy in (NORMAL[:, 0], 7 - 3 * NORMAL[:, 0]):
+        data = np.column_stack([NORMAL, copy])
+        assert "column 2 of data is column 0 again, but for scale and offset" in error_of(
+            lambda d=data: fit(0, GAUSS, d, **QUICK)
+        )
+    fit(0, GAUSS, np.column_stack([NORMAL, NORMAL[:, 0] + 1e-3 * NORMAL[:, 1]]), **QUICK)  # nearly a copy is none
+    far = NORMAL.copy()
+    far[17, 1] = 1e30
+    assert "column 1 of data is 1e+30 in row 17, so far from all others" in error_of(
+        lambda: fit(0, GAUSS, far, validation=NORMAL[:9], **QUICK)
+    )
+
+
+def test_a_step_is_found_where_there_is_one():
+    assert step_of(NORMAL[:, 0]) is None and step_of(np.ones(50)) is None
+    assert step_of(NORMAL[:, 0].astype(np.float32).astype(float)) is None
+    for step in (0.05, 3.0, 1 / 8):
+        values = step * np.round(DRAW.normal(size=2000) * 20) + 0.3
+        assert step_of(values) == pytest.approx(step)
+        assert step_of(values.astype(np.float32)) == pytest.approx(step, rel=1e-4)
+    assert step_of(np.repeat(NORMAL[:50, 0], 8)) is None, "repeated, but on no grid"
+
+
+# Values that were rounded
+
+
+def test_the_layer_adds_noise_as_wide_as_a_step_and_takes_it_off_again():
+    layer = flows.Dequantize((0.5, 0.0))
+    x = jnp.asarray(np.column_stack([0.5 * DRAW.integers(-3, 4, 300) + 0.2, NORMAL[:300, 0]]), jnp.float32)
+    params, direct_fun, inverse_fun = layer(0, 2, init_inputs=x)
+    y, log_det = direct_fun(params, x, rng=1)
+    noise = np.asarray(y - x)
+    assert (noise[:, 1] == 0).all() and (log_det == 0).all() and (np.abs(noise[:, 0]) <= 0.25).all()
+    assert len(np.unique(noise[:, 0])) > 290 and abs(noise[:, 0].mean()) < 0.05 and noise[:, 0].std() > 0.13
+    np.testing.assert_allclose(inverse_fun(params, y)[0], x, atol=1e-5)
+    np.testing.assert_array_equal(direct_fun(params, x)[0], x)
+    assert layer.likelihood == flows.Flow(layer).likelihood == "lower bound"
+    assert flows.calibrate(layer, params, x + 0.1)["fixed"]["offset"].shape == (2,)
+    for wrong in (-1.0, float("nan"), "a", ((1.0,),)):
+        assert "Dequantize" in error_of(lambda wrong=wrong: flows.Dequantize(wrong))
+    assert "2 steps for 3 columns" in error_of(lambda: layer(0, 3))
+
+
+@pytest.mark.parametrize("dequantize", [True, {1: 1.0}, (0.0, 1.0)], ids=["found", "by column", "steps"])
+def test_counts_have_a_bound_on_their_mass(dequantize):
+    """A normal of the noisy counts: its bound is below the mass of each cell, and close to it."""
+    counts = DRAW.poisson(9, 400)
+    data = with_column(counts)
+    result = fit(0, GAUSS, data, dequantize=dequantize, max_epochs=30, batch_size=64, learning_rate=0.05, verbose=0)
+    assert result.init_fun == flows.Flow(flows.Serial(flows.Dequantize((0.0, 1.0)), flows.Standardize()), GAUSS)
+    params, log_pdf, sample = result
+    samples = np.asarray(sample(1, params, 500))
+    assert (samples[:, 1] == samples[:, 1].round()).all() and not (samples[:, 0] == samples[:, 0].round()).all()
+    x = jnp.asarray(data[:50], jnp.float32)
+    bound = np.mean([log_pdf(params, x, rng=seed) for seed in range(200)], axis=0)
+    grid = jnp.linspace(-0.5, 0.5, 201)
+    cells = jax.vmap(lambda u: log_pdf(params, x.at[:, 1].add(u)))(grid)  # without rng: the density where it is asked
+    mass = np.log(np.trapezoid(np.exp(cells), grid, axis=0))
+    assert (bound < mass + 1e-3).all() and (bound > mass - 0.05).all()
+    assert result.history["validation"].min() == pytest.approx(-float(mass.mean()), abs=0.3)
+
+
+def test_dequantize_is_refused_where_it_makes_no_sense():
+    for wrong, words in (
+        (True, "no column is rounded"),
+        ({7: 1.0}, "expected one of the columns' numbers from 0 to 1"),
+        ((1.0,), "expected True, a step, 2 steps"),
+        ("all", "expected True, a step"),
+        ({0: -1.0}, "expected finite steps"),
+        (0.0, "and one above 0"),
+    ):
+        assert words in error_of(lambda wrong=wrong: fit(0, GAUSS, NORMAL, dequantize=wrong, **QUICK))
+
+
+# Weights
+
+
+def test_weights_are_as_good_as_copies():
+    """Three rows of weight 2 are six rows: the same standardisation, and after many steps the same fit."""
+    weights = DRAW.integers(0, 4, 400)
+    long = {"max_epochs": 60, "batch_size": 400, "learning_rate": 0.02, "verbose": 0, "validation": NORMAL[:50] + 0.1}
+    weighted = fit(0, GAUSS, NORMAL, weights=weights, **long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        copied = fit(0, GAUSS, np.repeat(NORMAL, weights, axis=0), **{**long, "batch_size": 10_000})
+    plain = fit(0, GAUSS, NORMAL, **long)
+    for a, b, c in zip(*map(jax.tree.leaves, (weighted.params, copied.params, plain.params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert not np.allclose(a, c, rtol=1e-3, atol=1e-3) or not np.abs(c).max()
+    scaled = fit(0, GAUSS, NORMAL, weights=1e-3 * weights, **long)
+    np.testing.assert_allclose(weighted.history["train"], scaled.history["train"], rtol=1e-4)
+
+
+def test_weights_count_among_the_rows_held_out():
+    weights = np.exp(NORMAL[:, 0])
+    result = fit(0, GAUSS, NORMAL, weights=weights, **QUICK)
+    held_out = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
+    losses = -np.average(result.log_pdf(result.params, NORMAL[held_out]), weights=weights[held_out])
+    assert losses == pytest.approx(result.history["validation"][result.history["best_epoch"]], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones(399), r"weights have shape \(399,\), expected \(400,\)"),
+        (np.ones((400, 1)), r"shape \(400, 1\)"),
+        (np.zeros(400), "all are 0"),
+        (-np.ones(400), "the one of row 0 is not so"),
+        (np.where(np.arange(400) == 7, np.nan, 1.0), "the one of row 7 is not so"),
+    ],
+)
+def test_bad_weights_are_refused(weights, words):
+    with pytest.raises(flows.FlowsError, match=words):
+        fit(0, GAUSS, NORMAL, weights=weights, **QUICK)
+
+
+# The context
+
+
+def test_the_units_of_the_context_change_nothing():
+    conditional = flows.Flow(flows.Coupling(flows.MLP(8)))
+    context = NORMAL[:, :1] + 0.1 * NORMAL[:, 1:]
+    one, other = (fit(0, conditional, NORMAL, context=c, **QUICK) for c in (context, 1e5 * context - 3e5))
+    assert other.init_fun == flows.Flow(flows.Standardize(), flows.StandardizedContext(conditional))
+    np.testing.assert_allclose(one.history["train"], other.history["train"], rtol=1e-3)
+    asked = one.log_pdf(one.params, NORMAL, context=context), other.log_pdf(other.params, NORMAL, context=1e5 * context - 3e5)
+    np.testing.assert_allclose(*asked, rtol=1e-2, atol=1e-2)
+    constant = np.column_stack([context, np.ones(400)])
+    assert np.isfinite(fit(0, conditional, NORMAL, context=constant, **QUICK).history["train"]).all()
+
+
+def test_a_standardized_context_is_the_distribution_at_other_units():
+    inner = flows.Flow(flows.Coupling(flows.MLP(8, last_scale=1.0)))
+    init_fun = flows.StandardizedContext(inner)
+    context = jnp.asarray(5 + 3 * NORMAL[:20, :1], jnp.float32)
+    x = jnp.asarray(NORMAL[:20], jnp.float32)
+    params, log_pdf, sample = init_fun(0, 2, context_dim=1, init_context=context, init_inputs=x)
+    seen = (context - context.mean(0)[None]) / context.std(0)[None]
+    log_pdf_of_inner, sample_of_inner = inner(0, 2, context_dim=1)[1:]
+    found = log_pdf(params, x, context=context)
+    np.testing.assert_allclose(found, log_pdf_of_inner(params["distribution"], x, context=seen), rtol=1e-5, atol=1e-5)
+    assert not np.allclose(found, log_pdf(params, x, context=context[0]))
+    np.testing.assert_allclose(
+        sample(3, params, 20, context=context),
+        sample_of_inner(3, params["distribution"], 20, context=seen),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    moved = flows.calibrate(init_fun, params, x, context=2 * context)
+    np.testing.assert_allclose(moved["fixed"]["mean"], 2 * params["fixed"]["mean"], rtol=1e-5)
+    assert "there is no context" in error_of(lambda: init_fun(0, 2))
+    assert "not its own" in error_of(lambda: init_fun(0, 2, context_dim=1, params={"a": 1.0}))

@@ -1,0 +1,130 @@
+"""`flows.fit`: how steps are made, and what is told of them."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from common import error_of
+
+import flows
+from flows.training import TensorBoard, fit
+
+DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+DATA[:, 1] += 2 * DATA[:, 0]
+AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8, last_scale=1.0))))
+LOOP = flows.Flow(flows.Repeat(flows.Serial(flows.Coupling(flows.MLP(8, last_scale=1.0)), flows.Reverse()), 2))
+QUICK = {"max_epochs": 3, "batch_size": 90, "verbose": 0}
+
+
+def leaves(result):
+    return jax.tree.leaves(result.params)
+
+
+def test_parts_of_a_batch_give_its_gradient():
+    whole, parts = (fit(0, AFFINE, DATA, accumulate=count, optimizer=optax.sgd(0.1), **QUICK) for count in (1, 3))
+    for a, b in zip(leaves(whole), leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert "90, which cannot be split into accumulate=4" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=4, **QUICK))
+    assert "expected no more parts" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=91, **QUICK))
+    few = fit(0, AFFINE, DATA[:50], accumulate=4, **QUICK)  # all rows but one in 4 parts
+    assert np.isfinite(few.history["train"]).all()
+
+
+@pytest.mark.parametrize("model", [AFFINE, LOOP], ids=["layers", "loop"])
+def test_computing_again_changes_nothing(model):
+    kept, again = (fit(0, model, DATA, remat=remat, **QUICK) for remat in (False, True))
+    for a, b in zip(leaves(kept), leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_products_in_few_bits_train_nearly_as_well():
+    exact, low = (fit(0, AFFINE, DATA, products=products, **{**QUICK, "max_epochs": 20}) for products in (None, "bfloat16"))
+    assert {leaf.dtype for leaf in leaves(low)} == {np.dtype("float32")}
+    assert any(not np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(low), strict=True))
+    assert low.history["validation"].min() < exact.history["validation"].min() + 0.05
+    again = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 20})
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
+    assert "expected 'bfloat16'" in error_of(lambda: fit(0, AFFINE, DATA, products="float8", **QUICK))
+
+
+def test_the_average_of_params_is_what_is_scored_and_returned():
+    """With one step an epoch, the average is told step by step from fits without it."""
+    steps = {"batch_size": 300, "optimizer": optax.sgd(0.05), "verbose": 0, "validation": DATA[:40], "patience": 9}
+    by_epoch = [leaves(fit(0, AFFINE, DATA, max_epochs=n, **steps)) for n in (1, 2, 3)]
+    averaged = fit(0, AFFINE, DATA, max_epochs=3, ema=0.9, **steps)
+    assert averaged.history["best_epoch"] == 2
+    start = AFFINE(0, 2, init_inputs=fit_inputs(averaged)).params
+    mean = jax.tree.leaves(start)
+    fixed = len(leaves(averaged)) - len(mean)  # of the standardisation, in front
+    for count, params in enumerate(by_epoch):
+        weight = min(0.9, (1 + count) / (10 + count))
+        mean = [weight * a + (1 - weight) * b for a, b in zip(mean, params[fixed:], strict=True)]
+    for a, b, last in zip(leaves(averaged)[fixed:], mean, by_epoch[-1][fixed:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert not np.allclose(a, last, rtol=1e-6, atol=1e-7)
+    loss = -averaged.log_pdf(averaged.params, DATA[:40]).mean()
+    np.testing.assert_allclose(loss, averaged.history["validation"][2], rtol=1e-4)
+    assert "decay of an average" in error_of(lambda: fit(0, AFFINE, DATA, ema=1.0, **QUICK))
+
+
+def fit_inputs(result):
+    fixed = result.params["bijection"]["fixed"]
+    return (DATA - np.asarray(fixed["mean"])) / np.asarray(fixed["std"])
+
+
+# What is told
+
+
+def test_callbacks_are_told_of_each_epoch_and_may_end_the_fit():
+    told = []
+
+    def note(epoch):
+        told.append((epoch, epoch.best_params()))
+        return epoch.number == 4
+
+    result = fit(0, AFFINE, DATA, callbacks=[note], **{**QUICK, "max_epochs": 50})
+    assert [epoch.number for epoch, _ in told] == [0, 1, 2, 3, 4] and len(result.history["train"]) == 5
+    assert [epoch.validation for epoch, _ in told] == result.history["validation"].tolist()
+    assert [epoch.train for epoch, _ in told] == result.history["train"].tolist()
+    last, params = told[-1]
+    assert last.best_epoch == result.history["best_epoch"] and last.max_epochs == 50 and last.rate == 1 and last.skipped == 0
+    assert 0 < told[0][0].seconds < last.seconds
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), leaves(result), strict=True))
+    for wrong in (note, ["a"], 3):
+        assert "expected a list of functions" in error_of(lambda wrong=wrong: fit(0, AFFINE, DATA, callbacks=wrong, **QUICK))
+
+
+def test_silence_and_a_bar(capfd):
+    fit(0, AFFINE, DATA, **QUICK)
+    assert capfd.readouterr() == ("", "")
+    fit(0, AFFINE, DATA, **{**QUICK, "verbose": 1})
+    shown = capfd.readouterr().err
+    assert "train=" in shown and "validation=" in shown and "best_epoch=2" in shown and "3/3" in shown
+    assert "expected 1 for a progress bar" in error_of(lambda: fit(0, AFFINE, DATA, **{**QUICK, "verbose": 2}))
+
+
+def test_a_history_draws_itself():
+    result = fit(0, AFFINE, DATA, **QUICK)
+    axes = result.history.plot()
+    lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+    np.testing.assert_array_equal(lines["train"], result.history["train"])
+    np.testing.assert_array_equal(lines["validation"], result.history["validation"])
+    assert lines["best"] == [result.history["validation"].min()] and axes.get_ylabel() == "loss, nats a row"
+    assert result.history.plot(axes) is axes
+    axes.figure.clear()
+
+
+def test_tensorboard_gets_every_loss(tmp_path):
+    result = fit(0, AFFINE, DATA, callbacks=[TensorBoard(tmp_path)], **QUICK)
+    (file,) = tmp_path.iterdir()
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, found = file.read_bytes(), {}
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + length])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+        content = content[12 + length + 4 :]
+    assert found["validation"] == [(i, pytest.approx(loss)) for i, loss in enumerate(result.history["validation"])]
+    assert set(found) == {"train", "validation", "skipped", "rate"}

@@ -1,0 +1,137 @@
+"""Data that are never in memory whole: mapped from a file, or yielded batch by batch."""
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+from common import error_of
+
+import flows
+from flows.training import fit, fit_ensemble, stream
+
+N = 6000
+DATA = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
+DATA[:, 1] = 5 + 2 * DATA[:, 0] + DATA[:, 1]
+HELD_OUT = DATA[-500:]
+AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
+QUICK = {"max_epochs": 4, "batch_size": 100, "learning_rate": 0.02, "verbose": 0}
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 16_000)  # 2,000 rows
+    monkeypatch.setattr(stream, "BLOCK", 64)
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    np.save(tmp_path / "data.npy", DATA)
+    return np.load(tmp_path / "data.npy", mmap_mode="r")
+
+
+class Batches:
+    """Yields pieces of unequal length, from the start at each iter()."""
+
+    def __init__(self, data=DATA, context=None):
+        self.data, self.context, self.starts = data, context, 0
+
+    def __iter__(self):
+        self.starts += 1
+        for i in range(0, len(self.data), 137):
+            x = self.data[i : i + 137]
+            yield x if self.context is None else (x, self.context[i : i + 137])
+
+
+def same(a, b):
+    return all(np.array_equal(p, q) for p, q in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True))
+
+
+def best(result):
+    return result.history["validation"].min()
+
+
+def test_a_mapped_file_is_fitted_as_well_as_an_array(mapped):
+    in_memory, streamed = (fit(0, AFFINE, data, validation=HELD_OUT, **QUICK) for data in (DATA, mapped))
+    assert best(streamed) == pytest.approx(best(in_memory), abs=0.02) and best(streamed) < 3.0
+    np.testing.assert_allclose(streamed.params["bijection"]["fixed"]["mean"], DATA.mean(0), atol=1e-2)
+    again = fit(0, AFFINE, mapped, validation=HELD_OUT, **QUICK)
+    assert same(streamed, again)
+
+
+def test_every_row_of_a_mapped_file_is_read_once_an_epoch_and_those_held_out_never(mapped):
+    key = jax.random.key(3)
+    source = stream.open_source(mapped, None, None, 0.2, 100, None, key)
+    epochs = [np.concatenate([numbers for _, numbers in source.chunks(epoch)]) for epoch in range(4)]
+    assert len(source.held_out.x) == pytest.approx(0.2 * N, abs=128)
+    for numbers in epochs:
+        assert len(numbers) == source.steps * 100 == len(set(numbers.tolist())) <= N - len(source.held_out.x)
+    assert len(source.held_out.x) + len(set(np.concatenate(epochs).tolist())) == N
+    rows, numbers = next(iter(source.chunks(0)))
+    np.testing.assert_array_equal(rows.x, DATA[numbers])
+    seen = {tuple(row) for row in DATA[epochs[0]]}
+    assert not seen & {tuple(row) for row in source.held_out.x}
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_batches_of_any_length_are_fitted_and_nothing_is_lost():
+    batches = Batches()
+    result = fit(0, AFFINE, batches, validation=HELD_OUT, steps_per_epoch=60, **QUICK)
+    assert best(result) == pytest.approx(best(fit(0, AFFINE, DATA, validation=HELD_OUT, **QUICK)), abs=0.02)
+    assert batches.starts >= 4
+    source = stream.open_source(Batches(), None, None, HELD_OUT, 100, 60, jax.random.key(0))
+    rows = np.concatenate([chunk.x for epoch in range(3) for chunk, _ in source.chunks(epoch)])
+    np.testing.assert_array_equal(rows, np.concatenate([DATA] * 3))
+
+
+def test_streams_have_context_and_members(mapped):
+    conditional = flows.Flow(flows.Coupling(flows.MLP(8)))
+    context = 1e3 * DATA[:, :1]
+    validation = HELD_OUT, 1e3 * HELD_OUT[:, :1]
+    losses = [
+        best(fit(0, conditional, DATA, context=context, validation=validation, **QUICK)),
+        best(fit(0, conditional, mapped, context=context, validation=validation, **QUICK)),
+        best(fit(0, conditional, Batches(DATA, context), steps_per_epoch=60, validation=validation, **QUICK)),
+    ]
+    assert max(losses) - min(losses) < 0.05
+    ensemble = fit_ensemble(0, AFFINE, mapped, members=2, validation=HELD_OUT, **QUICK)
+    assert (ensemble.history["validation"].min(1) < 3.0).all()
+    each = ensemble.log_pdfs(ensemble.params, HELD_OUT)
+    assert float(np.abs(each[0] - each[1]).max()) > 1e-4
+
+
+def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
+    poisoned = DATA.copy()
+    poisoned[2003, 1] = np.nan
+    before = threading.active_count()
+    told = error_of(lambda: fit(0, AFFINE, Batches(poisoned), validation=HELD_OUT, steps_per_epoch=10, **QUICK))
+    assert "a batch after row 1918 of data has nan in row 85, column 1" in told
+    once = error_of(lambda: fit(0, AFFINE, iter(Batches()), validation=HELD_OUT, steps_per_epoch=25, **QUICK))
+    assert "data ended in epoch 2; an iterator cannot start again" in once
+    assert threading.active_count() == before
+    for settings, words in (
+        ({"steps_per_epoch": 60}, "give validation rows"),
+        ({"validation": HELD_OUT}, "give steps_per_epoch"),
+        ({"validation": HELD_OUT, "steps_per_epoch": 60, "context": DATA}, "has to yield pairs"),
+        ({"validation": HELD_OUT, "steps_per_epoch": 60, "weights": np.ones(N)}, "weights are for data in memory"),
+        ({"validation": HELD_OUT, "steps_per_epoch": 600}, "data ended within 60000 rows"),
+    ):
+        data = iter(Batches()) if "600" in words else Batches()
+        assert words in error_of(lambda data=data, settings=settings: fit(0, AFFINE, data, **settings, **QUICK))
+    assert "context has 3 rows" in error_of(lambda: fit(0, AFFINE, mapped, context=DATA[:3], **QUICK))
+    tiny = mapped[:90]
+    assert "cannot be held out in blocks" in error_of(lambda: fit(0, AFFINE, tiny, **QUICK))
+
+
+def test_a_stream_that_was_killed_goes_on(mapped, tmp_path):
+    options = {**QUICK, "validation": HELD_OUT, "checkpoint_every": 1e-9}
+    whole = fit(0, AFFINE, mapped, **options)
+
+    def kill(epoch):
+        if epoch.number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(0, AFFINE, mapped, checkpoint=tmp_path / "fit", callbacks=[kill], **options)
+    resumed = fit(0, AFFINE, mapped, checkpoint=tmp_path / "fit", **options)
+    assert same(whole, resumed)
