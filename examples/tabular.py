@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from matplotlib.colors import LogNorm
-from tabular_data import SOURCES, load
+from tabular_data import SOURCES, load, moon_labels
 
 import flows
 
@@ -49,9 +49,10 @@ RATES = {"gaussian": 1e-3, "made": 1e-3, "made-mog": 1e-3}  # as published; 1e-4
 SHOWN = 100_000  # rows in a picture
 
 
-def score(log_pdf, params, rows, size):
+def score(log_pdf, params, rows, size, context=None):
     """The mean log-density of rows and its standard error, in nats."""
-    values = np.concatenate([log_pdf(params, rows[i : i + size]) for i in range(0, len(rows), size)])
+    given = [{} if context is None else {"context": context[i : i + size]} for i in range(0, len(rows), size)]
+    values = np.concatenate([log_pdf(params, rows[i * size : (i + 1) * size], **each) for i, each in enumerate(given)])
     return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
@@ -120,10 +121,14 @@ def main():
     parser.add_argument("--patience", type=whole, default=30, help="epochs without a better validation loss before it stops")
     parser.add_argument("--lr", type=above_0, help="learning rate (1e-4; of gaussian, made and made-mog 1e-3)")
     parser.add_argument("--weight-decay", type=float, default=1e-6)
+    parser.add_argument("--cond", action="store_true", help="given the class of each row; moons alone has classes")
+    parser.add_argument("--log-interval", type=whole, help="epochs between two lines with the losses, in place of a bar")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-cuda", action="store_true", help="on the processor, even if there is a GPU")
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
+    if options.cond and options.data != "moons":
+        parser.error(f"--cond: the rows of {options.data} have no classes; leave it out")
     if options.no_cuda:
         jax.config.update("jax_platforms", "cpu")
 
@@ -132,20 +137,28 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{options.data}: {' / '.join(f'{len(part):,}' for part in split)} rows of {source.columns} columns")
     print(f"{init_fun} on {jax.devices()[0].device_kind}")
+    labels = moon_labels() if options.cond else None
+
+    def line(epoch):
+        if epoch.number % options.log_interval == 0:
+            print(f"epoch {epoch.number}: train {epoch.train:.3f}, validation {epoch.validation:.3f} nats", flush=True)
+
     start = time.perf_counter()
     rate = options.lr or RATES.get(options.model, 1e-4)
     result = flows.fit(
         options.seed, init_fun, split.train,
-        validation=split.validation, batch_size=options.batch_size, max_epochs=options.epochs, patience=options.patience,
+        context=labels and labels.train, validation=(split.validation, labels.validation) if labels else split.validation,
+        callbacks=[line] if options.log_interval else [], verbose=0 if options.log_interval else 1,
+        batch_size=options.batch_size, max_epochs=options.epochs, patience=options.patience,
         optimizer=optax.chain(
             optax.clip_by_global_norm(5.0), optax.add_decayed_weights(options.weight_decay), optax.adam(rate)
         ), standardize=False,
     )  # fmt: skip
     minutes = (time.perf_counter() - start) / 60
     params, log_pdf, sample = result
-    name = f"{options.data}-{options.model}"
+    name = f"{options.data}-{options.model}{'-cond' * options.cond}"
     result.save(options.out / f"{name}.flows", metadata={"data": options.data})
-    nats, error = score(log_pdf, params, split.test, options.test_batch_size)
+    nats, error = score(log_pdf, params, split.test, options.test_batch_size, labels and labels.test)
     epochs, best = len(result.history["train"]), result.history["best_epoch"]
     print(
         f"test: {nats:.3f} +- {2 * error:.3f} nats (twice the standard error), epoch {best} of {epochs}, {minutes:.1f} minutes"
@@ -154,7 +167,8 @@ def main():
     figures = {"nats": nats, "standard error": error, "epochs": epochs, "best epoch": best, "minutes": minutes}
     (options.out / f"{name}.json").write_text(json.dumps({"model": repr(init_fun), **figures}, indent=1))
     shown = split.train[:SHOWN]
-    samples = np.asarray(sample(options.seed, params, len(shown)))
+    given = {} if labels is None else {"context": labels.train[: len(shown)]}
+    samples = np.asarray(sample(options.seed, params, len(shown), **given))
     np.savetxt(options.out / f"{name}.csv", samples[:1000], delimiter=",", fmt="%.6g")
     picture(options.out / f"{name}.png", shown, samples, result.history, f"{name}: {nats:.2f} nats")
 

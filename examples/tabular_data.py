@@ -99,6 +99,13 @@ def moons(folder):
     return standardised(split := tenths(make_moons(30_000, noise=0.1, random_state=0)[0]), np.concatenate(split[:2]))
 
 
+def moon_labels() -> Split:
+    """Which moon each row of `moons` is of, (rows, 1)."""
+    from sklearn.datasets import make_moons
+
+    return tenths(make_moons(30_000, noise=0.1, random_state=0)[1][:, None].astype(float))
+
+
 SOURCES = {
     "power": Source(power, ("data.npy",), f"{COLLECTION} (folder power); benchmarks/power_data.py makes them anew", 6, 100),
     "gas": Source(

@@ -25,7 +25,7 @@ def fit(folder=None, init_fun=NOISY, data=DATA, **changes):
 
 
 def assert_equal(a, b):
-    for one, other in zip(jax.tree.leaves((a.params, a.history)), jax.tree.leaves((b.params, b.history)), strict=True):
+    for one, other in zip(*(jax.tree.leaves((each.params, dict(each.history))) for each in (a, b)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

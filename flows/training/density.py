@@ -168,8 +168,6 @@ def fit_to_density(
     key, event = as_key(rng), as_event(input_dim)
     of_init, of_steps, of_weights = jax.random.split(key, 3)
     params, part = initialize(init_fun, of_init, event, Given())
-    if "context" in part.keywords and part.context is not None:
-        raise FlowsError("fit_to_density: the model takes a context; there is none here")
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(params, dtype)
     problem = ReverseKL(part, log_density, num_samples, num_held_out, estimator)

@@ -169,7 +169,7 @@ def _refuse_copies(x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np
 
 
 def _sample(x: np.ndarray) -> np.ndarray:
-    return x[:: -(-len(x) // LOOKED_AT)] if len(x) > LOOKED_AT else x
+    return x[:: -(-len(x) // LOOKED_AT)].astype(float)
 
 
 def _warn(message: str, level: int) -> None:
