@@ -6,7 +6,7 @@
 A constructor such as `RealNVP()` returns an `init_fun`; params are plain pytrees; training is any JAX loop, or `flows.fit`.
 """
 
-from flows import conditioners, datasets, training, transformers
+from flows import conditioners, datasets, objectives, training, transformers
 from flows.bijections import (
     MADE,
     ActNorm,
@@ -152,6 +152,7 @@ __all__ = [
     "fit_ensemble",
     "fit_to_density",
     "load",
+    "objectives",
     "save",
     "select",
     "trainable",

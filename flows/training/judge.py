@@ -11,6 +11,7 @@ from flows.core import FlowsError
 LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...
 LEAST_TIES = 5  # ... if it is that many rows at least
+FINE = 1e-3  # of a standard deviation: steps below it do no harm
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
 MOST_COLUMNS = 3000  # up to which all pairs are compared
@@ -112,7 +113,7 @@ def name_of(j: int, names: Sequence[str] | None) -> str:
 def step_of(column: np.ndarray) -> float | None:
     """The step to which the values of a column were rounded, if that shows: values repeat, and lie on a grid."""
     values, counts = np.unique(column, return_counts=True)
-    if len(values) < 2 or len(values) > len(column) / 2 or counts.max() < LEAST_TIES:
+    if len(values) < 2 or len(values) > 0.9 * len(column) or counts.max() < LEAST_TIES:
         return None
     gaps = np.diff(values)
     step = float(gaps.min())
@@ -128,7 +129,7 @@ def step_of(column: np.ndarray) -> float | None:
 def _ties(column: np.ndarray) -> tuple[str, float] | None:
     """What is said of a column whose values repeat, and the step to spread them by."""
     step = step_of(column)
-    if step is not None:
+    if step is not None and step > FINE * column.std():
         whole = bool((column == np.round(column)).all())
         return ("holds whole numbers" if whole and step >= 1 else f"is rounded to {step:.6g}"), step
     values, counts = np.unique(column, return_counts=True)
