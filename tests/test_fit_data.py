@@ -5,6 +5,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas
 import polars
 import pytest
@@ -30,7 +31,7 @@ def with_column(values):
         (DRAW.poisson(4, 400), r"column 1 holds whole numbers\. .*dequantize=\{1: 1\}"),
         (NORMAL[:, 1].round(1), r"column 1 is rounded to 0\.1\. .*dequantize=\{1: 0\.1\}"),
         ((NORMAL[:, 1] * 4).round() / 4 + 0.1, r"rounded to 0\.25\. .*\{1: 0\.25\}"),
-        (np.where(NORMAL[:, 1] < 0, 0.0, NORMAL[:, 1]), r"column 1 is 0 in 5\d\.\d% of the rows\. .*dequantize=\{1: 0\.0"),
+        (np.where(NORMAL[:, 1] < 0, 0.0, NORMAL[:, 1]), r"column 1 is 0 in 5\d\.\d% of the rows\. .*dequantize=\{1: 0\.1\}"),
         (DRAW.standard_t(1, 400) ** 3, r"farther than 100 interquartile ranges.*column 1 \(.* in row \d+.*take logarithms"),
         (NORMAL[:, 1] + 2e4, r"column 1 of data lies so far from 0 that float32 keeps few digits"),
     ],
@@ -118,8 +119,9 @@ def test_counts_have_a_bound_on_their_mass(dequantize):
     bound = np.mean([log_pdf(params, x, rng=seed) for seed in range(200)], axis=0)
     grid = jnp.linspace(-0.5, 0.5, 201)
     cells = jax.vmap(lambda u: log_pdf(params, x.at[:, 1].add(u)))(grid)  # without rng: the density where it is asked
-    mass = np.log(np.trapezoid(np.exp(cells), grid, axis=0))
-    assert (bound < mass + 1e-3).all() and (bound > mass - 0.05).all()
+    mass, mean = np.log(np.trapezoid(np.exp(cells), grid, axis=0)), np.trapezoid(cells, grid, axis=0)
+    np.testing.assert_allclose(bound, mean, atol=0.1)
+    assert (mean < mass).all() and (mean > mass - 0.2).all()
     assert result.history["validation"].min() == pytest.approx(-float(mass.mean()), abs=0.3)
 
 
@@ -141,7 +143,7 @@ def test_dequantize_is_refused_where_it_makes_no_sense():
 def test_weights_are_as_good_as_copies():
     """Three rows of weight 2 are six rows: the same standardisation, and after many steps the same fit."""
     weights = DRAW.integers(0, 4, 400)
-    long = {"max_epochs": 60, "batch_size": 400, "learning_rate": 0.02, "verbose": 0, "validation": NORMAL[:50] + 0.1}
+    long = {"max_epochs": 40, "batch_size": 400, "optimizer": optax.sgd(0.2), "verbose": 0, "validation": NORMAL[:50] + 0.1}
     weighted = fit(0, GAUSS, NORMAL, weights=weights, **long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
@@ -149,7 +151,7 @@ def test_weights_are_as_good_as_copies():
     plain = fit(0, GAUSS, NORMAL, **long)
     for a, b, c in zip(*map(jax.tree.leaves, (weighted.params, copied.params, plain.params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-        assert not np.allclose(a, c, rtol=1e-3, atol=1e-3) or not np.abs(c).max()
+        assert not np.allclose(a, c, rtol=1e-3, atol=1e-3) or np.abs(c).max() < 1e-6, "weights change nothing"
     scaled = fit(0, GAUSS, NORMAL, weights=1e-3 * weights, **long)
     np.testing.assert_allclose(weighted.history["train"], scaled.history["train"], rtol=1e-4)
 

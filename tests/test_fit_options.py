@@ -115,7 +115,9 @@ def test_a_history_draws_itself():
 
 
 def test_tensorboard_gets_every_loss(tmp_path):
-    result = fit(0, AFFINE, DATA, callbacks=[TensorBoard(tmp_path)], **QUICK)
+    board = TensorBoard(tmp_path)
+    result = fit(0, AFFINE, DATA, callbacks=[board], **QUICK)
+    board.close()
     (file,) = tmp_path.iterdir()
     from tensorboardX.proto.event_pb2 import Event
 

@@ -110,7 +110,7 @@ def test_a_good_model_or_a_clear_error(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
     x = np.asarray(data, float)
     loss = -float(result.log_pdf(result.params, x.astype(np.float32)).mean())
-    assert loss < entropy_of_a_normal(x) + 1.0
+    assert loss < entropy_of_a_normal(x) + (1.0 if len(x) > 3 else 2.0)
     assert np.isfinite(result.sample(1, result.params, 50)).all()
 
 

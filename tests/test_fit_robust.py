@@ -92,7 +92,8 @@ def test_the_row_and_its_column_are_those_of_the_data():
     far = DATA.copy()
     far[123, 1] = 4e30
     model = flows.Flow(flows.Repeat(flows.Serial(flows.Reverse(), Trap(-50.0, 50.0)), 1))
-    with pytest.raises(flows.FitError, match=r"log_pdf is nan at row 123 of data.* 1 is farthest out") as error:
+    told = pytest.raises(flows.FitError, match=r"log_pdf is nan at row 123 of data.* 1 is farthest out")
+    with told as error, pytest.warns(flows.training.DataWarning, match=r"column 1 \(4e\+30 in row 123"):
         fit(0, model, far, standardize=False, validation=DATA[:9], **{**QUICK, "batch_size": 300})
     assert "4e+30" in str(error.value)
 

@@ -114,9 +114,9 @@ def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
         ({"validation": HELD_OUT}, "give steps_per_epoch"),
         ({"validation": HELD_OUT, "steps_per_epoch": 60, "context": DATA}, "has to yield pairs"),
         ({"validation": HELD_OUT, "steps_per_epoch": 60, "weights": np.ones(N)}, "weights are for data in memory"),
-        ({"validation": HELD_OUT, "steps_per_epoch": 600}, "data ended within 60000 rows"),
+        ({"validation": HELD_OUT, "steps_per_epoch": 600}, "data ended before the 60000 rows"),
     ):
-        data = iter(Batches()) if "600" in words else Batches()
+        data = iter(Batches()) if "6000" in words else Batches()
         assert words in error_of(lambda data=data, settings=settings: fit(0, AFFINE, data, **settings, **QUICK))
     assert "context has 3 rows" in error_of(lambda: fit(0, AFFINE, mapped, context=DATA[:3], **QUICK))
     tiny = mapped[:90]

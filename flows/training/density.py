@@ -185,7 +185,7 @@ def fit_to_density(
 
     saved = None
     if checkpoint is not None:
-        of_model = settings_of(init_fun, key, [], **counts, estimator=estimator, input_dim=event, **options.shown(num_samples))
+        of_model = settings_of(init_fun, key, [], **counts, estimator=estimator, input_dim=list(event), **options.shown(num_samples))
         saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
     loop = Settings(
         max_epochs, patience, options.max_seconds, 0.0, math.prod(event), bool(verbose), check_callbacks(callbacks)

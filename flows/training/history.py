@@ -76,6 +76,8 @@ class History(dict):
 class TensorBoard:
     """A callback of `flows.fit` that writes losses, skipped steps and the rate for TensorBoard; needs tensorboardX.
 
+    Written every few seconds, and at `close()` or the end of the process.
+
     Args:
         folder: where the event file goes.
 
@@ -92,7 +94,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ImportError("TensorBoard needs the package tensorboardX: pip install 'jax-flows[tensorboard]'") from error
-        self.writer = SummaryWriter(os.fspath(folder))
+        self.writer = SummaryWriter(os.fspath(folder), flush_secs=5)
 
     def __call__(self, epoch: Epoch) -> None:
         for name in ("train", "validation", "skipped", "rate"):
@@ -100,7 +102,10 @@ class TensorBoard:
             for i, value in enumerate(values):
                 member = f"/member {i}" if len(values) > 1 else ""
                 self.writer.add_scalar(f"{name}{member}", float(value), epoch.number)
-        self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is left; done at the end of the process too."""
+        self.writer.close()
 
 
 def check_callbacks(callbacks: Any) -> tuple[Callable[[Epoch], Any], ...]:

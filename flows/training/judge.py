@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError
+from flows.training.data import Scale
 
 LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...
@@ -58,9 +59,16 @@ def _place(column: Any, columns: int, names: Sequence[str] | None) -> int:
 
 
 def judge(
-    x: np.ndarray, std: np.ndarray, dtype: np.dtype, steps: np.ndarray | None, names: Sequence[str] | None, level: int
+    x: np.ndarray,
+    scale: Scale,
+    dtype: np.dtype,
+    standardize: bool,
+    steps: np.ndarray | None,
+    names: Sequence[str] | None,
+    level: int,
 ) -> None:
-    """Warns of a table (rows, columns) whose columns have these standard deviations; refuses what has no density at all."""
+    """Warns of a table (rows, columns) of that scale; refuses what has no density, or none once it is standardised."""
+    std = scale.std
     said: dict[str, list[str]] = {}
     sample = _sample(x)
     _refuse_copies(x, sample, std, dtype, names)
@@ -70,13 +78,13 @@ def judge(
         far = _farthest(x[:, j])
         if far is not None:
             row, times, spread = far
-            if spread < 64 * np.finfo(dtype).eps * std[j]:
+            if standardize and spread < 64 * np.finfo(dtype).eps * std[j]:
                 raise FlowsError(
                     f"fit: {label} of data is {x[row, j]:.6g} in row {row}, so far from all others that {dtype.name} cannot "
                     "tell those apart once the column is standardised. Drop or clip that row, or transform the column"
                 )
             said.setdefault("tails", []).append(f"{label} ({x[row, j]:.4g} in row {row}, {times:.3g} of them)")
-        if abs(x[:, j].mean(dtype=float)) * np.finfo(dtype).eps > COARSE * std[j]:
+        if abs(scale.mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:
             said.setdefault("offset", []).append(label)
         if steps is None or not steps[j]:
             odd = _ties(column)

@@ -138,9 +138,11 @@ def _after(courses: list[Course], interrupted: bool) -> None:
         warnings.warn(f"fit: interrupted; these are the params of epoch {epochs}", stacklevel=5)
     if without:
         validation = without[0].validation
+        nan = math.isnan(validation[-1])
         raise FlowsError(
-            f"fit: the validation loss was {validation[-1]} in each of {len(validation)} epochs: some held-out rows "
-            "have density 0 under this model. Give it a prior without edges, or data within its support"
+            f"fit: the validation loss was {validation[-1]} in each of {len(validation)} epochs: some of what is held out has "
+            f"{'a log-density that is NaN' if nan else 'density 0'} under this model. Give it a prior without edges, or data "
+            "within its support"
         )
     if skipped := sum(sum(course.skipped) for course in courses):
         warnings.warn(

@@ -110,7 +110,7 @@ def prepare(
     steps = steps_of(dequantize, train.x, names)
     scale = measure(train.x, dtype, train.weights)
     if train.x.ndim == 2:
-        judge(train.x, scale.std, dtype, steps, names, level)
+        judge(train.x, scale, dtype, standardize, steps, names, level)
     of_context = None if context is None or not standardize else scale_of_context(train.context)
     offset = train.x.min(tuple(range(train.x.ndim - 1)))
 

@@ -155,7 +155,7 @@ def prepare_stream(source: Source, standardize: bool, dequantize: Any, level: in
     first, dtype = source.first, read(source.first.x, None)[1]
     steps, scale = steps_of(dequantize, first.x, None), measure(first.x, dtype)
     if first.x.ndim == 2:
-        judge(first.x, scale.std, dtype, steps, None, level)
+        judge(first.x, scale, dtype, standardize, steps, None, level)
     of_context = scale_of_context(first.context) if standardize and first.context is not None else None
     offset = first.x.min(tuple(range(first.x.ndim - 1)))
     prepared = Prepared(
