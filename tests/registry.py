@@ -234,6 +234,9 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     "Normal conditional": DistributionCase(flows.Normal(covariance="full", conditioner=network), needs_context=True),
     "Normal full": DistributionCase(flows.Normal(trainable=True, covariance="full"), (2,)),
     "Normal trainable": DistributionCase(flows.Normal(trainable=True)),
+    "StandardizedContext": DistributionCase(
+        flows.StandardizedContext(flows.Normal(conditioner=network)), (2,), needs_context=True
+    ),
     "StudentT": DistributionCase(flows.StudentT(df=5.0, trainable=True), (2,), reach=30.0),
     "Uniform": DistributionCase(box),
 }

@@ -2,9 +2,10 @@
 
 from flows.training.density import DensityFitResult, Diagnostics, fit_to_density
 from flows.training.ensemble import EnsembleResult, fit_ensemble
-from flows.training.fit import FitResult, fit
+from flows.training.fit import fit
 from flows.training.history import Epoch, History, TensorBoard
 from flows.training.judge import DataWarning
+from flows.training.result import FitResult
 from flows.training.select import Candidate, Selection, select
 
 __all__ = [

@@ -35,7 +35,7 @@ class Checkpoint:
             with suppress(OSError):
                 os.unlink(os.path.join(self.folder, name))
 
-    def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    def load(self, like: Any) -> tuple[Any, list[dict[str, Any]]] | None:
         """The state and the record that were saved last, or None. `like` is a state with the leaves that are expected."""
         if not os.path.exists(self.path):
             return None
@@ -57,7 +57,7 @@ class Checkpoint:
                 raise FlowsError(f"its arrays are not those of this model and optimizer: {wrong}")
             return jax.tree.unflatten(tree, jax.device_put([tensors[name] for name in names])), header["record"]
 
-    def save(self, state: Any, record: dict[str, Any], at_once: bool = False) -> None:
+    def save(self, state: Any, record: list[dict[str, Any]], at_once: bool = False) -> None:
         """Write the file, unless it was written less than `every` seconds ago."""
         if not at_once and time.monotonic() < self.last + self.every:
             return

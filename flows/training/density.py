@@ -62,8 +62,13 @@ class ReverseKL(NamedTuple):
     num_held_out: int
     estimator: str
 
-    draws = True
-    measures = False
+    @property
+    def draws(self) -> bool:
+        return True
+
+    @property
+    def measures(self) -> bool:
+        return False
 
     def loss(self, params: Any, rows: Any, index: Array, key: Array) -> Array:
         return self._kl(params, key, self.num_samples, self.estimator)
@@ -185,7 +190,8 @@ def fit_to_density(
 
     saved = None
     if checkpoint is not None:
-        of_model = settings_of(init_fun, key, [], **counts, estimator=estimator, input_dim=list(event), **options.shown(num_samples))
+        shown = {**counts, "estimator": estimator, "input_dim": list(event), **options.shown(num_samples)}
+        of_model = settings_of(init_fun, key, [], **shown)
         saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
     loop = Settings(
         max_epochs, patience, options.max_seconds, 0.0, math.prod(event), bool(verbose), check_callbacks(callbacks)

@@ -34,10 +34,10 @@ class State(NamedTuple):
 class Report(NamedTuple):
     """What an epoch found: of each step the loss, and whether it was taken; the validation loss: is it the best so far?"""
 
-    losses: Array
-    taken: Array
-    validation: Array
-    better: Array
+    losses: Any
+    taken: Any
+    validation: Any
+    better: Any
 
 
 class Trainer(NamedTuple):

@@ -42,7 +42,7 @@ class Likelihood(NamedTuple):
 
         return -jax.lax.map(one, index).sum() / n
 
-    def measured(self, params: Any, rows: Rows, key: Array | None) -> Any:
+    def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params with running statistics of these rows."""
         few = take(rows, slice(0, MEASURED_ROWS))
         given = Given(self.part.context, few.x, few.context, params)

@@ -104,11 +104,11 @@ def train(
             lost = [course.add(own, settings) for course, own in zip(courses, reports, strict=True)]
             _tell(bar, courses)
             if any(lost):
-                for i in np.flatnonzero(lost):
+                for i in map(int, np.flatnonzero(lost)):
                     courses[i].times_back += 1
                     if courses[i].beyond_help(settings):
                         current = _member(trainer.params(state.params), i, settings)
-                        cause = why(current, number, int(np.argmin(np.asarray(reports[i].taken))), int(i))
+                        cause = why(current, number, int(np.argmin(reports[i].taken)), i)
                         best = params if courses[i].best_epoch < 0 else trainer.params(state.best)
                         raise _error(courses, i, cause, outer(best), settings)
                 restart = np.array([course.best_epoch < 0 for course in courses]).reshape(rates.shape)

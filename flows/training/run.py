@@ -84,7 +84,8 @@ def train_members(
         epochs = Stream(source, rows, compiled, all_keys, batch_size, members)
 
     def why(params: Any, number: int, step: int, member: int) -> str:
-        return cause(part, params, *epochs.rows_of(number, step, member), keys[member])
+        which, numbers = epochs.rows_of(number, step, member)
+        return cause(part, params, which, numbers, keys[member])
 
     settings_of_loop = Settings(
         options.max_epochs, options.patience, options.max_seconds, rows.log_det, math.prod(rows.event),

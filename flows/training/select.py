@@ -121,7 +121,7 @@ def select(
         of_train, of_others = split(len(rows.x), share, key)
         train, held_out = take(rows, of_train), take(rows, of_others)
     named = _named(suggested(len(train.x), train.x.shape[1:], context is not None) if candidates is None else candidates)
-    found = []
+    found: list[Any] = []
     for name, init_fun in named.items():
         try:
             result = fit(

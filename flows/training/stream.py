@@ -104,8 +104,8 @@ def _iterated(data: Any, validation: Any, batch_size: int, steps: int) -> Source
         for again in (True, False):
             found = next(state["iterator"], None)
             if found is not None:
-                pair = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-                return read(*pair, name=f"a batch after row {state['seen']} of data")[0]
+                x, context = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+                return read(x, context, f"a batch after row {state['seen']} of data")[0]
             if once or not again:
                 return None
             state["iterator"] = iter(data)
@@ -206,7 +206,7 @@ class _ahead:
     """Iterates in a thread of its own, two items ahead; leaving ends the thread."""
 
     def __init__(self, make: Callable[[], Iterator]):
-        self.items, self.over = queue.Queue(maxsize=2), threading.Event()
+        self.items, self.over = queue.Queue[Any](maxsize=2), threading.Event()
         self.thread = threading.Thread(target=self._fill, args=(make,), daemon=True)
 
     def _fill(self, make: Callable[[], Iterator]) -> None:
