@@ -136,7 +136,7 @@ def select(
     if all(each[2] is None for each in found):
         raise FlowsError("select: no candidate could be fitted. " + " ".join(f"{each[0]}: {each[4]}." for each in found))
     found.sort(key=lambda each: -np.inf if each[3] is None else each[3].mean(), reverse=True)
-    return Selection(tuple(_candidate(*each, best=found[0][3]) for each in found))
+    return Selection(tuple(_candidate(found[0][3], *each) for each in found))
 
 
 def suggested(rows: int, event: tuple[int, ...], conditional: bool) -> list[Any]:
@@ -181,7 +181,7 @@ def _scores(result: FitResult, held_out: Rows, dequantize: Any, key: Any) -> np.
     return np.concatenate([np.asarray(each, float) for each in pieces])
 
 
-def _candidate(name: str, init_fun: Any, result: Any, scores: Any, failure: str, best: np.ndarray) -> Candidate:
+def _candidate(best: np.ndarray, name: str, init_fun: Any, result: Any, scores: Any, failure: str) -> Candidate:
     if result is None:
         return Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, failure)
     difference = best - scores

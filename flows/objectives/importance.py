@@ -1,0 +1,178 @@
+"""Importance sampling with a distribution, and what its weights say of themselves."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import Array, FlowsError, positive_int
+from flows.core.arrays import as_key
+from flows.objectives.problem import Problem
+
+LEAST_FOR_TAIL = 25  # weights, of which the 5 largest are then the tail
+ROUNDING = float(np.sqrt(np.finfo(np.float32).eps))
+
+
+def importance_samples(
+    params: Any, distribution: Any, log_density: Callable, rng: Any, num_samples: int, *, context: Any = None
+) -> tuple[Array, Array]:
+    """Draws x of q and log w(x) = log_density(x) - log q(x), in nats: means under p are those under q with weights w.
+
+    Args:
+        params: of the distribution.
+        distribution: its triple `(params, log_pdf, sample)`.
+        log_density: the target.
+        rng: key or seed.
+        num_samples: draws.
+        context: as sample takes it.
+
+    Returns:
+        x (num_samples, *event) and log_weights (num_samples,).
+
+    Errors:
+        FlowsError and TypeError: as `reverse_kl`.
+
+    Example:
+        >>> import flows, jax, jax.numpy as jnp
+        >>> distribution = flows.StudentT(trainable=True)(0, 1)
+        >>> log_density = lambda x: -0.5 * jnp.square(x[:, 0])
+        >>> x, log_w = flows.objectives.importance_samples(distribution.params, distribution, log_density, 0, 10_000)
+        >>> round(float((jax.nn.softmax(log_w) * x[:, 0] ** 2).sum()), 1)                       # the variance under p
+        1.0
+        >>> estimate = flows.objectives.log_normalizer(log_w)                                   # log(2 pi) / 2 = 0.919
+        >>> abs(estimate.value - 0.919) < 4 * estimate.standard_error < 0.1
+        True
+    """
+    problem = Problem("importance_samples", distribution, log_density, context)
+    x = problem.draw(params, as_key(rng), positive_int(num_samples, "importance_samples: num_samples"))
+    return x, problem.log_weights(params, x)
+
+
+class Estimate(NamedTuple):
+    """A number and its standard error."""
+
+    value: float
+    standard_error: float
+
+
+def log_normalizer(log_weights: Any) -> Estimate:
+    """log(mean(w)), an estimate of log Z in nats, with the standard error std(w) / (sqrt(n) mean(w)).
+
+    Unlike the mean of w it is low in the mean, by half the square of that error. If `pareto_k` is above 0.7, believe neither.
+
+    Args:
+        log_weights: (n,), concrete numbers; -inf where p is 0.
+
+    Returns:
+        `Estimate(value, standard_error)`; of a single weight the error is inf.
+
+    Errors:
+        FlowsError: another shape, NaN, inf, or nothing but -inf. TypeError: weights that are being traced.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> round(flows.objectives.log_normalizer(np.log([1.0, 3.0])).value, 6)                   # log 2
+        0.693147
+    """
+    log_w = _numbers(log_weights, "log_normalizer")
+    w = np.exp(log_w - log_w.max())
+    error = w.std(ddof=1) / (math.sqrt(len(w)) * w.mean()) if len(w) > 1 else math.inf
+    return Estimate(float(log_w.max() + np.log(w.mean())), float(error))
+
+
+def effective_sample_size(log_weights: Any) -> float:
+    """(sum w)^2 / sum(w^2): how many draws of p itself would do as well, from 1 to n.
+
+    Draws that never came cannot lower it: see `pareto_k`.
+
+    Args:
+        log_weights: (n,), concrete numbers; -inf where p is 0.
+
+    Errors:
+        As `log_normalizer`.
+
+    Source:
+        Kong, "A Note on Importance Sampling using Standardized Weights", 1992.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> flows.objectives.effective_sample_size([0.0, 0.0, -np.inf])
+        2.0
+    """
+    log_w = _numbers(log_weights, "effective_sample_size")
+    w = np.exp(log_w - log_w.max())
+    return float(w.sum() ** 2 / np.square(w).sum())
+
+
+def pareto_k(log_weights: Any) -> float:
+    """The shape k of the generalized Pareto distribution that the largest weights follow: of w, moments below 1 / k exist.
+
+    Estimates from these weights are reliable below min(1 - 1 / log10(n), 0.7); from 0.5 on the variance of w is infinite, and
+    from 1 on so is the mean. The fit is to w - u, for the ceil(min(n / 5, 3 sqrt(n))) = m weights above the next one, u. With
+    b = -k / scale for short, the likelihood is largest in k at k(b) = mean(log(1 - b (w - u))); the estimate of b is its mean
+    under that likelihood and a prior, on a grid; and k(b) is drawn towards 0.5 with the weight of 10 in m + 10.
+
+    Args:
+        log_weights: (n,), 25 or more concrete numbers; -inf where p is 0.
+
+    Returns:
+        k; -inf where the largest weights are equal but for rounding, so that there is no tail, and inf where fewer than 5 stand
+        out above all others, so that it is too thin to fit.
+
+    Errors:
+        As `log_normalizer`, and fewer than 25 weights.
+
+    Source:
+        Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto Smoothed Importance Sampling", 2024, arXiv:1507.02646. The fit: Zhang
+        and Stephens, "A New and Efficient Estimation Method for the Generalized Pareto Distribution", 2009.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> u = np.random.default_rng(0).uniform(size=100_000)
+        >>> round(flows.objectives.pareto_k(-0.8 * np.log(u)), 1)                               # P(w > t) = t^(-1 / 0.8)
+        0.8
+    """
+    log_w = np.sort(_numbers(log_weights, "pareto_k"))
+    n = len(log_w)
+    if n < LEAST_FOR_TAIL:
+        raise FlowsError(f"pareto_k: there are {n} weights; expected at least {LEAST_FOR_TAIL}, to have a tail to fit")
+    w = np.exp(log_w[-math.ceil(min(n / 5, 3 * math.sqrt(n))) - 1 :] - log_w[-1])
+    tail = w[w > w[0]] - w[0]
+    if 1 - w[0] < ROUNDING:  # densities in float32 would leave it nothing but their last digits
+        return -math.inf
+    if len(tail) < 5:
+        return math.inf
+    m, grid = len(tail), 30 + math.isqrt(len(tail))
+    quartile = tail[int(m / 4 + 0.5) - 1]
+    b = 1 / tail[-1] + (1 - np.sqrt(grid / (np.arange(grid) + 0.5))) / (3 * quartile)
+    b = b[b != 0]
+
+    def k_at(b: Any) -> Any:
+        return np.log1p(-np.multiply.outer(b, tail)).mean(-1)
+
+    log_likelihood = m * (np.log(-b / k_at(b)) - k_at(b) - 1)
+    posterior = np.exp(log_likelihood - log_likelihood.max())
+    k = k_at((b * posterior).sum() / posterior.sum())
+    return float((m * k + 10 * 0.5) / (m + 10))
+
+
+def _numbers(log_weights: Any, name: str) -> np.ndarray:
+    """Log weights in float64."""
+    if isinstance(log_weights, jax.core.Tracer):
+        raise TypeError(f"{name}: log_weights are being traced; expected numbers: call it outside jit, grad and vmap")
+    log_w = np.asarray(log_weights)
+    if log_w.ndim != 1 or not len(log_w) or not jnp.issubdtype(log_w.dtype, jnp.floating):
+        raise FlowsError(f"{name}: log_weights have dtype {log_w.dtype} and shape {log_w.shape}; expected floating ones, (n,)")
+    log_w = log_w.astype(np.float64)
+    bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
+    if len(bad):
+        raise FlowsError(
+            f"{name}: log_weights[{bad[0]}] is {log_w[bad[0]]} ({len(bad)} of {len(log_w)} are NaN or inf); expected numbers, "
+            "or -inf where the target has no density"
+        )
+    if (log_w == -np.inf).all():
+        raise FlowsError(f"{name}: all log_weights are -inf: no draw is where the target has density; use a wider proposal")
+    return log_w

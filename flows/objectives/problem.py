@@ -1,0 +1,84 @@
+"""A distribution and a target: what the estimators of divergences share."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from flows.core import Array, Bijection, FlowsError, vocabulary
+from flows.core.arrays import as_array
+from flows.distributions.infinities import logsumexp
+
+
+class Problem:
+    """A distribution, a target and a context, and the numbers that objectives are made of."""
+
+    def __init__(self, name: str, distribution: Any, log_density: Callable, context: Any):
+        self.log_pdf, self.sample = functions(name, distribution)
+        if not callable(log_density):
+            raise TypeError(f"{name}: log_density is {log_density!r:.60}; expected a function of points (n, *event)")
+        self.name, self.log_density = name, log_density
+        self.names = vocabulary.named_by(log_density, ("context",))
+        self.context = None if context is None else as_array(context, f"{name}: context")
+
+    def draw(self, params: Any, key: Array, n: int) -> Array:
+        return self.sample(key, params, n, **_given(self.context))
+
+    def log_q(self, params: Any, x: Array) -> Array:
+        return self.log_pdf(params, x, **_given(self.context))
+
+    def log_p(self, x: Array) -> Array:
+        log_p = self.log_density(x, **vocabulary.select(self.names, context=self.context))
+        shape, dtype = getattr(log_p, "shape", None), getattr(log_p, "dtype", float)
+        if shape != x.shape[:1] or not jnp.issubdtype(dtype, jnp.floating):
+            got = f"{log_p!r:.60}" if shape is None else f"an array of dtype {dtype} and shape {shape}"
+            raise FlowsError(
+                f"{self.name}: log_density of points of shape {x.shape} is {got}; expected floating numbers of shape "
+                f"({len(x)},), one for each point. One that is written for a single point: jax.vmap(log_density)"
+            )
+        return jnp.asarray(log_p, x.dtype)
+
+    def log_weights(self, params: Any, x: Array) -> Array:
+        return self.log_p(x) - self.log_q(params, x)
+
+    def paths(self, params: Any, key: Array, n: int) -> tuple[Array, Array, Array]:
+        """Draws as functions of params; log w, with a gradient to what the target alone depends on; and d log w / dx."""
+        x = self.draw(params, key, n)
+        held, given = stop_gradient(params), _given(stop_gradient(self.context))
+        log_w, pull = jax.vjp(lambda x: self.log_p(x) - self.log_pdf(held, x, **given), stop_gradient(x))
+        return x, log_w, pull(jnp.ones_like(log_w))[0]
+
+
+def _given(context: Any) -> dict[str, Any]:
+    return {} if context is None else {"context": context}
+
+
+def functions(name: str, distribution: Any) -> tuple[Callable, Callable]:
+    """log_pdf and sample of a triple."""
+    if isinstance(distribution, Bijection):
+        raise TypeError(f"{name}: got a bijection's triple; expected that of a distribution, flows.Flow(bijection)(rng, d)")
+    if not isinstance(distribution, tuple) or len(distribution) != 3 or not all(map(callable, distribution[1:])):
+        raise TypeError(
+            f"{name}: distribution is {distribution!r:.60}; expected the triple (params, log_pdf, sample) that "
+            "init_fun(rng, input_dim) returns"
+        )
+    return distribution[1], distribution[2]
+
+
+def weighted_sum(w: Array, x: Array) -> Array:
+    """The sum of w x, in which what has no weight may be infinite."""
+    return jnp.where(w == 0, 0.0, w * x).sum()
+
+
+def log_mean(log_w: Array) -> Array:
+    """log(mean(w)) over the first axis."""
+    return logsumexp(log_w) - math.log(len(log_w))
+
+
+def along(x: Array, slope: Array, c: Array) -> Array:
+    """0, with the gradient of sum(c slope x) through x alone."""
+    c = c.reshape(c.shape + (1,) * (x.ndim - c.ndim))
+    return (stop_gradient(jnp.where(c == 0, 0.0, c * slope)) * (x - stop_gradient(x))).sum()
