@@ -103,7 +103,7 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     evidence, exact = known()
     # Parameters of a posterior are about 1 / sqrt(patients) wide: the first layer starts there.
-    model = flows.Flow(flows.Serial(flows.FixedAffine(0.0, math.sqrt(len(Y))), flows.RealNVP(4, hidden=(32, 32), plain=True)))
+    model = flows.Flow(flows.Serial(flows.FixedAffine(math.sqrt(len(Y))), flows.RealNVP(4, hidden=(32, 32), plain=True)))
     result = flows.fit_to_density(
         0, model, log_density, 5, max_epochs=2 if options.quick else 30, learning_rate=5e-3, verbose=0
     )

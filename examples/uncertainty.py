@@ -26,10 +26,10 @@ def picture(path, points, x, y, mean, spread):
     axes[0].plot(*points.T, ".", color="#2166ac", markersize=4)
     axes[0].set(title=f"{len(points)} points")
     shown = axes[1].pcolormesh(x, y, np.exp(mean), cmap="magma", rasterized=True)
-    figure.colorbar(shown, ax=axes[1], label="density of the ensemble")
+    figure.colorbar(shown, ax=axes[1], shrink=0.62, label="density of the ensemble")
     axes[1].set(title=f"The mixture of {MEMBERS} flows")
     shown = axes[2].pcolormesh(x, y, np.minimum(spread, 10), cmap="viridis", rasterized=True)
-    figure.colorbar(shown, ax=axes[2], label="standard deviation of log p, nats (10 and more)")
+    figure.colorbar(shown, ax=axes[2], shrink=0.62, label="spread of log p, nats")
     axes[2].plot(*points.T, ".", color="white", markersize=1.5, alpha=0.6)
     axes[2].set(title="What the members do not agree on")
     for axis in axes:
