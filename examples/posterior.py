@@ -75,7 +75,7 @@ def picture(path, names, exact, found):
                 axis.hist(exact[:, i], bins, density=True, color="#888888", alpha=0.4)
                 axis.hist(found[:, i], bins, density=True, color="#2166ac", histtype="step", lw=1.3)
             elif i > j:
-                bins = [np.linspace(*limits[k], 50) for k in (j, i)]
+                bins = [np.linspace(*limits[k], 32) for k in (j, i)]
                 for rows, color in ((exact, "#888888"), (found, "#2166ac")):
                     heights, *_ = np.histogram2d(rows[:, j], rows[:, i], bins, density=True)
                     levels = heights.max() * np.array([0.05, 0.3, 0.7])
