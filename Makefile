@@ -106,6 +106,8 @@ test-all:
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/power.py
+	$(BIN)/python benchmarks/shapes.py
+	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/stability.py
 
