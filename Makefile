@@ -1,4 +1,4 @@
-# make demo | test | lint | format | test-all | bench | clean
+# make demo | test | lint | format | test-all | docs | bench | clean
 # Another interpreter: make test PYTHON=/path/to/python3.12
 
 PYTHON ?= python3
@@ -10,10 +10,11 @@ OLDEST := .venv-oldest
 NEWEST := .venv-newest
 PEERS := .venv-peers
 TORCH := .venv-torch
+DOCS := .venv-docs
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest bench clean
+.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest docs bench clean
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -39,6 +40,10 @@ endef
 .venv/.stamp-test: pyproject.toml constraints.txt
 	$(call venv,.venv,$(PYTHON),PYTHON,11)
 	$(call install,.venv,-e '.[test]' -c constraints.txt,the checkout (test) )
+
+$(DOCS)/.stamp: pyproject.toml constraints.txt
+	$(call venv,$(DOCS),$(PYTHON),PYTHON,11)
+	$(call install,$(DOCS),-e '.[docs]' -c constraints.txt,the checkout (docs) )
 
 $(OLDEST)/.stamp: pyproject.toml
 	$(call venv,$(OLDEST),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
@@ -102,6 +107,12 @@ test-all:
 	@$(MAKE) --no-print-directory test-oldest
 	@$(MAKE) --no-print-directory test-newest
 
+# The site, in site/html. All of it every time, as a page that is not read again gives no warning either.
+docs: $(DOCS)/.stamp
+	@echo "== documentation"
+	@$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs auto -d site/doctrees docs site/html
+	@echo "wrote site/html/index.html"
+
 # Figures, in out/: they are only worth something on a quiet machine.
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/speed.py
@@ -112,5 +123,5 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/stability.py
 
 clean:
-	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(DOCS) build dist out site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -74,8 +74,8 @@ def verify(
         A `Report`: print it, or read `.passed` and `.properties`.
 
     Errors:
-        TypeError: `init_fun` is not a bijection. FlowsError: inputs that are not rows of its event, or as `raise_on_failure`
-        asks.
+        TypeError: `init_fun` is not a bijection.
+        FlowsError: inputs that are not rows of its event, or as `raise_on_failure` asks.
 
     Example:
         >>> import flows

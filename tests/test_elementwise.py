@@ -7,7 +7,8 @@ from common import error_of
 from scipy import special
 
 import flows
-from flows.bijections import SUPPORTS, Support, support
+from flows.bijections import Support, support
+from flows.bijections.supports import SUPPORTS
 from flows.diagnostics import enable_x64
 
 TINY, LARGE, LARGEST = 1.2e-38, 1e30, 3e38  # the smallest normal number of float32, and near the largest

@@ -14,12 +14,11 @@ from flows.bijections.householder import Householder
 from flows.bijections.linear import FixedInvertibleLinear, InvertibleLinear
 from flows.bijections.made import MADE, MaskedDense
 from flows.bijections.permutation import Reverse, Shuffle, Squeeze
-from flows.bijections.supports import SUPPORTS, Support, support
+from flows.bijections.supports import Support, support
 from flows.bijections.unit_interval import LogisticCDF, Logit, NormalCDF, Sigmoid
 
 __all__ = [
     "MADE",
-    "SUPPORTS",
     "ActNorm",
     "AffineCoupling",
     "AffineCouplingSplit",

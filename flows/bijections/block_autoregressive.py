@@ -26,6 +26,7 @@ def BlockAutoregressive(*hidden: int):
     increases in x_i and depends on x_0 .. x_i alone. log|det J| = sum_i log(g_i + (1 - g_i) dF_i/dx_i), with dF_i/dx_i
     the product of the diagonal blocks and the slopes of tanh, kept in logarithms. Rows of weights are normalised and scaled
     by e^s, s = 10 tanh(log_norm / 10).
+
     As F is bounded and the gate g = sigmoid(gate) is at least 0.001, every y has its x; the inverse finds one feature after the
     other by safeguarded Newton steps. A context, a vector, is added to the units of the first layer and to F.
 

@@ -75,8 +75,7 @@ def NormalCDF(loc: float = 0.0, scale: float = 1.0):
     """The distribution function of a normal, from the real line to the unit interval.
 
     y = Phi(z) with z = (x - loc) / scale, log|det J| = -sum(z^2 + log(2 pi)) / 2 - d log(scale). It makes what follows
-    N(loc, scale^2) uniform. Above z = 5.4 y rounds to 1 in float32, whose inverse is inf;
-    below z = -12.9 it rounds to 0.
+    N(loc, scale^2) uniform. Above z = 5.4 y rounds to 1 in float32, whose inverse is inf; below z = -12.9 it rounds to 0.
 
     Args:
         loc, scale: numbers, the same for every feature.

@@ -38,8 +38,9 @@ def FromEquinox(make: Callable):
         field named `fixed` do not train. NumPy arrays are constants, not params.
 
     Errors:
-        ModuleNotFoundError: Equinox is not installed. FlowsError: the module has state (BatchNorm, SpectralNorm) or arrays that
-        are not floating; dropout with `train=True` and no `rng`.
+        ModuleNotFoundError: Equinox is not installed.
+        FlowsError: the module has state (BatchNorm, SpectralNorm) or arrays that are not floating; dropout with `train=True`
+            and no `rng`.
 
     Example:
         >>> import equinox as eqx, flows
@@ -94,8 +95,9 @@ def FromNNX(make: Callable):
         in an attribute named `fixed` do not train.
 
     Errors:
-        ModuleNotFoundError: Flax is not installed. FlowsError: the module has state besides params and random streams
-        (BatchNorm), or params that are not floating; dropout with `train=True` and no `rng`.
+        ModuleNotFoundError: Flax is not installed.
+        FlowsError: the module has state besides params and random streams (BatchNorm), or params that are not floating;
+            dropout with `train=True` and no `rng`.
 
     Example:
         >>> import flows
@@ -150,8 +152,9 @@ def FromLinen(make: Callable):
         The module's collection "params", nested dicts. Those of a submodule named `fixed` do not train.
 
     Errors:
-        ModuleNotFoundError: Flax is not installed. FlowsError: the module has collections besides "params" (BatchNorm), or
-        params that are not floating; dropout with `train=True` and no `rng`.
+        ModuleNotFoundError: Flax is not installed.
+        FlowsError: the module has collections besides "params" (BatchNorm), or params that are not floating; dropout with
+            `train=True` and no `rng`.
 
     Example:
         >>> import flows

@@ -31,10 +31,9 @@ def NSF(
     """A neural spline flow: monotone splines with linear maps in between.
 
     y = f_n(... f_1(x)) W; each step is z = x W_i with W_i in LU form behind a permutation (a random rotation at the start,
-    where the paper's is the permutation alone), then y2 = spline(z2; theta(z1)) on
-    half of the features, theta being the output of a residual network, and y1 = spline(z1; theta_1) with trained theta_1.
-    log|det J| = the sum of log|det W| and of the log-slopes. Data should be standardised: the splines act on [-bound, bound]
-    (`flows.fit` does).
+    where the paper's is the permutation alone), then y2 = spline(z2; theta(z1)) on half of the features, theta being the
+    output of a residual network, and y1 = spline(z1; theta_1) with trained theta_1. log|det J| = the sum of log|det W| and of
+    the log-slopes. Data should be standardised: the splines act on [-bound, bound] (`flows.fit` does).
 
     Args:
         num_layers: steps; a last linear map follows.
