@@ -192,7 +192,8 @@ def Pinwheel(num_arms: int = 5, radial: float = 0.3, tangential: float = 0.1, ra
     """Arms that start as normal distributions around (2, 0) and its rotations, each row turned further the farther out it is.
 
     x = 2 R(2 pi k / num_arms + rate exp(|v|)) v with v = (1 + radial z_0, tangential z_1). A rotation by an angle that depends
-    on |v| keeps areas, so p(x) = 1/4 mean_k N(R(-...) x / 2; (1, 0), diag(radial^2, tangential^2)).
+    on |v| keeps areas, so p(x) = 1/4 mean_k N(R(-a_k) x / 2; (1, 0), diag(radial^2, tangential^2)) with
+    a_k = 2 pi k / num_arms + rate exp(|x| / 2).
 
     Args:
         num_arms: arms.

@@ -42,8 +42,8 @@ def Coupling(
         unconditional: a transformer for the kept features too, with trained parameters of its own: y_keep = g(x_keep), whose
             log-slopes are added. The network sees x_keep.
         squash: let the network see squash * tanh(x / squash) instead of x. It keeps inverses precise far from the data, where
-            a network extrapolates; 2 or 3 times the spread of the data costs little. For deep stacks of splines see the safe
-            settings in benchmarks/README.md.
+            a network extrapolates; 2 or 3 times the spread of the data costs little. For deep stacks of splines the
+            benchmarks have safe settings.
 
     Params:
         Those of the conditioner; `{"theta": (num_params * features,)}` where theta is a constant. If there is more, a dict:

@@ -15,7 +15,7 @@ def Householder(num_reflections: int | None = None):
     H_i = I - 2 v_i v_i' / |v_i|^2 acts on the last axis: the features of a vector, or the channels of each place.
 
     Args:
-        num_reflections: k; by default as many as there are channels, which make any orthogonal matrix but for its sign.
+        num_reflections: k; by default as many as there are channels, which make any orthogonal matrix of determinant (-1)^k.
 
     Params:
         vectors: (k, channels), the v_i; normal at init, so that the matrix is a random one.

@@ -23,8 +23,8 @@ def GMM(means, covariances, weights, trainable: bool = False):
         trainable: train all three from these values; otherwise they stay.
 
     Params:
-        mean (components, d); tril (components, d, d), the Cholesky factors C = L L', with the logarithm of their diagonal on
-        the diagonal; logits (components,). Under "fixed" unless trainable.
+        mean: (components, d); tril: (components, d, d), the Cholesky factors C = L L', with the logarithm of their diagonal on
+        the diagonal; logits: (components,). Under "fixed" unless trainable.
 
     Errors:
         FlowsError: shapes that do not fit, covariances that are not positive definite, weights that do not sum to 1, or an

@@ -28,7 +28,7 @@ def MAF(
     """A masked autoregressive flow: MADE layers, each followed by batch normalisation and a reversal of the order.
 
     y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer, |w| < 2 (in the paper w is free); log|det J| = minus the sum of all
-    w, plus that of the normalisations' logarithms. A density takes one pass; samples are found feature by feature, in about the
+    w, plus the normalisations' log-dets. A density takes one pass; samples are found feature by feature, in about the
     time of two or three. Train with `train=True`, as `RealNVP`; `flows.fit` measures the normalisations on at most 10,000
     rows, `flows.calibrate` on all it is given. With a mixture base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
 

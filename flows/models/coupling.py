@@ -60,8 +60,8 @@ def RealNVP(
     """Affine couplings in which the halves take turns, each followed by batch normalisation.
 
     y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1), the next the same with the halves exchanged, |s| < 2;
-    log|det J| = the sum of all s and of the normalisations' logarithms. One network makes s and t (two, of tanh and of ReLU
-    units, for the vectors of the MAF paper). Train with `train=True`, so that batches are normalised by their own statistics,
+    log|det J| = the sum of all s and of the normalisations' log-dets. One network makes s and t (the MAF paper has two, one of
+    tanh units and one of ReLU units). Train with `train=True`, so that batches are normalised by their own statistics,
     and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
 
     Args:

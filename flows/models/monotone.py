@@ -134,7 +134,7 @@ def SOS(
 ):
     """A sum-of-squares polynomial flow, with the features reversed in between.
 
-    y_i = c + integral from 0 to x_i of sum_k p_k(t)^2 dt, with c and the coefficients of the polynomials p_k made of x_<i by
+    y_i = c + integral from 0 to x_i of (1e-3 + sum_k p_k(t)^2) dt, with c and the coefficients of the polynomials p_k made of x_<i by
     a masked network; log|det J| = the sum of the logarithms of the integrands. The inverse is numerical
     (`transformers.SumOfSquares`). Data should be standardised: outputs grow like x^(2 degree + 1) (`flows.fit` does).
 
@@ -185,7 +185,7 @@ def GaussianizationFlow(
         A tuple over layers; those of a loop are stacked.
 
     Errors:
-        FlowsError: an argument is outside its range; an event or a context of several axes.
+        FlowsError: an argument is outside its range; an event of several axes. TypeError: context_dim is given.
 
     Source:
         Meng, Song, Song and Ermon, "Gaussianization Flows", 2020, arXiv:2003.01941, section 4.
