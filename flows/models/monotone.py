@@ -134,9 +134,9 @@ def SOS(
 ):
     """A sum-of-squares polynomial flow, with the features reversed in between.
 
-    y_i = c + integral from 0 to x_i of (1e-3 + sum_k p_k(t)^2) dt, with c and the coefficients of the
-    polynomials p_k made of x_<i by a masked network; log|det J| = the sum of the logarithms of the integrands. The
-    inverse is numerical (`transformers.SumOfSquares`). Data should be standardised: outputs grow like x^(2 degree + 1) (`flows.fit` does).
+    y_i = c + integral from 0 to x_i of (1e-3 + sum_k p_k(t)^2) dt, with c and the coefficients of the polynomials p_k made of
+    x_<i by a masked network; log|det J| = the sum of the logarithms of the integrands. The inverse is numerical
+    (`transformers.SumOfSquares`). Data should be standardised: outputs grow like x^(2 degree + 1) (`flows.fit` does).
 
     Args:
         num_layers: autoregressive layers.
