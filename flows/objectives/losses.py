@@ -30,7 +30,7 @@ def maximum_likelihood(
 
     Errors:
         FlowsError: no rows; weights of another shape, negative, infinite, NaN, or all 0. TypeError: no triple of a
-        distribution.
+            distribution.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -87,7 +87,7 @@ def reverse_kl(
 
     Errors:
         FlowsError: log_density does not give one number for each point; settings outside their range. TypeError: no triple of a
-        distribution, or a log_density that cannot be called.
+            distribution, or a log_density that cannot be called.
 
     Source:
         Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770, equation 15. Sticking the
