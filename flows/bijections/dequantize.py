@@ -35,8 +35,8 @@ def Dequantize(step: float | Sequence[float] = 1.0):
     Example:
         >>> import flows, jax.numpy as jnp
         >>> params, direct_fun, inverse_fun = flows.Dequantize((1.0, 0.0))(0, 2)
-        >>> inverse_fun(params, jnp.array([[1.7, 1.7]]))[0].round(2).tolist()
-        [[2.0, 1.70...]]
+        >>> inverse_fun(params, jnp.array([[1.75, 1.75]]))[0].tolist()
+        [[2.0, 1.75]]
     """
     steps = numbers(step, "Dequantize: step")
     if steps.ndim > 1 or not np.isfinite(steps).all() or (steps < 0).any():
