@@ -1,5 +1,6 @@
 """Bijections of bijections: one after the other, many times over, backwards."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +82,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(len(x), x.dtype)
         for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
-            run = jax.checkpoint(part.direct, static_argnums=4) if economy().remat else part.direct
+            run = _remat(part.direct) if economy().remat else part.direct
             x, log_det = run(own, x, context, key, train)
             see(f"{part.name} (layer {i} of {name})", x, log_det)
             total += log_det
@@ -313,6 +314,11 @@ def FactorOut(*layers):
         )
 
     return Composite(build, layers)
+
+
+def _remat(direct: Callable) -> Callable:
+    """A new function each time: what jax.checkpoint traced it keeps by the function, whatever the economy was then."""
+    return jax.checkpoint(lambda *given: direct(*given), static_argnums=4)
 
 
 def _check_params(name: str, params: Any, n: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from common import error_of
 
 import flows
+from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
 from flows.training.judge import step_of
 
@@ -215,3 +216,23 @@ def test_a_standardized_context_is_the_distribution_at_other_units():
     np.testing.assert_allclose(moved["fixed"]["mean"], 2 * params["fixed"]["mean"], rtol=1e-5)
     assert "there is no context" in error_of(lambda: init_fun(0, 2))
     assert "not its own" in error_of(lambda: init_fun(0, 2, context_dim=1, params={"a": 1.0}))
+
+
+def test_tables_of_several_dtypes_and_rare_values():
+    table = pandas.DataFrame({"x": NORMAL[:, 0], "flag": NORMAL[:, 1] > 0, "n": pandas.array(range(400), dtype="Int64")})
+    with pytest.warns(DataWarning, match=r"column 'flag' holds whole numbers"):
+        assert fit(0, GAUSS, table, **QUICK).input_dim == 3
+    rare = np.zeros(100_001)
+    rare[1] = 1.0
+    data = np.column_stack([np.resize(NORMAL[:, 0], 100_001) + np.linspace(0, 1, 100_001), rare])
+    with pytest.warns(DataWarning, match="column 1 is 0 in nearly all rows"):
+        fit(0, GAUSS, data, validation=NORMAL[:9], max_epochs=1, batch_size=50_000, verbose=0)
+    masked = np.ma.masked_array(NORMAL, mask=NORMAL > 2)
+    assert "masked values" in error_of(lambda: fit(0, GAUSS, masked, **QUICK))
+    assert np.isfinite(fit(0, GAUSS, NORMAL, weights=np.full(400, 1e308), **QUICK).history["train"]).all()
+
+
+def test_the_spread_of_large_numbers_does_not_overflow():
+    with enable_x64():
+        result = fit(0, GAUSS, NORMAL * 1e200, **QUICK)
+        np.testing.assert_allclose(result.params["bijection"]["fixed"]["std"] / 1e200, NORMAL.std(0), rtol=0.1)

@@ -130,3 +130,21 @@ def test_tensorboard_gets_every_loss(tmp_path):
         content = content[12 + length + 4 :]
     assert found["validation"] == [(i, pytest.approx(loss)) for i, loss in enumerate(result.history["validation"])]
     assert set(found) == {"train", "validation", "skipped", "rate"}
+
+
+def test_bits_do_not_depend_on_what_was_fitted_before():
+    """Layers computed again are traced by the function, and keep no other fit's products."""
+    options = {"remat": True, **QUICK}
+    exact, low, again = (fit(0, AFFINE, DATA, products=products, **options) for products in (None, "bfloat16", None))
+    differ = [not np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(low), strict=True)]
+    assert any(differ) and all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
+
+
+def test_time_and_callbacks_end_a_fit_with_a_file(tmp_path):
+    options = {**QUICK, "max_epochs": 9, "checkpoint_every": 3600.0}
+    for i, ends in enumerate(({"callbacks": [lambda epoch: np.bool_(epoch.number == 1)]}, {"max_minutes": 1e-9})):
+        fitted = fit(0, AFFINE, DATA, checkpoint=tmp_path / str(i), **ends, **options)
+        assert len(fitted.history["train"]) == (2, 1)[i]
+        resumed = fit(0, AFFINE, DATA, checkpoint=tmp_path / str(i), **options)
+        assert len(resumed.history["train"]) == 9
+        assert resumed.history["train"][: 2 - i].tolist() == fitted.history["train"].tolist()

@@ -61,3 +61,22 @@ def test_one_bad_row_stays_alone(pieces):
     x = jax.random.normal(jax.random.key(1), (ROWS, 3)).at[0].set(jnp.nan)
     found = MODEL(0, 3).log_pdf(MODEL(0, 3).params, x)
     assert np.isnan(found[0]) and np.isfinite(found[1:]).all()
+
+
+def test_a_closure_over_a_tracer_is_differentiated(pieces):
+    def layer(k):
+        def init_fun(rng, input_dim, **kwargs):
+            def direct_fun(params, x, **kwargs):
+                return x * k + params, jnp.full(len(x), 3 * jnp.log(k))
+
+            return jnp.ones(()), direct_fun, lambda params, y, **kwargs: ((y - params) / k, jnp.full(len(y), -3 * jnp.log(k)))
+
+        return init_fun
+
+    def mean(k, x):
+        params, log_pdf, _ = flows.Flow(layer(k))(0, 3)
+        return log_pdf(params, x).mean()
+
+    x = jax.random.normal(jax.random.key(1), (ROWS, 3))
+    exact = jax.grad(lambda k: -0.5 * jnp.square(x * k + 1).sum(1).mean() + 3 * jnp.log(k))(2.0)
+    np.testing.assert_allclose(jax.grad(mean)(2.0, x), exact, rtol=1e-5)

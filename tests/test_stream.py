@@ -43,6 +43,10 @@ class Batches:
             yield x if self.context is None else (x, self.context[i : i + 137])
 
 
+def odd_batches(batches):
+    yield from batches
+
+
 def same(a, b):
     return all(np.array_equal(p, q) for p, q in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True))
 
@@ -118,6 +122,18 @@ def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
     ):
         data = iter(Batches()) if "6000" in words else Batches()
         assert words in error_of(lambda data=data, settings=settings: fit(0, AFFINE, data, **settings, **QUICK))
+    for odd, words in (
+        ([DATA[:90], DATA[:0]], "a batch after row 90 of data has no rows"),
+        (
+            [DATA[:90], DATA[:90, :1]],
+            r"a batch after row 90 of data has rows of shape ((1,), None); those before it ((2,), None)",
+        ),
+    ):
+        assert words in error_of(
+            lambda odd=odd: fit(0, AFFINE, odd_batches(odd), validation=HELD_OUT, steps_per_epoch=2, **QUICK)
+        )
+    parts = {"validation": HELD_OUT, "steps_per_epoch": 2, "accumulate": 3}
+    assert "cannot be split into accumulate=3" in error_of(lambda: fit(0, AFFINE, Batches(), **parts, **QUICK))
     assert "context has 3 rows" in error_of(lambda: fit(0, AFFINE, mapped, context=DATA[:3], **QUICK))
     tiny = mapped[:90]
     assert "cannot be held out in blocks" in error_of(lambda: fit(0, AFFINE, tiny, **QUICK))

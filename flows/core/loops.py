@@ -63,6 +63,8 @@ def in_pieces(fun: Callable, params: Any, *rows: Any) -> Any:
     n = len(jax.tree.leaves(rows)[0])
     if n < 2 * PIECE or jax.default_backend() != "cpu":
         return fun(params, *rows)
+    if jax.closure_convert(lambda params, rows: fun(params, *rows), params, rows)[1]:
+        return fun(params, *rows)  # it closes over a tracer, for which custom_jvp has no rule
     count = -(-n // PIECE)
     size = -(-n // count)
 

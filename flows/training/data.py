@@ -56,6 +56,8 @@ def _weights(weights: Any, rows: int) -> np.ndarray:
     if w.shape != (rows,):
         raise FlowsError(f"fit: weights have shape {w.shape}, expected ({rows},): one for each row of data")
     w = w.astype(float)
+    with np.errstate(invalid="ignore"):
+        w = w / w.max() if w.size and 0 < w.max() < np.inf else w  # their ratios alone matter
     if not np.isfinite(w).all() or (w < 0).any() or not w.any():
         wrong = f"the one of row {np.flatnonzero(~np.isfinite(w) | (w < 0))[0]} is not so" if w.any() else "all are 0"
         raise FlowsError(f"fit: weights have to be finite and 0 or more, some above 0; {wrong}")
@@ -123,7 +125,9 @@ def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -
     flat = x.reshape(-1, x.shape[-1])
     of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
     mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
-    std = np.sqrt(np.average(np.square(flat - mean), 0, of_rows))
+    far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
+    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
+    std = far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows))
     what = "column" if x.ndim == 2 else "channel"
     for j in range(len(mean)):
         if flat[0, j] == flat[:, j].max() == flat[:, j].min():
@@ -131,6 +135,8 @@ def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -
                 f"fit: {what} {j} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
                 "Leave it out, or add noise the size of its recorded step"
             )
+        if not np.isfinite(std[j]):
+            raise FlowsError(f"fit: {what} {j} of data varies by more than {dtype.name} can hold. Rescale it")
         if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
             raise FlowsError(
                 f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
@@ -148,6 +154,8 @@ def _counted(n: int) -> str:
 
 
 def _numbers(x: Any, what: str) -> np.ndarray:
+    if np.ma.is_masked(x):
+        raise FlowsError(f"fit: {what} has masked values; drop these rows, or fill them")
     x = _of_table(x, what)
     with np.errstate(over="ignore"):
         as_array(x, f"fit: {what}")  # refuses ragged rows and dtypes that are not real numbers
@@ -166,7 +174,13 @@ def _of_table(x: Any, what: str) -> Any:
                     f"fit: column {name!r} of {what} holds {kind}, expected numbers without missing values. Leave it out, "
                     "encode it, or drop or fill what is missing"
                 )
+        # Column by column, as a table of several dtypes would become one of objects.
+        return np.stack([np.asarray(x[name].to_numpy(), float) for name in x.columns], 1) if _mixed(x) else x.to_numpy()
     return x.to_numpy()
+
+
+def _mixed(x: Any) -> bool:
+    return np.asarray(x.to_numpy()).dtype == object and len(set(map(str, x.columns))) == len(x.columns)
 
 
 def column_names(x: Any) -> list[str] | None:

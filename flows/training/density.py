@@ -14,6 +14,7 @@ from flows.core import Array, DistributionPart, FlowsError, Given, positive_int
 from flows.core.arrays import as_dim, as_event, as_key, cast
 from flows.core.parts import publish
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
+from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.epochs import Report, State, Steps, trainer
 from flows.training.history import check_callbacks
@@ -165,6 +166,8 @@ def fit_to_density(
     counts = {"num_samples": num_samples, "num_held_out": num_held_out, "num_weights": num_weights}
     for name, count in counts.items():
         positive_int(count, f"fit_to_density: {name}")
+    if num_weights < LEAST_FOR_TAIL:
+        raise FlowsError(f"fit_to_density: num_weights is {num_weights}; expected at least {LEAST_FOR_TAIL}, for Pareto k")
     positive_int(steps_per_epoch, "fit_to_density: steps_per_epoch")
     options = Options(
         None, None, 0.5, num_samples, max_epochs, steps_per_epoch, max_minutes, patience, learning_rate, optimizer, True, None,

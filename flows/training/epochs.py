@@ -206,7 +206,7 @@ def _make_trainer(
         return _where(lost, fresh, state)
 
     def of_members(function: Callable, *axes: int | None) -> Callable:
-        return function if how.members is None else jax.vmap(function, axes)
+        return function if how.members is None else jax.vmap(function, axes, axis_size=how.members)
 
     def params_of(parts: tuple[Any, Any]) -> Any:
         moved, still = jax.device_get(parts)

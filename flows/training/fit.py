@@ -88,7 +88,8 @@ def fit(
         remat: keep only the inputs of each layer for the gradient, and compute the rest again: less memory, more time.
         checkpoint: a folder. The training is saved there in one file, which is replaced whole or not at all; the same call
             again, in a process of its own, goes on from it and ends with the same params, bit for bit. `patience` may be
-            another then, and `optimizer` has to be the same. The end is saved too: one more call returns it at once.
+            another then, and `optimizer` has to be the same. The end is saved too: one more call returns it at once. An
+            iterable starts anew in a new process, and so its rows may be others.
         checkpoint_every: seconds between two saves, at the end of an epoch.
         callbacks: functions called after each epoch with a `flows.training.Epoch`; the fit ends if one returns True. For
             TensorBoard: `flows.training.TensorBoard(folder)`.

@@ -142,6 +142,8 @@ def _ties(column: np.ndarray) -> tuple[str, float] | None:
         return ("holds whole numbers" if whole and step >= 1 else f"is rounded to {step:.6g}"), step
     values, counts = np.unique(column, return_counts=True)
     most = int(counts.argmax())
+    if len(values) == 1:  # of the rows looked at; others are too rare to be among them
+        return f"is {values[0]:.6g} in nearly all rows", 1.0
     if counts[most] < LEAST_TIES or counts[most] <= ATOM * len(column):
         return None
     apart = np.abs(np.delete(values, most) - values[most])

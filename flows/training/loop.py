@@ -95,18 +95,19 @@ def train(
     with bar, _interrupts() as interrupts:
         while (
             not all(course.over(settings) for course in courses)
-            and time.monotonic() < start + settings.max_seconds
+            and (not courses[0].train or time.monotonic() < start + settings.max_seconds)
             and not (interrupts or stopped)
         ):
             number, rates = len(courses[0].train), np.array(state.rate)
             state, report = epoch(state, number)
             reports = _of_each(report, settings.members)
+            done = [course.over(settings) for course in courses]  # such members go on with the others, at no risk to them
             lost = [course.add(own, settings) for course, own in zip(courses, reports, strict=True)]
             _tell(bar, courses)
             if any(lost):
                 for i in map(int, np.flatnonzero(lost)):
-                    courses[i].times_back += 1
-                    if courses[i].beyond_help(settings):
+                    courses[i].times_back += not done[i]
+                    if courses[i].beyond_help(settings) and not done[i]:
                         current = _member(trainer.params(state.params), i, settings)
                         cause = why(current, number, int(np.argmin(reports[i].taken)), i)
                         best = params if courses[i].best_epoch < 0 else trainer.params(state.best)
@@ -119,9 +120,15 @@ def train(
             if settings.callbacks:
                 best = partial(_best, trainer, state, outer)
                 told = _epoch(courses, rates, settings, time.monotonic() - start, best)
-                stopped = any([callback(told) is True for callback in settings.callbacks])
+                stopped = any([_says_stop(callback(told)) for callback in settings.callbacks])
+        if checkpoint is not None and not all(course.over(settings) for course in courses):  # by time, or on request
+            checkpoint.save(state, [vars(course) for course in courses], at_once=True)
     _after(courses, bool(interrupts))
     return trainer.params(state.best), _history(courses, settings)
+
+
+def _says_stop(answer: Any) -> bool:
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
@@ -138,10 +145,10 @@ def _after(courses: list[Course], interrupted: bool) -> None:
         warnings.warn(f"fit: interrupted; these are the params of epoch {epochs}", stacklevel=5)
     if without:
         validation = without[0].validation
-        nan = math.isnan(validation[-1])
+        what = "a log-density that is NaN" if math.isnan(validation[-1]) else "density 0, or nearly,"
         raise FlowsError(
             f"fit: the validation loss was {validation[-1]} in each of {len(validation)} epochs: some of what is held out has "
-            f"{'a log-density that is NaN' if nan else 'density 0'} under this model. Give it a prior without edges, or data "
+            f"{what} under this model. Give it a prior without edges, or data "
             "within its support"
         )
     if skipped := sum(sum(course.skipped) for course in courses):

@@ -122,5 +122,7 @@ def scale_of_context(context: np.ndarray) -> Scale:
     """A column of a context may be constant: it then stays as it is."""
     flat = context.reshape(-1, context.shape[-1])
     mean = flat.mean(0, dtype=np.float64)
-    std = np.sqrt(np.square(flat - mean).mean(0))
+    far = np.abs(flat - mean).max(0)
+    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
+    std = far * np.sqrt(np.square((flat - mean) / far).mean(0))
     return Scale(mean, np.where(std > 8 * np.finfo(np.float32).eps * np.abs(mean), std, 1.0))

@@ -11,8 +11,9 @@ from flows.core import FlowsError, trainable
 from flows.core.arrays import as_key
 from flows.distributions import Flow, Mixture, Normal
 from flows.models import MAF, NSF, RealNVP
-from flows.training.data import Rows, as_share, read, read_validation, split, take
+from flows.training.data import Rows, as_share, column_names, read, read_validation, split, take
 from flows.training.fit import fit
+from flows.training.judge import steps_of
 from flows.training.options import LEARNING_RATE
 from flows.training.result import FitResult
 
@@ -120,6 +121,7 @@ def select(
     else:
         of_train, of_others = split(len(rows.x), share, key)
         train, held_out = take(rows, of_train), take(rows, of_others)
+    steps = steps_of(dequantize, train.x, column_names(data))
     named = _named(suggested(len(train.x), train.x.shape[1:], context is not None) if candidates is None else candidates)
     found: list[Any] = []
     for name, init_fun in named.items():
@@ -128,7 +130,7 @@ def select(
                 key, init_fun, train.x,
                 context=train.context, validation=held_out.x if context is None else (held_out.x, held_out.context),
                 batch_size=batch_size, max_epochs=max_epochs, max_minutes=max_minutes, patience=patience,
-                learning_rate=learning_rate, standardize=standardize, dequantize=dequantize, verbose=verbose,
+                learning_rate=learning_rate, standardize=standardize, dequantize=steps, verbose=verbose,
             )  # fmt: skip
             found.append((name, init_fun, result, _scores(result, held_out, dequantize, key), ""))
         except (FlowsError, TypeError) as error:

@@ -105,7 +105,14 @@ def _iterated(data: Any, validation: Any, batch_size: int, steps: int) -> Source
             found = next(state["iterator"], None)
             if found is not None:
                 x, context = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-                return read(x, context, f"a batch after row {state['seen']} of data")[0]
+                name = f"a batch after row {state['seen']} of data"
+                rows = read(x, context, name)[0]
+                like = jax.tree.map(lambda array: array.shape[1:], rows)
+                if not len(rows.x):
+                    raise FlowsError(f"fit: {name} has no rows; expected at least one in each batch")
+                if state.setdefault("like", like) != like:
+                    raise FlowsError(f"fit: {name} has rows of shape {like[:2]}; those before it {state['like'][:2]}")
+                return rows
             if once or not again:
                 return None
             state["iterator"] = iter(data)
