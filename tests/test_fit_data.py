@@ -226,7 +226,7 @@ def test_tables_of_several_dtypes_and_rare_values():
     rare[1] = 1.0
     data = np.column_stack([np.resize(NORMAL[:, 0], 100_001) + np.linspace(0, 1, 100_001), rare])
     with pytest.warns(DataWarning, match="column 1 is 0 in nearly all rows"):
-        fit(0, GAUSS, data, validation=NORMAL[:9], max_epochs=1, batch_size=50_000, verbose=0)
+        fit(0, GAUSS, data, validation=0 * NORMAL[:9], max_epochs=1, batch_size=50_000, verbose=0)
     masked = np.ma.masked_array(NORMAL, mask=NORMAL > 2)
     assert "masked values" in error_of(lambda: fit(0, GAUSS, masked, **QUICK))
     assert np.isfinite(fit(0, GAUSS, NORMAL, weights=np.full(400, 1e308), **QUICK).history["train"]).all()

@@ -166,7 +166,7 @@ def _refuse_copies(x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np
     columns = x.shape[1]
     if columns < 2 or columns > MOST_COLUMNS or len(x) < 3:
         return
-    z = sample - sample.mean(0)
+    z = (sample - sample.mean(0)) / std
     norms = np.sqrt(np.square(z).sum(0))
     z = z / np.where(norms > 0, norms, 1.0)
     suspects = np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1))
