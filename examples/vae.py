@@ -1,0 +1,228 @@
+"""A variational autoencoder of handwritten digits, whose posterior is any flow that takes a context.
+
+    python examples/vae.py --posterior diagonal iaf --seeds 0 1 2 [--epochs 800] [--out out]
+
+An encoder makes a context h of an image x, and a bijection that sees h makes a latent z of noise. `direct` runs from data to
+noise, so z = inverse_fun(noise), and log q(z|x) = log N(noise; 0, I) - log_det comes in the same pass. Each posterior starts
+as the diagonal one, z0 = mu(h) + sigma(h) noise, and a flow takes z0 on to z. The inverse autoregressive one, its gates,
+orders and free bits: Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934.
+
+Data are scikit-learn's 1,797 digits of 8 x 8 pixels, 397 of them for the test. Pixels are drawn black or white with the
+probability that their grey says: for training anew each epoch, for the test once. Writes vae.png.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+
+import flows
+from flows.transformers import Affine, Inverse
+
+SIDE, CONTEXT, LATENT = 8, 64, 16
+PIXELS = SIDE * SIDE
+ENCODER = flows.MLP(200, 200, activation="elu", last_scale=1.0)
+DECODER = flows.MLP(200, 200, activation="elu", last_scale=1.0)
+FREE_BITS = 0.1  # nats for each latent dimension that cost nothing
+BATCH_SIZE, LEARNING_RATE, TEST_IMAGES = 100, 2e-3, 397
+COLOURS, INK = ("#888888", "#d6604d", "#2166ac", "#1b7837", "#762a83"), "#333333"
+
+
+def planar(params, z, context):
+    """z + u tanh(w.z + b) with u, w and b made of the context, u.w above -1 so that it can be undone."""
+    u, w, b = jnp.split(context @ params["weights"] + params["biases"], [LATENT, 2 * LATENT])
+    u = u + (jax.nn.softplus(u @ w) - 1 - u @ w) * w / (w @ w)
+    return z + u * jnp.tanh(w @ z + b)
+
+
+def planar_params(rng, shape):
+    outputs = 2 * LATENT + 1
+    return {"weights": 0.1 * jax.random.normal(rng, (CONTEXT, outputs)), "biases": jnp.full(outputs, 0.1)}
+
+
+DIAGONAL = flows.Elementwise(Inverse(Affine()), flows.MLP())
+POSTERIORS = {
+    "diagonal": DIAGONAL,
+    "planar": flows.Serial(flows.Repeat(flows.Invert(flows.FromFunction(planar, planar_params)), 4), DIAGONAL),
+    "iaf": flows.Serial(flows.IAF(4, hidden=(100,)), DIAGONAL),
+    "maf": flows.Serial(flows.MAF(4, hidden=(100,), activation="elu", plain=True), DIAGONAL),
+    "nsf": flows.Serial(flows.NSF(2, hidden=(64,), activation="elu", num_bins=5, bound=4.0), DIAGONAL),
+}
+
+
+class VAE(NamedTuple):
+    init: Callable  # init(key) -> params
+    draw: Callable  # draw(params, key, images) -> a latent for each image, and log q there
+    decode: Callable  # decode(params, latents) -> the logit of each pixel
+
+
+def make_vae(posterior):
+    def parts(key):
+        keys = jax.random.split(key, 3)
+        flow = posterior(keys[1], LATENT, context_dim=CONTEXT)
+        return {"encoder": ENCODER(keys[0], PIXELS, CONTEXT), "posterior": flow, "decoder": DECODER(keys[2], LATENT, PIXELS)}
+
+    (_, encode), (_, _, inverse_fun), (_, decode) = parts(jax.random.key(0)).values()
+
+    def draw(params, key, images):
+        noise = jax.random.normal(key, (len(images), LATENT))
+        latents, log_det = inverse_fun(params["posterior"], noise, context=encode(params["encoder"], images))
+        return latents, log_normal(noise) - log_det
+
+    return VAE(
+        init=lambda key: {name: part[0] for name, part in parts(key).items()},
+        draw=draw,
+        decode=lambda params, latents: decode(params["decoder"], latents),
+    )
+
+
+def log_normal(z):
+    params, log_pdf, _ = flows.Normal()(0, LATENT)
+    return log_pdf(params, z)
+
+
+def terms(vae, params, key, images):
+    """log p(x|z) and log q(z|x) - log p(z), at one z for each image; the mean of their difference is the ELBO."""
+    latents, log_q = vae.draw(params, key, images)
+    logits = vae.decode(params, latents)
+    return (images * logits - jax.nn.softplus(logits)).sum(1), log_q - log_normal(latents)
+
+
+@partial(jax.jit, static_argnames=("vae", "epochs"))
+def train(vae, params, key, greys, test, epochs):
+    """The params after training, and minus the ELBO of each epoch: of its steps, and of the test after it."""
+    steps = len(greys) // BATCH_SIZE
+    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, epochs * steps))
+
+    def loss(params, key, images):
+        """Minus the ELBO, but that the divergence gains nothing below its free bits."""
+        log_likelihood, divergence = (each.mean() for each in terms(vae, params, key, images))
+        return jnp.maximum(divergence, FREE_BITS * LATENT) - log_likelihood, divergence - log_likelihood
+
+    def step(state, batch):
+        params, opt_state = state
+        gradient, minus_elbo = jax.grad(loss, has_aux=True)(params, *batch)
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), minus_elbo
+
+    def epoch(state, key):
+        keys = jax.random.split(key, 4)
+        images = jax.random.bernoulli(keys[0], jax.random.permutation(keys[1], greys)).astype(greys.dtype)
+        batches = images[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE, PIXELS)
+        state, losses = jax.lax.scan(step, state, (jax.random.split(keys[2], steps), batches))
+        return state, (losses.mean(), loss(state[0], keys[3], test)[1])
+
+    (params, _), curves = jax.lax.scan(epoch, (params, optimizer.init(params)), jax.random.split(key, epochs))
+    return params, curves
+
+
+@partial(jax.jit, static_argnames=("vae", "draws"))
+def bounds(vae, params, key, images, draws):
+    """The ELBO and the importance-weighted bound on log p(x) of each image, both from the same draws of its latent."""
+
+    def of_one(at):
+        key, image = at
+        log_likelihood, divergence = terms(vae, params, key, jnp.broadcast_to(image, (draws, PIXELS)))
+        weights = log_likelihood - divergence
+        return weights.mean(), jax.nn.logsumexp(weights) - jnp.log(draws)
+
+    return jax.lax.map(of_one, (jax.random.split(key, len(images)), images))
+
+
+def read_digits():
+    """Greys in [0, 1] of the training and of the test images, and the test images in black and white."""
+    draw = np.random.default_rng(0)
+    greys = draw.permutation(load_digits().data.astype(np.float32) / 16)
+    test = greys[:TEST_IMAGES]
+    return greys[TEST_IMAGES:], test, (draw.uniform(size=test.shape) < test).astype(np.float32)
+
+
+def mosaic(images, rows=2):
+    """Images side by side, with a line between them."""
+    grid = np.asarray(images).reshape(rows, -1, SIDE, SIDE)
+    return np.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.4).swapaxes(1, 2).reshape(rows * (SIDE + 2), -1)
+
+
+def picture(path, panels, curves, scores):
+    """Images under their titles; minus the ELBO by epoch; both bounds of the test, a mark for each seed."""
+    figure = plt.figure(figsize=(15, 5.6), layout="constrained")
+    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.1, 1, 0.8))
+    for axis, (title, images) in zip(left.subplots(len(panels)), panels.items(), strict=True):
+        axis.imshow(mosaic(images), cmap="gray", vmin=0, vmax=1)
+        axis.set_title(title, color=INK)
+        axis.set_axis_off()
+
+    losses, marks = middle.subplots(), right.subplots()
+    for i, (name, colour) in enumerate(zip(curves, COLOURS, strict=False)):
+        train, test = np.moveaxis(curves[name], 0, -1)  # a column for each seed
+        losses.plot(train, color=colour, lw=1, alpha=0.2)
+        losses.plot(test[:, 0], color=colour, lw=1, label=name)
+        losses.plot(test[:, 1:], color=colour, lw=1)
+        elbo, log_p = scores[name].T
+        marks.plot(np.full(len(elbo), i), elbo, "o", color=colour, label=None if i else "ELBO")
+        marks.plot(np.full(len(elbo), i), log_p, "s", color=colour, mfc="white", label=None if i else "log p(x)")
+    ends = [each[:, 1, -1] for each in curves.values()]
+    losses.set(title="minus ELBO, nats an image (pale: training)", xlabel="epoch", ylim=(np.min(ends) - 0.2, np.max(ends) + 1))
+    marks.set(title="test digits, nats an image", xlim=(-0.5, len(scores) - 0.5))
+    marks.set_xticks(range(len(scores)), list(scores))
+    for axis in (losses, marks):
+        axis.legend(frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--posterior", nargs="+", default=["diagonal", "iaf"], choices=list(POSTERIORS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=800)
+    parser.add_argument("--draws", type=int, default=500, help="latents for each image of the test")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    train_greys, test_greys, test = read_digits()
+    curves, scores = {}, {}
+    print(f"{len(train_greys)} digits to train on, {len(test)} for the test; nats an image\n")
+    print(f"{'posterior':12}{'seed':>6}{'ELBO':>10}{'log p(x)':>10}{'seconds':>9}")
+    for name in options.posterior:
+        vae, runs, rows = make_vae(POSTERIORS[name]), [], []
+        for seed in options.seeds:
+            start = time.perf_counter()
+            keys = jax.random.split(jax.random.key(seed), 3)
+            params, curve = jax.block_until_ready(train(vae, vae.init(keys[0]), keys[1], train_greys, test, options.epochs))
+            seconds = time.perf_counter() - start
+            runs.append(curve)
+            rows.append([each.mean() for each in bounds(vae, params, keys[2], test, options.draws)])
+            print(f"{name:12}{seed:6}{rows[-1][0]:10.3f}{rows[-1][1]:10.3f}{seconds:9.0f}", flush=True)
+        curves[name], scores[name] = np.array(runs), np.array(rows)
+        print(f"{name:12}{'mean':>6}{scores[name][:, 0].mean():10.3f}{scores[name][:, 1].mean():10.3f}\n", flush=True)
+
+    keys, shown = jax.random.split(jax.random.key(0)), 24
+    latents, _ = vae.draw(params, keys[0], test[:shown])
+    noise = jax.random.normal(keys[1], (shown, LATENT))
+    panels = {
+        "digits of the test": test_greys[:shown],
+        "drawn in black and white: what the model sees": test[:shown],
+        f"reconstructed, with the posterior {name!r}": jax.nn.sigmoid(vae.decode(params, latents)),
+        "new digits, made of noise": jax.nn.sigmoid(vae.decode(params, noise)),
+    }
+    picture(options.out / "vae.png", panels, curves, scores)
+    print(f"wrote vae.png to {options.out}/")
+
+
+if __name__ == "__main__":
+    main()
