@@ -23,7 +23,7 @@ import flows
 from flows.files import read
 
 EVERY = 0.05  # seconds between two saves
-EPOCHS = 6_000
+EPOCHS = 20_000
 
 
 def fit(folder):
