@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -147,6 +148,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the files")
     parser.add_argument("--quick", action="store_true", help="few rows and epochs: shows that all runs, not how well")
+    # The sub-meters' peaks are 147 interquartile ranges out, where the first layer still reaches.
+    warnings.simplefilter("ignore", flows.training.DataWarning)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
