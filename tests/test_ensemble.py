@@ -28,6 +28,8 @@ def test_an_ensemble_is_the_mixture_of_its_members(ensemble):
     each = ensemble.log_pdfs(params, DATA[:20])
     assert each.shape == (3, 20) and float(each.std(0).min()) > 1e-4, "no two members are equal"
     np.testing.assert_allclose(log_pdf(params, DATA[:20]), jax.nn.logsumexp(each, 0) - np.log(3), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ensemble.log_pdfs(params, DATA[:20].tolist()), each)
+    assert "not those of this ensemble" in error_of(lambda: ensemble.log_pdfs(params["prior"]["components"], DATA))
     assert sample(1, params, 7).shape == (7, 2)
     assert ensemble.history["train"].shape == ensemble.history["validation"].shape == (3, 3)
     assert ensemble.history["best_epoch"].shape == (3,) and repr(ensemble).endswith(", 3 members)")

@@ -236,3 +236,37 @@ def test_the_spread_of_large_numbers_does_not_overflow():
     with enable_x64():
         result = fit(0, GAUSS, NORMAL * 1e200, **QUICK)
         np.testing.assert_allclose(result.params["bijection"]["fixed"]["std"] / 1e200, NORMAL.std(0), rtol=0.1)
+
+
+def test_rows_are_told_by_their_number_in_the_data():
+    far = NORMAL.copy()
+    held_out = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
+    row = next(i for i in range(300, 400) if i not in held_out)
+    for value, told in ((1e30, flows.FlowsError), (1e4, DataWarning)):
+        far[row, 1] = value
+        caught = (
+            pytest.raises(told, match=f"in row {row}") if told is flows.FlowsError else pytest.warns(told, match=f"row {row}")
+        )
+        with caught:
+            fit(0, GAUSS, far, **QUICK)
+
+
+def test_what_only_looks_wrong_is_fitted():
+    """A tenth of the rows on another scale are no outliers, and copies of their own noise are none."""
+    scales = np.where(np.arange(400) % 5, 1e-7, 1.0) * NORMAL[:, 1]
+    with pytest.warns(DataWarning, match="farther than 100 interquartile ranges"):
+        fit(0, GAUSS, with_column(scales), **QUICK)
+    coin = (NORMAL[:, 0] > 0).astype(float)
+    assert np.isfinite(fit(0, GAUSS, np.column_stack([coin, 1 - coin]), dequantize=1.0, **QUICK).history["train"]).all()
+    fit(0, GAUSS, with_column(coin), dequantize={np.int64(1): np.float32(1)}, **QUICK)
+    for step in (True, "a", [1, 2]):
+        assert "expected a number" in error_of(
+            lambda step=step: fit(0, GAUSS, with_column(coin), dequantize={1: step}, **QUICK)
+        )
+
+
+def test_a_validation_unlike_the_data_is_told_as_such():
+    swapped = np.array([1e3, -1e3]) + NORMAL[:20]
+    assert "what is held out is unlike what is trained on" in error_of(
+        lambda: fit(0, GAUSS, NORMAL, validation=swapped, **QUICK)
+    )

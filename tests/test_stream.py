@@ -98,6 +98,8 @@ def test_streams_have_context_and_members(mapped):
         best(fit(0, conditional, Batches(DATA, context), steps_per_epoch=60, validation=validation, **QUICK)),
     ]
     assert max(losses) - min(losses) < 0.05
+    listed = fit(0, conditional, mapped, context=context.tolist(), validation=validation, **QUICK)
+    assert best(listed) == pytest.approx(losses[1], abs=1e-3)
     ensemble = fit_ensemble(0, AFFINE, mapped, members=2, validation=HELD_OUT, **QUICK)
     assert (ensemble.history["validation"].min(1) < 3.0).all()
     each = ensemble.log_pdfs(ensemble.params, HELD_OUT)
@@ -136,7 +138,9 @@ def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
     assert "cannot be split into accumulate=3" in error_of(lambda: fit(0, AFFINE, Batches(), **parts, **QUICK))
     assert "context has 3 rows" in error_of(lambda: fit(0, AFFINE, mapped, context=DATA[:3], **QUICK))
     tiny = mapped[:90]
-    assert "cannot be held out in blocks" in error_of(lambda: fit(0, AFFINE, tiny, **QUICK))
+    assert "90 rows on disk, of which 64 are held out, in blocks of 64; too few are left for batch_size=100" in error_of(
+        lambda: fit(0, AFFINE, tiny, **QUICK)
+    )
 
 
 def test_a_stream_that_was_killed_goes_on(mapped, tmp_path):

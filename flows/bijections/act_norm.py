@@ -99,9 +99,7 @@ def Standardize():
     def init_fun(rng, shape, init_inputs=None, params=None):
         fixed = {"mean": jnp.zeros(shape[-1:]), "std": jnp.ones(shape[-1:])}
         if init_inputs is not None:
-            mean, variance = channel_moments(init_inputs)
-            std, least = jnp.sqrt(variance), 4 * jnp.finfo(mean.dtype).eps * jnp.abs(mean)  # a constant leaves a rounding
-            fixed = {"mean": mean, "std": jnp.where(std > least, std, jnp.ones_like(std))}
+            fixed = channel_scale(init_inputs)
         elif params is not None:
             return params, direct_fun, inverse_fun
         return {"fixed": fixed}, direct_fun, inverse_fun
@@ -114,6 +112,13 @@ def Standardize():
         return y * along(params["fixed"]["std"], y) + along(params["fixed"]["mean"], y)
 
     return init_fun
+
+
+def channel_scale(x: Array) -> dict[str, Array]:
+    """Mean and standard deviation of each channel; 1 for one that never changes."""
+    mean, variance = channel_moments(x)
+    std, least = jnp.sqrt(variance), 4 * jnp.finfo(mean.dtype).eps * jnp.abs(mean)  # a constant leaves a rounding
+    return {"mean": mean, "std": jnp.where(std > least, std, jnp.ones_like(std))}
 
 
 def channel_moments(x: Array) -> tuple[Array, Array]:

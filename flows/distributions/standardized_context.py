@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from flows.bijections.act_norm import channel_scale
 from flows.core import (
     Array,
     Composite,
@@ -52,7 +53,7 @@ def StandardizedContext(distribution):
         if old is not None and (not isinstance(old, dict) or set(old) != {"distribution", "fixed"}):
             raise FlowsError('StandardizedContext: params are not its own, {"distribution": ..., "fixed": ...}')
         if given.init_context is not None:
-            fixed = moments(given.init_context)
+            fixed = channel_scale(given.init_context)
         else:
             columns = given.context[-1:]
             fixed = {"mean": jnp.zeros(columns), "std": jnp.ones(columns)} if old is None else old["fixed"]
@@ -72,13 +73,6 @@ def StandardizedContext(distribution):
         )
 
     return Composite(build, (distribution,), keywords=frozenset({"context_dim", "init_context"}))
-
-
-def moments(context: Array) -> dict[str, Array]:
-    flat = context.reshape(-1, context.shape[-1])
-    mean = flat.mean(0)
-    std = jnp.sqrt(jnp.square(flat - mean[None]).mean(0))
-    return {"mean": mean, "std": jnp.where(std > 4 * jnp.finfo(mean.dtype).eps * jnp.abs(mean), std, jnp.ones_like(std))}
 
 
 def standardized(fixed: dict[str, Array], context: Array) -> Array:

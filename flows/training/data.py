@@ -120,14 +120,18 @@ class Scale(NamedTuple):
         return (x - self.mean) / self.std
 
 
-def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
-    """The scale of training rows; what never changes, or changes by less than `dtype` can tell, is refused."""
+def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
     flat = x.reshape(-1, x.shape[-1])
     of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
     mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
     far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
     far = np.where((far > 0) & np.isfinite(far), far, 1.0)
-    std = far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows))
+    return Scale(mean, far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows)))
+
+
+def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
+    """The scale of training rows; what never changes, or changes by less than `dtype` can tell, is refused."""
+    flat, (mean, std) = x.reshape(-1, x.shape[-1]), moments(x, weights)
     what = "column" if x.ndim == 2 else "channel"
     for j in range(len(mean)):
         if flat[0, j] == flat[:, j].max() == flat[:, j].min():

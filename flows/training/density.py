@@ -169,10 +169,9 @@ def fit_to_density(
     if num_weights < LEAST_FOR_TAIL:
         raise FlowsError(f"fit_to_density: num_weights is {num_weights}; expected at least {LEAST_FOR_TAIL}, for Pareto k")
     positive_int(steps_per_epoch, "fit_to_density: steps_per_epoch")
-    options = Options(
-        None, None, 0.5, num_samples, max_epochs, steps_per_epoch, max_minutes, patience, learning_rate, optimizer, True, None,
-        ema, 1, None, False, checkpoint, checkpoint_every, callbacks, verbose,
-    ).checked()  # fmt: skip
+    of_rows = {"context": None, "weights": None, "validation": 0.5, "batch_size": num_samples, "standardize": False,
+               "dequantize": None, "accumulate": 1, "products": None, "remat": False}  # fmt: skip
+    options = Options.of(locals() | of_rows)
     key, event = as_key(rng), as_event(input_dim)
     of_init, of_steps, of_weights = jax.random.split(key, 3)
     params, part = initialize(init_fun, of_init, event, Given())
@@ -197,7 +196,8 @@ def fit_to_density(
         of_model = settings_of(init_fun, key, [], **shown)
         saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
     loop = Settings(
-        max_epochs, patience, options.max_seconds, 0.0, math.prod(event), bool(verbose), check_callbacks(callbacks)
+        max_epochs, patience, options.max_seconds, 0.0, math.prod(event), bool(verbose), check_callbacks(callbacks),
+        calls_to_user=4,
     )  # fmt: skip
     params, history = train(compiled, params, epoch, loop, saved, why, lambda params: params)
     triple = (params, *publish(part, params))

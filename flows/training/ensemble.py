@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from flows.core import Array, FlowsError, positive_int
-from flows.core.arrays import as_dim
+from flows.core.arrays import as_array, as_dim
 from flows.core.parts import publish
 from flows.distributions import Mixture
 from flows.training.inits import part_of
@@ -98,17 +98,13 @@ def fit_ensemble(
         (3, 5)
     """
     members = positive_int(members, "fit_ensemble: members", most=10_000)
-    options = Options(
-        context, weights, validation, batch_size, max_epochs, steps_per_epoch, max_minutes, patience, learning_rate,
-        optimizer, standardize, dequantize, ema, accumulate, products, remat, checkpoint, checkpoint_every, callbacks,
-        verbose,
-    )  # fmt: skip
+    options = Options.of(locals())
 
     def mixed(components: Any) -> Any:
         dtype = jax.tree.leaves(components)[0].dtype
         return {"components": components, "fixed": {"logits": jnp.full(members, -np.log(members), dtype)}}
 
-    fitted = train_members(rng, init_fun, data, options.checked(), members, mixed)
+    fitted = train_members(rng, init_fun, data, options, members, mixed)
     rows = fitted.rows
     mixture = Mixture(init_fun, num_components=members, trainable=False)
     flow, params = rows.outer(mixture), rows.outer_params(fitted.params, mixed)
@@ -135,9 +131,14 @@ def _of_each(log_pdf: Callable, path: tuple[str, ...]) -> Callable:
         return jax.vmap(of_member)(mixture["components"])
 
     def checked(params: Any, inputs: Any, context: Any) -> Array:
-        if not isinstance(params, dict):
-            raise FlowsError(f"log_pdfs: params is a {type(params).__name__}; expected the params of this ensemble")
-        return log_pdfs(params, inputs, context)
+        node = params
+        for name in (*path, "components"):
+            if not isinstance(node, dict) or name not in node:
+                raise FlowsError(
+                    "log_pdfs: params are not those of this ensemble; give result.params, or what you made of them"
+                )
+            node = node[name]
+        return log_pdfs(params, as_array(inputs, "inputs"), None if context is None else as_array(context, "context"))
 
     return checked
 

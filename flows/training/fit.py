@@ -111,12 +111,8 @@ def fit(
         >>> sample(1, params, 4).shape
         (4, 2)
     """
-    options = Options(
-        context, weights, validation, batch_size, max_epochs, steps_per_epoch, max_minutes, patience, learning_rate,
-        optimizer, standardize, dequantize, ema, accumulate, products, remat, checkpoint, checkpoint_every, callbacks,
-        verbose,
-    )  # fmt: skip
-    fitted = train_members(rng, init_fun, data, options.checked())
+    options = Options.of(locals())
+    fitted = train_members(rng, init_fun, data, options)
     rows = fitted.rows
     flow, params = rows.outer(init_fun), rows.outer_params(fitted.params)
     functions = publish(part_of(flow, fitted.key, rows.event, rows.context), params)

@@ -35,6 +35,8 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
     steps = np.zeros(columns)
     if isinstance(dequantize, Mapping):
         for column, step in dequantize.items():
+            if isinstance(step, bool) or not isinstance(step, int | float | np.number):
+                raise FlowsError(f"fit: dequantize has the step {step!r:.60} for column {column!r}; expected a number")
             steps[_place(column, columns, names)] = step
     else:
         given = np.asarray(dequantize)
@@ -52,14 +54,15 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
 def _place(column: Any, columns: int, names: Sequence[str] | None) -> int:
     if names is not None and str(column) in names:
         return list(names).index(str(column))
-    if isinstance(column, int) and not isinstance(column, bool) and 0 <= column < columns:
-        return column
+    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
+        return int(column)
     known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
     raise FlowsError(f"fit: dequantize has a step for column {column!r}; expected one of the columns' {known}")
 
 
 def judge(
     x: np.ndarray,
+    numbers: np.ndarray,
     scale: Scale,
     dtype: np.dtype,
     standardize: bool,
@@ -67,23 +70,26 @@ def judge(
     names: Sequence[str] | None,
     level: int,
 ) -> None:
-    """Warns of a table (rows, columns) of that scale; refuses what has no density, or none once it is standardised."""
+    """Warns of a table (rows, columns) of that scale; refuses what has no density, or none once it is standardised.
+
+    `numbers` are those of the rows in the data given.
+    """
     std = scale.std
     said: dict[str, list[str]] = {}
     sample = _sample(x)
-    _refuse_copies(x, sample, std, dtype, names)
+    _refuse_copies(x, sample, std, dtype, steps, names)
     found: dict[str, float] = {}
     for j, column in enumerate(sample.T):
         label = name_of(j, names)
         far = _farthest(x[:, j])
         if far is not None:
-            row, times, spread = far
-            if standardize and spread < 64 * np.finfo(dtype).eps * std[j]:
+            row, times, spread, rare = far
+            if standardize and rare and spread < 64 * np.finfo(dtype).eps * std[j]:
                 raise FlowsError(
-                    f"fit: {label} of data is {x[row, j]:.6g} in row {row}, so far from all others that {dtype.name} cannot "
-                    "tell those apart once the column is standardised. Drop or clip that row, or transform the column"
+                    f"fit: {label} of data is {x[row, j]:.6g} in row {numbers[row]}, so far from all others that {dtype.name} "
+                    "cannot tell those apart once the column is standardised. Drop or clip that row, or transform the column"
                 )
-            said.setdefault("tails", []).append(f"{label} ({x[row, j]:.4g} in row {row}, {times:.3g} of them)")
+            said.setdefault("tails", []).append(f"{label} ({x[row, j]:.4g} in row {numbers[row]}, {times:.3g} of them)")
         if abs(scale.mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:
             said.setdefault("offset", []).append(label)
         if steps is None or not steps[j]:
@@ -150,19 +156,21 @@ def _ties(column: np.ndarray) -> tuple[str, float] | None:
     return f"is {values[most]:.6g} in {counts[most] / len(column):.1%} of the rows", float(f"{np.quantile(apart, 0.05):.2g}")
 
 
-def _farthest(column: np.ndarray) -> tuple[int, float, float] | None:
-    """The row that is too far out, how many interquartile ranges, and that range."""
+def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:
+    """The row that is too far out, how many interquartile ranges, that range, and whether few rows are so far."""
     low, middle, high = np.quantile(_sample(column[:, None])[:, 0], [0.25, 0.5, 0.75])
     spread = float(high - low)
     distance = np.abs(column - middle)
     row = int(distance.argmax())
     if not spread or distance[row] <= FAR * spread:
         return None
-    return row, float(distance[row] / spread), spread
+    return row, float(distance[row] / spread), spread, bool((distance > FAR * spread).mean() < ATOM)
 
 
-def _refuse_copies(x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np.dtype, names: Sequence[str] | None) -> None:
-    """Columns that are others, but for scale and offset, have no density."""
+def _refuse_copies(
+    x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np.dtype, steps: np.ndarray | None, names: Sequence[str] | None
+) -> None:
+    """Columns that are others, but for scale and offset, have no density; unless noise of their own makes them differ."""
     columns = x.shape[1]
     if columns < 2 or columns > MOST_COLUMNS or len(x) < 3:
         return
@@ -171,6 +179,8 @@ def _refuse_copies(x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np
     z = z / np.where(norms > 0, norms, 1.0)
     suspects = np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1))
     for i, j in suspects:
+        if steps is not None and (steps[i] or steps[j]):
+            continue
         a, b = ((x[:, k] - x[:, k].mean(dtype=float)) / std[k] for k in (i, j))
         if np.abs(a - np.sign(z[:, i] @ z[:, j]) * b).max() <= 64 * np.finfo(dtype).eps:
             raise FlowsError(

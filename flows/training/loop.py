@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     verbose: bool
     callbacks: Sequence[Callable[[Epoch], Any]] = ()
     members: int | None = None
+    calls_to_user: int = 5  # from what is warned of in the end
 
 
 class Course:
@@ -123,7 +124,7 @@ def train(
                 stopped = any([_says_stop(callback(told)) for callback in settings.callbacks])
         if checkpoint is not None and not all(course.over(settings) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
-    _after(courses, bool(interrupts))
+    _after(courses, bool(interrupts), settings.calls_to_user)
     return trainer.params(state.best), _history(courses, settings)
 
 
@@ -135,27 +136,27 @@ def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
     return outer(trainer.params(state.best))
 
 
-def _after(courses: list[Course], interrupted: bool) -> None:
-    """What is to be said when it is over."""
+def _after(courses: list[Course], interrupted: bool, calls: int) -> None:
+    """What is to be said when it is over, to the caller so many calls above."""
     without = [course for course in courses if course.best_epoch < 0]
     if interrupted and without:
         raise KeyboardInterrupt
     if interrupted:
         epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
-        warnings.warn(f"fit: interrupted; these are the params of epoch {epochs}", stacklevel=5)
+        warnings.warn(f"fit: interrupted; these are the params of epoch {epochs}", stacklevel=calls)
     if without:
         validation = without[0].validation
-        what = "a log-density that is NaN" if math.isnan(validation[-1]) else "density 0, or nearly,"
-        raise FlowsError(
-            f"fit: the validation loss was {validation[-1]} in each of {len(validation)} epochs: some of what is held out has "
-            f"{what} under this model. Give it a prior without edges, or data "
-            "within its support"
-        )
+        if math.isfinite(validation[-1]):
+            why = "far above that of training: what is held out is unlike what is trained on. Compare their columns"
+        else:
+            what = "a log-density that is NaN" if math.isnan(validation[-1]) else "density 0"
+            why = f"some of what is held out has {what} under this model. Give a prior without edges, or data in its support"
+        raise FlowsError(f"fit: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}")
     if skipped := sum(sum(course.skipped) for course in courses):
         warnings.warn(
             f"fit: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
             "how many in each epoch",
-            stacklevel=5,
+            stacklevel=calls,
         )
 
 

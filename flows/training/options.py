@@ -40,6 +40,11 @@ class Options(NamedTuple):
     callbacks: Any
     verbose: int
 
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Options":
+        """Those among the arguments of a function, by name."""
+        return cls(**{name: given[name] for name in cls._fields}).checked()
+
     def checked(self) -> "Options":
         positive_int(self.batch_size, "fit: batch_size")
         positive_int(self.max_epochs, "fit: max_epochs")
@@ -79,9 +84,9 @@ class Options(NamedTuple):
     def economy(self) -> Economy:
         return Economy(self.products, self.remat)
 
-    def rows_a_step(self, rows: int) -> int:
-        """In parts of equal size."""
-        batch_size = min(self.batch_size, rows)
+    def rows_a_step(self, rows: float) -> int:
+        """In parts of equal size; `rows` there are, inf in a stream."""
+        batch_size = int(min(self.batch_size, rows))
         if batch_size < self.accumulate:
             raise FlowsError(f"fit: accumulate is {self.accumulate}, but a batch has {batch_size} rows; expected no more parts")
         if batch_size % self.accumulate and batch_size < rows:

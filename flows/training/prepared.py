@@ -11,10 +11,10 @@ import numpy as np
 
 from flows.bijections import Dequantize, Standardize
 from flows.compose import Serial
-from flows.core import Array
+from flows.core import Array, FlowsError
 from flows.core.arrays import Shape
 from flows.distributions import Flow, StandardizedContext
-from flows.training.data import Rows, Scale, as_share, column_names, measure, read, read_validation, split, take
+from flows.training.data import Rows, Scale, as_share, column_names, measure, moments, read, read_validation, split, take
 from flows.training.judge import judge, steps_of
 
 
@@ -110,7 +110,7 @@ def prepare(
     steps = steps_of(dequantize, train.x, names)
     scale = measure(train.x, dtype, train.weights)
     if train.x.ndim == 2:
-        judge(train.x, scale, dtype, standardize, steps, names, level)
+        judge(train.x, numbers, scale, dtype, standardize, steps, names, level)
     of_context = None if context is None or not standardize else scale_of_context(train.context)
     offset = train.x.min(tuple(range(train.x.ndim - 1)))
 
@@ -120,9 +120,9 @@ def prepare(
 
 def scale_of_context(context: np.ndarray) -> Scale:
     """A column of a context may be constant: it then stays as it is."""
-    flat = context.reshape(-1, context.shape[-1])
-    mean = flat.mean(0, dtype=np.float64)
-    far = np.abs(flat - mean).max(0)
-    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
-    std = far * np.sqrt(np.square((flat - mean) / far).mean(0))
+    mean, std = moments(context)
+    if not np.isfinite(std).all():
+        raise FlowsError(
+            f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"
+        )
     return Scale(mean, np.where(std > 8 * np.finfo(np.float32).eps * np.abs(mean), std, 1.0))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Given, stacked
+from flows.core import Array, Given, stacked
 from flows.core.arrays import as_key, cast
 from flows.training.causes import cause
 from flows.training.checkpoint import Checkpoint, settings_of
@@ -46,10 +46,6 @@ def train_members(
     check_distribution(init_fun)
     key, source = as_key(rng), None
     if is_streamed(data):
-        if options.batch_size % options.accumulate:
-            raise FlowsError(
-                f"fit: batch_size is {options.batch_size}, which cannot be split into accumulate={options.accumulate} parts"
-            )
         source = open_source(
             data, options.context, options.weights, options.validation, options.batch_size, options.steps_per_epoch, key
         )
@@ -69,7 +65,7 @@ def train_members(
         raise TypeError(f"fit: context was given, but no layer of {init_fun!r} takes one; leave it out")
     params = start if members is None else cast(stacked(starts), rows.dtype)
 
-    batch_size, saved = options.rows_a_step(n if source is None else max(n, options.batch_size)), None
+    batch_size, saved = options.rows_a_step(n if source is None else math.inf), None
     steps = options.steps_in_epoch(n, batch_size) if source is None else source.steps
     if options.checkpoint is not None:
         settings = settings_of(inner, key, rows.given, members=members, **options.shown(batch_size))

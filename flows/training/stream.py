@@ -25,6 +25,7 @@ class Source(NamedTuple):
     """Where rows come from: `first` to look at, and `chunks(epoch)`, each with the numbers of its rows."""
 
     first: Rows
+    numbers: np.ndarray  # of those rows
     held_out: Rows
     chunks: Callable[[int], Iterator[tuple[Rows, np.ndarray]]]
     steps: int  # of an epoch
@@ -57,6 +58,8 @@ def open_source(
 
 def _mapped(data: np.memmap, context: Any, validation: Any, batch_size: int, steps: int | None, seed: list) -> Source:
     n = len(data)
+    if context is not None and not isinstance(context, np.memmap):
+        context = read(context, None, "context")[0].x
     if context is not None and len(context) != n:
         raise FlowsError(f"fit: context has {len(context)} rows, expected {n}: one for each row of data")
     all_rows = Rows(data, context)
@@ -65,10 +68,10 @@ def _mapped(data: np.memmap, context: Any, validation: Any, batch_size: int, ste
     if share is not None:
         others = min(max(round(len(blocks) * share), 1), max(HELD_OUT // BLOCK, 1))
     numbers = _rows_of(blocks[others:], n)
-    if len(blocks) <= others or len(numbers) < max(batch_size, LEAST_ROWS):
+    if len(numbers) < max(batch_size, LEAST_ROWS):
         raise FlowsError(
-            f"fit: data has {n} rows on disk, of which a share cannot be held out in blocks of {BLOCK}; give validation "
-            "rows, or the data as an array in memory, np.array(data)"
+            f"fit: data has {n} rows on disk, of which {n - len(numbers)} are held out, in blocks of {BLOCK}; too few are "
+            f"left for batch_size={batch_size}. Give them as an array in memory, np.array(data)"
         )
     looked_at = np.sort(numbers[:: -(-len(numbers) // LOOKED_AT)])
     first = read(data[looked_at], None if context is None else context[looked_at])[0]
@@ -87,7 +90,7 @@ def _mapped(data: np.memmap, context: Any, validation: Any, batch_size: int, ste
             numbers = np.sort(order[start : start + chunk])
             yield take(all_rows, numbers), numbers
 
-    return Source(first, held_out, chunks, steps)
+    return Source(first, looked_at, held_out, chunks, steps)
 
 
 def _rows_of(blocks: np.ndarray, n: int) -> np.ndarray:
@@ -154,7 +157,7 @@ def _iterated(data: Any, validation: Any, batch_size: int, steps: int) -> Source
             yield found
             left -= len(found[1])
 
-    return Source(first, read_validation(validation, first), chunks, steps)
+    return Source(first, found[1], read_validation(validation, first), chunks, steps)
 
 
 def prepare_stream(source: Source, standardize: bool, dequantize: Any, level: int) -> Prepared:
@@ -162,11 +165,11 @@ def prepare_stream(source: Source, standardize: bool, dequantize: Any, level: in
     first, dtype = source.first, read(source.first.x, None)[1]
     steps, scale = steps_of(dequantize, first.x, None), measure(first.x, dtype)
     if first.x.ndim == 2:
-        judge(first.x, scale, dtype, standardize, steps, None, level)
+        judge(first.x, source.numbers, scale, dtype, standardize, steps, None, level)
     of_context = scale_of_context(first.context) if standardize and first.context is not None else None
     offset = first.x.min(tuple(range(first.x.ndim - 1)))
     prepared = Prepared(
-        first, source.held_out, np.arange(len(first.x)), [first, source.held_out], dtype,
+        first, source.held_out, source.numbers, [first, source.held_out], dtype,
         scale if standardize else None, steps, offset, of_context,
     )  # fmt: skip
     return prepared._replace(train=prepared.ready(first), held_out=prepared.ready(source.held_out))
