@@ -10,7 +10,7 @@ from common import held_out_first
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, FitResult, fit
-from flows.training.epochs import orders
+from flows.training.epochs import orders, warmup_cosine
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(200, 2))
@@ -182,6 +182,21 @@ def test_each_epoch_has_another_order():
     assert (orders(jax.random.key(1), 11, 3, 3)(0) != first).any()
 
 
+@pytest.mark.parametrize("data", [NORMAL, {0: NORMAL[:90], 1: NORMAL[90:]}.values()], ids=["rows", "batches"])
+def test_the_rate_warms_up_and_falls_along_a_cosine(data):
+    taken = 2 * 3
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=taken // 20, decay_steps=taken)
+    own = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
+    often = {**QUICK, "steps_per_epoch": 3, "validation": NORMAL}
+    a, b = (fit(0, AFFINE, data, **often, **which) for which in ({"learning_rate": 0.1}, {"optimizer": own}))
+    np.testing.assert_allclose(a.history["validation"], b.history["validation"], rtol=1e-4)
+    first = fit(0, AFFINE, data, **{**often, "max_epochs": 1}, learning_rate=0.1).history["validation"]
+    assert abs(first - a.history["validation"][0]) > 1e-3
+    long = optax.warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=5, decay_steps=100)
+    np.testing.assert_allclose(warmup_cosine(0.1, 100)(40, 60), [long(i) for i in range(40, 100)], atol=1e-8)
+    np.testing.assert_allclose(warmup_cosine(0.1, 100)(0, 40), [long(i) for i in range(40)], atol=1e-8)
+
+
 def test_a_second_fit_of_an_equal_model_compiles_nothing():
     traces = []
 
@@ -202,6 +217,7 @@ def test_a_second_fit_of_an_equal_model_compiles_nothing():
     count = len(traces)
     for optimizer in optimizers:
         fit(1, flows.Flow(Counted()), 3 * NORMAL, optimizer=optimizer, **QUICK)
+    fit(2, flows.Flow(Counted()), NORMAL, **{**QUICK, "max_epochs": 5, "learning_rate": 1e-2})
     assert len(traces) == count
     fit(1, flows.Flow(Counted()), NORMAL, **{**QUICK, "batch_size": 32})
     assert len(traces) > count

@@ -1,7 +1,7 @@
 """A library's own training loop on a shape in the plane, for so many seconds: `shape.py LIBRARY FILE SECONDS`.
 
-A first short fit tells what compiling and an epoch take; the second is as many epochs as the time then has room for. Its
-losses are told by the time at which each was known, compiling included.
+Short fits tell what compiling and an epoch take; the last is as many epochs as the time then has room for. Its losses are
+told by the time at which each was known, the compiling of a first call included.
 """
 
 import json
@@ -53,18 +53,24 @@ def with_flowjax(epochs):
 
 
 fit = {"flows": with_flows, "flowjax": with_flowjax}[library]
-times = []
-for _ in range(2):
+
+
+def timed(epochs):
     start = time.perf_counter()
-    fit(FIRST)
-    times.append(time.perf_counter() - start)
-epoch, compiling = times[1] / FIRST, times[0] - times[1]
-epochs = max(int((seconds - compiling) / epoch), FIRST)
-start = time.perf_counter()
-losses, log_pdf = fit(epochs)
-epoch = (time.perf_counter() - start) / epochs
+    found = fit(epochs)
+    return time.perf_counter() - start, found
+
+
+# Cold, warm, and warm for longer: a library may compile again at every call, and that belongs to no epoch.
+cold, warm, longer = (timed(epochs)[0] for epochs in (FIRST, FIRST, 3 * FIRST))
+epoch = (longer - warm) / (2 * FIRST)
+epochs = max(int((seconds - cold) / epoch) + FIRST, FIRST)
+total, (losses, log_pdf) = timed(epochs)
+epoch = (total - (warm - FIRST * epoch)) / epochs
+compiling = cold - FIRST * epoch
 values = np.concatenate([np.asarray(log_pdf(part)) for part in np.array_split(data["test"], 20)])
 print(json.dumps({
+    "epochs": epochs, "compiling": compiling, "epoch": epoch,
     "trace": [(compiling + (i + 1) * epoch, float(loss)) for i, loss in enumerate(losses)],
     "test": float(values.mean()), "error": float(values.std() / len(values) ** 0.5), "truth": float(data["truth"]),
 }))  # fmt: skip

@@ -179,13 +179,12 @@ def fit_to_density(
     params = cast(params, dtype)
     problem = ReverseKL(part, log_density, num_samples, num_held_out, estimator)
     jax.eval_shape(lambda params: problem.loss(params, None, jnp.zeros(1), of_steps), params)  # refuses what cannot be
-    compiled = trainer(
-        problem, params, options.made_optimizer(max_epochs * steps_per_epoch), Steps(1, ema, optimizer is not None), dtype
-    )
+    made, pace = options.how_to_step(max_epochs * steps_per_epoch)
+    compiled = trainer(problem, params, made, Steps(1, ema, optimizer is not None), dtype)
     order = np.zeros((steps_per_epoch, 1), np.int32)
 
     def epoch(state: State, number: int) -> tuple[State, Report]:
-        return compiled.run(state, of_steps, order, None, None)
+        return compiled.run(state, of_steps, order, pace(number * steps_per_epoch, steps_per_epoch), None, None)
 
     def why(params: Any, number: int, step: int, member: int) -> str:
         return problem.cause(params, jax.random.fold_in(of_steps, number))

@@ -18,6 +18,11 @@ SMALL = 20_000  # trained numbers up to which compiling less well saves more tim
 CLIP = 5.0  # the largest norm of a gradient
 RECOVERY = 1.01  # by which steps grow again after some that were skipped
 
+# Its rate is the pace of each step: as that is no part of what is compiled, one program serves every rate and length.
+DEFAULT_OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(1.0))
+
+Pace = Callable[[int, int], np.ndarray]  # (first, count): what the updates of each of these steps are multiplied by
+
 
 class State(NamedTuple):
     """All that training is at the end of an epoch. Params are two parts, (moved, still), as a `Layout` has them."""
@@ -43,12 +48,12 @@ class Report(NamedTuple):
 class Trainer(NamedTuple):
     """The compiled functions of a training. Those of an ensemble have a leading axis of members in all but the rows.
 
-    `start(params) -> State`; `run(state, key, order, rows, held_out) -> (State, Report)`, an epoch; the same in pieces:
-    `advance(state, key, piece, order, rows) -> (State, losses, taken)` and `finish(state, key, rows, held_out) -> (State,
-    validation, better)`; `back(state, lost, rate, restart, params) -> State`, where lost to these params, or to the best,
-    with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
+    `start(params) -> State`; `run(state, key, order, pace, rows, held_out) -> (State, Report)`, an epoch; the same in pieces:
+    `advance(state, key, piece, order, pace, rows) -> (State, losses, taken)` and `finish(state, key, rows, held_out) ->
+    (State, validation, better)`; `back(state, lost, rate, restart, params) -> State`, where lost to these params, or to the
+    best, with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
 
-    `order` (steps, batch_size) are the rows of each step.
+    `order` (steps, batch_size) are the rows of each step, `pace` (steps,) is what its updates are multiplied by.
     """
 
     start: Callable
@@ -86,11 +91,20 @@ def orders(key: Array, n: int, batch_size: int, steps: int) -> Callable[[int], n
     return of_epoch
 
 
-@functools.lru_cache(maxsize=64)
-def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """Adam with clipped gradients; the rate warms up for a twentieth of the steps and falls to 0 along a cosine."""
-    rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps=steps // 20, decay_steps=steps)
-    return optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(rate))
+def warmup_cosine(peak: float, steps: int) -> Pace:
+    """It rises for a twentieth of the steps and falls to 0 along a cosine."""
+    warm = steps // 20
+
+    def of_steps(first: int, count: int) -> np.ndarray:
+        t = np.arange(first, first + count)
+        falling = (1 + np.cos(np.pi * (t - warm) / (steps - warm))) / 2
+        return (peak * np.where(t < warm, t / max(warm, 1), falling)).astype(np.float32)
+
+    return of_steps
+
+
+def even(first: int, count: int) -> np.ndarray:
+    return np.ones(count, np.float32)
 
 
 def trainer(problem: Any, params: Any, optimizer: Any, how: Steps, dtype: Any) -> Trainer:
@@ -131,13 +145,13 @@ def _make_trainer(
         total, _ = jax.lax.scan(add, zero, (index.reshape(how.accumulate, -1), keys))
         return jax.tree.map(lambda each: each / how.accumulate, total)
 
-    def step(rows: Any, still: Any, carry: tuple, batch: tuple[Array, Array | None]) -> tuple[Any, Any]:
+    def step(rows: Any, still: Any, carry: tuple, this: tuple[Array, Array | None, Array]) -> tuple[Any, Any]:
         """A step is taken if all it makes is finite; if not, those after it are half as long, and grow again slowly."""
-        moved, opt_state, average, rate = carry
-        value, gradients = gradient(moved, still, rows, *batch)
+        (moved, opt_state, average, rate), (index, key, pace) = carry, this
+        value, gradients = gradient(moved, still, rows, index, key)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
             updates, new_state = optimizer.update(gradients, opt_state, moved)
-            updates = jax.tree.map(lambda update: update * rate.astype(update.dtype), updates)
+            updates = jax.tree.map(lambda update: update * (rate * pace).astype(update.dtype), updates)
             new = optax.apply_updates(moved, updates)
         taken = _all_finite((value, gradients, new))
         moved, opt_state, average = _where(
@@ -163,12 +177,14 @@ def _make_trainer(
         measure, steps = jax.random.split(jax.random.fold_in(key, state.epoch))
         return steps, measure, validate
 
-    def advance(state: State, key: Array, piece: Array | None, order: Array, rows: Any) -> tuple[State, Array, Array]:
+    def advance(
+        state: State, key: Array, piece: Array | None, order: Array, pace: Array, rows: Any
+    ) -> tuple[State, Array, Array]:
         of_steps = keys_of(state, key)[0] if draws else None
         if of_steps is not None:
             of_steps = jax.random.split(of_steps if piece is None else jax.random.fold_in(of_steps, piece), len(order))
         (moved, still), carry = state.params, (state.params[0], state.opt_state, state.average, state.rate)
-        carry, (losses, taken) = jax.lax.scan(functools.partial(step, rows, still), carry, (order, of_steps))
+        carry, (losses, taken) = jax.lax.scan(functools.partial(step, rows, still), carry, (order, of_steps, pace))
         moved, opt_state, average, rate = carry
         return state._replace(params=(moved, still), opt_state=opt_state, average=average, rate=rate), losses, taken
 
@@ -190,8 +206,8 @@ def _make_trainer(
         )
         return state, value, better
 
-    def run(state: State, key: Array, order: Array, rows: Any, held_out: Any) -> tuple[State, Report]:
-        state, losses, taken = advance(state, key, None, order, rows)
+    def run(state: State, key: Array, order: Array, pace: Array, rows: Any, held_out: Any) -> tuple[State, Report]:
+        state, losses, taken = advance(state, key, None, order, pace, rows)
         state, value, better = finish(state, key, rows, held_out)
         return state, Report(losses, taken, value, better)
 
@@ -220,8 +236,8 @@ def _make_trainer(
 
     return Trainer(
         compiled(of_members(start, 0), False),
-        compiled(of_members(run, 0, 0, 0, None, None), True),
-        compiled(of_members(advance, 0, 0, None, 0, None), True),
+        compiled(of_members(run, 0, 0, 0, None, None, None), True),
+        compiled(of_members(advance, 0, 0, None, 0, None, None), True),
         compiled(of_members(finish, 0, 0, None, None), True),
         compiled(of_members(back, 0, 0, 0, 0, 0), False),
         params_of,

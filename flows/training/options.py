@@ -9,7 +9,7 @@ from flows.core import BijectionInit, DistributionInit, FlowsError, positive, po
 from flows.core.economy import Economy
 from flows.core.values import Value, is_constructor
 from flows.training.data import as_share
-from flows.training.epochs import default_optimizer
+from flows.training.epochs import DEFAULT_OPTIMIZER, Pace, even, warmup_cosine
 from flows.training.history import check_callbacks
 
 LEARNING_RATE = 1e-3
@@ -99,8 +99,11 @@ class Options(NamedTuple):
         whole = rows // batch_size
         return whole if self.steps_per_epoch is None else min(self.steps_per_epoch, whole)
 
-    def made_optimizer(self, steps: int) -> optax.GradientTransformation:
-        return default_optimizer(float(self.learning_rate), steps) if self.optimizer is None else self.optimizer
+    def how_to_step(self, steps: int) -> tuple[optax.GradientTransformation, Pace]:
+        """The optimizer, and the pace of so many steps."""
+        if self.optimizer is not None:
+            return self.optimizer, even
+        return DEFAULT_OPTIMIZER, warmup_cosine(float(self.learning_rate), steps)
 
     def shown(self, batch_size: int) -> dict[str, Any]:
         """What a checkpoint holds of them: all but what may be another when a fit goes on."""

@@ -14,7 +14,7 @@ from flows.core.arrays import as_key, cast
 from flows.training.causes import cause
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data import Rows, take
-from flows.training.epochs import Report, State, Steps, Trainer, orders, trainer
+from flows.training.epochs import Pace, Report, State, Steps, Trainer, orders, trainer
 from flows.training.history import History, check_callbacks
 from flows.training.inits import initialize
 from flows.training.likelihood import MEASURED_ROWS, Likelihood, has_running_statistics
@@ -70,18 +70,19 @@ def train_members(
     if options.checkpoint is not None:
         settings = settings_of(inner, key, rows.given, members=members, **options.shown(batch_size))
         saved = Checkpoint(options.checkpoint, settings, float(options.checkpoint_every))
+    optimizer, pace = options.how_to_step(options.max_epochs * steps)
     compiled = trainer(
         Likelihood(inner, part, batch_size // options.accumulate, options.economy, has_running_statistics(start)),
         start,
-        options.made_optimizer(options.max_epochs * steps),
+        optimizer,
         Steps(options.accumulate, options.ema, options.optimizer is not None, members),
         rows.dtype,
     )
     all_keys = key if members is None else jnp.stack(keys)
     if source is None:
-        epochs: Any = InMemory(rows, compiled, all_keys, [orders(each, n, batch_size, steps) for each in keys], members)
+        epochs: Any = InMemory(rows, compiled, pace, all_keys, [orders(each, n, batch_size, steps) for each in keys], members)
     else:
-        epochs = Stream(source, rows, compiled, all_keys, batch_size, members)
+        epochs = Stream(source, rows, compiled, pace, all_keys, batch_size, members)
 
     def why(params: Any, number: int, step: int, member: int) -> str:
         which, numbers = epochs.rows_of(number, step, member)
@@ -101,13 +102,15 @@ def train_members(
 class InMemory:
     """The epochs of rows that are on the device, each one compiled call."""
 
-    def __init__(self, rows: Prepared, compiled: Trainer, keys: Any, orders: list[Callable], members: int | None):
-        self.rows, self.compiled, self.keys, self.orders, self.members = rows, compiled, keys, orders, members
+    def __init__(self, rows: Prepared, compiled: Trainer, pace: Pace, keys: Any, orders: list[Callable], members: int | None):
+        self.rows, self.compiled, self.pace, self.keys = rows, compiled, pace, keys
+        self.orders, self.members = orders, members
 
     def epoch(self, state: State, number: int) -> tuple[State, Report]:
         order = [of_epoch(number) for of_epoch in self.orders]
         of_all = order[0] if self.members is None else np.stack(order)
-        return self.compiled.run(state, self.keys, of_all, self.rows.train, self.rows.held_out)
+        pace = self.pace(number * len(order[0]), len(order[0]))
+        return self.compiled.run(state, self.keys, of_all, pace, self.rows.train, self.rows.held_out)
 
     def rows_of(self, number: int, step: int, member: int) -> tuple[Rows, np.ndarray]:
         """Those of one step, and their numbers in the data given."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError
 from flows.training.data import LEAST_ROWS, Rows, as_share, measure, read, read_validation, take
-from flows.training.epochs import Report, State, Trainer
+from flows.training.epochs import Pace, Report, State, Trainer
 from flows.training.judge import judge, steps_of
 from flows.training.prepared import Prepared, scale_of_context
 
@@ -178,17 +178,21 @@ def prepare_stream(source: Source, standardize: bool, dequantize: Any, level: in
 class Stream:
     """The epochs of a stream, and the last rows that could not be trained on."""
 
-    def __init__(self, source: Source, prepared: Prepared, trainer: Trainer, keys: Any, batch_size: int, members: int | None):
-        self.source, self.prepared, self.trainer, self.keys = source, prepared, trainer, keys
+    def __init__(
+        self, source: Source, prepared: Prepared, trainer: Trainer, pace: Pace, keys: Any, batch_size: int, members: int | None
+    ):
+        self.source, self.prepared, self.trainer, self.pace, self.keys = source, prepared, trainer, pace, keys
         self.batch_size, self.members = batch_size, members
         self.suspects: tuple[Rows, np.ndarray] | None = None
 
     def epoch(self, state: State, number: int) -> tuple[State, Report]:
-        losses, taken = [], []
+        losses, taken, first = [], [], number * self.source.steps
         seed = np.random.default_rng([number, len(self.prepared.train.x)])
         with _ahead(partial(self._chunks, number)) as chunks:
             for piece, (rows, numbers) in enumerate(chunks):
-                state, loss, was_taken = self.trainer.advance(state, self.keys, piece, self._order(seed, len(numbers)), rows)
+                order, pace = self._order(seed, len(numbers)), self.pace(first, len(numbers) // self.batch_size)
+                state, loss, was_taken = self.trainer.advance(state, self.keys, piece, order, pace, rows)
+                first += len(pace)
                 if not np.asarray(was_taken).all() or self.suspects is None:  # the first, or worse
                     self.suspects = rows, numbers
                 losses.append(np.asarray(loss))
