@@ -30,7 +30,12 @@ class Property(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What `verify` found; prints as a table."""
+    """What `verify` found; prints as a table.
+
+    Attributes:
+        name: of what was looked at.
+        properties: what was looked for, each with its name, whether it passed, and the figures.
+    """
 
     name: str
     properties: tuple[Property, ...]

@@ -112,3 +112,14 @@ def test_what_cannot_be_is_refused(call, words):
         fit_to_density(0, NORMAL, "gauss", 2, **QUICK)
     with pytest.raises(TypeError, match="expected a distribution"):
         fit_to_density(0, flows.RealNVP(), gauss, 2, **QUICK)
+    with pytest.raises(TypeError, match="cannot be traced by JAX"):
+        fit_to_density(0, NORMAL, lambda x: -np.square(np.asarray(x)).sum(1), 2, **QUICK)
+    with pytest.raises(TypeError, match="cannot be traced by JAX"):
+        fit_to_density(0, NORMAL, lambda x: -x.sum(1) if x.sum() > 0 else x.sum(1), 2, **QUICK)
+
+
+def test_a_density_that_is_never_finite_is_an_error_that_says_so():
+    with pytest.raises(flows.FitError, match=r"fit_to_density: no loss is finite.*log_density is nan.*where the model"):
+        fit_to_density(0, NORMAL, lambda x: jnp.full(len(x), jnp.nan), 2, **QUICK)
+    with pytest.raises(flows.FlowsError, match="fit_to_density: max_epochs is 0"):
+        fit_to_density(0, NORMAL, gauss, 2, **{**QUICK, "max_epochs": 0})

@@ -24,8 +24,8 @@ def test_parts_of_a_batch_give_its_gradient():
     whole, parts = (fit(0, AFFINE, DATA, accumulate=count, optimizer=optax.sgd(0.1), **QUICK) for count in (1, 3))
     for a, b in zip(leaves(whole), leaves(parts), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    assert "90, which cannot be split into accumulate=4" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=4, **QUICK))
-    assert "expected no more parts" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=91, **QUICK))
+    assert "90, which does not split into accumulate=4" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=4, **QUICK))
+    assert "a batch has only 90 rows" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=91, **QUICK))
     few = fit(0, AFFINE, DATA[:50], accumulate=4, **QUICK)  # all rows but one in 4 parts
     assert np.isfinite(few.history["train"]).all()
 

@@ -135,7 +135,7 @@ def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
             lambda odd=odd: fit(0, AFFINE, odd_batches(odd), validation=HELD_OUT, steps_per_epoch=2, **QUICK)
         )
     parts = {"validation": HELD_OUT, "steps_per_epoch": 2, "accumulate": 3}
-    assert "cannot be split into accumulate=3" in error_of(lambda: fit(0, AFFINE, Batches(), **parts, **QUICK))
+    assert "does not split into accumulate=3" in error_of(lambda: fit(0, AFFINE, Batches(), **parts, **QUICK))
     assert "context has 3 rows" in error_of(lambda: fit(0, AFFINE, mapped, context=DATA[:3], **QUICK))
     tiny = mapped[:90]
     assert "90 rows on disk, of which 64 are held out, in blocks of 64; too few are left for batch_size=100" in error_of(

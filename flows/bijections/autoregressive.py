@@ -33,7 +33,8 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         "conditioner"; "transformer": weights of transformers that have some; "fixed": {"ranks": (d,)} of a random order.
 
     Errors:
-        FlowsError: an event of several axes.
+        FlowsError: an event of several axes; another number of transformers than of features, or several under a random order;
+            a network of ours that is not masked. TypeError: a conditioner or a transformer that is none.
 
     Source:
         Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017, arXiv:1705.07057,

@@ -9,7 +9,7 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.conditioners.dense import affine, dense_layers
 from flows.core import Array, FlowsError, bijection, positive_int
-from flows.core.arrays import as_context, size
+from flows.core.arrays import HIGHEST, as_context, size
 from flows.core.smooth import softly
 from flows.transformers.solve import solve
 
@@ -166,6 +166,6 @@ def log_product(log_blocks: Array, log_slope: Array) -> Array:
     """
     most = jax.lax.stop_gradient(log_slope.max(1, keepdims=True))
     most = jnp.where(jnp.isfinite(most), most, 0.0)
-    total = jnp.matmul(jnp.exp(log_blocks), jnp.exp(log_slope - most), precision=jax.lax.Precision.HIGHEST)
+    total = jnp.matmul(jnp.exp(log_blocks), jnp.exp(log_slope - most), precision=HIGHEST)
     positive = ~(total <= 0)  # NaN stays NaN
     return jnp.where(positive, jnp.log(jnp.where(positive, total, 1.0)) + most, -jnp.inf)

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import Array, bijection, positive_int
-
-HIGHEST = jax.lax.Precision.HIGHEST
+from flows.core.arrays import HIGHEST
 
 
 @bijection

@@ -6,10 +6,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, bijection
-from flows.core.arrays import size
-
-# Accelerators round float32 products to fewer bits by default; a linear map asks for all of them.
-HIGHEST = jax.lax.Precision.HIGHEST
+from flows.core.arrays import HIGHEST, size
 
 
 @bijection

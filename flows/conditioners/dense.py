@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError
+from flows.core.arrays import HIGHEST
 from flows.core.economy import economy
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
@@ -27,7 +28,7 @@ def product(w: Array, x: Array) -> Array:
     if economy().products is not None:
         low = jnp.dtype(economy().products)
         return jnp.tensordot(w.astype(low), x.astype(low), ((0,), (0,))).astype(x.dtype)
-    return jnp.tensordot(w, x, ((0,), (0,)), precision=jax.lax.Precision.HIGHEST)
+    return jnp.tensordot(w, x, ((0,), (0,)), precision=HIGHEST)
 
 
 def dense_layers(key: Array, sizes: Iterable[tuple[int, int]], scales: Sequence[float]) -> tuple[dict[str, Array], ...]:

@@ -38,7 +38,8 @@ def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: flo
         first are the features, then the context.
 
     Errors:
-        FlowsError: output_dim is not a multiple of input_dim; order is not a permutation of the features.
+        FlowsError: a width that is not a whole number above 0, an unknown activation; output_dim is not a multiple of
+            input_dim; order is not a permutation of the features.
 
     Source:
         Germain, Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015,

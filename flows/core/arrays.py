@@ -11,6 +11,7 @@ import numpy as np
 from flows.core.errors import FlowsError
 
 LOG_2PI = math.log(2 * math.pi)
+HIGHEST = jax.lax.Precision.HIGHEST  # of matrix products, whose inputs an accelerator would else round
 Shape = tuple[int, ...]
 Array = jax.Array
 

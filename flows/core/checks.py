@@ -20,9 +20,9 @@ def check_widths(x: Any, name: str) -> tuple[int, ...]:
 
 def positive_int(x: Any, name: str, most: int = 10**9) -> int:
     """`x`, if it is a whole number from 1 to `most`: what cannot be meant should not exhaust the memory."""
-    if isinstance(x, bool) or not isinstance(x, int) or not 1 <= x <= most:
+    if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 1 <= x <= most:
         raise FlowsError(f"{name} is {x!r:.60}; expected a whole number from 1 to {most}")
-    return x
+    return int(x)
 
 
 def positive(x: Any, name: str, least: float = LEAST, most: float = MOST) -> float:

@@ -64,6 +64,12 @@ def transformer(function: Callable[P, Any]) -> Callable[P, Transformer]:
     (num_params, *x.shape). A fourth entry, `init(rng) -> weights`, is for one with weights of its own; both functions then
     take them as a third argument.
 
+    Args:
+        function: its arguments become those of the constructor, and print, compare and save with what it makes.
+
+    Returns:
+        The constructor, with the signature of the function.
+
     Example:
         >>> import flows, jax.numpy as jnp
         >>> @flows.transformers.transformer

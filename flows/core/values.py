@@ -264,7 +264,9 @@ def _as_code(x: Any) -> str:
     if isinstance(x, float) and not math.isfinite(x):
         return f'float("{x!r}")'
     if callable(x) and not isinstance(x, Value):
-        return getattr(x, "__name__", repr(x))
+        module, name = getattr(x, "__module__", None), getattr(x, "__name__", repr(x))
+        hidden = module in (None, "builtins", "__main__") or "._" in module or "<" in name
+        return name if hidden else f"{module}.{name}"
     return repr(x)
 
 

@@ -31,7 +31,13 @@ class Problem:
         return self.log_pdf(params, x, **_given(self.context))
 
     def log_p(self, x: Array) -> Array:
-        log_p = self.log_density(x, **vocabulary.select(self.names, context=self.context))
+        try:
+            log_p = self.log_density(x, **vocabulary.select(self.names, context=self.context))
+        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+            raise TypeError(
+                f"{self.name}: log_density cannot be traced by JAX, as gradients and compiling need: write it with jax.numpy, "
+                "in place of NumPy, SciPy, or float() and if on its points"
+            ) from error
         shape, dtype = getattr(log_p, "shape", None), getattr(log_p, "dtype", float)
         if shape != x.shape[:1] or not jnp.issubdtype(dtype, jnp.floating):
             got = f"{log_p!r:.60}" if shape is None else f"an array of dtype {dtype} and shape {shape}"

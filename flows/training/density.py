@@ -19,11 +19,16 @@ from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.epochs import Report, State, Steps, trainer
 from flows.training.history import check_callbacks
 from flows.training.inits import initialize
-from flows.training.loop import Settings, train
+from flows.training.loop import Settings, Words, train
 from flows.training.options import LEARNING_RATE, Options, check_distribution
 from flows.training.result import FitResult
 
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
+WORDS = Words(
+    caller="fit_to_density",
+    expected="a log_density that is finite where the model draws: start with a model nearer to it, or rescale its points",
+    support="Give a model that draws only where log_density is finite",
+)
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
 
 
@@ -159,49 +164,48 @@ def fit_to_density(
         >>> result.params["loc"].round(2).tolist(), round(result.diagnostics.log_normalizer.value, 2)
         ([3.0, 3.0], 1.84)
     """
-    check_distribution(init_fun)
+    check_distribution(init_fun, "fit_to_density")
     if estimator not in ESTIMATORS:
         known = ", ".join(map(repr, ESTIMATORS))
         raise FlowsError(f"fit_to_density: estimator is {estimator!r:.60}; expected one of {known}")
     counts = {"num_samples": num_samples, "num_held_out": num_held_out, "num_weights": num_weights}
-    for name, count in counts.items():
-        positive_int(count, f"fit_to_density: {name}")
+    counts = {name: positive_int(count, f"fit_to_density: {name}") for name, count in counts.items()}
     if num_weights < LEAST_FOR_TAIL:
         raise FlowsError(f"fit_to_density: num_weights is {num_weights}; expected at least {LEAST_FOR_TAIL}, for Pareto k")
-    positive_int(steps_per_epoch, "fit_to_density: steps_per_epoch")
+    steps = positive_int(steps_per_epoch, "fit_to_density: steps_per_epoch")
     of_rows = {"context": None, "weights": None, "validation": 0.5, "batch_size": num_samples, "standardize": False,
                "dequantize": None, "accumulate": 1, "products": None, "remat": False}  # fmt: skip
-    options = Options.of(locals() | of_rows)
+    options = Options.of(locals() | of_rows, "fit_to_density")
     key, event = as_key(rng), as_event(input_dim)
     of_init, of_steps, of_weights = jax.random.split(key, 3)
     params, part = initialize(init_fun, of_init, event, Given())
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(params, dtype)
-    problem = ReverseKL(part, log_density, num_samples, num_held_out, estimator)
+    problem = ReverseKL(part, log_density, counts["num_samples"], counts["num_held_out"], estimator)
     jax.eval_shape(lambda params: problem.loss(params, None, jnp.zeros(1), of_steps), params)  # refuses what cannot be
-    made, pace = options.how_to_step(max_epochs * steps_per_epoch)
+    made, pace = options.how_to_step(options.max_epochs * steps)
     compiled = trainer(problem, params, made, Steps(1, ema, optimizer is not None), dtype)
-    order = np.zeros((steps_per_epoch, 1), np.int32)
+    order = np.zeros((steps, 1), np.int32)
 
     def epoch(state: State, number: int) -> tuple[State, Report]:
-        return compiled.run(state, of_steps, order, pace(number * steps_per_epoch, steps_per_epoch), None, None)
+        return compiled.run(state, of_steps, order, pace(number * steps, steps), None, None)
 
     def why(params: Any, number: int, step: int, member: int) -> str:
         return problem.cause(params, jax.random.fold_in(of_steps, number))
 
     saved = None
     if checkpoint is not None:
-        shown = {**counts, "estimator": estimator, "input_dim": list(event), **options.shown(num_samples)}
+        shown = {**counts, "estimator": estimator, "input_dim": list(event), **options.shown(counts["num_samples"])}
         of_model = settings_of(init_fun, key, [], **shown)
         saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
     loop = Settings(
-        max_epochs, patience, options.max_seconds, 0.0, math.prod(event), bool(verbose), check_callbacks(callbacks),
-        calls_to_user=4,
+        options.max_epochs, options.patience, options.max_seconds, 0.0, math.prod(event), bool(verbose),
+        check_callbacks(callbacks), calls_to_user=4, words=WORDS,
     )  # fmt: skip
     params, history = train(compiled, params, epoch, loop, saved, why, lambda params: params)
     triple = (params, *publish(part, params))
     result = DensityFitResult(*triple, init_fun, as_dim(event), 0, history)
-    result.diagnostics = _diagnose(triple, log_density, of_weights, num_weights)
+    result.diagnostics = _diagnose(triple, log_density, of_weights, counts["num_weights"])
     return result
 
 

@@ -23,6 +23,17 @@ DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse tha
 TIMES_BACK = 8  # each time with a tenth of the rate
 
 
+class Words(NamedTuple):
+    """How errors speak of a fit."""
+
+    caller: str = "fit"
+    expected: str = (
+        "data in the domain of the model (Logit takes only (0, 1), and standardize=True moves the data to mean 0) and finite "
+        "values from its layers"
+    )
+    support: str = "Give a prior without edges, or data in its support"
+
+
 class Settings(NamedTuple):
     max_epochs: int
     patience: int
@@ -33,6 +44,7 @@ class Settings(NamedTuple):
     callbacks: Sequence[Callable[[Epoch], Any]] = ()
     members: int | None = None
     calls_to_user: int = 5  # from what is warned of in the end
+    words: Words = Words()
 
 
 class Course:
@@ -124,7 +136,7 @@ def train(
                 stopped = any([_says_stop(callback(told)) for callback in settings.callbacks])
         if checkpoint is not None and not all(course.over(settings) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
-    _after(courses, bool(interrupts), settings.calls_to_user)
+    _after(courses, bool(interrupts), settings)
     return trainer.params(state.best), _history(courses, settings)
 
 
@@ -136,25 +148,26 @@ def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
     return outer(trainer.params(state.best))
 
 
-def _after(courses: list[Course], interrupted: bool, calls: int) -> None:
-    """What is to be said when it is over, to the caller so many calls above."""
+def _after(courses: list[Course], interrupted: bool, settings: Settings) -> None:
+    """What is to be said when it is over."""
+    who, calls = settings.words.caller, settings.calls_to_user
     without = [course for course in courses if course.best_epoch < 0]
     if interrupted and without:
         raise KeyboardInterrupt
     if interrupted:
         epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
-        warnings.warn(f"fit: interrupted; these are the params of epoch {epochs}", stacklevel=calls)
+        warnings.warn(f"{who}: interrupted; these are the params of epoch {epochs}", stacklevel=calls)
     if without:
         validation = without[0].validation
         if math.isfinite(validation[-1]):
             why = "far above that of training: what is held out is unlike what is trained on. Compare their columns"
         else:
             what = "a log-density that is NaN" if math.isnan(validation[-1]) else "density 0"
-            why = f"some of what is held out has {what} under this model. Give a prior without edges, or data in its support"
-        raise FlowsError(f"fit: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}")
+            why = f"some of what is held out has {what} under this model. {settings.words.support}"
+        raise FlowsError(f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}")
     if skipped := sum(sum(course.skipped) for course in courses):
         warnings.warn(
-            f"fit: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
+            f"{who}: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
             "how many in each epoch",
             stacklevel=calls,
         )
@@ -204,16 +217,14 @@ def _epoch(courses: list[Course], rates: np.ndarray, settings: Settings, seconds
 
 
 def _error(courses: list[Course], i: int, cause: str, params: Any, settings: Settings) -> FitError:
-    course, whose = courses[i], "" if settings.members is None else f" of member {i}"
+    course, whose, words = courses[i], "" if settings.members is None else f" of member {i}", settings.words
     if course.start == math.inf:
-        message = (
-            f"fit: no loss{whose} is finite at the initial params: {cause}. Expected data in the domain of the model (Logit "
-            "takes only (0, 1), and standardize=True moves the data to mean 0) and finite values from its layers"
-        )
+        message = f"{words.caller}: no loss{whose} is finite at the initial params: {cause}. Expected {words.expected}"
     else:
         message = (
-            f"fit: epoch {len(course.train) - 1}{whose} had to be undone, the last of {course.times_back}, though each time "
-            f"the learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look at that row"
+            f"{words.caller}: epoch {len(course.train) - 1}{whose} had to be undone, the last of {course.times_back}, though "
+            f"each time the learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look "
+            "there"
         )
     return FitError(message, params, _history(courses, settings), cause)
 

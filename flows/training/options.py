@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import optax
 
 from flows.core import BijectionInit, DistributionInit, FlowsError, positive, positive_int
@@ -19,6 +20,7 @@ LOW = (None, "bfloat16", "float16")
 class Options(NamedTuple):
     """The keywords of `flows.fit`, as they are given."""
 
+    caller: str  # the function that errors name
     context: Any
     weights: Any
     validation: Any
@@ -41,44 +43,45 @@ class Options(NamedTuple):
     verbose: int
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> "Options":
-        """Those among the arguments of a function, by name."""
-        return cls(**{name: given[name] for name in cls._fields}).checked()
+    def of(cls, given: dict[str, Any], caller: str = "fit") -> "Options":
+        """Those among the arguments of the function `caller`, by name."""
+        return cls(caller, *(_plain(given[name]) for name in cls._fields[1:])).checked()
 
     def checked(self) -> "Options":
-        positive_int(self.batch_size, "fit: batch_size")
-        positive_int(self.max_epochs, "fit: max_epochs")
-        positive_int(self.patience, "fit: patience")
+        who = self.caller
+        positive_int(self.batch_size, f"{who}: batch_size")
+        positive_int(self.max_epochs, f"{who}: max_epochs")
+        positive_int(self.patience, f"{who}: patience")
         if self.steps_per_epoch is not None:
-            positive_int(self.steps_per_epoch, "fit: steps_per_epoch")
-        positive_int(self.accumulate, "fit: accumulate")
-        positive(self.checkpoint_every, "fit: checkpoint_every")
+            positive_int(self.steps_per_epoch, f"{who}: steps_per_epoch")
+        positive_int(self.accumulate, f"{who}: accumulate")
+        positive(self.checkpoint_every, f"{who}: checkpoint_every")
         as_share(self.validation)
         _ = self.max_seconds
         check_callbacks(self.callbacks)
         if self.verbose not in (0, 1):
-            raise FlowsError(f"fit: verbose is {self.verbose!r:.40}; expected 1 for a progress bar, or 0")
+            raise FlowsError(f"{who}: verbose is {self.verbose!r:.40}; expected 1 for a progress bar, or 0")
         if self.products not in LOW:
-            raise FlowsError(f"fit: products is {self.products!r:.40}; expected 'bfloat16', 'float16', or None for all digits")
+            raise FlowsError(f"{who}: products is {self.products!r:.40}; expected 'bfloat16', 'float16' or None")
         for name in ("standardize", "remat"):
             if not isinstance(getattr(self, name), bool):
-                raise FlowsError(f"fit: {name} is {getattr(self, name)!r:.40}; expected True or False")
+                raise FlowsError(f"{who}: {name} is {getattr(self, name)!r:.40}; expected True or False")
         ema = self.ema
         if ema is not None and (isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 < ema < 1):
-            raise FlowsError(f"fit: ema is {ema!r:.40}; expected the decay of an average, between 0 and 1, such as 0.999")
+            raise FlowsError(f"{who}: ema is {ema!r:.40}; expected the decay of an average, between 0 and 1, such as 0.999")
         if self.optimizer is None:
-            positive(self.learning_rate, "fit: learning_rate")
+            positive(self.learning_rate, f"{who}: learning_rate")
         elif not isinstance(self.optimizer, optax.GradientTransformation):
-            raise TypeError(f"fit: optimizer is {self.optimizer!r:.60}; expected one of optax, such as optax.adamw(1e-3)")
+            raise TypeError(f"{who}: optimizer is {self.optimizer!r:.60}; expected one of optax, such as optax.adamw(1e-3)")
         elif self.learning_rate != LEARNING_RATE:
             raise TypeError(
-                f"fit: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer instead"
+                f"{who}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer instead"
             )
         return self
 
     @property
     def max_seconds(self) -> float:
-        return math.inf if self.max_minutes is None else 60 * positive(self.max_minutes, "fit: max_minutes")
+        return math.inf if self.max_minutes is None else 60 * positive(self.max_minutes, f"{self.caller}: max_minutes")
 
     @property
     def economy(self) -> Economy:
@@ -88,10 +91,10 @@ class Options(NamedTuple):
         """In parts of equal size; `rows` there are, inf in a stream."""
         batch_size = int(min(self.batch_size, rows))
         if batch_size < self.accumulate:
-            raise FlowsError(f"fit: accumulate is {self.accumulate}, but a batch has {batch_size} rows; expected no more parts")
+            raise FlowsError(f"{self.caller}: accumulate is {self.accumulate}, but a batch has only {batch_size} rows")
         if batch_size % self.accumulate and batch_size < rows:
             raise FlowsError(
-                f"fit: batch_size is {batch_size}, which cannot be split into accumulate={self.accumulate} equal parts"
+                f"{self.caller}: batch_size is {batch_size}, which does not split into accumulate={self.accumulate} equal parts"
             )
         return batch_size - batch_size % self.accumulate
 
@@ -117,10 +120,14 @@ class Options(NamedTuple):
         }
 
 
-def check_distribution(init_fun: Any) -> None:
+def _plain(x: Any) -> Any:
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def check_distribution(init_fun: Any, caller: str = "fit") -> None:
     if isinstance(init_fun, BijectionInit):
-        raise TypeError(f"fit: init_fun is the bijection {init_fun!r}; expected a distribution: flows.Flow({init_fun!r})")
+        raise TypeError(f"{caller}: init_fun is the bijection {init_fun!r}; expected a distribution: flows.Flow({init_fun!r})")
     if is_constructor(init_fun):
-        raise TypeError(f"fit: init_fun is the constructor {init_fun.__name__}; call it: {init_fun.__name__}(...)")
+        raise TypeError(f"{caller}: init_fun is the constructor {init_fun.__name__}; call it: {init_fun.__name__}(...)")
     if (isinstance(init_fun, Value) and not isinstance(init_fun, DistributionInit)) or not callable(init_fun):
-        raise TypeError(f"fit: init_fun is {init_fun!r:.80}; expected a distribution, such as flows.Flow(flows.NSF())")
+        raise TypeError(f"{caller}: init_fun is {init_fun!r:.80}; expected a distribution, such as flows.Flow(flows.NSF())")

@@ -44,7 +44,7 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
         "exp":      s = r, cut at +-bound
         "sigmoid":  s = log((sigmoid(r + 2) + 1e-3) / (sigmoid(2) + 1e-3))
 
-    The last is from -6.8 to 0.13: it can shrink, but hardly grow. All are the identity at theta = 0.
+    The last is from -6.8 to 0.13: it can shrink, but hardly grow. All are the identity at theta = 0. theta is (2, ...).
 
     Args:
         bound: the largest |s|, in nats; "sigmoid" has its own.
