@@ -1,7 +1,7 @@
-"""A library's own training loop on a shape in the plane, for so many seconds: `shape.py LIBRARY FILE SECONDS`.
+"""A library's own training loop on a shape in the plane: `shape.py LIBRARY FILE OUT SECONDS:RATE...`.
 
-Short fits tell what compiling and an epoch take; the last is as many epochs as the time then has room for. Its losses are
-told by the time at which each was known, the compiling of a first call included.
+Short fits tell what compiling and an epoch take; then comes one fit for each SECONDS:RATE, of as many epochs as so many seconds
+have room for, compiling included. OUT gets the log-densities of the test rows by each, in nats.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-library, file, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+library, file, out, *runs = sys.argv[1:]
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])  # before a library starts its threads
 
 import jax  # noqa: E402
@@ -17,25 +17,25 @@ import numpy as np  # noqa: E402
 from workloads import Work  # noqa: E402
 
 WORK = Work("coupling", "spline", 2, 6, (64, 64))
-BATCH, RATE, FIRST = 256, 1e-3, 3
+BATCH, FEW, MORE = 256, 3, 30
 data = np.load(file)
 mean, std = data["train"].mean(0), data["train"].std(0)
 volume = float(np.log(std).sum())
 
 
-def with_flows(epochs):
+def with_flows(epochs, rate):
     from peer_flows import flow
 
     import flows
 
     result = flows.fit(
-        0, flow(WORK), data["train"], validation=data["validation"], batch_size=BATCH, learning_rate=RATE, max_epochs=epochs,
-        patience=epochs, verbose=0,
+        0, flow(WORK), data["train"], validation=data["validation"], batch_size=BATCH, learning_rate=rate, max_epochs=epochs,
+        patience=epochs, ema=0.999, verbose=0,
     )  # fmt: skip
-    return result.history["validation"].tolist(), lambda x: result.log_pdf(result.params, x)
+    return lambda x: result.log_pdf(result.params, x)
 
 
-def with_flowjax(epochs):
+def with_flowjax(epochs, rate):
     """Which standardises nothing itself."""
     import equinox as eqx
     from flowjax.train import fit_to_data
@@ -44,33 +44,36 @@ def with_flowjax(epochs):
     train, validation = ((data[name] - mean) / std for name in ("train", "validation"))
     # It holds out a share of what it is given, drawn at random: as many rows as are held out here.
     rows = np.concatenate([train, validation]).astype(np.float32)
-    fitted, losses = fit_to_data(
-        jax.random.key(1), flow(WORK), rows, learning_rate=RATE, max_epochs=epochs, max_patience=epochs, batch_size=BATCH,
+    fitted, _ = fit_to_data(
+        jax.random.key(1), flow(WORK), rows, learning_rate=rate, max_epochs=epochs, max_patience=epochs, batch_size=BATCH,
         val_prop=len(validation) / len(rows), show_progress=False,
     )  # fmt: skip
-    log_prob = eqx.filter_jit(lambda x: fitted.log_prob((x - mean.astype(np.float32)) / std.astype(np.float32)) - volume)
-    return [loss + volume for loss in losses["val"]], log_prob
+    return eqx.filter_jit(lambda x: fitted.log_prob((x - mean.astype(np.float32)) / std.astype(np.float32)) - volume)
 
 
 fit = {"flows": with_flows, "flowjax": with_flowjax}[library]
 
 
-def timed(epochs):
+def timed(epochs, rate=1e-3):
     start = time.perf_counter()
-    found = fit(epochs)
-    return time.perf_counter() - start, found
+    log_pdf = fit(epochs, rate)
+    return time.perf_counter() - start, log_pdf
 
 
 # Cold, warm, and warm for longer: a library may compile again at every call, and that belongs to no epoch.
-cold, warm, longer = (timed(epochs)[0] for epochs in (FIRST, FIRST, 3 * FIRST))
-epoch = (longer - warm) / (2 * FIRST)
-epochs = max(int((seconds - cold) / epoch) + FIRST, FIRST)
-total, (losses, log_pdf) = timed(epochs)
-epoch = (total - (warm - FIRST * epoch)) / epochs
-compiling = cold - FIRST * epoch
-values = np.concatenate([np.asarray(log_pdf(part)) for part in np.array_split(data["test"], 20)])
-print(json.dumps({
-    "epochs": epochs, "compiling": compiling, "epoch": epoch,
-    "trace": [(compiling + (i + 1) * epoch, float(loss)) for i, loss in enumerate(losses)],
-    "test": float(values.mean()), "error": float(values.std() / len(values) ** 0.5), "truth": float(data["truth"]),
-}))  # fmt: skip
+cold, warm, longer = (timed(epochs)[0] for epochs in (FEW, FEW, MORE))
+epoch = (longer - warm) / (MORE - FEW)
+compiling, again = cold - FEW * epoch, warm - FEW * epoch
+found, values = [], []
+for seconds, rate in (map(float, run.split(":")) for run in runs):
+    epochs = max(int((seconds - compiling) / epoch), FEW)
+    took, log_pdf = timed(epochs, rate)
+    rows = {name: np.concatenate([np.asarray(log_pdf(part)) for part in np.array_split(data[name], 20)])
+            for name in ("validation", "test")}  # fmt: skip
+    values.append(rows["test"])
+    found.append({
+        "given": seconds, "rate": rate, "epochs": epochs, "seconds": took - again + compiling, "compiling": compiling,
+        "validation": float(rows["validation"].mean()), "test": float(rows["test"].mean()),
+    })  # fmt: skip
+np.save(out, values)
+print(json.dumps(found))
