@@ -216,7 +216,8 @@ def picture(results: dict, path: Path) -> None:
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_title(f"{title}, in multiples of its bare matrix products", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8)
+    if shown:
+        axes[0].legend(frameon=False, fontsize=8)
     for library, of in results.get("first steps", {}).items():
         axes[2].plot(list(map(int, of)), list(of.values()), "o-", color=colors[library], label=NAMES.get(library, library))
     axes[2].set(title="First step by depth, s", xlabel="layers", ylim=(0, None), xticks=DEPTHS)

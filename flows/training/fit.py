@@ -42,8 +42,8 @@ def fit(
 
     Minimises -mean(log_pdf(params, x)). Each epoch shuffles the training rows and runs, with validation, as one compiled call;
     rows that do not fill a last batch are left out, others in each epoch. Leaves under "fixed" never move; running statistics
-    (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model
-    with equal settings compiles nothing.
+    (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model to as
+    many rows compiles nothing, whatever its learning_rate, max_epochs and patience.
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
     undone and the rate falls to a tenth, up to 8 times. Ctrl-C ends the fit after the epoch with the best params so far, a
