@@ -1,11 +1,15 @@
 """What several test files use."""
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import flows
+from flows.training import loop
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
 
@@ -46,3 +50,17 @@ def stirred(params, by, seed=4):
 def held_out_first(seed, n):
     """The order of the rows in which `fit` splits them."""
     return np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(seed)))).permutation(n)
+
+
+def interrupting(monkeypatch, after, times=1):
+    """Sends the signal of Ctrl-C while the epoch `after` runs."""
+    real, epochs = loop.Course.add, []
+
+    def add(self, report, settings):
+        epochs.append(1)
+        if len(epochs) == after:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return real(self, report, settings)
+
+    monkeypatch.setattr(loop.Course, "add", add)

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import flows
+from flows.files import TEMPORARY
 from flows.training.checkpoint import NAME, Checkpoint
 
 DATA = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32) * [1.0, 3.0]
@@ -72,6 +73,37 @@ def test_a_file_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     assert len(times) == 1
     fit(tmp_path / "early", checkpoint_every=3600.0, max_epochs=30, patience=1, learning_rate=0.3)
     assert len(times) == 2
+
+
+def test_a_save_that_fails_is_an_error_at_first_and_then_a_warning(tmp_path, monkeypatch):
+    real, times = os.replace, []
+
+    def replace(a, b):
+        times.append(1)
+        if len(times) != works:
+            raise OSError(28, "No space left on device")
+        real(a, b)
+
+    monkeypatch.setattr(os, "replace", replace)
+    works = 0
+    with pytest.raises(flows.FlowsError, match="No space left"):
+        fit(tmp_path)
+    times.clear()
+    works = 1
+    with pytest.warns(UserWarning, match="not saved, and is that of an earlier epoch: .*No space left") as told:
+        result = fit(tmp_path)
+    assert len(told) == 5 and len(result.history["train"]) == 6
+    monkeypatch.undo()
+    assert_equal(fit(tmp_path), result)
+
+
+def test_only_old_temporary_files_are_taken_away(tmp_path):
+    new, old = (tmp_path / name.join(TEMPORARY) for name in ("new", "old"))
+    for each in (new, old):
+        each.write_bytes(b"half")
+    os.utime(old, (time.time() - 100,) * 2)
+    fit(tmp_path)
+    assert new.exists() and not old.exists()
 
 
 def test_early_stopping_goes_on_too(tmp_path, monkeypatch):

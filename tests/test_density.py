@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from common import error_of
+from test_importance import TARGETS
 
 import flows
 from flows.training import fit_to_density
@@ -56,6 +57,26 @@ def test_a_bent_target_needs_a_flow():
     np.testing.assert_allclose(np.cov(x[:, 0] ** 2, x[:, 1])[0, 1], -1.0, atol=0.25)  # exactly -Var(x^2) / 2
 
 
+SPLINES = flows.Flow(flows.NSF(2, hidden=(32, 32), num_bins=8, bound=8.0, plain=True))
+BOXED = flows.Flow(flows.Elementwise(flows.transformers.RationalQuadratic(16, 3.0)), flows.Uniform(-3.0, 3.0))
+
+
+@pytest.mark.parametrize("name", ["mixture", "funnel", "many-well"])
+def test_the_constants_of_known_targets_are_found(name):
+    target, log_z = TARGETS[name]
+    model, rate, draws = (BOXED, 0.03, 512) if name == "many-well" else (SPLINES, 0.01, 128)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit_to_density: Pareto k")
+        result = fit_to_density(
+            1, model, target, 2, max_epochs=10, steps_per_epoch=60, learning_rate=rate, num_samples=draws, num_held_out=500,
+            num_weights=4000, verbose=0,
+        )  # fmt: skip
+    found = result.diagnostics
+    assert found.log_normalizer.value == pytest.approx(log_z, abs=0.03) and found.log_normalizer.standard_error < 0.02
+    assert found.effective_sample_size > (0.6 if name == "many-well" else 0.95)
+    assert result.history["validation"].min() == pytest.approx(-log_z, abs=0.5 if name == "many-well" else 0.03)
+
+
 def test_a_model_that_misses_the_tails_is_warned_of():
     def wide(x):
         return -2 * jnp.log1p(jnp.square(x[:, 0]) / 3)
@@ -70,7 +91,7 @@ def test_what_is_not_finite_does_not_reach_the_params():
         return jnp.where(x[:, 0] > 3.2, jnp.nan, gauss(x))
 
     with pytest.warns(UserWarning, match="steps were skipped"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fit_to_density")
+        warnings.filterwarnings("ignore", "fit_to_density: (Pareto|the importance)")
         result = fit_to_density(0, NORMAL, walled, 2, **{**QUICK, "num_held_out": 20, "num_weights": 30})
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
     with pytest.raises(flows.FitError, match=r"no loss is finite .*log_density is nan at a draw x = \["):
@@ -121,5 +142,23 @@ def test_what_cannot_be_is_refused(call, words):
 def test_a_density_that_is_never_finite_is_an_error_that_says_so():
     with pytest.raises(flows.FitError, match=r"fit_to_density: no loss is finite.*log_density is nan.*where the model"):
         fit_to_density(0, NORMAL, lambda x: jnp.full(len(x), jnp.nan), 2, **QUICK)
+    with pytest.raises(flows.FitError, match=r"undone, the last of 9.*log_density is nan at a draw"):
+
+        def rarely(x):  # at one of 200 draws of the validation, and in no step of two draws
+            return jnp.where(len(x) == 200, jnp.nan, 1.0) * gauss(x)
+
+        fit_to_density(0, NORMAL, rarely, 2, **{**QUICK, "max_epochs": 20})
     with pytest.raises(flows.FlowsError, match="fit_to_density: max_epochs is 0"):
         fit_to_density(0, NORMAL, gauss, 2, **{**QUICK, "max_epochs": 0})
+    with pytest.raises(flows.FlowsError, match="fit_to_density: callbacks is 3"):
+        fit_to_density(0, NORMAL, gauss, 2, callbacks=3, **QUICK)
+
+
+def test_a_fit_is_not_lost_to_its_diagnostics():
+    def holed(x):  # where only the draws of the diagnostics come
+        return jnp.where((jnp.arange(len(x)) == 7) & (len(x) == 500), jnp.nan, gauss(x))
+
+    with pytest.warns(UserWarning, match="weights of 1 of 500 draws are no numbers"):
+        result = fit_to_density(0, NORMAL, holed, 2, **QUICK)
+    assert np.isnan(result.diagnostics.effective_sample_size) and result.diagnostics.pareto_k == np.inf
+    assert len(result.history["train"]) == 3 and np.isfinite(result.params["loc"]).all()

@@ -1,14 +1,18 @@
 """Ensembles: many fits in one program, and what their members disagree on. And choosing among models."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas
 import pytest
-from common import error_of
+from common import error_of, interrupting
 
 import flows
-from flows.training import fit, fit_ensemble
+from flows.training import fit, fit_ensemble, loop
+from flows.training.epochs import State
 
 DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 DATA[:, 1] += 2 * DATA[:, 0]
@@ -93,8 +97,24 @@ def test_a_member_that_cannot_be_helped_is_named():
 
         return init_fun
 
-    with pytest.raises(flows.FitError, match=r"no loss of member \d is finite at the initial params: log_pdf is nan"):
+    with pytest.raises(flows.FitError, match=r"no loss of member \d is finite at the initial params: log_pdf is nan") as error:
         fit_ensemble(0, flows.Flow(Fragile()), DATA, members=6, **QUICK)
+    best = error.value.history["best_epoch"]
+    assert set(best.tolist()) == {-1, 0} and error.value.history["train"].shape == (6, 1)
+
+
+def test_the_members_that_were_fitted_are_kept_where_one_was_not():
+    """Member 1 has no best epoch, so it is as it was at the start; the other has moved."""
+    start, state = {"w": jnp.zeros((2, 3))}, State(*[None] * 3, ({"w": jnp.ones((2, 3))}, ()), *[None] * 3)
+    courses = [loop.Course(best_epoch=3), loop.Course()]
+    kept = loop._kept(SimpleNamespace(params=lambda parts: parts[0]), state, start, courses, SimpleNamespace(members=2))
+    assert kept["w"].tolist() == [[1.0] * 3, [0.0] * 3]
+
+
+def test_members_without_params_are_an_ensemble_too():
+    result = fit_ensemble(0, flows.Normal(), DATA, members=2, **QUICK)
+    np.testing.assert_allclose(result.log_pdfs(result.params, DATA[:4])[1], result.log_pdf(result.params, DATA[:4]), rtol=1e-5)
+    assert "fit_ensemble: max_epochs is 0" in error_of(lambda: fit_ensemble(0, AFFINE, DATA, max_epochs=0))
 
 
 # Choosing among models
@@ -144,3 +164,30 @@ def test_what_cannot_be_selected_from_is_an_error():
     assert "no candidate could be fitted. Flow(Invert(Exp())): fit: no loss is finite" in error_of(
         lambda: flows.select(0, [flows.Flow(flows.Invert(flows.Exp()))], DATA, standardize=False, **QUICK)
     )
+
+
+def test_select_speaks_of_the_data_as_given_and_once():
+    table = pandas.DataFrame(DATA, columns=["a", "b"])
+    table.loc[123, "b"] = np.nan
+    message = error_of(lambda: flows.select(0, None, table, **QUICK))
+    assert "123" in message and "b" in message and message.count("fit:") == 1
+    rounded = np.round(DATA, 1)
+    with pytest.warns(flows.training.DataWarning) as told:
+        flows.select(0, {"a": flows.Normal(trainable=True), "b": flows.Normal()}, rounded, **QUICK)
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+def test_what_befalls_one_candidate_leaves_the_others(monkeypatch):
+    def broken(rng, input_dim, **keywords):
+        raise ValueError("no such layer")
+
+    normal = flows.Normal(trainable=True)
+    found = flows.select(0, {"broken": broken, "normal": normal}, DATA, **QUICK)
+    assert [each.name for each in found.candidates] == ["normal", "broken"]
+    assert found.candidates[1].failure == "ValueError: no such layer"
+    interrupting(monkeypatch, after=2)
+    with pytest.warns(UserWarning, match="interrupted"):
+        found = flows.select(0, {"a": normal, "b": flows.Normal()}, DATA, **QUICK)
+    a, b = found.candidates
+    assert a.result.history.interrupted and len(a.result.history["train"]) == 2
+    assert b.result is None and b.failure == "not fitted, as another was interrupted"

@@ -15,10 +15,12 @@ import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
 from flows.training.judge import step_of
+from flows.training.prepared import scale_of_context
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 2))
 GAUSS = flows.Normal(trainable=True)
+AFFINE = flows.Flow(flows.ActNorm())
 QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
 
 
@@ -270,3 +272,17 @@ def test_a_validation_unlike_the_data_is_told_as_such():
     assert "what is held out is unlike what is trained on" in error_of(
         lambda: fit(0, GAUSS, NORMAL, validation=swapped, **QUICK)
     )
+
+
+def test_a_table_to_validate_on_has_the_columns_of_the_data():
+    table = pandas.DataFrame(NORMAL, columns=["a", "b"])
+    message = error_of(lambda: fit(0, AFFINE, table, validation=table[["b", "a"]], **QUICK))
+    assert message.startswith("fit: validation has the columns b, a") and "data has a, b" in message
+    fit(0, AFFINE, table, validation=table[:20], **QUICK)
+
+
+def test_weights_count_in_the_scale_of_the_context():
+    c, w = np.arange(200.0)[:, None], np.r_[np.ones(100), np.zeros(99), 3.0]
+    scale = scale_of_context(c, w)
+    many = np.r_[c[:100], c[-1:], c[-1:], c[-1:]]
+    np.testing.assert_allclose([*scale.mean, *scale.std], [many.mean(), many.std()])

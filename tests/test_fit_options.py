@@ -1,6 +1,7 @@
 """`flows.fit`: how steps are made, and what is told of them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -89,6 +90,9 @@ def test_callbacks_are_told_of_each_epoch_and_may_end_the_fit():
     last, params = told[-1]
     assert last.best_epoch == result.history["best_epoch"] and last.max_epochs == 50 and last.rate == 1 and last.skipped == 0
     assert 0 < told[0][0].seconds < last.seconds
+    for stop in (np.True_, jnp.asarray(True)):
+        assert len(fit(0, AFFINE, DATA, callbacks=[lambda epoch, stop=stop: stop], **QUICK).history["train"]) == 1
+    assert len(fit(0, AFFINE, DATA, callbacks=[lambda epoch: 1], **QUICK).history["train"]) == QUICK["max_epochs"]
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), leaves(result), strict=True))
     for wrong in (note, ["a"], 3):
         assert "expected a list of functions" in error_of(lambda wrong=wrong: fit(0, AFFINE, DATA, callbacks=wrong, **QUICK))

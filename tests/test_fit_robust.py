@@ -1,6 +1,5 @@
 """Fits that meet what is not finite: steps that are not taken, epochs that are undone, and errors that say why."""
 
-import os
 import signal
 import threading
 import time
@@ -10,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from common import held_out_first, interrupting
 
 import flows
-from flows.training import fit, loop
+from flows.training import fit
 
 DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 DATA[:, 1] += 2 * DATA[:, 0]
@@ -98,26 +98,55 @@ def test_the_row_and_its_column_are_those_of_the_data():
     assert "4e+30" in str(error.value)
 
 
+def test_what_is_held_out_is_named_where_it_is_the_cause():
+    """All steps are finite, so no batch is to blame."""
+    model = flows.Flow(flows.Serial(flows.Scale(), Trap(-50.0, 50.0)))
+    far = np.concatenate([DATA[:30], [[99.0, 0.0]]])
+    with pytest.raises(flows.FitError, match=r"undone, the last of 9.*log_pdf is nan at row 30 of validation, which Trap"):
+        fit(0, model, DATA, validation=far, standardize=False, **{**QUICK, "max_epochs": 20, "patience": 2})
+    mixed = DATA.copy()
+    row = held_out_first(0, len(DATA))[3]
+    mixed[row, 0] = 99.0
+    with pytest.raises(flows.FitError, match=rf"log_pdf is nan at row {row} of data, which Trap"):
+        fit(0, model, mixed, standardize=False, **{**QUICK, "max_epochs": 20})
+
+
+def test_a_density_without_bound_is_not_the_best():
+    @flows.bijection
+    def Spike(at=77.0):
+        def direct_fun(params, x):
+            return x + params["b"], jnp.where(x[0] == at, jnp.inf, 0.0)
+
+        return lambda rng, shape: ({"b": jnp.zeros(shape)}, direct_fun, lambda params, y: y - params["b"])
+
+    spiked = np.concatenate([DATA[:30], [[77.0, 0.0]]])
+    with pytest.raises(flows.FitError, match="log_pdf is inf at row 30 of validation") as error:
+        fit(0, flows.Flow(Spike()), DATA, validation=spiked, standardize=False, **{**QUICK, "max_epochs": 20})
+    assert error.value.history["best_epoch"] == -1
+
+
+def test_epochs_that_were_undone_are_not_waited_for():
+    with pytest.warns(UserWarning, match="skipped"):
+        result = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 15, "patience": 2, "optimizer": optax.sgd(1e6)})
+    assert result.history["best_epoch"] >= 1
+    with pytest.raises(flows.FitError, match="it diverged, and was over before") as error:
+        fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 1, "optimizer": optax.sgd(1e6)})
+    assert finite(error.value.params) and error.value.history["best_epoch"] == -1
+
+
+def test_optimizers_may_want_the_loss_but_no_more():
+    result = fit(0, AFFINE, DATA, optimizer=optax.chain(optax.polyak_sgd(max_learning_rate=0.1)), **QUICK)
+    assert result.history["validation"][-1] < result.history["validation"][0]
+    with pytest.raises(TypeError, match="the optimizer cannot be used"):
+        fit(0, AFFINE, DATA, optimizer=optax.lbfgs(), **QUICK)
+
+
 def test_time_ends_a_fit():
     start = time.monotonic()
     result = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 100_000, "patience": 100_000, "max_minutes": 1e-4})
     assert 1 <= len(result.history["train"]) < 100_000 and time.monotonic() - start < 60
     with pytest.raises(flows.FlowsError, match="max_minutes"):
         fit(0, AFFINE, DATA, max_minutes=-1.0)
-
-
-def interrupting(monkeypatch, after, times=1):
-    """Sends the signal of Ctrl-C while the epoch `after` runs."""
-    real, epochs = loop.Course.add, []
-
-    def add(self, report, settings):
-        epochs.append(1)
-        if len(epochs) == after:
-            for _ in range(times):
-                os.kill(os.getpid(), signal.SIGINT)
-        return real(self, report, settings)
-
-    monkeypatch.setattr(loop.Course, "add", add)
 
 
 def test_an_interrupt_returns_the_best_so_far(monkeypatch):

@@ -8,7 +8,9 @@ import pytest
 from common import error_of
 
 import flows
+from flows.diagnostics import enable_x64
 from flows.training import fit, fit_ensemble, stream
+from flows.training.data import Rows
 
 N = 6000
 DATA = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
@@ -155,3 +157,21 @@ def test_a_stream_that_was_killed_goes_on(mapped, tmp_path):
         fit(0, AFFINE, mapped, checkpoint=tmp_path / "fit", callbacks=[kill], **options)
     resumed = fit(0, AFFINE, mapped, checkpoint=tmp_path / "fit", **options)
     assert same(whole, resumed)
+
+
+def test_a_stream_keeps_its_dtype_and_its_key():
+    with enable_x64():
+        wide = fit(0, AFFINE, Batches(DATA.astype(float)), validation=HELD_OUT.astype(float), steps_per_epoch=20, **QUICK)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(wide.params)} == {"float64"}
+    seeds = [stream.Stream(None, None, None, None, jax.random.key(seed), 50, None) for seed in (0, 0, 1)]
+    orders = [each._order(np.random.default_rng([*each.seed, 0]), 100) for each in seeds]
+    assert np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
+
+
+def test_the_rows_of_a_step_that_was_not_taken_are_kept():
+    of = stream.Stream(None, None, None, None, jax.random.split(jax.random.key(0), 2), 5, 2)
+    order = np.arange(40).reshape(2, 4, 5)[:, ::-1]
+    of._note(Rows(DATA[:40]), np.arange(100, 140), order, np.array([[True] * 4, [True, False, True, False]]))
+    found = of.suspects(0, 1, 1)
+    assert list(of.refused) == [1] and found.numbers.tolist() == (100 + order[1, 1]).tolist()
+    np.testing.assert_array_equal(found.rows.x, DATA[order[1, 1]])

@@ -60,8 +60,8 @@ def Residual(
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         if not isinstance(input_dim, int) or not isinstance(context_dim, int):
             raise FlowsError(
-                f"Residual: the inputs are events {input_dim}, and the context is {context_dim or 'none'}; give the coupling a "
-                "network for events of several axes"
+                f"Residual: the inputs are events {input_dim}, the context {context_dim or 'none'}; expected vectors. Give the "
+                "coupling a network for events of several axes"
             )
         sizes = [input_dim + context_dim, *[width] * (2 * blocks + 1), output_dim]
         keys = jax.random.split(rng)

@@ -1,6 +1,6 @@
 """Why a loss or a gradient is not finite: which row and column, which layer, which of the params."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,27 @@ from flows.core.watch import first_not_finite
 from flows.training.data import Rows, take
 
 SHOWN = 3  # leaves that are named
+PIECE = 10_000  # rows looked at together
+TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
 
 
-def cause(part: DistributionPart, params: Any, rows: Rows, numbers: np.ndarray, key: Array) -> str:
-    """`rows` are those of a step that was not taken, standardised; `numbers` are theirs in the data given."""
-    rng = key if "rng" in part.keywords else None
+class Suspects(NamedTuple):
+    """The rows of a step that was not taken, or of a validation that is not finite."""
+
+    rows: Rows  # standardised
+    numbers: np.ndarray  # of the rows in what was given
+    given: str = "data"
+    train: bool = True  # of a step
+
+
+def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array) -> str:
+    rows, rng = suspects.rows, key if "rng" in part.keywords else None
 
     def log_pdf(params: Any, rows: Rows) -> Array:
-        return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, True)
+        return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, suspects.train)
 
-    values = np.asarray(log_pdf(params, rows), float)
+    pieces = [take(rows, slice(i, i + PIECE)) for i in range(0, len(rows.x), PIECE)]
+    values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         one = take(rows, bad[:1])
@@ -30,9 +41,11 @@ def cause(part: DistributionPart, params: Any, rows: Rows, numbers: np.ndarray, 
         far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
         where = f", which {layer} is the first to return" if layer else ""
         return (
-            f"log_pdf is {values[bad[0]]} at row {numbers[bad[0]]} of data{where}; of the row's columns, {far[1]} is farthest "
-            f"out: {flat[far]:.3g} standard deviations from the mean"
+            f"log_pdf is {values[bad[0]]} at row {suspects.numbers[bad[0]]} of {suspects.given}{where}; of the row's columns, "
+            f"{far[1]} is farthest out: {flat[far]:.3g} standard deviations from the mean"
         )
+    if not suspects.train:
+        return TOO_LARGE
     gradient = jax.grad(lambda params: -log_pdf(params, rows).mean())(params)
     leaves = [
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -42,4 +55,4 @@ def cause(part: DistributionPart, params: Any, rows: Rows, numbers: np.ndarray, 
     if leaves:
         more = f" and {len(leaves) - SHOWN} more" if len(leaves) > SHOWN else ""
         return f"the gradient is not finite in {', '.join(leaves[:SHOWN])}{more}"
-    return "losses and gradients are finite, but the updates of the optimizer are too large"
+    return TOO_LARGE

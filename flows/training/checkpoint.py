@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from flows.files import DTYPES, INTEGERS, TEMPORARY, blamed_on, read, write
 from flows.training.data import Rows
 
 FORMAT = 1
+OLD = 60.0  # seconds after which a temporary file is no longer being written
 NAME = "fit.flows"
 ENTRIES = {"kind", "flows", "format", "settings", "record"}
 
@@ -25,15 +27,17 @@ class Checkpoint:
 
     def __init__(self, folder: Any, settings: dict[str, Any], every: float):
         self.folder, self.settings, self.every, self.last = os.fsdecode(folder), settings, every, time.monotonic()
+        self.saved = False  # by this process
         self.path = os.path.join(self.folder, NAME)
         try:
             os.makedirs(self.folder, exist_ok=True)
-            left = [name for name in os.listdir(self.folder) if name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])]
+            names = [name for name in os.listdir(self.folder) if name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])]
         except OSError as error:
             raise FlowsError(f"fit: checkpoint={self.folder!r} is no folder that can be written: {error.strerror}") from error
-        for name in left:  # by a fit that was killed while it wrote
+        for left in (os.path.join(self.folder, name) for name in names):  # by a fit that was killed while it wrote
             with suppress(OSError):
-                os.unlink(os.path.join(self.folder, name))
+                if time.time() > os.path.getmtime(left) + OLD:
+                    os.unlink(left)
 
     def load(self, like: Any) -> tuple[Any, list[dict[str, Any]]] | None:
         """The state and the record that were saved last, or None. `like` is a state with the leaves that are expected."""
@@ -67,8 +71,14 @@ class Checkpoint:
             raise FlowsError(f"fit: a checkpoint cannot hold these leaves of the optimizer's state: {unknown}")
         version = sys.modules["flows"].__version__  # not imported: `flows` imports this file
         header = {"kind": "fit", "flows": version, "format": FORMAT, "settings": self.settings, "record": record}
-        write(self.path, header, arrays)
-        self.last = time.monotonic()
+        try:
+            write(self.path, header, arrays)
+        except FlowsError as error:
+            if not self.saved:
+                raise
+            # Hours of training are worth more than this file, and the next save may go well.
+            warnings.warn(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}", stacklevel=5)
+        self.saved, self.last = True, time.monotonic()
 
 
 def settings_of(init_fun: Any, key: Array, rows: list[Rows | None], **numbers: Any) -> dict[str, Any]:

@@ -79,6 +79,19 @@ def as_share(validation: Any) -> float | None:
     return share
 
 
+def check_names(validation: Any, names: list[str] | None) -> None:
+    """A table to validate on has the columns of the data, in their order."""
+    own = column_names(validation)
+    if names is not None and own is not None and own != names:
+        raise FlowsError(
+            f"fit: validation has the columns {_shown(own)}, data has {_shown(names)}; expected the same, in order"
+        )
+
+
+def _shown(names: list[str]) -> str:
+    return f"{', '.join(map(str, names))!s:.100}"
+
+
 def read_validation(validation: Any, rows: Rows) -> Rows:
     """Given rows to validate on, or a pair of them and their context, like those to train on."""
     pair = isinstance(validation, tuple) and len(validation) == 2

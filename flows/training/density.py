@@ -17,7 +17,6 @@ from flows.objectives import Estimate, effective_sample_size, importance_samples
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.epochs import Report, State, Steps, trainer
-from flows.training.history import check_callbacks
 from flows.training.inits import initialize
 from flows.training.loop import Settings, Words, train
 from flows.training.options import LEARNING_RATE, Options, check_distribution
@@ -87,10 +86,10 @@ class ReverseKL(NamedTuple):
         triple = (params, *publish(self.part, params))
         return reverse_kl(params, triple, self.log_density, key, n, estimator=estimator)
 
-    def cause(self, params: Any, key: Array) -> str:
-        """What is not finite among some draws."""
+    def cause(self, params: Any, key: Array, n: int) -> str:
+        """What is not finite among so many draws."""
         log_pdf, sample = publish(self.part, params)
-        x = sample(key, params, self.num_samples)
+        x = sample(key, params, n)
         for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
             finite = np.isfinite(np.asarray(values, float)).reshape(len(x), -1).all(1)
             if not finite.all():
@@ -190,27 +189,38 @@ def fit_to_density(
     def epoch(state: State, number: int) -> tuple[State, Report]:
         return compiled.run(state, of_steps, order, pace(number * steps, steps), None, None)
 
-    def why(params: Any, number: int, step: int, member: int) -> str:
-        return problem.cause(params, jax.random.fold_in(of_steps, number))
+    def why(params: Any, number: int, step: int | None, member: int) -> str:
+        if step is None:
+            return problem.cause(params, of_steps, problem.num_held_out)
+        return problem.cause(params, jax.random.fold_in(of_steps, number), problem.num_samples)
 
     saved = None
     if checkpoint is not None:
+        del counts["num_weights"]  # after the fit
         shown = {**counts, "estimator": estimator, "input_dim": list(event), **options.shown(counts["num_samples"])}
         of_model = settings_of(init_fun, key, [], **shown)
         saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
     loop = Settings(
         options.max_epochs, options.patience, options.max_seconds, 0.0, math.prod(event), bool(verbose),
-        check_callbacks(callbacks), calls_to_user=4, words=WORDS,
+        options.callbacks, calls_to_user=4, words=WORDS,
     )  # fmt: skip
     params, history = train(compiled, params, epoch, loop, saved, why, lambda params: params)
     triple = (params, *publish(part, params))
     result = DensityFitResult(*triple, init_fun, as_dim(event), 0, history)
-    result.diagnostics = _diagnose(triple, log_density, of_weights, counts["num_weights"])
+    result.diagnostics = _diagnose(triple, log_density, of_weights, num_weights)
     return result
 
 
 def _diagnose(triple: tuple, log_density: Callable, key: Array, n: int) -> Diagnostics:
     _, log_w = importance_samples(triple[0], triple, log_density, key, n)
+    bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
+    if len(bad) or not np.isfinite(log_w).any():
+        warnings.warn(
+            f"fit_to_density: the importance weights of {len(bad) or n} of {n} draws are no numbers, so there are no "
+            "diagnostics. Look at log_density where the model draws",
+            stacklevel=3,
+        )
+        return Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, n)
     found = Diagnostics(effective_sample_size(log_w) / n, log_normalizer(log_w), pareto_k(log_w), n)
     if found.pareto_k > RELIABLE:
         warnings.warn(

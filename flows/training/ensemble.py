@@ -98,10 +98,10 @@ def fit_ensemble(
         (3, 5)
     """
     members = positive_int(members, "fit_ensemble: members", most=10_000)
-    options = Options.of(locals())
+    options = Options.of(locals(), "fit_ensemble")
 
     def mixed(components: Any) -> Any:
-        dtype = jax.tree.leaves(components)[0].dtype
+        dtype = next((leaf.dtype for leaf in jax.tree.leaves(components)), jnp.float32)
         return {"components": components, "fixed": {"logits": jnp.full(members, -np.log(members), dtype)}}
 
     fitted = train_members(rng, init_fun, data, options, members, mixed)
@@ -112,11 +112,11 @@ def fit_ensemble(
     result = EnsembleResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), fitted.history)
     one = jax.tree.map(lambda leaf: leaf[0], fitted.params)
     of_one = publish(part_of(rows.outer(init_fun), fitted.key, rows.event, rows.context), rows.outer_params(one))[0]
-    result.members, result._log_pdfs = members, _of_each(of_one, rows.path)
+    result.members, result._log_pdfs = members, _of_each(of_one, rows.path, members)
     return result
 
 
-def _of_each(log_pdf: Callable, path: tuple[str, ...]) -> Callable:
+def _of_each(log_pdf: Callable, path: tuple[str, ...], members: int) -> Callable:
     """log_pdf of every member; their stacked params are the components of the mixture at `path` in those of the ensemble."""
 
     @jax.jit
@@ -128,7 +128,7 @@ def _of_each(log_pdf: Callable, path: tuple[str, ...]) -> Callable:
         def of_member(own: Any) -> Array:
             return log_pdf(_with(params, path, own), inputs, context=context)
 
-        return jax.vmap(of_member)(mixture["components"])
+        return jax.vmap(of_member, axis_size=members)(mixture["components"])
 
     def checked(params: Any, inputs: Any, context: Any) -> Array:
         node = params

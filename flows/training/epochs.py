@@ -123,6 +123,7 @@ def _make_trainer(
 ) -> Trainer:
     """`problem` has `loss(params, rows, index, key)`, `held_out(params, rows, key)`, `draws`, whether these need keys, and
     `measures`, whether `measured(params, rows, key)` is to be called after each epoch."""
+    optimizer = optax.with_extra_args_support(optimizer)
     if how.by_leaf:
         # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
         optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, trainable)
@@ -150,7 +151,7 @@ def _make_trainer(
         (moved, opt_state, average, rate), (index, key, pace) = carry, this
         value, gradients = gradient(moved, still, rows, index, key)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-            updates, new_state = optimizer.update(gradients, opt_state, moved)
+            updates, new_state = _updates(optimizer, gradients, opt_state, moved, value)
             updates = jax.tree.map(lambda update: update * (rate * pace).astype(update.dtype), updates)
             new = optax.apply_updates(moved, updates)
         taken = _all_finite((value, gradients, new))
@@ -196,7 +197,7 @@ def _make_trainer(
             used, still = layout.split(problem.measured(layout.join(used, still), rows, measure))
         value = problem.held_out(layout.join(used, still), held_out, validate if draws else None)
         changed, best = ((used, still), state.best) if measures else (used, state.best[0])
-        better = (value < state.best_loss) & _all_finite(changed)  # false for NaN
+        better = (value < state.best_loss) & _all_finite((value, changed))
         best = _where(better, changed, best)
         state = state._replace(
             params=(used if how.average is None else moved, still),
@@ -242,6 +243,16 @@ def _make_trainer(
         compiled(of_members(back, 0, 0, 0, 0, 0), False),
         params_of,
     )
+
+
+def _updates(optimizer: Any, gradients: Any, state: Any, params: Any, value: Array) -> tuple[Any, Any]:
+    """Some optimizers want the loss, too."""
+    try:
+        return optimizer.update(gradients, state, params, value=value)
+    except TypeError as error:
+        raise TypeError(
+            f"fit: the optimizer cannot be used ({error}); expected one that needs gradients, params and the loss alone"
+        ) from error
 
 
 def _where(condition: Array, new: Any, old: Any) -> Any:

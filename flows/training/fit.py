@@ -43,7 +43,8 @@ def fit(
     Minimises -mean(log_pdf(params, x)). Each epoch shuffles the training rows and runs, with validation, as one compiled call;
     rows that do not fill a last batch are left out, others in each epoch. Leaves under "fixed" never move; running statistics
     (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model to as
-    many rows compiles nothing, whatever its learning_rate, max_epochs and patience.
+    many rows compiles nothing, whatever its learning_rate, max_epochs and patience (with `dequantize`, if the rows are spread
+    as widely, too).
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
     undone and the rate falls to a tenth, up to 8 times. Ctrl-C ends the fit after the epoch with the best params so far, a
@@ -88,8 +89,9 @@ def fit(
         remat: keep only the inputs of each layer for the gradient, and compute the rest again: less memory, more time.
         checkpoint: a folder. The training is saved there in one file, which is replaced whole or not at all; the same call
             again, in a process of its own, goes on from it and ends with the same params, bit for bit. `patience` may be
-            another then, and `optimizer` has to be the same. The end is saved too: one more call returns it at once. An
-            iterable starts anew in a new process, and so its rows may be others.
+            another then, and `optimizer`, and functions in the model, have to be the same: they are told by their names alone.
+            The end is saved too: one more call returns it at once. An iterable starts anew in a new process, and so its rows
+            may be others.
         checkpoint_every: seconds between two saves, at the end of an epoch.
         callbacks: functions called after each epoch with a `flows.training.Epoch`; the fit ends if one returns True. For
             TensorBoard: `flows.training.TensorBoard(folder)`.

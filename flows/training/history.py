@@ -36,7 +36,17 @@ class Epoch(NamedTuple):
 
 
 class History(dict):
-    """The losses of a fit, a dict of arrays, and their picture."""
+    """The losses of a fit, a dict of arrays, and their picture.
+
+    Attributes:
+        interrupted: whether Ctrl-C ended the fit.
+    """
+
+    interrupted: bool
+
+    def __init__(self, arrays: Any = (), *, interrupted: bool = False):
+        super().__init__(arrays)
+        self.interrupted = interrupted
 
     def plot(self, axes: Any = None) -> Any:
         """Draw the losses by epoch, with the best one marked; needs matplotlib.
@@ -108,7 +118,7 @@ class TensorBoard:
         self.writer.close()
 
 
-def check_callbacks(callbacks: Any) -> tuple[Callable[[Epoch], Any], ...]:
+def check_callbacks(callbacks: Any, caller: str = "fit") -> tuple[Callable[[Epoch], Any], ...]:
     if callable(callbacks) or not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
-        raise FlowsError(f"fit: callbacks is {callbacks!r:.80}; expected a list of functions of one argument, an Epoch")
+        raise FlowsError(f"{caller}: callbacks is {callbacks!r:.80}; expected a list of functions of one argument, an Epoch")
     return tuple(callbacks)

@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import FitError, FlowsError
+from flows.core import FitError
 from flows.training.checkpoint import Checkpoint
 from flows.training.epochs import Report, State, Trainer
 from flows.training.history import Epoch, History
@@ -50,10 +51,11 @@ class Settings(NamedTuple):
 class Course:
     """What happened so far to one member, epoch by epoch, in nats and the units of the data."""
 
-    def __init__(self, train=(), validation=(), skipped=(), best_epoch=-1, start=math.inf, taken=0, times_back=0):
+    def __init__(self, train=(), validation=(), skipped=(), best_epoch=-1, start=math.inf, taken=0, times_back=0, waited=0):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
         self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
         self.taken, self.times_back = taken, times_back
+        self.waited = waited  # epochs since the best, but for those that were undone
 
     @property
     def best(self) -> float:
@@ -72,14 +74,15 @@ class Course:
         self.taken += int(taken.sum())
         # Under a prior with edges the validation loss may be inf for some epochs, without any harm.
         harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
-        lost = not taken.any() or math.isnan(validation) or (validation > limit and not harmless)
+        lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (validation > limit and not harmless)
         if report.better and not lost:
-            self.best_epoch = len(self.validation) - 1
+            self.best_epoch, self.waited = len(self.validation) - 1, 0
+        elif not lost:
+            self.waited += 1
         return lost
 
     def over(self, settings: Settings) -> bool:
-        epochs = len(self.train)
-        return epochs >= settings.max_epochs or epochs - self.best_epoch > settings.patience
+        return len(self.train) >= settings.max_epochs or self.waited >= settings.patience
 
     def beyond_help(self, settings: Settings) -> bool:
         return self.times_back > TIMES_BACK or self.start == math.inf or (self.over(settings) and not self.taken)
@@ -91,13 +94,13 @@ def train(
     epoch: Callable[[State, int], tuple[State, Report]],
     settings: Settings,
     checkpoint: Checkpoint | None,
-    why: Callable[[Any, int, int, int], str],
+    why: Callable[[Any, int, int | None, int], str],
     outer: Callable[[Any], Any],
 ) -> tuple[Any, History]:
     """The best params and the history.
 
-    `epoch(state, number)` runs one; `why(params, number, step, member)` tells what is not finite in that step of it. Params
-    of an ensemble are stacked. `outer(params)` are those of the model that a user sees.
+    `epoch(state, number)` runs one; `why(params, number, step, member)` tells what is not finite in that step of it, or, if
+    that is None, in the validation. Params of an ensemble are stacked. `outer(params)` are those of the model that a user sees.
     """
     count = settings.members or 1
     state, courses, start = trainer.start(params), [Course() for _ in range(count)], time.monotonic()
@@ -122,9 +125,9 @@ def train(
                     courses[i].times_back += not done[i]
                     if courses[i].beyond_help(settings) and not done[i]:
                         current = _member(trainer.params(state.params), i, settings)
-                        cause = why(current, number, int(np.argmin(reports[i].taken)), i)
-                        best = params if courses[i].best_epoch < 0 else trainer.params(state.best)
-                        raise _error(courses, i, cause, outer(best), settings)
+                        step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
+                        cause = why(current, number, step, i)
+                        raise _error(courses, i, cause, outer(_kept(trainer, state, params, courses, settings)), settings)
                 restart = np.array([course.best_epoch < 0 for course in courses]).reshape(rates.shape)
                 state = trainer.back(state, np.reshape(lost, rates.shape), rates / 10, restart, params)
             if checkpoint is not None:
@@ -136,35 +139,46 @@ def train(
                 stopped = any([_says_stop(callback(told)) for callback in settings.callbacks])
         if checkpoint is not None and not all(course.over(settings) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
-    _after(courses, bool(interrupts), settings)
-    return trainer.params(state.best), _history(courses, settings)
+    history = _history(courses, settings, bool(interrupts))
+    _after(courses, history, partial(_kept, trainer, state, params, courses, settings), outer, settings)
+    return trainer.params(state.best), history
 
 
 def _says_stop(answer: Any) -> bool:
-    return isinstance(answer, bool | np.bool_) and bool(answer)
+    return np.asarray(answer).dtype == bool and np.ndim(answer) == 0 and bool(answer)
+
+
+def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], settings: Settings) -> Any:
+    """The best params, and where there are none those of the start."""
+    best, without = trainer.params(state.best), np.array([course.best_epoch < 0 for course in courses])
+    if settings.members is None:
+        return start if without[0] else best
+    return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
 
 
 def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
     return outer(trainer.params(state.best))
 
 
-def _after(courses: list[Course], interrupted: bool, settings: Settings) -> None:
+def _after(courses: list[Course], history: History, kept: Callable, outer: Callable, settings: Settings) -> None:
     """What is to be said when it is over."""
     who, calls = settings.words.caller, settings.calls_to_user
     without = [course for course in courses if course.best_epoch < 0]
-    if interrupted and without:
+    if history.interrupted and without:
         raise KeyboardInterrupt
-    if interrupted:
+    if history.interrupted:
         epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
         warnings.warn(f"{who}: interrupted; these are the params of epoch {epochs}", stacklevel=calls)
     if without:
         validation = without[0].validation
-        if math.isfinite(validation[-1]):
+        if without[0].times_back:
+            why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
+        elif math.isfinite(validation[-1]):
             why = "far above that of training: what is held out is unlike what is trained on. Compare their columns"
         else:
-            what = "a log-density that is NaN" if math.isnan(validation[-1]) else "density 0"
-            why = f"some of what is held out has {what} under this model. {settings.words.support}"
-        raise FlowsError(f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}")
+            why = f"some of what is held out has density 0 under this model. {settings.words.support}"
+        message = f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}"
+        raise FitError(message, outer(kept()), history, why)
     if skipped := sum(sum(course.skipped) for course in courses):
         warnings.warn(
             f"{who}: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
@@ -173,12 +187,12 @@ def _after(courses: list[Course], interrupted: bool, settings: Settings) -> None
         )
 
 
-def _history(courses: list[Course], settings: Settings) -> History:
+def _history(courses: list[Course], settings: Settings, interrupted: bool = False) -> History:
     arrays = {name: np.array([getattr(course, name) for course in courses]) for name in ("train", "validation", "skipped")}
     best = [course.best_epoch for course in courses]
     if settings.members is None:
-        return History({name: array[0] for name, array in arrays.items()} | {"best_epoch": best[0]})
-    return History(arrays | {"best_epoch": np.array(best)})
+        arrays, best = {name: array[0] for name, array in arrays.items()}, best[0]
+    return History(arrays | {"best_epoch": best if settings.members is None else np.array(best)}, interrupted=interrupted)
 
 
 def _of_each(report: Report, members: int | None) -> list[Report]:

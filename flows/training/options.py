@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -58,7 +59,7 @@ class Options(NamedTuple):
         positive(self.checkpoint_every, f"{who}: checkpoint_every")
         as_share(self.validation)
         _ = self.max_seconds
-        check_callbacks(self.callbacks)
+        check_callbacks(self.callbacks, who)
         if self.verbose not in (0, 1):
             raise FlowsError(f"{who}: verbose is {self.verbose!r:.40}; expected 1 for a progress bar, or 0")
         if self.products not in LOW:
@@ -121,7 +122,8 @@ class Options(NamedTuple):
 
 
 def _plain(x: Any) -> Any:
-    return x.item() if isinstance(x, np.generic) else x
+    """Numbers of NumPy and JAX as Python's."""
+    return x.item() if isinstance(x, np.generic | jax.Array) and x.ndim == 0 else x
 
 
 def check_distribution(init_fun: Any, caller: str = "fit") -> None:

@@ -14,7 +14,20 @@ from flows.compose import Serial
 from flows.core import Array, FlowsError
 from flows.core.arrays import Shape
 from flows.distributions import Flow, StandardizedContext
-from flows.training.data import Rows, Scale, as_share, column_names, measure, moments, read, read_validation, split, take
+from flows.training.causes import Suspects
+from flows.training.data import (
+    Rows,
+    Scale,
+    as_share,
+    check_names,
+    column_names,
+    measure,
+    moments,
+    read,
+    read_validation,
+    split,
+    take,
+)
 from flows.training.judge import judge, steps_of
 
 
@@ -24,6 +37,7 @@ class Prepared(NamedTuple):
     train: Rows
     held_out: Rows
     numbers: np.ndarray  # of the training rows in the data given
+    others: np.ndarray | None  # of those held out, if they are a share
     given: list[Rows | None]  # rows as they were given, data and validation
     dtype: np.dtype
     scale: Scale | None
@@ -45,11 +59,17 @@ class Prepared(NamedTuple):
         return 0.0 if self.scale is None else -float(np.log(self.scale.std).sum()) * math.prod(self.event[:-1])
 
     def ready(self, rows: Rows) -> Rows:
-        """Rows of the data given as the model's, on the device."""
+        """Rows of the data given as the model's, not yet on the device."""
         x = rows.x if self.scale is None else self.scale.apply(rows.x)
         c = rows.context if self.of_context is None else self.of_context.apply(rows.context)
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
-        return jax.tree.map(partial(jnp.asarray, dtype=self.dtype), Rows(x, c, w))
+        return jax.tree.map(partial(np.asarray, dtype=self.dtype), Rows(x, c, w))
+
+    def suspects(self) -> Suspects:
+        """The rows held out."""
+        if self.others is None:
+            return Suspects(self.held_out, np.arange(len(self.held_out.x)), "validation", train=False)
+        return Suspects(self.held_out, self.others, train=False)
 
     def inner(self, init_fun: Any) -> Any:
         """The model of the rows here."""
@@ -64,6 +84,11 @@ class Prepared(NamedTuple):
         layers += [] if self.scale is None else [Standardize()]
         prior = init_fun if self.of_context is None else StandardizedContext(init_fun)
         return prior if not layers else Flow(layers[0] if len(layers) == 1 else Serial(*layers), prior)
+
+    def on_device(self) -> "Prepared":
+        """The same of rows that are those of the data given."""
+        train, held_out = (jax.tree.map(jnp.asarray, self.ready(rows)) for rows in (self.train, self.held_out))
+        return self._replace(train=train, held_out=held_out)
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -97,7 +122,7 @@ def prepare(
     names = column_names(data)
     rows, dtype = read(data, context, weights=weights)
     given: list[Rows | None] = [rows, None]
-    numbers = np.arange(len(rows.x))
+    numbers, others = np.arange(len(rows.x)), None
     if rows.weights is not None:  # rows that do not count are not there
         numbers = np.flatnonzero(rows.weights)
     if share is not None:
@@ -105,22 +130,23 @@ def prepare(
         numbers, others = numbers[of_train], numbers[of_others]
         train, held_out = take(rows, numbers), take(rows, others)
     else:
+        check_names(validation[0] if isinstance(validation, tuple) and context is not None else validation, names)
         train, held_out = take(rows, numbers), read_validation(validation, rows)
         given[1] = held_out
     steps = steps_of(dequantize, train.x, names)
     scale = measure(train.x, dtype, train.weights)
     if train.x.ndim == 2:
         judge(train.x, numbers, scale, dtype, standardize, steps, names, level)
-    of_context = None if context is None or not standardize else scale_of_context(train.context)
+    of_context = None if context is None or not standardize else scale_of_context(train.context, train.weights)
     offset = train.x.min(tuple(range(train.x.ndim - 1)))
 
-    found = Prepared(train, held_out, numbers, given, dtype, scale if standardize else None, steps, offset, of_context)
-    return found._replace(train=found.ready(train), held_out=found.ready(held_out))
+    found = Prepared(train, held_out, numbers, others, given, dtype, scale if standardize else None, steps, offset, of_context)
+    return found.on_device()
 
 
-def scale_of_context(context: np.ndarray) -> Scale:
+def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:
     """A column of a context may be constant: it then stays as it is."""
-    mean, std = moments(context)
+    mean, std = moments(context, weights)
     if not np.isfinite(std).all():
         raise FlowsError(
             f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"

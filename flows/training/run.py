@@ -11,14 +11,14 @@ import numpy as np
 
 from flows.core import Array, Given, stacked
 from flows.core.arrays import as_key, cast
-from flows.training.causes import cause
+from flows.training.causes import Suspects, cause
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.data import Rows, take
+from flows.training.data import take
 from flows.training.epochs import Pace, Report, State, Steps, Trainer, orders, trainer
 from flows.training.history import History, check_callbacks
 from flows.training.inits import initialize
 from flows.training.likelihood import MEASURED_ROWS, Likelihood, has_running_statistics
-from flows.training.loop import Settings, train
+from flows.training.loop import Settings, Words, train
 from flows.training.options import Options, check_distribution
 from flows.training.prepared import Prepared, prepare
 from flows.training.stream import Stream, is_streamed, open_source, prepare_stream
@@ -43,7 +43,7 @@ def train_members(
 ) -> Fitted:
     """Params of members have a leading axis, and each has an init and an order of rows of its own. A user sees those of the
     model itself `changed`."""
-    check_distribution(init_fun)
+    check_distribution(init_fun, options.caller)
     key, source = as_key(rng), None
     if is_streamed(data):
         source = open_source(
@@ -62,7 +62,7 @@ def train_members(
     )
     part, start = parts[0], cast(starts[0], rows.dtype)
     if rows.context is not None and "context" not in part.keywords:
-        raise TypeError(f"fit: context was given, but no layer of {init_fun!r} takes one; leave it out")
+        raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
     params = start if members is None else cast(stacked(starts), rows.dtype)
 
     batch_size, saved = options.rows_a_step(n if source is None else math.inf), None
@@ -84,13 +84,14 @@ def train_members(
     else:
         epochs = Stream(source, rows, compiled, pace, all_keys, batch_size, members)
 
-    def why(params: Any, number: int, step: int, member: int) -> str:
-        which, numbers = epochs.rows_of(number, step, member)
-        return cause(part, params, which, numbers, keys[member])
+    def why(params: Any, number: int, step: int | None, member: int) -> str:
+        suspects = rows.suspects() if step is None else epochs.suspects(number, step, member)
+        return cause(part, params, suspects, keys[member])
 
     settings_of_loop = Settings(
         options.max_epochs, options.patience, options.max_seconds, rows.log_det, math.prod(rows.event),
         bool(options.verbose), check_callbacks(options.callbacks), members,
+        words=Words(options.caller),
     )  # fmt: skip
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         params, history = train(
@@ -112,7 +113,6 @@ class InMemory:
         pace = self.pace(number * len(order[0]), len(order[0]))
         return self.compiled.run(state, self.keys, of_all, pace, self.rows.train, self.rows.held_out)
 
-    def rows_of(self, number: int, step: int, member: int) -> tuple[Rows, np.ndarray]:
-        """Those of one step, and their numbers in the data given."""
+    def suspects(self, number: int, step: int, member: int) -> Suspects:
         index = self.orders[member](number)[step]
-        return take(self.rows.train, index), self.rows.numbers[index]
+        return Suspects(take(self.rows.train, index), self.rows.numbers[index])

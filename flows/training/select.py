@@ -1,5 +1,6 @@
 """`flows.select`: which of several models these data prefer."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ from flows.core import FlowsError, trainable
 from flows.core.arrays import as_key
 from flows.distributions import Flow, Mixture, Normal
 from flows.models import MAF, NSF, RealNVP
-from flows.training.data import Rows, as_share, column_names, read, read_validation, split, take
+from flows.training.data import Rows, as_share, read, read_validation, split, take
 from flows.training.fit import fit
-from flows.training.judge import steps_of
+from flows.training.judge import DataWarning
 from flows.training.options import LEARNING_RATE
+from flows.training.prepared import prepare
 from flows.training.result import FitResult
 
+CALLS = 5  # to the user, from where data are warned of
 FEW, MANY = 2_000, 20_000  # rows from which models grow
 
 
@@ -104,6 +107,7 @@ def select(
 
     Errors:
         As of `flows.fit` for the data. A model that cannot be fitted is told of in the table; a FlowsError only if none can.
+        After Ctrl-C the table has what was fitted until then.
 
     Example:
         >>> import flows, jax
@@ -114,27 +118,40 @@ def select(
         'flow'
     """
     key = as_key(rng)
-    rows = read(data, context)[0]
-    share = as_share(validation)
+    data, context = (np.asarray(each) if isinstance(each, np.memmap) else each for each in (data, context))
+    prepare(data, context, None, validation, key, standardize, dequantize, CALLS)  # refuses what no model can be fitted to
+    rows, share = read(data, context)[0], as_share(validation)
     if share is None:
         train, held_out = rows, read_validation(validation, rows)
     else:
         of_train, of_others = split(len(rows.x), share, key)
         train, held_out = take(rows, of_train), take(rows, of_others)
-    steps = steps_of(dequantize, train.x, column_names(data))
     named = _named(suggested(len(train.x), train.x.shape[1:], context is not None) if candidates is None else candidates)
     found: list[Any] = []
+    interrupted = False
     for name, init_fun in named.items():
+        if interrupted:
+            found.append((name, init_fun, None, None, "not fitted, as another was interrupted"))
+            continue
         try:
-            result = fit(
-                key, init_fun, train.x,
-                context=train.context, validation=held_out.x if context is None else (held_out.x, held_out.context),
-                batch_size=batch_size, max_epochs=max_epochs, max_minutes=max_minutes, patience=patience,
-                learning_rate=learning_rate, standardize=standardize, dequantize=steps, verbose=verbose,
-            )  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DataWarning)  # said above, once
+                result = fit(
+                    key, init_fun, data,
+                    context=context, validation=validation, batch_size=batch_size, max_epochs=max_epochs,
+                    max_minutes=max_minutes, patience=patience, learning_rate=learning_rate, standardize=standardize,
+                    dequantize=dequantize, verbose=verbose,
+                )  # fmt: skip
             found.append((name, init_fun, result, _scores(result, held_out, dequantize, key), ""))
-        except (FlowsError, TypeError) as error:
-            found.append((name, init_fun, None, None, f"{error}"))
+            interrupted = result.history.interrupted
+        except KeyboardInterrupt:
+            if all(each[2] is None for each in found):
+                raise
+            found.append((name, init_fun, None, None, "interrupted"))
+            interrupted = True
+        except Exception as error:  # whatever befalls one model, the others are worth having
+            kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
+            found.append((name, init_fun, None, None, f"{kind}{error}"))
     if all(each[2] is None for each in found):
         raise FlowsError("select: no candidate could be fitted. " + " ".join(f"{each[0]}: {each[4]}." for each in found))
     found.sort(key=lambda each: -np.inf if each[3] is None else each[3].mean(), reverse=True)

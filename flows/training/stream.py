@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError
+from flows.training.causes import Suspects
 from flows.training.data import LEAST_ROWS, Rows, as_share, measure, read, read_validation, take
 from flows.training.epochs import Pace, Report, State, Trainer
 from flows.training.judge import judge, steps_of
@@ -27,6 +29,7 @@ class Source(NamedTuple):
     first: Rows
     numbers: np.ndarray  # of those rows
     held_out: Rows
+    others: np.ndarray | None  # the numbers of those, if they are a share of the data
     chunks: Callable[[int], Iterator[tuple[Rows, np.ndarray]]]
     steps: int  # of an epoch
 
@@ -76,7 +79,7 @@ def _mapped(data: np.memmap, context: Any, validation: Any, batch_size: int, ste
     looked_at = np.sort(numbers[:: -(-len(numbers) // LOOKED_AT)])
     first = read(data[looked_at], None if context is None else context[looked_at])[0]
     if share is None:
-        held_out = read_validation(validation, first)
+        held_out, of_others = read_validation(validation, first), None
     else:
         of_others = np.sort(_rows_of(blocks[:others], n))
         held_out = read(data[of_others], None if context is None else context[of_others])[0]
@@ -90,7 +93,7 @@ def _mapped(data: np.memmap, context: Any, validation: Any, batch_size: int, ste
             numbers = np.sort(order[start : start + chunk])
             yield take(all_rows, numbers), numbers
 
-    return Source(first, looked_at, held_out, chunks, steps)
+    return Source(first, looked_at, held_out, of_others, chunks, steps)
 
 
 def _rows_of(blocks: np.ndarray, n: int) -> np.ndarray:
@@ -157,7 +160,7 @@ def _iterated(data: Any, validation: Any, batch_size: int, steps: int) -> Source
             yield found
             left -= len(found[1])
 
-    return Source(first, found[1], read_validation(validation, first), chunks, steps)
+    return Source(first, found[1], read_validation(validation, first), None, chunks, steps)
 
 
 def prepare_stream(source: Source, standardize: bool, dequantize: Any, level: int) -> Prepared:
@@ -169,10 +172,10 @@ def prepare_stream(source: Source, standardize: bool, dequantize: Any, level: in
     of_context = scale_of_context(first.context) if standardize and first.context is not None else None
     offset = first.x.min(tuple(range(first.x.ndim - 1)))
     prepared = Prepared(
-        first, source.held_out, source.numbers, [first, source.held_out], dtype,
+        first, source.held_out, source.numbers, source.others, [first, source.held_out], dtype,
         scale if standardize else None, steps, offset, of_context,
     )  # fmt: skip
-    return prepared._replace(train=prepared.ready(first), held_out=prepared.ready(source.held_out))
+    return prepared.on_device()
 
 
 class Stream:
@@ -183,28 +186,33 @@ class Stream:
     ):
         self.source, self.prepared, self.trainer, self.pace, self.keys = source, prepared, trainer, pace, keys
         self.batch_size, self.members = batch_size, members
-        self.suspects: tuple[Rows, np.ndarray] | None = None
+        self.seed = np.asarray(jax.random.key_data(keys)).ravel().tolist()
+        self.refused: dict[int, Suspects] = {}  # by member, of the first step of an epoch that was not taken
 
     def epoch(self, state: State, number: int) -> tuple[State, Report]:
         losses, taken, first = [], [], number * self.source.steps
-        seed = np.random.default_rng([number, len(self.prepared.train.x)])
+        rng = np.random.default_rng([*self.seed, number])
+        self.refused = {}
         with _ahead(partial(self._chunks, number)) as chunks:
-            for piece, (rows, numbers) in enumerate(chunks):
-                order, pace = self._order(seed, len(numbers)), self.pace(first, len(numbers) // self.batch_size)
+            for piece, (chunk, numbers) in enumerate(chunks):
+                rows = jax.tree.map(jnp.asarray, chunk)  # not in the thread, which has settings of JAX of its own
+                order, pace = self._order(rng, len(numbers)), self.pace(first, len(numbers) // self.batch_size)
                 state, loss, was_taken = self.trainer.advance(state, self.keys, piece, order, pace, rows)
                 first += len(pace)
-                if not np.asarray(was_taken).all() or self.suspects is None:  # the first, or worse
-                    self.suspects = rows, numbers
                 losses.append(np.asarray(loss))
                 taken.append(np.asarray(was_taken))
+                self._note(chunk, numbers, order, taken[-1])
         state, value, better = self.trainer.finish(state, self.keys, self.prepared.train, self.prepared.held_out)
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
 
-    def rows_of(self, number: int, step: int, member: int) -> tuple[Rows, np.ndarray]:
-        """The last chunk with a step that was not taken, and the numbers of its rows."""
-        if self.suspects is None:  # not before the first epoch
-            raise FlowsError("fit: no chunk of data was read")
-        return self.suspects
+    def _note(self, chunk: Rows, numbers: np.ndarray, order: np.ndarray, taken: np.ndarray) -> None:
+        for member, own in enumerate(np.atleast_2d(taken)):
+            if not own.all() and member not in self.refused:
+                index = (order if self.members is None else order[member])[np.argmin(own)]
+                self.refused[member] = Suspects(take(chunk, index), numbers[index])
+
+    def suspects(self, number: int, step: int, member: int) -> Suspects:
+        return self.refused[member]
 
     def _order(self, rng: np.random.Generator, rows: int) -> np.ndarray:
         orders = [rng.permutation(rows).astype(np.int32).reshape(-1, self.batch_size) for _ in range(self.members or 1)]
@@ -256,4 +264,4 @@ class _ahead:
 
     def __exit__(self, *_: Any) -> None:
         self.over.set()
-        self.thread.join()
+        self.thread.join(timeout=1.0)  # it may be waiting for data, and ends with the process
