@@ -62,9 +62,16 @@ def solved(net, transformer, with_context, rows=BATCH):
     return once, loop, again, (params, y, context)
 
 
-@pytest.mark.parametrize("with_context", [False, True])
-@pytest.mark.parametrize("transformer", TRANSFORMERS)
-@pytest.mark.parametrize("network", NETWORKS)
+def pairs():
+    """Every network with and without a context, and with each transformer once; the rest is among the slow tests."""
+    for i, network in enumerate(NETWORKS):
+        for j, transformer in enumerate(TRANSFORMERS):
+            for k, with_context in enumerate((False, True)):
+                marks = [pytest.mark.slow] * ((i + j + k) % 2)
+                yield pytest.param(network, transformer, with_context, marks=marks)
+
+
+@pytest.mark.parametrize(("network", "transformer", "with_context"), list(pairs()))
 def test_each_unit_once_equals_a_pass_for_each_feature(network, transformer, with_context):
     once, loop, again, arguments = solved(NETWORKS[network], TRANSFORMERS[transformer], with_context)
     with enable_x64():
@@ -74,8 +81,15 @@ def test_each_unit_once_equals_a_pass_for_each_feature(network, transformer, wit
         assert np.abs(x - arguments[1]).max() > 0.1
 
 
-@pytest.mark.parametrize("with_context", [False, True])
-@pytest.mark.parametrize("network", ["plain", "residual, ordered, normalised"])
+@pytest.mark.parametrize(
+    ("network", "with_context"),
+    [
+        ("plain", True),
+        ("residual, ordered, normalised", False),
+        pytest.param("plain", False, marks=pytest.mark.slow),
+        pytest.param("residual, ordered, normalised", True, marks=pytest.mark.slow),
+    ],
+)
 def test_segments_and_pieces_change_nothing(network, with_context, monkeypatch):
     """A big network runs in segments, a big batch in pieces; gradients in both modes are those of the loop."""
     once, loop, _, arguments = solved(NETWORKS[network], t.Affine(), with_context, rows=150)
