@@ -47,8 +47,8 @@ def fit(
     as widely, too).
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
-    undone and the rate falls to a tenth, up to 8 times. Ctrl-C ends the fit after the epoch with the best params so far, a
-    second one at once.
+    undone and the rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the epoch with
+    the best params so far, a second one at once.
 
     The columns of a table are looked at before the first step. Constant columns, copies of other columns and columns in which
     one value dwarfs all others are refused; rounded values, atoms, heavy tails and offsets that cost digits are warned of
@@ -57,10 +57,10 @@ def fit(
     Args:
         rng: key or seed, for the split, the init and the batches.
         init_fun: a distribution, such as `flows.Flow(flows.NSF())`.
-        data: (rows, *event), anything `np.asarray` takes, or a table of pandas or polars. A memory-mapped array
-            (`np.load(path, mmap_mode="r")`) is never read whole: a thread reads blocks of it ahead of the steps. So does an
-            iterable of arrays, or of pairs (rows, context), of any lengths; give steps_per_epoch and validation rows. Both are
-            looked at and standardised by up to 100,000 of their rows.
+        data: (rows, *event), anything `np.asarray` takes, or a table of pandas or polars; it is put on the device whole. For
+            rows that do not fit there, or into memory: a memory-mapped array (`np.load(path, mmap_mode="r")`), of which a
+            thread reads blocks ahead of the steps, or an iterable of arrays, or of pairs (rows, context), of any lengths, with
+            steps_per_epoch and validation rows. Both are looked at and standardised by up to 100,000 of their rows.
         context: (rows, *context), for a conditional model.
         weights: (rows,), 0 or more: how much each row counts, in training, in the mean and standard deviation, and among the
             rows held out. Only their ratios matter. Rows to validate on that are given count equally.
@@ -103,8 +103,8 @@ def fit(
     Errors:
         TypeError: `init_fun` is no distribution; complex or object data; an unknown optimizer; a context nothing takes.
         FlowsError: NaN or inf in the data, a column that is constant or a copy, too few rows, wrong shapes, settings outside
-            their range, a checkpoint that is damaged or of another fit. FitError: no loss is ever finite, or the fit diverges
-            at any rate; it carries the best params, the history and the cause.
+            their range, a checkpoint that is damaged or of another fit. FitError: no loss, or none of what is held out, is ever
+            finite, or the fit diverges at any rate; it carries the best params, the history and the cause.
 
     Example:
         >>> import flows, jax

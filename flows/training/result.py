@@ -13,7 +13,7 @@ class FitResult(Distribution):
         input_dim, context_dim: what init_fun was called with.
         history: "train" and "validation", the loss after each epoch (minus the mean log_pdf, nats a row, original units), and
             "best_epoch", counted from 0, whose params these are; "skipped", how many steps of each epoch were not taken. A
-            dict that draws itself: `history.plot()`.
+            dict that draws itself: `history.plot()`. `history.interrupted` is whether Ctrl-C ended the fit.
     """
 
     init_fun: Any
