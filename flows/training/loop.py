@@ -170,13 +170,17 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
         epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
         warnings.warn(f"{who}: interrupted; these are the params of epoch {epochs}", stacklevel=calls)
     if without:
-        validation = without[0].validation
-        if without[0].times_back:
+        course = without[0]
+        validation = course.validation
+        if not course.train[-1] < course.start + DIVERGED * settings.size:
             why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
         elif math.isfinite(validation[-1]):
             why = "far above that of training: what is held out is unlike what is trained on. Compare their columns"
         else:
-            why = f"some of what is held out has density 0 under this model. {settings.words.support}"
+            what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
+                validation[-1], "a log-density that is NaN"
+            )
+            why = f"some of what is held out has {what} under this model. {settings.words.support}"
         message = f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}"
         raise FitError(message, outer(kept()), history, why)
     if skipped := sum(sum(course.skipped) for course in courses):
