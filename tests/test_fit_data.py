@@ -113,9 +113,12 @@ def test_counts_have_a_bound_on_their_mass(dequantize):
     """A normal of the noisy counts: its bound is below the mass of each cell, and close to it."""
     counts = np.random.default_rng(9).poisson(9, 400)
     data = with_column(counts)
-    result = fit(0, GAUSS, data, dequantize=dequantize, max_epochs=30, batch_size=64, learning_rate=0.05, verbose=0)
+    options = {"max_epochs": 30, "batch_size": 64, "learning_rate": 0.05, "verbose": 0}
+    result = fit(0, GAUSS, data, dequantize=dequantize, validation=data, **options)
     assert result.init_fun == flows.Flow(flows.Serial(flows.Dequantize((0.0, 1.0)), flows.Standardize()), GAUSS)
     params, log_pdf, sample = result
+    noisy = 1 + (1 / np.asarray(params["bijection"][1]["fixed"]["std"])[1]) ** 2 / 12  # the variance, standardised
+    assert np.exp(2 * params["prior"]["log_scale"][1]) == pytest.approx(noisy, abs=0.025) and noisy < 1.02
     samples = np.asarray(sample(1, params, 500))
     assert (samples[:, 1] == samples[:, 1].round()).all() and not (samples[:, 0] == samples[:, 0].round()).all()
     x = jnp.asarray(data[:50], jnp.float32)
