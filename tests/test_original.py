@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from common import stirred
 from jax.example_libraries import optimizers, stax
 from scipy.stats import multivariate_normal
 from sklearn.datasets import make_moons
@@ -204,3 +205,9 @@ def test_a_neural_spline_coupling_keeps_the_params_of_its_stax_pair():
     params, direct_fun, _ = layer(0, 4)
     assert layer(1, 4).direct_fun is direct_fun
     assert params[0][0][0].shape == (2, 6)
+
+
+def test_a_neural_spline_coupling_transforms_both_halves():
+    params, direct_fun, _ = flows.NeuralSplineCoupling(K=4, B=3, hidden_dim=6)(0, 4)
+    x = jax.random.uniform(RNG, (5, 4), minval=-2.0, maxval=2.0)
+    assert np.abs(direct_fun(stirred(params, by=0.5), x)[0] - x).max(0).min() > 1e-2
