@@ -143,7 +143,7 @@ BIJECTIONS: dict[str, Case] = {
     "InverseAutoregressive": Case(flows.InverseAutoregressive(masked), (1, 3), conditional=True, stir=-1.0),
     "Invert": Case(flows.Invert(flows.AffineCoupling(small)), conditional=True),
     "Invert of MADE": Case(flows.Invert(flows.MADE(masked)), (1, 3), conditional=True),
-    "InvertibleLinear": Case(flows.InvertibleLinear(), (1, 2, 5, (2, 2, 3))),
+    "InvertibleLinear": Case(flows.InvertibleLinear(), (1, 2, 3, (2, 2, 5))),  # 5: of 3, most permutations undo themselves
     "LeakyReLU": Case(flows.LeakyReLU(0.1), (2,)),
     "LogisticCDF": Case(flows.LogisticCDF(0.5, 2.0), (2,)),
     "Logit": Case(flows.Logit(), (1, 2, 5), domain=(0.0, 1.0)),
@@ -161,7 +161,7 @@ BIJECTIONS: dict[str, Case] = {
         flows.Serial(flows.ActNorm(), flows.AffineCoupling(small), halved, flows.Sigmoid()), (1, 3), conditional=True
     ),
     "Serial of three scales": Case(multi_scale, ((8, 8, 3),), stir=0.03),
-    "Shuffle": Case(flows.Shuffle(), (1, 5, (2, 2, 3)), volume_preserving=True),
+    "Shuffle": Case(flows.Shuffle(), (1, 3, (2, 2, 5)), volume_preserving=True),
     "Sigmoid": Case(flows.Sigmoid()),
     "Softplus": Case(flows.Softplus(), (2,)),
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
