@@ -192,11 +192,12 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
 
 
 def _history(courses: list[Course], settings: Settings, interrupted: bool = False) -> History:
-    arrays = {name: np.array([getattr(course, name) for course in courses]) for name in ("train", "validation", "skipped")}
-    best = [course.best_epoch for course in courses]
+    names = ("train", "validation", "skipped", "best_epoch")
+    arrays = {name: np.array([getattr(course, name) for course in courses]) for name in names}
     if settings.members is None:
-        arrays, best = {name: array[0] for name, array in arrays.items()}, best[0]
-    return History(arrays | {"best_epoch": best if settings.members is None else np.array(best)}, interrupted=interrupted)
+        arrays = {name: array[0] for name, array in arrays.items()}
+        arrays["best_epoch"] = courses[0].best_epoch
+    return History(arrays, interrupted=interrupted)
 
 
 def _of_each(report: Report, members: int | None) -> list[Report]:
