@@ -36,8 +36,9 @@ def fit(folder):
 
 
 def killed(folder, rng):
-    """Starts the fit and kills it; returns the epochs that its file holds, or None if it had ended."""
-    file = folder / "fit.flows"
+    """Starts the fit and kills it; returns the epochs that its file holds, and whether another was being written; or None if
+    it had ended."""
+    file, left = folder / "fit.flows", set(folder.iterdir())
     before = file.stat().st_mtime_ns if file.exists() else 0
     with subprocess.Popen([sys.executable, __file__, "--child", str(folder)]) as process:
         while process.poll() is None and not (file.exists() and file.stat().st_mtime_ns > before):
@@ -51,7 +52,8 @@ def killed(folder, rng):
         if process.poll() is not None:
             return None
         process.send_signal(signal.SIGKILL)
-    return len(read(str(file))[0]["record"][0]["train"])
+    written = set(folder.iterdir()) - left - {file}  # those of earlier kills stay for a minute
+    return len(read(str(file))[0]["record"][0]["train"]), bool(written)
 
 
 def main():
@@ -71,10 +73,11 @@ def main():
         found = killed(folder, rng)
         if found is None:
             raise SystemExit(f"it ended before kill {i}: the fit is too short for so many")
-        torn += len(list(folder.iterdir())) > 1
-        if epochs and found < epochs[-1]:
-            raise SystemExit(f"kill {i}: the file holds {found} epochs, and held {epochs[-1]} before")
-        epochs.append(found)
+        held, written = found
+        torn += written
+        if epochs and held < epochs[-1]:
+            raise SystemExit(f"kill {i}: the file holds {held} epochs, and held {epochs[-1]} before")
+        epochs.append(held)
     print(
         f"{options.kills} kills, {torn} of them while a file was written; the file always loaded; it held {epochs[-1]} epochs"
     )
