@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 import flows
-from flows.files import read
+from flows.persistence.container import read
 
 EVERY = 0.05  # seconds between two saves
 EPOCHS = 20_000

@@ -43,6 +43,7 @@ from flows.bijections import (
 )
 from flows.compose import FactorOut, Invert, Repeat, Serial
 from flows.conditioners import MLP
+from flows.conditioners.base import conditioner
 from flows.core import (
     Bijection,
     Distribution,
@@ -51,7 +52,6 @@ from flows.core import (
     bijection,
     calibrate,
     clear_caches,
-    conditioner,
     distribution,
     trainable,
 )

@@ -18,16 +18,17 @@ from flows.core import (
     check_layers,
     combinator,
     init_keywords,
+    iteration,
     measured_output,
     positive_int,
     stacked,
-    turn,
     unstacked,
 )
-from flows.core.arrays import Shape, as_dim, as_event, size
-from flows.core.economy import economy
-from flows.core.layers import UNEQUAL
-from flows.core.watch import see
+from flows.core.contract import Shape
+from flows.core.inputs import as_dim, as_event, size
+from flows.core.lifting import UNEQUAL
+from flows.core.nonfinite import note_nonfinite
+from flows.core.precision import precision
 
 
 @combinator(BijectionInit)
@@ -82,9 +83,9 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(len(x), x.dtype)
         for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
-            run = _remat(part.direct) if economy().remat else part.direct
+            run = _remat(part.direct) if precision().remat else part.direct
             x, log_det = run(own, x, context, key, train)
-            see(f"{part.name} (layer {i} of {name})", x, log_det)
+            note_nonfinite(f"{part.name} (layer {i} of {name})", x, log_det)
             total += log_det
         return x, total
 
@@ -168,11 +169,11 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
 
         def body(carry: Any, of_layer: Any) -> Any:
             (x, total), (i, own, key) = carry, of_layer
-            with turn(i):
+            with iteration(i):
                 y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
-        kept = None if economy().remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        kept = None if precision().remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         body = jax.checkpoint(body, prevent_cse=False, policy=kept)
         start = (jnp.moveaxis(x, 0, -1), jnp.zeros(len(x), x.dtype))
         (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, distribution, positive, positive_int
-from flows.core.arrays import LOG_2PI
+from flows.core.numerics import LOG_2PI
 from flows.distributions.infinities import honest_far_out, logsumexp
 
 LEAST_NOISE = 0.01

@@ -10,12 +10,15 @@ import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.supports import POSITIVE, UNIT, support
+from flows.bijections.supports import support
 from flows.compose import Serial
-from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, trainable, vocabulary
-from flows.core.arrays import as_array, as_context, as_dim, as_event, as_key, cast, check_rows
+from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, trainable
+from flows.core.caching import fresh_functions
+from flows.core.contract import POSITIVE, UNIT
 from flows.core.errors import TRACING_ERRORS
-from flows.core.fingerprint import fresh_functions
+from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
+from flows.core.keywords import CALL, INIT, named_by, select
+from flows.core.validation import check_rows
 
 ROWS = 5
 EXACT, LOOSE, SINGLE = 1e-9, 1e-6, 1e-3  # algebra in float64; a solver in float64; a round trip in float32
@@ -129,14 +132,14 @@ def _properties(
         return
 
     x = _points(layer, keys[2], event) if inputs is None else jnp.asarray(np.asarray(inputs), float)
-    given = {"rng": keys[3]}
+    given: dict[str, Any] = {"rng": keys[3]}
     own_inverse = None
     if context_shape is not None:
         given["context"] = jax.random.normal(keys[4], context_shape)
     if closure is not None:
-        named = vocabulary.select(vocabulary.named_by(closure, vocabulary.INIT), context_dim=context_dim)
+        named = select(named_by(closure, INIT), context_dim=context_dim)
         function = closure(keys[0], as_dim(event), **named)[2]
-        keywords = vocabulary.select(vocabulary.named_by(function, vocabulary.CALL), **given)
+        keywords = select(named_by(function, CALL), **given)
         own_inverse = partial(function, params[0], **keywords)
 
     def direct(x: Array, params: Any = params) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from jax.example_libraries import stax
 
 import flows
 from flows.conditioners import FromEquinox, FromLinen, FromNNX, FromStax
-from flows.core.fingerprint import fingerprint
+from flows.core.caching import fingerprint
 from flows.diagnostics import enable_x64
 from flows.persistence import load, save
 

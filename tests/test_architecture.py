@@ -13,8 +13,8 @@ FLOORS = [
     {"transformers"},
     {"conditioners", "compose"},
     {"bijections", "distributions"},
-    {"models", "objectives", "datasets"},
-    {"training", "persistence", "files", "diagnostics"},
+    {"models", "objectives", "datasets", "persistence", "diagnostics"},
+    {"training"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "safetensors", "tqdm", "flows", "ml_dtypes"}

@@ -13,8 +13,8 @@ from registry import BIJECTIONS, DISTRIBUTIONS, MODELS, points
 
 import flows
 from flows.core import BijectionInit, DistributionInit, from_json, to_json
-from flows.core.fingerprint import fresh_functions
-from flows.core.values import is_constructor
+from flows.core.caching import fresh_functions
+from flows.core.constructors import is_constructor
 from flows.diagnostics import enable_x64
 
 ROWS = 4

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import flows
-from flows.files import TEMPORARY
+from flows.persistence.container import TEMPORARY
 from flows.training.checkpoint import NAME, Checkpoint
 
 DATA = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32) * [1.0, 3.0]

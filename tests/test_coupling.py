@@ -9,7 +9,7 @@ from test_bijections import stirred
 
 import flows
 from flows import transformers as t
-from flows.bijections.columns import reorder
+from flows.bijections.engine import reorder
 from flows.diagnostics import enable_x64
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)

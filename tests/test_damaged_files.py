@@ -14,8 +14,8 @@ import safetensors.numpy
 from test_persistence import MODELS, Stretch, drawn, same, tiny
 
 import flows
-from flows.files import DIGEST, START
 from flows.persistence import describe, load, save
+from flows.persistence.container import DIGEST, START
 
 # Damage
 

@@ -11,7 +11,7 @@ from scipy import stats
 from test_bijections import CONTEXT, stirred
 
 import flows
-from flows.core.fingerprint import fresh_functions
+from flows.core.caching import fresh_functions
 from flows.diagnostics import enable_x64
 
 

@@ -12,7 +12,7 @@ from common import error_of, interrupting
 
 import flows
 from flows.training import fit, fit_ensemble, loop
-from flows.training.epochs import State
+from flows.training.step import State
 
 DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 DATA[:, 1] += 2 * DATA[:, 0]

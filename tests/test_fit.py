@@ -10,7 +10,7 @@ from common import held_out_first
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, FitResult, fit
-from flows.training.epochs import orders, warmup_cosine
+from flows.training.step import orders, warmup_cosine
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(200, 2))

@@ -29,7 +29,7 @@ def sigmoid(x):
     return 1 / (1 + mp.exp(-x))
 
 
-def softly(raw, bound=7):
+def soft_clip(raw, bound=7):
     return bound * mp.tanh(raw / bound)
 
 
@@ -64,16 +64,16 @@ def mixture(weights, rates, shifts, x):
 
 
 def mixture_cdf(theta, x):
-    rates = [mp.exp(-softly(each)) for each in theta[6:9]]
+    rates = [mp.exp(-soft_clip(each)) for each in theta[6:9]]
     shifts = [-a * (m + offset) for a, m, offset in zip(rates, theta[3:6], (-1, 0, 1), strict=True)]
     below, above, density = mixture(softmax(theta[:3]), rates, shifts, x)
-    a = softly(theta[9])
+    a = soft_clip(theta[9])
     return mp.log(below / above) * mp.exp(a) + theta[10], mp.log(density / below / above) + a
 
 
 def deep_sigmoidal(theta, x):
     rates, shifts = (
-        [mp.exp(softly(each)) for each in theta[3:6]],
+        [mp.exp(soft_clip(each)) for each in theta[3:6]],
         [b + offset for b, offset in zip(theta[6:], (-1, 0, 1), strict=True)],
     )
     below, above, density = mixture(softmax(theta[:3]), rates, shifts, x)
@@ -97,7 +97,7 @@ def normal_quantile(below, above):
 def gaussianization(theta, x):
     offsets = [mp.mpf(8) / 7 * k for k in (-1, 0, 1)]
     weights = softmax([raw - m * m / 2 for raw, m in zip(theta[:3], offsets, strict=True)])
-    rates = [mp.exp(-softly(each)) / mp.mpf(0.31) for each in theta[6:9]]
+    rates = [mp.exp(-soft_clip(each)) / mp.mpf(0.31) for each in theta[6:9]]
     shifts = [-a * (m + offset) for a, m, offset in zip(rates, theta[3:6], offsets, strict=True)]
     below, above, density = mixture(weights, rates, shifts, x)
     y = normal_quantile(below, above)
@@ -139,7 +139,7 @@ def monotonic_network(theta, x):
             mp.tanh(w[0] * s + w[1] * theta[0] + b) for w, b in zip(first["w"].T.tolist(), first["b"].tolist(), strict=True)
         ]
         raw = mp.fsum(w * unit for w, unit in zip(last["w"][:, 0].tolist(), units, strict=True)) + float(last["b"][0])
-        return mp.exp(softly(raw, 4))
+        return mp.exp(soft_clip(raw, 4))
 
     inside = max(min(x, 2), -2)
     return theta[1] + mp.quad(slope, [0, inside]) + (x - inside) * slope(inside), mp.log(slope(inside))

@@ -18,8 +18,8 @@ from registry import BIJECTIONS, DISTRIBUTIONS
 
 import flows
 from flows.diagnostics import enable_x64
-from flows.files import START
 from flows.persistence import _abstract, describe, load, save
+from flows.persistence.container import START
 
 
 @flows.bijection
@@ -287,7 +287,7 @@ def test_metadata_that_never_ends(path):
 
 
 def test_metadata_longer_than_a_header_may_be(path, monkeypatch):
-    monkeypatch.setattr(flows.files, "MAX_HEADER", 1000)
+    monkeypatch.setattr(flows.persistence.container, "MAX_HEADER", 1000)
     with pytest.raises(flows.FlowsError, match="metadata"):
         save(path, tiny, drawn(tiny, 1), 1, metadata={"text": "x" * 1000})
     assert not path.exists()

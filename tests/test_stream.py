@@ -10,7 +10,7 @@ from common import error_of
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import fit, fit_ensemble, stream
-from flows.training.data import Rows
+from flows.training.reading import Rows
 
 N = 6000
 DATA = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)

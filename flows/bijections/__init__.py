@@ -1,21 +1,21 @@
 """Bijections: one idea a file."""
 
-from flows.bijections.act_norm import ActNorm, Scale, Standardize
-from flows.bijections.affine_coupling import AffineCoupling, AffineCouplingSplit, NeuralSplineCoupling
 from flows.bijections.autoregressive import Autoregressive, InverseAutoregressive
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.block_autoregressive import BlockAutoregressive
 from flows.bijections.coupling import Coupling
 from flows.bijections.dequantize import Dequantize
-from flows.bijections.elementwise import Exp, FixedAffine, LeakyReLU, Power, Softplus, Tanh
-from flows.bijections.featurewise import Elementwise
+from flows.bijections.elementwise import Elementwise
 from flows.bijections.from_function import FromFunction
 from flows.bijections.householder import Householder
 from flows.bijections.linear import FixedInvertibleLinear, InvertibleLinear
-from flows.bijections.made import MADE, MaskedDense
+from flows.bijections.original import MADE, AffineCoupling, AffineCouplingSplit, MaskedDense, NeuralSplineCoupling
 from flows.bijections.permutation import Reverse, Shuffle, Squeeze
-from flows.bijections.supports import Support, support
+from flows.bijections.scalar_maps import Exp, FixedAffine, LeakyReLU, Power, Softplus, Tanh
+from flows.bijections.scaling import ActNorm, Scale, Standardize
+from flows.bijections.supports import support
 from flows.bijections.unit_interval import LogisticCDF, Logit, NormalCDF, Sigmoid
+from flows.core.contract import Support
 
 __all__ = [
     "MADE",

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from flows.bijections.columns import Columns, as_transformers, for_each
+from flows.bijections.engine import Columns, as_transformers, for_each
 from flows.compose import Invert
 from flows.conditioners import MaskedMLP
+from flows.conditioners.base import ConditionerInit, check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import ConditionerInit, FlowsError, Given, bijection, check_conditioner, positive, vocabulary
-from flows.core.arrays import as_context
+from flows.core import FlowsError, Given, bijection, positive
+from flows.core.inputs import as_context
+from flows.core.keywords import naming
 from flows.transformers import Affine, Gated
 
 
@@ -114,10 +116,10 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
             return restored(params, x).T
 
         shown = {"context", *names}
-        functions = (vocabulary.naming(each, shown) for each in (direct_fun, inverse_fun))
+        functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
         return (own if several else own["conditioner"], *functions)
 
-    return vocabulary.naming(init_fun, {"context_dim", *measured_by(net)})
+    return naming(init_fun, {"context_dim", *measured_by(net)})
 
 
 def one_by_one(theta_of, find, y):

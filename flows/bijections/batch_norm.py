@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 
-from flows.bijections.act_norm import channel_moments
+from flows.bijections.scaling import channel_moments
 from flows.core import FlowsError, bijection
-from flows.core.arrays import along, size
+from flows.core.inputs import size
+from flows.core.numerics import along
 
 EPSILON = 1e-5
 

@@ -9,8 +9,9 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.conditioners.dense import affine, dense_layers
 from flows.core import Array, FlowsError, bijection, positive_int
-from flows.core.arrays import HIGHEST, as_context, size
-from flows.core.smooth import softly
+from flows.core.inputs import as_context, size
+from flows.core.numerics import soft_clip
+from flows.core.precision import HIGHEST
 from flows.transformers.solve import solve
 
 LEAST = 1e-3  # of the gate and of what it leaves
@@ -154,7 +155,7 @@ def weights(layer: dict[str, Array], d: int) -> tuple[Array, Array]:
     most = jnp.maximum(logs.max(1), jnp.log(jnp.maximum(jnp.abs(free).max(1), jnp.finfo(free.dtype).tiny)))
     most = jax.lax.stop_gradient(most)[:, None]
     w = jnp.where(diagonal, jnp.exp(jnp.where(diagonal, layer["raw"] - most, 0.0)), free * jnp.exp(-most))
-    log_scale = (softly(layer["log_norm"], BOUND) - 0.5 * jnp.log(jnp.square(w).sum(1)))[:, None]
+    log_scale = (soft_clip(layer["log_norm"], BOUND) - 0.5 * jnp.log(jnp.square(w).sum(1)))[:, None]
     blocks = (layer["raw"] - most + log_scale).reshape(d, rows // d, d, columns // d)
     return w * jnp.exp(log_scale), jnp.stack([blocks[i, :, i] for i in range(d)])
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.columns import Columns, Trained, as_transformers, cut, for_each, reorder
+from flows.bijections.engine import Columns, Trained, as_transformers, cut, for_each, reorder
 from flows.conditioners import MLP
+from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_events, build_leading, measured_by
-from flows.core import FlowsError, Given, bijection, check_conditioner, positive, vocabulary
-from flows.core.arrays import as_context
+from flows.core import FlowsError, Given, bijection, positive
+from flows.core.inputs import as_context
+from flows.core.keywords import naming
 from flows.transformers import Affine
 
 MASKS = ("halves", "alternating", "random")
@@ -146,10 +148,10 @@ def Coupling(
             return jnp.moveaxis(restored(params, jnp.concatenate([kept_x, x])), 0, -1)
 
         shown = {"context", *names}
-        functions = (vocabulary.naming(each, shown) for each in (direct_fun, inverse_fun))
+        functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
         return (own if several else own["conditioner"], *functions)
 
-    return vocabulary.naming(init_fun, {"context_dim", *measured_by(net)})
+    return naming(init_fun, {"context_dim", *measured_by(net)})
 
 
 def _kept(mask: str | Sequence[bool], d: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import FlowsError, bijection, numbers
-from flows.core.arrays import along
+from flows.core.numerics import along
 
 
 @bijection(likelihood="lower bound")

@@ -1,212 +1,87 @@
-"""Fixed scalar maps, the same formula for every entry of an event."""
-
-import math
-from collections.abc import Callable
+"""A transformer on every feature, each on its own."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from flows.core import Array, FlowsError, bijection, check_fits, numbers, positive
-
-
-def scalar_map(direct: Callable, log_slope: Callable, inverse: Callable) -> Callable:
-    """The init_fun of a map without params: y = direct(x) entry by entry, log|det J| = sum(log_slope(x))."""
-
-    def init_fun(rng, shape):
-        return {}, direct_fun, inverse_fun
-
-    def direct_fun(params, x):
-        return direct(x), log_slope(x).sum()
-
-    def inverse_fun(params, y):
-        return inverse(y)
-
-    return init_fun
+from flows.bijections.engine import Columns, Trained, as_transformers, for_each
+from flows.conditioners.base import check_conditioner
+from flows.conditioners.network import build_leading, measured_by
+from flows.core import FlowsError, Given, bijection
+from flows.core.inputs import as_context, size
+from flows.core.keywords import naming
 
 
-@bijection
-def Exp():
-    """The real line to the positive half line: y = e^x, log|det J| = sum(x).
+@bijection(batched=True)
+def Elementwise(transformer, conditioner=None):
+    """A transformer on every entry of the event, with parameters that are trained, or that a network makes of the context.
 
-    `Invert(Exp())` takes the logarithm of positive data.
-
-    Params:
-        None.
-
-    Support:
-        Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and what is below 0 as NaN.
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.Exp()(0, 1)
-        >>> inverse_fun(params, jnp.array([[1.0], [0.0], [-1.0]]))[0].tolist()
-        [[0.0], [-inf], [nan]]
-    """
-    return scalar_map(jnp.exp, lambda x: x, jnp.log)
-
-
-@bijection
-def Softplus():
-    """The real line to the positive half line: y = log(1 + e^x), log|det J| = -sum(log(1 + e^-x)).
-
-    Linear far to the right, where `Exp` overflows; x = y + log(1 - e^-y) keeps every digit of large and of small y.
-
-    Params:
-        None.
-
-    Support:
-        Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and what is below 0 as NaN.
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.Softplus()(0, 1)
-        >>> direct_fun(params, jnp.array([[0.0], [50.0]]))[0].round(4).tolist()
-        [[0.693...], [50.0]]
-    """
-    return scalar_map(jax.nn.softplus, lambda x: -jax.nn.softplus(-x), lambda y: y + jnp.log(-jnp.expm1(-y)))
-
-
-@bijection
-def Tanh():
-    """The real line to (-1, 1): y = tanh(x), log|det J| = sum(2 (log 2 - |x| - log(1 + e^(-2|x|)))).
-
-    The form of the log-det is log(1 - tanh(x)^2) without its cancellation. Beyond |x| = 9 y rounds to 1 in float32.
-
-    Params:
-        None.
-
-    Support:
-        Inputs: the real line. Outputs: (-1, 1); its ends come back as -inf and inf, and what lies outside as NaN.
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.Tanh()(0, 1)
-        >>> direct_fun(params, jnp.array([[0.0], [50.0]]))[1].round(3).tolist()
-        [0.0, -98.61...]
-    """
-
-    def log_slope(x: Array) -> Array:
-        return 2 * (math.log(2) - jnp.abs(x) - jnp.log1p(jnp.exp(-2 * jnp.abs(x))))
-
-    return scalar_map(jnp.tanh, log_slope, jnp.arctanh)
-
-
-@bijection
-def LeakyReLU(slope: float = 0.01):
-    """Two half lines: y = x where x >= 0 and slope x elsewhere, log|det J| = log(slope) * (how many entries are below 0).
+    y_i = f(x_i; theta_i), log|det J| = sum_i log f'(x_i; theta_i).
 
     Args:
-        slope: of the negative half, above 0.
+        transformer: one of `flows.transformers`, or a sequence with one for each entry of the event.
+        conditioner: `net(rng, context_dim, num_params * entries) -> (params, apply_fun)`, such as `MLP(32)`: theta is what it
+            makes of the context, which is then needed. By default theta is trained itself, one for each entry.
 
     Params:
-        None.
-
-    Support:
-        The real line, inputs and outputs.
+        `{"theta": (num_params, entries)}`, which starts at 0; with a conditioner "conditioner" instead of "theta"; "weights" of
+        transformers that have some.
 
     Errors:
-        FlowsError: the slope is not above 0.
+        FlowsError: a conditioner without context_dim.
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.LeakyReLU(0.5)(0, 2)
-        >>> direct_fun(params, jnp.array([[-4.0, 3.0]]))[0].tolist()
-        [[-2.0, 3.0]]
+        >>> params, direct_fun, inverse_fun = flows.Elementwise(flows.transformers.RationalQuadratic(num_bins=4))(0, 3)
+        >>> params["theta"].shape, direct_fun(params, jnp.ones((2, 3)))[0].tolist()
+        ((11, 3), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
     """
-    slope = positive(slope, "LeakyReLU: slope")
-    log_of_slope = math.log(slope)
-    return scalar_map(
-        lambda x: jnp.where(x < 0, slope * x, x),
-        lambda x: jnp.where(x < 0, log_of_slope, jnp.where(x >= 0, 0.0, x)),  # NaN stays NaN
-        lambda y: jnp.where(y < 0, y / slope, y),
-    )
+    transformers = as_transformers(transformer, "Elementwise")
+    if conditioner is not None:
+        check_conditioner(conditioner, "Elementwise")
 
+    def leading(x):
+        return x.reshape(len(x), size(x.shape[1:])).T
 
-@bijection
-def Power(exponent: float):
-    """The positive half line to itself: y = x^p, log|det J| = sum(log|p| + (p - 1) log(x)).
-
-    Negative inputs are outside its support for every p, odd whole numbers included: a power of data is meant for data that
-    are positive. For signs on both sides write the map that is wanted (`FromFunction`).
-
-    Args:
-        exponent: p, not 0; below 0 the map decreases.
-
-    Params:
-        None.
-
-    Support:
-        (0, inf), inputs and outputs. 0 gives the limit, 0 or inf, and what is below 0 NaN.
-
-    Errors:
-        FlowsError: the exponent is 0, not finite, or absurd.
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.Power(3)(0, 1)
-        >>> direct_fun(params, jnp.array([[2.0], [0.0], [-2.0]]))[0].tolist()
-        [[8.0], [0.0], [nan]]
-    """
-    if isinstance(exponent, bool) or not isinstance(exponent, int | float) or not 1e-30 < abs(exponent) < 1e30:
-        raise FlowsError(f"Power: the exponent is {exponent!r}; expected a number of size between 1e-30 and 1e30")
-    p = float(exponent)
-
-    def on_half_line(x: Array) -> Array:
-        return jnp.where(x >= 0, x, jnp.nan)
-
-    def power(x: Array, p: float) -> Array:
-        y = on_half_line(x) ** p
-        return jnp.abs(y) if p < 0 else y  # 0 may come as -0.0
-
-    def log_slope(x: Array) -> Array:
-        x = on_half_line(x)
-        return math.log(abs(p)) + (p - 1) * jnp.log(x) if p != 1 else jnp.where(jnp.isnan(x), x, 0.0)
-
-    return scalar_map(lambda x: power(x, p), log_slope, lambda y: power(y, 1 / p))
-
-
-@bijection
-def FixedAffine(scale=1.0, shift=0.0):
-    """A scale and a shift that are constants: y = scale x + shift, log|det J| = sum(log|scale|).
-
-    For units, and for ranges known beforehand. A scale that is trained is `ActNorm`, one that a network makes is
-    `transformers.Affine` in a coupling.
-
-    Args:
-        scale, shift: numbers, or arrays of the shape of the event or of its last axis (one for each channel).
-
-    Params:
-        None.
-
-    Support:
-        The real line, inputs and outputs.
-
-    Errors:
-        FlowsError: a scale of 0, a number that is not finite or that float32 does not hold, a shape that does not fit.
-
-    Example:
-        >>> import flows, jax.numpy as jnp
-        >>> params, direct_fun, inverse_fun = flows.FixedAffine(scale=2.0, shift=(-1.0, 1.0))(0, 2)
-        >>> direct_fun(params, jnp.array([[0.5, 0.5]]))[0].tolist()
-        [[0.0, 2.0]]
-    """
-    a, b = numbers(scale, "FixedAffine: scale"), numbers(shift, "FixedAffine: shift")
-    if not (np.abs(a) > 1e-37).all():
-        raise FlowsError(f"FixedAffine: scale is {scale}; expected numbers of size above 1e-37")
-
-    def init_fun(rng, shape):
-        check_fits(a, shape, "FixedAffine: scale")
-        check_fits(b, shape, "FixedAffine: shift")
-        log_det = float(np.log(np.abs(np.broadcast_to(a, shape))).sum())
-        factor, offset = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+    def trained_init(rng, shape):
+        trained = Trained(Columns(for_each(transformers, size(shape), "Elementwise")))
 
         def direct_fun(params, x):
-            return x * jnp.asarray(factor, x.dtype) + jnp.asarray(offset, x.dtype), jnp.asarray(log_det, x.dtype)
+            y, log_det = trained.direct(params, leading(x))
+            return y.T.reshape(x.shape), log_det.sum(0)
 
         def inverse_fun(params, y):
-            return (y - jnp.asarray(offset, y.dtype)) / jnp.asarray(factor, y.dtype)
+            return trained.inverse(params, leading(y))[0].T.reshape(y.shape)
 
-        return {}, direct_fun, inverse_fun
+        return trained.init(rng), direct_fun, inverse_fun
 
-    return init_fun
+    def conditional_init(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+        if not context_dim:
+            raise FlowsError("Elementwise: a conditioner makes the parameters of a context; give context_dim to init_fun")
+        columns = Columns(for_each(transformers, size(shape), "Elementwise"))
+        keys = jax.random.split(rng)
+        old = params or {}
+        data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
+        given = Given(as_context(context_dim), data, init_context, old.get("conditioner"))
+        start, run, names, *_ = build_leading(conditioner, keys[0], 0, columns.num_params * size(shape), given)
+        own = {"conditioner": start}
+        if columns.has_weights:
+            own["weights"] = old["weights"] if old else columns.init(keys[1])
+
+        def apply(step, params, x, context, rng, train):
+            x = leading(x)
+            theta = run(params["conditioner"], x[:0], jnp.moveaxis(context, 0, -1), rng, train)
+            return step(theta.reshape(columns.num_params, *x.shape), x, params.get("weights"))
+
+        def direct_fun(params, x, context=None, rng=None, train=False):
+            y, log_det = apply(columns.direct, params, x, context, rng, train)
+            return y.T.reshape(x.shape), log_det.sum(0)
+
+        def inverse_fun(params, y, context=None, rng=None, train=False):
+            return apply(columns.inverse, params, y, context, rng, train)[0].T.reshape(y.shape)
+
+        shown = {"context", *names}
+        return own, *(naming(each, shown) for each in (direct_fun, inverse_fun))
+
+    if conditioner is None:
+        return trained_init
+    return naming(conditional_init, {"context_dim", *measured_by(conditioner)})

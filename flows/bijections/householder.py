@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import Array, bijection, positive_int
-from flows.core.arrays import HIGHEST
+from flows.core.precision import HIGHEST
 
 
 @bijection

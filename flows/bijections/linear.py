@@ -6,7 +6,8 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, bijection
-from flows.core.arrays import HIGHEST, size
+from flows.core.inputs import size
+from flows.core.precision import HIGHEST
 
 
 @bijection

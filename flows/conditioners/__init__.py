@@ -1,10 +1,10 @@
 """Networks that make the parameters of a transformer."""
 
 from flows.conditioners.adapters import FromEquinox, FromLinen, FromNNX, FromStax
+from flows.conditioners.base import conditioner
 from flows.conditioners.masked import MaskedMLP
 from flows.conditioners.mlp import MLP
 from flows.conditioners.residual import MaskedResidual, Residual
-from flows.core import conditioner
 
 __all__ = [
     "FromEquinox",

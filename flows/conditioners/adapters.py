@@ -18,8 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, conditioner, vocabulary
-from flows.core.arrays import as_event
+from flows.conditioners.base import conditioner
+from flows.core import Array, FlowsError
+from flows.core.inputs import as_event
+from flows.core.keywords import named_by, select
 
 
 @conditioner
@@ -67,7 +69,7 @@ def FromEquinox(make: Callable):
             shapes, rest = eqx.filter_eval_shape(split, jax.random.key(0))
             arrays = jax.tree_util.tree_map_with_path(lambda path, _: reduce(getitem, _names(path), params), shapes)
             module = eqx.nn.inference_mode(eqx.combine(arrays, rest()), not train)
-            keyed = rng is not None and vocabulary.named_by(module, ("key",))
+            keyed = rng is not None and named_by(module, ("key",))
             with _asking_for_rng("FromEquinox", rng, train, RuntimeError):
                 if not keyed:
                     return jax.vmap(module)(inputs)
@@ -169,8 +171,8 @@ def FromLinen(make: Callable):
     _check_make("FromLinen", make, linen.Module, "output_dim")
 
     def mode(module, train):
-        names = vocabulary.named_by(module.__call__, ("train", "deterministic"))
-        return vocabulary.select(names, train=train, deterministic=not train)
+        names = named_by(module.__call__, ("train", "deterministic"))
+        return select(names, train=train, deterministic=not train)
 
     def net(rng, input_dim, output_dim):
         def apply_fun(params, inputs, rng=None, train=False):

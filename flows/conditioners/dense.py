@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.core.arrays import HIGHEST
-from flows.core.economy import economy
+from flows.core.precision import HIGHEST, precision
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
 
@@ -25,8 +24,8 @@ def product(w: Array, x: Array) -> Array:
     An accelerator that rounds a product's inputs would make of two inputs one ulp apart outputs a thousandth apart, and no
     inverse could be trusted. Training may ask for fewer.
     """
-    if economy().products is not None:
-        low = jnp.dtype(economy().products)
+    if precision().matmul_dtype is not None:
+        low = jnp.dtype(precision().matmul_dtype)
         return jnp.tensordot(w.astype(low), x.astype(low), ((0,), (0,))).astype(x.dtype)
     return jnp.tensordot(w, x, ((0,), (0,)), precision=HIGHEST)
 

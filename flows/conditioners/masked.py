@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from flows.conditioners.base import Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, dense_layers, product
-from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, turn, vocabulary
+from flows.core import Array, FlowsError, finite, iteration, positive_int
+from flows.core.keywords import naming
 
 CACHE = 2**18  # floats: about what one core keeps close
 SEGMENTS = 4
@@ -108,7 +110,7 @@ class Masked(Leading):
     ):
         self.degrees, self.formula, self.layers, self.per_unit = degrees, formula, layers, per_unit
         self.masks = [(a[:, None] <= b).astype(np.float32) for a, b in pairwise(degrees)]
-        super().__init__(vocabulary.naming(partial(self.whole), keywords))
+        super().__init__(naming(partial(self.whole), keywords))
 
     @property
     def order(self) -> np.ndarray:
@@ -157,7 +159,7 @@ class Masked(Leading):
             x = lax.map(lambda piece: run(*piece), jax.tree.map(cut, (y, context)))
             return x.swapaxes(0, 1).reshape(d, count * size)[:, :batch]
 
-        with turn(None):
+        with iteration(None):
             if batch <= size:
                 return at_once(y, context)
             return lax.platform_dependent(y, context, cpu=pieces, default=at_once)

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 
+from flows.conditioners.base import Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, dense_layers
-from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int
+from flows.core import Array, FlowsError, finite, positive_int
 
 
 @conditioner

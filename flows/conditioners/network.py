@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from flows.conditioners.base import Leading, as_network
 from flows.conditioners.masked import Masked
-from flows.core import Array, FlowsError, Given, Leading, Shape, as_network, vocabulary
-from flows.core.arrays import as_dim, size
-from flows.core.smooth import softly
+from flows.core import Array, FlowsError, Given, Shape
+from flows.core.inputs import as_dim, size
+from flows.core.keywords import CALL, INIT, named_by, select
+from flows.core.numerics import soft_clip
 
 FAR = 1e18
 MEASURED = ("init_inputs", "init_context", "params")
@@ -28,7 +30,7 @@ class Running(NamedTuple):
 
 def measured_by(net: Any) -> frozenset[str]:
     """What an engine's init has to name for its conditioner: of init_inputs, init_context and params."""
-    names = vocabulary.named_by(net, MEASURED)
+    names = named_by(net, MEASURED)
     return names | {"init_context"} if "init_inputs" in names else names
 
 
@@ -41,7 +43,7 @@ def build_leading(
     params of its own: constants, which start at 0. With `squash` it sees squash * tanh(x / squash) for x.
     """
     context = given.context
-    takes_context = "context_dim" in vocabulary.named_by(net, vocabulary.INIT)
+    takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
         return Running(_or_old(given, {"theta": jnp.zeros(output_dim)}), _constant)
@@ -54,7 +56,7 @@ def build_leading(
         data = seen(data) if takes_context or given.init_context is None else _appended(seen(data), given.init_context, 1)
     keywords |= _data_of(net, given, data)
     params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
-    names = vocabulary.named_by(apply_fun, vocabulary.CALL)
+    names = named_by(apply_fun, CALL)
     ours = isinstance(apply_fun, Leading)
 
     def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:
@@ -63,10 +65,10 @@ def build_leading(
             x = _appended(x, context, 0)
         own = context if takes_context else None
         if ours:
-            y = apply_fun.leading(params, x, **vocabulary.select(names, context=own, rng=rng, train=train))
+            y = apply_fun.leading(params, x, **select(names, context=own, rng=rng, train=train))
             return _checked(y, (output_dim, x.shape[1]), net, x.dtype, output_dim)
         own = None if own is None else jnp.moveaxis(own, -1, 0)
-        y = apply_fun(params, x.T, **vocabulary.select(names, context=own, rng=rng, train=train))
+        y = apply_fun(params, x.T, **select(names, context=own, rng=rng, train=train))
         return _checked(y, (x.shape[1], output_dim), net, x.dtype, output_dim).T
 
     def solve(params: Any, context: Array | None, y: Array, find: Callable) -> Array:
@@ -85,7 +87,7 @@ def build_events(
     A network that does not name `context_dim` sees a vector context as further channels, the same at every place.
     """
     context = given.context
-    takes_context = "context_dim" in vocabulary.named_by(net, vocabulary.INIT)
+    takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None or takes_context else _vector(net, context)
     if input_dim[-1] + extra == 0:
         raise FlowsError(f"a coupling of events {input_dim} has no channel to look at; give it at least two channels")
@@ -102,12 +104,12 @@ def build_events(
     keywords |= _data_of(net, given, data)
     inputs = (*input_dim[:-1], input_dim[-1] + extra)
     params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
-    names = vocabulary.named_by(apply_fun, vocabulary.CALL)
+    names = named_by(apply_fun, CALL)
 
     def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:
         x = jnp.moveaxis(x, 0, -1)
         own = context if takes_context else None
-        y = apply_fun(params, seen(x, context), **vocabulary.select(names, context=own, rng=rng, train=train))
+        y = apply_fun(params, seen(x, context), **select(names, context=own, rng=rng, train=train))
         return jnp.moveaxis(_checked(y, (len(x), *output_dim), net, x.dtype, output_dim), -1, 0)
 
     return Running(params if measured_by(net) else _or_old(given, params), run, names & {"rng", "train"})
@@ -115,12 +117,12 @@ def build_events(
 
 def _seen(squash: float | None, x: Array) -> Array:
     """What a network sees of x. An entry beyond FAR would overflow in it, and then a masked weight of 0 times inf is NaN."""
-    return jnp.clip(x, -FAR, FAR) if squash is None else softly(x, squash)
+    return jnp.clip(x, -FAR, FAR) if squash is None else soft_clip(x, squash)
 
 
 def _data_of(net: Callable, given: Given, data: Array | None) -> dict[str, Any]:
     values = {"init_inputs": data, "init_context": given.init_context, "params": given.params}
-    return {name: values[name] for name in vocabulary.named_by(net, MEASURED) if values[name] is not None}
+    return {name: values[name] for name in named_by(net, MEASURED) if values[name] is not None}
 
 
 def _or_old(given: Given, params: Any) -> Any:

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flows.conditioners.base import Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, dense_layers
 from flows.conditioners.masked import Masked, degrees_of
-from flows.core import Array, FlowsError, Leading, conditioner, finite, positive_int, vocabulary
+from flows.core import Array, FlowsError, finite, positive_int
+from flows.core.keywords import naming
 
 EPSILON = 1e-3
 SMALL = 0.01  # of the second layer of each block, at the start
@@ -68,7 +70,7 @@ def Residual(
         layers = dense_layers(keys[0], pairwise(sizes), body.scales)
         start = body.init(keys[1], layers, context_dim, params)
         start = body.measured(start, apply(start), init_inputs, init_context)
-        return start, Leading(vocabulary.naming(leading, body.call_keywords))
+        return start, Leading(naming(leading, body.call_keywords))
 
     def apply(params):
         return lambda i, h: affine(params["layers"][i]["w"], params["layers"][i]["b"], h)
@@ -77,7 +79,7 @@ def Residual(
         inputs = x if context is None else jnp.concatenate([x, context])
         return body.formula(apply(params), body.per_unit(params, context), inputs, rng, train)
 
-    return vocabulary.naming(net, body.init_keywords)
+    return naming(net, body.init_keywords)
 
 
 @conditioner
@@ -125,7 +127,7 @@ def MaskedResidual(
         start = body.init(keys[1], layers, context_dim, params)
         return body.measured(start, masked.dense(start), init_inputs, init_context), masked
 
-    return vocabulary.naming(net, body.init_keywords)
+    return naming(net, body.init_keywords)
 
 
 class _Blocks:

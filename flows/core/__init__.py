@@ -1,11 +1,16 @@
-"""The contract: triples, constructor values, lifting, trainable and fixed params, calibration."""
+"""The ground floor: the contract, how layers are written, and what makes them fast. `contract.py` is the place to begin.
 
-from flows.core.arrays import Array, Shape
-from flows.core.authors import (
-    Bijection,
+An author writes functions of one event (`decorators.py`); they are lifted to batches (`lifting.py`) and become a part
+(`parts.py`), which combinators compose. `publish.py` makes of a part the functions that a user calls.
+"""
+
+from flows.core.caching import clear_caches
+from flows.core.constructors import Value, constructor, from_json, to_json
+from flows.core.contract import Array, Bijection, Distribution, Given, Params, Shape
+from flows.core.cpu_loops import in_pieces, iteration, unfused
+from flows.core.decorators import (
     BijectionInit,
     Composite,
-    Distribution,
     DistributionInit,
     InitFun,
     bijection,
@@ -16,72 +21,50 @@ from flows.core.authors import (
     distribution,
     init_keywords,
 )
-from flows.core.checks import check_fits, check_widths, finite, numbers, positive, positive_int
-from flows.core.elements import (
-    ConditionerInit,
-    Leading,
-    Network,
-    Transformer,
-    as_network,
-    check_conditioner,
-    check_transformer,
-    conditioner,
-    transformer,
-)
 from flows.core.errors import FitError, FlowsError
-from flows.core.fingerprint import clear_caches
-from flows.core.loops import in_pieces, turn, unfused
 from flows.core.params import calibrate, stacked, trainable, unstacked
-from flows.core.parts import BijectionPart, DistributionPart, Given, measured_output
-from flows.core.values import Value, constructor, from_json, to_json
+from flows.core.parts import BijectionPart, DistributionPart, measured_output
+from flows.core.validation import check_fits, check_widths, finite, numbers, positive, positive_int
 
 __all__ = [
-    "as_network",
     "Array",
     "Bijection",
-    "bijection",
     "BijectionInit",
     "BijectionPart",
+    "Composite",
+    "Distribution",
+    "DistributionInit",
+    "DistributionPart",
+    "FitError",
+    "FlowsError",
+    "Given",
+    "InitFun",
+    "Params",
+    "Shape",
+    "Value",
+    "bijection",
     "build_bijection",
     "build_distribution",
     "calibrate",
-    "check_conditioner",
     "check_fits",
     "check_layers",
-    "check_transformer",
     "check_widths",
     "clear_caches",
     "combinator",
-    "Composite",
-    "conditioner",
-    "ConditionerInit",
     "constructor",
-    "Distribution",
     "distribution",
-    "DistributionInit",
-    "DistributionPart",
     "finite",
-    "FitError",
-    "FlowsError",
     "from_json",
-    "Given",
     "in_pieces",
     "init_keywords",
-    "InitFun",
-    "Leading",
+    "iteration",
     "measured_output",
-    "Network",
     "numbers",
     "positive",
     "positive_int",
-    "Shape",
     "stacked",
     "to_json",
     "trainable",
-    "Transformer",
-    "transformer",
-    "turn",
     "unfused",
     "unstacked",
-    "Value",
 ]

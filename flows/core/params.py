@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core.arrays import as_array
+from flows.core.contract import Params
 from flows.core.errors import FlowsError
-
-Params = Any
+from flows.core.inputs import as_array
 
 
 def _is_fixed(path: tuple) -> bool:

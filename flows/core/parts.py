@@ -6,38 +6,20 @@ cast, stop the gradient of fixed leaves, and are compiled. Checks run while a ca
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import vocabulary
-from flows.core.arrays import (
-    Array,
-    Shape,
-    as_array,
-    as_dim,
-    as_key,
-    as_rows_of_context,
-    cast,
-    check_rows,
-    default_dtype,
-    working_dtype,
-)
+from flows.core.caching import Atom, Memo, fingerprint
+from flows.core.contract import Array, Params, Shape
+from flows.core.cpu_loops import current_iteration
 from flows.core.errors import FlowsError
-from flows.core.fingerprint import Atom, Memo, fingerprint
-from flows.core.loops import current_turn
-from flows.core.params import Params, check_structure, stop_fixed, structure
-
-
-class Given(NamedTuple):
-    """What an init was called with, besides rng and the event."""
-
-    context: Shape | None = None
-    init_inputs: Array | None = None
-    init_context: Array | None = None
-    params: Params | None = None
+from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
+from flows.core.keywords import CALL, positional, refuse_unknown, signature
+from flows.core.params import check_structure, stop_fixed, structure
+from flows.core.validation import check_result, check_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +117,13 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
         compiled = jax.jit(checked, static_argnums=4, inline=True) if part.compiled else checked
 
         def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
-            vocabulary.refuse_unknown(f"{part.name}: {name}", unknown, vocabulary.CALL)
+            refuse_unknown(f"{part.name}: {name}", unknown, CALL)
             context, rng = _given(part, context, rng, train)
-            run = compiled if current_turn() is None else checked  # the body of a loop is compiled with it
+            run = compiled if current_iteration() is None else checked  # the body of a loop is compiled with it
             with explained(part.name):
                 return run(params, as_array(inputs, "inputs"), context, rng, bool(train))
 
-        return _dressed(function, name, part, vocabulary.positional("params", "inputs"), part.keywords)
+        return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
 
     return (
         public("direct_fun", part.direct, part.event, part.output),
@@ -172,13 +154,13 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     compiled_log_pdf, compiled_sample = jitted(checked_log_pdf, 4), jitted(checked_sample, 2)
 
     def log_pdf(params, inputs, *, context=None, rng=None, train=False, **unknown):
-        vocabulary.refuse_unknown(f"{part.name}: log_pdf", unknown, vocabulary.CALL)
+        refuse_unknown(f"{part.name}: log_pdf", unknown, CALL)
         context, rng = _given(part, context, rng, train)
         with explained(part.name):
             return compiled_log_pdf(params, as_array(inputs, "inputs"), context, rng, bool(train))
 
     def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
-        vocabulary.refuse_unknown(f"{part.name}: sample", unknown, ("context",))
+        refuse_unknown(f"{part.name}: sample", unknown, ("context",))
         if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
             raise TypeError(f"{part.name}: num_samples is {num_samples!r}; expected a whole number, known before jit")
         n = int(num_samples)
@@ -195,8 +177,8 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         return samples if padded == n else samples[:n]
 
     return (
-        _dressed(log_pdf, "log_pdf", part, vocabulary.positional("params", "inputs"), part.keywords),
-        _dressed(sample, "sample", part, vocabulary.positional("rng", "params", num_samples=1), part.keywords & {"context"}),
+        _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),
+        _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"}),
     )
 
 
@@ -204,7 +186,7 @@ def _dressed(function: Callable, name: str, part: Any, positional: tuple, keywor
     """Name, signature and docstring, for `help` and `inspect`."""
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{name} of {part.name}, event {as_dim(part.event)!r}."
-    function.__signature__ = vocabulary.signature(positional, keywords)  # type: ignore[attr-defined]
+    function.__signature__ = signature(positional, keywords)  # type: ignore[attr-defined]
     return function
 
 
@@ -229,15 +211,6 @@ def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: An
     if context is not None:
         context = as_rows_of_context(context, part.context, rows, part.name).astype(dtype)
     return stop_fixed(cast(params, dtype)), context
-
-
-def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
-    """Refuse what an author's function returned, before it can broadcast."""
-    if not hasattr(x, "shape") or tuple(x.shape) != shape:
-        got = f"shape {tuple(x.shape)}" if hasattr(x, "shape") else f"type {type(x).__name__}"
-        raise FlowsError(f"{name}: {what} of the layer's function have {got}, expected shape {shape}")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise FlowsError(f"{name}: {what} of the layer's function have dtype {x.dtype}, expected a floating one")
 
 
 FIRST_RULE = (

@@ -6,7 +6,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, FlowsError, distribution, numbers
-from flows.core.arrays import LOG_2PI
+from flows.core.numerics import LOG_2PI
 from flows.distributions.infinities import honest_far_out, logsumexp
 
 

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, FlowsError, Given, Shape, check_conditioner, distribution, positive, vocabulary
-from flows.core.arrays import as_context, size
-from flows.core.smooth import softly
+from flows.core import Array, FlowsError, Given, Shape, distribution, positive
+from flows.core.inputs import as_context, size
+from flows.core.keywords import naming
+from flows.core.numerics import soft_clip
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0
@@ -34,7 +36,7 @@ class Family(NamedTuple):
 
 
 def location_scale(name: str, family: Family, trainable: bool, conditioner: Callable | None) -> Callable:
-    """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = softly(log_scale)."""
+    """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = soft_clip(log_scale)."""
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def shapes_of(event: Shape) -> dict[str, Shape]:
@@ -42,7 +44,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
 
     def density(theta: dict[str, Array], x: Array) -> Array:
         theta, x = dict(theta), x.reshape(len(x), size(x.shape[1:]))
-        loc, s = theta.pop("loc"), softly(theta.pop("log_scale"), BOUND)
+        loc, s = theta.pop("loc"), soft_clip(theta.pop("log_scale"), BOUND)
         # An infinite x or z would make NaN of gradients, also where a mixture gives this density the weight 0.
         infinite, largest = jnp.isinf(x), float(jnp.finfo(x.dtype).max)
         z = (jnp.where(infinite, 0.0, x) - loc) * jnp.exp(-s)
@@ -52,7 +54,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
 
     def draws(theta: dict[str, Array], rng: Array, n: int, event: Shape) -> Array:
         theta = dict(theta)
-        loc, s = theta.pop("loc"), softly(theta.pop("log_scale"), BOUND)
+        loc, s = theta.pop("loc"), soft_clip(theta.pop("log_scale"), BOUND)
         z = family.draw(rng, (n, size(event)), **theta).astype(loc.dtype)
         return (loc + jnp.exp(s) * z).reshape(n, *event)
 
@@ -92,13 +94,13 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         def sample(rng, params, num_samples, context=None):
             return draws(theta_of(params, context, None, False), rng, num_samples, shape)
 
-        return network.params, vocabulary.naming(log_pdf, {"context", *network.keywords}), sample
+        return network.params, naming(log_pdf, {"context", *network.keywords}), sample
 
     if net is None:
         return init_fun
     measures = measured_by(net)
     of_data = {"init_context"} if "init_inputs" in measures else set()  # the context is all that its data are
-    return vocabulary.naming(conditional, {"context_dim", *measures, *of_data})
+    return naming(conditional, {"context_dim", *measures, *of_data})
 
 
 @distribution(batched=True)
@@ -191,7 +193,7 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner=None):
     df = positive(df, "StudentT: df", 1e-6, 1e30)
 
     def freedom(log_df: Array) -> Array:
-        return df * jnp.exp(softly(log_df, TAIL_BOUND))
+        return df * jnp.exp(soft_clip(log_df, TAIL_BOUND))
 
     def log_density(z: Array, log_df: Array) -> Array:
         v = freedom(log_df)

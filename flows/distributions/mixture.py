@@ -25,7 +25,7 @@ from flows.core import (
     stacked,
     unstacked,
 )
-from flows.core.layers import UNEQUAL
+from flows.core.lifting import UNEQUAL
 from flows.distributions.infinities import logsumexp
 
 JITTER = 0.01  # of the data's spread: two components that start at equal rows could never part

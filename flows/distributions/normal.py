@@ -8,8 +8,8 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, FlowsError, Shape, distribution
-from flows.core.arrays import LOG_2PI, size
-from flows.core.smooth import softly
+from flows.core.inputs import size
+from flows.core.numerics import LOG_2PI, soft_clip
 from flows.distributions.infinities import honest_far_out
 from flows.distributions.location_scale import Family, location_scale
 
@@ -90,5 +90,5 @@ def _full_draw(rng: Array, shape: Shape, tril: Array) -> Array:
 def _factor(tril: Array, d: int) -> Array:
     """I + T for each row of tril (batch, d (d - 1) / 2)."""
     below = np.tril_indices(d, -1)
-    entries = softly(tril, TRIL_BOUND)
+    entries = soft_clip(tril, TRIL_BOUND)
     return jnp.zeros((len(tril), d, d), tril.dtype).at[:, *below].set(entries) + jnp.eye(d, dtype=tril.dtype)[None]

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from flows.bijections.act_norm import channel_scale
+from flows.bijections.scaling import channel_scale
 from flows.core import (
     Array,
     Composite,
@@ -17,7 +17,7 @@ from flows.core import (
     check_layers,
     combinator,
 )
-from flows.core.arrays import along
+from flows.core.numerics import along
 
 
 @combinator(DistributionInit)

@@ -7,8 +7,8 @@ from flows.bijections import Autoregressive, BatchNorm, InverseAutoregressive, R
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import build_leading
 from flows.core import Array, FlowsError, Given, bijection, distribution, positive_int
-from flows.core.arrays import LOG_2PI, as_context
-from flows.core.smooth import softly
+from flows.core.inputs import as_context
+from flows.core.numerics import LOG_2PI, soft_clip
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Affine, Gated, Inverse
@@ -141,7 +141,7 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
         def parts(theta: Array) -> tuple[Array, Array, Array]:
             """log w, m and log s, each (components, features, batch)."""
             logits, m, log_s = jnp.split(theta, 3)
-            log_s = softly(log_s, BOUND)
+            log_s = soft_clip(log_s, BOUND)
             return jax.nn.log_softmax(logits, axis=0), m + along(offsets, m), log_s
 
         def log_pdf(params, x, context=None):

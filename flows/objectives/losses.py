@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError, positive_int, vocabulary
-from flows.core.arrays import as_array, as_key
+from flows.core import Array, FlowsError, positive_int
+from flows.core.inputs import as_array, as_key
+from flows.core.keywords import named_by
 from flows.objectives.problem import Problem, along, functions, log_mean, weighted_sum
 
 
@@ -185,7 +186,7 @@ def forward_kl(
         return stop_gradient(weighted_sum(v, log_w) - log_mean(log_w)) - along(x, slope, v * (1 - v))
     source, own = problem, params
     if proposal is not None:
-        names = vocabulary.named_by(functions("forward_kl: proposal", proposal)[1], ("context",))
+        names = named_by(functions("forward_kl: proposal", proposal)[1], ("context",))
         source = Problem("forward_kl: proposal", proposal, log_density, problem.context if names else None)
         own = proposal[0]
     x = stop_gradient(source.draw(stop_gradient(own), key, n))

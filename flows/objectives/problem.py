@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from flows.core import Array, Bijection, FlowsError, vocabulary
-from flows.core.arrays import as_array
+from flows.core import Array, Bijection, FlowsError
+from flows.core.inputs import as_array
+from flows.core.keywords import named_by, select
 from flows.distributions.infinities import logsumexp
 
 
@@ -21,7 +22,7 @@ class Problem:
         if not callable(log_density):
             raise TypeError(f"{name}: log_density is {log_density!r:.60}; expected a function of points (n, *event)")
         self.name, self.log_density = name, log_density
-        self.names = vocabulary.named_by(log_density, ("context",))
+        self.names = named_by(log_density, ("context",))
         self.context = None if context is None else as_array(context, f"{name}: context")
 
     def draw(self, params: Any, key: Array, n: int) -> Array:
@@ -32,7 +33,7 @@ class Problem:
 
     def log_p(self, x: Array) -> Array:
         try:
-            log_p = self.log_density(x, **vocabulary.select(self.names, context=self.context))
+            log_p = self.log_density(x, **select(self.names, context=self.context))
         except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
             raise TypeError(
                 f"{self.name}: log_density cannot be traced by JAX, as gradients and compiling need: write it with jax.numpy, "

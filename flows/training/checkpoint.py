@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.files import DTYPES, INTEGERS, TEMPORARY, blamed_on, read, write
-from flows.training.data import Rows
+from flows.persistence.container import DTYPES, INTEGERS, TEMPORARY, blamed_on, read, write
+from flows.training.reading import Rows
 
 FORMAT = 1
 OLD = 60.0  # seconds after which a temporary file is no longer being written

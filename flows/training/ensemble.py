@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from flows.core import Array, FlowsError, positive_int
-from flows.core.arrays import as_array, as_dim
+from flows.core.inputs import as_array, as_dim
 from flows.core.parts import publish
 from flows.distributions import Mixture
 from flows.training.inits import part_of

@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from flows.core.arrays import as_dim
+from flows.core.inputs import as_dim
 from flows.core.parts import publish
 from flows.training.inits import part_of
 from flows.training.options import LEARNING_RATE, Options

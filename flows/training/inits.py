@@ -5,9 +5,9 @@ from typing import Any
 import jax
 
 from flows.core import Array, DistributionPart, Given, build_distribution
-from flows.core.arrays import Shape
+from flows.core.caching import Memo, fingerprint
+from flows.core.contract import Shape
 from flows.core.errors import TRACING_ERRORS
-from flows.core.fingerprint import Memo, fingerprint
 from flows.core.parts import compiled_once
 
 _inits = Memo(size=64)

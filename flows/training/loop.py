@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from flows.core import FitError
 from flows.training.checkpoint import Checkpoint
-from flows.training.epochs import Report, State, Trainer
 from flows.training.history import Epoch, History
+from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 TIMES_BACK = 8  # each time with a tenth of the rate

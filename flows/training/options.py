@@ -8,11 +8,11 @@ import numpy as np
 import optax
 
 from flows.core import BijectionInit, DistributionInit, FlowsError, positive, positive_int
-from flows.core.economy import Economy
-from flows.core.values import Value, is_constructor
-from flows.training.data import as_share
-from flows.training.epochs import DEFAULT_OPTIMIZER, Pace, even, warmup_cosine
+from flows.core.constructors import Value, is_constructor
+from flows.core.precision import Precision
 from flows.training.history import check_callbacks
+from flows.training.reading import as_share
+from flows.training.step import DEFAULT_OPTIMIZER, Pace, even, warmup_cosine
 
 LEARNING_RATE = 1e-3
 LOW = (None, "bfloat16", "float16")
@@ -85,8 +85,8 @@ class Options(NamedTuple):
         return math.inf if self.max_minutes is None else 60 * positive(self.max_minutes, f"{self.caller}: max_minutes")
 
     @property
-    def economy(self) -> Economy:
-        return Economy(self.products, self.remat)
+    def precision(self) -> Precision:
+        return Precision(self.products, self.remat)
 
     def rows_a_step(self, rows: float) -> int:
         """In parts of equal size; `rows` there are, inf in a stream."""

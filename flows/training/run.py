@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, Given, stacked
-from flows.core.arrays import as_key, cast
-from flows.training.causes import Suspects, cause
+from flows.core.inputs import as_key, cast
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.data import take
-from flows.training.epochs import Pace, Report, State, Steps, Trainer, orders, trainer
+from flows.training.diagnose import Suspects, cause
 from flows.training.history import History, check_callbacks
 from flows.training.inits import initialize
-from flows.training.likelihood import MEASURED_ROWS, Likelihood, has_running_statistics
 from flows.training.loop import Settings, Words, train
+from flows.training.losses import MEASURED_ROWS, Likelihood, has_running_statistics
 from flows.training.options import Options, check_distribution
-from flows.training.prepared import Prepared, prepare
+from flows.training.preprocess import Prepared, prepare
+from flows.training.reading import take
+from flows.training.step import Pace, Report, State, Steps, Trainer, orders, trainer
 from flows.training.stream import Stream, is_streamed, open_source, prepare_stream
 
 TO_THE_USER = 6  # calls from where data are warned of
@@ -72,7 +72,7 @@ def train_members(
         saved = Checkpoint(options.checkpoint, settings, float(options.checkpoint_every))
     optimizer, pace = options.how_to_step(options.max_epochs * steps)
     compiled = trainer(
-        Likelihood(inner, part, batch_size // options.accumulate, options.economy, has_running_statistics(start)),
+        Likelihood(inner, part, batch_size // options.accumulate, options.precision, has_running_statistics(start)),
         start,
         optimizer,
         Steps(options.accumulate, options.ema, options.optimizer is not None, members),

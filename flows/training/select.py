@@ -9,14 +9,14 @@ import numpy as np
 
 from flows.conditioners import MLP
 from flows.core import FlowsError, trainable
-from flows.core.arrays import as_key
+from flows.core.inputs import as_key
 from flows.distributions import Flow, Mixture, Normal
 from flows.models import MAF, NSF, RealNVP
-from flows.training.data import Rows, as_share, read, read_validation, split, take
+from flows.training.data_checks import DataWarning
 from flows.training.fit import fit
-from flows.training.judge import DataWarning
 from flows.training.options import LEARNING_RATE
-from flows.training.prepared import prepare
+from flows.training.preprocess import prepare
+from flows.training.reading import Rows, as_share, read, read_validation, split, take
 from flows.training.result import FitResult
 
 CALLS = 5  # to the user, from where data are warned of

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.training.causes import Suspects
-from flows.training.data import LEAST_ROWS, Rows, as_share, measure, read, read_validation, take
-from flows.training.epochs import Pace, Report, State, Trainer
-from flows.training.judge import judge, steps_of
-from flows.training.prepared import Prepared, scale_of_context
+from flows.training.data_checks import judge, steps_of
+from flows.training.diagnose import Suspects
+from flows.training.preprocess import Prepared, scale_of_context
+from flows.training.reading import LEAST_ROWS, Rows, as_share, measure, read, read_validation, take
+from flows.training.step import Pace, Report, State, Trainer
 
 CHUNK_BYTES = 64 * 2**20  # of data read at once
 BLOCK = 1024  # neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows

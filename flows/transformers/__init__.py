@@ -1,7 +1,7 @@
 """Scalar monotone maps: `direct(theta, x)` and `inverse(theta, y)`, elementwise, with `theta` (num_params, *x.shape)."""
 
-from flows.core import transformer
 from flows.transformers.affine import Additive, Affine, Gated, Inverse
+from flows.transformers.base import transformer
 from flows.transformers.bernstein import Bernstein
 from flows.transformers.circular import CircularRationalQuadratic
 from flows.transformers.cubic import Cubic

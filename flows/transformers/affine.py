@@ -5,8 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError, Transformer, check_transformer, positive, transformer
-from flows.core.smooth import softly
+from flows.core import Array, FlowsError, positive
+from flows.core.numerics import soft_clip
+from flows.transformers.base import Transformer, check_transformer, transformer
 
 MIN_SCALE = 1e-3  # of a sigmoid, so that the inverse cannot overflow
 SCALES = ("tanh", "exp", "sigmoid")
@@ -71,7 +72,7 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
 
     def log_scale(raw: Array) -> Array:
         if scale == "tanh":
-            return softly(raw, bound)
+            return soft_clip(raw, bound)
         if scale == "exp":
             return jnp.clip(raw, -bound, bound)
         return jnp.log(jax.nn.sigmoid(raw + 2) + MIN_SCALE) - at_zero

@@ -7,7 +7,8 @@ from operator import mul
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError, positive, positive_int, transformer
+from flows.core import Array, FlowsError, positive, positive_int
+from flows.transformers.base import transformer
 from flows.transformers.solve import solve
 
 

@@ -5,8 +5,9 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, transformer
+from flows.core import Array
 from flows.transformers import bins
+from flows.transformers.base import transformer
 from flows.transformers.rational_quadratic import backward, forward
 
 

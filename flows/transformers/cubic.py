@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, transformer
+from flows.core import Array
 from flows.transformers import bins, rational_quadratic
+from flows.transformers.base import transformer
 
 
 @transformer

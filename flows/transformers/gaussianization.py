@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, positive, positive_int, transformer
-from flows.core.smooth import softly
+from flows.core import Array, positive, positive_int
+from flows.core.numerics import soft_clip
+from flows.transformers.base import transformer
 from flows.transformers.bins import fold
 from flows.transformers.mixture import Mixture, along, apart, log_odds, quantile
 
@@ -59,7 +60,7 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
 
     def parts(theta: Array) -> Mixture:
         log_weight = jax.nn.log_softmax(theta[:num] + along(weights, theta), axis=0)
-        log_rate = -math.log(WIDTH) - softly(theta[2 * num :], bound)
+        log_rate = -math.log(WIDTH) - soft_clip(theta[2 * num :], bound)
         return Mixture(log_weight, log_rate, -jnp.exp(log_rate) * (theta[num : 2 * num] + along(locations, theta)))
 
     # Far out y^2 is 2 |v|, and v the slowest rate times x, to the last digit; v itself may overflow.

@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 
-from flows.core import Array, transformer
+from flows.core import Array
 from flows.transformers import bins
+from flows.transformers.base import transformer
 
 
 @transformer

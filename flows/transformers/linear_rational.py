@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, FlowsError, positive, transformer
+from flows.core import Array, FlowsError, positive
 from flows.transformers import bins
+from flows.transformers.base import transformer
 
 
 @transformer

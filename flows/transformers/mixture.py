@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, positive, positive_int, transformer
-from flows.core.smooth import softly
+from flows.core import Array, positive, positive_int
+from flows.core.numerics import soft_clip
+from flows.transformers.base import transformer
 from flows.transformers.solve import solve
 
 
@@ -102,10 +103,10 @@ def MixtureCDF(num_components: int = 8, bound: float = 7.0):
     offsets = apart(num, 1.0)
 
     def parts(theta: Array) -> tuple[Mixture, Array, Array]:
-        log_rate = -softly(theta[2 * num : 3 * num], bound)
+        log_rate = -soft_clip(theta[2 * num : 3 * num], bound)
         shift = -jnp.exp(log_rate) * (theta[num : 2 * num] + along(offsets, theta))
         mixture = Mixture(jax.nn.log_softmax(theta[:num], axis=0), log_rate, shift)
-        return mixture, softly(theta[3 * num], bound), theta[3 * num + 1]
+        return mixture, soft_clip(theta[3 * num], bound), theta[3 * num + 1]
 
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
         mixture, a, b = parts(theta)
@@ -157,7 +158,7 @@ def DeepSigmoidal(num_units: int = 8, bound: float = 7.0):
 
     def parts(theta: Array) -> Mixture:
         log_weight, shift = jax.nn.log_softmax(theta[:num], axis=0), theta[2 * num :] + along(offsets, theta)
-        return Mixture(log_weight, softly(theta[num : 2 * num], bound), shift)
+        return Mixture(log_weight, soft_clip(theta[num : 2 * num], bound), shift)
 
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
         return log_odds(parts(theta), x)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import Array, FlowsError, positive, positive_int, transformer
-from flows.core.smooth import softly
+from flows.core import Array, FlowsError, positive, positive_int
+from flows.core.numerics import soft_clip
+from flows.transformers.base import transformer
 from flows.transformers.solve import solve
 
 
@@ -89,7 +90,7 @@ def MonotonicNetwork(
         x = affine(first["w"][1:], first["b"], h) + first["w"][0].reshape(size) * t[None]
         for layer in rest:
             x = affine(layer["w"], layer["b"], jnp.tanh(x))
-        return softly(x[0], most)
+        return soft_clip(x[0], most)
 
     @jax.custom_jvp
     def integral(weights: Any, h: Array, x: Array) -> Array:

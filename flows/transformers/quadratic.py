@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, FlowsError, transformer
+from flows.core import Array, FlowsError
 from flows.transformers import bins
+from flows.transformers.base import transformer
 from flows.transformers.rational_quadratic import odds
 
 

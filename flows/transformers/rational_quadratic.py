@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, transformer
+from flows.core import Array
 from flows.transformers import bins
+from flows.transformers.base import transformer
 
 
 @transformer

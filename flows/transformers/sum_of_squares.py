@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import Array, FlowsError, positive, positive_int, transformer
+from flows.core import Array, FlowsError, positive, positive_int
+from flows.transformers.base import transformer
 from flows.transformers.solve import solve
 
 

@@ -1,21 +1,29 @@
-"""Numbers bent into a range."""
+"""Constants, and small functions of arrays that several rooms share."""
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from flows.core.arrays import Array
+from flows.core.contract import Array
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def softly(raw: Array, bound: float) -> Array:
+def soft_clip(raw: Array, bound: float) -> Array:
     """bound tanh(raw / bound): `raw` where that is small, and always within +-bound."""
     return bound * jnp.tanh(raw / bound)
 
 
-@softly.defjvp
+@soft_clip.defjvp
 def _(bound: float, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # The derivative as one factor: multiplied by the bound first, a large cotangent would overflow.
-    bent = softly(primals[0], bound)
+    bent = soft_clip(primals[0], bound)
     return bent, (1 - jnp.square(bent / bound)) * tangents[0]
+
+
+def along(v: Array, x: Array) -> Array:
+    """One number for each channel, with the rank of x, so that it broadcasts over every axis but the last."""
+    return v.reshape((1,) * (x.ndim - 1) + v.shape)

@@ -12,10 +12,11 @@ import numpy as np
 from flows.bijections import Dequantize, Standardize
 from flows.compose import Serial
 from flows.core import Array, FlowsError
-from flows.core.arrays import Shape
+from flows.core.contract import Shape
 from flows.distributions import Flow, StandardizedContext
-from flows.training.causes import Suspects
-from flows.training.data import (
+from flows.training.data_checks import judge, steps_of
+from flows.training.diagnose import Suspects
+from flows.training.reading import (
     Rows,
     Scale,
     as_share,
@@ -28,7 +29,6 @@ from flows.training.data import (
     split,
     take,
 )
-from flows.training.judge import judge, steps_of
 
 
 class Prepared(NamedTuple):

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.core.arrays import as_array, check_finite, working_dtype
+from flows.core.inputs import as_array, working_dtype
+from flows.core.validation import check_finite
 
 LEAST_ROWS = 2  # of training rows; one row has no spread
 

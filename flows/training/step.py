@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from flows.core import Array, trainable
-from flows.core.fingerprint import Memo, fingerprint
-from flows.core.values import Identity
+from flows.core.caching import Memo, fingerprint
+from flows.core.constructors import Identity
 from flows.training.layout import Layout, Tree, Vector
 
 SMALL = 20_000  # trained numbers up to which compiling less well saves more time than it costs

@@ -11,16 +11,16 @@ import numpy as np
 import optax
 
 from flows.core import Array, DistributionPart, FlowsError, Given, positive_int
-from flows.core.arrays import as_dim, as_event, as_key, cast
+from flows.core.inputs import as_dim, as_event, as_key, cast
 from flows.core.parts import publish
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.epochs import Report, State, Steps, trainer
 from flows.training.inits import initialize
 from flows.training.loop import Settings, Words, train
 from flows.training.options import LEARNING_RATE, Options, check_distribution
 from flows.training.result import FitResult
+from flows.training.step import Report, State, Steps, trainer
 
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
 WORDS = Words(

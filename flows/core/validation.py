@@ -1,12 +1,14 @@
-"""Arguments of constructors: each is refused with what was got and what was expected."""
+"""What is refused: bad arguments of constructors, wrong shapes, data that are not finite; with what was got and expected."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from flows.core.arrays import Shape
+from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
+from flows.core.inputs import as_dim
 
 LEAST, MOST = 1e-37, 1e37  # what float32 holds, with room for a factor
 
@@ -55,3 +57,43 @@ def check_fits(x: np.ndarray, event: Shape, name: str) -> None:
     allowed = dict.fromkeys((event[-1:], event))
     if x.shape not in ((), *allowed):
         raise FlowsError(f"{name} has shape {x.shape}; expected a number, or the shape {' or '.join(map(str, allowed))}")
+
+
+def check_rows(x: Array, event: Shape, name: str, what: str = "inputs") -> None:
+    """Refuse anything but (batch, *event)."""
+    if x.ndim == len(event) + 1 and x.shape[1:] == event:
+        return
+    expected = f"(batch, {', '.join(map(str, event))})"
+    if x.shape == event:
+        remedy = f"a single row needs its batch axis: {what}[None]"
+    elif x.ndim == 1 and event == (1,):
+        remedy = f"one column still needs its axis: {what}[:, None]"
+    elif x.ndim > len(event) + 1 and x.shape[x.ndim - len(event) :] == event:
+        remedy = f"exactly one batch axis is allowed: {what}.reshape(-1, {', '.join(map(str, event))})"
+    else:
+        remedy = f"init_fun was called with input_dim={as_dim(event)!r}; give it the shape of one row of your data"
+    raise FlowsError(f"{name}: {what} have shape {x.shape}, expected {expected}; {remedy}")
+
+
+def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
+    """Refuse rows of data with NaN, inf, or what overflows in `dtype`."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(x.astype(dtype))
+    if finite.all():
+        return
+    row, *place = (int(i) for i in np.argwhere(~finite)[0])
+    bad = int((~finite.reshape(len(x), -1).all(1)).sum())
+    where = f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
+    raise FlowsError(
+        f"{what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
+        f"within the range of {np.dtype(dtype).name}. Drop these rows, or fill or rescale the values"
+    )
+
+
+def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
+    """Refuse what an author's function returned, before it can broadcast."""
+    if not hasattr(x, "shape") or tuple(x.shape) != shape:
+        got = f"shape {tuple(x.shape)}" if hasattr(x, "shape") else f"type {type(x).__name__}"
+        raise FlowsError(f"{name}: {what} of the layer's function have {got}, expected shape {shape}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise FlowsError(f"{name}: {what} of the layer's function have dtype {x.dtype}, expected a floating one")

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.values import Identity, Value
+from flows.core.constructors import Identity, Value
 
 T = TypeVar("T")
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Transformer, check_transformer, unfused
+from flows.core import Array, FlowsError, unfused
+from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128
 CHEAP = 2  # parameters of a transformer too cheap to be worth a copy of what it reads

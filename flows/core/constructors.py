@@ -10,7 +10,7 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import jax
@@ -93,6 +93,13 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
 def is_constructor(x: Any) -> bool:
     """Whether `x` is a constructor, which still has to be called."""
     return isinstance(x, types.FunctionType) and x in _CONSTRUCTORS
+
+
+def refuse_argument(x: Any, what: str, expected: str) -> NoReturn:
+    """Raise the error of an argument that is not what a constructor takes."""
+    if is_constructor(x):
+        raise TypeError(f"{what} is the constructor {x.__name__}; call it: {x.__name__}(...)")
+    raise TypeError(f"{what} is {x!r:.60}; expected {expected}")
 
 
 def in_library(construct: Callable) -> bool:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, DistributionPart
+from flows.core.nonfinite import first_nonfinite_layer
 from flows.core.params import stop_fixed
-from flows.core.watch import first_not_finite
-from flows.training.data import Rows, take
+from flows.training.reading import Rows, take
 
 SHOWN = 3  # leaves that are named
 PIECE = 10_000  # rows looked at together
@@ -36,7 +36,7 @@ def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array) -
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         one = take(rows, bad[:1])
-        layer = first_not_finite(lambda: log_pdf(params, one))
+        layer = first_nonfinite_layer(lambda: log_pdf(params, one))
         flat = np.asarray(one.x, float).reshape(-1, one.x.shape[-1])
         far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
         where = f", which {layer} is the first to return" if layer else ""

@@ -12,41 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import vocabulary
-from flows.core.arrays import Array, Shape, as_array, as_context, as_event, as_key, check_finite, check_rows, default_dtype
+from flows.core.caching import Memo, fingerprint
+from flows.core.constructors import Value, constructor, is_constructor
+from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape, Support
 from flows.core.errors import FlowsError
-from flows.core.fingerprint import Memo, fingerprint
-from flows.core.layers import Leaf, plain_bijection, plain_distribution
-from flows.core.params import Params
-from flows.core.parts import BijectionPart, DistributionPart, Given, canonical, publish
-from flows.core.values import Value, constructor, is_constructor
+from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype
+from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
+from flows.core.lifting import Leaf, plain_bijection, plain_distribution
+from flows.core.parts import BijectionPart, DistributionPart, canonical, publish
+from flows.core.validation import check_finite, check_rows
 
 P = ParamSpec("P")
 _leaves = Memo(size=1024)
-LIKELIHOODS = ("exact", "unbiased", "lower bound")  # from the strongest claim to the weakest
-
-
-class Bijection(NamedTuple):
-    """What the init of a bijection returns.
-
-    `direct_fun(params, inputs) -> (outputs, log_det)` runs from data to noise, `inverse_fun(params, outputs) ->
-    (inputs, log_det)` back; `log_det` (batch,) is log|det J| in nats of the function that was called.
-    """
-
-    params: Params
-    direct_fun: Callable[..., tuple[Array, Array]]
-    inverse_fun: Callable[..., tuple[Array, Array]]
-
-
-class Distribution(NamedTuple):
-    """What the init of a distribution returns.
-
-    `log_pdf(params, inputs) -> (batch,)` in nats, and `sample(rng, params, num_samples=1) -> (num_samples, *event)`.
-    """
-
-    params: Params
-    log_pdf: Callable[..., Array]
-    sample: Callable[..., Array]
+EVERYWHERE = Support()
 
 
 class Composite(NamedTuple):
@@ -63,13 +41,15 @@ class InitFun(Value):
 
     batched: bool
     own_likelihood: str
+    own_support: Support
 
-    def __init__(self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: str):
+    def __init__(self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: str, support: Support):
         if not (callable(inner) or isinstance(inner, Composite)):
             raise TypeError(f"{construct.__name__} returned {inner!r:.60}; a constructor returns its init_fun")
         super().__init__(construct, arguments, inner)
         object.__setattr__(self, "batched", batched)
         object.__setattr__(self, "own_likelihood", likelihood)
+        object.__setattr__(self, "own_support", support)
 
     @property
     def likelihood(self) -> str:
@@ -84,7 +64,7 @@ class InitFun(Value):
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return vocabulary.signature(vocabulary.positional("rng", "input_dim"), self.keywords)
+        return signature(positional("rng", "input_dim"), self.keywords)
 
     def build(self, key: Array, event: Shape, given: Given) -> tuple[Params, Any]:
         """Params and part, for a combinator to compose."""
@@ -108,7 +88,7 @@ class InitFun(Value):
 
     def _given(self, event: Shape, context_dim=0, init_inputs=None, init_context=None, params=None, **unknown):
         name = self.constructor.__name__
-        vocabulary.refuse_unknown(name, unknown, vocabulary.INIT)
+        refuse_unknown(name, unknown, INIT)
         context = as_context(context_dim)
         if init_inputs is not None:
             init_inputs = as_array(init_inputs, "init_inputs")
@@ -155,8 +135,17 @@ class DistributionInit(InitFun):
 @overload
 def bijection(function: Callable[P, Any], /) -> Callable[P, BijectionInit]: ...
 @overload
-def bijection(*, batched: bool = False, likelihood: str = "exact") -> Callable[[Callable], Callable]: ...
-def bijection(function: Callable | None = None, /, *, batched: bool = False, likelihood: str = "exact") -> Any:
+def bijection(
+    *, batched: bool = False, likelihood: str = "exact", support: Support = EVERYWHERE
+) -> Callable[[Callable[P, Any]], Callable[P, BijectionInit]]: ...
+def bijection(
+    function: Callable | None = None,
+    /,
+    *,
+    batched: bool = False,
+    likelihood: str = "exact",
+    support: Support = EVERYWHERE,
+) -> Any:
     """Make a constructor of bijections of a function that returns an `init_fun`.
 
     `init_fun(rng, shape, ...)` returns `(params, direct_fun, inverse_fun)`, with formulas for one event:
@@ -171,6 +160,7 @@ def bijection(function: Callable | None = None, /, *, batched: bool = False, lik
     Args:
         batched: the functions take whole batches, (batch, *event), and return `log_det` of shape (batch,).
         likelihood: 'exact', 'unbiased' or 'lower bound'.
+        support: the open intervals in which inputs and outputs live, where that is not the whole line.
 
     Returns:
         A constructor. Its values print as code, compare by value, and can be saved (`load(path, constructors=[...])`).
@@ -191,13 +181,15 @@ def bijection(function: Callable | None = None, /, *, batched: bool = False, lik
         >>> outputs.shape, log_det.round(3).tolist()
         ((2, 3), [4.159..., 4.159...])
     """
-    return _decorate(BijectionInit, function, batched, likelihood)
+    return _decorate(BijectionInit, function, batched, likelihood, support)
 
 
 @overload
 def distribution(function: Callable[P, Any], /) -> Callable[P, DistributionInit]: ...
 @overload
-def distribution(*, batched: bool = False, likelihood: str = "exact") -> Callable[[Callable], Callable]: ...
+def distribution(
+    *, batched: bool = False, likelihood: str = "exact"
+) -> Callable[[Callable[P, Any]], Callable[P, DistributionInit]]: ...
 def distribution(function: Callable | None = None, /, *, batched: bool = False, likelihood: str = "exact") -> Any:
     """Make a constructor of distributions of a function that returns an `init_fun`.
 
@@ -221,22 +213,22 @@ def distribution(function: Callable | None = None, /, *, batched: bool = False, 
         >>> log_pdf(params, jnp.array([[1.0, 2.0]])).tolist(), sample(1, params, 5).shape
         ([-3.0], (5, 2))
     """
-    return _decorate(DistributionInit, function, batched, likelihood)
+    return _decorate(DistributionInit, function, batched, likelihood, EVERYWHERE)
 
 
 def combinator(make: type[InitFun]) -> Callable[[Callable[P, Composite]], Callable[P, Any]]:
     """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written."""
-    return lambda function: constructor(function, partial(make, batched=True, likelihood="exact"))
+    return lambda function: constructor(function, partial(make, batched=True, likelihood="exact", support=EVERYWHERE))
 
 
-def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: str) -> Any:
+def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: str, support: Support) -> Any:
     if not isinstance(batched, bool):
         raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
     if likelihood not in LIKELIHOODS:
         raise FlowsError(f"likelihood is {likelihood!r}; expected one of {LIKELIHOODS}")
 
     def decorate(function: Callable) -> Callable:
-        return constructor(function, partial(make, batched=batched, likelihood=likelihood))
+        return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support))
 
     return decorate if function is None else decorate(function)
 
@@ -271,4 +263,4 @@ def init_keywords(layer: Any) -> frozenset[str]:
     inner = layer.inner if isinstance(layer, InitFun) else layer
     if isinstance(inner, Composite):
         return inner.keywords.union(*map(init_keywords, inner.layers))
-    return inner.keywords if isinstance(inner, InitFun) else vocabulary.named_by(inner, vocabulary.INIT)
+    return inner.keywords if isinstance(inner, InitFun) else named_by(inner, INIT)

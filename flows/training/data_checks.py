@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError
-from flows.training.data import Scale
+from flows.training.reading import Scale
 
 LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core.arrays import Array
+from flows.core.contract import Array
 
 _seen: ContextVar[list[str] | None] = ContextVar("seen", default=None)
 
 
-def see(name: str, *arrays: Array) -> None:
+def note_nonfinite(name: str, *arrays: Array) -> None:
     """Called by compositions with what each of their layers returned."""
     found = _seen.get()
     if found is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
@@ -21,7 +21,7 @@ def see(name: str, *arrays: Array) -> None:
         found.append(name)
 
 
-def first_not_finite(run: Callable[[], Any]) -> str | None:
+def first_nonfinite_layer(run: Callable[[], Any]) -> str | None:
     """The name of the layer that was the first, or None if none was seen; `run` is done step by step, outside jit."""
     token = _seen.set([])
     try:

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from flows.core import Array, bijection
-from flows.core.arrays import along, size
+from flows.core.inputs import size
+from flows.core.numerics import along
 
 
 @bijection

@@ -15,11 +15,12 @@ import jax
 import numpy as np
 
 from flows.core import Bijection, Distribution, FlowsError, InitFun, Shape, from_json, to_json
-from flows.core.arrays import as_context, as_event, default_dtype, size
+from flows.core.constructors import in_library, is_constructor
+from flows.core.contract import Params
 from flows.core.errors import TRACING_ERRORS
-from flows.core.params import Params, check_structure, structure
-from flows.core.values import in_library, is_constructor
-from flows.files import DTYPES, blamed_on, read, write
+from flows.core.inputs import as_context, as_event, default_dtype, size
+from flows.core.params import check_structure, structure
+from flows.persistence.container import DTYPES, blamed_on, read, write
 
 FORMAT = 1  # of the header; a change that an older reader would misread counts it up
 MAX_ENTRIES = 100_000_000  # of an event: a small file must not exhaust the memory

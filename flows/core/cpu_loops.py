@@ -10,28 +10,28 @@ import jax.extend.core
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core.arrays import Array
+from flows.core.contract import Array
 
 PIECE = 2048  # rows; what a layer of splines makes of them about fits the cache of a core
 
-_turn: ContextVar[tuple[Array, Any] | None] = ContextVar("turn", default=None)
+_iteration: ContextVar[tuple[Array, Any] | None] = ContextVar("iteration", default=None)
 # Equal where the same function is being traced; jax 0.7 has it elsewhere.
 _tracing = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
 
 
 @contextmanager
-def turn(i: Array | None) -> Iterator[None]:
+def iteration(i: Array | None) -> Iterator[None]:
     """What is traced within is the body of a loop, in its turn `i`; None for what is none, or has loops of its own."""
-    token = _turn.set(None if i is None else (i, _tracing()))
+    token = _iteration.set(None if i is None else (i, _tracing()))
     try:
         yield
     finally:
-        _turn.reset(token)
+        _iteration.reset(token)
 
 
-def current_turn() -> Array | None:
+def current_iteration() -> Array | None:
     """The turn of the body that is being traced; None within a function traced inside it, whose program jit may keep."""
-    of_body = _turn.get()
+    of_body = _iteration.get()
     return None if of_body is None or of_body[1] != _tracing() else of_body[0]
 
 
@@ -41,7 +41,7 @@ def unfused(x: Array) -> Array:
     XLA fuses a slice of what a loop has stacked into every kernel that reads it. Their addresses then depend on the turn, and a
     CPU's kernels are no longer vectorised: exp takes 8 times as long, a spline flow 3 times. No fusion reaches into a branch.
     """
-    i = current_turn()
+    i = current_iteration()
     return x if i is None else lax.platform_dependent(i, x, cpu=_branch, default=lambda i, x: x)
 
 
@@ -75,7 +75,7 @@ def in_pieces(fun: Callable, params: Any, *rows: Any) -> Any:
     @jax.custom_jvp
     def pieces(params: Any, rows: Any) -> Any:
         def body(i: Array, piece: Any) -> tuple[Array, Any]:
-            with turn(i):
+            with iteration(i):
                 return i + 1, fun(params, *piece)
 
         results = lax.scan(body, jnp.int32(0), jax.tree.map(split, rows))[1]

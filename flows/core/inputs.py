@@ -8,12 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
-
-LOG_2PI = math.log(2 * math.pi)
-HIGHEST = jax.lax.Precision.HIGHEST  # of matrix products, whose inputs an accelerator would else round
-Shape = tuple[int, ...]
-Array = jax.Array
 
 
 def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
@@ -91,37 +87,6 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def check_rows(x: Array, event: Shape, name: str, what: str = "inputs") -> None:
-    """Refuse anything but (batch, *event)."""
-    if x.ndim == len(event) + 1 and x.shape[1:] == event:
-        return
-    expected = f"(batch, {', '.join(map(str, event))})"
-    if x.shape == event:
-        remedy = f"a single row needs its batch axis: {what}[None]"
-    elif x.ndim == 1 and event == (1,):
-        remedy = f"one column still needs its axis: {what}[:, None]"
-    elif x.ndim > len(event) + 1 and x.shape[x.ndim - len(event) :] == event:
-        remedy = f"exactly one batch axis is allowed: {what}.reshape(-1, {', '.join(map(str, event))})"
-    else:
-        remedy = f"init_fun was called with input_dim={as_dim(event)!r}; give it the shape of one row of your data"
-    raise FlowsError(f"{name}: {what} have shape {x.shape}, expected {expected}; {remedy}")
-
-
-def check_finite(x: np.ndarray, dtype: Any, what: str) -> None:
-    """Refuse rows of data with NaN, inf, or what overflows in `dtype`."""
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(x.astype(dtype))
-    if finite.all():
-        return
-    row, *place = (int(i) for i in np.argwhere(~finite)[0])
-    bad = int((~finite.reshape(len(x), -1).all(1)).sum())
-    where = f"column {place[0]}" if len(place) == 1 else f"entry {tuple(place)}"
-    raise FlowsError(
-        f"{what} has {x[row, *place]!s} in row {row}, {where} ({bad} of {len(x)} rows are so); expected finite numbers "
-        f"within the range of {np.dtype(dtype).name}. Drop these rows, or fill or rescale the values"
-    )
-
-
 def as_rows_of_context(context: Array, shape: Shape, rows: int, name: str) -> Array:
     """`context` with one row for each of `rows`; a shared one, of shape (*context,), is repeated."""
     if context.shape == shape:
@@ -133,11 +98,6 @@ def as_rows_of_context(context: Array, shape: Shape, rows: int, name: str) -> Ar
         f"{name}: context has shape {context.shape}, expected ({rows}, {tail}), a row for each of {rows}, or "
         f"({tail}{',' if len(shape) == 1 else ''}), one shared by all"
     )
-
-
-def along(v: Array, x: Array) -> Array:
-    """One number for each channel, with the rank of x, so that it broadcasts over every axis but the last."""
-    return v.reshape((1,) * (x.ndim - 1) + v.shape)
 
 
 def size(shape: Shape) -> int:

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import vocabulary
-from flows.core.arrays import Array, Shape, as_dim, default_dtype
+from flows.core.caching import Memo, Once, fingerprint
+from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
-from flows.core.fingerprint import Memo, Once, fingerprint
-from flows.core.params import Params, check_leaves, check_structure, structure
-from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, Given, canonical, check_result, compiled_once
+from flows.core.inputs import as_dim, default_dtype
+from flows.core.keywords import CALL, INIT, named_by, select
+from flows.core.params import check_leaves, check_structure, structure
+from flows.core.parts import FIRST_RULE, BijectionPart, DistributionPart, canonical, compiled_once
+from flows.core.validation import check_result
 
 
 def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
@@ -23,7 +25,7 @@ def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> 
     params, direct_fun, inverse_fun = _call(layer, key, event, given)
     name = name_of(layer)
     direct, inverse = _paired(_plain(direct_fun), f"{name}: direct_fun"), _paired(_plain(inverse_fun), f"{name}: inverse_fun")
-    keywords = vocabulary.named_by(direct_fun, vocabulary.CALL) | vocabulary.named_by(inverse_fun, vocabulary.CALL)
+    keywords = named_by(direct_fun, CALL) | named_by(inverse_fun, CALL)
     part = BijectionPart(name, direct, lambda *a: inverse(*a)[0], event, event, given.context, keywords)
     return params, _infer_output(canonical(part), params)
 
@@ -31,7 +33,7 @@ def plain_bijection(layer: Callable, key: Array, event: Shape, given: Given) -> 
 def plain_distribution(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, DistributionPart]:
     """Params and part of a plain closure that returns a distribution's triple."""
     params, log_pdf, sample = _call(layer, key, event, given)
-    keywords = vocabulary.named_by(log_pdf, vocabulary.CALL) | vocabulary.named_by(sample, vocabulary.CALL)
+    keywords = named_by(log_pdf, CALL) | named_by(sample, CALL)
     name = name_of(layer)
     functions = _density(_plain(log_pdf), name), _lift_sample(sample, event, name, batched=True)
     return params, canonical(DistributionPart(name, *functions, event, given.context, keywords))
@@ -50,7 +52,7 @@ ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axi
 
 
 def _call(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Params, Callable, Callable]:
-    names = vocabulary.named_by(layer, vocabulary.INIT)
+    names = named_by(layer, INIT)
     with jax.ensure_compile_time_eval():
         triple = layer(key, as_dim(event), **_select_given(names, given))
     params, first, second = _triple(triple, name_of(layer))
@@ -62,17 +64,17 @@ def _call(layer: Callable, key: Array, event: Shape, given: Given) -> tuple[Para
 
 def _plain(fun: Callable) -> Callable:
     """A user's function with the calling form of a part: it is handed just what it names."""
-    names = vocabulary.named_by(fun, vocabulary.CALL)
+    names = named_by(fun, CALL)
 
     def call(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
-        return fun(params, x, **vocabulary.select(names, context=context, rng=rng, train=train))
+        return fun(params, x, **select(names, context=context, rng=rng, train=train))
 
     return call
 
 
 def _select_given(names: frozenset[str], given: Given) -> dict[str, Any]:
     fields = {"init_inputs": given.init_inputs, "init_context": given.init_context, "params": given.params}
-    return vocabulary.select(names, context_dim=as_dim(given.context), **fields)
+    return select(names, context_dim=as_dim(given.context), **fields)
 
 
 class Leaf:
@@ -85,7 +87,7 @@ class Leaf:
 
     def __init__(self, name: str, inner: Callable, event: Shape, context: Shape | None):
         self.name, self.inner, self.event, self.context = name, inner, event, context
-        self.names = vocabulary.named_by(inner, vocabulary.INIT)
+        self.names = named_by(inner, INIT)
         self.functions: list[Callable] = []
         self.init_params: Callable
         key, error = jax.random.key(0), FlowsError(FIRST_RULE.format(name=name))
@@ -134,7 +136,7 @@ class Leaf:
         return DistributionPart(self.name, *functions, self.event, self.context, self._keywords())
 
     def _keywords(self) -> frozenset[str]:
-        named = frozenset().union(*(vocabulary.named_by(each, vocabulary.CALL) for each in self.functions))
+        named = frozenset().union(*(named_by(each, CALL) for each in self.functions))
         return named | {"context"} if "context_dim" in self.names else named
 
 
@@ -172,11 +174,11 @@ def _single(fun: Callable, name: str) -> Callable:
 
 def _lift(fun: Callable) -> Callable:
     """A function of one event as a function of a batch; each row gets a key of its own."""
-    names = vocabulary.named_by(fun, vocabulary.CALL)
+    names = named_by(fun, CALL)
 
     def batched(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
         def one(x: Array, context: Any, rng: Any) -> Any:
-            return fun(params, x, **vocabulary.select(names, context=context, rng=rng, train=train))
+            return fun(params, x, **select(names, context=context, rng=rng, train=train))
 
         keys = jax.random.split(rng, len(x)) if rng is not None and "rng" in names else None
         return jax.vmap(one)(x, context, keys)
@@ -196,14 +198,14 @@ def _density(fun: Callable, name: str) -> Callable:
 
 
 def _lift_sample(fun: Callable, event: Shape, name: str, batched: bool) -> Callable:
-    names = vocabulary.named_by(fun, vocabulary.CALL)
+    names = named_by(fun, CALL)
 
     def draw(rng: Array, params: Params, n: int, context: Any) -> Array:
         if batched:
-            return fun(rng, params, n, **vocabulary.select(names, context=context))
+            return fun(rng, params, n, **select(names, context=context))
 
         def one(key: Array, context: Any) -> Array:
-            return fun(key, params, **vocabulary.select(names, context=context))
+            return fun(key, params, **select(names, context=context))
 
         return jax.vmap(one)(jax.random.split(rng, n), context)
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import Array, DistributionPart, Given, build_distribution
-from flows.core.economy import Economy, economical
 from flows.core.params import stop_fixed
-from flows.core.parts import check_result
-from flows.training.data import Rows, take
+from flows.core.precision import Precision, computed_with
+from flows.core.validation import check_result
+from flows.training.reading import Rows, take
 
 MEASURED_ROWS = 10_000  # at most, where layers measure data
 
@@ -20,7 +20,7 @@ class Likelihood(NamedTuple):
     init_fun: Any
     part: DistributionPart
     batch_size: int
-    economy: Economy
+    precision: Precision
     measures: bool  # whether some layer is to be calibrated after an epoch
 
     @property
@@ -28,7 +28,7 @@ class Likelihood(NamedTuple):
         return "rng" in self.part.keywords
 
     def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
-        with economical(self.economy):
+        with computed_with(self.precision):
             return -self._weighted(params, take(rows, index), key, True).mean()
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> Array:

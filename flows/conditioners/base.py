@@ -1,0 +1,97 @@
+"""What a conditioner is: a network that makes a transformer's parameters, as a constructor's value."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
+
+import jax.numpy as jnp
+
+from flows.core.constructors import Value, constructor, is_constructor, refuse_argument
+from flows.core.contract import Array
+from flows.core.inputs import as_key, size
+from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
+
+P = ParamSpec("P")
+
+
+class Network(NamedTuple):
+    """What a conditioner's init returns: `apply_fun(params, inputs)` maps (..., input_dim) to (..., output_dim)."""
+
+    params: Any
+    apply_fun: Any  # callable
+
+
+def as_network(pair: Any, name: str) -> Network:
+    """What a conditioner's init returned, if it is such a pair."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not callable(pair[1]):
+        raise TypeError(f"{name} returned {pair!r:.80}; expected (params, apply_fun)")
+    return Network(*pair)
+
+
+class ConditionerInit(Value):
+    """`net(rng, input_dim, output_dim) -> Network(params, apply_fun)`."""
+
+    def __call__(self, rng: Any, input_dim: Any, output_dim: Any, **keywords: Any) -> Network:
+        name = self.constructor.__name__
+        named = named_by(self.inner, INIT)
+        refused = {key: value for key, value in keywords.items() if key not in named}
+        refuse_unknown(name, refused, tuple(named) or ("none",))
+        return as_network(self.inner(as_key(rng), input_dim, output_dim, **keywords), name)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        names = named_by(self.inner, INIT)
+        return signature(positional("rng", "input_dim", "output_dim"), names)
+
+
+def conditioner(function: Callable[P, Any]) -> Callable[P, ConditionerInit]:
+    """Make a constructor of conditioners of a function that returns `net(rng, input_dim, output_dim)`.
+
+    `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim). A plain
+    function of that form serves as a conditioner too; the decorator adds a name that can be saved.
+
+    Args:
+        function: the constructor to be; its arguments are plain values, as of `flows.bijection`.
+
+    Errors:
+        TypeError: when used, what it returns is not such a pair.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> @flows.conditioner
+        ... def Linear():
+        ...     def net(rng, input_dim, output_dim):
+        ...         return {"w": jnp.zeros((input_dim, output_dim))}, lambda params, inputs: inputs @ params["w"]
+        ...     return net
+        >>> flows.AffineCoupling(Linear())
+        AffineCoupling(...Linear())
+    """
+    return constructor(function, ConditionerInit)
+
+
+class Leading:
+    """An apply_fun that maps (*batch, features), written as `leading(params, x)` on (features, batch)."""
+
+    def __init__(self, leading: Callable):
+        self.leading = leading
+
+    def __call__(self, params: Any, inputs: Array, context: Array | None = None, **keywords: Any) -> Array:
+        batch, inputs = inputs.shape[:-1], inputs.reshape(size(inputs.shape[:-1]), inputs.shape[-1])
+        if context is not None:
+            rows = jnp.broadcast_to(context, (*batch, context.shape[-1])) if context.ndim == 1 else context
+            keywords["context"] = rows.reshape(len(inputs), rows.shape[-1]).T
+        outputs = self.leading(params, inputs.T, **keywords).T
+        return outputs.reshape(*batch, outputs.shape[1])
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.leading)
+
+
+def check_conditioner(x: Any, name: str) -> Callable:
+    """`x`, if it can be a conditioner."""
+    if is_constructor(x) or (isinstance(x, Value) and not isinstance(x, ConditionerInit)) or not callable(x):
+        refuse_argument(
+            x, f"{name}: the conditioner", "a network such as MLP(64), or a function net(rng, input_dim, output_dim)"
+        )
+    return x

@@ -1,0 +1,82 @@
+"""The contract: what an init_fun returns, and the forms of its functions.
+
+params, direct_fun, inverse_fun = init_fun(rng, input_dim=5)      # a bijection
+params, log_pdf, sample         = init_fun(rng, input_dim=5)      # a distribution
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Params = Any  # a pytree of float arrays; leaves under the dict key "fixed" do not train
+Shape = tuple[int, ...]
+LIKELIHOODS = ("exact", "unbiased", "lower bound")  # from the strongest claim to the weakest
+
+
+class Transform(Protocol):
+    """A direct or an inverse function of a batch (batch, *event).
+
+    The log-determinants, (batch,), are those of the function that is called, in nats.
+    """
+
+    def __call__(
+        self, params: Params, inputs: Any, *, context: Any = None, rng: Any = None, train: bool = False
+    ) -> tuple[Array, Array]: ...
+
+
+class LogPdf(Protocol):
+    """The log-density of each row, (batch,), in nats."""
+
+    def __call__(self, params: Params, inputs: Any, *, context: Any = None, rng: Any = None, train: bool = False) -> Array: ...
+
+
+class Sample(Protocol):
+    """Draws, (num_samples, *event)."""
+
+    def __call__(self, rng: Any, params: Params, num_samples: int = 1, *, context: Any = None) -> Array: ...
+
+
+class Bijection(NamedTuple):
+    """What the init of a bijection returns.
+
+    `direct_fun(params, inputs) -> (outputs, log_det)` runs from data to noise, `inverse_fun(params, outputs) ->
+    (inputs, log_det)` back; `log_det` (batch,) is log|det J| in nats of the function that was called.
+    """
+
+    params: Params
+    direct_fun: Transform
+    inverse_fun: Transform
+
+
+class Distribution(NamedTuple):
+    """What the init of a distribution returns.
+
+    `log_pdf(params, inputs) -> (batch,)` in nats, and `sample(rng, params, num_samples=1) -> (num_samples, *event)`.
+    """
+
+    params: Params
+    log_pdf: LogPdf
+    sample: Sample
+
+
+class Given(NamedTuple):
+    """What an init was called with, besides rng and the event."""
+
+    context: Shape | None = None
+    init_inputs: Array | None = None
+    init_context: Array | None = None
+    params: Params | None = None
+
+
+Interval = tuple[float, float]
+REAL: Interval = (-float("inf"), float("inf"))
+POSITIVE: Interval = (0.0, float("inf"))
+UNIT: Interval = (0.0, 1.0)
+
+
+class Support(NamedTuple):
+    """The open intervals in which every entry of the inputs, and of the outputs, of a bijection lies."""
+
+    inputs: Interval = REAL
+    outputs: Interval = REAL

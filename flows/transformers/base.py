@@ -1,0 +1,89 @@
+"""What a transformer is: a scalar monotone map with parameters, as a constructor's value."""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+from flows.core.constructors import Value, constructor, refuse_argument
+from flows.core.contract import Array
+from flows.core.errors import FlowsError
+from flows.core.inputs import as_array, as_key
+
+P = ParamSpec("P")
+
+
+class Transformer(Value):
+    """A scalar monotone map y = f(x; theta), elementwise: `theta` is (num_params, *x.shape).
+
+    One with weights of its own, shared by all entries, makes them with `init(rng)` and takes them as a third argument.
+    """
+
+    @property
+    def num_params(self) -> int:
+        """How many numbers `theta` holds for each entry of x."""
+        return self.inner[0]
+
+    @property
+    def has_weights(self) -> bool:
+        return len(self.inner) > 3
+
+    def init(self, rng: Any) -> Any:
+        """The weights of its own, a pytree; () where there are none."""
+        return self.inner[3](as_key(rng)) if self.has_weights else ()
+
+    def direct(self, theta: Array, x: Array, weights: Any = ()) -> tuple[Array, Array]:
+        """y and log dy/dx, each of the shape of x."""
+        return self.inner[1](*self._checked(theta, x), *self._own(weights))
+
+    def inverse(self, theta: Array, y: Array, weights: Any = ()) -> tuple[Array, Array]:
+        """x and log dx/dy: minus the direct log-derivative at the x returned."""
+        return self.inner[2](*self._checked(theta, y), *self._own(weights))
+
+    def _checked(self, theta: Any, x: Any) -> tuple[Array, Array]:
+        theta, x = as_array(theta, f"{self!r}: theta"), as_array(x, f"{self!r}: its input")
+        if theta.shape != (self.num_params, *x.shape):
+            raise FlowsError(
+                f"{self!r}: theta has shape {theta.shape}, expected {(self.num_params, *x.shape)}: (num_params, *x.shape)"
+            )
+        return theta, x
+
+    def _own(self, weights: Any) -> tuple:
+        if not self.has_weights:
+            return ()
+        if isinstance(weights, tuple) and not weights:
+            raise FlowsError(f"{self!r} has weights of its own; make them with .init(rng), and give them as the third argument")
+        return (weights,)
+
+
+def transformer(function: Callable[P, Any]) -> Callable[P, Transformer]:
+    """Make a constructor of transformers of a function that returns `(num_params, direct, inverse)`.
+
+    `direct(theta, x) -> (y, log dy/dx)` and `inverse(theta, y) -> (x, log dx/dy)` are elementwise, with `theta`
+    (num_params, *x.shape). A fourth entry, `init(rng) -> weights`, is for one with weights of its own; both functions then
+    take them as a third argument.
+
+    Args:
+        function: its arguments become those of the constructor, and print, compare and save with what it makes.
+
+    Returns:
+        The constructor, with the signature of the function.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> @flows.transformers.transformer
+        ... def Shift():
+        ...     def direct(theta, x):
+        ...         return x + theta[0], jnp.zeros_like(x)
+        ...     def inverse(theta, y):
+        ...         return y - theta[0], jnp.zeros_like(y)
+        ...     return 1, direct, inverse
+        >>> flows.Coupling(flows.MLP(8), Shift())(0, 2).direct_fun is not None
+        True
+    """
+    return constructor(function, Transformer)
+
+
+def check_transformer(x: Any, name: str) -> Transformer:
+    """`x`, if it is a transformer."""
+    if not isinstance(x, Transformer):
+        refuse_argument(x, f"{name}: the transformer", "one of flows.transformers, such as Affine()")
+    return x
