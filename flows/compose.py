@@ -14,19 +14,18 @@ from flows.core import (
     Composite,
     FlowsError,
     Given,
-    build_bijection,
+    bijection_part,
     check_layers,
     combinator,
-    init_keywords,
     iteration,
-    measured_output,
     positive_int,
+    shared,
     stacked,
     unstacked,
 )
+from flows.core.closures import check_equal_functions
 from flows.core.contract import Shape
 from flows.core.inputs import as_dim, as_event, size
-from flows.core.lifting import UNEQUAL
 from flows.core.nonfinite import note_nonfinite
 from flows.core.precision import precision
 
@@ -55,24 +54,28 @@ def Serial(*layers):
         raise TypeError("Serial: no layers were given; expected at least one bijection, Serial(ActNorm(), ...)")
     check_layers("Serial", layers, BijectionInit, "a bijection")
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
-        _check_params("Serial", given.params, len(layers))
-        params, parts, x, shape = [], [], given.init_inputs, event
-        for i, (layer, layer_key) in enumerate(zip(layers, jax.random.split(key, len(layers)), strict=True)):
-            old = None if given.params is None else given.params[i]
-            own, part = build_bijection(layer, layer_key, shape, given._replace(init_inputs=x, params=old))
-            if x is not None and any("init_inputs" in init_keywords(later) for later in layers[i + 1 :]):
-                x = measured_output(part, own, x, given.init_context, layer_key)
-            params.append(own)
-            parts.append(part)
-            shape = part.output
-        return tuple(params), chain("Serial", tuple(parts), given.context)
+    def part(event: Shape, context: Shape | None) -> BijectionPart:
+        parts = []
+        for layer in layers:
+            parts.append(bijection_part(layer, event, context))
+            event = parts[-1].output
+        return chain("Serial", tuple(parts), context)
 
-    return Composite(build, layers)
+    return Composite(part, layers)
 
 
 def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) -> BijectionPart:
     """The part that runs `parts` one after the other, on a tuple of their params."""
+
+    def init(key: Array, given: Given) -> tuple:
+        _check_params(name, given.params, len(parts))
+        params, x = [], given.init_inputs
+        for i, (part, own_key) in enumerate(zip(parts, jax.random.split(key, len(parts)), strict=True)):
+            old = None if given.params is None else given.params[i]
+            params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
+            if x is not None and any([later.measures for later in parts[i + 1 :]]):
+                x = part.measured_output(params[-1], x, given.init_context, own_key)
+        return tuple(params)
 
     def split(rng: Any) -> Any:
         return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
@@ -103,13 +106,13 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
 
     return BijectionPart(
         name,
-        direct,
-        inverse,
-        event=parts[0].event,
+        init,
+        parts[0].event,
+        context,
+        **shared(parts),
+        direct=direct,
+        inverse=inverse,
         output=parts[-1].output,
-        context=context,
-        keywords=frozenset().union(*(part.keywords for part in parts)),
-        compiled=all(part.compiled for part in parts),
         native_inverse=native_inverse if any(part.native_inverse for part in parts) else None,
     )
 
@@ -140,28 +143,25 @@ def Repeat(layer, n: int):
     check_layers("Repeat", (layer,), BijectionInit, "a bijection")
     n = positive_int(n, "Repeat: n", most=10_000)
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
-        params, parts, x = [], [], given.init_inputs
-        all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
-        for i, (layer_key, old) in enumerate(zip(jax.random.split(key, n), all_old, strict=True)):
-            own, part = build_bijection(layer, layer_key, event, given._replace(init_inputs=x, params=old))
-            if x is not None and i + 1 < n and "init_inputs" in init_keywords(layer):
-                x = measured_output(part, own, x, given.init_context, layer_key)
-            params.append(own)
-            parts.append(part)
-        if parts[0].output != event:
-            raise FlowsError(f"Repeat: {parts[0].name} turns events {event} into {parts[0].output}; use Serial instead")
-        if any(part is not parts[0] for part in parts):
-            raise FlowsError(UNEQUAL.format(name=f"Repeat: the functions of {parts[0].name}"))
-        return stacked(params), loop(parts[0], n, given.context)
-
-    return Composite(build, (layer,))
+    return Composite(lambda event, context: loop(bijection_part(layer, event, context), n), (layer,))
 
 
-def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
+def loop(part: BijectionPart, n: int) -> BijectionPart:
     """The part that runs `part` n times, on its stacked params."""
+    if part.output != part.event:
+        raise FlowsError(f"Repeat: {part.name} turns events {part.event} into {part.output}; use Serial instead")
     if not part.compiled:
         raise FlowsError(f"Repeat: {part.name} runs row by row and cannot be scanned; use Serial(*[layer] * n)")
+
+    def init(key: Array, given: Given) -> Any:
+        params, x = [], given.init_inputs
+        all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
+        for i, (own_key, old) in enumerate(zip(jax.random.split(key, n), all_old, strict=True)):
+            params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
+            if x is not None and i + 1 < n and part.measures:
+                x = part.measured_output(params[-1], x, given.init_context, own_key)
+        check_equal_functions(f"Repeat: the functions of {part.name}", params)
+        return stacked(params)
 
     def scan(step: Any, params: Any, x: Array, rng: Any, reverse: bool) -> tuple[Array, Array]:
         """Carries the event with the batch trailing: the engine's own transposes then cancel inside the body."""
@@ -192,7 +192,7 @@ def loop(part: BijectionPart, n: int, context: Shape | None) -> BijectionPart:
         return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, rng, True)
 
     native = None if part.native_inverse is None else native_inverse
-    return replace(part, name="Repeat", direct=direct, inverse=inverse, context=context, native_inverse=native)
+    return replace(part, name="Repeat", init=init, direct=direct, inverse=inverse, native_inverse=native)
 
 
 @combinator(BijectionInit)
@@ -220,14 +220,16 @@ def Invert(bijection, input_dim=None):
     check_layers("Invert", (bijection,), BijectionInit, "a bijection")
     own_event = None if input_dim is None else as_event(input_dim)
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
-        given = given._replace(init_inputs=None)
-        params, part = build_bijection(bijection, key, own_event or event, given)
+    def compose(event: Shape, context: Shape | None) -> BijectionPart:
+        part = bijection_part(bijection, own_event or event, context)
         if part.output != event:
             raise FlowsError(
                 f"Invert: {part.name} turns events {part.event} into {part.output}, but the event given is {event}; say "
                 f"Invert(..., input_dim={as_dim(event)!r}) with the event that becomes {event}"
             )
+
+        def init(key: Array, given: Given) -> Any:
+            return part.init(key, given._replace(init_inputs=None))
 
         def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             return part.invert(params, x, context, rng, train)
@@ -235,18 +237,18 @@ def Invert(bijection, input_dim=None):
         def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
             return part.direct(params, y, context, rng, train)[0]
 
-        return params, replace(
+        return replace(
             part,
             name="Invert",
+            init=init,
             direct=direct,
             inverse=inverse,
             event=part.output,
             output=part.event,
-            context=given.context,
             native_inverse=part.direct,
         )
 
-    return Composite(build, (bijection,))
+    return Composite(compose, (bijection,))
 
 
 @combinator(BijectionInit)
@@ -278,14 +280,16 @@ def FactorOut(*layers):
     """
     rest = Serial(*layers)
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, BijectionPart]:
+    def compose(event: Shape, context: Shape | None) -> BijectionPart:
         out = event[-1] // 2
         if not out:
             raise FlowsError(f"FactorOut: the event {event} has one channel, so no half can leave; put Squeeze() before")
-        x = given.init_inputs
-        given = given._replace(init_inputs=None if x is None else x[..., out:])
-        params, part = rest.build(key, (*event[:-1], event[-1] - out), given)
+        part = rest.part((*event[:-1], event[-1] - out), context)
         left = size(event[:-1]) * out
+
+        def init(key: Array, given: Given) -> Any:
+            x = given.init_inputs
+            return part.init(key, given._replace(init_inputs=None if x is None else x[..., out:]))
 
         def direct(params: Any, x: Array, *call: Any) -> tuple[Array, Array]:
             y, log_det = part.direct(params, x[..., out:], *call)
@@ -304,9 +308,10 @@ def FactorOut(*layers):
             x, log_det = part.invert(params, stayed(y), *call)
             return join(y, x), log_det
 
-        return params, replace(
+        return replace(
             part,
             name="FactorOut",
+            init=init,
             direct=direct,
             inverse=inverse,
             event=event,
@@ -314,7 +319,7 @@ def FactorOut(*layers):
             native_inverse=part.native_inverse and native_inverse,
         )
 
-    return Composite(build, layers)
+    return Composite(compose, layers)
 
 
 def _remat(direct: Callable) -> Callable:

@@ -13,7 +13,7 @@ import numpy as np
 from flows.bijections.supports import support
 from flows.compose import Serial
 from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, trainable
-from flows.core.caching import fresh_functions
+from flows.core.caching import fresh_caches
 from flows.core.contract import POSITIVE, UNIT
 from flows.core.errors import TRACING_ERRORS
 from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
@@ -187,7 +187,7 @@ def _properties(
     )
 
     def other_functions() -> Iterator[tuple[Any, Any]]:
-        with fresh_functions():
+        with fresh_caches():
             other = layer(keys[5], input_dim, context_dim=context_dim)
         y = direct(x)[0]
         yield from zip(other.direct_fun(params, x, **given), direct(x), strict=True)

@@ -14,7 +14,6 @@ from flows import transformers as t
 from flows.bijections.autoregressive import one_by_one
 from flows.conditioners import MaskedMLP, MaskedResidual, masked
 from flows.conditioners.network import build_leading
-from flows.core import Given
 from flows.diagnostics import enable_x64
 
 D, BATCH, CONTEXT = 5, 11, 3
@@ -33,8 +32,8 @@ TRANSFORMERS = {"affine": t.Affine(), "spline": t.RationalQuadratic(num_bins=3)}
 def solved(net, transformer, with_context, rows=BATCH):
     """Both inverses as functions of (params, y, context), with arguments for them."""
     with enable_x64():
-        given = Given((CONTEXT,) if with_context else None)
-        running = build_leading(net, jax.random.key(0), D, transformer.num_params * D, given, squash=4.0)
+        context = (CONTEXT,) if with_context else None
+        running = build_leading(net, jax.random.key(0), D, transformer.num_params * D, context, squash=4.0)
         params = stirred(running.params, 0.2)
         y = jnp.asarray(np.random.default_rng(1).normal(size=(D, rows)))
         context = jnp.asarray(np.random.default_rng(2).normal(size=(CONTEXT, rows))) if with_context else None
@@ -178,7 +177,7 @@ def test_the_gated_update_is_that_of_its_paper():
     init_fun = flows.InverseAutoregressive(MaskedMLP(9, last_scale=1.0))
     params, _, inverse_fun = init_fun(0, 3)
     z = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
-    theta = MaskedMLP(9, last_scale=1.0)(0, 3, 6).apply_fun(params, z).reshape(4, 2, 3)
+    theta = MaskedMLP(9, last_scale=1.0)(0, 3, 6).apply_fun(params["conditioner"], z).reshape(4, 2, 3)
     sigma = jax.nn.sigmoid(theta[:, 0] + 2)
     np.testing.assert_allclose(inverse_fun(params, z)[0], sigma * z + (1 - sigma) * theta[:, 1], rtol=2e-3, atol=2e-3)
 

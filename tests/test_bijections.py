@@ -13,7 +13,7 @@ from registry import BIJECTIONS, DISTRIBUTIONS, MODELS, points
 
 import flows
 from flows.core import BijectionInit, DistributionInit, from_json, to_json
-from flows.core.caching import fresh_functions
+from flows.core.caching import fresh_caches
 from flows.core.constructors import is_constructor
 from flows.diagnostics import enable_x64
 
@@ -201,7 +201,7 @@ def test_functions_are_the_same_for_every_init(name):
     params, *functions = case.init_fun(3, event, **keywords)
     x = points(case, event, ROWS, dtype=np.float32)
     y = jax.eval_shape(lambda x: functions[0](params, x, **given)[0], x)
-    with fresh_functions():
+    with fresh_caches():
         _, *others = case.init_fun(99, event, **keywords)
         assert others[0] is not functions[0]
         for a, b, at in zip(others, functions, (x, y), strict=True):

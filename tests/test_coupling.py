@@ -65,7 +65,7 @@ def test_several_kinds_equal_each_by_itself():
     params, direct_fun, _ = flows.Coupling(NET, kinds, mask="alternating")(0, 5)
     params = stirred(params, 0.2)
     moved = [0, 2, 4]
-    theta = NET(0, 2, 8 * 3).apply_fun(params, jnp.asarray(X[:, [1, 3]])).T.reshape(8, 3, 6)
+    theta = NET(0, 2, 8 * 3).apply_fun(params["conditioner"], jnp.asarray(X[:, [1, 3]])).T.reshape(8, 3, 6)
     y, log_det = direct_fun(params, X)
     total = 0.0
     for row, feature in enumerate(moved):
@@ -78,7 +78,7 @@ def test_several_kinds_equal_each_by_itself():
 
 def test_a_coupling_of_two_networks_scales_by_the_first_and_shifts_by_the_second():
     params, direct_fun, _ = flows.AffineCouplingSplit(NET, NET)(0, 5)
-    log_scale, shift = (NET(0, 2, 3).apply_fun(own, jnp.asarray(X[:, :2])) for own in params)
+    log_scale, shift = (NET(0, 2, 3).apply_fun(own, jnp.asarray(X[:, :2])) for own in params["conditioner"])
     s = 10 * np.tanh(np.asarray(log_scale) / 10)
     y, log_det = direct_fun(params, X)
     np.testing.assert_allclose(y, np.concatenate([X[:, :2], X[:, 2:] * np.exp(s) + shift], axis=1), rtol=1e-5, atol=1e-5)

@@ -11,7 +11,7 @@ from scipy import stats
 from test_bijections import CONTEXT, stirred
 
 import flows
-from flows.core.caching import fresh_functions
+from flows.core.caching import fresh_caches
 from flows.diagnostics import enable_x64
 
 
@@ -75,7 +75,7 @@ def test_the_contract_of_a_distribution(name, event, with_context):
         np.testing.assert_allclose(jax.jit(log_pdf)(params, x, **given), values, rtol=1e-12)
         rows = jax.vmap(lambda row: log_pdf(params, row[None], **given)[0])(x)
         np.testing.assert_allclose(rows, values, rtol=1e-12)
-        with fresh_functions():
+        with fresh_caches():
             other = init_fun(9, event, **keywords)
         np.testing.assert_allclose(other.log_pdf(params, x, **given), values, rtol=1e-12)
         gradients = jax.tree.leaves(jax.grad(lambda params: log_pdf(params, x, **given).sum())(params))

@@ -204,7 +204,7 @@ def test_a_neural_spline_coupling_keeps_the_params_of_its_stax_pair():
     assert layer == flows.NeuralSplineCoupling(K=4, hidden_dim=6, network=network)
     params, direct_fun, _ = layer(0, 4)
     assert layer(1, 4).direct_fun is direct_fun
-    assert params[0][0][0].shape == (2, 6)
+    assert params[0]["conditioner"][0][0].shape == (2, 6)
 
 
 def test_a_neural_spline_coupling_transforms_both_halves():

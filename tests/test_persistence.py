@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from registry import BIJECTIONS, DISTRIBUTIONS
 
 import flows
+from flows.core.inputs import as_context, as_event
+from flows.core.publish import publish
 from flows.diagnostics import enable_x64
-from flows.persistence import _abstract, describe, load, save
+from flows.persistence import describe, load, save
 from flows.persistence.container import START
+from flows.persistence.models import _abstract
 
 
 @flows.bijection
@@ -87,7 +90,7 @@ def drawn(init_fun, event, context_dim=0, seed=0):
     """Params of this structure with numbers of their own: no init is compiled for them. Positive, as variances must be."""
     rng = np.random.default_rng(seed)
     event = event if isinstance(event, tuple) else (event,)
-    like = _abstract(init_fun, event, context_dim).params
+    like = _abstract(init_fun, event, as_context(context_dim))[1]
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 + 0.3 * rng.uniform(size=leaf.shape), leaf.dtype), like)
 
 
@@ -116,8 +119,8 @@ def test_every_registered_model_reads_back(name, path):
         same(triple.params, params)
         kind = flows.Bijection if name in BIJECTIONS else flows.Distribution
         assert isinstance(triple, kind)
-        original = _abstract(case.init_fun, event if isinstance(event, tuple) else (event,), context_dim)
-        assert triple[1] is original[1] and triple[2] is original[2]
+        original = publish(*_abstract(case.init_fun, as_event(event), as_context(context_dim)))
+        assert triple[1] is original[0] and triple[2] is original[1]
         assert describe(path)["code"] == repr(case.init_fun) or "SmallConv" in repr(case.init_fun)
 
 
@@ -299,7 +302,7 @@ def test_describe(path):
     header = describe(path)
     assert header["code"] == repr(init_fun) == "Flow(AffineCoupling(MLP(4, last_scale=1.0)))"
     assert (header["event"], header["context"], header["metadata"]) == ((2,), (2,), {"a": [1, None]})
-    assert (header["flows"], header["format"]) == (flows.__version__, 1)
+    assert (header["flows"], header["format"]) == (flows.__version__, 2)
     assert header["num_params"] == (1 + 2) * 4 + 4 + 4 * 2 + 2
     assert header["tensors"]["bijection/0/w"] == {"shape": (3, 4), "dtype": "float32"}
     json.dumps(header)

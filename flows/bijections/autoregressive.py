@@ -31,8 +31,9 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         squash: let the network see squash * tanh(x / squash) instead of x, as in `Coupling`.
 
     Params:
-        Those of the conditioner; in one dimension without a context `{"theta": (num_params,)}`. If there is more, a dict:
-        "conditioner"; "transformer": weights of transformers that have some; "fixed": {"ranks": (d,)} of a random order.
+        A dict of the same keys, whatever the options. "conditioner": the network's, or `{"theta": (num_params,)}` in one
+        dimension without a context; "transformer": the weights of transformers that have some; "fixed": `{"ranks": (d,)}` of
+        a random order. What is not used is empty.
 
     Errors:
         FlowsError: an event of several axes; another number of transformers than of features, or several under a random order;
@@ -61,10 +62,6 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         (d,) = shape
         columns = Columns(for_each(transformers, d, "Autoregressive"))
         keys = jax.random.split(rng, 3)
-        several = random_order or columns.has_weights
-
-        def parts(params) -> dict:
-            return params if several else {"conditioner": params}
 
         def ordered(params, x):
             return x[jnp.argsort(params["fixed"]["ranks"])] if random_order else x
@@ -72,39 +69,37 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
         def restored(params, x):
             return x[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if random_order else x
 
-        own: dict = {}
-        if params is not None:
-            own = {**parts(params)}
-        elif random_order:
-            own["fixed"] = {"ranks": jax.random.permutation(keys[0], d).astype(float)}
-        if params is None and columns.has_weights:
-            own["transformer"] = columns.init(keys[1])
+        own = params
+        if own is None:
+            ranks = {"ranks": jax.random.permutation(keys[0], d).astype(float)} if random_order else {}
+            transformer = columns.init(keys[1]) if columns.has_weights else ()
+            own = {"conditioner": None, "transformer": transformer, "fixed": ranks}
         data = None if init_inputs is None else ordered(own, init_inputs.T).T
-        given = Given(as_context(context_dim), data, init_context, own.get("conditioner"))
+        given = Given(data, init_context, own["conditioner"])
         ours = isinstance(net, ConditionerInit) and not isinstance(net.inner, TwoArguments)
         inputs = 0 if d == 1 and not context_dim and ours else d  # one feature has nothing before it
-        running = build_leading(net, keys[2], inputs, columns.num_params * d, given, squash)
+        running = build_leading(net, keys[2], inputs, columns.num_params * d, as_context(context_dim), given, squash)
         if d > 1 and running.sees_all:
             raise FlowsError(
                 f"Autoregressive: each output of {net!r:.60} depends on all inputs; expected a masked network, such as "
                 "MaskedMLP(64)"
             )
-        own["conditioner"], run, names, solve, _ = running
+        start, run, names, solve, _ = running
 
         def theta_of(params, x, context, rng, train):
             theta = columns.alone(run(params["conditioner"], x[:inputs], context, rng, train))
             return theta.reshape(columns.num_params, d, x.shape[1])
 
         def direct_fun(params, x, context=None, rng=None, train=False):
-            params, context = parts(params), None if context is None else jnp.moveaxis(context, 0, -1)
+            context = None if context is None else jnp.moveaxis(context, 0, -1)
             x = ordered(params, x.T)
             theta = theta_of(params, x, context, rng, train)
-            y, log_det = columns.direct(theta, x, params.get("transformer"))
+            y, log_det = columns.direct(theta, x, params["transformer"])
             return restored(params, y).T, log_det.sum(0)
 
         def inverse_fun(params, y, context=None, rng=None, train=False):
-            params, context = parts(params), None if context is None else jnp.moveaxis(context, 0, -1)
-            weights, y = params.get("transformer"), ordered(params, y.T)
+            context = None if context is None else jnp.moveaxis(context, 0, -1)
+            weights, y = params["transformer"], ordered(params, y.T)
 
             def find(feature, theta, y):
                 return columns.inverse_of_one(feature, theta, y, weights)
@@ -117,7 +112,7 @@ def Autoregressive(conditioner=None, transformer=None, random_order: bool = Fals
 
         shown = {"context", *names}
         functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
-        return (own if several else own["conditioner"], *functions)
+        return {**own, "conditioner": start}, *functions
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
 

@@ -48,9 +48,9 @@ def Coupling(
             benchmarks have safe settings.
 
     Params:
-        Those of the conditioner; `{"theta": (num_params * features,)}` where theta is a constant. If there is more, a dict:
-        "conditioner"; "unconditional": {"theta": (num_params, kept)}; "transformer": weights of transformers that have some;
-        "fixed": {"ranks": (d,)} of a random mask.
+        A dict of the same keys, whatever the options. "conditioner": the network's, or `{"theta": (num_params * features,)}`
+        where theta is a constant; "transformer": the weights of transformers that have some; "unconditional":
+        `{"theta": (num_params, kept)}`; "fixed": `{"ranks": (d,)}` of a random mask. What is not used is empty.
 
     Errors:
         FlowsError: a mask that keeps every feature, or has not one entry for each.
@@ -85,13 +85,10 @@ def Coupling(
         if mask == "random" and max(len(set(transformers)), len(set(of_kept or ()))) > 1:
             raise FlowsError("Coupling: a random mask cannot tell which feature is whose transformer; give one for all")
         trained = None if of_kept is None or not len(kept) else Trained(_columns(of_kept, kept, d))
-        several = mask == "random" or trained is not None or columns.has_weights
+        alone = mask != "random" and trained is None and not columns.has_weights
         # Each split takes a tenth of a second to compile.
-        keys = jax.random.split(rng, 4) if several else [rng] * 4
+        keys = [rng] * 4 if alone else jax.random.split(rng, 4)
         outputs = columns.num_params * len(moved)
-
-        def parts(params) -> dict:
-            return params if several else {"conditioner": params}
 
         def ordered(params, x):
             """Kept features first."""
@@ -101,24 +98,24 @@ def Coupling(
             y = reorder(y, np.argsort(order))
             return y[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if mask == "random" else y
 
-        own: dict = {}
-        if mask == "random":
-            own["fixed"] = {"ranks": jax.random.permutation(keys[0], d).astype(float)}
-        if trained is not None:
-            own["unconditional"] = trained.init(keys[1])
-        if columns.has_weights:
-            own["transformer"] = columns.init(keys[2])
-        if params is not None:
-            own = {**parts(params)}
-        given = Given(as_context(context_dim), None, init_context, own.get("conditioner"))
+        own = params
+        if own is None:
+            ranks = {"ranks": jax.random.permutation(keys[0], d).astype(float)} if mask == "random" else {}
+            own = {
+                "conditioner": None,
+                "transformer": columns.init(keys[2]) if columns.has_weights else (),
+                "unconditional": {} if trained is None else trained.init(keys[1]),
+                "fixed": ranks,
+            }
+        context, given = as_context(context_dim), Given(None, init_context, own["conditioner"])
         if init_inputs is not None:
             seen = ordered(own, jnp.moveaxis(init_inputs, -1, 0))[: len(kept)]
             given = given._replace(init_inputs=jnp.moveaxis(seen, 0, -1))
         if vector:
-            running = build_leading(net, keys[3], len(kept), outputs, given, squash)
+            running = build_leading(net, keys[3], len(kept), outputs, context, given, squash)
         else:
-            running = build_events(net, keys[3], (*shape[:-1], len(kept)), (*shape[:-1], outputs), given, squash)
-        own["conditioner"], run, names, *_ = running
+            running = build_events(net, keys[3], (*shape[:-1], len(kept)), (*shape[:-1], outputs), context, given, squash)
+        start, run, names, *_ = running
 
         def theta_of(params, kept_x, context, rng, train):
             if vector and context is not None:
@@ -127,11 +124,10 @@ def Coupling(
             return theta.reshape(columns.num_params, len(moved), *kept_x.shape[1:])
 
         def direct_fun(params, x, context=None, rng=None, train=False):
-            params = parts(params)
             # Features lead, the batch follows: this is where speed is decided.
             kept_x, moved_x = cut(ordered(params, jnp.moveaxis(x, -1, 0)), len(kept), len(moved))
             theta = theta_of(params, kept_x, context, rng, train)
-            y, log_det = columns.direct(theta, moved_x, params.get("transformer"))
+            y, log_det = columns.direct(theta, moved_x, params["transformer"])
             total = _of_rows(log_det)
             if trained is not None:
                 kept_x, log_det = trained.direct(params["unconditional"], kept_x)
@@ -139,17 +135,16 @@ def Coupling(
             return jnp.moveaxis(restored(params, jnp.concatenate([kept_x, y])), 0, -1), total
 
         def inverse_fun(params, y, context=None, rng=None, train=False):
-            params = parts(params)
             kept_x, moved_y = cut(ordered(params, jnp.moveaxis(y, -1, 0)), len(kept), len(moved))
             if trained is not None:
                 kept_x = trained.inverse(params["unconditional"], kept_x)[0]
             theta = theta_of(params, kept_x, context, rng, train)
-            x = columns.inverse(theta, moved_y, params.get("transformer"))[0]
+            x = columns.inverse(theta, moved_y, params["transformer"])[0]
             return jnp.moveaxis(restored(params, jnp.concatenate([kept_x, x])), 0, -1)
 
         shown = {"context", *names}
         functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
-        return (own if several else own["conditioner"], *functions)
+        return {**own, "conditioner": start}, *functions
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
 

@@ -61,8 +61,10 @@ def Elementwise(transformer, conditioner=None):
         keys = jax.random.split(rng)
         old = params or {}
         data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
-        given = Given(as_context(context_dim), data, init_context, old.get("conditioner"))
-        start, run, names, *_ = build_leading(conditioner, keys[0], 0, columns.num_params * size(shape), given)
+        given = Given(data, init_context, old.get("conditioner"))
+        start, run, names, *_ = build_leading(
+            conditioner, keys[0], 0, columns.num_params * size(shape), as_context(context_dim), given
+        )
         own = {"conditioner": start}
         if columns.has_weights:
             own["weights"] = old["weights"] if old else columns.init(keys[1])

@@ -9,7 +9,7 @@ from flows.bijections.coupling import Coupling
 from flows.compose import Serial
 from flows.conditioners import MLP, FromStax
 from flows.conditioners.base import ConditionerInit, check_conditioner, conditioner
-from flows.core import BijectionInit, Composite, FlowsError, Given, Shape, bijection, combinator, positive_int
+from flows.core import BijectionInit, Composite, FlowsError, Shape, bijection, combinator, positive_int
 from flows.core.inputs import as_key
 from flows.core.keywords import CALL, named_by, select
 from flows.transformers import Affine, Inverse, RationalQuadratic
@@ -26,7 +26,7 @@ def AffineCoupling(transform=None):
             appended to its inputs. By default `MLP(64, 64)`.
 
     Params:
-        Those of `transform`.
+        Those of `Coupling`; "conditioner" are those of `transform`.
 
     Errors:
         FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
@@ -55,7 +55,7 @@ def AffineCouplingSplit(scale=None, translate=None):
         scale, translate: `net(rng, d // 2, d - d // 2) -> (params, apply_fun)`; by default `MLP(64, 64)` with tanh and relu.
 
     Params:
-        A pair: those of `scale`, those of `translate`.
+        Those of `Coupling`; "conditioner" is a pair: those of `scale`, those of `translate`.
 
     Errors:
         FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
@@ -66,7 +66,7 @@ def AffineCouplingSplit(scale=None, translate=None):
     Example:
         >>> import flows
         >>> params, direct_fun, inverse_fun = flows.AffineCouplingSplit(flows.MLP(32), flows.MLP(32))(0, 5)
-        >>> len(params)
+        >>> len(params["conditioner"])
         2
     """
     scale = MLP(64, 64, activation="tanh") if scale is None else scale
@@ -90,7 +90,7 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network=
         network: `network(out_dim, hidden_dim)` returns a stax pair; by default two hidden tanh layers.
 
     Params:
-        A pair: those of each half's network. In one dimension, those of the one spline.
+        A pair: those of each half's `Coupling`. In one dimension, those of the one spline alone.
 
     Errors:
         FlowsError: an argument is outside its range.
@@ -109,11 +109,11 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network=
     net = MLP(hidden_dim, hidden_dim, activation="tanh") if network is None else OfWidth(network, hidden_dim)
     halves = (Coupling(net, spline), Coupling(net, spline, flip=True))
 
-    def build(key, event: Shape, given: Given):
+    def part(event: Shape, context: Shape | None):
         layers = halves if event[-1] > 1 else halves[:1]  # one column has no other half
-        return Serial(*layers).build(key, event, given)
+        return Serial(*layers).part(event, context)
 
-    return Composite(build, halves)
+    return Composite(part, halves)
 
 
 @conditioner
@@ -160,7 +160,7 @@ def MADE(transform=None):
             takes no context. Or a conditioner such as `MaskedMLP(64, 64)`, the default, which does.
 
     Params:
-        Those of `transform`.
+        Those of `Autoregressive`; "conditioner" are those of `transform`.
 
     Errors:
         FlowsError: context_dim is given, and `transform` is a function of two arguments.

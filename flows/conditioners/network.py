@@ -15,6 +15,7 @@ from flows.core.keywords import CALL, INIT, named_by, select
 from flows.core.numerics import soft_clip
 
 FAR = 1e18
+NOTHING = Given()
 MEASURED = ("init_inputs", "init_context", "params")
 
 
@@ -35,14 +36,19 @@ def measured_by(net: Any) -> frozenset[str]:
 
 
 def build_leading(
-    net: Callable, key: Array, input_dim: int, output_dim: int, given: Given, squash: float | None = None
+    net: Callable,
+    key: Array,
+    input_dim: int,
+    output_dim: int,
+    context: Shape | None = None,
+    given: Given = NOTHING,
+    squash: float | None = None,
 ) -> Running:
     """A conditioner on vectors: `run` maps (input_dim, batch) to (output_dim, batch), the context being (context_dim, batch).
 
     A network that does not name `context_dim` has the context appended to its inputs. One without any input is replaced by
     params of its own: constants, which start at 0. With `squash` it sees squash * tanh(x / squash) for x.
     """
-    context = given.context
     takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
@@ -80,13 +86,18 @@ def build_leading(
 
 
 def build_events(
-    net: Callable, key: Array, input_dim: Shape, output_dim: Shape, given: Given, squash: float | None = None
+    net: Callable,
+    key: Array,
+    input_dim: Shape,
+    output_dim: Shape,
+    context: Shape | None = None,
+    given: Given = NOTHING,
+    squash: float | None = None,
 ) -> Running:
     """As `build_leading` for events of several axes: (channels, batch, *space) to (outputs, batch, *space).
 
     A network that does not name `context_dim` sees a vector context as further channels, the same at every place.
     """
-    context = given.context
     takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None or takes_context else _vector(net, context)
     if input_dim[-1] + extra == 0:

@@ -14,16 +14,17 @@ from flows.core.decorators import (
     DistributionInit,
     InitFun,
     bijection,
-    build_bijection,
-    build_distribution,
+    bijection_part,
     check_layers,
     combinator,
     distribution,
-    init_keywords,
+    distribution_part,
+    initialize,
+    part_of,
 )
 from flows.core.errors import FitError, FlowsError
 from flows.core.params import calibrate, stacked, trainable, unstacked
-from flows.core.parts import BijectionPart, DistributionPart, measured_output
+from flows.core.parts import BijectionPart, DistributionPart, Part, shared
 from flows.core.validation import check_fits, check_widths, finite, numbers, positive, positive_int
 
 __all__ = [
@@ -40,11 +41,11 @@ __all__ = [
     "Given",
     "InitFun",
     "Params",
+    "Part",
     "Shape",
     "Value",
     "bijection",
-    "build_bijection",
-    "build_distribution",
+    "bijection_part",
     "calibrate",
     "check_fits",
     "check_layers",
@@ -53,15 +54,17 @@ __all__ = [
     "combinator",
     "constructor",
     "distribution",
+    "distribution_part",
     "finite",
     "from_json",
     "in_pieces",
-    "init_keywords",
+    "initialize",
     "iteration",
-    "measured_output",
     "numbers",
+    "part_of",
     "positive",
     "positive_int",
+    "shared",
     "stacked",
     "to_json",
     "trainable",

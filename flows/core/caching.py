@@ -1,25 +1,15 @@
-"""Are two functions the same? Yes if they run the same code over equal closures.
+"""What is made once: a bounded cache, and a digest that says whether two functions compute the same."""
 
-Initialising a model makes its functions anew; their fingerprints say whether they were compiled before. A closure that
-breaks the first rule (its functions depend on rng) has a new fingerprint each time, which costs a compile. What a function
-closes over is looked into as far as containers, arrays, callables, dataclasses and namespaces go; any other object is
-itself, and must not change (`clear_caches`).
-"""
-
-import functools
+import hashlib
 import threading
-import types
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-
-from flows.core.constructors import Identity, Value
+from jax.extend.core import jaxpr_as_fun
 
 T = TypeVar("T")
 
@@ -32,8 +22,10 @@ class Memo:
         _MEMOS.append(self)
 
     def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
-        if key is None:  # what depends on a tracer is made anew and never kept
+        """The entry of `key`, made if it is not there. What is made for the key None is never kept."""
+        if key is None:
             return make()
+        key = (jax.config.jax_enable_x64, key)  # type: ignore[attr-defined]  # which decides the dtype of every constant
         with self.lock:
             if key in self.entries:
                 self.entries.move_to_end(key)
@@ -50,8 +42,8 @@ _MEMOS: list[Memo] = []
 
 
 @contextmanager
-def fresh_functions() -> Iterator[None]:
-    """Inside a `with`, the caches start empty: every function is made anew, and what was there before comes back after."""
+def fresh_caches() -> Iterator[None]:
+    """Inside a `with`, the caches start empty: everything is made anew, and what was there before comes back after."""
     before = [(memo, memo.entries) for memo in _MEMOS]
     for memo in _MEMOS:
         memo.entries = OrderedDict()
@@ -63,11 +55,10 @@ def fresh_functions() -> Iterator[None]:
 
 
 def clear_caches() -> None:
-    """Forget every compiled function; the next call of a model compiles again.
+    """Forget every model's functions; the next call of a model compiles again.
 
     Needed after a change that no argument of a constructor shows: a module's variable that a decorated layer or a function
-    given to one reads is read when it is first traced, and so is the state of an object that is neither callable nor a
-    dataclass.
+    given to one reads is read when it is first traced, and so is the state of any object that is given to one.
 
     Example:
         >>> import flows
@@ -80,86 +71,37 @@ def clear_caches() -> None:
         memo.entries.clear()
 
 
-class Atom:
-    """What is made once for each model, and so equal to itself alone: a fingerprint does not look into it."""
+def program(function: Callable, first: Any, *rest: Any) -> str | None:
+    """A digest of what a function computes of arguments of these shapes: equal digests, equal results.
 
-    kept: bool = True  # False where it depends on a tracer, and nothing that holds it may be cached
+    The derivative by the first argument is part of it, as two functions may agree in their values alone. None is for what
+    cannot be told: a program that holds a tracer or calls Python back, or that JAX can neither trace nor differentiate.
+    """
 
+    def backward(first: Any, *rest: Any) -> Any:
+        outputs, pull_back = jax.vjp(lambda first: function(first, *rest), first)
+        return outputs, pull_back(outputs)
 
-class Once(Atom):
-    """A function that is an atom."""
+    def forward(first: Any, *rest: Any) -> Any:  # a loop whose length is not known has no other derivative
+        return jax.jvp(lambda first: function(first, *rest), (first,), (first,))
 
-    def __init__(self, function: Callable):
-        self.function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self.function(*args)
-
-
-class _Traced(Exception):
-    """A closure holds a tracer."""
-
-
-def fingerprint(x: Any) -> Hashable:
-    """A hashable key equal for objects that compute the same; None where a tracer is inside."""
-    try:
-        return (jax.config.jax_enable_x64, _walk(x, ()))  # type: ignore[attr-defined]
-    except _Traced:
-        return None
-
-
-def _walk(x: Any, above: tuple[int, ...]) -> Hashable:
-    if id(x) in above:  # a function that closes over itself
-        return len(above) - above.index(id(x))
-    above = (*above, id(x))
-    if isinstance(x, jax.core.Tracer) or (isinstance(x, Atom) and not x.kept):
-        raise _Traced
-    if isinstance(x, types.FunctionType):
-        cells = [cell.cell_contents for cell in x.__closure__ or () if _filled(cell)]
-        within = [x.__defaults__, x.__kwdefaults__, *cells, *_own_globals(x)]
-        return (x.__code__, Identity(x.__globals__), *(_walk(each, above) for each in within))
-    if isinstance(x, types.MethodType):
-        return (_walk(x.__func__, above), _walk(x.__self__, above))
-    if isinstance(x, functools.partial):
-        return ("partial", _walk(x.func, above), _walk(x.args, above), _walk(x.keywords, above))
-    if isinstance(x, tuple | list):
-        return (type(x), *(_walk(each, above) for each in x))
-    if isinstance(x, set):
-        return (set, frozenset(_walk(each, above) for each in x))
-    if isinstance(x, slice):  # hashable from Python 3.12 on
-        return (slice, *(_walk(each, above) for each in (x.start, x.stop, x.step)))
-    if isinstance(x, Mapping):
-        return (type(x), *((_walk(key, above), _walk(x[key], above)) for key in x))
-    if isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        array = np.asarray(x)
-        return (type(x), array.shape, str(array.dtype), array.tobytes())
-    has_state = (callable(x) or isinstance(x, types.SimpleNamespace) or is_dataclass(x)) and hasattr(x, "__dict__")
-    if has_state and not isinstance(x, type | Atom | Value):
-        of_jax = type(x).__module__.split(".")[0] in ("jax", "jaxlib")  # jax.jit(f), custom_jvp(f): what they do is f
-        return (type(x), None if of_jax else Identity(x), _walk(vars(x), above))  # a network, say: itself, as it is now
-    try:
-        hash(x)
-    except TypeError:
-        return Identity(x)
-    return (type(x), x)
+    for derivative in (backward, forward):
+        try:
+            jaxpr = jax.make_jaxpr(derivative)(first, *rest)
+            if holds_tracer(jaxpr):
+                return None
+            text = jax.jit(jaxpr_as_fun(jaxpr)).lower(*jax.tree.leaves((first, *rest))).as_text()
+        except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+            continue
+        if "callback" in text:
+            return None
+        digest = hashlib.sha256(text.encode())
+        for each in map(np.asarray, jaxpr.consts):
+            digest.update(f"{each.dtype}{each.shape}".encode() + each.tobytes())
+        return digest.hexdigest()
+    return None
 
 
-def _own_globals(x: types.FunctionType) -> list[Any]:
-    """What a user's function reads from its module: a notebook cell run again may have changed it."""
-    if x.__module__ is None or x.__module__.split(".")[0] in ("flows", "jax", "optax", "numpy"):
-        return []
-    codes, names = [x.__code__], list[str]()
-    for code in codes:
-        names += code.co_names
-        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    found = [x.__globals__[name] for name in dict.fromkeys(names) if name in x.__globals__]
-    foreign = [isinstance(each, types.FunctionType) and each.__globals__ is not x.__globals__ for each in found]
-    return [Identity(each) if other else each for each, other in zip(found, foreign, strict=True)]
-
-
-def _filled(cell: types.CellType) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
+def holds_tracer(jaxpr: Any) -> bool:
+    """Whether a traced function closes over a tracer of another trace, which JAX notes as a constant of its program."""
+    return any(isinstance(constant, jax.core.Tracer) for constant in jaxpr.consts)

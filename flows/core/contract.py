@@ -61,9 +61,8 @@ class Distribution(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What an init was called with, besides rng and the event."""
+    """The data that an init was called with, and the params that are to be refreshed."""
 
-    context: Shape | None = None
     init_inputs: Array | None = None
     init_context: Array | None = None
     params: Params | None = None

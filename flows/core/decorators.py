@@ -12,26 +12,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.caching import Memo, fingerprint
-from flows.core.constructors import Value, constructor, is_constructor
+from flows.core.caching import Memo
+from flows.core.closures import closure_bijection, closure_distribution, settle
+from flows.core.constructors import Identity, Value, constructor, is_constructor
 from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape, Support
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype
 from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
-from flows.core.lifting import Leaf, plain_bijection, plain_distribution
-from flows.core.parts import BijectionPart, DistributionPart, canonical, publish
+from flows.core.lifting import leaf_bijection, leaf_distribution
+from flows.core.parts import BijectionPart, DistributionPart, Part
+from flows.core.publish import publish
 from flows.core.validation import check_finite, check_rows
 
 P = ParamSpec("P")
-_leaves = Memo(size=1024)
+_parts = Memo(size=4096)
+NOTHING = Given()
 EVERYWHERE = Support()
 
 
 class Composite(NamedTuple):
-    """A combinator's own body: `build(key, event, given) -> (params, part)`, the layers it is made of, and which keywords of
-    init it names whatever they do."""
+    """A combinator's own body: `part(event, context)`, the layers it is made of, and which keywords of init it names
+    whatever they do."""
 
-    build: Callable[[Array, Shape, Given], tuple[Params, Any]]
+    part: Callable[[Shape, Shape | None], Part]
     layers: tuple[Any, ...]
     keywords: frozenset[str] = frozenset()
 
@@ -60,30 +63,31 @@ class InitFun(Value):
     @property
     def keywords(self) -> frozenset[str]:
         """The keywords of init that it, or any layer in it, names."""
-        return init_keywords(self)
+        inner = self.inner
+        if isinstance(inner, Composite):
+            return inner.keywords.union(*map(_init_keywords, inner.layers))
+        return _init_keywords(inner)
 
     @property
     def __signature__(self) -> inspect.Signature:
         return signature(positional("rng", "input_dim"), self.keywords)
 
-    def build(self, key: Array, event: Shape, given: Given) -> tuple[Params, Any]:
-        """Params and part, for a combinator to compose."""
-        if isinstance(self.inner, InitFun | Composite):
-            params, part = self.inner.build(key, event, given)
-            return params, canonical(part)
-        leaf, part = _leaves(fingerprint((self, event, given.context)), lambda: self._make_leaf(event, given.context))
-        return leaf.init(key, given), part
+    def part(self, event: Shape, context: Shape | None) -> Any:
+        """What it is at one event and context: made once."""
+        if isinstance(self.inner, InitFun):  # a model, short for a composition
+            return self.inner.part(event, context)
+        return _parts((self, event, context), lambda: self._make_part(event, context))
 
-    def _make_leaf(self, event: Shape, context: Shape | None) -> tuple[Leaf, Any]:
-        leaf = Leaf(self.constructor.__name__, self.inner, event, context)
-        make_part = leaf.distribution_part if isinstance(self, DistributionInit) else leaf.bijection_part
-        return leaf, make_part(self.batched)
+    def _make_part(self, event: Shape, context: Shape | None) -> Part:
+        if isinstance(self.inner, Composite):
+            return self.inner.part(event, context)
+        leaf = leaf_bijection if isinstance(self, BijectionInit) else leaf_distribution
+        return leaf(self.constructor.__name__, self.inner, event, context, self.batched)
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
-        given, event = self._given(as_event(input_dim), **keywords)
-        params, part = self.build(as_key(rng), event, given)
-        if given.context is not None and "context" not in part.keywords:
-            raise TypeError(f"{self!r}: context_dim was given, but no layer of it takes a context; leave it out")
+        context, given, event = self._given(as_event(input_dim), **keywords)
+        params, part = initialize(self, as_key(rng), event, context, given)
+        refuse_unused_context(self, part, context)
         return (params, *publish(part, params))
 
     def _given(self, event: Shape, context_dim=0, init_inputs=None, init_context=None, params=None, **unknown):
@@ -108,7 +112,7 @@ class InitFun(Value):
             elif init_context.shape[1:] != context or (init_inputs is not None and len(init_context) != rows):
                 raise FlowsError(f"{name}: init_context has shape {init_context.shape}, expected {(rows, *context)}")
             init_context = _finite(init_context, f"{name}: init_context")
-        return Given(context, init_inputs, init_context, params), event
+        return context, Given(init_inputs, init_context, params), event
 
 
 def _finite(x: Array, what: str) -> Array:
@@ -248,19 +252,36 @@ def check_layers(name: str, layers: Sequence[Any], make: type[InitFun], article:
             raise TypeError(f"{where} is {layer!r:.80}, expected {article}: an init_fun, called with (rng, input_dim)")
 
 
-def build_bijection(layer: Any, key: Array, event: Shape, given: Given) -> tuple[Params, BijectionPart]:
-    """Params and part of one layer of a combinator: a constructor's value or a plain closure."""
-    return (layer.build if isinstance(layer, InitFun) else partial(plain_bijection, layer))(key, event, given)
+def refuse_unused_context(init_fun: Any, part: Part, context: Shape | None) -> None:
+    if context is not None and "context" not in part.keywords:
+        raise TypeError(f"{init_fun!r}: context_dim was given, but no layer of it takes a context; leave it out")
 
 
-def build_distribution(layer: Any, key: Array, event: Shape, given: Given) -> tuple[Params, DistributionPart]:
-    """As `build_bijection`, for a distribution."""
-    return (layer.build if isinstance(layer, InitFun) else partial(plain_distribution, layer))(key, event, given)
+def initialize(layer: Any, key: Array, event: Shape, context: Shape | None, given: Given = NOTHING) -> tuple[Params, Any]:
+    """The params and the part of a whole model, a constructor's value or a plain closure that is a distribution."""
+    part = layer.part(event, context) if isinstance(layer, InitFun) else distribution_part(layer, event, context)
+    return settle(part, part.init(key, given))
 
 
-def init_keywords(layer: Any) -> frozenset[str]:
-    """The keywords of init that a layer, or any layer in it, names."""
-    inner = layer.inner if isinstance(layer, InitFun) else layer
-    if isinstance(inner, Composite):
-        return inner.keywords.union(*map(init_keywords, inner.layers))
-    return inner.keywords if isinstance(inner, InitFun) else named_by(inner, INIT)
+def part_of(layer: Any, key: Array, event: Shape, context: Shape | None) -> Any:
+    """The part of a whole model whose params are known already."""
+    part = layer.part(event, context) if isinstance(layer, InitFun) else distribution_part(layer, event, context)
+    return settle(part, part.init(key, NOTHING))[1] if part.closures else part
+
+
+def bijection_part(layer: Any, event: Shape, context: Shape | None) -> BijectionPart:
+    """The part of one layer of a combinator: a constructor's value or a plain closure."""
+    if isinstance(layer, InitFun):
+        return layer.part(event, context)
+    return _parts((Identity(layer), event, context), lambda: closure_bijection(layer, event, context))
+
+
+def distribution_part(layer: Any, event: Shape, context: Shape | None) -> DistributionPart:
+    """As `bijection_part`, for a distribution."""
+    if isinstance(layer, InitFun):
+        return layer.part(event, context)
+    return _parts((Identity(layer), event, context), lambda: closure_distribution(layer, event, context))
+
+
+def _init_keywords(layer: Any) -> frozenset[str]:
+    return layer.keywords if isinstance(layer, InitFun) else named_by(layer, INIT)

@@ -1,41 +1,58 @@
-"""Parts: what combinators compose, and `publish`, which makes of a part the functions a user calls.
+"""Parts: what a constructor's value is at one event and one context, and what combinators compose.
 
-A part's functions take whole batches, in one dtype, and check nothing. The published functions check shapes and keywords,
-cast, stop the gradient of fixed leaves, and are compiled. Checks run while a call is traced: once for each shape.
+A part is made once for each model and kept (`decorators.py`). It has `init(key, given) -> params` and, beside it, functions
+that depend on params alone. They take whole batches of one dtype and check nothing; what a user calls is made of them in
+`publish.py`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from flows.core.caching import Atom, Memo, fingerprint
-from flows.core.contract import Array, Params, Shape
-from flows.core.cpu_loops import current_iteration
-from flows.core.errors import FlowsError
-from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
-from flows.core.keywords import CALL, positional, refuse_unknown, signature
-from flows.core.params import check_structure, stop_fixed, structure
-from flows.core.validation import check_result, check_rows
+from flows.core.contract import Array, Given, Params, Shape
 
 
 @dataclass(frozen=True, eq=False)
-class BijectionPart(Atom):
-    """`direct(params, x, context, rng, train) -> (y, log_det)` and `inverse(params, y, context, rng, train) -> x`."""
+class Part:
+    """What the parts of bijections and of distributions have in common.
+
+    Attributes:
+        name: for errors.
+        init: `init(key, given) -> params`.
+        event, context: the shapes that it was made for; context is None where there is none.
+        keywords: all keywords of the vocabulary that its init or its functions name.
+        compiled: whether its functions can be traced.
+        closures: whether a plain closure is in it, whose functions come with its params (`closures.py`).
+    """
 
     name: str
+    init: Callable[[Array, Given], Params]
+    event: Shape
+    context: Shape | None
+    keywords: frozenset[str]
+    compiled: bool
+    closures: bool
+
+    @property
+    def measures(self) -> bool:
+        """Whether its init looks at data."""
+        return "init_inputs" in self.keywords
+
+
+@dataclass(frozen=True, eq=False)
+class BijectionPart(Part):
+    """`direct(params, x, context, rng, train) -> (y, log_det)` and `inverse(params, y, context, rng, train) -> x`.
+
+    `output` is the event of y. `native_inverse(...) -> (x, log_det)` is there where the inverse is the cheap direction.
+    """
+
     direct: Callable
     inverse: Callable
-    event: Shape
     output: Shape
-    context: Shape | None = None
-    keywords: frozenset[str] = frozenset()  # of context, rng, train: what the functions name
-    compiled: bool = True
-    kept: bool = True
-    native_inverse: Callable | None = None  # `(...) -> (x, log_det)`, where the inverse is the cheap direction
+    native_inverse: Callable | None = None
 
     def invert(self, params: Params, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         """The inverse with its log-det: minus the direct one at the point returned, so that the two cannot drift."""
@@ -44,190 +61,27 @@ class BijectionPart(Atom):
         x = self.inverse(params, y, context, rng, train)
         return x, -self.direct(params, x, context, rng, train)[1]
 
+    def measured_output(self, params: Params, x: Array, context: Any, key: Array) -> Array:
+        """What a later layer sees of the data that init measures."""
+        return self._compiled_direct(params, x, context, key if "rng" in self.keywords else None, False)[0]
+
+    @cached_property
+    def _compiled_direct(self) -> Callable:
+        return jax.jit(self.direct, static_argnums=4) if self.compiled else self.direct
+
 
 @dataclass(frozen=True, eq=False)
-class DistributionPart(Atom):
+class DistributionPart(Part):
     """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`."""
 
-    name: str
     log_pdf: Callable
     sample: Callable
-    event: Shape
-    context: Shape | None = None
-    keywords: frozenset[str] = frozenset()
-    compiled: bool = True
-    kept: bool = True
 
 
-P = TypeVar("P", BijectionPart, DistributionPart)
-_parts = Memo(size=4096)
-
-
-def canonical(part: P) -> P:
-    """The one part that stands for all that compute the same. Parts within are canonical already, so this looks no deeper."""
-    key = fingerprint((type(part), *(getattr(part, field.name) for field in fields(part))))
-    return _parts(key, lambda: part) if key is not None else replace(part, kept=False)
-
-
-_compiled_directs = Memo(size=1024)
-
-
-def measured_output(part: BijectionPart, params: Params, x: Array, context: Any, key: Array) -> Array:
-    """What a later layer sees of the data that init measures."""
-    compiled = _compiled_directs(
-        part if part.kept else None, lambda: jax.jit(part.direct, static_argnums=4) if part.compiled else part.direct
-    )
-    return compiled(params, x, context, key if "rng" in part.keywords else None, False)[0]
-
-
-_published = Memo(size=1024)
-
-
-def compiled_once(init: Callable) -> Callable:
-    """A compiled function that runs a time or two, as an init does: compiled quickly rather than well."""
-    quickly, nested = jax.jit(init, compiler_options={"xla_backend_optimization_level": 0}), jax.jit(init)
-
-    def call(*args: Any) -> Any:
-        # Inside another compilation, whose options hold, what is made anew is traced, or at least an argument is.
-        inside = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, jnp.zeros(()))))
-        return (nested if inside else quickly)(*args)
-
-    return call
-
-
-def publish(part: Any, params: Params) -> tuple[Callable, Callable]:
-    """The two functions of a triple; equal parts share theirs, and so what was compiled."""
-    expected = structure(params)
-    key = fingerprint((part, expected))
-    make = _publish_bijection if isinstance(part, BijectionPart) else _publish_distribution
-    return _published(key, lambda: make(part, expected))
-
-
-def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, Callable]:
-    def public(name: str, direction: Callable, event: Shape, output: Shape) -> Callable:
-        def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-            check_rows(x, event, part.name)
-            dtype = working_dtype(x.dtype)
-            params, context = _prepare(part, expected, params, context, dtype, len(x))
-            y, log_det = direction(params, x.astype(dtype), context, rng, train)
-            check_result(y, (len(x), *output), part.name, "outputs")
-            check_result(log_det, (len(x),), part.name, "log_det")
-            return y.astype(x.dtype), log_det.astype(dtype)
-
-        compiled = jax.jit(checked, static_argnums=4, inline=True) if part.compiled else checked
-
-        def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
-            refuse_unknown(f"{part.name}: {name}", unknown, CALL)
-            context, rng = _given(part, context, rng, train)
-            run = compiled if current_iteration() is None else checked  # the body of a loop is compiled with it
-            with explained(part.name):
-                return run(params, as_array(inputs, "inputs"), context, rng, bool(train))
-
-        return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
-
-    return (
-        public("direct_fun", part.direct, part.event, part.output),
-        public("inverse_fun", part.invert, part.output, part.event),
-    )
-
-
-def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Callable, Callable]:
-    def checked_log_pdf(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
-        check_rows(x, part.event, part.name)
-        dtype = working_dtype(x.dtype)
-        params, context = _prepare(part, expected, params, context, dtype, len(x))
-        result = part.log_pdf(params, x.astype(dtype), context, rng, train)
-        check_result(result, (len(x),), part.name, "log_pdf")
-        return result.astype(dtype)
-
-    def checked_sample(rng: Array, params: Params, n: int, context: Any) -> Array:
-        dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
-        dtype = max(map(working_dtype, dtypes), key=lambda each: each.itemsize) if dtypes else default_dtype()
-        params, context = _prepare(part, expected, params, context, dtype, n)
-        samples = part.sample(rng, params, n, dtype, context)
-        check_result(samples, (n, *part.event), part.name, "samples")
-        return samples.astype(dtype)
-
-    def jitted(fun: Callable, static: int) -> Callable:
-        return jax.jit(fun, static_argnums=static, inline=True) if part.compiled else fun
-
-    compiled_log_pdf, compiled_sample = jitted(checked_log_pdf, 4), jitted(checked_sample, 2)
-
-    def log_pdf(params, inputs, *, context=None, rng=None, train=False, **unknown):
-        refuse_unknown(f"{part.name}: log_pdf", unknown, CALL)
-        context, rng = _given(part, context, rng, train)
-        with explained(part.name):
-            return compiled_log_pdf(params, as_array(inputs, "inputs"), context, rng, bool(train))
-
-    def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
-        refuse_unknown(f"{part.name}: sample", unknown, ("context",))
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
-            raise TypeError(f"{part.name}: num_samples is {num_samples!r}; expected a whole number, known before jit")
-        n = int(num_samples)
-        if n < 0:
-            raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
-        if train:
-            raise TypeError(f"{part.name}: sample takes no train=True; samples are drawn as at test time")
-        context, _ = _given(part, context, None, False)
-        # A shared context is the same for every size, so sizes are padded to powers of two and rarely compile.
-        exact = not part.compiled or (context is not None and context.shape != part.context)
-        padded = n if exact else 1 << max(n - 1, 0).bit_length()
-        with explained(part.name):
-            samples = compiled_sample(as_key(rng), params, padded, context)
-        return samples if padded == n else samples[:n]
-
-    return (
-        _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),
-        _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"}),
-    )
-
-
-def _dressed(function: Callable, name: str, part: Any, positional: tuple, keywords: frozenset[str]) -> Callable:
-    """Name, signature and docstring, for `help` and `inspect`."""
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{name} of {part.name}, event {as_dim(part.event)!r}."
-    function.__signature__ = signature(positional, keywords)  # type: ignore[attr-defined]
-    return function
-
-
-def _given(part: Any, context: Any, rng: Any, train: Any) -> tuple[Array | None, Array | None]:
-    """The keywords of one call in their inner form; a missing or an unexpected context is an error."""
-    if context is not None and part.context is None:
-        hint = "give context_dim to init_fun" if "context" in part.keywords else "no layer of it takes one"
-        raise TypeError(f"{part.name}: context was given, but this model was made without it; {hint}")
-    if context is None and part.context is not None:
-        raise FlowsError(
-            f"{part.name}: context is missing; this model was made with context_dim={as_dim(part.context)!r}, so every call "
-            "needs context=, a row for each input or one shared by all"
-        )
-    if not isinstance(train, bool | np.bool_):
-        raise TypeError(f"{part.name}: train is {train!r}; expected True or False, known before jit")
-    context = None if context is None else as_array(context, "context")
-    return context, (as_key(rng) if rng is not None and "rng" in part.keywords else None)
-
-
-def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: Any, rows: int) -> tuple[Params, Any]:
-    check_structure(params, expected, part.name)
-    if context is not None:
-        context = as_rows_of_context(context, part.context, rows, part.name).astype(dtype)
-    return stop_fixed(cast(params, dtype)), context
-
-
-FIRST_RULE = (
-    "{name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it into params "
-    '(under "fixed" if it must not train): functions never depend on rng or on data'
-)
-
-
-class explained:
-    """Turns JAX's account of a broken first rule into one that names the layer and the remedy."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if kind is not None and issubclass(kind, jax.errors.UnexpectedTracerError):
-            raise FlowsError(FIRST_RULE.format(name=self.name)) from error
+def shared(parts: Sequence[Part]) -> dict[str, Any]:
+    """The fields of a part that is composed of others: what any of them names, and whether all can be traced."""
+    return {
+        "keywords": frozenset().union(*[part.keywords for part in parts]),
+        "compiled": all([part.compiled for part in parts]),
+        "closures": any([part.closures for part in parts]),
+    }

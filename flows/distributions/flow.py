@@ -13,13 +13,12 @@ from flows.core import (
     FlowsError,
     Given,
     Shape,
-    build_bijection,
-    build_distribution,
+    bijection_part,
     check_layers,
     combinator,
+    distribution_part,
     in_pieces,
-    init_keywords,
-    measured_output,
+    shared,
 )
 from flows.distributions.normal import Normal
 
@@ -53,42 +52,36 @@ def Flow(bijection, prior=None):
     check_layers("Flow", (bijection,), BijectionInit, "a bijection")
     check_layers("Flow: prior", (prior,), DistributionInit, "a distribution")
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
-        old = given.params
-        if old is not None and (not isinstance(old, dict) or set(old) != {"bijection", "prior"}):
-            raise FlowsError('Flow: params are not those of a flow, {"bijection": ..., "prior": ...}')
-        keys = jax.random.split(key)
-        params, part = build_bijection(bijection, keys[0], event, given._replace(params=old and old["bijection"]))
-        x = given.init_inputs if "init_inputs" in init_keywords(prior) else None
-        noise = None if x is None else measured_output(part, params, x, given.init_context, keys[0])
-        of_prior = given._replace(init_inputs=noise, params=old and old["prior"])
-        prior_params, prior_part = build_distribution(prior, keys[1], part.output, of_prior)
+    def compose(event: Shape, context: Shape | None) -> DistributionPart:
+        part = bijection_part(bijection, event, context)
+        base = distribution_part(prior, part.output, context)
+        both = shared((part, base))
 
-        compiled = part.compiled and prior_part.compiled
+        def init(key: Array, given: Given) -> Any:
+            old, keys = given.params, jax.random.split(key)
+            if old is not None and (not isinstance(old, dict) or set(old) != {"bijection", "prior"}):
+                raise FlowsError('Flow: params are not those of a flow, {"bijection": ..., "prior": ...}')
+            own = part.init(keys[0], given._replace(params=old and old["bijection"]))
+            x = given.init_inputs if base.measures else None
+            noise = None if x is None else part.measured_output(own, x, given.init_context, keys[0])
+            of_base = given._replace(init_inputs=noise, params=old and old["prior"])
+            return {"bijection": own, "prior": base.init(keys[1], of_base)}
 
         def whole(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             keys = (None, None) if rng is None else jax.random.split(rng)
             y, log_det = part.direct(params["bijection"], x, context, keys[0], train)
-            return prior_part.log_pdf(params["prior"], y, context, keys[1], train) + log_det
+            return base.log_pdf(params["prior"], y, context, keys[1], train) + log_det
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
-            if train or rng is not None or not compiled:  # then rows may depend on each other, or are not traced
+            if train or rng is not None or not both["compiled"]:  # then rows may depend on each other, or are not traced
                 return whole(params, x, context, rng, train)
             return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
             keys = jax.random.split(rng)
-            y = prior_part.sample(keys[0], params["prior"], n, dtype, context)
+            y = base.sample(keys[0], params["prior"], n, dtype, context)
             return part.inverse(params["bijection"], y, context, keys[1], False)
 
-        return {"bijection": params, "prior": prior_params}, DistributionPart(
-            "Flow",
-            log_pdf,
-            sample,
-            event,
-            given.context,
-            part.keywords | prior_part.keywords,
-            compiled,
-        )
+        return DistributionPart("Flow", init, event, context, **both, log_pdf=log_pdf, sample=sample)
 
-    return Composite(build, (bijection, prior))
+    return Composite(compose, (bijection, prior))

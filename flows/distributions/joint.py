@@ -15,10 +15,11 @@ from flows.core import (
     FlowsError,
     Given,
     Shape,
-    build_distribution,
     check_layers,
     combinator,
+    distribution_part,
     positive_int,
+    shared,
 )
 
 
@@ -53,24 +54,20 @@ def Joint(*bases, sizes=None):
     blocks = [positive_int(each, "Joint: a size") for each in blocks]
     edges = list(pairwise([0, *np.cumsum(blocks).tolist()]))
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
+    def compose(event: Shape, context: Shape | None) -> DistributionPart:
         if event != (sum(blocks),):
             raise FlowsError(f"Joint: the sizes {tuple(blocks)} add up to {sum(blocks)}, but the event is {event}; give sizes=")
-        old, x = given.params, given.init_inputs
-        if old is not None and (not isinstance(old, tuple | list) or len(old) != len(bases)):
-            raise FlowsError(f"Joint: params are not a tuple of {len(bases)}, one for each base")
-        built = [
-            build_distribution(
-                base,
-                own_key,
-                (block,),
-                given._replace(init_inputs=None if x is None else x[:, a:b], params=None if old is None else old[i]),
-            )
-            for i, (base, own_key, block, (a, b)) in enumerate(
-                zip(bases, jax.random.split(key, len(bases)), blocks, edges, strict=True)
-            )
-        ]
-        params, parts = zip(*built, strict=True)
+        parts = [distribution_part(base, (block,), context) for base, block in zip(bases, blocks, strict=True)]
+
+        def init(key: Array, given: Given) -> tuple:
+            old, x = given.params, given.init_inputs
+            if old is not None and (not isinstance(old, tuple | list) or len(old) != len(bases)):
+                raise FlowsError(f"Joint: params are not a tuple of {len(bases)}, one for each base")
+            params = []
+            for i, (part, own_key, (a, b)) in enumerate(zip(parts, jax.random.split(key, len(parts)), edges, strict=True)):
+                block = None if x is None else x[:, a:b]
+                params.append(part.init(own_key, given._replace(init_inputs=block, params=None if old is None else old[i])))
+            return tuple(params)
 
         def split(rng: Any) -> Any:
             return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
@@ -85,8 +82,6 @@ def Joint(*bases, sizes=None):
             draws = [part.sample(key, own, n, dtype, context) for part, own, key in zip(parts, params, split(rng), strict=True)]
             return jnp.concatenate(draws, axis=1)
 
-        keywords = frozenset().union(*(part.keywords for part in parts))
-        compiled = all(part.compiled for part in parts)
-        return params, DistributionPart("Joint", log_pdf, sample, event, given.context, keywords, compiled)
+        return DistributionPart("Joint", init, event, context, **shared(parts), log_pdf=log_pdf, sample=sample)
 
-    return Composite(build, bases)
+    return Composite(compose, bases)

@@ -80,7 +80,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
             raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
         sizes = [size(of) for of in shapes.values()]
         nothing = None if init_context is None else jnp.zeros((len(init_context), 0))  # the network sees the context alone
-        network = build_leading(net, rng, 0, sum(sizes), Given(context_shape, nothing, init_context, params))
+        network = build_leading(net, rng, 0, sum(sizes), context_shape, Given(nothing, init_context, params))
         run = network.run  # the functions must not close over the params
 
         def theta_of(params, context, rng, train):

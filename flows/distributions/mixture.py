@@ -17,18 +17,20 @@ from flows.core import (
     Given,
     InitFun,
     Shape,
-    build_distribution,
     check_layers,
     combinator,
+    distribution_part,
     numbers,
     positive_int,
+    shared,
     stacked,
     unstacked,
 )
-from flows.core.lifting import UNEQUAL
+from flows.core.closures import check_equal_functions
 from flows.distributions.infinities import logsumexp
 
 JITTER = 0.01  # of the data's spread: two components that start at equal rows could never part
+OWN_KEYWORDS = frozenset({"init_inputs"})  # the start of the components
 
 
 @combinator(DistributionInit)
@@ -84,31 +86,35 @@ def Mixture(*components, num_components: int | None = None, weights=None, traina
     if w.shape != (count,) or not (w > 0).all() or abs(w.sum() - 1) > 1e-4:
         raise FlowsError(f"Mixture: weights are {weights}; expected {count} positive numbers with sum 1")
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
-        old = _components_of(given.params, count, copies, trainable)
-        keys = jax.random.split(key, count + 1)
-        built = [
-            build_distribution(each, own_key, event, given._replace(params=own))
-            for each, own_key, own in zip(components * count if copies else components, keys[1:], old, strict=True)
-        ]
-        own_params, parts = zip(*built, strict=True)
-        if copies and any(part is not parts[0] for part in parts):
-            raise FlowsError(UNEQUAL.format(name=f"Mixture: the functions of {parts[0].name}"))
+    def compose(event: Shape, context: Shape | None) -> DistributionPart:
+        parts = tuple(distribution_part(each, event, context) for each in components)
         if copies and not parts[0].compiled:
             raise FlowsError(f"Mixture: {parts[0].name} runs uncompiled; use Mixture(*[component] * {count})")
-        own_params = stacked(own_params) if copies else own_params
-        if given.params is not None:
-            params = {**given.params, "components": own_params}
-        else:
+
+        def init(key: Array, given: Given) -> dict[str, Any]:
+            old = _components_of(given.params, count, copies, trainable)
+            keys = jax.random.split(key, count + 1)
+            own: Any = tuple(
+                part.init(own_key, given._replace(params=params))
+                for part, own_key, params in zip(parts * count if copies else parts, keys[1:], old, strict=True)
+            )
+            if copies:
+                check_equal_functions(f"Mixture: the functions of {parts[0].name}", own)
+                own = stacked(own)
+            if given.params is not None:
+                return {**given.params, "components": own}
             logits = jnp.log(jnp.asarray(w, float))
             rest = {"logits": logits} if trainable else {"fixed": {"logits": logits}}
-            params = {"components": _apart(keys[0], own_params, given.init_inputs, count, copies), **rest}
-        return params, _part(parts, count if copies else None, event, given.context)
+            return {"components": _apart(keys[0], own, given.init_inputs, count, copies), **rest}
 
-    return Composite(build, components, keywords=frozenset({"init_inputs"}))
+        return _part(init, parts, count if copies else None, event, context)
+
+    return Composite(compose, components, keywords=OWN_KEYWORDS)
 
 
-def _part(parts: tuple[DistributionPart, ...], copies: int | None, event: Shape, context: Shape | None) -> DistributionPart:
+def _part(
+    init: Any, parts: tuple[DistributionPart, ...], copies: int | None, event: Shape, context: Shape | None
+) -> DistributionPart:
     """The part of a mixture: of `copies` of parts[0] on stacked params, or of all parts on a tuple of theirs."""
     count = copies or len(parts)
 
@@ -133,9 +139,9 @@ def _part(parts: tuple[DistributionPart, ...], copies: int | None, event: Shape,
         draws = each(lambda part, own, key: part.sample(key, own, n, dtype, context), params, noise)
         return draws[component, jnp.arange(n)]
 
-    keywords = frozenset().union(*(part.keywords for part in parts))
-    compiled = all(part.compiled for part in parts)
-    return DistributionPart("Mixture", log_pdf, sample, event, context, keywords, compiled)
+    of_parts = shared(parts)
+    of_parts["keywords"] |= OWN_KEYWORDS
+    return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample)
 
 
 def _components_of(params: Any, count: int, copies: bool, trainable: bool) -> list:

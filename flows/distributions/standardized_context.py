@@ -1,5 +1,6 @@
 """A conditional distribution whose context comes in any units."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,11 +14,13 @@ from flows.core import (
     FlowsError,
     Given,
     Shape,
-    build_distribution,
     check_layers,
     combinator,
+    distribution_part,
 )
 from flows.core.numerics import along
+
+OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # named whatever the distribution names
 
 
 @combinator(DistributionInit)
@@ -46,20 +49,22 @@ def StandardizedContext(distribution):
     """
     check_layers("StandardizedContext", (distribution,), DistributionInit, "a distribution")
 
-    def build(key: Array, event: Shape, given: Given) -> tuple[Any, DistributionPart]:
-        if given.context is None:
+    def compose(event: Shape, context: Shape | None) -> DistributionPart:
+        if context is None:
             raise FlowsError("StandardizedContext: there is no context; give context_dim to init_fun")
-        old = given.params
-        if old is not None and (not isinstance(old, dict) or set(old) != {"distribution", "fixed"}):
-            raise FlowsError('StandardizedContext: params are not its own, {"distribution": ..., "fixed": ...}')
-        if given.init_context is not None:
-            fixed = channel_scale(given.init_context)
-        else:
-            columns = given.context[-1:]
-            fixed = {"mean": jnp.zeros(columns), "std": jnp.ones(columns)} if old is None else old["fixed"]
-        seen = None if given.init_context is None else standardized(fixed, given.init_context)
-        inner = given._replace(params=old and old["distribution"], init_context=seen)
-        params, part = build_distribution(distribution, key, event, inner)
+        part, columns = distribution_part(distribution, event, context), context[-1:]
+
+        def init(key: Array, given: Given) -> Any:
+            old, seen = given.params, given.init_context
+            if old is not None and (not isinstance(old, dict) or set(old) != {"distribution", "fixed"}):
+                raise FlowsError('StandardizedContext: params are not its own, {"distribution": ..., "fixed": ...}')
+            if seen is not None:
+                fixed = channel_scale(seen)
+                seen = standardized(fixed, seen)
+            else:
+                fixed = {"mean": jnp.zeros(columns), "std": jnp.ones(columns)} if old is None else old["fixed"]
+            own = part.init(key, given._replace(params=old and old["distribution"], init_context=seen))
+            return {"distribution": own, "fixed": fixed}
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             return part.log_pdf(params["distribution"], x, standardized(params["fixed"], context), rng, train)
@@ -67,12 +72,16 @@ def StandardizedContext(distribution):
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
             return part.sample(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
 
-        own = {"distribution": params, "fixed": fixed}
-        return own, DistributionPart(
-            "StandardizedContext", log_pdf, sample, event, given.context, part.keywords | {"context"}, part.compiled
+        return replace(
+            part,
+            name="StandardizedContext",
+            init=init,
+            log_pdf=log_pdf,
+            sample=sample,
+            keywords=part.keywords | OWN_KEYWORDS,
         )
 
-    return Composite(build, (distribution,), keywords=frozenset({"context_dim", "init_context"}))
+    return Composite(compose, (distribution,), keywords=OWN_KEYWORDS)
 
 
 def standardized(fixed: dict[str, Array], context: Array) -> Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flows.bijections import Autoregressive, BatchNorm, InverseAutoregressive, Reverse
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import build_leading
-from flows.core import Array, FlowsError, Given, bijection, distribution, positive_int
+from flows.core import Array, FlowsError, bijection, distribution, positive_int
 from flows.core.inputs import as_context
 from flows.core.numerics import LOG_2PI, soft_clip
 from flows.distributions.infinities import honest_far_out, logsumexp
@@ -136,7 +136,7 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
             raise FlowsError(f"MixtureMADE: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
         inputs = 0 if d == 1 and not context_dim else d  # one feature has nothing before it
-        params, run, _, solve, _ = build_leading(net, rng, inputs, 3 * num * d, Given(as_context(context_dim)))
+        params, run, _, solve, _ = build_leading(net, rng, inputs, 3 * num * d, as_context(context_dim))
 
         def parts(theta: Array) -> tuple[Array, Array, Array]:
             """log w, m and log s, each (components, features, batch)."""

@@ -14,15 +14,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.core import Bijection, Distribution, FlowsError, InitFun, Shape, from_json, to_json
+from flows.core import (
+    Bijection,
+    BijectionInit,
+    Distribution,
+    FlowsError,
+    Given,
+    InitFun,
+    Params,
+    Part,
+    Shape,
+    from_json,
+    to_json,
+)
 from flows.core.constructors import in_library, is_constructor
-from flows.core.contract import Params
+from flows.core.decorators import refuse_unused_context
 from flows.core.errors import TRACING_ERRORS
 from flows.core.inputs import as_context, as_event, default_dtype, size
 from flows.core.params import check_structure, structure
+from flows.core.publish import publish
 from flows.persistence.container import DTYPES, blamed_on, read, write
+from flows.persistence.formats import FORMAT, as_then, layout_then
 
-FORMAT = 1  # of the header; a change that an older reader would misread counts it up
 MAX_ENTRIES = 100_000_000  # of an event: a small file must not exhaust the memory
 PathLike = str | os.PathLike
 
@@ -57,7 +70,8 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
     description, event, context = _constructor_json(init_fun), as_event(input_dim), as_context(context_dim)
-    check_structure(params, structure(_abstract(init_fun, event, context).params), f"save: {init_fun.constructor.__name__}")
+    part, like = _abstract(init_fun, event, context)
+    check_structure(params, structure(like), f"save: {part.name}")
     names = _names(params)
     if len({*names, "__metadata__"}) <= len(names):
         raise FlowsError(f"save: params have one name twice in {names}; use keys without '/', and not '__metadata__'")
@@ -102,12 +116,12 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
     path, own = os.fsdecode(path), _checked_constructors(constructors)
     header, tensors = _read(path)
     with blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"):
-        init_fun = from_json(header["constructor"], own)
+        init_fun = from_json(as_then(header["constructor"], header["format"]), own)
         if not isinstance(init_fun, InitFun):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
-        triple = _abstract(init_fun, header["event"], header["context"])
-        treedef, shapes = structure(triple.params)
-        expected = dict(zip(_names(triple.params), shapes, strict=True))
+        part, like = _abstract(init_fun, header["event"], header["context"])
+        treedef, shapes = structure(like)
+        expected = dict(zip(_names(layout_then(like, header["format"])), shapes, strict=True))
         got = {name: tensor.shape for name, tensor in tensors.items()}
         if got != expected:
             names = sorted({name for name, _ in got.items() ^ expected.items()})[:3]
@@ -121,7 +135,9 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
     if narrowed:
         remedy = "call jax.config.update('jax_enable_x64', True) first to keep them"
         warnings.warn(f"{path!r} has float64 params, which become float32 in this session; {remedy}", stacklevel=2)
-    return triple._replace(params=jax.tree.unflatten(treedef, leaves))
+    make = Bijection if isinstance(init_fun, BijectionInit) else Distribution
+    params = jax.tree.unflatten(treedef, leaves)
+    return make(params, *publish(part, params))
 
 
 def describe(path: PathLike) -> dict[str, Any]:
@@ -153,19 +169,14 @@ def describe(path: PathLike) -> dict[str, Any]:
         return {"code": _as_code(header["constructor"]), **header, "num_params": count, "tensors": about}
 
 
-def _abstract(init_fun: Any, event: Shape, context: Shape | None) -> Any:
-    """The triple with shapes in place of params: init is traced, so that nothing is drawn or compiled."""
-    made: list[Any] = []
-
-    def init(key: Any) -> Params:
-        made.append(init_fun(key, event, context_dim=context))
-        return made[-1].params
-
+def _abstract(init_fun: InitFun, event: Shape, context: Shape | None) -> tuple[Part, Params]:
+    """The part, and the shapes of its params: init is traced, so that nothing is drawn or compiled."""
+    part = init_fun.part(event, context)
+    refuse_unused_context(init_fun, part, context)
     try:
-        params = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
+        return part, jax.eval_shape(part.init, jax.eval_shape(jax.random.key, 0), Given())
     except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's
-        params = init(jax.random.key(0))
-    return made[-1]._replace(params=params)
+        return part, part.init(jax.random.key(0), Given())
 
 
 def _names(params: Params) -> list[str]:
@@ -217,15 +228,11 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     with blamed_on(f"{path!r} is not a model that this version of flows can read"):
         if header.get("kind") == "fit":
             raise FlowsError("it is the checkpoint of a fit; give its folder to flows.fit(checkpoint=...)")
-        if header["format"] != FORMAT:
-            raise FlowsError(f"its format is {header['format']!r}, expected {FORMAT}; it needs flows {header['flows']}")
+        if header["format"] not in range(1, FORMAT + 1) or isinstance(header["format"], bool):
+            raise FlowsError(f"its format is {header['format']!r}, expected 1 to {FORMAT}; it needs flows {header['flows']}")
         if set(header) != {"constructor", "context", "event", "flows", "format", "metadata"}:
             raise FlowsError(f"its header has {sorted(header)}")
-        if (
-            isinstance(header["format"], bool)
-            or not isinstance(header["flows"], str)
-            or not isinstance(header["metadata"], dict)
-        ):
+        if not isinstance(header["flows"], str) or not isinstance(header["metadata"], dict):
             raise FlowsError("its header has values of the wrong type")
         if whole := sorted(name for name, tensor in tensors.items() if not _is_real(tensor.dtype)):
             raise FlowsError(f"its params {whole[:3]} are not real numbers")

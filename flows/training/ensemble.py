@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Array, FlowsError, positive_int
+from flows.core import Array, FlowsError, part_of, positive_int
 from flows.core.inputs import as_array, as_dim
-from flows.core.parts import publish
+from flows.core.publish import publish
 from flows.distributions import Mixture
-from flows.training.inits import part_of
 from flows.training.options import LEARNING_RATE, Options
 from flows.training.result import FitResult
 from flows.training.run import train_members

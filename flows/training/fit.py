@@ -4,9 +4,9 @@ from typing import Any
 
 import optax
 
+from flows.core import part_of
 from flows.core.inputs import as_dim
-from flows.core.parts import publish
-from flows.training.inits import part_of
+from flows.core.publish import publish
 from flows.training.options import LEARNING_RATE, Options
 from flows.training.result import FitResult
 from flows.training.run import train_members

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, trainable
+from flows.core.params import structure
 
 
 class Layout(Protocol):
@@ -24,6 +25,7 @@ class Vector:
     def __init__(self, params: Any):
         leaves, self.tree = jax.tree.flatten(params)
         self.trains = jax.tree.leaves(trainable(params))
+        self.key: Any = structure(params)
         self.shapes = [jnp.shape(leaf) for leaf, train in zip(leaves, self.trains, strict=True) if train]
 
     def split(self, params: Any) -> tuple[Array, list[Array]]:
@@ -44,6 +46,8 @@ class Vector:
 
 class Tree:
     """Params as they are, for optimizers that tell one leaf from another."""
+
+    key = None
 
     def split(self, params: Any) -> tuple[Any, tuple]:
         return params, ()

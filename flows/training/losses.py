@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, DistributionPart, Given, build_distribution
+from flows.core import Array, DistributionPart, Given
 from flows.core.params import stop_fixed
 from flows.core.precision import Precision, computed_with
 from flows.core.validation import check_result
@@ -45,8 +45,7 @@ class Likelihood(NamedTuple):
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params with running statistics of these rows."""
         few = take(rows, slice(0, MEASURED_ROWS))
-        given = Given(self.part.context, few.x, few.context, params)
-        return build_distribution(self.init_fun, key, self.part.event, given)[0]
+        return self.part.init(key, Given(few.x, few.context, params))
 
     def _weighted(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
         result = self.part.log_pdf(stop_fixed(params), rows.x, rows.context, key, train)

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Given, stacked
+from flows.core import Array, Given, initialize, stacked
 from flows.core.inputs import as_key, cast
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.diagnose import Suspects, cause
 from flows.training.history import History, check_callbacks
-from flows.training.inits import initialize
 from flows.training.loop import Settings, Words, train
 from flows.training.losses import MEASURED_ROWS, Likelihood, has_running_statistics
 from flows.training.options import Options, check_distribution
@@ -58,7 +57,7 @@ def train_members(
     inner, few, n = rows.inner(init_fun), take(rows.train, slice(MEASURED_ROWS)), len(rows.train.x)
     keys = [key] if members is None else list(jax.random.split(key, members))
     starts, parts = zip(
-        *(initialize(inner, each, rows.event, Given(rows.context, few.x, few.context)) for each in keys), strict=True
+        *(initialize(inner, each, rows.event, rows.context, Given(few.x, few.context)) for each in keys), strict=True
     )
     part, start = parts[0], cast(starts[0], rows.dtype)
     if rows.context is not None and "context" not in part.keywords:

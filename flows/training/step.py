@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from flows.core import Array, trainable
-from flows.core.caching import Memo, fingerprint
-from flows.core.constructors import Identity
+from flows.core.caching import Memo, program
+from flows.core.lifting import abstract
 from flows.training.layout import Layout, Tree, Vector
 
 SMALL = 20_000  # trained numbers up to which compiling less well saves more time than it costs
@@ -73,7 +73,6 @@ class Steps(NamedTuple):
     members: int | None = None  # of an ensemble
 
 
-_optimizers = Memo(size=64)
 _trainers = Memo(size=64)
 
 
@@ -109,13 +108,24 @@ def even(first: int, count: int) -> np.ndarray:
 
 def trainer(problem: Any, params: Any, optimizer: Any, how: Steps, dtype: Any) -> Trainer:
     """The compiled functions of a training; an equal problem with equal settings shares them. `params` are of one member."""
-    # Some of optax's schedules change their own closure when they first run: an optimizer is looked at before that.
-    seen = _optimizers(Identity(optimizer), lambda: fingerprint(optimizer))
-    key = (fingerprint((problem, how, dtype)), seen)
+    known = None if optimizer is DEFAULT_OPTIMIZER else program(_whole(optimizer), abstract(params))
     layout = Tree() if how.by_leaf else Vector(params)
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) * (how.members or 1) <= SMALL
     options = {"xla_backend_optimization_level": 1} if small else None
-    return _trainers(None if None in key else key, lambda: _make_trainer(problem, optimizer, layout, how, dtype, options))
+    key = (problem, how, str(dtype), layout.key, known)
+    unknown = known is None and optimizer is not DEFAULT_OPTIMIZER
+    return _trainers(None if unknown else key, lambda: _make_trainer(problem, optimizer, layout, how, dtype, options))
+
+
+def _whole(optimizer: Any) -> Callable:
+    """All that an optimizer does, as one function of params: made anew, an equal one is the same program."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def run(params: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return _updates(optimizer, params, optimizer.init(params), params, jnp.zeros(()))
+
+    return run
 
 
 def _make_trainer(

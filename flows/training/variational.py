@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Array, DistributionPart, FlowsError, Given, positive_int
+from flows.core import Array, DistributionPart, FlowsError, initialize, positive_int
 from flows.core.inputs import as_dim, as_event, as_key, cast
-from flows.core.parts import publish
+from flows.core.publish import publish
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.inits import initialize
 from flows.training.loop import Settings, Words, train
 from flows.training.options import LEARNING_RATE, Options, check_distribution
 from flows.training.result import FitResult
@@ -177,7 +176,7 @@ def fit_to_density(
     options = Options.of(locals() | of_rows, "fit_to_density")
     key, event = as_key(rng), as_event(input_dim)
     of_init, of_steps, of_weights = jax.random.split(key, 3)
-    params, part = initialize(init_fun, of_init, event, Given())
+    params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(params, dtype)
     problem = ReverseKL(part, log_density, counts["num_samples"], counts["num_held_out"], estimator)

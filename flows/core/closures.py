@@ -1,0 +1,215 @@
+"""Plain closures as layers, the style of jax-flows 0.0.1: a function that returns params and two functions of batches.
+
+The functions of a closure are made anew by each call, and are known only then. So its part gives back its params as `Bound`,
+together with the functions that came with them, and runs whatever functions it finds there. `settle` takes them apart again:
+plain params for the user, and a part that holds the functions. Functions that compute the same (`caching.program`) are one
+object, so that nothing compiles twice; a closure that breaks the first rule, whose functions depend on rng or on data,
+compiles each time and is never wrong.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+
+from flows.core.caching import Memo, program
+from flows.core.contract import Array, Given, Params, Shape
+from flows.core.errors import TRACING_ERRORS, FlowsError
+from flows.core.inputs import as_dim
+from flows.core.keywords import CALL, INIT, named_by
+from flows.core.lifting import (
+    ROWS,
+    abstract,
+    as_triple,
+    checked_density,
+    checked_pair,
+    checked_sample,
+    plain,
+    select_given,
+    trial_rows,
+    trial_run,
+)
+from flows.core.params import check_structure, structure
+from flows.core.parts import BijectionPart, DistributionPart, Part
+
+P = TypeVar("P", bound=Part)
+Functions = tuple[Callable, Callable]  # direct and inverse, or log_pdf and sample, in the form that parts have
+_functions = Memo(size=1024)  # by the part and the program that they are traced to
+UNEQUAL = (
+    "{name} differ from one init to the next: put what they draw from rng, or measure, into params. If they do not, make the "
+    "layer a constructor (flows.bijection, flows.distribution), so that its functions are made once"
+)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Bound:
+    """The params of a closure, and the functions that came with them."""
+
+    def __init__(self, params: Params, functions: Functions):
+        self.params, self.functions = params, functions
+
+    def tree_flatten_with_keys(self) -> tuple[tuple, Functions]:
+        return ((jax.tree_util.GetAttrKey("params"), self.params),), self.functions
+
+    @classmethod
+    def tree_unflatten(cls, functions: Functions, children: tuple) -> "Bound":
+        return cls(children[0], functions)
+
+
+def check_equal_functions(name: str, params: Sequence[Params]) -> None:
+    """Refuse copies of a closure whose functions differ: one program is to run them all."""
+    if len({jax.tree.structure(each) for each in params}) > 1:
+        raise FlowsError(UNEQUAL.format(name=name))
+
+
+def settle(part: P, params: Params) -> tuple[Params, P]:
+    """Plain params, and the part that runs on them with the functions that the closures in `params` came with."""
+    if not part.closures:
+        return params, part
+    tree = jax.tree.structure(params)
+    return _unbound(params), _functions((part, tree), lambda: _with_functions(part, tree))
+
+
+def _unbound(params: Params) -> Params:
+    def one(node: Any) -> Any:
+        return node.params if isinstance(node, Bound) else node
+
+    return jax.tree.map(one, params, is_leaf=lambda node: isinstance(node, Bound))
+
+
+def _with_functions(part: P, tree: Any) -> P:
+    def bound(params: Params) -> Params:
+        return jax.tree.unflatten(tree, jax.tree.leaves(params))
+
+    def on_params(function: Callable) -> Callable:
+        return lambda params, *call: function(bound(params), *call)
+
+    def init(key: Array, given: Given) -> Params:
+        return _unbound(part.init(key, given))
+
+    if isinstance(part, BijectionPart):
+        native = part.native_inverse and on_params(part.native_inverse)
+        own: Any = {"direct": on_params(part.direct), "inverse": on_params(part.inverse), "native_inverse": native}
+    elif isinstance(part, DistributionPart):
+        sample = part.sample
+        own = {"log_pdf": on_params(part.log_pdf), "sample": lambda rng, params, *call: sample(rng, bound(params), *call)}
+    return replace(part, init=init, closures=False, **own)
+
+
+def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> BijectionPart:
+    """The part of a plain closure that returns a bijection's triple."""
+    name = name_of(layer)
+
+    def in_part_form(direct_fun: Callable, inverse_fun: Callable) -> Functions:
+        direct, inverse = (checked_pair(plain(fun), f"{name}: {what}") for fun, what in _named(direct_fun, inverse_fun))
+        return direct, lambda *call: inverse(*call)[0]
+
+    closure = _Closure(layer, event, context, in_part_form)
+    (output, compiled), _ = trial_run(closure.functions, closure.params, event, context, closure.keywords, name)
+
+    def everything(functions: Functions, first: Any, calls: list[tuple]) -> Any:
+        params, x, y = first
+        return [(functions[0](params, x, *call), functions[1](params, y, *call)) for call in calls]
+
+    return BijectionPart(
+        name,
+        partial(closure.init, everything, (trial_rows(event), trial_rows(output)) if compiled else None),
+        event,
+        context,
+        closure.keywords,
+        compiled,
+        True,
+        direct=lambda bound, *call: bound.functions[0](bound.params, *call),
+        inverse=lambda bound, *call: bound.functions[1](bound.params, *call),
+        output=output,
+    )
+
+
+def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -> DistributionPart:
+    """The part of a plain closure that returns a distribution's triple."""
+    name = name_of(layer)
+
+    def in_part_form(log_pdf: Callable, sample: Callable) -> Functions:
+        return checked_density(plain(log_pdf), name), checked_sample(sample, event, name, batched=True)
+
+    closure = _Closure(layer, event, context, in_part_form)
+
+    def everything(functions: Functions, first: Any, calls: list[tuple]) -> Any:
+        params, x = first
+        samples = functions[1](jax.random.key(0), params, ROWS, x.dtype, calls[0][0])
+        return samples, [functions[0](params, x, *call) for call in calls]
+
+    return DistributionPart(
+        name,
+        partial(closure.init, everything, (trial_rows(event),)),
+        event,
+        context,
+        closure.keywords,
+        True,
+        True,
+        log_pdf=lambda bound, *call: bound.functions[0](bound.params, *call),
+        sample=lambda rng, bound, *call: bound.functions[1](rng, bound.params, *call),
+    )
+
+
+def name_of(layer: Callable) -> str:
+    return getattr(layer, "__name__", repr(layer))
+
+
+def _named(direct_fun: Callable, inverse_fun: Callable) -> tuple[tuple[Callable, str], ...]:
+    return (direct_fun, "direct_fun"), (inverse_fun, "inverse_fun")
+
+
+class _Closure:
+    """One closure at one event and context. What is known of it before any init comes from a run with an abstract key."""
+
+    def __init__(self, layer: Callable, event: Shape, context: Shape | None, in_part_form: Callable[..., Functions]):
+        self.layer, self.name, self.event, self.context = layer, name_of(layer), event, context
+        self.names, self.in_part_form = named_by(layer, INIT), in_part_form
+        made: list[tuple[Callable, Callable]] = []
+
+        def run(key: Array) -> Params:
+            params, *functions = self._call(key, Given())
+            made.append((functions[0], functions[1]))
+            return params
+
+        try:
+            self.params = jax.eval_shape(run, jax.eval_shape(jax.random.key, 0))
+        except TRACING_ERRORS:
+            with jax.ensure_compile_time_eval():
+                self.params = run(jax.random.key(0))
+        self.functions = in_part_form(*made[-1])
+        self.keywords = self._keywords(made[-1])
+
+    def init(self, everything: Callable, rows: tuple | None, key: Array, given: Given) -> Bound:
+        """`everything(functions, (params, *rows), calls)` is all that the functions compute; rows are None if untraceable."""
+        params, direct, inverse = self._call(key, given)
+        if given.params is not None:
+            check_structure(given.params, structure(params), self.name)
+            params = params if "params" in self.names else given.params
+        if self._keywords((direct, inverse)) != self.keywords:
+            raise FlowsError(UNEQUAL.format(name=f"the functions of {self.name}"))
+        functions = self.in_part_form(direct, inverse)
+        digest = None if rows is None else self._digest(partial(everything, functions), params, rows)
+        return Bound(params, _functions(None if digest is None else (self, digest), lambda: functions))
+
+    def _call(self, key: Array, given: Given) -> tuple[Params, Callable, Callable]:
+        with jax.ensure_compile_time_eval():
+            triple = self.layer(key, as_dim(self.event), **select_given(self.names, self.context, given))
+        return as_triple(triple, self.name)
+
+    def _keywords(self, functions: tuple[Callable, Callable]) -> frozenset[str]:
+        return self.names.union(*(named_by(each, CALL) for each in functions))
+
+    def _digest(self, everything: Callable, params: Params, rows: tuple) -> str | None:
+        """Of the functions' program, for every way of calling them."""
+        context = None if self.context is None else trial_rows(self.context)
+        keys = [False, True] if "rng" in self.keywords else [False]
+        trains = [False, True] if "train" in self.keywords else [False]
+
+        def run(first: Any, context: Any, key: Array) -> Any:
+            return everything(first, [(context, key if given else None, train) for given in keys for train in trains])
+
+        return program(run, (abstract(params), *rows), context, jax.eval_shape(jax.random.key, 0))

@@ -1,0 +1,51 @@
+"""What has to be known to read files of before: they load for good, with the densities that they had.
+
+A format is the number in a file's header. It counts up with a change that the reader of before would misread.
+
+1. An engine without params besides its conditioner's had those alone, without a dict around them. A model's `scan=None` meant
+   a loop beyond 4 layers for affine models, beyond 10 for the others.
+2. The params of an engine are a dict of the same keys, whatever its options.
+
+An argument that a constructor gets later is missing in older files, and its default holds. Where that default changes how
+the same call is computed, `as_then` has to fill in the old behaviour.
+"""
+
+from typing import Any
+
+import jax
+
+from flows.core import Params
+
+FORMAT = 2
+ENGINES = ({"conditioner", "fixed", "transformer", "unconditional"}, {"conditioner", "fixed", "transformer"})
+UNROLLED = dict.fromkeys(("NICE", "RealNVP", "Glow", "MAF", "IAF"), 4) | dict.fromkeys(
+    ("NSF", "NAF", "BNAF", "UMNN", "SOS", "GaussianizationFlow"), 10
+)
+
+
+def as_then(description: Any, written: int) -> Any:
+    """A constructor in JSON, with the arguments that make it compute what it did when it was written."""
+    if isinstance(description, list):
+        return [as_then(each, written) for each in description]
+    if not isinstance(description, dict):
+        return description
+    description = {key: as_then(each, written) for key, each in description.items()}
+    most = UNROLLED.get(str(description.get("constructor")))
+    arguments = description.get("arguments")
+    if written == 1 and most is not None and isinstance(arguments, dict) and arguments.get("scan", False) is None:
+        description["arguments"] = {**arguments, "scan": arguments["num_layers"] > most}
+    return description
+
+
+def layout_then(params: Params, written: int) -> Params:
+    """Params of today in the layout of a format: the same leaves in the same order, under the names that they had."""
+    if written > 1:
+        return params
+    if isinstance(params, dict):
+        rest = {key: each for key, each in params.items() if key != "conditioner"}
+        if set(params) in ENGINES and not jax.tree.leaves(rest):
+            return layout_then(params["conditioner"], written)
+        return {key: layout_then(each, written) for key, each in params.items()}
+    if type(params) in (list, tuple):
+        return type(params)(layout_then(each, written) for each in params)
+    return params
