@@ -103,10 +103,10 @@ TRANSFORMERS: dict[str, TransformerCase] = {
     "MonotonicNetwork": TransformerCase(t.MonotonicNetwork((4,), embedding=2)),
     "SumOfSquares": TransformerCase(t.SumOfSquares(degree=2)),
     "CircularRationalQuadratic": TransformerCase(t.CircularRationalQuadratic(num_bins=4, bound=2.0)),
-    "Cubic": TransformerCase(t.Cubic(num_bins=4, bound=2.0)),
-    "Linear": TransformerCase(t.Linear(num_bins=4, bound=2.0)),
+    "CubicSpline": TransformerCase(t.CubicSpline(num_bins=4, bound=2.0)),
+    "LinearSpline": TransformerCase(t.LinearSpline(num_bins=4, bound=2.0)),
     "LinearRational": TransformerCase(t.LinearRational(num_bins=4, bound=2.0)),
-    "Quadratic": TransformerCase(t.Quadratic(num_bins=4, bound=2.0)),
+    "QuadraticSpline": TransformerCase(t.QuadraticSpline(num_bins=4, bound=2.0)),
     "RationalQuadratic": TransformerCase(t.RationalQuadratic(num_bins=4, bound=2.0)),
 }
 

@@ -17,7 +17,7 @@ import flows
 from flows import transformers as t
 from flows.diagnostics import enable_x64
 
-SPLINES = ["CircularRationalQuadratic", "Cubic", "Linear", "LinearRational", "Quadratic", "RationalQuadratic"]
+SPLINES = ["CircularRationalQuadratic", "CubicSpline", "LinearSpline", "LinearRational", "QuadraticSpline", "RationalQuadratic"]
 BINS, BOUND = 4, 2  # of those in the registry
 MOST = {"RationalQuadratic": 4.0}  # roundings of the inverse; 16 for the others
 each_spline = pytest.mark.parametrize("name", SPLINES)
@@ -94,15 +94,15 @@ def test_the_inverse_of_a_great_many_random_splines(name, dtype, spread, optimiz
 
 LEAST = {  # floors, as low as they may be
     "CircularRationalQuadratic": [{"min_bin": 1e-4, "min_slope": 1e-4}],
-    "Cubic": [{"min_bin": 1e-4}],
-    "Linear": [{"min_bin": 1e-4}],
+    "CubicSpline": [{"min_bin": 1e-4}],
+    "LinearSpline": [{"min_bin": 1e-4}],
     "LinearRational": [
         {"min_part": 1e-3, "min_bin": 2e-3, "min_slope": 0.25},
         {"min_part": 1e-3, "min_bin": 0.01, "min_slope": 0.01},
         {"min_part": 0.4, "min_bin": 0.01, "min_slope": 0.01},
         {"min_part": 1e-3, "min_bin": 0.1, "min_slope": 1e-4},
     ],
-    "Quadratic": [{"min_bin": 1e-4, "min_slope": 0.01}, {"min_bin": 0.01, "min_slope": 1e-4}],
+    "QuadraticSpline": [{"min_bin": 1e-4, "min_slope": 0.01}, {"min_bin": 0.01, "min_slope": 1e-4}],
     "RationalQuadratic": [{"min_bin": 1e-4, "min_slope": 1e-4}],
 }
 
@@ -214,10 +214,10 @@ def rational_quadratic(raw, circular=False):
 
 REFERENCES = {
     "CircularRationalQuadratic": functools.partial(rational_quadratic, circular=True),
-    "Cubic": cubic,
-    "Linear": linear,
+    "CubicSpline": cubic,
+    "LinearSpline": linear,
     "LinearRational": linear_rational,
-    "Quadratic": quadratic,
+    "QuadraticSpline": quadratic,
     "RationalQuadratic": rational_quadratic,
 }
 
@@ -257,7 +257,7 @@ def test_a_spline_is_monotone_and_its_density_continuous_at_knots_and_bounds(nam
             jumps = np.abs(np.diff(log_det))[near]
             assert near.sum() == BINS + 1
             # What a thin bin's slope changes by within the gap; 2e-11 in float64.
-            assert jumps.max() > 0.1 if name == "Linear" else jumps.max() < 1e5 * np.finfo(dtype).eps
+            assert jumps.max() > 0.1 if name == "LinearSpline" else jumps.max() < 1e5 * np.finfo(dtype).eps
 
 
 @each_dtype
@@ -302,7 +302,7 @@ def test_extreme_floors_and_parameters_stay_finite(name):
         assert bool((jnp.abs(out) <= BOUND).all() & jnp.isfinite(log_det).all())
 
 
-@pytest.mark.parametrize("name", ["Cubic", "RationalQuadratic"])
+@pytest.mark.parametrize("name", ["CubicSpline", "RationalQuadratic"])
 def test_second_derivatives_of_the_inverse(name):
     """d2x / dy2 is that of the inverse function, -f'' / f'^3, and mixed ones are symmetric."""
     spline = TRANSFORMERS[name].transformer
@@ -370,12 +370,12 @@ def test_a_circular_spline_is_one_of_the_circle_and_of_the_line(dtype):
     *(lambda name=name, **k: getattr(t, name)(num_bins=0) for name in SPLINES),
     *(lambda name=name: getattr(t, name)(bound=float("inf")) for name in SPLINES),
     *(lambda name=name: getattr(t, name)(num_bins=8, min_bin=0.2) for name in SPLINES),
-    *(lambda name=name: getattr(t, name)(min_slope=1.0) for name in SPLINES if name not in ("Linear", "Cubic")),
+    *(lambda name=name: getattr(t, name)(min_slope=1.0) for name in SPLINES if name not in ("LinearSpline", "CubicSpline")),
     *(lambda name=name: getattr(t, name)(bound=1e-20) for name in SPLINES),
     *(lambda name=name: getattr(t, name)(min_bin=9e-5) for name in SPLINES),
-    lambda: t.Linear(min_bin=1e-7), lambda: t.Quadratic(min_bin=1e-4), lambda: t.LinearRational(min_part=0.5),
+    lambda: t.LinearSpline(min_bin=1e-7), lambda: t.QuadraticSpline(min_bin=1e-4), lambda: t.LinearRational(min_part=0.5),
     lambda: t.LinearRational(min_slope=9e-3), lambda: t.RationalQuadratic(min_slope=9e-5),
-    lambda: t.Cubic(bound="wide"), lambda: t.LinearRational(min_part=0.0),
+    lambda: t.CubicSpline(bound="wide"), lambda: t.LinearRational(min_part=0.0),
 ])  # fmt: skip
 def test_arguments_out_of_range_are_refused(call):
     with pytest.raises(flows.FlowsError, match="expected"):

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from flows.bijections import Autoregressive, BatchNorm, InverseAutoregressive, Reverse
+from flows.bijections.autoregressive import Autoregressive, InverseAutoregressive
+from flows.bijections.batch_norm import BatchNorm
+from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import build_leading
 from flows.core import Array, FlowsError, bijection, distribution, positive_int

@@ -1,6 +1,9 @@
 """Coupling flows with additive and affine transformers: NICE, RealNVP, Glow."""
 
-from flows.bijections import ActNorm, BatchNorm, Coupling, InvertibleLinear, Scale
+from flows.bijections.batch_norm import BatchNorm
+from flows.bijections.coupling import Coupling
+from flows.bijections.linear import InvertibleLinear
+from flows.bijections.scaling import ActNorm, Scale
 from flows.conditioners import MLP
 from flows.core import bijection
 from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack

@@ -1,6 +1,10 @@
 """Autoregressive flows whose transformers are networks, polynomials or mixtures, and the Gaussianization flow."""
 
-from flows.bijections import Autoregressive, BlockAutoregressive, Elementwise, Householder, Reverse
+from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.block_autoregressive import BlockAutoregressive
+from flows.bijections.elementwise import Elementwise
+from flows.bijections.householder import Householder
+from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
 from flows.core import FlowsError, bijection
 from flows.models.stack import Activation, check_hidden, stack

@@ -1,16 +1,19 @@
 """Neural spline flows, coupling and autoregressive, with any of the splines."""
 
-from flows.bijections import Autoregressive, Coupling, InvertibleLinear, Reverse
+from flows.bijections.autoregressive import Autoregressive
+from flows.bijections.coupling import Coupling
+from flows.bijections.linear import InvertibleLinear
+from flows.bijections.permutation import Reverse
 from flows.conditioners import MLP, MaskedMLP, MaskedResidual, Residual
 from flows.core import FlowsError, bijection
 from flows.models.stack import Activation, check_hidden, stack
-from flows.transformers import Cubic, Linear, LinearRational, Quadratic, RationalQuadratic
+from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
 
 SPLINES = {
     "rational_quadratic": RationalQuadratic,
-    "quadratic": Quadratic,
-    "cubic": Cubic,
-    "linear": Linear,
+    "quadratic": QuadraticSpline,
+    "cubic": CubicSpline,
+    "linear": LinearSpline,
     "linear_rational": LinearRational,
 }
 

@@ -2,8 +2,8 @@
 
 A format is the number in a file's header. It counts up with a change that the reader of before would misread.
 
-1. An engine without params besides its conditioner's had those alone, without a dict around them. A model's `scan=None` meant
-   a loop beyond 4 layers for affine models, beyond 10 for the others.
+1. The params of an engine without any but its conditioner's were those alone, without a dict around them. A model's `scan=None`
+   meant a loop beyond 4 layers for affine models, beyond 10 for the others. Three splines had shorter names.
 2. The params of an engine are a dict of the same keys, whatever its options.
 
 An argument that a constructor gets later is missing in older files, and its default holds. Where that default changes how
@@ -18,6 +18,7 @@ from flows.core import Params
 
 FORMAT = 2
 ENGINES = ({"conditioner", "fixed", "transformer", "unconditional"}, {"conditioner", "fixed", "transformer"})
+RENAMED = {f"transformers.{name}": f"transformers.{name}Spline" for name in ("Linear", "Quadratic", "Cubic")}
 UNROLLED = dict.fromkeys(("NICE", "RealNVP", "Glow", "MAF", "IAF"), 4) | dict.fromkeys(
     ("NSF", "NAF", "BNAF", "UMNN", "SOS", "GaussianizationFlow"), 10
 )
@@ -30,11 +31,12 @@ def as_then(description: Any, written: int) -> Any:
     if not isinstance(description, dict):
         return description
     description = {key: as_then(each, written) for key, each in description.items()}
-    most = UNROLLED.get(str(description.get("constructor")))
-    arguments = description.get("arguments")
-    if written == 1 and most is not None and isinstance(arguments, dict) and arguments.get("scan", False) is None:
-        description["arguments"] = {**arguments, "scan": arguments["num_layers"] > most}
-    return description
+    name, arguments = description.get("constructor"), description.get("arguments")
+    if written > 1 or not isinstance(name, str) or not isinstance(arguments, dict):
+        return description
+    if name in UNROLLED and arguments.get("scan", False) is None:
+        arguments = {**arguments, "scan": arguments["num_layers"] > UNROLLED[name]}
+    return {"constructor": RENAMED.get(name, name), "arguments": arguments}
 
 
 def layout_then(params: Params, written: int) -> Params:

@@ -116,7 +116,7 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
     path, own = os.fsdecode(path), _checked_constructors(constructors)
     header, tensors = _read(path)
     with blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"):
-        init_fun = from_json(as_then(header["constructor"], header["format"]), own)
+        init_fun = from_json(header["constructor"], own)
         if not isinstance(init_fun, InitFun):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
         part, like = _abstract(init_fun, header["event"], header["context"])
@@ -236,7 +236,8 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             raise FlowsError("its header has values of the wrong type")
         if whole := sorted(name for name, tensor in tensors.items() if not _is_real(tensor.dtype)):
             raise FlowsError(f"its params {whole[:3]} are not real numbers")
-        header |= {"event": as_event(header["event"]), "context": as_context(header["context"])}
+        constructor = as_then(header["constructor"], header["format"])
+        header |= {"constructor": constructor, "event": as_event(header["event"]), "context": as_context(header["context"])}
         if max(size(header["event"]), size(header["context"] or ())) > MAX_ENTRIES:
             raise FlowsError(f"its event is {header['event']}, its context {header['context']}; expected fewer numbers")
         return header, tensors

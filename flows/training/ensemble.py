@@ -11,7 +11,7 @@ import optax
 from flows.core import Array, FlowsError, part_of, positive_int
 from flows.core.inputs import as_array, as_dim
 from flows.core.publish import publish
-from flows.distributions import Mixture
+from flows.distributions.mixture import Mixture
 from flows.training.options import LEARNING_RATE, Options
 from flows.training.result import FitResult
 from flows.training.run import train_members

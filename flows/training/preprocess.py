@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections import Dequantize, Standardize
+from flows.bijections.dequantize import Dequantize
+from flows.bijections.scaling import Standardize
 from flows.compose import Serial
 from flows.core import Array, FlowsError
 from flows.core.contract import Shape
-from flows.distributions import Flow, StandardizedContext
+from flows.distributions.flow import Flow
+from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data_checks import judge, steps_of
 from flows.training.diagnose import Suspects
 from flows.training.reading import (

@@ -10,8 +10,12 @@ import numpy as np
 from flows.conditioners import MLP
 from flows.core import FlowsError, trainable
 from flows.core.inputs import as_key
-from flows.distributions import Flow, Mixture, Normal
-from flows.models import MAF, NSF, RealNVP
+from flows.distributions.flow import Flow
+from flows.distributions.mixture import Mixture
+from flows.distributions.normal import Normal
+from flows.models.autoregressive import MAF
+from flows.models.coupling import RealNVP
+from flows.models.splines import NSF
 from flows.training.data_checks import DataWarning
 from flows.training.fit import fit
 from flows.training.options import LEARNING_RATE

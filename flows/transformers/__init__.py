@@ -1,35 +1,28 @@
-"""Scalar monotone maps: `direct(theta, x)` and `inverse(theta, y)`, elementwise, with `theta` (num_params, *x.shape)."""
+"""Scalar monotone maps: `direct(theta, x)` and `inverse(theta, y)`, elementwise, with `theta` (num_params, *x.shape).
 
-from flows.transformers.affine import Additive, Affine, Gated, Inverse
-from flows.transformers.base import transformer
-from flows.transformers.bernstein import Bernstein
-from flows.transformers.circular import CircularRationalQuadratic
-from flows.transformers.cubic import Cubic
-from flows.transformers.gaussianization import Gaussianization
-from flows.transformers.linear import Linear
-from flows.transformers.linear_rational import LinearRational
-from flows.transformers.mixture import DeepSigmoidal, MixtureCDF
-from flows.transformers.monotonic_network import MonotonicNetwork
-from flows.transformers.quadratic import Quadratic
-from flows.transformers.rational_quadratic import RationalQuadratic
-from flows.transformers.sum_of_squares import SumOfSquares
+This is the one list of their names.
+"""
 
-__all__ = [
-    "Additive",
-    "Affine",
-    "Gated",
-    "Inverse",
-    "CircularRationalQuadratic",
-    "Cubic",
-    "Linear",
-    "LinearRational",
-    "Quadratic",
-    "RationalQuadratic",
-    "MixtureCDF",
-    "DeepSigmoidal",
-    "Gaussianization",
-    "Bernstein",
-    "SumOfSquares",
-    "MonotonicNetwork",
-    "transformer",
-]
+import inspect as _inspect
+
+from flows.transformers.affine import Additive as Additive
+from flows.transformers.affine import Affine as Affine
+from flows.transformers.affine import Gated as Gated
+from flows.transformers.affine import Inverse as Inverse
+from flows.transformers.base import transformer as transformer
+from flows.transformers.bernstein import Bernstein as Bernstein
+from flows.transformers.circular import CircularRationalQuadratic as CircularRationalQuadratic
+from flows.transformers.cubic import CubicSpline as CubicSpline
+from flows.transformers.gaussianization import Gaussianization as Gaussianization
+from flows.transformers.linear import LinearSpline as LinearSpline
+from flows.transformers.linear_rational import LinearRational as LinearRational
+from flows.transformers.mixture import DeepSigmoidal as DeepSigmoidal
+from flows.transformers.mixture import MixtureCDF as MixtureCDF
+from flows.transformers.monotonic_network import MonotonicNetwork as MonotonicNetwork
+from flows.transformers.quadratic import QuadraticSpline as QuadraticSpline
+from flows.transformers.rational_quadratic import RationalQuadratic as RationalQuadratic
+from flows.transformers.sum_of_squares import SumOfSquares as SumOfSquares
+
+Linear, Quadratic, Cubic = LinearSpline, QuadraticSpline, CubicSpline  # their names before
+
+__all__ = [name for name in globals() if name[0] != "_" and not _inspect.ismodule(globals()[name])]

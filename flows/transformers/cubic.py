@@ -10,7 +10,7 @@ from flows.transformers.base import transformer
 
 
 @transformer
-def Cubic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
+def CubicSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
     """A monotone cubic spline on [-bound, bound], the identity outside, given by its knots alone.
 
     In the bin between the knots (x0, y0) and (x1, y1) with slopes d0 and d1, s = (y1 - y0) / (x1 - x0),
@@ -42,14 +42,14 @@ def Cubic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> spline = flows.transformers.Cubic(num_bins=4)
+        >>> spline = flows.transformers.CubicSpline(num_bins=4)
         >>> theta, x = jnp.linspace(-2, 2, 8 * 3).reshape(8, 3), jnp.array([-1.0, 2.5, 7.0])
         >>> y, log_det = spline.direct(theta, x)
         >>> x_again, minus_log_det = spline.inverse(theta, y)
         >>> bool(abs(x_again - x).max() < 1e-5), bool(abs(minus_log_det + log_det).max() < 1e-5)
         (True, True)
     """
-    num_bins, bound = bins.check_bins("Cubic", num_bins, bound, min_bin)
+    num_bins, bound = bins.check_bins("CubicSpline", num_bins, bound, min_bin)
     x_axis, y_axis = bins.Axis(num_bins, bound, min_bin), bins.Axis(num_bins, bound)
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:

@@ -8,7 +8,7 @@ from flows.transformers.base import transformer
 
 
 @transformer
-def Linear(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
+def LinearSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
     """A monotone piecewise-linear map on [-bound, bound], the identity outside: a histogram as a density.
 
     In the bin between the knots (x0, y0) and (x1, y1), with xi = (x - x0) / (x1 - x0):
@@ -36,12 +36,12 @@ def Linear(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> spline = flows.transformers.Linear(num_bins=2, bound=1.0, min_bin=0.1)
+        >>> spline = flows.transformers.LinearSpline(num_bins=2, bound=1.0, min_bin=0.1)
         >>> y, log_det = spline.direct(jnp.log(jnp.array([[1.0], [3.0]])), jnp.array([0.0]))
         >>> print(y, jnp.exp(log_det))  # the first bin's height is 2 (0.1 + 0.8 / 4) of 2
         [-0.4] [1.4]
     """
-    num_bins, bound = bins.check_bins("Linear", num_bins, bound, min_bin)
+    num_bins, bound = bins.check_bins("LinearSpline", num_bins, bound, min_bin)
     x_axis, y_axis = bins.Axis(num_bins, bound), bins.Axis(num_bins, bound, min_bin)
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:

@@ -10,7 +10,7 @@ from flows.transformers.rational_quadratic import odds
 
 
 @transformer
-def Quadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_slope: float = 1e-3):
+def QuadraticSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_slope: float = 1e-3):
     """A monotone quadratic spline on [-bound, bound], the identity outside: its density is piecewise linear.
 
     In the bin between the knots x0 and x1 with slopes d0 and d1, xi = (x - x0) / (x1 - x0), c = 1 - xi and y0 the area
@@ -40,15 +40,15 @@ def Quadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> spline = flows.transformers.Quadratic(num_bins=3, bound=1.5)
+        >>> spline = flows.transformers.QuadraticSpline(num_bins=3, bound=1.5)
         >>> y, log_det = spline.direct(jnp.array([[0.0], [0.0], [0.0], [9.0], [-9.0]]), jnp.array([-0.5]))
         >>> print((y + 1.5).round(2), jnp.exp(log_det).round(2))  # a triangle
         [1.5] [2.]
     """
-    num_bins, bound = bins.check_bins("Quadratic", num_bins, bound, min_bin)
-    bins.check_floor("Quadratic: min_slope", min_slope, 1)
+    num_bins, bound = bins.check_bins("QuadraticSpline", num_bins, bound, min_bin)
+    bins.check_floor("QuadraticSpline: min_slope", min_slope, 1)
     if min_bin * min_slope < 0.999e-6:  # the least height of a bin; 0.999 for a product that is rounded
-        raise FlowsError(f"Quadratic: min_bin * min_slope is {min_bin * min_slope:.4g}; expected at least 1e-6")
+        raise FlowsError(f"QuadraticSpline: min_bin * min_slope is {min_bin * min_slope:.4g}; expected at least 1e-6")
     x_axis, y_axis = bins.Axis(num_bins, bound, min_bin), bins.Axis(num_bins, bound)
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
