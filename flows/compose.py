@@ -253,7 +253,7 @@ def Invert(bijection, input_dim=None):
 
 @combinator(BijectionInit)
 def FactorOut(*layers):
-    """Half of the channels leave for the prior; the rest go on through `layers`; the output is flat.
+    """Half of the channels leave for the base; the rest go on through `layers`; the output is flat.
 
     y = (x_out, f(x_rest)), log|det J| = log|det df/dx_rest|. Of C channels (the last axis) the first C // 2 leave. Nested, it
     is the multi-scale architecture: at each scale half of the numbers are done, so depth is spent on the rest.

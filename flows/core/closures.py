@@ -9,7 +9,6 @@ compiles each time and is never wrong.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -103,28 +102,23 @@ def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> B
     name = name_of(layer)
 
     def in_part_form(direct_fun: Callable, inverse_fun: Callable) -> Functions:
-        direct, inverse = (checked_pair(plain(fun), f"{name}: {what}") for fun, what in _named(direct_fun, inverse_fun))
+        direct = checked_pair(plain(direct_fun), f"{name}: direct_fun")
+        inverse = checked_pair(plain(inverse_fun), f"{name}: inverse_fun")
         return direct, lambda *call: inverse(*call)[0]
 
-    closure = _Closure(layer, event, context, in_part_form)
-    (output, compiled), _ = trial_run(closure.functions, closure.params, event, context, closure.keywords, name)
-
-    def everything(functions: Functions, first: Any, calls: list[tuple]) -> Any:
-        params, x, y = first
+    def everything(functions: Functions, rows: tuple, key: Array, calls: list[tuple]) -> Any:
+        params, x, y = rows
         return [(functions[0](params, x, *call), functions[1](params, y, *call)) for call in calls]
 
-    return BijectionPart(
-        name,
-        partial(closure.init, everything, (trial_rows(event), trial_rows(output)) if compiled else None),
-        event,
-        context,
-        closure.keywords,
-        compiled,
-        True,
-        direct=lambda bound, *call: bound.functions[0](bound.params, *call),
-        inverse=lambda bound, *call: bound.functions[1](bound.params, *call),
-        output=output,
-    )
+    closure = _Closure(layer, event, context, in_part_form, everything)
+    (output, compiled), _ = trial_run(closure.functions, closure.params, event, context, closure.keywords, name)
+    closure.rows = (trial_rows(event), trial_rows(output)) if compiled else None
+
+    def run(i: int) -> Callable:
+        return lambda bound, *call: bound.functions[i](bound.params, *call)
+
+    own: dict[str, Any] = {"direct": run(0), "inverse": run(1), "output": output}
+    return BijectionPart(name, closure.init, event, context, closure.keywords, compiled, True, **own)
 
 
 def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -> DistributionPart:
@@ -134,45 +128,46 @@ def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -
     def in_part_form(log_pdf: Callable, sample: Callable) -> Functions:
         return checked_density(plain(log_pdf), name), checked_sample(sample, event, name, batched=True)
 
-    closure = _Closure(layer, event, context, in_part_form)
-
-    def everything(functions: Functions, first: Any, calls: list[tuple]) -> Any:
-        params, x = first
-        samples = functions[1](jax.random.key(0), params, ROWS, x.dtype, calls[0][0])
+    def everything(functions: Functions, rows: tuple, key: Array, calls: list[tuple]) -> Any:
+        params, x = rows
+        samples = functions[1](key, params, ROWS, x.dtype, calls[0][0])
         return samples, [functions[0](params, x, *call) for call in calls]
 
-    return DistributionPart(
-        name,
-        partial(closure.init, everything, (trial_rows(event),)),
-        event,
-        context,
-        closure.keywords,
-        True,
-        True,
-        log_pdf=lambda bound, *call: bound.functions[0](bound.params, *call),
-        sample=lambda rng, bound, *call: bound.functions[1](rng, bound.params, *call),
-    )
+    closure = _Closure(layer, event, context, in_part_form, everything)
+    closure.rows = (trial_rows(event),)
+
+    def log_pdf(bound: Bound, *call: Any) -> Array:
+        return bound.functions[0](bound.params, *call)
+
+    def sample(rng: Array, bound: Bound, *call: Any) -> Array:
+        return bound.functions[1](rng, bound.params, *call)
+
+    own: dict[str, Any] = {"log_pdf": log_pdf, "sample": sample}
+    return DistributionPart(name, closure.init, event, context, closure.keywords, True, True, **own)
 
 
 def name_of(layer: Callable) -> str:
     return getattr(layer, "__name__", repr(layer))
 
 
-def _named(direct_fun: Callable, inverse_fun: Callable) -> tuple[tuple[Callable, str], ...]:
-    return (direct_fun, "direct_fun"), (inverse_fun, "inverse_fun")
-
-
 class _Closure:
-    """One closure at one event and context. What is known of it before any init comes from a run with an abstract key."""
+    """One closure at one event and context. What is known of it before any init comes from a run with an abstract key.
 
-    def __init__(self, layer: Callable, event: Shape, context: Shape | None, in_part_form: Callable[..., Functions]):
+    `everything(functions, (params, *rows), key, calls)` computes all that the functions can; `rows` are None where nothing can
+    be traced.
+    """
+
+    rows: tuple | None
+
+    def __init__(
+        self, layer: Callable, event: Shape, context: Shape | None, in_part_form: Callable[..., Functions], everything: Callable
+    ):
         self.layer, self.name, self.event, self.context = layer, name_of(layer), event, context
-        self.names, self.in_part_form = named_by(layer, INIT), in_part_form
-        made: list[tuple[Callable, Callable]] = []
+        self.names, self.in_part_form, self.everything = named_by(layer, INIT), in_part_form, everything
+        made: list[Callable] = []
 
         def run(key: Array) -> Params:
-            params, *functions = self._call(key, Given())
-            made.append((functions[0], functions[1]))
+            params, *made[:] = self._call(key, Given())
             return params
 
         try:
@@ -180,19 +175,17 @@ class _Closure:
         except TRACING_ERRORS:
             with jax.ensure_compile_time_eval():
                 self.params = run(jax.random.key(0))
-        self.functions = in_part_form(*made[-1])
-        self.keywords = self._keywords(made[-1])
+        self.functions, self.keywords = in_part_form(*made), self._keywords(*made)
 
-    def init(self, everything: Callable, rows: tuple | None, key: Array, given: Given) -> Bound:
-        """`everything(functions, (params, *rows), calls)` is all that the functions compute; rows are None if untraceable."""
-        params, direct, inverse = self._call(key, given)
+    def init(self, key: Array, given: Given) -> Bound:
+        params, *made = self._call(key, given)
         if given.params is not None:
             check_structure(given.params, structure(params), self.name)
             params = params if "params" in self.names else given.params
-        if self._keywords((direct, inverse)) != self.keywords:
+        if self._keywords(*made) != self.keywords:
             raise FlowsError(UNEQUAL.format(name=f"the functions of {self.name}"))
-        functions = self.in_part_form(direct, inverse)
-        digest = None if rows is None else self._digest(partial(everything, functions), params, rows)
+        functions = self.in_part_form(*made)
+        digest = None if self.rows is None else self._digest(functions, params)
         return Bound(params, _functions(None if digest is None else (self, digest), lambda: functions))
 
     def _call(self, key: Array, given: Given) -> tuple[Params, Callable, Callable]:
@@ -200,16 +193,17 @@ class _Closure:
             triple = self.layer(key, as_dim(self.event), **select_given(self.names, self.context, given))
         return as_triple(triple, self.name)
 
-    def _keywords(self, functions: tuple[Callable, Callable]) -> frozenset[str]:
+    def _keywords(self, *functions: Callable) -> frozenset[str]:
         return self.names.union(*(named_by(each, CALL) for each in functions))
 
-    def _digest(self, everything: Callable, params: Params, rows: tuple) -> str | None:
+    def _digest(self, functions: Functions, params: Params) -> str | None:
         """Of the functions' program, for every way of calling them."""
-        context = None if self.context is None else trial_rows(self.context)
-        keys = [False, True] if "rng" in self.keywords else [False]
+        draws = [False, True] if "rng" in self.keywords else [False]
         trains = [False, True] if "train" in self.keywords else [False]
 
-        def run(first: Any, context: Any, key: Array) -> Any:
-            return everything(first, [(context, key if given else None, train) for given in keys for train in trains])
+        def run(rows: tuple, context: Any, key: Array) -> Any:
+            calls = [(context, key if draw else None, train) for draw in draws for train in trains]
+            return self.everything(functions, rows, key, calls)
 
-        return program(run, (abstract(params), *rows), context, jax.eval_shape(jax.random.key, 0))
+        context = None if self.context is None else trial_rows(self.context)
+        return program(run, (abstract(params), *(self.rows or ())), context, jax.eval_shape(jax.random.key, 0))

@@ -21,7 +21,7 @@ _tracing = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.
 
 @contextmanager
 def iteration(i: Array | None) -> Iterator[None]:
-    """What is traced within is the body of a loop, in its turn `i`; None for what is none, or has loops of its own."""
+    """What is traced within is the body of a loop, in its iteration `i`; None for what is none, or has loops of its own."""
     token = _iteration.set(None if i is None else (i, _tracing()))
     try:
         yield
@@ -30,7 +30,7 @@ def iteration(i: Array | None) -> Iterator[None]:
 
 
 def current_iteration() -> Array | None:
-    """The turn of the body that is being traced; None within a function traced inside it, whose program jit may keep."""
+    """The iteration of the body that is being traced; None within a function traced inside it, whose program jit may keep."""
     of_body = _iteration.get()
     return None if of_body is None or of_body[1] != _tracing() else of_body[0]
 
@@ -38,8 +38,9 @@ def current_iteration() -> Array | None:
 def unfused(x: Array) -> Array:
     """x; in the body of a loop on a CPU an array of its own, which is computed before anything reads it.
 
-    XLA fuses a slice of what a loop has stacked into every kernel that reads it. Their addresses then depend on the turn, and a
-    CPU's kernels are no longer vectorised: exp takes 8 times as long, a spline flow 3 times. No fusion reaches into a branch.
+    XLA fuses a slice of what a loop has stacked into every kernel that reads it. Their addresses then depend on the iteration,
+    and a CPU's kernels are no longer vectorised: exp takes 8 times as long, a spline flow 3 times. No fusion reaches into a
+    branch.
     """
     i = current_iteration()
     return x if i is None else lax.platform_dependent(i, x, cpu=_branch, default=lambda i, x: x)

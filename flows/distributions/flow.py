@@ -1,4 +1,4 @@
-"""A normalizing flow: the distribution that a bijection makes of a prior."""
+"""A normalizing flow: the distribution that a bijection makes of a base."""
 
 from typing import Any
 
@@ -25,13 +25,13 @@ from flows.distributions.normal import Normal
 
 @combinator(DistributionInit)
 def Flow(bijection, prior=None):
-    """The distribution of x when y = f(x) follows the prior: log p(x) = log p_prior(f(x)) + log|det df/dx|, in nats.
+    """The distribution of x when y = f(x) follows the base: log p(x) = log p_base(f(x)) + log|det df/dx|, in nats.
 
-    A sample is f^-1 of a sample of the prior. A flow is a distribution like any other, and so can be the prior of a flow.
+    A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow.
 
     Args:
         bijection: f, from data to noise.
-        prior: a distribution; by default `Normal()`.
+        prior: the base, a distribution; by default `Normal()`.
 
     Params:
         `{"bijection": ..., "prior": ...}`, both trained; a context reaches both.

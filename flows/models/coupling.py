@@ -18,10 +18,10 @@ def NICE(
     plain: bool = False,
     scan: bool | None = None,
 ):
-    """Additive couplings in which the halves take turns, then a scale for each feature.
+    """Additive couplings in which the halves alternate, then a scale for each feature.
 
     y = s f_n(... f_1(x)); each layer is y2 = x2 + t(x1), the next y1 = x1 + t(x2); log|det J| = sum(log s). Halves are
-    the first and the last features (in the paper the even and the odd ones, of images). The prior of the paper is logistic:
+    the first and the last features (in the paper the even and the odd ones, of images). The base of the paper is logistic:
     `flows.Flow(flows.NICE(), flows.Logistic())`.
 
     Args:
@@ -60,7 +60,7 @@ def RealNVP(
     plain: bool = False,
     scan: bool | None = None,
 ):
-    """Affine couplings in which the halves take turns, each followed by batch normalisation.
+    """Affine couplings in which the halves alternate, each followed by batch normalisation.
 
     y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1), the next the same with the halves exchanged, |s| < 2;
     log|det J| = the sum of all s and of the normalisations' log-dets. One network makes s and t (the MAF paper has two, one of

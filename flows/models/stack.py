@@ -31,11 +31,11 @@ def stack(
     positive_int(num_layers, f"{name}: num_layers", most=10_000)
     if scan is not None and not isinstance(scan, bool):
         raise FlowsError(f"{name}: scan is {scan!r:.60}; expected None (by depth), True (a loop) or False (unrolled)")
-    turns, left = divmod(num_layers, 2) if flipped else (num_layers, 0)
-    turn, rest = [*step, *flipped], step * left
-    if turns and (num_layers > unrolled if scan is None else scan):
-        return Serial(Repeat(Serial(*turn), turns), *rest, *last)
-    return Serial(*(turn * turns), *rest, *last)
+    repeats, left = divmod(num_layers, 2) if flipped else (num_layers, 0)
+    body, rest = [*step, *flipped], step * left
+    if repeats and (num_layers > unrolled if scan is None else scan):
+        return Serial(Repeat(Serial(*body), repeats), *rest, *last)
+    return Serial(*(body * repeats), *rest, *last)
 
 
 def check_hidden(hidden: Sequence[int], name: str) -> tuple[int, ...]:
