@@ -33,10 +33,10 @@ def drawn(init_fun):
 
 one_number, flat = prior(lambda p, x: -(x**2).sum()), prior(sample=lambda rng, p, n=1: jnp.zeros(n))
 SHAPES = [
-    (lambda: evaluated(flows.Flow(flows.ActNorm(), one_number)), r"log_pdf .* shape \(\), expected shape \(4,\)"),
-    (lambda: evaluated(flows.Joint(one_number, Normal(), sizes=(2, 1)), 3), r"log_pdf .* expected shape \(4,\)"),
-    (lambda: evaluated(flows.Mixture(one_number, Normal())), r"log_pdf .* expected shape \(4,\)"),
-    (lambda: drawn(flows.Flow(flows.ActNorm(), flat)), r"samples .* expected shape \(4, 2\)"),
+    (lambda: evaluated(flows.Flow(flows.ActNorm(), one_number)), r"log_pdf .* shape \(\), expected shape \(7,\)"),
+    (lambda: evaluated(flows.Joint(one_number, Normal(), sizes=(2, 1)), 3), r"log_pdf .* expected shape \(7,\)"),
+    (lambda: evaluated(flows.Mixture(one_number, Normal())), r"log_pdf .* expected shape \(7,\)"),
+    (lambda: drawn(flows.Flow(flows.ActNorm(), flat)), r"samples .* expected shape \(7, 2\)"),
     (lambda: drawn(flows.Mixture(prior(sample=lambda rng, p, n=1: jnp.zeros((1, 2))), Normal())), "samples"),
     (lambda: drawn(flows.Flow(flows.ActNorm(), prior(sample=lambda rng, p, n=1: [1.0]))), "samples of .* type list"),
     (lambda: evaluated(flows.Flow(flows.ActNorm(), prior(lambda p, x: x.sum(1).astype(int)))), "dtype int32"),
@@ -159,9 +159,12 @@ def test_a_namespace_that_changed_is_seen_by_a_new_layer():
 
 
 def test_functions_that_differ_at_each_init_are_told_of():
+    made = []
+
     def layer(rng, input_dim):
-        noise = object()
-        return {}, lambda p, x: (x, jnp.full(len(x), float(noise is None))), lambda p, y: (y, jnp.zeros(len(y)))
+        made.append(None)
+        count = float(len(made))
+        return {}, lambda p, x: (x + count, jnp.zeros(len(x))), lambda p, y: (y - count, jnp.zeros(len(y)))
 
     with pytest.raises(flows.FlowsError, match="differ from one init to the next"):
         flows.Repeat(layer, 2)(0, 2)

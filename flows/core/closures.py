@@ -13,28 +13,15 @@ from typing import Any, TypeVar
 
 import jax
 
-from flows.core.caching import Memo, program
+from flows.core.caching import Memo
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
-from flows.core.keywords import CALL, INIT, named_by
-from flows.core.lifting import (
-    ROWS,
-    abstract,
-    as_triple,
-    checked_density,
-    checked_pair,
-    checked_sample,
-    plain,
-    select_given,
-    trial_rows,
-    trial_run,
-)
+from flows.core.lifting import Author, Form, Functions, bijection_form, distribution_form
 from flows.core.params import check_structure, structure
 from flows.core.parts import BijectionPart, DistributionPart, Part
 
 P = TypeVar("P", bound=Part)
-Functions = tuple[Callable, Callable]  # direct and inverse, or log_pdf and sample, in the form that parts have
 _functions = Memo(size=1024)  # by the part and the program that they are traced to
 UNEQUAL = (
     "{name} differ from one init to the next: put what they draw from rng, or measure, into params. If they do not, make the "
@@ -99,42 +86,18 @@ def _with_functions(part: P, tree: Any) -> P:
 
 def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> BijectionPart:
     """The part of a plain closure that returns a bijection's triple."""
-    name = name_of(layer)
-
-    def in_part_form(direct_fun: Callable, inverse_fun: Callable) -> Functions:
-        direct = checked_pair(plain(direct_fun), f"{name}: direct_fun")
-        inverse = checked_pair(plain(inverse_fun), f"{name}: inverse_fun")
-        return direct, lambda *call: inverse(*call)[0]
-
-    def everything(functions: Functions, rows: tuple, key: Array, calls: list[tuple]) -> Any:
-        params, x, y = rows
-        return [(functions[0](params, x, *call), functions[1](params, y, *call)) for call in calls]
-
-    closure = _Closure(layer, event, context, in_part_form, everything)
-    (output, compiled), _ = trial_run(closure.functions, closure.params, event, context, closure.keywords, name)
-    closure.rows = (trial_rows(event), trial_rows(output)) if compiled else None
+    closure = Closure(layer, event, context, bijection_form(name_of(layer), batched=True, pairs=True))
 
     def run(i: int) -> Callable:
         return lambda bound, *call: bound.functions[i](bound.params, *call)
 
-    own: dict[str, Any] = {"direct": run(0), "inverse": run(1), "output": output}
-    return BijectionPart(name, closure.init, event, context, closure.keywords, compiled, True, **own)
+    own: Any = {"direct": run(0), "inverse": run(1), "output": closure.output}
+    return BijectionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
 
 
 def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -> DistributionPart:
     """The part of a plain closure that returns a distribution's triple."""
-    name = name_of(layer)
-
-    def in_part_form(log_pdf: Callable, sample: Callable) -> Functions:
-        return checked_density(plain(log_pdf), name), checked_sample(sample, event, name, batched=True)
-
-    def everything(functions: Functions, rows: tuple, key: Array, calls: list[tuple]) -> Any:
-        params, x = rows
-        samples = functions[1](key, params, ROWS, x.dtype, calls[0][0])
-        return samples, [functions[0](params, x, *call) for call in calls]
-
-    closure = _Closure(layer, event, context, in_part_form, everything)
-    closure.rows = (trial_rows(event),)
+    closure = Closure(layer, event, context, distribution_form(name_of(layer), event, batched=True))
 
     def log_pdf(bound: Bound, *call: Any) -> Array:
         return bound.functions[0](bound.params, *call)
@@ -142,68 +105,44 @@ def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -
     def sample(rng: Array, bound: Bound, *call: Any) -> Array:
         return bound.functions[1](rng, bound.params, *call)
 
-    own: dict[str, Any] = {"log_pdf": log_pdf, "sample": sample}
-    return DistributionPart(name, closure.init, event, context, closure.keywords, True, True, **own)
+    own: Any = {"log_pdf": log_pdf, "sample": sample}
+    return DistributionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
 
 
 def name_of(layer: Callable) -> str:
     return getattr(layer, "__name__", repr(layer))
 
 
-class _Closure:
-    """One closure at one event and context. What is known of it before any init comes from a run with an abstract key.
+class Closure(Author):
+    """A plain closure. What is known of it before any init comes from a run with an abstract key."""
 
-    `everything(functions, (params, *rows), key, calls)` computes all that the functions can; `rows` are None where nothing can
-    be traced.
-    """
-
-    rows: tuple | None
-
-    def __init__(
-        self, layer: Callable, event: Shape, context: Shape | None, in_part_form: Callable[..., Functions], everything: Callable
-    ):
-        self.layer, self.name, self.event, self.context = layer, name_of(layer), event, context
-        self.names, self.in_part_form, self.everything = named_by(layer, INIT), in_part_form, everything
+    def __init__(self, layer: Callable, event: Shape, context: Shape | None, form: Form):
+        super().__init__(name_of(layer), layer, event, context, form)
         made: list[Callable] = []
 
         def run(key: Array) -> Params:
-            params, *made[:] = self._call(key, Given())
+            params, *made[:] = self._run(key, Given())
             return params
 
         try:
-            self.params = jax.eval_shape(run, jax.eval_shape(jax.random.key, 0))
+            params = jax.eval_shape(run, jax.eval_shape(jax.random.key, 0))
         except TRACING_ERRORS:
             with jax.ensure_compile_time_eval():
-                self.params = run(jax.random.key(0))
-        self.functions, self.keywords = in_part_form(*made), self._keywords(*made)
+                params = run(jax.random.key(0))
+        self.keywords = self.keywords_of(*made)
+        self.output, self.compiled, _ = self.try_out(form.take(*made), params, self.keywords)
+
+    def _run(self, key: Array, given: Given) -> tuple[Params, Callable, Callable]:
+        with jax.ensure_compile_time_eval():
+            return self.call(key, as_dim(self.event), given)
 
     def init(self, key: Array, given: Given) -> Bound:
-        params, *made = self._call(key, given)
+        params, *made = self._run(key, given)
         if given.params is not None:
             check_structure(given.params, structure(params), self.name)
             params = params if "params" in self.names else given.params
-        if self._keywords(*made) != self.keywords:
+        if self.keywords_of(*made) != self.keywords:
             raise FlowsError(UNEQUAL.format(name=f"the functions of {self.name}"))
-        functions = self.in_part_form(*made)
-        digest = None if self.rows is None else self._digest(functions, params)
+        functions = self.form.take(*made)
+        digest = self.digest(functions, params, self.keywords) if self.compiled else None
         return Bound(params, _functions(None if digest is None else (self, digest), lambda: functions))
-
-    def _call(self, key: Array, given: Given) -> tuple[Params, Callable, Callable]:
-        with jax.ensure_compile_time_eval():
-            triple = self.layer(key, as_dim(self.event), **select_given(self.names, self.context, given))
-        return as_triple(triple, self.name)
-
-    def _keywords(self, *functions: Callable) -> frozenset[str]:
-        return self.names.union(*(named_by(each, CALL) for each in functions))
-
-    def _digest(self, functions: Functions, params: Params) -> str | None:
-        """Of the functions' program, for every way of calling them."""
-        draws = [False, True] if "rng" in self.keywords else [False]
-        trains = [False, True] if "train" in self.keywords else [False]
-
-        def run(rows: tuple, context: Any, key: Array) -> Any:
-            calls = [(context, key if draw else None, train) for draw in draws for train in trains]
-            return self.everything(functions, rows, key, calls)
-
-        context = None if self.context is None else trial_rows(self.context)
-        return program(run, (abstract(params), *(self.rows or ())), context, jax.eval_shape(jax.random.key, 0))

@@ -1,9 +1,13 @@
-"""From an author's functions of one event to a part's functions of batches, each result checked before it can broadcast."""
+"""From an author's functions to those of a part: lifted from one event to a batch, checked before anything can broadcast.
+
+An `Author` is one init_fun at one event and context. Before its functions are used they are tried out on a few abstract rows,
+which tells the shape of what they return, whether JAX can trace them, and whether they remember what they must not.
+"""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +22,7 @@ from flows.core.params import check_leaves, check_structure, structure
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
+Functions = tuple[Callable, Callable]  # direct and inverse, or log_pdf and sample
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 FIRST_RULE = (
     "{name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it into params "
@@ -25,44 +30,160 @@ FIRST_RULE = (
 )
 
 
-def leaf_bijection(name: str, author: Callable, event: Shape, context: Shape | None, batched: bool) -> BijectionPart:
-    """The part of one decorated layer, whose init_fun the author wrote."""
+class Form(NamedTuple):
+    """`take(first, second)` makes an author's functions those of a part; `run(functions, params, x, call, key)` runs both."""
+
+    take: Callable[[Callable, Callable], Functions]
+    run: Callable[..., tuple]
+
+
+def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
+    """With `pairs` the inverse returns its log-det too, as that of a plain closure does."""
     form = plain if batched else lift
 
-    def in_part_form(direct_fun: Callable, inverse_fun: Callable) -> tuple[Callable, Callable]:
-        direct = checked_pair(form(direct_fun), f"{name}: direct_fun")
-        return direct, checked_point(form(inverse_fun), f"{name}: inverse_fun")
+    def take(direct_fun: Callable, inverse_fun: Callable) -> Functions:
+        direct, inverse = checked_pair(form(direct_fun), f"{name}: direct_fun"), form(inverse_fun)
+        if not pairs:
+            return direct, checked_point(inverse, f"{name}: inverse_fun")
+        inverse = checked_pair(inverse, f"{name}: inverse_fun")
+        return direct, lambda *call: inverse(*call)[0]
 
-    leaf = Leaf(name, author, event, context)
-    trial: Callable = partial(trial_run, event=event, context=context, name=name)
-    (direct, inverse), (output, compiled) = leaf.find_functions(in_part_form, trial)
-    return BijectionPart(
-        name, leaf.init, event, context, leaf.keywords, compiled, False, direct=direct, inverse=inverse, output=output
-    )
+    def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
+        y, log_det = functions[0](params, x, *call)
+        back = functions[1](params, y, *call)
+        check_result(back, x.shape, name, "the inverse's points")
+        return y, log_det, back
+
+    return Form(take, run)
 
 
-def leaf_distribution(name: str, author: Callable, event: Shape, context: Shape | None, batched: bool) -> DistributionPart:
-    """As `leaf_bijection`, for a distribution."""
+def distribution_form(name: str, event: Shape, batched: bool) -> Form:
     form = plain if batched else lift
 
-    def in_part_form(log_pdf: Callable, sample: Callable) -> tuple[Callable, Callable]:
+    def take(log_pdf: Callable, sample: Callable) -> Functions:
         return checked_density(form(log_pdf), name), checked_sample(sample, event, name, batched)
 
-    leaf = Leaf(name, author, event, context)
-    trial: Callable = partial(trial_draw, event=event, context=context)
-    (log_pdf, sample), _ = leaf.find_functions(in_part_form, trial)
-    return DistributionPart(name, leaf.init, event, context, leaf.keywords, True, False, log_pdf=log_pdf, sample=sample)
+    def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
+        return functions[0](params, x, *call), functions[1](key, params, len(x), x.dtype, call[0])
+
+    return Form(take, run)
 
 
-class Leaf:
-    """The init of one decorated layer at one event and context, compiled once."""
+class Author:
+    """One init_fun, a decorated layer's or a plain closure, at one event and context."""
 
-    def __init__(self, name: str, author: Callable, event: Shape, context: Shape | None):
-        self.name, self.author, self.event, self.context = name, author, event, context
-        self.names = named_by(author, INIT)
-        self.keywords = self.names
-        self.params: Params
-        self.start: Callable[[Array, Given], Params]
+    def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: Form):
+        self.name, self.init_fun, self.event, self.context, self.form = name, init_fun, event, context, form
+        self.names = named_by(init_fun, INIT)
+
+    def call(self, key: Array, input_dim: Any, given: Given) -> tuple[Params, Callable, Callable]:
+        named = select(self.names, context_dim=as_dim(self.context), **given._asdict())
+        triple = self.init_fun(key, input_dim, **named)
+        if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
+            raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
+        return tuple(triple)
+
+    def keywords_of(self, *functions: Callable) -> frozenset[str]:
+        return self.names.union(*[named_by(each, CALL) for each in functions])
+
+    def try_out(self, functions: Functions, params: Params, keywords: frozenset[str]) -> tuple[Shape, bool, bool]:
+        """The event of the first result, whether the functions can be traced, and whether they remember a tracer."""
+        run = partial(self._results, functions, [("rng" in keywords, False)])
+        try:
+            jaxpr, results = jax.make_jaxpr(run, return_shape=True)(*self._rows(params))
+            return tuple(results[0][0].shape[1:]), True, holds_tracer(jaxpr)
+        except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
+            with jax.ensure_compile_time_eval():
+                rows = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), self._rows(params)[:3])
+                results = functions[0](*rows, jax.random.key(0), False)  # the inverse would take its time
+            return tuple(results[0].shape[1:]), False, False
+
+    def digest(self, functions: Functions, params: Params, keywords: frozenset[str]) -> str | None:
+        """Of all that the functions compute, however they are called."""
+        draws, trains = ([False, True] if name in keywords else [False] for name in ("rng", "train"))
+        ways = [(draw, train) for draw in draws for train in trains]
+        return program(partial(self._results, functions, ways), *self._rows(params))
+
+    def _results(self, functions: Functions, ways: list, params: Params, x: Array, context: Any, key: Array) -> list[tuple]:
+        return [self.form.run(functions, params, x, (context, key if draw else None, train), key) for draw, train in ways]
+
+    def _rows(self, params: Params) -> tuple:
+        def abstract_rows(shape: Shape) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((ROWS, *shape), default_dtype())
+
+        context = None if self.context is None else abstract_rows(self.context)
+        return abstract(params), abstract_rows(self.event), context, jax.eval_shape(jax.random.key, 0)
+
+
+def abstract(tree: Any) -> Any:
+    """The shapes and dtypes of a pytree of arrays."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree)
+
+
+# Decorated layers
+
+
+def leaf_bijection(name: str, init_fun: Callable, event: Shape, context: Shape | None, batched: bool) -> BijectionPart:
+    """The part of one decorated layer."""
+    leaf = Leaf(name, init_fun, event, context, bijection_form(name, batched))
+    own: Any = {"direct": leaf.functions[0], "inverse": leaf.functions[1], "output": leaf.output}
+    return BijectionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, False, **own)
+
+
+def leaf_distribution(name: str, init_fun: Callable, event: Shape, context: Shape | None, batched: bool) -> DistributionPart:
+    """As `leaf_bijection`, for a distribution."""
+    leaf = Leaf(name, init_fun, event, context, distribution_form(name, event, batched))
+    own: Any = {"log_pdf": leaf.functions[0], "sample": leaf.functions[1]}
+    return DistributionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, False, **own)
+
+
+class Leaf(Author):
+    """A decorated layer: its init, compiled once, and functions that serve the params of every init.
+
+    The functions are taken from a trace of init in which rng is abstract, so that nothing can be remembered of the rng or the
+    data of any one call. Constants that they close over have to be concrete: where some are not, init is traced again with
+    constants computed at once, which costs small compilations. What cannot be traced, such as NumPy, runs as it is.
+    """
+
+    start: Callable[[Array, Given], Params]  # init, with the data that it names
+
+    def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: Form):
+        super().__init__(name, init_fun, event, context, form)
+        key, error = jax.eval_shape(jax.random.key, 0), FlowsError(FIRST_RULE.format(name=name))
+        for constants in (nullcontext, jax.ensure_compile_time_eval):
+            made: list[Callable] = []
+            self.start, compiled = compiled_once(partial(self._run, constants, made))
+            try:
+                params = compiled.eval_shape(key, Given())
+            except TRACING_ERRORS:
+                continue
+            if not self._settle(params, made):
+                return
+            if constants is not nullcontext:
+                raise error
+        digests = []
+        for seed in (0, 1):
+            made = []
+            self.start = partial(self._run, nullcontext, made)
+            with jax.ensure_compile_time_eval():
+                self._settle(self.start(jax.random.key(seed), Given()), made)
+            digests.append(self.digest(self.functions, self.params, self.keywords))
+        if digests[0] != digests[1]:
+            raise error
+
+    def _run(self, constants: Callable, made: list[Callable], key: Array, given: Given) -> Params:
+        with constants():
+            params, *functions = self.call(key, self.event, given)
+        made[:] = made or functions  # those of the first run stay
+        return check_leaves(params, self.name)
+
+    def _settle(self, params: Params, made: list[Callable]) -> bool:
+        """Take these for the functions of the layer; do they remember a tracer?"""
+        self.params, self.functions, self.keywords = params, self.form.take(*made), self.keywords_of(*made)
+        if "context_dim" in self.names:
+            self.keywords |= {"context"}
+        self.output, self.compiled, remembers = self.try_out(self.functions, params, self.keywords)
+        return remembers
 
     def init(self, key: Array, given: Given) -> Params:
         if given.params is not None:
@@ -72,57 +193,6 @@ class Leaf:
         data = given.init_inputs if "init_inputs" in self.names else None
         context = given.init_context if "init_context" in self.names else None
         return self.start(key, Given(data, context, given.params))
-
-    def find_functions(self, in_part_form: Callable, trial: Callable) -> tuple[tuple[Callable, Callable], Any]:
-        """The functions in the form that parts have, and what `trial(functions, params, keywords=)` finds of them.
-
-        They are taken from a trace of init in which rng is abstract, so that nothing can be remembered of the rng or the
-        data of any one call. Constants that they close over have to be concrete: where some are not, init is traced again
-        with constants computed at once, which costs small compilations. What cannot be traced, such as NumPy, runs as it is.
-        """
-        key, error = jax.eval_shape(jax.random.key, 0), FlowsError(FIRST_RULE.format(name=self.name))
-        for constants in (nullcontext, jax.ensure_compile_time_eval):
-            made: list[Callable] = []
-            run: Callable = partial(self._run, constants, made)
-            self.start, compiled = compiled_once(run)
-            try:
-                self.params = compiled.eval_shape(key, Given())
-            except TRACING_ERRORS:
-                continue
-            functions, found, remembers = self._try(in_part_form, made, trial)
-            if not remembers:
-                return functions, found
-            if constants is not nullcontext:
-                raise error
-        digests = []
-        for seed in (0, 1):
-            with jax.ensure_compile_time_eval():
-                made = []
-                self.start = partial(self._run, nullcontext, made)
-                self.params = self.start(jax.random.key(seed), Given())
-            functions, found, _ = self._try(in_part_form, made, trial)
-            digests.append(self._digest(functions[0], key))
-        if digests[0] is not None and digests[0] != digests[1]:
-            raise error
-        return functions, found
-
-    def _run(self, constants: Callable, made: list[Callable], key: Array, given: Given) -> Params:
-        with constants():
-            triple = self.author(key, self.event, **select_given(self.names, self.context, given))
-        params, *made[:] = as_triple(triple, self.name)
-        return check_leaves(params, self.name)
-
-    def _digest(self, function: Callable, key: Any) -> str | None:
-        context = None if self.context is None else trial_rows(self.context)
-        run: Callable = lambda params, x, context, key: function(params, x, context, key, False)  # noqa: E731
-        return program(run, abstract(self.params), trial_rows(self.event), context, key)
-
-    def _try(self, in_part_form: Callable, made: list[Callable], trial: Callable) -> tuple[Any, Any, bool]:
-        functions = in_part_form(*made)
-        self.keywords = self.names.union(*[named_by(each, CALL) for each in made])
-        if "context_dim" in self.names:
-            self.keywords |= {"context"}
-        return functions, *trial(functions, self.params, keywords=self.keywords)
 
 
 def compiled_once(init: Callable) -> tuple[Callable, Any]:
@@ -139,17 +209,7 @@ def compiled_once(init: Callable) -> tuple[Callable, Any]:
     return call, quickly
 
 
-# What a call is made of
-
-
-def as_triple(triple: Any, name: str) -> tuple[Any, Callable, Callable]:
-    if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
-        raise TypeError(f"{name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
-    return tuple(triple)
-
-
-def select_given(names: frozenset[str], context: Shape | None, given: Given) -> dict[str, Any]:
-    return select(names, context_dim=as_dim(context), **given._asdict())
+# Calls, in the form that parts have
 
 
 def plain(fun: Callable) -> Callable:
@@ -235,60 +295,3 @@ def checked_sample(fun: Callable, event: Shape, name: str, batched: bool) -> Cal
         return samples.astype(dtype)
 
     return sample
-
-
-# Trial runs, on a few abstract rows
-
-
-def abstract(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree)
-
-
-def trial_rows(shape: Shape) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((ROWS, *shape), default_dtype())
-
-
-def trial_run(
-    functions: tuple[Callable, Callable],
-    params: Params,
-    event: Shape,
-    context: Shape | None,
-    keywords: frozenset[str],
-    name: str,
-) -> tuple[tuple[Shape, bool], bool]:
-    """The event that a direct function returns and whether it can be traced; and whether it remembers a tracer."""
-    direct, inverse = functions
-
-    def both(params: Params, x: Array, context: Any, key: Any) -> Array:
-        y = direct(params, x, context, key, False)[0]
-        check_result(inverse(params, y, context, key, False), x.shape, name, "the inverse's points")
-        return y
-
-    rows = trial_rows(event), None if context is None else trial_rows(context)
-    key = jax.eval_shape(jax.random.key, 0) if "rng" in keywords else None
-    try:
-        jaxpr, y = jax.make_jaxpr(both, return_shape=True)(abstract(params), *rows, key)
-        return (tuple(y.shape[1:]), True), holds_tracer(jaxpr)
-    except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
-        with jax.ensure_compile_time_eval():
-            ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), (abstract(params), *rows))
-            y = direct(*ones, jax.random.key(0), False)[0]  # the inverse would take its time
-        return (tuple(y.shape[1:]), False), False
-
-
-def trial_draw(
-    functions: tuple[Callable, Callable], params: Params, event: Shape, context: Shape | None, keywords: frozenset[str]
-) -> tuple[None, bool]:
-    """Whether a distribution's functions remember a tracer."""
-    log_pdf, sample = functions
-
-    def both(params: Params, x: Array, context: Any, key: Any) -> tuple[Array, Array]:
-        of_density = key if "rng" in keywords else None
-        return log_pdf(params, x, context, of_density, False), sample(key, params, ROWS, x.dtype, context)
-
-    rows = trial_rows(event), None if context is None else trial_rows(context)
-    try:
-        jaxpr = jax.make_jaxpr(both)(abstract(params), *rows, jax.eval_shape(jax.random.key, 0))
-    except TRACING_ERRORS:
-        return None, False
-    return None, holds_tracer(jaxpr)
