@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import time
-import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
+from flows.core.errors import warn_user
 from flows.persistence.container import DTYPES, INTEGERS, TEMPORARY, blamed_on, read, write
 from flows.training.reading import Rows
 
@@ -77,7 +77,7 @@ class Checkpoint:
             if not self.saved:
                 raise
             # Hours of training are worth more than this file, and the next save may go well.
-            warnings.warn(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}", stacklevel=5)
+            warn_user(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}")
         self.saved, self.last = True, time.monotonic()
 
 

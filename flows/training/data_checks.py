@@ -1,12 +1,12 @@
 """What is wrong, or odd, with the columns of a table: told before the first step, with what to do about it."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flows.core import FlowsError
+from flows.core.errors import warn_user
 from flows.training.reading import Scale
 
 LOOKED_AT = 100_000  # rows, spread over the table
@@ -68,7 +68,6 @@ def judge(
     standardize: bool,
     steps: np.ndarray | None,
     names: Sequence[str] | None,
-    level: int,
 ) -> None:
     """Warns of a table (rows, columns) of that scale; refuses what has no density, or none once it is standardised.
 
@@ -101,22 +100,22 @@ def judge(
                 found[repr(key) if names else key] = step
     if "ties" in said:
         dictionary = "{" + ", ".join(f"{key}: {step:.6g}" for key, step in found.items()) + "}"
-        _warn(
+        warn_user(
             f"fit: {'; '.join(said['ties'])}. A density is unbounded on values that repeat, so a better fit may be no better "
             f"model. Give dequantize={dictionary} to spread each over the width of its step, or model these columns apart",
-            level,
+            DataWarning,
         )
     if "tails" in said:
-        _warn(
+        warn_user(
             f"fit: values farther than {FAR:g} interquartile ranges from the median: {'; '.join(said['tails'])}. The bulk of "
             "such a column is a point to the model: take logarithms or arcsinh, clip, or drop what is an error",
-            level,
+            DataWarning,
         )
     if "offset" in said:
-        _warn(
+        warn_user(
             f"fit: {', '.join(said['offset'])} of data lies so far from 0 that {dtype.name} keeps few digits of how it varies. "
             "Subtract an offset, in the data and wherever log_pdf is asked later",
-            level,
+            DataWarning,
         )
 
 
@@ -191,7 +190,3 @@ def _refuse_copies(
 
 def _sample(x: np.ndarray) -> np.ndarray:
     return x[:: -(-len(x) // LOOKED_AT)].astype(float)
-
-
-def _warn(message: str, level: int) -> None:
-    warnings.warn(message, DataWarning, stacklevel=level)

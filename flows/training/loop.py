@@ -4,7 +4,6 @@ import math
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flows.core import FitError
+from flows.core.errors import warn_user
 from flows.training.checkpoint import Checkpoint
 from flows.training.history import Epoch, History
 from flows.training.step import Report, State, Trainer
@@ -44,7 +44,6 @@ class Settings(NamedTuple):
     verbose: bool
     callbacks: Sequence[Callable[[Epoch], Any]] = ()
     members: int | None = None
-    calls_to_user: int = 5  # from what is warned of in the end
     words: Words = Words()
 
 
@@ -162,13 +161,13 @@ def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
 
 def _after(courses: list[Course], history: History, kept: Callable, outer: Callable, settings: Settings) -> None:
     """What is to be said when it is over."""
-    who, calls = settings.words.caller, settings.calls_to_user
+    who = settings.words.caller
     without = [course for course in courses if course.best_epoch < 0]
     if history.interrupted and without:
         raise KeyboardInterrupt
     if history.interrupted:
         epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
-        warnings.warn(f"{who}: interrupted; these are the params of epoch {epochs}", stacklevel=calls)
+        warn_user(f"{who}: interrupted; these are the params of epoch {epochs}")
     if without:
         course = without[0]
         validation = course.validation
@@ -184,10 +183,9 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
         message = f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}"
         raise FitError(message, outer(kept()), history, why)
     if skipped := sum(sum(course.skipped) for course in courses):
-        warnings.warn(
+        warn_user(
             f"{who}: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
-            "how many in each epoch",
-            stacklevel=calls,
+            "how many in each epoch"
         )
 
 

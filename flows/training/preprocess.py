@@ -114,10 +114,7 @@ class Prepared(NamedTuple):
         return {name: jnp.asarray(each, self.dtype) for name, each in scale._asdict().items()}
 
 
-def prepare(
-    data: Any, context: Any, weights: Any, validation: Any, key: Array, standardize: bool, dequantize: Any, level: int
-) -> Prepared:
-    """`level`: how far up the caller is to whom warnings are shown, from where they are made."""
+def prepare(data: Any, context: Any, weights: Any, validation: Any, key: Array, standardize: bool, dequantize: Any) -> Prepared:
     share = as_share(validation)
     names = column_names(data)
     rows, dtype = read(data, context, weights=weights)
@@ -136,7 +133,7 @@ def prepare(
     steps = steps_of(dequantize, train.x, names)
     scale = measure(train.x, dtype, train.weights)
     if train.x.ndim == 2:
-        judge(train.x, numbers, scale, dtype, standardize, steps, names, level)
+        judge(train.x, numbers, scale, dtype, standardize, steps, names)
     of_context = None if context is None or not standardize else scale_of_context(train.context, train.weights)
     offset = train.x.min(tuple(range(train.x.ndim - 1)))
 

@@ -23,8 +23,6 @@ from flows.training.reading import take
 from flows.training.step import Pace, Report, State, Steps, Trainer, orders, trainer
 from flows.training.stream import Stream, is_streamed, open_source, prepare_stream
 
-TO_THE_USER = 6  # calls from where data are warned of
-
 
 class Fitted(NamedTuple):
     params: Any  # of `rows.inner`
@@ -49,11 +47,10 @@ def train_members(
         source = open_source(
             data, options.context, options.weights, options.validation, options.batch_size, options.steps_per_epoch, key
         )
-        rows = prepare_stream(source, options.standardize, options.dequantize, TO_THE_USER)
+        rows = prepare_stream(source, options.standardize, options.dequantize)
     else:
         rows = prepare(
             data, options.context, options.weights, options.validation, key, options.standardize, options.dequantize,
-            TO_THE_USER,
         )  # fmt: skip
     inner, few, n = rows.inner(init_fun), take(rows.train, slice(MEASURED_ROWS)), len(rows.train.x)
     keys = [key] if members is None else list(jax.random.split(key, members))

@@ -19,7 +19,6 @@ from flows.training.preprocess import prepare
 from flows.training.reading import Rows, as_share, read, read_validation, split, take
 from flows.training.result import FitResult
 
-CALLS = 5  # to the user, from where data are warned of
 FEW, MANY = 2_000, 20_000  # rows from which models grow
 
 
@@ -119,7 +118,7 @@ def select(
     """
     key = as_key(rng)
     data, context = (np.asarray(each) if isinstance(each, np.memmap) else each for each in (data, context))
-    prepare(data, context, None, validation, key, standardize, dequantize, CALLS)  # refuses what no model can be fitted to
+    prepare(data, context, None, validation, key, standardize, dequantize)  # refuses what no model can be fitted to
     rows, share = read(data, context)[0], as_share(validation)
     if share is None:
         train, held_out = rows, read_validation(validation, rows)

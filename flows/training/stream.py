@@ -163,12 +163,12 @@ def _iterated(data: Any, validation: Any, batch_size: int, steps: int) -> Source
     return Source(first, found[1], read_validation(validation, first), None, chunks, steps)
 
 
-def prepare_stream(source: Source, standardize: bool, dequantize: Any, level: int) -> Prepared:
+def prepare_stream(source: Source, standardize: bool, dequantize: Any) -> Prepared:
     """As `prepare`, by the rows that were looked at."""
     first, dtype = source.first, read(source.first.x, None)[1]
     steps, scale = steps_of(dequantize, first.x, None), measure(first.x, dtype)
     if first.x.ndim == 2:
-        judge(first.x, source.numbers, scale, dtype, standardize, steps, None, level)
+        judge(first.x, source.numbers, scale, dtype, standardize, steps, None)
     of_context = scale_of_context(first.context) if standardize and first.context is not None else None
     offset = first.x.min(tuple(range(first.x.ndim - 1)))
     prepared = Prepared(

@@ -1,7 +1,6 @@
 """`flows.fit_to_density`: variational inference, with the loop, the safety and the sight of `flows.fit`."""
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 
 from flows.core import Array, DistributionPart, FlowsError, Given, positive_int
+from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
 from flows.core.parts import publish
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
@@ -202,7 +202,7 @@ def fit_to_density(
         saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
     loop = Settings(
         options.max_epochs, options.patience, options.max_seconds, 0.0, math.prod(event), bool(verbose),
-        options.callbacks, calls_to_user=4, words=WORDS,
+        options.callbacks, words=WORDS,
     )  # fmt: skip
     params, history = train(compiled, params, epoch, loop, saved, why, lambda params: params)
     triple = (params, *publish(part, params))
@@ -215,17 +215,15 @@ def _diagnose(triple: tuple, log_density: Callable, key: Array, n: int) -> Diagn
     _, log_w = importance_samples(triple[0], triple, log_density, key, n)
     bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
     if len(bad) or not np.isfinite(log_w).any():
-        warnings.warn(
+        warn_user(
             f"fit_to_density: the importance weights of {len(bad) or n} of {n} draws are no numbers, so there are no "
-            "diagnostics. Look at log_density where the model draws",
-            stacklevel=3,
+            "diagnostics. Look at log_density where the model draws"
         )
         return Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, n)
     found = Diagnostics(effective_sample_size(log_w) / n, log_normalizer(log_w), pareto_k(log_w), n)
     if found.pareto_k > RELIABLE:
-        warnings.warn(
+        warn_user(
             f"fit_to_density: Pareto k is {found.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and "
-            "neither its importance weights nor log Z can be trusted. Train longer, or give a larger model",
-            stacklevel=3,
+            "neither its importance weights nor log Z can be trusted. Train longer, or give a larger model"
         )
     return found
