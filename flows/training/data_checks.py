@@ -1,13 +1,14 @@
-"""What is wrong, or odd, with the columns of a table: told before the first step, with what to do about it."""
+"""Checks of the data before the first step: what is wrong is refused, what is odd is warned of, each with what to do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flows.core import FlowsError
 from flows.core.errors import warn_user
-from flows.training.reading import Scale
+from flows.training.options import Options
+from flows.training.reading import Data
 
 LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...
@@ -20,6 +21,72 @@ MOST_COLUMNS = 3000  # up to which all pairs are compared
 
 class DataWarning(UserWarning):
     """Data that can be fitted, but hardly are as they were meant."""
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of each feature, or each channel of an image, in float64."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Columns(NamedTuple):
+    """What the columns are divided by, and the steps of those that are to be dequantised, 0 for others; None: none are."""
+
+    scale: Scale | None
+    of_context: Scale | None
+    steps: np.ndarray | None
+
+
+def check(data: Data, options: Options) -> Columns:
+    """Check what was read, and measure its columns."""
+    x, context, weights = data.train
+    steps = steps_of(options.dequantize, x, data.source.names)
+    scale = measure(x, data.source.dtype, weights)
+    if x.ndim == 2:
+        check_columns(data, scale, steps, options.standardize)
+    if not options.standardize:
+        return Columns(None, None, steps)
+    return Columns(scale, None if context is None else scale_of_context(context, weights), steps)
+
+
+def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
+    flat = x.reshape(-1, x.shape[-1])
+    of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
+    mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
+    far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
+    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
+    return Scale(mean, far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows)))
+
+
+def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
+    """The scale of training rows; what never changes, or changes by less than `dtype` can tell, is refused."""
+    flat, (mean, std) = x.reshape(-1, x.shape[-1]), moments(x, weights)
+    what = "column" if x.ndim == 2 else "channel"
+    for j in range(len(mean)):
+        if flat[0, j] == flat[:, j].max() == flat[:, j].min():
+            raise FlowsError(
+                f"fit: {what} {j} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
+                "Leave it out, or add noise the size of its recorded step"
+            )
+        if not np.isfinite(std[j]):
+            raise FlowsError(f"fit: {what} {j} of data varies by more than {dtype.name} can hold. Rescale it")
+        if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
+            raise FlowsError(
+                f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
+                "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
+            )
+    return Scale(mean, std)
+
+
+def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:
+    """The scale of the context, of which a column may be constant: it then stays as it is."""
+    mean, std = moments(context, weights)
+    if not np.isfinite(std).all():
+        raise FlowsError(
+            f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"
+        )
+    return Scale(mean, np.where(std > 8 * np.finfo(np.float32).eps * np.abs(mean), std, 1.0))
 
 
 def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray | None:
@@ -60,20 +127,10 @@ def _place(column: Any, columns: int, names: Sequence[str] | None) -> int:
     raise FlowsError(f"fit: dequantize has a step for column {column!r}; expected one of the columns' {known}")
 
 
-def judge(
-    x: np.ndarray,
-    numbers: np.ndarray,
-    scale: Scale,
-    dtype: np.dtype,
-    standardize: bool,
-    steps: np.ndarray | None,
-    names: Sequence[str] | None,
-) -> None:
-    """Warns of a table (rows, columns) of that scale; refuses what has no density, or none once it is standardised.
-
-    `numbers` are those of the rows in the data given.
-    """
-    std = scale.std
+def check_columns(data: Data, scale: Scale, steps: np.ndarray | None, standardize: bool) -> None:
+    """Warn of odd columns of a table; refuse what has no density, or none once it is standardised."""
+    x, std, source = data.train.x, scale.std, data.source
+    dtype, names, numbers = source.dtype, source.names, source.numbers
     said: dict[str, list[str]] = {}
     sample = _sample(x)
     _refuse_copies(x, sample, std, dtype, steps, names)

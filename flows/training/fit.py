@@ -1,15 +1,29 @@
 """`flows.fit`: the training loop that people would otherwise write themselves."""
 
+import contextlib
+import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
-from flows.core.inputs import as_dim
+from flows.core import Array, stacked
+from flows.core.inputs import as_dim, as_key, cast
 from flows.core.parts import publish
-from flows.training.inits import part_of
-from flows.training.options import LEARNING_RATE, Options
+from flows.training.checkpoint import Checkpoint, settings_of
+from flows.training.data_checks import check
+from flows.training.diagnose import cause
+from flows.training.history import History
+from flows.training.inits import initialize, part_of
+from flows.training.loop import train
+from flows.training.losses import Likelihood, has_running_statistics
+from flows.training.options import LEARNING_RATE, Options, check_distribution
+from flows.training.preprocess import Prepared, prepare
+from flows.training.reading import read
 from flows.training.result import FitResult
-from flows.training.run import train_members
+from flows.training.step import Epochs, schedule_of, trainer
+from flows.training.stream import Stream
 
 
 def fit(
@@ -113,9 +127,60 @@ def fit(
         >>> sample(1, params, 4).shape
         (4, 2)
     """
-    options = Options.of(locals())
-    fitted = train_members(rng, init_fun, data, options)
-    rows = fitted.rows
-    flow, params = rows.outer(init_fun), rows.outer_params(fitted.params)
-    functions = publish(part_of(flow, fitted.key, rows.event, rows.context), params)
-    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), fitted.history)
+    options, key = Options.of(locals()), as_key(rng)
+    check_distribution(init_fun, options.caller)
+    rows = ready(data, options, key)
+    return fit_rows(key, init_fun, rows, options)
+
+
+def ready(data: Any, options: Options, key: Array) -> Prepared:
+    """The rows of data for a training: read, checked, and on the device in the units of the model."""
+    found = read(data, options, key)
+    columns = check(found, options)
+    return prepare(found, columns)
+
+
+def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:
+    """Fit one model to rows that are ready, and give it as the user sees it."""
+    fitted, history = train_members(key, init_fun, rows, options)
+    flow, params = rows.outer(init_fun), rows.outer_params(fitted)
+    functions = publish(part_of(flow, key, rows.event, rows.context), params)
+    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history)
+
+
+def train_members(
+    key: Array, init_fun: Any, rows: Prepared, options: Options, changed: Callable[[Any], Any] = lambda params: params
+) -> tuple[Any, History]:
+    """Train one model, or the members of an ensemble: the params of `rows.inner` that were best, and the history.
+
+    Params of members have a leading axis, and each member has an init and an order of rows of its own. Params that a user sees
+    while it trains are `changed` first.
+    """
+    members, source, inner, given = options.members, rows.source, rows.inner(init_fun), rows.given
+    keys = key if members is None else jax.random.split(key, members)
+    key_of_member = [key] if members is None else list(keys)
+    starts, parts = zip(*[initialize(inner, each, rows.event, given) for each in key_of_member], strict=True)
+    part, start = parts[0], cast(starts[0], source.dtype)
+    if rows.context is not None and "context" not in part.keywords:
+        raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
+    params = start if members is None else cast(stacked(starts), source.dtype)
+
+    part_of_batch = source.batch_size // options.accumulate
+    problem = Likelihood(inner, part, part_of_batch, options.precision, has_running_statistics(start))
+    compiled, schedule = trainer(problem, start, options, source.dtype), schedule_of(options, options.max_epochs * source.steps)
+    epochs: Any = Epochs(rows, compiled, schedule, keys)
+    if source.chunks is not None:
+        epochs = Stream(rows, compiled, schedule, keys, source.chunks)
+    saved = None
+    if options.checkpoint is not None:
+        saved = Checkpoint(options, settings_of(inner, key, source.given, options, batch_size=source.batch_size))
+
+    def why(params: Any, number: int, step: int | None, member: int) -> str:
+        suspects = rows.suspects() if step is None else epochs.suspects(number, step, member)
+        return cause(part, params, suspects, key_of_member[member])
+
+    def outer(params: Any) -> Any:
+        return rows.outer_params(params, changed)
+
+    with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
+        return train(compiled, params, epochs.run, options, saved, why, outer, math.prod(rows.event), rows.log_det)

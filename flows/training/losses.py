@@ -9,9 +9,8 @@ from flows.core import Array, DistributionPart, Given, build_distribution
 from flows.core.params import stop_fixed
 from flows.core.precision import Precision, computed_with
 from flows.core.validation import check_result
+from flows.training.preprocess import MEASURED_ROWS
 from flows.training.reading import Rows, take
-
-MEASURED_ROWS = 10_000  # at most, where layers measure data
 
 
 class Likelihood(NamedTuple):
