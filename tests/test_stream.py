@@ -118,10 +118,10 @@ def test_streams_have_context_and_members(mapped):
 
 
 def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
-    poisoned = DATA.copy()
-    poisoned[2003, 1] = np.nan
+    bad = DATA.copy()
+    bad[2003, 1] = np.nan
     before = threading.active_count()
-    told = error_of(lambda: fit(0, AFFINE, Batches(poisoned), validation=HELD_OUT, steps_per_epoch=10, **QUICK))
+    told = error_of(lambda: fit(0, AFFINE, Batches(bad), validation=HELD_OUT, steps_per_epoch=10, **QUICK))
     assert "a batch after row 1918 of data has nan in row 85, column 1" in told
     once = error_of(lambda: fit(0, AFFINE, iter(Batches()), validation=HELD_OUT, steps_per_epoch=25, **QUICK))
     assert "data ended in epoch 2; an iterator cannot start again" in once

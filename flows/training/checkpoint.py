@@ -77,7 +77,7 @@ class Checkpoint:
         except FlowsError as error:
             if not self.saved:
                 raise
-            # Hours of training are worth more than this file, and the next save may go well.
+            # The fit goes on: hours of training are worth more than this file, and the next save may succeed.
             warn_user(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}")
         self.saved, self.last = True, time.monotonic()
 

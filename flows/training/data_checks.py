@@ -20,7 +20,7 @@ MOST_COLUMNS = 3000  # up to which all pairs are compared
 
 
 class DataWarning(UserWarning):
-    """Data that can be fitted, but hardly are as they were meant."""
+    """Data can be fitted, but are probably not as they were meant."""
 
 
 class Scale(NamedTuple):
@@ -31,15 +31,15 @@ class Scale(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What the columns are divided by, and the steps of those that are to be dequantised, 0 for others; None: none are."""
+    """How columns are standardised and dequantised; None where they are not."""
 
     scale: Scale | None
     of_context: Scale | None
-    steps: np.ndarray | None
+    steps: np.ndarray | None  # 0 for a column that is continuous
 
 
-def check(data: Data, options: Options) -> Columns:
-    """Check what was read, and measure its columns."""
+def check_data(data: Data, options: Options) -> Columns:
+    """Check the training rows and their context, and measure their columns."""
     x, context, weights = data.train
     steps = steps_of(options.dequantize, x, data.source.names)
     scale = measure(x, data.source.dtype, weights)
@@ -60,7 +60,7 @@ def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
 
 
 def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
-    """The scale of training rows; what never changes, or changes by less than `dtype` can tell, is refused."""
+    """The scale of training rows; a column that never changes, or by less than `dtype` can tell, is refused."""
     flat, (mean, std) = x.reshape(-1, x.shape[-1]), moments(x, weights)
     what = "column" if x.ndim == 2 else "channel"
     for j in range(len(mean)):
@@ -90,7 +90,7 @@ def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> 
 
 
 def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray | None:
-    """The step of each column, 0 for what is continuous; None where nothing is to be dequantised."""
+    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised."""
     if dequantize is None or dequantize is False:
         return None
     columns = x.shape[-1]
@@ -128,7 +128,7 @@ def _place(column: Any, columns: int, names: Sequence[str] | None) -> int:
 
 
 def check_columns(data: Data, scale: Scale, steps: np.ndarray | None, standardize: bool) -> None:
-    """Warn of odd columns of a table; refuse what has no density, or none once it is standardised."""
+    """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
     x, std, source = data.train.x, scale.std, data.source
     dtype, names, numbers = source.dtype, source.names, source.numbers
     said: dict[str, list[str]] = {}
@@ -181,7 +181,7 @@ def name_of(j: int, names: Sequence[str] | None) -> str:
 
 
 def step_of(column: np.ndarray) -> float | None:
-    """The step to which the values of a column were rounded, if that shows: values repeat, and lie on a grid."""
+    """The step to which the values of a column were rounded, if that shows: they repeat, and they lie on a grid."""
     values, counts = np.unique(column, return_counts=True)
     if len(values) < 2 or len(values) > 0.9 * len(column) or counts.max() < LEAST_TIES:
         return None
@@ -197,7 +197,7 @@ def step_of(column: np.ndarray) -> float | None:
 
 
 def _ties(column: np.ndarray) -> tuple[str, float] | None:
-    """What is said of a column whose values repeat, and the step to spread them by."""
+    """What a warning says of a column whose values repeat, and the step to spread them by."""
     step = step_of(column)
     if step is not None and step > FINE * column.std():
         whole = bool((column == np.round(column)).all())
@@ -213,7 +213,7 @@ def _ties(column: np.ndarray) -> tuple[str, float] | None:
 
 
 def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:
-    """The row that is too far out, how many interquartile ranges, that range, and whether few rows are so far."""
+    """The row that is too far out, by how many interquartile ranges, that range, and whether few rows are so far out."""
     low, middle, high = np.quantile(_sample(column[:, None])[:, 0], [0.25, 0.5, 0.75])
     spread = float(high - low)
     distance = np.abs(column - middle)
@@ -226,7 +226,7 @@ def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:
 def _refuse_copies(
     x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np.dtype, steps: np.ndarray | None, names: Sequence[str] | None
 ) -> None:
-    """Columns that are others, but for scale and offset, have no density; unless noise of their own makes them differ."""
+    """Refuse a column that is another but for scale and offset, unless the noise of dequantising makes them differ."""
     columns = x.shape[1]
     if columns < 2 or columns > MOST_COLUMNS or len(x) < 3:
         return

@@ -12,7 +12,7 @@ from flows.core import Array, stacked
 from flows.core.inputs import as_dim, as_key, cast
 from flows.core.parts import publish
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.data_checks import check
+from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
 from flows.training.history import History
 from flows.training.inits import initialize, part_of
@@ -55,16 +55,16 @@ def fit(
     """Fit a distribution to data by maximum likelihood, and return the params that were best on held-out rows.
 
     Minimises -mean(log_pdf(params, x)). Each epoch shuffles the training rows and runs, with validation, as one compiled call;
-    rows that do not fill a last batch are left out, others in each epoch. Leaves under "fixed" never move; running statistics
+    each leaves out a few other rows, which do not fill a last batch. Leaves under "fixed" never move; running statistics
     (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model to as
     many rows compiles nothing, whatever its learning_rate, max_epochs and patience (with `dequantize`, if the rows are spread
     as widely, too).
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
-    undone and the rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the epoch with
-    the best params so far, a second one at once.
+    undone and the learning rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the
+    epoch, with the best params so far; a second Ctrl-C ends it at once.
 
-    The columns of a table are looked at before the first step. Constant columns, copies of other columns and columns in which
+    The columns of a table are checked before the first step. Constant columns, copies of other columns and columns in which
     one value dwarfs all others are refused; rounded values, atoms, heavy tails and offsets that cost digits are warned of
     (`flows.training.DataWarning`), with what to do.
 
@@ -136,7 +136,7 @@ def fit(
 def ready(data: Any, options: Options, key: Array) -> Prepared:
     """The rows of data for a training: read, checked, and on the device in the units of the model."""
     found = read(data, options, key)
-    columns = check(found, options)
+    columns = check_data(found, options)
     return prepare(found, columns)
 
 

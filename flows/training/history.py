@@ -1,4 +1,4 @@
-"""What a fit tells: after each epoch, and when it is over."""
+"""What a fit tells after each epoch, and when it is over."""
 
 import os
 from collections.abc import Callable
@@ -82,7 +82,7 @@ class History(dict):
 
 
 class TensorBoard:
-    """A callback of `flows.fit` that writes losses, skipped steps and the rate for TensorBoard; needs tensorboardX.
+    """A callback of `flows.fit` that writes losses, skipped steps and Epoch.rate for TensorBoard; needs tensorboardX.
 
     Written every few seconds, and at `close()` or the end of the process.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -76,7 +77,7 @@ def train(
     event_size: int,
     log_det: float = 0.0,
 ) -> tuple[Any, History]:
-    """The best params and the history. Params of an ensemble are stacked.
+    """Train, and return the best params and the history. Params of an ensemble are stacked.
 
     Args:
         run: of a state and the number of an epoch, runs it.
@@ -102,14 +103,16 @@ def train(
             number, lr_scales = len(courses[0].train), np.array(state.lr_scale)
             state, report = run(state, number)
             reports = _of_each(report, options.members, log_det)
-            done = [course.over(options) for course in courses]  # such members go on with the others, at no risk to them
+            done = [course.over(options) for course in courses]  # these members train on with the others, but keep their best
             lost = [course.add(own, margin) for course, own in zip(courses, reports, strict=True)]
             _tell(bar, courses)
             if any(lost):
                 for i in map(int, np.flatnonzero(lost)):
                     courses[i].times_back += not done[i]
                     if courses[i].beyond_help(options) and not done[i]:
-                        current = _member(trainer.params(state.params), i, options)
+                        current = trainer.params(state.params)
+                        if options.members is not None:
+                            current = jax.tree.map(itemgetter(i), current)
                         step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
                         cause = why(current, number, step, i)
                         raise _error(courses, i, cause, outer(_kept(trainer, state, params, courses, options)), options)
@@ -119,8 +122,9 @@ def train(
                 over = all(course.over(options) for course in courses)
                 checkpoint.save(state, [vars(course) for course in courses], at_once=over)
             if options.callbacks:
-                best = partial(_best, trainer, state, outer)
-                told = _epoch(courses, lr_scales, options, time.monotonic() - start, best)
+                told = _epoch(
+                    courses, lr_scales, options, time.monotonic() - start, lambda best=state.best: outer(trainer.params(best))
+                )
                 stopped = any([_says_stop(callback(told)) for callback in options.callbacks])
         if checkpoint is not None and not all(course.over(options) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
@@ -139,10 +143,6 @@ def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], opt
     if options.members is None:
         return start if without[0] else best
     return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
-
-
-def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
-    return outer(trainer.params(state.best))
 
 
 def _after(courses: list[Course], history: History, kept: Callable, outer: Callable, options: Options, margin: float) -> None:
@@ -191,10 +191,6 @@ def _of_each(report: Report, members: int | None, log_det: float) -> list[Report
     return [arrays] if members is None else [Report(*(each[i] for each in arrays)) for i in range(members)]
 
 
-def _member(params: Any, i: int, options: Options) -> Any:
-    return params if options.members is None else jax.tree.map(lambda leaf: leaf[i], params)
-
-
 def _tell(bar: tqdm, courses: list[Course]) -> None:
     train, validation = (np.mean([getattr(course, name)[-1] for course in courses]) for name in ("train", "validation"))
     best = sorted({course.best_epoch for course in courses})
@@ -204,21 +200,12 @@ def _tell(bar: tqdm, courses: list[Course]) -> None:
     bar.update()
 
 
-def _epoch(courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, params: Callable) -> Epoch:
-    def last(values: list) -> Any:
-        return values[0] if options.members is None else np.array(values)
-
-    return Epoch(
-        number=len(courses[0].train) - 1,
-        max_epochs=options.max_epochs,
-        train=last([course.train[-1] for course in courses]),
-        validation=last([course.validation[-1] for course in courses]),
-        skipped=last([course.skipped[-1] for course in courses]),
-        best_epoch=last([course.best_epoch for course in courses]),
-        rate=last(list(np.ravel(lr_scales).tolist())),
-        seconds=seconds,
-        best_params=params,
-    )
+def _epoch(courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best_params: Callable) -> Epoch:
+    values = {name: [getattr(course, name)[-1] for course in courses] for name in ("train", "validation", "skipped")}
+    values |= {"best_epoch": [course.best_epoch for course in courses], "rate": np.ravel(lr_scales).tolist()}
+    told = {name: each[0] if options.members is None else np.array(each) for name, each in values.items()}
+    number = len(courses[0].train) - 1
+    return Epoch(number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=best_params, **told)
 
 
 def _error(courses: list[Course], i: int, cause: str, params: Any, options: Options) -> FitError:

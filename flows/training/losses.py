@@ -1,4 +1,4 @@
-"""Maximum likelihood: what a step and a validation minimise, over rows."""
+"""Maximum likelihood: what a step and a validation minimise over rows."""
 
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ class Likelihood(NamedTuple):
             return -self._weighted(params, take(rows, index), key, True).mean()
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> Array:
-        """In chunks of at most a batch, so that validation needs no more memory than a step; the last is filled up."""
+        """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
         n = len(rows.x)
         size = min(n, self.batch_size)
         index = jnp.arange(-(-n // size) * size).reshape(-1, size)
@@ -42,7 +42,7 @@ class Likelihood(NamedTuple):
         return -jax.lax.map(one, index).sum() / n
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
-        """The params with running statistics of these rows."""
+        """The params, with running statistics measured on these rows."""
         few = take(rows, slice(0, MEASURED_ROWS))
         given = Given(self.part.context, few.x, few.context, params)
         return build_distribution(self.init_fun, key, self.part.event, given)[0]

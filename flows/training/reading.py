@@ -1,7 +1,7 @@
 """The rows that a fit is given, as arrays: read, and split into those to train on and those held out.
 
-Arrays and tables are read whole. Of a stream, which is a memory-mapped file or an iterable of batches, as many rows are read as
-a first look needs, and the others in chunks while the fit runs.
+A stream is a memory-mapped file or an iterable of batches. Some of its rows are read for the checks, and all rows, in chunks,
+while the fit runs.
 """
 
 import math
@@ -56,6 +56,7 @@ class Data(NamedTuple):
 
 
 def read(data: Any, options: Options, key: Array) -> Data:
+    """Read what a fit is given: arrays and tables whole, of a stream the rows that a first look needs."""
     if isinstance(data, np.memmap):
         return _mapped(data, options, key)
     if hasattr(data, "__iter__") and not (
@@ -66,6 +67,7 @@ def read(data: Any, options: Options, key: Array) -> Data:
 
 
 def read_arrays(data: Any, options: Options, key: Array) -> Data:
+    """Read arrays or tables, and split them."""
     names, rows = column_names(data), read_rows(data, options.context, weights=options.weights)
     numbers, others = np.arange(len(rows.x)), None
     if rows.weights is not None:  # a row of weight 0 is as if it were not there
@@ -84,6 +86,7 @@ def read_arrays(data: Any, options: Options, key: Array) -> Data:
 
 
 def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
+    """A memory-mapped file, of which whole blocks of neighbouring rows are held out and shuffled."""
     n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), _seed(key)
     if options.weights is not None:
         raise FlowsError(OF_A_STREAM)
@@ -136,6 +139,7 @@ def _chunk_of(row: np.ndarray, batch_size: int) -> int:
 
 
 def _iterated(data: Any, options: Options) -> Data:
+    """An iterable of batches, which starts again when it ends if it can."""
     if options.weights is not None:
         raise FlowsError(OF_A_STREAM)
     if options.context is not None:
@@ -226,18 +230,17 @@ def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "co
         )
     if 0 in x.shape[1:]:
         raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
-    check_finite(x, dtype_of(x), f"fit: {name}")
-    rows = Rows(x, None, None if weights is None else _weights(weights, len(x)))
-    if context is None:
-        return rows
-    c = _numbers(context, of_context)
-    if c.ndim < 2 or len(c) != len(x):
+    w = None if weights is None else _weights(weights, len(x))
+    c = None if context is None else _numbers(context, of_context)
+    if c is not None and (c.ndim < 2 or len(c) != len(x)):
         raise FlowsError(
             f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
             f"is {of_context}[:, None]"
         )
-    check_finite(c, dtype_of(x), f"fit: {of_context}")
-    return rows._replace(context=c)
+    for numbers, what in ((x, name), (c, of_context)):
+        if numbers is not None:
+            check_finite(numbers, dtype_of(x), f"fit: {what}")
+    return Rows(x, c, w)
 
 
 def _weights(weights: Any, rows: int) -> np.ndarray:
@@ -312,7 +315,7 @@ def _numbers(x: Any, what: str) -> np.ndarray:
 
 
 def _of_table(x: Any, what: str) -> Any:
-    """A table of pandas or polars as an array; whatever else as it is."""
+    """A table of pandas or polars as an array; anything else is returned as it is."""
     if not hasattr(x, "to_numpy"):
         return x
     if column_names(x):
@@ -333,6 +336,6 @@ def _mixed(x: Any) -> bool:
 
 
 def column_names(x: Any) -> list[str] | None:
-    """Those of a table of pandas or polars."""
+    """The names of the columns of a table of pandas or polars; None for what is no table."""
     names = getattr(x, "columns", None)
     return None if names is None or not hasattr(x, "to_numpy") else [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""`flows.select`: which of several models these data prefer."""
+"""`flows.select`: which of several models fits the data best."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from flows.core import FlowsError, trainable
 from flows.core.inputs import as_key
 from flows.distributions import Flow, Mixture, Normal
 from flows.models import MAF, NSF, RealNVP
-from flows.training.data_checks import check
+from flows.training.data_checks import check_data
 from flows.training.fit import fit_rows
 from flows.training.options import LEARNING_RATE, Options, check_distribution
 from flows.training.preprocess import prepare
@@ -117,7 +117,7 @@ def select(
     """
     options, key = Options.of(locals()), as_key(rng)
     found = read_arrays(data, options, key)
-    columns = check(found, options)
+    columns = check_data(found, options)
     rows, held_out = prepare(found, columns), found.held_out
     if candidates is None:
         candidates = suggested(len(found.train.x), rows.event, context is not None)
@@ -147,7 +147,7 @@ def select(
 
 
 def suggested(rows: int, event: tuple[int, ...], conditional: bool) -> list[Any]:
-    """Models that are worth a try on so many rows: from a Gaussian to what that many rows can teach."""
+    """Models to try on so many rows, from a Gaussian to flows that this many rows can train."""
     if len(event) != 1:
         raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
     width, layers, bins = (32, 3, 4) if rows < FEW else (64, 4, 8) if rows < MANY else (128, 5, 8)

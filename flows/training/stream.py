@@ -18,7 +18,7 @@ from flows.training.step import Report, Schedule, State, Trainer
 
 
 class Stream:
-    """The epochs of a stream, as those of `step.Epochs`; it keeps the last rows that could not be trained on."""
+    """The epochs of a stream, with the methods of `step.Epochs`; it keeps the rows of the last step that was not taken."""
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array, chunks: Chunks):
         self.rows, self.compiled, self.schedule, self.keys, self.chunks = rows, compiled, schedule, keys, chunks
@@ -65,7 +65,7 @@ class Stream:
 
 
 class _ahead:
-    """Iterates in a thread of its own, two items ahead; leaving ends the thread."""
+    """An iterator that runs in a thread of its own, two items ahead; leaving it ends the thread."""
 
     def __init__(self, make: Callable[[], Iterator]):
         self.items, self.over = queue.Queue[Any](maxsize=2), threading.Event()

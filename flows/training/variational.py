@@ -1,4 +1,4 @@
-"""`flows.fit_to_density`: variational inference, with the loop, the safety and the sight of `flows.fit`."""
+"""`flows.fit_to_density`: variational inference with the training loop of `flows.fit`."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class DensityOptions(Options):
 
 
 class Diagnostics(NamedTuple):
-    """What importance weights w = p Z / q of draws of the fitted q say.
+    """What the importance weights w = p Z / q of draws of the fitted q say about the fit.
 
     Attributes:
         effective_sample_size: how many draws of p itself would do as well, as a share of those drawn.
@@ -75,7 +75,7 @@ class DensityFitResult(FitResult):
 
 
 class ReverseKL(NamedTuple):
-    """What a step and a validation minimise: no rows, but draws of the model."""
+    """What a step and a validation minimise, over draws of the model instead of rows."""
 
     part: DistributionPart
     log_density: Callable
@@ -95,7 +95,7 @@ class ReverseKL(NamedTuple):
         return self._kl(params, key, self.num_samples, self.estimator)
 
     def held_out(self, params: Any, rows: Any, key: Array) -> Array:
-        """At the same noise in every epoch."""
+        """The loss at the same noise in every epoch."""
         return self._kl(params, key, self.num_held_out, "total")
 
     def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
@@ -103,7 +103,7 @@ class ReverseKL(NamedTuple):
         return reverse_kl(params, triple, self.log_density, key, n, estimator=estimator)
 
     def cause(self, params: Any, key: Array, n: int) -> str:
-        """What is not finite among so many draws."""
+        """Say what is not finite among so many draws."""
         log_pdf, sample = publish(self.part, params)
         x = sample(key, params, n)
         for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
@@ -139,9 +139,9 @@ def fit_to_density(
     """Fit a distribution q to an unnormalised density p Z by reverse KL, and say how good the fit is.
 
     Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO. The loop is
-    that of `flows.fit`: compiled epochs, steps that are not finite are not taken, diverging epochs are undone with a lower
-    rate, the params that did best on held-out noise are returned. q finds what it covers: modes far from where it starts may
-    be missed, which no figure made of draws of q can tell for sure.
+    that of `flows.fit`: epochs are compiled, steps that are not finite are not taken, diverging epochs are undone and the
+    learning rate is lowered, and the params that did best on held-out noise are returned. q may miss modes that are far from
+    where it starts, and no figure made of draws of q can tell that for sure.
 
     Args:
         rng: key or seed.
