@@ -56,11 +56,11 @@ def interrupting(monkeypatch, after, times=1):
     """Sends the signal of Ctrl-C while the epoch `after` runs."""
     real, epochs = loop.Course.add, []
 
-    def add(self, report, settings):
+    def add(self, report, margin):
         epochs.append(1)
         if len(epochs) == after:
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
-        return real(self, report, settings)
+        return real(self, report, margin)
 
     monkeypatch.setattr(loop.Course, "add", add)

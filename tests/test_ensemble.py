@@ -177,7 +177,7 @@ def test_select_speaks_of_the_data_as_given_and_once():
     assert len(told) == 1 and told[0].filename == __file__
 
 
-def test_what_befalls_one_candidate_leaves_the_others(monkeypatch):
+def test_a_candidate_that_fails_leaves_the_others(monkeypatch):
     def broken(rng, input_dim, **keywords):
         raise ValueError("no such layer")
 

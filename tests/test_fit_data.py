@@ -14,8 +14,7 @@ from common import error_of
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
-from flows.training.data_checks import step_of
-from flows.training.preprocess import scale_of_context
+from flows.training.data_checks import scale_of_context, step_of
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 2))

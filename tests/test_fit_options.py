@@ -1,5 +1,8 @@
 """`flows.fit`: how steps are made, and what is told of them."""
 
+import dataclasses
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +11,31 @@ import pytest
 from common import error_of
 
 import flows
-from flows.training import TensorBoard, fit
+from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
+from flows.training.ensemble import EnsembleOptions
+from flows.training.options import Options
+from flows.training.variational import DensityOptions
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 DATA[:, 1] += 2 * DATA[:, 0]
 AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8, last_scale=1.0))))
 LOOP = flows.Flow(flows.Repeat(flows.Serial(flows.Coupling(flows.MLP(8, last_scale=1.0)), flows.Reverse()), 2))
 QUICK = {"max_epochs": 3, "batch_size": 90, "verbose": 0}
+
+
+@pytest.mark.parametrize(
+    ("function", "record"),
+    [(fit, Options), (flows.select, Options), (fit_ensemble, EnsembleOptions), (fit_to_density, DensityOptions)],
+)
+def test_a_keyword_is_an_option_with_the_same_default(function, record):
+    """So a new option is a keyword of a function and a line of a record."""
+    keywords = {each.name: each.default for each in inspect.signature(function).parameters.values() if each.kind == KEYWORD}
+    options = {each.name: each.default for each in dataclasses.fields(record)}
+    own = {flows.select: {"validation": 0.2}, fit_to_density: {"max_epochs": 50}}.get(function, {})
+    assert keywords == {name: default for name, default in (options | own).items() if name in keywords}
+    assert keywords.keys() <= options.keys()
 
 
 def leaves(result):
@@ -45,7 +66,7 @@ def test_products_in_few_bits_train_nearly_as_well():
     assert low.history["validation"].min() < exact.history["validation"].min() + 0.05
     again = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 20})
     assert all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
-    assert "expected 'bfloat16'" in error_of(lambda: fit(0, AFFINE, DATA, products="float8", **QUICK))
+    assert "expected one of 'bfloat16'" in error_of(lambda: fit(0, AFFINE, DATA, products="float8", **QUICK))
 
 
 def test_the_average_of_params_is_what_is_scored_and_returned():

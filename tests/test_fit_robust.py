@@ -43,12 +43,12 @@ def finite(tree):
 
 @pytest.mark.parametrize("of", ["value", "gradient"])
 def test_steps_that_are_not_finite_are_not_taken(of):
-    """One row of 270 poisons the batch it is in; all others train."""
-    poisoned = DATA.copy()
-    poisoned[7, 0] = 9.0
+    """One bad row of 270 spoils the batch it is in; all other batches train."""
+    bad = DATA.copy()
+    bad[7, 0] = 9.0
     model = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8)), Trap(-5.0, 5.0, of)))
     with pytest.warns(UserWarning, match="4 steps were skipped"):
-        result = fit(0, model, poisoned, validation=DATA[:40], learning_rate=1e-2, **{**QUICK, "batch_size": 75})
+        result = fit(0, model, bad, validation=DATA[:40], learning_rate=1e-2, **{**QUICK, "batch_size": 75})
     assert finite(result.params) and np.isfinite(result.history["train"]).all()
     assert result.history["skipped"].tolist() == [1, 1, 1, 1]
     assert result.history["validation"][-1] < result.history["validation"][0]

@@ -1,6 +1,7 @@
 """Data that are never in memory whole: mapped from a file, or yielded batch by batch."""
 
 import threading
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,8 +10,10 @@ from common import error_of
 
 import flows
 from flows.diagnostics import enable_x64
-from flows.training import fit, fit_ensemble, stream
+from flows.training import fit, fit_ensemble, reading
+from flows.training.options import Options
 from flows.training.reading import Rows
+from flows.training.stream import Stream
 
 N = 6000
 DATA = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
@@ -22,8 +25,8 @@ QUICK = {"max_epochs": 4, "batch_size": 100, "learning_rate": 0.02, "verbose": 0
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(stream, "CHUNK_BYTES", 16_000)  # 2,000 rows
-    monkeypatch.setattr(stream, "BLOCK", 64)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 16_000)  # 2,000 rows
+    monkeypatch.setattr(reading, "BLOCK", 64)
 
 
 @pytest.fixture
@@ -43,6 +46,10 @@ class Batches:
         for i in range(0, len(self.data), 137):
             x = self.data[i : i + 137]
             yield x if self.context is None else (x, self.context[i : i + 137])
+
+
+def in_batches_of(size):
+    return SimpleNamespace(source=SimpleNamespace(batch_size=size))
 
 
 def odd_batches(batches):
@@ -67,16 +74,17 @@ def test_a_mapped_file_is_fitted_as_well_as_an_array(mapped):
 
 def test_every_row_of_a_mapped_file_is_read_once_an_epoch_and_those_held_out_never(mapped):
     key = jax.random.key(3)
-    source = stream.open_source(mapped, None, None, 0.2, 100, None, key)
+    data = reading.read(mapped, Options(validation=0.2, batch_size=100), key)
+    source, held_out = data.source, data.held_out.x
     epochs = [np.concatenate([numbers for _, numbers in source.chunks(epoch)]) for epoch in range(4)]
-    assert len(source.held_out.x) == pytest.approx(0.2 * N, abs=128)
+    assert len(held_out) == pytest.approx(0.2 * N, abs=128)
     for numbers in epochs:
-        assert len(numbers) == source.steps * 100 == len(set(numbers.tolist())) <= N - len(source.held_out.x)
-    assert len(source.held_out.x) + len(set(np.concatenate(epochs).tolist())) == N
+        assert len(numbers) == source.steps * 100 == len(set(numbers.tolist())) <= N - len(held_out)
+    assert len(held_out) + len(set(np.concatenate(epochs).tolist())) == N
     rows, numbers = next(iter(source.chunks(0)))
     np.testing.assert_array_equal(rows.x, DATA[numbers])
     seen = {tuple(row) for row in DATA[epochs[0]]}
-    assert not seen & {tuple(row) for row in source.held_out.x}
+    assert not seen & {tuple(row) for row in held_out}
     assert not np.array_equal(epochs[0], epochs[1])
 
 
@@ -85,7 +93,8 @@ def test_batches_of_any_length_are_fitted_and_nothing_is_lost():
     result = fit(0, AFFINE, batches, validation=HELD_OUT, steps_per_epoch=60, **QUICK)
     assert best(result) == pytest.approx(best(fit(0, AFFINE, DATA, validation=HELD_OUT, **QUICK)), abs=0.02)
     assert batches.starts >= 4
-    source = stream.open_source(Batches(), None, None, HELD_OUT, 100, 25, jax.random.key(0))
+    options = Options(validation=HELD_OUT, batch_size=100, steps_per_epoch=25)
+    source = reading.read(Batches(), options, jax.random.key(0)).source
     rows = np.concatenate([chunk.x for epoch in range(6) for chunk, _ in source.chunks(epoch)])
     np.testing.assert_array_equal(rows, np.concatenate([DATA] * 3)[:15_000])
 
@@ -109,10 +118,10 @@ def test_streams_have_context_and_members(mapped):
 
 
 def test_what_is_wrong_in_a_stream_is_an_error_and_ends_its_thread(mapped):
-    poisoned = DATA.copy()
-    poisoned[2003, 1] = np.nan
+    bad = DATA.copy()
+    bad[2003, 1] = np.nan
     before = threading.active_count()
-    told = error_of(lambda: fit(0, AFFINE, Batches(poisoned), validation=HELD_OUT, steps_per_epoch=10, **QUICK))
+    told = error_of(lambda: fit(0, AFFINE, Batches(bad), validation=HELD_OUT, steps_per_epoch=10, **QUICK))
     assert "a batch after row 1918 of data has nan in row 85, column 1" in told
     once = error_of(lambda: fit(0, AFFINE, iter(Batches()), validation=HELD_OUT, steps_per_epoch=25, **QUICK))
     assert "data ended in epoch 2; an iterator cannot start again" in once
@@ -163,13 +172,13 @@ def test_a_stream_keeps_its_dtype_and_its_key():
     with enable_x64():
         wide = fit(0, AFFINE, Batches(DATA.astype(float)), validation=HELD_OUT.astype(float), steps_per_epoch=20, **QUICK)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(wide.params)} == {"float64"}
-    seeds = [stream.Stream(None, None, None, None, jax.random.key(seed), 50, None) for seed in (0, 0, 1)]
+    seeds = [Stream(in_batches_of(50), None, None, jax.random.key(seed), None) for seed in (0, 0, 1)]
     orders = [each._order(np.random.default_rng([*each.seed, 0]), 100) for each in seeds]
     assert np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
 
 
 def test_the_rows_of_a_step_that_was_not_taken_are_kept():
-    of = stream.Stream(None, None, None, None, jax.random.split(jax.random.key(0), 2), 5, 2)
+    of = Stream(in_batches_of(5), None, None, jax.random.split(jax.random.key(0), 2), None)
     order = np.arange(40).reshape(2, 4, 5)[:, ::-1]
     of._note(Rows(DATA[:40]), np.arange(100, 140), order, np.array([[True] * 4, [True, False, True, False]]))
     found = of.suspects(0, 1, 1)

@@ -1,8 +1,13 @@
-"""The errors a user sees: each says what was got, what was expected and what to do."""
+"""The errors and warnings a user sees: each says what was got, what was expected and what to do."""
 
+import os
+import sys
+import warnings
 from typing import Any
 
 import jax
+
+PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
 class FlowsError(ValueError):
@@ -21,6 +26,18 @@ class FitError(FlowsError):
     def __init__(self, message: str, params: Any = None, history: Any = None, cause: str = ""):
         super().__init__(message)
         self.params, self.history, self.cause = params, history or {}, cause
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that called `flows`, however deep within the package this is called.
+
+    Python shows a text once for each line, and so would hide what a later call in a loop has to say. No registry of lines that
+    have warned is kept here: every warning is shown, unless a filter ignores it.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"))
 
 
 # What JAX raises when ordinary Python (`if`, `float()`, NumPy) meets an array whose value is not known yet.

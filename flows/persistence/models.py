@@ -6,7 +6,6 @@ Constructors are looked up by name, among those at hand; nothing in a file is ru
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -29,7 +28,7 @@ from flows.core import (
 )
 from flows.core.constructors import in_library, is_constructor
 from flows.core.decorators import refuse_unused_context
-from flows.core.errors import TRACING_ERRORS
+from flows.core.errors import TRACING_ERRORS, warn_user
 from flows.core.inputs import as_context, as_event, default_dtype, size
 from flows.core.params import check_structure, structure
 from flows.core.publish import publish
@@ -134,7 +133,7 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
         leaves = jax.device_put([tensors[name] for name in expected])  # which compiles nothing, as jnp.asarray would
     if narrowed:
         remedy = "call jax.config.update('jax_enable_x64', True) first to keep them"
-        warnings.warn(f"{path!r} has float64 params, which become float32 in this session; {remedy}", stacklevel=2)
+        warn_user(f"{path!r} has float64 params, which become float32 in this session; {remedy}")
     make = Bijection if isinstance(init_fun, BijectionInit) else Distribution
     params = jax.tree.unflatten(treedef, leaves)
     return make(params, *publish(part, params))

@@ -1,11 +1,10 @@
-"""What a fit leaves on disk while it runs, to go on from there."""
+"""The file that a fit leaves on disk while it runs, from which it can go on."""
 
 import hashlib
 import os
 import re
 import sys
 import time
-import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -13,8 +12,9 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
+from flows.core.errors import warn_user
 from flows.persistence.container import DTYPES, INTEGERS, TEMPORARY, blamed_on, read, write
-from flows.training.reading import Rows
+from flows.training.options import Options
 
 FORMAT = 1
 OLD = 60.0  # seconds after which a temporary file is no longer being written
@@ -25,8 +25,9 @@ ENTRIES = {"kind", "flows", "format", "settings", "record"}
 class Checkpoint:
     """One file in a folder: all arrays of the training at the end of an epoch, its losses, and what it is the fit of."""
 
-    def __init__(self, folder: Any, settings: dict[str, Any], every: float):
-        self.folder, self.settings, self.every, self.last = os.fsdecode(folder), settings, every, time.monotonic()
+    def __init__(self, options: Options, settings: dict[str, Any]):
+        self.folder, self.settings, self.every = os.fsdecode(options.checkpoint), settings, options.checkpoint_every
+        self.last = time.monotonic()
         self.saved = False  # by this process
         self.path = os.path.join(self.folder, NAME)
         try:
@@ -76,19 +77,20 @@ class Checkpoint:
         except FlowsError as error:
             if not self.saved:
                 raise
-            # Hours of training are worth more than this file, and the next save may go well.
-            warnings.warn(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}", stacklevel=5)
+            # The fit goes on: hours of training are worth more than this file, and the next save may succeed.
+            warn_user(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}")
         self.saved, self.last = True, time.monotonic()
 
 
-def settings_of(init_fun: Any, key: Array, rows: list[Rows | None], **numbers: Any) -> dict[str, Any]:
-    """What makes a fit the one it is, for JSON: the model as it prints, a digest of the rows, the key, and `numbers`."""
+def settings_of(init_fun: Any, key: Array, rows: Any, options: Options, **others: Any) -> dict[str, Any]:
+    """What makes a fit the one it is, for JSON: the model as it prints, a digest of the rows, the key, options and `others`."""
     digest = hashlib.sha256()
     for each in jax.tree.leaves(rows):
         digest.update(f"{each.dtype} {each.shape}".encode())
         digest.update(np.ascontiguousarray(each).ravel().view(np.uint8).data)
     model = re.sub(r" at 0x[0-9a-f]+", "", repr(init_fun))
-    return {"model": model, "data": digest.hexdigest(), "rng": np.asarray(jax.random.key_data(key)).tolist(), **numbers}
+    rng = np.asarray(jax.random.key_data(key)).tolist()
+    return {"model": model, "data": digest.hexdigest(), "rng": rng, **options.lasting(), **others}
 
 
 def _names(tree: Any) -> list[str]:

@@ -1,13 +1,14 @@
-"""What is wrong, or odd, with the columns of a table: told before the first step, with what to do about it."""
+"""Checks of the data before the first step: what is wrong is refused, what is odd is warned of, each with what to do."""
 
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flows.core import FlowsError
-from flows.training.reading import Scale
+from flows.core.errors import warn_user
+from flows.training.options import Options
+from flows.training.reading import Data
 
 LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...
@@ -19,11 +20,77 @@ MOST_COLUMNS = 3000  # up to which all pairs are compared
 
 
 class DataWarning(UserWarning):
-    """Data that can be fitted, but hardly are as they were meant."""
+    """Data can be fitted, but are probably not as they were meant."""
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of each feature, or each channel of an image, in float64."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Columns(NamedTuple):
+    """How columns are standardised and dequantised; None where they are not."""
+
+    scale: Scale | None
+    of_context: Scale | None
+    steps: np.ndarray | None  # 0 for a column that is continuous
+
+
+def check_data(data: Data, options: Options) -> Columns:
+    """Check the training rows and their context, and measure their columns."""
+    x, context, weights = data.train
+    steps = steps_of(options.dequantize, x, data.source.names)
+    scale = measure(x, data.source.dtype, weights)
+    if x.ndim == 2:
+        check_columns(data, scale, steps, options.standardize)
+    if not options.standardize:
+        return Columns(None, None, steps)
+    return Columns(scale, None if context is None else scale_of_context(context, weights), steps)
+
+
+def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
+    flat = x.reshape(-1, x.shape[-1])
+    of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
+    mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
+    far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
+    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
+    return Scale(mean, far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows)))
+
+
+def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
+    """The scale of training rows; a column that never changes, or by less than `dtype` can tell, is refused."""
+    flat, (mean, std) = x.reshape(-1, x.shape[-1]), moments(x, weights)
+    what = "column" if x.ndim == 2 else "channel"
+    for j in range(len(mean)):
+        if flat[0, j] == flat[:, j].max() == flat[:, j].min():
+            raise FlowsError(
+                f"fit: {what} {j} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
+                "Leave it out, or add noise the size of its recorded step"
+            )
+        if not np.isfinite(std[j]):
+            raise FlowsError(f"fit: {what} {j} of data varies by more than {dtype.name} can hold. Rescale it")
+        if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
+            raise FlowsError(
+                f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
+                "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
+            )
+    return Scale(mean, std)
+
+
+def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:
+    """The scale of the context, of which a column may be constant: it then stays as it is."""
+    mean, std = moments(context, weights)
+    if not np.isfinite(std).all():
+        raise FlowsError(
+            f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"
+        )
+    return Scale(mean, np.where(std > 8 * np.finfo(np.float32).eps * np.abs(mean), std, 1.0))
 
 
 def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray | None:
-    """The step of each column, 0 for what is continuous; None where nothing is to be dequantised."""
+    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised."""
     if dequantize is None or dequantize is False:
         return None
     columns = x.shape[-1]
@@ -60,21 +127,10 @@ def _place(column: Any, columns: int, names: Sequence[str] | None) -> int:
     raise FlowsError(f"fit: dequantize has a step for column {column!r}; expected one of the columns' {known}")
 
 
-def judge(
-    x: np.ndarray,
-    numbers: np.ndarray,
-    scale: Scale,
-    dtype: np.dtype,
-    standardize: bool,
-    steps: np.ndarray | None,
-    names: Sequence[str] | None,
-    level: int,
-) -> None:
-    """Warns of a table (rows, columns) of that scale; refuses what has no density, or none once it is standardised.
-
-    `numbers` are those of the rows in the data given.
-    """
-    std = scale.std
+def check_columns(data: Data, scale: Scale, steps: np.ndarray | None, standardize: bool) -> None:
+    """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
+    x, std, source = data.train.x, scale.std, data.source
+    dtype, names, numbers = source.dtype, source.names, source.numbers
     said: dict[str, list[str]] = {}
     sample = _sample(x)
     _refuse_copies(x, sample, std, dtype, steps, names)
@@ -101,22 +157,22 @@ def judge(
                 found[repr(key) if names else key] = step
     if "ties" in said:
         dictionary = "{" + ", ".join(f"{key}: {step:.6g}" for key, step in found.items()) + "}"
-        _warn(
+        warn_user(
             f"fit: {'; '.join(said['ties'])}. A density is unbounded on values that repeat, so a better fit may be no better "
             f"model. Give dequantize={dictionary} to spread each over the width of its step, or model these columns apart",
-            level,
+            DataWarning,
         )
     if "tails" in said:
-        _warn(
+        warn_user(
             f"fit: values farther than {FAR:g} interquartile ranges from the median: {'; '.join(said['tails'])}. The bulk of "
             "such a column is a point to the model: take logarithms or arcsinh, clip, or drop what is an error",
-            level,
+            DataWarning,
         )
     if "offset" in said:
-        _warn(
+        warn_user(
             f"fit: {', '.join(said['offset'])} of data lies so far from 0 that {dtype.name} keeps few digits of how it varies. "
             "Subtract an offset, in the data and wherever log_pdf is asked later",
-            level,
+            DataWarning,
         )
 
 
@@ -125,7 +181,7 @@ def name_of(j: int, names: Sequence[str] | None) -> str:
 
 
 def step_of(column: np.ndarray) -> float | None:
-    """The step to which the values of a column were rounded, if that shows: values repeat, and lie on a grid."""
+    """The step to which the values of a column were rounded, if that shows: they repeat, and they lie on a grid."""
     values, counts = np.unique(column, return_counts=True)
     if len(values) < 2 or len(values) > 0.9 * len(column) or counts.max() < LEAST_TIES:
         return None
@@ -141,7 +197,7 @@ def step_of(column: np.ndarray) -> float | None:
 
 
 def _ties(column: np.ndarray) -> tuple[str, float] | None:
-    """What is said of a column whose values repeat, and the step to spread them by."""
+    """What a warning says of a column whose values repeat, and the step to spread them by."""
     step = step_of(column)
     if step is not None and step > FINE * column.std():
         whole = bool((column == np.round(column)).all())
@@ -157,7 +213,7 @@ def _ties(column: np.ndarray) -> tuple[str, float] | None:
 
 
 def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:
-    """The row that is too far out, how many interquartile ranges, that range, and whether few rows are so far."""
+    """The row that is too far out, by how many interquartile ranges, that range, and whether few rows are so far out."""
     low, middle, high = np.quantile(_sample(column[:, None])[:, 0], [0.25, 0.5, 0.75])
     spread = float(high - low)
     distance = np.abs(column - middle)
@@ -170,7 +226,7 @@ def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:
 def _refuse_copies(
     x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np.dtype, steps: np.ndarray | None, names: Sequence[str] | None
 ) -> None:
-    """Columns that are others, but for scale and offset, have no density; unless noise of their own makes them differ."""
+    """Refuse a column that is another but for scale and offset, unless the noise of dequantising makes them differ."""
     columns = x.shape[1]
     if columns < 2 or columns > MOST_COLUMNS or len(x) < 3:
         return
@@ -191,7 +247,3 @@ def _refuse_copies(
 
 def _sample(x: np.ndarray) -> np.ndarray:
     return x[:: -(-len(x) // LOOKED_AT)].astype(float)
-
-
-def _warn(message: str, level: int) -> None:
-    warnings.warn(message, DataWarning, stacklevel=level)

@@ -1,4 +1,4 @@
-"""Why a loss or a gradient is not finite: which row and column, which layer, which of the params."""
+"""The cause of a loss or a gradient that is not finite: the row and the column, the layer, or the params."""
 
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ class Suspects(NamedTuple):
 
 
 def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array) -> str:
+    """Say where log_pdf, or its gradient, is not finite among the suspects."""
     rows, rng = suspects.rows, key if "rng" in part.keywords else None
 
     def log_pdf(params: Any, rows: Rows) -> Array:

@@ -1,7 +1,9 @@
 """`flows.fit_ensemble`: how far models of the same data differ."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,18 @@ import numpy as np
 import optax
 
 from flows.core import Array, FlowsError, part_of, positive_int
-from flows.core.inputs import as_array, as_dim
+from flows.core.inputs import as_array, as_dim, as_key
 from flows.core.publish import publish
 from flows.distributions.mixture import Mixture
-from flows.training.options import LEARNING_RATE, Options
+from flows.training.fit import ready, train_members
+from flows.training.options import LEARNING_RATE, Options, check_distribution
 from flows.training.result import FitResult
-from flows.training.run import train_members
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnsembleOptions(Options):
+    members: Annotated[int, partial(positive_int, most=10_000)] = 8
+    caller: str = "fit_ensemble"
 
 
 class EnsembleResult(FitResult):
@@ -83,7 +91,7 @@ def fit_ensemble(
         An `EnsembleResult`, which unpacks as `params, log_pdf, sample`, and has `.log_pdfs(params, inputs)`.
 
     Errors:
-        As of `flows.fit`; what befalls one member names it.
+        As of `flows.fit`; an error in one member says which.
 
     Source:
         Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles",
@@ -96,22 +104,23 @@ def fit_ensemble(
         >>> result.log_pdfs(result.params, data[:5]).shape
         (3, 5)
     """
-    members = positive_int(members, "fit_ensemble: members", most=10_000)
-    options = Options.of(locals(), "fit_ensemble")
+    options, key = EnsembleOptions.of(locals()), as_key(rng)
+    check_distribution(init_fun, options.caller)
+    rows = ready(data, options, key)
 
     def mixed(components: Any) -> Any:
         dtype = next((leaf.dtype for leaf in jax.tree.leaves(components)), jnp.float32)
-        return {"components": components, "fixed": {"logits": jnp.full(members, -np.log(members), dtype)}}
+        return {"components": components, "fixed": {"logits": jnp.full(options.members, -np.log(options.members), dtype)}}
 
-    fitted = train_members(rng, init_fun, data, options, members, mixed)
-    rows = fitted.rows
-    mixture = Mixture(init_fun, num_components=members, trainable=False)
-    flow, params = rows.outer(mixture), rows.outer_params(fitted.params, mixed)
-    functions = publish(part_of(flow, fitted.key, rows.event, rows.context), params)
-    result = EnsembleResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), fitted.history)
-    one = jax.tree.map(lambda leaf: leaf[0], fitted.params)
-    of_one = publish(part_of(rows.outer(init_fun), fitted.key, rows.event, rows.context), rows.outer_params(one))[0]
-    result.members, result._log_pdfs = members, _of_each(of_one, rows.path, members)
+    fitted, history = train_members(key, init_fun, rows, options, mixed)
+    flow = rows.outer(Mixture(init_fun, num_components=options.members, trainable=False))
+    params, one = rows.outer_params(fitted, mixed), rows.outer_params(jax.tree.map(lambda leaf: leaf[0], fitted))
+    functions, of_one = (
+        publish(part_of(model, key, rows.event, rows.context), own)
+        for model, own in ((flow, params), (rows.outer(init_fun), one))
+    )
+    result = EnsembleResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history)
+    result.members, result._log_pdfs = options.members, _of_each(of_one[0], rows.path, options.members)
     return result
 
 

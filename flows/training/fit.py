@@ -1,15 +1,28 @@
 """`flows.fit`: the training loop that people would otherwise write themselves."""
 
+import contextlib
+import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
-from flows.core import part_of
-from flows.core.inputs import as_dim
+from flows.core import Array, initialize, part_of, stacked
+from flows.core.inputs import as_dim, as_key, cast
 from flows.core.publish import publish
-from flows.training.options import LEARNING_RATE, Options
+from flows.training.checkpoint import Checkpoint, settings_of
+from flows.training.data_checks import check_data
+from flows.training.diagnose import cause
+from flows.training.history import History
+from flows.training.loop import train
+from flows.training.losses import Likelihood, has_running_statistics
+from flows.training.options import LEARNING_RATE, Options, check_distribution
+from flows.training.preprocess import Prepared, prepare
+from flows.training.reading import read
 from flows.training.result import FitResult
-from flows.training.run import train_members
+from flows.training.step import Epochs, schedule_of, trainer
+from flows.training.stream import Stream
 
 
 def fit(
@@ -41,16 +54,16 @@ def fit(
     """Fit a distribution to data by maximum likelihood, and return the params that were best on held-out rows.
 
     Minimises -mean(log_pdf(params, x)). Each epoch shuffles the training rows and runs, with validation, as one compiled call;
-    rows that do not fill a last batch are left out, others in each epoch. Leaves under "fixed" never move; running statistics
+    each leaves out a few other rows, which do not fill a last batch. Leaves under "fixed" never move; running statistics
     (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model to as
     many rows compiles nothing, whatever its learning_rate, max_epochs and patience (with `dequantize`, if the rows are spread
     as widely, too).
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
-    undone and the rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the epoch with
-    the best params so far, a second one at once.
+    undone and the learning rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the
+    epoch, with the best params so far; a second Ctrl-C ends it at once.
 
-    The columns of a table are looked at before the first step. Constant columns, copies of other columns and columns in which
+    The columns of a table are checked before the first step. Constant columns, copies of other columns and columns in which
     one value dwarfs all others are refused; rounded values, atoms, heavy tails and offsets that cost digits are warned of
     (`flows.training.DataWarning`), with what to do.
 
@@ -113,9 +126,60 @@ def fit(
         >>> sample(1, params, 4).shape
         (4, 2)
     """
-    options = Options.of(locals())
-    fitted = train_members(rng, init_fun, data, options)
-    rows = fitted.rows
-    flow, params = rows.outer(init_fun), rows.outer_params(fitted.params)
-    functions = publish(part_of(flow, fitted.key, rows.event, rows.context), params)
-    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), fitted.history)
+    options, key = Options.of(locals()), as_key(rng)
+    check_distribution(init_fun, options.caller)
+    rows = ready(data, options, key)
+    return fit_rows(key, init_fun, rows, options)
+
+
+def ready(data: Any, options: Options, key: Array) -> Prepared:
+    """The rows of data for a training: read, checked, and on the device in the units of the model."""
+    found = read(data, options, key)
+    columns = check_data(found, options)
+    return prepare(found, columns)
+
+
+def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:
+    """Fit one model to rows that are ready, and give it as the user sees it."""
+    fitted, history = train_members(key, init_fun, rows, options)
+    flow, params = rows.outer(init_fun), rows.outer_params(fitted)
+    functions = publish(part_of(flow, key, rows.event, rows.context), params)
+    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history)
+
+
+def train_members(
+    key: Array, init_fun: Any, rows: Prepared, options: Options, changed: Callable[[Any], Any] = lambda params: params
+) -> tuple[Any, History]:
+    """Train one model, or the members of an ensemble: the params of `rows.inner` that were best, and the history.
+
+    Params of members have a leading axis, and each member has an init and an order of rows of its own. Params that a user sees
+    while it trains are `changed` first.
+    """
+    members, source, inner, given = options.members, rows.source, rows.inner(init_fun), rows.given
+    keys = key if members is None else jax.random.split(key, members)
+    key_of_member = [key] if members is None else list(keys)
+    starts, parts = zip(*[initialize(inner, each, rows.event, rows.context, given) for each in key_of_member], strict=True)
+    part, start = parts[0], cast(starts[0], source.dtype)
+    if rows.context is not None and "context" not in part.keywords:
+        raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
+    params = start if members is None else cast(stacked(starts), source.dtype)
+
+    part_of_batch = source.batch_size // options.accumulate
+    problem = Likelihood(inner, part, part_of_batch, options.precision, has_running_statistics(start))
+    compiled, schedule = trainer(problem, start, options, source.dtype), schedule_of(options, options.max_epochs * source.steps)
+    epochs: Any = Epochs(rows, compiled, schedule, keys)
+    if source.chunks is not None:
+        epochs = Stream(rows, compiled, schedule, keys, source.chunks)
+    saved = None
+    if options.checkpoint is not None:
+        saved = Checkpoint(options, settings_of(inner, key, source.given, options, batch_size=source.batch_size))
+
+    def why(params: Any, number: int, step: int | None, member: int) -> str:
+        suspects = rows.suspects() if step is None else epochs.suspects(number, step, member)
+        return cause(part, params, suspects, key_of_member[member])
+
+    def outer(params: Any) -> Any:
+        return rows.outer_params(params, changed)
+
+    with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
+        return train(compiled, params, epochs.run, options, saved, why, outer, math.prod(rows.event), rows.log_det)

@@ -1,12 +1,10 @@
-"""What a fit tells: after each epoch, and when it is over."""
+"""What a fit tells after each epoch, and when it is over."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from flows.core import FlowsError
 
 
 class Epoch(NamedTuple):
@@ -84,7 +82,7 @@ class History(dict):
 
 
 class TensorBoard:
-    """A callback of `flows.fit` that writes losses, skipped steps and the rate for TensorBoard; needs tensorboardX.
+    """A callback of `flows.fit` that writes losses, skipped steps and Epoch.rate for TensorBoard; needs tensorboardX.
 
     Written every few seconds, and at `close()` or the end of the process.
 
@@ -116,9 +114,3 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is left; done at the end of the process too."""
         self.writer.close()
-
-
-def check_callbacks(callbacks: Any, caller: str = "fit") -> tuple[Callable[[Epoch], Any], ...]:
-    if callable(callbacks) or not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
-        raise FlowsError(f"{caller}: callbacks is {callbacks!r:.80}; expected a list of functions of one argument, an Epoch")
-    return tuple(callbacks)

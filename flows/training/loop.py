@@ -1,14 +1,14 @@
-"""Epoch after epoch: early stopping, going back where a fit diverges, and what is told of it."""
+"""The training loop: it runs epochs, stops early, goes back where a fit diverges, and tells what happened."""
 
 import math
 import signal
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,40 +16,18 @@ import numpy as np
 from tqdm import tqdm
 
 from flows.core import FitError
+from flows.core.errors import warn_user
 from flows.training.checkpoint import Checkpoint
 from flows.training.history import Epoch, History
+from flows.training.options import Options
 from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
-TIMES_BACK = 8  # each time with a tenth of the rate
-
-
-class Words(NamedTuple):
-    """How errors speak of a fit."""
-
-    caller: str = "fit"
-    expected: str = (
-        "data in the domain of the model (Logit takes only (0, 1), and standardize=True moves the data to mean 0) and finite "
-        "values from its layers"
-    )
-    support: str = "Give a prior without edges, or data in its support"
-
-
-class Settings(NamedTuple):
-    max_epochs: int
-    patience: int
-    max_seconds: float
-    log_det: float  # of the standardisation, without which losses are told
-    size: int  # numbers of an event
-    verbose: bool
-    callbacks: Sequence[Callable[[Epoch], Any]] = ()
-    members: int | None = None
-    calls_to_user: int = 5  # from what is warned of in the end
-    words: Words = Words()
+TIMES_BACK = 8  # each time with a tenth of the learning rate
 
 
 class Course:
-    """What happened so far to one member, epoch by epoch, in nats and the units of the data."""
+    """What happened to one member so far, epoch by epoch, in nats and the units of the data."""
 
     def __init__(self, train=(), validation=(), skipped=(), best_epoch=-1, start=math.inf, taken=0, times_back=0, waited=0):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
@@ -61,18 +39,18 @@ class Course:
     def best(self) -> float:
         return self.validation[self.best_epoch] if self.best_epoch >= 0 else math.inf
 
-    def add(self, report: Report, settings: Settings) -> bool:
-        """Notes an epoch; is the fit lost, so that it has to go back?"""
-        losses, taken = np.asarray(report.losses, float) - settings.log_det, np.asarray(report.taken)
-        finite, validation = losses[np.isfinite(losses)], float(report.validation) - settings.log_det
+    def add(self, report: Report, margin: float) -> bool:
+        """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best."""
+        taken, validation = report.taken, float(report.validation)
+        finite = report.losses[np.isfinite(report.losses)]
         if len(finite) and self.start == math.inf:
             self.start = float(finite[0])
-        limit = min(self.start, self.best) + DIVERGED * settings.size
+        limit = min(self.start, self.best) + margin
         self.train.append(float(finite.mean()) if len(finite) else math.nan)
         self.validation.append(validation)
         self.skipped.append(int((~taken).sum()))
         self.taken += int(taken.sum())
-        # Under a prior with edges the validation loss may be inf for some epochs, without any harm.
+        # Under a base with edges the validation loss may be inf for some epochs, without any harm.
         harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
         lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (validation > limit and not harmless)
         if report.better and not lost:
@@ -81,66 +59,77 @@ class Course:
             self.waited += 1
         return lost
 
-    def over(self, settings: Settings) -> bool:
-        return len(self.train) >= settings.max_epochs or self.waited >= settings.patience
+    def over(self, options: Options) -> bool:
+        return len(self.train) >= options.max_epochs or self.waited >= options.patience
 
-    def beyond_help(self, settings: Settings) -> bool:
-        return self.times_back > TIMES_BACK or self.start == math.inf or (self.over(settings) and not self.taken)
+    def beyond_help(self, options: Options) -> bool:
+        return self.times_back > TIMES_BACK or self.start == math.inf or (self.over(options) and not self.taken)
 
 
 def train(
     trainer: Trainer,
     params: Any,
-    epoch: Callable[[State, int], tuple[State, Report]],
-    settings: Settings,
+    run: Callable[[State, int], tuple[State, Report]],
+    options: Options,
     checkpoint: Checkpoint | None,
     why: Callable[[Any, int, int | None, int], str],
     outer: Callable[[Any], Any],
+    event_size: int,
+    log_det: float = 0.0,
 ) -> tuple[Any, History]:
-    """The best params and the history.
+    """Train, and return the best params and the history. Params of an ensemble are stacked.
 
-    `epoch(state, number)` runs one; `why(params, number, step, member)` tells what is not finite in that step of it, or, if
-    that is None, in the validation. Params of an ensemble are stacked. `outer(params)` are those of the model that a user sees.
+    Args:
+        run: of a state and the number of an epoch, runs it.
+        why: of params, the number of an epoch, a step and a member, tells what is not finite in that step, or in the validation
+            if the step is None.
+        outer: of params, gives those of the model that a user sees.
+        event_size: numbers of an event.
+        log_det: of the standardisation, which is no part of the losses that are told.
     """
-    count = settings.members or 1
+    margin, count = DIVERGED * event_size, options.members or 1
     state, courses, start = trainer.start(params), [Course() for _ in range(count)], time.monotonic()
+    end = start + options.max_seconds
     if checkpoint is not None and (saved := checkpoint.load(state)) is not None:
         state, courses = saved[0], [Course(**each) for each in saved[1]]
-    bar = tqdm(total=settings.max_epochs, initial=len(courses[0].train), desc="fit", unit="epoch", disable=not settings.verbose)
+    bar = tqdm(total=options.max_epochs, initial=len(courses[0].train), desc="fit", unit="epoch", disable=not options.verbose)
     stopped = False
     with bar, _interrupts() as interrupts:
         while (
-            not all(course.over(settings) for course in courses)
-            and (not courses[0].train or time.monotonic() < start + settings.max_seconds)
+            not all(course.over(options) for course in courses)
+            and (not courses[0].train or time.monotonic() < end)
             and not (interrupts or stopped)
         ):
-            number, rates = len(courses[0].train), np.array(state.rate)
-            state, report = epoch(state, number)
-            reports = _of_each(report, settings.members)
-            done = [course.over(settings) for course in courses]  # such members go on with the others, at no risk to them
-            lost = [course.add(own, settings) for course, own in zip(courses, reports, strict=True)]
+            number, lr_scales = len(courses[0].train), np.array(state.lr_scale)
+            state, report = run(state, number)
+            reports = _of_each(report, options.members, log_det)
+            done = [course.over(options) for course in courses]  # these members train on with the others, but keep their best
+            lost = [course.add(own, margin) for course, own in zip(courses, reports, strict=True)]
             _tell(bar, courses)
             if any(lost):
                 for i in map(int, np.flatnonzero(lost)):
                     courses[i].times_back += not done[i]
-                    if courses[i].beyond_help(settings) and not done[i]:
-                        current = _member(trainer.params(state.params), i, settings)
+                    if courses[i].beyond_help(options) and not done[i]:
+                        current = trainer.params(state.params)
+                        if options.members is not None:
+                            current = jax.tree.map(itemgetter(i), current)
                         step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
                         cause = why(current, number, step, i)
-                        raise _error(courses, i, cause, outer(_kept(trainer, state, params, courses, settings)), settings)
-                restart = np.array([course.best_epoch < 0 for course in courses]).reshape(rates.shape)
-                state = trainer.back(state, np.reshape(lost, rates.shape), rates / 10, restart, params)
+                        raise _error(courses, i, cause, outer(_kept(trainer, state, params, courses, options)), options)
+                restart = np.array([course.best_epoch < 0 for course in courses]).reshape(lr_scales.shape)
+                state = trainer.back(state, np.reshape(lost, lr_scales.shape), lr_scales / 10, restart, params)
             if checkpoint is not None:
-                over = all(course.over(settings) for course in courses)
+                over = all(course.over(options) for course in courses)
                 checkpoint.save(state, [vars(course) for course in courses], at_once=over)
-            if settings.callbacks:
-                best = partial(_best, trainer, state, outer)
-                told = _epoch(courses, rates, settings, time.monotonic() - start, best)
-                stopped = any([_says_stop(callback(told)) for callback in settings.callbacks])
-        if checkpoint is not None and not all(course.over(settings) for course in courses):  # by time, or on request
+            if options.callbacks:
+                told = _epoch(
+                    courses, lr_scales, options, time.monotonic() - start, lambda best=state.best: outer(trainer.params(best))
+                )
+                stopped = any([_says_stop(callback(told)) for callback in options.callbacks])
+        if checkpoint is not None and not all(course.over(options) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
-    history = _history(courses, settings, bool(interrupts))
-    _after(courses, history, partial(_kept, trainer, state, params, courses, settings), outer, settings)
+    history = _history(courses, options, bool(interrupts))
+    _after(courses, history, partial(_kept, trainer, state, params, courses, options), outer, options, margin)
     return trainer.params(state.best), history
 
 
@@ -148,31 +137,27 @@ def _says_stop(answer: Any) -> bool:
     return np.asarray(answer).dtype == bool and np.ndim(answer) == 0 and bool(answer)
 
 
-def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], settings: Settings) -> Any:
-    """The best params, and where there are none those of the start."""
+def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], options: Options) -> Any:
+    """The best params, and those of the start for members that have no best epoch."""
     best, without = trainer.params(state.best), np.array([course.best_epoch < 0 for course in courses])
-    if settings.members is None:
+    if options.members is None:
         return start if without[0] else best
     return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
 
 
-def _best(trainer: Trainer, state: State, outer: Callable) -> Any:
-    return outer(trainer.params(state.best))
-
-
-def _after(courses: list[Course], history: History, kept: Callable, outer: Callable, settings: Settings) -> None:
-    """What is to be said when it is over."""
-    who, calls = settings.words.caller, settings.calls_to_user
+def _after(courses: list[Course], history: History, kept: Callable, outer: Callable, options: Options, margin: float) -> None:
+    """Warn of what happened, or raise an error where no epoch was good."""
+    who = options.caller
     without = [course for course in courses if course.best_epoch < 0]
     if history.interrupted and without:
         raise KeyboardInterrupt
     if history.interrupted:
         epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
-        warnings.warn(f"{who}: interrupted; these are the params of epoch {epochs}", stacklevel=calls)
+        warn_user(f"{who}: interrupted; these are the params of epoch {epochs}")
     if without:
         course = without[0]
         validation = course.validation
-        if not course.train[-1] < course.start + DIVERGED * settings.size:
+        if not course.train[-1] < course.start + margin:
             why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
         elif math.isfinite(validation[-1]):
             why = "far above that of training: what is held out is unlike what is trained on. Compare their columns"
@@ -180,33 +165,30 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
             what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
                 validation[-1], "a log-density that is NaN"
             )
-            why = f"some of what is held out has {what} under this model. {settings.words.support}"
+            why = f"some of what is held out has {what} under this model. {options.support}"
         message = f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}"
         raise FitError(message, outer(kept()), history, why)
     if skipped := sum(sum(course.skipped) for course in courses):
-        warnings.warn(
+        warn_user(
             f"{who}: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
-            "how many in each epoch",
-            stacklevel=calls,
+            "how many in each epoch"
         )
 
 
-def _history(courses: list[Course], settings: Settings, interrupted: bool = False) -> History:
+def _history(courses: list[Course], options: Options, interrupted: bool = False) -> History:
     names = ("train", "validation", "skipped", "best_epoch")
     arrays = {name: np.array([getattr(course, name) for course in courses]) for name in names}
-    if settings.members is None:
+    if options.members is None:
         arrays = {name: array[0] for name, array in arrays.items()}
         arrays["best_epoch"] = courses[0].best_epoch
     return History(arrays, interrupted=interrupted)
 
 
-def _of_each(report: Report, members: int | None) -> list[Report]:
-    arrays = [np.asarray(each) for each in report]
-    return [Report(*arrays)] if members is None else [Report(*(each[i] for each in arrays)) for i in range(members)]
-
-
-def _member(params: Any, i: int, settings: Settings) -> Any:
-    return params if settings.members is None else jax.tree.map(lambda leaf: leaf[i], params)
+def _of_each(report: Report, members: int | None, log_det: float) -> list[Report]:
+    """The report of each member as arrays of NumPy, with its losses in the units of the data."""
+    losses, taken, validation, better = map(np.asarray, report)
+    arrays = Report(losses.astype(float) - log_det, taken, validation.astype(float) - log_det, better)
+    return [arrays] if members is None else [Report(*(each[i] for each in arrays)) for i in range(members)]
 
 
 def _tell(bar: tqdm, courses: list[Course]) -> None:
@@ -218,39 +200,30 @@ def _tell(bar: tqdm, courses: list[Course]) -> None:
     bar.update()
 
 
-def _epoch(courses: list[Course], rates: np.ndarray, settings: Settings, seconds: float, params: Callable) -> Epoch:
-    def last(values: list) -> Any:
-        return values[0] if settings.members is None else np.array(values)
-
-    return Epoch(
-        number=len(courses[0].train) - 1,
-        max_epochs=settings.max_epochs,
-        train=last([course.train[-1] for course in courses]),
-        validation=last([course.validation[-1] for course in courses]),
-        skipped=last([course.skipped[-1] for course in courses]),
-        best_epoch=last([course.best_epoch for course in courses]),
-        rate=last(list(np.ravel(rates).tolist())),
-        seconds=seconds,
-        best_params=params,
-    )
+def _epoch(courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best_params: Callable) -> Epoch:
+    values = {name: [getattr(course, name)[-1] for course in courses] for name in ("train", "validation", "skipped")}
+    values |= {"best_epoch": [course.best_epoch for course in courses], "rate": np.ravel(lr_scales).tolist()}
+    told = {name: each[0] if options.members is None else np.array(each) for name, each in values.items()}
+    number = len(courses[0].train) - 1
+    return Epoch(number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=best_params, **told)
 
 
-def _error(courses: list[Course], i: int, cause: str, params: Any, settings: Settings) -> FitError:
-    course, whose, words = courses[i], "" if settings.members is None else f" of member {i}", settings.words
+def _error(courses: list[Course], i: int, cause: str, params: Any, options: Options) -> FitError:
+    course, whose = courses[i], "" if options.members is None else f" of member {i}"
     if course.start == math.inf:
-        message = f"{words.caller}: no loss{whose} is finite at the initial params: {cause}. Expected {words.expected}"
+        message = f"{options.caller}: no loss{whose} is finite at the initial params: {cause}. Expected {options.expected}"
     else:
         message = (
-            f"{words.caller}: epoch {len(course.train) - 1}{whose} had to be undone, the last of {course.times_back}, though "
+            f"{options.caller}: epoch {len(course.train) - 1}{whose} had to be undone, the last of {course.times_back}, though "
             f"each time the learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look "
             "there"
         )
-    return FitError(message, params, _history(courses, settings), cause)
+    return FitError(message, params, _history(courses, options), cause)
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """The interrupts so far (Ctrl-C), which wait for the end of an epoch; a second one does not."""
+    """The interrupts so far (Ctrl-C): the first waits for the end of an epoch, a second one does not."""
     found: list[int] = []
 
     def note(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""Maximum likelihood: what a step and a validation minimise, over rows."""
+"""Maximum likelihood: what a step and a validation minimise over rows."""
 
 from typing import Any, NamedTuple
 
@@ -9,9 +9,8 @@ from flows.core import Array, DistributionPart, Given
 from flows.core.params import stop_fixed
 from flows.core.precision import Precision, computed_with
 from flows.core.validation import check_result
+from flows.training.preprocess import MEASURED_ROWS
 from flows.training.reading import Rows, take
-
-MEASURED_ROWS = 10_000  # at most, where layers measure data
 
 
 class Likelihood(NamedTuple):
@@ -32,7 +31,7 @@ class Likelihood(NamedTuple):
             return -self._weighted(params, take(rows, index), key, True).mean()
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> Array:
-        """In chunks of at most a batch, so that validation needs no more memory than a step; the last is filled up."""
+        """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
         n = len(rows.x)
         size = min(n, self.batch_size)
         index = jnp.arange(-(-n // size) * size).reshape(-1, size)
@@ -43,7 +42,7 @@ class Likelihood(NamedTuple):
         return -jax.lax.map(one, index).sum() / n
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
-        """The params with running statistics of these rows."""
+        """The params, with running statistics measured on these rows."""
         few = take(rows, slice(0, MEASURED_ROWS))
         return self.part.init(key, Given(few.x, few.context, params))
 

@@ -1,7 +1,12 @@
-"""The settings of a fit, each refused before anything is computed if it is outside its range."""
+"""The options of a fit: one record of all keywords, with the default and the check of each in one place.
+
+A new option is a keyword of the function that takes it and a line here.
+"""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, fields
+from typing import Annotated, Any, Self
 
 import jax
 import numpy as np
@@ -10,86 +15,141 @@ import optax
 from flows.core import BijectionInit, DistributionInit, FlowsError, positive, positive_int
 from flows.core.constructors import Value, is_constructor
 from flows.core.precision import Precision
-from flows.training.history import check_callbacks
-from flows.training.reading import as_share
-from flows.training.step import DEFAULT_OPTIMIZER, Pace, even, warmup_cosine
 
 LEARNING_RATE = 1e-3
-LOW = (None, "bfloat16", "float16")
+
+Check = Callable[[Any, str], Any]  # of a value and its name in errors: the value as it is kept
 
 
-class Options(NamedTuple):
-    """The keywords of `flows.fit`, as they are given."""
+def optional(check: Check) -> Check:
+    """A check that lets None pass."""
+    return lambda x, name: None if x is None else check(x, name)
 
-    caller: str  # the function that errors name
-    context: Any
-    weights: Any
-    validation: Any
-    batch_size: int
-    max_epochs: int
-    steps_per_epoch: int | None
-    max_minutes: float | None
-    patience: int
-    learning_rate: float
-    optimizer: Any
-    standardize: bool
-    dequantize: Any
-    ema: float | None
-    accumulate: int
-    products: str | None
-    remat: bool
-    checkpoint: Any
-    checkpoint_every: float
-    callbacks: Any
-    verbose: int
+
+def one_of(*known: Any) -> Check:
+    def check(x: Any, name: str) -> Any:
+        if x not in known:
+            raise FlowsError(f"{name} is {x!r:.60}; expected one of {', '.join(map(repr, known))}")
+        return x
+
+    return check
+
+
+def bar_or_none(x: Any, name: str) -> Any:
+    if x not in (0, 1):
+        raise FlowsError(f"{name} is {x!r:.40}; expected 1 for a progress bar, or 0")
+    return x
+
+
+def true_or_false(x: Any, name: str) -> bool:
+    if not isinstance(x, bool):
+        raise FlowsError(f"{name} is {x!r:.40}; expected True or False")
+    return x
+
+
+def share_or_rows(x: Any, name: str) -> Any:
+    """The share of rows to hold out, as a float; or rows, which are checked when they are read."""
+    if isinstance(x, tuple | list) or (not isinstance(x, str) and np.ndim(x) > 0):
+        return x
+    try:
+        share = math.nan if isinstance(x, bool | str) else float(x)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0 < share < 1:
+        raise FlowsError(f"{name} is {x!r:.80}; expected the share of rows to hold out, between 0 and 1, or rows")
+    return share
+
+
+def decay(x: Any, name: str) -> float:
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x < 1:
+        raise FlowsError(f"{name} is {x!r:.40}; expected the decay of an average, between 0 and 1, such as 0.999")
+    return x
+
+
+def optax_optimizer(x: Any, name: str) -> optax.GradientTransformation:
+    if not isinstance(x, optax.GradientTransformation):
+        raise TypeError(f"{name} is {x!r:.60}; expected one of optax, such as optax.adamw(1e-3)")
+    return x
+
+
+def functions(x: Any, name: str) -> tuple[Callable, ...]:
+    if callable(x) or not isinstance(x, Sequence) or not all(map(callable, x)):
+        raise FlowsError(f"{name} is {x!r:.80}; expected a list of functions of one argument, an Epoch")
+    return tuple(x)
+
+
+MAY_CHANGE = "may change"  # where a fit goes on from a checkpoint
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Options:
+    """The keywords of `flows.fit`, each with its type, its check and its default; those without a check are checked when the
+    data are read."""
+
+    context: Any = None
+    weights: Any = None
+    validation: Annotated[Any, share_or_rows] = 0.1
+    batch_size: Annotated[int, positive_int] = 256
+    max_epochs: Annotated[int, positive_int] = 100
+    steps_per_epoch: Annotated[int | None, optional(positive_int)] = None
+    max_minutes: Annotated[float | None, optional(positive), MAY_CHANGE] = None
+    patience: Annotated[int, positive_int, MAY_CHANGE] = 10
+    learning_rate: Annotated[float, positive] = LEARNING_RATE
+    optimizer: Annotated[optax.GradientTransformation | None, optional(optax_optimizer)] = None
+    standardize: Annotated[bool, true_or_false] = True
+    dequantize: Any = None
+    ema: Annotated[float | None, optional(decay)] = None
+    accumulate: Annotated[int, positive_int] = 1
+    products: Annotated[str | None, one_of("bfloat16", "float16", None)] = None
+    remat: Annotated[bool, true_or_false] = False
+    checkpoint: Any = None
+    checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
+    callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
+    verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
+    members: int | None = None  # of an ensemble
+
+    # What errors say: which function was called, what it expected, and what to do where the density is 0.
+    caller: str = "fit"
+    expected: str = (
+        "data in the domain of the model (Logit takes only (0, 1), and standardize=True moves the data to mean 0) and finite "
+        "values from its layers"
+    )
+    support: str = "Give a base without edges, or data in its support"
 
     @classmethod
-    def of(cls, given: dict[str, Any], caller: str = "fit") -> "Options":
-        """Those among the arguments of the function `caller`, by name."""
-        return cls(caller, *(_plain(given[name]) for name in cls._fields[1:])).checked()
+    def of(cls, arguments: dict[str, Any]) -> Self:
+        """The options among the arguments of a function. Those that it does not have keep their defaults."""
+        return cls(**{each.name: arguments[each.name] for each in fields(cls) if each.name in arguments})
 
-    def checked(self) -> "Options":
-        who = self.caller
-        positive_int(self.batch_size, f"{who}: batch_size")
-        positive_int(self.max_epochs, f"{who}: max_epochs")
-        positive_int(self.patience, f"{who}: patience")
-        if self.steps_per_epoch is not None:
-            positive_int(self.steps_per_epoch, f"{who}: steps_per_epoch")
-        positive_int(self.accumulate, f"{who}: accumulate")
-        positive(self.checkpoint_every, f"{who}: checkpoint_every")
-        as_share(self.validation)
-        _ = self.max_seconds
-        check_callbacks(self.callbacks, who)
-        if self.verbose not in (0, 1):
-            raise FlowsError(f"{who}: verbose is {self.verbose!r:.40}; expected 1 for a progress bar, or 0")
-        if self.products not in LOW:
-            raise FlowsError(f"{who}: products is {self.products!r:.40}; expected 'bfloat16', 'float16' or None")
-        for name in ("standardize", "remat"):
-            if not isinstance(getattr(self, name), bool):
-                raise FlowsError(f"{who}: {name} is {getattr(self, name)!r:.40}; expected True or False")
-        ema = self.ema
-        if ema is not None and (isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 < ema < 1):
-            raise FlowsError(f"{who}: ema is {ema!r:.40}; expected the decay of an average, between 0 and 1, such as 0.999")
-        if self.optimizer is None:
-            positive(self.learning_rate, f"{who}: learning_rate")
-        elif not isinstance(self.optimizer, optax.GradientTransformation):
-            raise TypeError(f"{who}: optimizer is {self.optimizer!r:.60}; expected one of optax, such as optax.adamw(1e-3)")
-        elif self.learning_rate != LEARNING_RATE:
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, np.generic | jax.Array) and value.ndim == 0:
+                value = value.item()
+            if declared := _declared(each):
+                value = declared[0](value, f"{self.caller}: {each.name}")
+            object.__setattr__(self, each.name, value)
+        if self.optimizer is not None and self.learning_rate != LEARNING_RATE:
             raise TypeError(
-                f"{who}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer instead"
+                f"{self.caller}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer "
+                "instead"
             )
-        return self
+
+    @property
+    def share(self) -> float | None:
+        """The share of rows to hold out; None where rows are given instead."""
+        return self.validation if isinstance(self.validation, float) else None
 
     @property
     def max_seconds(self) -> float:
-        return math.inf if self.max_minutes is None else 60 * positive(self.max_minutes, f"{self.caller}: max_minutes")
+        return math.inf if self.max_minutes is None else 60 * self.max_minutes
 
     @property
     def precision(self) -> Precision:
         return Precision(self.products, self.remat)
 
     def rows_a_step(self, rows: float) -> int:
-        """In parts of equal size; `rows` there are, inf in a stream."""
+        """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size."""
         batch_size = int(min(self.batch_size, rows))
         if batch_size < self.accumulate:
             raise FlowsError(f"{self.caller}: accumulate is {self.accumulate}, but a batch has only {batch_size} rows")
@@ -99,31 +159,23 @@ class Options(NamedTuple):
             )
         return batch_size - batch_size % self.accumulate
 
-    def steps_in_epoch(self, rows: int, batch_size: int) -> int:
+    def steps_an_epoch(self, rows: int, batch_size: int) -> int:
+        """One pass over the rows, or fewer steps if so many were asked for."""
         whole = rows // batch_size
         return whole if self.steps_per_epoch is None else min(self.steps_per_epoch, whole)
 
-    def how_to_step(self, steps: int) -> tuple[optax.GradientTransformation, Pace]:
-        """The optimizer, and the pace of so many steps."""
-        if self.optimizer is not None:
-            return self.optimizer, even
-        return DEFAULT_OPTIMIZER, warmup_cosine(float(self.learning_rate), steps)
-
-    def shown(self, batch_size: int) -> dict[str, Any]:
-        """What a checkpoint holds of them: all but what may be another when a fit goes on."""
-        share = as_share(self.validation)
-        names = ("max_epochs", "steps_per_epoch", "learning_rate", "standardize", "accumulate", "ema", "products", "remat")
-        return {
-            "validation": "rows" if share is None else share,
-            "batch_size": batch_size,
+    def lasting(self) -> dict[str, Any]:
+        """The options that have to stay the same where a fit goes on from a checkpoint, as the checkpoint holds them."""
+        lasting = [each.name for each in fields(self) if _declared(each) and MAY_CHANGE not in _declared(each)]
+        return {name: getattr(self, name) for name in [*lasting, "members"]} | {
+            "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
-            **{name: getattr(self, name) for name in names},
         }
 
 
-def _plain(x: Any) -> Any:
-    """Numbers of NumPy and JAX as Python's."""
-    return x.item() if isinstance(x, np.generic | jax.Array) and x.ndim == 0 else x
+def _declared(option: Field) -> tuple:
+    """What stands beside the type of an option: its check, and perhaps MAY_CHANGE."""
+    return getattr(option.type, "__metadata__", ())
 
 
 def check_distribution(init_fun: Any, caller: str = "fit") -> None:

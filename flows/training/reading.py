@@ -1,6 +1,11 @@
-"""The rows that `fit` is given: read, judged, split and measured before the first step. Each refusal says what to do."""
+"""The rows that a fit is given, as arrays: read, and split into those to train on and those held out.
+
+A stream is a memory-mapped file or an iterable of batches. Some of its rows are read for the checks, and all rows, in chunks,
+while the fit runs.
+"""
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +14,16 @@ import numpy as np
 from flows.core import Array, FlowsError
 from flows.core.inputs import as_array, working_dtype
 from flows.core.validation import check_finite
+from flows.training.options import Options
 
 LEAST_ROWS = 2  # of training rows; one row has no spread
+CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
+BLOCK = 1024  # neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows
+LOOKED_AT = 100_000  # rows by which a stream is checked and measured before the first step
+HELD_OUT = 100_000  # rows at most, of a share of a stream
+OF_A_STREAM = "fit: weights are for data in memory; draw the rows of a stream in proportion to theirs instead"
+
+Chunks = Callable[[int], Iterator[tuple["Rows", np.ndarray]]]  # (epoch) -> pieces of its rows, each with their numbers
 
 
 class Rows(NamedTuple):
@@ -21,14 +34,194 @@ class Rows(NamedTuple):
     weights: Any = None
 
 
+class Source(NamedTuple):
+    """Where the rows are in what was given, and how they are taken from there."""
+
+    numbers: np.ndarray  # of the training rows in the data
+    others: np.ndarray | None  # those of the rows held out, if they are a share of the data
+    given: tuple[Rows, Rows | None]  # all rows of data and those to validate on, by which a checkpoint knows them
+    dtype: np.dtype  # to work in
+    batch_size: int  # rows a step
+    steps: int  # an epoch
+    names: list[str] | None = None  # of the columns of a table
+    chunks: Chunks | None = None  # of a stream
+
+
+class Data(NamedTuple):
+    """What a fit is given, as NumPy arrays in the units of the data. Of a stream, `train` are the rows that were looked at."""
+
+    train: Rows
+    held_out: Rows
+    source: Source
+
+
+def read(data: Any, options: Options, key: Array) -> Data:
+    """Read what a fit is given: arrays and tables whole, of a stream the rows that a first look needs."""
+    if isinstance(data, np.memmap):
+        return _mapped(data, options, key)
+    if hasattr(data, "__iter__") and not (
+        isinstance(data, list | tuple | str | bytes | dict | set) or hasattr(data, "__array__") or hasattr(data, "to_numpy")
+    ):
+        return _iterated(data, options)
+    return read_arrays(data, options, key)
+
+
+def read_arrays(data: Any, options: Options, key: Array) -> Data:
+    """Read arrays or tables, and split them."""
+    names, rows = column_names(data), read_rows(data, options.context, weights=options.weights)
+    numbers, others = np.arange(len(rows.x)), None
+    if rows.weights is not None:  # a row of weight 0 is as if it were not there
+        numbers = np.flatnonzero(rows.weights)
+    if options.share is None:
+        held_out = read_validation(options.validation, rows, names)
+    else:
+        of_train, of_others = split(len(numbers), options.share, key)
+        numbers, others = numbers[of_train], numbers[of_others]
+        held_out = take(rows, others)
+    given = (rows, held_out if others is None else None)
+    batch_size = options.rows_a_step(len(numbers))
+    steps = options.steps_an_epoch(len(numbers), batch_size)
+    source = Source(numbers, others, given, dtype_of(rows.x), batch_size, steps, names)
+    return Data(take(rows, numbers), held_out, source)
+
+
+def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
+    """A memory-mapped file, of which whole blocks of neighbouring rows are held out and shuffled."""
+    n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), _seed(key)
+    if options.weights is not None:
+        raise FlowsError(OF_A_STREAM)
+    if context is not None and not isinstance(context, np.memmap):
+        context = read_rows(context, None, "context").x
+    if context is not None and len(context) != n:
+        raise FlowsError(f"fit: context has {len(context)} rows, expected {n}: one for each row of data")
+    blocks = np.random.default_rng(seed).permutation(-(-n // BLOCK))
+    others = 0
+    if options.share is not None:
+        others = min(max(round(len(blocks) * options.share), 1), max(HELD_OUT // BLOCK, 1))
+    numbers = _rows_of(blocks[others:], n)
+    if len(numbers) < max(batch_size, LEAST_ROWS):
+        raise FlowsError(
+            f"fit: data has {n} rows on disk, of which {n - len(numbers)} are held out, in blocks of {BLOCK}; too few are "
+            f"left for batch_size={batch_size}. Give them as an array in memory, np.array(data)"
+        )
+
+    def rows_at(numbers: np.ndarray, name: str = "data") -> Rows:
+        return read_rows(data[numbers], None if context is None else context[numbers], name)
+
+    looked_at = np.sort(numbers[:: -(-len(numbers) // LOOKED_AT)])
+    first = rows_at(looked_at)
+    if options.share is None:
+        held_out, of_others = read_validation(options.validation, first), None
+    else:
+        of_others = np.sort(_rows_of(blocks[:others], n))
+        held_out = rows_at(of_others)
+    chunk, steps = _chunk_of(data[:1], batch_size), options.steps_an_epoch(len(numbers), batch_size)
+
+    def chunks(epoch: int) -> Iterator[tuple[Rows, np.ndarray]]:
+        rng = np.random.default_rng([*seed, epoch])
+        order = _rows_of(rng.permutation(blocks[others:]), n)[: steps * batch_size]
+        for start in range(0, len(order), chunk):
+            numbers = np.sort(order[start : start + chunk])
+            yield rows_at(numbers, f"a chunk of data from row {numbers[0]} on"), numbers
+
+    source = Source(looked_at, of_others, (first, held_out), dtype_of(first.x), batch_size, steps, None, chunks)
+    return Data(first, held_out, source)
+
+
+def _rows_of(blocks: np.ndarray, n: int) -> np.ndarray:
+    rows = (blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    return rows[rows < n]
+
+
+def _chunk_of(row: np.ndarray, batch_size: int) -> int:
+    """The rows of a chunk, whole batches."""
+    return max(CHUNK_BYTES // max(row.nbytes, 1) // batch_size, 1) * batch_size
+
+
+def _iterated(data: Any, options: Options) -> Data:
+    """An iterable of batches, which starts again when it ends if it can."""
+    if options.weights is not None:
+        raise FlowsError(OF_A_STREAM)
+    if options.context is not None:
+        raise FlowsError("fit: data is an iterable, so its context comes with it: it has to yield pairs (rows, context)")
+    if options.steps_per_epoch is None:
+        raise FlowsError("fit: data is an iterable, which may be of any length: give steps_per_epoch")
+    if options.share is not None:
+        raise FlowsError("fit: data is an iterable, of which no share can be held out: give validation rows")
+    steps, batch_size = options.steps_per_epoch, options.rows_a_step(math.inf)
+    once = iter(data) is data
+    state: dict[str, Any] = {"iterator": iter(data), "seen": 0, "left": None}
+
+    def batch() -> Rows | None:
+        """The next batch that it yields, or None at its end."""
+        for again in (True, False):
+            found = next(state["iterator"], None)
+            if found is not None:
+                x, context = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+                name = f"a batch after row {state['seen']} of data"
+                rows = read_rows(x, context, name)
+                like = jax.tree.map(lambda array: array.shape[1:], rows)
+                if not len(rows.x):
+                    raise FlowsError(f"fit: {name} has no rows; expected at least one in each batch")
+                if state.setdefault("like", like) != like:
+                    raise FlowsError(f"fit: {name} has rows of shape {like[:2]}; those before it {state['like'][:2]}")
+                return rows
+            if once or not again:
+                return None
+            state["iterator"] = iter(data)
+        return None
+
+    def gathered(count: int) -> tuple[Rows, np.ndarray] | None:
+        """So many rows with their numbers, or None where there are fewer left."""
+        pieces = [] if state["left"] is None else [state["left"]]
+        while sum(len(piece.x) for piece in pieces) < count:
+            more = batch()
+            if more is None:
+                return None
+            state["seen"] += len(more.x)
+            pieces.append(more)
+        rows = jax.tree.map(lambda *each: np.concatenate(each), *pieces)
+        state["left"] = take(rows, slice(count, None))
+        first = state["seen"] - len(rows.x)
+        return take(rows, slice(count)), np.arange(first, first + count)
+
+    looked_at = min(LOOKED_AT, steps * batch_size)
+    found = gathered(looked_at)
+    if found is None:
+        raise FlowsError(
+            f"fit: data ended before the {looked_at} rows of an epoch of {steps} steps; give fewer steps_per_epoch"
+        )
+    first = found[0]
+    state["left"] = jax.tree.map(lambda *each: np.concatenate(each), first, state["left"])  # they are trained on, too
+    chunk = _chunk_of(first.x[:1], batch_size)
+
+    def chunks(epoch: int) -> Iterator[tuple[Rows, np.ndarray]]:
+        left = steps * batch_size
+        while left:
+            found = gathered(min(chunk, left))
+            if found is None:
+                raise FlowsError(
+                    f"fit: data ended in epoch {epoch}; an iterator cannot start again. Give max_epochs and steps_per_epoch "
+                    "that it has rows for, or an iterable that starts anew with each iter()"
+                )
+            yield found
+            left -= len(found[1])
+
+    held_out = read_validation(options.validation, first)
+    source = Source(found[1], None, (first, held_out), dtype_of(first.x), batch_size, steps, None, chunks)
+    return Data(first, held_out, source)
+
+
+def dtype_of(x: np.ndarray) -> np.dtype:
+    return working_dtype(jax.dtypes.canonicalize_dtype(x.dtype))
+
+
 def take(rows: Rows, index: Any) -> Rows:
     return jax.tree.map(lambda array: array[index], rows)
 
 
-def read(
-    data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None
-) -> tuple[Rows, np.dtype]:
-    """Data, context and weights as finite NumPy arrays that keep their digits, and the dtype to work in."""
+def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None) -> Rows:
+    """Data, context and weights as finite NumPy arrays that keep their digits."""
     x = _numbers(data, name)
     if x.ndim < 2:
         raise FlowsError(
@@ -37,19 +230,17 @@ def read(
         )
     if 0 in x.shape[1:]:
         raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
-    dtype = working_dtype(jax.dtypes.canonicalize_dtype(x.dtype))
-    check_finite(x, dtype, f"fit: {name}")
     w = None if weights is None else _weights(weights, len(x))
-    if context is None:
-        return Rows(x, None, w), dtype
-    c = _numbers(context, of_context)
-    if c.ndim < 2 or len(c) != len(x):
+    c = None if context is None else _numbers(context, of_context)
+    if c is not None and (c.ndim < 2 or len(c) != len(x)):
         raise FlowsError(
             f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
             f"is {of_context}[:, None]"
         )
-    check_finite(c, dtype, f"fit: {of_context}")
-    return Rows(x, c, w), dtype
+    for numbers, what in ((x, name), (c, of_context)):
+        if numbers is not None:
+            check_finite(numbers, dtype_of(x), f"fit: {what}")
+    return Rows(x, c, w)
 
 
 def _weights(weights: Any, rows: int) -> np.ndarray:
@@ -65,45 +256,23 @@ def _weights(weights: Any, rows: int) -> np.ndarray:
     return w
 
 
-def as_share(validation: Any) -> float | None:
-    """The share of rows to hold out; None where rows are given instead."""
-    if isinstance(validation, tuple | list) or (not isinstance(validation, str) and np.ndim(validation) > 0):
-        return None
-    try:
-        share = math.nan if isinstance(validation, bool | str) else float(validation)
-    except (TypeError, ValueError):
-        share = math.nan
-    if not 0 < share < 1:
-        raise FlowsError(
-            f"fit: validation is {validation!r:.80}; expected the share of rows to hold out, between 0 and 1, or rows"
-        )
-    return share
-
-
-def check_names(validation: Any, names: list[str] | None) -> None:
-    """A table to validate on has the columns of the data, in their order."""
-    own = column_names(validation)
-    if names is not None and own is not None and own != names:
-        raise FlowsError(
-            f"fit: validation has the columns {_shown(own)}, data has {_shown(names)}; expected the same, in order"
-        )
-
-
-def _shown(names: list[str]) -> str:
-    return f"{', '.join(map(str, names))!s:.100}"
-
-
-def read_validation(validation: Any, rows: Rows) -> Rows:
-    """Given rows to validate on, or a pair of them and their context, like those to train on."""
+def read_validation(validation: Any, rows: Rows, names: list[str] | None = None) -> Rows:
+    """Rows to validate on, or a pair of them and their context, like the rows to train on; a table has the same columns."""
     pair = isinstance(validation, tuple) and len(validation) == 2
     if rows.context is not None and (not pair or validation[1] is None):
         raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
     if rows.context is None and pair and any(np.ndim(each) != rows.x.ndim - 1 for each in validation):
         raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
     x, c = validation if rows.context is not None else (validation, None)
+    own = column_names(x)
+    if names is not None and own is not None and own != names:
+        raise FlowsError(
+            f"fit: validation has the columns {', '.join(own):.100}, data has {', '.join(names):.100}; expected the same, in "
+            "order"
+        )
     if np.ndim(x) < 2:
         raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(rows.x.shape[1:])})")
-    held_out = read(x, c, "validation", "the context of validation")[0]
+    held_out = read_rows(x, c, "validation", "the context of validation")
     for name, own, like in zip(("validation", "the context of validation"), held_out, rows, strict=False):
         if own is not None and (own.shape[1:] != like.shape[1:] or not len(own)):
             raise FlowsError(f"fit: {name} has shape {own.shape}, expected (rows, {_listed(like.shape[1:])})")
@@ -113,54 +282,19 @@ def read_validation(validation: Any, rows: Rows) -> Rows:
 
 
 def split(n: int, validation: float, key: Array) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the rows to train on and of those to validate on, drawn at random."""
+    """The numbers of the rows to train on and of those held out, drawn at random."""
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:
         raise FlowsError(
             f"fit: data has {_counted(n)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
             f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
         )
-    order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(n)
+    order = np.random.default_rng(_seed(key)).permutation(n)
     return order[held_out:], order[:held_out]
 
 
-class Scale(NamedTuple):
-    """Mean and standard deviation of each feature, or each channel of an image, in float64."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-    def apply(self, x: np.ndarray) -> np.ndarray:
-        return (x - self.mean) / self.std
-
-
-def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
-    flat = x.reshape(-1, x.shape[-1])
-    of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
-    mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
-    far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
-    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
-    return Scale(mean, far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows)))
-
-
-def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
-    """The scale of training rows; what never changes, or changes by less than `dtype` can tell, is refused."""
-    flat, (mean, std) = x.reshape(-1, x.shape[-1]), moments(x, weights)
-    what = "column" if x.ndim == 2 else "channel"
-    for j in range(len(mean)):
-        if flat[0, j] == flat[:, j].max() == flat[:, j].min():
-            raise FlowsError(
-                f"fit: {what} {j} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
-                "Leave it out, or add noise the size of its recorded step"
-            )
-        if not np.isfinite(std[j]):
-            raise FlowsError(f"fit: {what} {j} of data varies by more than {dtype.name} can hold. Rescale it")
-        if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
-            raise FlowsError(
-                f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
-                "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
-            )
-    return Scale(mean, std)
+def _seed(key: Array) -> list[int]:
+    return np.asarray(jax.random.key_data(key)).tolist()
 
 
 def _listed(shape: tuple[int, ...]) -> str:
@@ -181,7 +315,7 @@ def _numbers(x: Any, what: str) -> np.ndarray:
 
 
 def _of_table(x: Any, what: str) -> Any:
-    """A table of pandas or polars as an array; whatever else as it is."""
+    """A table of pandas or polars as an array; anything else is returned as it is."""
     if not hasattr(x, "to_numpy"):
         return x
     if column_names(x):
@@ -202,6 +336,6 @@ def _mixed(x: Any) -> bool:
 
 
 def column_names(x: Any) -> list[str] | None:
-    """Those of a table of pandas or polars."""
+    """The names of the columns of a table of pandas or polars; None for what is no table."""
     names = getattr(x, "columns", None)
     return None if names is None or not hasattr(x, "to_numpy") else [str(name) for name in names]

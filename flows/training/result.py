@@ -6,7 +6,7 @@ from flows.core import Distribution
 
 
 class FitResult(Distribution):
-    """A fitted distribution, `params, log_pdf, sample = result`, and how it came about.
+    """A fitted distribution, `params, log_pdf, sample = result`, and the history of its fit.
 
     Attributes:
         init_fun: the fitted model as a constructor's value, with its standardisation inside.

@@ -1,6 +1,5 @@
-"""`flows.select`: which of several models these data prefer."""
+"""`flows.select`: which of several models fits the data best."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,14 +15,13 @@ from flows.distributions.normal import Normal
 from flows.models.autoregressive import MAF
 from flows.models.coupling import RealNVP
 from flows.models.splines import NSF
-from flows.training.data_checks import DataWarning
-from flows.training.fit import fit
-from flows.training.options import LEARNING_RATE
+from flows.training.data_checks import check_data
+from flows.training.fit import fit_rows
+from flows.training.options import LEARNING_RATE, Options, check_distribution
 from flows.training.preprocess import prepare
-from flows.training.reading import Rows, as_share, read, read_validation, split, take
+from flows.training.reading import Rows, read_arrays
 from flows.training.result import FitResult
 
-CALLS = 5  # to the user, from where data are warned of
 FEW, MANY = 2_000, 20_000  # rows from which models grow
 
 
@@ -121,49 +119,39 @@ def select(
         >>> selection.candidates[0].name
         'flow'
     """
-    key = as_key(rng)
-    data, context = (np.asarray(each) if isinstance(each, np.memmap) else each for each in (data, context))
-    prepare(data, context, None, validation, key, standardize, dequantize, CALLS)  # refuses what no model can be fitted to
-    rows, share = read(data, context)[0], as_share(validation)
-    if share is None:
-        train, held_out = rows, read_validation(validation, rows)
-    else:
-        of_train, of_others = split(len(rows.x), share, key)
-        train, held_out = take(rows, of_train), take(rows, of_others)
-    named = _named(suggested(len(train.x), train.x.shape[1:], context is not None) if candidates is None else candidates)
-    found: list[Any] = []
+    options, key = Options.of(locals()), as_key(rng)
+    found = read_arrays(data, options, key)
+    columns = check_data(found, options)
+    rows, held_out = prepare(found, columns), found.held_out
+    if candidates is None:
+        candidates = suggested(len(found.train.x), rows.event, context is not None)
+    fitted: list[Any] = []
     interrupted = False
-    for name, init_fun in named.items():
+    for name, init_fun in _named(candidates).items():
         if interrupted:
-            found.append((name, init_fun, None, None, "not fitted, as another was interrupted"))
+            fitted.append((name, init_fun, None, None, "not fitted, as another was interrupted"))
             continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DataWarning)  # said above, once
-                result = fit(
-                    key, init_fun, data,
-                    context=context, validation=validation, batch_size=batch_size, max_epochs=max_epochs,
-                    max_minutes=max_minutes, patience=patience, learning_rate=learning_rate, standardize=standardize,
-                    dequantize=dequantize, verbose=verbose,
-                )  # fmt: skip
-            found.append((name, init_fun, result, _scores(result, held_out, dequantize, key), ""))
+            check_distribution(init_fun, options.caller)
+            result = fit_rows(key, init_fun, rows, options)
+            fitted.append((name, init_fun, result, _scores(result, held_out, dequantize, key), ""))
             interrupted = result.history.interrupted
         except KeyboardInterrupt:
-            if all(each[2] is None for each in found):
+            if all(each[2] is None for each in fitted):
                 raise
-            found.append((name, init_fun, None, None, "interrupted"))
+            fitted.append((name, init_fun, None, None, "interrupted"))
             interrupted = True
-        except Exception as error:  # whatever befalls one model, the others are worth having
+        except Exception as error:  # the other models are worth having, whatever went wrong with this one
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
-            found.append((name, init_fun, None, None, f"{kind}{error}"))
-    if all(each[2] is None for each in found):
-        raise FlowsError("select: no candidate could be fitted. " + " ".join(f"{each[0]}: {each[4]}." for each in found))
-    found.sort(key=lambda each: -np.inf if each[3] is None else each[3].mean(), reverse=True)
-    return Selection(tuple(_candidate(found[0][3], *each) for each in found))
+            fitted.append((name, init_fun, None, None, f"{kind}{error}"))
+    if all(each[2] is None for each in fitted):
+        raise FlowsError("select: no candidate could be fitted. " + " ".join(f"{each[0]}: {each[4]}." for each in fitted))
+    fitted.sort(key=lambda each: -np.inf if each[3] is None else each[3].mean(), reverse=True)
+    return Selection(tuple(_candidate(fitted[0][3], *each) for each in fitted))
 
 
 def suggested(rows: int, event: tuple[int, ...], conditional: bool) -> list[Any]:
-    """Models that are worth a try on so many rows: from a Gaussian to what that many rows can teach."""
+    """Models to try on so many rows, from a Gaussian to flows that this many rows can train."""
     if len(event) != 1:
         raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
     width, layers, bins = (32, 3, 4) if rows < FEW else (64, 4, 8) if rows < MANY else (128, 5, 8)

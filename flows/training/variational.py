@@ -1,9 +1,9 @@
-"""`flows.fit_to_density`: variational inference, with the loop, the safety and the sight of `flows.fit`."""
+"""`flows.fit_to_density`: variational inference with the training loop of `flows.fit`."""
 
 import math
-import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +11,43 @@ import numpy as np
 import optax
 
 from flows.core import Array, DistributionPart, FlowsError, initialize, positive_int
+from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
 from flows.core.publish import publish
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.loop import Settings, Words, train
-from flows.training.options import LEARNING_RATE, Options, check_distribution
+from flows.training.loop import train
+from flows.training.options import LEARNING_RATE, MAY_CHANGE, Options, check_distribution, one_of
 from flows.training.result import FitResult
-from flows.training.step import Report, State, Steps, trainer
+from flows.training.step import Report, State, schedule_of, trainer
 
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
-WORDS = Words(
-    caller="fit_to_density",
-    expected="a log_density that is finite where the model draws: start with a model nearer to it, or rescale its points",
-    support="Give a model that draws only where log_density is finite",
-)
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
 
 
+def enough_for_a_tail(x: Any, name: str) -> int:
+    x = positive_int(x, name)
+    if x < LEAST_FOR_TAIL:
+        raise FlowsError(f"{name} is {x}; expected at least {LEAST_FOR_TAIL}, for Pareto k")
+    return x
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DensityOptions(Options):
+    num_samples: Annotated[int, positive_int] = 256
+    estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
+    steps_per_epoch: Annotated[int, positive_int] = 100
+    num_held_out: Annotated[int, positive_int] = 4_000
+    num_weights: Annotated[int, enough_for_a_tail, MAY_CHANGE] = 10_000
+
+    caller: str = "fit_to_density"
+    expected: str = "a log_density that is finite where the model draws: start with a model nearer to it, or rescale its points"
+    support: str = "Give a model that draws only where log_density is finite"
+
+
 class Diagnostics(NamedTuple):
-    """What importance weights w = p Z / q of draws of the fitted q say.
+    """What the importance weights w = p Z / q of draws of the fitted q say about the fit.
 
     Attributes:
         effective_sample_size: how many draws of p itself would do as well, as a share of those drawn.
@@ -58,7 +74,7 @@ class DensityFitResult(FitResult):
 
 
 class ReverseKL(NamedTuple):
-    """What a step and a validation minimise: no rows, but draws of the model."""
+    """What a step and a validation minimise, over draws of the model instead of rows."""
 
     part: DistributionPart
     log_density: Callable
@@ -78,7 +94,7 @@ class ReverseKL(NamedTuple):
         return self._kl(params, key, self.num_samples, self.estimator)
 
     def held_out(self, params: Any, rows: Any, key: Array) -> Array:
-        """At the same noise in every epoch."""
+        """The loss at the same noise in every epoch."""
         return self._kl(params, key, self.num_held_out, "total")
 
     def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
@@ -86,7 +102,7 @@ class ReverseKL(NamedTuple):
         return reverse_kl(params, triple, self.log_density, key, n, estimator=estimator)
 
     def cause(self, params: Any, key: Array, n: int) -> str:
-        """What is not finite among so many draws."""
+        """Say what is not finite among so many draws."""
         log_pdf, sample = publish(self.part, params)
         x = sample(key, params, n)
         for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
@@ -122,9 +138,9 @@ def fit_to_density(
     """Fit a distribution q to an unnormalised density p Z by reverse KL, and say how good the fit is.
 
     Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO. The loop is
-    that of `flows.fit`: compiled epochs, steps that are not finite are not taken, diverging epochs are undone with a lower
-    rate, the params that did best on held-out noise are returned. q finds what it covers: modes far from where it starts may
-    be missed, which no figure made of draws of q can tell for sure.
+    that of `flows.fit`: epochs are compiled, steps that are not finite are not taken, diverging epochs are undone and the
+    learning rate is lowered, and the params that did best on held-out noise are returned. q may miss modes that are far from
+    where it starts, and no figure made of draws of q can tell that for sure.
 
     Args:
         rng: key or seed.
@@ -162,51 +178,34 @@ def fit_to_density(
         >>> result.params["loc"].round(2).tolist(), round(result.diagnostics.log_normalizer.value, 2)
         ([3.0, 3.0], 1.84)
     """
-    check_distribution(init_fun, "fit_to_density")
-    if estimator not in ESTIMATORS:
-        known = ", ".join(map(repr, ESTIMATORS))
-        raise FlowsError(f"fit_to_density: estimator is {estimator!r:.60}; expected one of {known}")
-    counts = {"num_samples": num_samples, "num_held_out": num_held_out, "num_weights": num_weights}
-    counts = {name: positive_int(count, f"fit_to_density: {name}") for name, count in counts.items()}
-    if num_weights < LEAST_FOR_TAIL:
-        raise FlowsError(f"fit_to_density: num_weights is {num_weights}; expected at least {LEAST_FOR_TAIL}, for Pareto k")
-    steps = positive_int(steps_per_epoch, "fit_to_density: steps_per_epoch")
-    of_rows = {"context": None, "weights": None, "validation": 0.5, "batch_size": num_samples, "standardize": False,
-               "dequantize": None, "accumulate": 1, "products": None, "remat": False}  # fmt: skip
-    options = Options.of(locals() | of_rows, "fit_to_density")
+    options = DensityOptions.of(locals())
+    check_distribution(init_fun, options.caller)
     key, event = as_key(rng), as_event(input_dim)
     of_init, of_steps, of_weights = jax.random.split(key, 3)
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(params, dtype)
-    problem = ReverseKL(part, log_density, counts["num_samples"], counts["num_held_out"], estimator)
+    problem = ReverseKL(part, log_density, options.num_samples, options.num_held_out, options.estimator)
     jax.eval_shape(lambda params: problem.loss(params, None, jnp.zeros(1), of_steps), params)  # refuses what cannot be
-    made, pace = options.how_to_step(options.max_epochs * steps)
-    compiled = trainer(problem, params, made, Steps(1, ema, optimizer is not None), dtype)
-    order = np.zeros((steps, 1), np.int32)
+    steps = options.steps_per_epoch
+    compiled, schedule = trainer(problem, params, options, dtype), schedule_of(options, options.max_epochs * steps)
+    saved = None
+    if options.checkpoint is not None:
+        saved = Checkpoint(options, settings_of(init_fun, key, (), options, input_dim=list(event)))
+    order = np.zeros((steps, 1), np.int32)  # there are no rows
 
-    def epoch(state: State, number: int) -> tuple[State, Report]:
-        return compiled.run(state, of_steps, order, pace(number * steps, steps), None, None)
+    def run(state: State, number: int) -> tuple[State, Report]:
+        return compiled.run(state, of_steps, order, schedule(number * steps, steps), None, None)
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
         if step is None:
             return problem.cause(params, of_steps, problem.num_held_out)
         return problem.cause(params, jax.random.fold_in(of_steps, number), problem.num_samples)
 
-    saved = None
-    if checkpoint is not None:
-        del counts["num_weights"]  # after the fit
-        shown = {**counts, "estimator": estimator, "input_dim": list(event), **options.shown(counts["num_samples"])}
-        of_model = settings_of(init_fun, key, [], **shown)
-        saved = Checkpoint(checkpoint, of_model, float(checkpoint_every))
-    loop = Settings(
-        options.max_epochs, options.patience, options.max_seconds, 0.0, math.prod(event), bool(verbose),
-        options.callbacks, calls_to_user=4, words=WORDS,
-    )  # fmt: skip
-    params, history = train(compiled, params, epoch, loop, saved, why, lambda params: params)
+    params, history = train(compiled, params, run, options, saved, why, lambda params: params, math.prod(event))
     triple = (params, *publish(part, params))
     result = DensityFitResult(*triple, init_fun, as_dim(event), 0, history)
-    result.diagnostics = _diagnose(triple, log_density, of_weights, num_weights)
+    result.diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
     return result
 
 
@@ -214,17 +213,15 @@ def _diagnose(triple: tuple, log_density: Callable, key: Array, n: int) -> Diagn
     _, log_w = importance_samples(triple[0], triple, log_density, key, n)
     bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
     if len(bad) or not np.isfinite(log_w).any():
-        warnings.warn(
+        warn_user(
             f"fit_to_density: the importance weights of {len(bad) or n} of {n} draws are no numbers, so there are no "
-            "diagnostics. Look at log_density where the model draws",
-            stacklevel=3,
+            "diagnostics. Look at log_density where the model draws"
         )
         return Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, n)
     found = Diagnostics(effective_sample_size(log_w) / n, log_normalizer(log_w), pareto_k(log_w), n)
     if found.pareto_k > RELIABLE:
-        warnings.warn(
+        warn_user(
             f"fit_to_density: Pareto k is {found.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and "
-            "neither its importance weights nor log Z can be trusted. Train longer, or give a larger model",
-            stacklevel=3,
+            "neither its importance weights nor log Z can be trusted. Train longer, or give a larger model"
         )
     return found

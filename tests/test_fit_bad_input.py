@@ -1,4 +1,4 @@
-"""Data and optimizers that went wrong, forty ways: each ends in a good model or in an error that says what to do."""
+"""Bad input of fifty kinds, data and optimizers: each ends in a good model or in an error that says what to do."""
 
 import warnings
 
@@ -33,7 +33,7 @@ def explode(after):
 
 
 # name: (data, settings, words of the error or GOOD)
-POISON = {
+BAD_INPUT = {
     "as they should be": (ROWS, {}, GOOD),
     "a NaN": (cell(np.nan), {}, "nan in row 17, column 1"),
     "an inf": (cell(np.inf), {}, "inf in row 17, column 1"),
@@ -92,9 +92,9 @@ def entropy_of_a_normal(x):
     return float(np.log(x.std(0)).sum() + x.shape[1] * 0.5 * np.log(2 * np.pi * np.e))
 
 
-@pytest.mark.parametrize("name", POISON)
+@pytest.mark.parametrize("name", BAD_INPUT)
 def test_a_good_model_or_a_clear_error(name):
-    data, settings, words = POISON[name]
+    data, settings, words = BAD_INPUT[name]
     options = {"max_epochs": 15, "batch_size": 60, "patience": 30, "verbose": 0, "learning_rate": 0.01, **settings}
     if "optimizer" in settings:
         del options["learning_rate"]
@@ -115,4 +115,4 @@ def test_a_good_model_or_a_clear_error(name):
 
 
 def test_there_are_forty_and_more():
-    assert len(POISON) >= 40 and sum(words is not GOOD for _, _, words in POISON.values()) >= 15
+    assert len(BAD_INPUT) >= 40 and sum(words is not GOOD for _, _, words in BAD_INPUT.values()) >= 15

@@ -1,0 +1,84 @@
+"""Warnings name the user's own line, from however deep they come, and none hides a later one."""
+
+import os
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import interrupting
+
+import flows
+from flows.diagnostics import enable_x64
+
+ROUNDED = np.random.default_rng(0).normal(size=(200, 2)).round(1)
+NORMAL = flows.Normal(trainable=True)
+QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
+
+
+def wide(x):
+    """A normal whose tails weigh more and more than those of the model that starts at scale 1."""
+    return -0.02 * jnp.square(x[:, 0])
+
+
+def density():
+    flows.fit_to_density(
+        0, NORMAL, wide, 1, max_epochs=1, steps_per_epoch=1, num_samples=64, num_held_out=64, num_weights=500, verbose=0
+    )
+
+
+FITS = {
+    "fit": lambda data: flows.fit(0, NORMAL, data, **QUICK),
+    "fit_ensemble": lambda data: flows.fit_ensemble(0, NORMAL, data, members=2, **QUICK),
+    "select": lambda data: flows.select(0, {"normal": NORMAL}, data, **QUICK),
+}
+
+
+def line_of(function):
+    return function.__code__.co_firstlineno
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_fit_warns_at_the_line_that_called_it(name, monkeypatch):
+    interrupting(monkeypatch, after=1)
+    with pytest.warns(UserWarning) as told:
+        FITS[name](ROUNDED)
+    assert ["rounded to 0.1" in str(each.message) for each in told] == [True, False]
+    assert "interrupted" in str(told[1].message)
+    assert {(each.filename, each.lineno) for each in told} == {(__file__, line_of(FITS[name]))}
+
+
+def test_other_functions_warn_at_the_line_that_called_them_too(tmp_path, monkeypatch):
+    with pytest.warns(UserWarning, match="Pareto k") as told:
+        density()
+    assert (told[0].filename, told[0].lineno) == (__file__, line_of(density) + 1)
+    with enable_x64():
+        flows.save(tmp_path / "wide.flows", NORMAL, NORMAL(0, 2, init_inputs=ROUNDED).params, 2)
+    with pytest.warns(UserWarning, match="become float32") as told:
+        flows.load(tmp_path / "wide.flows")
+    assert told[0].filename == __file__
+    real, times = os.replace, []
+
+    def replace(a, b):
+        times.append(1)
+        if len(times) > 1:
+            raise OSError(28, "No space left on device")
+        real(a, b)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.warns(UserWarning, match="not saved") as told:
+        flows.fit(0, NORMAL, ROUNDED + 0.01 * ROUNDED[::-1], checkpoint=tmp_path, checkpoint_every=1e-9, **QUICK)
+    assert {each.filename for each in told} == {__file__}
+
+
+def test_the_default_filter_hides_no_later_warning():
+    """Python shows a text once for each line, but a second fit on that line is another fit."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            FITS["fit"](ROUNDED)
+    assert len(told) == 2 and str(told[0].message) == str(told[1].message)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore", flows.training.DataWarning)
+        FITS["fit"](ROUNDED)
+    assert not told
