@@ -165,7 +165,7 @@ def train_members(
     params = start if members is None else cast(stacked(starts), source.dtype)
 
     part_of_batch = source.batch_size // options.accumulate
-    problem = Likelihood(inner, part, part_of_batch, options.precision, has_running_statistics(start))
+    problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start))
     compiled, schedule = trainer(problem, start, options, source.dtype), schedule_of(options, options.max_epochs * source.steps)
     epochs: Any = Epochs(rows, compiled, schedule, keys)
     if source.chunks is not None:

@@ -16,7 +16,6 @@ from flows.training.reading import Rows, take
 class Likelihood(NamedTuple):
     """Minus the mean of log_pdf over rows, each with its weight; weights have mean 1."""
 
-    init_fun: Any
     part: DistributionPart
     batch_size: int
     precision: Precision
