@@ -1,4 +1,4 @@
-"""Bijections of bijections: one after the other, many times over, backwards."""
+"""Combinators, bijections of bijections: `Serial`, `Repeat`, `Invert`, `FactorOut`."""
 
 from collections.abc import Callable
 from dataclasses import replace

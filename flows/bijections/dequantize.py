@@ -1,4 +1,4 @@
-"""Noise for values that were rounded or counted, which have no density."""
+"""Noise for values that were rounded or counted, so that they have a density."""
 
 from collections.abc import Sequence
 

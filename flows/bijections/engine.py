@@ -1,4 +1,7 @@
-"""What engines do with features in the leading axis: choose and reorder rows, and transform each by its own transformer."""
+"""What the engines share, the layers whose network makes the parameters of transformers (coupling, autoregressive).
+
+Features are in the leading axis: they are selected and reordered, and each is transformed by its own transformer.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which bijections are not defined on the whole line, in a form that a program can read."""
+"""Where the inputs and outputs of a bijection live, as its layers declare it."""
 
 from flows.compose import Invert
 from flows.core import BijectionInit, Composite, FlowsError, check_layers

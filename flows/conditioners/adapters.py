@@ -2,7 +2,7 @@
 
 Each adapter is given a function that makes the network, as the layer it is for knows its sizes. Params are the floating arrays
 of the network in plain containers. What else there is to it, its structure, comes from making it once more with an abstract
-key when its function is traced: nothing is computed twice, and nothing can be remembered of the key of any one init.
+key when its function is traced: nothing is computed twice, and no result can depend on the key of a particular init.
 
 A function cannot be written to a file, so a model to be saved has a constructor of its own around the adapter, as in the
 example of `FromStax`.

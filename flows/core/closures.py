@@ -1,10 +1,10 @@
 """Plain closures as layers, the style of jax-flows 0.0.1: a function that returns params and two functions of batches.
 
 The functions of a closure are made anew by each call, and are known only then. So its part gives back its params as `Bound`,
-together with the functions that came with them, and runs whatever functions it finds there. `settle` takes them apart again:
+together with the functions that came with them, and runs whatever functions it finds there. `settle` separates them:
 plain params for the user, and a part that holds the functions. Functions that compute the same (`caching.program`) are one
-object, so that nothing compiles twice; a closure that breaks the first rule, whose functions depend on rng or on data,
-compiles each time and is never wrong.
+object, so that nothing compiles twice; a closure whose functions depend on rng or on data compiles each
+time, and is never wrong.
 """
 
 from collections.abc import Callable, Sequence

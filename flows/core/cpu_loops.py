@@ -1,4 +1,4 @@
-"""How the body of a loop stays as fast as straight code, and how large batches are taken in pieces."""
+"""Workarounds for XLA on CPUs: loop bodies as fast as unrolled code, and large batches in pieces that fit the cache."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The closed vocabulary of keywords, and who names what."""
+"""The closed vocabulary of keywords (context, rng, train, ...), and which of them a function names in its signature."""
 
 import inspect
 from collections.abc import Callable, Iterable

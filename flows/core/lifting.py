@@ -1,7 +1,7 @@
 """From an author's functions to those of a part: lifted from one event to a batch, checked before anything can broadcast.
 
 An `Author` is one init_fun at one event and context. Before its functions are used they are tried out on a few abstract rows,
-which tells the shape of what they return, whether JAX can trace them, and whether they remember what they must not.
+which tells the shape of what they return, whether JAX can trace them, and whether they hold on to a value of one init.
 """
 
 from collections.abc import Callable

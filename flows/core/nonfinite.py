@@ -1,4 +1,4 @@
-"""Looking into a composition while it runs: which layer was the first to return something that is not finite?"""
+"""Finds the layer of a composition that is the first to return something that is not finite."""
 
 from collections.abc import Callable
 from contextvars import ContextVar

@@ -1,4 +1,4 @@
-"""Constants, and small functions of arrays that several rooms share."""
+"""Constants, and small functions of arrays that several packages share."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Params: which leaves train, which are fixed, and the one mechanism by which data enter them."""
+"""Params: which leaves train, which are fixed, and how those that are measured from data are measured again."""
 
 from collections.abc import Sequence
 from typing import Any

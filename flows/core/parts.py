@@ -1,8 +1,8 @@
-"""Parts: what a constructor's value is at one event and one context, and what combinators compose.
+"""Parts: a model at one event shape and one context shape, as combinators compose it.
 
-A part is made once for each model and kept (`decorators.py`). It has `init(key, given) -> params` and, beside it, functions
-that depend on params alone. They take whole batches of one dtype and check nothing; what a user calls is made of them in
-`publish.py`.
+A part is made once for each constructor's value and kept (`decorators.py`). It has `init(key, given) -> params` and, beside
+it, functions that depend on params alone. They take whole batches of one dtype and check nothing; what a user calls is made
+of them in `publish.py`.
 """
 
 from collections.abc import Callable, Sequence

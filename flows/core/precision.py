@@ -1,4 +1,4 @@
-"""How a training step is computed: in fewer bits, or again instead of remembered. Read while a step is traced."""
+"""The dtype of matrix products and rematerialisation, as a training step asks for them; read while it is traced."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

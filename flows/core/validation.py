@@ -1,4 +1,4 @@
-"""What is refused: bad arguments of constructors, wrong shapes, data that are not finite; with what was got and expected."""
+"""The checks themselves: arguments of constructors, shapes, finite data. `inputs.py` converts, `errors.py` has the classes."""
 
 from collections.abc import Sequence
 from typing import Any

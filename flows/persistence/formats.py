@@ -1,12 +1,12 @@
-"""What has to be known to read files of before: they load for good, with the densities that they had.
+"""How older files are read: they load for good, with the densities that they had.
 
-A format is the number in a file's header. It counts up with a change that the reader of before would misread.
+The format is a number in the header of a file. It increases when an older reader would misread the file.
 
-1. The params of an engine without any but its conditioner's were those alone, without a dict around them. A model's `scan=None`
-   meant a loop beyond 4 layers for affine models, beyond 10 for the others. Three splines had shorter names.
+1. An engine that had only its conditioner's params stored these directly, not in a dict. A model's `scan=None` meant a loop
+   beyond 4 layers for affine models, beyond 10 for the others. Three splines had shorter names.
 2. The params of an engine are a dict of the same keys, whatever its options.
 
-An argument that a constructor gets later is missing in older files, and its default holds. Where that default changes how
+An argument that a constructor gained later is missing in older files, and its default holds. Where that default changes how
 the same call is computed, `as_then` has to fill in the old behaviour.
 """
 

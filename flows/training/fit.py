@@ -1,4 +1,4 @@
-"""`flows.fit`: the training loop that people would otherwise write themselves."""
+"""`flows.fit`: from raw data to a result. Read, check and preprocess the data, initialise the model, train it."""
 
 import contextlib
 import math

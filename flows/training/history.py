@@ -1,4 +1,4 @@
-"""What a fit tells after each epoch, and when it is over."""
+"""What a fit reports: to callbacks after each epoch, and as the history of losses at the end."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whole epochs on the device: every step, calibration and validation in one compiled call."""
+"""One epoch on the device, in one compiled call: every step of the optimizer, calibration, validation, the best params."""
 
 import functools
 import math
