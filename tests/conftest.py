@@ -10,6 +10,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of a test's time, and these programs run once: do it in half the time.
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where in the source a program comes from
 
 
 def pytest_runtest_teardown():

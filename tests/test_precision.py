@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import stirred
 from registry import BIJECTIONS
-from test_bijections import stirred
 
 import flows
 from flows.conditioners import MaskedMLP, MaskedResidual, Residual
