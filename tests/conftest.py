@@ -18,6 +18,11 @@ jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where i
 
 FIRST = ("test_readme.py", "test_reproducible.py", "test_checkpoint.py")  # where a single test takes long
 ALONE = ("test_engines.py",)  # where tests share nothing
+TOGETHER = {  # files that fit one model to as many rows: the programs of `fit` are the same
+    "test_fit_refusals.py": "test_fit",
+    "test_fit_poison.py": "test_fit",
+    "test_ensemble.py": "test_fit_options",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,7 +33,7 @@ def pytest_collection_modifyitems(items):
     """
     for item in items:
         if item.path.name not in ALONE and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.stem)))
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 

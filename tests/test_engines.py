@@ -62,7 +62,7 @@ def test_exact_monotone_and_triangular(name, engine, with_context, d):
     with enable_x64():
         bijection = init_fun(1, d, context_dim=CONTEXT if with_context else 0)
         rng = np.random.default_rng(2)
-        x = jnp.asarray(rng.uniform(-1.8, 1.8, size=(ROWS, d)))
+        x = rng.uniform(-1.8, 1.8, size=(ROWS, d))
         given = {"context": jnp.asarray(rng.normal(size=(ROWS, CONTEXT)))} if with_context else {}
         bijection = bijection._replace(params=stirred(bijection.params, 0.3))
         of = facts(bijection, x, ("y", "log_det", "back", "back_log_det", "jacobian"), **given)
