@@ -70,7 +70,8 @@ def facts(bijection, x, names=ALL, **given):
 
     @jax.jit
     def measured(params, x, given):
-        of = Trial(*(lambda params, x, fun=fun: fun(params, x, **given) for fun in functions), params, x)
+        both = (lambda params, x, fun=fun: fun(params, x, **given) for fun in functions)
+        of = Trial(*both, params, x, derive_inverse=bool({"back_jacobian", "back_gradients"} & {*names}))
         return {name: getattr(of, name) for name in names}
 
     with enable_x64():

@@ -30,10 +30,11 @@ class Trial:
         direct, inverse: functions (params, points) -> (points, log_det), keywords bound.
         params: of both.
         x: points, (batch, *event).
+        derive_inverse: whether derivatives of the inverse will be asked for.
     """
 
-    def __init__(self, direct: Callable, inverse: Callable, params: Any, x: Array):
-        self.direct, self.inverse, self.params, self.x = direct, inverse, params, x
+    def __init__(self, direct: Callable, inverse: Callable, params: Any, x: Array, derive_inverse: bool = True):
+        self.direct, self.inverse, self.params, self.x, self.derive_inverse = direct, inverse, params, x, derive_inverse
 
     @cached_property
     def _forward(self) -> tuple:
@@ -41,6 +42,8 @@ class Trial:
 
     @cached_property
     def _backward(self) -> tuple:
+        if not self.derive_inverse:
+            return (self.inverse(self.params, self.y),)
         return jax.vjp(self.inverse, self.params, self.y)
 
     @property
