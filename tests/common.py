@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import flows
+from flows.diagnostics import Trial, enable_x64
 from flows.training import loop
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
@@ -33,6 +35,10 @@ def error_of(call):
     return str(caught.value)
 
 
+def close(a, b, tolerance):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
 def stirred(params, by, seed=4):
     """Trained leaves moved away from their start, where many layers are the identity."""
     leaves, treedef = jax.tree.flatten(params)
@@ -40,11 +46,36 @@ def stirred(params, by, seed=4):
 
     def moved(leaf):
         noise = rng.normal(size=leaf.shape)
-        return leaf + jnp.asarray(by * (0.5 + np.abs(noise) if leaf.ndim < 2 else noise), leaf.dtype)  # scales all to one side
+        noise = by * (0.5 + np.abs(noise) if leaf.ndim < 2 else noise)  # scales all to one side
+        return jnp.asarray(np.asarray(leaf) + noise.astype(leaf.dtype))  # added by NumPy, which compiles nothing
 
     noisy = [moved(leaf) for leaf in leaves]
     keep = jax.tree.leaves(flows.trainable(params))
     return treedef.unflatten([b if train else a for a, b, train in zip(leaves, noisy, keep, strict=True)])
+
+
+def weights_of(transformer, seed=1):
+    """Weights of its own, moved away from their start; () where there are none."""
+    leaves, treedef = jax.tree.flatten(transformer.init(0))
+    rng = np.random.default_rng(seed)
+    return treedef.unflatten([leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
+
+
+ALL = ("x", "y", "log_det", "back", "back_log_det", "again", "jacobian", "back_jacobian", "gradients", "back_gradients")
+
+
+def facts(bijection, x, names=ALL, **given):
+    """What a bijection's triple does at the points x, as float64 arrays of one compiled program: a `Trial`'s facts by name."""
+    params, *functions = bijection
+
+    @jax.jit
+    def measured(params, x, given):
+        both = (lambda params, x, fun=fun: fun(params, x, **given) for fun in functions)
+        of = Trial(*both, params, x, derive_inverse=bool({"back_jacobian", "back_gradients"} & {*names}))
+        return {name: getattr(of, name) for name in names}
+
+    with enable_x64():
+        return SimpleNamespace(**jax.tree.map(np.asarray, measured(params, x, given)))
 
 
 def held_out_first(seed, n):

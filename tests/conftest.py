@@ -1,5 +1,8 @@
 """Strict dtypes and ranks for every test; warnings are errors (pyproject.toml)."""
 
+import functools
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +13,28 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of a test's time, and these programs run once: do it in half the time.
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where in the source a program comes from
+
+
+FIRST = ("test_readme.py", "test_reproducible.py", "test_checkpoint.py")  # where a single test takes long
+ALONE = ("test_engines.py",)  # where tests share nothing
+TOGETHER = {  # files that fit one model to as many rows: the programs of `fit` are the same
+    "test_fit_refusals.py": "test_fit",
+    "test_fit_bad_input.py": "test_fit",
+    "test_ensemble.py": "test_fit_options",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A file's tests run in one process, where they share programs, but for those in groups of their own.
+
+    What takes long starts first, so that no process is left alone with it at the end.
+    """
+    for item in items:
+        if item.path.name not in ALONE and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.stem)))
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 def pytest_runtest_teardown():
@@ -26,10 +51,12 @@ def pytest_runtest_teardown():
 
 @pytest.fixture
 def optimized():
-    """The programs that users run, with what XLA does to them; it is where sums are regrouped and products contracted."""
+    """A `jax.jit` that makes the programs users run, with what XLA does to them: sums regrouped, products contracted."""
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
-    yield
+    short = "xla_cpu_use_fusion_emitters"  # the Makefile asks for programs that are made the short way
+    options = {short: True} if short in os.environ.get("XLA_FLAGS", "") else None
+    yield functools.partial(jax.jit, compiler_options=options)
     jax.config.update("jax_disable_most_optimizations", True)
     jax.clear_caches()
 

@@ -115,7 +115,7 @@ BIJECTIONS: dict[str, Case] = {
     "ActNorm": Case(flows.ActNorm(), (1, 2, 5, (2, 2, 3))),
     "AffineCoupling": Case(flows.AffineCoupling(small), conditional=True),
     "AffineCouplingSplit": Case(flows.AffineCouplingSplit(small, small), conditional=True),
-    "Autoregressive": Case(flows.Autoregressive(masked), conditional=True),
+    "Autoregressive": Case(flows.Autoregressive(masked), (1, 3), conditional=True),
     "Autoregressive, every option": Case(
         flows.Autoregressive(ordered, spline, random_order=True, squash=5.0), (3,), conditional=True
     ),
@@ -148,7 +148,7 @@ BIJECTIONS: dict[str, Case] = {
     "LogisticCDF": Case(flows.LogisticCDF(0.5, 2.0), (2,)),
     "Logit": Case(flows.Logit(), (1, 2, 5), domain=(0.0, 1.0)),
     "Logit unclipped": Case(flows.Logit(clip_before_logit=False), (2,), domain=(0.0, 1.0)),
-    "MADE": Case(flows.MADE(masked), conditional=True),
+    "MADE": Case(flows.MADE(masked), (1, 3), conditional=True),
     "NeuralSplineCoupling": Case(flows.NeuralSplineCoupling(K=2), (1, 3)),
     "NormalCDF": Case(flows.NormalCDF(0.5, 2.0), (2,)),
     "Power": Case(flows.Power(1.5), (2,), domain=support(flows.Power(1.5)).inputs),

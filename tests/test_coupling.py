@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common import error_of
-from test_bijections import stirred
+from common import error_of, stirred
 
 import flows
 from flows import transformers as t

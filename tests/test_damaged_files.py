@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_persistence import MODELS, Stretch, drawn, same, tiny
+from saved_models import MODELS, Stretch, drawn, same, tiny
 
 import flows
 from flows.persistence import describe, load, save

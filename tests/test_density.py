@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from common import error_of
-from test_importance import TARGETS
+from targets import TARGETS
 
 import flows
 from flows.training import fit_to_density

@@ -148,16 +148,16 @@ def test_supports_can_be_read():
     assert support(flows.Tanh()) == Support(outputs=(-1.0, 1.0))
     assert support(flows.Invert(flows.Invert(flows.Exp()))) == support(flows.Exp()) == ((-infinity, infinity), (0.0, infinity))
     assert support(flows.ActNorm()) == support(flows.Invert(lambda rng, input_dim: None)) == Support()
-    values = [
+    bounded = (
         flows.Exp(),
         flows.LogisticCDF(),
         flows.Logit(),
         flows.NormalCDF(),
-        flows.Power(2.0),
+        flows.Power(2),
         flows.Sigmoid(),
         flows.Softplus(),
-    ]
-    assert all(support(each) != Support() for each in values)
+    )
+    assert all(support(each) != Support() for each in bounded) and support(flows.LeakyReLU()) == Support()
 
 
 def test_fixed_affine_takes_a_number_or_one_for_each_entry():

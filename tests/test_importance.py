@@ -1,51 +1,27 @@
 """Importance weights: constants of known targets, and what the weights say of themselves."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import error_of, stirred
-from scipy import integrate, stats
-from test_objectives import ESTIMATORS, GAUSSIAN, HALF_LOG_2PI, LOG_Z, evaluated, gaussian, objective, standard
+from scipy import stats
+from targets import (
+    ESTIMATORS,
+    GAUSSIAN,
+    HALF_LOG_2PI,
+    LOG_Z,
+    TARGETS,
+    evaluated,
+    gaussian,
+    objective,
+    standard,
+)
 
 import flows
 from flows import objectives
-
-
-def mixture(x):
-    return jnp.logaddexp(standard(x - 2) + math.log(0.3), standard(x + 1) + math.log(0.7))
-
-
-def normal(x, mean, scale):
-    return -0.5 * ((x - mean) / scale) ** 2 - jnp.log(scale) - HALF_LOG_2PI
-
-
-def funnel(x):
-    """Neal's, with a neck half as long."""
-    return normal(x[:, 0], 0.0, 1.5) + normal(x[:, 1], 0.0, jnp.exp(x[:, 0] / 2)) - 2
-
-
-def banana(x):
-    return normal(x[:, 0], 0.0, 1.5) + normal(x[:, 1], 0.5 * x[:, 0] ** 2, 0.7) + 3
-
-
-def wells(x):
-    return (-(x**4) + 6 * x**2 + 0.5 * x).sum(1)
-
-
-def well(x):
-    return np.exp(-(x**4) + 6 * x**2 + 0.5 * x)
-
-
-TARGETS = {
-    "mixture": (mixture, LOG_Z),
-    "funnel": (funnel, -2.0),
-    "banana": (banana, 3.0),
-    "many-well": (wells, 2 * math.log(integrate.quad(well, -5, 5, points=[-1.7, 1.7])[0])),
-}
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import mpmath as mp
 import numpy as np
 import optax
 import pytest
-from test_transformers import weights_of
+from common import weights_of
 
 import flows
 from flows import transformers as t

@@ -11,62 +11,18 @@ import pytest
 from common import error_of, stirred
 from scipy import stats
 from scipy.special import logsumexp, softmax
+from targets import ESTIMATORS, GAUSSIAN, LOG_Z, evaluated, objective, standard
 
 import flows
 from flows import objectives
 from flows.diagnostics import enable_x64
 
-LOG_Z = 1.3
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-ESTIMATORS = {
-    "reverse_kl": ("total", "sticking_the_landing", "path", "score"),
-    "forward_kl": ("score", "path"),
-    "importance_weighted_bound": ("total", "doubly_reparameterized"),
-}
 CASES = [(name, estimator) for name, estimators in ESTIMATORS.items() for estimator in estimators]
-
-
-def gaussian(d):
-    """Independent normals around loc + context, as a plain triple in which all can be worked out by hand."""
-
-    def loc(params, context):
-        return params["loc"][None] + (jnp.zeros((1, d)) if context is None else context.reshape(-1, d))
-
-    def log_pdf(params, inputs, context=None):
-        z = (inputs - loc(params, context)) / params["scale"][None]
-        return -(0.5 * z**2 + jnp.log(params["scale"])[None] + HALF_LOG_2PI).sum(1)
-
-    def sample(rng, params, num_samples=1, context=None):
-        noise = jax.random.normal(rng, (num_samples, d), params["scale"].dtype)
-        return loc(params, context) + params["scale"][None] * noise
-
-    params = {"loc": np.zeros(d, np.float32), "scale": np.ones(d, np.float32)}
-    return params, jax.jit(log_pdf), jax.jit(sample, static_argnums=2)
-
-
-GAUSSIAN = gaussian(2)
-
-
 LOC, SCALE = np.array([0.5, -0.3]), np.array([1.3, 0.8])
 
 
 def moved():
     return {"loc": jnp.asarray(LOC, float), "scale": jnp.asarray(SCALE, float)}
-
-
-def standard(x):
-    """The standard normal, times Z."""
-    return LOG_Z - (0.5 * x**2 + HALF_LOG_2PI).sum(1)
-
-
-def objective(name, n, inner=None, distribution=GAUSSIAN, target=standard, **given):
-    """`loss(params, key)` with n draws, and inner ones where the objective takes them."""
-    numbers = (n, inner) if name == "importance_weighted_bound" else (n,)
-    return lambda params, key: getattr(objectives, name)(params, distribution, target, key, *numbers, **given)
-
-
-def evaluated(loss, params, key=0):
-    return jax.jit(jax.value_and_grad(loss))(params, jax.random.key(key))
 
 
 def by_hand(name, estimator, params, key, n, inner):

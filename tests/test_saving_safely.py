@@ -4,7 +4,7 @@ import os
 import stat
 
 import pytest
-from test_persistence import drawn, tiny
+from saved_models import drawn, tiny
 
 import flows
 from flows.persistence import describe, load, save

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import weights_of
 from registry import TRANSFORMERS
 
 import flows
@@ -13,13 +14,6 @@ from flows import transformers as t
 from flows.diagnostics import enable_x64
 
 EDGES = [0.0, 1e-38, -1e-38, 1e-3, 1.0, -1.0, 30.0, -30.0, 1e30, -1e30, 3e35, -3e35, 3e38, -3e38]
-
-
-def weights_of(transformer, seed=1):
-    """Weights of its own, moved away from their start; () where there are none."""
-    leaves, treedef = jax.tree.flatten(transformer.init(0))
-    rng = np.random.default_rng(seed)
-    return treedef.unflatten([leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
 
 
 @functools.cache

@@ -1,0 +1,148 @@
+"""What a bijection does at a few points: the facts from which `verify` and the tests read its properties."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.experimental
+import jax.numpy as jnp
+
+from flows.core import Array
+
+
+def enable_x64() -> AbstractContextManager:
+    """Double precision inside a `with`, whatever the version of JAX calls it."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64()  # type: ignore[attr-defined]  # before jax 0.8
+
+
+class Trial:
+    """A bijection there and back again at the points x, y = direct(x).
+
+    Each fact is computed when it is first asked for and shared from then on, so that a function which returns several is one
+    program when compiled, with each network in it as seldom as may be. Rows are taken to be independent: where they are not,
+    log-dets differ from those of the Jacobian.
+
+    Args:
+        direct, inverse: functions (params, points) -> (points, log_det), keywords bound.
+        params: of both.
+        x: points, (batch, *event).
+        derive_inverse: whether derivatives of the inverse will be asked for.
+    """
+
+    def __init__(self, direct: Callable, inverse: Callable, params: Any, x: Array, derive_inverse: bool = True):
+        self.direct, self.inverse, self.params, self.x, self.derive_inverse = direct, inverse, params, x, derive_inverse
+
+    @cached_property
+    def _forward(self) -> tuple:
+        return jax.vjp(self.direct, self.params, self.x)
+
+    @cached_property
+    def _backward(self) -> tuple:
+        if not self.derive_inverse:
+            return (self.inverse(self.params, self.y),)
+        return jax.vjp(self.inverse, self.params, self.y)
+
+    @property
+    def y(self) -> Array:
+        return self._forward[0][0]
+
+    @property
+    def log_det(self) -> Array:
+        return self._forward[0][1]
+
+    @property
+    def back(self) -> Array:
+        """inverse(y)."""
+        return self._backward[0][0]
+
+    @property
+    def back_log_det(self) -> Array:
+        return self._backward[0][1]
+
+    @cached_property
+    def again(self) -> tuple[Array, Array]:
+        """The direct function at `back`: its outputs and log-dets."""
+        return self.direct(self.params, self.back)
+
+    @cached_property
+    def _slopes(self) -> tuple[Array, Any, Array]:
+        return _slopes(*self._forward)
+
+    @cached_property
+    def _back_slopes(self) -> tuple[Array, Any, Array]:
+        return _slopes(*self._backward)
+
+    @property
+    def jacobian(self) -> Array:
+        """d y / d x of each row by autodiff, (batch, size, size)."""
+        return self._slopes[0]
+
+    @property
+    def back_jacobian(self) -> Array:
+        return self._back_slopes[0]
+
+    @property
+    def gradients(self) -> tuple[Any, Array]:
+        """Of params and points, by a sum of all outputs and log-dets with weights unlike each other."""
+        return self._slopes[1:]
+
+    @property
+    def back_gradients(self) -> tuple[Any, Array]:
+        return self._back_slopes[1:]
+
+
+class RowByRow(Trial):
+    """The same in plain Python, a row at a time where it is differentiated: it also serves what cannot be traced."""
+
+    @cached_property
+    def _forward(self) -> tuple:
+        return self.direct(self.params, self.x), self.direct
+
+    @cached_property
+    def _backward(self) -> tuple:
+        return self.inverse(self.params, self.y), self.inverse
+
+    @property
+    def jacobian(self) -> Array:
+        return self._rows(self.direct, self.x)
+
+    @property
+    def back_jacobian(self) -> Array:
+        return self._rows(self.inverse, self.y)
+
+    @property
+    def gradients(self) -> tuple[Any, Array]:
+        y, pull = jax.vjp(self.direct, self.params, self.x)
+        return pull(tuple(map(_waves, y)))
+
+    def _rows(self, fun: Callable, points: Array) -> Array:
+        def one(row: Array) -> Array:
+            jacobian = jax.jacrev(lambda row: jnp.ravel(fun(self.params, row[None])[0][0]))(row)
+            return jacobian.reshape(row.size, row.size)
+
+        return jnp.stack([one(row) for row in points])
+
+
+def log_abs_det(jacobian: Array) -> Array:
+    """log|det| of square matrices."""
+    return jnp.linalg.slogdet(jacobian)[1]
+
+
+def _slopes(values: tuple[Array, Array], pull: Callable) -> tuple[Array, Any, Array]:
+    """Jacobians of the rows, and gradients in params and points: one pass backwards for all of them."""
+    y, log_det = values
+    rows, size = len(y), y[0].size
+    unit = jnp.broadcast_to(jnp.eye(size, dtype=y.dtype)[:, None], (size, rows, size))
+    of_y = jnp.concatenate([unit, _waves(y).reshape(1, rows, size)]).reshape(size + 1, *y.shape)
+    of_log_det = jnp.concatenate([jnp.zeros((size, rows), log_det.dtype), _waves(log_det)[None]])
+    params, points = jax.vmap(pull)((of_y, of_log_det))
+    jacobian = jnp.moveaxis(points[:-1].reshape(size, rows, size), 1, 0)
+    return jacobian, jax.tree.map(lambda each: each[-1], params), points[-1]
+
+
+def _waves(like: Array) -> Array:
+    return jnp.cos(jnp.arange(like.size, dtype=like.dtype)).reshape(like.shape)
