@@ -7,7 +7,7 @@ A constructor such as `RealNVP()` returns an `init_fun`; params are plain pytree
 """
 
 # The one list of public names: a new layer, distribution or model is imported here by its own name, and that is all.
-import inspect as _inspect
+from types import ModuleType as _Module
 
 from flows import conditioners as conditioners
 from flows import datasets as datasets
@@ -97,4 +97,4 @@ from flows.training import select as select
 __version__ = "0.1.0"
 
 _ROOMS = ("conditioners", "datasets", "objectives", "training", "transformers")  # which have public names of their own
-__all__ = [name for name in globals() if name[0] != "_" and (name in _ROOMS or not _inspect.ismodule(globals()[name]))]
+__all__ = [name for name in globals() if name[0] != "_" and (name in _ROOMS or not isinstance(globals()[name], _Module))]

@@ -1,6 +1,7 @@
 """Parts: made once for each model, whatever is traced; plain closures, whose functions come with their params."""
 
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +152,75 @@ def test_copies_of_a_closure_that_breaks_the_first_rule_are_refused():
             init_fun(0, 3)
 
 
+def shuffle_closure(rng, input_dim):
+    """The permutation of jax-flows 0.0.1, which its functions close over."""
+    order = jax.random.permutation(rng, input_dim)
+    back = jnp.argsort(order)
+    return {}, lambda p, x: (x[:, order], jnp.zeros(len(x))), lambda p, y: (y[:, back], jnp.zeros(len(y)))
+
+
+def centering_closure(rng, input_dim, init_inputs=None):
+    mean = jnp.zeros((1, input_dim)) if init_inputs is None else init_inputs.mean(0, keepdims=True)
+    return {}, lambda p, x: (x - mean, jnp.zeros(len(x))), lambda p, y: (y + mean, jnp.zeros(len(y)))
+
+
+@pytest.mark.parametrize("layer", [shuffle_closure, centering_closure])
+@pytest.mark.parametrize("members", [None, 2])
+def test_fit_refuses_a_closure_whose_functions_are_not_those_of_every_init(layer, members):
+    """The functions of the result are made anew, and would not be those that were trained."""
+    flow, data = flows.Flow(flows.Serial(layer, flows.ActNorm())), np.random.default_rng(0).normal(size=(60, 6)) + 5
+    fit = flows.fit if members is None else partial(flows.fit_ensemble, members=members)
+    with pytest.raises(flows.FlowsError, match="differ from one init to the next"):
+        fit(0, flow, data, max_epochs=1, verbose=0)
+
+
+def test_a_model_of_ones_own_with_a_closure_inside_is_saved_and_loaded(path):
+    @flows.bijection
+    def Inside():
+        return flows.Serial(scale_closure, flows.ActNorm())
+
+    params, direct_fun, _ = Inside()(0, 3)
+    params = jax.tree.map(lambda leaf: leaf + 0.5, params)
+    flows.save(path, Inside(), params, 3)
+    loaded = flows.load(path, constructors=[Inside])
+    np.testing.assert_array_equal(loaded.direct_fun(loaded.params, X)[0], direct_fun(params, X)[0])
+
+
+def test_copies_of_a_closure_start_at_the_data():
+    def normal(rng, input_dim):
+        def log_pdf(params, x):
+            return -0.5 * jnp.square(x - params["loc"][None]).sum(1)
+
+        return {"loc": jnp.zeros(input_dim)}, log_pdf, lambda rng, params, n: jax.random.normal(rng, (n, input_dim))
+
+    data = 100 + np.random.default_rng(0).normal(size=(50, 2))
+    params = flows.Mixture(normal, num_components=3)(0, 2, init_inputs=data).params
+    assert float(jnp.abs(params["components"]["loc"] - 100).max()) < 10
+
+
+def test_a_layer_that_remembers_rng_in_training_or_its_data_is_told_so():
+    @flows.bijection
+    def InTraining():
+        def init_fun(rng, shape):
+            noise = jax.random.normal(rng, shape)
+            direct_fun = lambda params, x, train=False: (x + noise if train else x, jnp.zeros(()))  # noqa: E731
+            return {}, direct_fun, lambda params, y: y
+
+        return init_fun
+
+    @flows.bijection
+    def OfData():
+        def init_fun(rng, shape, init_inputs=None):
+            mean = jnp.zeros(shape) if init_inputs is None else init_inputs.mean(0)
+            return {}, lambda params, x: (x - mean, jnp.zeros(())), lambda params, y: y + mean
+
+        return init_fun
+
+    for layer in (InTraining(), OfData()):
+        with pytest.raises(flows.FlowsError, match="closes over a value that its init_fun drew from rng or computed from data"):
+            layer(0, 3)
+
+
 def test_a_program_tells_constants_derivatives_and_tracers_apart():
     def scaled(factor):
         return lambda params, x: x * params * factor
@@ -184,6 +254,10 @@ def test_a_program_tells_constants_derivatives_and_tracers_apart():
     digests = [digest(each) for each in different]
     assert len({*digests, None}) == len(different) + 1
     assert digest(remembered()) is None
+    key = jax.random.key(3)
+    assert digest(lambda params, x: x * params + jax.random.normal(key, x.shape)) is not None
+    stopped = lambda params, x: jax.lax.stop_gradient(x) * params  # noqa: E731
+    assert digest(stopped) != digest(lambda params, x: x * params)  # the derivative by x
     called = lambda params, x: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((2, 3), "float32"), x)  # noqa: E731
     assert digest(called) is None
 

@@ -37,7 +37,8 @@ def check_rows(name, sizes, jit):
     ulp = np.finfo(np.float32).eps * np.maximum(1, np.abs(whole))
     for rows in sizes:
         part = np.asarray(log_pdf(params, x[:rows]))
-        assert (np.abs(part - whole[:rows]) <= 4 * ulp[:rows]).all(), f"{rows} rows: {np.abs(part - whole[:rows]) / ulp[:rows]}"
+        # A row alone is a matrix times a vector, which some processors add up in another order: 7.1 was seen.
+        assert (np.abs(part - whole[:rows]) <= 8 * ulp[:rows]).all(), f"{rows} rows: {np.abs(part - whole[:rows]) / ulp[:rows]}"
 
 
 @pytest.mark.parametrize("name", some_of(("RealNVP", "MAF", "NSF", "MixtureCDF")))

@@ -48,7 +48,7 @@ def FromEquinox(make: Callable):
         >>> import equinox as eqx, flows
         >>> net = flows.conditioners.FromEquinox(lambda key, inputs, outputs: eqx.nn.MLP(inputs, outputs, 64, 2, key=key))
         >>> params, direct_fun, inverse_fun = flows.Coupling(net)(0, 5)
-        >>> params["layers"]["0"]["weight"].shape
+        >>> params["conditioner"]["layers"]["0"]["weight"].shape
         (64, 2)
     """
     with _extra("FromEquinox", "equinox"):
@@ -106,7 +106,7 @@ def FromNNX(make: Callable):
         >>> from flax import nnx
         >>> net = flows.conditioners.FromNNX(lambda rngs, inputs, outputs: nnx.Linear(inputs, outputs, rngs=rngs))
         >>> params, direct_fun, inverse_fun = flows.Coupling(net)(0, 5)
-        >>> params["kernel"].shape
+        >>> params["conditioner"]["kernel"].shape
         (2, 6)
     """
     with _extra("FromNNX", "flax"):
@@ -163,7 +163,7 @@ def FromLinen(make: Callable):
         >>> from flax import linen as nn
         >>> net = flows.conditioners.FromLinen(lambda outputs: nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(outputs)]))
         >>> params, direct_fun, inverse_fun = flows.Coupling(net)(0, 5)
-        >>> params["layers_0"]["kernel"].shape
+        >>> params["conditioner"]["layers_0"]["kernel"].shape
         (2, 64)
     """
     with _extra("FromLinen", "flax"):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 class Memo:
-    """A bounded cache that forgets what was used longest ago."""
+    """A bounded cache that forgets what was used longest ago. Entries of 64-bit mode are apart from the others."""
 
     def __init__(self, size: int):
         self.size, self.entries, self.lock = size, OrderedDict[Hashable, Any](), threading.RLock()
@@ -25,7 +26,7 @@ class Memo:
         """The entry of `key`, made if it is not there. What is made for the key None is never kept."""
         if key is None:
             return make()
-        key = (jax.config.jax_enable_x64, key)  # type: ignore[attr-defined]  # which decides the dtype of every constant
+        key = (jax.config.jax_enable_x64, key)  # type: ignore[attr-defined]
         with self.lock:
             if key in self.entries:
                 self.entries.move_to_end(key)
@@ -37,21 +38,27 @@ class Memo:
                 self.entries.popitem(last=False)
         return made
 
+    def exchange(self, entries: OrderedDict) -> OrderedDict:
+        """Put other entries in the place of those that are there, and return these."""
+        with self.lock:
+            self.entries, before = entries, self.entries
+        return before
+
 
 _MEMOS: list[Memo] = []
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
 def fresh_caches() -> Iterator[None]:
     """Inside a `with`, the caches start empty: everything is made anew, and what was there before comes back after."""
-    before = [(memo, memo.entries) for memo in _MEMOS]
-    for memo in _MEMOS:
-        memo.entries = OrderedDict()
-    try:
-        yield
-    finally:
-        for memo, entries in before:
-            memo.entries = entries
+    with _ONE_AT_A_TIME:
+        before = [memo.exchange(OrderedDict()) for memo in _MEMOS]
+        try:
+            yield
+        finally:
+            for memo, entries in zip(_MEMOS, before, strict=True):
+                memo.exchange(entries)
 
 
 def clear_caches() -> None:
@@ -68,36 +75,48 @@ def clear_caches() -> None:
         False
     """
     for memo in _MEMOS:
-        memo.entries.clear()
+        memo.exchange(OrderedDict())
 
 
-def program(function: Callable, first: Any, *rest: Any) -> str | None:
+def program(function: Callable, *arguments: Any) -> str | None:
     """A digest of what a function computes of arguments of these shapes: equal digests, equal results.
 
-    The derivative by the first argument is part of it, as two functions may agree in their values alone. None is for what
-    cannot be told: a program that holds a tracer or calls Python back, or that JAX can neither trace nor differentiate.
+    The derivatives by all floating arguments are part of it, as two functions may agree in their values alone. None is for
+    what cannot be told: a program that holds a tracer or calls Python back, or that JAX can neither trace nor differentiate.
     """
+    leaves, tree = jax.tree.flatten(arguments)
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
 
-    def backward(first: Any, *rest: Any) -> Any:
-        outputs, pull_back = jax.vjp(lambda first: function(first, *rest), first)
-        return outputs, pull_back(outputs)
+    def of_floats(*rest: Any) -> Callable:
+        def run(*floats: Any) -> Any:
+            each = iter(floats), iter(rest)
+            return function(*jax.tree.unflatten(tree, [next(each[not is_float]) for is_float in floating]))
 
-    def forward(first: Any, *rest: Any) -> Any:  # a loop whose length is not known has no other derivative
-        return jax.jvp(lambda first: function(first, *rest), (first,), (first,))
+        return run
 
+    def backward(floats: list, rest: list) -> Any:
+        outputs, pull_back = jax.vjp(of_floats(*rest), *floats)
+        return of_floats(*rest)(*floats), pull_back(outputs)
+
+    def forward(floats: list, rest: list) -> Any:  # a loop whose length is not known has no other derivative
+        return of_floats(*rest)(*floats), jax.jvp(of_floats(*rest), floats, floats)
+
+    split = [[leaf for leaf, is_float in zip(leaves, floating, strict=True) if is_float is of] for of in (True, False)]
     for derivative in (backward, forward):
         try:
-            jaxpr = jax.make_jaxpr(derivative)(first, *rest)
+            jaxpr = jax.make_jaxpr(derivative)(*split)
             if holds_tracer(jaxpr):
                 return None
-            text = jax.jit(jaxpr_as_fun(jaxpr)).lower(*jax.tree.leaves((first, *rest))).as_text()
+            text = jax.jit(jaxpr_as_fun(jaxpr)).lower(*split[0], *split[1]).as_text()
         except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
             continue
         if "callback" in text:
             return None
         digest = hashlib.sha256(text.encode())
-        for each in map(np.asarray, jaxpr.consts):
-            digest.update(f"{each.dtype}{each.shape}".encode() + each.tobytes())
+        for constant in jaxpr.consts:
+            is_key = jnp.issubdtype(constant.dtype, jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(constant) if is_key else constant)
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()
     return None
 

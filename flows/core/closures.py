@@ -3,8 +3,9 @@
 The functions of a closure are made anew by each call, and are known only then. So its part gives back its params as `Bound`,
 together with the functions that came with them, and runs whatever functions it finds there. `settle` separates them:
 plain params for the user, and a part that holds the functions. Functions that compute the same (`caching.program`) are one
-object, so that nothing compiles twice; a closure whose functions depend on rng or on data compiles each
-time, and is never wrong.
+object, so that nothing compiles twice. A closure whose functions depend on rng or on data breaks the first rule: its own triple
+is right, compiles at each init and is not kept; what needs the functions of one init to serve another (`fit`, `Repeat`, copies
+in a `Mixture`) refuses it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from flows.core.caching import Memo
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
-from flows.core.lifting import Author, Form, Functions, bijection_form, distribution_form
+from flows.core.lifting import KEY, Author, Form, Functions, bijection_form, distribution_form
 from flows.core.params import check_structure, structure
 from flows.core.parts import BijectionPart, DistributionPart, Part
 
@@ -31,17 +32,17 @@ UNEQUAL = (
 
 @jax.tree_util.register_pytree_with_keys_class
 class Bound:
-    """The params of a closure, and the functions that came with them."""
+    """The params of a closure, and the functions that came with them; are these shared by all that compute the same?"""
 
-    def __init__(self, params: Params, functions: Functions):
-        self.params, self.functions = params, functions
+    def __init__(self, params: Params, functions: Functions, shared: bool):
+        self.params, self.functions, self.shared = params, functions, shared
 
-    def tree_flatten_with_keys(self) -> tuple[tuple, Functions]:
-        return ((jax.tree_util.GetAttrKey("params"), self.params),), self.functions
+    def tree_flatten_with_keys(self) -> tuple[tuple, tuple]:
+        return ((jax.tree_util.GetAttrKey("params"), self.params),), (self.functions, self.shared)
 
     @classmethod
-    def tree_unflatten(cls, functions: Functions, children: tuple) -> "Bound":
-        return cls(children[0], functions)
+    def tree_unflatten(cls, functions: tuple[Functions, bool], children: tuple) -> "Bound":
+        return cls(children[0], *functions)
 
 
 def check_equal_functions(name: str, params: Sequence[Params]) -> None:
@@ -54,18 +55,21 @@ def settle(part: P, params: Params) -> tuple[Params, P]:
     """Plain params, and the part that runs on them with the functions that the closures in `params` came with."""
     if not part.closures:
         return params, part
-    tree = jax.tree.structure(params)
-    return _unbound(params), _functions((part, tree), lambda: _with_functions(part, tree))
+    tree, bound = jax.tree.structure(params), jax.tree.leaves(params, is_leaf=_is_bound)
+    shared = all([node.shared for node in bound if _is_bound(node)])
+    return unbound(params), _functions((part, tree) if shared else None, lambda: _with_functions(part, tree, shared))
 
 
-def _unbound(params: Params) -> Params:
-    def one(node: Any) -> Any:
-        return node.params if isinstance(node, Bound) else node
-
-    return jax.tree.map(one, params, is_leaf=lambda node: isinstance(node, Bound))
+def unbound(params: Params) -> Params:
+    """Plain params, without the functions of closures."""
+    return jax.tree.map(lambda node: node.params if _is_bound(node) else node, params, is_leaf=_is_bound)
 
 
-def _with_functions(part: P, tree: Any) -> P:
+def _is_bound(node: Any) -> bool:
+    return isinstance(node, Bound)
+
+
+def _with_functions(part: P, tree: Any, shared: bool) -> P:
     def bound(params: Params) -> Params:
         return jax.tree.unflatten(tree, jax.tree.leaves(params))
 
@@ -73,7 +77,7 @@ def _with_functions(part: P, tree: Any) -> P:
         return lambda params, *call: function(bound(params), *call)
 
     def init(key: Array, given: Given) -> Params:
-        return _unbound(part.init(key, given))
+        return unbound(part.init(key, given))
 
     if isinstance(part, BijectionPart):
         native = part.native_inverse and on_params(part.native_inverse)
@@ -81,7 +85,7 @@ def _with_functions(part: P, tree: Any) -> P:
     elif isinstance(part, DistributionPart):
         sample = part.sample
         own = {"log_pdf": on_params(part.log_pdf), "sample": lambda rng, params, *call: sample(rng, bound(params), *call)}
-    return replace(part, init=init, closures=False, **own)
+    return replace(part, init=init, closures=False, shared=shared, **own)
 
 
 def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> BijectionPart:
@@ -120,21 +124,28 @@ class Closure(Author):
         super().__init__(name_of(layer), layer, event, context, form)
         made: list[Callable] = []
 
-        def run(key: Array) -> Params:
-            params, *made[:] = self._run(key, Given())
+        def run(key: Array, given: Given) -> Params:
+            params, *made[:] = self._run(key, given)
             return params
 
         try:
-            params = jax.eval_shape(run, jax.eval_shape(jax.random.key, 0))
+            params = jax.eval_shape(run, KEY(), Given())
         except TRACING_ERRORS:
             with jax.ensure_compile_time_eval():
-                params = run(jax.random.key(0))
-        self.keywords = self.keywords_of(*made)
-        self.output, self.compiled, _ = self.try_out(form.take(*made), params, self.keywords)
+                params = run(jax.random.key(0), Given())
+        self.keywords, functions = self.keywords_of(*made), form.take(*made)
+        self.output, self.compiled, remembers = self.try_out(functions, params, self.keywords)
+        if self.compiled and not remembers:
+            self._share(functions, params)  # they hold no data, as those of a later init may
 
     def _run(self, key: Array, given: Given) -> tuple[Params, Callable, Callable]:
         with jax.ensure_compile_time_eval():
             return self.call(key, as_dim(self.event), given)
+
+    def _share(self, functions: Functions, params: Params) -> tuple[Functions, bool]:
+        """The functions that compute the same, and whether these are kept."""
+        digest = self.digest(functions, params, self.keywords) if self.compiled else None
+        return _functions(None if digest is None else (self, digest), lambda: functions), digest is not None
 
     def init(self, key: Array, given: Given) -> Bound:
         params, *made = self._run(key, given)
@@ -142,7 +153,7 @@ class Closure(Author):
             check_structure(given.params, structure(params), self.name)
             params = params if "params" in self.names else given.params
         if self.keywords_of(*made) != self.keywords:
-            raise FlowsError(UNEQUAL.format(name=f"the functions of {self.name}"))
-        functions = self.form.take(*made)
-        digest = self.digest(functions, params, self.keywords) if self.compiled else None
-        return Bound(params, _functions(None if digest is None else (self, digest), lambda: functions))
+            raise FlowsError(
+                f"{self.name}: its functions name other keywords from one init to the next; name the same each time"
+            )
+        return Bound(params, *self._share(self.form.take(*made), params))

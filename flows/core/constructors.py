@@ -198,7 +198,7 @@ def _freeze(x: Any, where: str) -> Any:
     if type(x) in (list, tuple):
         return tuple(_freeze(each, where) for each in x)
     if type(x) is dict:
-        return {key: _freeze(each, where) for key, each in x.items()}
+        return {key: _freeze(x[key], where) for key in sorted(x, key=repr)}
     return x
 
 

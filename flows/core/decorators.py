@@ -86,7 +86,8 @@ class InitFun(Value):
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
         context, given, event = self._given(as_event(input_dim), **keywords)
-        params, part = initialize(self, as_key(rng), event, context, given)
+        part = self.part(event, context)
+        params, part = settle(part, part.init(as_key(rng), given))
         refuse_unused_context(self, part, context)
         return (params, *publish(part, params))
 
@@ -258,14 +259,14 @@ def refuse_unused_context(init_fun: Any, part: Part, context: Shape | None) -> N
 
 
 def initialize(layer: Any, key: Array, event: Shape, context: Shape | None, given: Given = NOTHING) -> tuple[Params, Any]:
-    """The params and the part of a whole model, a constructor's value or a plain closure that is a distribution."""
-    part = layer.part(event, context) if isinstance(layer, InitFun) else distribution_part(layer, event, context)
+    """The params and the part of a whole model: a constructor's value, or a plain closure that is a distribution."""
+    part = distribution_part(layer, event, context)
     return settle(part, part.init(key, given))
 
 
 def part_of(layer: Any, key: Array, event: Shape, context: Shape | None) -> Any:
     """The part of a whole model whose params are known already."""
-    part = layer.part(event, context) if isinstance(layer, InitFun) else distribution_part(layer, event, context)
+    part = distribution_part(layer, event, context)
     return settle(part, part.init(key, NOTHING))[1] if part.closures else part
 
 

@@ -26,7 +26,7 @@ def named_by(fun: Callable, vocabulary: tuple[str, ...]) -> frozenset[str]:
     except (TypeError, ValueError):  # a built-in without a signature
         return frozenset()
     names = set(parameters) & set(vocabulary)
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+    if any([each.kind is each.VAR_KEYWORD for each in parameters.values()]):
         names |= {"init_inputs"} & set(vocabulary)
     return frozenset(names)
 

@@ -23,6 +23,8 @@ from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
 Functions = tuple[Callable, Callable]  # direct and inverse, or log_pdf and sample
+UNTRIED: tuple[type[Exception], ...] = (*TRACING_ERRORS, FlowsError)
+KEY = partial(jax.eval_shape, jax.random.key, 0)  # an abstract one
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 FIRST_RULE = (
     "{name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it into params "
@@ -88,10 +90,11 @@ class Author:
 
     def try_out(self, functions: Functions, params: Params, keywords: frozenset[str]) -> tuple[Shape, bool, bool]:
         """The event of the first result, whether the functions can be traced, and whether they remember a tracer."""
-        run = partial(self._results, functions, [("rng" in keywords, False)])
+        usual, *others = sorted(self._ways(keywords), key=lambda way: way != ("rng" in keywords, False))
         try:
-            jaxpr, results = jax.make_jaxpr(run, return_shape=True)(*self._rows(params))
-            return tuple(results[0][0].shape[1:]), True, holds_tracer(jaxpr)
+            jaxpr, results = jax.make_jaxpr(partial(self._results, functions, [usual]), return_shape=True)(*self._rows(params))
+            remembers = holds_tracer(jaxpr) or any([self._remembers(functions, way, params) for way in others])
+            return tuple(results[0][0].shape[1:]), True, remembers
         except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
             with jax.ensure_compile_time_eval():
                 rows = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), self._rows(params)[:3])
@@ -100,9 +103,18 @@ class Author:
 
     def digest(self, functions: Functions, params: Params, keywords: frozenset[str]) -> str | None:
         """Of all that the functions compute, however they are called."""
+        return program(partial(self._results, functions, self._ways(keywords)), *self._rows(params))
+
+    def _remembers(self, functions: Functions, way: tuple[bool, bool], params: Params) -> bool:
+        try:
+            return holds_tracer(jax.make_jaxpr(partial(self._results, functions, [way]))(*self._rows(params)))
+        except Exception:  # batch norm, say, has no inverse under train=True; a call of that kind will say so
+            return False
+
+    def _ways(self, keywords: frozenset[str]) -> list[tuple[bool, bool]]:
+        """The ways of calling the functions: whether with rng, whether with train=True."""
         draws, trains = ([False, True] if name in keywords else [False] for name in ("rng", "train"))
-        ways = [(draw, train) for draw in draws for train in trains]
-        return program(partial(self._results, functions, ways), *self._rows(params))
+        return [(draw, train) for draw in draws for train in trains]
 
     def _results(self, functions: Functions, ways: list, params: Params, x: Array, context: Any, key: Array) -> list[tuple]:
         return [self.form.run(functions, params, x, (context, key if draw else None, train), key) for draw, train in ways]
@@ -112,7 +124,7 @@ class Author:
             return jax.ShapeDtypeStruct((ROWS, *shape), default_dtype())
 
         context = None if self.context is None else abstract_rows(self.context)
-        return abstract(params), abstract_rows(self.event), context, jax.eval_shape(jax.random.key, 0)
+        return abstract(params), abstract_rows(self.event), context, KEY()
 
 
 def abstract(tree: Any) -> Any:
@@ -149,27 +161,36 @@ class Leaf(Author):
 
     def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: Form):
         super().__init__(name, init_fun, event, context, form)
-        key, error = jax.eval_shape(jax.random.key, 0), FlowsError(FIRST_RULE.format(name=name))
-        for constants in (nullcontext, jax.ensure_compile_time_eval):
-            made: list[Callable] = []
-            self.start, compiled = compiled_once(partial(self._run, constants, made))
-            try:
-                params = compiled.eval_shape(key, Given())
-            except TRACING_ERRORS:
-                continue
-            if not self._settle(params, made):
-                return
-            if constants is not nullcontext:
-                raise error
+        self.traced = False
+        fits = self._trace(nullcontext) or self._trace(jax.ensure_compile_time_eval)
+        if not (fits or (not self.traced and self._run_as_it_is())):
+            raise FlowsError(FIRST_RULE.format(name=name))
+
+    def _trace(self, constants: Callable) -> bool:
+        """Take the functions of a trace of init, if it can be traced and they remember nothing of it."""
+        made: list[Callable] = []
+        self.start, compiled = compiled_once(partial(self._run, constants, made))
+        try:
+            self._take(compiled.eval_shape(KEY(), Given()), made)
+        except TRACING_ERRORS:
+            return False
+        self.traced = True
+        return not (self.remembers or self._remembers_data(constants))
+
+    def _run_as_it_is(self) -> bool:
+        """Take the functions of an init that runs on numbers, if those of two keys are the same as far as can be told."""
         digests = []
         for seed in (0, 1):
-            made = []
+            made: list[Callable] = []
             self.start = partial(self._run, nullcontext, made)
             with jax.ensure_compile_time_eval():
-                self._settle(self.start(jax.random.key(seed), Given()), made)
+                try:
+                    params = self.start(jax.random.key(seed), Given())
+                except TRACING_ERRORS:
+                    return False
+            self._take(params, made)
             digests.append(self.digest(self.functions, self.params, self.keywords))
-        if digests[0] != digests[1]:
-            raise error
+        return digests[0] == digests[1] and not self.remembers
 
     def _run(self, constants: Callable, made: list[Callable], key: Array, given: Given) -> Params:
         with constants():
@@ -177,13 +198,24 @@ class Leaf(Author):
         made[:] = made or functions  # those of the first run stay
         return check_leaves(params, self.name)
 
-    def _settle(self, params: Params, made: list[Callable]) -> bool:
-        """Take these for the functions of the layer; do they remember a tracer?"""
+    def _take(self, params: Params, made: list[Callable]) -> None:
         self.params, self.functions, self.keywords = params, self.form.take(*made), self.keywords_of(*made)
         if "context_dim" in self.names:
             self.keywords |= {"context"}
-        self.output, self.compiled, remembers = self.try_out(self.functions, params, self.keywords)
-        return remembers
+        self.output, self.compiled, self.remembers = self.try_out(self.functions, params, self.keywords)
+
+    def _remembers_data(self, constants: Callable) -> bool:
+        """Whether the functions of an init with data hold on to them."""
+        if not self.names & {"init_inputs", "init_context"}:
+            return False
+        made: list[Callable] = []
+        _, rows, context, key = self._rows(())
+        data = Given(rows if "init_inputs" in self.names else None, context if "init_context" in self.names else None)
+        try:
+            params = jax.eval_shape(partial(self._run, constants, made), key, data)
+        except UNTRIED:  # it needs numbers, or other rows
+            return False
+        return self.try_out(self.form.take(*made), params, self.keywords)[2]
 
     def init(self, key: Array, given: Given) -> Params:
         if given.params is not None:

@@ -50,7 +50,7 @@ def stop_fixed(params: Params) -> Params:
 def structure(params: Params) -> tuple:
     """The treedef and the leaf shapes, as a hashable key."""
     leaves, treedef = jax.tree.flatten(params)
-    return treedef, tuple(tuple(jnp.shape(leaf)) for leaf in leaves)
+    return treedef, tuple([tuple(jnp.shape(leaf)) for leaf in leaves])
 
 
 def check_structure(params: Params, expected: tuple, name: str) -> None:

@@ -6,7 +6,7 @@ of them in `publish.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,7 @@ class Part:
         keywords: all keywords of the vocabulary that its init or its functions name.
         compiled: whether its functions can be traced.
         closures: whether a plain closure is in it, whose functions come with its params (`closures.py`).
+        shared: whether it is that of every init, so that what is made of it is kept; not where a closure breaks the first rule.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Part:
     keywords: frozenset[str]
     compiled: bool
     closures: bool
+    shared: bool = field(default=True, kw_only=True)
 
     @property
     def measures(self) -> bool:

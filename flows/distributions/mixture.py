@@ -26,7 +26,8 @@ from flows.core import (
     stacked,
     unstacked,
 )
-from flows.core.closures import check_equal_functions
+from flows.core.closures import check_equal_functions, unbound
+from flows.core.params import check_structure, structure
 from flows.distributions.infinities import logsumexp
 
 JITTER = 0.01  # of the data's spread: two components that start at equal rows could never part
@@ -105,7 +106,8 @@ def Mixture(*components, num_components: int | None = None, weights=None, traina
                 return {**given.params, "components": own}
             logits = jnp.log(jnp.asarray(w, float))
             rest = {"logits": logits} if trainable else {"fixed": {"logits": logits}}
-            return {"components": _apart(keys[0], own, given.init_inputs, count, copies), **rest}
+            moved = _apart(keys[0], unbound(own), given.init_inputs, count, copies)
+            return {"components": jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(moved)), **rest}
 
         return _part(init, parts, count if copies else None, event, context)
 
@@ -151,11 +153,12 @@ def _components_of(params: Any, count: int, copies: bool, trainable: bool) -> li
     of_weights = "logits" if trainable else "fixed"
     if not isinstance(params, dict) or set(params) != {"components", of_weights}:
         raise FlowsError(f'Mixture: params are not those of this mixture, {{"components": ..., "{of_weights}": ...}}')
-    if copies:
-        return unstacked(params["components"], count, "Mixture")
-    if len(params["components"]) != count:
+    if not copies and len(params["components"]) != count:
         raise FlowsError(f"Mixture: params have {len(params['components'])} components, expected {count}")
-    return list(params["components"])
+    components = unstacked(params["components"], count, "Mixture") if copies else list(params["components"])
+    logits = jnp.zeros(count)
+    check_structure(params[of_weights], structure(logits if trainable else {"logits": logits}), "Mixture: the weights")
+    return components
 
 
 @partial(jax.jit, static_argnames=("count", "copies"))

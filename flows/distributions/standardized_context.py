@@ -19,6 +19,7 @@ from flows.core import (
     distribution_part,
 )
 from flows.core.numerics import along
+from flows.core.params import check_structure, structure
 
 OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # named whatever the distribution names
 
@@ -58,11 +59,14 @@ def StandardizedContext(distribution):
             old, seen = given.params, given.init_context
             if old is not None and (not isinstance(old, dict) or set(old) != {"distribution", "fixed"}):
                 raise FlowsError('StandardizedContext: params are not its own, {"distribution": ..., "fixed": ...}')
+            start = {"mean": jnp.zeros(columns), "std": jnp.ones(columns)}
+            if old is not None:
+                check_structure(old["fixed"], structure(start), "StandardizedContext: fixed")
             if seen is not None:
                 fixed = channel_scale(seen)
                 seen = standardized(fixed, seen)
             else:
-                fixed = {"mean": jnp.zeros(columns), "std": jnp.ones(columns)} if old is None else old["fixed"]
+                fixed = start if old is None else old["fixed"]
             own = part.init(key, given._replace(params=old and old["distribution"], init_context=seen))
             return {"distribution": own, "fixed": fixed}
 

@@ -43,7 +43,7 @@ def layout_then(params: Params, written: int) -> Params:
     """Params of today in the layout of a format: the same leaves in the same order, under the names that they had."""
     if written > 1:
         return params
-    if isinstance(params, dict):
+    if type(params) is dict:
         rest = {key: each for key, each in params.items() if key != "conditioner"}
         if set(params) in ENGINES and not jax.tree.leaves(rest):
             return layout_then(params["conditioner"], written)

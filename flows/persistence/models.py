@@ -26,6 +26,7 @@ from flows.core import (
     from_json,
     to_json,
 )
+from flows.core.closures import settle
 from flows.core.constructors import in_library, is_constructor
 from flows.core.decorators import refuse_unused_context
 from flows.core.errors import TRACING_ERRORS, warn_user
@@ -172,10 +173,13 @@ def _abstract(init_fun: InitFun, event: Shape, context: Shape | None) -> tuple[P
     """The part, and the shapes of its params: init is traced, so that nothing is drawn or compiled."""
     part = init_fun.part(event, context)
     refuse_unused_context(init_fun, part, context)
-    try:
-        return part, jax.eval_shape(part.init, jax.eval_shape(jax.random.key, 0), Given())
-    except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's
-        return part, part.init(jax.random.key(0), Given())
+    if not part.closures:
+        try:
+            return part, jax.eval_shape(part.init, jax.eval_shape(jax.random.key, 0), Given())
+        except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's
+            pass
+    params, part = settle(part, part.init(jax.random.key(0), Given()))
+    return part, params
 
 
 def _names(params: Params) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import optax
 
-from flows.core import Array, initialize, part_of, stacked
+from flows.core import Array, FlowsError, initialize, part_of, stacked
+from flows.core.closures import UNEQUAL
 from flows.core.inputs import as_dim, as_key, cast
 from flows.core.publish import publish
 from flows.training.checkpoint import Checkpoint, settings_of
@@ -162,6 +163,9 @@ def train_members(
     part, start = parts[0], cast(starts[0], source.dtype)
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
+    another = part_of(inner, jax.random.fold_in(key, 1), rows.event, rows.context)  # as that of the result will be
+    if part.compiled and any(each is not part for each in (*parts, another)):
+        raise FlowsError(UNEQUAL.format(name=f"{options.caller}: the functions of {init_fun!r:.80}"))
     params = start if members is None else cast(stacked(starts), source.dtype)
 
     part_of_batch = source.batch_size // options.accumulate

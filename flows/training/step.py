@@ -97,7 +97,7 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any) -> Trainer:
     default = options.optimizer is None
     optimizer = DEFAULT_OPTIMIZER if default else options.optimizer
     layout: Layout = Vector(params) if default else Tree()  # another optimizer may tell one leaf from another
-    known = "default" if default else program(_whole(optimizer), (), abstract(params))
+    known = "default" if default else _program_of(optimizer, params)
     how = options.accumulate, options.ema, options.members, dtype
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) * (options.members or 1) <= SMALL
     compiler = {"xla_backend_optimization_level": 1} if small else None
@@ -105,15 +105,18 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any) -> Trainer:
     return _trainers(key, lambda: _make_trainer(problem, optimizer, layout, compiler, *how))
 
 
-def _whole(optimizer: Any) -> Callable:
-    """All that an optimizer does, as one function: one that is made anew and equal is the same program."""
+def _program_of(optimizer: Any, params: Any) -> str | None:
+    """All that an optimizer computes: one that is made anew and equal has the same."""
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def run(nothing: tuple, params: Any) -> Any:
+    def run(params: Any, state: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"):
-            return _updates(optimizer, params, optimizer.init(params), params, jnp.zeros(()))
+            return optimizer.init(params), _updates(optimizer, params, state, params, jnp.zeros(()))
 
-    return run
+    params = abstract(params)
+    with jax.numpy_dtype_promotion("standard"):
+        state = jax.eval_shape(optimizer.init, params)
+    return program(run, params, state)
 
 
 def _make_trainer(

@@ -3,7 +3,7 @@
 This is the one list of their names.
 """
 
-import inspect as _inspect
+from types import ModuleType as _Module
 
 from flows.transformers.affine import Additive as Additive
 from flows.transformers.affine import Affine as Affine
@@ -25,4 +25,4 @@ from flows.transformers.sum_of_squares import SumOfSquares as SumOfSquares
 
 Linear, Quadratic, Cubic = LinearSpline, QuadraticSpline, CubicSpline  # their names before
 
-__all__ = [name for name in globals() if name[0] != "_" and not _inspect.ismodule(globals()[name])]
+__all__ = [name for name in globals() if name[0] != "_" and not isinstance(globals()[name], _Module)]
