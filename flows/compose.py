@@ -323,7 +323,7 @@ def FactorOut(*layers):
 
 
 def _remat(direct: Callable) -> Callable:
-    """A new function each time: what jax.checkpoint traced it keeps by the function, whatever the economy was then."""
+    """A new function each time: what jax.checkpoint traced it keeps by the function, whatever the precision was then."""
     return jax.checkpoint(lambda *given: direct(*given), static_argnums=4)
 
 

@@ -16,8 +16,16 @@ from files.make import OWN, TOLERANCE, answers, distance
 import flows
 
 FOLDERS = sorted(Path(__file__).parent.glob("files/format_*"))
+AGAIN = re.compile(r"_(conditional|plain|loop|unrolled|[0-9]+)$")  # variants of a model, which the slow tests have a look at
+DEEP = ("maf_5", "nsf_11")  # but for two that are a loop by default
 FILES = [
-    pytest.param(path, id=f"{path.parent.name}/{path.stem}") for folder in FOLDERS for path in sorted(folder.glob("*.flows"))
+    pytest.param(
+        path,
+        id=f"{path.parent.name}/{path.stem}",
+        marks=[pytest.mark.slow] if AGAIN.search(path.stem) and path.stem not in DEEP else [],
+    )
+    for folder in FOLDERS
+    for path in sorted(folder.glob("*.flows"))
 ]
 
 # What each folder held when it was written: how many models, and the digest of all its files.

@@ -23,7 +23,6 @@ from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
 Functions = tuple[Callable, Callable]  # direct and inverse, or log_pdf and sample
-UNTRIED: tuple[type[Exception], ...] = (*TRACING_ERRORS, FlowsError)
 KEY = partial(jax.eval_shape, jax.random.key, 0)  # an abstract one
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 FIRST_RULE = (
@@ -213,7 +212,7 @@ class Leaf(Author):
         data = Given(rows if "init_inputs" in self.names else None, context if "init_context" in self.names else None)
         try:
             params = jax.eval_shape(partial(self._run, constants, made), key, data)
-        except UNTRIED:  # it needs numbers, or other rows
+        except Exception:  # it needs numbers, or other rows; a call of that kind will say so
             return False
         return self.try_out(self.form.take(*made), params, self.keywords)[2]
 
