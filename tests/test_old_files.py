@@ -6,6 +6,7 @@ of what was written before.
 
 import hashlib
 import re
+from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from files.make import OWN, TOLERANCE, answers, distance
 
 import flows
+from flows.persistence.formats import layout_then
 
 FOLDERS = sorted(Path(__file__).parent.glob("files/format_*"))
 AGAIN = re.compile(r"_(conditional|plain|loop|unrolled|[0-9]+)$")  # variants of a model, which the slow tests have a look at
@@ -70,6 +72,14 @@ def test_an_old_file_says_what_it_said(path):
         assert value.dtype == np.float32 and value.shape == expected[of].shape
         off = distance(value, expected[of])
         assert off <= TOLERANCE, f"{of} is {value}, expected {expected[of]}: off by {off:.1e}"
+
+
+def test_only_plain_dicts_are_read_as_engines_of_before():
+    """The leaves of another mapping keep an order of their own."""
+    engine = {"conditioner": (1.0,), "transformer": (), "fixed": {}}
+    assert layout_then([engine], 1) == [(1.0,)] and layout_then([engine], 2) == [engine]
+    ordered = OrderedDict(shift=1.0, log_scale=2.0)
+    assert layout_then(ordered, 1) is ordered
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

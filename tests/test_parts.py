@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from common import X, scale_closure
 from registry import masked, small, spline
@@ -14,6 +15,7 @@ import flows
 from flows.core.caching import fresh_caches, program
 from flows.core.closures import Bound
 from flows.core.params import structure
+from flows.training.step import _program_of
 
 
 @flows.bijection
@@ -99,7 +101,7 @@ def test_an_init_crosses_few_functions():
 # Plain closures
 
 
-def test_functions_that_compute_the_same_are_shared_whatever_closure_they_come_from():
+def test_functions_that_compute_the_same_are_shared_between_inits():
     made = []
 
     def layer(rng, input_dim):
@@ -260,6 +262,18 @@ def test_a_program_tells_constants_derivatives_and_tracers_apart():
     assert digest(stopped) != digest(lambda params, x: x * params)  # the derivative by x
     called = lambda params, x: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((2, 3), "float32"), x)  # noqa: E731
     assert digest(called) is None
+
+
+def test_an_optimizer_with_a_python_state_is_told_from_another():
+    def decaying(decay):
+        def update(updates, state, params=None):
+            return jax.tree.map(lambda leaf: -0.1 * decay**state * leaf, updates), state + 1
+
+        return optax.GradientTransformation(lambda params: 0, update)
+
+    params = {"w": jnp.ones(3)}
+    one, again, other = (_program_of(decaying(decay), params) for decay in (0.1, 0.1, 0.9))
+    assert one == again is not None and one != other
 
 
 # Engines
