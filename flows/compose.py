@@ -84,7 +84,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
         return list(zip(parts, params, split(rng), strict=True))[::-1]
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        total = jnp.zeros(len(x), x.dtype)
+        total = jnp.zeros(x.shape[0], x.dtype)
         for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
             run = _remat(part.direct) if precision().remat else part.direct
             x, log_det = run(own, x, context, key, train)
@@ -98,7 +98,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
         return y
 
     def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        total = jnp.zeros(len(y), y.dtype)
+        total = jnp.zeros(y.shape[0], y.dtype)
         for part, own, key in backwards(params, rng):
             y, log_det = part.invert(own, y, context, key, train)
             total += log_det
@@ -175,7 +175,7 @@ def loop(part: BijectionPart, n: int) -> BijectionPart:
 
         kept = None if precision().remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         body = jax.checkpoint(body, prevent_cse=False, policy=kept)
-        start = (jnp.moveaxis(x, 0, -1), jnp.zeros(len(x), x.dtype))
+        start = (jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype))
         (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
         return jnp.moveaxis(x, -1, 0), total
 
@@ -184,7 +184,7 @@ def loop(part: BijectionPart, n: int) -> BijectionPart:
 
     def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
         def step(own: Any, y: Array, key: Any) -> tuple[Array, Array]:
-            return part.inverse(own, y, context, key, train), jnp.zeros(len(y), y.dtype)
+            return part.inverse(own, y, context, key, train), jnp.zeros(y.shape[0], y.dtype)
 
         return scan(step, params, y, rng, True)[0]
 
@@ -293,13 +293,15 @@ def FactorOut(*layers):
 
         def direct(params: Any, x: Array, *call: Any) -> tuple[Array, Array]:
             y, log_det = part.direct(params, x[..., out:], *call)
-            return jnp.concatenate([x[..., :out].reshape(len(x), left), y.reshape(len(x), size(part.output))], axis=1), log_det
+            return jnp.concatenate(
+                [x[..., :out].reshape(x.shape[0], left), y.reshape(x.shape[0], size(part.output))], axis=1
+            ), log_det
 
         def join(y: Array, x: Array) -> Array:
-            return jnp.concatenate([y[:, :left].reshape(len(y), *event[:-1], out), x], axis=-1)
+            return jnp.concatenate([y[:, :left].reshape(y.shape[0], *event[:-1], out), x], axis=-1)
 
         def stayed(y: Array) -> Array:
-            return y[:, left:].reshape(len(y), *part.output)
+            return y[:, left:].reshape(y.shape[0], *part.output)
 
         def inverse(params: Any, y: Array, *call: Any) -> Array:
             return join(y, part.inverse(params, stayed(y), *call))

@@ -124,6 +124,19 @@ def test_repeat_is_serial_by_scan():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+def test_functions_are_exported_for_any_number_of_rows():
+    rows = jax.export.symbolic_shape("rows")[0]
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    masked = flows.conditioners.MaskedMLP(4)
+    layers = [flows.ActNorm(), flows.Coupling(flows.MLP(4)), flows.InverseAutoregressive(masked), flows.BatchNorm()]
+    flow = flows.Flow(flows.Serial(*layers), flows.Normal(trainable=True, covariance="full"))(0, 3)
+    layer = flows.Serial(*layers)(0, 3)
+    for params, fun in ((flow.params, flow.log_pdf), (layer.params, layer.direct_fun), (layer.params, layer.inverse_fun)):
+        exported = jax.export.export(jax.jit(fun))(params, jax.ShapeDtypeStruct((rows, 3), np.float32))
+        for got, expected in zip(jax.tree.leaves(exported.call(params, x)), jax.tree.leaves(fun(params, x)), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_new_sample_sizes_rarely_trace_and_keep_their_first_rows():
     Counted, traces = counting()
     params, _, sample = flows.Flow(Counted())(0, 2)

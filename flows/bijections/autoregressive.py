@@ -125,7 +125,7 @@ def one_by_one(theta_of, find, y):
         new = find(i, theta, jax.lax.dynamic_slice_in_dim(y, i, 1))
         return jax.lax.dynamic_update_slice_in_dim(x, new, i, 0)  # later features stay 0: what they are is not known yet
 
-    return jax.lax.fori_loop(0, len(y), step, jnp.zeros_like(y))
+    return jax.lax.fori_loop(0, y.shape[0], step, jnp.zeros_like(y))
 
 
 @bijection

@@ -62,7 +62,7 @@ def BatchNorm(momentum: float = 0.9):
             mean, var = channel_moments(x)
         s = log_scale(params, var)
         y = (x - along(mean, x)) * jnp.exp(along(s, x)) + along(params["beta"], x)
-        return y, jnp.broadcast_to(s.sum() * size(x.shape[1:-1]), len(x))
+        return y, jnp.broadcast_to(s.sum() * size(x.shape[1:-1]), x.shape[0])
 
     def inverse_fun(params, y, train=False):
         if train:

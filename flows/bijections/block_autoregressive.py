@@ -127,7 +127,7 @@ def BlockAutoregressive(*hidden: int):
         return x, jnp.where(finite, moved, 0.0)
 
     def search(params, y: Array, shifts: tuple) -> Array:
-        w, _ = weights(params["layers"][-1], len(y))
+        w, _ = weights(params["layers"][-1], y.shape[0])
         most = jnp.abs(w).sum(1)[:, None]  # F is within this of its bias, as tanh is within 1
         gate = LEAST + (1 - 2 * LEAST) * jax.nn.sigmoid(params["gate"])[:, None]
         centre = y - (1 - gate) * (params["layers"][-1]["b"][:, None] + shifts[1])
@@ -140,7 +140,7 @@ def BlockAutoregressive(*hidden: int):
 
             return jax.lax.dynamic_update_slice_in_dim(x, solve(at, y[i], low[i], high[i])[None], i, 0)
 
-        return jax.lax.fori_loop(0, len(y), find, jnp.zeros_like(y))
+        return jax.lax.fori_loop(0, y.shape[0], find, jnp.zeros_like(y))
 
     return init_fun
 

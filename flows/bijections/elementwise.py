@@ -40,7 +40,7 @@ def Elementwise(transformer, conditioner=None):
         check_conditioner(conditioner, "Elementwise")
 
     def leading(x):
-        return x.reshape(len(x), size(x.shape[1:])).T
+        return x.reshape(x.shape[0], size(x.shape[1:])).T
 
     def trained_init(rng, shape):
         trained = Trained(Columns(for_each(transformers, size(shape), "Elementwise")))

@@ -120,7 +120,7 @@ class Trained:
 
     def _theta(self, params: dict[str, Any], x: Array) -> Array:
         theta = self.columns.alone(params["theta"])
-        return jnp.broadcast_to(theta.reshape(*theta.shape, *(1,) * (x.ndim - 1)), (len(theta), *x.shape))
+        return jnp.broadcast_to(theta.reshape(*theta.shape, *(1,) * (x.ndim - 1)), (theta.shape[0], *x.shape))
 
 
 def as_transformers(given: Any, name: str) -> tuple[Transformer, ...]:

@@ -73,7 +73,7 @@ def FromEquinox(make: Callable):
             with _asking_for_rng("FromEquinox", rng, train, RuntimeError):
                 if not keyed:
                     return jax.vmap(module)(inputs)
-                return jax.vmap(lambda row, key: module(row, key=key))(inputs, jax.random.split(rng, len(inputs)))
+                return jax.vmap(lambda row, key: module(row, key=key))(inputs, jax.random.split(rng, inputs.shape[0]))
 
         leaves = jax.tree_util.tree_leaves_with_path(split(rng)[0])
         return _floating("FromEquinox", _nested([(_names(path), leaf) for path, leaf in leaves])), apply_fun

@@ -79,7 +79,7 @@ class Leading:
         batch, inputs = inputs.shape[:-1], inputs.reshape(size(inputs.shape[:-1]), inputs.shape[-1])
         if context is not None:
             rows = jnp.broadcast_to(context, (*batch, context.shape[-1])) if context.ndim == 1 else context
-            keywords["context"] = rows.reshape(len(inputs), rows.shape[-1]).T
+            keywords["context"] = rows.reshape(inputs.shape[0], rows.shape[-1]).T
         outputs = self.leading(params, inputs.T, **keywords).T
         return outputs.reshape(*batch, outputs.shape[1])
 

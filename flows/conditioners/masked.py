@@ -152,7 +152,7 @@ class Masked(Leading):
 
             def cut(a: Array) -> Array:
                 padded = jnp.pad(a, ((0, 0), (0, count * size - batch)))
-                return padded.reshape(len(a), count, size).swapaxes(0, 1)
+                return padded.reshape(a.shape[0], count, size).swapaxes(0, 1)
 
             # Rematerialised, so that a gradient keeps the steps of one piece at a time.
             run = jax.checkpoint(at_once)
@@ -160,7 +160,7 @@ class Masked(Leading):
             return x.swapaxes(0, 1).reshape(d, count * size)[:, :batch]
 
         with iteration(None):
-            if batch <= size:
+            if not isinstance(batch, int) or batch <= size:  # a symbol of `jax.export` is no int
                 return at_once(y, context)
             return lax.platform_dependent(y, context, cpu=pieces, default=at_once)
 

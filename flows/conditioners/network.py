@@ -106,7 +106,7 @@ def build_events(
     def seen(x: Array, context: Array | None) -> Array:
         x = _seen(squash, x)
         if context is not None and not takes_context:
-            places = context.reshape(len(x), *(1,) * (x.ndim - 2), extra)
+            places = context.reshape(x.shape[0], *(1,) * (x.ndim - 2), extra)
             x = _appended(x, jnp.broadcast_to(places, (*x.shape[:-1], extra)), -1)
         return x
 
@@ -121,7 +121,7 @@ def build_events(
         x = jnp.moveaxis(x, 0, -1)
         own = context if takes_context else None
         y = apply_fun(params, seen(x, context), **select(names, context=own, rng=rng, train=train))
-        return jnp.moveaxis(_checked(y, (len(x), *output_dim), net, x.dtype, output_dim), -1, 0)
+        return jnp.moveaxis(_checked(y, (x.shape[0], *output_dim), net, x.dtype, output_dim), -1, 0)
 
     return Running(params if measured_by(net) else _or_old(given, params), run, names & {"rng", "train"})
 

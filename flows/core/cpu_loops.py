@@ -59,10 +59,11 @@ def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 def in_pieces(fun: Callable, params: Any, *rows: Any) -> Any:
     """fun(params, *rows), a function of each row by itself; on a CPU many rows are taken in pieces that fit its cache.
 
-    What is differentiated is taken whole: its gradient would be slower in pieces, as they keep what it needs.
+    What is differentiated is taken whole: its gradient would be slower in pieces, as they keep what it needs. So are rows whose
+    number is a symbol of `jax.export`.
     """
-    n = len(jax.tree.leaves(rows)[0])
-    if n < 2 * PIECE or jax.default_backend() != "cpu":
+    n = jax.tree.leaves(rows)[0].shape[0]
+    if not isinstance(n, int) or n < 2 * PIECE or jax.default_backend() != "cpu":
         return fun(params, *rows)
     if jax.closure_convert(lambda params, rows: fun(params, *rows), params, rows)[1]:
         return fun(params, *rows)  # it closes over a tracer, for which custom_jvp has no rule

@@ -65,7 +65,7 @@ def distribution_form(name: str, event: Shape, batched: bool) -> Form:
         return checked_density(form(log_pdf), name), checked_sample(sample, event, name, batched)
 
     def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
-        return functions[0](params, x, *call), functions[1](key, params, len(x), x.dtype, call[0])
+        return functions[0](params, x, *call), functions[1](key, params, x.shape[0], x.dtype, call[0])
 
     return Form(take, run)
 
@@ -261,7 +261,7 @@ def lift(fun: Callable) -> Callable:
         def one(x: Array, context: Any, rng: Any) -> Any:
             return fun(params, x, **select(names, context=context, rng=rng, train=train))
 
-        keys = jax.random.split(rng, len(x)) if rng is not None and "rng" in names else None
+        keys = jax.random.split(rng, x.shape[0]) if rng is not None and "rng" in names else None
         return jax.vmap(one)(x, context, keys)
 
     return batched
@@ -277,8 +277,8 @@ def checked_pair(fun: Callable, name: str) -> Callable:
         result = fun(params, x, context, rng, train)
         if not isinstance(result, tuple) or len(result) != 2:
             raise FlowsError(f"{name} returned a {type(result).__name__}; expected the pair (outputs, log_det)")
-        check_result(result[1], (len(x),), name, "log_det (one for each row)")
-        check_result(result[0], (len(x), *np.shape(result[0])[1:]), name, "outputs")
+        check_result(result[1], (x.shape[0],), name, "log_det (one for each row)")
+        check_result(result[0], (x.shape[0], *np.shape(result[0])[1:]), name, "outputs")
         return result
 
     return checked
@@ -301,7 +301,7 @@ def checked_density(fun: Callable, name: str) -> Callable:
 
     def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
         result = fun(params, x, context, rng, train)
-        check_result(result, (len(x),), name, "log_pdf")
+        check_result(result, (x.shape[0],), name, "log_pdf")
         return result
 
     return checked

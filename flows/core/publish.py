@@ -37,10 +37,10 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
         def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             check_rows(x, event, part.name)
             dtype = working_dtype(x.dtype)
-            params, context = _prepare(part, expected, params, context, dtype, len(x))
+            params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
             y, log_det = direction(params, x.astype(dtype), context, rng, train)
-            check_result(y, (len(x), *output), part.name, "outputs")
-            check_result(log_det, (len(x),), part.name, "log_det")
+            check_result(y, (x.shape[0], *output), part.name, "outputs")
+            check_result(log_det, (x.shape[0],), part.name, "log_det")
             return y.astype(x.dtype), log_det.astype(dtype)
 
         compiled = jax.jit(checked, static_argnums=4, inline=True) if part.compiled else checked
@@ -64,9 +64,9 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     def checked_log_pdf(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
         check_rows(x, part.event, part.name)
         dtype = working_dtype(x.dtype)
-        params, context = _prepare(part, expected, params, context, dtype, len(x))
+        params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
         result = part.log_pdf(params, x.astype(dtype), context, rng, train)
-        check_result(result, (len(x),), part.name, "log_pdf")
+        check_result(result, (x.shape[0],), part.name, "log_pdf")
         return result.astype(dtype)
 
     def checked_sample(rng: Array, params: Params, n: int, context: Any) -> Array:

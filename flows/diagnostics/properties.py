@@ -135,7 +135,7 @@ def log_abs_det(jacobian: Array) -> Array:
 def _slopes(values: tuple[Array, Array], pull: Callable) -> tuple[Array, Any, Array]:
     """Jacobians of the rows, and gradients in params and points: one pass backwards for all of them."""
     y, log_det = values
-    rows, size = len(y), y[0].size
+    rows, size = y.shape[0], y[0].size
     unit = jnp.broadcast_to(jnp.eye(size, dtype=y.dtype)[:, None], (size, rows, size))
     of_y = jnp.concatenate([unit, _waves(y).reshape(1, rows, size)]).reshape(size + 1, *y.shape)
     of_log_det = jnp.concatenate([jnp.zeros((size, rows), log_det.dtype), _waves(log_det)[None]])

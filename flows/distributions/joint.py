@@ -73,7 +73,7 @@ def Joint(*bases, sizes=None):
             return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
-            total = jnp.zeros(len(x), x.dtype)
+            total = jnp.zeros(x.shape[0], x.dtype)
             for part, own, (a, b), key in zip(parts, params, edges, split(rng), strict=True):
                 total += part.log_pdf(own, x[:, a:b], context, key, train)
             return total

@@ -43,7 +43,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         return {"loc": event, "log_scale": event, **family.own_shapes(event)}
 
     def density(theta: dict[str, Array], x: Array) -> Array:
-        theta, x = dict(theta), x.reshape(len(x), size(x.shape[1:]))
+        theta, x = dict(theta), x.reshape(x.shape[0], size(x.shape[1:]))
         loc, s = theta.pop("loc"), soft_clip(theta.pop("log_scale"), BOUND)
         # An infinite x or z would make NaN of gradients, also where a mixture gives this density the weight 0.
         infinite, largest = jnp.isinf(x), float(jnp.finfo(x.dtype).max)
@@ -79,7 +79,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         if context_shape is None:
             raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
         sizes = [size(of) for of in shapes.values()]
-        nothing = None if init_context is None else jnp.zeros((len(init_context), 0))  # the network sees the context alone
+        nothing = None if init_context is None else jnp.zeros((init_context.shape[0], 0))  # the network sees the context alone
         network = build_leading(net, rng, 0, sum(sizes), context_shape, Given(nothing, init_context, params))
         run = network.run  # the functions must not close over the params
 

@@ -192,7 +192,7 @@ def _moved(key: Array, params: Any, start: Array | None) -> Any:
 
 def _spread_rows(key: Array, data: Array, count: int) -> Any:
     """`count` rows, each drawn in proportion to its squared distance from the nearest one before."""
-    flat = data.reshape(len(data), -1)
+    flat = data.reshape(data.shape[0], -1)
 
     def squared_distance(chosen: Array) -> Array:
         return jnp.square(flat - flat[chosen][None]).sum(1)

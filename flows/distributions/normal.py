@@ -70,10 +70,10 @@ def _full_log_density(z: Array, tril: Array) -> Array:
     factor = _factor(tril, z.shape[1])
 
     def solved(z: Array) -> Array:
-        if len(factor) != 1:
+        if factor.shape[0] != 1:
             return jax.vmap(partial(solve_triangular, lower=True, unit_diagonal=True))(factor, z)
         # One small solve and a product: a solve for the whole batch is slow on CPUs.
-        inverse = solve_triangular(factor[0], jnp.eye(len(factor[0]), dtype=z.dtype), lower=True, unit_diagonal=True)
+        inverse = solve_triangular(factor[0], jnp.eye(z.shape[1], dtype=z.dtype), lower=True, unit_diagonal=True)
         return jnp.matmul(z, inverse.T, precision="highest")
 
     return honest_far_out(lambda z: _log_density(solved(z)), z)
@@ -82,7 +82,7 @@ def _full_log_density(z: Array, tril: Array) -> Array:
 def _full_draw(rng: Array, shape: Shape, tril: Array) -> Array:
     z = jax.random.normal(rng, shape, tril.dtype)
     factor = _factor(tril, shape[1])
-    if len(factor) != 1:
+    if factor.shape[0] != 1:
         return jnp.einsum("nij,nj->ni", factor, z, precision="highest")
     return jnp.matmul(z, factor[0].T, precision="highest")
 
@@ -91,4 +91,4 @@ def _factor(tril: Array, d: int) -> Array:
     """I + T for each row of tril (batch, d (d - 1) / 2)."""
     below = np.tril_indices(d, -1)
     entries = soft_clip(tril, TRIL_BOUND)
-    return jnp.zeros((len(tril), d, d), tril.dtype).at[:, *below].set(entries) + jnp.eye(d, dtype=tril.dtype)[None]
+    return jnp.zeros((tril.shape[0], d, d), tril.dtype).at[:, *below].set(entries) + jnp.eye(d, dtype=tril.dtype)[None]
