@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import flows
+from flows.training import step
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling is most of a test's time, and these programs run once: do it in half the time.
 jax.config.update("jax_disable_most_optimizations", True)
+step.SMALL = -1  # so that `fit` does not ask for more
 jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where in the source a program comes from
 # Tracing makes many objects that live on; looking for cycles among them all is a tenth of the time.
 gc.freeze()

@@ -166,8 +166,9 @@ def test_damaged_and_foreign_files(tmp_path, ended):
 
 
 CHILD = """
-import sys; sys.path.insert(0, {tests!r}); import jax; jax.config.update("jax_disable_most_optimizations", True)
-import test_checkpoint; test_checkpoint.fit({folder!r}, max_epochs=400, patience=400)
+import sys; sys.path.insert(0, {tests!r})
+import conftest, test_checkpoint  # the same settings, so that programs are the same
+test_checkpoint.fit({folder!r}, max_epochs=400, patience=400)
 """
 
 

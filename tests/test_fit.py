@@ -272,5 +272,5 @@ def test_plain_closures_and_models_without_params_fit_too():
 
 def test_a_model_of_ordinary_python_trains_row_by_row():
     step = flows.FromFunction(lambda params, x: x * 3.0 if x[0] > 0 else x * 2.0, vectorize=False)
-    result = fit(0, flows.Flow(flows.Serial(flows.ActNorm(), step)), NORMAL[:12], **QUICK)
+    result = fit(0, flows.Flow(flows.Serial(flows.ActNorm(), step)), NORMAL[:4], **{**QUICK, "max_epochs": 1})
     assert np.isfinite(result.history["validation"]).all()

@@ -10,7 +10,7 @@ CODE = """
 import hashlib, jax, numpy as np, flows
 assert len(jax.devices()) == {devices}
 x = np.random.default_rng(0).normal(size=(600, 3)).astype(np.float32)
-model = flows.Flow(flows.MAF(2, hidden=(16,)))
+model = flows.Flow(flows.MAF(1, hidden=(8,)))
 result = flows.fit(0, model, x, max_epochs=3, batch_size=64, verbose=0)
 found = [*jax.tree.leaves(result.params), *result.history.values(), result.log_pdf(result.params, x)]
 found.append(result.sample(1, result.params, 100))
