@@ -79,9 +79,9 @@ format: .venv/.stamp-test
 # Programs of tests run once, so that compiling them is most of the time: XLA makes them the short way, in one piece, and
 # they are kept for the next run, for two weeks. Not with other versions of jax, whose XLA may not know these flags and stops.
 test test-slow test-mutants: export XLA_FLAGS := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
-test test-slow: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-test test-slow: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test test-slow: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+test test-slow test-mutants: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+test test-slow test-mutants: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test test-slow test-mutants: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
 test: lint
 	@mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete

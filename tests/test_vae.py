@@ -40,10 +40,10 @@ def test_the_digits_are_split_once_and_for_all(example):
     np.testing.assert_array_equal(test, again[2])
 
 
-slow = [pytest.param(name, marks=pytest.mark.slow) for name in ("maf", "nsf")]
+slow = [pytest.param(name, marks=pytest.mark.slow) for name in ("diagonal", "planar", "maf", "nsf")]
 
 
-@pytest.mark.parametrize("name", ["diagonal", "planar", "iaf", *slow])
+@pytest.mark.parametrize("name", ["iaf", *slow])
 def test_a_posterior_trains_and_knows_its_density(example, digits, relaxed, name):
     (greys, test), vae = digits, example.make_vae(example.POSTERIORS[name])
     params, (train_loss, test_loss) = example.train(vae, vae.init(jax.random.key(0)), jax.random.key(0), greys, test, EPOCHS)
