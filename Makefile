@@ -86,7 +86,7 @@ test test-slow test-mutants: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES :=
 test: lint
 	@mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete
 	@echo "== doctests"
-	@JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -q -n 2 --doctest-modules flows
+	@$(BIN)/python -m pytest -q -n 2 --doctest-modules flows
 	@echo "== tests"
 	@$(BIN)/python -m pytest -q -n 2 --durations=40 tests
 

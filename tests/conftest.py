@@ -1,7 +1,6 @@
 """Strict dtypes and ranks for every test; warnings are errors (pyproject.toml)."""
 
 import functools
-import gc
 import os
 
 import jax
@@ -9,17 +8,9 @@ import numpy as np
 import pytest
 
 import flows
-from flows.training import step
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiling is most of a test's time, and these programs run once: do it in half the time.
-jax.config.update("jax_disable_most_optimizations", True)
-step.SMALL = -1  # so that `fit` does not ask for more
-jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where in the source a program comes from
-# Tracing makes many objects that live on; looking for cycles among them all is a tenth of the time.
-gc.freeze()
-gc.set_threshold(200_000, 20, 20)
 
 FIRST = ("test_readme.py", "test_reproducible.py", "test_checkpoint.py")  # where a single test takes long
 ALONE = ("test_engines.py",)  # where tests share nothing

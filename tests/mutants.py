@@ -80,7 +80,8 @@ def outcome(tests: str, select: str, mistake: Mistake | None = None, timeout: in
         copy = Path(folder) / "copy"
         for name in ("flows", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
+        for name in ("conftest.py", "pyproject.toml"):
+            shutil.copy(ROOT / name, copy)
         if mistake is not None:
             path = copy / mistake.file
             path.write_text(path.read_text().replace(mistake.before, mistake.after))

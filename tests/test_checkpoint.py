@@ -166,15 +166,16 @@ def test_damaged_and_foreign_files(tmp_path, ended):
 
 
 CHILD = """
-import sys; sys.path.insert(0, {tests!r})
-import conftest, test_checkpoint  # the same settings, so that programs are the same
+import sys; sys.path[:0] = [{root!r}, {tests!r}]
+import conftest, test_checkpoint  # programs are made as in this process
 test_checkpoint.fit({folder!r}, max_epochs=400, patience=400)
 """
 
 
 def test_a_killed_fit_goes_on(tmp_path):
     """Three times, at any instant, while it does little but write."""
-    code = CHILD.format(tests=os.path.dirname(__file__), folder=str(tmp_path))
+    tests = os.path.dirname(__file__)
+    code = CHILD.format(root=os.path.dirname(tests), tests=tests, folder=str(tmp_path))
     path, wait, written = tmp_path / NAME, np.random.default_rng(0), 0.0
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", code]) as process:

@@ -114,7 +114,7 @@ def select(
     Example:
         >>> import flows, jax
         >>> data = jax.random.normal(jax.random.key(0), (300, 2)) ** 3
-        >>> models = {"gauss": flows.Normal(trainable=True), "flow": flows.Flow(flows.NSF(2, hidden=(16, 16), num_bins=4))}
+        >>> models = {"gauss": flows.Normal(trainable=True), "flow": flows.Flow(flows.NSF(1, hidden=(8,), num_bins=4))}
         >>> selection = flows.select(0, models, data, max_epochs=20, learning_rate=1e-2, verbose=0)
         >>> selection.candidates[0].name
         'flow'
