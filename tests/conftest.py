@@ -12,12 +12,14 @@ import flows
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-FIRST = ("test_readme.py", "test_reproducible.py", "test_checkpoint.py")  # where a single test takes long
+FIRST = ("test_readme.py", "test_fit.py", "test_reproducible.py", "test_checkpoint.py")  # where one process is busy for long
 ALONE = ("test_engines.py",)  # where tests share nothing
-TOGETHER = {  # files that fit one model to as many rows: the programs of `fit` are the same
-    "test_fit_refusals.py": "test_fit",
+TOGETHER = {  # files that fit `common.AFFINE` to as many rows, so that programs are the same: one process
+    "test_ensemble.py": "test_fit",
     "test_fit_bad_input.py": "test_fit",
-    "test_ensemble.py": "test_fit_options",
+    "test_fit_options.py": "test_fit",
+    "test_fit_refusals.py": "test_fit",
+    "test_fit_robust.py": "test_fit",
 }
 
 

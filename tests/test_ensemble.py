@@ -8,32 +8,27 @@ import numpy as np
 import optax
 import pandas
 import pytest
-from common import error_of, interrupting
+from common import AFFINE, QUICK, ROWS, error_of, interrupting
 
 import flows
 from flows.training import fit, fit_ensemble, loop
 from flows.training.step import State
 
-DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
-DATA[:, 1] += 2 * DATA[:, 0]
-AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8, last_scale=1.0))))
-QUICK = {"max_epochs": 3, "batch_size": 90, "verbose": 0}
-
 
 @pytest.fixture(scope="module")
 def ensemble():
-    return fit_ensemble(0, AFFINE, DATA, members=3, **QUICK)
+    return fit_ensemble(0, AFFINE, ROWS, members=3, **QUICK)
 
 
 def test_an_ensemble_is_the_mixture_of_its_members(ensemble):
     params, log_pdf, sample = ensemble
     mixture = flows.Mixture(AFFINE, num_components=3, trainable=False)
     assert ensemble.init_fun == flows.Flow(flows.Standardize(), mixture) and ensemble.members == 3
-    each = ensemble.log_pdfs(params, DATA[:20])
+    each = ensemble.log_pdfs(params, ROWS[:20])
     assert each.shape == (3, 20) and float(each.std(0).min()) > 1e-4, "no two members are equal"
-    np.testing.assert_allclose(log_pdf(params, DATA[:20]), jax.nn.logsumexp(each, 0) - np.log(3), rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(ensemble.log_pdfs(params, DATA[:20].tolist()), each)
-    assert "not those of this ensemble" in error_of(lambda: ensemble.log_pdfs(params["prior"]["components"], DATA))
+    np.testing.assert_allclose(log_pdf(params, ROWS[:20]), jax.nn.logsumexp(each, 0) - np.log(3), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(ensemble.log_pdfs(params, ROWS[:20].tolist()), each)
+    assert "not those of this ensemble" in error_of(lambda: ensemble.log_pdfs(params["prior"]["components"], ROWS))
     assert sample(1, params, 7).shape == (7, 2)
     assert ensemble.history["train"].shape == ensemble.history["validation"].shape == (3, 3)
     assert ensemble.history["best_epoch"].shape == (3,) and repr(ensemble).endswith(", 3 members)")
@@ -44,44 +39,44 @@ def test_an_ensemble_is_the_mixture_of_its_members(ensemble):
 
 def test_a_member_is_what_a_fit_of_its_own_would_be():
     """The same rows held out, its own key for the init and the batches."""
-    ensemble = fit_ensemble(0, AFFINE, DATA, members=2, validation=DATA[:40], **QUICK)
+    ensemble = fit_ensemble(0, AFFINE, ROWS, members=2, validation=ROWS[:40], **QUICK)
     for i, key in enumerate(jax.random.split(jax.random.key(0), 2)):
-        alone = fit(key, AFFINE, DATA, validation=DATA[:40], **QUICK)
+        alone = fit(key, AFFINE, ROWS, validation=ROWS[:40], **QUICK)
         np.testing.assert_allclose(ensemble.history["validation"][i], alone.history["validation"], rtol=1e-4)
         np.testing.assert_allclose(
-            ensemble.log_pdfs(ensemble.params, DATA)[i], alone.log_pdf(alone.params, DATA), rtol=1e-3, atol=1e-3
+            ensemble.log_pdfs(ensemble.params, ROWS)[i], alone.log_pdf(alone.params, ROWS), rtol=1e-3, atol=1e-3
         )
 
 
 def test_members_stop_with_their_own_best_params():
     ensemble = fit_ensemble(
-        0, AFFINE, DATA[:60], members=3, max_epochs=40, batch_size=54, patience=4, optimizer=optax.adam(0.1), verbose=0
+        0, AFFINE, ROWS[:60], members=3, max_epochs=40, batch_size=54, patience=4, optimizer=optax.adam(0.1), verbose=0
     )
     best = ensemble.history["best_epoch"]
     assert len(set(best.tolist())) > 1, "members have their best at different times"
     assert ensemble.history["validation"].shape[1] == best.max() + 5
     held_out = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(60)[:6]
-    losses = -ensemble.log_pdfs(ensemble.params, DATA[held_out]).mean(1)
+    losses = -ensemble.log_pdfs(ensemble.params, ROWS[held_out]).mean(1)
     np.testing.assert_allclose(losses, ensemble.history["validation"][np.arange(3), best], rtol=1e-3, atol=1e-3)
 
 
 def test_context_files_and_resuming(tmp_path):
     conditional = flows.Flow(flows.Coupling(flows.MLP(8, last_scale=1.0)))
-    options = {"members": 2, "context": DATA[:, :1], "checkpoint": tmp_path, "checkpoint_every": 1e-9, **QUICK}
-    first = fit_ensemble(0, conditional, DATA, **options)
-    again = fit_ensemble(0, conditional, DATA, **options)
+    options = {"members": 2, "context": ROWS[:, :1], "checkpoint": tmp_path, "checkpoint_every": 1e-9, **QUICK}
+    first = fit_ensemble(0, conditional, ROWS, **options)
+    again = fit_ensemble(0, conditional, ROWS, **options)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(again.params), strict=True))
-    each = first.log_pdfs(first.params, DATA[:5], context=DATA[:5, :1])
+    each = first.log_pdfs(first.params, ROWS[:5], context=ROWS[:5, :1])
     np.testing.assert_allclose(
-        first.log_pdf(first.params, DATA[:5], context=DATA[:5, :1]), jax.nn.logsumexp(each, 0) - np.log(2), rtol=1e-5, atol=1e-5
+        first.log_pdf(first.params, ROWS[:5], context=ROWS[:5, :1]), jax.nn.logsumexp(each, 0) - np.log(2), rtol=1e-5, atol=1e-5
     )
     first.save(tmp_path / "ensemble.flows")
     params, log_pdf, _ = flows.load(tmp_path / "ensemble.flows")
     np.testing.assert_array_equal(
-        log_pdf(params, DATA[:5], context=DATA[:5, :1]), first.log_pdf(first.params, DATA[:5], context=DATA[:5, :1])
+        log_pdf(params, ROWS[:5], context=ROWS[:5, :1]), first.log_pdf(first.params, ROWS[:5], context=ROWS[:5, :1])
     )
-    assert "members was 2" in error_of(lambda: fit_ensemble(0, conditional, DATA, **{**options, "members": 3}))
-    assert "members is 0" in error_of(lambda: fit_ensemble(0, AFFINE, DATA, members=0))
+    assert "members was 2" in error_of(lambda: fit_ensemble(0, conditional, ROWS, **{**options, "members": 3}))
+    assert "members is 0" in error_of(lambda: fit_ensemble(0, AFFINE, ROWS, members=0))
 
 
 def test_a_member_that_cannot_be_helped_is_named():
@@ -98,7 +93,7 @@ def test_a_member_that_cannot_be_helped_is_named():
         return init_fun
 
     with pytest.raises(flows.FitError, match=r"no loss of member \d is finite at the initial params: log_pdf is nan") as error:
-        fit_ensemble(0, flows.Flow(Fragile()), DATA, members=6, **QUICK)
+        fit_ensemble(0, flows.Flow(Fragile()), ROWS, members=6, **QUICK)
     best = error.value.history["best_epoch"]
     assert set(best.tolist()) == {-1, 0} and error.value.history["train"].shape == (6, 1)
 
@@ -112,9 +107,9 @@ def test_the_members_that_were_fitted_are_kept_where_one_was_not():
 
 
 def test_members_without_params_are_an_ensemble_too():
-    result = fit_ensemble(0, flows.Normal(), DATA, members=2, **QUICK)
-    np.testing.assert_allclose(result.log_pdfs(result.params, DATA[:4])[1], result.log_pdf(result.params, DATA[:4]), rtol=1e-5)
-    assert "fit_ensemble: max_epochs is 0" in error_of(lambda: fit_ensemble(0, AFFINE, DATA, max_epochs=0))
+    result = fit_ensemble(0, flows.Normal(), ROWS, members=2, **QUICK)
+    np.testing.assert_allclose(result.log_pdfs(result.params, ROWS[:4])[1], result.log_pdf(result.params, ROWS[:4]), rtol=1e-5)
+    assert "fit_ensemble: max_epochs is 0" in error_of(lambda: fit_ensemble(0, AFFINE, ROWS, max_epochs=0))
 
 
 # Choosing among models
@@ -155,23 +150,23 @@ def test_without_candidates_there_is_a_list_for_the_data():
         assert all(size_of(each, event[0], 2 if conditional else 0) for each in models)
     sizes = [size_of(suggested(rows, (5,), False)[-1], 5) for rows in (100, 5_000, 10**6)]
     assert sizes[0] < sizes[1] < sizes[2], "more rows, larger models"
-    assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * DATA[:20, :1, None, None]))
+    assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * ROWS[:20, :1, None, None]))
 
 
 def test_what_cannot_be_selected_from_is_an_error():
-    assert "expected a list or a dict" in error_of(lambda: flows.select(0, AFFINE, DATA))
-    assert "no candidates" in error_of(lambda: flows.select(0, [], DATA))
+    assert "expected a list or a dict" in error_of(lambda: flows.select(0, AFFINE, ROWS))
+    assert "no candidates" in error_of(lambda: flows.select(0, [], ROWS))
     assert "no candidate could be fitted. Flow(Invert(Exp())): fit: no loss is finite" in error_of(
-        lambda: flows.select(0, [flows.Flow(flows.Invert(flows.Exp()))], DATA, standardize=False, **QUICK)
+        lambda: flows.select(0, [flows.Flow(flows.Invert(flows.Exp()))], ROWS, standardize=False, **QUICK)
     )
 
 
 def test_select_speaks_of_the_data_as_given_and_once():
-    table = pandas.DataFrame(DATA, columns=["a", "b"])
+    table = pandas.DataFrame(ROWS, columns=["a", "b"])
     table.loc[123, "b"] = np.nan
     message = error_of(lambda: flows.select(0, None, table, **QUICK))
     assert "123" in message and "b" in message and message.count("fit:") == 1
-    rounded = np.round(DATA, 1)
+    rounded = np.round(ROWS, 1)
     with pytest.warns(flows.training.DataWarning) as told:
         flows.select(0, {"a": flows.Normal(trainable=True), "b": flows.Normal()}, rounded, **QUICK)
     assert len(told) == 1 and told[0].filename == __file__
@@ -182,12 +177,12 @@ def test_a_candidate_that_fails_leaves_the_others(monkeypatch):
         raise ValueError("no such layer")
 
     normal = flows.Normal(trainable=True)
-    found = flows.select(0, {"broken": broken, "normal": normal}, DATA, **QUICK)
+    found = flows.select(0, {"broken": broken, "normal": normal}, ROWS, **QUICK)
     assert [each.name for each in found.candidates] == ["normal", "broken"]
     assert found.candidates[1].failure == "ValueError: no such layer"
     interrupting(monkeypatch, after=2)
     with pytest.warns(UserWarning, match="interrupted"):
-        found = flows.select(0, {"a": normal, "b": flows.Normal()}, DATA, **QUICK)
+        found = flows.select(0, {"a": normal, "b": flows.Normal()}, ROWS, **QUICK)
     a, b = found.candidates
     assert a.result.history.interrupted and len(a.result.history["train"]) == 2
     assert b.result is None and b.failure == "not fitted, as another was interrupted"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from common import held_out_first
+from common import AFFINE, QUICK, held_out_first
 
 import flows
 from flows.diagnostics import enable_x64
@@ -13,11 +13,9 @@ from flows.training import DataWarning, FitResult, fit
 from flows.training.step import orders, warmup_cosine
 
 DRAW = np.random.default_rng(0)
-NORMAL = DRAW.normal(size=(200, 2))
+NORMAL = DRAW.normal(size=(300, 2))
 BIMODAL = np.where(DRAW.random((600, 1)) < 0.5, -2.0, 2.0) + 0.4 * DRAW.normal(size=(600, 2))
 SPLINE = flows.Flow(flows.Autoregressive(flows.conditioners.MaskedMLP(8), flows.transformers.RationalQuadratic(num_bins=4)))
-AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
-QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
 LONG = {"max_epochs": 40, "batch_size": 64, "learning_rate": 1e-2, "verbose": 0}
 
 
@@ -106,14 +104,15 @@ def test_rows_to_validate_on_can_be_given():
             fit(0, conditional, NORMAL, context=context, validation=wrong, **QUICK)
     two = fit(0, AFFINE, NORMAL, validation=tuple(map(tuple, held_out[:2])), **QUICK)  # rows, not a pair
     same_share = [fit(0, AFFINE, NORMAL, validation=share, **QUICK) for share in (0.25, np.float32(0.25))]
-    assert len(two.history["train"]) == 2 and same(same_share[0].params, same_share[1].params)
+    assert len(two.history["train"]) == 3 and same(same_share[0].params, same_share[1].params)
 
 
 def test_the_same_seed_gives_the_same_bits():
-    first, second, other = (fit(seed, AFFINE, NORMAL, **QUICK) for seed in (1, 1, 2))
+    rate = 2.0**-10
+    first, second, other = (fit(seed, AFFINE, NORMAL, learning_rate=rate, **QUICK) for seed in (1, 1, 2))
     assert same(first.params, second.params) and not same(first.params, other.params)
-    numpy = {"max_epochs": np.int64(2), "batch_size": np.int32(64), "validation": np.float64(0.1), "verbose": np.bool_(False)}
-    assert same(fit(1, AFFINE, NORMAL, **numpy, learning_rate=jnp.float32(1e-3)).params, first.params)
+    numpy = {"max_epochs": np.int64(3), "batch_size": np.int32(90), "validation": np.float64(0.1), "verbose": np.bool_(False)}
+    assert same(fit(1, AFFINE, NORMAL, **numpy, learning_rate=jnp.float32(rate)).params, first.params)
 
 
 def test_data_of_every_kind_of_array_give_the_same_fit():
@@ -186,7 +185,7 @@ def test_each_epoch_has_another_order():
 
 @pytest.mark.parametrize("data", [NORMAL, {0: NORMAL[:90], 1: NORMAL[90:]}.values()], ids=["rows", "batches"])
 def test_the_rate_warms_up_and_falls_along_a_cosine(data):
-    taken = 2 * 3
+    taken = 3 * 3
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=taken // 20, decay_steps=taken)
     own = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
     often = {**QUICK, "steps_per_epoch": 3, "validation": NORMAL}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from common import error_of
+from common import AFFINE, QUICK, ROWS, error_of
 
 import flows
 from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
@@ -18,11 +18,7 @@ from flows.training.variational import DensityOptions
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
-DATA = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
-DATA[:, 1] += 2 * DATA[:, 0]
-AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8, last_scale=1.0))))
 LOOP = flows.Flow(flows.Repeat(flows.Serial(flows.Coupling(flows.MLP(8, last_scale=1.0)), flows.Reverse()), 2))
-QUICK = {"max_epochs": 3, "batch_size": 90, "verbose": 0}
 
 
 @pytest.mark.parametrize(
@@ -43,37 +39,37 @@ def leaves(result):
 
 
 def test_parts_of_a_batch_give_its_gradient():
-    whole, parts = (fit(0, AFFINE, DATA, accumulate=count, optimizer=optax.sgd(0.1), **QUICK) for count in (1, 3))
+    whole, parts = (fit(0, AFFINE, ROWS, accumulate=count, optimizer=optax.sgd(0.1), **QUICK) for count in (1, 3))
     for a, b in zip(leaves(whole), leaves(parts), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    assert "90, which does not split into accumulate=4" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=4, **QUICK))
-    assert "a batch has only 90 rows" in error_of(lambda: fit(0, AFFINE, DATA, accumulate=91, **QUICK))
-    few = fit(0, AFFINE, DATA[:50], accumulate=4, **QUICK)  # all rows but one in 4 parts
+    assert "90, which does not split into accumulate=4" in error_of(lambda: fit(0, AFFINE, ROWS, accumulate=4, **QUICK))
+    assert "a batch has only 90 rows" in error_of(lambda: fit(0, AFFINE, ROWS, accumulate=91, **QUICK))
+    few = fit(0, AFFINE, ROWS[:50], accumulate=4, **QUICK)  # all rows but one in 4 parts
     assert np.isfinite(few.history["train"]).all()
 
 
 @pytest.mark.parametrize("model", [AFFINE, LOOP], ids=["layers", "loop"])
 def test_computing_again_changes_nothing(model):
-    kept, again = (fit(0, model, DATA, remat=remat, **QUICK) for remat in (False, True))
+    kept, again = (fit(0, model, ROWS, remat=remat, **QUICK) for remat in (False, True))
     for a, b in zip(leaves(kept), leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_products_in_few_bits_train_nearly_as_well():
-    exact, low = (fit(0, AFFINE, DATA, products=products, **{**QUICK, "max_epochs": 20}) for products in (None, "bfloat16"))
+    exact, low = (fit(0, AFFINE, ROWS, products=products, **{**QUICK, "max_epochs": 20}) for products in (None, "bfloat16"))
     assert {leaf.dtype for leaf in leaves(low)} == {np.dtype("float32")}
     assert any(not np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(low), strict=True))
     assert low.history["validation"].min() < exact.history["validation"].min() + 0.05
-    again = fit(0, AFFINE, DATA, **{**QUICK, "max_epochs": 20})
+    again = fit(0, AFFINE, ROWS, **{**QUICK, "max_epochs": 20})
     assert all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
-    assert "expected one of 'bfloat16'" in error_of(lambda: fit(0, AFFINE, DATA, products="float8", **QUICK))
+    assert "expected one of 'bfloat16'" in error_of(lambda: fit(0, AFFINE, ROWS, products="float8", **QUICK))
 
 
 def test_the_average_of_params_is_what_is_scored_and_returned():
     """With one step an epoch, the average is told step by step from fits without it."""
-    steps = {"batch_size": 300, "optimizer": optax.sgd(0.05), "verbose": 0, "validation": DATA[:40], "patience": 9}
-    by_epoch = [leaves(fit(0, AFFINE, DATA, max_epochs=n, **steps)) for n in (1, 2, 3)]
-    averaged = fit(0, AFFINE, DATA, max_epochs=3, ema=0.9, **steps)
+    steps = {"batch_size": 300, "optimizer": optax.sgd(0.05), "verbose": 0, "validation": ROWS[:40], "patience": 9}
+    by_epoch = [leaves(fit(0, AFFINE, ROWS, max_epochs=n, **steps)) for n in (1, 2, 3)]
+    averaged = fit(0, AFFINE, ROWS, max_epochs=3, ema=0.9, **steps)
     assert averaged.history["best_epoch"] == 2
     start = AFFINE(0, 2, init_inputs=fit_inputs(averaged)).params
     mean = jax.tree.leaves(start)
@@ -84,14 +80,14 @@ def test_the_average_of_params_is_what_is_scored_and_returned():
     for a, b, last in zip(leaves(averaged)[fixed:], mean, by_epoch[-1][fixed:], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         assert not np.allclose(a, last, rtol=1e-6, atol=1e-7)
-    loss = -averaged.log_pdf(averaged.params, DATA[:40]).mean()
+    loss = -averaged.log_pdf(averaged.params, ROWS[:40]).mean()
     np.testing.assert_allclose(loss, averaged.history["validation"][2], rtol=1e-4)
-    assert "decay of an average" in error_of(lambda: fit(0, AFFINE, DATA, ema=1.0, **QUICK))
+    assert "decay of an average" in error_of(lambda: fit(0, AFFINE, ROWS, ema=1.0, **QUICK))
 
 
 def fit_inputs(result):
     fixed = result.params["bijection"]["fixed"]
-    return (DATA - np.asarray(fixed["mean"])) / np.asarray(fixed["std"])
+    return (ROWS - np.asarray(fixed["mean"])) / np.asarray(fixed["std"])
 
 
 # What is told
@@ -104,7 +100,7 @@ def test_callbacks_are_told_of_each_epoch_and_may_end_the_fit():
         told.append((epoch, epoch.best_params()))
         return epoch.number == 4
 
-    result = fit(0, AFFINE, DATA, callbacks=[note], **{**QUICK, "max_epochs": 50})
+    result = fit(0, AFFINE, ROWS, callbacks=[note], **{**QUICK, "max_epochs": 50})
     assert [epoch.number for epoch, _ in told] == [0, 1, 2, 3, 4] and len(result.history["train"]) == 5
     assert [epoch.validation for epoch, _ in told] == result.history["validation"].tolist()
     assert [epoch.train for epoch, _ in told] == result.history["train"].tolist()
@@ -112,24 +108,24 @@ def test_callbacks_are_told_of_each_epoch_and_may_end_the_fit():
     assert last.best_epoch == result.history["best_epoch"] and last.max_epochs == 50 and last.rate == 1 and last.skipped == 0
     assert 0 < told[0][0].seconds < last.seconds
     for stop in (np.True_, jnp.asarray(True)):
-        assert len(fit(0, AFFINE, DATA, callbacks=[lambda epoch, stop=stop: stop], **QUICK).history["train"]) == 1
-    assert len(fit(0, AFFINE, DATA, callbacks=[lambda epoch: 1], **QUICK).history["train"]) == QUICK["max_epochs"]
+        assert len(fit(0, AFFINE, ROWS, callbacks=[lambda epoch, stop=stop: stop], **QUICK).history["train"]) == 1
+    assert len(fit(0, AFFINE, ROWS, callbacks=[lambda epoch: 1], **QUICK).history["train"]) == QUICK["max_epochs"]
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), leaves(result), strict=True))
     for wrong in (note, ["a"], 3):
-        assert "expected a list of functions" in error_of(lambda wrong=wrong: fit(0, AFFINE, DATA, callbacks=wrong, **QUICK))
+        assert "expected a list of functions" in error_of(lambda wrong=wrong: fit(0, AFFINE, ROWS, callbacks=wrong, **QUICK))
 
 
 def test_silence_and_a_bar(capfd):
-    fit(0, AFFINE, DATA, **QUICK)
+    fit(0, AFFINE, ROWS, **QUICK)
     assert capfd.readouterr() == ("", "")
-    fit(0, AFFINE, DATA, **{**QUICK, "verbose": 1})
+    fit(0, AFFINE, ROWS, **{**QUICK, "verbose": 1})
     shown = capfd.readouterr().err
     assert "train=" in shown and "validation=" in shown and "best_epoch=2" in shown and "3/3" in shown
-    assert "expected 1 for a progress bar" in error_of(lambda: fit(0, AFFINE, DATA, **{**QUICK, "verbose": 2}))
+    assert "expected 1 for a progress bar" in error_of(lambda: fit(0, AFFINE, ROWS, **{**QUICK, "verbose": 2}))
 
 
 def test_a_history_draws_itself():
-    result = fit(0, AFFINE, DATA, **QUICK)
+    result = fit(0, AFFINE, ROWS, **QUICK)
     axes = result.history.plot()
     lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
     np.testing.assert_array_equal(lines["train"], result.history["train"])
@@ -141,7 +137,7 @@ def test_a_history_draws_itself():
 
 def test_tensorboard_gets_every_loss(tmp_path):
     board = TensorBoard(tmp_path)
-    result = fit(0, AFFINE, DATA, callbacks=[board], **QUICK)
+    result = fit(0, AFFINE, ROWS, callbacks=[board], **QUICK)
     board.close()
     (file,) = tmp_path.iterdir()
     from tensorboardX.proto.event_pb2 import Event
@@ -160,7 +156,7 @@ def test_tensorboard_gets_every_loss(tmp_path):
 def test_bits_do_not_depend_on_what_was_fitted_before():
     """Layers computed again are traced by the function, and keep no other fit's products."""
     options = {"remat": True, **QUICK}
-    exact, low, again = (fit(0, AFFINE, DATA, products=products, **options) for products in (None, "bfloat16", None))
+    exact, low, again = (fit(0, AFFINE, ROWS, products=products, **options) for products in (None, "bfloat16", None))
     differ = [not np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(low), strict=True)]
     assert any(differ) and all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
 
@@ -168,8 +164,8 @@ def test_bits_do_not_depend_on_what_was_fitted_before():
 def test_time_and_callbacks_end_a_fit_with_a_file(tmp_path):
     options = {**QUICK, "max_epochs": 9, "checkpoint_every": 3600.0}
     for i, ends in enumerate(({"callbacks": [lambda epoch: np.bool_(epoch.number == 1)]}, {"max_minutes": 1e-9})):
-        fitted = fit(0, AFFINE, DATA, checkpoint=tmp_path / str(i), **ends, **options)
+        fitted = fit(0, AFFINE, ROWS, checkpoint=tmp_path / str(i), **ends, **options)
         assert len(fitted.history["train"]) == (2, 1)[i]
-        resumed = fit(0, AFFINE, DATA, checkpoint=tmp_path / str(i), **options)
+        resumed = fit(0, AFFINE, ROWS, checkpoint=tmp_path / str(i), **options)
         assert len(resumed.history["train"]) == 9
         assert resumed.history["train"][: 2 - i].tolist() == fitted.history["train"].tolist()

@@ -5,24 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from common import held_out_first
+from common import AFFINE, QUICK, ROWS, held_out_first
 
 import flows
 from flows.training import fit
 
-NORMAL = np.random.default_rng(0).normal(size=(200, 2))
-AFFINE = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8))))
-QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
-
 
 def bad(row, column, value):
-    x = NORMAL.copy()
+    x = ROWS.copy()
     x[row, column] = value
     return x
 
 
 def offset(by):
-    return NORMAL + np.array([0.0, by])
+    return ROWS + np.array([0.0, by])
 
 
 @pytest.mark.parametrize(
@@ -31,15 +27,15 @@ def offset(by):
         (bad(7, 1, np.nan), "nan in row 7, column 1"),
         (bad(3, 0, -np.inf), "-inf in row 3, column 0"),
         (bad(3, 0, 1e300), "1e\\+300 in row 3, column 0.*float32"),
-        (NORMAL * np.array([1.0, 0.0]), "column 1 of data is constant"),
+        (ROWS * np.array([1.0, 0.0]), "column 1 of data is constant"),
         (offset(1e9), "column 1 of data is 1e\\+09.*float32 cannot tell apart"),
-        (NORMAL * 1e-40, "cannot tell apart"),
-        (NORMAL[:, 0], r"shape \(200,\).*data\[:, None\]"),
-        (NORMAL[0], r"shape \(2,\)"),
-        (NORMAL[:, :0], "at least one column"),
-        (NORMAL[:1], "1 row.*leaves 0"),
-        (NORMAL[:2], "2 rows.*leaves 1"),
-        (NORMAL[:0], "0 rows"),
+        (ROWS * 1e-40, "cannot tell apart"),
+        (ROWS[:, 0], r"shape \(300,\).*data\[:, None\]"),
+        (ROWS[0], r"shape \(2,\)"),
+        (ROWS[:, :0], "at least one column"),
+        (ROWS[:1], "1 row.*leaves 0"),
+        (ROWS[:2], "2 rows.*leaves 1"),
+        (ROWS[:0], "0 rows"),
         ([], "two axes"),
     ],
 )
@@ -51,8 +47,8 @@ def test_bad_data_are_an_error_that_says_where(data, words):
 @pytest.mark.parametrize(
     "data, words",
     [
-        (NORMAL + 1j, "complex128"),
-        (NORMAL.astype(object), "object"),
+        (ROWS + 1j, "complex128"),
+        (ROWS.astype(object), "object"),
         ([["a", "b"]], "real numbers"),
         ([[1.0], [1.0, 2.0]], "equal length"),
     ],
@@ -65,15 +61,15 @@ def test_what_is_not_real_numbers_is_a_type_error(data, words):
 @pytest.mark.parametrize(
     "context, error, words",
     [
-        (np.ones((3, 1)), flows.FlowsError, r"context has shape \(3, 1\), expected \(200, \*context\)"),
-        (np.ones(200), flows.FlowsError, r"context\[:, None\]"),
-        (np.full((200, 1), np.nan), flows.FlowsError, "context has nan in row 0, column 0"),
-        (np.ones((200, 1)), TypeError, "no layer of .* takes one"),
+        (np.ones((3, 1)), flows.FlowsError, r"context has shape \(3, 1\), expected \(300, \*context\)"),
+        (np.ones(300), flows.FlowsError, r"context\[:, None\]"),
+        (np.full((300, 1), np.nan), flows.FlowsError, "context has nan in row 0, column 0"),
+        (np.ones((300, 1)), TypeError, "no layer of .* takes one"),
     ],
 )
 def test_bad_context_is_an_error(context, error, words):
     with pytest.raises(error, match=words):
-        fit(0, flows.Flow(flows.ActNorm()), NORMAL, context=context, **QUICK)
+        fit(0, flows.Flow(flows.ActNorm()), ROWS, context=context, **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +84,7 @@ def test_bad_context_is_an_error(context, error, words):
 )
 def test_what_is_not_a_distribution_is_an_error(init_fun, words):
     with pytest.raises((TypeError, flows.FlowsError), match=words):
-        fit(0, init_fun, NORMAL, **QUICK)
+        fit(0, init_fun, ROWS, **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +104,14 @@ def test_what_is_not_a_distribution_is_an_error(init_fun, words):
 )
 def test_settings_outside_their_range_are_errors(settings, words):
     with pytest.raises(flows.FlowsError, match=words):
-        fit(0, AFFINE, NORMAL, **{**QUICK, **settings})
+        fit(0, AFFINE, ROWS, **{**QUICK, **settings})
 
 
 def test_optimizers_are_optax_and_have_their_own_rate():
     with pytest.raises(TypeError, match="one of optax"):
-        fit(0, AFFINE, NORMAL, optimizer="adam", **QUICK)
+        fit(0, AFFINE, ROWS, optimizer="adam", **QUICK)
     with pytest.raises(TypeError, match="set the rate in optimizer"):
-        fit(0, AFFINE, NORMAL, optimizer=optax.adam(1e-3), learning_rate=1e-2, **QUICK)
+        fit(0, AFFINE, ROWS, optimizer=optax.adam(1e-3), learning_rate=1e-2, **QUICK)
 
 
 # Losses that are not finite
@@ -133,7 +129,7 @@ def test_a_model_without_finite_log_pdf_is_an_error_that_says_so():
         return init_fun
 
     with pytest.raises(flows.FlowsError, match="no loss is finite at the initial params: log_pdf is nan at row"):
-        fit(0, Broken(), NORMAL, **QUICK)
+        fit(0, Broken(), ROWS, **QUICK)
 
 
 def test_held_out_rows_of_density_zero_are_an_error():
@@ -148,8 +144,8 @@ def test_held_out_rows_of_density_zero_are_an_error():
         return jnp.where(jnp.abs(x).max() < 3, -params["w"].sum(), -jnp.inf)
 
     seed = 0
-    order = held_out_first(seed, 200)
-    data = 2 * np.tanh(NORMAL)
+    order = held_out_first(seed, 300)
+    data = 2 * np.tanh(ROWS)
     data[order[0]] = 5.0  # held out
     with pytest.raises(flows.FlowsError, match="density 0"):
         fit(seed, Bounded(), data, standardize=False, **QUICK)
