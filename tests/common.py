@@ -53,7 +53,8 @@ def stirred(params, by, seed=4):
     def moved(leaf):
         noise = rng.normal(size=leaf.shape)
         noise = by * (0.5 + np.abs(noise) if leaf.ndim < 2 else noise)  # scales all to one side
-        return jnp.asarray(np.asarray(leaf) + noise.astype(leaf.dtype))  # added by NumPy, which compiles nothing
+        leaf = leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf)  # added by NumPy, which compiles nothing
+        return jnp.asarray(leaf + noise.astype(leaf.dtype))
 
     noisy = [moved(leaf) for leaf in leaves]
     keep = jax.tree.leaves(flows.trainable(params))
@@ -70,18 +71,24 @@ def weights_of(transformer, seed=1):
 ALL = ("x", "y", "log_det", "back", "back_log_det", "again", "jacobian", "back_jacobian", "gradients", "back_gradients")
 
 
-def facts(bijection, x, names=ALL, **given):
-    """What a bijection's triple does at the points x, as float64 arrays of one compiled program: a `Trial`'s facts by name."""
-    params, *functions = bijection
+def facts(init_fun, x, move, names=ALL, **given):
+    """What a bijection does at the points x when its params are moved from their start: a `Trial`'s facts, by name.
+
+    They are float64 arrays of one compiled program, init included; the `bijection` itself and the keywords come with them.
+    """
+    made, trained = [], {"gradients", "back_gradients"} & {*names}  # else params are constants, quicker to trace
 
     @jax.jit
-    def measured(params, x, given):
-        both = (lambda params, x, fun=fun: fun(params, x, **given) for fun in functions)
-        of = Trial(*both, params, x, derive_inverse=bool({"back_jacobian", "back_gradients"} & {*names}))
-        return {name: getattr(of, name) for name in names}
+    def measured(key, x, given):
+        made[:] = init_fun(key, x.shape[1:], context_dim=given["context"].shape[-1] if given else 0)
+        params = move(made[0])
+        both = (lambda at, x, fun=fun: fun(at if trained else params, x, **given) for fun in made[1:])
+        of = Trial(*both, params if trained else (), x, derive_inverse=bool({"back_jacobian", "back_gradients"} & {*names}))
+        return params, {name: getattr(of, name) for name in names}
 
     with enable_x64():
-        return SimpleNamespace(**jax.tree.map(np.asarray, measured(params, x, given)))
+        params, found = measured(jax.random.key(3), x, given)
+    return SimpleNamespace(bijection=flows.Bijection(params, *made[1:]), given=given, **jax.tree.map(np.asarray, found))
 
 
 def held_out_first(seed, n):

@@ -1,7 +1,5 @@
 """The autoregressive inverse that computes each hidden unit once equals the plain loop of d passes, in values and gradients."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,12 +69,17 @@ def pairs():
 
 @pytest.mark.parametrize(("network", "transformer", "with_context"), list(pairs()))
 def test_each_unit_once_equals_a_pass_for_each_feature(network, transformer, with_context):
-    once, loop, again, arguments = solved(NETWORKS[network], TRANSFORMERS[transformer], with_context)
+    @jax.jit
+    def program():
+        once, loop, again, (params, y, context) = solved(NETWORKS[network], TRANSFORMERS[transformer], with_context)
+        x = once(params, y, context)
+        return x, loop(params, y, context), again(params, x, context), y
+
     with enable_x64():
-        x = jax.jit(once)(*arguments)
-        np.testing.assert_allclose(x, jax.jit(loop)(*arguments), rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(jax.jit(again)(arguments[0], x, arguments[2]), arguments[1], rtol=1e-9, atol=1e-9)
-        assert np.abs(x - arguments[1]).max() > 0.1
+        x, of_loop, there, y = map(np.asarray, program())
+    np.testing.assert_allclose(x, of_loop, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(there, y, rtol=1e-9, atol=1e-9)
+    assert np.abs(x - y).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -90,22 +93,26 @@ def test_each_unit_once_equals_a_pass_for_each_feature(network, transformer, wit
 )
 def test_segments_and_pieces_change_nothing(network, with_context, monkeypatch):
     """A big network runs in segments, a big batch in pieces; gradients in both modes are those of the loop."""
-    once, loop, _, arguments = solved(NETWORKS[network], t.Affine(), with_context, rows=150)
     monkeypatch.setattr(masked, "HEAVY", 0)
     monkeypatch.setattr(masked, "CACHE", 64)  # pieces of 64 rows, the least there are
 
-    def total(function):
-        return lambda *arguments: (jnp.cos(jnp.arange(D * 150.0)).reshape(D, 150) * function(*arguments)).sum()
+    @jax.jit
+    def program():
+        once, loop, _, arguments = solved(NETWORKS[network], t.Affine(), with_context, rows=150)
+
+        def measured(function):
+            x, change = jax.linearize(function, *arguments)
+            weights = jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+            return x, change(*jax.tree.map(jnp.ones_like, arguments)), jax.linear_transpose(change, *arguments)(weights)
+
+        return measured(once), measured(loop)
 
     with enable_x64():
-        np.testing.assert_allclose(jax.jit(once)(*arguments), jax.jit(loop)(*arguments), rtol=1e-9, atol=1e-9)
-        which = (0, 1, 2) if with_context else (0, 1)
-        gradients = [jax.jit(jax.grad(total(f), which))(*arguments) for f in (once, loop)]
-        for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
-        tangents = jax.tree.map(jnp.ones_like, arguments)
-        changes = [jax.jit(functools.partial(jax.jvp, f))(arguments, tangents)[1] for f in (once, loop)]
-        np.testing.assert_allclose(*changes, rtol=1e-8, atol=1e-8)
+        (x, change, gradients), (x_of_loop, change_of_loop, gradients_of_loop) = jax.tree.map(np.asarray, program())
+    np.testing.assert_allclose(x, x_of_loop, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(change, change_of_loop, rtol=1e-8, atol=1e-8)
+    for a, b in zip(*map(jax.tree.leaves, (gradients, gradients_of_loop)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
 
 
 def test_the_inverse_runs_each_product_once_not_d_times():

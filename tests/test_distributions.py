@@ -1,6 +1,7 @@
 """Every public distribution: samples follow the density, the density integrates to 1, Gaussian cases equal SciPy's."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -34,45 +35,48 @@ def representative(name, event, context):
 
 
 @functools.cache
-def built(name, event, with_context):
-    with enable_x64():
-        keywords = {"context_dim": CONTEXT} if with_context else {}
-        params, log_pdf, sample = DISTRIBUTIONS[name].init_fun(0, event, **keywords)
-        given = {"context": np.array([0.5, -1.0])} if with_context else {}
-        return stirred(params, by=0.1), log_pdf, sample, given
-
-
-@functools.cache
-def density(name, event, with_context):
-    """One side of a grid, and the density on it."""
-    params, log_pdf, _, given = built(name, event, with_context)
-    side = np.linspace(-1, 1, 401) * DISTRIBUTIONS[name].reach
+def of_case(name, event, with_context):
+    """What the tests below compare, from one compiled call: compile time is most of their time."""
+    case, made = DISTRIBUTIONS[name], []
+    given = {"context": np.array([0.5, -1.0])} if with_context else {}
+    side = np.linspace(-1, 1, 401) * case.reach
     grid = np.stack(np.meshgrid(*[side] * event, indexing="ij"), axis=-1).reshape(-1, event)
-    with enable_x64():
-        return side, np.exp(np.asarray(log_pdf(params, grid, **given))).reshape([len(side)] * event)
 
+    @jax.jit
+    def program(key, grid, given):
+        made[:] = case.init_fun(key, event, context_dim=CONTEXT if with_context else 0)
+        params, log_pdf, sample = stirred(made[0], by=0.1), *made[1:]
+        samples = sample(1, params, 2048, **given)
+        few = samples[:7]  # odd, so that signs do not add up to 0
+        gradient = jax.grad(lambda params: log_pdf(params, few, **given).sum())(params)
+        return params, jnp.exp(log_pdf(params, grid, **given)), samples, gradient
 
-@functools.cache
-def drawn(name, event, with_context):
-    params, _, sample, given = built(name, event, with_context)
     with enable_x64():
-        return np.asarray(sample(1, params, 2048, **given))
+        params, values, samples, gradient = program(jax.random.key(0), grid, given)
+    return SimpleNamespace(
+        distribution=flows.Distribution(params, *made[1:]),
+        given=given,
+        side=side,
+        values=np.asarray(values).reshape([len(side)] * event),
+        samples=np.asarray(samples),
+        gradient=jax.tree.map(np.asarray, gradient),
+    )
 
 
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases()))
 def test_the_density_integrates_to_one(name, event, with_context):
-    side, values = density(name, event, with_context)
-    assert values.sum() * (side[1] - side[0]) ** event == pytest.approx(1, abs=2e-3)
+    of = of_case(name, event, with_context)
+    assert of.values.sum() * (of.side[1] - of.side[0]) ** event == pytest.approx(1, abs=2e-3)
 
 
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases()))
 def test_samples_follow_the_density(name, event, with_context):
-    side, values = density(name, event, with_context)
-    samples = drawn(name, event, with_context)
+    of = of_case(name, event, with_context)
+    side, samples = of.side, of.samples
     assert samples.shape == (2048, event) and samples.dtype == np.float64
     for axis in range(event):
         others = tuple(i for i in range(event) if i != axis)
-        marginal = values.sum(others)
+        marginal = of.values.sum(others)
         cdf = np.concatenate([[0.0], np.cumsum((marginal[1:] + marginal[:-1]) / 2)])
         result = stats.kstest(samples[:, axis], lambda x, cdf=cdf / cdf[-1]: np.interp(x, side, cdf))
         assert result.pvalue > 1e-3, f"column {axis}: {result}"
@@ -80,32 +84,30 @@ def test_samples_follow_the_density(name, event, with_context):
 
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases()))
 def test_every_trained_leaf_has_a_finite_gradient_that_is_not_zero(name, event, with_context):
-    params, log_pdf, _, given = built(name, event, with_context)
-    x = drawn(name, event, with_context)[:7]  # odd, so that signs do not add up to 0
-    with enable_x64():
-        gradient = jax.jit(jax.grad(lambda params, x, given: log_pdf(params, x, **given).sum()))(params, x, given)
-        gradients = map(np.asarray, jax.tree.leaves(gradient))
-    for leaf, train in zip(gradients, jax.tree.leaves(flows.trainable(params)), strict=True):
+    of = of_case(name, event, with_context)
+    trained = jax.tree.leaves(flows.trainable(of.distribution.params))
+    for leaf, train in zip(jax.tree.leaves(of.gradient), trained, strict=True):
         assert np.isfinite(leaf).all() and (leaf != 0).any() == train
 
 
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases(representative)))
 def test_the_contract_of_a_distribution(name, event, with_context):
-    params, log_pdf, sample, given = built(name, event, with_context)
+    of = of_case(name, event, with_context)
+    (params, log_pdf, sample), given = of.distribution, of.given
     init_fun = DISTRIBUTIONS[name].init_fun
     keywords = {"context_dim": CONTEXT} if with_context else {}
-    x = drawn(name, event, with_context)[:6]
+    x = of.samples[:6]
     with enable_x64():
         values = log_pdf(params, x, **given)
         np.testing.assert_allclose(jax.jit(log_pdf)(params, x, **given), values, rtol=1e-12)
-        rows = jax.vmap(lambda row: log_pdf(params, row[None], **given)[0])(x)
+        rows = jax.jit(jax.vmap(lambda row: log_pdf(params, row[None], **given)[0]))(x)
         np.testing.assert_allclose(rows, values, rtol=1e-12)
         with fresh_caches():
             other = init_fun(9, event, **keywords)
         np.testing.assert_allclose(other.log_pdf(params, x, **given), values, rtol=1e-12)
-    many = jax.vmap(lambda key: init_fun(key, event, **keywords).params)(jax.random.split(jax.random.key(0), 2))
+    many = jax.eval_shape(jax.vmap(lambda key: init_fun(key, event, **keywords).params), jax.random.split(jax.random.key(0), 2))
     assert jax.tree.structure(many) == jax.tree.structure(params)
-    low = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    low = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
     assert sample(0, low, 3, **given).dtype == log_pdf(low, x.astype(jnp.bfloat16), **given).dtype == jnp.float32
     assert log_pdf(low, np.zeros((0, event), np.float32), **given).shape == (0,)
 

@@ -1,5 +1,6 @@
 """The published models: exact as a whole, built as published, alike in their arguments."""
 
+import functools
 import inspect
 
 import jax
@@ -23,25 +24,21 @@ D, CONTEXT = 3, 2
 @pytest.mark.parametrize("name", list(MODELS))
 def test_round_trip_log_dets_and_gradients(name):
     """In float64, from one compiled call: log-dets against autodiff, both directions, with a context where one is taken."""
-    model = MODELS[name]
-    conditional = "context_dim" in model.keywords
-    with enable_x64():
-        bijection = model(3, D, context_dim=CONTEXT if conditional else 0)
-        params, direct_fun, _ = bijection = bijection._replace(params=stirred(bijection.params, 0.2))
-        x = jnp.asarray(np.random.default_rng(0).normal(size=(3, D)))
-        given = {"context": jnp.asarray([1.0, -0.5])} if conditional else {}
-        of = facts(bijection, x, ("y", "log_det", "back", "back_log_det", "jacobian", "gradients"), **given)
-        moved = direct_fun(params, x, context=given["context"] + 1)[0] if conditional else 0.0
+    conditional = "context_dim" in MODELS[name].keywords
+    x = np.random.default_rng(0).normal(size=(3, D))[[0, 1, 2, 0]]  # the last is the first, with another context
+    given = {"context": np.array([[1.0, -0.5]] * 3 + [[2.0, 0.5]])} if conditional else {}
+    names = ("y", "log_det", "back", "back_log_det", "jacobian", "gradients")
+    of = facts(MODELS[name], x, functools.partial(stirred, by=0.2), names, **given)
     close(of.back, x, 1e-8)
     close(of.log_det, np.linalg.slogdet(of.jacobian)[1], 1e-9)
     close(of.back_log_det, -of.log_det, 1e-7)
-    assert np.abs(of.log_det).max() > 0.1 and (np.ptp(of.log_det) > 0.02) == (name != "NICE"), "a trivial log-det"
-    assert ((of.jacobian != 0).sum((0, 2)) > 3).all(), "a feature that looks at no other"
+    assert np.abs(of.log_det).max() > 0.1 and (np.ptp(of.log_det[:3]) > 0.02) == (name != "NICE"), "a trivial log-det"
+    assert ((of.jacobian != 0).sum((0, 2)) > len(x)).all(), "a feature that looks at no other"
     for (path, leaf), train in zip(
-        jax.tree_util.tree_leaves_with_path(of.gradients[0]), jax.tree.leaves(flows.trainable(params)), strict=True
+        jax.tree_util.tree_leaves_with_path(of.gradients[0]), jax.tree.leaves(flows.trainable(of.bijection.params)), strict=True
     ):
         assert np.isfinite(leaf).all() and bool((leaf != 0).any()) == train, jax.tree_util.keystr(path)
-    assert np.abs(np.asarray(moved) - of.y).max() > 1e-3, "the context changes nothing"
+    assert not conditional or np.abs(of.y[3] - of.y[0]).max() > 1e-3, "the context changes nothing"
 
 
 def test_arguments_have_one_name_and_one_place():
@@ -158,7 +155,7 @@ def test_models_refuse_what_they_cannot_be():
 @pytest.mark.parametrize("jitted", [False, True])
 def test_a_closure_around_a_layer_in_a_loop_leaves_the_layer_as_it_was(jitted):
     """What jit keeps of a function that was traced within a loop must not hold the loop's own index."""
-    inner = flows.Coupling(flows.MLP(4), t.RationalQuadratic(4))
+    inner = flows.Coupling(flows.MLP(4), t.RationalQuadratic(2))
     kept = {}
 
     def closure(rng, input_dim, **keywords):

@@ -18,7 +18,8 @@ import flows
 from flows.persistence.formats import layout_then
 
 FOLDERS = sorted(Path(__file__).parent.glob("files/format_*"))
-AGAIN = re.compile(r"_(conditional|plain|loop|unrolled|[0-9]+)$")  # variants of a model, which the slow tests have a look at
+# Variants of a model, which the slow tests have a look at; and splines, of which one file has all.
+AGAIN = re.compile(r"_(conditional|plain|loop|unrolled|[0-9]+)(_autoregressive)?$|^nsf_.*(linear|quadratic|cubic)")
 DEEP = ("maf_5", "nsf_11")  # but for two that are a loop by default
 FILES = [
     pytest.param(

@@ -41,7 +41,7 @@ def check_rows(name, sizes, jit):
         assert (np.abs(part - whole[:rows]) <= 8 * ulp[:rows]).all(), f"{rows} rows: {np.abs(part - whole[:rows]) / ulp[:rows]}"
 
 
-@pytest.mark.parametrize("name", some_of(("RealNVP", "MAF", "NSF", "MixtureCDF")))
+@pytest.mark.parametrize("name", some_of(("MAF", "NSF", "MixtureCDF")))
 def test_the_density_of_a_row_does_not_depend_on_its_batch(name, optimized):
     check_rows(name, (1, 257), optimized)
 
@@ -69,8 +69,9 @@ def test_bfloat16_data_are_computed_in_float32(name):
 @pytest.mark.parametrize("name", ["BlockAutoregressive", "FixedInvertibleLinear", "InvertibleLinear", *DEEP])
 def test_products_ask_for_every_digit_on_accelerators(name):
     bijection, d = DEEP[name] if name in DEEP else (BIJECTIONS[name].init_fun, 3)
-    params, direct_fun, inverse_fun = bijection(0, d)
-    for fun in (direct_fun, inverse_fun):
+    made = []
+    params = jax.eval_shape(lambda: made.append(bijection(0, d)) or made[0].params)
+    for fun in made[0][1:]:
         program = jax.jit(fun).lower(params, jnp.zeros((600, d))).as_text()
         products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
         assert all("precision = [HIGHEST, HIGHEST]" in line for line in products), products

@@ -47,13 +47,13 @@ def waves(x):
 def test_the_solver_finds_hard_roots(function, values, dtype):
     """Between its neighbours, a few floats to both sides, the function passes y; or it is within a few roundings of y."""
     with enable_x64():
-        y = jnp.asarray(np.array(values, dtype))
-        x = jax.jit(lambda y: solve(function, y, unit=0.0))(y)
-        eps = float(np.finfo(dtype).eps)
+        y, eps = np.array(values, dtype), float(np.finfo(dtype).eps)
+        x = np.asarray(jax.jit(lambda y: solve(function, y, unit=0.0))(y))
         assert x.dtype == y.dtype and np.isfinite(x).all()
-        width = 16 * eps * jnp.abs(x)
-        passes = (function(x - width)[0] <= y) & (y <= function(x + width)[0])
-        assert bool((passes | (jnp.abs(function(x)[0] - y) <= 4 * eps * jnp.abs(y))).all())
+        width = 16 * eps * np.abs(x)
+        below, there, above = np.asarray(jax.jit(lambda x: function(x)[0])(np.stack([x - width, x, x + width])))
+    passes = (below <= y) & (y <= above)
+    assert (passes | (np.abs(there - y) <= 4 * eps * np.abs(y))).all()
 
 
 def saturating(x):
@@ -103,18 +103,22 @@ def test_derivatives_of_the_solver():
         w = jnp.cbrt(y / 2 + jnp.sqrt(y**2 / 4 + a**3 / 27))
         return w - a / (3 * w)
 
+    def twice(f, n):
+        return jax.jacrev(jax.jacrev(f, n), n)
+
+    @jax.jit
+    def program(a, y, many):
+        def derivatives(find):
+            def chain(a):
+                return jax.lax.scan(lambda x, y: (find(a, x + y), x), 0.5 * jnp.ones_like(a), many)[0]
+
+            once = [each(find, (0, 1))(a, y) for each in (jax.grad, jax.jacfwd, jax.hessian, twice)]
+            return [*once, jax.vmap(jax.grad(find), in_axes=(0, None))(many, y)], [jax.grad(chain)(a), jax.hessian(chain)(a)]
+
+        return derivatives(root), derivatives(closed)
+
     with enable_x64():
-        at = jnp.array(1.5), jnp.array(2.0)
-        for derivative in (jax.grad, jax.jacfwd, jax.hessian, lambda f, n: jax.jacrev(jax.jacrev(f, n), n)):
-            got, want = (jax.jit(derivative(find, (0, 1)))(*at) for find in (root, closed))
-            np.testing.assert_allclose(jax.tree.leaves(got), jax.tree.leaves(want), rtol=1e-10)
-        many = jnp.linspace(0.5, 2, 5)
-        got, want = (jax.jit(jax.vmap(jax.grad(find), in_axes=(0, None)))(many, at[1]) for find in (root, closed))
-        np.testing.assert_allclose(got, want, rtol=1e-10)
-
-        def chain(find):
-            return lambda a: jax.lax.scan(lambda x, y: (find(a, x + y), x), jnp.array(0.5), many)[0]
-
-        for derivative in (jax.grad, jax.hessian):
-            got, want = (jax.jit(derivative(chain(find)))(at[0]) for find in (root, closed))
-            np.testing.assert_allclose(got, want, rtol=1e-9)
+        found = jax.tree.map(np.asarray, program(jnp.array(1.5), jnp.array(2.0), jnp.linspace(0.5, 2, 5)))
+    for of_root, of_closed, tolerance in zip(*found, (1e-10, 1e-9), strict=True):
+        for got, want in zip(*map(jax.tree.leaves, (of_root, of_closed)), strict=True):
+            np.testing.assert_allclose(got, want, rtol=tolerance)

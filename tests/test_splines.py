@@ -19,6 +19,7 @@ from flows.diagnostics import enable_x64
 
 SPLINES = ["CircularRationalQuadratic", "CubicSpline", "LinearSpline", "LinearRational", "QuadraticSpline", "RationalQuadratic"]
 BINS, BOUND = 4, 2  # of those in the registry
+BLOCK = 1250  # points
 MOST = {"RationalQuadratic": 4.0}  # roundings of the inverse; 16 for the others
 each_spline = pytest.mark.parametrize("name", SPLINES)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -26,14 +27,24 @@ each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 @functools.cache
 def functions(name):
-    """Jitted direct and inverse."""
+    """Direct and inverse, each one program for any number of points."""
     spline = TRANSFORMERS[name].transformer
-    return jax.jit(spline.direct), jax.jit(spline.inverse)
+    return in_blocks(jax.jit(spline.direct)), in_blocks(jax.jit(spline.inverse))
+
+
+def in_blocks(fun):
+    def call(theta, at):
+        rest = -at.size % BLOCK
+        blocks = [np.split(np.pad(each, [(0, 0)] * (each.ndim - 1) + [(0, rest)]), (at.size + rest) // BLOCK, -1)
+                  for each in (theta, at)]  # fmt: skip
+        return [np.concatenate(each)[: at.size] for each in zip(*map(fun, *blocks), strict=True)]
+
+    return call
 
 
 def draw(name, n, spread, dtype=np.float64, seed=1):
     theta = spread * np.random.default_rng(seed).normal(size=(TRANSFORMERS[name].transformer.num_params, n))
-    return jnp.asarray(theta.astype(dtype))
+    return theta.astype(dtype)
 
 
 def roundings(name, theta, y):
@@ -64,7 +75,7 @@ def test_a_spline_inverts_at_any_parameters(name, theta, y):
 @each_spline
 def test_the_log_det_of_the_inverse_is_exactly_minus_the_direct_one_at_the_point_returned(name):
     spline, y = TRANSFORMERS[name].transformer, jnp.linspace(-2.2, 2.2, 999)
-    theta = draw(name, 999, 10.0, np.float32)
+    theta = jnp.asarray(draw(name, 999, 10.0, np.float32))
     with jax.disable_jit():  # two compiled programs may round differently, and in a thin bin the slope is steep
         x, minus = spline.inverse(theta, y)
         np.testing.assert_array_equal(minus, -spline.direct(theta, x)[1])
@@ -73,7 +84,7 @@ def test_the_log_det_of_the_inverse_is_exactly_minus_the_direct_one_at_the_point
 def check_random(name, dtype, spread, n, pair=None):
     sides = 3 * BOUND if name == "CircularRationalQuadratic" else BOUND
     with enable_x64():
-        y = jnp.asarray(np.random.default_rng(2).uniform(-sides, sides, size=n).astype(dtype))
+        y = np.random.default_rng(2).uniform(-sides, sides, size=n).astype(dtype)
         assert roundings_of(pair or functions(name), draw(name, n, spread, dtype), y).max() <= MOST.get(name, 16.0)
 
 
@@ -234,7 +245,7 @@ def test_values_and_slopes_are_the_papers(name):
     points = np.linspace(-1.97, 1.98, 23)
     with enable_x64(), mpmath.workdps(50):
         for seed in range(4):
-            theta = np.asarray(draw(name, 1, 1.5, seed=seed))
+            theta = draw(name, 1, 1.5, seed=seed)
             xs, _, y = REFERENCES[name]([mpf(each) for each in theta[:, 0]])
             bins = np.searchsorted(np.array(xs, float), points) - 1
             expected = [(y(k, mpf(x)), mpmath.diff(functools.partial(y, k), x)) for k, x in zip(bins, points, strict=True)]
@@ -252,7 +263,7 @@ def test_a_spline_is_monotone_and_its_density_continuous_at_knots_and_bounds(nam
             at = knots_of(name, theta[:, 0])[0]
             gap = 4 * np.finfo(dtype).eps
             x = np.unique(np.concatenate([np.linspace(-2.5, 2.5, 1000), at - gap, at + gap]).astype(dtype))
-            y, log_det = (np.asarray(each) for each in functions(name)[0](np.tile(theta, (1, x.size)), x))
+            y, log_det = functions(name)[0](np.tile(theta, (1, x.size)), x)
             assert (np.diff(y) >= 0).all() and np.abs(log_det).max() > 0.1
             near = np.diff(x) <= 3 * gap
             jumps = np.abs(np.diff(log_det))[near]
@@ -267,29 +278,29 @@ def test_a_spline_at_knots_bounds_and_beyond(name, dtype):
     """Values, log-dets and gradients are finite; inf stays inf and NaN stays NaN."""
     spline = TRANSFORMERS[name].transformer
 
-    @functools.partial(jax.jit, static_argnums=2)
-    def gradients(theta, at, function):
-        return jax.grad(lambda theta, at: sum(each.sum() for each in function(theta, at)), argnums=(0, 1))(theta, at)
+    @jax.jit
+    def program(theta, at):
+        def values_and_gradients(function, at):
+            if dtype == np.float64:
+                return function(theta, at), ()
+            values, pull = jax.vjp(function, theta, at)  # the harder one
+            return values, pull(jax.tree.map(jnp.ones_like, values))
 
+        return values_and_gradients(spline.direct, at[0]), values_and_gradients(spline.inverse, at[1])
+
+    far = np.array([0.0, 1e-38, -1e-38, 1e30, -1e30, 3e38, -3e38], dtype)
+    rest = np.array([BOUND, -BOUND, np.inf, -np.inf, np.nan], dtype)
     with enable_x64():
         for seed, spread in ((0, 0.0), (1, 1.0), (2, 3.0), (3, 10.0)):
             theta = draw(name, 1, spread, dtype, seed)
-            far = np.array([0.0, 1e-38, -1e-38, 1e30, -1e30, 3e38, -3e38])
-            beyond = jnp.asarray([np.inf, -np.inf, np.nan], dtype)
-            for function, compiled, inner in zip(
-                (spline.direct, spline.inverse), functions(name), knots_of(name, theta[:, 0]), strict=True
-            ):
-                inner = inner.astype(dtype)
-                at = jnp.concatenate([far.astype(dtype), *(np.nextafter(inner, to) for to in (inner, dtype(-9), dtype(9)))])
-                thetas = jnp.tile(theta, (1, at.size))
-                assert all(bool(jnp.isfinite(each).all()) for each in compiled(thetas, at))
-                if dtype == np.float32:  # the harder one
-                    assert all(bool(jnp.isfinite(each).all()) for each in gradients(thetas, at, function))
-                out, log_det = compiled(jnp.tile(theta, (1, 3)), beyond)
-                np.testing.assert_array_equal(out, beyond)
-                np.testing.assert_array_equal(log_det, [0.0, 0.0, np.nan])
-                bounds = jnp.asarray([BOUND, -BOUND], dtype)
-                np.testing.assert_array_equal(compiled(jnp.tile(theta, (1, 2)), bounds)[0], bounds)
+            knots = np.stack(knots_of(name, theta[:, 0])).astype(dtype)
+            near = [np.nextafter(knots, to) for to in (knots, dtype(-9), dtype(9))]
+            at = np.concatenate([np.tile(far, (2, 1)), *near, np.tile(rest, (2, 1))], 1)
+            for (out, log_det), gradients in jax.tree.map(np.asarray, program(np.tile(theta, at.shape[1:]), at)):
+                for each in (out, log_det, *gradients):
+                    assert np.isfinite(each[..., :-3]).all()
+                np.testing.assert_array_equal(out[-5:], rest)
+                np.testing.assert_array_equal(log_det[-3:], [0.0, 0.0, np.nan])
 
 
 @each_spline
@@ -297,33 +308,33 @@ def test_extreme_floors_and_parameters_stay_finite(name):
     """The thinnest bins that are allowed, in float32, at parameters of any size."""
     spline = getattr(t, name)(num_bins=BINS, bound=BOUND, **LEAST[name][0])
     theta = draw(name, 2000, 100.0, np.float32)
-    at = jnp.asarray(np.random.default_rng(4).uniform(-2, 2, 2000), jnp.float32)
-    for function in (spline.direct, spline.inverse):
-        out, log_det = jax.jit(function)(theta, at)
-        assert bool((jnp.abs(out) <= BOUND).all() & jnp.isfinite(log_det).all())
+    at = np.random.default_rng(4).uniform(-2, 2, 2000).astype(np.float32)
+    for out, log_det in jax.jit(lambda *given: (spline.direct(*given), spline.inverse(*given)))(theta, at):
+        assert (np.abs(out) <= BOUND).all() and np.isfinite(log_det).all()
 
 
 @pytest.mark.parametrize("name", ["CubicSpline", "RationalQuadratic"])
 def test_second_derivatives_of_the_inverse(name):
     """d2x / dy2 is that of the inverse function, -f'' / f'^3, and mixed ones are symmetric."""
-    spline = TRANSFORMERS[name].transformer
+    direct, inverse = jax.jit(TRANSFORMERS[name].transformer.direct), jax.jit(TRANSFORMERS[name].transformer.inverse)
+
+    def slope(function):
+        return lambda theta, at: jax.grad(lambda at: function(theta, at)[0].sum())(at).sum()
+
+    @jax.jit
+    def program(theta, x):
+        y, log_det = direct(theta, x)
+        second = jax.grad(slope(direct), 1)(theta, x)
+        mixed, second_back = jax.grad(slope(inverse), (0, 1))(theta, y)
+        by_theta = jax.grad(lambda theta, y: inverse(theta, y)[0].sum())
+        mixed_otherwise = jax.jvp(lambda y: by_theta(theta, y), (y,), (jnp.ones_like(y),))[1]
+        return log_det, second, second_back, mixed, mixed_otherwise
+
     with enable_x64():
-        theta, x = draw(name, 6, 1.0), jnp.linspace(-1.7, 1.6, 6)
-        y, log_det = functions(name)[0](theta, x)
-
-        def one(function):
-            return lambda theta, at: function(theta[:, None], at[None])[0][0]
-
-        second = [
-            jax.jit(jax.vmap(jax.grad(jax.grad(one(f), 1), 1), in_axes=(1, 0)))(theta, at)
-            for f, at in ((spline.direct, x), (spline.inverse, y))
-        ]
-        np.testing.assert_allclose(second[1], -second[0] * jnp.exp(-3 * log_det), rtol=1e-8, atol=1e-8)
-        mixed = [
-            jax.jit(jax.vmap(outer(jax.grad(one(spline.inverse), first), 1 - first), in_axes=(1, 0)))(theta, y)
-            for first, outer in ((0, jax.jacfwd), (1, jax.grad))
-        ]
-        np.testing.assert_allclose(*mixed, rtol=1e-8, atol=1e-8)
+        found = program(draw(name, 6, 1.0), np.linspace(-1.7, 1.6, 6))
+        log_det, second, second_back, *mixed = map(np.asarray, found)
+    np.testing.assert_allclose(second_back, -second * np.exp(-3 * log_det), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(*mixed, rtol=1e-8, atol=1e-8)
 
 
 def test_a_cubic_is_solved_at_all_slopes_up_to_twice_the_mean():
@@ -341,30 +352,33 @@ def test_a_cubic_is_solved_at_all_slopes_up_to_twice_the_mean():
 
 @each_dtype
 def test_a_circular_spline_is_one_of_the_circle_and_of_the_line(dtype):
-    spline = t.CircularRationalQuadratic()
-    direct, period = jax.jit(spline.direct), 2 * np.pi
+    spline, period, eps = t.CircularRationalQuadratic(), 2 * np.pi, np.finfo(dtype).eps
+    theta = np.random.default_rng(6).normal(size=(spline.num_params, 1)).astype(dtype)
+    x = np.linspace(-np.pi, np.pi, 200).astype(dtype)
+    turns = np.array([0, -40, -1, 1, 7])
+    around = np.sort(np.concatenate([np.nextafter(dtype(np.pi), dtype(s)) * np.ones(1, dtype) for s in (0, np.pi, 9)]))
+    seam = np.concatenate([-around[::-1], around, 3 * around])
+    huge = np.array([1e3, 1e5, 1e7, 1e9, 1e18, 1e30, -1e30, 3e38], dtype)
+    at = np.concatenate([*((x + n * period).astype(dtype) for n in turns), seam, huge])
+
+    def split(values):
+        there, of_seam, of_huge = np.split(np.asarray(values), [turns.size * x.size, -huge.size])
+        return there.reshape(turns.size, x.size), of_seam, of_huge
+
     with enable_x64():
-        theta = jnp.asarray(np.random.default_rng(6).normal(size=(spline.num_params, 1)).astype(dtype))
-        x = np.linspace(-np.pi, np.pi, 200).astype(dtype)
-        thetas, eps = jnp.tile(theta, (1, 200)), np.finfo(dtype).eps
-        y, log_det = direct(thetas, x)
-        for turns in (-40, -1, 1, 7):
-            there, log_det_there = direct(thetas, (x + turns * period).astype(dtype))
-            scale = 4 * eps * period * abs(turns) * (1 + np.exp(log_det))
-            assert (np.abs(there - (y + dtype(turns * period))) < scale).all()
-            np.testing.assert_allclose(log_det_there, log_det, atol=1e5 * eps)
-        around = np.sort(np.concatenate([np.nextafter(dtype(np.pi), dtype(s)) * np.ones(1, dtype) for s in (0, np.pi, 9)]))
-        seam = np.concatenate([-around[::-1], around, 3 * around])
-        at_seam, slopes = direct(jnp.tile(theta, (1, seam.size)), seam)
-        assert float(jnp.diff(at_seam).min()) >= 0 and float(jnp.abs(slopes - slopes[0]).max()) < 1e4 * eps
-        assert float(jnp.abs(log_det).max()) > 0.1 < float(jnp.abs(slopes[0]))
-        huge = np.array([1e3, 1e5, 1e7, 1e9, 1e18, 1e30, -1e30, 3e38], dtype)
-        thetas = jnp.tile(theta, (1, huge.size))
-        for function in (direct, jax.jit(spline.inverse)):
-            out, log_det = function(thetas, huge)
-            assert bool(jnp.isfinite(log_det).all()) and float(jnp.abs(out - huge).max()) >= 0
-            assert (np.abs(out - huge) <= period + np.spacing(np.abs(huge))).all()
-            np.testing.assert_array_equal(out[-4:], huge[-4:])
+        thetas = np.tile(theta, at.shape)
+        (there, at_seam, far), (log_dets, slopes, far_log_det) = map(split, jax.jit(spline.direct)(thetas, at))
+        back, back_log_det = (split(each)[2] for each in jax.jit(spline.inverse)(thetas, at))
+    for n, y, log_det in zip(turns, there, log_dets, strict=True):
+        scale = 4 * eps * period * abs(n) * (1 + np.exp(log_dets[0]))
+        assert n == 0 or (np.abs(y - (there[0] + dtype(n * period))) < scale).all()
+        np.testing.assert_allclose(log_det, log_dets[0], atol=1e5 * eps)
+    assert np.diff(at_seam).min() >= 0 and np.abs(slopes - slopes[0]).max() < 1e4 * eps
+    assert np.abs(log_dets[0]).max() > 0.1 < np.abs(slopes[0])
+    for out, log_det in ((far, far_log_det), (back, back_log_det)):
+        assert np.isfinite(log_det).all() and np.isfinite(out).all()
+        assert (np.abs(out - huge) <= period + np.spacing(np.abs(huge))).all()
+        np.testing.assert_array_equal(out[-4:], huge[-4:])
 
 
 @pytest.mark.parametrize("call", [
