@@ -293,9 +293,8 @@ def FactorOut(*layers):
 
         def direct(params: Any, x: Array, *call: Any) -> tuple[Array, Array]:
             y, log_det = part.direct(params, x[..., out:], *call)
-            return jnp.concatenate(
-                [x[..., :out].reshape(x.shape[0], left), y.reshape(x.shape[0], size(part.output))], axis=1
-            ), log_det
+            both = x[..., :out].reshape(x.shape[0], left), y.reshape(x.shape[0], size(part.output))
+            return jnp.concatenate(both, axis=1), log_det
 
         def join(y: Array, x: Array) -> Array:
             return jnp.concatenate([y[:, :left].reshape(y.shape[0], *event[:-1], out), x], axis=-1)
