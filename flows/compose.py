@@ -1,6 +1,6 @@
 """Combinators, bijections of bijections: `Serial`, `Repeat`, `Invert`, `FactorOut`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,14 +24,14 @@ from flows.core import (
     unstacked,
 )
 from flows.core.closures import check_equal_functions
-from flows.core.contract import Shape
+from flows.core.contract import BijectionLike, Shape
 from flows.core.inputs import as_dim, as_event, size
 from flows.core.nonfinite import note_nonfinite
 from flows.core.precision import precision
 
 
 @combinator(BijectionInit)
-def Serial(*layers):
+def Serial(*layers: BijectionLike):
     """Bijections one after the other, from data to noise: y = f_n(... f_1(x)), log|det J| = the sum of the layers'.
 
     Args:
@@ -118,7 +118,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
 
 
 @combinator(BijectionInit)
-def Repeat(layer, n: int):
+def Repeat(layer: BijectionLike, n: int):
     """`Serial(*[layer] * n)` as one loop: the same params, stacked, and a compile time that does not grow with n.
 
     y = f_n(... f_1(x)), each f_i the same layer with params of its own; log|det J| is their sum. The loop is
@@ -196,7 +196,7 @@ def loop(part: BijectionPart, n: int) -> BijectionPart:
 
 
 @combinator(BijectionInit)
-def Invert(bijection, input_dim=None):
+def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = None):
     """A bijection backwards: its direct function is the inverse of `bijection`, and the other way round.
 
     y = f^-1(x), log|det J| = -log|det df/dy| at y. Data given to init are not handed on, as they are on the other side.
@@ -252,7 +252,7 @@ def Invert(bijection, input_dim=None):
 
 
 @combinator(BijectionInit)
-def FactorOut(*layers):
+def FactorOut(*layers: BijectionLike):
     """Half of the channels leave for the base; the rest go on through `layers`; the output is flat.
 
     y = (x_out, f(x_rest)), log|det J| = log|det df/dx_rest|. Of C channels (the last axis) the first C // 2 leave. Nested, it

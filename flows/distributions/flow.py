@@ -20,11 +20,12 @@ from flows.core import (
     in_pieces,
     shared,
 )
+from flows.core.contract import BijectionLike, DistributionLike
 from flows.distributions.normal import Normal
 
 
 @combinator(DistributionInit)
-def Flow(bijection, prior=None):
+def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
     """The distribution of x when y = f(x) follows the base: log p(x) = log p_base(f(x)) + log|det df/dx|, in nats.
 
     A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow.

@@ -1,5 +1,6 @@
 """Different distributions for different features."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +22,11 @@ from flows.core import (
     positive_int,
     shared,
 )
+from flows.core.contract import DistributionLike
 
 
 @combinator(DistributionInit)
-def Joint(*bases, sizes=None):
+def Joint(*bases: DistributionLike, sizes: Sequence[int] | None = None):
     """Independent blocks of features, each with a distribution of its own: log p(x) = sum_i log p_i(x_i), in nats.
 
     Args:

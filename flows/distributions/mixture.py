@@ -27,6 +27,7 @@ from flows.core import (
     unstacked,
 )
 from flows.core.closures import check_equal_functions, unbound
+from flows.core.contract import DistributionLike, Numbers
 from flows.core.params import check_structure, structure
 from flows.distributions.infinities import logsumexp
 
@@ -35,7 +36,9 @@ OWN_KEYWORDS = frozenset({"init_inputs"})  # the start of the components
 
 
 @combinator(DistributionInit)
-def Mixture(*components, num_components: int | None = None, weights=None, trainable: bool = True):
+def Mixture(
+    *components: DistributionLike, num_components: int | None = None, weights: Numbers | None = None, trainable: bool = True
+):
     """A mixture: log p(x) = logsumexp_k(log w_k + log p_k(x)), in nats. A sample is one of a component drawn by the weights.
 
     Components that are equal get equal gradients and would never part. So every trained leaf called "loc" in the params of

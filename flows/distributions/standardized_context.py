@@ -18,6 +18,7 @@ from flows.core import (
     combinator,
     distribution_part,
 )
+from flows.core.contract import DistributionLike
 from flows.core.numerics import along
 from flows.core.params import check_structure, structure
 
@@ -25,7 +26,7 @@ OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # named wh
 
 
 @combinator(DistributionInit)
-def StandardizedContext(distribution):
+def StandardizedContext(distribution: DistributionLike):
     """The distribution, given (context - mean) / std: log p(x | c) = log q(x | (c - mean) / std), in nats.
 
     Mean and standard deviation of each column of the context (its last axis) are measured from data and not trained.

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from flows.core import Array, FlowsError, part_of, positive_int
+from flows.core.contract import DistributionLike
 from flows.core.inputs import as_array, as_dim, as_key
 from flows.core.publish import publish
 from flows.distributions.mixture import Mixture
@@ -52,7 +53,7 @@ class EnsembleResult(FitResult):
 
 def fit_ensemble(
     rng: Any,
-    init_fun: Any,
+    init_fun: DistributionLike,
     data: Any,
     *,
     members: int = 8,

@@ -3,6 +3,8 @@
 from typing import Any
 
 from flows.core import Distribution
+from flows.core.contract import DistributionLike
+from flows.training.history import History
 
 
 class FitResult(Distribution):
@@ -16,14 +18,19 @@ class FitResult(Distribution):
             dict that draws itself: `history.plot()`. `history.interrupted` is whether Ctrl-C ended the fit.
     """
 
-    init_fun: Any
+    init_fun: DistributionLike
     input_dim: Any
     context_dim: Any
-    history: Any
+    history: History
 
     def __new__(cls, params, log_pdf, sample, init_fun=None, input_dim=None, context_dim=0, history=None):
         self = super().__new__(cls, params, log_pdf, sample)
-        self.init_fun, self.input_dim, self.context_dim, self.history = init_fun, input_dim, context_dim, history or {}
+        self.init_fun, self.input_dim, self.context_dim, self.history = (
+            init_fun,
+            input_dim,
+            context_dim,
+            History() if history is None else history,
+        )
         return self
 
     def __repr__(self) -> str:
