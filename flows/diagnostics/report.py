@@ -251,4 +251,5 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def _say(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:400]
+    notes = [note for note in getattr(error, "__notes__", ()) if "JAX_TRACEBACK_FILTERING" not in note]
+    return "; ".join([f"{type(error).__name__}: {error}"[:400], *notes])
