@@ -205,9 +205,8 @@ def fit_to_density(
 
     params, history = train(compiled, params, run, options, saved, why, lambda params: params, math.prod(event))
     triple = (params, *publish(part, params))
-    result = DensityFitResult(*triple, init_fun, as_dim(event), 0, history)
-    result.diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
-    return result
+    diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
+    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=diagnostics)
 
 
 def _diagnose(triple: tuple, log_density: Callable, key: Array, n: int) -> Diagnostics:
