@@ -19,6 +19,7 @@ from flows.core import (
     distribution_part,
 )
 from flows.core.contract import DistributionLike
+from flows.core.errors import Place
 from flows.core.numerics import along
 from flows.core.params import check_structure, structure
 
@@ -54,7 +55,8 @@ def StandardizedContext(distribution: DistributionLike):
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
         if context is None:
             raise FlowsError("StandardizedContext: there is no context; give context_dim to init_fun")
-        part, columns = distribution_part(distribution, event, context), context[-1:]
+        with Place("the distribution of StandardizedContext", distribution, event) as place:
+            part, columns = distribution_part(distribution, event, context), context[-1:]
 
         def init(key: Array, given: Given) -> Any:
             old, seen = given.params, given.init_context
@@ -68,14 +70,17 @@ def StandardizedContext(distribution: DistributionLike):
                 seen = standardized(fixed, seen)
             else:
                 fixed = start if old is None else old["fixed"]
-            own = part.init(key, given._replace(params=old and old["distribution"], init_context=seen))
+            with place:
+                own = part.init(key, given._replace(params=old and old["distribution"], init_context=seen))
             return {"distribution": own, "fixed": fixed}
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
-            return part.log_pdf(params["distribution"], x, standardized(params["fixed"], context), rng, train)
+            with place:
+                return part.log_pdf(params["distribution"], x, standardized(params["fixed"], context), rng, train)
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
-            return part.sample(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
+            with place:
+                return part.sample(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
 
         return replace(
             part,

@@ -47,7 +47,10 @@ class FitResult(Distribution):
         return f"{type(self).__name__}({self.init_fun!r}{epochs})"
 
     def _replace(self, **changes: Any) -> "FitResult":
-        return type(self)(**{**self._asdict(), **self._attributes(), **changes})
+        has = {**self._asdict(), **self._attributes()}
+        if unknown := changes.keys() - has:
+            raise TypeError(f"_replace: {type(self).__name__} has no {', '.join(sorted(unknown))}; it has {', '.join(has)}")
+        return type(self)(**{**has, **changes})
 
     def __reduce__(self) -> tuple:
         return _made_anew, (type(self), jax.device_get(self.params), self._attributes())
