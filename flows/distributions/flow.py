@@ -92,6 +92,15 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
             with of_part:
                 return part.inverse(params["bijection"], y, context, keys[1], False)
 
-        return DistributionPart("Flow", init, event, context, **both, log_pdf=log_pdf, sample=sample)
+        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+            keys = jax.random.split(rng)
+            with of_base:
+                y, log_p = base.draw(keys[0], params["prior"], n, dtype, context)
+            with of_part:
+                x, log_det = part.invert(params["bijection"], y, context, keys[1], False)
+            return x, log_p - log_det
+
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw}
+        return DistributionPart("Flow", init, event, context, **both, **own)
 
     return Composite(compose, (bijection, prior))

@@ -94,6 +94,16 @@ def Joint(*bases: DistributionLike, sizes: Sequence[int] | None = None):
                     draws.append(part.sample(key, own, n, dtype, context))
             return jnp.concatenate(draws, axis=1)
 
-        return DistributionPart("Joint", init, event, context, **shared(parts), log_pdf=log_pdf, sample=sample)
+        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+            draws, total = [], jnp.zeros(n, dtype)
+            for part, place, own, key in zip(parts, places, params, split(rng), strict=True):
+                with place:
+                    x, log_p = part.draw(key, own, n, dtype, context)
+                draws.append(x)
+                total += log_p
+            return jnp.concatenate(draws, axis=1), total
+
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw}
+        return DistributionPart("Joint", init, event, context, **shared(parts), **own)
 
     return Composite(compose, bases)

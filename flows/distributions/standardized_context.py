@@ -82,12 +82,17 @@ def StandardizedContext(distribution: DistributionLike):
             with place:
                 return part.sample(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
 
+        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+            with place:
+                return part.draw(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
+
         return replace(
             part,
             name="StandardizedContext",
             init=init,
             log_pdf=log_pdf,
             sample=sample,
+            joint_draw=joint_draw,
             keywords=part.keywords | OWN_KEYWORDS,
         )
 
