@@ -71,6 +71,8 @@ lint: .venv/.stamp-test
 	@$(BIN)/ruff format --check .
 	@echo "== mypy"
 	@$(BIN)/mypy
+	@echo "== pyright"
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 format: .venv/.stamp-test
 	$(BIN)/ruff check --fix .

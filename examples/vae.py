@@ -68,18 +68,18 @@ class VAE(NamedTuple):
     decode: Callable  # decode(params, latents) -> the logit of each pixel
 
 
-def make_vae(posterior):
+def make_vae(bijection):
     def parts(key):
         keys = jax.random.split(key, 3)
-        flow = posterior(keys[1], LATENT, context_dim=CONTEXT)
-        return {"encoder": ENCODER(keys[0], PIXELS, CONTEXT), "posterior": flow, "decoder": DECODER(keys[2], LATENT, PIXELS)}
+        posterior = flows.Flow(bijection)(keys[1], LATENT, context_dim=CONTEXT)
+        encoder, decoder = ENCODER(keys[0], PIXELS, CONTEXT), DECODER(keys[2], LATENT, PIXELS)
+        return {"encoder": encoder, "posterior": posterior, "decoder": decoder}
 
-    (_, encode), (_, _, inverse_fun), (_, decode) = parts(jax.random.key(0)).values()
+    (_, encode), posterior, (_, decode) = parts(jax.random.key(0)).values()
 
     def draw(params, key, images):
-        noise = jax.random.normal(key, (len(images), LATENT))
-        latents, log_det = inverse_fun(params["posterior"], noise, context=encode(params["encoder"], images))
-        return latents, log_normal(noise) - log_det
+        context = encode(params["encoder"], images)
+        return flows.sample_with_log_pdf(key, params["posterior"], posterior, len(images), context=context)
 
     return VAE(
         init=lambda key: {name: part[0] for name, part in parts(key).items()},

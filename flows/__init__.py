@@ -63,6 +63,7 @@ from flows.core.params import calibrate as calibrate
 from flows.core.params import trainable as trainable
 from flows.diagnostics import Report as Report
 from flows.diagnostics import verify as verify
+from flows.distributions.draws import sample_with_log_pdf as sample_with_log_pdf
 from flows.distributions.flow import Flow as Flow
 from flows.distributions.gmm import GMM as GMM
 from flows.distributions.joint import Joint as Joint

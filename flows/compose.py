@@ -1,6 +1,6 @@
 """Combinators, bijections of bijections: `Serial`, `Repeat`, `Invert`, `FactorOut`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,14 +24,15 @@ from flows.core import (
     unstacked,
 )
 from flows.core.closures import check_equal_functions
-from flows.core.contract import Shape
+from flows.core.contract import BijectionLike, Shape
+from flows.core.errors import Place
 from flows.core.inputs import as_dim, as_event, size
 from flows.core.nonfinite import note_nonfinite
 from flows.core.precision import precision
 
 
 @combinator(BijectionInit)
-def Serial(*layers):
+def Serial(*layers: BijectionLike):
     """Bijections one after the other, from data to noise: y = f_n(... f_1(x)), log|det J| = the sum of the layers'.
 
     Args:
@@ -55,16 +56,18 @@ def Serial(*layers):
     check_layers("Serial", layers, BijectionInit, "a bijection")
 
     def part(event: Shape, context: Shape | None) -> BijectionPart:
-        parts = []
-        for layer in layers:
-            parts.append(bijection_part(layer, event, context))
-            event = parts[-1].output
-        return chain("Serial", tuple(parts), context)
+        parts, places = [], []
+        for i, layer in enumerate(layers):
+            places.append(Place(f"layer {i} of Serial", layer, event))
+            with places[i]:
+                parts.append(bijection_part(layer, event, context))
+            event = parts[i].output
+        return chain("Serial", tuple(parts), tuple(places), context)
 
     return Composite(part, layers)
 
 
-def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) -> BijectionPart:
+def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...], context: Shape | None) -> BijectionPart:
     """The part that runs `parts` one after the other, on a tuple of their params."""
 
     def init(key: Array, given: Given) -> tuple:
@@ -72,35 +75,39 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
         params, x = [], given.init_inputs
         for i, (part, own_key) in enumerate(zip(parts, jax.random.split(key, len(parts)), strict=True)):
             old = None if given.params is None else given.params[i]
-            params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
-            if x is not None and any([later.measures for later in parts[i + 1 :]]):
-                x = part.measured_output(params[-1], x, given.init_context, own_key)
+            with places[i]:
+                params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
+                if x is not None and any([later.measures for later in parts[i + 1 :]]):
+                    x = part.measured_output(params[-1], x, given.init_context, own_key)
         return tuple(params)
 
     def split(rng: Any) -> Any:
         return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
 
     def backwards(params: Any, rng: Any) -> list:
-        return list(zip(parts, params, split(rng), strict=True))[::-1]
+        return list(zip(parts, places, params, split(rng), strict=True))[::-1]
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(x.shape[0], x.dtype)
         for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
             run = _remat(part.direct) if precision().remat else part.direct
-            x, log_det = run(own, x, context, key, train)
+            with places[i]:
+                x, log_det = run(own, x, context, key, train)
             note_nonfinite(f"{part.name} (layer {i} of {name})", x, log_det)
             total += log_det
         return x, total
 
     def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
-        for part, own, key in backwards(params, rng):
-            y = part.inverse(own, y, context, key, train)
+        for part, place, own, key in backwards(params, rng):
+            with place:
+                y = part.inverse(own, y, context, key, train)
         return y
 
     def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(y.shape[0], y.dtype)
-        for part, own, key in backwards(params, rng):
-            y, log_det = part.invert(own, y, context, key, train)
+        for part, place, own, key in backwards(params, rng):
+            with place:
+                y, log_det = part.invert(own, y, context, key, train)
             total += log_det
         return y, total
 
@@ -118,7 +125,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], context: Shape | None) ->
 
 
 @combinator(BijectionInit)
-def Repeat(layer, n: int):
+def Repeat(layer: BijectionLike, n: int):
     """`Serial(*[layer] * n)` as one loop: the same params, stacked, and a compile time that does not grow with n.
 
     y = f_n(... f_1(x)), each f_i the same layer with params of its own; log|det J| is their sum. The loop is
@@ -143,10 +150,14 @@ def Repeat(layer, n: int):
     check_layers("Repeat", (layer,), BijectionInit, "a bijection")
     n = positive_int(n, "Repeat: n", most=10_000)
 
-    return Composite(lambda event, context: loop(bijection_part(layer, event, context), n), (layer,))
+    def part(event: Shape, context: Shape | None) -> BijectionPart:
+        with Place("the layer of Repeat", layer, event) as place:
+            return loop(bijection_part(layer, event, context), place, n)
+
+    return Composite(part, (layer,))
 
 
-def loop(part: BijectionPart, n: int) -> BijectionPart:
+def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
     """The part that runs `part` n times, on its stacked params."""
     if part.output != part.event:
         raise FlowsError(f"Repeat: {part.name} turns events {part.event} into {part.output}; use Serial instead")
@@ -157,9 +168,10 @@ def loop(part: BijectionPart, n: int) -> BijectionPart:
         params, x = [], given.init_inputs
         all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
         for i, (own_key, old) in enumerate(zip(jax.random.split(key, n), all_old, strict=True)):
-            params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
-            if x is not None and i + 1 < n and part.measures:
-                x = part.measured_output(params[-1], x, given.init_context, own_key)
+            with place:
+                params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
+                if x is not None and i + 1 < n and part.measures:
+                    x = part.measured_output(params[-1], x, given.init_context, own_key)
         check_equal_functions(f"Repeat: the functions of {part.name}", params)
         return stacked(params)
 
@@ -169,7 +181,7 @@ def loop(part: BijectionPart, n: int) -> BijectionPart:
 
         def body(carry: Any, of_layer: Any) -> Any:
             (x, total), (i, own, key) = carry, of_layer
-            with iteration(i):
+            with iteration(i), place:
                 y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
@@ -196,7 +208,7 @@ def loop(part: BijectionPart, n: int) -> BijectionPart:
 
 
 @combinator(BijectionInit)
-def Invert(bijection, input_dim=None):
+def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = None):
     """A bijection backwards: its direct function is the inverse of `bijection`, and the other way round.
 
     y = f^-1(x), log|det J| = -log|det df/dy| at y. Data given to init are not handed on, as they are on the other side.
@@ -221,7 +233,8 @@ def Invert(bijection, input_dim=None):
     own_event = None if input_dim is None else as_event(input_dim)
 
     def compose(event: Shape, context: Shape | None) -> BijectionPart:
-        part = bijection_part(bijection, own_event or event, context)
+        with Place("the bijection of Invert", bijection, own_event or event) as place:
+            part = bijection_part(bijection, own_event or event, context)
         if part.output != event:
             raise FlowsError(
                 f"Invert: {part.name} turns events {part.event} into {part.output}, but the event given is {event}; say "
@@ -229,13 +242,19 @@ def Invert(bijection, input_dim=None):
             )
 
         def init(key: Array, given: Given) -> Any:
-            return part.init(key, given._replace(init_inputs=None))
+            with place:
+                return part.init(key, given._replace(init_inputs=None))
 
         def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-            return part.invert(params, x, context, rng, train)
+            with place:
+                return part.invert(params, x, context, rng, train)
 
         def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
-            return part.direct(params, y, context, rng, train)[0]
+            return native_inverse(params, y, context, rng, train)[0]
+
+        def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+            with place:
+                return part.direct(params, y, context, rng, train)
 
         return replace(
             part,
@@ -245,14 +264,14 @@ def Invert(bijection, input_dim=None):
             inverse=inverse,
             event=part.output,
             output=part.event,
-            native_inverse=part.direct,
+            native_inverse=native_inverse,
         )
 
     return Composite(compose, (bijection,))
 
 
 @combinator(BijectionInit)
-def FactorOut(*layers):
+def FactorOut(*layers: BijectionLike):
     """Half of the channels leave for the base; the rest go on through `layers`; the output is flat.
 
     y = (x_out, f(x_rest)), log|det J| = log|det df/dx_rest|. Of C channels (the last axis) the first C // 2 leave. Nested, it

@@ -57,7 +57,7 @@ def test_a_posterior_trains_and_knows_its_density(example, digits, relaxed, name
     latents, log_q = vae.draw(params, jax.random.key(2), test)
     context = example.ENCODER(0, example.PIXELS, example.CONTEXT)[1](params["encoder"], test)
     log_pdf = flows.Flow(example.POSTERIORS[name])(0, example.LATENT, context_dim=example.CONTEXT).log_pdf
-    expected = log_pdf({"bijection": params["posterior"], "prior": {}}, latents, context=context)
+    expected = log_pdf(params["posterior"], latents, context=context)
     np.testing.assert_allclose(log_q, expected, atol=1e-3)
 
 

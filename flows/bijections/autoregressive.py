@@ -1,5 +1,7 @@
 """Autoregressive layers: each feature is transformed by what a masked network makes of the features before it."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -9,13 +11,20 @@ from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import FlowsError, Given, bijection, positive
+from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context
 from flows.core.keywords import naming
 from flows.transformers import Affine, Gated
+from flows.transformers.base import Transformer
 
 
 @bijection(batched=True)
-def Autoregressive(conditioner=None, transformer=None, random_order: bool = False, squash: float | None = None):
+def Autoregressive(
+    conditioner: ConditionerLike | None = None,
+    transformer: Transformer | Sequence[Transformer] | None = None,
+    random_order: bool = False,
+    squash: float | None = None,
+):
     """A transformer on each feature, with parameters that a masked network makes of the features before it.
 
     y_i = f(x_i; theta_i(x_0 .. x_{i-1}, context)), log|det J| = sum_i log f'(x_i; theta_i): the Jacobian is triangular. The
@@ -129,7 +138,12 @@ def one_by_one(theta_of, find, y):
 
 
 @bijection
-def InverseAutoregressive(conditioner=None, transformer=None, random_order: bool = False, squash: float | None = None):
+def InverseAutoregressive(
+    conditioner: ConditionerLike | None = None,
+    transformer: Transformer | Sequence[Transformer] | None = None,
+    random_order: bool = False,
+    squash: float | None = None,
+):
     """An inverse autoregressive layer: a sample takes one pass, a density finds one feature after the other.
 
     x_i = f(y_i; theta_i(y_0 .. y_{i-1}, context)) from noise y to data x, log|det dy/dx| = -sum_i log f'(y_i; theta_i): the

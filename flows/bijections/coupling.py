@@ -11,20 +11,22 @@ from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_events, build_leading, measured_by
 from flows.core import FlowsError, Given, bijection, positive
+from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context
 from flows.core.keywords import naming
 from flows.transformers import Affine
+from flows.transformers.base import Transformer
 
 MASKS = ("halves", "alternating", "random")
 
 
 @bijection(batched=True)
 def Coupling(
-    conditioner=None,
-    transformer=None,
+    conditioner: ConditionerLike | None = None,
+    transformer: Transformer | Sequence[Transformer] | None = None,
     mask: str | Sequence[bool] = "halves",
     flip: bool = False,
-    unconditional=None,
+    unconditional: Transformer | Sequence[Transformer] | None = None,
     squash: float | None = None,
 ):
     """A transformer on some of the features, with parameters that a network makes from the others.

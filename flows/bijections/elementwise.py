@@ -1,5 +1,8 @@
 """A transformer on every feature, each on its own."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -7,12 +10,14 @@ from flows.bijections.engine import Columns, Trained, as_transformers, for_each
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import FlowsError, Given, bijection
+from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context, size
 from flows.core.keywords import naming
+from flows.transformers.base import Transformer
 
 
 @bijection(batched=True)
-def Elementwise(transformer, conditioner=None):
+def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: ConditionerLike | None = None):
     """A transformer on every entry of the event, with parameters that are trained, or that a network makes of the context.
 
     y_i = f(x_i; theta_i), log|det J| = sum_i log f'(x_i; theta_i).
@@ -36,8 +41,7 @@ def Elementwise(transformer, conditioner=None):
         ((11, 3), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
     """
     transformers = as_transformers(transformer, "Elementwise")
-    if conditioner is not None:
-        check_conditioner(conditioner, "Elementwise")
+    net: Any = None if conditioner is None else check_conditioner(conditioner, "Elementwise")
 
     def leading(x):
         return x.reshape(x.shape[0], size(x.shape[1:])).T
@@ -62,9 +66,7 @@ def Elementwise(transformer, conditioner=None):
         old = params or {}
         data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
         given = Given(data, init_context, old.get("conditioner"))
-        start, run, names, *_ = build_leading(
-            conditioner, keys[0], 0, columns.num_params * size(shape), as_context(context_dim), given
-        )
+        start, run, names, *_ = build_leading(net, keys[0], 0, columns.num_params * size(shape), as_context(context_dim), given)
         own = {"conditioner": start}
         if columns.has_weights:
             own["weights"] = old["weights"] if old else columns.init(keys[1])
@@ -84,6 +86,6 @@ def Elementwise(transformer, conditioner=None):
         shown = {"context", *names}
         return own, *(naming(each, shown) for each in (direct_fun, inverse_fun))
 
-    if conditioner is None:
+    if net is None:
         return trained_init
-    return naming(conditional_init, {"context_dim", *measured_by(conditioner)})
+    return naming(conditional_init, {"context_dim", *measured_by(net)})

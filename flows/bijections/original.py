@@ -1,5 +1,7 @@
 """The layers of the original jax-flows, by the names and calls it gave them."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +12,14 @@ from flows.compose import Serial
 from flows.conditioners import MLP, FromStax
 from flows.conditioners.base import ConditionerInit, check_conditioner, conditioner
 from flows.core import BijectionInit, Composite, FlowsError, Shape, bijection, combinator, positive_int
+from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_key
 from flows.core.keywords import CALL, named_by, select
 from flows.transformers import Affine, Inverse, RationalQuadratic
 
 
 @bijection
-def AffineCoupling(transform=None):
+def AffineCoupling(transform: ConditionerLike | None = None):
     """An affine coupling: the first d // 2 features are kept, the rest are scaled and shifted by what a network makes of them.
 
     y2 = x2 exp(s) + t, (s, t) = transform(x1), log|det J| = sum(s), with s bounded softly at 10 (`transformers.Affine`).
@@ -46,7 +49,7 @@ def AffineCoupling(transform=None):
 
 
 @bijection
-def AffineCouplingSplit(scale=None, translate=None):
+def AffineCouplingSplit(scale: ConditionerLike | None = None, translate: ConditionerLike | None = None):
     """An affine coupling with two networks: y2 = x2 exp(scale(x1)) + translate(x1), log|det J| = sum(scale(x1)).
 
     The first d // 2 features are kept; the scale is bounded softly at 10 (`transformers.Affine`).
@@ -77,7 +80,7 @@ def AffineCouplingSplit(scale=None, translate=None):
 
 
 @combinator(BijectionInit)
-def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network=None):
+def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network: Callable | None = None):
     """A rational-quadratic spline coupling of both halves: the second given the first, then the first given the new second.
 
     y2 = spline(x2; net1(x1)), y1 = spline(x1; net2(y2)), log|det J| = the sum of the log-slopes. Splines have K bins on
@@ -148,7 +151,7 @@ def OfWidth(network, hidden_dim: int):
 
 
 @bijection
-def MADE(transform=None):
+def MADE(transform: ConditionerLike | None = None):
     """The affine autoregressive layer: direct in one pass, inverse feature by feature.
 
     y_i = (x_i - b_i) exp(-w_i), (w, b) = transform(x), log|det J| = -sum(w), with w bounded softly at 10

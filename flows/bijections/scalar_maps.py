@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, bijection, check_fits, numbers, positive
-from flows.core.contract import POSITIVE, REAL, Support
+from flows.core.contract import POSITIVE, REAL, Numbers, Support
 
 
 def scalar_map(direct: Callable, log_slope: Callable, inverse: Callable) -> Callable:
@@ -168,7 +168,7 @@ def Power(exponent: float):
 
 
 @bijection
-def FixedAffine(scale=1.0, shift=0.0):
+def FixedAffine(scale: Numbers = 1.0, shift: Numbers = 0.0):
     """A scale and a shift that are constants: y = scale x + shift, log|det J| = sum(log|scale|).
 
     For units, and for ranges known beforehand. A scale that is trained is `ActNorm`, one that a network makes is

@@ -83,8 +83,12 @@ def _with_functions(part: P, tree: Any, shared: bool) -> P:
         native = part.native_inverse and on_params(part.native_inverse)
         own: Any = {"direct": on_params(part.direct), "inverse": on_params(part.inverse), "native_inverse": native}
     elif isinstance(part, DistributionPart):
-        sample = part.sample
-        own = {"log_pdf": on_params(part.log_pdf), "sample": lambda rng, params, *call: sample(rng, bound(params), *call)}
+
+        def of_draws(function: Callable) -> Callable:
+            return lambda rng, params, *call: function(rng, bound(params), *call)
+
+        joint_draw = part.joint_draw and of_draws(part.joint_draw)
+        own = {"log_pdf": on_params(part.log_pdf), "sample": of_draws(part.sample), "joint_draw": joint_draw}
     return replace(part, init=init, closures=False, shared=shared, **own)
 
 

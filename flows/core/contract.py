@@ -4,9 +4,11 @@ params, direct_fun, inverse_fun = init_fun(rng, input_dim=5)      # a bijection
 params, log_pdf, sample         = init_fun(rng, input_dim=5)      # a distribution
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 Array = jax.Array
 Params = Any  # a pytree of float arrays; leaves under the dict key "fixed" do not train
@@ -58,6 +60,13 @@ class Distribution(NamedTuple):
     params: Params
     log_pdf: LogPdf
     sample: Sample
+
+
+# What combinators and `fit` take: a constructor's value, or a plain closure that returns such a triple; and a network.
+BijectionLike = Callable[..., tuple[Params, Transform, Transform]]
+DistributionLike = Callable[..., tuple[Params, LogPdf, Sample]]
+ConditionerLike = Callable[..., tuple[Params, Callable]]
+Numbers = float | Sequence[Any] | np.ndarray | Array
 
 
 class Given(NamedTuple):

@@ -6,7 +6,7 @@ An author writes the formulas for one event; the decorator lifts them to batches
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, ParamSpec, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from flows.core.publish import publish
 from flows.core.validation import check_finite, check_rows
 
 P = ParamSpec("P")
+I = TypeVar("I", bound="InitFun")
 _parts = Memo(size=4096)
 NOTHING = Given()
 EVERYWHERE = Support()
@@ -221,7 +222,7 @@ def distribution(function: Callable | None = None, /, *, batched: bool = False, 
     return _decorate(DistributionInit, function, batched, likelihood, EVERYWHERE)
 
 
-def combinator(make: type[InitFun]) -> Callable[[Callable[P, Composite]], Callable[P, Any]]:
+def combinator(make: type[I]) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
     """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written."""
     return lambda function: constructor(function, partial(make, batched=True, likelihood="exact", support=EVERYWHERE))
 

@@ -28,6 +28,26 @@ class FitError(FlowsError):
         self.params, self.history, self.cause = params, history or {}, cause
 
 
+class Place:
+    """Where a layer is in a composition; an error that leaves a `with` of it says so."""
+
+    def __init__(self, where: str, layer: Any, event: tuple[int, ...]):
+        self.where, self.layer, self.event = where, layer, event
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None:
+            error.add_note(f"in {self.where}, {shortened(self.layer)}, event {self.event}")
+
+
+def shortened(value: Any, length: int = 100) -> str:
+    """The repr of a value, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line of the user's code that called `flows`, however deep within the package this is called.
 

@@ -43,10 +43,10 @@ def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
     form = plain if batched else lift
 
     def take(direct_fun: Callable, inverse_fun: Callable) -> Functions:
-        direct, inverse = checked_pair(form(direct_fun), f"{name}: direct_fun"), form(inverse_fun)
+        direct, inverse = checked_pair(form(direct_fun), f"{name}: direct_fun", batched), form(inverse_fun)
         if not pairs:
             return direct, checked_point(inverse, f"{name}: inverse_fun")
-        inverse = checked_pair(inverse, f"{name}: inverse_fun")
+        inverse = checked_pair(inverse, f"{name}: inverse_fun", batched)
         return direct, lambda *call: inverse(*call)[0]
 
     def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
@@ -62,7 +62,7 @@ def distribution_form(name: str, event: Shape, batched: bool) -> Form:
     form = plain if batched else lift
 
     def take(log_pdf: Callable, sample: Callable) -> Functions:
-        return checked_density(form(log_pdf), name), checked_sample(sample, event, name, batched)
+        return checked_density(form(log_pdf), name, batched), checked_sample(sample, event, name, batched)
 
     def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
         return functions[0](params, x, *call), functions[1](key, params, x.shape[0], x.dtype, call[0])
@@ -94,6 +94,10 @@ class Author:
             jaxpr, results = jax.make_jaxpr(partial(self._results, functions, [usual]), return_shape=True)(*self._rows(params))
             remembers = holds_tracer(jaxpr) or any([self._remembers(functions, way, params) for way in others])
             return tuple(results[0][0].shape[1:]), True, remembers
+        except (TypeError, AttributeError) as error:
+            if self.context is None and "context" in keywords:
+                error.add_note(f"{self.name} was made without a context; if it needs one, give context_dim=")
+            raise
         except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
             with jax.ensure_compile_time_eval():
                 rows = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), self._rows(params)[:3])
@@ -270,14 +274,22 @@ def lift(fun: Callable) -> Callable:
 # What comes back, checked
 
 
-def checked_pair(fun: Callable, name: str) -> Callable:
+def check_scalars(x: Any, rows: int, batched: bool, name: str, what: str) -> None:
+    """Refuse what is not one number a row; of a function of one event, say what it returned for that."""
+    shape = tuple(getattr(x, "shape", ()))
+    if not batched and len(shape) > 1:
+        raise FlowsError(f"{name} returned a {what} of shape {shape[1:]} for one event; expected a scalar: {what}.sum()")
+    check_result(x, (rows,), name, f"{what} (one for each row)")
+
+
+def checked_pair(fun: Callable, name: str, batched: bool) -> Callable:
     """A batch function whose result is a pair with one log-det a row."""
 
     def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         result = fun(params, x, context, rng, train)
         if not isinstance(result, tuple) or len(result) != 2:
             raise FlowsError(f"{name} returned a {type(result).__name__}; expected the pair (outputs, log_det)")
-        check_result(result[1], (x.shape[0],), name, "log_det (one for each row)")
+        check_scalars(result[1], x.shape[0], batched, name, "log_det")
         check_result(result[0], (x.shape[0], *np.shape(result[0])[1:]), name, "outputs")
         return result
 
@@ -296,12 +308,12 @@ def checked_point(fun: Callable, name: str) -> Callable:
     return checked
 
 
-def checked_density(fun: Callable, name: str) -> Callable:
+def checked_density(fun: Callable, name: str, batched: bool) -> Callable:
     """A batch function whose result is one number a row."""
 
     def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
         result = fun(params, x, context, rng, train)
-        check_result(result, (x.shape[0],), name, "log_pdf")
+        check_scalars(result, x.shape[0], batched, name, "log_pdf")
         return result
 
     return checked

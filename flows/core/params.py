@@ -59,15 +59,39 @@ def check_structure(params: Params, expected: tuple, name: str) -> None:
     if got == expected:
         return
     if got[0] != expected[0]:
+        trees = [tree.unflatten(range(tree.num_leaves)) for tree in (got[0], expected[0])]
+        told = _difference(*trees) or f"params have the structure {got[0]}, expected {expected[0]}"
         raise FlowsError(
-            f"{name}: params have the structure {got[0]}, expected {expected[0]}; pass the params that init_fun returned "
-            "for this model, or what an optimiser made of them"
+            f"{name}: {told}; pass the params that init_fun returned for this model, or what an optimiser made of them"
         )
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     wrong = [
         f"params{path} has shape {a}, expected {b}" for path, a, b in zip(paths, got[1], expected[1], strict=True) if a != b
     ]
     raise FlowsError(f"{name}: {'; '.join(wrong[:3])}; these params were made for another input_dim or other arguments")
+
+
+def _difference(got: Any, expected: Any, where: str = "params") -> str:
+    """The first place where two trees differ in structure, and how; nothing where they do not."""
+    if type(got) is not type(expected):
+        return f"{where} is {_kind(got)}, expected {_kind(expected)}"
+    if isinstance(got, dict) and got.keys() != expected.keys():
+        lacking, besides = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
+        told = [f"lacks {', '.join(map(repr, lacking))}"] * bool(lacking)
+        told += [f"has {', '.join(map(repr, besides))} besides"] * bool(besides)
+        return f"{where} {' and '.join(told)}"
+    if isinstance(got, list | tuple) and len(got) != len(expected):
+        return f"{where} is {_kind(got)}, expected {_kind(expected)}"
+    keys = got.keys() if isinstance(got, dict) else range(len(got)) if isinstance(got, list | tuple) else ()
+    return next(filter(None, (_difference(got[key], expected[key], f"{where}[{key!r}]") for key in keys)), "")
+
+
+def _kind(tree: Any) -> str:
+    if isinstance(tree, dict):
+        return f"a dict with {', '.join(map(repr, tree)) or 'no keys'}"
+    if isinstance(tree, list | tuple):
+        return f"a {type(tree).__name__} of {len(tree)}"
+    return "an array" if isinstance(tree, int) else f"a {type(tree).__name__}"  # each leaf is a number here
 
 
 def stacked(trees: Sequence[Params]) -> Params:

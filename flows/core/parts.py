@@ -74,10 +74,21 @@ class BijectionPart(Part):
 
 @dataclass(frozen=True, eq=False)
 class DistributionPart(Part):
-    """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`."""
+    """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`.
+
+    `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` is there where one pass makes both.
+    """
 
     log_pdf: Callable
     sample: Callable
+    joint_draw: Callable | None = None
+
+    def draw(self, rng: Array, params: Params, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+        """The samples of `sample`, with their log-density."""
+        if self.joint_draw is not None:
+            return self.joint_draw(rng, params, n, dtype, context)
+        x = self.sample(rng, params, n, dtype, context)
+        return x, self.log_pdf(params, x, context, None, False)
 
 
 def shared(parts: Sequence[Part]) -> dict[str, Any]:

@@ -70,17 +70,23 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         return result.astype(dtype)
 
     def checked_sample(rng: Array, params: Params, n: int, context: Any) -> Array:
-        dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
-        dtype = max(map(working_dtype, dtypes), key=lambda each: each.itemsize) if dtypes else default_dtype()
-        params, context = _prepare(part, expected, params, context, dtype, n)
+        params, dtype, context = _prepare_draws(part, expected, params, context, n)
         samples = part.sample(rng, params, n, dtype, context)
         check_result(samples, (n, *part.event), part.name, "samples")
         return samples.astype(dtype)
 
+    def checked_draw(rng: Array, params: Params, n: int, context: Any) -> tuple[Array, Array]:
+        params, dtype, context = _prepare_draws(part, expected, params, context, n)
+        samples, log_p = part.draw(rng, params, n, dtype, context)
+        check_result(samples, (n, *part.event), part.name, "samples")
+        check_result(log_p, (n,), part.name, "log_pdf")
+        return samples.astype(dtype), log_p.astype(dtype)
+
     def jitted(fun: Callable, static: int) -> Callable:
         return jax.jit(fun, static_argnums=static, inline=True) if part.compiled else fun
 
-    compiled_log_pdf, compiled_sample = jitted(checked_log_pdf, 4), jitted(checked_sample, 2)
+    compiled_log_pdf = jitted(checked_log_pdf, 4)
+    compiled_sample, compiled_draw = jitted(checked_sample, 2), jitted(checked_draw, 2)
 
     def log_pdf(params, inputs, *, context=None, rng=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: log_pdf", unknown, CALL)
@@ -90,25 +96,40 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
 
     def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: sample", unknown, ("context",))
+        if train:
+            raise TypeError(f"{part.name}: sample takes no train=True; samples are drawn as at test time")
+        return drawn(compiled_sample, rng, params, num_samples, context)
+
+    def with_log_pdf(rng, params, num_samples, *, context=None):
+        return drawn(compiled_draw, rng, params, num_samples, context)
+
+    def drawn(compiled: Callable, rng: Any, params: Params, num_samples: Any, context: Any) -> Any:
         if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
             raise TypeError(f"{part.name}: num_samples is {num_samples!r}; expected a whole number, known before jit")
         n = int(num_samples)
         if n < 0:
             raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
-        if train:
-            raise TypeError(f"{part.name}: sample takes no train=True; samples are drawn as at test time")
         context, _ = _given(part, context, None, False)
         # A shared context is the same for every size, so sizes are padded to powers of two and rarely compile.
         exact = not part.compiled or (context is not None and context.shape != part.context)
         padded = n if exact else 1 << max(n - 1, 0).bit_length()
         with explained(part.name):
-            samples = compiled_sample(as_key(rng), params, padded, context)
-        return samples if padded == n else samples[:n]
+            found = compiled(as_key(rng), params, padded, context)
+        return found if padded == n else jax.tree.map(lambda each: each[:n], found)
 
+    sample.joint_draw = log_pdf, with_log_pdf  # type: ignore[attr-defined]  # for `sample_with_log_pdf`
     return (
         _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),
         _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"}),
     )
+
+
+def _prepare_draws(part: DistributionPart, expected: tuple, params: Params, context: Any, n: int) -> tuple[Params, Any, Any]:
+    """Samples have the dtype of the params."""
+    dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
+    dtype = max(map(working_dtype, dtypes), key=lambda each: each.itemsize) if dtypes else default_dtype()
+    params, context = _prepare(part, expected, params, context, dtype, n)
+    return params, dtype, context
 
 
 def _dressed(function: Callable, name: str, part: Any, arguments: tuple, keywords: frozenset[str]) -> Callable:

@@ -12,7 +12,7 @@ from flows.bijections.supports import support
 from flows.compose import Serial
 from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, trainable
 from flows.core.caching import fresh_caches
-from flows.core.contract import POSITIVE, UNIT
+from flows.core.contract import POSITIVE, UNIT, BijectionLike
 from flows.core.errors import TRACING_ERRORS
 from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
 from flows.core.keywords import CALL, INIT, named_by, select
@@ -54,7 +54,7 @@ class Report(NamedTuple):
 
 
 def verify(
-    init_fun: Callable,
+    init_fun: BijectionLike,
     input_dim: Any,
     rng: Any = 0,
     *,
@@ -251,4 +251,5 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def _say(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:400]
+    notes = [note for note in getattr(error, "__notes__", ()) if "JAX_TRACEBACK_FILTERING" not in note]
+    return "; ".join([f"{type(error).__name__}: {error}"[:400], *notes])

@@ -20,11 +20,13 @@ from flows.core import (
     in_pieces,
     shared,
 )
+from flows.core.contract import BijectionLike, DistributionLike
+from flows.core.errors import Place
 from flows.distributions.normal import Normal
 
 
 @combinator(DistributionInit)
-def Flow(bijection, prior=None):
+def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
     """The distribution of x when y = f(x) follows the base: log p(x) = log p_base(f(x)) + log|det df/dx|, in nats.
 
     A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow.
@@ -53,24 +55,30 @@ def Flow(bijection, prior=None):
     check_layers("Flow: prior", (prior,), DistributionInit, "a distribution")
 
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
-        part = bijection_part(bijection, event, context)
-        base = distribution_part(prior, part.output, context)
+        with Place("the bijection of Flow", bijection, event) as of_part:
+            part = bijection_part(bijection, event, context)
+        with Place("the prior of Flow", prior, part.output) as of_base:
+            base = distribution_part(prior, part.output, context)
         both = shared((part, base))
 
         def init(key: Array, given: Given) -> Any:
             old, keys = given.params, jax.random.split(key)
             if old is not None and (not isinstance(old, dict) or set(old) != {"bijection", "prior"}):
                 raise FlowsError('Flow: params are not those of a flow, {"bijection": ..., "prior": ...}')
-            own = part.init(keys[0], given._replace(params=old and old["bijection"]))
             x = given.init_inputs if base.measures else None
-            noise = None if x is None else part.measured_output(own, x, given.init_context, keys[0])
-            of_base = given._replace(init_inputs=noise, params=old and old["prior"])
-            return {"bijection": own, "prior": base.init(keys[1], of_base)}
+            with of_part:
+                own = part.init(keys[0], given._replace(params=old and old["bijection"]))
+                noise = None if x is None else part.measured_output(own, x, given.init_context, keys[0])
+            with of_base:
+                own_base = base.init(keys[1], given._replace(init_inputs=noise, params=old and old["prior"]))
+            return {"bijection": own, "prior": own_base}
 
         def whole(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             keys = (None, None) if rng is None else jax.random.split(rng)
-            y, log_det = part.direct(params["bijection"], x, context, keys[0], train)
-            return base.log_pdf(params["prior"], y, context, keys[1], train) + log_det
+            with of_part:
+                y, log_det = part.direct(params["bijection"], x, context, keys[0], train)
+            with of_base:
+                return base.log_pdf(params["prior"], y, context, keys[1], train) + log_det
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             if train or rng is not None or not both["compiled"]:  # then rows may depend on each other, or are not traced
@@ -79,9 +87,20 @@ def Flow(bijection, prior=None):
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
             keys = jax.random.split(rng)
-            y = base.sample(keys[0], params["prior"], n, dtype, context)
-            return part.inverse(params["bijection"], y, context, keys[1], False)
+            with of_base:
+                y = base.sample(keys[0], params["prior"], n, dtype, context)
+            with of_part:
+                return part.inverse(params["bijection"], y, context, keys[1], False)
 
-        return DistributionPart("Flow", init, event, context, **both, log_pdf=log_pdf, sample=sample)
+        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+            keys = jax.random.split(rng)
+            with of_base:
+                y, log_p = base.draw(keys[0], params["prior"], n, dtype, context)
+            with of_part:
+                x, log_det = part.invert(params["bijection"], y, context, keys[1], False)
+            return x, log_p - log_det
+
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw}
+        return DistributionPart("Flow", init, event, context, **both, **own)
 
     return Composite(compose, (bijection, prior))

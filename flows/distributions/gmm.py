@@ -6,12 +6,13 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, FlowsError, distribution, numbers
+from flows.core.contract import Numbers
 from flows.core.numerics import LOG_2PI
 from flows.distributions.infinities import honest_far_out, logsumexp
 
 
 @distribution(batched=True)
-def GMM(means, covariances, weights, trainable: bool = False):
+def GMM(means: Numbers, covariances: Numbers, weights: Numbers, trainable: bool = False):
     """A mixture of normals with full covariances, as scikit-learn's `GaussianMixture` has them.
 
     log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats.

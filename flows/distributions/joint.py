@@ -1,5 +1,6 @@
 """Different distributions for different features."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +22,12 @@ from flows.core import (
     positive_int,
     shared,
 )
+from flows.core.contract import DistributionLike
+from flows.core.errors import Place
 
 
 @combinator(DistributionInit)
-def Joint(*bases, sizes=None):
+def Joint(*bases: DistributionLike, sizes: Sequence[int] | None = None):
     """Independent blocks of features, each with a distribution of its own: log p(x) = sum_i log p_i(x_i), in nats.
 
     Args:
@@ -57,7 +60,11 @@ def Joint(*bases, sizes=None):
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
         if event != (sum(blocks),):
             raise FlowsError(f"Joint: the sizes {tuple(blocks)} add up to {sum(blocks)}, but the event is {event}; give sizes=")
-        parts = [distribution_part(base, (block,), context) for base, block in zip(bases, blocks, strict=True)]
+        places = [Place(f"base {i} of Joint", *each) for i, each in enumerate(zip(bases, [(n,) for n in blocks], strict=True))]
+        parts = []
+        for place in places:
+            with place:
+                parts.append(distribution_part(place.layer, place.event, context))
 
         def init(key: Array, given: Given) -> tuple:
             old, x = given.params, given.init_inputs
@@ -66,7 +73,8 @@ def Joint(*bases, sizes=None):
             params = []
             for i, (part, own_key, (a, b)) in enumerate(zip(parts, jax.random.split(key, len(parts)), edges, strict=True)):
                 block = None if x is None else x[:, a:b]
-                params.append(part.init(own_key, given._replace(init_inputs=block, params=None if old is None else old[i])))
+                with places[i]:
+                    params.append(part.init(own_key, given._replace(init_inputs=block, params=None if old is None else old[i])))
             return tuple(params)
 
         def split(rng: Any) -> Any:
@@ -74,14 +82,28 @@ def Joint(*bases, sizes=None):
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             total = jnp.zeros(x.shape[0], x.dtype)
-            for part, own, (a, b), key in zip(parts, params, edges, split(rng), strict=True):
-                total += part.log_pdf(own, x[:, a:b], context, key, train)
+            for part, place, own, (a, b), key in zip(parts, places, params, edges, split(rng), strict=True):
+                with place:
+                    total += part.log_pdf(own, x[:, a:b], context, key, train)
             return total
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
-            draws = [part.sample(key, own, n, dtype, context) for part, own, key in zip(parts, params, split(rng), strict=True)]
+            draws = []
+            for part, place, own, key in zip(parts, places, params, split(rng), strict=True):
+                with place:
+                    draws.append(part.sample(key, own, n, dtype, context))
             return jnp.concatenate(draws, axis=1)
 
-        return DistributionPart("Joint", init, event, context, **shared(parts), log_pdf=log_pdf, sample=sample)
+        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+            draws, total = [], jnp.zeros(n, dtype)
+            for part, place, own, key in zip(parts, places, params, split(rng), strict=True):
+                with place:
+                    x, log_p = part.draw(key, own, n, dtype, context)
+                draws.append(x)
+                total += log_p
+            return jnp.concatenate(draws, axis=1), total
+
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw}
+        return DistributionPart("Joint", init, event, context, **shared(parts), **own)
 
     return Composite(compose, bases)

@@ -14,6 +14,7 @@ import numpy as np
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import Array, FlowsError, Given, Shape, distribution, positive
+from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context, size
 from flows.core.keywords import naming
 from flows.core.numerics import soft_clip
@@ -104,7 +105,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
 
 
 @distribution(batched=True)
-def Laplace(trainable: bool = False, conditioner=None):
+def Laplace(trainable: bool = False, conditioner: ConditionerLike | None = None):
     """Independent Laplace distributions, one for each entry of the event: sharper at the centre than a normal, heavier outside.
 
     log p(x) = -sum(|z| + log 2) - sum(s), z = (x - loc) e^-s, s = 10 tanh(log_scale / 10), in nats. The scale e^s is the mean
@@ -134,7 +135,7 @@ def Laplace(trainable: bool = False, conditioner=None):
 
 
 @distribution(batched=True)
-def Logistic(trainable: bool = False, conditioner=None):
+def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None):
     """Independent logistic distributions, one for each entry of the event; `Sigmoid` makes the standard one uniform.
 
     log p(x) = -sum(|z| + 2 log(1 + e^-|z|)) - sum(s), z = (x - loc) e^-s, s = 10 tanh(log_scale / 10), in nats.
@@ -163,7 +164,7 @@ def Logistic(trainable: bool = False, conditioner=None):
 
 
 @distribution(batched=True)
-def StudentT(df: float = 4.0, trainable: bool = False, conditioner=None):
+def StudentT(df: float = 4.0, trainable: bool = False, conditioner: ConditionerLike | None = None):
     """Independent Student t distributions, one for each entry of the event, with tails that can be trained.
 
     log p(x) = sum(log c(v) - (v + 1) / 2 log(1 + z^2 / v)) - sum(s), with c(v) = G((v + 1) / 2) / (G(v / 2) sqrt(v pi)), G the

@@ -27,6 +27,8 @@ from flows.core import (
     unstacked,
 )
 from flows.core.closures import check_equal_functions, unbound
+from flows.core.contract import DistributionLike, Numbers
+from flows.core.errors import Place
 from flows.core.params import check_structure, structure
 from flows.distributions.infinities import logsumexp
 
@@ -35,7 +37,9 @@ OWN_KEYWORDS = frozenset({"init_inputs"})  # the start of the components
 
 
 @combinator(DistributionInit)
-def Mixture(*components, num_components: int | None = None, weights=None, trainable: bool = True):
+def Mixture(
+    *components: DistributionLike, num_components: int | None = None, weights: Numbers | None = None, trainable: bool = True
+):
     """A mixture: log p(x) = logsumexp_k(log w_k + log p_k(x)), in nats. A sample is one of a component drawn by the weights.
 
     Components that are equal get equal gradients and would never part. So every trained leaf called "loc" in the params of
@@ -88,17 +92,21 @@ def Mixture(*components, num_components: int | None = None, weights=None, traina
         raise FlowsError(f"Mixture: weights are {weights}; expected {count} positive numbers with sum 1")
 
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
-        parts = tuple(distribution_part(each, event, context) for each in components)
+        places = [Place(f"component {i} of Mixture", each, event) for i, each in enumerate(components)]
+        parts = []
+        for place in places:
+            with place:
+                parts.append(distribution_part(place.layer, event, context))
         if copies and not parts[0].compiled:
             raise FlowsError(f"Mixture: {parts[0].name} runs uncompiled; use Mixture(*[component] * {count})")
 
         def init(key: Array, given: Given) -> dict[str, Any]:
             old = _components_of(given.params, count, copies, trainable)
             keys = jax.random.split(key, count + 1)
-            own: Any = tuple(
-                part.init(own_key, given._replace(params=params))
-                for part, own_key, params in zip(parts * count if copies else parts, keys[1:], old, strict=True)
-            )
+            own: Any = ()
+            for i, (own_key, params) in enumerate(zip(keys[1:], old, strict=True)):
+                with places[0 if copies else i]:
+                    own += (parts[0 if copies else i].init(own_key, given._replace(params=params)),)
             if copies:
                 check_equal_functions(f"Mixture: the functions of {parts[0].name}", own)
                 own = stacked(own)
@@ -109,24 +117,29 @@ def Mixture(*components, num_components: int | None = None, weights=None, traina
             moved = _apart(keys[0], unbound(own), given.init_inputs, count, copies)
             return {"components": jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(moved)), **rest}
 
-        return _part(init, parts, count if copies else None, event, context)
+        return _part(init, parts, places, count if copies else None, event, context)
 
     return Composite(compose, components, keywords=OWN_KEYWORDS)
 
 
 def _part(
-    init: Any, parts: tuple[DistributionPart, ...], copies: int | None, event: Shape, context: Shape | None
+    init: Any, parts: list[DistributionPart], places: list[Place], copies: int | None, event: Shape, context: Shape | None
 ) -> DistributionPart:
     """The part of a mixture: of `copies` of parts[0] on stacked params, or of all parts on a tuple of theirs."""
     count = copies or len(parts)
 
     def each(run: Any, params: Any, rng: Any) -> Array:
         """`run(part, params, key)` for every component, stacked."""
+
+        def of(i: int, own: Any, key: Any) -> Array:
+            with places[i]:
+                return run(parts[i], own, key)
+
         keys = None if rng is None else jax.random.split(rng, count)
         if copies:
-            return jax.vmap(lambda own, key: run(parts[0], own, key), axis_size=count)(params["components"], keys)
+            return jax.vmap(partial(of, 0), axis_size=count)(params["components"], keys)
         all_keys = [None] * count if keys is None else keys
-        return jnp.stack([run(*one) for one in zip(parts, params["components"], all_keys, strict=True)])
+        return jnp.stack([of(i, own, key) for i, (own, key) in enumerate(zip(params["components"], all_keys, strict=True))])
 
     def logits(params: Any) -> Array:
         return params["logits"] if "logits" in params else params["fixed"]["logits"]

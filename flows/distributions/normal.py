@@ -8,6 +8,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, FlowsError, Shape, distribution
+from flows.core.contract import ConditionerLike
 from flows.core.inputs import size
 from flows.core.numerics import LOG_2PI, soft_clip
 from flows.distributions.infinities import honest_far_out
@@ -17,7 +18,7 @@ TRIL_BOUND = 1e4
 
 
 @distribution(batched=True)
-def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner=None):
+def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner: ConditionerLike | None = None):
     """Normals: independent ones, one for each entry of the event, or a full covariance; standard, trained or conditional.
 
     log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(s), in nats, with s = 10 tanh(log_scale / 10), which is log_scale while that is

@@ -18,6 +18,8 @@ from flows.core import (
     combinator,
     distribution_part,
 )
+from flows.core.contract import DistributionLike
+from flows.core.errors import Place
 from flows.core.numerics import along
 from flows.core.params import check_structure, structure
 
@@ -25,7 +27,7 @@ OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # named wh
 
 
 @combinator(DistributionInit)
-def StandardizedContext(distribution):
+def StandardizedContext(distribution: DistributionLike):
     """The distribution, given (context - mean) / std: log p(x | c) = log q(x | (c - mean) / std), in nats.
 
     Mean and standard deviation of each column of the context (its last axis) are measured from data and not trained.
@@ -53,7 +55,8 @@ def StandardizedContext(distribution):
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
         if context is None:
             raise FlowsError("StandardizedContext: there is no context; give context_dim to init_fun")
-        part, columns = distribution_part(distribution, event, context), context[-1:]
+        with Place("the distribution of StandardizedContext", distribution, event) as place:
+            part, columns = distribution_part(distribution, event, context), context[-1:]
 
         def init(key: Array, given: Given) -> Any:
             old, seen = given.params, given.init_context
@@ -67,14 +70,21 @@ def StandardizedContext(distribution):
                 seen = standardized(fixed, seen)
             else:
                 fixed = start if old is None else old["fixed"]
-            own = part.init(key, given._replace(params=old and old["distribution"], init_context=seen))
+            with place:
+                own = part.init(key, given._replace(params=old and old["distribution"], init_context=seen))
             return {"distribution": own, "fixed": fixed}
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
-            return part.log_pdf(params["distribution"], x, standardized(params["fixed"], context), rng, train)
+            with place:
+                return part.log_pdf(params["distribution"], x, standardized(params["fixed"], context), rng, train)
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
-            return part.sample(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
+            with place:
+                return part.sample(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
+
+        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+            with place:
+                return part.draw(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
 
         return replace(
             part,
@@ -82,6 +92,7 @@ def StandardizedContext(distribution):
             init=init,
             log_pdf=log_pdf,
             sample=sample,
+            joint_draw=joint_draw,
             keywords=part.keywords | OWN_KEYWORDS,
         )
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import FlowsError, check_fits, distribution, numbers
+from flows.core.contract import Numbers
 
 
 @distribution(batched=True)
-def Uniform(low=0.0, high=1.0):
+def Uniform(low: Numbers = 0.0, high: Numbers = 1.0):
     """Uniform on a box, its faces included: log p(x) = -sum(log(high - low)) inside and -inf outside, in nats.
 
     Args:

@@ -47,8 +47,7 @@ def importance_samples(
         True
     """
     problem = Problem("importance_samples", distribution, log_density, context)
-    x = problem.draw(params, as_key(rng), positive_int(num_samples, "importance_samples: num_samples"))
-    return x, problem.log_weights(params, x)
+    return problem.weighted_draws(params, as_key(rng), positive_int(num_samples, "importance_samples: num_samples"))
 
 
 class Estimate(NamedTuple):

@@ -11,7 +11,8 @@ from jax.lax import stop_gradient
 from flows.core import Array, FlowsError, positive_int
 from flows.core.inputs import as_array, as_key
 from flows.core.keywords import named_by
-from flows.objectives.problem import Problem, along, functions, log_mean, weighted_sum
+from flows.distributions.draws import functions
+from flows.objectives.problem import Problem, along, log_mean, weighted_sum
 
 
 def maximum_likelihood(
@@ -108,7 +109,7 @@ def reverse_kl(
     problem = Problem("reverse_kl", distribution, log_density, context)
     n, key = positive_int(num_samples, "reverse_kl: num_samples"), as_key(rng)
     if estimator == "total":
-        return -problem.log_weights(params, problem.draw(params, key, n)).mean()
+        return -problem.weighted_draws(params, key, n)[1].mean()
     if estimator != "score":
         x, log_w, slope = problem.paths(params, key, n)
         return -log_w.mean() - along(x, slope, jnp.full_like(log_w, 1 / n))
@@ -245,7 +246,7 @@ def importance_weighted_bound(
     n = positive_int(num_samples, f"{name}: num_samples")
     keys = jax.random.split(as_key(rng), positive_int(num_inner, f"{name}: num_inner"))
     if estimator == "total":
-        return -log_mean(jax.vmap(lambda key: problem.log_weights(params, problem.draw(params, key, n)))(keys)).mean()
+        return -log_mean(jax.vmap(lambda key: problem.weighted_draws(params, key, n)[1])(keys)).mean()
     x, log_w, slope = jax.vmap(lambda key: problem.paths(params, key, n))(keys)
     return -log_mean(log_w).mean() - along(x, slope, jnp.square(jax.nn.softmax(log_w, axis=0)) / n)
 

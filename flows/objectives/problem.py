@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from flows.core import Array, Bijection, FlowsError
+from flows.core import Array, FlowsError
 from flows.core.inputs import as_array
 from flows.core.keywords import named_by, select
+from flows.distributions.draws import functions, sample_with_log_pdf
 from flows.distributions.infinities import logsumexp
 
 
@@ -19,6 +20,7 @@ class Problem:
 
     def __init__(self, name: str, distribution: Any, log_density: Callable, context: Any):
         self.log_pdf, self.sample = functions(name, distribution)
+        self.distribution = distribution
         if not callable(log_density):
             raise TypeError(f"{name}: log_density is {log_density!r:.60}; expected a function of points (n, *event)")
         self.name, self.log_density = name, log_density
@@ -48,8 +50,10 @@ class Problem:
             )
         return jnp.asarray(log_p, x.dtype)
 
-    def log_weights(self, params: Any, x: Array) -> Array:
-        return self.log_p(x) - self.log_q(params, x)
+    def weighted_draws(self, params: Any, key: Array, n: int) -> tuple[Array, Array]:
+        """Draws and log w, both as functions of params."""
+        x, log_q = sample_with_log_pdf(key, params, self.distribution, n, context=self.context)
+        return x, self.log_p(x) - log_q
 
     def paths(self, params: Any, key: Array, n: int) -> tuple[Array, Array, Array]:
         """Draws as functions of params; log w, with a gradient to what the target alone depends on; and d log w / dx."""
@@ -61,18 +65,6 @@ class Problem:
 
 def _given(context: Any) -> dict[str, Any]:
     return {} if context is None else {"context": context}
-
-
-def functions(name: str, distribution: Any) -> tuple[Callable, Callable]:
-    """log_pdf and sample of a triple."""
-    if isinstance(distribution, Bijection):
-        raise TypeError(f"{name}: got a bijection's triple; expected that of a distribution, flows.Flow(bijection)(rng, d)")
-    if not isinstance(distribution, tuple) or len(distribution) != 3 or not all(map(callable, distribution[1:])):
-        raise TypeError(
-            f"{name}: distribution is {distribution!r:.60}; expected the triple (params, log_pdf, sample) that "
-            "init_fun(rng, input_dim) returns"
-        )
-    return distribution[1], distribution[2]
 
 
 def weighted_sum(w: Array, x: Array) -> Array:

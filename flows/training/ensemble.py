@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial, reduce
+from operator import getitem
 from typing import Annotated, Any
 
 import jax
@@ -11,7 +12,8 @@ import numpy as np
 import optax
 
 from flows.core import Array, FlowsError, part_of, positive_int
-from flows.core.inputs import as_array, as_dim, as_key
+from flows.core.contract import DistributionLike
+from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key
 from flows.core.publish import publish
 from flows.distributions.mixture import Mixture
 from flows.training.fit import ready, train_members
@@ -30,11 +32,14 @@ class EnsembleResult(FitResult):
 
     Attributes:
         members: how many.
+        member: the model of one, as a constructor's value.
+        path: where the mixture of the members is in params.
         history: as of `FitResult`, with a leading axis of members.
     """
 
     members: int
-    _log_pdfs: Callable
+    member: DistributionLike
+    path: tuple[str, ...]
 
     def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None) -> Array:
         """log p(x) of every member, (members, batch), in nats: where they differ, the data did not say.
@@ -44,7 +49,22 @@ class EnsembleResult(FitResult):
             inputs: (batch, *event).
             context: as of log_pdf.
         """
-        return self._log_pdfs(params, inputs, context)
+        mixture = params
+        for name in (*self.path, "components"):
+            if not isinstance(mixture, dict) or name not in mixture:
+                raise FlowsError(
+                    "log_pdfs: params are not those of this ensemble; give result.params, or what you made of them"
+                )
+            mixture = mixture[name]
+        context = None if context is None else as_array(context, "context")
+        return _of_members(self._of_one, self.path, self.members, params, as_array(inputs, "inputs"), context)
+
+    @cached_property
+    def _of_one(self) -> Callable:
+        """log_pdf of a member."""
+        part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
+        components = reduce(getitem, (*self.path, "components"), self.params)
+        return publish(part, _with(self.params, self.path, jax.tree.map(lambda leaf: leaf[0], components)))[0]
 
     def __repr__(self) -> str:
         return f"EnsembleResult({self.init_fun!r}, {self.members} members)"
@@ -52,7 +72,7 @@ class EnsembleResult(FitResult):
 
 def fit_ensemble(
     rng: Any,
-    init_fun: Any,
+    init_fun: DistributionLike,
     data: Any,
     *,
     members: int = 8,
@@ -85,6 +105,8 @@ def fit_ensemble(
 
     Args:
         members: how many.
+        member: the model of one, as a constructor's value.
+        path: where the mixture of the members is in params.
         rng, init_fun, data and all others: as of `flows.fit`.
 
     Returns:
@@ -114,41 +136,20 @@ def fit_ensemble(
 
     fitted, history = train_members(key, init_fun, rows, options, mixed)
     flow = rows.outer(Mixture(init_fun, num_components=options.members, trainable=False))
-    params, one = rows.outer_params(fitted, mixed), rows.outer_params(jax.tree.map(lambda leaf: leaf[0], fitted))
-    functions, of_one = (
-        publish(part_of(model, key, rows.event, rows.context), own)
-        for model, own in ((flow, params), (rows.outer(init_fun), one))
+    params = rows.outer_params(fitted, mixed)
+    functions = publish(part_of(flow, key, rows.event, rows.context), params)
+    dims = as_dim(rows.event), as_dim(rows.context)
+    return EnsembleResult(
+        params, *functions, flow, *dims, history, members=options.members, member=rows.outer(init_fun), path=rows.path
     )
-    result = EnsembleResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history)
-    result.members, result._log_pdfs = options.members, _of_each(of_one[0], rows.path, options.members)
-    return result
 
 
-def _of_each(log_pdf: Callable, path: tuple[str, ...], members: int) -> Callable:
-    """log_pdf of every member; their stacked params are the components of the mixture at `path` in those of the ensemble."""
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _of_members(of_one: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any) -> Array:
+    def of_member(own: Any) -> Array:
+        return of_one(_with(params, path, own), inputs, context=context)
 
-    @jax.jit
-    def log_pdfs(params: Any, inputs: Array, context: Any) -> Array:
-        mixture = params
-        for name in path:
-            mixture = mixture[name]
-
-        def of_member(own: Any) -> Array:
-            return log_pdf(_with(params, path, own), inputs, context=context)
-
-        return jax.vmap(of_member, axis_size=members)(mixture["components"])
-
-    def checked(params: Any, inputs: Any, context: Any) -> Array:
-        node = params
-        for name in (*path, "components"):
-            if not isinstance(node, dict) or name not in node:
-                raise FlowsError(
-                    "log_pdfs: params are not those of this ensemble; give result.params, or what you made of them"
-                )
-            node = node[name]
-        return log_pdfs(params, as_array(inputs, "inputs"), None if context is None else as_array(context, "context"))
-
-    return checked
+    return jax.vmap(of_member, axis_size=members)(reduce(getitem, (*path, "components"), params))
 
 
 def _with(params: Any, path: tuple[str, ...], new: Any) -> Any:

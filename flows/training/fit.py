@@ -10,6 +10,7 @@ import optax
 
 from flows.core import Array, FlowsError, initialize, part_of, stacked
 from flows.core.closures import UNEQUAL
+from flows.core.contract import DistributionLike
 from flows.core.inputs import as_dim, as_key, cast
 from flows.core.publish import publish
 from flows.training.checkpoint import Checkpoint, settings_of
@@ -28,7 +29,7 @@ from flows.training.stream import Stream
 
 def fit(
     rng: Any,
-    init_fun: Any,
+    init_fun: DistributionLike,
     data: Any,
     *,
     context: Any = None,

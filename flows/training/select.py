@@ -1,6 +1,6 @@
 """`flows.select`: which of several models fits the data best."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +8,7 @@ import numpy as np
 
 from flows.conditioners import MLP
 from flows.core import FlowsError, trainable
+from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.distributions.flow import Flow
 from flows.distributions.mixture import Mixture
@@ -74,7 +75,7 @@ class Selection(NamedTuple):
 
 def select(
     rng: Any,
-    candidates: Any,
+    candidates: Sequence[DistributionLike] | Mapping[str, DistributionLike] | None,
     data: Any,
     *,
     context: Any = None,

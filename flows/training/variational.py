@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from flows.core import Array, DistributionPart, FlowsError, initialize, positive_int
+from flows.core.contract import DistributionLike
 from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
 from flows.core.publish import publish
@@ -115,7 +116,7 @@ class ReverseKL(NamedTuple):
 
 def fit_to_density(
     rng: Any,
-    init_fun: Any,
+    init_fun: DistributionLike,
     log_density: Callable,
     input_dim: int | tuple[int, ...],
     *,
@@ -204,9 +205,8 @@ def fit_to_density(
 
     params, history = train(compiled, params, run, options, saved, why, lambda params: params, math.prod(event))
     triple = (params, *publish(part, params))
-    result = DensityFitResult(*triple, init_fun, as_dim(event), 0, history)
-    result.diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
-    return result
+    diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
+    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=diagnostics)
 
 
 def _diagnose(triple: tuple, log_density: Callable, key: Array, n: int) -> Diagnostics:

@@ -1,0 +1,56 @@
+"""Draws of a distribution together with their log-density."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flows.core import Array, Bijection, Params
+
+
+def sample_with_log_pdf(
+    rng: Any, params: Params, distribution: Any, num_samples: int = 1, *, context: Any = None
+) -> tuple[Array, Array]:
+    """Draws x and log p(x), in one pass: the draws are those of `sample` with the same rng.
+
+    The density of a flow's draw is that of the noise it is made of, log p(x) = log p_base(y) - log|det dx/dy|, so f(x) is not
+    computed again: an inverse autoregressive flow never runs its slow direction. For functions that are not those of a
+    constructor's value, it is sample, then log_pdf.
+
+    Args:
+        rng: key or seed.
+        params: of the distribution.
+        distribution: its triple `(params, log_pdf, sample)`; the params in it are not looked at.
+        num_samples: how many.
+        context: as sample takes it.
+
+    Returns:
+        Draws (num_samples, *event), and their log-density (num_samples,), in nats.
+
+    Errors:
+        TypeError: no triple of a distribution. Else as of sample and log_pdf.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> distribution = params, log_pdf, sample = flows.Flow(flows.IAF(2, hidden=(16,)))(0, 3)
+        >>> x, log_p = flows.sample_with_log_pdf(1, params, distribution, 5)
+        >>> np.allclose(log_p, log_pdf(params, x), atol=1e-4)
+        True
+    """
+    log_pdf, sample = functions("sample_with_log_pdf", distribution)
+    given = {} if context is None else {"context": context}
+    partner, joint_draw = getattr(sample, "joint_draw", (None, None))
+    if partner is log_pdf and joint_draw is not None:
+        return joint_draw(rng, params, num_samples, **given)
+    x = sample(rng, params, num_samples, **given)
+    return x, log_pdf(params, x, **given)
+
+
+def functions(name: str, distribution: Any) -> tuple[Callable, Callable]:
+    """log_pdf and sample of a triple."""
+    if isinstance(distribution, Bijection):
+        raise TypeError(f"{name}: got a bijection's triple; expected that of a distribution, flows.Flow(bijection)(rng, d)")
+    if not isinstance(distribution, tuple) or len(distribution) != 3 or not all(map(callable, distribution[1:])):
+        raise TypeError(
+            f"{name}: distribution is {distribution!r:.60}; expected the triple (params, log_pdf, sample) that "
+            "init_fun(rng, input_dim) returns"
+        )
+    return distribution[1], distribution[2]
