@@ -218,7 +218,7 @@ def test_wrong_shapes_are_named_with_what_was_expected_and_the_remedy():
     assert "[:, None]" in error_of(lambda: flows.ActNorm()(0, 1).direct_fun(flows.ActNorm()(0, 1).params, X[:, 0]))
     other = flows.ActNorm()(0, 1).params
     assert "has shape (1,), expected (3,)" in error_of(lambda: direct_fun(other, X))
-    assert "structure" in error_of(lambda: direct_fun({}, X))
+    assert "params lacks 'log_scale', 'shift'" in error_of(lambda: direct_fun({}, X))
     assert "init_inputs" in error_of(lambda: flows.ActNorm()(0, 3, init_inputs=X[:, :1]))
     assert "no rows" in error_of(lambda: flows.ActNorm()(0, 3, init_inputs=X[:0]))
     assert "at least one entry" in error_of(lambda: flows.ActNorm()(0, 0))

@@ -59,8 +59,10 @@ def check_structure(params: Params, expected: tuple, name: str) -> None:
     if got == expected:
         return
     if got[0] != expected[0]:
-        trees = [tree.unflatten(range(tree.num_leaves)) for tree in (got[0], expected[0])]
-        told = _difference(*trees) or f"params have the structure {got[0]}, expected {expected[0]}"
+        told = (
+            _difference(params, expected[0].unflatten(range(expected[0].num_leaves)))
+            or f"params have the structure {got[0]}, expected {expected[0]}"
+        )
         raise FlowsError(
             f"{name}: {told}; pass the params that init_fun returned for this model, or what an optimiser made of them"
         )
@@ -72,7 +74,9 @@ def check_structure(params: Params, expected: tuple, name: str) -> None:
 
 
 def _difference(got: Any, expected: Any, where: str = "params") -> str:
-    """The first place where two trees differ in structure, and how; nothing where they do not."""
+    """The first place where params differ in structure from a tree of numbers, and how; nothing where they do not."""
+    if isinstance(expected, int) and jax.tree_util.all_leaves([got]):
+        return ""
     if type(got) is not type(expected):
         return f"{where} is {_kind(got)}, expected {_kind(expected)}"
     if isinstance(got, dict) and got.keys() != expected.keys():
@@ -91,7 +95,7 @@ def _kind(tree: Any) -> str:
         return f"a dict with {', '.join(map(repr, tree)) or 'no keys'}"
     if isinstance(tree, list | tuple):
         return f"a {type(tree).__name__} of {len(tree)}"
-    return "an array" if isinstance(tree, int) else f"a {type(tree).__name__}"  # each leaf is a number here
+    return "an array" if isinstance(tree, int) or hasattr(tree, "shape") else f"a {type(tree).__name__}"
 
 
 def stacked(trees: Sequence[Params]) -> Params:
