@@ -270,8 +270,8 @@ def test_only_values_of_constructors_are_saved(init_fun, path):
     ("params", "message"),
     [
         (drawn(tiny, 3), r"ActNorm: params\['log_scale'\] has shape \(3,\), expected \(2,\)"),
-        ({"shift": np.ones(2)}, "structure"),
-        ([drawn(tiny, 2)], "structure"),
+        ({"shift": np.ones(2)}, "params lacks 'log_scale'"),
+        ([drawn(tiny, 2)], "params is a list of 1, expected a dict"),
         ({"log_scale": np.ones(2, int), "shift": np.ones(2)}, "'log_scale' has dtype int64"),
         ({"log_scale": np.ones(2), "shift": np.ones(2, complex)}, "'shift' has dtype complex128"),
     ],

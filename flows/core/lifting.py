@@ -94,15 +94,15 @@ class Author:
             jaxpr, results = jax.make_jaxpr(partial(self._results, functions, [usual]), return_shape=True)(*self._rows(params))
             remembers = holds_tracer(jaxpr) or any([self._remembers(functions, way, params) for way in others])
             return tuple(results[0][0].shape[1:]), True, remembers
-        except (TypeError, AttributeError) as error:
-            if self.context is None and "context" in keywords:
-                error.add_note(f"{self.name} was made without a context; if it needs one, give context_dim=")
-            raise
         except TRACING_ERRORS:  # ordinary Python on values: it runs row by row, uncompiled
             with jax.ensure_compile_time_eval():
                 rows = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), self._rows(params)[:3])
                 results = functions[0](*rows, jax.random.key(0), False)  # the inverse would take its time
             return tuple(results[0].shape[1:]), False, False
+        except (TypeError, AttributeError) as error:
+            if self.context is None and "context" in keywords:
+                error.add_note(f"{self.name} was made without a context; if it needs one, give context_dim=")
+            raise
 
     def digest(self, functions: Functions, params: Params, keywords: frozenset[str]) -> str | None:
         """Of all that the functions compute, however they are called."""
