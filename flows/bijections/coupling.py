@@ -134,18 +134,33 @@ def Coupling(
             if trained is not None:
                 kept_x, log_det = trained.direct(params["unconditional"], kept_x)
                 total += _of_rows(log_det)
-            return jnp.moveaxis(restored(params, jnp.concatenate([kept_x, y])), 0, -1), total
+            return joined(params, kept_x, y), total
 
-        def inverse_fun(params, y, context=None, rng=None, train=False):
+        def solved(params, y, context, rng, train):
+            """x in two parts, and theta of what is moved."""
             kept_x, moved_y = cut(ordered(params, jnp.moveaxis(y, -1, 0)), len(kept), len(moved))
             if trained is not None:
                 kept_x = trained.inverse(params["unconditional"], kept_x)[0]
             theta = theta_of(params, kept_x, context, rng, train)
-            x = columns.inverse(theta, moved_y, params["transformer"])[0]
-            return jnp.moveaxis(restored(params, jnp.concatenate([kept_x, x])), 0, -1)
+            return kept_x, columns.inverse(theta, moved_y, params["transformer"])[0], theta
+
+        def joined(params, kept_x, moved_x):
+            return jnp.moveaxis(restored(params, jnp.concatenate([kept_x, moved_x])), 0, -1)
+
+        def inverse_fun(params, y, context=None, rng=None, train=False):
+            kept_x, moved_x, _ = solved(params, y, context, rng, train)
+            return joined(params, kept_x, moved_x)
+
+        def inverse_and_log_det(params, y, context=None, rng=None, train=False):
+            """The network runs once; the log-det is that of direct_fun at the x returned."""
+            kept_x, moved_x, theta = solved(params, y, context, rng, train)
+            total = _of_rows(columns.direct(theta, moved_x, params["transformer"])[1])
+            if trained is not None:
+                total += _of_rows(trained.direct(params["unconditional"], kept_x)[1])
+            return joined(params, kept_x, moved_x), -total
 
         shown = {"context", *names}
-        functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
+        functions = (naming(each, shown) for each in (direct_fun, inverse_fun, inverse_and_log_det))
         return {**own, "conditioner": start}, *functions
 
     return naming(init_fun, {"context_dim", *measured_by(net)})

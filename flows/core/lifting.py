@@ -22,7 +22,7 @@ from flows.core.params import check_leaves, check_structure, structure
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
-Functions = tuple[Callable, Callable]  # direct and inverse, or log_pdf and sample
+Functions = tuple[Callable, ...]  # direct, inverse and, of some, the inverse with its log-det; or log_pdf and sample
 KEY = partial(jax.eval_shape, jax.random.key, 0)  # an abstract one
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 FIRST_RULE = (
@@ -32,9 +32,9 @@ FIRST_RULE = (
 
 
 class Form(NamedTuple):
-    """`take(first, second)` makes an author's functions those of a part; `run(functions, params, x, call, key)` runs both."""
+    """`take(*functions)` makes an author's functions those of a part; `run(functions, params, x, call, key)` runs them."""
 
-    take: Callable[[Callable, Callable], Functions]
+    take: Callable[..., Functions]
     run: Callable[..., tuple]
 
 
@@ -42,16 +42,17 @@ def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
     """With `pairs` the inverse returns its log-det too, as that of a plain closure does."""
     form = plain if batched else lift
 
-    def take(direct_fun: Callable, inverse_fun: Callable) -> Functions:
+    def take(direct_fun: Callable, inverse_fun: Callable, *native: Callable) -> Functions:
         direct, inverse = checked_pair(form(direct_fun), f"{name}: direct_fun", batched), form(inverse_fun)
         if not pairs:
-            return direct, checked_point(inverse, f"{name}: inverse_fun")
+            natives = [checked_pair(form(each), f"{name}: its inverse with log_det", batched) for each in native]
+            return direct, checked_point(inverse, f"{name}: inverse_fun"), *natives
         inverse = checked_pair(inverse, f"{name}: inverse_fun", batched)
         return direct, lambda *call: inverse(*call)[0]
 
     def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
         y, log_det = functions[0](params, x, *call)
-        back = functions[1](params, y, *call)
+        back = functions[2](params, y, *call)[0] if functions[2:] else functions[1](params, y, *call)
         check_result(back, x.shape, name, "the inverse's points")
         return y, log_det, back
 
@@ -77,10 +78,10 @@ class Author:
         self.name, self.init_fun, self.event, self.context, self.form = name, init_fun, event, context, form
         self.names = named_by(init_fun, INIT)
 
-    def call(self, key: Array, input_dim: Any, given: Given) -> tuple[Params, Callable, Callable]:
+    def call(self, key: Array, input_dim: Any, given: Given) -> tuple[Any, ...]:
         named = select(self.names, context_dim=as_dim(self.context), **given._asdict())
         triple = self.init_fun(key, input_dim, **named)
-        if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
+        if not isinstance(triple, tuple | list) or len(triple) not in (3, 4) or not all(map(callable, triple[1:])):
             raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
         return tuple(triple)
 
@@ -141,7 +142,8 @@ def abstract(tree: Any) -> Any:
 def leaf_bijection(name: str, init_fun: Callable, event: Shape, context: Shape | None, batched: bool) -> BijectionPart:
     """The part of one decorated layer."""
     leaf = Leaf(name, init_fun, event, context, bijection_form(name, batched))
-    own: Any = {"direct": leaf.functions[0], "inverse": leaf.functions[1], "output": leaf.output}
+    direct, inverse, *native = leaf.functions
+    own: Any = {"direct": direct, "inverse": inverse, "output": leaf.output, "native_inverse": native[0] if native else None}
     return BijectionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, False, **own)
 
 
