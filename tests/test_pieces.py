@@ -7,6 +7,7 @@ import pytest
 
 import flows
 from flows.core import cpu_loops as loops
+from flows.core.inputs import filled
 
 MODEL = flows.Flow(flows.MAF(2, hidden=(8,)))
 ROWS = 103  # in pieces of 7 and a last one that is filled up
@@ -80,3 +81,31 @@ def test_a_closure_over_a_tracer_is_differentiated(pieces):
     x = jax.random.normal(jax.random.key(1), (ROWS, 3))
     exact = jax.grad(lambda k: -0.5 * jnp.square(x * k + 1).sum(1).mean() + 3 * jnp.log(k))(2.0)
     np.testing.assert_allclose(jax.grad(mean)(2.0, x), exact, rtol=1e-5)
+
+
+def test_samples_are_made_in_pieces(pieces, monkeypatch):
+    conditional = flows.Flow(flows.Coupling(flows.MLP(4, last_scale=1.0)))
+    context = jax.random.normal(jax.random.key(2), (ROWS, 2))
+    params = conditional(0, 3, context_dim=2).params
+    found = []
+    for piece in (7, 10**6):
+        monkeypatch.setattr(loops, "PIECE", piece)
+        flows.clear_caches()
+        distribution = conditional(0, 3, context_dim=2)
+        draws = distribution.sample(1, params, ROWS, context=context)
+        both = flows.sample_with_log_pdf(1, params, distribution, ROWS, context=context)
+        found.append((draws, *both))
+        assert scans(lambda sample=distribution.sample: sample(1, params, ROWS, context=context)) == (piece == 7)
+    for one, other in zip(*found, strict=True):
+        assert len(one) == ROWS and float(jnp.std(one)) > 0.1
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5)
+    drawing = flows.Flow(flows.Coupling(flows.conditioners.Residual(4, 1, dropout=0.5)))(0, 3)
+    monkeypatch.setattr(loops, "PIECE", 7)
+    assert scans(lambda: drawing.sample(1, drawing.params, ROWS)) == 0, "what draws is taken whole"
+
+
+def test_sizes_are_few_and_not_much_too_large():
+    sizes = [filled(n) for n in range(1001)]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 20
+    assert all(n <= size <= max(2 * n - 1, 1) for n, size in enumerate(sizes[:129]))
+    assert all(n <= filled(n) <= 1.25 * n for n in range(129, 20_000))

@@ -15,7 +15,7 @@ from flows.core.caching import Memo
 from flows.core.contract import Array, Params, Shape
 from flows.core.cpu_loops import current_iteration
 from flows.core.errors import FlowsError
-from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
+from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, filled, working_dtype
 from flows.core.keywords import CALL, positional, refuse_unknown, signature
 from flows.core.lifting import FIRST_RULE
 from flows.core.params import check_structure, stop_fixed, structure
@@ -110,9 +110,9 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         if n < 0:
             raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
         context, _ = _given(part, context, None, False)
-        # A shared context is the same for every size, so sizes are padded to powers of two and rarely compile.
+        # A shared context is the same for every size, so few sizes are drawn, and rarely is one compiled.
         exact = not part.compiled or (context is not None and context.shape != part.context)
-        padded = n if exact else 1 << max(n - 1, 0).bit_length()
+        padded = n if exact else filled(n)
         with explained(part.name):
             found = compiled(as_key(rng), params, padded, context)
         return found if padded == n else jax.tree.map(lambda each: each[:n], found)

@@ -1,5 +1,6 @@
 """A normalizing flow: the distribution that a bijection makes of a base."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -85,19 +86,25 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
                 return whole(params, x, context, rng, train)
             return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
+        def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
+            """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws."""
+            if not part.compiled or "rng" in part.keywords:
+                return function(params, y, context, key, False)
+            return in_pieces(lambda params, y, context: function(params, y, context, None, False), params, y, context)
+
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
             keys = jax.random.split(rng)
             with of_base:
                 y = base.sample(keys[0], params["prior"], n, dtype, context)
             with of_part:
-                return part.inverse(params["bijection"], y, context, keys[1], False)
+                return backwards(part.inverse, keys[1], params["bijection"], y, context)
 
         def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
             keys = jax.random.split(rng)
             with of_base:
                 y, log_p = base.draw(keys[0], params["prior"], n, dtype, context)
             with of_part:
-                x, log_det = part.invert(params["bijection"], y, context, keys[1], False)
+                x, log_det = backwards(part.invert, keys[1], params["bijection"], y, context)
             return x, log_p - log_det
 
         own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw}
