@@ -155,3 +155,12 @@ def test_wrong_params_are_told_by_the_first_place_where_they_differ():
     ):
         with pytest.raises(flows.FlowsError, match=f"Flow: {told}"):
             log_pdf(wrong, X)
+
+
+def test_a_fourth_function_is_the_inverse_of_a_decorated_bijection_alone():
+    def four(rng, input_dim):
+        return {}, lambda p, x: (x, jnp.zeros(len(x))), lambda p, y: (y, jnp.zeros(len(y))), lambda p, y: (y, jnp.zeros(len(y)))
+
+    for init_fun in (flows.Serial(four), flows.distribution(lambda: four)()):
+        with pytest.raises(TypeError, match=r"expected \(params, function, function\)"):
+            init_fun(0, 2)

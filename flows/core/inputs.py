@@ -25,8 +25,10 @@ def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
 
 def filled(n: int) -> int:
     """The least size that holds n rows, of few: powers of two up to 128, then four an octave, at most a quarter too many."""
-    step = 1 if n <= 128 else 1 << (n - 1).bit_length() - 3
-    return -(-n // step) * step if n > 128 else 1 << max(n - 1, 0).bit_length()
+    if n <= 128:
+        return 1 << max(n - 1, 0).bit_length()
+    step = 1 << (n - 1).bit_length() - 3
+    return -(-n // step) * step
 
 
 def as_context(context_dim: Any) -> Shape | None:

@@ -36,6 +36,7 @@ class Form(NamedTuple):
 
     take: Callable[..., Functions]
     run: Callable[..., tuple]
+    entries: tuple[int, ...] = (3,)  # how many an author's init_fun may return
 
 
 def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
@@ -56,7 +57,7 @@ def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
         check_result(back, x.shape, name, "the inverse's points")
         return y, log_det, back
 
-    return Form(take, run)
+    return Form(take, run, (3,) if pairs else (3, 4))
 
 
 def distribution_form(name: str, event: Shape, batched: bool) -> Form:
@@ -81,7 +82,7 @@ class Author:
     def call(self, key: Array, input_dim: Any, given: Given) -> tuple[Any, ...]:
         named = select(self.names, context_dim=as_dim(self.context), **given._asdict())
         triple = self.init_fun(key, input_dim, **named)
-        if not isinstance(triple, tuple | list) or len(triple) not in (3, 4) or not all(map(callable, triple[1:])):
+        if not isinstance(triple, tuple | list) or len(triple) not in self.form.entries or not all(map(callable, triple[1:])):
             raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
         return tuple(triple)
 
