@@ -39,7 +39,8 @@ def solved(net, transformer, with_context, rows=BATCH):
         return running.run(params, x, context, None, False).reshape(transformer.num_params, D, x.shape[1])
 
     def find(feature, theta, y):
-        return transformer.inverse(theta, y)[0]
+        x = transformer.inverse(theta, y)[0]
+        return x, transformer.direct(theta, x)[1]
 
     def once(params, y, context):
         return running.solve(params, context, y, find)
@@ -50,7 +51,7 @@ def solved(net, transformer, with_context, rows=BATCH):
         x = jnp.zeros_like(y)
         for _ in range(D):  # whatever the order, each pass finds one feature more
             x = transformer.inverse(theta_of(params, x, context), y)[0]
-        return x
+        return x, transformer.direct(theta_of(params, x, context), x)[1]
 
     def again(params, x, context):
         return transformer.direct(theta_of(params, x, context), x)[0]
@@ -72,12 +73,13 @@ def test_each_unit_once_equals_a_pass_for_each_feature(network, transformer, wit
     @jax.jit
     def program():
         once, loop, again, (params, y, context) = solved(NETWORKS[network], TRANSFORMERS[transformer], with_context)
-        x = once(params, y, context)
-        return x, loop(params, y, context), again(params, x, context), y
+        x, log_slope = once(params, y, context)
+        return (x, log_slope), loop(params, y, context), again(params, x, context), y
 
     with enable_x64():
-        x, of_loop, there, y = map(np.asarray, program())
+        (x, log_slope), (of_loop, slope_of_loop), there, y = jax.tree.map(np.asarray, program())
     np.testing.assert_allclose(x, of_loop, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(log_slope, slope_of_loop, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(there, y, rtol=1e-9, atol=1e-9)
     assert np.abs(x - y).max() > 0.1
 
@@ -101,7 +103,7 @@ def test_segments_and_pieces_change_nothing(network, with_context, monkeypatch):
         once, loop, _, arguments = solved(NETWORKS[network], t.Affine(), with_context, rows=150)
 
         def measured(function):
-            x, change = jax.linearize(function, *arguments)
+            x, change = jax.linearize(lambda *given: function(*given)[0], *arguments)
             weights = jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
             return x, change(*jax.tree.map(jnp.ones_like, arguments)), jax.linear_transpose(change, *arguments)(weights)
 

@@ -7,7 +7,6 @@ import pytest
 
 import flows
 from flows.core import cpu_loops as loops
-from flows.core.inputs import filled
 
 MODEL = flows.Flow(flows.MAF(2, hidden=(8,)))
 ROWS = 103  # in pieces of 7 and a last one that is filled up
@@ -102,10 +101,3 @@ def test_samples_are_made_in_pieces(pieces, monkeypatch):
     drawing = flows.Flow(flows.Coupling(flows.conditioners.Residual(4, 1, dropout=0.5)))(0, 3)
     monkeypatch.setattr(loops, "PIECE", 7)
     assert scans(lambda: drawing.sample(1, drawing.params, ROWS)) == 0, "what draws is taken whole"
-
-
-def test_sizes_are_few_and_not_much_too_large():
-    sizes = [filled(n) for n in range(1001)]
-    assert sizes == sorted(sizes) and len(set(sizes)) == 20
-    assert all(n <= size <= max(2 * n - 1, 1) for n, size in enumerate(sizes[:129]))
-    assert all(n <= filled(n) <= 1.25 * n for n in range(129, 20_000))

@@ -106,35 +106,44 @@ def Autoregressive(
             y, log_det = columns.direct(theta, x, params["transformer"])
             return restored(params, y).T, log_det.sum(0)
 
-        def inverse_fun(params, y, context=None, rng=None, train=False):
+        def solved(params, y, context, rng, train, with_slope):
+            """x, found one feature after the other, and each log dy/dx by the theta that found it."""
             context = None if context is None else jnp.moveaxis(context, 0, -1)
             weights, y = params["transformer"], ordered(params, y.T)
 
             def find(feature, theta, y):
-                return columns.inverse_of_one(feature, theta, y, weights)
+                return columns.inverse_of_one(feature, theta, y, weights, with_slope)
 
             if solve is not None and not (train and names):
-                x = solve(params["conditioner"], context, y, find)
+                x, log_slope = solve(params["conditioner"], context, y, find)
             else:
-                x = one_by_one(lambda x: theta_of(params, x, context, rng, train), find, y)
-            return restored(params, x).T
+                x, log_slope = one_by_one(lambda x: theta_of(params, x, context, rng, train), find, y)
+            return restored(params, x).T, log_slope
+
+        def inverse_fun(params, y, context=None, rng=None, train=False):
+            return solved(params, y, context, rng, train, False)[0]
+
+        def inverse_and_log_det(params, y, context=None, rng=None, train=False):
+            x, log_slope = solved(params, y, context, rng, train, True)
+            return x, -log_slope.sum(0)
 
         shown = {"context", *names}
-        functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
+        functions = (naming(each, shown) for each in (direct_fun, inverse_fun, inverse_and_log_det))
         return {**own, "conditioner": start}, *functions
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
 
 
 def one_by_one(theta_of, find, y):
-    """x such that x_i = find(i, theta_i(x), y_i), by a whole pass for each feature."""
+    """x, and what `find` tells of it, such that x_i, others_i = find(i, theta_i(x), y_i): by a whole pass for each feature."""
 
-    def step(i, x):
+    def step(x, i):
         theta = jax.lax.dynamic_slice_in_dim(theta_of(x), i, 1, axis=1)
-        new = find(i, theta, jax.lax.dynamic_slice_in_dim(y, i, 1))
-        return jax.lax.dynamic_update_slice_in_dim(x, new, i, 0)  # later features stay 0: what they are is not known yet
+        new, others = find(i, theta, jax.lax.dynamic_slice_in_dim(y, i, 1))
+        # Later features stay 0: what they are is not known yet.
+        return jax.lax.dynamic_update_slice_in_dim(x, new, i, 0), jax.tree.map(lambda each: each[0], others)
 
-    return jax.lax.fori_loop(0, y.shape[0], step, jnp.zeros_like(y))
+    return jax.lax.scan(step, jnp.zeros_like(y), jnp.arange(y.shape[0]))
 
 
 @bijection

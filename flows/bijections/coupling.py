@@ -119,10 +119,10 @@ def Coupling(
             running = build_events(net, keys[3], (*shape[:-1], len(kept)), (*shape[:-1], outputs), context, given, squash)
         start, run, names, *_ = running
 
-        def theta_of(params, kept_x, context, rng, train):
+        def theta_of(params, kept_x, context, rng, train, inverse=False):
             if vector and context is not None:
                 context = jnp.moveaxis(context, 0, -1)
-            theta = columns.alone(run(params["conditioner"], kept_x, context, rng, train))
+            theta = columns.alone(run(params["conditioner"], kept_x, context, rng, train), inverse)
             return theta.reshape(columns.num_params, len(moved), *kept_x.shape[1:])
 
         def direct_fun(params, x, context=None, rng=None, train=False):
@@ -141,7 +141,7 @@ def Coupling(
             kept_x, moved_y = cut(ordered(params, jnp.moveaxis(y, -1, 0)), len(kept), len(moved))
             if trained is not None:
                 kept_x = trained.inverse(params["unconditional"], kept_x)[0]
-            theta = theta_of(params, kept_x, context, rng, train)
+            theta = theta_of(params, kept_x, context, rng, train, inverse=True)
             return kept_x, columns.inverse(theta, moved_y, params["transformer"])[0], theta
 
         def joined(params, kept_x, moved_x):

@@ -131,24 +131,25 @@ class Masked(Leading):
         inputs = x if context is None else jnp.concatenate([x, context])
         return self.formula(self.dense(params), self.per_unit(params, context), inputs, rng, train)
 
-    def solve(self, params: Any, context: Array | None, y: Any, find: Callable, seen: Callable = lambda x: x) -> Array:
-        """x (d, batch) such that x_i = find(i, theta_i, y_i), with theta_i (num_params, 1, batch) the outputs for feature i
-        of the whole network at seen(x); y is (d, batch), or a tuple of such arrays.
+    def solve(self, params: Any, context: Array | None, y: Any, find: Callable, seen: Callable = lambda x: x) -> Any:
+        """x (d, batch) and what `find` tells of it beside, such that x_i, others_i = find(i, theta_i, y_i), with theta_i
+        (num_params, 1, batch) the outputs for feature i of the whole network at seen(x); y is (d, batch), or a tuple of such
+        arrays, as others may be.
 
         Each hidden unit is computed once, in the step in which the last of its inputs becomes known: about the work of one
         whole pass, instead of d of them. On a CPU the batch runs in pieces that fit the cache.
         """
         weights = self.weights(params)
         rows = sum(len(w) for w, _ in weights)
-        size = min(512, max(64, 1 << (CACHE // rows).bit_length() - 1))
-
+        most = min(512, max(64, 1 << (CACHE // rows).bit_length() - 1))
         d, batch = jax.tree.leaves(y)[0].shape
 
-        def at_once(y: Any, context: Array | None) -> Array:
+        def at_once(y: Any, context: Array | None) -> Any:
             return self._solve(params, weights, y, context, find, seen)
 
-        def pieces(y: Any, context: Array | None) -> Array:
-            count = -(-batch // size)
+        def pieces(y: Any, context: Array | None) -> Any:
+            count = batch // most
+            size = -(-batch // count // 16) * 16  # whole registers
 
             def cut(a: Array) -> Array:
                 padded = jnp.pad(a, ((0, 0), (0, count * size - batch)))
@@ -156,15 +157,15 @@ class Masked(Leading):
 
             # Rematerialised, so that a gradient keeps the steps of one piece at a time.
             run = jax.checkpoint(at_once)
-            x = lax.map(lambda piece: run(*piece), jax.tree.map(cut, (y, context)))
-            return x.swapaxes(0, 1).reshape(d, count * size)[:, :batch]
+            found = lax.map(lambda piece: run(*piece), jax.tree.map(cut, (y, context)))
+            return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(d, count * size)[:, :batch], found)
 
         with iteration(None):
-            if not isinstance(batch, int) or batch <= size:  # a symbol of `jax.export` is no int
+            if not isinstance(batch, int) or batch < 2 * most:  # a symbol of `jax.export` is no int
                 return at_once(y, context)
             return lax.platform_dependent(y, context, cpu=pieces, default=at_once)
 
-    def _solve(self, params: Any, weights: list, y: Any, context: Array | None, find: Callable, seen: Callable) -> Array:
+    def _solve(self, params: Any, weights: list, y: Any, context: Array | None, find: Callable, seen: Callable) -> Any:
         first, order = jax.tree.leaves(y)[0], self.order
         d = len(first)
         inputs, *others = self.degrees
@@ -188,21 +189,21 @@ class Masked(Leading):
                 return product(columns[k], known[k]) + biases[k]
 
             theta = self.formula(dense, units, seen(last), None, False)
-            x_i = find(feature, theta[:, None], jax.tree.map(lambda a: a[None], y_i))
-            return (tuple(known), x_i), x_i[0]
+            x_i, others = find(feature, theta[:, None], jax.tree.map(lambda a: a[None], y_i))
+            return (tuple(known), x_i), jax.tree.map(lambda a: a[0], (x_i, others))
 
         everything = (jnp.arange(d), jnp.asarray(order), columns, biases, units, jax.tree.map(lambda a: a[order], y))
         # In each segment the products go over the units that can be known by its end, not over all.
         segments = SEGMENTS if d >= SEGMENTS and sum(w.size for w, _ in weights) > HEAVY else 1
-        state, found = ((first[:0],) * len(columns), jnp.zeros_like(first[:1])), list[Array]()
+        state, found = ((first[:0],) * len(columns), jnp.zeros_like(first[:1])), list[Any]()
         for start, end in pairwise(np.linspace(0, d, segments + 1).round().astype(int)):
             known = tuple(jnp.pad(h, ((0, width * end - len(h)), (0, 0))) for h, width in zip(state[0], widths, strict=True))
             i, feature, w, *rest = jax.tree.map(lambda a, s=start, e=end: a[s:e], everything)
             w = [each[:, : len(h)] for each, h in zip(w, known, strict=True)]
-            part: Array
+            part: Any
             state, part = lax.scan(step, (known, state[1]), (i, feature, w, *rest))
             found.append(part)
-        return jnp.concatenate(found)[np.argsort(order)]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[np.argsort(order)], *found)
 
 
 def _by_degree(degrees: np.ndarray, d: int) -> np.ndarray:

@@ -25,7 +25,7 @@ class Running(NamedTuple):
     params: Any
     run: Callable[..., Array]
     keywords: frozenset[str] = frozenset()  # of rng and train: what it names
-    solve: Callable[..., Array] | None = None  # `solve(params, context, y, find)`, as `Masked` has it, for one of ours
+    solve: Callable[..., Any] | None = None  # `solve(params, context, y, find)`, as `Masked` has it, for one of ours
     sees_all: bool = False  # one of ours without masks, each of whose outputs depends on all inputs
 
 
@@ -77,7 +77,7 @@ def build_leading(
         y = apply_fun(params, x.T, **select(names, context=own, rng=rng, train=train))
         return _checked(y, (x.shape[1], output_dim), net, x.dtype, output_dim).T
 
-    def solve(params: Any, context: Array | None, y: Array, find: Callable) -> Array:
+    def solve(params: Any, context: Array | None, y: Array, find: Callable) -> Any:
         return apply_fun.solve(params, context, y, find, seen)
 
     params = params if measured_by(net) else _or_old(given, params)

@@ -167,7 +167,8 @@ def bijection(
     `np.asarray`), dtypes as names.
 
     Args:
-        batched: the functions take whole batches, (batch, *event), and return `log_det` of shape (batch,).
+        batched: the functions take whole batches, (batch, *event), and return `log_det` of shape (batch,). In calls without
+            `rng` and `train` a row's result must not depend on the other rows, which may be more than were given.
         likelihood: 'exact', 'unbiased' or 'lower bound'.
         support: the open intervals in which inputs and outputs live, where that is not the whole line.
 

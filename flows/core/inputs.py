@@ -23,14 +23,6 @@ def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
     return tuple(int(d) for d in dims)
 
 
-def filled(n: int) -> int:
-    """The least size that holds n rows, of few: powers of two up to 128, then four an octave, at most a quarter too many."""
-    if n <= 128:
-        return 1 << max(n - 1, 0).bit_length()
-    step = 1 << (n - 1).bit_length() - 3
-    return -(-n // step) * step
-
-
 def as_context(context_dim: Any) -> Shape | None:
     """The context shape, or None where there is none (0, None)."""
     none = context_dim is None or (isinstance(context_dim, int | np.integer) and context_dim == 0)

@@ -26,6 +26,7 @@ class Part:
         keywords: all keywords of the vocabulary that its init or its functions name.
         compiled: whether its functions can be traced.
         closures: whether a plain closure is in it, whose functions come with its params (`closures.py`).
+        independent: whether a row's result is its own, in calls without rng and train; not known of a plain closure.
         shared: whether it is that of every init, so that what is made of it is kept; not where a closure breaks the first rule.
     """
 
@@ -37,6 +38,7 @@ class Part:
     compiled: bool
     closures: bool
     shared: bool = field(default=True, kw_only=True)
+    independent: bool = field(default=True, kw_only=True)
 
     @property
     def measures(self) -> bool:
@@ -97,4 +99,5 @@ def shared(parts: Sequence[Part]) -> dict[str, Any]:
         "keywords": frozenset().union(*[part.keywords for part in parts]),
         "compiled": all([part.compiled for part in parts]),
         "closures": any([part.closures for part in parts]),
+        "independent": all([part.independent for part in parts]),
     }

@@ -15,11 +15,12 @@ from flows.core.caching import Memo
 from flows.core.contract import Array, Params, Shape
 from flows.core.cpu_loops import current_iteration
 from flows.core.errors import FlowsError
-from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, filled, working_dtype
+from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
 from flows.core.keywords import CALL, positional, refuse_unknown, signature
 from flows.core.lifting import FIRST_RULE
 from flows.core.params import check_structure, stop_fixed, structure
 from flows.core.parts import BijectionPart, DistributionPart
+from flows.core.sizes import call_filled, filled, first, grown
 from flows.core.validation import check_result, check_rows
 
 _published = Memo(size=1024)
@@ -50,7 +51,7 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
             context, rng = _given(part, context, rng, train)
             run = compiled if current_iteration() is None else checked  # the body of a loop is compiled with it
             with explained(part.name):
-                return run(params, as_array(inputs, "inputs"), context, rng, bool(train))
+                return call_filled(run, part, event, params, as_array(inputs, "inputs"), context, rng, bool(train))
 
         return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
 
@@ -92,7 +93,8 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         refuse_unknown(f"{part.name}: log_pdf", unknown, CALL)
         context, rng = _given(part, context, rng, train)
         with explained(part.name):
-            return compiled_log_pdf(params, as_array(inputs, "inputs"), context, rng, bool(train))
+            x = as_array(inputs, "inputs")
+            return call_filled(compiled_log_pdf, part, part.event, params, x, context, rng, bool(train))
 
     def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: sample", unknown, ("context",))
@@ -110,12 +112,14 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         if n < 0:
             raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
         context, _ = _given(part, context, None, False)
-        # A shared context is the same for every size, so few sizes are drawn, and rarely is one compiled.
-        exact = not part.compiled or (context is not None and context.shape != part.context)
-        padded = n if exact else filled(n)
+        # Few sizes are drawn, so that a new one rarely compiles; under a trace too, as draws may depend on their number.
+        fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
+        size = filled(n) if part.compiled and fits and n else n
+        if context is not None and context.shape != part.context and size > n:
+            context = grown(context, size)
         with explained(part.name):
-            found = compiled(as_key(rng), params, padded, context)
-        return found if padded == n else jax.tree.map(lambda each: each[:n], found)
+            found = compiled(as_key(rng), params, size, context)
+        return found if size == n else jax.tree.map(lambda each: first(each, n), found)
 
     sample.joint_draw = log_pdf, with_log_pdf  # type: ignore[attr-defined]  # for `sample_with_log_pdf`
     return (

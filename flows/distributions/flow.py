@@ -82,13 +82,13 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
                 return base.log_pdf(params["prior"], y, context, keys[1], train) + log_det
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
-            if train or rng is not None or not both["compiled"]:  # then rows may depend on each other, or are not traced
+            if train or rng is not None or not (both["compiled"] and both["independent"]):
                 return whole(params, x, context, rng, train)
             return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
         def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
             """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws."""
-            if not part.compiled or "rng" in part.keywords:
+            if not (part.compiled and part.independent) or "rng" in part.keywords:
                 return function(params, y, context, key, False)
             return in_pieces(lambda params, y, context: function(params, y, context, None, False), params, y, context)
 

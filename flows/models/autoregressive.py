@@ -157,13 +157,13 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
 
             return honest_far_out(of_finite, x)
 
-        def find(feature: Array, theta: Array, noise: tuple[Array, Array]) -> Array:
+        def find(feature: Array, theta: Array, noise: tuple[Array, Array]) -> tuple[Array, tuple]:
             """A component by the first noise, and its value by the second."""
             log_w, m, log_s = parts(theta)
             below = jnp.cumsum(jnp.exp(log_w), axis=0)[:-1]
             k = (noise[0][None] > below).sum(0)[None]
             m, log_s = (jnp.take_along_axis(each, k, axis=0)[0] for each in (m, log_s))
-            return m + jnp.exp(log_s) * noise[1]
+            return m + jnp.exp(log_s) * noise[1], ()
 
         def sample(rng, params, num_samples, context=None):
             keys, dtype = jax.random.split(rng), jax.tree.leaves(params)[0].dtype
@@ -171,8 +171,8 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
             context = None if context is None else context.T
             if solve is None:
                 theta = run(params, jnp.zeros((0, num_samples), dtype), context, None, False)
-                return find(jnp.zeros((), int), theta[:, None], noise).T
-            return solve(params, context, noise, find).T
+                return find(jnp.zeros((), int), theta[:, None], noise)[0].T
+            return solve(params, context, noise, find)[0].T
 
         return params, log_pdf, sample
 
