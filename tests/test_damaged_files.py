@@ -97,7 +97,7 @@ def call(name, **arguments):
 
 
 TENSORS = {"log_scale": np.ones(2, np.float32), "shift": np.ones(2, np.float32)}
-HEADER = {"constructor": call("ActNorm"), "context": None, "event": [2], "flows": "0.1.0", "format": 2, "metadata": {}}
+HEADER = {"constructor": call("ActNorm"), "context": None, "event": [2], "flows": "0.1.0", "format": 3, "metadata": {}}
 
 
 def test_a_forged_file_that_is_right_is_read(path):
@@ -136,7 +136,7 @@ def test_a_forged_file_that_is_right_is_read(path):
         ({"event": [10**30]}, "model.safetensors"),
         ({"context": [1]}, "context"),
         ({"context": "x"}, "context_dim is 'x'"),
-        ({"format": 3, "flows": "9.0"}, r"format is 3, expected 1 to 2; it needs flows 9\.0"),
+        ({"format": 4, "flows": "9.0"}, r"format is 4, expected 1 to 3; it needs flows 9\.0"),
         ({"extra": 1}, "extra"),
     ],
 )

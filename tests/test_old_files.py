@@ -20,7 +20,7 @@ from flows.persistence.formats import layout_then
 FOLDERS = sorted(Path(__file__).parent.glob("files/format_*"))
 # Variants of a model, which the slow tests have a look at; and splines, of which one file has all.
 AGAIN = re.compile(r"_(conditional|plain|loop|unrolled|[0-9]+)(_autoregressive)?$|^nsf_.*(linear|quadratic|cubic)")
-DEEP = ("maf_5", "nsf_11")  # but for two that are a loop by default
+DEEP = ("maf_5", "nsf_7", "nsf_11")  # but for some that are a loop by default, or were none then
 FILES = [
     pytest.param(
         path,
@@ -32,7 +32,10 @@ FILES = [
 ]
 
 # What each folder held when it was written: how many models, and the digest of all its files.
-WRITTEN = {"format_1": (104, "31b65623ff413ab992860240531bb6707d51aafab9e8d9e3f0179628d00031e0")}
+WRITTEN = {
+    "format_1": (104, "31b65623ff413ab992860240531bb6707d51aafab9e8d9e3f0179628d00031e0"),
+    "format_2": (13, "b20432e89dfac8706b1b35a41ce0229ec4dcca2c2684be3231292567972a0640"),
+}
 
 # What the first version had that a model is made of.
 FIRST = """

@@ -45,7 +45,7 @@ def call_filled(run: Callable, part: Any, event: Shape, params: Params, x: Array
 
 def grown(x: Array, size: int) -> Array:
     """x with copies of its last row up to `size`. On a CPU without a program of its own for each number of rows."""
-    if not _on_cpu(x):
+    if not on_cpu(x):
         return _grown(x, size)
     rows = np.asarray(x)
     return _put(np.concatenate([rows, np.broadcast_to(rows[-1:], (size - len(rows), *rows.shape[1:]))]), x)
@@ -53,7 +53,7 @@ def grown(x: Array, size: int) -> Array:
 
 def first(x: Array, n: int) -> Array:
     """x[:n], as `grown`."""
-    return _put(np.asarray(x)[:n], x) if _on_cpu(x) else x[:n]
+    return _put(np.asarray(x)[:n], x) if on_cpu(x) else x[:n]
 
 
 @partial(jax.jit, static_argnums=1)
@@ -69,6 +69,7 @@ def _on_one_device(x: Array) -> bool:
     return len(x.devices()) == 1
 
 
-def _on_cpu(x: Array) -> bool:
-    """Whether it is in this process's memory alone; what is traced is nowhere."""
-    return not isinstance(x, jax.core.Tracer) and _on_one_device(x) and next(iter(x.devices())).platform == "cpu"
+def on_cpu(x: Any) -> bool:
+    """Whether it is an array in this process's memory alone; what is traced is nowhere."""
+    known = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+    return known and _on_one_device(x) and next(iter(x.devices())).platform == "cpu"

@@ -1,10 +1,11 @@
 """Writes models to files that later versions have to load, with rows and what each model says of them.
 
-    python tests/files/make.py FOLDER/format_1
+    python tests/files/make.py FOLDER/format_2 --only nsf_7 naf_11
 
-FOLDER/format_1/<name>.flows is one model for each entry of `MODELS`, `LAYERS` and `DISTRIBUTIONS` below, written by the `flows`
-that Python imports. FOLDER/format_1/rows.npz holds, for each of them, "<name>/x" (4 rows), "<name>/context" where there is one,
-and "<name>/log_pdf"; for a bijection "<name>/outputs" and "<name>/log_det" instead. `test_old_files.py` reads both.
+FOLDER/format_2/<name>.flows is one model for each entry of `MODELS`, `LAYERS` and `DISTRIBUTIONS` below, or for those named,
+written by the `flows` that Python imports. FOLDER/format_2/rows.npz holds, for each of them, "<name>/x" (4 rows),
+"<name>/context" where there is one, and "<name>/log_pdf"; for a bijection "<name>/outputs" and "<name>/log_det" instead.
+`test_old_files.py` reads both.
 
 A folder is written once, and stays as it is: what it holds are files as users have them. What a later version adds (a model, a
 layer, an argument that changes params) goes to a new folder, whose name says the format of its files.
@@ -206,6 +207,7 @@ def spline_models() -> dict[str, Case]:
     cases["nsf_plain_autoregressive"] = Case(
         flows.Flow(flows.NSF(2, plain=True, autoregressive=True, spline="quadratic", **tiny))
     )
+    cases["nsf_7"] = Case(flows.Flow(flows.NSF(7, **tiny)))
     cases["nsf_10_plain"] = Case(flows.Flow(flows.NSF(10, plain=True, spline="linear", **tiny)), event=2)
     cases["nsf_11"] = Case(flows.Flow(flows.NSF(11, **tiny)))
     cases["nsf_12_plain"] = Case(flows.Flow(flows.NSF(12, plain=True, **tiny)))
@@ -586,10 +588,11 @@ def write(folder: str, name: str, case: Case) -> dict[str, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="a new folder, such as tests/files/format_1; its name says the format of its files")
-    folder = parser.parse_args().folder
+    parser.add_argument("--only", nargs="+", help="the names of the models to write; by default all")
+    folder, only = vars(parser.parse_args()).values()
     os.mkdir(folder)  # which refuses one that exists: files once written stay
-    rows = {}
-    for name, case in {**MODELS, **LAYERS, **DISTRIBUTIONS}.items():
+    cases, rows = {**MODELS, **LAYERS, **DISTRIBUTIONS}, {}
+    for name, case in cases.items() if only is None else [(name, cases[name]) for name in only]:
         written = write(folder, name, case)
         rows |= {f"{name}/{key}": value for key, value in written.items()}
         print(name, *(f"{key} {np.round(each, 3).tolist()}" for key, each in written.items() if key[:4] == "log_"), flush=True)
