@@ -1,11 +1,13 @@
-"""This library and its peers side by side: training steps, densities, samples, first steps, memory, small models.
+"""This library and its peers side by side: training steps, densities, samples, first calls, memory, small models.
 
-    python benchmarks/speed.py                                  # everything; about an hour
-    python benchmarks/speed.py --parts throughput --threads 1 --only "NSF coupling" --libraries floor flows flowjax
+    python benchmarks/speed.py                                  # everything; about two hours
+    python benchmarks/speed.py --parts throughput --threads 1 --only "NSF coupling" --libraries floor flows flowjax --out out
 
 Every library runs in a process of its own, pinned to one core or two; they take turns, and each figure is the median over
-the turns: CPU time on one core, the clock's on two. Floor: the bare matrix products of the conditioners. Writes speed.json,
-speed.md and speed.png.
+the turns: CPU time on one core, the clock's on two. Floor: the bare matrix products of the conditioners.
+
+Writes speed.json and speed.png. Those in benchmarks/results are the figures of benchmarks/README.md: what is measured again
+goes there, and `tables.py` writes the tables anew.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from peers.workloads import WORKLOADS
+from tables import README, picture, tables, written
 
 ROOT = Path(__file__).resolve().parent.parent
 JAX, TORCH = ".venv-peers", ".venv-torch"
@@ -31,12 +34,10 @@ LIBRARIES = {
     "zuko": TORCH,
     "nflows": TORCH,
 }
-NAMES = {"flows_repeat": "flows, as a loop", "flows_unrolled": "flows, unrolled"}
-DEPTHS = (5, 10, 20, 40)
+DEPTHS = (2, 5, 10, 20, 40)
 # For glibc: freed memory is never given back to the system.
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 SLOW = 5.0  # seconds from which a run is not repeated
-SAMPLED = ("NSF autoregressive d21", "MAF d63", "NSF coupling d21")
 
 
 class Worker:
@@ -83,13 +84,13 @@ def throughput(workload: str, libraries: list[str], threads: int, rounds: int) -
             for worker in workers:
                 found[worker.library]["step"].append(worker.ask("step", 5)[unit])
                 found[worker.library]["log_prob"].append(worker.ask("log_prob")[unit])
-        for worker in workers if workload in SAMPLED else []:
-            if worker.library != "floor":
-                worker.ask("sample")
-        for _ in range(max(1, rounds // 3) if workload in SAMPLED else 0):
-            for worker in workers:
+        sampling = [worker for worker in workers if worker.library != "floor"]
+        for worker in sampling:
+            worker.ask("sample")
+        for _ in range(max(1, rounds // 2)):
+            for worker in sampling:
                 of = found[worker.library]["sample"]
-                if worker.library != "floor" and not (of and of[-1] > SLOW):
+                if not (of and of[-1] > SLOW):
                     of.append(worker.ask("sample")[unit])
         return {
             worker.library: {
@@ -102,16 +103,19 @@ def throughput(workload: str, libraries: list[str], threads: int, rounds: int) -
         }
 
 
-def first_steps(libraries: list[str], repeats: int = 2) -> dict:
-    """Build, trace, compile and run, in seconds of one core's time, by depth; the least of some repeats."""
+def first_calls(libraries: list[str], repeats: int = 2) -> dict:
+    """The first step (build, trace, compile and run), then the first 10,000 densities and samples, in seconds of one core's
+    time, and the memory that all three took, in MiB; by depth, the least of some repeats."""
     found: dict = {}
     for layers in DEPTHS:
         for library in libraries:
-            times = []
+            turns = []
             for _ in range(repeats):
                 with Worker(library, "NSF coupling d21", 1, layers) as worker:
-                    times.append(worker.start["first"]["cpu"])
-            found.setdefault(library, {})[layers] = min(times)
+                    calls = {what: worker.ask(what)["cpu"] for what in ("log_prob", "sample")}
+                    turns.append({"step": worker.start["first"]["cpu"], **calls, **worker.ask("memory")})
+            least = {what: min(turn[what] for turn in turns) for what in turns[0]}
+            found.setdefault(library, {})[str(layers)] = least
     return found
 
 
@@ -132,122 +136,57 @@ def own_loops(workload: str, threads: int, repeats: int = 2) -> dict:
     return {library: min(turn[library]["step"] for turn in turns) for library in turns[0]}
 
 
-def small_models(repeats: int = 3) -> dict:
-    """Fits of 1,000 steps, the first call included, in milliseconds a step of the clock; in turns."""
-    turns = [{"flows": script("small_flows.py", ".venv"), "flowjax": script("small_flowjax.py", JAX)} for _ in range(repeats)]
+def by_turns(name: str, repeats: int = 3) -> dict:
+    """The medians of what peers/<name>_flows.py and peers/<name>_flowjax.py print, in turns."""
+    turns = [
+        {"flows": script(f"{name}_flows.py", ".venv"), "flowjax": script(f"{name}_flowjax.py", JAX)} for _ in range(repeats)
+    ]
     return {
         library: {what: statistics.median(turn[library][what] for turn in turns) for what in turns[0][library]}
         for library in turns[0]
     }
 
 
-def table(header: list[str], rows: list[list]) -> str:
-    def cell(value) -> str:
-        return (
-            f"{value:.3g}"
-            if isinstance(value, float) and value < 1000
-            else f"{value:.0f}"
-            if isinstance(value, float)
-            else str(value)
+def machine() -> dict:
+    """What the figures are of."""
+    models = {line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")}
+    command = "import json, importlib.metadata as m; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
+    versions = {}
+    for environment in (".venv", JAX, TORCH):
+        said = subprocess.run(
+            [ROOT / environment / "bin" / "python", "-c", command], stdout=subprocess.PIPE, text=True, check=True
         )
-
-    lines = [header, ["---"] * len(header), *([cell(value) for value in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def report(results: dict) -> str:
-    """The Markdown of the results."""
-    parts = []
-    for key, found in results.items():
-        if key.startswith("throughput"):
-            parts.append(f"### {key.removeprefix('throughput ')}")
-            header = ["", "step, ms", "/ floor", "log_prob, ms", "/ floor", "sample, ms", "memory, MiB", "parameters"]
-            rows = []
-            floor = found.get("floor")
-            for library, of in found.items():
-                row = [NAMES.get(library, library)]
-                for what in ("step", "log_prob"):
-                    row += [of[what], of[what] / floor[what] if floor else ""]
-                rows.append([*row, of.get("sample", ""), round(of["memory"]), of["num_params"]])
-            parts.append(table(header, rows))
-        elif key == "first steps":
-            parts += ["### First step by depth, seconds", table(["", *map(str, DEPTHS)], [
-                [NAMES.get(library, library), *of.values()] for library, of in found.items()
-            ])]  # fmt: skip
-        elif key.startswith("loops"):
-            libraries = list(next(iter(found.values())))
-            rows = [[name, *of.values(), of["flowjax"] / of["flows"]] for name, of in found.items()]
-            title = f"### A step of each library's own loop, ms, {key.split()[1]} thread{'s' * (key[-1] != '1')}"
-            parts += [title, table(["", *libraries, "ratio"], rows)]
-        elif key == "small":
-            header = ["", *next(iter(found.values()))]
-            parts += ["### A small model, 1,000 steps", table(header, [[name, *of.values()] for name, of in found.items()])]
-        elif key == "eager":
-            parts += [
-                "### Calls outside jit",
-                table(["", *next(iter(found.values()))], [[n, *of.values()] for n, of in found.items()]),
-            ]
-    return "\n\n".join(parts)
-
-
-def picture(results: dict, path: Path) -> None:
-    """Steps and densities in multiples of the floor, on one core, and first steps by depth."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    shown = [name for name in results if name.startswith("throughput") and name.endswith("1 thread")]
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.6), width_ratios=(2, 2, 1.3), layout="constrained")
-    libraries = [name for name in LIBRARIES if name != "floor"]
-    colors = dict(
-        zip(libraries, ["#0b5394", "#6fa8dc", "#cfe2f3", "#e69138", "#f1c232", "#93c47d", "#a64d79", "#999999"], strict=True)
-    )
-    for axis, what, title in zip(axes, ("step", "log_prob"), ("A training step", "10,000 densities"), strict=False):
-        for place, key in enumerate(shown):
-            found = results[key]
-            present = [library for library in libraries if library in found]
-            for i, library in enumerate(present):
-                height = found[library][what] / found["floor"][what] if "floor" in found else found[library][what]
-                x = place + (i - (len(present) - 1) / 2) * 0.12
-                axis.bar(x, height, 0.11, color=colors[library], label=NAMES.get(library, library) if not place else None)
-        labels = [key.removeprefix("throughput ").rsplit(",", 1)[0].replace(" d", "\nd = ") for key in shown]
-        axis.set_xticks(range(len(shown)), labels, fontsize=8)
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set_title(f"{title}, in multiples of its bare matrix products", fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-    if shown:
-        axes[0].legend(frameon=False, fontsize=8)
-    for library, of in results.get("first steps", {}).items():
-        axes[2].plot(list(map(int, of)), list(of.values()), "o-", color=colors[library], label=NAMES.get(library, library))
-    axes[2].set(title="First step by depth, s", xlabel="layers", ylim=(0, None), xticks=DEPTHS)
-    axes[2].title.set_fontsize(10)
-    axes[2].spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+        held = json.loads(said.stdout)
+        shown = ("jax",) if environment == ".venv" else ("jax", "flowjax", "distrax", "bijx", "torch", "zuko", "nflows")
+        versions[environment.removeprefix(".venv").strip("-") or "flows"] = {name: held[name] for name in shown if name in held}
+    return {"processor": ", ".join(sorted(models)), "versions": versions}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", default=["throughput", "first", "loops", "small", "eager"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["throughput", "first", "fit", "sizes", "loops", "small", "eager", "kernels"]
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=list(LIBRARIES))
     parser.add_argument("--only", default="", help="workloads with this in their name")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=Path("out"))
-    parser.add_argument("--add", action="store_true", help="keep what earlier runs measured, and is not measured again")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--keep-memory", action="store_true", help="let no process give back what it frees")
     options = parser.parse_args()
     if options.keep_memory:
         os.environ.update(KEEPING)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "speed.json"
-    results = json.loads(file.read_text()) if options.add and file.exists() else {}
+    results = json.loads(file.read_text()) if file.exists() else {}
 
     def keep(name: str, found: dict) -> None:
-        results[name] = found
-        file.write_text(json.dumps(results, indent=1))
-        print(report({name: found}), "\n", flush=True)
+        """Beside what earlier runs measured, if it was not measured again."""
+        results[name] = {**results.get(name, {}), **found}
+        file.write_text(json.dumps(results, indent=1) + "\n")
+        print(name, json.dumps(found), flush=True)
 
+    keep("machine", machine())
     if "throughput" in options.parts:
         for threads in options.threads:
             for workload in WORKLOADS:
@@ -255,17 +194,24 @@ def main() -> None:
                     found = throughput(workload, options.libraries, threads, options.rounds)
                     keep(f"throughput {workload}, {threads} thread{'s' * (threads > 1)}", found)
     if "first" in options.parts:
-        compared = ("flows", "flows_repeat", "flowjax", "distrax", "bijx")
-        keep("first steps", first_steps([name for name in options.libraries if name in compared]))
+        compared = ("flows", "flows_repeat", "flows_unrolled", "flowjax", "distrax", "bijx")
+        keep("first calls", first_calls([name for name in options.libraries if name in compared]))
+    if "fit" in options.parts:
+        keep("first fit", by_turns("first_fit"))
+    if "sizes" in options.parts:
+        keep("sizes", script("sizes.py", ".venv"))
     if "loops" in options.parts:
         for threads in options.threads:
             keep(f"loops {threads}", {name: own_loops(name, threads) for name in WORKLOADS if name != "MAF d63"})
     if "small" in options.parts:
-        keep("small", small_models())
+        keep("small", by_turns("small"))
     if "eager" in options.parts:
         keep("eager", script("eager.py", ".venv"))
-    (options.out / "speed.md").write_text(report(results) + "\n")
+    if "kernels" in options.parts:
+        keep("kernels", {name: script("kernels.py", ".venv", name) for name in WORKLOADS if name != "MAF d63"})
     picture(results, options.out / "speed.png")
+    if options.out.resolve() == README.parent / "results":
+        README.write_text(written(README.read_text(), tables(results)))
 
 
 if __name__ == "__main__":

@@ -11,17 +11,10 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from peer_flows import flow  # noqa: E402
+from resident import resident  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
 
 CALLS = 1000
-
-
-def resident() -> float:
-    """What the process holds now, in MiB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 found = {}
 x = np.random.default_rng(0).normal(size=(512, 21)).astype(np.float32)
 x = jax.block_until_ready(jax.numpy.asarray(x))

@@ -27,7 +27,7 @@ def NAF(
     Args:
         num_layers: autoregressive layers.
         hidden, activation: as in `NICE`.
-        scan: as in `NICE`, but a loop by default beyond 5 layers.
+        scan: as in `NICE`, but a loop by default beyond 3 layers.
         num_units: sigmoids of each transformer.
 
     Params:
@@ -59,7 +59,7 @@ def BNAF(num_layers: int = 5, hidden: tuple[int, ...] = (10,), scan: bool | None
     Args:
         num_layers: autoregressive layers.
         hidden: units for each feature, of each hidden layer.
-        scan: as in `NICE`, but a loop by default beyond 5 layers.
+        scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
         A tuple over layers; those of a loop are stacked.
@@ -100,7 +100,7 @@ def UMNN(
     Args:
         num_layers: autoregressive layers.
         hidden, activation: as in `NICE`.
-        scan: as in `NICE`, but a loop by default beyond 5 layers.
+        scan: as in `NICE`, but a loop by default beyond 3 layers.
         integrand: widths of the network g.
         embedding: the number of entries of h.
         num_nodes: nodes of the integral.
@@ -145,7 +145,7 @@ def SOS(
     Args:
         num_layers: autoregressive layers.
         hidden, activation: as in `NICE`.
-        scan: as in `NICE`, but a loop by default beyond 5 layers.
+        scan: as in `NICE`, but a loop by default beyond 3 layers.
         num_polynomials: how many squares are summed.
         degree: the degree of each p_k.
 
@@ -183,7 +183,7 @@ def GaussianizationFlow(
         num_components: components of each mixture; the paper has 50 to 100, which cost more and gain little in two layers.
         num_reflections: of each layer; by default as many as there are features, with which H can be any orthogonal matrix of
             its determinant, which is 1 for an even number of reflections and -1 for an odd one.
-        scan: as in `NICE`, but a loop by default beyond 5 layers.
+        scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
         A tuple over layers; those of a loop are stacked.

@@ -50,7 +50,7 @@ def NSF(
         dropout: the share of hidden units dropped while `train=True`, which then needs `rng`.
         plain: fully connected networks instead of residual ones; the features reversed in between, instead of linear maps;
             kept features as they are.
-        scan: as in `NICE`, but a loop by default beyond 5 layers.
+        scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
         A tuple over layers; those of a loop are stacked.

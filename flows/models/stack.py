@@ -6,9 +6,9 @@ from flows.compose import Repeat, Serial
 from flows.core import BijectionInit, FlowsError, check_widths, positive_int
 
 # Deeper stacks are loops, as benchmarks/README.md has it: affine layers gain from one soon, as most of what they take beyond
-# their matrix products is for each array of weights. A loop of splines takes 4% more a step, and compiles in half the time of
-# 10 layers. Part of what a model is, as its params are stacked then.
-UNROLLED = 5
+# their matrix products is for each array of weights. A loop of plain splines takes 4 to 8% more a step, of splines with linear
+# maps less, and it compiles as fast as 3 layers. Part of what a model is, as its params are stacked then.
+UNROLLED = 3
 UNROLLED_AFFINE = 4
 
 # The largest |log-scale| of one affine layer, in nats. At 10 a few test rows far out can cost more than all the others, as each

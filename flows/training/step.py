@@ -131,27 +131,28 @@ def _make_trainer(
         optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, trainable)
     draws, measures = problem.draws, problem.measures
 
-    def loss(moved: Any, still: Any, rows: Any, index: Array, key: Array | None) -> Array:
-        return problem.loss(layout.join(moved, still), rows, index, key)
+    def loss(leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> Array:
+        return problem.loss(layout.join(leaves, still), rows, index, key)
 
-    def gradient(moved: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
+    def gradient(leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
         """Loss and gradient of a batch, in parts whose mean it is."""
         of_part = jax.value_and_grad(loss)
         if accumulate == 1:
-            return of_part(moved, still, rows, index, key)
+            return of_part(leaves, still, rows, index, key)
 
         def add(total: Any, part: tuple[Array, Array | None]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, of_part(moved, still, rows, *part)), None
+            return jax.tree.map(jnp.add, total, of_part(leaves, still, rows, *part)), None
 
         keys = None if key is None else jax.random.split(key, accumulate)
-        zero = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, moved))
+        zero = (jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, leaves))
         total, _ = jax.lax.scan(add, zero, (index.reshape(accumulate, -1), keys))
         return jax.tree.map(lambda each: each / accumulate, total)
 
     def step(rows: Any, still: Any, carry: tuple, this: tuple[Array, Array | None, Array]) -> tuple[Any, Any]:
         """A step is taken if all it makes is finite; if not, the steps after it are half as long, and slowly grow again."""
         (moved, opt_state, average, lr_scale), (index, key, rate) = carry, this
-        value, gradients = gradient(moved, still, rows, index, key)
+        value, gradients = gradient(layout.leaves(moved, rate >= 0), still, rows, index, key)
+        gradients = layout.moved(gradients)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
             updates, new_state = _updates(optimizer, gradients, opt_state, moved, value)
             updates = jax.tree.map(lambda update: update * (lr_scale * rate).astype(update.dtype), updates)
@@ -194,9 +195,10 @@ def _make_trainer(
         _, measure, validate = keys_of(state, key)
         moved, still = state.params
         used = moved if decay is None else state.average[1]
+        leaves = layout.leaves(used, state.epoch >= 0)
         if measures:
-            used, still = layout.split(problem.measured(layout.join(used, still), rows, measure))
-        value = problem.held_out(layout.join(used, still), held_out, validate if draws else None)
+            used, still = layout.split(problem.measured(layout.join(leaves, still), rows, measure))
+        value = problem.held_out(layout.join(leaves, still), held_out, validate if draws else None)
         changed, best = ((used, still), state.best) if measures else (used, state.best[0])
         better = (value < state.best_loss) & _all_finite((value, changed))
         best = _where(better, changed, best)
@@ -229,8 +231,9 @@ def _make_trainer(
     def params_of(parts: tuple[Any, Any]) -> Any:
         moved, still = jax.device_get(parts)
         if members is None:
-            return jax.tree.map(jnp.asarray, layout.join(moved, still))
-        each = [layout.join(*jax.tree.map(lambda leaf, i=i: leaf[i], (moved, still))) for i in range(members)]
+            return jax.tree.map(jnp.asarray, layout.join(layout.leaves(moved), still))
+        of_members = [jax.tree.map(lambda leaf, i=i: leaf[i], (moved, still)) for i in range(members)]
+        each = [layout.join(layout.leaves(moved), still) for moved, still in of_members]
         return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *each)
 
     def compiled(function: Callable, donate: bool) -> Callable:
@@ -311,10 +314,13 @@ def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], 
 
 
 class Layout(Protocol):
-    """Which part of params the optimizer moves, and in what form."""
+    """Which part of params the optimizer moves, and in what form: params are `join(leaves(moved), still)`, and the gradient of
+    the leaves is `moved(gradient)`. `true` is known only when it runs."""
 
     def split(self, params: Any) -> tuple[Any, Any]: ...
-    def join(self, moved: Any, still: Any) -> Any: ...
+    def leaves(self, moved: Any, true: Array | None = None) -> Any: ...
+    def join(self, leaves: Any, still: Any) -> Any: ...
+    def moved(self, leaves: Any) -> Any: ...
 
 
 class Vector:
@@ -330,18 +336,28 @@ class Vector:
 
     def split(self, params: Any) -> tuple[Array, list[Array]]:
         leaves = list(zip(jax.tree.leaves(params), self.trains, strict=True))
-        moved = [jnp.ravel(leaf) for leaf, train in leaves if train]
-        return jnp.concatenate(moved) if moved else jnp.zeros(0), [leaf for leaf, train in leaves if not train]
+        moved = [leaf for leaf, train in leaves if train]
+        return self.moved(moved), [leaf for leaf, train in leaves if not train]
 
-    def join(self, moved: Array, still: list[Array]) -> Any:
-        sizes = [math.prod(shape) for shape in self.shapes]
-        pieces: Any = []
-        if isinstance(moved, np.ndarray):
-            pieces = np.split(moved, np.cumsum(sizes))[:-1]
-        elif sizes:  # the gradient of a split is one concatenation
-            pieces = jax.lax.split(moved, sizes)
-        leaves = iter([piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]), iter(still)
-        return jax.tree.unflatten(self.tree, [next(leaves[not train]) for train in self.trains])
+    def leaves(self, moved: Array, true: Array | None = None) -> list[Array]:
+        """On a CPU arrays of their own: fused with what reads them, they take twice as long to compile."""
+        if isinstance(moved, np.ndarray) or true is None:
+            return self._cut(moved)
+        return jax.lax.platform_dependent(true, moved, cpu=self._branch, default=lambda _, moved: self._cut(moved))
+
+    def _branch(self, true: Array, moved: Array) -> list[Array]:
+        return jax.lax.cond(true, self._cut, lambda moved: self._cut(jnp.zeros_like(moved)), moved)
+
+    def _cut(self, moved: Any) -> list[Any]:
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        return [moved[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, self.shapes, strict=True)]
+
+    def join(self, leaves: list[Array], still: list[Array]) -> Any:
+        both = iter(still), iter(leaves)
+        return jax.tree.unflatten(self.tree, [next(both[train]) for train in self.trains])
+
+    def moved(self, leaves: list[Array]) -> Array:
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]) if leaves else jnp.zeros(0)
 
 
 class Tree:
@@ -350,5 +366,11 @@ class Tree:
     def split(self, params: Any) -> tuple[Any, tuple]:
         return params, ()
 
-    def join(self, moved: Any, still: tuple) -> Any:
+    def leaves(self, moved: Any, true: Array | None = None) -> Any:
         return moved
+
+    def join(self, leaves: Any, still: tuple) -> Any:
+        return leaves
+
+    def moved(self, leaves: Any) -> Any:
+        return leaves
