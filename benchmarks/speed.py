@@ -34,6 +34,7 @@ LIBRARIES = {
     "zuko": TORCH,
     "nflows": TORCH,
 }
+PARTS = ("throughput", "first", "fit", "sizes", "loops", "small", "eager", "kernels")
 DEPTHS = (2, 5, 10, 20, 40)
 # For glibc: freed memory is never given back to the system.
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
@@ -149,24 +150,15 @@ def by_turns(name: str, repeats: int = 3) -> dict:
 
 def machine() -> dict:
     """What the figures are of."""
-    models = {line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")}
-    command = "import json, importlib.metadata as m; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
-    versions = {}
-    for environment in (".venv", JAX, TORCH):
-        said = subprocess.run(
-            [ROOT / environment / "bin" / "python", "-c", command], stdout=subprocess.PIPE, text=True, check=True
-        )
-        held = json.loads(said.stdout)
-        shown = ("jax",) if environment == ".venv" else ("jax", "flowjax", "distrax", "bijx", "torch", "zuko", "nflows")
-        versions[environment.removeprefix(".venv").strip("-") or "flows"] = {name: held[name] for name in shown if name in held}
-    return {"processor": ", ".join(sorted(models)), "versions": versions}
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processors = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
+    versions = [script("versions.py", environment) for environment in (".venv", JAX, TORCH) if (ROOT / environment).exists()]
+    return {"processor": ", ".join(sorted(processors)), "versions": versions}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--parts", nargs="+", default=["throughput", "first", "fit", "sizes", "loops", "small", "eager", "kernels"]
-    )
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=list(LIBRARIES))
     parser.add_argument("--only", default="", help="workloads with this in their name")
