@@ -54,7 +54,7 @@ def ratios(results: dict) -> str:
     """What a step costs in multiples of its floor and of the fastest other library, and a sample in multiples of a density."""
     rows = []
     for workload, each in throughput(results, 1).items():
-        row: list = [workload, each["flows"]["step"] / each["floor"]["step"], FLOORS[workload]]
+        row: list = [workload, each["flows"]["step"] / each["floor"]["step"], FLOORS.get(workload, "")]
         for what in ("step", "log_prob", "sample"):
             others = {name: of[what] for name, of in each.items() if name not in OURS and what in of}
             best = min(others, key=others.__getitem__)
@@ -120,8 +120,6 @@ def versions(results: dict) -> str:
 def tables(results: dict) -> dict[str, str]:
     """The Markdown of each table, by the name that it has in README.md."""
     found = {"machine": versions(results), "one core": side_by_side(results, 1), "ratios": ratios(results)}
-    if throughput(results, 2):
-        found["two cores"] = side_by_side(results, 2)
     if "first calls" in results:
         found["first calls"] = by_depth(results)
     found |= {name: by_library(results[name]) for name in ("first fit", "sizes", "small", "eager") if name in results}

@@ -6,13 +6,13 @@ import pytest
 
 import flows
 
-X = np.random.default_rng(0).normal(size=(13, 2)).astype(np.float32)
+X = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
 
 
 def odd(x):
-    """Goes wrong at 13 rows, and not at those of a trial run."""
-    if x.shape[0] == 13:
-        raise ValueError("thirteen")
+    """Goes wrong at 16 rows, and not at those of a trial run."""
+    if x.shape[0] == 16:
+        raise ValueError("sixteen")
     return x
 
 
@@ -41,7 +41,7 @@ def OddBase():
 
 
 def notes_of(call):
-    with pytest.raises(ValueError, match="thirteen") as error:
+    with pytest.raises(ValueError, match="sixteen") as error:
         call()
     return [note for note in error.value.__notes__ if note.startswith("in ")]
 

@@ -84,6 +84,39 @@ def test_what_may_depend_on_the_other_rows_is_not_filled():
         params, direct_fun, _ = init_fun(0, 3)
         np.testing.assert_allclose(direct_fun(params, x)[0], rows - rows.mean(0), atol=1e-6)
 
+    def network(rng, input_dim, output_dim):
+        return jnp.ones((input_dim, output_dim)), lambda params, inputs: (inputs - inputs.mean(0, keepdims=True)) @ params
+
+    params, direct_fun, _ = flows.Serial(flows.Coupling(network))(0, 3)
+    np.testing.assert_allclose(direct_fun(params, x)[0], jax.jit(direct_fun)(params, x)[0], rtol=1e-6)
+
+
+def test_draws_that_may_depend_on_each_other_are_as_many_as_were_asked_for():
+    def base(rng, input_dim, context_dim=0):
+        def sample(rng, params, num_samples, context=None):
+            centred = context - context.mean(0, keepdims=True)
+            return jnp.broadcast_to(centred.sum(1)[:, None], (num_samples, input_dim))
+
+        return (), lambda params, inputs, context=None: inputs.sum(1), sample
+
+    distribution = flows.Flow(flows.ActNorm(), base)(0, 3, context_dim=2)
+    found = distribution.sample(0, distribution.params, 5, context=CONTEXT[:5])
+    np.testing.assert_allclose(found[:, 0], (CONTEXT[:5] - CONTEXT[:5].mean(0)).sum(1), atol=1e-5)
+
+
+def test_an_array_written_to_after_the_call_changes_nothing():
+    """NumPy arrays whose memory JAX could share are copied, whatever their size."""
+    memory = np.empty(4 * 64 * 3 + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    x = memory[start : start + 4 * 64 * 3].view(np.float32).reshape(64, 3)
+    x[:] = X[:64]
+    params, log_pdf, _ = FLOW(0, 3)
+    expected = np.asarray(log_pdf(params, X[:64]))
+    shared = flows.core.inputs.as_array(x, "x")
+    x[:] = 7.0
+    np.testing.assert_array_equal(shared, X[:64])
+    np.testing.assert_array_equal(log_pdf(params, shared), expected)
+
 
 def test_refusals_name_the_rows_that_were_given():
     params, log_pdf, _ = FLOW(0, 3, context_dim=2)

@@ -5,6 +5,7 @@ An author writes the formulas for one event; the decorator lifts them to batches
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -83,7 +84,9 @@ class InitFun(Value):
         if isinstance(self.inner, Composite):
             return self.inner.part(event, context)
         leaf = leaf_bijection if isinstance(self, BijectionInit) else leaf_distribution
-        return leaf(self.constructor.__name__, self.inner, event, context, self.batched)
+        part = leaf(self.constructor.__name__, self.inner, event, context, self.batched)
+        # A user's network may look at the whole batch, as a plain closure may.
+        return replace(part, independent=False) if self.batched and _has_function(self.arguments) else part
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
         context, given, event = self._given(as_event(input_dim), **keywords)
@@ -287,6 +290,12 @@ def distribution_part(layer: Any, event: Shape, context: Shape | None) -> Distri
     if isinstance(layer, InitFun):
         return layer.part(event, context)
     return _parts((Identity(layer), event, context), lambda: closure_distribution(layer, event, context))
+
+
+def _has_function(x: Any) -> bool:
+    if isinstance(x, dict | tuple | list):
+        return any(map(_has_function, x.values() if isinstance(x, dict) else x))
+    return callable(x) and not isinstance(x, Value)
 
 
 def _init_keywords(layer: Any) -> frozenset[str]:

@@ -57,7 +57,8 @@ def as_array(x: Any, what: str) -> Array:
         except ValueError as error:
             raise TypeError(f"{what} cannot be read as one array ({error}); expected rows of equal length") from None
     if jnp.issubdtype(x.dtype, jnp.floating):
-        return x if isinstance(x, jax.Array) else jax.device_put(x)  # unlike jnp.asarray, never compiles
+        # Unlike jnp.asarray it never compiles. A copy, as the caller may write to x while a result is still computed.
+        return x if isinstance(x, jax.Array) else jax.device_put(np.array(x))
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
         return as_array(x.astype(np.float32), what)
     raise TypeError(

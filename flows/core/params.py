@@ -10,7 +10,7 @@ import numpy as np
 from flows.core.contract import Params
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array
-from flows.core.sizes import on_cpu
+from flows.core.sizes import on_cpu, put
 
 
 def _is_fixed(path: tuple) -> bool:
@@ -103,9 +103,10 @@ def _kind(tree: Any) -> str:
 def stacked(trees: Sequence[Params]) -> Params:
     """The params of several layers of one kind as one pytree, with a leading axis. On a CPU NumPy does it, which compiles
     nothing."""
-    if not all(map(on_cpu, jax.tree.leaves(trees))):
+    leaves = jax.tree.leaves(trees)
+    if not all(map(on_cpu, leaves)) or len({(leaf.sharding, leaf.committed) for leaf in leaves}) > 1:
         return _stack(*trees)
-    return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *trees)
+    return jax.tree.map(lambda *each: put(np.stack(each), like=each[0]), *trees)
 
 
 @jax.jit

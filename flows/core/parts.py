@@ -26,7 +26,8 @@ class Part:
         keywords: all keywords of the vocabulary that its init or its functions name.
         compiled: whether its functions can be traced.
         closures: whether a plain closure is in it, whose functions come with its params (`closures.py`).
-        independent: whether a row's result is its own, in calls without rng and train; not known of a plain closure.
+        independent: whether a row's result is its own, in calls without rng and train; not known of what a user's own function
+            makes of a batch, a plain closure or a network.
         shared: whether it is that of every init, so that what is made of it is kept; not where a closure breaks the first rule.
     """
 

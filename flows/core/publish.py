@@ -114,7 +114,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         context, _ = _given(part, context, None, False)
         # Few sizes are drawn, so that a new one rarely compiles; under a trace too, as draws may depend on their number.
         fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
-        size = filled(n) if part.compiled and fits and n else n
+        size = filled(n) if part.compiled and part.independent and fits and n else n
         if context is not None and context.shape != part.context and size > n:
             context = grown(context, size)
         with explained(part.name):

@@ -26,8 +26,8 @@ def filled(n: int) -> int:
 def call_filled(run: Callable, part: Any, event: Shape, params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
     """run(params, x, context, rng, train) for n rows, of a few more where rows are told to be independent.
 
-    Not under a trace, where the program is the caller's; not with rng or train, nor in a plain closure, where rows may
-    depend on each other; not for arrays on several devices; and not for what `run` will refuse.
+    Not under a trace, where the program is the caller's; not with rng or train, nor where a plain closure or a user's network
+    is in it, as rows may then depend on each other; not for arrays on several devices; not for what `run` will refuse.
     """
     each = (x,) if context is None or context.shape == part.context else (x, context)  # what has a row for each of n
     traced = any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, context))])
@@ -48,12 +48,12 @@ def grown(x: Array, size: int) -> Array:
     if not on_cpu(x):
         return _grown(x, size)
     rows = np.asarray(x)
-    return _put(np.concatenate([rows, np.broadcast_to(rows[-1:], (size - len(rows), *rows.shape[1:]))]), x)
+    return put(np.concatenate([rows, np.broadcast_to(rows[-1:], (size - len(rows), *rows.shape[1:]))]), x)
 
 
 def first(x: Array, n: int) -> Array:
     """x[:n], as `grown`."""
-    return _put(np.asarray(x)[:n], x) if on_cpu(x) else x[:n]
+    return put(np.asarray(x)[:n], x) if on_cpu(x) else x[:n]
 
 
 @partial(jax.jit, static_argnums=1)
@@ -61,7 +61,8 @@ def _grown(x: Array, size: int) -> Array:
     return jnp.concatenate([x, jnp.broadcast_to(x[-1:], (size - len(x), *x.shape[1:]))])
 
 
-def _put(rows: np.ndarray, like: Array) -> Array:
+def put(rows: np.ndarray, like: Array) -> Array:
+    """`rows`, where `like` is."""
     return jax.device_put(rows, like.sharding if like.committed else None)
 
 

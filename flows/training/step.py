@@ -198,6 +198,7 @@ def _make_trainer(
         leaves = layout.leaves(used, state.epoch >= 0)
         if measures:
             used, still = layout.split(problem.measured(layout.join(leaves, still), rows, measure))
+            leaves = layout.leaves(used, state.epoch >= 0)
         value = problem.held_out(layout.join(leaves, still), held_out, validate if draws else None)
         changed, best = ((used, still), state.best) if measures else (used, state.best[0])
         better = (value < state.best_loss) & _all_finite((value, changed))
