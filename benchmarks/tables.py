@@ -54,11 +54,13 @@ def ratios(results: dict) -> str:
     """What a step costs in multiples of its floor and of the fastest other library, and a sample in multiples of a density."""
     rows = []
     for workload, each in throughput(results, 1).items():
+        if not {"floor", "flows"} <= set(each):
+            continue
         row: list = [workload, each["flows"]["step"] / each["floor"]["step"], FLOORS.get(workload, "")]
         for what in ("step", "log_prob", "sample"):
             others = {name: of[what] for name, of in each.items() if name not in OURS and what in of}
-            best = min(others, key=others.__getitem__)
-            row.append(f"{others[best] / each['flows'][what]:.2f} ({best})")
+            best = min(others, key=others.__getitem__, default="")
+            row.append(f"{others[best] / each['flows'][what]:.2f} ({best})" if best else "")
         rows.append([*row, each["flows"]["sample"] / each["flows"]["log_prob"]])
     header = [
         "",

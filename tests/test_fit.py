@@ -243,7 +243,7 @@ def test_batch_norm_is_calibrated_on_the_training_rows():
 
 @pytest.mark.parametrize("given", [{}, {"optimizer": optax.adam(3e-2)}], ids=["default", "optimizer"])
 def test_the_validation_loss_is_that_of_the_measured_statistics(given):
-    model = flows.Flow(flows.Serial(flows.BatchNorm(), flows.Coupling(flows.MLP(8))))
+    model = flows.Flow(flows.Serial(flows.BatchNorm(), flows.Coupling(flows.MLP(8)), flows.BatchNorm()))
     rows, held_out = NORMAL[:200] + 7, NORMAL[200:] + 7
     result = fit(0, model, rows, validation=held_out, standardize=False, **{**QUICK, "max_epochs": 1}, **given)
     loss = -result.log_pdf(result.params, held_out).mean()

@@ -1,9 +1,8 @@
-"""The trained linear map: two ways to its inverse, for few rows and for many, and both as precise as the solves."""
+"""The trained linear map: its inverse, a product with the inverse matrix, is as precise as solving would be."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from common import stirred
 
 import flows
@@ -12,8 +11,7 @@ from flows.diagnostics import enable_x64
 D = 6
 
 
-@pytest.mark.parametrize("rows", [2, 50])
-def test_the_inverse_is_precise_for_few_rows_and_for_many(rows):
+def test_the_inverse_is_as_precise_as_solves():
     params, direct_fun, inverse_fun = flows.InvertibleLinear()(0, D)
     params = stirred(params, 0.5)
     params["log_s"] = jnp.linspace(-4.0, 4.0, D)
@@ -22,7 +20,7 @@ def test_the_inverse_is_precise_for_few_rows_and_for_many(rows):
         matrix = np.asarray(direct_fun(wide, jnp.eye(D))[0])
     condition = np.linalg.cond(matrix)
     assert 1e3 < condition < 1e7
-    y = np.random.default_rng(0).normal(size=(rows, D)).astype(np.float32)
+    y = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
     x, log_det = inverse_fun(params, y)
     exact = np.linalg.solve(matrix.T, y.T.astype(float)).T
     assert np.abs(x - exact).max() < 1e-6 * condition * np.abs(exact).max()
