@@ -167,6 +167,8 @@ def main() -> None:
     parser.add_argument("--keep-memory", action="store_true", help="let no process give back what it frees")
     options = parser.parse_args()
     if options.keep_memory:
+        if options.out.resolve() == README.parent / "results":
+            parser.error("--keep-memory needs --out FOLDER: the README's figures are of processes that give memory back")
         os.environ.update(KEEPING)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "speed.json"
