@@ -93,6 +93,7 @@ def test_deep_models_are_loops():
     """A loop is the same function of stacked params."""
     deep = flows.NSF(UNROLLED + 1).inner.arguments["layers"]
     assert deep[0].constructor is flows.Repeat and deep[1:] == (flows.InvertibleLinear(),)
+    assert flows.UMNN(UNROLLED + 1).inner == flows.UMNN(UNROLLED + 1, scan=False).inner, "a loop would integrate again"
     assert flows.NSF(UNROLLED).inner.arguments["layers"][0] == flows.InvertibleLinear()
     assert flows.MAF(40, scan=False).inner == flows.Serial(*flows.MAF(1).inner.arguments["layers"] * 40)
     for affine in (flows.NICE, flows.RealNVP, flows.Glow, flows.MAF, flows.IAF):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files.make import OWN, TOLERANCE, answers, distance
+from files.make import TOLERANCE, answers, distance
+from files.own import OWN
 
 import flows
 from flows.persistence.formats import layout_then

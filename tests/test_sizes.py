@@ -126,3 +126,11 @@ def test_refusals_name_the_rows_that_were_given():
     with pytest.raises(flows.FlowsError, match=r"\(5, 2\)"):
         log_pdf(params, X[:5, :2], context=CONTEXT[:5])
     assert log_pdf(params, X[:0], context=CONTEXT[0]).shape == (0,)
+
+
+def test_params_stay_where_the_key_is():
+    """Stacked ones too, which NumPy puts together: a key that is committed to a device makes params that are."""
+    key = jax.device_put(jax.random.key(0), jax.devices()[0])
+    for given, committed in ((key, True), (jax.random.key(0), False)):
+        params = flows.Repeat(flows.Coupling(flows.MLP(4)), 3)(given, 3).params
+        assert {leaf.committed for leaf in jax.tree.leaves(params)} == {committed}

@@ -4,19 +4,15 @@ import time
 
 start = time.perf_counter()
 
-import json  # noqa: E402
-from collections import Counter  # noqa: E402
-
 import jax  # noqa: E402
-import jax.monitoring  # noqa: E402
 import numpy as np  # noqa: E402
 from flowjax.bijections import RationalQuadraticSpline  # noqa: E402
 from flowjax.distributions import StandardNormal  # noqa: E402
 from flowjax.flows import coupling_flow  # noqa: E402
 from flowjax.train import fit_to_data  # noqa: E402
+from spent import Spent  # noqa: E402
 
-imported, spent = time.perf_counter() - start, Counter()
-jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: spent.update({event.split("/")[-1]: seconds}))
+spent = Spent(start)
 x = np.random.default_rng(0).normal(size=(2000, 5)) @ np.random.default_rng(1).normal(size=(5, 5))
 scale = x.std(0)
 spline = RationalQuadraticSpline(knots=7, interval=3)
@@ -25,11 +21,4 @@ flow = coupling_flow(
 )
 rows = ((x - x.mean(0)) / scale).astype(np.float32)
 flow, losses = fit_to_data(jax.random.key(1), flow, rows, max_epochs=20, max_patience=20, batch_size=256, show_progress=False)
-used = time.perf_counter() - start
-compiling = spent["backend_compile_duration"]
-tracing = spent["jaxpr_trace_duration"] + spent["jaxpr_to_mlir_module_duration"]
-print(json.dumps({
-    "all": used, "imports": imported, "tracing": tracing, "compiling": compiling,
-    "the rest": used - imported - tracing - compiling,
-    "nats a row": float(max(-np.asarray(losses["val"]))) - float(np.log(scale).sum()),
-}))  # fmt: skip
+spent.tell(float(max(-np.asarray(losses["val"]))) - float(np.log(scale).sum()))

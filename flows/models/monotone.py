@@ -7,7 +7,7 @@ from flows.bijections.householder import Householder
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
 from flows.core import FlowsError, bijection
-from flows.models.stack import Activation, check_hidden, stack
+from flows.models.stack import UNROLLED_INTEGRAL, Activation, check_hidden, stack
 from flows.transformers import DeepSigmoidal, Gaussianization, MonotonicNetwork, SumOfSquares
 
 
@@ -100,7 +100,7 @@ def UMNN(
     Args:
         num_layers: autoregressive layers.
         hidden, activation: as in `NICE`.
-        scan: as in `NICE`, but a loop by default beyond 3 layers.
+        scan: as in `NICE`, but a loop by default beyond 10 layers.
         integrand: widths of the network g.
         embedding: the number of entries of h.
         num_nodes: nodes of the integral.
@@ -124,7 +124,7 @@ def UMNN(
     """
     net = MaskedMLP(*check_hidden(hidden, "UMNN"), activation=activation)
     transformer = MonotonicNetwork(integrand, embedding, num_nodes)
-    return stack("UMNN", [Autoregressive(net, transformer), Reverse()], num_layers, scan)
+    return stack("UMNN", [Autoregressive(net, transformer), Reverse()], num_layers, scan, unrolled=UNROLLED_INTEGRAL)
 
 
 @bijection

@@ -6,10 +6,11 @@ from flows.compose import Repeat, Serial
 from flows.core import BijectionInit, FlowsError, check_widths, positive_int
 
 # Deeper stacks are loops, as benchmarks/README.md has it: affine layers gain from one soon, as most of what they take beyond
-# their matrix products is for each array of weights. A loop of plain splines takes 4 to 8% more a step, of splines with linear
-# maps less, and it compiles as fast as 3 layers. Part of what a model is, as its params are stacked then.
+# their matrix products is for each array of weights; the others compile sooner for about the same step. What integrates in each
+# layer compiles little, and a loop would integrate again for the gradient. Part of what a model is, as params are stacked then.
 UNROLLED = 3
 UNROLLED_AFFINE = 4
+UNROLLED_INTEGRAL = 10
 
 # The largest |log-scale| of one affine layer, in nats. At 10 a few test rows far out can cost more than all the others, as each
 # layer multiplies what it has not seen: with ten RealNVP layers on POWER the mean was -4.3 nats, of which 3.9 came from 4 rows

@@ -5,7 +5,7 @@ The format is a number in the header of a file. It increases when an older reade
 1. An engine that had only its conditioner's params stored these directly, not in a dict. A model's `scan=None` meant a loop
    beyond 4 layers for affine models, beyond 10 for the others. Three splines had shorter names.
 2. The params of an engine are a dict of the same keys, whatever its options. `scan=None` meant what it did in format 1.
-3. `scan=None` means a loop beyond 3 layers for models that are not affine.
+3. `scan=None` means a loop beyond 3 layers for models that are not affine, but for UMNN.
 
 An argument that a constructor gained later is missing in older files, and its default holds. Where that default changes how
 the same call is computed, `as_then` has to fill in the old behaviour.

@@ -315,8 +315,11 @@ def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], 
 
 
 class Layout(Protocol):
-    """Which part of params the optimizer moves, and in what form: params are `join(leaves(moved), still)`, and the gradient of
-    the leaves is `moved(gradient)`. `true` is known only when it runs."""
+    """Which part of params the optimizer moves, and in what form: params are `join(leaves(moved), still)`, and what belongs to
+    the leaves, such as their gradient, is in the form of what moves by `moved(leaves)`.
+
+    `true` is a condition that always holds and that the compiler cannot know; with it `leaves` may be cut out in a branch.
+    """
 
     def split(self, params: Any) -> tuple[Any, Any]: ...
     def leaves(self, moved: Any, true: Array | None = None) -> Any: ...
@@ -341,7 +344,7 @@ class Vector:
         return self.moved(moved), [leaf for leaf, train in leaves if not train]
 
     def leaves(self, moved: Array, true: Array | None = None) -> list[Array]:
-        """On a CPU arrays of their own: fused with what reads them, they take twice as long to compile."""
+        """On a CPU arrays of their own, cut out in a branch: fused with what reads them, they compile a third longer."""
         if isinstance(moved, np.ndarray) or true is None:
             return self._cut(moved)
         return jax.lax.platform_dependent(true, moved, cpu=self._branch, default=lambda _, moved: self._cut(moved))
