@@ -46,6 +46,7 @@ from flows.bijections.unit_interval import LogisticCDF as LogisticCDF
 from flows.bijections.unit_interval import Logit as Logit
 from flows.bijections.unit_interval import NormalCDF as NormalCDF
 from flows.bijections.unit_interval import Sigmoid as Sigmoid
+from flows.bijections.whiten import Whiten as Whiten
 from flows.compose import FactorOut as FactorOut
 from flows.compose import Invert as Invert
 from flows.compose import Repeat as Repeat

@@ -17,7 +17,7 @@ FLOORS = [
     {"training"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
-LIGHT = {"jax", "optax", "numpy", "safetensors", "tqdm", "flows", "ml_dtypes"}
+LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}
 # Inside functions only, so that importing flows stays light.
 EXTRAS = {"conditioners/adapters.py": {"equinox", "flax"}, "training/history.py": {"matplotlib", "tensorboardX"}}
 

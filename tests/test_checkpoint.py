@@ -107,12 +107,12 @@ def test_only_old_temporary_files_are_taken_away(tmp_path):
 
 
 def test_early_stopping_goes_on_too(tmp_path, monkeypatch):
-    changes = {"max_epochs": 30, "patience": 2, "learning_rate": 0.3}
+    changes = {"max_epochs": 30, "patience": 4, "learning_rate": 0.03, "standardize": "columns"}
     whole = fit(**changes)
     assert 4 < len(whole.history["train"]) < 30
     stopped(tmp_path, monkeypatch, 3, **changes)
     assert_equal(fit(tmp_path, **changes), whole)
-    longer = fit(tmp_path, **{**changes, "patience": 4})
+    longer = fit(tmp_path, **{**changes, "patience": 9})
     assert len(longer.history["train"]) > len(whole.history["train"])
 
 

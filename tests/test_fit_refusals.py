@@ -148,4 +148,4 @@ def test_held_out_rows_of_density_zero_are_an_error():
     data = 2 * np.tanh(ROWS)
     data[order[0]] = 5.0  # held out
     with pytest.raises(flows.FlowsError, match="density 0"):
-        fit(seed, Bounded(), data, standardize=False, **QUICK)
+        fit(seed, Bounded(), data, **{**QUICK, "standardize": False})

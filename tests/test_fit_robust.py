@@ -89,7 +89,7 @@ def test_the_row_and_its_column_are_those_of_the_data():
     model = flows.Flow(flows.Repeat(flows.Serial(flows.Reverse(), Trap(-50.0, 50.0)), 1))
     told = pytest.raises(flows.FitError, match=r"log_pdf is nan at row 123 of data.* 1 is farthest out")
     with told as error, pytest.warns(flows.training.DataWarning, match=r"column 1 \(4e\+30 in row 123"):
-        fit(0, model, far, standardize=False, validation=ROWS[:9], **{**QUICK, "batch_size": 300})
+        fit(0, model, far, validation=ROWS[:9], **{**QUICK, "batch_size": 300, "standardize": False})
     assert "4e+30" in str(error.value)
 
 
@@ -98,12 +98,12 @@ def test_what_is_held_out_is_named_where_it_is_the_cause():
     model = flows.Flow(flows.Serial(flows.Scale(), Trap(-50.0, 50.0)))
     far = np.concatenate([ROWS[:30], [[99.0, 0.0]]])
     with pytest.raises(flows.FitError, match=r"undone, the last of 9.*log_pdf is nan at row 30 of validation, which Trap"):
-        fit(0, model, ROWS, validation=far, standardize=False, **{**QUICK, "max_epochs": 20, "patience": 2})
+        fit(0, model, ROWS, validation=far, **{**QUICK, "standardize": False, "max_epochs": 20, "patience": 2})
     mixed = ROWS.copy()
     row = held_out_first(0, len(ROWS))[3]
     mixed[row, 0] = 99.0
     with pytest.raises(flows.FitError, match=rf"log_pdf is nan at row {row} of data, which Trap"):
-        fit(0, model, mixed, standardize=False, **{**QUICK, "max_epochs": 20})
+        fit(0, model, mixed, **{**QUICK, "standardize": False, "max_epochs": 20})
 
 
 def test_a_density_without_bound_is_not_the_best():
@@ -116,7 +116,7 @@ def test_a_density_without_bound_is_not_the_best():
 
     spiked = np.concatenate([ROWS[:30], [[77.0, 0.0]]])
     with pytest.raises(flows.FitError, match="log_pdf is inf at row 30 of validation") as error:
-        fit(0, flows.Flow(Spike()), ROWS, validation=spiked, standardize=False, **{**QUICK, "max_epochs": 20})
+        fit(0, flows.Flow(Spike()), ROWS, validation=spiked, **{**QUICK, "standardize": False, "max_epochs": 20})
     assert error.value.history["best_epoch"] == -1
 
 

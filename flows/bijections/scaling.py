@@ -1,8 +1,11 @@
 """A scale for each feature, with a shift set from data in activation normalisation and standardisation."""
 
-import jax.numpy as jnp
+from collections.abc import Sequence
 
-from flows.core import Array, bijection
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import Array, FlowsError, bijection
 from flows.core.inputs import size
 from flows.core.numerics import along
 
@@ -79,14 +82,20 @@ def Scale():
 
 
 @bijection
-def Standardize():
+def Standardize(as_is: Sequence[int] = ()):
     """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
 
     y = (x - mean) / std, log|det J| = -places * sum(log std). Without `init_inputs` the mean is 0 and std 1. A column that
     never changes keeps std 1. Measuring again (`flows.calibrate`) is possible.
 
+    Args:
+        as_is: features, or channels, by number, that stay as they are.
+
     Params:
         fixed: mean, std: (channels,), the last axis of the event.
+
+    Errors:
+        FlowsError: as_is names no feature.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -97,10 +106,12 @@ def Standardize():
         ([[-1.0, -1.0], [1.0, 1.0]], [-0.693..., -0.693...])
     """
 
+    as_is = check_as_is(as_is, "Standardize")
+
     def init_fun(rng, shape, init_inputs=None, params=None):
         fixed = {"mean": jnp.zeros(shape[-1:]), "std": jnp.ones(shape[-1:])}
         if init_inputs is not None:
-            fixed = channel_scale(init_inputs)
+            fixed = left_as_is(channel_scale(init_inputs), as_is, "Standardize")
         elif params is not None:
             return params, direct_fun, inverse_fun
         return {"fixed": fixed}, direct_fun, inverse_fun
@@ -113,6 +124,22 @@ def Standardize():
         return y * along(params["fixed"]["std"], y) + along(params["fixed"]["mean"], y)
 
     return init_fun
+
+
+def check_as_is(as_is: Sequence[int], name: str) -> tuple[int, ...]:
+    given = tuple(as_is) if isinstance(as_is, list | tuple) else (as_is,)
+    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in given):
+        raise FlowsError(f"{name}: as_is is {as_is!r:.80}; expected numbers of features, 0 or more, such as (0, 3)")
+    return given
+
+
+def left_as_is(scale: dict[str, Array], as_is: tuple[int, ...], name: str) -> dict[str, Array]:
+    """The scale with mean 0 and std 1 for those that stay as they are."""
+    count = len(scale["mean"])
+    if as_is and max(as_is) >= count:
+        raise FlowsError(f"{name}: as_is names feature {max(as_is)}, but there are {count}, counted from 0")
+    alone = np.isin(np.arange(count), as_is)
+    return {"mean": jnp.where(alone, 0.0, scale["mean"]), "std": jnp.where(alone, 1.0, scale["std"])}
 
 
 def channel_scale(x: Array) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Training: `fit`, which people would otherwise write themselves."""
 
-from flows.training.data_checks import DataWarning
+from flows.training.dependent import DataWarning
 from flows.training.ensemble import EnsembleResult, fit_ensemble
 from flows.training.fit import fit
 from flows.training.history import Epoch, History, TensorBoard

@@ -7,8 +7,11 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.core.errors import warn_user
+from flows.training import dependent
+from flows.training.dependent import DataWarning, name_of
+from flows.training.gaussian import Scale, moments
 from flows.training.options import Options
-from flows.training.reading import Data
+from flows.training.reading import Data, Source
 
 LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...
@@ -16,67 +19,51 @@ LEAST_TIES = 5  # ... if it is that many rows at least
 FINE = 1e-3  # of a standard deviation: steps below it do no harm
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
-MOST_COLUMNS = 3000  # up to which all pairs are compared
-
-
-class DataWarning(UserWarning):
-    """Data can be fitted, but are probably not as they were meant."""
-
-
-class Scale(NamedTuple):
-    """Mean and standard deviation of each feature, or each channel of an image, in float64."""
-
-    mean: np.ndarray
-    std: np.ndarray
 
 
 class Columns(NamedTuple):
-    """How columns are standardised and dequantised; None where they are not."""
+    """What is known of columns, or of channels of images, before they are standardised."""
 
-    scale: Scale | None
-    of_context: Scale | None
-    steps: np.ndarray | None  # 0 for a column that is continuous
+    as_is: np.ndarray  # whether a column stays as it is
+    of_context: Scale | None  # None where the context is not standardised
+    steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
 
 
 def check_data(data: Data, options: Options) -> Columns:
-    """Check the training rows and their context, and measure their columns."""
+    """Check the training rows and their context, and measure the context's columns."""
     x, context, weights = data.train
+    as_is = np.zeros(x.shape[-1], bool)
+    for column in options.as_is:
+        as_is[_place(column, len(as_is), data.source.names, "as_is has")] = True
     steps = steps_of(options.dequantize, x, data.source.names)
-    scale = measure(x, data.source.dtype, weights)
+    judged = ~as_is if steps is None else ~as_is & (steps == 0)
+    scale = moments(x, weights)
+    check_spread(x, scale, judged, data.source)
     if x.ndim == 2:
-        check_columns(data, scale, steps, options.standardize)
-    if not options.standardize:
-        return Columns(None, None, steps)
-    return Columns(scale, None if context is None else scale_of_context(context, weights), steps)
+        check_columns(data, scale, as_is, steps, options.standardize is not False)
+    of_context = None
+    if context is not None and options.standardize_context:
+        of_context = scale_of_context(context, weights)
+    return Columns(as_is, of_context, steps)
 
 
-def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
-    flat = x.reshape(-1, x.shape[-1])
-    of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
-    mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
-    far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
-    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
-    return Scale(mean, far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows)))
-
-
-def measure(x: np.ndarray, dtype: np.dtype, weights: np.ndarray | None = None) -> Scale:
-    """The scale of training rows; a column that never changes, or by less than `dtype` can tell, is refused."""
-    flat, (mean, std) = x.reshape(-1, x.shape[-1]), moments(x, weights)
-    what = "column" if x.ndim == 2 else "channel"
-    for j in range(len(mean)):
+def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source) -> None:
+    """Refuse a column that never changes, or by less than the working dtype can tell."""
+    flat, (mean, std), dtype = x.reshape(-1, x.shape[-1]), scale, source.dtype
+    for j in map(int, np.flatnonzero(judged)):
+        what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
         if flat[0, j] == flat[:, j].max() == flat[:, j].min():
             raise FlowsError(
-                f"fit: {what} {j} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
+                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
                 "Leave it out, or add noise the size of its recorded step"
             )
         if not np.isfinite(std[j]):
-            raise FlowsError(f"fit: {what} {j} of data varies by more than {dtype.name} can hold. Rescale it")
+            raise FlowsError(f"fit: {what} of data varies by more than {dtype.name} can hold. Rescale it")
         if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
             raise FlowsError(
-                f"fit: {what} {j} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
+                f"fit: {what} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
                 "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
             )
-    return Scale(mean, std)
 
 
 def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:
@@ -104,7 +91,7 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
         for column, step in dequantize.items():
             if isinstance(step, bool) or not isinstance(step, int | float | np.number):
                 raise FlowsError(f"fit: dequantize has the step {step!r:.60} for column {column!r}; expected a number")
-            steps[_place(column, columns, names)] = step
+            steps[_place(column, columns, names, "dequantize has a step for")] = step
     else:
         given = np.asarray(dequantize)
         if given.dtype.kind not in "iuf" or given.shape not in ((), (columns,)):
@@ -118,25 +105,26 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
     return steps
 
 
-def _place(column: Any, columns: int, names: Sequence[str] | None) -> int:
+def _place(column: Any, columns: int, names: Sequence[str] | None, what: str) -> int:
+    """The number of a column that is given by name or number."""
     if names is not None and str(column) in names:
         return list(names).index(str(column))
     if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
         return int(column)
     known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
-    raise FlowsError(f"fit: dequantize has a step for column {column!r}; expected one of the columns' {known}")
+    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")
 
 
-def check_columns(data: Data, scale: Scale, steps: np.ndarray | None, standardize: bool) -> None:
+def check_columns(data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray | None, standardize: bool) -> None:
     """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
     x, std, source = data.train.x, scale.std, data.source
     dtype, names, numbers = source.dtype, source.names, source.numbers
     said: dict[str, list[str]] = {}
     sample = _sample(x)
-    _refuse_copies(x, sample, std, dtype, steps, names)
+    dependent.check(x, scale, np.flatnonzero(~as_is if steps is None else ~as_is & (steps == 0)), dtype, names)
     found: dict[str, float] = {}
-    for j, column in enumerate(sample.T):
-        label = name_of(j, names)
+    for j in map(int, np.flatnonzero(~as_is)):
+        column, label = sample[:, j], name_of(j, names)
         far = _farthest(x[:, j])
         if far is not None:
             row, times, spread, rare = far
@@ -174,10 +162,6 @@ def check_columns(data: Data, scale: Scale, steps: np.ndarray | None, standardiz
             "Subtract an offset, in the data and wherever log_pdf is asked later",
             DataWarning,
         )
-
-
-def name_of(j: int, names: Sequence[str] | None) -> str:
-    return f"column {names[j]!r}" if names else f"column {j}"
 
 
 def step_of(column: np.ndarray) -> float | None:
@@ -221,28 +205,6 @@ def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:
     if not spread or distance[row] <= FAR * spread:
         return None
     return row, float(distance[row] / spread), spread, bool((distance > FAR * spread).mean() < ATOM)
-
-
-def _refuse_copies(
-    x: np.ndarray, sample: np.ndarray, std: np.ndarray, dtype: np.dtype, steps: np.ndarray | None, names: Sequence[str] | None
-) -> None:
-    """Refuse a column that is another but for scale and offset, unless the noise of dequantising makes them differ."""
-    columns = x.shape[1]
-    if columns < 2 or columns > MOST_COLUMNS or len(x) < 3:
-        return
-    z = (sample - sample.mean(0)) / std
-    norms = np.sqrt(np.square(z).sum(0))
-    z = z / np.where(norms > 0, norms, 1.0)
-    suspects = np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1))
-    for i, j in suspects:
-        if steps is not None and (steps[i] or steps[j]):
-            continue
-        a, b = ((x[:, k] - x[:, k].mean(dtype=float)) / std[k] for k in (i, j))
-        if np.abs(a - np.sign(z[:, i] @ z[:, j]) * b).max() <= 64 * np.finfo(dtype).eps:
-            raise FlowsError(
-                f"fit: {name_of(int(j), names)} of data is {name_of(int(i), names)} again, but for scale and offset: "
-                "together they have no density. Leave one of them out"
-            )
 
 
 def _sample(x: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The cause of a loss or a gradient that is not finite: the row and the column, the layer, or the params."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +20,15 @@ TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer a
 class Suspects(NamedTuple):
     """The rows of a step that was not taken, or of a validation that is not finite."""
 
-    rows: Rows  # standardised
+    rows: Rows
     numbers: np.ndarray  # of the rows in what was given
     given: str = "data"
     train: bool = True  # of a step
 
 
-def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array) -> str:
-    """Say where log_pdf, or its gradient, is not finite among the suspects."""
+def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array, deviations: Callable[[Array], Any]) -> str:
+    """Say where log_pdf, or its gradient, is not finite among the suspects; `deviations` of rows are their columns in standard
+    deviations from the means."""
     rows, rng = suspects.rows, key if "rng" in part.keywords else None
 
     def log_pdf(params: Any, rows: Rows) -> Array:
@@ -38,7 +40,7 @@ def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array) -
     if len(bad):
         one = take(rows, bad[:1])
         layer = first_nonfinite_layer(lambda: log_pdf(params, one))
-        flat = np.asarray(one.x, float).reshape(-1, one.x.shape[-1])
+        flat = deviations(one.x).reshape(-1, one.x.shape[-1])
         far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
         where = f", which {layer} is the first to return" if layer else ""
         return (

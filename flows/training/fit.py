@@ -42,7 +42,9 @@ def fit(
     patience: int = 10,
     learning_rate: float = LEARNING_RATE,
     optimizer: optax.GradientTransformation | None = None,
-    standardize: bool = True,
+    standardize: bool | str = True,
+    standardize_context: bool = True,
+    as_is: Any = (),
     dequantize: Any = None,
     ema: float | None = None,
     accumulate: int = 1,
@@ -90,9 +92,13 @@ def fit(
         learning_rate: the highest rate of the default optimizer: Adam with gradients clipped at norm 5, whose rate warms up
             over the first twentieth of the steps and then falls to 0 along a cosine, at max_epochs.
         optimizer: any optax optimizer instead.
-        standardize: fit `Flow(Standardize(), init_fun)`: mean and standard deviation, of each feature or of each channel
-            of an image, are measured on the training rows and kept inside the fitted model, whose log_pdf and samples
-            are in the units of the data. So is the context, each column by its own (`StandardizedContext`).
+        standardize: True to fit `Flow(Whiten(), init_fun)`: mean, standard deviation and correlation of the columns are
+            measured on the training rows and kept inside the fitted model, whose log_pdf and samples are in the units of the
+            data; correlations are shrunk by as much as cross-validation says, where rows are few. "columns" for
+            `Flow(Standardize(), init_fun)`, which leaves the correlation, as images do by their channels, and vectors of more
+            than 512 columns; False for neither.
+        standardize_context: the same by mean and standard deviation for each column of the context (`StandardizedContext`).
+        as_is: columns of data, by name or number, that are neither standardised nor judged by the checks.
         dequantize: for values that were rounded or counted: `Dequantize` noise inside the fitted model. Its step, one for each
             column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data. log_pdf
             is then a lower bound, of the mass of a cell divided by its width, and samples are rounded again.
@@ -138,7 +144,7 @@ def ready(data: Any, options: Options, key: Array) -> Prepared:
     """The rows of data for a training: read, checked, and on the device in the units of the model."""
     found = read(data, options, key)
     columns = check_data(found, options)
-    return prepare(found, columns)
+    return prepare(found, columns, options, key)
 
 
 def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:
@@ -161,13 +167,14 @@ def train_members(
     keys = key if members is None else jax.random.split(key, members)
     key_of_member = [key] if members is None else list(keys)
     starts, parts = zip(*[initialize(inner, each, rows.event, rows.context, given) for each in key_of_member], strict=True)
-    part, start = parts[0], cast(starts[0], source.dtype)
+    starts = tuple(cast(rows.inner_params(each), source.dtype) for each in starts)
+    part, start = parts[0], starts[0]
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
     another = part_of(inner, jax.random.fold_in(key, 1), rows.event, rows.context)  # as that of the result will be
     if part.compiled and any(each is not part for each in (*parts, another)):
         raise FlowsError(UNEQUAL.format(name=f"{options.caller}: the functions of {init_fun!r:.80}"))
-    params = start if members is None else cast(stacked(starts), source.dtype)
+    params = start if members is None else stacked(starts)
 
     part_of_batch = source.batch_size // options.accumulate
     problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start))
@@ -181,10 +188,11 @@ def train_members(
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
         suspects = rows.suspects() if step is None else epochs.suspects(number, step, member)
-        return cause(part, params, suspects, key_of_member[member])
+        return cause(part, params, suspects, key_of_member[member], rows.deviations)
 
     def outer(params: Any) -> Any:
         return rows.outer_params(params, changed)
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
-        return train(compiled, params, epochs.run, options, saved, why, outer, math.prod(rows.event), rows.log_det)
+        size = math.prod(rows.event)
+        return train(compiled, params, epochs.run, epochs.score, options, saved, why, outer, size, rows.yardstick)

@@ -15,7 +15,7 @@ class Epoch(NamedTuple):
         max_epochs: as given to `fit`.
         train, validation: the losses of this epoch; of an ensemble one for each member, as all that follow.
         skipped: steps that were not taken.
-        best_epoch: the one with the best validation loss so far, -1 before there is one.
+        best_epoch: the one with the best validation loss so far, -1 while that is the start.
         rate: the share of the learning rate in use, below 1 after steps that were skipped.
         seconds: since the fit began.
         best_params: a function without arguments that returns the params of best_epoch, as the fitted model has them; to be
@@ -68,6 +68,8 @@ class History(dict):
             axes.plot(validation[i], color="#2166ac", linewidth=0.8 if many else 1.5, label=label[1])
             if best[i] >= 0:
                 axes.plot(best[i], validation[i, best[i]], "o", color="#d6604d", markersize=4 if many else 6, label=label[2])
+        if "gaussian" in self:
+            axes.axhline(self["gaussian"], color="#5aae61", linewidth=1.0, linestyle="--", label="closed-form Gaussian")
         # The first epochs of a fit are far above all others, and would leave these a flat line.
         shown = np.concatenate([train, validation], axis=1)
         shown = shown[np.isfinite(shown)]

@@ -18,26 +18,43 @@ from tqdm import tqdm
 from flows.core import FitError
 from flows.core.errors import warn_user
 from flows.training.checkpoint import Checkpoint
+from flows.training.gaussian import Yardstick
 from flows.training.history import Epoch, History
 from flows.training.options import Options
 from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
+UNJUDGED = Yardstick()
 TIMES_BACK = 8  # each time with a tenth of the learning rate
 
 
 class Course:
     """What happened to one member so far, epoch by epoch, in nats and the units of the data."""
 
-    def __init__(self, train=(), validation=(), skipped=(), best_epoch=-1, start=math.inf, taken=0, times_back=0, waited=0):
+    def __init__(
+        self,
+        train=(),
+        validation=(),
+        skipped=(),
+        best_epoch=-1,
+        start=math.inf,
+        taken=0,
+        times_back=0,
+        waited=0,
+        initial=math.inf,
+        usable=0,
+    ):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
         self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
         self.taken, self.times_back = taken, times_back
         self.waited = waited  # epochs since the best, but for those that were undone
+        self.initial = initial  # the validation loss before the first epoch
+        self.usable = usable  # epochs that were not lost
 
     @property
     def best(self) -> float:
-        return self.validation[self.best_epoch] if self.best_epoch >= 0 else math.inf
+        """The least validation loss, perhaps that of the start; inf where none is finite."""
+        return self.validation[self.best_epoch] if self.best_epoch >= 0 else self.initial
 
     def add(self, report: Report, margin: float) -> bool:
         """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best."""
@@ -53,6 +70,7 @@ class Course:
         # Under a base with edges the validation loss may be inf for some epochs, without any harm.
         harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
         lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (validation > limit and not harmless)
+        self.usable += not lost
         if report.better and not lost:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
         elif not lost:
@@ -70,28 +88,34 @@ def train(
     trainer: Trainer,
     params: Any,
     run: Callable[[State, int], tuple[State, Report]],
+    score: Callable[[State], tuple[State, Any]],
     options: Options,
     checkpoint: Checkpoint | None,
     why: Callable[[Any, int, int | None, int], str],
     outer: Callable[[Any], Any],
     event_size: int,
-    log_det: float = 0.0,
+    yardstick: Yardstick,
 ) -> tuple[Any, History]:
     """Train, and return the best params and the history. Params of an ensemble are stacked.
 
     Args:
         run: of a state and the number of an epoch, runs it.
+        score: of the state at the start, gives it with its params as the best so far, and their validation loss.
         why: of params, the number of an epoch, a step and a member, tells what is not finite in that step, or in the validation
             if the step is None.
         outer: of params, gives those of the model that a user sees.
         event_size: numbers of an event.
-        log_det: of the standardisation, which is no part of the losses that are told.
+        yardstick: what the losses are told and judged by.
     """
     margin, count = DIVERGED * event_size, options.members or 1
     state, courses, start = trainer.start(params), [Course() for _ in range(count)], time.monotonic()
     end = start + options.max_seconds
     if checkpoint is not None and (saved := checkpoint.load(state)) is not None:
         state, courses = saved[0], [Course(**each) for each in saved[1]]
+    else:
+        state, initial = score(state)
+        for course, loss in zip(courses, np.ravel(initial).astype(float) - yardstick.log_dets[1], strict=True):
+            course.initial = float(loss) if np.isfinite(loss) else math.inf
     bar = tqdm(total=options.max_epochs, initial=len(courses[0].train), desc="fit", unit="epoch", disable=not options.verbose)
     stopped = False
     with bar, _interrupts() as interrupts:
@@ -102,10 +126,10 @@ def train(
         ):
             number, lr_scales = len(courses[0].train), np.array(state.lr_scale)
             state, report = run(state, number)
-            reports = _of_each(report, options.members, log_det)
+            reports = _of_each(report, options.members, yardstick.log_dets)
             done = [course.over(options) for course in courses]  # these members train on with the others, but keep their best
             lost = [course.add(own, margin) for course, own in zip(courses, reports, strict=True)]
-            _tell(bar, courses)
+            _tell(bar, courses, yardstick)
             if any(lost):
                 for i in map(int, np.flatnonzero(lost)):
                     courses[i].times_back += not done[i]
@@ -116,7 +140,7 @@ def train(
                         step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
                         cause = why(current, number, step, i)
                         raise _error(courses, i, cause, outer(_kept(trainer, state, params, courses, options)), options)
-                restart = np.array([course.best_epoch < 0 for course in courses]).reshape(lr_scales.shape)
+                restart = np.array([course.best == math.inf for course in courses]).reshape(lr_scales.shape)
                 state = trainer.back(state, np.reshape(lost, lr_scales.shape), lr_scales / 10, restart, params)
             if checkpoint is not None:
                 over = all(course.over(options) for course in courses)
@@ -128,8 +152,10 @@ def train(
                 stopped = any([_says_stop(callback(told)) for callback in options.callbacks])
         if checkpoint is not None and not all(course.over(options) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
-    history = _history(courses, options, bool(interrupts))
+    history = _history(courses, options, yardstick, bool(interrupts))
     _after(courses, history, partial(_kept, trainer, state, params, courses, options), outer, options, margin)
+    if options.judged:
+        _compare(courses, yardstick, options)
     return trainer.params(state.best), history
 
 
@@ -138,8 +164,8 @@ def _says_stop(answer: Any) -> bool:
 
 
 def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], options: Options) -> Any:
-    """The best params, and those of the start for members that have no best epoch."""
-    best, without = trainer.params(state.best), np.array([course.best_epoch < 0 for course in courses])
+    """The best params, and those of the start for members that have none."""
+    best, without = trainer.params(state.best), np.array([course.best == math.inf for course in courses])
     if options.members is None:
         return start if without[0] else best
     return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
@@ -148,12 +174,12 @@ def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], opt
 def _after(courses: list[Course], history: History, kept: Callable, outer: Callable, options: Options, margin: float) -> None:
     """Warn of what happened, or raise an error where no epoch was good."""
     who = options.caller
-    without = [course for course in courses if course.best_epoch < 0]
+    without = [course for course in courses if course.best == math.inf or not course.usable]
     if history.interrupted and without:
         raise KeyboardInterrupt
     if history.interrupted:
-        epochs = ", ".join(dict.fromkeys(str(course.best_epoch) for course in courses))
-        warn_user(f"{who}: interrupted; these are the params of epoch {epochs}")
+        epochs = ", ".join(dict.fromkeys(_named(course) for course in courses))
+        warn_user(f"{who}: interrupted; these are the params of {epochs}")
     if without:
         course = without[0]
         validation = course.validation
@@ -175,27 +201,58 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
         )
 
 
-def _history(courses: list[Course], options: Options, interrupted: bool = False) -> History:
+def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> None:
+    """Warn where the start, or the closed-form Gaussian, is better than what came of it, beyond chance."""
+    who, gaussian = options.caller, yardstick.gaussian
+    best = min(course.best for course in courses)
+    for course in courses:
+        if course.best_epoch < 0 and min(course.validation) > course.initial + yardstick.by_chance:
+            warn_user(
+                f"{who}: no epoch was better on what is held out than the start, whose params these are: the loss was "
+                f"{course.initial:.6g} there and {min(course.validation):.6g} at best afterwards. Lower the learning rate, or "
+                "give a smaller model"
+            )
+            break
+    if gaussian is not None and best > gaussian + yardstick.by_chance:
+        warn_user(
+            f"{who}: the closed-form Gaussian is {best - gaussian:.3g} nats a row better on what is held out than this model: "
+            f"{-gaussian:.4g} against {-best:.4g}. Train longer or at another learning rate, or give a model that suits the "
+            "data: flows.select compares some, Gaussians among them"
+        )
+
+
+def _named(course: Course) -> str:
+    return f"epoch {course.best_epoch}" if course.best_epoch >= 0 else "the start"
+
+
+def _history(courses: list[Course], options: Options, yardstick: Yardstick = UNJUDGED, interrupted: bool = False) -> History:
     names = ("train", "validation", "skipped", "best_epoch")
     arrays = {name: np.array([getattr(course, name) for course in courses]) for name in names}
+    arrays["start"] = np.array([course.initial for course in courses])
     if options.members is None:
         arrays = {name: array[0] for name, array in arrays.items()}
         arrays["best_epoch"] = courses[0].best_epoch
+    if yardstick.gaussian is not None:
+        arrays["gaussian"] = np.array(yardstick.gaussian)
     return History(arrays, interrupted=interrupted)
 
 
-def _of_each(report: Report, members: int | None, log_det: float) -> list[Report]:
+def _of_each(report: Report, members: int | None, log_dets: tuple[float, float]) -> list[Report]:
     """The report of each member as arrays of NumPy, with its losses in the units of the data."""
     losses, taken, validation, better = map(np.asarray, report)
-    arrays = Report(losses.astype(float) - log_det, taken, validation.astype(float) - log_det, better)
+    arrays = Report(losses.astype(float) - log_dets[0], taken, validation.astype(float) - log_dets[1], better)
     return [arrays] if members is None else [Report(*(each[i] for each in arrays)) for i in range(members)]
 
 
-def _tell(bar: tqdm, courses: list[Course]) -> None:
+def _tell(bar: tqdm, courses: list[Course], yardstick: Yardstick) -> None:
     train, validation = (np.mean([getattr(course, name)[-1] for course in courses]) for name in ("train", "validation"))
     best = sorted({course.best_epoch for course in courses})
+    of_gaussian = {} if yardstick.gaussian is None else {"gaussian": f"{yardstick.gaussian:.3f}"}
     bar.set_postfix(
-        train=f"{train:.3f}", validation=f"{validation:.3f}", best_epoch="-".join(map(str, best[:1] + best[1:][-1:]))
+        train=f"{train:.3f}",
+        validation=f"{validation:.3f}",
+        best_epoch="-".join(map(str, best[:1] + best[1:][-1:])),
+        **of_gaussian,
     )
     bar.update()
 

@@ -28,7 +28,7 @@ def optional(check: Check) -> Check:
 
 def one_of(*known: Any) -> Check:
     def check(x: Any, name: str) -> Any:
-        if x not in known:
+        if not any(type(x) is type(each) and x == each for each in known):
             raise FlowsError(f"{name} is {x!r:.60}; expected one of {', '.join(map(repr, known))}")
         return x
 
@@ -72,6 +72,14 @@ def optax_optimizer(x: Any, name: str) -> optax.GradientTransformation:
     return x
 
 
+def columns(x: Any, name: str) -> tuple[str | int, ...]:
+    """Columns by name or number; whether there are such is checked when the data are read."""
+    given = tuple(x) if isinstance(x, list | tuple) else (x,)
+    if not all(isinstance(each, str | int | np.integer) and not isinstance(each, bool) for each in given):
+        raise FlowsError(f"{name} is {x!r:.80}; expected columns by name or number, such as ('hour', 3)")
+    return tuple(each if isinstance(each, str) else int(each) for each in given)
+
+
 def functions(x: Any, name: str) -> tuple[Callable, ...]:
     if callable(x) or not isinstance(x, Sequence) or not all(map(callable, x)):
         raise FlowsError(f"{name} is {x!r:.80}; expected a list of functions of one argument, an Epoch")
@@ -96,7 +104,9 @@ class Options:
     patience: Annotated[int, positive_int, MAY_CHANGE] = 10
     learning_rate: Annotated[float, positive] = LEARNING_RATE
     optimizer: Annotated[optax.GradientTransformation | None, optional(optax_optimizer)] = None
-    standardize: Annotated[bool, true_or_false] = True
+    standardize: Annotated[bool | str, one_of(True, False, "columns")] = True
+    standardize_context: Annotated[bool, true_or_false] = True
+    as_is: Annotated[Any, columns] = ()
     dequantize: Any = None
     ema: Annotated[float | None, optional(decay)] = None
     accumulate: Annotated[int, positive_int] = 1
@@ -107,6 +117,7 @@ class Options:
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
     members: int | None = None  # of an ensemble
+    judged: bool = True  # whether a fit says when it ends behind its start, or the closed-form Gaussian
 
     # What errors say: which function was called, what it expected, and what to do where the density is 0.
     caller: str = "fit"
@@ -168,6 +179,7 @@ class Options:
         """The options that have to stay the same where a fit goes on from a checkpoint, as the checkpoint holds them."""
         lasting = [each.name for each in fields(self) if _declared(each) and MAY_CHANGE not in _declared(each)]
         return {name: getattr(self, name) for name in [*lasting, "members"]} | {
+            "as_is": list(self.as_is),
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }

@@ -1,49 +1,74 @@
 """Rows from the units of the data to those of the model and onto the device, and the fitted params back again."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from flows.bijections.dequantize import Dequantize
 from flows.bijections.scaling import Standardize
+from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import Serial
-from flows.core import Array, Given
+from flows.core import Array, BijectionInit, Given, bijection_part
 from flows.core.contract import Shape
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
-from flows.training.data_checks import Columns, Scale
+from flows.training.data_checks import Columns
 from flows.training.diagnose import Suspects
+from flows.training.gaussian import Scale, Yardstick, by_chance, correlation_factor, moments, regression_loss, shrinkage_of
+from flows.training.options import Options
 from flows.training.reading import Data, Rows, Source, take
 
 MEASURED_ROWS = 10_000  # at most, where layers measure data
+PIECE = 10_000  # rows that go through layers together
+
+
+class Scaling(NamedTuple):
+    """How columns are standardised: y = L^-1 (x - mean) / std, where L is the identity if factor is None."""
+
+    init_fun: BijectionInit  # `Standardize` or `Whiten`
+    mean: np.ndarray
+    std: np.ndarray
+    factor: np.ndarray | None
+    log_det: float  # nats a row
+
+    def direct(self, x: np.ndarray) -> np.ndarray:
+        z = (x - self.mean) / self.std
+        return z if self.factor is None else solve_triangular(self.factor, z.T, lower=True).T
+
+    @property
+    def fixed(self) -> dict[str, np.ndarray]:
+        return {name: each for name, each in self._asdict().items() if name in ("mean", "std", "factor") and each is not None}
 
 
 class Prepared(NamedTuple):
     """Rows on the device in the units of the model, and how to come back to those of the data.
 
-    The model is trained without its standardisation, as `inner`; a user gets it with it, as `outer`.
+    The model comes after `layers`. Where these draw noise, or the rows are a stream, it is trained with them; otherwise the
+    rows have gone through them once and for all. A user gets it with them, as `outer`.
     """
 
     source: Source
-    columns: Columns
-    offset: np.ndarray  # the least value of each column
     event: Shape
     context: Shape | None
-    log_det: float  # of the standardisation, in nats a row
+    layers: tuple[BijectionInit, ...]
+    params: tuple[Any, ...]  # of the layers
+    scaling: Scaling | None
+    of_context: Scale | None
+    trained_with_layers: bool
+    yardstick: Yardstick
     train: Rows
     held_out: Rows
 
     def ready(self, rows: Rows) -> Rows:
-        """Rows in the units of the data as the model's, not yet on the device."""
-        scale, of_context, _ = self.columns
-        w = None if rows.weights is None else rows.weights / rows.weights.mean()
-        scaled = Rows(_standardized(rows.x, scale), _standardized(rows.context, of_context), w)
-        return jax.tree.map(partial(np.asarray, dtype=self.source.dtype), scaled)
+        """Rows in the units of the data as the model's, of a stream; not yet on the device."""
+        x = rows.x if self.trained_with_layers or self.scaling is None else self.scaling.direct(rows.x)
+        return _cast(Rows(x, _standardized(rows.context, self.of_context), rows.weights), self.source.dtype)
 
     @property
     def given(self) -> Given:
@@ -57,58 +82,125 @@ class Prepared(NamedTuple):
             return Suspects(self.held_out, np.arange(len(self.held_out.x)), "validation", train=False)
         return Suspects(self.held_out, self.source.others, train=False)
 
+    def deviations(self, x: Array) -> np.ndarray:
+        """The columns of the model's rows, in standard deviations from their means."""
+        z: np.ndarray = np.asarray(x, float)
+        if self.scaling is None:
+            return z
+        if self.trained_with_layers:
+            return (z - self.scaling.mean) / self.scaling.std
+        return z if self.scaling.factor is None else z @ self.scaling.factor.T
+
     def inner(self, init_fun: Any) -> Any:
-        """The model of the rows here."""
-        scale, _, steps = self.columns
-        if steps is None:
-            return init_fun
-        std = 1.0 if scale is None else scale.std
-        return Flow(Dequantize(tuple(steps / std)), init_fun)
+        """The model that is trained on the rows here."""
+        return self._behind_layers(init_fun) if self.trained_with_layers else init_fun
 
     def outer(self, init_fun: Any) -> Any:
         """The model of the data given."""
-        scale, of_context, steps = self.columns
-        layers = [] if steps is None else [Dequantize(tuple(steps))]
-        layers += [] if scale is None else [Standardize()]
-        base = init_fun if of_context is None else StandardizedContext(init_fun)
-        return base if not layers else Flow(layers[0] if len(layers) == 1 else Serial(*layers), base)
+        return self._behind_layers(init_fun if self.of_context is None else StandardizedContext(init_fun))
+
+    def _behind_layers(self, init_fun: Any) -> Any:
+        if not self.layers:
+            return init_fun
+        return Flow(self.layers[0] if len(self.layers) == 1 else Serial(*self.layers), init_fun)
 
     @property
     def path(self) -> tuple[str, ...]:
         """Where params of the model itself are in those of `outer`."""
-        scale, of_context, steps = self.columns
-        return ("prior",) * (steps is not None or scale is not None) + ("distribution",) * (of_context is not None)
+        return ("prior",) * bool(self.layers) + ("distribution",) * (self.of_context is not None)
+
+    def inner_params(self, params: Any) -> Any:
+        """Params of `inner` at the start, with what was measured of all rows."""
+        return {**params, "bijection": self._params_of_layers} if self.layers and self.trained_with_layers else params
 
     def outer_params(self, params: Any, changed: Callable[[Any], Any] = lambda params: params) -> Any:
         """Params of `outer` from those of `inner`; those of the model itself are `changed`."""
-        scale, of_context, steps = self.columns
-        layers = []
-        if steps is not None:
-            params = params["prior"]
+        of_layers = self._params_of_layers
+        if self.layers and self.trained_with_layers:  # where some may have been measured again
+            of_layers, params = params["bijection"], params["prior"]
         params = changed(params)
-        if steps is not None:
-            layers.append({"fixed": {"offset": jnp.asarray(self.offset, self.source.dtype)}})
-        if scale is not None:
-            layers.append({"fixed": self._fixed(scale)})
-        if of_context is not None:
-            params = {"distribution": params, "fixed": self._fixed(of_context)}
-        return params if not layers else {"bijection": layers[0] if len(layers) == 1 else tuple(layers), "prior": params}
+        if self.of_context is not None:
+            params = {"distribution": params, "fixed": _cast(self.of_context._asdict(), self.source.dtype)}
+        return {"bijection": of_layers, "prior": params} if self.layers else params
 
-    def _fixed(self, scale: Scale) -> dict[str, Array]:
-        return {name: jnp.asarray(each, self.source.dtype) for name, each in scale._asdict().items()}
+    @property
+    def _params_of_layers(self) -> Any:
+        params = jax.tree.map(partial(jnp.asarray, dtype=self.source.dtype), self.params)
+        return params[0] if len(params) == 1 else params
 
 
-def prepare(data: Data, columns: Columns) -> Prepared:
-    """Rows that were read and checked, for a training."""
-    (x, context, _), scale = data.train, columns.scale
-    event = x.shape[1:]
-    offset = x.min(tuple(range(x.ndim - 1)))
-    log_det = 0.0 if scale is None else -float(np.log(scale.std).sum()) * math.prod(event[:-1])
-    context_shape = None if context is None else context.shape[1:]
-    found = Prepared(data.source, columns, offset, event, context_shape, log_det, data.train, data.held_out)
-    train, held_out = [jax.tree.map(jnp.asarray, found.ready(rows)) for rows in (data.train, data.held_out)]
-    return found._replace(train=train, held_out=held_out)
+def prepare(data: Data, columns: Columns, options: Options, key: Array, before: Sequence[BijectionInit] = ()) -> Prepared:
+    """Rows that were read and checked, for the training of a model that comes after the layers `before`."""
+    source, event = data.source, data.train.x.shape[1:]
+    if columns.steps is not None:
+        before = (Dequantize(tuple(columns.steps)), *before)
+    train, held_out, log_dets, params = _through(before, data, key)
+    scaling = None if options.standardize is False else _scaling(train, columns, options)
+    gaussian = None
+    if len(event) == 1 and event[0] <= MOST_COLUMNS:
+        gaussian = regression_loss(train, held_out)
+        gaussian = None if gaussian is None else gaussian - log_dets[1]
+    layers = tuple(before)
+    if scaling is not None:
+        layers, params = (*layers, scaling.init_fun), (*params, {"fixed": scaling.fixed})
+    inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
+    if inside:
+        train, held_out, log_dets = data.train, data.held_out, (0.0, 0.0)
+    elif scaling is not None:
+        train, held_out = (rows._replace(x=scaling.direct(rows.x)) for rows in (train, held_out))
+        log_dets = log_dets[0] + scaling.log_det, log_dets[1] + scaling.log_det
+    device = []
+    for rows in (train, held_out):
+        w = None if rows.weights is None else rows.weights / rows.weights.mean()
+        rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
+        device.append(jax.tree.map(jnp.asarray, _cast(rows, source.dtype)))
+    yardstick = Yardstick(log_dets, gaussian, by_chance(len(held_out.x), held_out.weights))
+    context = None if data.train.context is None else data.train.context.shape[1:]
+    return Prepared(
+        source, event, context, layers, params, scaling, columns.of_context, inside, yardstick, *device
+    )  # fmt: skip
+
+
+def _through(before: Sequence[BijectionInit], data: Data, key: Array) -> tuple[Rows, Rows, tuple[float, float], tuple]:
+    """All rows as the layers make them, noise included; the mean log-det a row of both kinds; and the layers' params."""
+    if not before:
+        return data.train, data.held_out, (0.0, 0.0), ()
+    part, dtype = bijection_part(Serial(*before), data.train.x.shape[1:], None), data.source.dtype
+    params = part.init(key, Given(jnp.asarray(data.train.x[:MEASURED_ROWS], dtype)))
+    direct = jax.jit(lambda params, x, key: part.direct(params, x, None, key, True))
+    found, log_dets = [], []
+    for rows, own_key in zip((data.train, data.held_out), jax.random.split(key), strict=True):
+        pieces = range(0, len(rows.x), PIECE)
+        keys = jax.random.split(own_key, len(pieces))
+        made = [direct(params, jnp.asarray(rows.x[i : i + PIECE], dtype), each) for i, each in zip(pieces, keys, strict=True)]
+        y, log_det = (np.concatenate([np.asarray(each[i], float) for each in made]) for i in (0, 1))
+        found.append(rows._replace(x=y))
+        log_dets.append(float(np.average(log_det, weights=rows.weights)))
+    return found[0], found[1], (log_dets[0], log_dets[1]), params
+
+
+def _scaling(rows: Rows, columns: Columns, options: Options) -> Scaling:
+    """Mean and standard deviation of each column, or channel; of vectors the correlation too, unless it is to stay."""
+    x = np.asarray(rows.x, float)
+    event, as_is = x.shape[1:], columns.as_is
+    mean, std = moments(x, rows.weights)
+    mean, std = np.where(as_is, 0.0, mean), np.where(as_is | ~(std > 0), 1.0, std)
+    numbers = tuple(map(int, np.flatnonzero(as_is)))
+    log_det = -float(np.log(std).sum()) * math.prod(event[:-1])
+    if options.standardize == "columns" or len(event) > 1 or event[0] > MOST_COLUMNS:
+        return Scaling(Standardize(as_is=numbers), mean, std, None, log_det)
+    free = np.flatnonzero(~as_is)
+    z = ((x - mean) / std)[:, free]
+    shrinkage = shrinkage_of(z, rows.weights)
+    factor = np.eye(event[0])
+    factor[np.ix_(free, free)] = correlation_factor(z, rows.weights, shrinkage)
+    log_det -= float(np.log(np.diagonal(factor)).sum())
+    return Scaling(Whiten(shrinkage, as_is=numbers), mean, std, factor, log_det)
 
 
 def _standardized(x: Any, scale: Scale | None) -> Any:
     return x if scale is None else (x - scale.mean) / scale.std
+
+
+def _cast(tree: Any, dtype: np.dtype) -> Any:
+    return jax.tree.map(partial(np.asarray, dtype=dtype), tree)

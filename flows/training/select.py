@@ -85,7 +85,9 @@ def select(
     max_minutes: float | None = None,
     patience: int = 10,
     learning_rate: float = LEARNING_RATE,
-    standardize: bool = True,
+    standardize: bool | str = True,
+    standardize_context: bool = True,
+    as_is: Any = (),
     dequantize: Any = None,
     verbose: int = 1,
 ) -> Selection:
@@ -100,7 +102,8 @@ def select(
         rng: key or seed, the same for all.
         candidates: distributions, a sequence or a dict with names; None for a sensible list for so many rows and columns,
             which always has a full-covariance Gaussian and a small flow.
-        data, context, batch_size, max_epochs, patience, learning_rate, standardize, dequantize: as of `flows.fit`.
+        data, context, batch_size, max_epochs, patience, learning_rate, standardize, standardize_context,
+            as_is, dequantize: as of `flows.fit`.
         validation: as of `flows.fit`: the share of rows to compare on, or such rows.
         max_minutes: for each model.
         verbose: 1 for a bar for each model; 0 for none.
@@ -120,10 +123,10 @@ def select(
         >>> selection.candidates[0].name
         'flow'
     """
-    options, key = Options.of(locals()), as_key(rng)
+    options, key = Options.of(locals() | {"judged": False}), as_key(rng)  # the table says which is behind
     found = read_arrays(data, options, key)
     columns = check_data(found, options)
-    rows, held_out = prepare(found, columns), found.held_out
+    rows, held_out = prepare(found, columns, options, key), found.held_out
     if candidates is None:
         candidates = suggested(len(found.train.x), rows.event, context is not None)
     fitted: list[Any] = []

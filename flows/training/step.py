@@ -1,9 +1,7 @@
 """One epoch on the device, in one compiled call: every step of the optimizer, calibration, validation, the best params."""
 
-import functools
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from flows.core.caching import Memo, program
 from flows.core.lifting import abstract
 from flows.core.params import structure
 from flows.training.diagnose import Suspects
+from flows.training.layout import Layout, Tree, Vector
 from flows.training.options import Options
 from flows.training.preprocess import Prepared
 from flows.training.reading import take
@@ -53,11 +52,11 @@ class Report(NamedTuple):
 class Trainer(NamedTuple):
     """The compiled functions of a training. Those of an ensemble have a leading axis of members in all but the rows.
 
-    `start(params) -> State`; `run(state, key, order, schedule, rows, held_out) -> (State, Report)`, an epoch; the same in
-    pieces: `advance(state, key, piece, order, schedule, rows) -> (State, losses, taken)` and `finish(state, key, rows,
-    held_out) -> (State, validation, better)`; `back(state, lost, lr_scale, restart, params) -> State`: members that are lost go
-    back to their best params, or to `params` where they restart, with the optimizer as at the start but for its counts;
-    `params(state.params or state.best)`.
+    `start(params) -> State`; `run(state, key, steps, order, schedule, rows, held_out) -> (State, Report)`, an epoch of so many
+    steps, all or none: without any the params are scored as they are; the same in pieces: `advance(state, key, piece, order,
+    schedule, rows) -> (State, losses, taken)` and `finish(state, key, rows, held_out) -> (State, validation, better)`;
+    `back(state, lost, lr_scale, restart, params) -> State`: members that are lost go back to their best params, or to `params`
+    where they restart, with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
 
     `order` (steps, batch_size) are the rows of each step, and `schedule` (steps,) is what its updates are multiplied by.
     """
@@ -180,13 +179,21 @@ def _make_trainer(
         return steps, measure, validate
 
     def advance(
-        state: State, key: Array, piece: Array | None, order: Array, schedule: Array, rows: Any
+        state: State, key: Array, piece: Array | None, order: Array, schedule: Array, rows: Any, steps: Any = None
     ) -> tuple[State, Array, Array]:
         of_steps = keys_of(state, key)[0] if draws else None
         if of_steps is not None:
             of_steps = jax.random.split(of_steps if piece is None else jax.random.fold_in(of_steps, piece), len(order))
         (moved, still), carry = state.params, (state.params[0], state.opt_state, state.average, state.lr_scale)
-        carry, (losses, taken) = jax.lax.scan(functools.partial(step, rows, still), carry, (order, of_steps, schedule))
+
+        def one(i: Array, so_far: tuple) -> tuple:
+            carry, losses, taken = so_far
+            this = jax.tree.map(lambda each: each[i], (order, of_steps, schedule))
+            carry, (loss, was_taken) = step(rows, still, carry, this)
+            return carry, losses.at[i].set(loss), taken.at[i].set(was_taken)
+
+        found = carry, jnp.full(len(order), jnp.nan, dtype), jnp.ones(len(order), bool)
+        carry, losses, taken = jax.lax.fori_loop(0, len(order) if steps is None else steps, one, found)
         moved, opt_state, average, lr_scale = carry
         state = state._replace(params=(moved, still), opt_state=opt_state, average=average, lr_scale=lr_scale)
         return state, losses, taken
@@ -211,8 +218,10 @@ def _make_trainer(
         )
         return state, value, better
 
-    def run(state: State, key: Array, order: Array, schedule: Array, rows: Any, held_out: Any) -> tuple[State, Report]:
-        state, losses, taken = advance(state, key, None, order, schedule, rows)
+    def run(
+        state: State, key: Array, steps: Array, order: Array, schedule: Array, rows: Any, held_out: Any
+    ) -> tuple[State, Report]:
+        state, losses, taken = advance(state, key, None, order, schedule, rows, steps)
         state, value, better = finish(state, key, rows, held_out)
         return state, Report(losses, taken, value, better)
 
@@ -242,7 +251,7 @@ def _make_trainer(
 
     return Trainer(
         compiled(of_members(start, 0), False),
-        compiled(of_members(run, 0, 0, 0, None, None, None), True),
+        compiled(of_members(run, 0, 0, None, 0, None, None, None), True),
         compiled(of_members(advance, 0, 0, None, 0, None, None), True),
         compiled(of_members(finish, 0, 0, None, None), True),
         compiled(of_members(back, 0, 0, 0, 0, 0), False),
@@ -277,6 +286,11 @@ def _all_finite(tree: Any) -> Array:
     return jax.tree.reduce(lambda so_far, leaf: so_far & jnp.isfinite(leaf).all(), tree, jnp.asarray(True))
 
 
+def before_epochs(state: State) -> State:
+    """A state that was scored before its first epoch."""
+    return state._replace(epoch=jnp.zeros_like(state.epoch))
+
+
 class Epochs:
     """The epochs of rows that are on the device, each one compiled call. `keys` are a key, or those of members."""
 
@@ -285,9 +299,17 @@ class Epochs:
         self.order = orders(keys, len(rows.train.x), rows.source.batch_size, rows.source.steps)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
+        return self._run(state, number, self.rows.source.steps)
+
+    def score(self, state: State) -> tuple[State, Array]:
+        """The state whose best params are those of the start, and their loss on the rows held out."""
+        state, report = self._run(state, 0, 0)
+        return before_epochs(state), report.validation
+
+    def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
         order, steps = self.order(number), self.rows.source.steps
         schedule = self.schedule(number * steps, steps)
-        return self.compiled.run(state, self.keys, order, schedule, self.rows.train, self.rows.held_out)
+        return self.compiled.run(state, self.keys, taken, order, schedule, self.rows.train, self.rows.held_out)
 
     def suspects(self, number: int, step: int, member: int) -> Suspects:
         """The rows of a step."""
@@ -312,69 +334,3 @@ def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], 
         return of_one(seeds, epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
 
     return of_epoch
-
-
-class Layout(Protocol):
-    """Which part of params the optimizer moves, and in what form: params are `join(leaves(moved), still)`, and what belongs to
-    the leaves, such as their gradient, is in the form of what moves by `moved(leaves)`.
-
-    `true` is a condition that always holds and that the compiler cannot know; with it `leaves` may be cut out in a branch.
-    """
-
-    def split(self, params: Any) -> tuple[Any, Any]: ...
-    def leaves(self, moved: Any, true: Array | None = None) -> Any: ...
-    def join(self, leaves: Any, still: Any) -> Any: ...
-    def moved(self, leaves: Any) -> Any: ...
-
-
-class Vector:
-    """All that trains as one vector: the optimizer is then a few kernels, instead of some for each leaf.
-
-    For small models it saves a third of the time of compiling, and half of that of a step.
-    """
-
-    def __init__(self, params: Any):
-        leaves, self.tree = jax.tree.flatten(params)
-        self.trains = jax.tree.leaves(trainable(params))
-        self.shapes = [jnp.shape(leaf) for leaf, train in zip(leaves, self.trains, strict=True) if train]
-
-    def split(self, params: Any) -> tuple[Array, list[Array]]:
-        leaves = list(zip(jax.tree.leaves(params), self.trains, strict=True))
-        moved = [leaf for leaf, train in leaves if train]
-        return self.moved(moved), [leaf for leaf, train in leaves if not train]
-
-    def leaves(self, moved: Array, true: Array | None = None) -> list[Array]:
-        """On a CPU arrays of their own, cut out in a branch: fused with what reads them, they compile a third longer."""
-        if isinstance(moved, np.ndarray) or true is None:
-            return self._cut(moved)
-        return jax.lax.platform_dependent(true, moved, cpu=self._branch, default=lambda _, moved: self._cut(moved))
-
-    def _branch(self, true: Array, moved: Array) -> list[Array]:
-        return jax.lax.cond(true, self._cut, lambda moved: self._cut(jnp.zeros_like(moved)), moved)
-
-    def _cut(self, moved: Any) -> list[Any]:
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
-        return [moved[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, self.shapes, strict=True)]
-
-    def join(self, leaves: list[Array], still: list[Array]) -> Any:
-        both = iter(still), iter(leaves)
-        return jax.tree.unflatten(self.tree, [next(both[train]) for train in self.trains])
-
-    def moved(self, leaves: list[Array]) -> Array:
-        return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]) if leaves else jnp.zeros(0)
-
-
-class Tree:
-    """Params as they are, for optimizers that tell one leaf from another."""
-
-    def split(self, params: Any) -> tuple[Any, tuple]:
-        return params, ()
-
-    def leaves(self, moved: Any, true: Array | None = None) -> Any:
-        return moved
-
-    def join(self, leaves: Any, still: tuple) -> Any:
-        return leaves
-
-    def moved(self, leaves: Any) -> Any:
-        return leaves

@@ -14,7 +14,7 @@ from flows.core import Array
 from flows.training.diagnose import Suspects
 from flows.training.preprocess import Prepared
 from flows.training.reading import Chunks, Rows, take
-from flows.training.step import Report, Schedule, State, Trainer
+from flows.training.step import Report, Schedule, State, Trainer, before_epochs
 
 
 class Stream:
@@ -43,6 +43,11 @@ class Stream:
                 self._note(chunk, numbers, order, taken[-1])
         state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
+
+    def score(self, state: State) -> tuple[State, Array]:
+        """As of `step.Epochs`."""
+        state, value, _ = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
+        return before_epochs(state), value
 
     def _note(self, chunk: Rows, numbers: np.ndarray, order: np.ndarray, taken: np.ndarray) -> None:
         for member, own in enumerate(np.atleast_2d(taken)):

@@ -18,10 +18,11 @@ from flows.core.publish import publish
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.training.checkpoint import Checkpoint, settings_of
+from flows.training.gaussian import Yardstick, by_chance
 from flows.training.loop import train
 from flows.training.options import LEARNING_RATE, MAY_CHANGE, Options, check_distribution, one_of
 from flows.training.result import FitResult
-from flows.training.step import Report, State, schedule_of, trainer
+from flows.training.step import Report, State, before_epochs, schedule_of, trainer
 
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
@@ -196,14 +197,21 @@ def fit_to_density(
     order = np.zeros((steps, 1), np.int32)  # there are no rows
 
     def run(state: State, number: int) -> tuple[State, Report]:
-        return compiled.run(state, of_steps, order, schedule(number * steps, steps), None, None)
+        return compiled.run(state, of_steps, steps, order, schedule(number * steps, steps), None, None)
+
+    def score(state: State) -> tuple[State, Array]:
+        state, report = compiled.run(state, of_steps, 0, order, schedule(0, steps), None, None)
+        return before_epochs(state), report.validation
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
         if step is None:
             return problem.cause(params, of_steps, problem.num_held_out)
         return problem.cause(params, jax.random.fold_in(of_steps, number), problem.num_samples)
 
-    params, history = train(compiled, params, run, options, saved, why, lambda params: params, math.prod(event))
+    yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
+    params, history = train(
+        compiled, params, run, score, options, saved, why, lambda params: params, math.prod(event), yardstick
+    )
     triple = (params, *publish(part, params))
     diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
     return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=diagnostics)

@@ -1,0 +1,109 @@
+"""Columns that others determine: copies and combinations have no density together, and near ones cost digits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flows.core import FlowsError
+from flows.core.errors import warn_user
+from flows.training.gaussian import FEWEST, Scale
+
+MOST_PAIRS = 3000  # columns up to which all pairs are compared
+MOST_COMBINED = 512  # columns up to which combinations are looked for
+LOOKED_AT = 10_000  # rows by which a column is suspected
+SHOWN = 4  # terms of a combination that are named
+LITTLE = 0.1  # of a standard deviation: what a column adds to others, below which it depends on them
+DIGITS = 3  # of what a column adds to others, below which it is warned of
+
+
+class DataWarning(UserWarning):
+    """Data can be fitted, but are probably not as they were meant."""
+
+
+def check(x: np.ndarray, scale: Scale, columns: np.ndarray, dtype: np.dtype, names: Sequence[str] | None) -> None:
+    """Refuse columns that are others again, or combinations of others, to the digits of `dtype`; warn of those that nearly are.
+
+    `columns` are the numbers of those that are looked at.
+    """
+    if len(columns) < 2 or len(x) < 3:
+        return
+    spread = _few(len(x), columns)
+    z = (x[spread][:, columns] - scale.mean[columns]) / scale.std[columns]
+    if len(columns) <= MOST_PAIRS:
+        _refuse_copies(x, z, scale, columns, dtype, names)
+    if len(columns) > MOST_COMBINED:
+        return
+    if len(x) < FEWEST * len(columns):
+        warn_user(
+            f"fit: {len(x)} training rows for {len(columns)} columns: too few to know how columns depend on each other, so "
+            "their correlations are shrunk towards 0. Give more rows, or fewer columns",
+            DataWarning,
+        )
+        return
+    remainders = np.abs(np.diagonal(np.linalg.qr(z, mode="r"))) / np.sqrt(len(z))  # of each column, given those before it
+    few = []
+    lost = np.finfo(dtype).eps * _offsets(scale, columns)
+    for j in np.flatnonzero((remainders < LITTLE) & (remainders < 10**DIGITS * lost)):
+        coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
+        largest = _largest_remainder(x, scale, columns, int(j), coefficients)
+        if largest <= 64 * np.finfo(dtype).eps * max(1.0, np.abs(coefficients).sum()):
+            raise FlowsError(
+                f"fit: {name_of(int(columns[j]), names)} of data is a combination of others, "
+                f"{_formula(coefficients, scale, columns, int(j), names)}, to all digits of {dtype.name}: together they have "
+                "no density. Leave one of them out"
+            )
+        few.append(f"{name_of(int(columns[j]), names)} ({np.log10(max(remainders[j] / lost[j], 1)):.1f} digits)")
+    if few:
+        warn_user(
+            f"fit: columns before it tell nearly all of {', '.join(few)} of data; in brackets what {dtype.name} keeps of the "
+            "rest. Give the difference from what the others tell as a column instead, computed in float64",
+            DataWarning,
+        )
+
+
+def _few(n: int, columns: np.ndarray) -> slice:
+    """Rows from all over the table."""
+    return slice(None, None, max(1, n // max(LOOKED_AT, 4 * len(columns))))
+
+
+def _offsets(scale: Scale, columns: np.ndarray) -> np.ndarray:
+    """What a rounding of each column is multiplied by once its mean is subtracted."""
+    return np.maximum(1.0, np.abs(scale.mean[columns]) / scale.std[columns])
+
+
+def _largest_remainder(x: np.ndarray, scale: Scale, columns: np.ndarray, j: int, coefficients: np.ndarray) -> float:
+    """What the combination misses at most, over all rows, in standard deviations of the column."""
+    largest = 0.0
+    for i in range(0, len(x), LOOKED_AT):
+        z = (x[i : i + LOOKED_AT][:, columns[: j + 1]] - scale.mean[columns[: j + 1]]) / scale.std[columns[: j + 1]]
+        largest = max(largest, float(np.abs(z[:, j] - z[:, :j] @ coefficients).max()))
+    return largest
+
+
+def _formula(coefficients: np.ndarray, scale: Scale, columns: np.ndarray, j: int, names: Sequence[str] | None) -> str:
+    used = np.flatnonzero(np.abs(coefficients) > 1e-4)
+    used = used[np.argsort(-np.abs(coefficients[used]), kind="stable")]
+    factors = coefficients * scale.std[columns[j]] / scale.std[columns[:j]]
+    terms = [f"{factors[k]:.4g} x {name_of(int(columns[k]), names)}" for k in sorted(used[:SHOWN])]
+    more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
+    return " + ".join(terms).replace("+ -", "- ") + more
+
+
+def _refuse_copies(
+    x: np.ndarray, z: np.ndarray, scale: Scale, columns: np.ndarray, dtype: np.dtype, names: Sequence[str] | None
+) -> None:
+    """Refuse a column that is another but for scale and offset."""
+    norms = np.sqrt(np.square(z).sum(0))
+    z = z / np.where(norms > 0, norms, 1.0)
+    for a, b in np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1)):
+        i, j = int(columns[a]), int(columns[b])
+        one, other = ((x[:, k] - scale.mean[k]) / scale.std[k] for k in (i, j))
+        if np.abs(one - np.sign(z[:, a] @ z[:, b]) * other).max() <= 64 * np.finfo(dtype).eps:
+            raise FlowsError(
+                f"fit: {name_of(j, names)} of data is {name_of(i, names)} again, but for scale and offset: together they have "
+                "no density. Leave one of them out"
+            )
+
+
+def name_of(j: int, names: Sequence[str] | None) -> str:
+    return f"column {names[j]!r}" if names else f"column {j}"

@@ -1,0 +1,133 @@
+"""The closed-form Gaussian of rows: the scale and correlation behind which a flow is trained, and the least it has to reach.
+
+In NumPy and float64, as it costs nothing beside a training and everything after it rests on it.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from flows.core.numerics import LOG_2PI
+
+SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
+FOLDS = 5
+PLENTY = 100  # rows for each column from which shrinking correlations gains nothing
+SINGULAR = 1e-5  # of a standard deviation: what a column may add to those before it, and be lost in a product of float64
+FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
+
+
+class Scale(NamedTuple):
+    """Mean and standard deviation of each feature, or each channel of an image."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
+    flat = x.reshape(-1, x.shape[-1])
+    of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
+    mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
+    far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
+    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
+    return Scale(mean, far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows)))
+
+
+def correlation_factor(z: np.ndarray, weights: np.ndarray | None = None, shrinkage: float = 0.0) -> np.ndarray:
+    """L, lower triangular, with L L' = (1 - shrinkage) R + shrinkage I, R the mean of z z' over rows z (n, d)."""
+    n, d = z.shape
+    root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
+    rows = z * root[:, None]
+    correlation = (1 - shrinkage) / n * (rows.T @ rows) + shrinkage * np.eye(d)
+    try:
+        factor = np.linalg.cholesky(correlation)
+    except np.linalg.LinAlgError:
+        factor = np.zeros((d, d))
+    if np.diagonal(factor).min() >= SINGULAR:
+        return factor
+    rows = np.concatenate([rows * math.sqrt((1 - shrinkage) / n), math.sqrt(shrinkage) * np.eye(d)])
+    upper: Any = np.linalg.qr(rows, mode="r")  # by the rows, as their product has lost the digits that are wanted
+    return (upper * np.where(np.diagonal(upper) < 0, -1.0, 1.0)[:, None]).T
+
+
+def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """How much to shrink the correlations of rows z (n, d): what scores best over folds, where there are few rows."""
+    n, d = z.shape
+    if d == 1 or n >= PLENTY * d:
+        return 0.0
+    if n < 2 * FOLDS:
+        return 1.0
+    w = np.ones(n) if weights is None else weights
+    fold = np.random.default_rng(0).permutation(n) % FOLDS
+    losses = np.zeros(len(SHRINKAGES))
+    for own in range(FOLDS):
+        out = fold == own
+        if not w[out].sum() or not w[~out].sum():
+            continue
+        rows = z[~out] * np.sqrt(w[~out] / w[~out].sum())[:, None]
+        covariance = rows.T @ rows
+        scale = np.sqrt(np.maximum(np.diagonal(covariance), 1e-12))
+        correlation = covariance / scale / scale[:, None]
+        held_out = z[out] / scale
+        for i, shrinkage in enumerate(SHRINKAGES):
+            try:
+                factor = np.linalg.cholesky((1 - shrinkage) * correlation + shrinkage * np.eye(d))
+            except np.linalg.LinAlgError:
+                losses[i] = np.inf
+                continue
+            losses[i] += w[out] @ _loss(held_out, factor)
+    return SHRINKAGES[int(losses.argmin())]
+
+
+class Yardstick(NamedTuple):
+    """What the losses of a fit are told and judged by."""
+
+    log_dets: tuple[float, float] = (0.0, 0.0)  # of what the rows have gone through: nats a training row, and one held out
+    gaussian: float | None = None  # the loss of the closed-form Gaussian on the rows held out, in the units of the data
+    by_chance: float = 0.0  # by how many nats one of two equally good models may be behind the other there
+
+
+def by_chance(rows: int, weights: np.ndarray | None = None) -> float:
+    """By how many nats a row one of two equally good models may be behind the other, over so many rows.
+
+    Log-ratios of densities so close that they differ by D nats have a variance of about 2 D: over n rows, D is more than two
+    standard errors from 0 where it is more than 8 / n.
+    """
+    return 8 / rows if weights is None else float(8 * np.square(weights).sum() / np.square(weights.sum()))
+
+
+def regression_loss(train: Any, held_out: Any) -> float | None:
+    """Minus the mean log-density of rows held out under the Gaussian of the training rows, its mean linear in their context.
+
+    Rows are `Rows`, with one axis; None where there are too few to say.
+    """
+    design, of_held_out = _design(train), _design(held_out)
+    n = len(train.x)
+    if n < FEWEST * (design.shape[1] + 1) or n < 2:
+        return None
+    w = np.ones(n) if train.weights is None else train.weights / train.weights.mean()
+    root = np.sqrt(w)[:, None]
+    coefficients = np.linalg.lstsq(design * root, np.asarray(train.x, float) * root, rcond=None)[0]
+    residuals = train.x - design @ coefficients
+    std = moments(residuals, train.weights).std
+    std = np.where(std > 0, std, 1.0)
+    z = residuals / std
+    shrinkage = shrinkage_of(z, train.weights)
+    factor = correlation_factor(z, train.weights, shrinkage)
+    if not np.diagonal(factor).min() > 0:
+        return None
+    losses = _loss((held_out.x - of_held_out @ coefficients) / std, factor) + np.log(std).sum()
+    loss = float(np.average(losses, weights=held_out.weights))
+    return loss if math.isfinite(loss) else None
+
+
+def _design(rows: Any) -> np.ndarray:
+    ones = np.ones((len(rows.x), 1))
+    return ones if rows.context is None else np.concatenate([ones, rows.context.reshape(len(ones), -1)], 1)
+
+
+def _loss(z: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """-log N(z; 0, L L') of each row, in nats."""
+    y = solve_triangular(factor, z.T, lower=True)
+    return 0.5 * np.square(y).sum(0) + 0.5 * LOG_2PI * len(y) + np.log(np.diagonal(factor)).sum()

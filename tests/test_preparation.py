@@ -1,0 +1,120 @@
+"""What `fit` does with columns before it trains: correlation, combinations, columns left alone; and what it is judged by."""
+
+import warnings
+
+import jax
+import numpy as np
+import optax
+import pandas
+import pytest
+from common import error_of
+from scipy.stats import multivariate_normal
+
+import flows
+from flows.training import DataWarning, fit
+from flows.training.gaussian import shrinkage_of
+
+DRAW = np.random.default_rng(0)
+NORMAL = DRAW.normal(size=(400, 2))
+MIXED = NORMAL @ [[1.0, 2.0], [0.0, 0.5]]
+GAUSS = flows.Normal(trainable=True)
+AFFINE = flows.Flow(flows.ActNorm())
+COUPLING = flows.Flow(flows.Coupling(flows.MLP(8)))
+QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
+
+
+def test_combinations_of_columns_are_refused_by_name():
+    z = DRAW.normal(size=(400, 3))
+    table = pandas.DataFrame(np.column_stack([z, 2 * z[:, 0] - z[:, 2] + 7]), columns=["a", "b", "c", "sum"])
+    message = error_of(lambda: fit(0, GAUSS, table, **QUICK))
+    assert "column 'sum' of data is a combination of others, 2 x column 'a' - 1 x column 'c'" in message
+    fit(0, GAUSS, table, as_is=["sum"], **QUICK)
+    near = table.assign(sum=table["sum"] + 1e-5 * DRAW.normal(size=400))
+    with pytest.warns(DataWarning, match=r"nearly all of column 'sum' \(1\.\d digits\)"):
+        result = fit(0, GAUSS, near, **QUICK)
+    assert result.history["validation"].min() < result.history["gaussian"] + 0.1
+    with pytest.warns(DataWarning, match="4 training rows for 4 columns: too few to know how columns depend"):
+        fit(0, GAUSS, table[:5], **QUICK)
+
+
+def test_correlation_is_taken_out_however_strong():
+    z = DRAW.normal(size=(2000, 2))
+    rows = np.stack([z[:, 0], 0.999999 * z[:, 0] + np.sqrt(1 - 0.999999**2) * z[:, 1]], 1)
+    result = fit(0, AFFINE, rows, **QUICK)
+    best = -multivariate_normal(rows.mean(0), np.cov(rows.T)).logpdf(rows).mean()
+    np.testing.assert_allclose(-result.log_pdf(result.params, rows).mean(), best, atol=0.01)
+    assert result.init_fun == flows.Flow(flows.Whiten(), AFFINE)
+    np.testing.assert_allclose(np.corrcoef(result.sample(0, result.params, 2000).T)[0, 1], 0.999999, atol=1e-6)
+
+
+def test_the_yardstick_is_the_closed_form_gaussian():
+    rows, held_out, w = (
+        NORMAL[:300] @ [[1.0, 2.0], [0.0, 0.5]],
+        NORMAL[300:] @ [[1.0, 2.0], [0.0, 0.5]],
+        np.r_[np.ones(150), 3 * np.ones(150)],
+    )
+    for weights in (None, w):
+        told = fit(0, AFFINE, rows, validation=held_out, weights=weights, **QUICK).history["gaussian"]
+        normal = multivariate_normal(np.average(rows, 0, weights), np.cov(rows.T, aweights=weights, bias=True))
+        np.testing.assert_allclose(told, -normal.logpdf(held_out).mean(), rtol=1e-9)
+    context = NORMAL[:, :1]
+    data = np.column_stack([3 * context[:, 0] + 1, -context[:, 0]]) + 0.1 * DRAW.normal(size=(400, 2))
+    conditional = flows.Normal(conditioner=flows.MLP(4))
+    result = fit(0, conditional, data[:300], context=context[:300], validation=(data[300:], context[300:]), **QUICK)
+    coefficients = np.linalg.lstsq(np.c_[np.ones(300), context[:300]], data[:300], rcond=None)[0]
+    residuals = [
+        data[part] - np.c_[np.ones(len(data[part])), context[part]] @ coefficients for part in (slice(300), slice(300, None))
+    ]
+    normal = multivariate_normal(np.zeros(2), np.cov(residuals[0].T, bias=True))
+    np.testing.assert_allclose(result.history["gaussian"], -normal.logpdf(residuals[1]).mean(), atol=1e-6)
+    assert "gaussian" not in fit(0, AFFINE, NORMAL[:, :, None, None], **QUICK, standardize=False).history
+
+
+def test_a_fit_behind_the_gaussian_says_so():
+    with pytest.warns(UserWarning, match=r"the closed-form Gaussian is 1\.\d+ nats a row better on what is held out"):
+        fit(0, COUPLING, MIXED, standardize="columns", **QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(0, GAUSS, MIXED, **QUICK)
+
+
+def test_the_start_is_kept_where_no_epoch_is_better():
+    with pytest.warns(UserWarning, match="no epoch was better on what is held out than the start, whose params these are"):
+        result = fit(0, AFFINE, NORMAL, optimizer=optax.sgd(-1.0), **QUICK)
+    assert result.history["best_epoch"] == -1 and "the start: " in repr(result)
+    assert result.history["start"] < result.history["validation"].min()
+    order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
+    np.testing.assert_allclose(-result.log_pdf(result.params, NORMAL[order]).mean(), result.history["start"], rtol=1e-5)
+
+
+def test_columns_left_as_they_are_are_neither_scaled_nor_judged():
+    table = pandas.DataFrame({"x": NORMAL[:, 0], "hour": np.repeat(np.arange(8.0), 50), "y": NORMAL[:, 0] + NORMAL[:, 1]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        result = fit(0, AFFINE, table, as_is="hour", **QUICK)
+    assert result.init_fun == flows.Flow(flows.Whiten(as_is=(1,)), AFFINE)
+    fixed = result.params["bijection"]["fixed"]
+    assert fixed["mean"][1] == 0 and fixed["std"][1] == 1 and fixed["factor"][1].tolist() == [0.0, 1.0, 0.0]
+    assert fit(0, AFFINE, table, as_is=(1,), standardize="columns", **QUICK).init_fun.arguments[
+        "bijection"
+    ] == flows.Standardize((1,))
+    assert "as_is has column 'minute'; expected one of the columns' names, x, hour, y" in error_of(
+        lambda: fit(0, AFFINE, table, as_is=["minute"], **QUICK)
+    )
+    assert "expected columns by name or number" in error_of(lambda: fit(0, AFFINE, table, as_is=[True], **QUICK))
+    assert "expected one of True, False, 'columns'" in error_of(lambda: fit(0, AFFINE, table, standardize="rows", **QUICK))
+    alone = fit(
+        0, flows.Flow(flows.Coupling(flows.MLP(8))), NORMAL, context=7 * NORMAL[:, :1], standardize_context=False, **QUICK
+    )
+    assert alone.init_fun == flows.Flow(flows.Whiten(), flows.Flow(flows.Coupling(flows.MLP(8))))
+
+
+def test_few_rows_shrink_the_correlation():
+    z = DRAW.normal(size=(30, 20))
+    assert shrinkage_of(z) > 0.1 and shrinkage_of(DRAW.normal(size=(3000, 20))) == 0
+    assert shrinkage_of(z[:, :1]) == 0 and shrinkage_of(z[:5, :3]) == 1
+    strong = z[:, :1] + 1e-3 * DRAW.normal(size=(30, 3))
+    assert shrinkage_of(strong / strong.std(0)) == 0
+    with pytest.warns(DataWarning, match="27 training rows for 20 columns: too few to know"):
+        result = fit(0, GAUSS, 1.0 + z, **QUICK)
+    assert result.init_fun.arguments["bijection"].arguments["shrinkage"] > 0.1
