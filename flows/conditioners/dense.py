@@ -45,6 +45,23 @@ def dense_layers(key: Array, sizes: Iterable[tuple[int, int]], scales: Sequence[
     )
 
 
+def check_dropout(share: Any, name: str) -> float:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise FlowsError(f"{name}: dropout is {share!r}; expected a number in [0, 1)")
+    return float(share)
+
+
+def need_rng(rng: Any, name: str) -> Array:
+    if rng is None:
+        raise FlowsError(f"{name}: dropout with train=True draws random numbers; give rng=")
+    return rng
+
+
+def dropped(h: Array, share: float, key: Array) -> Array:
+    """h with that share of its units set to 0, and the others as much larger."""
+    return jnp.where(jax.random.bernoulli(key, 1 - share, h.shape), h / (1 - share), 0.0)
+
+
 def as_activation(activation: Any) -> Callable:
     if callable(activation):
         return activation

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from flows.conditioners.base import Leading, conditioner
-from flows.conditioners.dense import affine, as_activation, dense_layers, product
+from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng, product
 from flows.core import Array, FlowsError, finite, iteration, positive_int
 from flows.core.keywords import naming
 
@@ -21,7 +21,13 @@ HEAVY = 100_000  # weights from which a pass is dominated by their products
 
 
 @conditioner
-def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0.01, order: Sequence[int] | None = None):
+def MaskedMLP(
+    *hidden: int,
+    activation: str | Callable = "relu",
+    last_scale: float = 0.01,
+    order: Sequence[int] | None = None,
+    dropout: float = 0.0,
+):
     """The network of MADE: output i depends on the inputs before i and on the context alone.
 
     Outputs are `(num_params, input_dim)` flattened: every parameter of feature 0 .. d - 1, then the next parameter. Hidden
@@ -34,6 +40,7 @@ def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: flo
         last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
         order: the features in the order in which they depend on each other, such as (2, 0, 1); by default as they come.
             For a random one, put `Shuffle()` in front.
+        dropout: the share of hidden units dropped with `train=True`, which needs `rng`; in [0, 1).
 
     Params:
         A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`; masked weights are multiplied by 0 at use. The inputs of the
@@ -41,7 +48,8 @@ def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: flo
 
     Errors:
         FlowsError: a width that is not a whole number above 0, an unknown activation; output_dim is not a multiple of
-            input_dim; order is not a permutation of the features.
+            input_dim; order is not a permutation of the features; a dropout outside its range, or one with `train=True` and
+            no `rng`.
 
     Source:
         Germain, Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015,
@@ -55,18 +63,21 @@ def MaskedMLP(*hidden: int, activation: str | Callable = "relu", last_scale: flo
     """
     act = as_activation(activation)
     hidden = tuple(positive_int(units, "MaskedMLP: a hidden width") for units in hidden)
-    last_scale = finite(last_scale, "MaskedMLP: last_scale")
+    last_scale, dropout = finite(last_scale, "MaskedMLP: last_scale"), check_dropout(dropout, "MaskedMLP")
 
     def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
         degrees = degrees_of("MaskedMLP", input_dim, output_dim, hidden, context_dim, order)
         params = dense_layers(rng, pairwise(map(len, degrees)), [1.0] * len(hidden) + [last_scale])
 
         def formula(dense, units, x, rng, train):
+            key = need_rng(rng, "MaskedMLP") if dropout and train else None
             for i in range(len(hidden) + 1):
-                x = dense(i, act(x) if i else x)
+                x = act(x) if i else x
+                x = dropped(x, dropout, jax.random.fold_in(key, i)) if i and key is not None else x
+                x = dense(i, x)
             return x
 
-        return params, Masked(degrees, formula)
+        return params, Masked(degrees, formula, keywords={"context", *(("rng", "train") if dropout else ())})
 
     return net
 

@@ -3,15 +3,23 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import jax
 import jax.numpy as jnp
 
 from flows.conditioners.base import Leading, conditioner
-from flows.conditioners.dense import affine, as_activation, dense_layers
+from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng
 from flows.core import Array, FlowsError, finite, positive_int
+from flows.core.keywords import naming
 
 
 @conditioner
-def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0.01, dtype: str | None = None):
+def MLP(
+    *hidden: int,
+    activation: str | Callable = "relu",
+    last_scale: float = 0.01,
+    dtype: str | None = None,
+    dropout: float = 0.0,
+):
     """A fully connected network: dense layers with an activation between them.
 
     Args:
@@ -21,11 +29,14 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
             exactly there, but then the other layers wait one step for their first gradient.
         dtype: compute the hidden layers in this dtype, such as "bfloat16"; params and outputs keep theirs.
 
+        dropout: the share of hidden units dropped with `train=True`, which needs `rng`; in [0, 1).
+
     Params:
         A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`. Weights are normal with variance 1 / inputs, biases 0.
 
     Errors:
-        FlowsError: a width that is not a whole number above 0, an unknown activation or dtype, an event of several axes.
+        FlowsError: a width that is not a whole number above 0, an unknown activation or dtype, an event of several axes, a
+            dropout outside its range, or one with `train=True` and no `rng`.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -35,7 +46,7 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
     """
     act = as_activation(activation)
     hidden = tuple(positive_int(units, "MLP: a hidden width") for units in hidden)
-    last_scale = finite(last_scale, "MLP: last_scale")
+    last_scale, dropout = finite(last_scale, "MLP: last_scale"), check_dropout(dropout, "MLP")
     if dtype is not None and not _is_floating(dtype):
         raise FlowsError(f"MLP: dtype is {dtype!r}; expected a floating one, such as 'bfloat16'")
 
@@ -45,13 +56,16 @@ def MLP(*hidden: int, activation: str | Callable = "relu", last_scale: float = 0
         if input_dim < 0 or output_dim < 0:
             raise FlowsError(f"MLP: input_dim is {input_dim} and output_dim {output_dim}; expected 0 or more")
         sizes = (input_dim, *hidden, output_dim)
-        return dense_layers(rng, pairwise(sizes), [1.0] * len(hidden) + [last_scale]), Leading(leading)
+        return dense_layers(rng, pairwise(sizes), [1.0] * len(hidden) + [last_scale]), Leading(
+            naming(leading, {"rng", "train"} if dropout else ())
+        )
 
-    def leading(params, x: Array) -> Array:
-        given = x.dtype
+    def leading(params, x: Array, rng=None, train: bool = False) -> Array:
+        given, key = x.dtype, need_rng(rng, "MLP") if dropout and train else None
         compute = given if dtype is None else jnp.dtype(dtype)
         for i, layer in enumerate(params):
             x = act(x) if i else x
+            x = dropped(x, dropout, jax.random.fold_in(key, i)) if i and key is not None else x
             x = affine(layer["w"].astype(compute), layer["b"].astype(compute), x.astype(compute))
         return x.astype(given)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.conditioners.base import Leading, conditioner
-from flows.conditioners.dense import affine, as_activation, dense_layers
+from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng
 from flows.conditioners.masked import Masked, degrees_of
 from flows.core import Array, FlowsError, finite, positive_int
 from flows.core.keywords import naming
@@ -138,9 +138,7 @@ class _Blocks:
     ):
         self.name, self.act = name, as_activation(activation)
         self.width, self.blocks = positive_int(width, f"{name}: width"), positive_int(blocks, f"{name}: blocks", most=1000)
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise FlowsError(f"{name}: dropout is {dropout!r}; expected a number in [0, 1)")
-        self.dropout, self.batch_norm = dropout, batch_norm
+        self.dropout, self.batch_norm = check_dropout(dropout, name), batch_norm
         self.scales = [1.0, *[1.0, SMALL] * self.blocks, finite(last_scale, f"{name}: last_scale")]
         measured = {"init_inputs", "init_context", "params"} if batch_norm else set[str]()
         self.init_keywords = {"context_dim"} | measured
@@ -169,8 +167,8 @@ class _Blocks:
 
     def formula(self, dense: Callable, units: Any, x: Array, rng: Any, train: bool, record: list | None = None) -> Array:
         """The network; the moments of what is normalised go to `record`, where there is one."""
-        if self.dropout and train and record is None and rng is None:
-            raise FlowsError(f"{self.name}: dropout with train=True draws random numbers; give rng=")
+        drops = self.dropout > 0 and train and record is None
+        key = need_rng(rng, self.name) if drops else None
 
         def normalised(h: Array, norm: tuple) -> Array:
             log_gamma, beta, mean, var = norm
@@ -181,18 +179,14 @@ class _Blocks:
                 record.append((mean[:, 0], var[:, 0]))
             return (h - mean) * jnp.exp(log_gamma) * jax.lax.rsqrt(var + EPSILON) + beta
 
-        def dropped(h: Array, key: Array) -> Array:
-            keep = jax.random.bernoulli(key, 1 - self.dropout, h.shape)
-            return jnp.where(keep, h / (1 - self.dropout), 0.0)
-
         h = dense(0, x)
         for block in range(self.blocks):
             change = h
             for i in (2 * block, 2 * block + 1):
                 change = normalised(change, units["norms"][i]) if self.batch_norm else change
                 change = self.act(change)
-                if i % 2 and self.dropout and train and record is None:
-                    change = dropped(change, jax.random.fold_in(rng, block))
+                if i % 2 and key is not None:
+                    change = dropped(change, self.dropout, jax.random.fold_in(key, block))
                 change = dense(i + 1, change)
             h = h + (change * units["gates"][block] if "gates" in units else change)
         return dense(2 * self.blocks + 1, h)

@@ -24,6 +24,11 @@ def _(bound: float, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return bent, (1 - jnp.square(bent / bound)) * tangents[0]
 
 
+def soft_clip_inverse(bent: Array, bound: float) -> Array:
+    """The `raw` whose soft_clip is `bent`, which is cut off at nine tenths of the bound: beyond, raw would be far off."""
+    return bound * jnp.arctanh(jnp.clip(bent / bound, -0.9, 0.9))
+
+
 def along(v: Array, x: Array) -> Array:
     """One number for each channel, with the rank of x, so that it broadcasts over every axis but the last."""
     return v.reshape((1,) * (x.ndim - 1) + v.shape)

@@ -1,35 +1,55 @@
-"""Mixtures of normals, fixed or trained, as scikit-learn fits them."""
+"""Mixtures of normals, given or fitted."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from flows.core import Array, FlowsError, distribution, numbers
+from flows.core import Array, FlowsError, Shape, distribution, numbers, positive_int
 from flows.core.contract import Numbers
 from flows.core.numerics import LOG_2PI
 from flows.distributions.infinities import honest_far_out, logsumexp
+from flows.distributions.seeding import fitted_normals
 
 
 @distribution(batched=True)
-def GMM(means: Numbers, covariances: Numbers, weights: Numbers, trainable: bool = False):
-    """A mixture of normals with full covariances, as scikit-learn's `GaussianMixture` has them.
+def GMM(
+    means: Numbers | None = None,
+    covariances: Numbers | None = None,
+    weights: Numbers | None = None,
+    trainable: bool | None = None,
+    num_components: int | None = None,
+    covariance: str = "full",
+):
+    """A mixture of normals: given, as scikit-learn's `GaussianMixture` has them, or fitted to the data at init.
 
-    log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats.
+    log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats. `GMM(num_components=3)` starts at what
+    expectation-maximisation finds in `init_inputs`, from means that lie far apart, with covariances a little shrunk towards
+    the pooled one, which keeps components from shrinking onto a few rows; without `init_inputs` at standard normals around
+    draws of one. Training goes on from there.
 
     Args:
         means: (components, d).
         covariances: (components, d, d), symmetric and positive definite.
         weights: (components,), positive with sum 1.
-        trainable: train all three from these values; otherwise they stay.
+        trainable: train means, covariances and weights; by default those that were given stay, and those of num_components
+            train.
+        num_components: how many, instead of means, covariances and weights.
+        covariance: "full" or "diagonal", of those of num_components.
 
     Params:
         mean: (components, d); tril: (components, d, d), the Cholesky factors C = L L', with the logarithm of their diagonal on
-        the diagonal; logits: (components,). Under "fixed" unless trainable.
+        the diagonal; or log_scale: (components, d), the logarithm of standard deviations; logits: (components,). Under "fixed"
+        unless trainable.
 
     Errors:
         FlowsError: shapes that do not fit, covariances that are not positive definite, weights that do not sum to 1, or an
-            event that is not (d,).
+            event that is not (d,); an unknown covariance. TypeError: num_components beside means, or neither.
+
+    Source:
+        Dempster, Laird and Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977, section 4.3; Arthur and
+        Vassilvitskii, "k-means++: The Advantages of Careful Seeding", 2007; Friedman, "Regularized Discriminant Analysis",
+        1989, equation 6, for the pooled covariance.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -37,21 +57,49 @@ def GMM(means: Numbers, covariances: Numbers, weights: Numbers, trainable: bool 
         >>> params, log_pdf, sample = init_fun(0, 1)
         >>> log_pdf(params, jnp.zeros((1, 1))).round(4).tolist()
         [-2.918...]
+        >>> x = jnp.concatenate([flows.Normal()(0, 2).sample(1, {}, 200), 9.0 + flows.Normal()(0, 2).sample(2, {}, 200)])
+        >>> params, log_pdf, sample = flows.GMM(num_components=2)(0, 2, init_inputs=x)
+        >>> sorted(params["mean"].mean(1).round().tolist())
+        [0.0, 9.0]
     """
     given = {"means": means, "covariances": covariances, "weights": weights}
-    start = _mixture_params(*(numbers(value, f"GMM: {name}") for name, value in given.items()))
-    d = start["mean"].shape[1]
+    if (num_components is None) == any(each is None for each in given.values()):
+        raise TypeError("GMM: expected means, covariances and weights, or num_components alone")
+    if num_components is not None and any(each is not None for each in given.values()):
+        raise TypeError("GMM: num_components was given beside means, covariances or weights; leave out one or the others")
+    if covariance not in ("full", "diagonal") or (covariance != "full" and num_components is None):
+        raise FlowsError(f"GMM: covariance is {covariance!r:.60}; expected 'full', or 'diagonal' with num_components")
+    trains = num_components is not None if trainable is None else trainable
+    diagonal = covariance == "diagonal"
+    start: dict[str, np.ndarray] = {}
+    if num_components is None:
+        start = _mixture_params(*(numbers(value, f"GMM: {name}") for name, value in given.items()))
+    count = 0 if num_components is None else positive_int(num_components, "GMM: num_components", most=10_000)
+
+    def of_data(rng, shape, init_inputs=None):
+        (d,) = _vector(shape)
+        if init_inputs is None:
+            mean, factors, logits = jax.random.normal(rng, (count, d)), jnp.zeros((count, d, d)), jnp.zeros(count)
+        else:
+            weights, mean, factors = fitted_normals(rng, init_inputs, count, diagonal)
+            scale = jnp.log(jnp.diagonal(factors, axis1=1, axis2=2))
+            logits, factors = jnp.log(weights), jnp.tril(factors, -1) + scale[:, :, None] * jnp.eye(d)[None]
+        params = {"mean": mean, "tril": factors, "logits": logits}
+        if diagonal:
+            params["log_scale"] = jnp.diagonal(params.pop("tril"), axis1=1, axis2=2)
+        return params if trains else {"fixed": params}, log_pdf, sample
 
     def init_fun(rng, shape):
-        if shape != (d,):
+        if shape != start["mean"].shape[1:]:
+            d = start["mean"].shape[1]
             raise FlowsError(f"GMM: the event is {shape}, but the means have {d} columns; use input_dim={d}")
         params = {name: jnp.asarray(value, float) for name, value in start.items()}
-        return params if trainable else {"fixed": params}, log_pdf, sample
+        return params if trains else {"fixed": params}, log_pdf, sample
 
     def log_pdf(params, x):
         mean, tril, logits = parts(params)
         # The inverses and a product: a solve for the whole batch is slow on CPUs.
-        inverse = solve_triangular(tril, jnp.broadcast_to(jnp.eye(d, dtype=tril.dtype), tril.shape), lower=True)
+        inverse = solve_triangular(tril, jnp.broadcast_to(jnp.eye(x.shape[1], dtype=tril.dtype), tril.shape), lower=True)
 
         def of_finite(x: Array) -> Array:
             centred = x.T[None] - mean[:, :, None]  # (components, d, batch)
@@ -66,16 +114,23 @@ def GMM(means: Numbers, covariances: Numbers, weights: Numbers, trainable: bool 
         mean, tril, logits = parts(params)
         which, noise = jax.random.split(rng)
         component = jax.random.categorical(which, logits, shape=(num_samples,))
-        z = jax.random.normal(noise, (num_samples, d), mean.dtype)
+        z = jax.random.normal(noise, (num_samples, mean.shape[1]), mean.dtype)
         return mean[component] + jnp.einsum("nij,nj->ni", tril[component], z, precision="highest")
 
     def parts(params):
-        own = params if trainable else params["fixed"]
-        diagonal = jnp.exp(jnp.diagonal(own["tril"], axis1=1, axis2=2))
-        eye = jnp.eye(d, dtype=diagonal.dtype)
-        return own["mean"], jnp.tril(own["tril"], -1) + diagonal[:, :, None] * eye[None], own["logits"]
+        own = params if trains else params["fixed"]
+        log_scale = own["log_scale"] if diagonal else jnp.diagonal(own["tril"], axis1=1, axis2=2)
+        eye = jnp.eye(log_scale.shape[1], dtype=log_scale.dtype)
+        factors = jnp.exp(log_scale)[:, :, None] * eye[None]
+        return own["mean"], factors if diagonal else factors + jnp.tril(own["tril"], -1), own["logits"]
 
-    return init_fun
+    return init_fun if num_components is None else of_data
+
+
+def _vector(shape: Shape) -> Shape:
+    if len(shape) != 1:
+        raise FlowsError(f"GMM: the event is {shape}; expected a vector, such as input_dim=5")
+    return shape
 
 
 def _mixture_params(means: np.ndarray, covariances: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import stdtrit
 
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
@@ -17,7 +18,7 @@ from flows.core import Array, FlowsError, Given, Shape, distribution, positive
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context, size
 from flows.core.keywords import naming
-from flows.core.numerics import soft_clip
+from flows.core.numerics import soft_clip, soft_clip_inverse
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0
@@ -28,11 +29,13 @@ class Family(NamedTuple):
 
     `log_density(z, **own)` of z (batch, d) is (batch,) in nats; `draw(rng, (n, d), **own)` is (n, d). `own` are the family's
     further parameters, whose shapes for one event `own_shapes(event)` says: (batch, count), or (1, count) where all rows share
-    them. At 0 they are where the family starts.
+    them. At 0 they are where the family starts. `measured(x)` of rows (n, d) is the location, the scale, and what it can tell
+    of `own`: where training starts.
     """
 
     log_density: Callable[..., Array]
     draw: Callable[..., Array]
+    measured: Callable[[Array], tuple[Array, Array, dict[str, Array]]]
     own_shapes: Callable[[Shape], dict[str, Shape]] = lambda event: {}
 
 
@@ -58,6 +61,15 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         loc, s = theta.pop("loc"), soft_clip(theta.pop("log_scale"), BOUND)
         z = family.draw(rng, (n, size(event)), **theta).astype(loc.dtype)
         return (loc + jnp.exp(s) * z).reshape(n, *event)
+
+    def trained(rng, shape, init_inputs=None):
+        shapes = shapes_of(shape)
+        params, *functions = init_fun(rng, shape)
+        if init_inputs is not None:
+            loc, scale, own = family.measured(init_inputs.reshape(init_inputs.shape[0], size(shape)))
+            own |= {"loc": loc, "log_scale": soft_clip_inverse(jnp.log(scale), BOUND)}
+            params |= {leaf: value.reshape(shapes[leaf]) for leaf, value in own.items()}
+        return params, *functions
 
     def init_fun(rng, shape):
         shapes = shapes_of(shape)
@@ -98,7 +110,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         return network.params, naming(log_pdf, {"context", *network.keywords}), sample
 
     if net is None:
-        return init_fun
+        return trained if trainable else init_fun
     measures = measured_by(net)
     of_data = {"init_context"} if "init_inputs" in measures else set()  # the context is all that its data are
     return naming(conditional, {"context_dim", *measures, *of_data})
@@ -112,7 +124,7 @@ def Laplace(trainable: bool = False, conditioner: ConditionerLike | None = None)
     of |x - loc|.
 
     Args:
-        trainable: train loc and log_scale, which start at 0; otherwise they are 0.
+        trainable: train loc and log_scale, which start where `init_inputs` tell, or at 0; otherwise they are 0.
         conditioner: a network that makes loc and log_scale of the context, and trains; see `Normal`.
 
     Params:
@@ -131,7 +143,11 @@ def Laplace(trainable: bool = False, conditioner: ConditionerLike | None = None)
     def log_density(z: Array) -> Array:
         return -(jnp.abs(z) + math.log(2)).sum(1)
 
-    return location_scale("Laplace", Family(log_density, jax.random.laplace), trainable, conditioner)
+    def measured(x: Array) -> tuple[Array, Array, dict[str, Array]]:
+        median = jnp.median(x, 0)
+        return median, jnp.abs(x - median[None]).mean(0), {}
+
+    return location_scale("Laplace", Family(log_density, jax.random.laplace, measured), trainable, conditioner)
 
 
 @distribution(batched=True)
@@ -141,7 +157,7 @@ def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None
     log p(x) = -sum(|z| + 2 log(1 + e^-|z|)) - sum(s), z = (x - loc) e^-s, s = 10 tanh(log_scale / 10), in nats.
 
     Args:
-        trainable: train loc and log_scale, which start at 0; otherwise they are 0.
+        trainable: train loc and log_scale, which start where `init_inputs` tell, or at 0; otherwise they are 0.
         conditioner: a network that makes loc and log_scale of the context, and trains; see `Normal`.
 
     Params:
@@ -160,7 +176,10 @@ def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None
     def log_density(z: Array) -> Array:
         return -(jnp.abs(z) + 2 * jnp.log1p(jnp.exp(-jnp.abs(z)))).sum(1)
 
-    return location_scale("Logistic", Family(log_density, jax.random.logistic), trainable, conditioner)
+    def measured(x: Array) -> tuple[Array, Array, dict[str, Array]]:
+        return x.mean(0), x.std(0) * (math.sqrt(3) / math.pi), {}
+
+    return location_scale("Logistic", Family(log_density, jax.random.logistic, measured), trainable, conditioner)
 
 
 @distribution(batched=True)
@@ -173,7 +192,8 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner: ConditionerL
 
     Args:
         df: degrees of freedom, those at the start where they train. Moments below df are finite.
-        trainable: train loc, log_scale and log_df, which start at 0; otherwise they are 0.
+        trainable: train loc and log_scale, which start where `init_inputs` tell, and log_df, which starts at 0; otherwise
+            they are 0.
         conditioner: a network that makes all three of the context, and trains; see `Normal`.
 
     Params:
@@ -207,7 +227,11 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner: ConditionerL
         v = freedom(log_df)
         return jax.random.t(rng, v, shape, v.dtype)
 
-    own = Family(log_density, draw, lambda event: {"log_df": event})
+    def measured(x: Array) -> tuple[Array, Array, dict[str, Array]]:
+        median = jnp.median(x, 0)  # mean and variance may not exist
+        return median, jnp.median(jnp.abs(x - median[None]), 0) / float(stdtrit(df, 0.75)), {}
+
+    own = Family(log_density, draw, measured, lambda event: {"log_df": event})
     return location_scale("StudentT", own, trainable, conditioner)
 
 

@@ -31,6 +31,7 @@ from flows.core.contract import DistributionLike, Numbers
 from flows.core.errors import Place
 from flows.core.params import check_structure, structure
 from flows.distributions.infinities import logsumexp
+from flows.distributions.seeding import spread_rows
 
 JITTER = 0.01  # of the data's spread: two components that start at equal rows could never part
 OWN_KEYWORDS = frozenset({"init_inputs"})  # the start of the components
@@ -180,7 +181,7 @@ def _apart(key: Array, components: Any, data: Array | None, count: int, copies: 
     of_rows, of_jitter, *keys = jax.random.split(key, 3 if copies else count + 2)
     rows = None
     if data is not None:
-        rows = _spread_rows(of_rows, data, count)
+        rows = spread_rows(of_rows, data, count)
         rows += JITTER * jnp.std(data, 0)[None] * jax.random.normal(of_jitter, rows.shape, rows.dtype)
     if copies:
         return _moved(keys[0], components, rows)
@@ -201,20 +202,3 @@ def _moved(key: Array, params: Any, start: Array | None) -> Any:
 
     number = itertools.count()
     return jax.tree_util.tree_map_with_path(moved, params)
-
-
-def _spread_rows(key: Array, data: Array, count: int) -> Any:
-    """`count` rows, each drawn in proportion to its squared distance from the nearest one before."""
-    flat = data.reshape(data.shape[0], -1)
-
-    def squared_distance(chosen: Array) -> Array:
-        return jnp.square(flat - flat[chosen][None]).sum(1)
-
-    def draw(nearest: Array, key: Array) -> tuple[Array, Array]:
-        chosen = jax.random.categorical(key, jnp.log(nearest + jnp.finfo(flat.dtype).tiny))
-        return jnp.minimum(nearest, squared_distance(chosen)), chosen
-
-    keys = jax.random.split(key, count)
-    first = jax.random.randint(keys[0], (), 0, len(flat))
-    others = jax.lax.scan(draw, squared_distance(first), keys[1:])[1]
-    return data[jnp.concatenate([first[None], others])]

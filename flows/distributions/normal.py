@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
+from flows.bijections.whiten import correlation_factor
 from flows.core import Array, FlowsError, Shape, distribution
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import size
-from flows.core.numerics import LOG_2PI, soft_clip
+from flows.core.numerics import LOG_2PI, soft_clip, soft_clip_inverse
 from flows.distributions.infinities import honest_far_out
 from flows.distributions.location_scale import Family, location_scale
 
 TRIL_BOUND = 1e4
+ENOUGH = 1.5  # rows for each column, from which a covariance is taken as it is
 
 
 @distribution(batched=True)
@@ -26,7 +28,8 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner: C
     L = diag(e^s) (I + T), T strictly lower triangular with entries 10000 tanh(tril / 10000), and z = L^-1 (x - loc).
 
     Args:
-        trainable: train loc and log_scale (and tril, for the entries of T row by row), which start at 0; otherwise they are 0.
+        trainable: train loc and log_scale (and tril, for the entries of T row by row), which start at the mean and covariance
+            of `init_inputs`, or at 0; otherwise they are 0. A full covariance of few rows is shrunk at the start.
         covariance: "diagonal" or "full". A full one is over the event flattened.
         conditioner: a network `net(rng, input_dim, output_dim)`, such as `MLP(64)`, that makes loc, log_scale and tril, in
             this order, of the context; it always trains. Its init then needs `context_dim`.
@@ -52,7 +55,9 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner: C
     if covariance == "full" and not trainable and conditioner is None:
         raise FlowsError('Normal: covariance="full" would stay the identity; give trainable=True or a conditioner')
     family = (
-        Family(_log_density, jax.random.normal) if covariance == "diagonal" else Family(_full_log_density, _full_draw, _tril)
+        Family(_log_density, jax.random.normal, _moments)
+        if covariance == "diagonal"
+        else Family(_full_log_density, _full_draw, _full_moments, _tril)
     )
     return location_scale("Normal", family, trainable, conditioner)
 
@@ -60,6 +65,21 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner: C
 def _log_density(z: Array) -> Array:
     # Not jnp.square, whose derivative 2 z may overflow where z does not. The constant added in every term would cost digits.
     return -0.5 * (z * z).sum(1) - 0.5 * LOG_2PI * z.shape[1]
+
+
+def _moments(x: Array) -> tuple[Array, Array, dict[str, Array]]:
+    return x.mean(0), x.std(0), {}
+
+
+def _full_moments(x: Array) -> tuple[Array, Array, dict[str, Array]]:
+    mean, std = x.mean(0), x.std(0)
+    n, d = x.shape
+    z = (x - mean[None]) / jnp.where(std > 0, std, 1.0)[None]
+    factor = correlation_factor(z, 0.0 if n >= ENOUGH * d else d / (n + d))
+    scale = jnp.diagonal(factor)
+    below = np.tril_indices(d, -1)
+    # The covariance's factor is diag(std) times that of the correlation: I + T is the latter, row by row over its diagonal.
+    return mean, std * scale, {"tril": soft_clip_inverse((factor / scale[:, None])[below], TRIL_BOUND)}
 
 
 def _tril(event: Shape) -> dict[str, Shape]:

@@ -25,6 +25,7 @@ def MAF(
     hidden: tuple[int, ...] = (128, 128),
     activation: Activation = "relu",
     plain: bool = False,
+    dropout: float = 0.0,
     scan: bool | None = None,
 ):
     """A masked autoregressive flow: MADE layers, each followed by batch normalisation and a reversal of the order.
@@ -39,6 +40,7 @@ def MAF(
         hidden, activation: as in `NICE`.
         scan: as in `NICE`, but over single layers.
         plain: without batch normalisation.
+        dropout: the share of hidden units dropped while `train=True`, which then needs `rng`.
 
     Params:
         A tuple over layers and what follows each; those of a loop are stacked.
@@ -55,7 +57,7 @@ def MAF(
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    net = MaskedMLP(*check_hidden(hidden, "MAF"), activation=activation)
+    net = MaskedMLP(*check_hidden(hidden, "MAF"), activation=activation, dropout=dropout)
     layer = Autoregressive(net, Inverse(Affine(LOG_SCALE)))
     step = [layer, *([] if plain else [BatchNorm()]), Reverse()]
     return stack("MAF", step, num_layers, scan, unrolled=UNROLLED_AFFINE)

@@ -58,6 +58,7 @@ def RealNVP(
     hidden: tuple[int, ...] = (128, 128),
     activation: Activation = "relu",
     plain: bool = False,
+    dropout: float = 0.0,
     scan: bool | None = None,
 ):
     """Affine couplings in which the halves alternate, each followed by batch normalisation.
@@ -71,6 +72,7 @@ def RealNVP(
         num_layers: couplings.
         hidden, activation, scan: as in `NICE`.
         plain: without batch normalisation.
+        dropout: the share of hidden units dropped while `train=True`, which then needs `rng`.
 
     Params:
         As of `NICE`.
@@ -88,7 +90,8 @@ def RealNVP(
         >>> sample(1, params, 3).shape
         (3, 2)
     """
-    net, normalised = MLP(*check_hidden(hidden, "RealNVP"), activation=activation), [] if plain else [BatchNorm()]
+    net = MLP(*check_hidden(hidden, "RealNVP"), activation=activation, dropout=dropout)
+    normalised = [] if plain else [BatchNorm()]
     step, flipped = ([Coupling(net, Affine(LOG_SCALE), flip=flip), *normalised] for flip in (False, True))
     return stack("RealNVP", step, num_layers, scan, [], flipped, UNROLLED_AFFINE)
 

@@ -73,9 +73,7 @@ def NSF(
         raise FlowsError(f"NSF: spline is {spline!r:.60}; expected one of {', '.join(SPLINES)}")
     transformer = SPLINES[spline](num_bins=num_bins, bound=bound)
     if plain:
-        if dropout:
-            raise FlowsError(f"NSF: dropout is {dropout}, but plain networks have none; leave one of the two out")
-        net = (MaskedMLP if autoregressive else MLP)(*hidden, activation=activation)
+        net = (MaskedMLP if autoregressive else MLP)(*hidden, activation=activation, dropout=dropout)
     else:
         if not hidden or len(set(hidden)) > 1:
             raise FlowsError(f"NSF: hidden is {hidden}; expected one width for each residual block, all equal, or plain=True")

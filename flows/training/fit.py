@@ -35,12 +35,13 @@ def fit(
     context: Any = None,
     weights: Any = None,
     validation: Any = 0.1,
-    batch_size: int = 256,
-    max_epochs: int = 100,
+    batch_size: int | None = None,
+    max_epochs: int | None = None,
     steps_per_epoch: int | None = None,
     max_minutes: float | None = None,
-    patience: int = 10,
+    patience: int | None = None,
     learning_rate: float = LEARNING_RATE,
+    weight_decay: float = 0.0,
     optimizer: optax.GradientTransformation | None = None,
     standardize: bool | str = True,
     standardize_context: bool = True,
@@ -83,14 +84,17 @@ def fit(
             rows held out. Only their ratios matter. Rows to validate on that are given count equally.
         validation: the share of rows held out for early stopping, in (0, 1); or rows to validate on, a pair (data, context)
             for a conditional model, and then all of `data` are trained on.
-        batch_size: rows a step; all training rows where they are fewer.
-        max_epochs: passes over the training rows.
+        batch_size: rows a step, all training rows where they are fewer; by default 256, or an eighth of the training rows if
+            that is less.
+        max_epochs: passes over the training rows; by default 100, or as many as 3,000 steps take.
         steps_per_epoch: steps before each validation; by default one pass over the rows, and no more than that. Needed where
             data is an iterable.
         max_minutes: stop after the epoch in which they have gone, if max_epochs are not through.
-        patience: stop after so many epochs without a better validation loss.
+        patience: stop after so many epochs without a better validation loss; by default 10, or a tenth of max_epochs if that
+            is more.
         learning_rate: the highest rate of the default optimizer: Adam with gradients clipped at norm 5, whose rate warms up
             over the first twentieth of the steps and then falls to 0 along a cosine, at max_epochs.
+        weight_decay: by which share of themselves, times the rate, the default optimizer shrinks params in each step.
         optimizer: any optax optimizer instead.
         standardize: True to fit `Flow(Whiten(), init_fun)`: mean, standard deviation and correlation of the columns are
             measured on the training rows and kept inside the fitted model, whose log_pdf and samples are in the units of the
@@ -164,6 +168,7 @@ def train_members(
     while it trains are `changed` first.
     """
     members, source, inner, given = options.members, rows.source, rows.inner(init_fun), rows.given
+    options = options.settled(source.batch_size, source.steps)
     keys = key if members is None else jax.random.split(key, members)
     key_of_member = [key] if members is None else list(keys)
     starts, parts = zip(*[initialize(inner, each, rows.event, rows.context, given) for each in key_of_member], strict=True)

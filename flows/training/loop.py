@@ -232,6 +232,9 @@ def _history(courses: list[Course], options: Options, yardstick: Yardstick = UNJ
     if options.members is None:
         arrays = {name: array[0] for name, array in arrays.items()}
         arrays["best_epoch"] = courses[0].best_epoch
+    for name in ("batch_size", "max_epochs", "patience"):
+        if getattr(options, name) is not None:
+            arrays[name] = np.array(getattr(options, name))
     if yardstick.gaussian is not None:
         arrays["gaussian"] = np.array(yardstick.gaussian)
     return History(arrays, interrupted=interrupted)

@@ -5,7 +5,7 @@ A new option is a keyword of the function that takes it and a line here.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from typing import Annotated, Any, Self
 
 import jax
@@ -17,6 +17,9 @@ from flows.core.constructors import Value, is_constructor
 from flows.core.precision import Precision
 
 LEARNING_RATE = 1e-3
+# A fit without options: rows a step, how many steps an epoch has at least, passes over the rows or steps if these are more,
+# and epochs without a better loss.
+BATCH_SIZE, BATCHES, EPOCHS, STEPS, PATIENCE = 256, 8, 100, 3_000, 10
 
 Check = Callable[[Any, str], Any]  # of a value and its name in errors: the value as it is kept
 
@@ -66,6 +69,12 @@ def decay(x: Any, name: str) -> float:
     return x
 
 
+def not_negative(x: Any, name: str) -> float:
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < math.inf:
+        raise FlowsError(f"{name} is {x!r:.40}; expected a number, 0 or more")
+    return float(x)
+
+
 def optax_optimizer(x: Any, name: str) -> optax.GradientTransformation:
     if not isinstance(x, optax.GradientTransformation):
         raise TypeError(f"{name} is {x!r:.60}; expected one of optax, such as optax.adamw(1e-3)")
@@ -97,12 +106,13 @@ class Options:
     context: Any = None
     weights: Any = None
     validation: Annotated[Any, share_or_rows] = 0.1
-    batch_size: Annotated[int, positive_int] = 256
-    max_epochs: Annotated[int, positive_int] = 100
+    batch_size: Annotated[Any, optional(positive_int)] = None
+    max_epochs: Annotated[Any, optional(positive_int)] = None
     steps_per_epoch: Annotated[int | None, optional(positive_int)] = None
     max_minutes: Annotated[float | None, optional(positive), MAY_CHANGE] = None
-    patience: Annotated[int, positive_int, MAY_CHANGE] = 10
+    patience: Annotated[Any, optional(positive_int), MAY_CHANGE] = None
     learning_rate: Annotated[float, positive] = LEARNING_RATE
+    weight_decay: Annotated[float, not_negative] = 0.0
     optimizer: Annotated[optax.GradientTransformation | None, optional(optax_optimizer)] = None
     standardize: Annotated[bool | str, one_of(True, False, "columns")] = True
     standardize_context: Annotated[bool, true_or_false] = True
@@ -145,6 +155,10 @@ class Options:
                 f"{self.caller}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer "
                 "instead"
             )
+        if self.optimizer is not None and self.weight_decay:
+            raise TypeError(
+                f"{self.caller}: weight_decay={self.weight_decay} is for the default optimizer; use optax.adamw instead"
+            )
 
     @property
     def share(self) -> float | None:
@@ -161,10 +175,12 @@ class Options:
 
     def rows_a_step(self, rows: float) -> int:
         """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size."""
-        batch_size = int(min(self.batch_size, rows))
+        given = self.batch_size is not None
+        wanted = self.batch_size if given else min(BATCH_SIZE, max(rows // BATCHES, self.accumulate))
+        batch_size = int(min(wanted, rows))
         if batch_size < self.accumulate:
             raise FlowsError(f"{self.caller}: accumulate is {self.accumulate}, but a batch has only {batch_size} rows")
-        if batch_size % self.accumulate and batch_size < rows:
+        if given and batch_size % self.accumulate and batch_size < rows:
             raise FlowsError(
                 f"{self.caller}: batch_size is {batch_size}, which does not split into accumulate={self.accumulate} equal parts"
             )
@@ -174,6 +190,12 @@ class Options:
         """One pass over the rows, or fewer steps if so many were asked for."""
         whole = rows // batch_size
         return whole if self.steps_per_epoch is None else min(self.steps_per_epoch, whole)
+
+    def settled(self, batch_size: int, steps: int) -> Self:
+        """The options with what was left open, once it is known how many rows a step and how many steps an epoch take."""
+        max_epochs = self.max_epochs or max(EPOCHS, -(-STEPS // steps))
+        patience = self.patience or max(PATIENCE, max_epochs // 10)
+        return replace(self, batch_size=batch_size, max_epochs=max_epochs, patience=patience)
 
     def lasting(self) -> dict[str, Any]:
         """The options that have to stay the same where a fit goes on from a checkpoint, as the checkpoint holds them."""

@@ -24,8 +24,9 @@ class FitResult(Distribution):
         history: "train" and "validation", the loss after each epoch (minus the mean log_pdf, nats a row, original units), and
             "best_epoch", counted from 0, whose params these are, or -1 for those of the start, whose validation loss is
             "start"; "skipped", how many steps of each epoch were not taken; "gaussian", the loss of the closed-form Gaussian on
-            the same held-out rows (of vectors of at most 512 columns; with a context its mean is linear in it). A dict that
-            draws itself: `history.plot()`. `history.interrupted` is whether Ctrl-C ended the fit.
+            the same held-out rows (of vectors of at most 512 columns; with a context its mean is linear in it); "batch_size",
+            "max_epochs" and "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted` is
+            whether Ctrl-C ended the fit.
     """
 
     init_fun: DistributionLike

@@ -25,6 +25,13 @@ RECOVERY = 1.01  # by which steps grow again after some that were skipped
 # The learning rate of each step is an argument of the compiled program, so that one program serves every rate and length.
 DEFAULT_OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(1.0))
 
+
+def default_optimizer(weight_decay: float) -> optax.GradientTransformation:
+    if not weight_decay:
+        return DEFAULT_OPTIMIZER
+    return optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(1.0, weight_decay=weight_decay))
+
+
 Schedule = Callable[[int, int], np.ndarray]  # (first, count) -> what the updates of each of these steps are multiplied by
 
 
@@ -94,9 +101,9 @@ def schedule_of(options: Options, steps: int) -> Schedule:
 def trainer(problem: Any, params: Any, options: Options, dtype: Any) -> Trainer:
     """The compiled functions of a training; equal problems with equal options share them. `params` are those of one member."""
     default = options.optimizer is None
-    optimizer = DEFAULT_OPTIMIZER if default else options.optimizer
+    optimizer = default_optimizer(options.weight_decay) if default else options.optimizer
     layout: Layout = Vector(params) if default else Tree()  # another optimizer may tell one leaf from another
-    known = "default" if default else _program_of(optimizer, params)
+    known = f"default {options.weight_decay}" if default else _program_of(optimizer, params)
     how = options.accumulate, options.ema, options.members, dtype
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) * (options.members or 1) <= SMALL
     compiler = {"xla_backend_optimization_level": 1} if small else None
