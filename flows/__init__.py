@@ -42,6 +42,7 @@ from flows.bijections.scalar_maps import Tanh as Tanh
 from flows.bijections.scaling import ActNorm as ActNorm
 from flows.bijections.scaling import Scale as Scale
 from flows.bijections.scaling import Standardize as Standardize
+from flows.bijections.unconstrain import Unconstrain as Unconstrain
 from flows.bijections.unit_interval import LogisticCDF as LogisticCDF
 from flows.bijections.unit_interval import Logit as Logit
 from flows.bijections.unit_interval import NormalCDF as NormalCDF
@@ -74,6 +75,7 @@ from flows.distributions.location_scale import StudentT as StudentT
 from flows.distributions.mixture import Mixture as Mixture
 from flows.distributions.normal import Normal as Normal
 from flows.distributions.standardized_context import StandardizedContext as StandardizedContext
+from flows.distributions.support import support as support
 from flows.distributions.uniform import Uniform as Uniform
 from flows.models.autoregressive import IAF as IAF
 from flows.models.autoregressive import MAF as MAF

@@ -172,6 +172,7 @@ BIJECTIONS: dict[str, Case] = {
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Tanh": Case(flows.Tanh(), (2,)),
+    "Unconstrain": Case(flows.Unconstrain(low=(0.0, -1.0, -np.inf, -np.inf), high=(np.inf, 1.5, 3.0, np.inf)), (4,)),
     "Whiten": Case(flows.Whiten(), (1, 2, 5), volume_preserving=True),
 }
 

@@ -108,8 +108,6 @@ ARGUMENTS = [
     (lambda: flows.Autoregressive(flows.MLP(8))(0, 3), "expected a masked network"),
     (lambda: flows.Autoregressive(Residual(8))(0, 3), "expected a masked network"),
     (lambda: flows.Coupling(flows.MLP(8), mask="random", unconditional=(t.Affine(), t.Additive()))(0, 4), "one for all"),
-    (lambda: flows.bijections.support(flows.Serial(flows.Exp())), "ask for the support of each"),
-    (lambda: flows.bijections.support(flows.RealNVP(2)), "ask for the support of each"),
 ]  # fmt: skip
 
 
@@ -125,8 +123,8 @@ def test_errors_name_what_was_got_and_what_was_expected(call, told):
     (lambda: flows.Coupling(lambda rng, i, o: None)(0, 2), r"returned None; expected \(params, apply_fun\)"),
     (lambda: flows.Coupling(lambda rng, i, o: ({}, 3))(0, 2), "returned"),
     (lambda: flows.calibrate("x", {}, X), "expected a bijection or a distribution"),
-    (lambda: flows.bijections.support(Normal()), "expected a bijection"),
-    (lambda: flows.bijections.support(flows.Exp), r"call it: Exp\(\.\.\.\)"),
+    (lambda: flows.support(flows.MLP(2), 2), "expected a bijection or a distribution"),
+    (lambda: flows.support(flows.Exp, 2), r"call it: Exp\(\.\.\.\)"),
     (lambda: Normal()(0, 2).sample(0, {}, 3, foo=1), "the keywords are context$"),
 ])  # fmt: skip
 def test_wrong_kinds_are_type_errors(call, told):

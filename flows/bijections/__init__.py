@@ -1,6 +1,5 @@
 """Bijections: one idea a file. `flows/__init__.py` lists the public ones."""
 
-from flows.bijections.supports import support
 from flows.core.contract import Support
 
-__all__ = ["Support", "support"]
+__all__ = ["Support"]

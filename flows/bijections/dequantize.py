@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import FlowsError, bijection, numbers
+from flows.core.contract import Support
 from flows.core.numerics import along
 
 
-@bijection(likelihood="lower bound")
+@bijection(likelihood="lower bound", support=Support(entrywise=True))
 def Dequantize(step: float | Sequence[float] = 1.0):
     """Uniform noise as wide as the step to which values were rounded: y = x + step (u - 1/2), u uniform on [0, 1).
 

@@ -26,7 +26,7 @@ def scalar_map(direct: Callable, log_slope: Callable, inverse: Callable) -> Call
     return init_fun
 
 
-@bijection(support=Support(REAL, POSITIVE))
+@bijection(support=Support(REAL, POSITIVE, entrywise=True))
 def Exp():
     """The real line to the positive half line: y = e^x, log|det J| = sum(x).
 
@@ -47,7 +47,7 @@ def Exp():
     return scalar_map(jnp.exp, lambda x: x, jnp.log)
 
 
-@bijection(support=Support(REAL, POSITIVE))
+@bijection(support=Support(REAL, POSITIVE, entrywise=True))
 def Softplus():
     """The real line to the positive half line: y = log(1 + e^x), log|det J| = -sum(log(1 + e^-x)).
 
@@ -68,7 +68,7 @@ def Softplus():
     return scalar_map(jax.nn.softplus, lambda x: -jax.nn.softplus(-x), lambda y: y + jnp.log(-jnp.expm1(-y)))
 
 
-@bijection(support=Support(REAL, (-1.0, 1.0)))
+@bijection(support=Support(REAL, (-1.0, 1.0), entrywise=True))
 def Tanh():
     """The real line to (-1, 1): y = tanh(x), log|det J| = sum(2 (log 2 - |x| - log(1 + e^(-2|x|)))).
 
@@ -93,7 +93,7 @@ def Tanh():
     return scalar_map(jnp.tanh, log_slope, jnp.arctanh)
 
 
-@bijection
+@bijection(support=Support(entrywise=True))
 def LeakyReLU(slope: float = 0.01):
     """Two half lines: y = x where x >= 0 and slope x elsewhere, log|det J| = log(slope) * (how many entries are below 0).
 
@@ -124,7 +124,7 @@ def LeakyReLU(slope: float = 0.01):
     )
 
 
-@bijection(support=Support(POSITIVE, POSITIVE))
+@bijection(support=Support(POSITIVE, POSITIVE, entrywise=True))
 def Power(exponent: float):
     """The positive half line to itself: y = x^p, log|det J| = sum(log|p| + (p - 1) log(x)).
 
@@ -167,7 +167,7 @@ def Power(exponent: float):
     return scalar_map(lambda x: power(x, p), log_slope, lambda y: power(y, 1 / p))
 
 
-@bijection
+@bijection(support=Support(entrywise=True))
 def FixedAffine(scale: Numbers = 1.0, shift: Numbers = 0.0):
     """A scale and a shift that are constants: y = scale x + shift, log|det J| = sum(log|scale|).
 

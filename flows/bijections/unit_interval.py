@@ -15,7 +15,7 @@ from flows.core.numerics import LOG_2PI
 EDGE = 1e-5
 
 
-@bijection(support=Support(REAL, UNIT))
+@bijection(support=Support(REAL, UNIT, entrywise=True))
 def Sigmoid(clip_before_logit: bool = True):
     """The real line to the unit interval: y = 1 / (1 + e^-x), log|det J| = -sum(softplus(x) + softplus(-x)).
 
@@ -41,7 +41,7 @@ def Sigmoid(clip_before_logit: bool = True):
     return scalar_map(jax.nn.sigmoid, sigmoid_log_slope, lambda y: logit(y, clip_before_logit))
 
 
-@bijection(support=Support(UNIT, REAL))
+@bijection(support=Support(UNIT, REAL, entrywise=True))
 def Logit(clip_before_logit: bool = True):
     """The unit interval to the real line: y = log(x / (1 - x)), log|det J| = sum(softplus(y) + softplus(-y)).
 
@@ -71,7 +71,7 @@ def Logit(clip_before_logit: bool = True):
     return scalar_map(direct, lambda x: -sigmoid_log_slope(direct(x)), jax.nn.sigmoid)
 
 
-@bijection(support=Support(REAL, UNIT))
+@bijection(support=Support(REAL, UNIT, entrywise=True))
 def NormalCDF(loc: float = 0.0, scale: float = 1.0):
     """The distribution function of a normal, from the real line to the unit interval.
 
@@ -99,7 +99,7 @@ def NormalCDF(loc: float = 0.0, scale: float = 1.0):
     return distribution_function("NormalCDF", ndtr, lambda z: -0.5 * (jnp.square(z) + LOG_2PI), ndtri, loc, scale)
 
 
-@bijection(support=Support(REAL, UNIT))
+@bijection(support=Support(REAL, UNIT, entrywise=True))
 def LogisticCDF(loc: float = 0.0, scale: float = 1.0):
     """The distribution function of a logistic, from the real line to the unit interval.
 

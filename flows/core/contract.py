@@ -84,7 +84,11 @@ UNIT: Interval = (0.0, 1.0)
 
 
 class Support(NamedTuple):
-    """The open intervals in which every entry of the inputs, and of the outputs, of a bijection lies."""
+    """Where the inputs and the outputs of a bijection live: entries within (low, high), each a number or an array of the event.
 
-    inputs: Interval = REAL
-    outputs: Interval = REAL
+    A map that is `entrywise` has no params, and makes each entry of the output of the same entry of the input alone.
+    """
+
+    inputs: Any = REAL
+    outputs: Any = REAL
+    entrywise: bool = False

@@ -48,13 +48,13 @@ class InitFun(Value):
     own_likelihood: str
     own_support: Support
 
-    def __init__(self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: str, support: Support):
+    def __init__(self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: str, support: Any):
         if not (callable(inner) or isinstance(inner, Composite)):
             raise TypeError(f"{construct.__name__} returned {inner!r:.60}; a constructor returns its init_fun")
         super().__init__(construct, arguments, inner)
         object.__setattr__(self, "batched", batched)
         object.__setattr__(self, "own_likelihood", likelihood)
-        object.__setattr__(self, "own_support", support)
+        object.__setattr__(self, "own_support", support(**arguments) if callable(support) else support)
 
     @property
     def likelihood(self) -> str:
@@ -145,7 +145,7 @@ class DistributionInit(InitFun):
 def bijection(function: Callable[P, Any], /) -> Callable[P, BijectionInit]: ...
 @overload
 def bijection(
-    *, batched: bool = False, likelihood: str = "exact", support: Support = EVERYWHERE
+    *, batched: bool = False, likelihood: str = "exact", support: Support | Callable[..., Support] = EVERYWHERE
 ) -> Callable[[Callable[P, Any]], Callable[P, BijectionInit]]: ...
 def bijection(
     function: Callable | None = None,
@@ -153,7 +153,7 @@ def bijection(
     *,
     batched: bool = False,
     likelihood: str = "exact",
-    support: Support = EVERYWHERE,
+    support: Support | Callable[..., Support] = EVERYWHERE,
 ) -> Any:
     """Make a constructor of bijections of a function that returns an `init_fun`.
 
@@ -173,7 +173,8 @@ def bijection(
         batched: the functions take whole batches, (batch, *event), and return `log_det` of shape (batch,). In calls without
             `rng` and `train` a row's result must not depend on the other rows, which may be more than were given.
         likelihood: 'exact', 'unbiased' or 'lower bound'.
-        support: the open intervals in which inputs and outputs live, where that is not the whole line.
+        support: the open intervals in which inputs and outputs live, where that is not the whole line, as a `Support`; or a
+            function of the constructor's arguments, by name, that returns one.
 
     Returns:
         A constructor. Its values print as code, compare by value, and can be saved (`load(path, constructors=[...])`).
@@ -234,7 +235,7 @@ def combinator(make: type[I]) -> Callable[[Callable[P, Composite]], Callable[P, 
     return lambda function: constructor(function, partial(make, batched=True, likelihood="exact", support=EVERYWHERE))
 
 
-def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: str, support: Support) -> Any:
+def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: str, support: Any) -> Any:
     if not isinstance(batched, bool):
         raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
     if likelihood not in LIKELIHOODS:

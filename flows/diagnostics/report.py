@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.supports import support
+from flows.bijections.supports import inside, layers_of, support_of
 from flows.compose import Serial
 from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, trainable
 from flows.core.caching import fresh_caches
-from flows.core.contract import POSITIVE, UNIT, BijectionLike
+from flows.core.contract import BijectionLike
 from flows.core.errors import TRACING_ERRORS
 from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
 from flows.core.keywords import CALL, INIT, named_by, select
@@ -232,13 +232,13 @@ def _measured(direct: Callable, inverse: Callable, params: Any, x: Array) -> dic
 
 
 def _points(layer: BijectionInit, key: Array, event: Shape) -> Array:
-    """Standard normal points, taken into the support of a layer that declares one."""
+    """Standard normal points, taken into the support of what declares one."""
     x = jax.random.normal(key, (ROWS, *event))
     try:
-        into = {POSITIVE: jnp.exp, UNIT: jax.nn.sigmoid}.get(support(layer).inputs)
-    except FlowsError:  # it is made of layers
-        into = None
-    return x if into is None else into(x)
+        low, high = support_of(layers_of(layer), event)[0]
+    except FlowsError:  # it cannot be told
+        return x
+    return inside((low, high), x)
 
 
 def _difference(a: Any, b: Any) -> float:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from flows.bijections.supports import beyond, bounded_region, inside
 from flows.core import (
     Array,
     BijectionInit,
@@ -30,7 +32,8 @@ from flows.distributions.normal import Normal
 def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
     """The distribution of x when y = f(x) follows the base: log p(x) = log p_base(f(x)) + log|det df/dx|, in nats.
 
-    A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow.
+    A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow. Where
+    f is not defined, outside `flows.support(f, input_dim).inputs`, log p is -inf.
 
     Args:
         bijection: f, from data to noise.
@@ -60,6 +63,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
             part = bijection_part(bijection, event, context)
         with Place("the prior of Flow", prior, part.output) as of_base:
             base = distribution_part(prior, part.output, context)
+        region = bounded_region(bijection, event, context)
         both = shared((part, base))
 
         def init(key: Array, given: Given) -> Any:
@@ -74,12 +78,23 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
                 own_base = base.init(keys[1], given._replace(init_inputs=noise, params=old and old["prior"]))
             return {"bijection": own, "prior": own_base}
 
-        def whole(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+        def everywhere(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             keys = (None, None) if rng is None else jax.random.split(rng)
             with of_part:
                 y, log_det = part.direct(params["bijection"], x, context, keys[0], train)
             with of_base:
                 return base.log_pdf(params["prior"], y, context, keys[1], train) + log_det
+
+        def whole(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+            if region is None:
+                return everywhere(params, x, context, rng, train)
+            axes = tuple(range(1, x.ndim))
+            outside, at_ends = beyond(region, x), (x == region[0][None]) | (x == region[1][None])
+            # Points outside are computed elsewhere, as what is not defined would make NaN of gradients.
+            within = jnp.where(outside, inside(region, jnp.zeros(event, x.dtype))[None], x)
+            log_p = everywhere(params, within, context, rng, train)
+            nothing = outside.any(axes) | (at_ends.any(axes) & jnp.isnan(log_p))  # an infinite slope at an end, and no mass
+            return jnp.where(nothing & ~jnp.isnan(x).any(axes), -jnp.inf, log_p)
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             if train or rng is not None or not (both["compiled"] and both["independent"]):

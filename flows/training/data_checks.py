@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core import FlowsError
+from flows.bijections.dequantize import Dequantize
+from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
 from flows.training import dependent
-from flows.training.dependent import DataWarning, name_of
+from flows.training.dependent import DataWarning, name_of, place_of
 from flows.training.gaussian import Scale, moments
 from flows.training.options import Options
 from flows.training.reading import Data, Source
@@ -29,18 +30,21 @@ class Columns(NamedTuple):
     steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
 
 
-def check_data(data: Data, options: Options) -> Columns:
-    """Check the training rows and their context, and measure the context's columns."""
+def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = ()) -> Columns:
+    """Check the training rows and their context, and measure the context's columns. `own` are a model's own first layers."""
     x, context, weights = data.train
     as_is = np.zeros(x.shape[-1], bool)
     for column in options.as_is:
-        as_is[_place(column, len(as_is), data.source.names, "as_is has")] = True
+        as_is[place_of(column, len(as_is), data.source.names, "as_is has")] = True
     steps = steps_of(options.dequantize, x, data.source.names)
-    judged = ~as_is if steps is None else ~as_is & (steps == 0)
+    widths = np.zeros(len(as_is)) if steps is None else steps  # of the noise that columns will have
+    for layer in own:
+        widths = np.maximum(widths, layer.arguments["step"]) if layer.constructor is Dequantize else widths
     scale = moments(x, weights)
-    check_spread(x, scale, judged, data.source)
+    scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
+    check_spread(x, scale, ~as_is & (widths == 0), data.source)
     if x.ndim == 2:
-        check_columns(data, scale, as_is, steps, options.standardize is not False)
+        check_columns(data, scale, as_is, widths, options.standardize is not False)
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
@@ -91,7 +95,7 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
         for column, step in dequantize.items():
             if isinstance(step, bool) or not isinstance(step, int | float | np.number):
                 raise FlowsError(f"fit: dequantize has the step {step!r:.60} for column {column!r}; expected a number")
-            steps[_place(column, columns, names, "dequantize has a step for")] = step
+            steps[place_of(column, columns, names, "dequantize has a step for")] = step
     else:
         given = np.asarray(dequantize)
         if given.dtype.kind not in "iuf" or given.shape not in ((), (columns,)):
@@ -105,23 +109,13 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
     return steps
 
 
-def _place(column: Any, columns: int, names: Sequence[str] | None, what: str) -> int:
-    """The number of a column that is given by name or number."""
-    if names is not None and str(column) in names:
-        return list(names).index(str(column))
-    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
-        return int(column)
-    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
-    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")
-
-
-def check_columns(data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray | None, standardize: bool) -> None:
+def check_columns(data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray, standardize: bool) -> None:
     """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
     x, std, source = data.train.x, scale.std, data.source
     dtype, names, numbers = source.dtype, source.names, source.numbers
     said: dict[str, list[str]] = {}
     sample = _sample(x)
-    dependent.check(x, scale, np.flatnonzero(~as_is if steps is None else ~as_is & (steps == 0)), dtype, names)
+    dependent.check(x, scale, np.flatnonzero(~as_is & (steps == 0)), dtype, names)
     found: dict[str, float] = {}
     for j in map(int, np.flatnonzero(~as_is)):
         column, label = sample[:, j], name_of(j, names)
@@ -136,18 +130,25 @@ def check_columns(data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray
             said.setdefault("tails", []).append(f"{label} ({x[row, j]:.4g} in row {numbers[row]}, {times:.3g} of them)")
         if abs(scale.mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:
             said.setdefault("offset", []).append(label)
-        if steps is None or not steps[j]:
-            odd = _ties(column)
-            if odd is not None:
-                text, step = odd
-                said.setdefault("ties", []).append(f"{label} {text}")
-                key = names[j] if names else str(j)
-                found[repr(key) if names else key] = step
+        text, step = ("", None) if steps[j] else _ties(column)
+        if step is not None:
+            said.setdefault("ties", []).append(f"{label} {text}")
+            key = names[j] if names else str(j)
+            found[repr(key) if names else key] = step
+        elif text:
+            said.setdefault("atoms", []).append(f"{label} {text}")
     if "ties" in said:
         dictionary = "{" + ", ".join(f"{key}: {step:.6g}" for key, step in found.items()) + "}"
         warn_user(
             f"fit: {'; '.join(said['ties'])}. A density is unbounded on values that repeat, so a better fit may be no better "
             f"model. Give dequantize={dictionary} to spread each over the width of its step, or model these columns apart",
+            DataWarning,
+        )
+    if "atoms" in said:
+        warn_user(
+            f"fit: {'; '.join(said['atoms'])} of data, and continuous elsewhere. A density is unbounded on a value that "
+            "repeats, so a better fit may be no better model; dequantize= is no help, as it would spread the whole column. Fit "
+            "the rows beside that value alone, and its share apart, as a number or as a label in the context",
             DataWarning,
         )
     if "tails" in said:
@@ -180,8 +181,8 @@ def step_of(column: np.ndarray) -> float | None:
     return float(f"{span / round(multiples[-1]):.6g}")
 
 
-def _ties(column: np.ndarray) -> tuple[str, float] | None:
-    """What a warning says of a column whose values repeat, and the step to spread them by."""
+def _ties(column: np.ndarray) -> tuple[str, float | None]:
+    """What a warning says of a column whose values repeat, and the step to spread them by; None where a single one does."""
     step = step_of(column)
     if step is not None and step > FINE * column.std():
         whole = bool((column == np.round(column)).all())
@@ -189,11 +190,10 @@ def _ties(column: np.ndarray) -> tuple[str, float] | None:
     values, counts = np.unique(column, return_counts=True)
     most = int(counts.argmax())
     if len(values) == 1:  # of the rows looked at; others are too rare to be among them
-        return f"is {values[0]:.6g} in nearly all rows", 1.0
+        return f"is {values[0]:.6g} in nearly all rows", None
     if counts[most] < LEAST_TIES or counts[most] <= ATOM * len(column):
-        return None
-    apart = np.abs(np.delete(values, most) - values[most])
-    return f"is {values[most]:.6g} in {counts[most] / len(column):.1%} of the rows", float(f"{np.quantile(apart, 0.05):.2g}")
+        return "", None
+    return f"is {values[most]:.6g} in {counts[most] / len(column):.1%} of the rows", None
 
 
 def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:

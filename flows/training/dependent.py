@@ -1,6 +1,7 @@
 """Columns that others determine: copies and combinations have no density together, and near ones cost digits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -107,3 +108,13 @@ def _refuse_copies(
 
 def name_of(j: int, names: Sequence[str] | None) -> str:
     return f"column {names[j]!r}" if names else f"column {j}"
+
+
+def place_of(column: Any, columns: int, names: Sequence[str] | None, what: str) -> int:
+    """The number of a column that is given by name or number."""
+    if names is not None and str(column) in names:
+        return list(names).index(str(column))
+    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
+        return int(column)
+    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
+    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")

@@ -89,6 +89,7 @@ def fit_ensemble(
     optimizer: optax.GradientTransformation | None = None,
     standardize: bool | str = True,
     standardize_context: bool = True,
+    support: Any = None,
     as_is: Any = (),
     dequantize: Any = None,
     ema: float | None = None,
@@ -131,19 +132,19 @@ def fit_ensemble(
     """
     options, key = EnsembleOptions.of(locals()), as_key(rng)
     check_distribution(init_fun, options.caller)
-    rows = ready(data, options, key)
+    rows, model = ready(data, options, key, init_fun)
 
     def mixed(components: Any) -> Any:
         dtype = next((leaf.dtype for leaf in jax.tree.leaves(components)), jnp.float32)
         return {"components": components, "fixed": {"logits": jnp.full(options.members, -np.log(options.members), dtype)}}
 
-    fitted, history = train_members(key, init_fun, rows, options, mixed)
-    flow = rows.outer(Mixture(init_fun, num_components=options.members, trainable=False))
+    fitted, history = train_members(key, model, rows, options, mixed)
+    flow = rows.outer(Mixture(model, num_components=options.members, trainable=False))
     params = rows.outer_params(fitted, mixed)
     functions = publish(part_of(flow, key, rows.event, rows.context), params)
     dims = as_dim(rows.event), as_dim(rows.context)
     return EnsembleResult(
-        params, *functions, flow, *dims, history, members=options.members, member=rows.outer(init_fun), path=rows.path
+        params, *functions, flow, *dims, history, members=options.members, member=rows.outer(model), path=rows.path
     )
 
 

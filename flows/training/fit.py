@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import optax
 
-from flows.core import Array, FlowsError, initialize, part_of, stacked
+from flows.core import Array, BijectionInit, FlowsError, initialize, part_of, stacked
 from flows.core.closures import UNEQUAL
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_dim, as_key, cast
 from flows.core.publish import publish
+from flows.training.before import split_off
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
@@ -21,7 +22,7 @@ from flows.training.loop import train
 from flows.training.losses import Likelihood, has_running_statistics
 from flows.training.options import LEARNING_RATE, Options, check_distribution
 from flows.training.preprocess import Prepared, prepare
-from flows.training.reading import read
+from flows.training.reading import Data, read
 from flows.training.result import FitResult
 from flows.training.step import Epochs, schedule_of, trainer
 from flows.training.stream import Stream
@@ -45,6 +46,7 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     standardize: bool | str = True,
     standardize_context: bool = True,
+    support: Any = None,
     as_is: Any = (),
     dequantize: Any = None,
     ema: float | None = None,
@@ -102,6 +104,10 @@ def fit(
             `Flow(Standardize(), init_fun)`, which leaves the correlation, as images do by their channels, and vectors of more
             than 512 columns; False for neither.
         standardize_context: the same by mean and standard deviation for each column of the context (`StandardizedContext`).
+        support: where the data live, (low, high), each a number or one for each column, infinite where a side is open; or a
+            dict {column: (low, high)} by number or name. The model is fitted behind `Unconstrain`, so that no density and no
+            sample lies outside. With `dequantize` the ends are moved out by half a step; otherwise a value at an end is
+            refused.
         as_is: columns of data, by name or number, that are neither standardised nor judged by the checks.
         dequantize: for values that were rounded or counted: `Dequantize` noise inside the fitted model. Its step, one for each
             column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data. log_pdf
@@ -140,15 +146,23 @@ def fit(
     """
     options, key = Options.of(locals()), as_key(rng)
     check_distribution(init_fun, options.caller)
-    rows = ready(data, options, key)
-    return fit_rows(key, init_fun, rows, options)
+    rows, model = ready(data, options, key, init_fun)
+    return fit_rows(key, model, rows, options)
 
 
-def ready(data: Any, options: Options, key: Array) -> Prepared:
-    """The rows of data for a training: read, checked, and on the device in the units of the model."""
+def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepared, Any]:
+    """The rows of data for a training, read, checked, and on the device in the units of the model; and the model to train."""
     found = read(data, options, key)
-    columns = check_data(found, options)
-    return prepare(found, columns, options, key)
+    own, model = own_layers(init_fun, found, options)
+    return prepare(found, check_data(found, options, own), options, key, own), model
+
+
+def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[BijectionInit, ...], Any]:
+    """The layers of a model that the rows go through before they are standardised, and the model that is left."""
+    if options.standardize is False:
+        return (), init_fun
+    x, context, _ = data.train
+    return split_off(init_fun, x.shape[1:], None if context is None else context.shape[1:])
 
 
 def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:

@@ -191,7 +191,7 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
             what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
                 validation[-1], "a log-density that is NaN"
             )
-            why = f"some of what is held out has {what} under this model. {options.support}"
+            why = f"some of what is held out has {what} under this model. {options.remedy}"
         message = f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}"
         raise FitError(message, outer(kept()), history, why)
     if skipped := sum(sum(course.skipped) for course in courses):

@@ -116,6 +116,7 @@ class Options:
     optimizer: Annotated[optax.GradientTransformation | None, optional(optax_optimizer)] = None
     standardize: Annotated[bool | str, one_of(True, False, "columns")] = True
     standardize_context: Annotated[bool, true_or_false] = True
+    support: Any = None
     as_is: Annotated[Any, columns] = ()
     dequantize: Any = None
     ema: Annotated[float | None, optional(decay)] = None
@@ -135,7 +136,7 @@ class Options:
         "data in the domain of the model (Logit takes only (0, 1), and standardize=True moves the data to mean 0) and finite "
         "values from its layers"
     )
-    support: str = "Give a base without edges, or data in its support"
+    remedy: str = "Give a base without edges, or data in its support"
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Self:
@@ -202,6 +203,7 @@ class Options:
         lasting = [each.name for each in fields(self) if _declared(each) and MAY_CHANGE not in _declared(each)]
         return {name: getattr(self, name) for name in [*lasting, "members"]} | {
             "as_is": list(self.as_is),
+            "support": None if self.support is None else repr(self.support),
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }

@@ -18,6 +18,7 @@ from flows.core import Array, BijectionInit, Given, bijection_part
 from flows.core.contract import Shape
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
+from flows.training.before import check_finite_behind, check_inside, unconstraining
 from flows.training.data_checks import Columns
 from flows.training.diagnose import Suspects
 from flows.training.gaussian import Scale, Yardstick, by_chance, correlation_factor, moments, regression_loss, shrinkage_of
@@ -129,18 +130,22 @@ class Prepared(NamedTuple):
         return params[0] if len(params) == 1 else params
 
 
-def prepare(data: Data, columns: Columns, options: Options, key: Array, before: Sequence[BijectionInit] = ()) -> Prepared:
-    """Rows that were read and checked, for the training of a model that comes after the layers `before`."""
+def prepare(data: Data, columns: Columns, options: Options, key: Array, own: Sequence[BijectionInit] = ()) -> Prepared:
+    """Rows that were read and checked, for the training of a model that comes after layers of its `own`."""
     source, event = data.source, data.train.x.shape[1:]
+    before = tuple(own)
+    if (box := unconstraining(options.support, event[-1], source.names, columns.steps)) is not None:
+        before = (box, *before)
     if columns.steps is not None:
         before = (Dequantize(tuple(columns.steps)), *before)
+    check_inside(data, before)
     train, held_out, log_dets, params = _through(before, data, key)
     scaling = None if options.standardize is False else _scaling(train, columns, options)
     gaussian = None
     if len(event) == 1 and event[0] <= MOST_COLUMNS:
         gaussian = regression_loss(train, held_out)
         gaussian = None if gaussian is None else gaussian - log_dets[1]
-    layers = tuple(before)
+    layers = before
     if scaling is not None:
         layers, params = (*layers, scaling.init_fun), (*params, {"fixed": scaling.fixed})
     inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
@@ -174,6 +179,7 @@ def _through(before: Sequence[BijectionInit], data: Data, key: Array) -> tuple[R
         keys = jax.random.split(own_key, len(pieces))
         made = [direct(params, jnp.asarray(rows.x[i : i + PIECE], dtype), each) for i, each in zip(pieces, keys, strict=True)]
         y, log_det = (np.concatenate([np.asarray(each[i], float) for each in made]) for i in (0, 1))
+        check_finite_behind(data, rows, y, before)
         found.append(rows._replace(x=y))
         log_dets.append(float(np.average(log_det, weights=rows.weights)))
     return found[0], found[1], (log_dets[0], log_dets[1]), params

@@ -17,9 +17,9 @@ from flows.models.autoregressive import MAF
 from flows.models.coupling import RealNVP
 from flows.models.splines import NSF
 from flows.training.data_checks import check_data
-from flows.training.fit import fit_rows
+from flows.training.fit import fit_rows, own_layers
 from flows.training.options import LEARNING_RATE, Options, check_distribution
-from flows.training.preprocess import prepare
+from flows.training.preprocess import Prepared, prepare
 from flows.training.reading import Rows, read_arrays
 from flows.training.result import FitResult
 
@@ -88,6 +88,7 @@ def select(
     weight_decay: float = 0.0,
     standardize: bool | str = True,
     standardize_context: bool = True,
+    support: Any = None,
     as_is: Any = (),
     dequantize: Any = None,
     verbose: int = 1,
@@ -104,7 +105,7 @@ def select(
         candidates: distributions, a sequence or a dict with names; None for a sensible list for so many rows and columns,
             which always has a full-covariance Gaussian and a small flow.
         data, context, batch_size, max_epochs, patience, learning_rate, standardize, standardize_context,
-            as_is, dequantize: as of `flows.fit`.
+            support, as_is, dequantize: as of `flows.fit`.
         validation: as of `flows.fit`: the share of rows to compare on, or such rows.
         max_minutes: for each model.
         verbose: 1 for a bar for each model; 0 for none.
@@ -127,9 +128,9 @@ def select(
     options, key = Options.of(locals() | {"judged": False}), as_key(rng)  # the table says which is behind
     found = read_arrays(data, options, key)
     columns = check_data(found, options)
-    rows, held_out = prepare(found, columns, options, key), found.held_out
+    prepared: dict[tuple, Prepared] = {}  # by the layers of a model's own that rows go through first
     if candidates is None:
-        candidates = suggested(len(found.train.x), rows.event, context is not None)
+        candidates = suggested(len(found.train.x), found.train.x.shape[1:], context is not None)
     fitted: list[Any] = []
     interrupted = False
     for name, init_fun in _named(candidates).items():
@@ -138,8 +139,11 @@ def select(
             continue
         try:
             check_distribution(init_fun, options.caller)
-            result = fit_rows(key, init_fun, rows, options)
-            fitted.append((name, init_fun, result, _scores(result, held_out, dequantize, key), ""))
+            own, model = own_layers(init_fun, found, options)
+            if own not in prepared:
+                prepared[own] = prepare(found, columns, options, key, own)
+            result = fit_rows(key, model, prepared[own], options)
+            fitted.append((name, init_fun, result, _scores(result, found.held_out, dequantize, key), ""))
             interrupted = result.history.interrupted
         except KeyboardInterrupt:
             if all(each[2] is None for each in fitted):

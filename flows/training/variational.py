@@ -15,8 +15,10 @@ from flows.core.contract import DistributionLike
 from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
 from flows.core.publish import publish
+from flows.distributions.flow import Flow
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
+from flows.training.before import unconstraining
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.gaussian import Yardstick, by_chance
 from flows.training.loop import train
@@ -45,7 +47,7 @@ class DensityOptions(Options):
 
     caller: str = "fit_to_density"
     expected: str = "a log_density that is finite where the model draws: start with a model nearer to it, or rescale its points"
-    support: str = "Give a model that draws only where log_density is finite"
+    remedy: str = "Give a model that draws only where log_density is finite"
 
 
 class Diagnostics(NamedTuple):
@@ -129,6 +131,7 @@ def fit_to_density(
     patience: int = 10,
     learning_rate: float = LEARNING_RATE,
     optimizer: optax.GradientTransformation | None = None,
+    support: Any = None,
     ema: float | None = None,
     num_held_out: int = 4_000,
     num_weights: int = 10_000,
@@ -155,6 +158,7 @@ def fit_to_density(
         max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, verbose: as of
             `flows.fit`. A checkpoint does not know log_density: it has to be the same.
+        support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside.
         num_held_out: draws for scoring.
         num_weights: draws for the diagnostics.
 
@@ -183,6 +187,8 @@ def fit_to_density(
     options = DensityOptions.of(locals())
     check_distribution(init_fun, options.caller)
     key, event = as_key(rng), as_event(input_dim)
+    if (box := unconstraining(options.support, event[-1], None, None)) is not None:
+        init_fun = Flow(box, init_fun)
     of_init, of_steps, of_weights = jax.random.split(key, 3)
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)

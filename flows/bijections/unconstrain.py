@@ -1,0 +1,104 @@
+"""From a box, each of whose sides may be open, to the whole line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import Array, FlowsError, bijection, check_fits
+from flows.core.contract import REAL, Numbers, Support
+
+
+def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    ends = []
+    for name, given in (("low", low), ("high", high)):
+        try:
+            ends.append(np.asarray(given, float))
+        except (TypeError, ValueError):
+            raise FlowsError(
+                f"Unconstrain: {name} is {given!r:.80}; expected numbers, infinite where there is no end"
+            ) from None
+    if any(np.isnan(end).any() for end in ends):
+        raise FlowsError(f"Unconstrain: low is {low!r:.60} and high is {high!r:.60}; expected no NaN: an open side is infinite")
+    try:
+        a, b = np.broadcast_arrays(*ends)
+    except ValueError:
+        raise FlowsError(
+            f"Unconstrain: low has shape {ends[0].shape} and high {ends[1].shape}; expected the same, or a number"
+        ) from None
+    with np.errstate(over="ignore"):
+        if not (a.astype(np.float32) < b.astype(np.float32)).all() or np.isposinf(a).any() or np.isneginf(b).any():
+            raise FlowsError(f"Unconstrain: low is {low!r:.60} and high is {high!r:.60}; expected low < high, also in float32")
+    return a, b
+
+
+def _support(low: Numbers, high: Numbers) -> Support:
+    return Support(_ends(low, high), REAL, entrywise=True)
+
+
+def _next(end: Array, towards: float) -> Array:
+    """The next number on that side of it; beside 0 the least that is not flushed to it."""
+    beside = jnp.nextafter(end, jnp.full_like(end, towards * jnp.inf))
+    return jnp.where(end == 0, towards * jnp.finfo(end.dtype).tiny, beside)
+
+
+@bijection(support=_support)
+def Unconstrain(low: Numbers = -np.inf, high: Numbers = np.inf):
+    """The inside of a box to the whole line, each entry by itself, increasing.
+
+    y = log(x - low) where there is a low end alone, -log(high - x) where there is a high end alone, log((x - low) / (high - x))
+    where there are both, and x where there is none; log|det J| = the sum of -y, y, log((high - low) / ((x - low) (high - x)))
+    and 0. What comes back lies inside, whatever the rounding.
+
+    Args:
+        low, high: numbers, or arrays of the shape of the event or of its last axis; -inf and inf where a side is open.
+
+    Params:
+        None.
+
+    Support:
+        Inputs: (low, high), whose ends are taken to -inf and inf, and what lies outside to NaN. Outputs: the real line.
+
+    Errors:
+        FlowsError: ends that are not in order, also in float32, or NaN, or whose shape does not fit.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Unconstrain(low=(0.0, -1.0), high=(jnp.inf, 1.0))(0, 2)
+        >>> direct_fun(params, jnp.array([[1.0, 0.0]]))[0].tolist()
+        [[0.0, 0.0]]
+    """
+    a, b = _ends(low, high)
+
+    def init_fun(rng, shape):
+        for end, name in ((a, "low"), (b, "high")):
+            if end.ndim:
+                check_fits(end, shape, f"Unconstrain: {name}")
+        from_low, to_high = (np.broadcast_to(np.isfinite(end), shape) for end in (a, b))
+        both = from_low & to_high
+
+        def ends(dtype) -> tuple[Array, Array]:
+            """The ends, and any numbers in place of those that are not there."""
+            return tuple(jnp.asarray(np.broadcast_to(np.where(np.isfinite(end), end, 0.0), shape), dtype) for end in (a, b))  # type: ignore[return-value]
+
+        def direct_fun(params, x):
+            left, right = ends(x.dtype)
+            # Logarithms are taken of 1 where there is no end: the branch that is not taken has a gradient, too.
+            log_left = jnp.log(jnp.where(from_low, x - left, 1.0))
+            log_right = jnp.log(jnp.where(to_high, right - x, 1.0))
+            y = log_left - log_right + jnp.where(from_low | to_high, 0.0, x)
+            slope = -log_left - log_right + jnp.where(both, jnp.log(jnp.where(both, right - left, 1.0)), 0.0)
+            return y, slope.sum()
+
+        def inverse_fun(params, y):
+            left, right = ends(y.dtype)
+            within = jnp.where(both, (right - left) * jax.nn.sigmoid(y), 0.0)
+            x = jnp.where(
+                both, left + within, jnp.where(from_low, left + jnp.exp(y), jnp.where(to_high, right - jnp.exp(-y), y))
+            )
+            least = jnp.where(from_low, _next(left, 1.0), -jnp.inf)
+            most = jnp.where(to_high, _next(right, -1.0), jnp.inf)
+            return jnp.clip(x, least, most)
+
+        return {}, direct_fun, inverse_fun
+
+    return init_fun

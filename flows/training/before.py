@@ -1,0 +1,125 @@
+"""The layers that rows go through before they are standardised: into a box's inside, or where the model's own layers live."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.bijections.dequantize import Dequantize
+from flows.bijections.supports import Layer, Region, layers_of, support_of
+from flows.bijections.unconstrain import Unconstrain
+from flows.compose import Serial
+from flows.core import BijectionInit, DistributionInit, FlowsError
+from flows.core.contract import Shape
+from flows.distributions.flow import Flow
+from flows.training.dependent import name_of, place_of
+from flows.training.reading import Data, Rows
+
+
+def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple[BijectionInit, ...], Any]:
+    """The first layers of a flow that are defined for the units of the data alone, and the model that is left.
+
+    These are all up to the last that is not defined on the whole line, or that adds noise as wide as a step of the data.
+    """
+    layers, base = list[Layer](), init_fun
+    while isinstance(base, DistributionInit) and base.constructor is Flow:
+        layers += layers_of(base.arguments["bijection"])
+        base = base.arguments["prior"]
+    noise = max((i + 1 for i, each in enumerate(layers) if _adds_noise(each)), default=0)
+    remedy = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
+    try:
+        deciding = max(support_of(layers, event, context)[2], noise)
+    except FlowsError as error:
+        raise FlowsError(f"fit: {error}, {remedy}") from None
+    for each in layers[:deciding]:
+        if not each.declared.entrywise:
+            last = layers[deciding - 1].value
+            raise FlowsError(f"fit: {last!r:.60} comes after {each.value!r:.60}, which trains or mixes entries, {remedy}")
+    if not deciding:
+        return (), init_fun
+    rest = [each.value for each in layers[deciding:]]
+    left = base if not rest else Flow(rest[0] if len(rest) == 1 else Serial(*rest), base)
+    return tuple(each.value for each in layers[:deciding]), left
+
+
+def _adds_noise(layer: Layer) -> bool:
+    return isinstance(layer.init_fun, BijectionInit) and layer.init_fun.constructor is Dequantize
+
+
+def unconstraining(support: Any, columns: int, names: Sequence[str] | None, steps: np.ndarray | None) -> BijectionInit | None:
+    """The layer that takes the box `support` to the whole line, half a step wider where columns are dequantised."""
+    if support is None:
+        return None
+    low, high = np.full(columns, -np.inf), np.full(columns, np.inf)
+    if isinstance(support, Mapping):
+        for column, pair in support.items():
+            at = place_of(column, columns, names, "support has")
+            low[at], high[at] = _pair(pair, f"column {column!r} of support", ())
+    else:
+        low[:], high[:] = _pair(support, "support", (columns,))
+    if steps is not None:
+        low, high = low - steps / 2, high + steps / 2
+    return Unconstrain(*(float(end[0]) if (end == end[0]).all() else tuple(end) for end in (low, high)))
+
+
+def _pair(given: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    each = f", or of {shape[0]} numbers each," if shape else ","
+    expected = f"a pair (low, high) of numbers{each} -inf or inf where a side is open"
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise FlowsError(f"fit: {name} is {given!r:.80}; expected {expected}")
+    ends = []
+    for end, missing in zip(given, (-np.inf, np.inf), strict=True):
+        try:
+            value = np.asarray(missing if end is None else end, float)
+        except (TypeError, ValueError):
+            raise FlowsError(f"fit: {name} is {given!r:.80}; expected {expected}") from None
+        if value.shape not in {(), shape} or np.isnan(value).any():
+            raise FlowsError(f"fit: {name} is {given!r:.80}; expected {expected}")
+        ends.append(value)
+    if not (ends[0] < ends[1]).all():
+        raise FlowsError(f"fit: {name} is {given!r:.80}; expected low < high")
+    return ends[0], ends[1]
+
+
+def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:
+    """Refuse rows outside the region where the layers are defined, and name one."""
+    region = support_of([layer for each in before for layer in layers_of(each)], data.train.x.shape[1:])[0]
+    if np.isneginf(region[0]).all() and np.isposinf(region[1]).all():
+        return
+    for rows, numbers, given in _shares(data):
+        x = np.asarray(rows.x, float)
+        outside = (x < region[0]) | (x > region[1])
+        if outside.any():
+            raise _refusal(x, outside, numbers, given, region, data.source.names, "outside")
+
+
+def check_finite_behind(data: Data, rows: Rows, y: np.ndarray, before: Sequence[BijectionInit]) -> None:
+    """Refuse rows that the layers take to infinity, as y: values at an end."""
+    bad = ~np.isfinite(y)
+    if bad.any():
+        numbers, given = next((numbers, given) for share, numbers, given in _shares(data) if share is rows)
+        region = support_of([layer for each in before for layer in layers_of(each)], y.shape[1:])[0]
+        raise _refusal(np.asarray(rows.x, float), bad, numbers, given, region, data.source.names, "at an end of")
+
+
+def _shares(data: Data) -> list[tuple[Rows, np.ndarray, str]]:
+    others = data.source.others
+    held_out = (np.arange(len(data.held_out.x)), "validation") if others is None else (others, "data")
+    return [(data.train, data.source.numbers, "data"), (data.held_out, *held_out)]
+
+
+def _refusal(
+    x: np.ndarray, bad: np.ndarray, numbers: np.ndarray, given: str, region: Region, names: Any, where: str
+) -> FlowsError:
+    row, *entry = (int(i) for i in np.argwhere(bad)[0])
+    low, high = (float(end[tuple(entry)]) for end in region)
+    what = name_of(entry[0], names) if len(entry) == 1 else f"entry {tuple(entry)}"
+    remedy = (
+        "Widen the support, drop such rows, or give dequantize= if values were rounded"
+        if where != "outside"
+        else "Correct the support, drop such rows, or leave out the layer that is defined there alone"
+    )
+    return FlowsError(
+        f"fit: {what} of {given} is {x[(row, *entry)]:.6g} in row {numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
+        f"model is defined; {int(bad.any(tuple(range(1, bad.ndim))).sum())} rows are. {remedy}"
+    )
