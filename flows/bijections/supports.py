@@ -108,9 +108,10 @@ def _whole(region: Any) -> bool:
 
 
 def inside(region: Region, x: Array) -> Array:
-    """Points of the line, entry by entry, taken into a region: the same where it is the whole line."""
-    from_low, to_high = np.isfinite(region[0]), np.isfinite(region[1])
-    low, high = (jnp.asarray(np.where(np.isfinite(end), end, 0.0), x.dtype) for end in region)
+    """Points of the line, an event or rows of them, taken into a region: the same where it is the whole line."""
+    shape = (1,) * (x.ndim - region[0].ndim) + region[0].shape
+    from_low, to_high = (np.isfinite(end).reshape(shape) for end in region)
+    low, high = (jnp.asarray(np.where(np.isfinite(end), end, 0.0).reshape(shape), x.dtype) for end in region)
     between = low + (high - low) * jax.nn.sigmoid(x)
     one_sided = jnp.where(from_low, low + jnp.exp(x), jnp.where(to_high, high - jnp.exp(-x), x))
     return jnp.where(from_low & to_high, between, one_sided)
