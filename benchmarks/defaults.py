@@ -42,29 +42,34 @@ def spline(layers=5, hidden=WIDE, bins=8, bound=3.0, ar=False, linear=True, resi
     return flows.Repeat(flows.Serial(*step), layers) if layers > 3 else flows.Serial(*step * layers)
 
 
-CANDIDATES: dict[str, Callable] = {
-    "NSF": spline,
-    "NSF 64": lambda: spline(hidden=PLAIN),
-    "NSF 32": lambda: spline(hidden=(32, 32)),
-    "NSF 64, 3 layers": lambda: spline(3, hidden=PLAIN),
-    "NSF 64, 2 layers": lambda: spline(2, hidden=PLAIN),
-    "NSF 64, bound 5": lambda: spline(hidden=PLAIN, bound=5.0),
-    "NSF 64, bound 8": lambda: spline(hidden=PLAIN, bound=8.0),
-    "NSF 64, bound 5, dropout 0.1": lambda: spline(hidden=PLAIN, bound=5.0, dropout=0.1),
-    "NSF 64, bound 5, 3 layers, MLP": lambda: spline(3, hidden=PLAIN, bound=5.0, residual=False),
-    "NSF 64, bound 5, no linear maps": lambda: spline(hidden=PLAIN, bound=5.0, linear=False),
-    "NSF 64, bound 5, AR": lambda: spline(3, hidden=PLAIN, bound=5.0, ar=True),
-    "NSF 64, bound 5, AR, no linear maps": lambda: spline(3, hidden=PLAIN, bound=5.0, ar=True, linear=False),
-    "NSF 64, bound 5, AR, MLP": lambda: spline(3, hidden=PLAIN, bound=5.0, ar=True, residual=False),
-    "NSF 64, bound 5, AR, MLP, no linear maps": lambda: spline(3, PLAIN, bound=5.0, ar=True, residual=False, linear=False),
-    "MAF": flows.MAF,
-    "MAF plain": lambda: flows.MAF(plain=True),
-    "MAF 64": lambda: flows.MAF(hidden=PLAIN),
-    "MAF plain 64": lambda: flows.MAF(hidden=PLAIN, plain=True),
-    "MAF plain, 10 layers": lambda: flows.MAF(10, plain=True),
-    "RealNVP": flows.RealNVP,
-    "RealNVP plain": lambda: flows.RealNVP(plain=True),
-    "RealNVP plain 64": lambda: flows.RealNVP(hidden=PLAIN, plain=True),
+AR = {"layers": 5, "hidden": PLAIN, "bound": 5.0, "ar": True, "linear": False}
+
+
+def of(base: dict, **changes) -> Callable:
+    return lambda: spline(**{**base, **changes})
+
+
+CP = {"layers": 5, "hidden": WIDE, "bound": 5.0}
+CANDIDATES: dict[str, tuple[Callable, dict]] = {
+    "AR": (of(AR), {}),
+    "AR, rate 6e-3": (of(AR), {"learning_rate": 6e-3}),
+    "AR, dropout 0.1": (of(AR, dropout=0.1), {}),
+    "AR, 3 layers": (of(AR, layers=3), {}),
+    "AR, 128": (of(AR, hidden=WIDE), {}),
+    "AR, bound 8": (of(AR, bound=8.0), {}),
+    "AR, MLP": (of(AR, residual=False), {}),
+    "AR, linear maps": (of(AR, linear=True), {}),
+    "AR, average": (of(AR), {"ema": 0.998}),
+    "AR, decay": (of(AR), {"weight_decay": 0.1}),
+    "coupling": (of(CP), {}),
+    "coupling, average": (of(CP), {"ema": 0.998}),
+    "coupling, no linear maps, 64": (of(CP, linear=False, hidden=PLAIN), {}),
+    "MAF": (flows.MAF, {}),
+    "MAF, plain": (lambda: flows.MAF(plain=True), {}),
+    "MAF, average": (flows.MAF, {"ema": 0.998}),
+    "RealNVP": (flows.RealNVP, {}),
+    "RealNVP, plain": (lambda: flows.RealNVP(plain=True), {}),
+    "NSF as it was": (lambda: flows.NSF(), {"learning_rate": 1e-3}),
 }
 
 
@@ -73,14 +78,14 @@ def rows_of(name: str) -> tuple[np.ndarray, np.ndarray]:
     return SETS[name]()
 
 
-def measured(candidate: str, name: str, **options) -> dict:
-    rows, test = rows_of(name)
+def measured(candidate: str, name: str) -> dict:
+    (rows, test), (make, options) = rows_of(name), CANDIDATES[candidate]
     jax.clear_caches()
     flows.clear_caches()
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = flows.fit(0, flows.Flow(CANDIDATES[candidate]()), rows, verbose=0, **options)
+        result = flows.fit(0, flows.Flow(make()), rows, verbose=0, **{"learning_rate": 3e-3, **options})
     seconds = time.process_time() - start
     pieces = [result.log_pdf(result.params, test[i : i + 5000]) for i in range(0, len(test), 5000)]
     scores = np.concatenate([np.asarray(each, float) for each in pieces])
@@ -90,7 +95,8 @@ def measured(candidate: str, name: str, **options) -> dict:
         "median": float(np.median(scores)),
         "seconds": seconds,
         "epochs": [int(history["best_epoch"]), len(history["train"]), int(history["max_epochs"])],
-        "behind": float(history["validation"].min() - history["gaussian"]),
+        "gaussian": float(history["gaussian"]),
+        "validation": [round(float(each), 4) for each in (history["start"], *history["validation"])],
     }
 
 

@@ -1,11 +1,12 @@
 """Training: `fit`, which people would otherwise write themselves."""
 
+from flows.training.comparison import Candidate
 from flows.training.dependent import DataWarning
 from flows.training.ensemble import EnsembleResult, fit_ensemble
 from flows.training.fit import fit
 from flows.training.history import Epoch, History, TensorBoard
 from flows.training.result import FitResult
-from flows.training.select import Candidate, Selection, select
+from flows.training.select import Selection, select
 from flows.training.variational import DensityFitResult, Diagnostics, fit_to_density
 
 __all__ = [

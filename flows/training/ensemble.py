@@ -18,6 +18,7 @@ from flows.core.publish import publish
 from flows.distributions.mixture import Mixture
 from flows.training.fit import ready, train_members
 from flows.training.options import LEARNING_RATE, Options, check_distribution
+from flows.training.preprocess import Prepared
 from flows.training.result import FitResult
 
 
@@ -133,6 +134,11 @@ def fit_ensemble(
     options, key = EnsembleOptions.of(locals()), as_key(rng)
     check_distribution(init_fun, options.caller)
     rows, model = ready(data, options, key, init_fun)
+    return fit_members(key, model, rows, options)
+
+
+def fit_members(key: Array, model: Any, rows: Prepared, options: EnsembleOptions) -> EnsembleResult:
+    """Fit an ensemble to rows that are ready, and give it as the user sees it."""
 
     def mixed(components: Any) -> Any:
         dtype = next((leaf.dtype for leaf in jax.tree.leaves(components)), jnp.float32)

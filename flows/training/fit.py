@@ -3,12 +3,13 @@
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import optax
 
-from flows.core import Array, BijectionInit, FlowsError, initialize, part_of, stacked
+from flows.core import Array, BijectionInit, FlowsError, initialize, part_of, stacked, trainable
 from flows.core.closures import UNEQUAL
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_dim, as_key, cast
@@ -194,6 +195,8 @@ def train_members(
     if part.compiled and any(each is not part for each in (*parts, another)):
         raise FlowsError(UNEQUAL.format(name=f"{options.caller}: the functions of {init_fun!r:.80}"))
     params = start if members is None else stacked(starts)
+    if not any(jax.tree.leaves(trainable(start))):
+        options = replace(options, max_epochs=1)
 
     part_of_batch = source.batch_size // options.accumulate
     problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start))

@@ -15,6 +15,7 @@ SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 FOLDS = 5
 PLENTY = 100  # rows for each column from which shrinking correlations gains nothing
 SINGULAR = 1e-5  # of a standard deviation: what a column may add to those before it, and be lost in a product of float64
+NO_ROWS = np.zeros(0, int)
 FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
 
 
@@ -86,6 +87,8 @@ class Yardstick(NamedTuple):
     log_dets: tuple[float, float] = (0.0, 0.0)  # of what the rows have gone through: nats a training row, and one held out
     gaussian: float | None = None  # the loss of the closed-form Gaussian on the rows held out, in the units of the data
     by_chance: float = 0.0  # by how many nats one of two equally good models may be behind the other there
+    held_out: np.ndarray = NO_ROWS  # the numbers of the rows held out, in ...
+    given: str = "data"
 
 
 def by_chance(rows: int, weights: np.ndarray | None = None) -> float:

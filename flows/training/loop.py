@@ -20,11 +20,13 @@ from flows.core.errors import warn_user
 from flows.training.checkpoint import Checkpoint
 from flows.training.gaussian import Yardstick
 from flows.training.history import Epoch, History
+from flows.training.losses import HeldOut
 from flows.training.options import Options
 from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 UNJUDGED = Yardstick()
+DECIDING, WORTH, FEWEST_HELD_OUT = 0.5, 0.1, 20  # share of squared deviations, nats, rows: from which one row decides the mean
 TIMES_BACK = 8  # each time with a tenth of the learning rate
 
 
@@ -43,6 +45,7 @@ class Course:
         waited=0,
         initial=math.inf,
         usable=0,
+        carried=None,
     ):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
         self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
@@ -50,15 +53,21 @@ class Course:
         self.waited = waited  # epochs since the best, but for those that were undone
         self.initial = initial  # the validation loss before the first epoch
         self.usable = usable  # epochs that were not lost
+        self.carried: Any = carried  # what `_carried` says of the best epoch
 
     @property
     def best(self) -> float:
         """The least validation loss, perhaps that of the start; inf where none is finite."""
         return self.validation[self.best_epoch] if self.best_epoch >= 0 else self.initial
 
+    def begin(self, held_out: HeldOut) -> None:
+        """Note what the start is worth."""
+        if math.isfinite(float(held_out.mean)):
+            self.initial, self.carried = float(held_out.mean), [float(each) for each in held_out]
+
     def add(self, report: Report, margin: float) -> bool:
         """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best."""
-        taken, validation = report.taken, float(report.validation)
+        taken, validation = report.taken, float(report.validation.mean)
         finite = report.losses[np.isfinite(report.losses)]
         if len(finite) and self.start == math.inf:
             self.start = float(finite[0])
@@ -69,10 +78,12 @@ class Course:
         self.taken += int(taken.sum())
         # Under a base with edges the validation loss may be inf for some epochs, without any harm.
         harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
-        lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (validation > limit and not harmless)
+        above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
+        lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (above and not harmless)
         self.usable += not lost
         if report.better and not lost:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
+            self.carried = [float(each) for each in report.validation]
         elif not lost:
             self.waited += 1
         return lost
@@ -88,7 +99,7 @@ def train(
     trainer: Trainer,
     params: Any,
     run: Callable[[State, int], tuple[State, Report]],
-    score: Callable[[State], tuple[State, Any]],
+    score: Callable[[State], tuple[State, Report]],
     options: Options,
     checkpoint: Checkpoint | None,
     why: Callable[[Any, int, int | None, int], str],
@@ -113,9 +124,9 @@ def train(
     if checkpoint is not None and (saved := checkpoint.load(state)) is not None:
         state, courses = saved[0], [Course(**each) for each in saved[1]]
     else:
-        state, initial = score(state)
-        for course, loss in zip(courses, np.ravel(initial).astype(float) - yardstick.log_dets[1], strict=True):
-            course.initial = float(loss) if np.isfinite(loss) else math.inf
+        state, report = score(state)
+        for course, own in zip(courses, _of_each(report, options.members, yardstick.log_dets), strict=True):
+            course.begin(own.validation)
     bar = tqdm(total=options.max_epochs, initial=len(courses[0].train), desc="fit", unit="epoch", disable=not options.verbose)
     stopped = False
     with bar, _interrupts() as interrupts:
@@ -206,6 +217,10 @@ def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> N
     who, gaussian = options.caller, yardstick.gaussian
     best = min(course.best for course in courses)
     for course in courses:
+        if course.carried is not None and (told := _carried(course.carried, yardstick)):
+            warn_user(f"{who}: {told}")
+            break
+    for course in courses:
         if course.best_epoch < 0 and min(course.validation) > course.initial + yardstick.by_chance:
             warn_user(
                 f"{who}: no epoch was better on what is held out than the start, whose params these are: the loss was "
@@ -219,6 +234,19 @@ def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> N
             f"{-gaussian:.4g} against {-best:.4g}. Train longer or at another learning rate, or give a model that suits the "
             "data: flows.select compares some, Gaussians among them"
         )
+
+
+def _carried(held_out: list[float], yardstick: Yardstick) -> str:
+    """What is said where one row held out decides the mean of all."""
+    (mean, row, rest, share), count = held_out, len(yardstick.held_out)
+    if share < DECIDING or mean - rest < WORTH or count < FEWEST_HELD_OUT:
+        return ""
+    return (
+        f"row {yardstick.held_out[int(row)]} of {yardstick.given}, one of {count} held out, has log-density "
+        f"{-(count * mean - (count - 1) * rest):.4g} where the mean of the others is {-rest:.4g}, and decides the score. The "
+        "model is not to be trusted that far out: look at the row, or give a base with tails, such as "
+        "StudentT(trainable=True)"
+    )
 
 
 def _named(course: Course) -> str:
@@ -242,9 +270,10 @@ def _history(courses: list[Course], options: Options, yardstick: Yardstick = UNJ
 
 def _of_each(report: Report, members: int | None, log_dets: tuple[float, float]) -> list[Report]:
     """The report of each member as arrays of NumPy, with its losses in the units of the data."""
-    losses, taken, validation, better = map(np.asarray, report)
-    arrays = Report(losses.astype(float) - log_dets[0], taken, validation.astype(float) - log_dets[1], better)
-    return [arrays] if members is None else [Report(*(each[i] for each in arrays)) for i in range(members)]
+    losses, taken, held_out, better = jax.tree.map(np.asarray, report)
+    mean, rest = (each.astype(float) - log_dets[1] for each in (held_out.mean, held_out.rest))
+    arrays = Report(losses.astype(float) - log_dets[0], taken, held_out._replace(mean=mean, rest=rest), better)
+    return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
 
 
 def _tell(bar: tqdm, courses: list[Course], yardstick: Yardstick) -> None:

@@ -13,6 +13,26 @@ from flows.training.preprocess import MEASURED_ROWS
 from flows.training.reading import Rows, take
 
 
+class HeldOut(NamedTuple):
+    """The mean loss of rows held out, and of the row whose loss is the largest its number among them, the mean without it, and
+    its share in the sum of all squared deviations from the mean."""
+
+    mean: Array
+    row: Array
+    rest: Array
+    share: Array
+
+    @classmethod
+    def of(cls, losses: Array) -> "HeldOut":
+        mean, row = losses.mean(), losses.argmax()
+        far = losses[row] - mean
+        deviations = (losses - mean) / jnp.where(far > 0, far, 1.0)  # whose squares do not overflow
+        share = 1 / jnp.maximum(jnp.square(deviations).sum(), 1.0)
+        # Not a difference of two sums, which may be inf.
+        others = jnp.where(jnp.arange(len(losses)) == row, 0.0, losses).sum() / max(len(losses) - 1, 1)
+        return cls(mean, row, others if len(losses) > 1 else mean, share)
+
+
 class Likelihood(NamedTuple):
     """Minus the mean of log_pdf over rows, each with its weight; weights have mean 1."""
 
@@ -29,18 +49,18 @@ class Likelihood(NamedTuple):
         with computed_with(self.precision):
             return -self._weighted(params, take(rows, index), key, True).mean()
 
-    def held_out(self, params: Any, rows: Rows, key: Array | None) -> Array:
+    def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
         n = len(rows.x)
         size = min(n, self.batch_size)
         if n == size:
-            return -self._weighted(params, rows, key, False).mean()
+            return HeldOut.of(-self._weighted(params, rows, key, False))
         index = jnp.arange(-(-n // size) * size).reshape(-1, size)
 
         def one(chunk: Array) -> Array:
-            return jnp.where(chunk < n, self._weighted(params, take(rows, chunk % n), key, False), 0).sum()
+            return -self._weighted(params, take(rows, chunk % n), key, False)
 
-        return -jax.lax.map(one, index).sum() / n
+        return HeldOut.of(jax.lax.map(one, index).ravel()[:n])
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params, with running statistics measured on these rows."""

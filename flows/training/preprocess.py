@@ -159,7 +159,8 @@ def prepare(data: Data, columns: Columns, options: Options, key: Array, own: Seq
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
         device.append(jax.tree.map(jnp.asarray, _cast(rows, source.dtype)))
-    yardstick = Yardstick(log_dets, gaussian, by_chance(len(held_out.x), held_out.weights))
+    numbers, given = (np.arange(len(held_out.x)), "validation") if source.others is None else (source.others, "data")
+    yardstick = Yardstick(log_dets, gaussian, by_chance(len(held_out.x), held_out.weights), numbers, given)
     context = None if data.train.context is None else data.train.context.shape[1:]
     return Prepared(
         source, event, context, layers, params, scaling, columns.of_context, inside, yardstick, *device

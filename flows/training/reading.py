@@ -78,6 +78,13 @@ def read_arrays(data: Any, options: Options, key: Array) -> Data:
         of_train, of_others = split(len(numbers), options.share, key)
         numbers, others = numbers[of_train], numbers[of_others]
         held_out = take(rows, others)
+    return shares(rows, numbers, held_out, others, options, names)
+
+
+def shares(
+    rows: Rows, numbers: np.ndarray, held_out: Rows, others: np.ndarray | None, options: Options, names: list[str] | None
+) -> Data:
+    """Data of which the rows of these numbers are trained on, and others, or rows that were given, are held out."""
     given = (rows, held_out if others is None else None)
     batch_size = options.rows_a_step(len(numbers))
     steps = options.steps_an_epoch(len(numbers), batch_size)
@@ -289,8 +296,12 @@ def split(n: int, validation: float, key: Array) -> tuple[np.ndarray, np.ndarray
             f"fit: data has {_counted(n)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
             f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
         )
-    order = np.random.default_rng(_seed(key)).permutation(n)
+    order = shuffled(n, key)
     return order[held_out:], order[:held_out]
+
+
+def shuffled(n: int, key: Array) -> np.ndarray:
+    return np.random.default_rng(_seed(key)).permutation(n)
 
 
 def _seed(key: Array) -> list[int]:

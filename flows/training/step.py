@@ -14,6 +14,7 @@ from flows.core.lifting import abstract
 from flows.core.params import structure
 from flows.training.diagnose import Suspects
 from flows.training.layout import Layout, Tree, Vector
+from flows.training.losses import HeldOut
 from flows.training.options import Options
 from flows.training.preprocess import Prepared
 from flows.training.reading import take
@@ -52,7 +53,7 @@ class Report(NamedTuple):
 
     losses: Any
     taken: Any
-    validation: Any
+    validation: Any  # a `losses.HeldOut`
     better: Any
 
 
@@ -205,7 +206,7 @@ def _make_trainer(
         state = state._replace(params=(moved, still), opt_state=opt_state, average=average, lr_scale=lr_scale)
         return state, losses, taken
 
-    def finish(state: State, key: Array, rows: Any, held_out: Any) -> tuple[State, Array, Array]:
+    def finish(state: State, key: Array, rows: Any, held_out: Any) -> tuple[State, HeldOut, Array]:
         _, measure, validate = keys_of(state, key)
         moved, still = state.params
         used = moved if decay is None else state.average[1]
@@ -215,12 +216,12 @@ def _make_trainer(
             leaves = layout.leaves(used, state.epoch >= 0)
         value = problem.held_out(layout.join(leaves, still), held_out, validate if draws else None)
         changed, best = ((used, still), state.best) if measures else (used, state.best[0])
-        better = (value < state.best_loss) & _all_finite((value, changed))
+        better = (value.mean < state.best_loss) & _all_finite((value.mean, changed))
         best = _where(better, changed, best)
         state = state._replace(
             params=(used if decay is None else moved, still),
             best=best if measures else (best, state.best[1]),
-            best_loss=jnp.where(better, value, state.best_loss),
+            best_loss=jnp.where(better, value.mean, state.best_loss),
             epoch=state.epoch + 1,
         )
         return state, value, better
@@ -308,10 +309,10 @@ class Epochs:
     def run(self, state: State, number: int) -> tuple[State, Report]:
         return self._run(state, number, self.rows.source.steps)
 
-    def score(self, state: State) -> tuple[State, Array]:
-        """The state whose best params are those of the start, and their loss on the rows held out."""
+    def score(self, state: State) -> tuple[State, Report]:
+        """The state whose best params are those of the start, and what they are worth."""
         state, report = self._run(state, 0, 0)
-        return before_epochs(state), report.validation
+        return before_epochs(state), report
 
     def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
         order, steps = self.order(number), self.rows.source.steps

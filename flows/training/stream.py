@@ -44,10 +44,10 @@ class Stream:
         state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
 
-    def score(self, state: State) -> tuple[State, Array]:
+    def score(self, state: State) -> tuple[State, Report]:
         """As of `step.Epochs`."""
-        state, value, _ = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
-        return before_epochs(state), value
+        state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
+        return before_epochs(state), Report(np.zeros((*self.keys.shape, 0)), np.zeros((*self.keys.shape, 0)), value, better)
 
     def _note(self, chunk: Rows, numbers: np.ndarray, order: np.ndarray, taken: np.ndarray) -> None:
         for member, own in enumerate(np.atleast_2d(taken)):

@@ -22,6 +22,7 @@ from flows.training.before import unconstraining
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.gaussian import Yardstick, by_chance
 from flows.training.loop import train
+from flows.training.losses import HeldOut
 from flows.training.options import LEARNING_RATE, MAY_CHANGE, Options, check_distribution, one_of
 from flows.training.result import FitResult
 from flows.training.step import Report, State, before_epochs, schedule_of, trainer
@@ -97,9 +98,10 @@ class ReverseKL(NamedTuple):
     def loss(self, params: Any, rows: Any, index: Array, key: Array) -> Array:
         return self._kl(params, key, self.num_samples, self.estimator)
 
-    def held_out(self, params: Any, rows: Any, key: Array) -> Array:
+    def held_out(self, params: Any, rows: Any, key: Array) -> HeldOut:
         """The loss at the same noise in every epoch."""
-        return self._kl(params, key, self.num_held_out, "total")
+        kl = self._kl(params, key, self.num_held_out, "total")
+        return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl))
 
     def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
         triple = (params, *publish(self.part, params))
@@ -205,9 +207,9 @@ def fit_to_density(
     def run(state: State, number: int) -> tuple[State, Report]:
         return compiled.run(state, of_steps, steps, order, schedule(number * steps, steps), None, None)
 
-    def score(state: State) -> tuple[State, Array]:
+    def score(state: State) -> tuple[State, Report]:
         state, report = compiled.run(state, of_steps, 0, order, schedule(0, steps), None, None)
-        return before_epochs(state), report.validation
+        return before_epochs(state), report
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
         if step is None:
