@@ -12,6 +12,7 @@ from common import AFFINE, QUICK, ROWS, error_of, interrupting
 
 import flows
 from flows.training import fit, fit_ensemble, loop
+from flows.training.candidates import suggested
 from flows.training.step import State
 
 
@@ -119,20 +120,22 @@ def test_members_without_params_are_an_ensemble_too():
 
 
 def test_select_puts_the_better_model_first():
-    ring = flows.datasets.Rings()(0, 2)
+    ring = flows.datasets.EightGaussians()(0, 2)
     data = np.asarray(ring.sample(1, ring.params, 600))
     models = {"gauss": flows.Normal(trainable=True), "mixture": flows.Mixture(flows.Normal(trainable=True), num_components=8)}
     models["broken"] = flows.Flow(flows.Invert(flows.Exp()))
-    selection = flows.select(0, models, data, max_epochs=15, batch_size=64, learning_rate=0.05, standardize=False, verbose=0)
+    selection = flows.select(0, models, data, max_epochs=40, batch_size=64, learning_rate=0.05, standardize=False, verbose=0)
     assert [each.name for each in selection.candidates] == ["mixture", "gauss", "broken"]
     best, gauss, broken = selection.candidates
     assert selection.best is best.result and best.behind == (0.0, 0.0) and best.num_params == 8 * 5
     assert gauss.behind[0] == pytest.approx(best.nats - gauss.nats, rel=1e-4) and gauss.behind[0] > 2 * gauss.behind[1] > 0
     assert broken.result is None and "no loss is finite" in broken.failure
-    held_out = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(600)[:120]
-    scores = np.asarray(gauss.result.log_pdf(gauss.result.params, data[held_out]), float)
-    assert gauss.nats == pytest.approx(scores.mean(), abs=1e-4)
-    assert gauss.error == pytest.approx(scores.std() / np.sqrt(120), rel=1e-3)
+    assert selection.folds == 5 and sorted(selection.rows) == list(range(600))
+    last = selection.rows[480:]  # the result of a model that is not the best is that of the last fold
+    scores = np.asarray(gauss.result.log_pdf(gauss.result.params, data[last]), float)
+    np.testing.assert_allclose(gauss.scores[480:], scores, rtol=1e-4, atol=1e-4)
+    assert gauss.nats == pytest.approx(gauss.scores.mean()) and len(gauss.scores) == 600
+    assert gauss.error == pytest.approx(gauss.scores.std() / np.sqrt(600), rel=1e-3)
     table = str(selection).splitlines()
     assert len(table) == 4 and table[0].split()[0] == "model" and table[3].startswith("broken") and "failed" in table[3]
 
@@ -143,15 +146,16 @@ def size_of(model, dim, context_dim=0):
 
 
 def test_without_candidates_there_is_a_list_for_the_data():
-    from flows.training.select import suggested
-
-    gauss = flows.Normal(trainable=True, covariance="full")
     for rows, event, conditional in ((100, (1,), False), (5_000, (6,), False), (10**6, (40,), False), (3_000, (2,), True)):
-        models = suggested(rows, event, conditional)
-        assert conditional or gauss in models
-        assert any(each.constructor is flows.Flow for each in models)
-        assert all(size_of(each, event[0], 2 if conditional else 0) for each in models)
-    sizes = [size_of(suggested(rows, (5,), False)[-1], 5) for rows in (100, 5_000, 10**6)]
+        plans = suggested(rows, event, conditional)
+        assert conditional or plans["Normal()"].init_fun == flows.Normal()
+        assert any(plan.init_fun.constructor is flows.GMM for plan in plans.values()) != conditional
+        assert any(plan.init_fun.constructor is flows.Flow for plan in plans.values())
+        assert any(plan.members for plan in plans.values()) == (rows < 2_000)
+        assert all(
+            size_of(plan.init_fun, event[0], 2 if conditional else 0) or name == "Normal()" for name, plan in plans.items()
+        )
+    sizes = [size_of(list(suggested(rows, (5,), False).values())[-1].init_fun, 5) for rows in (100, 5_000, 10**6)]
     assert sizes[0] < sizes[1] < sizes[2], "more rows, larger models"
     assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * ROWS[:20, :1, None, None]))
 
@@ -189,3 +193,34 @@ def test_a_candidate_that_fails_leaves_the_others(monkeypatch):
     a, b = found.candidates
     assert a.result.history.interrupted and len(a.result.history["train"]) == 2
     assert b.result is None and b.failure == "not fitted, as another was interrupted"
+
+
+def test_a_share_is_held_out_where_there_are_enough_rows():
+    rows, w = np.random.default_rng(1).normal(size=(2100, 2)), np.r_[np.ones(2000), np.zeros(100)]
+    models = {"standard": flows.Normal(), "shifted": flows.Normal(trainable=True)}
+    selection = flows.select(0, models, rows, weights=w, validation=0.1, max_epochs=2, verbose=0)
+    assert selection.folds == 1 and len(selection.rows) == 200 and selection.rows.max() < 2000
+    assert str(selection).endswith("The first is no better, within 2 standard errors, than standard")
+    given = flows.select(0, models, rows[:300], validation=rows[300:400], max_epochs=2, verbose=0)
+    assert given.folds == 1 and given.rows.tolist() == list(range(100))
+
+
+def test_a_hopeless_model_is_given_up():
+    data = np.random.default_rng(1).normal(size=(2500, 2)) ** 2
+    hopeless = flows.Mixture(flows.Normal(trainable=True), flows.Uniform(-1e4, 1e4), weights=(1e-6, 1 - 1e-6), trainable=False)
+    models = {"flow": flows.Flow(flows.NSF(1, hidden=(8,), num_bins=4)), "hopeless": hopeless}
+    selection = flows.select(0, models, data, max_epochs=12, learning_rate=1e-2, batch_size=500, standardize=False, verbose=0)
+    assert selection.candidates[1].result is None
+    assert selection.candidates[1].failure.startswith("given up after 4 epochs, ") and "given up" in str(selection)
+    over = flows.select(0, models, data, max_epochs=2, total_minutes=1e-6, verbose=0)
+    assert over.candidates[1].failure == "not fitted, as the time was over"
+
+
+@pytest.mark.slow
+def test_an_ensemble_and_a_mixture_can_be_candidates():
+    data = np.random.default_rng(1).normal(size=(300, 2)) * [1, 3]
+    found = flows.select(0, None, data, max_epochs=1, verbose=0)
+    names = [each.name for each in found.candidates]
+    assert "Normal()" in names and any(name.startswith("5 x ") for name in names) and found.folds == 5
+    assert all(each.failure == "" or each.failure.startswith("given up") for each in found.candidates), str(found)
+    assert found.best.log_pdf(found.best.params, data).shape == (300,)

@@ -12,6 +12,7 @@ from common import AFFINE, QUICK, ROWS, error_of
 
 import flows
 from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
+from flows.training.comparison import SelectOptions
 from flows.training.ensemble import EnsembleOptions
 from flows.training.options import Options
 from flows.training.variational import DensityOptions
@@ -23,13 +24,13 @@ LOOP = flows.Flow(flows.Repeat(flows.Serial(flows.Coupling(flows.MLP(8, last_sca
 
 @pytest.mark.parametrize(
     ("function", "record"),
-    [(fit, Options), (flows.select, Options), (fit_ensemble, EnsembleOptions), (fit_to_density, DensityOptions)],
+    [(fit, Options), (flows.select, SelectOptions), (fit_ensemble, EnsembleOptions), (fit_to_density, DensityOptions)],
 )
 def test_a_keyword_is_an_option_with_the_same_default(function, record):
     """So a new option is a keyword of a function and a line of a record."""
     keywords = {each.name: each.default for each in inspect.signature(function).parameters.values() if each.kind == KEYWORD}
     options = {each.name: each.default for each in dataclasses.fields(record)}
-    own = {flows.select: {"validation": 0.2}, fit_to_density: {"max_epochs": 50}}.get(function, {})
+    own = {flows.select: {"validation": 0.2}, fit_to_density: {"max_epochs": 50, "patience": 10}}.get(function, {})
     assert keywords == {name: default for name, default in (options | own).items() if name in keywords}
     assert keywords.keys() <= options.keys()
 

@@ -1,6 +1,7 @@
 """A mixture of any distributions."""
 
 import itertools
+import math
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from flows.core import (
 from flows.core.closures import check_equal_functions, unbound
 from flows.core.contract import DistributionLike, Numbers
 from flows.core.errors import Place
+from flows.core.inputs import size
 from flows.core.params import check_structure, structure
 from flows.distributions.infinities import logsumexp
 from flows.distributions.seeding import spread_rows
@@ -46,7 +48,8 @@ def Mixture(
     Components that are equal get equal gradients and would never part. So every trained leaf called "loc" in the params of
     a component starts apart, by a standard normal draw from rng; with `init_inputs`, that of a base (`Normal`, `Laplace`,
     ...) starts at one of their rows, drawn in proportion to its squared distance from those drawn before, and moved by a
-    hundredth of the standard deviation. Conditional components differ by their networks' weights.
+    hundredth of the standard deviation, with scales smaller than those of all data by components^(1/d). Conditional
+    components differ by their networks' weights.
 
     Args:
         components: distributions of the same event. One with `num_components` stands for that many of its kind, each with
@@ -183,17 +186,21 @@ def _apart(key: Array, components: Any, data: Array | None, count: int, copies: 
     if data is not None:
         rows = spread_rows(of_rows, data, count)
         rows += JITTER * jnp.std(data, 0)[None] * jax.random.normal(of_jitter, rows.shape, rows.dtype)
+    narrower = 0.0 if data is None else math.log(count) / size(data.shape[1:])
     if copies:
-        return _moved(keys[0], components, rows)
+        return _moved(keys[0], components, rows, narrower)
     each = [None] * count if rows is None else list(rows)
-    return tuple(_moved(*one) for one in zip(keys, components, each, strict=True))
+    return tuple(_moved(*one, narrower) for one in zip(keys, components, each, strict=True))
 
 
-def _moved(key: Array, params: Any, start: Array | None) -> Any:
-    """`params` with a base's own "loc" at `start`, if that is one of its shape, and any other within it moved by a draw."""
+def _moved(key: Array, params: Any, start: Array | None, narrower: float) -> Any:
+    """`params` with a base's own "loc" at `start`, if that is one of its shape, and its scales smaller, as its share of the
+    data takes less room; any other loc within it is moved by a draw."""
 
     def moved(path: tuple, loc: Array) -> Array:
         names = [getattr(step, "key", None) for step in path]
+        if names == ["log_scale"]:
+            return loc - narrower
         if names[-1:] != ["loc"] or "fixed" in names:
             return loc
         if start is not None and len(path) == 1 and start.shape == loc.shape:

@@ -125,16 +125,14 @@ class Comparison:
                         why = self._behind(np.concatenate(scores))
                     if why or result.history.interrupted:
                         break
-                self.interrupted = self.interrupted or (result is not None and result.history.interrupted)
-                if self.interrupted and not why and len(scores) < len(self.parts):
-                    why = "interrupted"
+                self.interrupted = result is not None and result.history.interrupted
         except KeyboardInterrupt:
             if self.best is None:
                 raise
             self.interrupted, why = True, "interrupted"
         except Exception as error:
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
-            why = f"failed: {kind}{error}"
+            why = f"{kind}{error}"
         self.fitted.append(self._candidate(name, plan, result, scores, why, time.monotonic() - start))
 
     def of_all(self, plan: Plan, found: Data) -> FitResult:
@@ -153,7 +151,7 @@ class Comparison:
 
     def ranked(self) -> list[Candidate]:
         if self.best is None:
-            told = " ".join(f"{each.name}: {each.failure.removeprefix('failed: ')}." for each in self.fitted)
+            told = " ".join(f"{each.name}: {each.failure}." for each in self.fitted)
             raise FlowsError(f"select: no candidate could be fitted. {told}")
         best = self.best
         return sorted(
@@ -210,7 +208,9 @@ class Comparison:
         return f"given up after {fold} of {len(self.parts)} folds, {nats:.3g} nats behind" if nats > HOPELESS * error else ""
 
     def _difference(self, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-        return (np.nan, np.nan) if len(a) != len(b) else self._mean(a - b, self.weights[: len(a)])
+        """By how much a is better on the rows that both have scored."""
+        n = min(len(a), len(b))
+        return self._mean(a[:n] - b[:n], self.weights[:n]) if n else (np.nan, np.nan)
 
     def _mean(self, values: np.ndarray, weights: np.ndarray | None) -> tuple[float, float]:
         """The mean, and its standard error."""
@@ -222,7 +222,7 @@ class Comparison:
         both = np.concatenate(scores) if scores and not why else np.zeros(0)
         if why or result is None:
             return Candidate(name, plan.init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, both, seconds)
-        nats, error = self._mean(both, self.weights)
+        nats, error = self._mean(both, self.weights[: len(both)])
         return Candidate(name, plan.init_fun, result, nats, error, (0.0, 0.0), _trained(result.params), "", both, seconds)
 
 

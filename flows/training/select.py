@@ -16,6 +16,8 @@ from flows.training.reading import read_arrays
 from flows.training.result import FitResult
 
 FOLDS = 5
+TINY = 1e-3  # nats
+NO_FAULT = ("given up", "not fitted", "interrupted")
 
 
 class Selection(NamedTuple):
@@ -43,13 +45,14 @@ class Selection(NamedTuple):
         lines = [f"{'model':{width}}  {'nats a row':>18}  {'behind the best':>18}  {'params':>9}  {'seconds':>7}"]
         for each in self.candidates:
             if each.result is None:
-                lines.append(f"{each.name:{width}}  {each.failure}")
+                lines.append(f"{each.name:{width}}  {'' if each.failure.startswith(NO_FAULT) else 'failed: '}{each.failure}")
                 continue
             nats, behind = f"{each.nats:.3f} +- {each.error:.3f}", f"{each.behind[0]:.3f} +- {each.behind[1]:.3f}"
             lines.append(f"{each.name:{width}}  {nats:>18}  {behind:>18}  {each.num_params:>9,}  {each.seconds:>7.1f}")
-        equal = [each.name for each in self.candidates[1:] if each.result and each.behind[0] < SURE * each.behind[1]]
+        others = [each for each in self.candidates[1:] if each.result is not None]
+        equal = [each.name for each in others if each.behind[0] <= max(SURE * each.behind[1], TINY)]
         if equal:
-            lines.append(f"No better than {SURE:g} standard errors: {', '.join(equal)}")
+            lines.append(f"The first is no better, within {SURE:g} standard errors, than {', '.join(equal)}")
         return "\n".join(lines)
 
 
@@ -122,7 +125,7 @@ def select(
     for name, plan in plans.items():
         comparison.add(name, plan)
     fitted = comparison.ranked()
-    if folds > 1:
+    if folds > 1 and not comparison.interrupted:
         fitted[0] = fitted[0]._replace(result=comparison.of_all(plans[fitted[0].name], found))
     return Selection(tuple(fitted), comparison.rows, folds)
 
