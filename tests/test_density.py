@@ -12,8 +12,10 @@ from targets import TARGETS
 
 import flows
 from flows.training import fit_to_density
+from flows.training.variational import rounds_of, stands
 
 QUICK = {"max_epochs": 3, "steps_per_epoch": 20, "num_samples": 64, "num_held_out": 200, "num_weights": 500, "verbose": 0}
+QUICK["standardize"] = False  # the model as it is, from where it starts
 NORMAL = flows.Normal(trainable=True)
 FLOW = flows.Flow(flows.RealNVP(4, hidden=(16,), plain=True))
 
@@ -33,7 +35,7 @@ def banana(x):
 def test_a_normal_target_is_found_by_every_estimator(estimator):
     result = fit_to_density(
         0, NORMAL, gauss, 2, estimator=estimator, max_epochs=20, steps_per_epoch=40, learning_rate=0.05, num_samples=128,
-        num_held_out=500, num_weights=2000, verbose=0,
+        num_held_out=500, num_weights=2000, standardize=False, verbose=0,
     )  # fmt: skip
     tolerance = 0.06 if estimator == "score" else 0.03
     np.testing.assert_allclose(result.params["loc"], [1, -2], atol=tolerance)
@@ -55,6 +57,41 @@ def test_a_bent_target_needs_a_flow():
     assert flow.history["validation"].min() < 0.1 < normal.history["validation"].min()
     x = np.asarray(flow.sample(1, flow.params, 4000))
     np.testing.assert_allclose(np.cov(x[:, 0] ** 2, x[:, 1])[0, 1], -1.0, atol=0.25)  # exactly -Var(x^2) / 2
+
+
+def correlated(x):
+    """A normal far away, with correlation 0.9; its constant is 1."""
+    y = jnp.stack([(x[:, 0] - 40) / 3, ((x[:, 1] + 9) - 0.3 * (x[:, 0] - 40)) / 0.4], 1)
+    return -0.5 * jnp.square(y).sum(1) - jnp.log(2 * jnp.pi * 1.2)
+
+
+def test_a_fit_starts_at_the_nearest_gaussian():
+    result = fit_to_density(0, FLOW, correlated, 2, **{**QUICK, "standardize": True, "max_epochs": 20})
+    fixed = result.params["bijection"]["fixed"]
+    np.testing.assert_allclose(fixed["mean"], [40, -9], atol=0.01)
+    np.testing.assert_allclose(fixed["std"], [3, np.hypot(0.9, 0.4)], rtol=1e-3)
+    np.testing.assert_allclose(fixed["factor"][1, 0], 0.9 / np.hypot(0.9, 0.4), rtol=1e-3)
+    assert result.init_fun == flows.Flow(flows.Whiten(), FLOW) and len(result.history["train"]) < 20, "it stands"
+    assert abs(result.diagnostics.log_normalizer.value) < 0.02 and result.diagnostics.effective_sample_size > 0.95
+
+
+def test_a_gaussian_that_takes_one_of_two_modes_is_no_start():
+    def two(x):
+        return jnp.logaddexp(*(-8 * jnp.square(x - mode).sum(1) for mode in (-1.5, 1.5)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = fit_to_density(0, FLOW, two, 2, **{**QUICK, "standardize": True, "max_epochs": 1})
+    assert result.init_fun == FLOW
+
+
+def test_rounds_grow_and_a_fit_ends_with_one_that_gained_little():
+    assert rounds_of(50) == [5, 15, 35, 50] and rounds_of(3) == [1, 3] and rounds_of(1) == [1]
+    rounds, low = [2, 6, 9], [0.1, 0.2, 0.5]
+    assert not stands(rounds, [0.1, 0.2]) and not stands(rounds, low), "the first round may end low"
+    assert stands(rounds, [0.1, 0.2, 0.995]) and not stands(rounds, [*low, 0.5, 0.6, 0.6, 0.7])
+    assert stands(rounds, [*low, 0.4, 0.5, 0.503, 0.502]) and not stands(rounds, [*low, 0.4, 0.5, 0.503, float("nan")])
+    assert not stands(rounds, [*low, *[0.6] * 7]), "the last round is the end anyway"
 
 
 SPLINES = flows.Flow(flows.NSF(2, hidden=(32, 32), num_bins=8, bound=8.0, plain=True))

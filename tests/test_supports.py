@@ -208,7 +208,8 @@ def test_a_support_reaches_ensembles_selections_and_densities():
         return (-0.5 * jnp.square(jnp.log(x)) - jnp.log(x)).sum(1)
 
     found = flows.fit_to_density(0, flows.Normal(True), lognormal, 1, support=(0, None), **few)
-    assert found.init_fun == Flow(flows.Unconstrain(0.0), flows.Normal(True)) and found.sample(0, found.params, 500).min() > 0
+    assert found.init_fun == Flow(Serial(flows.Unconstrain(0.0), flows.Whiten()), flows.Normal(True))
+    assert found.sample(0, found.params, 500).min() > 0 and found.diagnostics.effective_sample_size > 0.99
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ def wide(x):
 
 def density():
     flows.fit_to_density(
-        0, NORMAL, wide, 1, max_epochs=1, steps_per_epoch=1, num_samples=64, num_held_out=64, num_weights=500, verbose=0
-    )
+        0, NORMAL, wide, 1, standardize=False,
+        max_epochs=1, steps_per_epoch=1, num_samples=64, num_held_out=64, num_weights=500, verbose=0,
+    )  # fmt: skip
 
 
 FITS = {

@@ -26,7 +26,7 @@ from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 UNJUDGED = Yardstick()
-DECIDING, WORTH, FEWEST_HELD_OUT = 0.5, 0.1, 20  # share of squared deviations, nats, rows: from which one row decides the mean
+DECIDING, WORTH, FEWEST_HELD_OUT = 0.8, 0.2, 20  # share of squared deviations, nats, rows: from which one row decides the mean
 TIMES_BACK = 8  # each time with a tenth of the learning rate
 
 
@@ -46,6 +46,7 @@ class Course:
         initial=math.inf,
         usable=0,
         carried=None,
+        shares=(),
     ):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
         self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
@@ -53,6 +54,7 @@ class Course:
         self.waited = waited  # epochs since the best, but for those that were undone
         self.initial = initial  # the validation loss before the first epoch
         self.usable = usable  # epochs that were not lost
+        self.shares = list[float](shares)  # of the start, and after each epoch: `HeldOut.share`
         self.carried: Any = carried  # what `_carried` says of the best epoch
 
     @property
@@ -62,6 +64,7 @@ class Course:
 
     def begin(self, held_out: HeldOut) -> None:
         """Note what the start is worth."""
+        self.shares = [float(held_out.share)]
         if math.isfinite(float(held_out.mean)):
             self.initial, self.carried = float(held_out.mean), [float(each) for each in held_out]
 
@@ -81,6 +84,7 @@ class Course:
         above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
         lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (above and not harmless)
         self.usable += not lost
+        self.shares.append(math.nan if lost else float(report.validation.share))
         if report.better and not lost:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
             self.carried = [float(each) for each in report.validation]
@@ -89,7 +93,8 @@ class Course:
         return lost
 
     def over(self, options: Options) -> bool:
-        return len(self.train) >= options.max_epochs or self.waited >= options.patience
+        stands = options.stands is not None and options.stands(self.shares)
+        return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
 
     def beyond_help(self, options: Options) -> bool:
         return self.times_back > TIMES_BACK or self.start == math.inf or (self.over(options) and not self.taken)

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -10,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Array, DistributionPart, FlowsError, initialize, positive_int
-from flows.core.contract import DistributionLike
+from flows.bijections.whiten import MOST_COLUMNS, Whiten
+from flows.compose import Serial
+from flows.core import Array, DistributionPart, FlowsError, bijection_part, initialize, positive_int
+from flows.core.contract import DistributionLike, Shape
 from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
 from flows.core.publish import publish
@@ -21,12 +25,14 @@ from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.training.before import unconstraining
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.gaussian import Yardstick, by_chance
+from flows.training.gaussian_start import nearest_gaussian
 from flows.training.loop import train
 from flows.training.losses import HeldOut
-from flows.training.options import LEARNING_RATE, MAY_CHANGE, Options, check_distribution, one_of
+from flows.training.options import LEARNING_RATE, MAY_CHANGE, Options, check_distribution, one_of, true_or_false
 from flows.training.result import FitResult
 from flows.training.step import Report, State, before_epochs, schedule_of, trainer
 
+ENOUGH, HARDLY = 0.99, 0.01  # the effective sample size, as a share of the draws, that needs no more; the growth that is little
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
 
@@ -42,6 +48,7 @@ def enough_for_a_tail(x: Any, name: str) -> int:
 class DensityOptions(Options):
     num_samples: Annotated[int, positive_int] = 256
     estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
+    standardize: Annotated[bool | str, true_or_false] = True
     steps_per_epoch: Annotated[int, positive_int] = 100
     num_held_out: Annotated[int, positive_int] = 4_000
     num_weights: Annotated[int, enough_for_a_tail, MAY_CHANGE] = 10_000
@@ -99,9 +106,11 @@ class ReverseKL(NamedTuple):
         return self._kl(params, key, self.num_samples, self.estimator)
 
     def held_out(self, params: Any, rows: Any, key: Array) -> HeldOut:
-        """The loss at the same noise in every epoch."""
-        kl = self._kl(params, key, self.num_held_out, "total")
-        return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl))
+        """The loss at the same noise in every epoch; in place of a row's share, the effective sample size as a share."""
+        triple = (params, *publish(self.part, params))
+        log_w = importance_samples(params, triple, self.log_density, key, self.num_held_out)[1]
+        kl, lse = -log_w.mean(), jax.nn.logsumexp
+        return HeldOut(kl, jnp.zeros((), int), kl, jnp.exp(2 * lse(log_w) - lse(2 * log_w)) / len(log_w))
 
     def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
         triple = (params, *publish(self.part, params))
@@ -119,6 +128,54 @@ class ReverseKL(NamedTuple):
         return "draws and densities are finite, but a gradient or an update is not"
 
 
+def rounds_of(max_epochs: int) -> list[int]:
+    """The epochs at which rounds end: each is twice as long as the one before, and the last takes what is left."""
+    length, ends = max(1, max_epochs // 10), list[int]()
+    while (end := (ends[-1] if ends else 0) + length) < max_epochs:
+        ends.append(end)
+        length *= 2
+    return [*ends, max_epochs]
+
+
+def stands(rounds: list[int], shares: list[float]) -> bool:
+    """Whether a fit is over, by the effective sample sizes at the start and after each epoch: a round ends with one that is
+    large enough, or that has hardly grown in it."""
+    done = len(shares) - 1
+    if done not in rounds[:-1] or not math.isfinite(shares[-1]):
+        return False
+    this = rounds.index(done)
+    known = np.nan_to_num(shares)
+    best, before = known.max(), known[: 1 + (rounds[this - 1] if this else 0)].max()
+    return bool(best > ENOUGH or (this > 0 and best - before < HARDLY * best))
+
+
+def _check_density(init_fun: Any, log_density: Callable, key: Array, event: Shape) -> None:
+    """Refuse what is no density of the model's draws."""
+    params, part = initialize(init_fun, key, event, None)
+    problem = ReverseKL(part, log_density, 2, 2, "total")
+    jax.eval_shape(lambda params: problem.loss(params, None, jnp.zeros(1), key), params)
+
+
+def _layers(key: Array, log_density: Callable, event: Shape, box: Any, options: DensityOptions) -> tuple[tuple, tuple]:
+    """The layers before the model, and their params: of the density's support, and the nearest Gaussian."""
+    layers: tuple = () if box is None else (box,)
+    params: tuple = () if box is None else ({},)
+    unbounded = log_density
+    if box is not None:
+        part = bijection_part(box, event, None)
+
+        def unbounded(y: Array) -> Array:
+            x, log_det = part.invert({}, y, None, None, False)
+            return log_density(x) + log_det
+
+    if not options.standardize or len(event) != 1 or event[0] > MOST_COLUMNS:
+        return layers, params
+    start = nearest_gaussian(key, unbounded, event[0], jnp.zeros(()).dtype)
+    if start is None:
+        return layers, params
+    return (*layers, Whiten()), (*params, {"fixed": {name: jnp.asarray(each, float) for name, each in start._asdict().items()}})
+
+
 def fit_to_density(
     rng: Any,
     init_fun: DistributionLike,
@@ -133,6 +190,7 @@ def fit_to_density(
     patience: int = 10,
     learning_rate: float = LEARNING_RATE,
     optimizer: optax.GradientTransformation | None = None,
+    standardize: bool = True,
     support: Any = None,
     ema: float | None = None,
     num_held_out: int = 4_000,
@@ -144,10 +202,13 @@ def fit_to_density(
 ) -> DensityFitResult:
     """Fit a distribution q to an unnormalised density p Z by reverse KL, and say how good the fit is.
 
-    Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO. The loop is
-    that of `flows.fit`: epochs are compiled, steps that are not finite are not taken, diverging epochs are undone and the
-    learning rate is lowered, and the params that did best on held-out noise are returned. q may miss modes that are far from
-    where it starts, and no figure made of draws of q can tell that for sure.
+    Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO. The fit starts
+    at the Gaussian nearest to the density, found by L-BFGS, which stays inside the fitted model as its `Whiten`. It runs in
+    rounds, each twice as long as the one before, in which the learning rate rises and falls to 0, until a round leaves the
+    effective sample size where it was, or max_epochs are through. The loop is that of `flows.fit`: epochs are compiled, steps
+    that are not finite are not taken, diverging epochs are undone and the learning rate is lowered, and the params that did
+    best on held-out noise are returned. q may miss modes that are far from where it starts, and no figure made of draws of q
+    can tell that for sure.
 
     Args:
         rng: key or seed.
@@ -160,6 +221,8 @@ def fit_to_density(
         max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, verbose: as of
             `flows.fit`. A checkpoint does not know log_density: it has to be the same.
+        standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian, unless the standard normal sees parts
+            of the density that it does not (of several modes it may take one); False for init_fun as it is.
         support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside.
         num_held_out: draws for scoring.
         num_weights: draws for the diagnostics.
@@ -182,33 +245,43 @@ def fit_to_density(
         >>> import flows, jax.numpy as jnp
         >>> log_density = lambda x: -0.5 * jnp.square(x - 3).sum(1)                             # Z = 2 pi
         >>> q = flows.Normal(trainable=True)
-        >>> result = flows.fit_to_density(0, q, log_density, 2, max_epochs=10, learning_rate=0.02, verbose=0)
-        >>> result.params["loc"].round(2).tolist(), round(result.diagnostics.log_normalizer.value, 2)
+        >>> result = flows.fit_to_density(0, q, log_density, 2, max_epochs=2, verbose=0)
+        >>> result.sample(1, result.params, 10_000).mean(0).round(1).tolist(), round(result.diagnostics.log_normalizer.value, 2)
         ([3.0, 3.0], 1.84)
     """
     options = DensityOptions.of(locals())
     check_distribution(init_fun, options.caller)
     key, event = as_key(rng), as_event(input_dim)
-    if (box := unconstraining(options.support, event[-1], None, None)) is not None:
-        init_fun = Flow(box, init_fun)
-    of_init, of_steps, of_weights = jax.random.split(key, 3)
+    of_init, of_steps, of_weights, of_start = jax.random.split(key, 4)
+    box = unconstraining(options.support, event[-1], None, None)
+    _check_density(init_fun if box is None else Flow(box, init_fun), log_density, of_init, event)
+    layers, fixed = _layers(of_start, log_density, event, box, options)
+    if layers:
+        init_fun = Flow(layers[0] if len(layers) == 1 else Serial(*layers), init_fun)
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
+    if layers:
+        params = {**params, "bijection": fixed[0] if len(layers) == 1 else fixed}
     params = cast(params, dtype)
     problem = ReverseKL(part, log_density, options.num_samples, options.num_held_out, options.estimator)
-    jax.eval_shape(lambda params: problem.loss(params, None, jnp.zeros(1), of_steps), params)  # refuses what cannot be
-    steps = options.steps_per_epoch
-    compiled, schedule = trainer(problem, params, options, dtype), schedule_of(options, options.max_epochs * steps)
+    steps, rounds = options.steps_per_epoch, rounds_of(options.max_epochs)
+    compiled = trainer(problem, params, options, dtype)
+    schedules = [schedule_of(options, (end - start) * steps) for start, end in pairwise([0, *rounds])]
+    options = replace(options, stands=partial(stands, rounds))
     saved = None
     if options.checkpoint is not None:
         saved = Checkpoint(options, settings_of(init_fun, key, (), options, input_dim=list(event)))
     order = np.zeros((steps, 1), np.int32)  # there are no rows
 
+    def rates(number: int) -> np.ndarray:
+        this = next(i for i, end in enumerate(rounds) if number < end)
+        return schedules[this]((number - ([0, *rounds][this])) * steps, steps)
+
     def run(state: State, number: int) -> tuple[State, Report]:
-        return compiled.run(state, of_steps, steps, order, schedule(number * steps, steps), None, None)
+        return compiled.run(state, of_steps, steps, order, rates(number), None, None)
 
     def score(state: State) -> tuple[State, Report]:
-        state, report = compiled.run(state, of_steps, 0, order, schedule(0, steps), None, None)
+        state, report = compiled.run(state, of_steps, 0, order, rates(0), None, None)
         return before_epochs(state), report
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
