@@ -34,7 +34,7 @@ def affine(model, num_layers, published):
 
 def spline(autoregressive, published):
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(5e-4, NSF_STEPS)))
-    model = flows.NSF(10, (256, 256), num_bins=8, bound=3.0, autoregressive=autoregressive)
+    model = flows.NSF(10, (256, 256), num_bins=8, bound=3.0, autoregressive=autoregressive, linear=True)
     return Setting(flows.Flow(model), published, NSF_PAPER, 512, optimizer, None, NSF_STEPS)
 
 

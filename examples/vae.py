@@ -58,7 +58,7 @@ POSTERIORS = {
     "planar": flows.Serial(flows.Repeat(flows.Invert(flows.FromFunction(planar, planar_params)), 4), DIAGONAL),
     "iaf": flows.Serial(flows.IAF(4, hidden=(100,)), DIAGONAL),
     "maf": flows.Serial(flows.MAF(4, hidden=(100,), activation="elu", plain=True), DIAGONAL),
-    "nsf": flows.Serial(flows.NSF(2, hidden=(64,), activation="elu", num_bins=5, bound=4.0), DIAGONAL),
+    "nsf": flows.Serial(flows.NSF(2, (64,), "elu", num_bins=5, bound=4.0, autoregressive=False, linear=True), DIAGONAL),
 }
 
 

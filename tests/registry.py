@@ -8,7 +8,7 @@ import numpy as np
 
 import flows
 from flows import transformers as t
-from flows.bijections import support
+from flows.bijections.supports import inside
 from flows.conditioners import MaskedMLP, MaskedResidual, Residual
 
 small = flows.MLP(8, last_scale=1.0)
@@ -30,7 +30,7 @@ class Case(NamedTuple):
     events: tuple = (1, 2, 5)
     conditional: bool = False
     needs_context: bool = False
-    domain: tuple[float, float] = (-float("inf"), float("inf"))  # of inputs
+    domain: Any = (-float("inf"), float("inf"))  # of inputs
     volume_preserving: bool = False
     loose: bool = False  # a numerical inverse
     stir: float = 0.4  # how far trained params are moved from their start
@@ -116,6 +116,8 @@ TRANSFORMERS: dict[str, TransformerCase] = {
 }
 
 
+box_of_four = flows.Unconstrain(low=(0.0, -1.0, -np.inf, -np.inf), high=(np.inf, 1.5, 3.0, np.inf))
+
 BIJECTIONS: dict[str, Case] = {
     "ActNorm": Case(flows.ActNorm(), (1, 2, 5, (2, 2, 3))),
     "AffineCoupling": Case(flows.AffineCoupling(small), conditional=True),
@@ -156,8 +158,8 @@ BIJECTIONS: dict[str, Case] = {
     "MADE": Case(flows.MADE(masked), (1, 3), conditional=True),
     "NeuralSplineCoupling": Case(flows.NeuralSplineCoupling(K=2), (1, 3)),
     "NormalCDF": Case(flows.NormalCDF(0.5, 2.0), (2,)),
-    "Power": Case(flows.Power(1.5), (2,), domain=support(flows.Power(1.5)).inputs),
-    "Power below 0": Case(flows.Power(-2), (2,), domain=support(flows.Power(-2)).inputs),
+    "Power": Case(flows.Power(1.5), (2,), domain=flows.Power(1.5).own_support.inputs),
+    "Power below 0": Case(flows.Power(-2), (2,), domain=flows.Power(-2).own_support.inputs),
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
@@ -172,7 +174,7 @@ BIJECTIONS: dict[str, Case] = {
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Tanh": Case(flows.Tanh(), (2,)),
-    "Unconstrain": Case(flows.Unconstrain(low=(0.0, -1.0, -np.inf, -np.inf), high=(np.inf, 1.5, 3.0, np.inf)), (4,)),
+    "Unconstrain": Case(box_of_four, (4,), domain=box_of_four.own_support.inputs),
     "Whiten": Case(flows.Whiten(), (1, 2, 5), volume_preserving=True),
 }
 
@@ -186,9 +188,11 @@ MODELS: dict[str, Any] = {
     "MAF": flows.MAF(2, hidden=(8,)),
     "NAF": flows.NAF(2, hidden=(8,), num_units=2),
     "NICE": flows.NICE(2, hidden=(8,)),
-    "NSF": flows.NSF(1, hidden=(8,), num_bins=2),
-    "NSF autoregressive": flows.NSF(1, hidden=(8,), num_bins=2, autoregressive=True),
-    "NSF plain, in a loop": flows.NSF(2, hidden=(8,), num_bins=3, spline="quadratic", plain=True, scan=True),
+    "NSF": flows.NSF(2, hidden=(8,), num_bins=2),
+    "NSF coupling, linear maps": flows.NSF(1, hidden=(8,), num_bins=2, autoregressive=False, linear=True),
+    "NSF plain, in a loop": flows.NSF(
+        2, hidden=(8,), num_bins=3, spline="quadratic", autoregressive=False, plain=True, scan=True
+    ),
     "RealNVP": flows.RealNVP(2, hidden=(8,)),
     "SOS": flows.SOS(2, hidden=(8,), num_polynomials=2, degree=1),
     "UMNN": flows.UMNN(2, hidden=(8,), integrand=(4,), embedding=2, num_nodes=20),
@@ -253,7 +257,5 @@ def points(case: Case, event: Any, rows: int, seed: int = 0, dtype: Any = np.flo
     """Points in the domain, unlike 0 and unlike each other."""
     shape = event if isinstance(event, tuple) else (event,)
     x = np.random.default_rng(seed).normal(size=(rows, *shape))
-    low, high = case.domain
-    if np.isfinite(low):
-        x = low + ((high - low) / (1 + np.exp(-x)) if np.isfinite(high) else np.exp(x))
-    return jnp.asarray(x.astype(dtype))
+    low, high = (np.broadcast_to(end, shape) for end in case.domain)
+    return jnp.asarray(np.asarray(inside((low, high), jnp.asarray(x))).astype(dtype))

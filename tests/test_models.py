@@ -70,10 +70,12 @@ def test_each_model_is_built_as_published():
         flows.MAF(2, (8,)): [made, flows.BatchNorm(), back] * 2,
         flows.MAF(2, (8,), plain=True): [made, back] * 2,
         flows.IAF(2, (8,), "relu"): [flows.InverseAutoregressive(MaskedMLP(8), t.Gated()), back] * 2,
-        flows.NSF(2, (8, 8)): [linear, residual] * 2 + [linear],
-        flows.NSF(2, (8, 8), autoregressive=True): [linear, masked] * 2 + [linear],
-        flows.NSF(2, (8,), plain=True): [coupling(net, spline), back] * 2,
-        flows.NSF(2, (8,), plain=True, autoregressive=True): [flows.Autoregressive(MaskedMLP(8), spline), back] * 2,
+        flows.NSF(2, (8, 8), bound=3.0): [masked, back] * 2,
+        flows.NSF(2, (8, 8), bound=3.0, linear=True): [linear, masked] * 2 + [linear],
+        flows.NSF(2, (8, 8), bound=3.0, autoregressive=False, linear=True): [linear, residual] * 2 + [linear],
+        flows.NSF(2, (8, 8), bound=3.0, autoregressive=False): [residual, back] * 2,
+        flows.NSF(2, (8,), bound=3.0, plain=True, autoregressive=False): [coupling(net, spline), back] * 2,
+        flows.NSF(2, (8,), bound=3.0, plain=True): [flows.Autoregressive(MaskedMLP(8), spline), back] * 2,
         flows.NAF(2, (8,), "relu"): [flows.Autoregressive(MaskedMLP(8), t.DeepSigmoidal(16)), back] * 2,
         flows.BNAF(2, (8,)): [flows.BlockAutoregressive(8), back] * 2,
         flows.UMNN(2, (8,)): [flows.Autoregressive(MaskedMLP(8), t.MonotonicNetwork((50,) * 4, 30)), back] * 2,
@@ -85,15 +87,16 @@ def test_each_model_is_built_as_published():
         assert type(flows.NSF(spline=name)) is type(flows.NSF()) and name.title().replace("_", "") in repr(
             flows.NSF(spline=name).inner
         )
-    assert flows.NSF(2, dropout=0.2).inner.arguments["layers"][1].arguments["conditioner"] == Residual(128, 2, dropout=0.2)
+    dropped = flows.NSF(2, dropout=0.2).inner.arguments["layers"][0].arguments["conditioner"]
+    assert dropped == MaskedResidual(64, 2, dropout=0.2)
 
 
 def test_deep_models_are_loops():
     """A loop is the same function of stacked params."""
-    deep = flows.NSF(UNROLLED + 1).inner.arguments["layers"]
+    deep = flows.NSF(UNROLLED + 1, linear=True).inner.arguments["layers"]
     assert deep[0].constructor is flows.Repeat and deep[1:] == (flows.InvertibleLinear(),)
     assert flows.UMNN(UNROLLED + 1).inner == flows.UMNN(UNROLLED + 1, scan=False).inner, "a loop would integrate again"
-    assert flows.NSF(UNROLLED).inner.arguments["layers"][0] == flows.InvertibleLinear()
+    assert flows.NSF(UNROLLED, linear=True).inner.arguments["layers"][0] == flows.InvertibleLinear()
     assert flows.MAF(40, scan=False).inner == flows.Serial(*flows.MAF(1).inner.arguments["layers"] * 40)
     for affine in (flows.NICE, flows.RealNVP, flows.Glow, flows.MAF, flows.IAF):
         assert affine(UNROLLED_AFFINE) == affine(UNROLLED_AFFINE, scan=None)

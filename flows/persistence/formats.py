@@ -5,7 +5,9 @@ The format is a number in the header of a file. It increases when an older reade
 1. An engine that had only its conditioner's params stored these directly, not in a dict. A model's `scan=None` meant a loop
    beyond 4 layers for affine models, beyond 10 for the others. Three splines had shorter names.
 2. The params of an engine are a dict of the same keys, whatever its options. `scan=None` meant what it did in format 1.
-3. `scan=None` means a loop beyond 3 layers for models that are not affine, but for UMNN.
+3. `scan=None` means a loop beyond 3 layers for models that are not affine, but for UMNN. `NSF` had linear maps in between
+   unless it was `plain`, and no argument that says so.
+4. `NSF(linear=)` says whether it has.
 
 An argument that a constructor gained later is missing in older files, and its default holds. Where that default changes how
 the same call is computed, `as_then` has to fill in the old behaviour.
@@ -17,7 +19,7 @@ import jax
 
 from flows.core import Params
 
-FORMAT = 3
+FORMAT = 4
 ENGINES = ({"conditioner", "fixed", "transformer", "unconditional"}, {"conditioner", "fixed", "transformer"})
 RENAMED = {f"transformers.{name}": f"transformers.{name}Spline" for name in ("Linear", "Quadratic", "Cubic")}
 UNROLLED = dict.fromkeys(("NICE", "RealNVP", "Glow", "MAF", "IAF"), 4) | dict.fromkeys(
@@ -33,9 +35,11 @@ def as_then(description: Any, written: int) -> Any:
         return description
     description = {key: as_then(each, written) for key, each in description.items()}
     name, arguments = description.get("constructor"), description.get("arguments")
-    if written > 2 or not isinstance(name, str) or not isinstance(arguments, dict):
+    if not isinstance(name, str) or not isinstance(arguments, dict):
         return description
-    if name in UNROLLED and arguments.get("scan", False) is None:
+    if written < 4 and name == "NSF" and "plain" in arguments:
+        arguments = {**arguments, "linear": not arguments["plain"]}
+    if written < 3 and name in UNROLLED and arguments.get("scan", False) is None:
         arguments = {**arguments, "scan": arguments["num_layers"] > UNROLLED[name]}
     return {"constructor": RENAMED.get(name, name) if written == 1 else name, "arguments": arguments}
 

@@ -47,6 +47,6 @@ def suggested(rows: int, event: Shape, conditional: bool) -> dict[str, Plan]:
     maf = Flow(MAF(3 if rows < FEW else 5, hidden=hidden, dropout=dropout))
     plans += [Plan(maf)]
     plans += [Plan(maf, MEMBERS)] if rows < FEW else []
-    plans += [Plan(Flow(NSF(hidden=hidden, dropout=dropout, autoregressive=True)))]
-    plans += [Plan(Flow(NSF(hidden=hidden, dropout=dropout, autoregressive=False)))] if d > 1 else []
+    plans += [Plan(Flow(NSF(hidden=hidden, dropout=dropout)))]
+    plans += [Plan(Flow(NSF(hidden=hidden, dropout=dropout, autoregressive=False, linear=True)))] if d > 1 else []
     return {plan.name: plan for plan in plans}

@@ -17,7 +17,7 @@ from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key
 from flows.core.publish import publish
 from flows.distributions.mixture import Mixture
 from flows.training.fit import ready, train_members
-from flows.training.options import LEARNING_RATE, Options, check_distribution
+from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 from flows.training.preprocess import Prepared
 from flows.training.result import FitResult
 
@@ -93,7 +93,7 @@ def fit_ensemble(
     support: Any = None,
     as_is: Any = (),
     dequantize: Any = None,
-    ema: float | None = None,
+    ema: float | None = EMA,
     accumulate: int = 1,
     products: str | None = None,
     remat: bool = False,

@@ -21,7 +21,7 @@ from flows.training.diagnose import cause
 from flows.training.history import History
 from flows.training.loop import train
 from flows.training.losses import Likelihood, has_running_statistics
-from flows.training.options import LEARNING_RATE, Options, check_distribution
+from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 from flows.training.preprocess import Prepared, prepare
 from flows.training.reading import Data, read
 from flows.training.result import FitResult
@@ -50,7 +50,7 @@ def fit(
     support: Any = None,
     as_is: Any = (),
     dequantize: Any = None,
-    ema: float | None = None,
+    ema: float | None = EMA,
     accumulate: int = 1,
     products: str | None = None,
     remat: bool = False,
@@ -113,8 +113,8 @@ def fit(
         dequantize: for values that were rounded or counted: `Dequantize` noise inside the fitted model. Its step, one for each
             column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data. log_pdf
             is then a lower bound, of the mass of a cell divided by its width, and samples are rounded again.
-        ema: use an exponential moving average of the params with this decay a step, such as 0.999, for validation and for
-            the result; at first it forgets faster.
+        ema: use an exponential moving average of the params with this decay a step for validation and for the result; at first
+            it forgets faster. None for the params themselves.
         accumulate: compute the gradient of a batch in so many parts, one after the other, for the memory of one.
         products: the dtype of the networks' matrix products in training, "bfloat16" or "float16"; params, transformers,
             log-dets and losses stay as they are, and so do validation and the fitted model.

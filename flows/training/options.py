@@ -16,7 +16,8 @@ from flows.core import BijectionInit, DistributionInit, FlowsError, positive, po
 from flows.core.constructors import Value, is_constructor
 from flows.core.precision import Precision
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
+EMA = 0.998
 # A fit without options: rows a step, how many steps an epoch has at least, passes over the rows or steps if these are more,
 # and epochs without a better loss.
 BATCH_SIZE, BATCHES, EPOCHS, STEPS, PATIENCE = 256, 8, 100, 3_000, 10
@@ -119,7 +120,7 @@ class Options:
     support: Any = None
     as_is: Annotated[Any, columns] = ()
     dequantize: Any = None
-    ema: Annotated[float | None, optional(decay)] = None
+    ema: Annotated[float | None, optional(decay)] = EMA
     accumulate: Annotated[int, positive_int] = 1
     products: Annotated[str | None, one_of("bfloat16", "float16", None)] = None
     remat: Annotated[bool, true_or_false] = False

@@ -28,7 +28,16 @@ from flows.training.gaussian import Yardstick, by_chance
 from flows.training.gaussian_start import nearest_gaussian
 from flows.training.loop import train
 from flows.training.losses import HeldOut
-from flows.training.options import LEARNING_RATE, MAY_CHANGE, Options, check_distribution, one_of, true_or_false
+from flows.training.options import (
+    LEARNING_RATE,
+    MAY_CHANGE,
+    Options,
+    check_distribution,
+    decay,
+    one_of,
+    optional,
+    true_or_false,
+)
 from flows.training.result import FitResult
 from flows.training.step import Report, State, before_epochs, schedule_of, trainer
 
@@ -49,6 +58,7 @@ class DensityOptions(Options):
     num_samples: Annotated[int, positive_int] = 256
     estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
     standardize: Annotated[bool | str, true_or_false] = True
+    ema: Annotated[float | None, optional(decay)] = None
     steps_per_epoch: Annotated[int, positive_int] = 100
     num_held_out: Annotated[int, positive_int] = 4_000
     num_weights: Annotated[int, enough_for_a_tail, MAY_CHANGE] = 10_000
