@@ -3,8 +3,8 @@
     python benchmarks/defaults.py                                # everything; hours
     python benchmarks/defaults.py --only "NSF" --sets galaxies   # some
 
-Each candidate differs from the first of its kind in one or two arguments. Scores are nats a row of test rows, and seconds of the
-CPU, compiling included. What is in benchmarks/results/defaults.json already is not measured again; `--table` prints it.
+Each candidate differs from the first of its kind in one or two arguments. Scores are nats a row of test rows, and seconds of
+the CPU, compiling included. What is in benchmarks/results/defaults.json already is not measured again; `--table` prints it.
 """
 
 import argparse

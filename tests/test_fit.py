@@ -280,7 +280,7 @@ def test_plain_closures_and_models_without_params_fit_too():
 
     losses = [fit(0, init_fun, NORMAL, **QUICK).history["validation"] for init_fun in (plain, flows.Normal())]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-    assert losses[0][0] == losses[0][1]  # there is nothing to train
+    assert len(losses[0]) == 1  # there is nothing to train
 
 
 def test_a_model_of_ordinary_python_trains_row_by_row():

@@ -12,7 +12,9 @@ from scipy.stats import multivariate_normal
 
 import flows
 from flows.training import DataWarning, fit
+from flows.training.data_checks import _clusters
 from flows.training.gaussian import shrinkage_of
+from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 2))
@@ -118,3 +120,57 @@ def test_few_rows_shrink_the_correlation():
     with pytest.warns(DataWarning, match="27 training rows for 20 columns: too few to know"):
         result = fit(0, GAUSS, 1.0 + z, **QUICK)
     assert result.init_fun.arguments["bijection"].arguments["shrinkage"] > 0.1
+
+
+def test_clusters_far_apart_call_for_a_mixture():
+    far = np.where(np.arange(400)[:, None] % 2, 0.0, 1000.0) + NORMAL
+    with pytest.warns(DataWarning, match=r"narrow beside the room.*column 0 \(2 of them\), column 1 \(2 of them\).*GMM\(num_"):
+        fit(0, AFFINE, far, **QUICK)
+    result = fit(0, flows.Flow(flows.ActNorm(), flows.GMM(num_components=2)), far, **QUICK)
+    truth = multivariate_normal(np.zeros(2)).logpdf(NORMAL).mean() - np.log(2)
+    assert abs(np.asarray(result.log_pdf(result.params, far)).mean() - truth) < 0.1
+    for values in (NORMAL, np.round(NORMAL, 1), np.exp(3 * NORMAL), np.where(NORMAL > 3, 1e5, NORMAL)):
+        assert not any(map(_clusters, values.T))
+
+
+def test_values_beyond_the_splines_are_told_of():
+    wide = flows.Flow(flows.NSF(1, hidden=(4,), num_bins=2, bound=1.0))
+    with pytest.warns(UserWarning, match=r"3\d\.\d% of the standardised values lie beyond \+-1, .*a larger bound, such as"):
+        fit(0, wide, NORMAL, **QUICK)
+
+
+def test_a_row_that_decides_the_score_is_named():
+    rows = NORMAL.copy()
+    order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)
+    rows[order[3]] = [60.0, -60.0]
+    message = rf"row {order[3]} of data, one of 40 held out, has log-density -\d+ where the mean of the others is -\d\.\d+"
+    with pytest.warns(UserWarning, match=message):
+        fit(0, AFFINE, rows, **QUICK)
+    with pytest.warns(UserWarning, match=r"row 7 of validation, one of 50 held out"):
+        fit(0, AFFINE, NORMAL, validation=np.where(np.arange(50)[:, None] == 7, 50.0, NORMAL[:50]), **QUICK)
+
+
+def test_what_is_left_open_follows_the_rows():
+    few = Options().settled(51, 8)
+    assert (few.batch_size, few.max_epochs, few.patience) == (51, 375, 37)
+    many = Options().settled(256, 300)
+    assert (many.max_epochs, many.patience) == (100, 10)
+    given = Options(max_epochs=7, patience=3).settled(256, 1)
+    assert (given.max_epochs, given.patience) == (7, 3)
+    assert [Options().rows_a_step(rows) for rows in (5, 80, 400, 10**6)] == [1, 10, 50, 256]
+    history = fit(0, AFFINE, NORMAL, verbose=0, max_epochs=1).history
+    assert (history["batch_size"], history["max_epochs"], history["patience"]) == (45, 1, 10)
+
+
+def test_weight_decay_shrinks_params():
+    model, options = flows.Flow(flows.Coupling(flows.MLP(8, last_scale=1.0))), {**QUICK, "learning_rate": 1e-2, "ema": None}
+    norms = []
+    for share in (0.0, 5.0):
+        result = fit(
+            0, model, 0.3 * NORMAL + np.square(NORMAL), weight_decay=share, **{**options, "max_epochs": 10, "patience": 10}
+        )
+        norms.append(sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(result.params["prior"])))
+    assert norms[1] < 0.8 * norms[0]
+    with pytest.raises(TypeError, match=r"weight_decay=0\.1 is for the default optimizer; use optax\.adamw"):
+        fit(0, model, NORMAL, weight_decay=0.1, optimizer=optax.adam(1e-3), **QUICK)
+    assert "weight_decay is -1; expected a number, 0 or more" in error_of(lambda: fit(0, model, NORMAL, weight_decay=-1))

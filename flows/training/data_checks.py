@@ -16,6 +16,8 @@ from flows.training.reading import Data, Source
 
 LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...
+CLUSTERS, EMPTY, GAP = 20, 0.95, 0.01  # pieces at most, the share of a range that is empty between them, and what is a gap
+CROWD = 20  # rows of a cluster, at least
 LEAST_TIES = 5  # ... if it is that many rows at least
 FINE = 1e-3  # of a standard deviation: steps below it do no harm
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
@@ -30,8 +32,11 @@ class Columns(NamedTuple):
     steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
 
 
-def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = ()) -> Columns:
-    """Check the training rows and their context, and measure the context's columns. `own` are a model's own first layers."""
+def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = (), mixed: bool = False) -> Columns:
+    """Check the training rows and their context, and measure the context's columns.
+
+    `own` are a model's own first layers; a model that is `mixed` has a mixture in it, which clusters suit.
+    """
     x, context, weights = data.train
     as_is = np.zeros(x.shape[-1], bool)
     for column in options.as_is:
@@ -44,7 +49,7 @@ def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = ()) 
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     check_spread(x, scale, ~as_is & (widths == 0), data.source)
     if x.ndim == 2:
-        check_columns(data, scale, as_is, widths, options.standardize is not False)
+        check_columns(data, scale, as_is, widths, options.standardize is not False, mixed)
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
@@ -109,7 +114,9 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
     return steps
 
 
-def check_columns(data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray, standardize: bool) -> None:
+def check_columns(
+    data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray, standardize: bool, mixed: bool = False
+) -> None:
     """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
     x, std, source = data.train.x, scale.std, data.source
     dtype, names, numbers = source.dtype, source.names, source.numbers
@@ -130,6 +137,9 @@ def check_columns(data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray
             said.setdefault("tails", []).append(f"{label} ({x[row, j]:.4g} in row {numbers[row]}, {times:.3g} of them)")
         if abs(scale.mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:
             said.setdefault("offset", []).append(label)
+        pieces = 0 if steps[j] or mixed else _clusters(column)
+        if pieces:
+            said.setdefault("clusters", []).append(f"{label} ({pieces} of them)")
         text, step = ("", None) if steps[j] else _ties(column)
         if step is not None:
             said.setdefault("ties", []).append(f"{label} {text}")
@@ -142,6 +152,13 @@ def check_columns(data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray
         warn_user(
             f"fit: {'; '.join(said['ties'])}. A density is unbounded on values that repeat, so a better fit may be no better "
             f"model. Give dequantize={dictionary} to spread each over the width of its step, or model these columns apart",
+            DataWarning,
+        )
+    if "clusters" in said and "ties" not in said:
+        warn_user(
+            f"fit: clusters that are narrow beside the room between them: {', '.join(said['clusters'])} of data. A flow draws "
+            "bridges between them, and its samples lie on these too; give it a mixture for its base, "
+            "Flow(NSF(), GMM(num_components=3)), and compare by flows.select",
             DataWarning,
         )
     if "atoms" in said:
@@ -194,6 +211,17 @@ def _ties(column: np.ndarray) -> tuple[str, float | None]:
     if counts[most] < LEAST_TIES or counts[most] <= ATOM * len(column):
         return "", None
     return f"is {values[most]:.6g} in {counts[most] / len(column):.1%} of the rows", None
+
+
+def _clusters(column: np.ndarray) -> int:
+    """In how many pieces the values of a column fall that leave nearly all of its range empty; 0 where they do not."""
+    values = np.sort(column)
+    width = values[-1] - values[0]
+    cuts = np.flatnonzero(np.diff(values) > GAP * width) + 1
+    pieces = [piece for piece in np.split(values, cuts) if len(piece) >= max(CROWD, ATOM * len(values))]
+    rows, filled = sum(map(len, pieces)), sum(float(piece[-1] - piece[0]) for piece in pieces)
+    narrow = width > 0 and 2 <= len(pieces) <= CLUSTERS and filled < (1 - EMPTY) * width
+    return len(pieces) if narrow and rows > (1 - ATOM) * len(values) else 0
 
 
 def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:

@@ -7,13 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
-from flows.core import Array, BijectionInit, FlowsError, initialize, part_of, stacked, trainable
+from flows.core import Array, BijectionInit, DistributionInit, FlowsError, initialize, part_of, stacked, trainable
 from flows.core.closures import UNEQUAL
 from flows.core.contract import DistributionLike
+from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_key, cast
 from flows.core.publish import publish
+from flows.distributions.gmm import GMM
+from flows.distributions.mixture import Mixture
 from flows.training.before import split_off
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
@@ -27,6 +32,11 @@ from flows.training.reading import Data, read
 from flows.training.result import FitResult
 from flows.training.step import Epochs, schedule_of, trainer
 from flows.training.stream import Stream
+from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
+
+SPLINES = (CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic)
+MIXTURES = (GMM, Mixture)
+OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
 
 
 def fit(
@@ -148,14 +158,33 @@ def fit(
     options, key = Options.of(locals()), as_key(rng)
     check_distribution(init_fun, options.caller)
     rows, model = ready(data, options, key, init_fun)
+    warn_of_range(model, rows)
     return fit_rows(key, model, rows, options)
+
+
+def warn_of_range(model: Any, rows: Prepared) -> None:
+    """Say where more than a hundredth of the values lie outside the splines' range, where they are the identity."""
+    if rows.trained_with_layers or not isinstance(model, DistributionInit):
+        return
+    bounds = [value.arguments["bound"] for value in model.values_within() if value.constructor in SPLINES]
+    outside = 0.0 if not bounds else float((jnp.abs(rows.train.x) > min(bounds)).mean())
+    if outside > OUTSIDE:
+        wide = float(np.quantile(np.abs(np.asarray(rows.train.x)), 1 - OUTSIDE / 10))
+        warn_user(
+            f"fit: {outside:.1%} of the standardised values lie beyond +-{min(bounds):g}, outside the range of the splines, "
+            f"where these are the identity. Give a larger bound, such as {wide:.2g}, or a base with tails, such as "
+            "StudentT(trainable=True)"
+        )
 
 
 def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepared, Any]:
     """The rows of data for a training, read, checked, and on the device in the units of the model; and the model to train."""
     found = read(data, options, key)
     own, model = own_layers(init_fun, found, options)
-    return prepare(found, check_data(found, options, own), options, key, own), model
+    mixed = isinstance(model, DistributionInit) and any(
+        each.constructor in MIXTURES for each in (model, *model.values_within())
+    )
+    return prepare(found, check_data(found, options, own, mixed), options, key, own), model
 
 
 def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[BijectionInit, ...], Any]:
