@@ -166,9 +166,7 @@ def test_weight_decay_shrinks_params():
     model, options = flows.Flow(flows.Coupling(flows.MLP(8, last_scale=1.0))), {**QUICK, "learning_rate": 1e-2, "ema": None}
     norms = []
     for share in (0.0, 5.0):
-        result = fit(
-            0, model, 0.3 * NORMAL + np.square(NORMAL), weight_decay=share, **{**options, "max_epochs": 10, "patience": 10}
-        )
+        result = fit(0, model, np.tanh(3 * MIXED), weight_decay=share, **{**options, "max_epochs": 10, "patience": 10})
         norms.append(sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(result.params["prior"])))
     assert norms[1] < 0.8 * norms[0]
     with pytest.raises(TypeError, match=r"weight_decay=0\.1 is for the default optimizer; use optax\.adamw"):

@@ -26,7 +26,7 @@ from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 UNJUDGED = Yardstick()
-DECIDING, WORTH, FEWEST_HELD_OUT = 0.8, 0.2, 20  # share of squared deviations, nats, rows: from which one row decides the mean
+DECIDING, WORTH, FEWEST_HELD_OUT = 0.8, 0.5, 20  # share of squared deviations, nats, rows: from which one row decides the mean
 TIMES_BACK = 8  # each time with a tenth of the learning rate
 
 
