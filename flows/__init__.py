@@ -69,6 +69,7 @@ from flows.distributions.draws import sample_with_log_pdf as sample_with_log_pdf
 from flows.distributions.flow import Flow as Flow
 from flows.distributions.gmm import GMM as GMM
 from flows.distributions.joint import Joint as Joint
+from flows.distributions.kernel_density import KernelDensity as KernelDensity
 from flows.distributions.location_scale import Laplace as Laplace
 from flows.distributions.location_scale import Logistic as Logistic
 from flows.distributions.location_scale import StudentT as StudentT

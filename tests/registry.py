@@ -235,6 +235,8 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     "datasets.Spirals": DistributionCase(flows.datasets.Spirals(noise=0.4), (2,), reach=6.0),
     "datasets.TwoMoons": DistributionCase(flows.datasets.TwoMoons(noise=0.2), (2,), reach=4.0),
     "Joint": DistributionCase(flows.Joint(flows.Normal(conditioner=network), box), (2,), needs_context=True),
+    "GMM to fit": DistributionCase(flows.GMM(num_components=3, covariance="diagonal"), (1, 2)),
+    "KernelDensity": DistributionCase(flows.KernelDensity(5), (1, 2)),
     "Laplace": DistributionCase(flows.Laplace(), (1,)),
     "Laplace trainable": DistributionCase(flows.Laplace(trainable=True)),
     "Logistic": DistributionCase(flows.Logistic(conditioner=network), needs_context=True, reach=30.0),

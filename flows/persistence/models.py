@@ -148,7 +148,8 @@ def describe(path: PathLike) -> dict[str, Any]:
 
     Returns:
         A dict: `code` and `constructor`, the model as code and as JSON; `event` and `context` (None if there is none);
-        `flows`, the version that wrote it; `format`; `metadata`; `num_params`, the count of numbers; `tensors`, by name.
+        `flows`, the version that wrote it; `format`; `metadata`; `num_params`, the count of numbers; `tensors`, by name;
+        `training_rows`, how many rows of the training data are among them (those of a `KernelDensity`).
 
     Errors:
         FlowsError: a file that is missing, damaged or foreign.
@@ -166,7 +167,18 @@ def describe(path: PathLike) -> dict[str, Any]:
     with blamed_on(f"{path!r} cannot be described"):
         about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
         count = sum(each.size for each in tensors.values())
-        return {"code": _as_code(header["constructor"]), **header, "num_params": count, "tensors": about}
+        more = {"num_params": count, "tensors": about, "training_rows": _rows_held(header["constructor"])}
+        return {"code": _as_code(header["constructor"]), **header, **more}
+
+
+def _rows_held(description: Any) -> int:
+    """The rows of data that a constructor in JSON holds in its params."""
+    if isinstance(description, list):
+        return sum(map(_rows_held, description))
+    if not isinstance(description, dict):
+        return 0
+    own = description["arguments"]["num_points"] if description.get("constructor") == "KernelDensity" else 0
+    return own + sum(map(_rows_held, description.values()))
 
 
 def _abstract(init_fun: InitFun, event: Shape, context: Shape | None) -> tuple[Part, Params]:
