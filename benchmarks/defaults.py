@@ -50,7 +50,12 @@ def of(base: dict, **changes) -> Callable:
 
 
 CP = {"layers": 5, "hidden": WIDE, "bound": 5.0}
+MEAN = {"ema": 0.998}
 CANDIDATES: dict[str, tuple[Callable, dict]] = {
+    "AR, bound 8, 10 bins, average": (of(AR, bound=8.0, bins=10), MEAN),
+    "AR, bound 10, 10 bins, average": (of(AR, bound=10.0, bins=10), MEAN),
+    "AR, bound 12, 12 bins, average": (of(AR, bound=12.0, bins=12), MEAN),
+    "AR, bound 10, 10 bins, rate 5e-3, average": (of(AR, bound=10.0, bins=10), {**MEAN, "learning_rate": 5e-3}),
     "AR": (of(AR), {}),
     "AR, rate 6e-3": (of(AR), {"learning_rate": 6e-3}),
     "AR, dropout 0.1": (of(AR, dropout=0.1), {}),

@@ -90,17 +90,73 @@ def of_household() -> np.ndarray:
     return rows + np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * [1, 0.002, 0.002, 0.01, 1, 1, 1]
 
 
-SETS: dict[str, Callable[[], tuple]] = {
-    "galaxies": lambda: split(table("galaxies"), 8_000),
-    "galaxies 300": lambda: split(table("galaxies"), 300),
-    "breast cancer": lambda: split(scikit("breast_cancer"), 455),
-    "tails 40": lambda: drawn(tailed(40), 3_000),
-    "TwoMoons 3k": lambda: drawn(shape("TwoMoons"), 3_000),
-    "Gaussian 20": lambda: drawn(gaussian(20), 2_000),
-    "household": lambda: split(of_household(), 16_000),
-    "t2 5": lambda: drawn(student(2.0, 5), 3_000),
-    "clusters 10": lambda: drawn(clusters(8, 10, 3.0), 3_000),
-    "wine": lambda: split(scikit("wine"), 142),
-    "Checkerboard 30k": lambda: drawn(shape("Checkerboard"), 30_000),
-    "tails 60 30k": lambda: drawn(tailed(60), 30_000),
+def rounded(d: int) -> Callable:
+    def make(rng):
+        mixing = rng.normal(size=(d, d))
+        return lambda n: np.round(rng.normal(size=(n, d)) @ mixing, 1) + rng.uniform(-0.05, 0.05, (n, d))
+
+    return make
+
+
+def bounded(d: int) -> Callable:
+    """Columns in (0, 1), most of them near its ends."""
+
+    def make(rng):
+        mixing = rng.normal(size=(d, d))
+        return lambda n: 1 / (1 + np.exp(-1.5 * (rng.normal(size=(n, d)) @ mixing)))
+
+    return make
+
+
+def spiked(rng: np.random.Generator) -> Callable:
+    """A column of which a tenth is all but one value, beside others that depend on it."""
+
+    def draw(n):
+        z = rng.normal(size=(n, 3))
+        z[rng.random(n) < 0.1, 0] = 1.0
+        z[:, 0] += 0.001 * rng.normal(size=n)
+        return np.column_stack([z[:, 0], z[:, 0] + 0.3 * z[:, 1], z[:, 2]])
+
+    return draw
+
+
+def angular(rng: np.random.Generator) -> Callable:
+    """An angle in [-pi, pi), whose density is highest at the cut, and a number that depends on it."""
+
+    def draw(n):
+        angle = np.mod(rng.vonmises(np.pi, 2.0, n) + np.pi, 2 * np.pi) - np.pi
+        return np.column_stack([angle, np.cos(angle) + 0.2 * rng.normal(size=n)])
+
+    return draw
+
+
+def of_digits() -> np.ndarray:
+    return scikit("digits") + np.random.default_rng(0).uniform(-0.5, 0.5, (1797, 64))
+
+
+SETS: dict[str, Callable[..., tuple]] = {
+    "galaxies": lambda seed=0: split(table("galaxies"), 8_000, seed),
+    "galaxies 300": lambda seed=0: split(table("galaxies"), 300, seed),
+    "breast cancer": lambda seed=0: split(scikit("breast_cancer"), 455, seed),
+    "tails 40": lambda seed=0: drawn(tailed(40), 3_000, seed),
+    "TwoMoons 3k": lambda seed=0: drawn(shape("TwoMoons"), 3_000, seed),
+    "Gaussian 20": lambda seed=0: drawn(gaussian(20), 2_000, seed),
+    "household": lambda seed=0: split(of_household(), 16_000, seed),
+    "t2 5": lambda seed=0: drawn(student(2.0, 5), 3_000, seed),
+    "clusters 10": lambda seed=0: drawn(clusters(8, 10, 3.0), 3_000, seed),
+    "wine": lambda seed=0: split(scikit("wine"), 142, seed),
+    "Checkerboard 30k": lambda seed=0: drawn(shape("Checkerboard"), 30_000, seed),
+    "tails 60 30k": lambda seed=0: drawn(tailed(60), 30_000, seed),
+    "Gaussian 6": lambda seed=0: drawn(gaussian(6), 2_000, seed),
+    "Gaussian 3, 200 rows": lambda seed=0: drawn(gaussian(3), 200, seed),
+    "Cauchy 3": lambda seed=0: drawn(student(1.0, 3), 3_000, seed),
+    "EightGaussians 3k": lambda seed=0: drawn(shape("EightGaussians"), 3_000, seed),
+    "Rings 3k": lambda seed=0: drawn(shape("Rings"), 3_000, seed),
+    "Spirals 3k": lambda seed=0: drawn(shape("Spirals"), 3_000, seed),
+    "Pinwheel 3k": lambda seed=0: drawn(shape("Pinwheel"), 3_000, seed),
+    "rounded 5": lambda seed=0: drawn(rounded(5), 3_000, seed),
+    "bounded 4": lambda seed=0: drawn(bounded(4), 3_000, seed),
+    "spiked": lambda seed=0: drawn(spiked, 3_000, seed),
+    "angular": lambda seed=0: drawn(angular, 3_000, seed),
+    "digits": lambda seed=0: split(of_digits(), 1_437, seed),
 }

@@ -23,8 +23,8 @@ def NSF(
     num_layers: int = 5,
     hidden: tuple[int, ...] = (64, 64),
     activation: Activation = "relu",
-    num_bins: int = 8,
-    bound: float = 5.0,
+    num_bins: int = 10,
+    bound: float = 10.0,
     autoregressive: bool = True,
     spline: str = "rational_quadratic",
     dropout: float = 0.0,
@@ -40,8 +40,8 @@ def NSF(
     (`flows.fit` does). Samples of the autoregressive flow are found feature by feature, in about the time of three or four
     densities.
 
-    The defaults are what did best over many tables (`benchmarks/defaults.py`). The paper's: `NSF(10, (256, 256), bound=3.0,
-    autoregressive=False, linear=True, dropout=0.2)`.
+    The defaults are what did best over many tables (`benchmarks/defaults.py`). The paper's: `NSF(10, (256, 256), num_bins=8,
+    bound=3.0, autoregressive=False, linear=True, dropout=0.2)`.
 
     Args:
         num_layers: layers of splines.

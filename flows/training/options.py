@@ -16,7 +16,7 @@ from flows.core import BijectionInit, DistributionInit, FlowsError, positive, po
 from flows.core.constructors import Value, is_constructor
 from flows.core.precision import Precision
 
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 5e-3
 EMA = 0.998
 # A fit without options: rows a step, how many steps an epoch has at least, passes over the rows or steps if these are more,
 # and epochs without a better loss.
@@ -153,7 +153,7 @@ class Options:
             if declared := _declared(each):
                 value = declared[0](value, f"{self.caller}: {each.name}")
             object.__setattr__(self, each.name, value)
-        if self.optimizer is not None and self.learning_rate != LEARNING_RATE:
+        if self.optimizer is not None and self.learning_rate != type(self).learning_rate:
             raise TypeError(
                 f"{self.caller}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer "
                 "instead"

@@ -14,7 +14,7 @@ import optax
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import Serial
-from flows.core import Array, DistributionPart, FlowsError, bijection_part, initialize, positive_int
+from flows.core import Array, DistributionPart, FlowsError, bijection_part, initialize, positive, positive_int
 from flows.core.contract import DistributionLike, Shape
 from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
@@ -29,7 +29,6 @@ from flows.training.gaussian_start import nearest_gaussian
 from flows.training.loop import train
 from flows.training.losses import HeldOut
 from flows.training.options import (
-    LEARNING_RATE,
     MAY_CHANGE,
     Options,
     check_distribution,
@@ -43,6 +42,7 @@ from flows.training.step import Report, State, before_epochs, schedule_of, train
 
 ENOUGH, HARDLY = 0.99, 0.01  # the effective sample size, as a share of the draws, that needs no more; the growth that is little
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
+DENSITY_RATE = 3e-3
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
 
 
@@ -59,6 +59,7 @@ class DensityOptions(Options):
     estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
     standardize: Annotated[bool | str, true_or_false] = True
     ema: Annotated[float | None, optional(decay)] = None
+    learning_rate: Annotated[float, positive] = DENSITY_RATE
     steps_per_epoch: Annotated[int, positive_int] = 100
     num_held_out: Annotated[int, positive_int] = 4_000
     num_weights: Annotated[int, enough_for_a_tail, MAY_CHANGE] = 10_000
@@ -198,7 +199,7 @@ def fit_to_density(
     steps_per_epoch: int = 100,
     max_minutes: float | None = None,
     patience: int = 10,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float = DENSITY_RATE,
     optimizer: optax.GradientTransformation | None = None,
     standardize: bool = True,
     support: Any = None,
