@@ -37,9 +37,11 @@ MODELS = {
         flows.MAF(blocks, hidden, activation), flows.MixtureMADE(10, hidden, activation)
     ),
     "nsf": lambda blocks, hidden, activation: flows.Flow(
-        flows.NSF(blocks, hidden, activation, bound=3.0, autoregressive=False, linear=True)
+        flows.NSF(blocks, hidden, activation, num_bins=8, bound=3.0, autoregressive=False, linear=True)
     ),
-    "nsf-ar": lambda blocks, hidden, activation: flows.Flow(flows.NSF(blocks, hidden, activation, bound=3.0, linear=True)),
+    "nsf-ar": lambda blocks, hidden, activation: flows.Flow(
+        flows.NSF(blocks, hidden, activation, num_bins=8, bound=3.0, linear=True)
+    ),
     "naf": lambda blocks, hidden, activation: flows.Flow(flows.NAF(blocks, hidden, activation)),
     "bnaf": lambda blocks, units: flows.Flow(flows.BNAF(blocks, units)),
     "umnn": lambda blocks, hidden, activation: flows.Flow(flows.UMNN(blocks, hidden, activation)),

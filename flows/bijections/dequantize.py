@@ -17,8 +17,8 @@ def Dequantize(step: float | Sequence[float] = 1.0):
 
     log|det J| = 0. The mean of log p(y) over u is a lower bound on log(P(x) / prod(step)), where P(x) is the mass that p gives
     to the cell around x, in nats; so a model of y is one of x, and cannot gain by spikes on single values. u is drawn from
-    `rng`, one for each entry; without `rng` it is 1/2, the middle of the cell. The inverse rounds to the values there are,
-    offset + k step: it is no bijection, and has no exact density.
+    `rng`, one for each entry; without `rng` it is 1/2, and log p the density at the recorded value, neither bound nor mass. The
+    inverse rounds to the values there are, offset + k step: it is no bijection, and has no exact density.
 
     Args:
         step: the distance of neighbouring values, for all columns (the last axis of the event) or one each; 0 for a column

@@ -122,7 +122,8 @@ def fit(
         as_is: columns of data, by name or number, that are neither standardised nor judged by the checks.
         dequantize: for values that were rounded or counted: `Dequantize` noise inside the fitted model. Its step, one for each
             column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data. log_pdf
-            is then a lower bound, of the mass of a cell divided by its width, and samples are rounded again.
+            with `rng` is then a lower bound, of the mass of a cell divided by its width; without, the density at the recorded
+            value, which is neither bound nor mass. Samples are rounded again. A column that is constant may stay.
         ema: use an exponential moving average of the params with this decay a step for validation and for the result; at first
             it forgets faster. None for the params themselves.
         accumulate: compute the gradient of a batch in so many parts, one after the other, for the memory of one.
