@@ -122,7 +122,7 @@ def test_early_stopping_goes_on_too(tmp_path, monkeypatch):
         ({"data": DATA[:, ::-1]}, "data was '"),
         ({"max_epochs": 7}, "max_epochs was 6, now 7"),
         ({"batch_size": 16}, "batch_size was 32, now 16"),
-        ({"learning_rate": 1e-2}, r"learning_rate was 0\.001, now 0\.01"),
+        ({"learning_rate": 1e-2}, r"learning_rate was 0\.005, now 0\.01"),
         ({"validation": DATA[:9]}, "validation was 0.1.* now .*'rows'"),
         ({"standardize": False}, "standardize was True"),
         ({"optimizer": optax.sgd(1e-3)}, "optimizer was 'default'"),

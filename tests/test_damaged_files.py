@@ -136,7 +136,7 @@ def test_a_forged_file_that_is_right_is_read(path):
         ({"event": [10**30]}, "model.safetensors"),
         ({"context": [1]}, "context"),
         ({"context": "x"}, "context_dim is 'x'"),
-        ({"format": 4, "flows": "9.0"}, r"format is 4, expected 1 to 3; it needs flows 9\.0"),
+        ({"format": 5, "flows": "9.0"}, r"format is 5, expected 1 to 4; it needs flows 9\.0"),
         ({"extra": 1}, "extra"),
     ],
 )
