@@ -67,6 +67,11 @@ def Serial(*layers: BijectionLike):
     return Composite(part, layers)
 
 
+def joined(layers: Sequence[BijectionLike]) -> BijectionLike:
+    """Layers as one bijection: a single one is itself."""
+    return layers[0] if len(layers) == 1 else Serial(*layers)
+
+
 def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...], context: Shape | None) -> BijectionPart:
     """The part that runs `parts` one after the other, on a tuple of their params."""
 

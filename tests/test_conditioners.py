@@ -1,5 +1,7 @@
 """Networks: their formulas, what they name, what they measure."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,3 +155,19 @@ def test_functions_show_the_keywords_of_their_network():
 ])  # fmt: skip
 def test_arguments_out_of_range_are_refused(call):
     assert "expected" in error_of(call)
+
+
+@pytest.mark.parametrize("net", [flows.MLP(64, last_scale=1.0, dropout=0.5), MaskedMLP(64, last_scale=1.0, dropout=0.5)])
+def test_networks_without_residuals_drop_units_too(net):
+    params, apply_fun = net(0, 3, 3)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+    whole = apply_fun(params, x)
+    assert (apply_fun(params, x, rng=jax.random.key(1)) == whole).all(), "only while it trains"
+    draws = jax.vmap(lambda key: apply_fun(params, x, rng=key, train=True))(jax.random.split(jax.random.key(2), 4000))
+    spread = draws.std(0)
+    np.testing.assert_allclose(draws.mean(0), whole, atol=5 * float(spread.max()) / 4000**0.5)
+    assert (np.asarray(spread)[:, -1] > 0.05).all()
+    assert "dropout with train=True draws random numbers; give rng=" in error_of(lambda: apply_fun(params, x, train=True))
+    assert "dropout is 1; expected a number in [0, 1)" in error_of(lambda: flows.MLP(4, dropout=1))
+    for model in (flows.MAF(1, (4,), dropout=0.2), flows.RealNVP(1, (4,), dropout=0.2), flows.NSF(1, (4,), dropout=0.2)):
+        assert "rng" in str(inspect.signature(model(0, 2).direct_fun)), model

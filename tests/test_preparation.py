@@ -114,6 +114,8 @@ def test_columns_left_as_they_are_are_neither_scaled_nor_judged():
 def test_few_rows_shrink_the_correlation():
     z = DRAW.normal(size=(30, 20))
     assert shrinkage_of(z) > 0.1 and shrinkage_of(DRAW.normal(size=(3000, 20))) == 0
+    determined = np.column_stack([z, z[:, 0] + z[:, 1]])[:28]  # too few rows to refuse it
+    assert shrinkage_of(determined / determined.std(0)) > 0
     assert shrinkage_of(z[:, :1]) == 0 and shrinkage_of(z[:5, :3]) == 1
     strong = z[:, :1] + 1e-3 * DRAW.normal(size=(30, 3))
     assert shrinkage_of(strong / strong.std(0)) == 0

@@ -78,7 +78,8 @@ def Unconstrain(low: Numbers = -np.inf, high: Numbers = np.inf):
 
         def ends(dtype) -> tuple[Array, Array]:
             """The ends, and any numbers in place of those that are not there."""
-            return tuple(jnp.asarray(np.broadcast_to(np.where(np.isfinite(end), end, 0.0), shape), dtype) for end in (a, b))  # type: ignore[return-value]
+            left, right = (np.broadcast_to(np.where(np.isfinite(end), end, 0.0), shape) for end in (a, b))
+            return jnp.asarray(left, dtype), jnp.asarray(right, dtype)
 
         def direct_fun(params, x):
             left, right = ends(x.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 from flows.bijections.dequantize import Dequantize
 from flows.bijections.supports import Layer, Region, layers_of, support_of
 from flows.bijections.unconstrain import Unconstrain
-from flows.compose import Serial
+from flows.compose import joined
 from flows.core import BijectionInit, DistributionInit, FlowsError
 from flows.core.contract import Shape
 from flows.distributions.flow import Flow
@@ -38,7 +38,7 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     if not deciding:
         return (), init_fun
     rest = [each.value for each in layers[deciding:]]
-    left = base if not rest else Flow(rest[0] if len(rest) == 1 else Serial(*rest), base)
+    left = Flow(joined(rest), base) if rest else base
     return tuple(each.value for each in layers[:deciding]), left
 
 

@@ -74,8 +74,7 @@ def fit(
     Minimises -mean(log_pdf(params, x)). Each epoch shuffles the training rows and runs, with validation, as one compiled call;
     each leaves out a few other rows, which do not fill a last batch. Leaves under "fixed" never move; running statistics
     (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model to as
-    many rows compiles nothing, whatever its learning_rate, max_epochs and patience (with `dequantize`, if the rows are spread
-    as widely, too).
+    many rows compiles nothing, whatever its learning_rate, max_epochs and patience.
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
     undone and the learning rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the
@@ -160,7 +159,6 @@ def fit(
     options, key = Options.of(locals()), as_key(rng)
     check_distribution(init_fun, options.caller)
     rows, model = ready(data, options, key, init_fun)
-    warn_of_range(model, rows)
     return fit_rows(key, model, rows, options)
 
 
@@ -186,7 +184,9 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     mixed = isinstance(model, DistributionInit) and any(
         each.constructor in MIXTURES for each in (model, *model.values_within())
     )
-    return prepare(found, check_data(found, options, own, mixed), options, key, own), model
+    rows = prepare(found, check_data(found, options, own, mixed), options, key, own)
+    warn_of_range(model, rows)
+    return rows, model
 
 
 def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[BijectionInit, ...], Any]:
@@ -237,7 +237,7 @@ def train_members(
         epochs = Stream(rows, compiled, schedule, keys, source.chunks)
     saved = None
     if options.checkpoint is not None:
-        saved = Checkpoint(options, settings_of(inner, key, source.given, options, batch_size=source.batch_size))
+        saved = Checkpoint(options, settings_of(rows.outer(init_fun), key, source.given, options, batch_size=source.batch_size))
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
         suspects = rows.suspects() if step is None else epochs.suspects(number, step, member)

@@ -60,8 +60,10 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
     if n < 2 * FOLDS:
         return 1.0
     w = np.ones(n) if weights is None else weights
+    # Where a combination of columns cannot be refused, it holds in the rows left out too, and a singular map would score best.
+    tried = SHRINKAGES if n >= FEWEST * d else SHRINKAGES[1:]
     fold = np.random.default_rng(0).permutation(n) % FOLDS
-    losses = np.zeros(len(SHRINKAGES))
+    losses = np.zeros(len(tried))
     for own in range(FOLDS):
         out = fold == own
         if not w[out].sum() or not w[~out].sum():
@@ -71,14 +73,14 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
         scale = np.sqrt(np.maximum(np.diagonal(covariance), 1e-12))
         correlation = covariance / scale / scale[:, None]
         held_out = z[out] / scale
-        for i, shrinkage in enumerate(SHRINKAGES):
+        for i, shrinkage in enumerate(tried):
             try:
                 factor = np.linalg.cholesky((1 - shrinkage) * correlation + shrinkage * np.eye(d))
             except np.linalg.LinAlgError:
                 losses[i] = np.inf
                 continue
             losses[i] += w[out] @ _loss(held_out, factor)
-    return SHRINKAGES[int(losses.argmin())]
+    return tried[int(losses.argmin())]
 
 
 class Yardstick(NamedTuple):

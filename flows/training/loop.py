@@ -226,10 +226,11 @@ def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> N
             warn_user(f"{who}: {told}")
             break
     for course in courses:
-        if course.best_epoch < 0 and min(course.validation) > course.initial + yardstick.by_chance:
+        least = float(np.nan_to_num(course.validation, nan=np.inf).min())
+        if course.best_epoch < 0 and least > course.initial + yardstick.by_chance:
             warn_user(
                 f"{who}: no epoch was better on what is held out than the start, whose params these are: the loss was "
-                f"{course.initial:.6g} there and {min(course.validation):.6g} at best afterwards. Lower the learning rate, or "
+                f"{course.initial:.6g} there and {least:.6g} at best afterwards. Lower the learning rate, or "
                 "give a smaller model"
             )
             break

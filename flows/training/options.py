@@ -134,10 +134,7 @@ class Options:
 
     # What errors say: which function was called, what it expected, and what to do where the density is 0.
     caller: str = "fit"
-    expected: str = (
-        "data in the domain of the model (Logit takes only (0, 1), and standardize=True moves the data to mean 0) and finite "
-        "values from its layers"
-    )
+    expected: str = "data where the model is defined (flows.support says where that is) and finite values from its layers"
     remedy: str = "Give a base without edges, or data in its support"
 
     @classmethod
@@ -205,7 +202,6 @@ class Options:
         lasting = [each.name for each in fields(self) if _declared(each) and MAY_CHANGE not in _declared(each)]
         return {name: getattr(self, name) for name in [*lasting, "members"]} | {
             "as_is": list(self.as_is),
-            "support": None if self.support is None else repr(self.support),
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }

@@ -13,7 +13,7 @@ from scipy.linalg import solve_triangular
 from flows.bijections.dequantize import Dequantize
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
-from flows.compose import Serial
+from flows.compose import Serial, joined
 from flows.core import Array, BijectionInit, Given, bijection_part
 from flows.core.contract import Shape
 from flows.distributions.flow import Flow
@@ -101,9 +101,7 @@ class Prepared(NamedTuple):
         return self._behind_layers(init_fun if self.of_context is None else StandardizedContext(init_fun))
 
     def _behind_layers(self, init_fun: Any) -> Any:
-        if not self.layers:
-            return init_fun
-        return Flow(self.layers[0] if len(self.layers) == 1 else Serial(*self.layers), init_fun)
+        return Flow(joined(self.layers), init_fun) if self.layers else init_fun
 
     @property
     def path(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
-from flows.compose import Serial
+from flows.compose import joined
 from flows.core import Array, DistributionPart, FlowsError, bijection_part, initialize, positive, positive_int
 from flows.core.contract import DistributionLike, Shape
 from flows.core.errors import warn_user
@@ -268,7 +268,7 @@ def fit_to_density(
     _check_density(init_fun if box is None else Flow(box, init_fun), log_density, of_init, event)
     layers, fixed = _layers(of_start, log_density, event, box, options)
     if layers:
-        init_fun = Flow(layers[0] if len(layers) == 1 else Serial(*layers), init_fun)
+        init_fun = Flow(joined(layers), init_fun)
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     if layers:
