@@ -46,7 +46,7 @@ class Course:
         initial=math.inf,
         usable=0,
         carried=None,
-        shares=(),
+        effective=(),
     ):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
         self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
@@ -54,7 +54,7 @@ class Course:
         self.waited = waited  # epochs since the best, but for those that were undone
         self.initial = initial  # the validation loss before the first epoch
         self.usable = usable  # epochs that were not lost
-        self.shares = list[float](shares)  # of the start, and after each epoch: `HeldOut.share`
+        self.effective = list[float](effective)  # sample sizes of the start, and after each epoch; NaN of one that was lost
         self.carried: Any = carried  # what `_carried` says of the best epoch
 
     @property
@@ -64,7 +64,7 @@ class Course:
 
     def begin(self, held_out: HeldOut) -> None:
         """Note what the start is worth."""
-        self.shares = [float(held_out.share)]
+        self.effective = [float(held_out.effective)]
         if math.isfinite(float(held_out.mean)):
             self.initial, self.carried = float(held_out.mean), [float(each) for each in held_out]
 
@@ -84,7 +84,7 @@ class Course:
         above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
         lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (above and not harmless)
         self.usable += not lost
-        self.shares.append(math.nan if lost else float(report.validation.share))
+        self.effective.append(math.nan if lost else float(report.validation.effective))
         if report.better and not lost:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
             self.carried = [float(each) for each in report.validation]
@@ -93,7 +93,7 @@ class Course:
         return lost
 
     def over(self, options: Options) -> bool:
-        stands = options.stands is not None and options.stands(self.shares)
+        stands = options.stands is not None and options.stands(self.effective)
         return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
 
     def beyond_help(self, options: Options) -> bool:
@@ -244,7 +244,7 @@ def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> N
 
 def _carried(held_out: list[float], yardstick: Yardstick) -> str:
     """What is said where one row held out decides the mean of all."""
-    (mean, row, rest, share), count = held_out, len(yardstick.held_out)
+    (mean, row, rest, share, _), count = held_out, len(yardstick.held_out)
     if share < DECIDING or mean - rest < WORTH or count < FEWEST_HELD_OUT:
         return ""
     return (

@@ -15,12 +15,14 @@ from flows.training.reading import Rows, take
 
 class HeldOut(NamedTuple):
     """The mean loss of rows held out, and of the row whose loss is the largest its number among them, the mean without it, and
-    its share in the sum of all squared deviations from the mean."""
+    its share in the sum of all squared deviations from the mean. Of draws instead of rows, how many of the target itself would
+    do as well, as a share; of rows it is 1."""
 
     mean: Array
     row: Array
     rest: Array
     share: Array
+    effective: Any = 1.0
 
     @classmethod
     def of(cls, losses: Array) -> "HeldOut":
@@ -30,7 +32,7 @@ class HeldOut(NamedTuple):
         share = 1 / jnp.maximum(jnp.square(deviations).sum(), 1.0)
         # Not a difference of two sums, which may be inf.
         others = jnp.where(jnp.arange(len(losses)) == row, 0.0, losses).sum() / max(len(losses) - 1, 1)
-        return cls(mean, row, others if len(losses) > 1 else mean, share)
+        return cls(mean, row, others if len(losses) > 1 else mean, share, jnp.ones_like(mean))
 
 
 class Likelihood(NamedTuple):

@@ -129,7 +129,7 @@ class Options:
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
     members: int | None = None  # of an ensemble
-    stands: Callable[[list[float]], bool] | None = None  # whether a fit is over, by `HeldOut.share` at the start and since
+    stands: Callable[[list[float]], bool] | None = None  # whether a fit is over, by effective sample sizes
     judged: bool = True  # whether a fit says when it ends behind its start, or the closed-form Gaussian
 
     # What errors say: which function was called, what it expected, and what to do where the density is 0.

@@ -117,11 +117,12 @@ class ReverseKL(NamedTuple):
         return self._kl(params, key, self.num_samples, self.estimator)
 
     def held_out(self, params: Any, rows: Any, key: Array) -> HeldOut:
-        """The loss at the same noise in every epoch; in place of a row's share, the effective sample size as a share."""
+        """The loss at the same noise in every epoch, and the effective sample size. No single draw is told of."""
         triple = (params, *publish(self.part, params))
         log_w = importance_samples(params, triple, self.log_density, key, self.num_held_out)[1]
         kl, lse = -log_w.mean(), jax.nn.logsumexp
-        return HeldOut(kl, jnp.zeros((), int), kl, jnp.exp(2 * lse(log_w) - lse(2 * log_w)) / len(log_w))
+        effective = jnp.exp(2 * lse(log_w) - lse(2 * log_w)) / len(log_w)
+        return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl), effective)
 
     def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
         triple = (params, *publish(self.part, params))
@@ -148,14 +149,14 @@ def rounds_of(max_epochs: int) -> list[int]:
     return [*ends, max_epochs]
 
 
-def stands(rounds: list[int], shares: list[float]) -> bool:
+def stands(rounds: list[int], effective: list[float]) -> bool:
     """Whether a fit is over, by the effective sample sizes at the start and after each epoch: a round ends with one that is
     large enough, or that has hardly grown in it."""
-    done = len(shares) - 1
-    if done not in rounds[:-1] or not math.isfinite(shares[-1]):
+    done = len(effective) - 1
+    if done not in rounds[:-1] or not math.isfinite(effective[-1]):
         return False
     this = rounds.index(done)
-    known = np.nan_to_num(shares)
+    known = np.nan_to_num(effective)
     best, before = known.max(), known[: 1 + (rounds[this - 1] if this else 0)].max()
     return bool(best > ENOUGH or (this > 0 and best - before < HARDLY * best))
 
