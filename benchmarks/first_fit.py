@@ -7,8 +7,8 @@
 Each method sees the same training rows and is scored on the same others. The Gaussian is in closed form; the components of
 scikit-learn's mixture and the bandwidth of its kernel density are chosen by a fifth of the training rows, and fitted again to
 all; flowjax's and zuko's loops are those of their READMEs, on columns that are standardised, for as much CPU time as
-`flows.fit(0, flows.Flow(flows.NSF()), rows)` took. One core, five seeds, which draw the rows or split them. Written to
-benchmarks/results/first_fit.json, which is not there yet: it was never run to its end.
+`flows.fit(0, flows.Flow(flows.NSF()), rows)` took at most, its compilation included. One core, five seeds, which draw the rows
+or split them. Written to benchmarks/results/first_fit.json; what is there already is not measured again.
 """
 
 import argparse
@@ -117,31 +117,46 @@ METHODS = ("Gaussian", "mixture", "kernel density", *OURS, "select", *OTHERS)
 def table(found: dict) -> str:
     """Mean nats over seeds, how far ours are ahead of the best of the others, and the standard error, row by row."""
     lines = [
-        "| nats a row (seconds) | " + " | ".join([*METHODS, "NSF() ahead of the best other", "select ahead of it"]) + " |",
-        "|" + "---|" * (len(METHODS) + 3),
+        "| nats a row (seconds) | seeds | "
+        + " | ".join([*METHODS, "NSF() ahead of the best other", "select ahead of it"])
+        + " |",
+        "|" + "---|" * (len(METHODS) + 4),
     ]
-    for name, of in found.items():
-        cells = []
+    for name in (each for each in SETS if each in found):
+        of, cells = found[name], [str(len(found[name]["NSF()"]))]
         for method in METHODS:
-            told = of.get(method)
-            cells.append("" if told is None else f"{np.mean(told['nats']):.2f} ({np.mean(told['seconds']):.0f})")
+            told = list(of.get(method, {}).values())
+            cells.append("" if not told else " ({:.0f})".format(np.mean([each["seconds"] for each in told])))
+            cells[-1] = cells[-1] and f"{np.mean([each['nats'] for each in told]):.2f}" + cells[-1]
         for mine in ("NSF()", "select"):
-            pairs = np.array(of.get("ahead", {}).get(mine, []))
-            cells.append("" if not len(pairs) else f"{pairs[:, 0].mean():+.2f} +- {pairs[:, 1].mean():.2f}")
+            pairs = np.array([each["ahead"] for each in of.get(mine, {}).values() if "ahead" in each])
+            cells.append("" if not len(pairs) else "{:+.2f} +- {:.2f}".format(*over_seeds(pairs)))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def compared(scores: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """How far ours are ahead of the best other in the mean, and the standard error of that, row by row."""
-    others = {name: each for name, each in scores.items() if name not in OURS and name != "select"}
-    best = max(others.values(), key=lambda each: each.mean())
-    found = {}
-    for name, each in scores.items():
-        if name not in others:
-            difference = each - best
-            found[name] = float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
-    return found
+def over_seeds(pairs: np.ndarray) -> tuple[float, float]:
+    """The mean of differences, and its standard error: that of their rows, and no less than that of the seeds."""
+    mean, errors = pairs[:, 0].mean(), pairs[:, 1]
+    of_rows = np.sqrt(np.square(errors).sum()) / len(pairs)
+    of_seeds = pairs[:, 0].std(ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 2 else 0.0
+    return float(mean), float(max(of_rows, of_seeds))
+
+
+def compare(of: dict, seed: str, file: Path) -> None:
+    """How far each of ours is ahead of the best other in the mean of the same rows, and the standard error of that."""
+    scores = {method: np.load(each) for method in METHODS if (each := of_method(file, method)).exists()}
+    others = [method for method in METHODS if method not in OURS and method != "select"]
+    if not all(method in scores for method in others):
+        return
+    best = max((scores[method] for method in others), key=np.mean)
+    for method in set(scores) - set(others):
+        difference = scores[method] - best
+        of[method][seed]["ahead"] = float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
+
+
+def of_method(file: Path, method: str) -> Path:
+    return file.with_name(f"{file.name} {method}.npy")
 
 
 def main() -> None:
@@ -149,30 +164,32 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "first_fit.json")
+    parser.add_argument("--scores", type=Path, default=RESULTS / "scores", help="where scores of single rows are kept")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    options.scores.mkdir(exist_ok=True, parents=True)
     if not options.table:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-        for seed in range(options.seeds):
+        os.sched_setaffinity(0, {options.core})
+        for seed in map(str, range(options.seeds)):
             for name in options.sets:
-                of_set = found.setdefault(name, {})
-                if seed < len(of_set.get(options.methods[0], {"nats": []})["nats"]):
-                    continue
-                scores, seconds = {}, 60.0
-                for method in (each for each in METHODS if each in options.methods):
-                    one = measured(method, name, seed, seconds)
-                    seconds = one["seconds"] if method == "NSF()" else seconds
-                    scores[method] = one["scores"]
-                    of = of_set.setdefault(method, {"nats": [], "seconds": []})
-                    of["nats"].append(float(one["scores"].mean()))
-                    of["seconds"].append(one["seconds"])
-                    print(f"{name}, seed {seed}, {method}: {of['nats'][-1]:.3f} in {of['seconds'][-1]:.0f} s", flush=True)
-                for mine, pair in compared(scores).items():
-                    of_set.setdefault("ahead", {}).setdefault(mine, []).append(pair)
-                options.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+                file = options.scores / f"{name} {seed}"
+                for method in options.methods:
+                    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+                    of = found.setdefault(name, {})
+                    if seed in of.setdefault(method, {}):
+                        continue
+                    seconds = max((each["seconds"] for each in of.get("NSF()", {}).values()), default=60.0)
+                    one = measured(method, name, int(seed), seconds)
+                    np.save(of_method(file, method), one["scores"])
+                    of[method][seed] = {"nats": float(one["scores"].mean()), "seconds": one["seconds"]}
+                    compare(of, seed, file)
+                    print(
+                        f"{name}, seed {seed}, {method}: {of[method][seed]['nats']:.3f} in {one['seconds']:.0f} s", flush=True
+                    )
+                    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(json.loads(options.out.read_text())))
 
 
 if __name__ == "__main__":

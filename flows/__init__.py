@@ -14,6 +14,7 @@ from flows import datasets as datasets
 from flows import objectives as objectives
 from flows import training as training
 from flows import transformers as transformers
+from flows.bijections.arcsinh import Arcsinh as Arcsinh
 from flows.bijections.autoregressive import Autoregressive as Autoregressive
 from flows.bijections.autoregressive import InverseAutoregressive as InverseAutoregressive
 from flows.bijections.batch_norm import BatchNorm as BatchNorm

@@ -34,7 +34,7 @@ def with_column(values):
         (NORMAL[:, 1].round(1), r"column 1 is rounded to 0\.1\. .*dequantize=\{1: 0\.1\}"),
         ((NORMAL[:, 1] * 4).round() / 4 + 0.1, r"rounded to 0\.25\. .*\{1: 0\.25\}"),
         (np.where(NORMAL[:, 1] < 0, 0.0, NORMAL[:, 1]), r"column 1 is 0 in 5\d\.\d% of the rows of data, and continuous"),
-        (DRAW.standard_t(1, 400) ** 3, r"farther than 100 interquartile ranges.*column 1 \(.* in row \d+.*take logarithms"),
+        (DRAW.standard_t(1, 400) ** 3, r"farther than 100 interquartile ranges.*column 1 \(.* in row \d+.*fit takes arcsinh"),
         (NORMAL[:, 1] + 2e4, r"column 1 of data lies so far from 0 that float32 keeps few digits"),
     ],
     ids=["counts", "rounded", "quarters", "atom", "tails", "offset"],

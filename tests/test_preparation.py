@@ -14,6 +14,7 @@ import flows
 from flows.training import DataWarning, fit
 from flows.training.data_checks import _clusters
 from flows.training.gaussian import shrinkage_of
+from flows.training.marginals import entropy, heavy_tails, sharp
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
@@ -109,6 +110,41 @@ def test_columns_left_as_they_are_are_neither_scaled_nor_judged():
         0, flows.Flow(flows.Coupling(flows.MLP(8))), NORMAL, context=7 * NORMAL[:, :1], standardize_context=False, **QUICK
     )
     assert alone.init_fun == flows.Flow(flows.Whiten(), flows.Flow(flows.Coupling(flows.MLP(8))))
+
+
+def test_columns_with_edges_of_their_own_are_not_mixed():
+    z = DRAW.normal(size=(2000, 3))
+    coin = np.where(DRAW.random(2000) < 0.5, -1.0, 1.0) + 0.02 * z[:, 1]  # a bimodal column, correlated with a normal one
+    rows = np.stack([coin + z[:, 0], coin, coin + 0.5 * z[:, 2]], 1)
+    result = fit(0, AFFINE, rows, **QUICK)
+    assert result.init_fun == flows.Flow(flows.Whiten(unmixed=(1,)), AFFINE)
+    layer = result.init_fun.arguments["bijection"](0, 3, init_inputs=rows.astype(np.float32))  # of all rows
+    measured = result.params["bijection"]["fixed"]["factor"]
+    np.testing.assert_allclose(measured, layer.params["fixed"]["factor"], atol=0.01)
+    assert not sharp(z @ DRAW.normal(size=(3, 3)), np.eye(3)).any()
+    assert entropy(DRAW.random(4000)) == pytest.approx(0, abs=0.05)
+    weights = np.r_[np.ones(2000), np.full(2000, 3.0)]  # of two uniform halves: 1/4 and 3/4
+    x = np.r_[DRAW.random(2000), 1 + DRAW.random(2000)]
+    assert entropy(x, weights) == pytest.approx(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)), abs=0.05)
+
+
+def test_heavy_tails_go_through_arcsinh():
+    rows = np.stack([NORMAL[:, 0], np.random.default_rng(1).standard_cauchy(400), NORMAL[:, 1]], 1)
+    with pytest.warns(DataWarning, match=r"column 1 .*drop or clip what is an error"):
+        result = fit(0, AFFINE, rows, **QUICK)
+    assert result.init_fun == flows.Flow(flows.Serial(flows.Whiten(unmixed=(1,)), flows.Arcsinh((1,))), AFFINE)
+    scores = np.asarray(result.log_pdf(result.params, rows), float)
+    told = min(result.history["start"], result.history["validation"].min())
+    order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
+    np.testing.assert_allclose(-scores[order].mean(), told, rtol=1e-5)
+    np.testing.assert_allclose(-np.delete(scores, order).mean(), result.history["train"][-1], atol=0.2)
+    assert told < result.history["gaussian"] - 1
+    alone = fit(0, AFFINE, rows, as_is=1, **QUICK)
+    assert alone.init_fun == flows.Flow(flows.Whiten(as_is=(1,)), AFFINE)
+    for few in (NORMAL, np.exp(0.3 * NORMAL), DRAW.random((400, 2)), np.zeros((400, 2))):
+        assert not heavy_tails(few)[0].any()
+    weights = np.where(np.abs(rows[:, 1]) > 3, 0.0, 1.0)
+    assert not heavy_tails(rows, weights)[0].any()
 
 
 def test_few_rows_shrink_the_correlation():

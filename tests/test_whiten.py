@@ -1,4 +1,4 @@
-"""`Whiten`: correlation measured from data and taken out."""
+"""`Whiten` and `Arcsinh`: correlation and tails measured from data and taken out."""
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,9 @@ def test_an_infinite_entry_stays_and_makes_no_nan():
         (lambda: flows.Whiten(shrinkage=True), 2, "shrinkage is True"),
         (lambda: flows.Whiten(as_is=(2,)), 2, "as_is names feature 2, but there are 2, counted from 0"),
         (lambda: flows.Whiten(as_is=("a",)), 2, "expected numbers of features"),
+        (lambda: flows.Whiten(unmixed=(3,)), 2, "unmixed names feature 3, but there are 2"),
+        (lambda: flows.Arcsinh((2,)), 2, "Arcsinh: features names feature 2, but there are 2, counted from 0"),
+        (flows.Arcsinh, (2, 2, 3), "Arcsinh: the event is .*; expected a vector"),
         (lambda: flows.Standardize(as_is=(-1,)), 2, "expected numbers of features"),
         (flows.Whiten, (2, 2, 3), "expected a vector of at most 512 features"),
         (flows.Whiten, 513, "expected a vector of at most 512 features"),
@@ -111,3 +114,28 @@ def test_an_infinite_entry_stays_and_makes_no_nan():
 def test_what_it_refuses(make, event, message):
     with pytest.raises(flows.FlowsError, match=message):
         make()(0, event, init_inputs=np.ones((3, event) if isinstance(event, int) else (3, *event), np.float32))
+
+
+def test_unmixed_features_are_scaled_alone_and_others_freed_of_them():
+    params, direct_fun, inverse_fun = measured(unmixed=(1,))
+    y, log_det = direct_fun(params, ROWS)
+    z = (ROWS - ROWS.mean(0)) / ROWS.std(0)
+    close(np.asarray(y)[:, 1], z[:, 1], 1e-4)
+    close(np.asarray(y)[:, [0, 2]], np.asarray(measured()[1](measured().params, ROWS)[0])[:, [0, 2]], 1e-3)
+    assert abs(np.corrcoef(np.asarray(y).T)[0, 1]) > 0.9 and np.abs(np.corrcoef(np.asarray(y).T)[2, :2]).max() < 1e-3
+    jacobian = jax.jacobian(lambda x: direct_fun(params, x[None])[0][0])(ROWS[0])
+    close(log_det[0], np.linalg.slogdet(np.asarray(jacobian, float))[1], 1e-4)
+    close(inverse_fun(params, y)[0], ROWS, 1e-4)
+
+
+def test_arcsinh_makes_a_cauchy_tame():
+    rows = RNG.standard_cauchy((4000, 2)).astype(np.float32)
+    params, direct_fun, inverse_fun = flows.Arcsinh((1,))(0, 2, init_inputs=rows)
+    y = np.asarray(direct_fun(params, rows)[0])
+    assert (y[:, 0] == rows[:, 0]).all() and np.abs(y[:, 1]).max() < 8 < np.abs(rows[:, 1]).max()
+    close([y[:, 1].mean(), y[:, 1].std()], [0, 1], 1e-4)
+    close(inverse_fun(params, y)[0] / rows, 1, 1e-4)
+    far, log_det = direct_fun(params, jnp.array([[0.0, 1e30], [0.0, -jnp.inf], [0.0, jnp.nan]]))
+    assert 10 < far[0, 1] < 60 and np.isfinite(log_det[0]) and far[1, 1] == -jnp.inf and np.isnan(far[2, 1])
+    again = flows.calibrate(flows.Arcsinh(), flows.Arcsinh()(0, 2, init_inputs=rows).params, 7 * rows)
+    assert (again["fixed"]["scale"] == flows.Arcsinh()(0, 2, init_inputs=rows).params["fixed"]["scale"]).all()

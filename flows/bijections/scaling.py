@@ -106,12 +106,12 @@ def Standardize(as_is: Sequence[int] = ()):
         ([[-1.0, -1.0], [1.0, 1.0]], [-0.693..., -0.693...])
     """
 
-    as_is = check_as_is(as_is, "Standardize")
+    as_is = check_features(as_is, "Standardize", "as_is")
 
     def init_fun(rng, shape, init_inputs=None, params=None):
         fixed = {"mean": jnp.zeros(shape[-1:]), "std": jnp.ones(shape[-1:])}
         if init_inputs is not None:
-            fixed = left_as_is(channel_scale(init_inputs), as_is, "Standardize")
+            fixed = left_as_is(channel_scale(init_inputs), named(as_is, shape[-1], "Standardize", "as_is"))
         elif params is not None:
             return params, direct_fun, inverse_fun
         return {"fixed": fixed}, direct_fun, inverse_fun
@@ -126,19 +126,22 @@ def Standardize(as_is: Sequence[int] = ()):
     return init_fun
 
 
-def check_as_is(as_is: Sequence[int], name: str) -> tuple[int, ...]:
-    given = tuple(as_is) if isinstance(as_is, list | tuple) else (as_is,)
-    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in given):
-        raise FlowsError(f"{name}: as_is is {as_is!r:.80}; expected numbers of features, 0 or more, such as (0, 3)")
-    return given
+def check_features(given: Sequence[int], name: str, argument: str) -> tuple[int, ...]:
+    features = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in features):
+        raise FlowsError(f"{name}: {argument} is {given!r:.80}; expected numbers of features, 0 or more, such as (0, 3)")
+    return features
 
 
-def left_as_is(scale: dict[str, Array], as_is: tuple[int, ...], name: str) -> dict[str, Array]:
+def named(features: Sequence[int], count: int, name: str, argument: str) -> np.ndarray:
+    """Which of `count` features are among those given by number."""
+    if features and max(features) >= count:
+        raise FlowsError(f"{name}: {argument} names feature {max(features)}, but there are {count}, counted from 0")
+    return np.isin(np.arange(count), features)
+
+
+def left_as_is(scale: dict[str, Array], alone: np.ndarray) -> dict[str, Array]:
     """The scale with mean 0 and std 1 for those that stay as they are."""
-    count = len(scale["mean"])
-    if as_is and max(as_is) >= count:
-        raise FlowsError(f"{name}: as_is names feature {max(as_is)}, but there are {count}, counted from 0")
-    alone = np.isin(np.arange(count), as_is)
     return {"mean": jnp.where(alone, 0.0, scale["mean"]), "std": jnp.where(alone, 1.0, scale["std"])}
 
 

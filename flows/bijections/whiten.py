@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from flows.bijections.scaling import channel_scale, check_as_is, left_as_is
+from flows.bijections.scaling import channel_scale, check_features, left_as_is, named
 from flows.core import Array, FlowsError, bijection
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
@@ -15,7 +15,7 @@ MOST_COLUMNS = 512  # the map has a number for every pair of columns
 
 
 @bijection
-def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = ()):
+def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[int] = ()):
     """Mean 0, variance 1 and no correlation for each feature, by a triangular map measured from data and not trained.
 
     y = L^-1 z with z = (x - mean) / std and L L' = (1 - shrinkage) R + shrinkage I, where R is the correlation of the features
@@ -29,9 +29,11 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = ()):
             there are fewer rows than features, or one feature is a combination of others, R alone is singular, and what a
             diagonal entry of L falls short of 8 units of rounding is added to it.
         as_is: features, by number, that stay as they are.
+        unmixed: features, by number, that are scaled alone: y_i is z_i. Edges and spikes of a feature's own stay in place so;
+            those after it are still freed of what it tells of them.
 
     Params:
-        fixed: mean, std: (features,); factor: (features, features), L.
+        fixed: mean, std: (features,); factor: (features, features), L, or the map from y to z where features are unmixed.
 
     Errors:
         FlowsError: an event of several axes, or of more than 512 features; an argument outside its range.
@@ -45,7 +47,7 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = ()):
     """
     if isinstance(shrinkage, bool) or not isinstance(shrinkage, int | float) or not 0 <= shrinkage <= 1:
         raise FlowsError(f"Whiten: shrinkage is {shrinkage!r:.60}; expected a number from 0 to 1")
-    as_is = check_as_is(as_is, "Whiten")
+    as_is, unmixed = check_features(as_is, "Whiten", "as_is"), check_features(unmixed, "Whiten", "unmixed")
 
     def init_fun(rng, shape, init_inputs=None):
         if len(shape) != 1 or size(shape) > MOST_COLUMNS:
@@ -54,10 +56,11 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = ()):
             )
         fixed = {"mean": jnp.zeros(shape), "std": jnp.ones(shape), "factor": jnp.eye(*shape)}
         if init_inputs is not None:
-            scale = left_as_is(channel_scale(init_inputs), as_is, "Whiten")
-            alone = np.isin(np.arange(*shape), as_is)
+            alone = named(as_is, size(shape), "Whiten", "as_is")
+            scale = left_as_is(channel_scale(init_inputs), alone)
             z = jnp.where(alone[None], 0.0, (init_inputs - scale["mean"][None]) / scale["std"][None])
-            fixed = {**scale, "factor": correlation_factor(z, shrinkage, alone)}
+            factor = correlation_factor(z, shrinkage, alone)
+            fixed = {**scale, "factor": left_unmixed(factor, named(unmixed, len(factor), "Whiten", "unmixed"))}
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
@@ -89,6 +92,15 @@ def correlation_factor(z: Array, shrinkage: float = 0.0, alone: np.ndarray | boo
     factor = (upper * jnp.where(diagonal < 0, -1.0, 1.0)[:, None]).T
     short = jnp.maximum(8 * jnp.finfo(z.dtype).eps - jnp.abs(diagonal), 0)
     return factor + jnp.diag(short)
+
+
+def left_unmixed(factor: Array, unmixed: np.ndarray) -> Array:
+    """The map from y to z = L w where y_i is z_i if that feature is unmixed, and w_i otherwise."""
+    if not unmixed.any():
+        return factor
+    identity = jnp.eye(len(factor), dtype=factor.dtype)
+    inverse = solve_triangular(factor, identity, lower=True)
+    return solve_triangular(jnp.where(unmixed[:, None], identity, inverse), identity, lower=True)
 
 
 def _product(matrix: Array, z: Array) -> Array:

@@ -21,6 +21,7 @@ CROWD = 20  # rows of a cluster, at least
 LEAST_TIES = 5  # ... if it is that many rows at least
 FINE = 1e-3  # of a standard deviation: steps below it do no harm
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
+TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
 COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
 
 
@@ -49,7 +50,7 @@ def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = (), 
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     check_spread(x, scale, ~as_is & (widths == 0), data.source)
     if x.ndim == 2:
-        check_columns(data, scale, as_is, widths, options.standardize is not False, mixed)
+        check_columns(data, scale, as_is, widths, options.standardize, mixed)
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
@@ -115,11 +116,12 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
 
 
 def check_columns(
-    data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray, standardize: bool, mixed: bool = False
+    data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray, standardize: bool | str, mixed: bool = False
 ) -> None:
     """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
     x, std, source = data.train.x, scale.std, data.source
     dtype, names, numbers = source.dtype, source.names, source.numbers
+    standardized, transformed = standardize is not False, standardize is True
     said: dict[str, list[str]] = {}
     sample = _sample(x)
     dependent.check(x, scale, np.flatnonzero(~as_is & (steps == 0)), dtype, names)
@@ -129,7 +131,7 @@ def check_columns(
         far = _farthest(x[:, j])
         if far is not None:
             row, times, spread, rare = far
-            if standardize and rare and spread < 64 * np.finfo(dtype).eps * std[j]:
+            if standardized and rare and spread < 64 * np.finfo(dtype).eps * std[j]:
                 raise FlowsError(
                     f"fit: {label} of data is {x[row, j]:.6g} in row {numbers[row]}, so far from all others that {dtype.name} "
                     "cannot tell those apart once the column is standardised. Drop or clip that row, or transform the column"
@@ -169,9 +171,10 @@ def check_columns(
             DataWarning,
         )
     if "tails" in said:
+        what = "fit takes arcsinh of columns with such tails" if transformed else TAILS_LEFT
         warn_user(
-            f"fit: values farther than {FAR:g} interquartile ranges from the median: {'; '.join(said['tails'])}. The bulk of "
-            "such a column is a point to the model: take logarithms or arcsinh, clip, or drop what is an error",
+            f"fit: values farther than {FAR:g} interquartile ranges from the median: {'; '.join(said['tails'])}. {what}; drop "
+            "or clip what is an error",
             DataWarning,
         )
     if "offset" in said:

@@ -110,10 +110,11 @@ def fit(
         optimizer: any optax optimizer instead.
         standardize: True to fit `Flow(Whiten(), init_fun)`: mean, standard deviation and correlation of the columns are
             measured on the training rows and kept inside the fitted model, whose log_pdf and samples are in the units of the
-            data; correlations are shrunk by as much as cross-validation says, where rows are few. "columns" for
-            `Flow(Standardize(), init_fun)`, which leaves the correlation, as images do by their channels, and vectors of more
-            than 512 columns; False for neither. Where columns have sharp edges or spikes of their own (rounded, with atoms, in
-            a range), "columns" keeps these in place and may score better.
+            data. Correlations are shrunk by as much as cross-validation says, where rows are few; a column with edges or
+            spikes of its own (rounded, with atoms, in a range) is left unmixed where its entropy is lower so; and columns
+            whose tails are so heavy that their Gaussian gains more than 0.2 nats by arcsinh go through `Arcsinh` afterwards.
+            "columns" for `Flow(Standardize(), init_fun)`, for images by their channels; False for neither. Vectors of more
+            than 512 columns are not whitened.
         standardize_context: the same by mean and standard deviation for each column of the context (`StandardizedContext`).
         support: where the data live, (low, high), each a number or one for each column, infinite where a side is open; or a
             dict {column: (low, high)} by number or name. The model is fitted behind `Unconstrain`, so that no density and no

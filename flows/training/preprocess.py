@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from flows.bijections.arcsinh import Arcsinh
 from flows.bijections.dequantize import Dequantize
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
@@ -22,6 +23,7 @@ from flows.training.before import check_finite_behind, check_inside, unconstrain
 from flows.training.data_checks import Columns
 from flows.training.diagnose import Suspects
 from flows.training.gaussian import Scale, Yardstick, by_chance, correlation_factor, moments, regression_loss, shrinkage_of
+from flows.training.marginals import heavy_tails, sharp
 from flows.training.options import Options
 from flows.training.reading import Data, Rows, Source, take
 
@@ -29,22 +31,72 @@ MEASURED_ROWS = 10_000  # at most, where layers measure data
 PIECE = 10_000  # rows that go through layers together
 
 
+class Tails(NamedTuple):
+    """Which columns go through arcsinh afterwards, as `Arcsinh` does it."""
+
+    features: tuple[int, ...]
+    shift: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    def direct(self, y: np.ndarray) -> np.ndarray:
+        own, y = list(self.features), y.copy()
+        u = (y[:, own] - self.shift[own]) / self.scale[own]
+        y[:, own] = (np.arcsinh(u) - self.mean[own]) / self.std[own]
+        return y
+
+    def inverse(self, y: np.ndarray) -> np.ndarray:
+        own, y = list(self.features), y.copy()
+        y[:, own] = self.shift[own] + self.scale[own] * np.sinh(y[:, own] * self.std[own] + self.mean[own])
+        return y
+
+    def log_det(self, y: np.ndarray) -> np.ndarray:
+        own = list(self.features)
+        u = (y[:, own] - self.shift[own]) / self.scale[own]
+        return -(np.log(self.scale[own] * self.std[own]) + np.log(np.hypot(1, u))).sum(1)
+
+
 class Scaling(NamedTuple):
-    """How columns are standardised: y = L^-1 (x - mean) / std, where L is the identity if factor is None."""
+    """How columns are standardised: y = L^-1 (x - mean) / std, where L is the identity if factor is None; then their tails."""
 
     init_fun: BijectionInit  # `Standardize` or `Whiten`
     mean: np.ndarray
     std: np.ndarray
     factor: np.ndarray | None
-    log_det: float  # nats a row
+    tails: Tails | None = None
 
-    def direct(self, x: np.ndarray) -> np.ndarray:
+    def scaled(self, x: np.ndarray) -> np.ndarray:
         z = (x - self.mean) / self.std
         return z if self.factor is None else solve_triangular(self.factor, z.T, lower=True).T
 
+    def direct(self, x: np.ndarray) -> np.ndarray:
+        y = self.scaled(x)
+        return y if self.tails is None else self.tails.direct(y)
+
+    def log_det(self, rows: Rows) -> float:
+        """The mean of rows, in nats."""
+        found = -float(np.log(self.std).sum()) * math.prod(rows.x.shape[1:-1])
+        if self.factor is not None:
+            found -= float(np.log(np.diagonal(self.factor)).sum())
+        if self.tails is not None:
+            found += float(np.average(self.tails.log_det(self.scaled(np.asarray(rows.x, float))), weights=rows.weights))
+        return found
+
+    def deviations(self, y: np.ndarray) -> np.ndarray:
+        """The columns of rows that went through it, in standard deviations from their means."""
+        y = y if self.tails is None else self.tails.inverse(y)
+        return y if self.factor is None else y @ self.factor.T
+
     @property
-    def fixed(self) -> dict[str, np.ndarray]:
-        return {name: each for name, each in self._asdict().items() if name in ("mean", "std", "factor") and each is not None}
+    def layers(self) -> tuple[BijectionInit, ...]:
+        return (self.init_fun,) if self.tails is None else (self.init_fun, Arcsinh(self.tails.features))
+
+    @property
+    def params(self) -> tuple[Any, ...]:
+        fixed = {name: getattr(self, name) for name in ("mean", "std", "factor") if getattr(self, name) is not None}
+        of_tails = () if self.tails is None else ({"fixed": dict(list(self.tails._asdict().items())[1:])},)
+        return ({"fixed": fixed}, *of_tails)
 
 
 class Prepared(NamedTuple):
@@ -90,7 +142,7 @@ class Prepared(NamedTuple):
             return z
         if self.trained_with_layers:
             return (z - self.scaling.mean) / self.scaling.std
-        return z if self.scaling.factor is None else z @ self.scaling.factor.T
+        return self.scaling.deviations(z)
 
     def inner(self, init_fun: Any) -> Any:
         """The model that is trained on the rows here."""
@@ -145,13 +197,13 @@ def prepare(data: Data, columns: Columns, options: Options, key: Array, own: Seq
         gaussian = None if gaussian is None else gaussian - log_dets[1]
     layers = before
     if scaling is not None:
-        layers, params = (*layers, scaling.init_fun), (*params, {"fixed": scaling.fixed})
+        layers, params = (*layers, *scaling.layers), (*params, *scaling.params)
     inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
     if inside:
         train, held_out, log_dets = data.train, data.held_out, (0.0, 0.0)
     elif scaling is not None:
+        log_dets = log_dets[0] + scaling.log_det(train), log_dets[1] + scaling.log_det(held_out)
         train, held_out = (rows._replace(x=scaling.direct(rows.x)) for rows in (train, held_out))
-        log_dets = log_dets[0] + scaling.log_det, log_dets[1] + scaling.log_det
     device = []
     for rows in (train, held_out):
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
@@ -185,22 +237,40 @@ def _through(before: Sequence[BijectionInit], data: Data, key: Array) -> tuple[R
 
 
 def _scaling(rows: Rows, columns: Columns, options: Options) -> Scaling:
-    """Mean and standard deviation of each column, or channel; of vectors the correlation too, unless it is to stay."""
+    """Mean and standard deviation of each column, or channel; of vectors the correlation and the tails too, unless they are to
+    stay."""
     x = np.asarray(rows.x, float)
-    event, as_is = x.shape[1:], columns.as_is
-    mean, std = moments(x, rows.weights)
+    event, as_is, weights = x.shape[1:], columns.as_is, rows.weights
+    mean, std = moments(x, weights)
     mean, std = np.where(as_is, 0.0, mean), np.where(as_is | ~(std > 0), 1.0, std)
-    numbers = tuple(map(int, np.flatnonzero(as_is)))
-    log_det = -float(np.log(std).sum()) * math.prod(event[:-1])
-    if options.standardize == "columns" or len(event) > 1 or event[0] > MOST_COLUMNS:
-        return Scaling(Standardize(as_is=numbers), mean, std, None, log_det)
+    left = _numbers(as_is)
+    if options.standardize == "columns" or len(event) > 1:
+        return Scaling(Standardize(as_is=left), mean, std, None)
     free = np.flatnonzero(~as_is)
     z = ((x - mean) / std)[:, free]
-    shrinkage = shrinkage_of(z, rows.weights)
-    factor = np.eye(event[0])
-    factor[np.ix_(free, free)] = correlation_factor(z, rows.weights, shrinkage)
-    log_det -= float(np.log(np.diagonal(factor)).sum())
-    return Scaling(Whiten(shrinkage, as_is=numbers), mean, std, factor, log_det)
+    if event[0] > MOST_COLUMNS:
+        scaling = Scaling(Standardize(as_is=left), mean, std, None)
+    else:
+        shrinkage, factor = shrinkage_of(z, weights), np.eye(event[0])
+        inner = correlation_factor(z, weights, shrinkage)
+        alone = sharp(z, inner, weights)
+        if alone.any():
+            inverse = np.where(alone[:, None], np.eye(len(inner)), np.linalg.inv(inner))
+            inner = np.tril(np.linalg.inv(inverse))
+        factor[np.ix_(free, free)] = inner
+        scaling = Scaling(Whiten(shrinkage, as_is=left, unmixed=tuple(map(int, free[alone]))), mean, std, factor)
+    y = scaling.scaled(x)
+    heavy, shift, scale = heavy_tails(y, weights)
+    heavy &= ~as_is
+    if not heavy.any():
+        return scaling
+    middle = Tails(_numbers(heavy), shift, scale, np.zeros_like(mean), np.ones_like(std))
+    after = moments(middle.direct(y), weights)
+    return scaling._replace(tails=middle._replace(mean=np.where(heavy, after.mean, 0.0), std=np.where(heavy, after.std, 1.0)))
+
+
+def _numbers(which: np.ndarray) -> tuple[int, ...]:
+    return tuple(map(int, np.flatnonzero(which)))
 
 
 def _standardized(x: Any, scale: Scale | None) -> Any:
