@@ -13,7 +13,7 @@ from common import AFFINE, QUICK, ROWS, error_of
 import flows
 from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
 from flows.training.comparison import SelectOptions
-from flows.training.ensemble import EnsembleOptions
+from flows.training.fitting import EnsembleOptions
 from flows.training.options import Options
 from flows.training.variational import DensityOptions
 

@@ -2,8 +2,9 @@
 
 from flows.training.comparison import Candidate
 from flows.training.dependent import DataWarning
-from flows.training.ensemble import EnsembleResult, fit_ensemble
+from flows.training.ensemble import fit_ensemble
 from flows.training.fit import fit
+from flows.training.fitting import EnsembleResult
 from flows.training.history import Epoch, History, TensorBoard
 from flows.training.result import FitResult
 from flows.training.select import Selection, select

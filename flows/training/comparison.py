@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -13,12 +13,11 @@ from flows.core import Array, FlowsError, part_of, positive, trainable
 from flows.core.publish import publish
 from flows.training.candidates import Plan
 from flows.training.data_checks import Columns
-from flows.training.ensemble import EnsembleOptions, fit_members
-from flows.training.fit import fit_rows, own_layers
+from flows.training.fitting import fit_members, fit_rows, folds_of, own_layers
 from flows.training.history import Epoch
 from flows.training.options import Options, check_distribution, optional
 from flows.training.preprocess import Prepared, prepare
-from flows.training.reading import Data, Rows, shares, shuffled, split, take
+from flows.training.reading import Data, Rows, all_rows, cross_fitted, shares, shuffled, split, take
 from flows.training.result import FitResult
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
@@ -74,7 +73,7 @@ def parts_of(found: Data, options: Options, key: Array, folds: int) -> list[Part
     if folds == 1:
         numbers = np.arange(len(found.held_out.x)) if source.others is None else source.others
         return [Part(found, found.held_out, numbers)]
-    numbers, rows, names = _all_rows(found), source.given[0], source.names
+    numbers, rows, names = all_rows(found), source.given[0], source.names
     order, size, parts = shuffled(len(numbers), key), len(numbers) // folds, []
     for i in range(folds):  # all of one size, so that they share their programs
         out = np.zeros(len(numbers), bool)
@@ -84,11 +83,6 @@ def parts_of(found: Data, options: Options, key: Array, folds: int) -> list[Part
         data = shares(rows, kept[of_train], take(rows, kept[others]), kept[others], options, names)
         parts.append(Part(data, take(rows, test), test))
     return parts
-
-
-def _all_rows(found: Data) -> np.ndarray:
-    others = found.source.others
-    return np.sort(found.source.numbers if others is None else np.concatenate([found.source.numbers, others]))
 
 
 class Comparison:
@@ -136,8 +130,13 @@ class Comparison:
         self.fitted.append(self._candidate(name, plan, result, scores, why, time.monotonic() - start))
 
     def of_all(self, plan: Plan, found: Data) -> FitResult:
-        """The model fitted again, to all rows but those that stop it."""
-        numbers, source, share = _all_rows(found), found.source, self.options.share
+        """The model fitted again, to all rows but those that stop it, or as an average over folds, as `fit` does it."""
+        options = replace(self.options, validation=None)
+        own, model = own_layers(plan.init_fun, found, options)
+        if plan.members is None and (count := folds_of(model, found, options, self.key)) > 1:
+            data, folds = cross_fitted(found, options, self.key, count)
+            return fit_rows(self.key, model, prepare(data, self.columns, options, self.key, own, folds), options)
+        numbers, source, share = all_rows(found), found.source, self.options.share
         of_train, others = split(len(numbers), min(STOPPING, share or STOPPING), self.key)
         data = shares(
             source.given[0],
@@ -196,8 +195,7 @@ class Comparison:
     def _result(self, plan: Plan, rows: Prepared, model: Any, options: Options) -> FitResult:
         if plan.members is None:
             return fit_rows(self.key, model, rows, options)
-        taken = {each.name: getattr(options, each.name) for each in fields(Options)}
-        return fit_members(self.key, model, rows, EnsembleOptions(**{**taken, "members": plan.members}))
+        return fit_members(self.key, model, rows, replace(options, members=plan.members))
 
     def _behind(self, scores: np.ndarray) -> str:
         """Why there is no use in more folds, or ""."""

@@ -1,42 +1,14 @@
 """`flows.fit`: from raw data to a result. Read, check and preprocess the data, initialise the model, train it."""
 
-import contextlib
-import math
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
-from flows.core import Array, BijectionInit, DistributionInit, FlowsError, initialize, part_of, stacked, trainable
-from flows.core.closures import UNEQUAL
 from flows.core.contract import DistributionLike
-from flows.core.errors import warn_user
-from flows.core.inputs import as_dim, as_key, cast
-from flows.core.publish import publish
-from flows.distributions.gmm import GMM
-from flows.distributions.mixture import Mixture
-from flows.training.before import split_off
-from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.data_checks import check_data
-from flows.training.diagnose import cause
-from flows.training.history import History
-from flows.training.loop import train
-from flows.training.losses import Likelihood, has_running_statistics
+from flows.core.inputs import as_key
+from flows.training.fitting import fit_rows, ready
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
-from flows.training.preprocess import Prepared, prepare
-from flows.training.reading import Data, read
 from flows.training.result import FitResult
-from flows.training.step import Epochs, schedule_of, trainer
-from flows.training.stream import Stream
-from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
-
-SPLINES = (CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic)
-MIXTURES = (GMM, Mixture)
-OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
 
 
 def fit(
@@ -46,7 +18,8 @@ def fit(
     *,
     context: Any = None,
     weights: Any = None,
-    validation: Any = 0.1,
+    validation: Any = None,
+    folds: int | None = None,
     batch_size: int | None = None,
     max_epochs: int | None = None,
     steps_per_epoch: int | None = None,
@@ -94,8 +67,12 @@ def fit(
         context: (rows, *context), for a conditional model.
         weights: (rows,), 0 or more: how much each row counts, in training, in the mean and standard deviation, and among the
             rows held out. Only their ratios matter. Rows to validate on that are given count equally.
-        validation: the share of rows held out for early stopping, in (0, 1); or rows to validate on, a pair (data, context)
-            for a conditional model, and then all of `data` are trained on.
+        validation: the share of rows held out for early stopping, in (0, 1), by default a tenth; or rows to validate on, a
+            pair (data, context) for a conditional model, and then all of `data` are trained on.
+        folds: fit so many models, each without another part of the rows, by which it is stopped, and return their average as
+            an `EnsembleResult`: log p(x) = logsumexp_m log p_m(x) - log folds. By default 5 where fewer than 2,000 rows have to
+            train a model of more numbers than these, and no `validation` was given: chance has too large a part in one fit to
+            few rows. 1 for a single model.
         batch_size: rows a step, all training rows where they are fewer; by default 256, or an eighth of the training rows if
             that is less.
         max_epochs: passes over the training rows; by default 100, or as many as 3,000 steps take.
@@ -161,92 +138,3 @@ def fit(
     check_distribution(init_fun, options.caller)
     rows, model = ready(data, options, key, init_fun)
     return fit_rows(key, model, rows, options)
-
-
-def warn_of_range(model: Any, rows: Prepared) -> None:
-    """Say where more than a hundredth of the values lie outside the splines' range, where they are the identity."""
-    if rows.trained_with_layers or not isinstance(model, DistributionInit):
-        return
-    bounds = [value.arguments["bound"] for value in model.values_within() if value.constructor in SPLINES]
-    outside = 0.0 if not bounds else float((jnp.abs(rows.train.x) > min(bounds)).mean())
-    if outside > OUTSIDE:
-        wide = float(np.quantile(np.abs(np.asarray(rows.train.x)), 1 - OUTSIDE / 10))
-        warn_user(
-            f"fit: {outside:.1%} of the standardised values lie beyond +-{min(bounds):g}, outside the range of the splines, "
-            f"where these are the identity. Give a larger bound, such as {wide:.2g}, or a base with tails, such as "
-            "StudentT(trainable=True)"
-        )
-
-
-def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepared, Any]:
-    """The rows of data for a training, read, checked, and on the device in the units of the model; and the model to train."""
-    found = read(data, options, key)
-    own, model = own_layers(init_fun, found, options)
-    mixed = isinstance(model, DistributionInit) and any(
-        each.constructor in MIXTURES for each in (model, *model.values_within())
-    )
-    rows = prepare(found, check_data(found, options, own, mixed), options, key, own)
-    warn_of_range(model, rows)
-    return rows, model
-
-
-def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[BijectionInit, ...], Any]:
-    """The layers of a model that the rows go through before they are standardised, and the model that is left."""
-    if options.standardize is False:
-        return (), init_fun
-    x, context, _ = data.train
-    return split_off(init_fun, x.shape[1:], None if context is None else context.shape[1:])
-
-
-def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:
-    """Fit one model to rows that are ready, and give it as the user sees it."""
-    fitted, history = train_members(key, init_fun, rows, options)
-    flow, params = rows.outer(init_fun), rows.outer_params(fitted)
-    functions = publish(part_of(flow, key, rows.event, rows.context), params)
-    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history)
-
-
-def train_members(
-    key: Array, init_fun: Any, rows: Prepared, options: Options, changed: Callable[[Any], Any] = lambda params: params
-) -> tuple[Any, History]:
-    """Train one model, or the members of an ensemble: the params of `rows.inner` that were best, and the history.
-
-    Params of members have a leading axis, and each member has an init and an order of rows of its own. Params that a user sees
-    while it trains are `changed` first.
-    """
-    members, source, inner, given = options.members, rows.source, rows.inner(init_fun), rows.given
-    options = options.settled(source.batch_size, source.steps)
-    keys = key if members is None else jax.random.split(key, members)
-    key_of_member = [key] if members is None else list(keys)
-    starts, parts = zip(*[initialize(inner, each, rows.event, rows.context, given) for each in key_of_member], strict=True)
-    starts = tuple(cast(rows.inner_params(each), source.dtype) for each in starts)
-    part, start = parts[0], starts[0]
-    if rows.context is not None and "context" not in part.keywords:
-        raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
-    another = part_of(inner, jax.random.fold_in(key, 1), rows.event, rows.context)  # as that of the result will be
-    if part.compiled and any(each is not part for each in (*parts, another)):
-        raise FlowsError(UNEQUAL.format(name=f"{options.caller}: the functions of {init_fun!r:.80}"))
-    params = start if members is None else stacked(starts)
-    if not any(jax.tree.leaves(trainable(start))):
-        options = replace(options, max_epochs=1)
-
-    part_of_batch = source.batch_size // options.accumulate
-    problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start))
-    compiled, schedule = trainer(problem, start, options, source.dtype), schedule_of(options, options.max_epochs * source.steps)
-    epochs: Any = Epochs(rows, compiled, schedule, keys)
-    if source.chunks is not None:
-        epochs = Stream(rows, compiled, schedule, keys, source.chunks)
-    saved = None
-    if options.checkpoint is not None:
-        saved = Checkpoint(options, settings_of(rows.outer(init_fun), key, source.given, options, batch_size=source.batch_size))
-
-    def why(params: Any, number: int, step: int | None, member: int) -> str:
-        suspects = rows.suspects() if step is None else epochs.suspects(number, step, member)
-        return cause(part, params, suspects, key_of_member[member], rows.deviations)
-
-    def outer(params: Any) -> Any:
-        return rows.outer_params(params, changed)
-
-    with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
-        size = math.prod(rows.event)
-        return train(compiled, params, epochs.run, epochs.score, options, saved, why, outer, size, rows.yardstick)

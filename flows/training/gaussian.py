@@ -86,10 +86,10 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
 class Yardstick(NamedTuple):
     """What the losses of a fit are told and judged by."""
 
-    log_dets: tuple[float, float] = (0.0, 0.0)  # of what the rows have gone through: nats a training row, and one held out
+    log_dets: tuple[Any, Any] = (0.0, 0.0)  # of what the rows went through: nats a training row, and one held out (of members)
     gaussian: float | None = None  # the loss of the closed-form Gaussian on the rows held out, in the units of the data
     by_chance: float = 0.0  # by how many nats one of two equally good models may be behind the other there
-    held_out: np.ndarray = NO_ROWS  # the numbers of the rows held out, in ...
+    held_out: np.ndarray = NO_ROWS  # the numbers of the rows held out, of each member where these differ, in ...
     given: str = "data"
 
 

@@ -220,9 +220,10 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
 def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> None:
     """Warn where the start, or the closed-form Gaussian, is better than what came of it, beyond chance."""
     who, gaussian = options.caller, yardstick.gaussian
-    best = min(course.best for course in courses)
-    for course in courses:
-        if course.carried is not None and (told := _carried(course.carried, yardstick)):
+    best = float(np.mean([course.best for course in courses]))
+    of_members = np.broadcast_to(yardstick.held_out, (len(courses), yardstick.held_out.shape[-1]))
+    for course, numbers in zip(courses, of_members, strict=True):
+        if course.carried is not None and (told := _carried(course.carried, numbers, yardstick.given)):
             warn_user(f"{who}: {told}")
             break
     for course in courses:
@@ -242,13 +243,13 @@ def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> N
         )
 
 
-def _carried(held_out: list[float], yardstick: Yardstick) -> str:
+def _carried(held_out: list[float], numbers: np.ndarray, given: str) -> str:
     """What is said where one row held out decides the mean of all."""
-    (mean, row, rest, share, _), count = held_out, len(yardstick.held_out)
+    (mean, row, rest, share, _), count = held_out, len(numbers)
     if share < DECIDING or mean - rest < WORTH or count < FEWEST_HELD_OUT:
         return ""
     return (
-        f"row {yardstick.held_out[int(row)]} of {yardstick.given}, one of {count} held out, has log-density "
+        f"row {numbers[int(row)]} of {given}, one of {count} held out, has log-density "
         f"{-(count * mean - (count - 1) * rest):.4g} where the mean of the others is {-rest:.4g}, and decides the score. The "
         "model is not to be trusted that far out: look at the row, or give a base with tails, such as "
         "StudentT(trainable=True)"

@@ -21,6 +21,8 @@ EMA = 0.998
 # A fit without options: rows a step, how many steps an epoch has at least, passes over the rows or steps if these are more,
 # and epochs without a better loss.
 BATCH_SIZE, BATCHES, EPOCHS, STEPS, PATIENCE = 256, 8, 100, 3_000, 10
+SHARE = 0.1  # of the rows that are held out
+FEW, FOLDS = 2_000, 5  # rows below which models of more trained numbers than these are averaged over folds, and how many
 
 Check = Callable[[Any, str], Any]  # of a value and its name in errors: the value as it is kept
 
@@ -106,7 +108,8 @@ class Options:
 
     context: Any = None
     weights: Any = None
-    validation: Annotated[Any, share_or_rows] = 0.1
+    validation: Annotated[Any, optional(share_or_rows)] = None
+    folds: Annotated[int | None, optional(positive_int)] = None
     batch_size: Annotated[Any, optional(positive_int)] = None
     max_epochs: Annotated[Any, optional(positive_int)] = None
     steps_per_epoch: Annotated[int | None, optional(positive_int)] = None
@@ -155,6 +158,11 @@ class Options:
                 f"{self.caller}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer "
                 "instead"
             )
+        if (self.folds or 1) > 1 and self.validation is not None:
+            raise TypeError(
+                f"{self.caller}: folds={self.folds} holds out each row once; leave validation out, or give folds=1 for one "
+                "model"
+            )
         if self.optimizer is not None and self.weight_decay:
             raise TypeError(
                 f"{self.caller}: weight_decay={self.weight_decay} is for the default optimizer; use optax.adamw instead"
@@ -163,7 +171,7 @@ class Options:
     @property
     def share(self) -> float | None:
         """The share of rows to hold out; None where rows are given instead."""
-        return self.validation if isinstance(self.validation, float) else None
+        return SHARE if self.validation is None else self.validation if isinstance(self.validation, float) else None
 
     @property
     def max_seconds(self) -> float:

@@ -74,14 +74,12 @@ class Scaling(NamedTuple):
         y = self.scaled(x)
         return y if self.tails is None else self.tails.direct(y)
 
-    def log_det(self, rows: Rows) -> float:
-        """The mean of rows, in nats."""
-        found = -float(np.log(self.std).sum()) * math.prod(rows.x.shape[1:-1])
+    def log_det(self, x: np.ndarray) -> np.ndarray:
+        """Of each row, or one for all."""
+        found = -np.log(self.std).sum(keepdims=True) * math.prod(x.shape[1:-1])
         if self.factor is not None:
-            found -= float(np.log(np.diagonal(self.factor)).sum())
-        if self.tails is not None:
-            found += float(np.average(self.tails.log_det(self.scaled(np.asarray(rows.x, float))), weights=rows.weights))
-        return found
+            found = found - np.log(np.diagonal(self.factor)).sum()
+        return found if self.tails is None else found + self.tails.log_det(self.scaled(np.asarray(x, float)))
 
     def deviations(self, y: np.ndarray) -> np.ndarray:
         """The columns of rows that went through it, in standard deviations from their means."""
@@ -116,7 +114,8 @@ class Prepared(NamedTuple):
     trained_with_layers: bool
     yardstick: Yardstick
     train: Rows
-    held_out: Rows
+    held_out: Rows  # with an axis of members in front where there are folds
+    folds: np.ndarray | None = None  # (members, rows): the numbers, among those of train, that each member holds out
 
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""
@@ -129,11 +128,19 @@ class Prepared(NamedTuple):
         few = take(self.train, slice(MEASURED_ROWS))
         return Given(few.x, few.context)
 
-    def suspects(self) -> Suspects:
+    def suspects(self, member: int) -> Suspects:
         """The rows held out."""
+        if self.folds is not None:
+            return Suspects(take(self.held_out, member), self.source.numbers[self.folds[member]], train=False)
         if self.source.others is None:
             return Suspects(self.held_out, np.arange(len(self.held_out.x)), "validation", train=False)
         return Suspects(self.held_out, self.source.others, train=False)
+
+    @property
+    def own(self) -> np.ndarray:
+        """The numbers of the rows to train on, of each member where there are folds."""
+        every = np.arange(len(self.train.x))
+        return every if self.folds is None else np.stack([np.setdiff1d(every, fold) for fold in self.folds])
 
     def deviations(self, x: Array) -> np.ndarray:
         """The columns of the model's rows, in standard deviations from their means."""
@@ -167,8 +174,9 @@ class Prepared(NamedTuple):
     def outer_params(self, params: Any, changed: Callable[[Any], Any] = lambda params: params) -> Any:
         """Params of `outer` from those of `inner`; those of the model itself are `changed`."""
         of_layers = self._params_of_layers
-        if self.layers and self.trained_with_layers:  # where some may have been measured again
-            of_layers, params = params["bijection"], params["prior"]
+        if self.layers and self.trained_with_layers:  # where some may have been measured again; of members they are the same
+            of_layers = jax.tree.map(lambda own, like: own.reshape(-1, *like.shape)[0], params["bijection"], of_layers)
+            params = params["prior"]
         params = changed(params)
         if self.of_context is not None:
             params = {"distribution": params, "fixed": _cast(self.of_context._asdict(), self.source.dtype)}
@@ -180,7 +188,14 @@ class Prepared(NamedTuple):
         return params[0] if len(params) == 1 else params
 
 
-def prepare(data: Data, columns: Columns, options: Options, key: Array, own: Sequence[BijectionInit] = ()) -> Prepared:
+def prepare(
+    data: Data,
+    columns: Columns,
+    options: Options,
+    key: Array,
+    own: Sequence[BijectionInit] = (),
+    folds: np.ndarray | None = None,
+) -> Prepared:
     """Rows that were read and checked, for the training of a model that comes after layers of its `own`."""
     source, event = data.source, data.train.x.shape[1:]
     before = tuple(own)
@@ -193,34 +208,61 @@ def prepare(data: Data, columns: Columns, options: Options, key: Array, own: Seq
     scaling = None if options.standardize is False else _scaling(train, columns, options)
     gaussian = None
     if len(event) == 1 and event[0] <= MOST_COLUMNS:
-        gaussian = regression_loss(train, held_out)
-        gaussian = None if gaussian is None else gaussian - log_dets[1]
+        gaussian = _gaussian(train, held_out, log_dets[1], folds)
     layers = before
     if scaling is not None:
         layers, params = (*layers, *scaling.layers), (*params, *scaling.params)
     inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
     if inside:
-        train, held_out, log_dets = data.train, data.held_out, (0.0, 0.0)
+        train, held_out, log_dets = data.train, data.held_out, (np.zeros(1), np.zeros(1))
     elif scaling is not None:
-        log_dets = log_dets[0] + scaling.log_det(train), log_dets[1] + scaling.log_det(held_out)
+        log_dets = log_dets[0] + scaling.log_det(train.x), log_dets[1] + scaling.log_det(held_out.x)
         train, held_out = (rows._replace(x=scaling.direct(rows.x)) for rows in (train, held_out))
+    of_train, of_held_out = _mean(log_dets[0], train.weights), np.array(_mean(log_dets[1], held_out.weights))
+    if folds is not None:
+        of_held_out = np.array([_mean(log_dets[1], held_out.weights, fold) for fold in folds])
+        held_out = take(held_out, folds)
     device = []
     for rows in (train, held_out):
-        w = None if rows.weights is None else rows.weights / rows.weights.mean()
+        w = None if rows.weights is None else rows.weights / rows.weights.mean(-1, keepdims=True)
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
         device.append(jax.tree.map(jnp.asarray, _cast(rows, source.dtype)))
     numbers, given = (np.arange(len(held_out.x)), "validation") if source.others is None else (source.others, "data")
-    yardstick = Yardstick(log_dets, gaussian, by_chance(len(held_out.x), held_out.weights), numbers, given)
+    chance = by_chance(len(data.held_out.x), data.held_out.weights)
+    numbers = numbers if folds is None else numbers[folds]
+    yardstick = Yardstick((of_train, of_held_out), gaussian, chance, numbers, given)
     context = None if data.train.context is None else data.train.context.shape[1:]
     return Prepared(
-        source, event, context, layers, params, scaling, columns.of_context, inside, yardstick, *device
+        source, event, context, layers, params, scaling, columns.of_context, inside, yardstick, device[0], device[1], folds
     )  # fmt: skip
 
 
-def _through(before: Sequence[BijectionInit], data: Data, key: Array) -> tuple[Rows, Rows, tuple[float, float], tuple]:
-    """All rows as the layers make them, noise included; the mean log-det a row of both kinds; and the layers' params."""
+def _gaussian(train: Rows, held_out: Rows, log_det: np.ndarray, folds: np.ndarray | None) -> float | None:
+    """The loss of the closed-form Gaussian on what is held out; over folds the mean of those of each."""
+    if folds is None:
+        loss = regression_loss(train, held_out)
+        return None if loss is None else loss - _mean(log_det, held_out.weights)
+    losses = []
+    for fold in folds:
+        loss = regression_loss(take(train, np.setdiff1d(np.arange(len(train.x)), fold)), take(held_out, fold))
+        if loss is None:
+            return None
+        losses.append(loss - _mean(log_det, held_out.weights, fold))
+    return float(np.mean(losses))
+
+
+def _mean(values: np.ndarray, weights: np.ndarray | None, index: np.ndarray | slice = slice(None)) -> float:
+    """Of values, one a row or one for all, at these rows."""
+    own = None if weights is None else weights[index]
+    return float(values[0]) if len(values) == 1 else float(np.average(values[index], weights=own))
+
+
+def _through(
+    before: Sequence[BijectionInit], data: Data, key: Array
+) -> tuple[Rows, Rows, tuple[np.ndarray, np.ndarray], tuple]:
+    """All rows as the layers make them, noise included; the log-dets, of each row or one for all; and the layers' params."""
     if not before:
-        return data.train, data.held_out, (0.0, 0.0), ()
+        return data.train, data.held_out, (np.zeros(1), np.zeros(1)), ()
     part, dtype = bijection_part(Serial(*before), data.train.x.shape[1:], None), data.source.dtype
     params = part.init(key, Given(jnp.asarray(data.train.x[:MEASURED_ROWS], dtype)))
     direct = jax.jit(lambda params, x, key: part.direct(params, x, None, key, True))
@@ -232,7 +274,7 @@ def _through(before: Sequence[BijectionInit], data: Data, key: Array) -> tuple[R
         y, log_det = (np.concatenate([np.asarray(each[i], float) for each in made]) for i in (0, 1))
         check_finite_behind(data, rows, y, before)
         found.append(rows._replace(x=y))
-        log_dets.append(float(np.average(log_det, weights=rows.weights)))
+        log_dets.append(log_det)
     return found[0], found[1], (log_dets[0], log_dets[1]), params
 
 

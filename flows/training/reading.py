@@ -92,6 +92,28 @@ def shares(
     return Data(take(rows, numbers), held_out, source)
 
 
+def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> tuple[Data, np.ndarray]:
+    """All rows, to train on as to hold out; and the numbers, among them, of those that each model holds out, (folds, rows)."""
+    numbers, rows = all_rows(found), found.source.given[0]
+    if found.source.chunks is not None or not 2 <= folds <= len(numbers) // 2:
+        expected = (
+            f"folds from 2 to {len(numbers) // 2}, half the rows" if found.source.chunks is None else "no folds of a stream"
+        )
+        raise FlowsError(f"fit: folds is {folds}; expected {expected}")
+    size = len(numbers) // folds
+    own = shuffled(len(numbers), key)[: folds * size].reshape(folds, size)
+    batch_size = options.rows_a_step(len(numbers) - size)
+    steps = options.steps_an_epoch(len(numbers) - size, batch_size)
+    taken = take(rows, numbers)
+    return Data(taken, taken, found.source._replace(numbers=numbers, others=numbers, batch_size=batch_size, steps=steps)), own
+
+
+def all_rows(found: Data) -> np.ndarray:
+    """The numbers of all rows that count."""
+    others = found.source.others
+    return np.sort(found.source.numbers if others is None else np.concatenate([found.source.numbers, others]))
+
+
 def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     """A memory-mapped file, of which whole blocks of neighbouring rows are held out and shuffled."""
     n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), _seed(key)

@@ -83,8 +83,9 @@ def select(
     A model wins by the mean of its log_pdf over rows that it was not trained on, in nats. The table tells how far the others
     are behind, with the standard error of the difference taken row by row: models less than two of them apart are as good as
     equal. Below 2,000 rows each model is fitted five times, each time without another fifth of them, on which it is scored; the
-    best is then fitted again to all. From 2,000 rows on one share is held out from all fits; as these rows also stop each fit
-    early, the winner's figure is a little too good: keep rows of your own for a final one.
+    best is then fitted again to all, as `flows.fit` does it: a model of more numbers than rows as an average over folds. From
+    2,000 rows on one share is held out from all fits; as these rows also stop each fit early, the winner's figure is a little
+    too good: keep rows of your own for a final one.
 
     A model that is behind the best so far by more than five standard errors after a third of its epochs is given up, and the
     table says so.

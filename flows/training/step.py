@@ -99,14 +99,15 @@ def schedule_of(options: Options, steps: int) -> Schedule:
     return warmup_cosine(float(options.learning_rate), steps)
 
 
-def trainer(problem: Any, params: Any, options: Options, dtype: Any) -> Trainer:
-    """The compiled functions of a training; equal problems with equal options share them. `params` are those of one member."""
+def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool = False) -> Trainer:
+    """The compiled functions of a training; equal problems with equal options share them. `params` are those of one member;
+    with folds each member has rows of its own that it holds out."""
     default = options.optimizer is None
     optimizer = default_optimizer(options.weight_decay) if default else options.optimizer
     layout: Layout = Vector(params) if default else Tree()  # another optimizer may tell one leaf from another
     known = f"default {options.weight_decay}" if default else _program_of(optimizer, params)
-    how = options.accumulate, options.ema, options.members, dtype
-    small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) * (options.members or 1) <= SMALL
+    how = options.accumulate, options.ema, options.members, dtype, folds
+    small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
     compiler = {"xla_backend_optimization_level": 1} if small else None
     key = None if known is None else (problem, structure(params), known, how)
     return _trainers(key, lambda: _make_trainer(problem, optimizer, layout, compiler, *how))
@@ -128,7 +129,7 @@ def _program_of(optimizer: Any, params: Any) -> str | None:
 
 def _make_trainer(
     problem: Any, optimizer: Any, layout: "Layout", compiler: dict[str, Any] | None,
-    accumulate: int, decay: float | None, members: int | None, dtype: Any,
+    accumulate: int, decay: float | None, members: int | None, dtype: Any, folds: bool,
 ) -> Trainer:  # fmt: skip
     """`problem` has `loss(params, rows, index, key)`, `held_out(params, rows, key)`, `draws`, whether these need keys, and
     `measures`, whether `measured(params, rows, key)` is to be called after each epoch."""
@@ -244,7 +245,11 @@ def _make_trainer(
         return _where(lost, fresh, state)
 
     def of_members(function: Callable, *axes: int | None) -> Callable:
-        return function if members is None else jax.vmap(function, axes, axis_size=members)
+        if members is None:
+            return function
+        if jax.default_backend() != "cpu":
+            return jax.vmap(function, axes, axis_size=members)
+        return one_after_another(function, axes, members)
 
     def params_of(parts: tuple[Any, Any]) -> Any:
         moved, still = jax.device_get(parts)
@@ -257,14 +262,31 @@ def _make_trainer(
     def compiled(function: Callable, donate: bool) -> Callable:
         return jax.jit(function, donate_argnums=0 if donate else (), compiler_options=compiler if donate else None)
 
+    own = 0 if folds else None
     return Trainer(
         compiled(of_members(start, 0), False),
-        compiled(of_members(run, 0, 0, None, 0, None, None, None), True),
+        compiled(of_members(run, 0, 0, None, 0, None, None, own), True),
         compiled(of_members(advance, 0, 0, None, 0, None, None), True),
-        compiled(of_members(finish, 0, 0, None, None), True),
+        compiled(of_members(finish, 0, 0, None, own), True),
         compiled(of_members(back, 0, 0, 0, 0, 0), False),
         params_of,
     )
+
+
+def one_after_another(function: Callable, axes: tuple[int | None, ...], members: int) -> Callable:
+    """What `jax.vmap(function, axes)` returns, where a processor is as fast with one member at a time: batches of products are
+    slow on CPUs."""
+
+    def of_each(*arguments: Any) -> Any:
+        own = [argument for argument, axis in zip(arguments, axes, strict=True) if axis is not None]
+
+        def of_one(carry: None, given: list) -> tuple[None, Any]:
+            rest = iter(given)
+            return carry, function(*(each if axis is None else next(rest) for each, axis in zip(arguments, axes, strict=True)))
+
+        return jax.lax.scan(of_one, None, own, length=members)[1]
+
+    return of_each
 
 
 def _updates(optimizer: Any, gradients: Any, state: Any, params: Any, value: Array) -> tuple[Any, Any]:
@@ -304,7 +326,7 @@ class Epochs:
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
         self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
-        self.order = orders(keys, len(rows.train.x), rows.source.batch_size, rows.source.steps)
+        self.order = orders(keys, rows.own, rows.source.batch_size, rows.source.steps)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         return self._run(state, number, self.rows.source.steps)
@@ -326,19 +348,22 @@ class Epochs:
         return Suspects(take(self.rows.train, index), self.rows.source.numbers[index])
 
 
-def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
+def orders(keys: Array, numbers: np.ndarray, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
     """The rows of each step of an epoch, (steps, batch_size), by its number; with an axis of members in front where keys have.
 
-    Rows that fill no batch are left out, others in each epoch. It runs on the host: a sort on the device takes longer, and half
-    a second to compile.
+    They are drawn from these numbers, (rows,), or (members, rows). Rows that fill no batch are left out, others in each epoch.
+    It runs on the host: a sort on the device takes longer, and half a second to compile.
     """
     seeds = np.asarray(jax.random.key_data(keys)).tolist()
 
-    def of_one(seed: list[int], epoch: int) -> np.ndarray:
-        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * batch_size]
+    def of_one(seed: list[int], own: np.ndarray, epoch: int) -> np.ndarray:
+        order = np.random.default_rng([*seed, epoch]).permutation(own)[: steps * batch_size]
         return order.astype(np.int32).reshape(steps, batch_size)
 
     def of_epoch(epoch: int) -> np.ndarray:
-        return of_one(seeds, epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
+        if keys.ndim == 0:
+            return of_one(seeds, numbers, epoch)
+        of_members = np.broadcast_to(numbers, (len(seeds), numbers.shape[-1]))
+        return np.stack([of_one(seed, own, epoch) for seed, own in zip(seeds, of_members, strict=True)])
 
     return of_epoch

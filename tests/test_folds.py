@@ -1,0 +1,115 @@
+"""`fit` to few rows: models that each hold out another part of them, and their average."""
+
+import jax
+import numpy as np
+import pytest
+from common import close, error_of
+from scipy.special import logsumexp
+
+import flows
+from flows.training import EnsembleResult, fit
+from flows.training.fitting import ready
+from flows.training.gaussian import regression_loss
+from flows.training.options import Options
+from flows.training.reading import Rows
+from flows.training.step import orders
+
+DRAW = np.random.default_rng(0)
+ROWS = DRAW.normal(size=(62, 2)) @ [[1.0, 2.0], [0.0, 0.5]]
+MODEL = flows.Flow(flows.Coupling(flows.MLP(16)))
+QUICK = {"max_epochs": 3, "batch_size": 16, "verbose": 0}
+
+
+def held_out(n=62, folds=5, seed=0):
+    order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(seed))).tolist()).permutation(n)
+    return order[: n // folds * folds].reshape(folds, -1)
+
+
+@pytest.fixture(scope="module")
+def averaged():
+    return fit(0, MODEL, ROWS, **QUICK)
+
+
+def test_few_rows_are_averaged_over_folds_by_default(averaged):
+    assert isinstance(averaged, EnsembleResult) and averaged.members == 5
+    assert averaged.init_fun == flows.Flow(
+        flows.Whiten(shrinkage=0.001), flows.Mixture(MODEL, num_components=5, trainable=False)
+    )
+    each = np.asarray(averaged.log_pdfs(averaged.params, ROWS), float)
+    close(averaged.log_pdf(averaged.params, ROWS), logsumexp(each, 0) - np.log(5), 1e-5)
+    best = np.minimum(averaged.history["validation"].min(1), averaged.history["start"])
+    close([-each[i, fold].mean() for i, fold in enumerate(held_out())], best, 1e-5)  # each by rows of its own
+    assert np.abs(np.diff(best)).min() > 1e-3
+    for single in (
+        fit(0, MODEL, ROWS, folds=1, **QUICK),
+        fit(0, MODEL, ROWS, validation=0.1, **QUICK),
+        fit(0, flows.Normal(trainable=True, covariance="full"), DRAW.normal(size=(15, 6)), **QUICK),
+        fit(0, MODEL, np.tile(ROWS, (4, 1)) + 0.1 * DRAW.normal(size=(248, 2)), **QUICK),
+    ):
+        assert not isinstance(single, EnsembleResult) and single.history["validation"].ndim == 1
+
+
+def test_the_yardstick_is_that_of_the_folds(averaged):
+    losses = []
+    for fold in held_out():
+        others = np.setdiff1d(np.arange(62), fold)
+        losses.append(regression_loss(Rows(ROWS[others]), Rows(ROWS[fold])))
+    close(averaged.history["gaussian"], np.mean(losses), 1e-9)
+
+
+def test_no_member_sees_what_it_holds_out():
+    rows, _ = ready(ROWS, Options(), jax.random.key(0), MODEL)
+    order = orders(jax.random.split(jax.random.key(1), 5), rows.own, 8, 6)
+    seen = np.stack([order(epoch) for epoch in range(20)], 1)
+    assert seen.shape == (5, 20, 6, 8)
+    for member, fold in zip(seen, held_out(), strict=True):
+        assert set(np.unique(member)) == set(range(62)) - set(fold)
+        assert all(len(np.unique(epoch)) == 48 for epoch in member)
+
+
+def test_folds_with_weights_contexts_and_noise():
+    weights = DRAW.random(62)
+    counts = np.round(4 * ROWS)
+    result = fit(0, MODEL, counts, weights=weights, dequantize=1.0, folds=3, **QUICK)
+    assert result.init_fun.likelihood == "lower bound" and result.members == 3
+    assert np.isfinite(result.log_pdf(result.params, counts, rng=1)).all()
+    result = fit(0, MODEL, ROWS[:, :1] ** 3, context=ROWS[:, 1:], weights=weights, folds=3, support=(-1e3, 1e3), **QUICK)
+    assert result.sample(0, result.params, 4, context=ROWS[0, 1:]).shape == (4, 1)
+    each = np.asarray(result.log_pdfs(result.params, ROWS[:, :1] ** 3, context=ROWS[:, 1:]), float)
+    best = np.minimum(result.history["validation"].min(1), result.history["start"])
+    expected = [-np.average(each[i, fold], weights=weights[fold]) for i, fold in enumerate(held_out(folds=3))]
+    close(expected, best, 1e-4)
+
+
+def test_folds_go_on_from_a_checkpoint(averaged, tmp_path):
+    stop = {"callbacks": [lambda epoch: epoch.number == 0]}
+    fit(0, MODEL, ROWS, checkpoint=tmp_path, **QUICK, **stop)
+    again = fit(0, MODEL, ROWS, checkpoint=tmp_path, **QUICK)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again.params, averaged.params))
+    assert "folds" in error_of(lambda: fit(0, MODEL, ROWS, checkpoint=tmp_path, folds=4, **QUICK))
+
+
+def test_a_row_that_decides_a_fold_is_named():
+    rows = np.r_[ROWS, ROWS + 0.1]
+    rows[7] = [60.0, -60.0]
+    with pytest.warns(UserWarning, match=r"row 7 of data, one of 24 held out, has log-density"):
+        fit(0, flows.Flow(flows.ActNorm()), rows, folds=5, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 32}, "folds is 32; expected folds from 2 to 31, half the rows"),
+        ({"folds": 0}, "fit: folds is 0"),
+    ],
+)
+def test_what_it_refuses(options, message):
+    assert message in error_of(lambda: fit(0, MODEL, ROWS, **options, **QUICK))
+
+
+def test_folds_leave_no_rows_to_validate_on():
+    with pytest.raises(TypeError, match="folds=3 holds out each row once; leave validation out"):
+        fit(0, MODEL, ROWS, folds=3, validation=0.2, **QUICK)
+    batches = [ROWS[:31], ROWS[31:]]
+    message = error_of(lambda: fit(0, MODEL, batches.__iter__(), folds=3, steps_per_epoch=2, **QUICK))
+    assert "of which no share can be held out" in message
