@@ -16,8 +16,8 @@ from flows.training.data_checks import Columns
 from flows.training.fitting import fit_members, fit_rows, folds_of, own_layers
 from flows.training.history import Epoch
 from flows.training.options import Options, check_distribution, optional
-from flows.training.preprocess import Prepared, prepare
-from flows.training.reading import Data, Rows, all_rows, cross_fitted, shares, shuffled, split, take
+from flows.training.preprocess import Prepared, prepare, prepare_folds
+from flows.training.reading import Data, Rows, all_rows, shares, shuffled, split, take
 from flows.training.result import FitResult
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
@@ -134,8 +134,7 @@ class Comparison:
         options = replace(self.options, validation=None)
         own, model = own_layers(plan.init_fun, found, options)
         if plan.members is None and (count := folds_of(model, found, options, self.key)) > 1:
-            data, folds = cross_fitted(found, options, self.key, count)
-            return fit_rows(self.key, model, prepare(data, self.columns, options, self.key, own, folds), options)
+            return fit_rows(self.key, model, prepare_folds(found, self.columns, options, self.key, own, count), options)
         numbers, source, share = all_rows(found), found.source, self.options.share
         of_train, others = split(len(numbers), min(STOPPING, share or STOPPING), self.key)
         data = shares(

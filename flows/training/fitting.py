@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
-from operator import getitem
+from operator import getitem, itemgetter
 from typing import Annotated, Any
 
 import jax
@@ -40,8 +40,8 @@ from flows.training.history import History
 from flows.training.loop import train
 from flows.training.losses import Likelihood, has_running_statistics
 from flows.training.options import FEW, FOLDS, Options
-from flows.training.preprocess import Prepared, prepare
-from flows.training.reading import Data, all_rows, cross_fitted, read
+from flows.training.preprocess import Prepared, prepare, prepare_folds
+from flows.training.reading import Data, all_rows, read
 from flows.training.result import FitResult
 from flows.training.step import Epochs, schedule_of, trainer
 from flows.training.stream import Stream
@@ -121,13 +121,11 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     """The rows of data for a training, read, checked, and on the device in the units of the model; and the model to train."""
     found = read(data, options, key)
     own, model = own_layers(init_fun, found, options)
-    folds = None
-    if (count := folds_of(model, found, options, key)) > 1:
-        found, folds = cross_fitted(found, options, key, count)
     mixed = isinstance(model, DistributionInit) and any(
         each.constructor in MIXTURES for each in (model, *model.values_within())
     )
-    rows = prepare(found, check_data(found, options, own, mixed), options, key, own, folds)
+    columns, folds = check_data(found, options, own, mixed), folds_of(model, found, options, key)
+    rows = prepare(found, columns, options, key, own) if folds == 1 else prepare_folds(found, columns, options, key, own, folds)
     warn_of_range(model, rows)
     return rows, model
 
@@ -160,28 +158,32 @@ def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[Bijec
 
 def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:
     """Fit one model, or with folds several, to rows that are ready, and give it as the user sees it."""
-    if rows.folds is not None:
+    if rows.folds:
         return fit_members(key, init_fun, rows, replace(options, members=len(rows.folds)))
-    fitted, history = train_members(key, init_fun, rows, options)
-    flow, params = rows.outer(init_fun), rows.outer_params(fitted)
+    params, history = train_members(key, init_fun, rows, options, rows.outer_params)
+    flow = rows.outer(init_fun)
     functions = publish(part_of(flow, key, rows.event, rows.context), params)
     return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history)
 
 
 def train_members(
-    key: Array, init_fun: Any, rows: Prepared, options: Options, changed: Callable[[Any], Any] = lambda params: params
+    key: Array, init_fun: Any, rows: Prepared, options: Options, outer: Callable[[Any], Any]
 ) -> tuple[Any, History]:
-    """Train one model, or the members of an ensemble: the params of `rows.inner` that were best, and the history.
+    """Train one model, or the members of an ensemble: the params that were best, as a user sees them, and the history.
 
-    Params of members have a leading axis, and each member has an init and an order of rows of its own. Params that a user sees
-    while it trains are `changed` first.
+    Params of members have a leading axis, and each member has an init and an order of rows of its own. `outer` makes a user's
+    params of those that are trained.
     """
-    members, source, inner, given = options.members, rows.source, rows.inner(init_fun), rows.given
+    members, source, inner = options.members, rows.source, rows.inner(init_fun)
     options = options.settled(source.batch_size, source.steps)
     keys = key if members is None else jax.random.split(key, members)
     key_of_member = [key] if members is None else list(keys)
-    starts, parts = zip(*[initialize(inner, each, rows.event, rows.context, given) for each in key_of_member], strict=True)
-    starts = tuple(cast(rows.inner_params(each), source.dtype) for each in starts)
+    starts, parts = list[Any](), list[Any]()
+    for i, each in enumerate(key_of_member):
+        own = rows.of_member(i)
+        start, part = initialize(inner, each, rows.event, rows.context, own.given)
+        starts.append(cast(own.inner_params(start), source.dtype))
+        parts.append(part)
     part, start = parts[0], starts[0]
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
@@ -194,7 +196,7 @@ def train_members(
 
     part_of_batch = source.batch_size // options.accumulate
     problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start))
-    compiled = trainer(problem, start, options, source.dtype, rows.folds is not None)
+    compiled = trainer(problem, start, options, source.dtype, bool(rows.folds))
     schedule = schedule_of(options, options.max_epochs * source.steps)
     epochs: Any = Epochs(rows, compiled, schedule, keys)
     if source.chunks is not None:
@@ -204,15 +206,14 @@ def train_members(
         saved = Checkpoint(options, settings_of(rows.outer(init_fun), key, source.given, options, batch_size=source.batch_size))
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
-        suspects = rows.suspects(member) if step is None else epochs.suspects(number, step, member)
-        return cause(part, params, suspects, key_of_member[member], rows.deviations)
-
-    def outer(params: Any) -> Any:
-        return rows.outer_params(params, changed)
+        own = rows.of_member(member)
+        suspects = own.suspects() if step is None else epochs.suspects(number, step, member)
+        return cause(part, params, suspects, key_of_member[member], own.deviations)
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
-        return train(compiled, params, epochs.run, epochs.score, options, saved, why, outer, size, rows.yardstick)
+        best, history = train(compiled, params, epochs.run, epochs.score, options, saved, why, outer, size, rows.yardstick)
+    return outer(best), history
 
 
 def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> EnsembleResult:
@@ -223,12 +224,21 @@ def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> Ens
         dtype = next((leaf.dtype for leaf in jax.tree.leaves(components)), jnp.float32)
         return {"components": components, "fixed": {"logits": jnp.full(members, -np.log(members), dtype)}}
 
-    fitted, history = train_members(key, model, rows, options, mixed)
-    flow = rows.outer(Mixture(model, num_components=members, trainable=False))
-    params = rows.outer_params(fitted, mixed)
+    def outer(trained: Any) -> Any:
+        if not rows.folds:
+            return rows.outer_params(trained, mixed)
+        own = [jax.tree.map(itemgetter(i), trained) for i in range(members)]
+        return mixed(stacked([fold.outer_params(each) for fold, each in zip(rows.folds, own, strict=True)]))
+
+    def several(model: Any) -> Any:
+        return Mixture(model, num_components=members, trainable=False)
+
+    params, history = train_members(key, model, rows, options, outer)
+    member = rows.outer(model)
+    flow = several(member) if rows.folds else rows.outer(several(model))
     functions = publish(part_of(flow, key, rows.event, rows.context), params)
-    dims = as_dim(rows.event), as_dim(rows.context)
-    return EnsembleResult(params, *functions, flow, *dims, history, members=members, member=rows.outer(model), path=rows.path)
+    dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
+    return EnsembleResult(params, *functions, flow, *dims, history, members=members, member=member, path=path)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -279,7 +279,9 @@ def _of_each(report: Report, members: int | None, log_dets: tuple[float, float])
     """The report of each member as arrays of NumPy, with its losses in the units of the data."""
     losses, taken, held_out, better = jax.tree.map(np.asarray, report)
     mean, rest = (each.astype(float) - log_dets[1] for each in (held_out.mean, held_out.rest))
-    arrays = Report(losses.astype(float) - log_dets[0], taken, held_out._replace(mean=mean, rest=rest), better)
+    arrays = Report(
+        losses.astype(float) - np.asarray(log_dets[0])[..., None], taken, held_out._replace(mean=mean, rest=rest), better
+    )
     return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
 
 

@@ -43,14 +43,17 @@ def entropy(x: np.ndarray, weights: np.ndarray | None = None) -> float:
     return float(np.average(np.log(apart / share), weights=share))
 
 
-def heavy_tails(y: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def heavy_tails(
+    y: np.ndarray, weights: np.ndarray | None = None, chosen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the columns y (n, d): which have tails so heavy that arcsinh pays, and the shift and scale of it.
 
-    It pays where the Gaussian of arcsinh((y - shift) / scale) gives rows that it has not seen more than the Gaussian of y does.
+    It pays where the Gaussian of arcsinh((y - shift) / scale) gives rows that it has not seen more than the Gaussian of y does;
+    which have such tails may be chosen already.
     """
     y, weights = _looked_at(y, weights)
     heavy, shift, scale = np.zeros(y.shape[1], bool), np.zeros(y.shape[1]), np.ones(y.shape[1])
-    if len(y) < FEWEST:
+    if len(y) < FEWEST and chosen is None:
         return heavy, shift, scale
     fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
     w = np.ones(len(y)) if weights is None else weights
@@ -65,7 +68,7 @@ def heavy_tails(y: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.nd
             u = (column - middle) / width
             scores.append(_score(np.arcsinh(u), -np.log(width) - np.log(np.hypot(1, u)), w, fold))
         best = int(np.argmax(scores))
-        if scores[best] > before + TAILS:
+        if scores[best] > before + TAILS if chosen is None else chosen[j]:
             heavy[j], shift[j], scale[j] = True, middle, tried[best]
     return heavy, shift, scale
 

@@ -15,7 +15,7 @@ from flows.bijections.dequantize import Dequantize
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import Serial, joined
-from flows.core import Array, BijectionInit, Given, bijection_part
+from flows.core import Array, BijectionInit, Given, bijection_part, stacked
 from flows.core.contract import Shape
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
@@ -25,7 +25,7 @@ from flows.training.diagnose import Suspects
 from flows.training.gaussian import Scale, Yardstick, by_chance, correlation_factor, moments, regression_loss, shrinkage_of
 from flows.training.marginals import heavy_tails, sharp
 from flows.training.options import Options
-from flows.training.reading import Data, Rows, Source, take
+from flows.training.reading import Data, Rows, Source, cross_fitted, take
 
 MEASURED_ROWS = 10_000  # at most, where layers measure data
 PIECE = 10_000  # rows that go through layers together
@@ -114,8 +114,8 @@ class Prepared(NamedTuple):
     trained_with_layers: bool
     yardstick: Yardstick
     train: Rows
-    held_out: Rows  # with an axis of members in front where there are folds
-    folds: np.ndarray | None = None  # (members, rows): the numbers, among those of train, that each member holds out
+    held_out: Rows
+    folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; train and held_out are theirs
 
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""
@@ -128,19 +128,15 @@ class Prepared(NamedTuple):
         few = take(self.train, slice(MEASURED_ROWS))
         return Given(few.x, few.context)
 
-    def suspects(self, member: int) -> Suspects:
+    def suspects(self) -> Suspects:
         """The rows held out."""
-        if self.folds is not None:
-            return Suspects(take(self.held_out, member), self.source.numbers[self.folds[member]], train=False)
         if self.source.others is None:
             return Suspects(self.held_out, np.arange(len(self.held_out.x)), "validation", train=False)
         return Suspects(self.held_out, self.source.others, train=False)
 
-    @property
-    def own(self) -> np.ndarray:
-        """The numbers of the rows to train on, of each member where there are folds."""
-        every = np.arange(len(self.train.x))
-        return every if self.folds is None else np.stack([np.setdiff1d(every, fold) for fold in self.folds])
+    def of_member(self, member: int) -> "Prepared":
+        """The rows of one member; these, where all have the same."""
+        return self.folds[member] if self.folds else self
 
     def deviations(self, x: Array) -> np.ndarray:
         """The columns of the model's rows, in standard deviations from their means."""
@@ -194,9 +190,10 @@ def prepare(
     options: Options,
     key: Array,
     own: Sequence[BijectionInit] = (),
-    folds: np.ndarray | None = None,
+    like: Scaling | None = None,
 ) -> Prepared:
-    """Rows that were read and checked, for the training of a model that comes after layers of its `own`."""
+    """Rows that were read and checked, for the training of a model that comes after layers of its `own`. What is chosen is
+    chosen as it was in a scaling that is given; what is measured is measured on these rows."""
     source, event = data.source, data.train.x.shape[1:]
     before = tuple(own)
     if (box := unconstraining(options.support, event[-1], source.names, columns.steps)) is not None:
@@ -205,10 +202,11 @@ def prepare(
         before = (Dequantize(tuple(columns.steps)), *before)
     check_inside(data, before)
     train, held_out, log_dets, params = _through(before, data, key)
-    scaling = None if options.standardize is False else _scaling(train, columns, options)
+    scaling = None if options.standardize is False else _scaling(train, columns, options, like)
     gaussian = None
     if len(event) == 1 and event[0] <= MOST_COLUMNS:
-        gaussian = _gaussian(train, held_out, log_dets[1], folds)
+        gaussian = regression_loss(train, held_out)
+        gaussian = None if gaussian is None else gaussian - _mean(log_dets[1], held_out.weights)
     layers = before
     if scaling is not None:
         layers, params = (*layers, *scaling.layers), (*params, *scaling.params)
@@ -218,43 +216,43 @@ def prepare(
     elif scaling is not None:
         log_dets = log_dets[0] + scaling.log_det(train.x), log_dets[1] + scaling.log_det(held_out.x)
         train, held_out = (rows._replace(x=scaling.direct(rows.x)) for rows in (train, held_out))
-    of_train, of_held_out = _mean(log_dets[0], train.weights), np.array(_mean(log_dets[1], held_out.weights))
-    if folds is not None:
-        of_held_out = np.array([_mean(log_dets[1], held_out.weights, fold) for fold in folds])
-        held_out = take(held_out, folds)
+    means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
     device = []
     for rows in (train, held_out):
-        w = None if rows.weights is None else rows.weights / rows.weights.mean(-1, keepdims=True)
+        w = None if rows.weights is None else rows.weights / rows.weights.mean()
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
         device.append(jax.tree.map(jnp.asarray, _cast(rows, source.dtype)))
     numbers, given = (np.arange(len(held_out.x)), "validation") if source.others is None else (source.others, "data")
-    chance = by_chance(len(data.held_out.x), data.held_out.weights)
-    numbers = numbers if folds is None else numbers[folds]
-    yardstick = Yardstick((of_train, of_held_out), gaussian, chance, numbers, given)
+    yardstick = Yardstick(means, gaussian, by_chance(len(held_out.x), held_out.weights), numbers, given)
     context = None if data.train.context is None else data.train.context.shape[1:]
     return Prepared(
-        source, event, context, layers, params, scaling, columns.of_context, inside, yardstick, device[0], device[1], folds
+        source, event, context, layers, params, scaling, columns.of_context, inside, yardstick, device[0], device[1]
     )  # fmt: skip
 
 
-def _gaussian(train: Rows, held_out: Rows, log_det: np.ndarray, folds: np.ndarray | None) -> float | None:
-    """The loss of the closed-form Gaussian on what is held out; over folds the mean of those of each."""
-    if folds is None:
-        loss = regression_loss(train, held_out)
-        return None if loss is None else loss - _mean(log_det, held_out.weights)
-    losses = []
-    for fold in folds:
-        loss = regression_loss(take(train, np.setdiff1d(np.arange(len(train.x)), fold)), take(held_out, fold))
-        if loss is None:
-            return None
-        losses.append(loss - _mean(log_det, held_out.weights, fold))
-    return float(np.mean(losses))
+def prepare_folds(
+    found: Data, columns: Columns, options: Options, key: Array, own: Sequence[BijectionInit], folds: int
+) -> Prepared:
+    """The rows of members that each hold out another part of them, with an axis of members in front."""
+    whole, of_folds = cross_fitted(found, options, key, folds)
+    every = prepare(whole, columns, options, key, own)
+    each = tuple(prepare(data, columns, options, key, own, every.scaling) for data in of_folds)
+    train, held_out = (stacked([getattr(rows, name) for rows in each]) for name in ("train", "held_out"))
+    yardsticks = [rows.yardstick for rows in each]
+    gaussians = [of.gaussian for of in yardsticks if of.gaussian is not None]
+    log_dets = [of.log_dets for of in yardsticks]
+    of_train, of_held_out = np.array(log_dets).T
+    yardstick = every.yardstick._replace(
+        log_dets=(of_train, of_held_out),
+        gaussian=float(np.mean(gaussians)) if len(gaussians) == folds else None,
+        held_out=np.stack([of.held_out for of in yardsticks]),
+    )
+    return each[0]._replace(train=train, held_out=held_out, yardstick=yardstick, folds=each)
 
 
-def _mean(values: np.ndarray, weights: np.ndarray | None, index: np.ndarray | slice = slice(None)) -> float:
-    """Of values, one a row or one for all, at these rows."""
-    own = None if weights is None else weights[index]
-    return float(values[0]) if len(values) == 1 else float(np.average(values[index], weights=own))
+def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
+    """Of values, one a row or one for all."""
+    return float(values[0]) if len(values) == 1 else float(np.average(values, weights=weights))
 
 
 def _through(
@@ -278,9 +276,9 @@ def _through(
     return found[0], found[1], (log_dets[0], log_dets[1]), params
 
 
-def _scaling(rows: Rows, columns: Columns, options: Options) -> Scaling:
+def _scaling(rows: Rows, columns: Columns, options: Options, like: Scaling | None = None) -> Scaling:
     """Mean and standard deviation of each column, or channel; of vectors the correlation and the tails too, unless they are to
-    stay."""
+    stay. How far correlations are shrunk, what is unmixed and what has tails may be chosen already."""
     x = np.asarray(rows.x, float)
     event, as_is, weights = x.shape[1:], columns.as_is, rows.weights
     mean, std = moments(x, weights)
@@ -293,16 +291,18 @@ def _scaling(rows: Rows, columns: Columns, options: Options) -> Scaling:
     if event[0] > MOST_COLUMNS:
         scaling = Scaling(Standardize(as_is=left), mean, std, None)
     else:
-        shrinkage, factor = shrinkage_of(z, weights), np.eye(event[0])
+        chosen, factor = None if like is None else like.init_fun.arguments, np.eye(event[0])
+        shrinkage = shrinkage_of(z, weights) if chosen is None else chosen["shrinkage"]
         inner = correlation_factor(z, weights, shrinkage)
-        alone = sharp(z, inner, weights)
+        alone = sharp(z, inner, weights) if chosen is None else np.isin(free, chosen["unmixed"])
         if alone.any():
             inverse = np.where(alone[:, None], np.eye(len(inner)), np.linalg.inv(inner))
             inner = np.tril(np.linalg.inv(inverse))
         factor[np.ix_(free, free)] = inner
         scaling = Scaling(Whiten(shrinkage, as_is=left, unmixed=tuple(map(int, free[alone]))), mean, std, factor)
     y = scaling.scaled(x)
-    heavy, shift, scale = heavy_tails(y, weights)
+    found = None if like is None else np.isin(np.arange(y.shape[1]), () if like.tails is None else like.tails.features)
+    heavy, shift, scale = heavy_tails(y, weights, found)
     heavy &= ~as_is
     if not heavy.any():
         return scaling

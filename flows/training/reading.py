@@ -92,8 +92,8 @@ def shares(
     return Data(take(rows, numbers), held_out, source)
 
 
-def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> tuple[Data, np.ndarray]:
-    """All rows, to train on as to hold out; and the numbers, among them, of those that each model holds out, (folds, rows)."""
+def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> tuple[Data, list[Data]]:
+    """All rows to train on, as to hold out; and the data of each fold, which holds out another part of them."""
     numbers, rows = all_rows(found), found.source.given[0]
     if found.source.chunks is not None or not 2 <= folds <= len(numbers) // 2:
         expected = (
@@ -101,11 +101,10 @@ def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> tuple
         )
         raise FlowsError(f"fit: folds is {folds}; expected {expected}")
     size = len(numbers) // folds
-    own = shuffled(len(numbers), key)[: folds * size].reshape(folds, size)
-    batch_size = options.rows_a_step(len(numbers) - size)
-    steps = options.steps_an_epoch(len(numbers) - size, batch_size)
-    taken = take(rows, numbers)
-    return Data(taken, taken, found.source._replace(numbers=numbers, others=numbers, batch_size=batch_size, steps=steps)), own
+    names, of_folds = found.source.names, []
+    for fold in numbers[shuffled(len(numbers), key)[: folds * size].reshape(folds, size)]:
+        of_folds.append(shares(rows, np.setdiff1d(numbers, fold), take(rows, fold), fold, options, names))
+    return shares(rows, numbers, take(rows, numbers), numbers, options, names), of_folds
 
 
 def all_rows(found: Data) -> np.ndarray:

@@ -101,7 +101,7 @@ def schedule_of(options: Options, steps: int) -> Schedule:
 
 def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool = False) -> Trainer:
     """The compiled functions of a training; equal problems with equal options share them. `params` are those of one member;
-    with folds each member has rows of its own that it holds out."""
+    with folds each member has rows of its own."""
     default = options.optimizer is None
     optimizer = default_optimizer(options.weight_decay) if default else options.optimizer
     layout: Layout = Vector(params) if default else Tree()  # another optimizer may tell one leaf from another
@@ -265,9 +265,9 @@ def _make_trainer(
     own = 0 if folds else None
     return Trainer(
         compiled(of_members(start, 0), False),
-        compiled(of_members(run, 0, 0, None, 0, None, None, own), True),
+        compiled(of_members(run, 0, 0, None, 0, None, own, own), True),
         compiled(of_members(advance, 0, 0, None, 0, None, None), True),
-        compiled(of_members(finish, 0, 0, None, own), True),
+        compiled(of_members(finish, 0, 0, None, None), True),
         compiled(of_members(back, 0, 0, 0, 0, 0), False),
         params_of,
     )
@@ -326,7 +326,7 @@ class Epochs:
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
         self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
-        self.order = orders(keys, rows.own, rows.source.batch_size, rows.source.steps)
+        self.order = orders(keys, len(rows.of_member(0).train.x), rows.source.batch_size, rows.source.steps)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         return self._run(state, number, self.rows.source.steps)
@@ -344,26 +344,23 @@ class Epochs:
     def suspects(self, number: int, step: int, member: int) -> Suspects:
         """The rows of a step."""
         order = self.order(number)
-        index = (order if self.keys.ndim == 0 else order[member])[step]
-        return Suspects(take(self.rows.train, index), self.rows.source.numbers[index])
+        index, own = (order if self.keys.ndim == 0 else order[member])[step], self.rows.of_member(member)
+        return Suspects(take(own.train, index), own.source.numbers[index])
 
 
-def orders(keys: Array, numbers: np.ndarray, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
+def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
     """The rows of each step of an epoch, (steps, batch_size), by its number; with an axis of members in front where keys have.
 
-    They are drawn from these numbers, (rows,), or (members, rows). Rows that fill no batch are left out, others in each epoch.
-    It runs on the host: a sort on the device takes longer, and half a second to compile.
+    Rows that fill no batch are left out, others in each epoch. It runs on the host: a sort on the device takes longer, and half
+    a second to compile.
     """
     seeds = np.asarray(jax.random.key_data(keys)).tolist()
 
-    def of_one(seed: list[int], own: np.ndarray, epoch: int) -> np.ndarray:
-        order = np.random.default_rng([*seed, epoch]).permutation(own)[: steps * batch_size]
+    def of_one(seed: list[int], epoch: int) -> np.ndarray:
+        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * batch_size]
         return order.astype(np.int32).reshape(steps, batch_size)
 
     def of_epoch(epoch: int) -> np.ndarray:
-        if keys.ndim == 0:
-            return of_one(seeds, numbers, epoch)
-        of_members = np.broadcast_to(numbers, (len(seeds), numbers.shape[-1]))
-        return np.stack([of_one(seed, own, epoch) for seed, own in zip(seeds, of_members, strict=True)])
+        return of_one(seeds, epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
 
     return of_epoch
