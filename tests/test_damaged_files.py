@@ -5,12 +5,15 @@ import json
 import os
 import pickle
 import random
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from common import error_of
 from saved_models import MODELS, Stretch, drawn, same, tiny
 
 import flows
@@ -133,7 +136,7 @@ def test_a_forged_file_that_is_right_is_read(path):
         ({"event": [True]}, "input_dim is"),
         ({"event": {"2": 1}}, "input_dim is"),
         ({"event": [-2]}, "input_dim is"),
-        ({"event": [10**30]}, "model.safetensors"),
+        ({"event": [10**30]}, "asks for 4,000,"),
         ({"context": [1]}, "context"),
         ({"context": "x"}, "context_dim is 'x'"),
         ({"format": 5, "flows": "9.0"}, r"format is 5, expected 1 to 4; it needs flows 9\.0"),
@@ -224,3 +227,60 @@ def test_a_constructor_that_changed_since(path):
         with pytest.raises(flows.FlowsError, match=message) as error:
             load(path, [changed])
         assert repr(str(path)) in str(error.value) and flows.__version__ in str(error.value)
+
+
+# Files that ask for too much
+
+MASKED = "conditioners.MaskedMLP"
+BOMBS = {
+    "features": (call("Autoregressive", conditioner=call(MASKED, hidden=[8])), [10**7], "asks for 40,000,000 bytes"),
+    "layers": (call("Serial", layers=[call("ActNorm")] * 15_000), [2], "more than 10,"),
+    "a deep network": (call("MAF", num_layers=1, hidden=[1] * 100_000), [2], "more than 10,"),
+    "a wide network": (call("Coupling", conditioner=call("MLP", hidden=[10**5, 10**5])), [2], "asks for 40,0"),
+    "a matrix": (call("InvertibleLinear"), [10**5], "asks for 120,000,"),
+    "components of components": (
+        call("Mixture", components=[call("Mixture", components=[call("Normal")], num_components=9_000)], num_components=9_000),
+        [2],
+        "more than 10,",
+    ),
+    "bins": (call("NSF", num_bins=10**8), [2], "asks for 400,000,000 bytes"),
+}
+LOADER = """
+import resource, sys, time
+import flows
+resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    start = time.process_time()
+    try:
+        flows.load(path)
+    except flows.FlowsError as error:
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - limit) / 1000
+        assert time.process_time() - start < 2, (path, time.process_time() - start)
+        assert grown < 500, (path, grown)
+        print(error)
+"""
+
+
+def test_a_small_file_cannot_ask_for_all_of_the_memory(tmp_path):
+    """In a process of its own, with a limit that a failure meets before the machine does."""
+    paths = []
+    for name, (constructor, event, _) in BOMBS.items():
+        paths.append(tmp_path / name)
+        forged(paths[-1], '"header":' + json.dumps({**HEADER, "constructor": constructor, "event": event}) + "}", TENSORS)
+    found = subprocess.run([sys.executable, "-c", LOADER, *paths], capture_output=True, text=True, check=True)
+    for line, (_, _, told) in zip(found.stdout.splitlines(), BOMBS.values(), strict=True):
+        assert told in line and "If you trust the file, give max_bytes=" in line
+
+
+def test_what_is_large_loads_where_it_is_allowed(path):
+    wide = flows.Flow(flows.Sigmoid())
+    save(path, wide, drawn(wide, (1200, 1000)), (1200, 1000))
+    assert "asks for 4,800,000 bytes or more, of which 4,194,304 are allowed" in refused(path)
+    load(path, max_bytes=10**7)
+    assert "max_bytes is 0; expected a whole number" in error_of(lambda: load(path, max_bytes=0))
+
+
+def test_a_header_is_short(path):
+    forged(path, '"header":' + json.dumps({**HEADER, "metadata": {"a": "b" * 2**20}}) + "}", TENSORS)
+    assert "bytes, expected at most 1,048,576" in refused(path)

@@ -9,6 +9,7 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.conditioners.dense import affine, dense_layers
 from flows.core import Array, FlowsError, bijection, positive_int
+from flows.core.budget import spend
 from flows.core.inputs import as_context, size
 from flows.core.numerics import soft_clip
 from flows.core.precision import HIGHEST
@@ -70,6 +71,7 @@ def BlockAutoregressive(*hidden: int):
         return params, direct_fun, inverse_fun
 
     def start(key, a: int, b: int, d: int) -> dict[str, Array]:
+        spend(size=4 * a * b * d**2)
         raw = jax.random.normal(key, (d * b, d * a)) / (d * a) ** 0.5
         raw = jnp.where(jnp.kron(jnp.eye(d), jnp.ones((b, a))) > 0, 0.3 * raw, raw)  # diagonal blocks near 1
         return {"raw": raw, "log_norm": jnp.zeros(d * b), "b": jnp.zeros(d * b)}

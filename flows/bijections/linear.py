@@ -8,6 +8,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, bijection
+from flows.core.budget import spend
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
 
@@ -75,6 +76,7 @@ def InvertibleLinear():
         packed, _, order = jax.lax.linalg.lu(jax.random.orthogonal(rng, shape[-1]))
         s = jnp.diag(packed)
         fixed = {"ranks": jnp.argsort(order).astype(s.dtype), "sign": jnp.sign(s)}
+        spend(size=12 * len(s) ** 2)  # of the places below, in int64
         below, above = np.tril_indices(len(s), -1), np.triu_indices(len(s), 1)
         params = {"lower": packed[below], "upper": packed[above], "log_s": jnp.log(jnp.abs(s)), "fixed": fixed}
         return params, direct_fun, inverse_fun

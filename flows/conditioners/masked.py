@@ -13,6 +13,7 @@ from jax import lax
 from flows.conditioners.base import Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng, product
 from flows.core import Array, FlowsError, finite, iteration, positive_int
+from flows.core.budget import spend
 from flows.core.keywords import naming
 
 CACHE = 2**18  # floats: about what one core keeps close
@@ -94,6 +95,8 @@ def degrees_of(
     if d < 1 or outputs % d:
         remedy = "a context alone needs no masks: use MLP or Residual" if d == 0 else f"expected a multiple of input_dim={d}"
         raise FlowsError(f"{name}: input_dim is {d} and output_dim {outputs}; {remedy}")
+    widths = [d + context_dim, *hidden, outputs]
+    spend(size=8 * sum(widths) + 4 * sum(a * b for a, b in pairwise(widths)))  # of degrees and masks
     order = tuple(range(d)) if order is None else order
     if not isinstance(order, tuple) or set(order) != set(range(d)) or len(order) != d:
         raise FlowsError(f"{name}: order is {order!r:.60}; expected the features 0 to {d - 1}, each once")

@@ -16,6 +16,7 @@ from weakref import WeakSet
 import jax
 import numpy as np
 
+from flows.core.budget import spend
 from flows.core.errors import FlowsError
 
 P = ParamSpec("P")
@@ -84,6 +85,7 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
             if signature.parameters[name].annotation in (bool, "bool") and not isinstance(frozen, bool):
                 raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected True or False")
             bound.arguments[name] = frozen
+        spend(parts=1 + sum(isinstance(each, Value) for x in bound.arguments.values() if type(x) is tuple for each in x))
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
 
     _CONSTRUCTORS.add(construct)

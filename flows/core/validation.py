@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.budget import check_affordable
 from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_dim
@@ -24,6 +25,7 @@ def positive_int(x: Any, name: str, most: int = 10**9) -> int:
     """`x`, if it is a whole number from 1 to `most`: what cannot be meant should not exhaust the memory."""
     if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 1 <= x <= most:
         raise FlowsError(f"{name} is {x!r:.60}; expected a whole number from 1 to {most}")
+    check_affordable(int(x))
     return int(x)
 
 

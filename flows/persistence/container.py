@@ -24,7 +24,7 @@ DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.
 INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U32": np.uint32}
 START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
 DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
-MAX_HEADER = 100_000_000  # bytes; safetensors reads no longer one
+MAX_HEADER = 2**20  # bytes
 TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
 
 
@@ -56,6 +56,8 @@ def read(path: str) -> tuple[Any, dict[str, np.ndarray]]:
     if _digest(data) != data[DIGEST]:
         raise FlowsError(f"{path!r} is damaged or cut short: its sha256 is not that of the file saved. Use another copy")
     with blamed_on(f"{path!r} is not a file that this version of flows can read"):
+        if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
+            raise FlowsError(f"its header has {length:,} bytes, expected at most {MAX_HEADER:,}")
         raw = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         header = json.loads(raw["__metadata__"]["flows"])["header"]
         kinds, tensors = DTYPES | INTEGERS, dict(safetensors.deserialize(data))

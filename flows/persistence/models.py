@@ -4,6 +4,7 @@ Constructors are looked up by name, among those at hand; nothing in a file is ru
 """
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -24,8 +25,10 @@ from flows.core import (
     Part,
     Shape,
     from_json,
+    positive_int,
     to_json,
 )
+from flows.core.budget import spend, within
 from flows.core.closures import settle
 from flows.core.constructors import in_library, is_constructor
 from flows.core.decorators import refuse_unused_context
@@ -36,7 +39,7 @@ from flows.core.publish import publish
 from flows.persistence.container import DTYPES, blamed_on, read, write
 from flows.persistence.formats import FORMAT, as_then, layout_then
 
-MAX_ENTRIES = 100_000_000  # of an event: a small file must not exhaust the memory
+FILES, LEAST_BYTES = 20, 2**22  # what a model may take without being asked: so many times its file, and never less
 PathLike = str | os.PathLike
 
 
@@ -86,7 +89,7 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
     write(path, header, {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)})
 
 
-def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | Distribution:
+def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | Distribution:
     """The model that `save` wrote: the triple that its init_fun returns, with the params of the file.
 
     Its functions are those of any equal model made before: what was compiled is not compiled again.
@@ -94,6 +97,9 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
     Args:
         path: a file that `save` wrote.
         constructors: your own constructors (decorated functions, not called) that the model was made with.
+        max_bytes: what the params of the model, its masks and other constants may take, so that a small file cannot ask for
+            all of the memory; by default 20 times the file, and no less than 4 MiB. A model has at most 10,000 constructors,
+            layers and components, or one for each 2,000 of these bytes, and a header of at most 1 MiB.
 
     Returns:
         A `Bijection` or a `Distribution`.
@@ -115,11 +121,16 @@ def load(path: PathLike, constructors: Iterable[Callable] = ()) -> Bijection | D
     """
     path, own = os.fsdecode(path), _checked_constructors(constructors)
     header, tensors = _read(path)
-    with blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"):
+    allowed = max(FILES * os.path.getsize(path), LEAST_BYTES)
+    if max_bytes is not None:
+        allowed = positive_int(max_bytes, "load: max_bytes", most=2**62)
+    with blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"), within(allowed):
+        spend(size=4 * max(size(header["event"]), size(header["context"] or ())))
         init_fun = from_json(header["constructor"], own)
         if not isinstance(init_fun, InitFun):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
         part, like = _abstract(init_fun, header["event"], header["context"])
+        spend(size=sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(like)))
         treedef, shapes = structure(like)
         expected = dict(zip(_names(layout_then(like, header["format"])), shapes, strict=True))
         got = {name: tensor.shape for name, tensor in tensors.items()}
@@ -253,8 +264,6 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             raise FlowsError(f"its params {whole[:3]} are not real numbers")
         constructor = as_then(header["constructor"], header["format"])
         header |= {"constructor": constructor, "event": as_event(header["event"]), "context": as_context(header["context"])}
-        if max(size(header["event"]), size(header["context"] or ())) > MAX_ENTRIES:
-            raise FlowsError(f"its event is {header['event']}, its context {header['context']}; expected fewer numbers")
         return header, tensors
 
 

@@ -1,0 +1,54 @@
+"""What a model that comes from a file may cost before anything of it is made."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from flows.core.errors import FlowsError
+
+MOST_PARTS = 10_000  # constructors, and the layers, copies and components that these stand for ...
+BYTES_A_PART = 2_000  # ... or more where so many bytes are allowed for each
+
+TOO_MUCH = "it asks for {:,} bytes or more, of which {:,} are allowed. If you trust the file, give max_bytes="
+
+
+class Budget:
+    """Bytes that arrays may take, and the number of parts, each with what is spent so far."""
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes, self.max_parts = max_bytes, max(MOST_PARTS, max_bytes // BYTES_A_PART)
+        self.bytes, self.parts = 0, 0
+
+
+_budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def within(max_bytes: int) -> Iterator[None]:
+    """What is made inside is counted, and refused where it would be more than that."""
+    token = _budget.set(Budget(max_bytes))
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def check_affordable(n: int) -> None:
+    """Refuse a whole number so large that as many numbers of float32 are more than may be made."""
+    budget = _budget.get()
+    if budget is not None and 4 * n > budget.max_bytes:
+        raise FlowsError(TOO_MUCH.format(4 * n, budget.max_bytes))
+
+
+def spend(*, size: int = 0, parts: int = 0) -> None:
+    """Count so many bytes, or parts, that are about to be made; outside of `within` nothing is counted."""
+    budget = _budget.get()
+    if budget is None:
+        return
+    budget.bytes, budget.parts = budget.bytes + size, budget.parts + parts
+    if budget.bytes > budget.max_bytes:
+        raise FlowsError(TOO_MUCH.format(budget.bytes, budget.max_bytes))
+    if budget.parts > budget.max_parts:
+        raise FlowsError(
+            f"it has more than {budget.max_parts:,} constructors, layers and components. If you trust the file, give max_bytes="
+        )
