@@ -204,12 +204,14 @@ def test_functions_are_the_same_for_every_init(name, event, with_context):
 
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases(last)))
 def test_init_can_be_vmapped_and_functions_are_made_once(name, event, with_context):
-    case, (params, *functions) = BIJECTIONS[name], of_case(name, event, with_context).bijection
+    case, context_dim = BIJECTIONS[name], CONTEXT_DIM if with_context else 0
+    with enable_x64():  # not that of `of_case`, as caches may have been cleared since
+        params, *functions = case.init_fun(0, event, context_dim=context_dim)
     twin = eval(repr(case.init_fun), {**vars(flows), **vars(registry), "registry": registry})
     assert twin == case.init_fun
 
     def init(key):
-        again, *same = twin(key, event, context_dim=CONTEXT_DIM if with_context else 0)
+        again, *same = twin(key, event, context_dim=context_dim)
         assert same == functions
         return again
 

@@ -14,6 +14,7 @@ import flows
 from flows.training import DataWarning, fit
 from flows.training.data_checks import _clusters
 from flows.training.gaussian import shrinkage_of
+from flows.training.loop import _falling
 from flows.training.marginals import entropy, heavy_tails, sharp
 from flows.training.options import Options
 
@@ -186,6 +187,17 @@ def test_a_row_that_decides_the_score_is_named():
         fit(0, AFFINE, rows, **QUICK)
     with pytest.warns(UserWarning, match=r"row 7 of validation, one of 50 held out"):
         fit(0, AFFINE, NORMAL, validation=np.where(np.arange(50)[:, None] == 7, 50.0, NORMAL[:50]), **QUICK)
+
+
+def test_a_fit_that_was_too_short_says_so():
+    losses = [8 * 0.95**epoch for epoch in range(100)]
+    assert _falling(losses) == losses[49] - losses[74] and _falling([1.0] * 100) == _falling([np.inf, np.nan] * 50) == 0
+    assert _falling([*losses[:45], *[1.0] * 55]) == _falling(losses[::-1]) == 0
+    slow = {**QUICK, "max_epochs": 40, "learning_rate": 0.02, "standardize": False}
+    with pytest.warns(
+        UserWarning, match=r"still falling, by .* nats from half to three quarters of the 40 epochs; .*max_epochs=80"
+    ):
+        fit(0, flows.Flow(flows.Scale()), 1e-2 * NORMAL, **slow)
 
 
 def test_what_is_left_open_follows_the_rows():

@@ -37,8 +37,8 @@ def Arcsinh(features: Sequence[int] | None = None):
         >>> import flows, jax.numpy as jnp
         >>> params, direct_fun, inverse_fun = flows.Arcsinh((0,))(0, 2)
         >>> outputs, log_det = direct_fun(params, jnp.array([[1e4, 5.0]]))
-        >>> outputs.round(2).tolist(), log_det.round(2).tolist()
-        ([[9.9, 5.0]], [-9.21])
+        >>> outputs.tolist(), log_det.tolist()
+        ([[9.90..., 5.0]], [-9.21...])
     """
     given = () if features is None else check_features(features, "Arcsinh", "features")
 

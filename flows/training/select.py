@@ -110,7 +110,8 @@ def select(
 
     Example:
         >>> import flows, jax
-        >>> data = jax.random.normal(jax.random.key(0), (300, 2)) ** 3
+        >>> data = jax.random.normal(jax.random.key(0), (300, 2)) @ jax.numpy.array([[1.0, 0.0], [0.0, 0.3]])
+        >>> data = data.at[:, 1].add(data[:, 0] ** 2)
         >>> models = {"gauss": flows.Normal(trainable=True), "flow": flows.Flow(flows.NSF(1, hidden=(8,), num_bins=4))}
         >>> selection = flows.select(0, models, data, max_epochs=20, learning_rate=1e-2, verbose=0)
         >>> selection.candidates[0].name
