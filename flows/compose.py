@@ -29,6 +29,7 @@ from flows.core.contract import BijectionLike, Shape
 from flows.core.errors import Place
 from flows.core.inputs import as_dim, as_event, size
 from flows.core.nonfinite import note_nonfinite
+from flows.core.numerics import varying
 from flows.core.precision import precision
 
 
@@ -182,7 +183,7 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
         check_equal_functions(f"Repeat: the functions of {part.name}", params)
         return stacked(params)
 
-    def scan(step: Any, params: Any, x: Array, rng: Any, reverse: bool) -> tuple[Array, Array]:
+    def scan(step: Any, params: Any, x: Array, given: Any, rng: Any, reverse: bool) -> tuple[Array, Array]:
         """Carries the event with the batch trailing: the engine's own transposes then cancel inside the body."""
         keys = None if rng is None else jax.random.split(rng, n)
 
@@ -194,21 +195,21 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
 
         kept = None if precision().remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         body = jax.checkpoint(body, prevent_cse=False, policy=kept)
-        start = (jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype))
+        start = varying((jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype)), (x, params, given, keys))
         (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
         return jnp.moveaxis(x, -1, 0), total
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        return scan(lambda own, x, key: part.direct(own, x, context, key, train), params, x, rng, False)
+        return scan(lambda own, x, key: part.direct(own, x, context, key, train), params, x, context, rng, False)
 
     def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
         def step(own: Any, y: Array, key: Any) -> tuple[Array, Array]:
             return part.inverse(own, y, context, key, train), jnp.zeros(y.shape[0], y.dtype)
 
-        return scan(step, params, y, rng, True)[0]
+        return scan(step, params, y, context, rng, True)[0]
 
     def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, rng, True)
+        return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, context, rng, True)
 
     native = None if part.native_inverse is None else native_inverse
     return replace(part, name="Repeat", init=init, direct=direct, inverse=inverse, native_inverse=native)

@@ -3,11 +3,14 @@
 import os
 import stat
 
+import jax
+import numpy as np
 import pytest
 from saved_models import drawn, tiny
 
 import flows
 from flows.persistence import describe, load, save
+from flows.persistence.container import TEMPORARY
 
 
 def test_paths_that_cannot_be_written(tmp_path, saved):
@@ -94,3 +97,21 @@ def test_modes_and_links(tmp_path, saved):
     save(link, tiny, drawn(tiny, 2), 2)
     assert link.is_symlink() and describe(saved)["event"] == (2,)
     assert stat.S_IMODE(saved.stat().st_mode) == 0o640
+
+
+def test_what_a_killed_save_left_goes_at_the_next(tmp_path):
+    new, old = (tmp_path / name.join(TEMPORARY) for name in ("new", "old"))
+    for each in (new, old):
+        each.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    save(tmp_path / "model", tiny, drawn(tiny, 1), 1)
+    assert new.exists() and not old.exists()
+
+
+def test_params_that_are_nan_are_not_saved_unasked(tmp_path):
+    params = jax.tree.map(lambda leaf: leaf * np.nan, drawn(flows.ActNorm(), 2))
+    with pytest.raises(flows.FlowsError, match=r"save: params are NaN in log_scale, shift: a training that failed"):
+        save(tmp_path / "model", flows.ActNorm(), params, 2)
+    assert not (tmp_path / "model").exists()
+    save(tmp_path / "model", flows.ActNorm(), params, 2, allow_nan=True)
+    assert np.isnan(load(tmp_path / "model").params["shift"]).all()

@@ -50,19 +50,47 @@ def as_key(rng: Any) -> Array:
 
 
 def as_array(x: Any, what: str) -> Array:
-    """A real floating array. Integers become float32, as whole numbers have no dtype worth keeping."""
+    """A real floating array. Integers become float32, as whole numbers have no dtype worth keeping, or float64 where these are
+    too large for it."""
+    if np.ma.is_masked(x):
+        raise FlowsError(f"{what} has masked values; drop these rows, or fill them")
     if not isinstance(x, jax.Array):
         try:
             x = np.asarray(x)
         except ValueError as error:
             raise TypeError(f"{what} cannot be read as one array ({error}); expected rows of equal length") from None
+        x = native(x)
     if jnp.issubdtype(x.dtype, jnp.floating):
         # Unlike jnp.asarray it never compiles. A copy, as the caller may write to x while a result is still computed.
         return x if isinstance(x, jax.Array) else jax.device_put(np.array(x))
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
-        return as_array(x.astype(np.float32), what)
+        return as_array(x.astype(_holding(x, what)), what)
     raise TypeError(
         f"{what} has dtype {x.dtype}; expected real numbers. Convert it first, for example with np.asarray(x, float)"
+    )
+
+
+def native(x: np.ndarray) -> np.ndarray:
+    """The same numbers in a dtype that JAX has: in this machine's byte order, and not longer than float64."""
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        return x.astype(np.float64)
+    return x if x.dtype.isnative or x.dtype.kind == "O" else x.astype(x.dtype.newbyteorder("="))
+
+
+def _holding(x: Any, what: str) -> Any:
+    """The dtype that holds whole numbers: float32, or float64 where some are too large for it."""
+    if isinstance(x, jax.core.Tracer) or x.dtype.itemsize < 4:
+        return np.float32
+    given = np.asarray(x)
+    lost = given.astype(np.float32).astype(np.float64) != given.astype(np.float64)
+    if not lost.any():
+        return np.float32
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        return np.float64
+    raise FlowsError(
+        f"{what} holds the whole number {given[lost][0]}, which float32 cannot: it would be {np.float32(given[lost][0]):.0f}. "
+        "Subtract an offset, before fitting as well; or call jax.config.update('jax_enable_x64', True) first; or give floats, "
+        "which are rounded"
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,24 @@ def _(bound: float, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 def soft_clip_inverse(bent: Array, bound: float) -> Array:
     """The `raw` whose soft_clip is `bent`, which is cut off at nine tenths of the bound: beyond, raw would be far off."""
     return bound * jnp.arctanh(jnp.clip(bent / bound, -0.9, 0.9))
+
+
+def varying(tree: Any, like: Any) -> Any:
+    """`tree` with its leaves told to differ over all axes of a mesh over which some leaf of `like` does, under `jax.shard_map`:
+    what a loop carries has to say so from the start."""
+    axes = frozenset[str]().union(*map(_axes, jax.tree.leaves(like)))
+    return jax.tree.map(lambda leaf: _cast(leaf, tuple(sorted(axes - _axes(leaf)))), tree) if axes else tree
+
+
+def _axes(x: Any) -> frozenset[str]:
+    kind: Any = jax.typeof(x)
+    found = getattr(kind, "vma", None) or getattr(getattr(kind, "manual_axis_type", None), "varying", None)
+    return found or frozenset()
+
+
+def _cast(x: Array, axes: tuple[str, ...]) -> Array:
+    lax: Any = jax.lax
+    return x if not axes else lax.pcast(x, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, axes)
 
 
 def along(v: Array, x: Array) -> Array:

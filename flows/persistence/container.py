@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,6 +26,7 @@ INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U32": np.uint32
 START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
 DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
 MAX_HEADER = 2**20  # bytes
+OLD = 60.0  # seconds after which a temporary file is no longer being written
 TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
 
 
@@ -64,6 +66,15 @@ def read(path: str) -> tuple[Any, dict[str, np.ndarray]]:
         return header, {name: np.ndarray(x["shape"], kinds[x["dtype"]], x["data"]) for name, x in tensors.items()}
 
 
+def sweep(folder: str) -> None:
+    """Remove what a process that was killed while it wrote has left there."""
+    names = [name for name in os.listdir(folder) if name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])]
+    for left in (os.path.join(folder, name) for name in names):
+        with suppress(OSError):
+            if time.time() > os.path.getmtime(left) + OLD:
+                os.unlink(left)
+
+
 def _digest(data: bytes | bytearray) -> bytes:
     digest = hashlib.sha256(memoryview(data)[: DIGEST.start])
     digest.update(b"0" * 64)
@@ -78,6 +89,8 @@ def _put(path: str, data: bytearray) -> None:
         exists, folder = os.path.exists(target), os.path.dirname(target)
         if not os.path.basename(path) or (exists and not (os.path.isfile(target) and os.access(target, os.W_OK))):
             raise OSError("it is a folder, a device or a write-protected file")
+        with suppress(OSError):  # some folders can be written to and not listed
+            sweep(folder)
         temporary = os.path.join(folder, secrets.token_hex(8).join(TEMPORARY))
         with open(temporary, "xb") as file:
             file.write(data)

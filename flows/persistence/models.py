@@ -43,7 +43,16 @@ FILES, LEAST_BYTES = 20, 2**22  # what a model may take without being asked: so 
 PathLike = str | os.PathLike
 
 
-def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_dim: Any = 0, metadata: Any = None) -> None:
+def save(
+    path: PathLike,
+    init_fun: Any,
+    params: Params,
+    input_dim: Any,
+    context_dim: Any = 0,
+    metadata: Any = None,
+    *,
+    allow_nan: bool = False,
+) -> None:
     """Write a model to one file: how it was made, and its params. Equal models make equal files.
 
     The file is written beside its place, synced and renamed: a failure leaves what was there before.
@@ -54,10 +63,11 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
         params: its params; bfloat16, float16, float32 and float64 are kept.
         input_dim, context_dim: what it was made for, ints or tuples.
         metadata: a dict of your own (columns, units, a date) that JSON can hold.
+        allow_nan: write params that are NaN, of a training that failed, to look at them later.
 
     Errors:
         TypeError: init_fun is not the value of a constructor. FlowsError: an argument of a constructor cannot be written (it
-            is named), the params are another model's, JSON cannot hold the metadata, or the path cannot be written.
+            is named), the params are another model's or NaN, JSON cannot hold the metadata, or the path cannot be written.
 
     Example:
         >>> import flows, tempfile
@@ -78,6 +88,12 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
     names = _names(params)
     if len({*names, "__metadata__"}) <= len(names):
         raise FlowsError(f"save: params have one name twice in {names}; use keys without '/', and not '__metadata__'")
+    tensors = {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)}
+    if not allow_nan and (lost := [name for name, each in tensors.items() if np.isnan(each.astype(np.float64)).any()]):
+        raise FlowsError(
+            f"save: params are NaN in {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}: a training that failed. Save those "
+            "from before it, or give allow_nan=True"
+        )
     header = {
         "constructor": description,
         "context": context,
@@ -86,7 +102,7 @@ def save(path: PathLike, init_fun: Any, params: Params, input_dim: Any, context_
         "format": FORMAT,
         "metadata": {} if metadata is None else _checked_metadata(metadata),
     }
-    write(path, header, {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)})
+    write(path, header, tensors)
 
 
 def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | Distribution:

@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 import jax
@@ -13,11 +12,10 @@ import numpy as np
 
 from flows.core import Array, FlowsError
 from flows.core.errors import warn_user
-from flows.persistence.container import DTYPES, INTEGERS, TEMPORARY, blamed_on, read, write
+from flows.persistence.container import DTYPES, INTEGERS, blamed_on, read, sweep, write
 from flows.training.options import Options
 
 FORMAT = 1
-OLD = 60.0  # seconds after which a temporary file is no longer being written
 NAME = "fit.flows"
 ENTRIES = {"kind", "flows", "format", "settings", "record"}
 
@@ -32,13 +30,9 @@ class Checkpoint:
         self.path = os.path.join(self.folder, NAME)
         try:
             os.makedirs(self.folder, exist_ok=True)
-            names = [name for name in os.listdir(self.folder) if name.startswith(TEMPORARY[0]) and name.endswith(TEMPORARY[1])]
+            sweep(self.folder)
         except OSError as error:
             raise FlowsError(f"fit: checkpoint={self.folder!r} is no folder that can be written: {error.strerror}") from error
-        for left in (os.path.join(self.folder, name) for name in names):  # by a fit that was killed while it wrote
-            with suppress(OSError):
-                if time.time() > os.path.getmtime(left) + OLD:
-                    os.unlink(left)
 
     def load(self, like: Any) -> tuple[Any, list[dict[str, Any]]] | None:
         """The state and the record that were saved last, or None. `like` is a state with the leaves that are expected."""

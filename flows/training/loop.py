@@ -27,7 +27,7 @@ from flows.training.step import Report, State, Trainer
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 UNJUDGED = Yardstick()
 DECIDING, WORTH, FEWEST_HELD_OUT = 0.8, 0.5, 20  # share of squared deviations, nats, rows: from which one row decides the mean
-MANY_EPOCHS, FALLING = 40, 2.0  # from which a fit can be said to have been too short, and times chance from which it was
+MANY_EPOCHS, FALLING = 40, 3.0  # from which a fit can be said to have been too short, and times chance from which it was
 TIMES_BACK = 8  # each time with a tenth of the learning rate
 
 

@@ -76,6 +76,7 @@ class Likelihood(NamedTuple):
 
 
 def has_running_statistics(params: Any) -> bool:
-    """Whether some layer is to be calibrated after an epoch: it keeps a "momentum" under "fixed" (batch norm)."""
+    """Whether something is to be measured again after an epoch: it keeps a "var" under "fixed" (batch norm, in layers and in
+    networks)."""
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    return any(path.endswith("['fixed']['momentum']") for path in paths)
+    return any(path.endswith("['fixed']['var']") for path in paths)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.core.inputs import as_array, working_dtype
+from flows.core.inputs import as_array, native, working_dtype
 from flows.core.validation import check_finite
 from flows.training.options import Options
 
@@ -342,8 +342,9 @@ def _numbers(x: Any, what: str) -> np.ndarray:
         raise FlowsError(f"fit: {what} has masked values; drop these rows, or fill them")
     x = _of_table(x, what)
     with np.errstate(over="ignore"):
-        as_array(x, f"fit: {what}")  # refuses ragged rows and dtypes that are not real numbers
-    return np.asarray(x)
+        # Refuses ragged rows and dtypes that are not real numbers; whole numbers, however large, are standardised in float64.
+        as_array(x.astype(float) if getattr(x, "dtype", np.dtype(float)).kind in "iu" else x, f"fit: {what}")
+    return native(np.asarray(x))
 
 
 def _of_table(x: Any, what: str) -> Any:

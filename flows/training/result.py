@@ -64,11 +64,11 @@ class FitResult(Distribution):
     def _attributes(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
-    def save(self, path: Any, metadata: dict | None = None) -> None:
-        """Write the model to one file, for `flows.load(path)`."""
+    def save(self, path: Any, metadata: dict | None = None, *, allow_nan: bool = False) -> None:
+        """Write the model to one file, for `flows.load(path)`; arguments as of `flows.save`."""
         from flows.persistence import save
 
-        save(path, self.init_fun, self.params, self.input_dim, self.context_dim, metadata)
+        save(path, self.init_fun, self.params, self.input_dim, self.context_dim, metadata, allow_nan=allow_nan)
 
 
 def _made_anew(kind: type[FitResult], params: Any, attributes: dict[str, Any]) -> FitResult:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from flows.core import Array
+from flows.core.numerics import varying
 
 NEWTON_STEPS = 24  # after these the bracket is halved in the order of floats, which finds any root in as many steps as bits
 CLOSE = 4  # roundings of the value, or floats left in the bracket, that count as solved
@@ -59,7 +60,7 @@ def _root(function: Callable, constants: tuple, y: Array, search: tuple[Array, A
     enough = CLOSE * eps * (unit + jnp.abs(y))
 
     def step(state: tuple) -> tuple:
-        x, low, high, last, count, _ = state
+        x, low, high, last, _, count = state
         value, log_slope = function(x, *constants)
         residual = value - y
         low, high = jnp.where(residual < 0, x, low), jnp.where(residual > 0, x, high)
@@ -75,13 +76,14 @@ def _root(function: Callable, constants: tuple, y: Array, search: tuple[Array, A
         new = jnp.where(count < NEWTON_STEPS, jnp.where(trusted, ahead, other), _middle_float(low, high))
         found = ~(jnp.abs(residual) > enough) | _adjacent(low, high)  # also where the residual is NaN
         new = jnp.where(found, jnp.where(jnp.isnan(residual), residual, x), new)
-        return new, low, high, jnp.abs(new - x), count + 1, found
+        return new, low, high, jnp.abs(new - x), found, count + 1
 
     def unsolved(state: tuple) -> Array:
-        *_, count, found = state
+        *_, found, count = state
         return (count < NEWTON_STEPS + bits + CLOSE) & ~found.all()
 
-    state = (start, low, high, jnp.full_like(y, jnp.inf), jnp.int32(0), jnp.zeros(y.shape, bool))
+    state = (start, low, high, jnp.full_like(y, jnp.inf), jnp.zeros(y.shape, bool))
+    state = *varying(state, (y, start, constants)), jnp.int32(0)
     x = lax.while_loop(unsolved, step, state)[0]
     x = jnp.where(jnp.abs(x) > largest * (1 - 16 * eps), jnp.sign(x) * jnp.inf, x)
     return jnp.where(jnp.isinf(y), y, x)

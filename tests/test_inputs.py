@@ -1,0 +1,89 @@
+"""Arrays of any kind that users have: what is converted, and what is refused rather than computed with in silence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close, error_of
+from jax import enable_x64
+from jax.sharding import PartitionSpec
+
+import flows
+from flows.training.losses import has_running_statistics
+
+NORMAL = flows.Normal(trainable=True)(0, 1)
+X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+
+
+def log_pdf(x):
+    return NORMAL.log_pdf(NORMAL.params, x)
+
+
+def test_masked_values_are_refused_everywhere():
+    masked = np.ma.masked_array([[1.0], [2.0]], [[0], [1]])
+    layer = flows.ActNorm()(0, 1)
+    for call in (
+        lambda: log_pdf(masked),
+        lambda: layer.direct_fun(layer.params, masked),
+        lambda: flows.ActNorm()(0, 1, init_inputs=masked),
+        lambda: flows.fit(0, flows.Normal(trainable=True), masked),
+        lambda: flows.calibrate(flows.ActNorm(), layer.params, masked),
+    ):
+        assert "masked values; drop these rows, or fill them" in error_of(call)
+    close(log_pdf(np.ma.masked_array([[1.0]], [[0]])), log_pdf([[1.0]]), 0)
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", "<f8", "longdouble", ">i4", "<i8", "uint8", "float16", "bool"])
+def test_numbers_in_any_dtype_of_numpy(dtype):
+    x = np.array([[0], [1]]).astype(dtype)
+    close(log_pdf(x), log_pdf([[0.0], [1.0]]), 1e-3)
+    result = flows.fit(0, flows.Normal(trainable=True), np.tile(x, (50, 1)), dequantize=1.0, max_epochs=1, verbose=0)
+    assert np.isfinite(result.log_pdf(result.params, x)).all()
+
+
+def test_whole_numbers_that_float32_cannot_hold():
+    big = np.array([[1_000_000_001]])
+    for x in (big, big.tolist(), jnp.array([[16_777_217]])):
+        assert "holds the whole number 1" in error_of(lambda x=x: log_pdf(x))
+    assert "it would be 1000000000. Subtract an offset" in error_of(lambda: log_pdf(big))
+    log_pdf(np.array([[1_000_000_000]]))  # which it can
+    with enable_x64():
+        params, exact, _ = flows.Normal(trainable=True)(0, 1)
+        close(exact({**params, "loc": params["loc"] + 1e9}, big), -1.4189385332, 1e-9)
+    rows = np.random.default_rng(0).integers(10**9, 10**9 + 10**7, (500, 1))  # are standardised in float64 first
+    assert flows.fit(0, flows.Normal(trainable=True), rows, max_epochs=1, verbose=0).history["start"] < 17
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: flows.Coupling(flows.conditioners.Residual(8, 1, batch_norm=True)),
+        lambda: flows.Autoregressive(flows.conditioners.MaskedResidual(8, 1, batch_norm=True)),
+    ],
+    ids=["coupling", "autoregressive"],
+)
+def test_statistics_of_networks_are_measured_again_by_fit(make):
+    model = flows.Flow(make())
+    result = flows.fit(0, model, X, validation=X, standardize=False, max_epochs=2, ema=None, learning_rate=0.1, verbose=0)
+    assert has_running_statistics(result.params) and not has_running_statistics(flows.Flow(flows.ActNorm())(0, 3).params)
+    again = flows.calibrate(model, result.params, X)
+    close(result.params["bijection"]["conditioner"]["fixed"]["mean"], again["bijection"]["conditioner"]["fixed"]["mean"], 1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        flows.RealNVP(4, hidden=(4,), scan=True),
+        flows.MAF(4, hidden=(4,), scan=True),
+        flows.NAF(1, hidden=(4,), num_units=2),
+    ],
+    ids=["coupling", "autoregressive", "numerical inverse"],
+)
+def test_loops_run_under_shard_map(model):
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    params, direct_fun, inverse_fun = model(0, 3)
+    everywhere, by_rows = PartitionSpec(), PartitionSpec("rows")
+    for function in (direct_fun, inverse_fun):
+        sharded = jax.shard_map(function, mesh=mesh, in_specs=(everywhere, by_rows), out_specs=by_rows)
+        for a, b in zip(jax.jit(sharded)(params, X), function(params, X), strict=True):
+            close(a, b, 1e-5)
