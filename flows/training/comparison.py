@@ -11,9 +11,8 @@ import numpy as np
 
 from flows.core import Array, FlowsError, part_of, positive, trainable
 from flows.core.publish import publish
-from flows.training.candidates import Plan
 from flows.training.data_checks import Columns
-from flows.training.fitting import fit_members, fit_rows, folds_of, own_layers
+from flows.training.fitting import fit_rows, folds_of, own_layers
 from flows.training.history import Epoch
 from flows.training.options import Options, check_distribution, optional
 from flows.training.preprocess import Prepared, prepare, prepare_folds
@@ -104,16 +103,16 @@ class Comparison:
         scored = [each for each in self.fitted if each.result is not None]
         return max(scored, key=lambda each: each.nats, default=None)
 
-    def add(self, name: str, plan: Plan) -> None:
+    def add(self, name: str, init_fun: Any) -> None:
         """Fit and score one more, whatever goes wrong with it: the others are worth having."""
         start, scores, result, why = time.monotonic(), [], None, ""
         try:
             if self.interrupted or start > self.end:
                 why = f"not fitted, as {'another was interrupted' if self.interrupted else 'the time was over'}"
             else:
-                check_distribution(plan.init_fun)
+                check_distribution(init_fun)
                 for i, part in enumerate(self.parts):
-                    result, why = self._fit(plan, i)
+                    result, why = self._fit(init_fun, i)
                     if not why:
                         scores.append(_scores(result.log_pdf, result.params, part.test, self.options.dequantize, self.key))
                         why = self._behind(np.concatenate(scores))
@@ -127,14 +126,10 @@ class Comparison:
         except Exception as error:
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
             why = f"{kind}{error}"
-        self.fitted.append(self._candidate(name, plan, result, scores, why, time.monotonic() - start))
+        self.fitted.append(self._candidate(name, init_fun, result, scores, why, time.monotonic() - start))
 
-    def of_all(self, plan: Plan, found: Data) -> FitResult:
+    def of_all(self, init_fun: Any, found: Data) -> FitResult:
         """The model fitted again, to all rows but those that stop it, or as an average over folds, as `fit` does it."""
-        options = replace(self.options, validation=None)
-        own, model = own_layers(plan.init_fun, found, options)
-        if plan.members is None and (count := folds_of(model, found, options, self.key)) > 1:
-            return fit_rows(self.key, model, prepare_folds(found, self.columns, options, self.key, own, count), options)
         numbers, source, share = all_rows(found), found.source, self.options.share
         of_train, others = split(len(numbers), min(STOPPING, share or STOPPING), self.key)
         data = shares(
@@ -145,7 +140,8 @@ class Comparison:
             self.options,
             source.names,
         )
-        return self._result(plan, *self._ready(plan, data, None), self.options)
+        rows, model = self._ready(init_fun, data, None)
+        return fit_rows(self.key, model, rows, self.options)
 
     def ranked(self) -> list[Candidate]:
         if self.best is None:
@@ -158,9 +154,11 @@ class Comparison:
             reverse=True,
         )
 
-    def _fit(self, plan: Plan, i: int) -> tuple[FitResult, str]:
+    def _fit(self, init_fun: Any, i: int) -> tuple[FitResult, str]:
         """The result of one part, and why it was given up, or ""."""
-        rows, model = self._ready(plan, self.parts[i].data, i)
+        rows, model = self._ready(init_fun, self.parts[i].data, i)
+        if rows.folds:  # whose members are behind their average, and have seen what others hold out
+            return fit_rows(self.key, model, rows, self.options), ""
         held_out, best, why = self.parts[i].data.held_out, self.held_out.get(i), list[str]()
 
         def given_up(epoch: Epoch) -> bool:
@@ -175,26 +173,24 @@ class Comparison:
                 why.append(f"given up after {epoch.number + 1} epochs, {nats:.3g} nats behind")
             return bool(why)
 
-        # The members of an ensemble are behind their mixture.
-        options = self.options if plan.members else replace(self.options, callbacks=(given_up,))
-        result = self._result(plan, rows, model, options)
+        result = fit_rows(self.key, model, rows, replace(self.options, callbacks=(given_up,)))
         if not why:
             scores = _scores(result.log_pdf, result.params, held_out, self.options.dequantize, self.key)
             if best is None or np.average(scores - best, weights=held_out.weights) > 0:
                 self.held_out[i] = scores
         return result, "".join(why)
 
-    def _ready(self, plan: Plan, data: Data, i: int | None) -> tuple[Prepared, Any]:
-        own, model = own_layers(plan.init_fun, data, self.options)
-        rows = self.prepared.get((i, own)) or prepare(data, self.columns, self.options, self.key, own)
+    def _ready(self, init_fun: Any, data: Data, i: int | None) -> tuple[Prepared, Any]:
+        """The rows of a part, or of all, for a model. Where parts are folds, these are what few rows are split into again."""
+        own, model = own_layers(init_fun, data, self.options)
+        options = replace(self.options, validation=None) if len(self.parts) > 1 else self.options
+        count = folds_of(model, data, options, self.key)
+        if (rows := self.prepared.get((i, own, count))) is None:
+            given = (data, self.columns, self.options, self.key, own)
+            rows = prepare(*given) if count == 1 else prepare_folds(*given, count)
         if i is not None:
-            self.prepared[i, own] = rows
+            self.prepared[i, own, count] = rows
         return rows, model
-
-    def _result(self, plan: Plan, rows: Prepared, model: Any, options: Options) -> FitResult:
-        if plan.members is None:
-            return fit_rows(self.key, model, rows, options)
-        return fit_members(self.key, model, rows, replace(options, members=plan.members))
 
     def _behind(self, scores: np.ndarray) -> str:
         """Why there is no use in more folds, or ""."""
@@ -215,12 +211,12 @@ class Comparison:
         mean = np.average(values, weights=w)
         return float(mean), float(np.sqrt((np.square(w) * np.square(values - mean)).sum()) / w.sum())
 
-    def _candidate(self, name: str, plan: Plan, result: Any, scores: list, why: str, seconds: float) -> Candidate:
+    def _candidate(self, name: str, init_fun: Any, result: Any, scores: list, why: str, seconds: float) -> Candidate:
         both = np.concatenate(scores) if scores and not why else np.zeros(0)
         if why or result is None:
-            return Candidate(name, plan.init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, both, seconds)
+            return Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, both, seconds)
         nats, error = self._mean(both, self.weights[: len(both)])
-        return Candidate(name, plan.init_fun, result, nats, error, (0.0, 0.0), _trained(result.params), "", both, seconds)
+        return Candidate(name, init_fun, result, nats, error, (0.0, 0.0), _trained(result.params), "", both, seconds)
 
 
 def _scores(log_pdf: Callable, params: Any, rows: Rows, dequantize: Any, key: Any) -> np.ndarray:

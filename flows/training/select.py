@@ -8,14 +8,13 @@ import numpy as np
 from flows.core import FlowsError
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
-from flows.training.candidates import FEW, Plan, suggested
+from flows.training.candidates import suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, parts_of
 from flows.training.data_checks import check_data
-from flows.training.options import LEARNING_RATE
+from flows.training.options import FEW, FOLDS, LEARNING_RATE
 from flows.training.reading import read_arrays
 from flows.training.result import FitResult
 
-FOLDS = 5
 TINY = 1e-3  # nats
 NO_FAULT = ("given up", "not fitted", "interrupted")
 
@@ -82,9 +81,9 @@ def select(
 
     A model wins by the mean of its log_pdf over rows that it was not trained on, in nats. The table tells how far the others
     are behind, with the standard error of the difference taken row by row: models less than two of them apart are as good as
-    equal. Below 2,000 rows each model is fitted five times, each time without another fifth of them, on which it is scored; the
-    best is then fitted again to all, as `flows.fit` does it: a model of more numbers than rows as an average over folds. From
-    2,000 rows on one share is held out from all fits; as these rows also stop each fit early, the winner's figure is a little
+    equal. Below 2,000 rows each model is fitted five times, each time without another fifth of them, on which it is scored, and
+    as `flows.fit` does it, a flow of more numbers than rows as an average over folds; the best is then fitted again to all.
+    From 2,000 rows on one share is held out from all fits; as these rows also stop each fit early, the winner's figure is a little
     too good: keep rows of your own for a final one.
 
     A model that is behind the best so far by more than five standard errors after a third of its epochs is given up, and the
@@ -93,7 +92,7 @@ def select(
     Args:
         rng: key or seed, the same for all.
         candidates: distributions, a sequence or a dict with names, the cheap ones first; None for a list for so many rows and
-            columns: the closed-form Gaussian, mixtures of Gaussians, flows, and below 2,000 rows an ensemble.
+            columns: the closed-form Gaussian, mixtures of Gaussians, and flows.
         data, context, weights, batch_size, max_epochs, patience, learning_rate, weight_decay, standardize, standardize_context,
             support, as_is, dequantize: as of `flows.fit`.
         validation: as of `flows.fit`: the share of rows to compare on, or such rows, and then there are no folds.
@@ -122,17 +121,17 @@ def select(
     columns, given = check_data(found, options), found.source.given[0]
     rows = len(found.source.numbers) + (0 if found.source.others is None else len(found.source.others))
     folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
-    plans = suggested(rows, given.x.shape[1:], context is not None) if candidates is None else _named(candidates)
+    models = suggested(rows, given.x.shape[1:], context is not None) if candidates is None else _named(candidates)
     comparison = Comparison(key, options, columns, parts_of(found, options, key, folds))
-    for name, plan in plans.items():
-        comparison.add(name, plan)
+    for name, model in models.items():
+        comparison.add(name, model)
     fitted = comparison.ranked()
     if folds > 1 and not comparison.interrupted:
-        fitted[0] = fitted[0]._replace(result=comparison.of_all(plans[fitted[0].name], found))
+        fitted[0] = fitted[0]._replace(result=comparison.of_all(models[fitted[0].name], found))
     return Selection(tuple(fitted), comparison.rows, folds)
 
 
-def _named(candidates: Any) -> dict[str, Plan]:
+def _named(candidates: Any) -> dict[str, DistributionLike]:
     if isinstance(candidates, Mapping):
         named = {str(name): each for name, each in candidates.items()}
     elif isinstance(candidates, list | tuple):
@@ -144,4 +143,4 @@ def _named(candidates: Any) -> dict[str, Plan]:
         raise FlowsError(f"select: candidates is {candidates!r:.80}; expected a list or a dict of distributions, or None")
     if not named:
         raise FlowsError("select: there are no candidates; give some, or None for a list that suits the data")
-    return {name: Plan(each) for name, each in named.items()}
+    return named
