@@ -23,7 +23,7 @@ from flows.core import (
     stacked,
     unstacked,
 )
-from flows.core.budget import spend
+from flows.core.budget import repeated
 from flows.core.closures import check_equal_functions
 from flows.core.contract import BijectionLike, Shape
 from flows.core.errors import Place
@@ -158,8 +158,7 @@ def Repeat(layer: BijectionLike, n: int):
     n = positive_int(n, "Repeat: n", most=10_000)
 
     def part(event: Shape, context: Shape | None) -> BijectionPart:
-        spend(parts=n)
-        with Place("the layer of Repeat", layer, event) as place:
+        with Place("the layer of Repeat", layer, event) as place, repeated(n):
             return loop(bijection_part(layer, event, context), place, n)
 
     return Composite(part, (layer,))

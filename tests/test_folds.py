@@ -7,11 +7,11 @@ from common import close, error_of
 from scipy.special import logsumexp
 
 import flows
-from flows.training import EnsembleResult, fit
+from flows.training import DataWarning, EnsembleResult, fit
 from flows.training.fitting import ready
 from flows.training.gaussian import regression_loss
 from flows.training.options import Options
-from flows.training.reading import Rows
+from flows.training.reading import Rows, split
 
 DRAW = np.random.default_rng(0)
 ROWS = DRAW.normal(size=(62, 2)) @ [[1.0, 2.0], [0.0, 0.5]]
@@ -73,6 +73,8 @@ def test_folds_with_weights_contexts_and_noise():
     result = fit(0, MODEL, counts, weights=weights, dequantize=1.0, folds=3, **QUICK)
     assert result.init_fun.likelihood == "lower bound" and result.members == 3
     assert np.isfinite(result.log_pdf(result.params, counts, rng=1)).all()
+    noisy = result.log_pdfs(result.params, counts, rng=1)
+    assert noisy.shape == (3, 62) and (noisy != result.log_pdfs(result.params, counts)).any()
     result = fit(0, MODEL, ROWS[:, :1] ** 3, context=ROWS[:, 1:], weights=weights, folds=3, support=(-1e3, 1e3), **QUICK)
     assert result.sample(0, result.params, 4, context=ROWS[0, 1:]).shape == (4, 1)
     each = np.asarray(result.log_pdfs(result.params, ROWS[:, :1] ** 3, context=ROWS[:, 1:]), float)
@@ -87,6 +89,30 @@ def test_folds_go_on_from_a_checkpoint(averaged, tmp_path):
     again = fit(0, MODEL, ROWS, checkpoint=tmp_path, **QUICK)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again.params, averaged.params))
     assert "folds" in error_of(lambda: fit(0, MODEL, ROWS, checkpoint=tmp_path, folds=4, **QUICK))
+
+
+@pytest.mark.filterwarnings("ignore::flows.training.DataWarning")
+def test_choices_are_those_of_all_rows():
+    """A column with so many zeros that the quartiles of some folds are all 0."""
+    rng = np.random.default_rng(0)
+    column = np.zeros(100)
+    column[rng.permutation(100)[:26]] = np.exp(2 * rng.normal(size=26))
+    result = fit(0, MODEL, np.c_[rng.normal(size=100), column], folds=5, **QUICK)
+    each = np.asarray(result.log_pdfs(result.params, np.c_[rng.normal(size=100), column]), float)
+    assert np.isfinite(each).all() and len({repr(result.member)}) == 1
+
+
+@pytest.mark.filterwarnings("ignore:fit. column 1:flows.training.DataWarning")
+def test_all_rows_are_judged():
+    rows = DRAW.normal(size=(100, 2))
+    rows[split(100, 0.1, jax.random.key(0))[1][0], 0] = 1e30
+    with pytest.warns(UserWarning, match="decides the score"), pytest.warns(DataWarning, match=r"column 0 \(1e\+30 in row \d+"):
+        result = fit(0, MODEL, rows, folds=5, **QUICK)
+    assert np.isfinite(result.log_pdf(result.params, rows)).all()
+    rare = np.r_[np.zeros(99), 1.0]
+    assert "constant (0.0 in all 80 training rows without fold" in error_of(
+        lambda: fit(0, MODEL, np.c_[rows[:, 1], rare], folds=5, **QUICK)
+    )
 
 
 def test_a_row_that_decides_a_fold_is_named():

@@ -8,6 +8,7 @@ import optax
 import pandas
 import pytest
 from common import error_of
+from jax import enable_x64
 from scipy.stats import multivariate_normal
 
 import flows
@@ -133,7 +134,7 @@ def test_heavy_tails_go_through_arcsinh():
     rows = np.stack([NORMAL[:, 0], np.random.default_rng(1).standard_cauchy(400), NORMAL[:, 1]], 1)
     with pytest.warns(DataWarning, match=r"column 1 .*drop or clip what is an error"):
         result = fit(0, AFFINE, rows, **QUICK)
-    assert result.init_fun == flows.Flow(flows.Serial(flows.Whiten(unmixed=(1,)), flows.Arcsinh((1,))), AFFINE)
+    assert result.init_fun == flows.Flow(flows.Serial(flows.Arcsinh((1,)), flows.Whiten()), AFFINE)
     scores = np.asarray(result.log_pdf(result.params, rows), float)
     told = min(result.history["start"], result.history["validation"].min())
     order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
@@ -146,6 +147,21 @@ def test_heavy_tails_go_through_arcsinh():
         assert not heavy_tails(few)[0].any()
     weights = np.where(np.abs(rows[:, 1]) > 3, 0.0, 1.0)
     assert not heavy_tails(rows, weights)[0].any()
+
+
+@pytest.mark.parametrize("make", [lambda z: z**3, lambda z: 1 + z**5, lambda z: 1e150 * z], ids=["third", "fifth", "huge"])
+def test_the_model_of_very_heavy_tails_is_the_one_that_was_told_of(make):
+    z = np.random.default_rng(2).standard_cauchy(1000)
+    rows = np.column_stack([make(z), DRAW.normal(size=1000)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        with enable_x64(np.abs(rows).max() > 1e30):
+            result = fit(0, AFFINE, rows, validation=rows[:300], **QUICK)
+            scores = np.asarray(result.log_pdf(result.params, rows[:300]), float)
+            draws = np.asarray(result.sample(0, result.params, 4000))[:, 0]
+    np.testing.assert_allclose(-scores.mean(), min(result.history["start"], result.history["validation"].min()), rtol=1e-4)
+    spread, drawn = (np.diff(np.quantile(each, [0.25, 0.75]))[0] for each in (rows[:, 0], draws))
+    assert spread < drawn < 30 * spread  # one Gaussian behind arcsinh: wider, and no point
 
 
 def test_few_rows_shrink_the_correlation():
@@ -207,7 +223,7 @@ def test_what_is_left_open_follows_the_rows():
     assert (many.max_epochs, many.patience) == (100, 10)
     given = Options(max_epochs=7, patience=3).settled(256, 1)
     assert (given.max_epochs, given.patience) == (7, 3)
-    assert [Options().rows_a_step(rows) for rows in (5, 80, 400, 10**6)] == [1, 10, 50, 256]
+    assert [Options().rows_a_step(rows) for rows in (5, 40, 80, 400, 10**6)] == [5, 8, 10, 50, 256]
     history = fit(0, AFFINE, NORMAL, verbose=0, max_epochs=1).history
     assert (history["batch_size"], history["max_epochs"], history["patience"]) == (45, 1, 10)
 

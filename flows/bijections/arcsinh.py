@@ -15,17 +15,17 @@ QUARTILES = 1.3489795  # between the quartiles of a standard normal
 def Arcsinh(features: Sequence[int] | None = None):
     """arcsinh of features that have heavy tails, measured from data and not trained: linear at the median, a logarithm far out.
 
-    y = (arcsinh(u) - mean) / std with u = (x - shift) / scale; log|det J| = -sum(log(scale std) + log(1 + u^2) / 2), over these
-    features; the others stay as they are. From `init_inputs`: shift is the median, scale the distance between the quartiles
-    over 1.35, mean and std those of arcsinh(u); without them the map is arcsinh. It keeps what it measured when a model is
-    measured again (`flows.calibrate`). Behind it a normal base has the tails of Johnson's SU distribution, which are heavier
-    than an exponential's, and a Cauchy's are those of a logistic distribution.
+    y = arcsinh(u) with u = (x - shift) / scale; log|det J| = -sum(log scale + log(1 + u^2) / 2), over these features; others
+    stay as they are. From `init_inputs`: shift is the median, and scale the distance between the quartiles over 1.35; without
+    them the map is arcsinh. It keeps what it measured when a model is measured again (`flows.calibrate`). Behind it a normal
+    base has the tails of Johnson's SU distribution, which are heavier than an exponential's, and a Cauchy's are those of a
+    logistic distribution.
 
     Args:
         features: features, by number; None for all.
 
     Params:
-        fixed: shift, scale, mean, std: (features,), of all features.
+        fixed: shift, scale: (features,), of all features.
 
     Errors:
         FlowsError: an event of several axes; features names none.
@@ -49,26 +49,22 @@ def Arcsinh(features: Sequence[int] | None = None):
         if len(shape) != 1:
             raise FlowsError(f"Arcsinh: the event is {shape}; expected a vector")
         which = chosen(*shape)
-        zeros, ones = jnp.zeros(shape), jnp.ones(shape)
-        fixed = {"shift": zeros, "scale": ones, "mean": zeros, "std": ones}
+        fixed = {"shift": jnp.zeros(shape), "scale": jnp.ones(shape)}
         if init_inputs is not None:
             low, middle, high = jnp.quantile(init_inputs, jnp.array([0.25, 0.5, 0.75]), axis=0)
-            scale = jnp.where(high > low, (high - low) / QUARTILES, 1.0)
-            y = jnp.arcsinh((init_inputs - middle[None]) / scale[None])
-            measured = {"shift": middle, "scale": scale, "mean": y.mean(0), "std": jnp.maximum(y.std(0), 1e-6)}
+            measured = {"shift": middle, "scale": jnp.where(high > low, (high - low) / QUARTILES, 1.0)}
             fixed = {name: jnp.where(which, each, fixed[name]) for name, each in measured.items()}
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
         fixed, which = params["fixed"], chosen(len(x))
         u = jnp.where(which, (x - fixed["shift"]) / fixed["scale"], 0.0)
-        y = (jnp.arcsinh(u) - fixed["mean"]) / fixed["std"]
-        log_slope = -jnp.log(fixed["scale"] * fixed["std"]) - _log_hypot(u)
-        return jnp.where(which, y, x), jnp.where(which, log_slope, 0.0).sum()
+        log_slope = -jnp.log(fixed["scale"]) - _log_hypot(u)
+        return jnp.where(which, jnp.arcsinh(u), x), jnp.where(which, log_slope, 0.0).sum()
 
     def inverse_fun(params, y):
         fixed, which = params["fixed"], chosen(len(y))
-        u = jnp.sinh(jnp.where(which, y * fixed["std"] + fixed["mean"], 0.0))
+        u = jnp.sinh(jnp.where(which, y, 0.0))
         return jnp.where(which, fixed["shift"] + fixed["scale"] * u, y)
 
     return init_fun

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, unfused
+from flows.core.budget import spend
 from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128
@@ -144,6 +145,7 @@ def as_transformers(given: Any, name: str) -> tuple[Transformer, ...]:
 
 def for_each(transformers: tuple[Transformer, ...], features: int, name: str) -> tuple[Transformer, ...]:
     """One for each feature."""
+    spend(size=40 * features)  # of tuples and arrays with an entry for each feature
     if len(transformers) not in (1, features):
         raise FlowsError(f"{name}: {len(transformers)} transformers for {features} features; expected one, or one for each")
     return transformers if len(transformers) == features else transformers * features

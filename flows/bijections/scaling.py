@@ -110,8 +110,9 @@ def Standardize(as_is: Sequence[int] = ()):
 
     def init_fun(rng, shape, init_inputs=None, params=None):
         fixed = {"mean": jnp.zeros(shape[-1:]), "std": jnp.ones(shape[-1:])}
+        alone = named(as_is, shape[-1], "Standardize", "as_is")
         if init_inputs is not None:
-            fixed = left_as_is(channel_scale(init_inputs), named(as_is, shape[-1], "Standardize", "as_is"))
+            fixed = left_as_is(channel_scale(init_inputs), alone)
         elif params is not None:
             return params, direct_fun, inverse_fun
         return {"fixed": fixed}, direct_fun, inverse_fun

@@ -55,12 +55,12 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
                 f"Whiten: the event is {shape}; expected a vector of at most {MOST_COLUMNS} features: use Standardize()"
             )
         fixed = {"mean": jnp.zeros(shape), "std": jnp.ones(shape), "factor": jnp.eye(*shape)}
+        alone, own = (named(each, size(shape), "Whiten", name) for each, name in ((as_is, "as_is"), (unmixed, "unmixed")))
         if init_inputs is not None:
-            alone = named(as_is, size(shape), "Whiten", "as_is")
             scale = left_as_is(channel_scale(init_inputs), alone)
             z = jnp.where(alone[None], 0.0, (init_inputs - scale["mean"][None]) / scale["std"][None])
             factor = correlation_factor(z, shrinkage, alone)
-            fixed = {**scale, "factor": left_unmixed(factor, named(unmixed, len(factor), "Whiten", "unmixed"))}
+            fixed = {**scale, "factor": left_unmixed(factor, own)}
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.core.budget import spend
+from flows.core.budget import LAYER, spend
 from flows.core.precision import HIGHEST, precision
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
@@ -37,7 +37,7 @@ def dense_layers(key: Array, sizes: Iterable[tuple[int, int]], scales: Sequence[
     From one draw, as each of its own would take a tenth of a second more to compile.
     """
     sizes = list(sizes)
-    spend(parts=len(sizes))
+    spend(parts=LAYER * len(sizes))
     ends = np.cumsum([a * b for a, b in sizes])
     draw = jax.random.normal(key, (int(ends[-1]),))
     pieces = jax.lax.split(draw, np.diff(ends, prepend=0).tolist())

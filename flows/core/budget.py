@@ -6,10 +6,13 @@ from contextvars import ContextVar
 
 from flows.core.errors import FlowsError
 
-MOST_PARTS = 10_000  # constructors, and the layers, copies and components that these stand for ...
-BYTES_A_PART = 2_000  # ... or more where so many bytes are allowed for each
+MOST_PARTS = 10_000  # constructors, and the layers and components that these stand for ...
+BYTES_A_PART = 500  # ... or more where so many bytes are allowed for each
+MADE, LAYER = 20, 10  # what a part that is made, or a layer of a network, counts: each takes milliseconds
+LARGEST_EVENT = 2**28  # bytes: nothing of its size is made
 
 TOO_MUCH = "it asks for {:,} bytes or more, of which {:,} are allowed. If you trust the file, give max_bytes="
+TOO_MANY = "it has more than {:,} layers and components. If you trust the file, give max_bytes="
 
 
 class Budget:
@@ -17,7 +20,7 @@ class Budget:
 
     def __init__(self, max_bytes: int):
         self.max_bytes, self.max_parts = max_bytes, max(MOST_PARTS, max_bytes // BYTES_A_PART)
-        self.bytes, self.parts = 0, 0
+        self.bytes, self.parts, self.copies = 0, 0, 1
 
 
 _budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
@@ -40,6 +43,22 @@ def check_affordable(n: int) -> None:
         raise FlowsError(TOO_MUCH.format(4 * n, budget.max_bytes))
 
 
+@contextmanager
+def repeated(n: int) -> Iterator[None]:
+    """What is made inside is copied n times, as is what it holds: copies of copies multiply."""
+    budget = _budget.get()
+    if budget is None:
+        yield
+        return
+    budget.copies *= n
+    try:
+        if budget.copies > budget.max_parts:
+            raise FlowsError(TOO_MANY.format(budget.max_parts))
+        yield
+    finally:
+        budget.copies //= n
+
+
 def spend(*, size: int = 0, parts: int = 0) -> None:
     """Count so many bytes, or parts, that are about to be made; outside of `within` nothing is counted."""
     budget = _budget.get()
@@ -49,6 +68,4 @@ def spend(*, size: int = 0, parts: int = 0) -> None:
     if budget.bytes > budget.max_bytes:
         raise FlowsError(TOO_MUCH.format(budget.bytes, budget.max_bytes))
     if budget.parts > budget.max_parts:
-        raise FlowsError(
-            f"it has more than {budget.max_parts:,} constructors, layers and components. If you trust the file, give max_bytes="
-        )
+        raise FlowsError(TOO_MANY.format(budget.max_parts))

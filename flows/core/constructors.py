@@ -22,6 +22,7 @@ from flows.core.errors import FlowsError
 P = ParamSpec("P")
 V = TypeVar("V", bound="Value")
 
+MOST_CONSTRUCTORS = 10_000  # in a file
 _CONSTRUCTORS: WeakSet[Callable] = WeakSet()  # every constructor there is
 
 
@@ -85,7 +86,7 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
             if signature.parameters[name].annotation in (bool, "bool") and not isinstance(frozen, bool):
                 raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected True or False")
             bound.arguments[name] = frozen
-        spend(parts=1 + sum(isinstance(each, Value) for x in bound.arguments.values() if type(x) is tuple for each in x))
+        spend(parts=1)
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))
 
     _CONSTRUCTORS.add(construct)
@@ -150,6 +151,7 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
     """The value that `to_json` described. Names are looked up in the library and in `constructors`, nowhere else."""
     library = {file_name(each): each for each in _CONSTRUCTORS if in_library(each)}
     own = {each.__name__: each for each in constructors}
+    left = iter(range(MOST_CONSTRUCTORS))
 
     def decode(x: Any) -> Any:
         if isinstance(x, list):
@@ -161,6 +163,8 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
         if set(x) == {"dict"} and isinstance(x["dict"], dict):
             return {key: decode(each) for key, each in x["dict"].items()}
         if set(x) == {"constructor", "arguments"} and isinstance(x["arguments"], dict):
+            if next(left, None) is None:
+                raise FlowsError(f"it has more than {MOST_CONSTRUCTORS:,} constructors")
             name = str(x["constructor"])
             construct = own.get(name.rpartition(":")[2]) if ":" in name else library.get(name)
             if construct is None:

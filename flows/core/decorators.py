@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.budget import MADE, spend
 from flows.core.caching import Memo
 from flows.core.closures import closure_bijection, closure_distribution, settle
 from flows.core.constructors import Identity, Value, constructor, is_constructor
@@ -81,6 +82,7 @@ class InitFun(Value):
         return _parts((self, event, context), lambda: self._make_part(event, context))
 
     def _make_part(self, event: Shape, context: Shape | None) -> Part:
+        spend(parts=MADE)
         if isinstance(self.inner, Composite):
             return self.inner.part(event, context)
         leaf = leaf_bijection if isinstance(self, BijectionInit) else leaf_distribution

@@ -27,7 +27,7 @@ from flows.core import (
     stacked,
     unstacked,
 )
-from flows.core.budget import spend
+from flows.core.budget import repeated
 from flows.core.closures import check_equal_functions, unbound
 from flows.core.contract import DistributionLike, Numbers
 from flows.core.errors import Place
@@ -97,11 +97,10 @@ def Mixture(
         raise FlowsError(f"Mixture: weights are {weights}; expected {count} positive numbers with sum 1")
 
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
-        spend(parts=count)
         places = [Place(f"component {i} of Mixture", each, event) for i, each in enumerate(components)]
         parts = []
         for place in places:
-            with place:
+            with place, repeated(count if copies else 1):
                 parts.append(distribution_part(place.layer, event, context))
         if copies and not parts[0].compiled:
             raise FlowsError(f"Mixture: {parts[0].name} runs uncompiled; use Mixture(*[component] * {count})")

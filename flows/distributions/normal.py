@@ -9,6 +9,7 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.bijections.whiten import correlation_factor
 from flows.core import Array, FlowsError, Shape, distribution
+from flows.core.budget import spend
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import size
 from flows.core.numerics import LOG_2PI, soft_clip, soft_clip_inverse
@@ -110,6 +111,7 @@ def _full_draw(rng: Array, shape: Shape, tril: Array) -> Array:
 
 def _factor(tril: Array, d: int) -> Array:
     """I + T for each row of tril (batch, d (d - 1) / 2)."""
+    spend(size=12 * d**2)  # of the places below, in int64
     below = np.tril_indices(d, -1)
     entries = soft_clip(tril, TRIL_BOUND)
     return jnp.zeros((tril.shape[0], d, d), tril.dtype).at[:, *below].set(entries) + jnp.eye(d, dtype=tril.dtype)[None]

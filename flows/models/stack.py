@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from flows.compose import Repeat, Serial
 from flows.core import BijectionInit, FlowsError, check_widths, positive_int
+from flows.core.budget import spend
 
 # Deeper stacks are loops, as benchmarks/README.md has it: affine layers gain from one soon, as most of what they take beyond
 # their matrix products is for each array of weights; the others compile sooner for about the same step. What integrates in each
@@ -33,6 +34,7 @@ def stack(
     positive_int(num_layers, f"{name}: num_layers", most=10_000)
     if scan is not None and not isinstance(scan, bool):
         raise FlowsError(f"{name}: scan is {scan!r:.60}; expected None (by depth), True (a loop) or False (unrolled)")
+    spend(parts=num_layers)
     repeats, left = divmod(num_layers, 2) if flipped else (num_layers, 0)
     body, rest = [*step, *flipped], step * left
     if repeats and (num_layers > unrolled if scan is None else scan):

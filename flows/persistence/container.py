@@ -25,16 +25,17 @@ DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.
 INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U32": np.uint32}
 START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
 DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
-MAX_HEADER = 2**20  # bytes
+MAX_HEADER = 2**20  # bytes of a model's header; a checkpoint has the losses of all epochs in it
+MAX_RECORD = 100_000_000
 OLD = 60.0  # seconds after which a temporary file is no longer being written
 TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
 
 
-def write(path: str, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+def write(path: str, header: dict[str, Any], tensors: dict[str, np.ndarray], most: int = MAX_HEADER) -> None:
     """One file, beside its place, synced and renamed: a failure leaves what was there before."""
     text = json.dumps({"file_sha256": "0" * 64, "header": header}, sort_keys=True, separators=(",", ":"))
     data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
-    if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > MAX_HEADER:
+    if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > most:
         raise FlowsError(
             f"cannot write {path!r}: its header has {len(text)} characters, more than can be read; keep data out of metadata"
         )
@@ -42,7 +43,7 @@ def write(path: str, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> 
     _put(path, data)
 
 
-def read(path: str) -> tuple[Any, dict[str, np.ndarray]]:
+def read(path: str, most: int = MAX_HEADER) -> tuple[Any, dict[str, np.ndarray]]:
     """Header and tensors.
 
     A large foreign file is not read, and nothing parsed, before the digest holds.
@@ -58,8 +59,8 @@ def read(path: str) -> tuple[Any, dict[str, np.ndarray]]:
     if _digest(data) != data[DIGEST]:
         raise FlowsError(f"{path!r} is damaged or cut short: its sha256 is not that of the file saved. Use another copy")
     with blamed_on(f"{path!r} is not a file that this version of flows can read"):
-        if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
-            raise FlowsError(f"its header has {length:,} bytes, expected at most {MAX_HEADER:,}")
+        if (length := int.from_bytes(data[:8], "little")) > most:
+            raise FlowsError(f"its header has {length:,} bytes, expected at most {most:,}")
         raw = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         header = json.loads(raw["__metadata__"]["flows"])["header"]
         kinds, tensors = DTYPES | INTEGERS, dict(safetensors.deserialize(data))

@@ -28,7 +28,7 @@ from flows.core import (
     positive_int,
     to_json,
 )
-from flows.core.budget import spend, within
+from flows.core.budget import LARGEST_EVENT, TOO_MUCH, spend, within
 from flows.core.closures import settle
 from flows.core.constructors import in_library, is_constructor
 from flows.core.decorators import refuse_unused_context
@@ -114,8 +114,9 @@ def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: in
         path: a file that `save` wrote.
         constructors: your own constructors (decorated functions, not called) that the model was made with.
         max_bytes: what the params of the model, its masks and other constants may take, so that a small file cannot ask for
-            all of the memory; by default 20 times the file, and no less than 4 MiB. A model has at most 10,000 constructors,
-            layers and components, or one for each 2,000 of these bytes, and a header of at most 1 MiB.
+            all of the memory; by default 20 times the file, and no less than 4 MiB. A model has at most 10,000 layers and
+            components, or one for each 500 of these bytes, of which a layer that is unlike those before counts as 20 and one of
+            a network as 10. A file has at most 10,000 constructors, and a header of at most 1 MiB.
 
     Returns:
         A `Bijection` or a `Distribution`.
@@ -141,7 +142,9 @@ def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: in
     if max_bytes is not None:
         allowed = positive_int(max_bytes, "load: max_bytes", most=2**62)
     with blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"), within(allowed):
-        spend(size=4 * max(size(header["event"]), size(header["context"] or ())))
+        event = 4 * max(size(header["event"]), size(header["context"] or ()))
+        if event > max(allowed, LARGEST_EVENT):
+            raise FlowsError(TOO_MUCH.format(event, max(allowed, LARGEST_EVENT)))
         init_fun = from_json(header["constructor"], own)
         if not isinstance(init_fun, InitFun):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")

@@ -12,7 +12,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError
 from flows.core.errors import warn_user
-from flows.persistence.container import DTYPES, INTEGERS, blamed_on, read, sweep, write
+from flows.persistence.container import DTYPES, INTEGERS, MAX_RECORD, blamed_on, read, sweep, write
 from flows.training.options import Options
 
 FORMAT = 1
@@ -38,7 +38,7 @@ class Checkpoint:
         """The state and the record that were saved last, or None. `like` is a state with the leaves that are expected."""
         if not os.path.exists(self.path):
             return None
-        header, tensors = read(self.path)
+        header, tensors = read(self.path, MAX_RECORD)
         with blamed_on(f"fit: {self.path!r} is not a checkpoint that this version of flows can go on from"):
             if set(header) != ENTRIES or header["kind"] != "fit" or header["format"] != FORMAT:
                 raise FlowsError(f"its header has {sorted(header)}")
@@ -67,7 +67,7 @@ class Checkpoint:
         version = sys.modules["flows"].__version__  # not imported: `flows` imports this file
         header = {"kind": "fit", "flows": version, "format": FORMAT, "settings": self.settings, "record": record}
         try:
-            write(self.path, header, arrays)
+            write(self.path, header, arrays, MAX_RECORD)
         except FlowsError as error:
             if not self.saved:
                 raise

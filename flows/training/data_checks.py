@@ -31,6 +31,7 @@ class Columns(NamedTuple):
     as_is: np.ndarray  # whether a column stays as it is
     of_context: Scale | None  # None where the context is not standardised
     steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
+    judged: np.ndarray  # whether a column has to vary
 
 
 def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = (), mixed: bool = False) -> Columns:
@@ -48,23 +49,24 @@ def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = (), 
         widths = np.maximum(widths, layer.arguments["step"]) if layer.constructor is Dequantize else widths
     scale = moments(x, weights)
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
-    check_spread(x, scale, ~as_is & (widths == 0), data.source)
+    judged = ~as_is & (widths == 0)
+    check_spread(x, scale, judged, data.source)
     if x.ndim == 2:
         check_columns(data, scale, as_is, widths, options.standardize, mixed)
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
-    return Columns(as_is, of_context, steps)
+    return Columns(as_is, of_context, steps, judged)
 
 
-def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source) -> None:
+def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source, which: str = "") -> None:
     """Refuse a column that never changes, or by less than the working dtype can tell."""
     flat, (mean, std), dtype = x.reshape(-1, x.shape[-1]), scale, source.dtype
     for j in map(int, np.flatnonzero(judged)):
         what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
         if flat[0, j] == flat[:, j].max() == flat[:, j].min():
             raise FlowsError(
-                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(x)} training rows), so it has no density. "
+                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(x)} training rows{which}), so it has no density. "
                 "Leave it out, or add noise the size of its recorded step"
             )
         if not np.isfinite(std[j]):

@@ -74,10 +74,10 @@ def fit(
             pair (data, context) for a conditional model, and then all of `data` are trained on.
         folds: fit so many models, each without another part of the rows, by which it is stopped, and return their average as
             an `EnsembleResult`: log p(x) = logsumexp_m log p_m(x) - log folds. By default 5 where fewer than 2,000 rows have to
-            train a model of more numbers than these, and no `validation` was given: chance has too large a part in one fit to
+            train a `Flow` of more numbers than these, and no `validation` was given: chance has too large a part in one fit to
             few rows. 1 for a single model.
         batch_size: rows a step, all training rows where they are fewer; by default 256, or an eighth of the training rows if
-            that is less.
+            that is less, but 8 at least.
         max_epochs: passes over the training rows; by default 100, or as many as 3,000 steps take.
         steps_per_epoch: steps before each validation; by default one pass over the rows, and no more than that. Needed where
             data is an iterable.

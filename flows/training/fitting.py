@@ -27,7 +27,7 @@ from flows.core import (
 from flows.core.closures import UNEQUAL
 from flows.core.contract import DistributionLike
 from flows.core.errors import warn_user
-from flows.core.inputs import as_array, as_context, as_dim, as_event, cast
+from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
 from flows.core.publish import publish
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
@@ -41,7 +41,7 @@ from flows.training.loop import train
 from flows.training.losses import Likelihood, has_running_statistics
 from flows.training.options import FEW, FOLDS, Options
 from flows.training.preprocess import Prepared, prepare, prepare_folds
-from flows.training.reading import Data, all_rows, read
+from flows.training.reading import Data, all_rows, read, unsplit
 from flows.training.result import FitResult
 from flows.training.step import Epochs, schedule_of, trainer
 from flows.training.stream import Stream
@@ -73,13 +73,13 @@ class EnsembleResult(FitResult):
     member: DistributionLike
     path: tuple[str, ...]
 
-    def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None) -> Array:
+    def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None, rng: Any = None) -> Array:
         """log p(x) of every member, (members, batch), in nats: where they differ, the data did not say.
 
         Args:
             params: those of the ensemble.
             inputs: (batch, *event).
-            context: as of log_pdf.
+            context, rng: as of log_pdf; each member has a key of its own.
         """
         mixture = params
         for name in (*self.path, "components"):
@@ -89,7 +89,8 @@ class EnsembleResult(FitResult):
                 )
             mixture = mixture[name]
         context = None if context is None else as_array(context, "context")
-        return _of_members(self._of_one, self.path, self.members, params, as_array(inputs, "inputs"), context)
+        keys = None if rng is None else jax.random.split(as_key(rng), self.members)
+        return _of_members(self._of_one, self.path, self.members, params, as_array(inputs, "inputs"), context, keys)
 
     @cached_property
     def _of_one(self) -> Callable:
@@ -124,7 +125,8 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     mixed = isinstance(model, DistributionInit) and any(
         each.constructor in MIXTURES for each in (model, *model.values_within())
     )
-    columns, folds = check_data(found, options, own, mixed), folds_of(model, found, options, key)
+    folds = folds_of(model, found, options, key)
+    columns = check_data(found if folds == 1 else unsplit(found, options), options, own, mixed)
     rows = prepare(found, columns, options, key, own) if folds == 1 else prepare_folds(found, columns, options, key, own, folds)
     warn_of_range(model, rows)
     return rows, model
@@ -242,11 +244,13 @@ def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> Ens
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _of_members(of_one: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any) -> Array:
-    def of_member(own: Any) -> Array:
-        return of_one(_with(params, path, own), inputs, context=context)
+def _of_members(
+    of_one: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any, keys: Any
+) -> Array:
+    def of_member(own: Any, key: Any) -> Array:
+        return of_one(_with(params, path, own), inputs, context=context, **({} if key is None else {"rng": key}))
 
-    return jax.vmap(of_member, axis_size=members)(reduce(getitem, (*path, "components"), params))
+    return jax.vmap(of_member, axis_size=members)(reduce(getitem, (*path, "components"), params), keys)
 
 
 def _with(params: Any, path: tuple[str, ...], new: Any) -> Any:

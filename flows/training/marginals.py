@@ -8,6 +8,7 @@ FEWEST = 50  # rows, below which shapes are chance
 TAILS = 0.2  # nats by which the best Gaussian of a column has to gain by arcsinh
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of arcsinh, in standard deviations of a normal with the column's quartiles
 FOLDS = 5
+LARGE = 1e100
 NORMAL_QUARTILES = 1.3489795  # the distance between them
 
 
@@ -40,20 +41,18 @@ def entropy(x: np.ndarray, weights: np.ndarray | None = None) -> float:
     total = np.cumsum(mass) / mass.sum()
     m = max(2, round(np.sqrt(len(x)) / 2))
     apart, share = np.maximum(x[m:] - x[:-m], SHARPEST * x.std()), total[m:] - total[:-m]
-    return float(np.average(np.log(apart / share), weights=share))
+    some = share > 0  # rows of next to no weight have none
+    return float(np.average(np.log(apart[some] / share[some]), weights=share[some]))
 
 
-def heavy_tails(
-    y: np.ndarray, weights: np.ndarray | None = None, chosen: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def heavy_tails(y: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the columns y (n, d): which have tails so heavy that arcsinh pays, and the shift and scale of it.
 
-    It pays where the Gaussian of arcsinh((y - shift) / scale) gives rows that it has not seen more than the Gaussian of y does;
-    which have such tails may be chosen already.
+    It pays where the Gaussian of arcsinh((y - shift) / scale) gives rows that it has not seen more than the Gaussian of y does.
     """
     y, weights = _looked_at(y, weights)
     heavy, shift, scale = np.zeros(y.shape[1], bool), np.zeros(y.shape[1]), np.ones(y.shape[1])
-    if len(y) < FEWEST and chosen is None:
+    if len(y) < FEWEST:
         return heavy, shift, scale
     fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
     w = np.ones(len(y)) if weights is None else weights
@@ -68,7 +67,7 @@ def heavy_tails(
             u = (column - middle) / width
             scores.append(_score(np.arcsinh(u), -np.log(width) - np.log(np.hypot(1, u)), w, fold))
         best = int(np.argmax(scores))
-        if scores[best] > before + TAILS if chosen is None else chosen[j]:
+        if scores[best] > before + TAILS:
             heavy[j], shift[j], scale[j] = True, middle, tried[best]
     return heavy, shift, scale
 
@@ -76,6 +75,8 @@ def heavy_tails(
 def _score(y: np.ndarray, log_slope: np.ndarray, weights: np.ndarray, fold: np.ndarray) -> float:
     """The mean log-density, in nats, of values under the Gaussian of those in other folds."""
     total = 0.0
+    y, size = (y / size, size) if (size := np.abs(y).max()) > LARGE else (y, 1.0)  # squares do not overflow
+    log_slope = log_slope - np.log(size)
     for own in range(FOLDS):
         out = fold == own
         if not weights[out].sum() or not weights[~out].sum():

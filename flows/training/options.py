@@ -21,6 +21,7 @@ EMA = 0.998
 # A fit without options: rows a step, how many steps an epoch has at least, passes over the rows or steps if these are more,
 # and epochs without a better loss.
 BATCH_SIZE, BATCHES, EPOCHS, STEPS, PATIENCE = 256, 8, 100, 3_000, 10
+LEAST_BATCH = 8  # of one row nothing can be normalised
 SHARE = 0.1  # of the rows that are held out
 FEW, FOLDS = 2_000, 5  # rows below which models of more trained numbers than these are averaged over folds, and how many
 
@@ -184,7 +185,7 @@ class Options:
     def rows_a_step(self, rows: float) -> int:
         """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size."""
         given = self.batch_size is not None
-        wanted = self.batch_size if given else min(BATCH_SIZE, max(rows // BATCHES, self.accumulate))
+        wanted = self.batch_size if given else min(BATCH_SIZE, max(rows // BATCHES, self.accumulate, LEAST_BATCH))
         batch_size = int(min(wanted, rows))
         if batch_size < self.accumulate:
             raise FlowsError(f"{self.caller}: accumulate is {self.accumulate}, but a batch has only {batch_size} rows")

@@ -20,45 +20,45 @@ from flows.core.contract import Shape
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.before import check_finite_behind, check_inside, unconstraining
-from flows.training.data_checks import Columns
+from flows.training.data_checks import Columns, check_spread
 from flows.training.diagnose import Suspects
 from flows.training.gaussian import Scale, Yardstick, by_chance, correlation_factor, moments, regression_loss, shrinkage_of
 from flows.training.marginals import heavy_tails, sharp
 from flows.training.options import Options
-from flows.training.reading import Data, Rows, Source, cross_fitted, take
+from flows.training.reading import Data, Rows, Source, cross_fitted, take, unsplit
 
 MEASURED_ROWS = 10_000  # at most, where layers measure data
 PIECE = 10_000  # rows that go through layers together
 
 
 class Tails(NamedTuple):
-    """Which columns go through arcsinh afterwards, as `Arcsinh` does it."""
+    """Which columns go through arcsinh, as `Arcsinh` does it."""
 
     features: tuple[int, ...]
     shift: np.ndarray
     scale: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
 
-    def direct(self, y: np.ndarray) -> np.ndarray:
-        own, y = list(self.features), y.copy()
-        u = (y[:, own] - self.shift[own]) / self.scale[own]
-        y[:, own] = (np.arcsinh(u) - self.mean[own]) / self.std[own]
+    def direct(self, x: np.ndarray) -> np.ndarray:
+        own, y = list(self.features), x.copy()
+        y[:, own] = np.arcsinh(self._standardized(x))
         return y
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        own, y = list(self.features), y.copy()
-        y[:, own] = self.shift[own] + self.scale[own] * np.sinh(y[:, own] * self.std[own] + self.mean[own])
-        return y
+        own, x = list(self.features), y.copy()
+        x[:, own] = self.shift[own] + self.scale[own] * np.sinh(y[:, own])
+        return x
 
-    def log_det(self, y: np.ndarray) -> np.ndarray:
+    def log_det(self, x: np.ndarray) -> np.ndarray:
+        return -(np.log(self.scale[list(self.features)]) + np.log(np.hypot(1, self._standardized(x)))).sum(1)
+
+    def _standardized(self, x: np.ndarray) -> np.ndarray:
         own = list(self.features)
-        u = (y[:, own] - self.shift[own]) / self.scale[own]
-        return -(np.log(self.scale[own] * self.std[own]) + np.log(np.hypot(1, u))).sum(1)
+        return (x[:, own] - self.shift[own]) / self.scale[own]
 
 
 class Scaling(NamedTuple):
-    """How columns are standardised: y = L^-1 (x - mean) / std, where L is the identity if factor is None; then their tails."""
+    """How columns are standardised: their tails first; then y = L^-1 (x - mean) / std, where L is the identity if factor is
+    None."""
 
     init_fun: BijectionInit  # `Standardize` or `Whiten`
     mean: np.ndarray
@@ -66,35 +66,40 @@ class Scaling(NamedTuple):
     factor: np.ndarray | None
     tails: Tails | None = None
 
-    def scaled(self, x: np.ndarray) -> np.ndarray:
-        z = (x - self.mean) / self.std
-        return z if self.factor is None else solve_triangular(self.factor, z.T, lower=True).T
+    def tamed(self, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x, float)
+        return x if self.tails is None else self.tails.direct(x)
 
     def direct(self, x: np.ndarray) -> np.ndarray:
-        y = self.scaled(x)
-        return y if self.tails is None else self.tails.direct(y)
+        z = (self.tamed(x) - self.mean) / self.std
+        return z if self.factor is None else solve_triangular(self.factor, z.T, lower=True).T
 
     def log_det(self, x: np.ndarray) -> np.ndarray:
         """Of each row, or one for all."""
         found = -np.log(self.std).sum(keepdims=True) * math.prod(x.shape[1:-1])
         if self.factor is not None:
             found = found - np.log(np.diagonal(self.factor)).sum()
-        return found if self.tails is None else found + self.tails.log_det(self.scaled(np.asarray(x, float)))
+        return found if self.tails is None else found + self.tails.log_det(np.asarray(x, float))
 
     def deviations(self, y: np.ndarray) -> np.ndarray:
-        """The columns of rows that went through it, in standard deviations from their means."""
-        y = y if self.tails is None else self.tails.inverse(y)
-        return y if self.factor is None else y @ self.factor.T
+        """The columns of rows that went through it, in standard deviations from their means; behind arcsinh in its scales."""
+        z = y if self.factor is None else y @ self.factor.T
+        if self.tails is None:
+            return z
+        own, x = list(self.tails.features), self.tails.inverse(z * self.std + self.mean)
+        z = z.copy()
+        z[:, own] = ((x - self.tails.shift) / self.tails.scale)[:, own]
+        return z
 
     @property
     def layers(self) -> tuple[BijectionInit, ...]:
-        return (self.init_fun,) if self.tails is None else (self.init_fun, Arcsinh(self.tails.features))
+        return (self.init_fun,) if self.tails is None else (Arcsinh(self.tails.features), self.init_fun)
 
     @property
     def params(self) -> tuple[Any, ...]:
         fixed = {name: getattr(self, name) for name in ("mean", "std", "factor") if getattr(self, name) is not None}
-        of_tails = () if self.tails is None else ({"fixed": dict(list(self.tails._asdict().items())[1:])},)
-        return ({"fixed": fixed}, *of_tails)
+        of_tails = () if self.tails is None else ({"fixed": {"shift": self.tails.shift, "scale": self.tails.scale}},)
+        return (*of_tails, {"fixed": fixed})
 
 
 class Prepared(NamedTuple):
@@ -144,7 +149,7 @@ class Prepared(NamedTuple):
         if self.scaling is None:
             return z
         if self.trained_with_layers:
-            return (z - self.scaling.mean) / self.scaling.std
+            return (self.scaling.tamed(z) - self.scaling.mean) / self.scaling.std
         return self.scaling.deviations(z)
 
     def inner(self, init_fun: Any) -> Any:
@@ -234,8 +239,10 @@ def prepare_folds(
     found: Data, columns: Columns, options: Options, key: Array, own: Sequence[BijectionInit], folds: int
 ) -> Prepared:
     """The rows of members that each hold out another part of them, with an axis of members in front."""
-    whole, of_folds = cross_fitted(found, options, key, folds)
-    every = prepare(whole, columns, options, key, own)
+    of_folds = cross_fitted(found, options, key, folds)
+    every = prepare(unsplit(found, options), columns, options, key, own)
+    for i, data in enumerate(of_folds):
+        check_spread(data.train.x, moments(data.train.x, data.train.weights), columns.judged, data.source, f" without fold {i}")
     each = tuple(prepare(data, columns, options, key, own, every.scaling) for data in of_folds)
     train, held_out = (stacked([getattr(rows, name) for rows in each]) for name in ("train", "held_out"))
     yardsticks = [rows.yardstick for rows in each]
@@ -277,38 +284,36 @@ def _through(
 
 
 def _scaling(rows: Rows, columns: Columns, options: Options, like: Scaling | None = None) -> Scaling:
-    """Mean and standard deviation of each column, or channel; of vectors the correlation and the tails too, unless they are to
-    stay. How far correlations are shrunk, what is unmixed and what has tails may be chosen already."""
-    x = np.asarray(rows.x, float)
-    event, as_is, weights = x.shape[1:], columns.as_is, rows.weights
+    """Mean and standard deviation of each column, or channel; of vectors the tails and the correlation too, unless they are to
+    stay. Which have tails, how far correlations are shrunk and what is unmixed may be chosen already."""
+    x, event, weights = np.asarray(rows.x, float), rows.x.shape[1:], rows.weights
+    left = _numbers(columns.as_is)
+    whole = options.standardize is True and len(event) == 1
+    tails = None if not whole else _tails(x, columns.as_is, weights) if like is None else like.tails
+    x = x if tails is None else tails.direct(x)
     mean, std = moments(x, weights)
-    mean, std = np.where(as_is, 0.0, mean), np.where(as_is | ~(std > 0), 1.0, std)
-    left = _numbers(as_is)
-    if options.standardize == "columns" or len(event) > 1:
-        return Scaling(Standardize(as_is=left), mean, std, None)
-    free = np.flatnonzero(~as_is)
+    mean, std = np.where(columns.as_is, 0.0, mean), np.where(columns.as_is | ~(std > 0), 1.0, std)
+    if not whole or event[0] > MOST_COLUMNS:
+        return Scaling(Standardize(as_is=left), mean, std, None, tails)
+    free = np.flatnonzero(~columns.as_is)
     z = ((x - mean) / std)[:, free]
-    if event[0] > MOST_COLUMNS:
-        scaling = Scaling(Standardize(as_is=left), mean, std, None)
-    else:
-        chosen, factor = None if like is None else like.init_fun.arguments, np.eye(event[0])
-        shrinkage = shrinkage_of(z, weights) if chosen is None else chosen["shrinkage"]
-        inner = correlation_factor(z, weights, shrinkage)
-        alone = sharp(z, inner, weights) if chosen is None else np.isin(free, chosen["unmixed"])
-        if alone.any():
-            inverse = np.where(alone[:, None], np.eye(len(inner)), np.linalg.inv(inner))
-            inner = np.tril(np.linalg.inv(inverse))
-        factor[np.ix_(free, free)] = inner
-        scaling = Scaling(Whiten(shrinkage, as_is=left, unmixed=tuple(map(int, free[alone]))), mean, std, factor)
-    y = scaling.scaled(x)
-    found = None if like is None else np.isin(np.arange(y.shape[1]), () if like.tails is None else like.tails.features)
-    heavy, shift, scale = heavy_tails(y, weights, found)
+    chosen, factor = None if like is None else like.init_fun.arguments, np.eye(event[0])
+    shrinkage = shrinkage_of(z, weights) if chosen is None else chosen["shrinkage"]
+    inner = correlation_factor(z, weights, shrinkage)
+    alone = sharp(z, inner, weights) if chosen is None else np.isin(free, chosen["unmixed"])
+    if alone.any():
+        inverse = np.where(alone[:, None], np.eye(len(inner)), np.linalg.inv(inner))
+        inner = np.tril(np.linalg.inv(inverse))
+    factor[np.ix_(free, free)] = inner
+    return Scaling(Whiten(shrinkage, as_is=left, unmixed=tuple(map(int, free[alone]))), mean, std, factor, tails)
+
+
+def _tails(x: np.ndarray, as_is: np.ndarray, weights: np.ndarray | None) -> Tails | None:
+    heavy, shift, scale = heavy_tails(x, weights)
     heavy &= ~as_is
     if not heavy.any():
-        return scaling
-    middle = Tails(_numbers(heavy), shift, scale, np.zeros_like(mean), np.ones_like(std))
-    after = moments(middle.direct(y), weights)
-    return scaling._replace(tails=middle._replace(mean=np.where(heavy, after.mean, 0.0), std=np.where(heavy, after.std, 1.0)))
+        return None
+    return Tails(_numbers(heavy), np.where(heavy, shift, 0.0), np.where(heavy, scale, 1.0))
 
 
 def _numbers(which: np.ndarray) -> tuple[int, ...]:

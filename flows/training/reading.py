@@ -92,19 +92,24 @@ def shares(
     return Data(take(rows, numbers), held_out, source)
 
 
-def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> tuple[Data, list[Data]]:
-    """All rows to train on, as to hold out; and the data of each fold, which holds out another part of them."""
+def unsplit(found: Data, options: Options) -> Data:
+    """All rows that count, to train on as to hold out."""
     numbers, rows = all_rows(found), found.source.given[0]
-    if found.source.chunks is not None or not 2 <= folds <= len(numbers) // 2:
-        expected = (
-            f"folds from 2 to {len(numbers) // 2}, half the rows" if found.source.chunks is None else "no folds of a stream"
-        )
-        raise FlowsError(f"fit: folds is {folds}; expected {expected}")
-    size = len(numbers) // folds
-    names, of_folds = found.source.names, []
+    return shares(rows, numbers, take(rows, numbers), numbers, options, found.source.names)
+
+
+def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> list[Data]:
+    """The data of each fold, which holds out another part of the rows."""
+    numbers, rows = all_rows(found), found.source.given[0]
+    if found.source.chunks is not None:
+        raise FlowsError(f"fit: folds is {folds}, but data is a stream; leave folds out, or give an array in memory")
+    if not 2 <= folds <= len(numbers) // 2:
+        raise FlowsError(f"fit: folds is {folds}; expected folds from 2 to {len(numbers) // 2}, half the rows")
+    size, of_folds = len(numbers) // folds, []
     for fold in numbers[shuffled(len(numbers), key)[: folds * size].reshape(folds, size)]:
-        of_folds.append(shares(rows, np.setdiff1d(numbers, fold), take(rows, fold), fold, options, names))
-    return shares(rows, numbers, take(rows, numbers), numbers, options, names), of_folds
+        kept = np.setdiff1d(numbers, fold)
+        of_folds.append(shares(rows, kept, take(rows, fold), fold, options, found.source.names))
+    return of_folds
 
 
 def all_rows(found: Data) -> np.ndarray:

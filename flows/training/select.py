@@ -12,7 +12,7 @@ from flows.training.candidates import suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, parts_of
 from flows.training.data_checks import check_data
 from flows.training.options import FEW, FOLDS, LEARNING_RATE
-from flows.training.reading import read_arrays
+from flows.training.reading import read_arrays, unsplit
 from flows.training.result import FitResult
 
 TINY = 1e-3  # nats
@@ -83,8 +83,8 @@ def select(
     are behind, with the standard error of the difference taken row by row: models less than two of them apart are as good as
     equal. Below 2,000 rows each model is fitted five times, each time without another fifth of them, on which it is scored, and
     as `flows.fit` does it, a flow of more numbers than rows as an average over folds; the best is then fitted again to all.
-    From 2,000 rows on one share is held out from all fits; as these rows also stop each fit early, the winner's figure is a little
-    too good: keep rows of your own for a final one.
+    From 2,000 rows on one share is held out from all fits; as these rows also stop each fit early, the winner's figure is a
+    little too good: keep rows of your own for a final one.
 
     A model that is behind the best so far by more than five standard errors after a third of its epochs is given up, and the
     table says so.
@@ -118,9 +118,10 @@ def select(
     """
     options, key = SelectOptions.of(locals() | {"judged": False}), as_key(rng)  # the table says which is behind
     found = read_arrays(data, options, key)
-    columns, given = check_data(found, options), found.source.given[0]
+    given = found.source.given[0]
     rows = len(found.source.numbers) + (0 if found.source.others is None else len(found.source.others))
     folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
+    columns = check_data(found if folds == 1 else unsplit(found, options), options)
     models = suggested(rows, given.x.shape[1:], context is not None) if candidates is None else _named(candidates)
     comparison = Comparison(key, options, columns, parts_of(found, options, key, folds))
     for name, model in models.items():
