@@ -254,8 +254,8 @@ def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> N
 def _falling(losses: list[float]) -> float:
     """By how many nats the best loss fell from half to three quarters of the epochs, where the rate has hardly been lowered.
 
-    Over 18 default fits it was above twice what chance explains in 3, which all gained from twice the epochs, by 5 to 12
-    standard errors, and at most 1.4 times that in the others.
+    Over 33 default fits it was above three times what chance explains in 6: 5 of these gained from twice the epochs, by 5 to 15
+    standard errors. Of the 21 fits that gained less than one, it was so in one.
     """
     best = np.minimum.accumulate(np.nan_to_num(losses, nan=np.inf, posinf=np.inf))
     early, late = best[len(best) // 2 - 1], best[3 * len(best) // 4 - 1]
