@@ -43,7 +43,7 @@ def test_numbers_in_any_dtype_of_numpy(dtype):
 
 def test_whole_numbers_that_float32_cannot_hold():
     big = np.array([[1_000_000_001]])
-    for x in (big, big.tolist(), jnp.array([[16_777_217]])):
+    for x in (big, np.array([[1], [1_000_000_001]]), big.tolist(), jnp.array([[16_777_217]])):
         assert "holds the whole number 1" in error_of(lambda x=x: log_pdf(x))
     assert "it would be 1000000000. Subtract an offset" in error_of(lambda: log_pdf(big))
     log_pdf(np.array([[1_000_000_000]]))  # which it can
