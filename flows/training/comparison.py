@@ -9,13 +9,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError, part_of, positive, trainable
+from flows.core import Array, FlowsError, part_of, positive
 from flows.core.publish import publish
 from flows.training.data_checks import Columns
-from flows.training.fitting import fit_rows, folds_of, own_layers
+from flows.training.fitting import fit_rows, folds_of, num_trained, own_layers
 from flows.training.history import Epoch
 from flows.training.options import Options, check_distribution, optional
-from flows.training.preprocess import Prepared, prepare, prepare_folds
+from flows.training.preprocess import Prepared, prepare_folds
 from flows.training.reading import Data, Rows, all_rows, shares, shuffled, split, take
 from flows.training.result import FitResult
 
@@ -186,8 +186,7 @@ class Comparison:
         options = replace(self.options, validation=None) if len(self.parts) > 1 else self.options
         count = folds_of(model, data, options, self.key)
         if (rows := self.prepared.get((i, own, count))) is None:
-            given = (data, self.columns, self.options, self.key, own)
-            rows = prepare(*given) if count == 1 else prepare_folds(*given, count)
+            rows = prepare_folds(data, self.columns, self.options, self.key, own, count)
         if i is not None:
             self.prepared[i, own, count] = rows
         return rows, model
@@ -216,7 +215,7 @@ class Comparison:
         if why or result is None:
             return Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, both, seconds)
         nats, error = self._mean(both, self.weights[: len(both)])
-        return Candidate(name, init_fun, result, nats, error, (0.0, 0.0), _trained(result.params), "", both, seconds)
+        return Candidate(name, init_fun, result, nats, error, (0.0, 0.0), num_trained(result.params), "", both, seconds)
 
 
 def _scores(log_pdf: Callable, params: Any, rows: Rows, dequantize: Any, key: Any) -> np.ndarray:
@@ -228,8 +227,3 @@ def _scores(log_pdf: Callable, params: Any, rows: Rows, dequantize: Any, key: An
         context = {} if piece.context is None else {"context": piece.context}
         found.append(np.asarray(log_pdf(params, piece.x, **rng, **context), float))
     return np.concatenate(found)
-
-
-def _trained(params: Any) -> int:
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(trainable(params)), strict=True)
-    return sum(int(leaf.size) for leaf, trains in pairs if trains)

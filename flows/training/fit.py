@@ -92,7 +92,7 @@ def fit(
             measured on the training rows and kept inside the fitted model, whose log_pdf and samples are in the units of the
             data. Correlations are shrunk by as much as cross-validation says, where rows are few; a column with edges or
             spikes of its own (rounded, with atoms, in a range) is left unmixed where its entropy is lower so; and columns
-            whose tails are so heavy that their Gaussian gains more than 0.2 nats by arcsinh go through `Arcsinh` afterwards.
+            whose tails are so heavy that their Gaussian gains more than 0.2 nats by arcsinh go through `Arcsinh` first.
             "columns" for `Flow(Standardize(), init_fun)`, for images by their channels; False for neither. Vectors of more
             than 512 columns are not whitened.
         standardize_context: the same by mean and standard deviation for each column of the context (`StandardizedContext`).

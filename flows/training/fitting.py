@@ -40,7 +40,7 @@ from flows.training.history import History
 from flows.training.loop import train
 from flows.training.losses import Likelihood, has_running_statistics
 from flows.training.options import FEW, FOLDS, Options
-from flows.training.preprocess import Prepared, prepare, prepare_folds
+from flows.training.preprocess import Prepared, prepare_folds
 from flows.training.reading import Data, all_rows, read, unsplit
 from flows.training.result import FitResult
 from flows.training.step import Epochs, schedule_of, trainer
@@ -127,7 +127,7 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     )
     folds = folds_of(model, found, options, key)
     columns = check_data(found if folds == 1 else unsplit(found, options), options, own, mixed)
-    rows = prepare(found, columns, options, key, own) if folds == 1 else prepare_folds(found, columns, options, key, own, folds)
+    rows = prepare_folds(found, columns, options, key, own, folds)
     warn_of_range(model, rows)
     return rows, model
 
@@ -141,9 +141,13 @@ def folds_of(model: Any, found: Data, options: Options, key: Array) -> int:
     if rows >= FEW or rows < 2 * FOLDS or not _is_flow(model) or model.likelihood != "exact":
         return 1
     part = part_of(model, key, x.shape[1:], None if context is None else context.shape[1:])
-    params = jax.eval_shape(lambda: part.init(key, Given()))
-    sizes = jax.tree.map(lambda leaf, trained: math.prod(leaf.shape) * bool(trained), params, trainable(params))
-    return FOLDS if sum(jax.tree.leaves(sizes)) > rows else 1
+    return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1
+
+
+def num_trained(params: Any) -> int:
+    """How many numbers are trained."""
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(trainable(params)), strict=True)
+    return sum(int(leaf.size) for leaf, trains in pairs if trains)
 
 
 def _is_flow(model: Any) -> bool:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from flows.bijections.arcsinh import QUARTILES
+
 LOOKED_AT = 20_000  # rows
 SHARPEST = 1e-3  # of a standard deviation: what a flow is not asked to tell apart
 FEWEST = 50  # rows, below which shapes are chance
@@ -9,7 +11,6 @@ TAILS = 0.2  # nats by which the best Gaussian of a column has to gain by arcsin
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of arcsinh, in standard deviations of a normal with the column's quartiles
 FOLDS = 5
 LARGE = 1e100
-NORMAL_QUARTILES = 1.3489795  # the distance between them
 
 
 def sharp(z: np.ndarray, factor: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -61,7 +62,7 @@ def heavy_tails(y: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.nd
         if not high > low:
             continue
         before = _score(column, np.zeros(len(y)), w, fold)
-        tried = [(high - low) / NORMAL_QUARTILES * times for times in SCALES]
+        tried = [(high - low) / QUARTILES * times for times in SCALES]
         scores = []
         for width in tried:
             u = (column - middle) / width

@@ -238,7 +238,9 @@ def prepare(
 def prepare_folds(
     found: Data, columns: Columns, options: Options, key: Array, own: Sequence[BijectionInit], folds: int
 ) -> Prepared:
-    """The rows of members that each hold out another part of them, with an axis of members in front."""
+    """The rows of members that each hold out another part of them, with an axis of members in front; of one, as they are."""
+    if folds == 1:
+        return prepare(found, columns, options, key, own)
     of_folds = cross_fitted(found, options, key, folds)
     every = prepare(unsplit(found, options), columns, options, key, own)
     for i, data in enumerate(of_folds):
