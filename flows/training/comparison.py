@@ -16,7 +16,7 @@ from flows.training.fitting import fit_rows, folds_of, num_trained, own_layers
 from flows.training.history import Epoch
 from flows.training.options import Options, check_distribution, optional
 from flows.training.preprocess import Prepared, prepare_folds
-from flows.training.reading import Data, Rows, all_rows, shares, shuffled, split, take
+from flows.training.reading import Data, Rows, all_rows, divided, shuffled, split, take
 from flows.training.result import FitResult
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
@@ -72,15 +72,15 @@ def parts_of(found: Data, options: Options, key: Array, folds: int) -> list[Part
     if folds == 1:
         numbers = np.arange(len(found.held_out.x)) if source.others is None else source.others
         return [Part(found, found.held_out, numbers)]
-    numbers, rows, names = all_rows(found), source.given[0], source.names
+    numbers = all_rows(found)
     order, size, parts = shuffled(len(numbers), key), len(numbers) // folds, []
     for i in range(folds):  # all of one size, so that they share their programs
         out = np.zeros(len(numbers), bool)
         out[order[i * size : (i + 1) * size]] = True
         kept, test = numbers[~out], numbers[out]
         of_train, others = split(len(kept), STOPPING, jax.random.fold_in(key, i))
-        data = shares(rows, kept[of_train], take(rows, kept[others]), kept[others], options, names)
-        parts.append(Part(data, take(rows, test), test))
+        data = divided(found, kept[of_train], kept[others], options)
+        parts.append(Part(data, take(source.given[0], test), test))
     return parts
 
 
@@ -130,16 +130,9 @@ class Comparison:
 
     def of_all(self, init_fun: Any, found: Data) -> FitResult:
         """The model fitted again, to all rows but those that stop it, or as an average over folds, as `fit` does it."""
-        numbers, source, share = all_rows(found), found.source, self.options.share
-        of_train, others = split(len(numbers), min(STOPPING, share or STOPPING), self.key)
-        data = shares(
-            source.given[0],
-            numbers[of_train],
-            take(source.given[0], numbers[others]),
-            numbers[others],
-            self.options,
-            source.names,
-        )
+        numbers = all_rows(found)
+        of_train, others = split(len(numbers), min(STOPPING, self.options.share or STOPPING), self.key)
+        data = divided(found, numbers[of_train], numbers[others], self.options)
         rows, model = self._ready(init_fun, data, None)
         return fit_rows(self.key, model, rows, self.options)
 

@@ -94,22 +94,26 @@ def shares(
 
 def unsplit(found: Data, options: Options) -> Data:
     """All rows that count, to train on as to hold out."""
-    numbers, rows = all_rows(found), found.source.given[0]
-    return shares(rows, numbers, take(rows, numbers), numbers, options, found.source.names)
+    numbers = all_rows(found)
+    return divided(found, numbers, numbers, options)
+
+
+def divided(found: Data, numbers: np.ndarray, others: np.ndarray, options: Options) -> Data:
+    """The rows of what was read divided anew: those of these numbers to train on, the others to hold out."""
+    rows = found.source.given[0]
+    return shares(rows, numbers, take(rows, others), others, options, found.source.names)
 
 
 def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> list[Data]:
     """The data of each fold, which holds out another part of the rows."""
-    numbers, rows = all_rows(found), found.source.given[0]
+    numbers = all_rows(found)
     if found.source.chunks is not None:
         raise FlowsError(f"fit: folds is {folds}, but data is a stream; leave folds out, or give an array in memory")
     if not 2 <= folds <= len(numbers) // 2:
         raise FlowsError(f"fit: folds is {folds}; expected folds from 2 to {len(numbers) // 2}, half the rows")
-    size, of_folds = len(numbers) // folds, []
-    for fold in numbers[shuffled(len(numbers), key)[: folds * size].reshape(folds, size)]:
-        kept = np.setdiff1d(numbers, fold)
-        of_folds.append(shares(rows, kept, take(rows, fold), fold, options, found.source.names))
-    return of_folds
+    size = len(numbers) // folds
+    held_out = numbers[shuffled(len(numbers), key)[: folds * size].reshape(folds, size)]
+    return [divided(found, np.setdiff1d(numbers, fold), fold, options) for fold in held_out]
 
 
 def all_rows(found: Data) -> np.ndarray:
