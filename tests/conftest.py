@@ -48,6 +48,13 @@ def pytest_runtest_teardown():
         flows.clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def the_same_rows(request):
+    """A test draws the rows it would draw alone, whichever ran before it in its process."""
+    if hasattr(request.module, "DRAW"):
+        request.module.DRAW = np.random.default_rng(1)  # others than those of the module itself
+
+
 @pytest.fixture
 def optimized():
     """A `jax.jit` that makes the programs users run, with what XLA does to them: sums regrouped, products contracted."""

@@ -162,13 +162,14 @@ def test_bounds_of_rounded_values_are_half_a_step_away():
     result = fit(0, Flow(flows.ActNorm()), counts, support=(0, None), dequantize={0: 1.0}, **QUICK)
     before = result.init_fun.arguments["bijection"]
     box = flows.Unconstrain(low=(-0.5, 0.0))
-    tails = flows.Arcsinh((0,))  # of the logarithm of what is 0, and noise
-    assert before == Serial(flows.Dequantize((1.0, 0.0)), box, tails, flows.Whiten())
+    rounded = flows.Dequantize((1.0, 0.0))
+    tails = flows.Arcsinh((0,))  # the logarithm of what is 0, and noise, has tails that are heavy or just not
+    assert before in (Serial(rounded, box, flows.Whiten()), Serial(rounded, box, tails, flows.Whiten()))
     assert result.init_fun.likelihood == "lower bound"
     samples = np.asarray(result.sample(0, result.params, 2000))
     assert samples.min() >= 0 and (samples[:, 0] == np.round(samples[:, 0])).all()
     assert np.isfinite(result.log_pdf(result.params, counts, rng=1)).all()
-    assert result.params["bijection"][3]["fixed"]["factor"].shape == (2, 2)
+    assert result.params["bijection"][-1]["fixed"]["factor"].shape == (2, 2)
     constant = np.column_stack([np.full(400, 3.0), BETA[:, 0]])
     assert fit(0, Flow(flows.ActNorm()), constant, dequantize={0: 1.0}, **QUICK).history["train"][-1] < 1
 
