@@ -105,9 +105,9 @@ def measured(candidate: str, name: str) -> dict:
         "nats": float(scores.mean()),
         "median": float(np.median(scores)),
         "seconds": seconds,
-        "epochs": [int(history["best_epoch"]), len(history["train"]), int(history["max_epochs"])],
-        "gaussian": float(history["gaussian"]),
-        "validation": [round(float(each), 4) for each in (history["start"], *history["validation"])],
+        "epochs": [int(history["best_epoch"]), len(history["train_loss"]), int(history["max_epochs"])],
+        "gaussian": float(history["gaussian_loss"]),
+        "validation": [round(float(each), 4) for each in (history["start_loss"], *history["validation_loss"])],
     }
 
 

@@ -115,7 +115,7 @@ def measured(target: Target, seed: int) -> dict[str, float]:
         "standard error": found.log_normalizer.standard_error,
         "effective sample size": found.effective_sample_size,
         "pareto k": found.pareto_k,
-        "epochs": len(result.history["train"]),
+        "epochs": len(result.history["train_loss"]),
         "seconds": time.process_time() - start,
     }
 

@@ -62,7 +62,7 @@ def run(name: str, split: Split, folder: Path, seed: int = 0) -> dict[str, Any]:
     nats = np.concatenate([np.asarray(result.log_pdf(result.params, each), float) for each in rows])
     return {
         "nats": nats.mean(), "standard error": nats.std() / len(nats) ** 0.5, "published": setting.published,
-        "source": setting.source, "epochs": len(result.history["train"]), "best epoch": int(result.history["best_epoch"]),
+        "source": setting.source, "epochs": len(result.history["train_loss"]), "best epoch": int(result.history["best_epoch"]),
         "last call, hours": (time.monotonic() - start) / 3600, "device": jax.devices()[0].device_kind,
     }  # fmt: skip
 

@@ -128,15 +128,15 @@ def plot_pairs(path, data, samples):
 
 def plot_loss(path, history, references):
     figure, axis = plt.subplots(figsize=(8, 4.8))
-    axis.plot(history["train"], color=BLUE, label="flow, training rows")
-    axis.plot(history["validation"], color=ORANGE, label="flow, validation rows")
+    axis.plot(history["train_loss"], color=BLUE, label="flow, training rows")
+    axis.plot(history["validation_loss"], color=ORANGE, label="flow, validation rows")
     best = history["best_epoch"]
-    axis.plot(best, history["validation"][best], "o", color=ORANGE, label=f"kept: epoch {best}")
+    axis.plot(best, history["validation_loss"][best], "o", color=ORANGE, label=f"kept: epoch {best}")
     for name, loss in references.items():
         axis.axhline(loss, color="#888888", lw=1, ls="--")
-        axis.text(len(history["train"]) - 1, loss + 0.06, name, ha="right", va="bottom", fontsize=9, color="#666666")
+        axis.text(len(history["train_loss"]) - 1, loss + 0.06, name, ha="right", va="bottom", fontsize=9, color="#666666")
     axis.set(xlabel="epoch", ylabel="minus log-likelihood, nats a row", title="Household power: what training gained")
-    low, high = history["validation"][best], max(references.values())
+    low, high = history["validation_loss"][best], max(references.values())
     axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, loc="center right")

@@ -71,7 +71,7 @@ def main():
     print(f"killed {KILLS} times: {digest(resumed.params)}, {resumed}")
     print(f"never killed:   {digest(whole.params)}")
     if digest(resumed.params) != digest(whole.params) or not np.array_equal(
-        resumed.history["validation"], whole.history["validation"]
+        resumed.history["validation_loss"], whole.history["validation_loss"]
     ):
         raise SystemExit("the two differ")
 

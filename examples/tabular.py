@@ -72,10 +72,10 @@ def picture(path, data, samples, history, title):
     for axis, rows, name in ((axes[0], data, "training rows"), (axes[1], samples, "as many samples")):
         axis.hist2d(*rows[:, pair].T, bins=100, range=box, cmap="inferno", norm=LogNorm())
         axis.set(title=name, xlabel=f"column {pair[0]}", ylabel=f"column {pair[1]}", facecolor="black")
-    axes[2].plot(history["train"], color="#999999", label="train")
-    axes[2].plot(history["validation"], color="#2166ac", label="validation")
-    axes[2].plot(history["best_epoch"], history["validation"][history["best_epoch"]], "o", color="#d6604d", label="best")
-    losses = [each[np.isfinite(each)] for each in (history["train"], history["validation"])]
+    axes[2].plot(history["train_loss"], color="#999999", label="train")
+    axes[2].plot(history["validation_loss"], color="#2166ac", label="validation")
+    axes[2].plot(history["best_epoch"], history["validation_loss"][history["best_epoch"]], "o", color="#d6604d", label="best")
+    losses = [each[np.isfinite(each)] for each in (history["train_loss"], history["validation_loss"])]
     axes[2].set(title=title, xlabel="epoch", ylabel="loss, nats")
     axes[2].set_ylim(np.concatenate(losses).min() - 0.05, np.quantile(losses[1], 0.9) + 0.05)
     axes[2].legend(frameon=False)
@@ -145,7 +145,9 @@ def main():
 
     def line(epoch):
         if epoch.number % options.log_interval == 0:
-            print(f"epoch {epoch.number}: train {epoch.train:.3f}, validation {epoch.validation:.3f} nats", flush=True)
+            print(
+                f"epoch {epoch.number}: train {epoch.train_loss:.3f}, validation {epoch.validation_loss:.3f} nats", flush=True
+            )
 
     start = time.perf_counter()
     rate = options.lr or RATES.get(options.model, 1e-4)
@@ -163,7 +165,7 @@ def main():
     name = f"{options.data}-{options.model}{'-cond' * options.cond}"
     result.save(options.out / f"{name}.flows", metadata={"data": options.data})
     nats, error = score(log_pdf, params, split.test, options.test_batch_size, labels and labels.test)
-    epochs, best = len(result.history["train"]), result.history["best_epoch"]
+    epochs, best = len(result.history["train_loss"]), result.history["best_epoch"]
     print(
         f"test: {nats:.3f} +- {2 * error:.3f} nats (twice the standard error), epoch {best} of {epochs}, {minutes:.1f} minutes"
     )

@@ -63,6 +63,7 @@ from flows.core.decorators import distribution as distribution
 from flows.core.errors import FitError as FitError
 from flows.core.errors import FlowsError as FlowsError
 from flows.core.params import calibrate as calibrate
+from flows.core.params import remeasure as remeasure
 from flows.core.params import trainable as trainable
 from flows.diagnostics import Report as Report
 from flows.diagnostics import verify as verify
@@ -92,9 +93,9 @@ from flows.models.monotone import UMNN as UMNN
 from flows.models.monotone import GaussianizationFlow as GaussianizationFlow
 from flows.models.splines import NSF as NSF
 from flows.persistence import describe as describe
-from flows.persistence import load as load
 from flows.persistence import save as save
-from flows.training import FitResult as FitResult
+from flows.results import FitResult as FitResult
+from flows.results import load as load
 from flows.training import fit as fit
 from flows.training import fit_ensemble as fit_ensemble
 from flows.training import fit_to_density as fit_to_density

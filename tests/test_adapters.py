@@ -10,9 +10,9 @@ from jax.example_libraries import stax
 from networks import LIBRARIES, WIDTH, C, Wide, X, at_home, imported, plain, same, two_layers
 
 import flows
+from flows import load, save
 from flows.conditioners import FromEquinox, FromLinen, FromNNX, FromStax
 from flows.core.caching import program
-from flows.persistence import load, save
 
 pytestmark = pytest.mark.usefixtures("relaxed")  # none of these libraries is written for strict promotion
 each = pytest.mark.parametrize("library", LIBRARIES)

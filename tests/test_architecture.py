@@ -14,12 +14,13 @@ FLOORS = [
     {"conditioners", "compose"},
     {"bijections", "distributions"},
     {"models", "objectives", "datasets", "persistence", "diagnostics"},
+    {"results"},
     {"training"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}
 # Inside functions only, so that importing flows stays light.
-EXTRAS = {"conditioners/adapters.py": {"equinox", "flax"}, "training/history.py": {"matplotlib", "tensorboardX"}}
+EXTRAS = {"conditioners/adapters.py": {"equinox", "flax"}, "results/history.py": {"matplotlib", "tensorboardX"}}
 
 
 def imports(file):

@@ -151,12 +151,12 @@ def test_batch_norm_is_pure_and_calibrated_layer_after_layer():
         old, direct_fun, inverse_fun = init_fun(0, 3)
         old = jax.tree.map(lambda leaf: leaf + 0.1, old)
         in_training = direct_fun(old, x, train=True)
-        new = flows.calibrate(init_fun, old, x)
+        new = flows.remeasure(init_fun, old, x)
         for got, expected in zip(direct_fun(new, x), in_training, strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-6)
         for a, b, train in zip(*map(jax.tree.leaves, (old, new, flows.trainable(old))), strict=True):
             assert not train or (a == b).all()
-        half = flows.calibrate(init_fun, old, x, moving=True)
+        half = flows.remeasure(init_fun, old, x, moving=True)
         m = float(old[0]["fixed"]["momentum"])
         expected = m * old[0]["fixed"]["mean"] + (1 - m) * x.mean(0)
         np.testing.assert_allclose(half[0]["fixed"]["mean"], expected, rtol=1e-6)
@@ -167,7 +167,7 @@ def test_batch_norm_is_pure_and_calibrated_layer_after_layer():
 def test_batch_norm_repeats_moves_and_has_finite_gradients_on_constants():
     init_fun = flows.Repeat(flows.BatchNorm(momentum=0.25), 3)
     params = init_fun(0, 3).params
-    moved = flows.calibrate(init_fun, params, X, moving=True)
+    moved = flows.remeasure(init_fun, params, X, moving=True)
     np.testing.assert_allclose(moved["fixed"]["mean"][0], 0.75 * X.mean(0), rtol=1e-5)
     assert moved["fixed"]["momentum"].tolist() == [0.25] * 3
     params, direct_fun, _ = flows.BatchNorm()(0, 3)
@@ -176,7 +176,7 @@ def test_batch_norm_repeats_moves_and_has_finite_gradients_on_constants():
     fixed = flows.Standardize()(0, 1, init_inputs=np.full((1000, 1), 0.1)).params["fixed"]
     assert fixed["std"].tolist() == [1.0]
     with pytest.raises(flows.FlowsError, match="another input_dim"):
-        flows.calibrate(flows.BatchNorm(), flows.BatchNorm()(0, 1).params, X)
+        flows.remeasure(flows.BatchNorm(), flows.BatchNorm()(0, 1).params, X)
 
 
 def test_layers_without_params_repeat():

@@ -120,7 +120,7 @@ def test_a_network_that_measures_sees_the_context():
     init_fun, context = flows.Normal(conditioner=Centred()), X[:, :1].astype(np.float32)
     params = init_fun(0, 2, context_dim=1, init_inputs=X, init_context=context).params
     np.testing.assert_allclose(params["fixed"]["mean"], context.mean(0), rtol=1e-5)
-    moved = flows.calibrate(init_fun, params, X.astype(np.float32), context=context + 1)
+    moved = flows.remeasure(init_fun, params, X.astype(np.float32), context=context + 1)
     np.testing.assert_allclose(moved["fixed"]["mean"], context.mean(0) + 1, rtol=1e-5)
 
 
@@ -246,7 +246,7 @@ def test_copies_are_the_components_one_by_one():
     np.testing.assert_allclose(a.log_pdf(a.params, X), b.log_pdf(b.params, X), rtol=1e-5)
     np.testing.assert_allclose(a.sample(1, a.params, 9), b.sample(1, b.params, 9), rtol=1e-5)
     assert flows.Mixture(flows.Uniform(), num_components=2)(0, 1).log_pdf is not None  # without any params
-    refreshed = flows.calibrate(together, a.params, X.astype(np.float32))
+    refreshed = flows.remeasure(together, a.params, X.astype(np.float32))
     jax.tree.map(np.testing.assert_array_equal, refreshed, a.params)
     assert from_json(to_json(together)) == together and repr(together) == "Mixture(Normal(trainable=True), num_components=3)"
 

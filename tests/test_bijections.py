@@ -255,7 +255,7 @@ def test_data_can_be_given_to_init(name):
         close(inverse_fun(params, direct_fun(params, x)[0])[0], x, 1e-7)
         other = case.init_fun(3, event).params
         assert any((a != b).any() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(other), strict=True))
-        kept = flows.calibrate(case.init_fun, params, x)
+        kept = flows.remeasure(case.init_fun, params, x)
         for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(params), strict=True):
             close(a, b, 1e-9)
 

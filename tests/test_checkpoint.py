@@ -92,7 +92,7 @@ def test_a_save_that_fails_is_an_error_at_first_and_then_a_warning(tmp_path, mon
     works = 1
     with pytest.warns(UserWarning, match="not saved, and is that of an earlier epoch: .*No space left") as told:
         result = fit(tmp_path)
-    assert len(told) == 5 and len(result.history["train"]) == 6
+    assert len(told) == 5 and len(result.history["train_loss"]) == 6
     monkeypatch.undo()
     assert_equal(fit(tmp_path), result)
 
@@ -109,11 +109,11 @@ def test_only_old_temporary_files_are_taken_away(tmp_path):
 def test_early_stopping_goes_on_too(tmp_path, monkeypatch):
     changes = {"max_epochs": 30, "patience": 4, "learning_rate": 0.03, "standardize": "columns"}
     whole = fit(**changes)
-    assert 4 < len(whole.history["train"]) < 30
+    assert 4 < len(whole.history["train_loss"]) < 30
     stopped(tmp_path, monkeypatch, 3, **changes)
     assert_equal(fit(tmp_path, **changes), whole)
     longer = fit(tmp_path, **{**changes, "patience": 9})
-    assert len(longer.history["train"]) > len(whole.history["train"])
+    assert len(longer.history["train_loss"]) > len(whole.history["train_loss"])
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,12 @@ def test_batch_norm_measures_its_data_and_train_uses_the_batch(make):
     for a, b in zip(direct_fun(params, X, train=True), measured, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # the statistics are those of the batch
     assert float(jnp.abs(direct_fun(fresh, X)[0] - measured[0]).max()) > 1e-2
-    calibrated = flows.calibrate(init_fun, fresh, X)
-    for a, b in zip(jax.tree.leaves(calibrated), jax.tree.leaves(params), strict=True):
+    remeasured = flows.remeasure(init_fun, fresh, X)
+    for a, b in zip(jax.tree.leaves(remeasured), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     own = fresh["conditioner"]
     trained = {**fresh, "conditioner": {**own, "layers": jax.tree.map(lambda leaf: leaf + 0.1, own["layers"])}}
-    layers = (each["conditioner"]["layers"] for each in (flows.calibrate(init_fun, trained, X), trained))
+    layers = (each["conditioner"]["layers"] for each in (flows.remeasure(init_fun, trained, X), trained))
     assert all(bool((a == b).all()) for a, b in zip(*map(jax.tree.leaves, layers), strict=True))
 
 
@@ -114,7 +114,7 @@ def test_what_a_network_measures_goes_through_models_and_contexts():
     for a, b in zip(direct_fun(params, X, context=C, train=True), direct_fun(params, X, context=C), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(inverse_fun(params, direct_fun(params, X, context=C)[0], context=C)[0], X, atol=1e-4)
-    moved = flows.calibrate(init_fun, params, X + 1, context=C)
+    moved = flows.remeasure(init_fun, params, X + 1, context=C)
     assert bool((moved[1]["conditioner"]["fixed"]["mean"] != means[0]).any())
     np.testing.assert_array_equal(moved[1]["fixed"]["ranks"], params[1]["fixed"]["ranks"])
 

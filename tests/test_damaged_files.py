@@ -17,7 +17,7 @@ from common import error_of
 from saved_models import MODELS, Stretch, drawn, same, tiny
 
 import flows
-from flows.persistence import describe, load, save
+from flows import describe, load, save
 from flows.persistence.container import DIGEST, START
 
 # Damage
@@ -139,7 +139,7 @@ def test_a_forged_file_that_is_right_is_read(path):
         ({"event": [10**30]}, "asks for 4,000,"),
         ({"context": [1]}, "context"),
         ({"context": "x"}, "context_dim is 'x'"),
-        ({"format": 5, "flows": "9.0"}, r"format is 5, expected 1 to 4; it needs flows 9\.0"),
+        ({"format": 6, "flows": "9.0"}, r"format is 6, expected 1 to 5; it needs flows 9\.0"),
         ({"extra": 1}, "extra"),
     ],
 )

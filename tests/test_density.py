@@ -40,7 +40,7 @@ def test_a_normal_target_is_found_by_every_estimator(estimator):
     )  # fmt: skip
     tolerance = 0.06 if estimator == "score" else 0.03
     np.testing.assert_allclose(result.params["loc"], [1, -2], atol=tolerance)
-    assert result.history["validation"].min() == pytest.approx(-3.0, abs=0.05)
+    assert result.history["validation_loss"].min() == pytest.approx(-3.0, abs=0.05)
     found = result.diagnostics
     assert found.log_normalizer.value == pytest.approx(3.0, abs=0.02) and found.log_normalizer.standard_error < 0.02
     assert found.effective_sample_size > 0.95 and found.num_samples == 2000
@@ -55,7 +55,7 @@ def test_a_bent_target_needs_a_flow():
         normal = fit_to_density(0, NORMAL, banana, 2, **{**options, "learning_rate": 0.05})
     assert abs(flow.diagnostics.log_normalizer.value) < 0.05 and flow.diagnostics.pareto_k < 0.7
     assert flow.diagnostics.effective_sample_size > 0.8 > normal.diagnostics.effective_sample_size
-    assert flow.history["validation"].min() < 0.1 < normal.history["validation"].min()
+    assert flow.history["validation_loss"].min() < 0.1 < normal.history["validation_loss"].min()
     x = np.asarray(flow.sample(1, flow.params, 4000))
     np.testing.assert_allclose(np.cov(x[:, 0] ** 2, x[:, 1])[0, 1], -1.0, atol=0.25)  # exactly -Var(x^2) / 2
 
@@ -72,7 +72,7 @@ def test_a_fit_starts_at_the_nearest_gaussian():
     np.testing.assert_allclose(fixed["mean"], [40, -9], atol=0.01)
     np.testing.assert_allclose(fixed["std"], [3, np.hypot(0.9, 0.4)], rtol=1e-3)
     np.testing.assert_allclose(fixed["factor"][1, 0], 0.9 / np.hypot(0.9, 0.4), rtol=1e-3)
-    assert result.init_fun == flows.Flow(flows.Whiten(), FLOW) and len(result.history["train"]) < 20, "it stands"
+    assert result.init_fun == flows.Flow(flows.Whiten(), FLOW) and len(result.history["train_loss"]) < 20, "it stands"
     assert abs(result.diagnostics.log_normalizer.value) < 0.02 and result.diagnostics.effective_sample_size > 0.95
 
 
@@ -116,7 +116,7 @@ def test_the_constants_of_known_targets_are_found(name):
     found = result.diagnostics
     assert found.log_normalizer.value == pytest.approx(log_z, abs=0.03) and found.log_normalizer.standard_error < 0.02
     assert found.effective_sample_size > (0.6 if name == "many-well" else 0.95)
-    assert result.history["validation"].min() == pytest.approx(-log_z, abs=0.5 if name == "many-well" else 0.03)
+    assert result.history["validation_loss"].min() == pytest.approx(-log_z, abs=0.5 if name == "many-well" else 0.03)
 
 
 def test_a_model_that_misses_the_tails_is_warned_of():
@@ -203,4 +203,4 @@ def test_a_fit_is_not_lost_to_its_diagnostics():
     with pytest.warns(UserWarning, match="weights of 1 of 500 draws are no numbers"):
         result = fit_to_density(0, NORMAL, holed, 2, **QUICK)
     assert np.isnan(result.diagnostics.effective_sample_size) and result.diagnostics.pareto_k == np.inf
-    assert len(result.history["train"]) == 3 and np.isfinite(result.params["loc"]).all()
+    assert len(result.history["train_loss"]) == 3 and np.isfinite(result.params["loc"]).all()

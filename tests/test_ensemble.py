@@ -31,8 +31,8 @@ def test_an_ensemble_is_the_mixture_of_its_members(ensemble):
     np.testing.assert_array_equal(ensemble.log_pdfs(params, ROWS[:20].tolist()), each)
     assert "not those of this ensemble" in error_of(lambda: ensemble.log_pdfs(params["prior"]["components"], ROWS))
     assert sample(1, params, 7).shape == (7, 2)
-    assert ensemble.history["train"].shape == ensemble.history["validation"].shape == (3, 3)
-    assert ensemble.history["best_epoch"].shape == (3,) and repr(ensemble).endswith(", 3 members)")
+    assert ensemble.history["train_loss"].shape == ensemble.history["validation_loss"].shape == (3, 3)
+    assert ensemble.history["best_epoch"].shape == (3,) and "best epoch" in repr(ensemble)
     axes = ensemble.history.plot()
     assert len(axes.get_lines()) == 10  # and the Gaussian
     axes.figure.clear()
@@ -43,7 +43,7 @@ def test_a_member_is_what_a_fit_of_its_own_would_be():
     ensemble = fit_ensemble(0, AFFINE, ROWS, members=2, validation=ROWS[:40], **QUICK)
     for i, key in enumerate(jax.random.split(jax.random.key(0), 2)):
         alone = fit(key, AFFINE, ROWS, validation=ROWS[:40], **QUICK)
-        np.testing.assert_allclose(ensemble.history["validation"][i], alone.history["validation"], rtol=1e-4)
+        np.testing.assert_allclose(ensemble.history["validation_loss"][i], alone.history["validation_loss"], rtol=1e-4)
         np.testing.assert_allclose(
             ensemble.log_pdfs(ensemble.params, ROWS)[i], alone.log_pdf(alone.params, ROWS), rtol=1e-3, atol=1e-3
         )
@@ -56,10 +56,10 @@ def test_members_stop_with_their_own_best_params():
     )  # fmt: skip
     best = ensemble.history["best_epoch"]
     assert len(set(best.tolist())) > 1, "members have their best at different times"
-    assert ensemble.history["validation"].shape[1] == best.max() + 5
+    assert ensemble.history["validation_loss"].shape[1] == best.max() + 5
     held_out = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(60)[:6]
     losses = -ensemble.log_pdfs(ensemble.params, ROWS[held_out]).mean(1)
-    np.testing.assert_allclose(losses, ensemble.history["validation"][np.arange(3), best], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(losses, ensemble.history["validation_loss"][np.arange(3), best], rtol=1e-3, atol=1e-3)
 
 
 def test_context_files_and_resuming(tmp_path):
@@ -97,8 +97,8 @@ def test_a_member_that_cannot_be_helped_is_named():
     with pytest.raises(flows.FitError, match=r"no loss of member \d is finite at the initial params: log_pdf is nan") as error:
         fit_ensemble(0, flows.Flow(Fragile()), ROWS, members=6, **QUICK)
     best = error.value.history["best_epoch"]
-    start = error.value.history["start"]
-    assert best.max() <= 0 and error.value.history["train"].shape == (6, 1)
+    start = error.value.history["start_loss"]
+    assert best.max() <= 0 and error.value.history["train_loss"].shape == (6, 1)
     assert np.isinf(start).any() and np.isfinite(start).any()
 
 
@@ -188,7 +188,7 @@ def test_a_candidate_that_fails_leaves_the_others(monkeypatch):
     with pytest.warns(UserWarning, match="interrupted"):
         found = flows.select(0, {"a": normal, "b": flows.Normal()}, ROWS, **QUICK)
     a, b = found.candidates
-    assert a.result.history.interrupted and len(a.result.history["train"]) == 2
+    assert a.result.history.interrupted and len(a.result.history["train_loss"]) == 2
     assert b.result is None and b.failure == "not fitted, as another was interrupted"
 
 

@@ -40,7 +40,7 @@ def test_the_result_is_a_distribution_with_a_history(fitted):
     assert isinstance(fitted, FitResult) and isinstance(fitted, flows.Distribution)
     assert fitted.init_fun == flows.Flow(flows.Whiten(), SPLINE) and fitted.input_dim == 2 and fitted.context_dim == 0
     assert log_pdf(params, BIMODAL).shape == (600,) and sample(1, params, 5).shape == (5, 2)
-    assert len(fitted.history["train"]) == len(fitted.history["validation"]) <= 40
+    assert len(fitted.history["train_loss"]) == len(fitted.history["validation_loss"]) <= 40
     assert repr(fitted).startswith("FitResult(Flow(Whiten(), Flow(Autoregressive(")
     assert log_pdf is fitted.init_fun(5, 2).log_pdf  # the functions of any equal model
 
@@ -56,7 +56,7 @@ def test_the_units_of_the_data_change_nothing_but_the_units(fitted):
     difference = moved.log_pdf(moved.params, 1e3 * BIMODAL + 5e4) - fitted.log_pdf(fitted.params, BIMODAL)
     np.testing.assert_allclose(difference.mean(), -2 * np.log(1e3), atol=0.02)
     np.testing.assert_allclose(
-        moved.history["validation"].min() - fitted.history["validation"].min(), 2 * np.log(1e3), atol=0.02
+        moved.history["validation_loss"].min() - fitted.history["validation_loss"].min(), 2 * np.log(1e3), atol=0.02
     )
 
 
@@ -64,7 +64,7 @@ def test_the_history_is_the_mean_log_pdf_of_held_out_rows(fitted):
     best = fitted.history["best_epoch"]
     order = held_out_first(0, 600)
     held_out = -fitted.log_pdf(fitted.params, BIMODAL[order[:60]]).mean()
-    np.testing.assert_allclose(held_out, fitted.history["validation"][best], rtol=1e-4)
+    np.testing.assert_allclose(held_out, fitted.history["validation_loss"][best], rtol=1e-4)
 
 
 def test_it_stops_early_with_the_best_params():
@@ -76,7 +76,7 @@ def test_it_stops_early_with_the_best_params():
         folds=1,
         **{**LONG, "max_epochs": 200, "learning_rate": 0.05, "patience": 3},
     )
-    losses, best = result.history["validation"], result.history["best_epoch"]
+    losses, best = result.history["validation_loss"], result.history["best_epoch"]
     assert best == losses.argmin() and len(losses) == best + 4
     order = held_out_first(0, 60)
     np.testing.assert_allclose(-result.log_pdf(result.params, BIMODAL[order[:6]]).mean(), losses[best], rtol=1e-4)
@@ -86,14 +86,16 @@ def test_rows_to_validate_on_can_be_given():
     held_out = NORMAL[:50] + 0.5
     result = fit(0, AFFINE, NORMAL, validation=held_out.tolist(), **QUICK)
     best = result.history["best_epoch"]
-    np.testing.assert_allclose(-result.log_pdf(result.params, held_out).mean(), result.history["validation"][best], rtol=1e-4)
+    np.testing.assert_allclose(
+        -result.log_pdf(result.params, held_out).mean(), result.history["validation_loss"][best], rtol=1e-4
+    )
     np.testing.assert_allclose(result.params["bijection"]["fixed"]["mean"], NORMAL.mean(0), rtol=1e-4, atol=1e-4)  # of all rows
 
     conditional = flows.Flow(flows.Coupling(flows.MLP(4)))
     context = NORMAL[:, :1]
     result = fit(0, conditional, NORMAL, context=context, validation=(held_out, context[:50]), **QUICK)
     losses = -result.log_pdf(result.params, held_out, context=context[:50])
-    np.testing.assert_allclose(losses.mean(), result.history["validation"][result.history["best_epoch"]], rtol=1e-4)
+    np.testing.assert_allclose(losses.mean(), result.history["validation_loss"][result.history["best_epoch"]], rtol=1e-4)
     for wrong, told in (
         ((held_out, held_out), r"a pair \(data, context\); expected rows alone, as there is no context"),
         (held_out[:, :1], r"validation has shape \(50, 1\), expected \(rows, 2\)"),
@@ -110,7 +112,7 @@ def test_rows_to_validate_on_can_be_given():
             fit(0, conditional, NORMAL, context=context, validation=wrong, **QUICK)
     two = fit(0, AFFINE, NORMAL, validation=tuple(map(tuple, held_out[:2])), **QUICK)  # rows, not a pair
     same_share = [fit(0, AFFINE, NORMAL, validation=share, **QUICK) for share in (0.25, np.float32(0.25))]
-    assert len(two.history["train"]) == 3 and same(same_share[0].params, same_share[1].params)
+    assert len(two.history["train_loss"]) == 3 and same(same_share[0].params, same_share[1].params)
 
 
 def test_the_same_seed_gives_the_same_bits():
@@ -125,7 +127,7 @@ def test_the_same_seed_gives_the_same_bits():
 def test_data_of_every_kind_of_array_give_the_same_fit():
     x = np.round(NORMAL, 5)
     results = [fit(0, AFFINE, data, **QUICK) for data in (x, x.astype(np.float32), jnp.asarray(x), x.tolist())]
-    assert all(np.allclose(result.history["train"], results[0].history["train"], atol=1e-4) for result in results)
+    assert all(np.allclose(result.history["train_loss"], results[0].history["train_loss"], atol=1e-4) for result in results)
     with pytest.warns(DataWarning, match="whole numbers"):
         whole = fit(0, AFFINE, (10 * x).astype(int), **QUICK)
     assert whole.params["bijection"]["fixed"]["std"].dtype == jnp.float32
@@ -151,12 +153,12 @@ def test_images_are_standardised_by_channel():
     assert result.input_dim == (4, 4, 2) and result.sample(0, result.params, 2).shape == (2, 4, 4, 2)
     order = held_out_first(0, 40)
     held_out = -result.log_pdf(result.params, images[order[:4]]).mean()
-    np.testing.assert_allclose(held_out, result.history["validation"][result.history["best_epoch"]], rtol=1e-4)
+    np.testing.assert_allclose(held_out, result.history["validation_loss"][result.history["best_epoch"]], rtol=1e-4)
 
 
 def test_a_batch_larger_than_the_data_is_all_of_them_and_progress_is_shown(capfd):
     result = fit(0, AFFINE, NORMAL[:20], max_epochs=2, batch_size=10**6, folds=1)
-    assert len(result.history["train"]) == 2
+    assert len(result.history["train_loss"]) == 2
     shown = capfd.readouterr().err
     assert "validation=" in shown and "train=" in shown
     fit(0, AFFINE, NORMAL[:20], **QUICK)
@@ -197,9 +199,9 @@ def test_the_rate_warms_up_and_falls_along_a_cosine(data):
     own = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
     often = {**QUICK, "steps_per_epoch": 3, "validation": NORMAL}
     a, b = (fit(0, AFFINE, data, **often, **which) for which in ({"learning_rate": 0.1}, {"optimizer": own}))
-    np.testing.assert_allclose(a.history["validation"], b.history["validation"], rtol=1e-4)
-    first = fit(0, AFFINE, data, **{**often, "max_epochs": 1}, learning_rate=0.1).history["validation"]
-    assert abs(first - a.history["validation"][0]) > 1e-3
+    np.testing.assert_allclose(a.history["validation_loss"], b.history["validation_loss"], rtol=1e-4)
+    first = fit(0, AFFINE, data, **{**often, "max_epochs": 1}, learning_rate=0.1).history["validation_loss"]
+    assert abs(first - a.history["validation_loss"][0]) > 1e-3
     long = optax.warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=5, decay_steps=100)
     np.testing.assert_allclose(warmup_cosine(0.1, 100)(40, 60), [long(i) for i in range(40, 100)], atol=1e-8)
     np.testing.assert_allclose(warmup_cosine(0.1, 100)(0, 40), [long(i) for i in range(40)], atol=1e-8)
@@ -256,7 +258,7 @@ def test_the_validation_loss_is_that_of_the_measured_statistics(given):
     result = fit(0, model, rows, validation=held_out, **{**QUICK, "max_epochs": 1, "standardize": False}, **given)
     assert result.history["best_epoch"] == 0
     loss = -result.log_pdf(result.params, held_out).mean()
-    np.testing.assert_allclose(result.history["validation"], [loss], rtol=1e-5)
+    np.testing.assert_allclose(result.history["validation_loss"], [loss], rtol=1e-5)
 
 
 def test_a_model_that_draws_numbers_gets_its_keys():
@@ -272,7 +274,7 @@ def test_a_model_that_draws_numbers_gets_its_keys():
         return init_fun
 
     result = fit(0, Noisy(), NORMAL, **QUICK)
-    assert np.isfinite(result.history["validation"]).all()
+    assert np.isfinite(result.history["validation_loss"]).all()
 
 
 def test_plain_closures_and_models_without_params_fit_too():
@@ -282,7 +284,7 @@ def test_plain_closures_and_models_without_params_fit_too():
 
         return {}, log_pdf, lambda rng, params, n=1: jax.random.normal(rng, (n, input_dim))
 
-    losses = [fit(0, init_fun, NORMAL, **QUICK).history["validation"] for init_fun in (plain, flows.Normal())]
+    losses = [fit(0, init_fun, NORMAL, **QUICK).history["validation_loss"] for init_fun in (plain, flows.Normal())]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     assert len(losses[0]) == 1  # there is nothing to train
 
@@ -290,4 +292,4 @@ def test_plain_closures_and_models_without_params_fit_too():
 def test_a_model_of_ordinary_python_trains_row_by_row():
     step = flows.FromFunction(lambda params, x: x * 3.0 if x[0] > 0 else x * 2.0, vectorize=False)
     result = fit(0, flows.Flow(flows.Serial(flows.ActNorm(), step)), NORMAL[:4], **{**QUICK, "max_epochs": 1})
-    assert np.isfinite(result.history["validation"]).all()
+    assert np.isfinite(result.history["validation_loss"]).all()

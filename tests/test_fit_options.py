@@ -46,7 +46,7 @@ def test_parts_of_a_batch_give_its_gradient():
     assert "90, which does not split into accumulate=4" in error_of(lambda: fit(0, AFFINE, ROWS, accumulate=4, **QUICK))
     assert "a batch has only 90 rows" in error_of(lambda: fit(0, AFFINE, ROWS, accumulate=91, **QUICK))
     few = fit(0, AFFINE, ROWS[:50], accumulate=4, **QUICK)  # all rows but one in 4 parts
-    assert np.isfinite(few.history["train"]).all()
+    assert np.isfinite(few.history["train_loss"]).all()
 
 
 @pytest.mark.parametrize("model", [AFFINE, LOOP], ids=["layers", "loop"])
@@ -60,7 +60,7 @@ def test_products_in_few_bits_train_nearly_as_well():
     exact, low = (fit(0, AFFINE, ROWS, products=products, **{**QUICK, "max_epochs": 20}) for products in (None, "bfloat16"))
     assert {leaf.dtype for leaf in leaves(low)} == {np.dtype("float32")}
     assert any(not np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(low), strict=True))
-    assert low.history["validation"].min() < exact.history["validation"].min() + 0.05
+    assert low.history["validation_loss"].min() < exact.history["validation_loss"].min() + 0.05
     again = fit(0, AFFINE, ROWS, **{**QUICK, "max_epochs": 20})
     assert all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
     assert "expected one of 'bfloat16'" in error_of(lambda: fit(0, AFFINE, ROWS, products="float8", **QUICK))
@@ -83,7 +83,7 @@ def test_the_average_of_params_is_what_is_scored_and_returned():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         assert not np.allclose(a, last, rtol=1e-6, atol=1e-7)
     loss = -averaged.log_pdf(averaged.params, ROWS[:40]).mean()
-    np.testing.assert_allclose(loss, averaged.history["validation"][2], rtol=1e-4)
+    np.testing.assert_allclose(loss, averaged.history["validation_loss"][2], rtol=1e-4)
     assert "decay of an average" in error_of(lambda: fit(0, AFFINE, ROWS, ema=1.0, **QUICK))
 
 
@@ -103,15 +103,15 @@ def test_callbacks_are_told_of_each_epoch_and_may_end_the_fit():
         return epoch.number == 4
 
     result = fit(0, AFFINE, ROWS, callbacks=[note], **{**QUICK, "max_epochs": 50})
-    assert [epoch.number for epoch, _ in told] == [0, 1, 2, 3, 4] and len(result.history["train"]) == 5
-    assert [epoch.validation for epoch, _ in told] == result.history["validation"].tolist()
-    assert [epoch.train for epoch, _ in told] == result.history["train"].tolist()
+    assert [epoch.number for epoch, _ in told] == [0, 1, 2, 3, 4] and len(result.history["train_loss"]) == 5
+    assert [epoch.validation_loss for epoch, _ in told] == result.history["validation_loss"].tolist()
+    assert [epoch.train_loss for epoch, _ in told] == result.history["train_loss"].tolist()
     last, params = told[-1]
     assert last.best_epoch == result.history["best_epoch"] and last.max_epochs == 50 and last.rate == 1 and last.skipped == 0
     assert 0 < told[0][0].seconds < last.seconds
     for stop in (np.True_, jnp.asarray(True)):
-        assert len(fit(0, AFFINE, ROWS, callbacks=[lambda epoch, stop=stop: stop], **QUICK).history["train"]) == 1
-    assert len(fit(0, AFFINE, ROWS, callbacks=[lambda epoch: 1], **QUICK).history["train"]) == QUICK["max_epochs"]
+        assert len(fit(0, AFFINE, ROWS, callbacks=[lambda epoch, stop=stop: stop], **QUICK).history["train_loss"]) == 1
+    assert len(fit(0, AFFINE, ROWS, callbacks=[lambda epoch: 1], **QUICK).history["train_loss"]) == QUICK["max_epochs"]
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), leaves(result), strict=True))
     for wrong in (note, ["a"], 3):
         assert "expected a list of functions" in error_of(lambda wrong=wrong: fit(0, AFFINE, ROWS, callbacks=wrong, **QUICK))
@@ -130,9 +130,9 @@ def test_a_history_draws_itself():
     result = fit(0, AFFINE, ROWS, **QUICK)
     axes = result.history.plot()
     lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
-    np.testing.assert_array_equal(lines["train"], result.history["train"])
-    np.testing.assert_array_equal(lines["validation"], result.history["validation"])
-    assert lines["best"] == [result.history["validation"].min()] and axes.get_ylabel() == "loss, nats a row"
+    np.testing.assert_array_equal(lines["train"], result.history["train_loss"])
+    np.testing.assert_array_equal(lines["validation"], result.history["validation_loss"])
+    assert lines["best"] == [result.history["validation_loss"].min()] and axes.get_ylabel() == "loss, nats a row"
     assert result.history.plot(axes) is axes
     axes.figure.clear()
 
@@ -151,7 +151,7 @@ def test_tensorboard_gets_every_loss(tmp_path):
         for value in event.summary.value:
             found.setdefault(value.tag, []).append((event.step, value.simple_value))
         content = content[12 + length + 4 :]
-    assert found["validation"] == [(i, pytest.approx(loss)) for i, loss in enumerate(result.history["validation"])]
+    assert found["validation"] == [(i, pytest.approx(loss)) for i, loss in enumerate(result.history["validation_loss"])]
     assert set(found) == {"train", "validation", "skipped", "rate"}
 
 
@@ -167,7 +167,7 @@ def test_time_and_callbacks_end_a_fit_with_a_file(tmp_path):
     options = {**QUICK, "max_epochs": 9, "checkpoint_every": 3600.0}
     for i, ends in enumerate(({"callbacks": [lambda epoch: np.bool_(epoch.number == 1)]}, {"max_minutes": 1e-9})):
         fitted = fit(0, AFFINE, ROWS, checkpoint=tmp_path / str(i), **ends, **options)
-        assert len(fitted.history["train"]) == (2, 1)[i]
+        assert len(fitted.history["train_loss"]) == (2, 1)[i]
         resumed = fit(0, AFFINE, ROWS, checkpoint=tmp_path / str(i), **options)
-        assert len(resumed.history["train"]) == 9
-        assert resumed.history["train"][: 2 - i].tolist() == fitted.history["train"].tolist()
+        assert len(resumed.history["train_loss"]) == 9
+        assert resumed.history["train_loss"][: 2 - i].tolist() == fitted.history["train_loss"].tolist()

@@ -44,9 +44,9 @@ def test_steps_that_are_not_finite_are_not_taken(of):
     model = flows.Flow(flows.Serial(flows.ActNorm(), flows.Coupling(flows.MLP(8)), Trap(-5.0, 5.0, of)))
     with pytest.warns(UserWarning, match="3 steps were skipped"):
         result = fit(0, model, bad, validation=ROWS[:40], learning_rate=1e-2, **{**QUICK, "batch_size": 75})
-    assert finite(result.params) and np.isfinite(result.history["train"]).all()
+    assert finite(result.params) and np.isfinite(result.history["train_loss"]).all()
     assert result.history["skipped"].tolist() == [1, 1, 1]
-    assert result.history["validation"][-1] < result.history["validation"][0]
+    assert result.history["validation_loss"][-1] < result.history["validation_loss"][0]
 
 
 def test_a_rate_a_million_times_too_high_is_lowered():
@@ -55,7 +55,7 @@ def test_a_rate_a_million_times_too_high_is_lowered():
     with pytest.warns(UserWarning, match="skipped"):
         wild = fit(0, AFFINE, ROWS, **{**QUICK, "max_epochs": 12, "optimizer": optax.sgd(1e6)})
     assert finite(wild.params) and wild.history["best_epoch"] >= 1
-    assert wild.history["validation"].min() < good.history["validation"].min() + 0.5
+    assert wild.history["validation_loss"].min() < good.history["validation_loss"].min() + 0.5
 
 
 @pytest.mark.parametrize("epochs_before", [0, 2])
@@ -131,7 +131,7 @@ def test_epochs_that_were_undone_are_not_waited_for():
 
 def test_optimizers_may_want_the_loss_but_no_more():
     result = fit(0, AFFINE, ROWS, optimizer=optax.chain(optax.polyak_sgd(max_learning_rate=0.1)), **QUICK)
-    assert result.history["validation"][-1] < result.history["validation"][0]
+    assert result.history["validation_loss"][-1] < result.history["validation_loss"][0]
     with pytest.raises(TypeError, match="the optimizer cannot be used"):
         fit(0, AFFINE, ROWS, optimizer=optax.lbfgs(), **QUICK)
 
@@ -139,7 +139,7 @@ def test_optimizers_may_want_the_loss_but_no_more():
 def test_time_ends_a_fit():
     start = time.monotonic()
     result = fit(0, AFFINE, ROWS, **{**QUICK, "max_epochs": 100_000, "patience": 100_000, "max_minutes": 1e-4})
-    assert 1 <= len(result.history["train"]) < 100_000 and time.monotonic() - start < 60
+    assert 1 <= len(result.history["train_loss"]) < 100_000 and time.monotonic() - start < 60
     with pytest.raises(flows.FlowsError, match="max_minutes"):
         fit(0, AFFINE, ROWS, max_minutes=-1.0)
 
@@ -149,7 +149,7 @@ def test_an_interrupt_returns_the_best_so_far(monkeypatch):
     interrupting(monkeypatch, after=3)
     with pytest.warns(UserWarning, match="interrupted; these are the params of epoch"):
         result = fit(0, AFFINE, ROWS, **{**QUICK, "max_epochs": 50})
-    assert len(result.history["train"]) == 3 and signal.getsignal(signal.SIGINT) is before
+    assert len(result.history["train_loss"]) == 3 and signal.getsignal(signal.SIGINT) is before
     interrupting(monkeypatch, after=3, times=2)
     with pytest.raises(KeyboardInterrupt):
         fit(0, AFFINE, ROWS, **{**QUICK, "max_epochs": 50})
@@ -161,4 +161,4 @@ def test_a_fit_runs_in_any_thread():
     thread = threading.Thread(target=lambda: found.append(fit(0, AFFINE, ROWS, **QUICK)))
     thread.start()
     thread.join()
-    assert len(found[0].history["train"]) == 3
+    assert len(found[0].history["train_loss"]) == 3

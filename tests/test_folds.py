@@ -37,7 +37,7 @@ def test_few_rows_are_averaged_over_folds_by_default(averaged):
     close(means, [np.delete(ROWS, fold, 0).mean(0) for fold in held_out()], 1e-5)
     each = np.asarray(averaged.log_pdfs(averaged.params, ROWS), float)
     close(averaged.log_pdf(averaged.params, ROWS), logsumexp(each, 0) - np.log(5), 1e-5)
-    best = np.minimum(averaged.history["validation"].min(1), averaged.history["start"])
+    best = np.minimum(averaged.history["validation_loss"].min(1), averaged.history["start_loss"])
     close([-each[i, fold].mean() for i, fold in enumerate(held_out())], best, 1e-5)  # each by rows of its own
     assert np.abs(np.diff(best)).min() > 1e-3
     for single in (
@@ -46,7 +46,7 @@ def test_few_rows_are_averaged_over_folds_by_default(averaged):
         fit(0, flows.Normal(trainable=True, covariance="full"), DRAW.normal(size=(15, 6)), **QUICK),
         fit(0, MODEL, np.tile(ROWS, (4, 1)) + 0.1 * DRAW.normal(size=(248, 2)), **QUICK),
     ):
-        assert not isinstance(single, EnsembleResult) and single.history["validation"].ndim == 1
+        assert not isinstance(single, EnsembleResult) and single.history["validation_loss"].ndim == 1
 
 
 def test_the_yardstick_is_that_of_the_folds(averaged):
@@ -54,7 +54,7 @@ def test_the_yardstick_is_that_of_the_folds(averaged):
     for fold in held_out():
         others = np.setdiff1d(np.arange(62), fold)
         losses.append(regression_loss(Rows(ROWS[others]), Rows(ROWS[fold])))
-    close(averaged.history["gaussian"], np.mean(losses), 1e-9)
+    close(averaged.history["gaussian_loss"], np.mean(losses), 1e-9)
 
 
 def test_no_member_sees_what_it_holds_out():
@@ -78,7 +78,7 @@ def test_folds_with_weights_contexts_and_noise():
     result = fit(0, MODEL, ROWS[:, :1] ** 3, context=ROWS[:, 1:], weights=weights, folds=3, support=(-1e3, 1e3), **QUICK)
     assert result.sample(0, result.params, 4, context=ROWS[0, 1:]).shape == (4, 1)
     each = np.asarray(result.log_pdfs(result.params, ROWS[:, :1] ** 3, context=ROWS[:, 1:]), float)
-    best = np.minimum(result.history["validation"].min(1), result.history["start"])
+    best = np.minimum(result.history["validation_loss"].min(1), result.history["start_loss"])
     expected = [-np.average(each[i, fold], weights=weights[fold]) for i, fold in enumerate(held_out(folds=3))]
     close(expected, best, 1e-4)
 

@@ -7,7 +7,7 @@ import pytest
 from registry import SmallConv, multi_scale
 
 import flows
-from flows.persistence import load, save
+from flows import load, save
 
 
 def test_a_multi_scale_flow_initialises_samples_trains_saves_and_loads(tmp_path):

@@ -27,7 +27,7 @@ def test_masked_values_are_refused_everywhere():
         lambda: layer.direct_fun(layer.params, masked),
         lambda: flows.ActNorm()(0, 1, init_inputs=masked),
         lambda: flows.fit(0, flows.Normal(trainable=True), masked),
-        lambda: flows.calibrate(flows.ActNorm(), layer.params, masked),
+        lambda: flows.remeasure(flows.ActNorm(), layer.params, masked),
     ):
         assert "masked values; drop these rows, or fill them" in error_of(call)
     close(log_pdf(np.ma.masked_array([[1.0]], [[0]])), log_pdf([[1.0]]), 0)
@@ -51,7 +51,7 @@ def test_whole_numbers_that_float32_cannot_hold():
         params, exact, _ = flows.Normal(trainable=True)(0, 1)
         close(exact({**params, "loc": params["loc"] + 1e9}, big), -1.4189385332, 1e-9)
     rows = np.random.default_rng(0).integers(10**9, 10**9 + 10**7, (500, 1))  # are standardised in float64 first
-    assert flows.fit(0, flows.Normal(trainable=True), rows, max_epochs=1, verbose=0).history["start"] < 17
+    assert flows.fit(0, flows.Normal(trainable=True), rows, max_epochs=1, verbose=0).history["start_loss"] < 17
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_statistics_of_networks_are_measured_again_by_fit(make):
     model = flows.Flow(make())
     result = flows.fit(0, model, X, validation=X, standardize=False, max_epochs=2, ema=None, learning_rate=0.1, verbose=0)
     assert has_running_statistics(result.params) and not has_running_statistics(flows.Flow(flows.ActNorm())(0, 3).params)
-    again = flows.calibrate(model, result.params, X)
+    again = flows.remeasure(model, result.params, X)
     close(result.params["bijection"]["conditioner"]["fixed"]["mean"], again["bijection"]["conditioner"]["fixed"]["mean"], 1e-5)
 
 

@@ -60,8 +60,8 @@ def complex_params():
 
 PARAMS = [
     (lambda: flows.ActNorm()(0, 2, params=of(flows.ActNorm(), 1)), r"shape \(1,\), expected \(2,\)"),
-    (lambda: flows.calibrate(flows.ActNorm(), of(flows.ActNorm(), 1), X), r"shape \(1,\), expected \(2,\)"),
-    (lambda: flows.calibrate(flows.BatchNorm(), of(flows.BatchNorm(), 1), X), r"shape \(1,\), expected \(2,\)"),
+    (lambda: flows.remeasure(flows.ActNorm(), of(flows.ActNorm(), 1), X), r"shape \(1,\), expected \(2,\)"),
+    (lambda: flows.remeasure(flows.BatchNorm(), of(flows.BatchNorm(), 1), X), r"shape \(1,\), expected \(2,\)"),
     (lambda: flows.Repeat(flows.ActNorm(), 3)(0, 2, params=of(flows.Repeat(flows.ActNorm(), 2))), "leading axis of 3"),
     (lambda: flows.Repeat(flows.ActNorm(), 2)(0, 2, params=of(flows.Repeat(flows.ActNorm(), 3))), "leading axis of 2"),
     (lambda: Normal(True, "full")(0, 2, params=of(Normal(True))), "params lacks"),
@@ -80,7 +80,7 @@ ARGUMENTS = [
     (lambda: flows.Coupling(flip=1), "flip is 1; expected True or False"),
     (lambda: Residual(4, batch_norm="no"), "batch_norm is 'no'"),
     (lambda: flows.bijection(batched="yes"), "batched is 'yes'"),
-    (lambda: flows.calibrate(flows.BatchNorm(), of(flows.BatchNorm()), X, moving="yes"), "moving is 'yes'"),
+    (lambda: flows.remeasure(flows.BatchNorm(), of(flows.BatchNorm()), X, moving="yes"), "moving is 'yes'"),
     (lambda: flows.GMM([[np.nan]], [[[1.0]]], [1]), "means .* expected finite numbers"),
     (lambda: flows.GMM([[0.0]], [[[np.inf]]], [1]), "covariances .* expected finite numbers"),
     (lambda: flows.GMM([[1e300]], [[[1.0]]], [1]), "size up to"),
@@ -122,7 +122,7 @@ def test_errors_name_what_was_got_and_what_was_expected(call, told):
     (lambda: flows.Coupling(flows.MLP(3), "affine"), "the transformer is 'affine'"),
     (lambda: flows.Coupling(lambda rng, i, o: None)(0, 2), r"returned None; expected \(params, apply_fun\)"),
     (lambda: flows.Coupling(lambda rng, i, o: ({}, 3))(0, 2), "returned"),
-    (lambda: flows.calibrate("x", {}, X), "expected a bijection or a distribution"),
+    (lambda: flows.remeasure("x", {}, X), "expected a bijection or a distribution"),
     (lambda: flows.support(flows.MLP(2), 2), "expected a bijection or a distribution"),
     (lambda: flows.support(flows.Exp, 2), r"call it: Exp\(\.\.\.\)"),
     (lambda: Normal()(0, 2).sample(0, {}, 3, foo=1), "the keywords are context$"),

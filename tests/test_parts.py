@@ -140,7 +140,7 @@ def test_a_closure_in_all_its_places_has_plain_params():
     back, minus = inverse_fun(params, y)
     np.testing.assert_allclose(back, X, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(minus, -log_det, rtol=1e-6)
-    moved = flows.calibrate(layer, params, X)
+    moved = flows.remeasure(layer, params, X)
     assert structure(moved) == structure(params)
 
 

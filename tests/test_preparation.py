@@ -37,7 +37,7 @@ def test_combinations_of_columns_are_refused_by_name():
     near = table.assign(sum=table["sum"] + 1e-5 * DRAW.normal(size=400))
     with pytest.warns(DataWarning, match=r"nearly all of column 'sum' \(1\.\d digits\)"):
         result = fit(0, GAUSS, near, **QUICK)
-    assert result.history["validation"].min() < result.history["gaussian"] + 0.1
+    assert result.history["validation_loss"].min() < result.history["gaussian_loss"] + 0.1
     with pytest.warns(DataWarning, match="4 training rows for 4 columns: too few to know how columns depend"):
         fit(0, GAUSS, table[:5], **QUICK)
 
@@ -59,7 +59,7 @@ def test_the_yardstick_is_the_closed_form_gaussian():
         np.r_[np.ones(150), 3 * np.ones(150)],
     )
     for weights in (None, w):
-        told = fit(0, AFFINE, rows, validation=held_out, weights=weights, **QUICK).history["gaussian"]
+        told = fit(0, AFFINE, rows, validation=held_out, weights=weights, **QUICK).history["gaussian_loss"]
         normal = multivariate_normal(np.average(rows, 0, weights), np.cov(rows.T, aweights=weights, bias=True))
         np.testing.assert_allclose(told, -normal.logpdf(held_out).mean(), rtol=1e-9)
     context = NORMAL[:, :1]
@@ -71,7 +71,7 @@ def test_the_yardstick_is_the_closed_form_gaussian():
         data[part] - np.c_[np.ones(len(data[part])), context[part]] @ coefficients for part in (slice(300), slice(300, None))
     ]
     normal = multivariate_normal(np.zeros(2), np.cov(residuals[0].T, bias=True))
-    np.testing.assert_allclose(result.history["gaussian"], -normal.logpdf(residuals[1]).mean(), atol=1e-6)
+    np.testing.assert_allclose(result.history["gaussian_loss"], -normal.logpdf(residuals[1]).mean(), atol=1e-6)
     assert "gaussian" not in fit(0, AFFINE, NORMAL[:, :, None, None], **QUICK, standardize=False).history
 
 
@@ -87,9 +87,9 @@ def test_the_start_is_kept_where_no_epoch_is_better():
     with pytest.warns(UserWarning, match="no epoch was better on what is held out than the start, whose params these are"):
         result = fit(0, AFFINE, NORMAL, optimizer=optax.sgd(-1.0), **QUICK)
     assert result.history["best_epoch"] == -1 and "the start: " in repr(result)
-    assert result.history["start"] < result.history["validation"].min()
+    assert result.history["start_loss"] < result.history["validation_loss"].min()
     order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
-    np.testing.assert_allclose(-result.log_pdf(result.params, NORMAL[order]).mean(), result.history["start"], rtol=1e-5)
+    np.testing.assert_allclose(-result.log_pdf(result.params, NORMAL[order]).mean(), result.history["start_loss"], rtol=1e-5)
 
 
 def test_columns_left_as_they_are_are_neither_scaled_nor_judged():
@@ -136,11 +136,11 @@ def test_heavy_tails_go_through_arcsinh():
         result = fit(0, AFFINE, rows, **QUICK)
     assert result.init_fun == flows.Flow(flows.Serial(flows.Arcsinh((1,)), flows.Whiten()), AFFINE)
     scores = np.asarray(result.log_pdf(result.params, rows), float)
-    told = min(result.history["start"], result.history["validation"].min())
+    told = min(result.history["start_loss"], result.history["validation_loss"].min())
     order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
     np.testing.assert_allclose(-scores[order].mean(), told, rtol=1e-5)
-    np.testing.assert_allclose(-np.delete(scores, order).mean(), result.history["train"][-1], atol=0.2)
-    assert told < result.history["gaussian"] - 1
+    np.testing.assert_allclose(-np.delete(scores, order).mean(), result.history["train_loss"][-1], atol=0.2)
+    assert told < result.history["gaussian_loss"] - 1
     alone = fit(0, AFFINE, rows, as_is=1, **QUICK)
     assert alone.init_fun == flows.Flow(flows.Whiten(as_is=(1,)), AFFINE)
     for few in (NORMAL, np.exp(0.3 * NORMAL), DRAW.random((400, 2)), np.zeros((400, 2))):
@@ -159,7 +159,9 @@ def test_the_model_of_very_heavy_tails_is_the_one_that_was_told_of(make):
             result = fit(0, AFFINE, rows, validation=rows[:300], **QUICK)
             scores = np.asarray(result.log_pdf(result.params, rows[:300]), float)
             draws = np.asarray(result.sample(0, result.params, 4000))[:, 0]
-    np.testing.assert_allclose(-scores.mean(), min(result.history["start"], result.history["validation"].min()), rtol=1e-4)
+    np.testing.assert_allclose(
+        -scores.mean(), min(result.history["start_loss"], result.history["validation_loss"].min()), rtol=1e-4
+    )
     spread, drawn = (np.diff(np.quantile(each, [0.25, 0.75]))[0] for each in (rows[:, 0], draws))
     assert spread < drawn < 30 * spread  # one Gaussian behind arcsinh: wider, and no point
 

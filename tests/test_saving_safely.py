@@ -9,7 +9,7 @@ import pytest
 from saved_models import drawn, tiny
 
 import flows
-from flows.persistence import describe, load, save
+from flows import describe, load, save
 from flows.persistence.container import TEMPORARY
 
 

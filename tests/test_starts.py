@@ -140,7 +140,7 @@ def test_bandwidths_are_those_of_leaving_one_out():
 
 def test_it_says_that_it_holds_rows(tmp_path):
     result = flows.fit(0, flows.KernelDensity(100), MIXED, max_epochs=1, verbose=0)
-    assert result.history["validation"].min() < result.history["gaussian"] + 1
+    assert result.history["validation_loss"].min() < result.history["gaussian_loss"] + 1
     result.save(tmp_path / "kde")
     assert flows.describe(tmp_path / "kde")["training_rows"] == 100
     params, log_pdf, _ = flows.load(tmp_path / "kde")

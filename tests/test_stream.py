@@ -61,7 +61,7 @@ def same(a, b):
 
 
 def best(result):
-    return result.history["validation"].min()
+    return result.history["validation_loss"].min()
 
 
 def test_a_mapped_file_is_fitted_as_well_as_an_array(mapped):
@@ -112,7 +112,7 @@ def test_streams_have_context_and_members(mapped):
     listed = fit(0, conditional, mapped, context=context.tolist(), validation=validation, **QUICK)
     assert best(listed) == pytest.approx(losses[1], abs=1e-3)
     ensemble = fit_ensemble(0, AFFINE, mapped, members=2, validation=HELD_OUT, **QUICK)
-    assert (ensemble.history["validation"].min(1) < 3.0).all()
+    assert (ensemble.history["validation_loss"].min(1) < 3.0).all()
     each = ensemble.log_pdfs(ensemble.params, HELD_OUT)
     assert float(np.abs(each[0] - each[1]).max()) > 1e-4
 

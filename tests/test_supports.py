@@ -152,7 +152,7 @@ def test_bounded_data_are_standardised_behind_their_support(how):
     assert result.init_fun == Flow(Serial(first, flows.Whiten()), Flow(flows.ActNorm()))
     truth = beta(2, 2).logpdf(BETA).sum(1).mean()
     assert abs(np.asarray(result.log_pdf(result.params, BETA)).mean() - truth) < 0.05
-    assert abs(result.history["gaussian"] + truth) < 0.2 and abs(result.history["train"][-1] + truth) < 0.2
+    assert abs(result.history["gaussian_loss"] + truth) < 0.2 and abs(result.history["train_loss"][-1] + truth) < 0.2
     samples = np.asarray(result.sample(0, result.params, 2000))
     assert (samples > 0).all() and (samples < 1).all() and abs(samples.std() - BETA.std()) < 0.02
 
@@ -171,7 +171,7 @@ def test_bounds_of_rounded_values_are_half_a_step_away():
     assert np.isfinite(result.log_pdf(result.params, counts, rng=1)).all()
     assert result.params["bijection"][-1]["fixed"]["factor"].shape == (2, 2)
     constant = np.column_stack([np.full(400, 3.0), BETA[:, 0]])
-    assert fit(0, Flow(flows.ActNorm()), constant, dequantize={0: 1.0}, **QUICK).history["train"][-1] < 1
+    assert fit(0, Flow(flows.ActNorm()), constant, dequantize={0: 1.0}, **QUICK).history["train_loss"][-1] < 1
 
 
 def test_noise_of_the_model_is_in_the_units_of_the_data():

@@ -79,7 +79,7 @@ def test_log_dets_are_those_of_the_leaves_stored():
 def test_it_keeps_what_it_measured():
     flow = flows.Serial(flows.Whiten(), flows.BatchNorm())
     params = flow(0, 3, init_inputs=ROWS).params
-    again = flows.calibrate(flow, params, 7 * ROWS)
+    again = flows.remeasure(flow, params, 7 * ROWS)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), params[0], again[0]))
     assert (params[1]["fixed"]["mean"] != again[1]["fixed"]["mean"]).all()
 
@@ -137,5 +137,5 @@ def test_arcsinh_makes_a_cauchy_tame():
     close(inverse_fun(params, y)[0] / rows, 1, 1e-4)
     far, log_det = direct_fun(params, jnp.array([[0.0, 1e30], [0.0, -jnp.inf], [0.0, jnp.nan]]))
     assert 60 < far[0, 1] < 80 and np.isfinite(log_det[0]) and far[1, 1] == -jnp.inf and np.isnan(far[2, 1])
-    again = flows.calibrate(flows.Arcsinh(), flows.Arcsinh()(0, 2, init_inputs=rows).params, 7 * rows)
+    again = flows.remeasure(flows.Arcsinh(), flows.Arcsinh()(0, 2, init_inputs=rows).params, 7 * rows)
     assert (again["fixed"]["scale"] == flows.Arcsinh()(0, 2, init_inputs=rows).params["fixed"]["scale"]).all()

@@ -31,7 +31,7 @@ def with_flows():
     init_fun = flow(work)
     return lambda epochs: flows.fit(
         0, init_fun, x, validation=SHARE, batch_size=BATCH, max_epochs=epochs, patience=epochs, verbose=0
-    ).history["train"]
+    ).history["train_loss"]
 
 
 def with_flowjax():

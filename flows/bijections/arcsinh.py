@@ -17,7 +17,7 @@ def Arcsinh(features: Sequence[int] | None = None):
 
     y = arcsinh(u) with u = (x - shift) / scale; log|det J| = -sum(log scale + log(1 + u^2) / 2), over these features; others
     stay as they are. From `init_inputs`: shift is the median, and scale the distance between the quartiles over 1.35; without
-    them the map is arcsinh. It keeps what it measured when a model is measured again (`flows.calibrate`). Behind it a normal
+    them the map is arcsinh. It keeps what it measured when a model is measured again (`flows.remeasure`). Behind it a normal
     base has the tails of Johnson's SU distribution, which are heavier than an exponential's, and a Cauchy's are those of a
     logistic distribution.
 

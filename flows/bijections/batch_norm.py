@@ -16,8 +16,8 @@ def BatchNorm(momentum: float = 0.9):
 
     y = (x - mean) / sqrt(var + 1e-5) * exp(log_gamma) + beta, log|det J| = places * sum(log_gamma - log(var + 1e-5) / 2).
     With `train=True` mean and var are those of the batch; otherwise those in params. The functions return no state:
-    `init_inputs` sets the statistics, `flows.calibrate(init_fun, params, x)` replaces them by the exact ones of x, and
-    `calibrate(..., moving=True)` moves them by `momentum`, new = momentum * old + (1 - momentum) * measured.
+    `init_inputs` sets the statistics, `flows.remeasure(init_fun, params, x)` replaces them by the exact ones of x, and
+    `remeasure(..., moving=True)` moves them by `momentum`, new = momentum * old + (1 - momentum) * measured.
 
     Args:
         momentum: the share of the old statistics that a moving calibration keeps, in [0, 1).
@@ -68,7 +68,7 @@ def BatchNorm(momentum: float = 0.9):
         if train:
             raise FlowsError(
                 "BatchNorm: the inverse with train=True would need the statistics of its own result; call it with "
-                "train=False, after flows.calibrate(init_fun, params, x)"
+                "train=False, after flows.remeasure(init_fun, params, x)"
             )
         s = log_scale(params, params["fixed"]["var"])
         return (y - along(params["beta"], y)) * jnp.exp(-along(s, y)) + along(params["fixed"]["mean"], y)

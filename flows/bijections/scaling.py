@@ -86,7 +86,7 @@ def Standardize(as_is: Sequence[int] = ()):
     """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
 
     y = (x - mean) / std, log|det J| = -places * sum(log std). Without `init_inputs` the mean is 0 and std 1. A column that
-    never changes keeps std 1. Measuring again (`flows.calibrate`) is possible.
+    never changes keeps std 1. Measuring again (`flows.remeasure`) is possible.
 
     Args:
         as_is: features, or channels, by number, that stay as they are.

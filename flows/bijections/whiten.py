@@ -21,7 +21,7 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
     y = L^-1 z with z = (x - mean) / std and L L' = (1 - shrinkage) R + shrinkage I, where R is the correlation of the features
     and L lower triangular; log|det J| = -sum(log std) - sum(log diag L). y_1 is z_1, and each y_i what z_1 .. z_i-1 do not
     tell of z_i, divided by how much that varies. Without `init_inputs` it is the identity. It keeps what it measured when a
-    model is measured again (`flows.calibrate`), as what was trained behind it would no longer fit. An infinite entry stays
+    model is measured again (`flows.remeasure`), as what was trained behind it would no longer fit. An infinite entry stays
     infinite, and its row's other entries are as if it were at its mean.
 
     Args:

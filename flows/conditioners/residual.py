@@ -39,7 +39,7 @@ def Residual(
         last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
         dropout: the share of units dropped before the second layer of a block with `train=True`, which needs `rng`; in [0, 1).
         batch_norm: normalise before each activation: by the batch with `train=True`, else by statistics in params, which
-            `init_inputs` and `flows.calibrate` set.
+            `init_inputs` and `flows.remeasure` set.
 
     Params:
         `{"layers": ({"w": (inputs, outputs), "b": (outputs,)}, ...)}`; with a context "gates", a dense layer for each block;

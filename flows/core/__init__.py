@@ -32,7 +32,7 @@ from flows.core.decorators import initialize as initialize
 from flows.core.decorators import part_of as part_of
 from flows.core.errors import FitError as FitError
 from flows.core.errors import FlowsError as FlowsError
-from flows.core.params import calibrate as calibrate
+from flows.core.params import remeasure as remeasure
 from flows.core.params import stacked as stacked
 from flows.core.params import trainable as trainable
 from flows.core.params import unstacked as unstacked

@@ -50,6 +50,9 @@ class Bijection(NamedTuple):
     direct_fun: Transform
     inverse_fun: Transform
 
+    def __repr__(self) -> str:
+        return _told(self)
+
 
 class Distribution(NamedTuple):
     """What the init of a distribution returns.
@@ -60,6 +63,16 @@ class Distribution(NamedTuple):
     params: Params
     log_pdf: LogPdf
     sample: Sample
+
+    def __repr__(self) -> str:
+        return _told(self)
+
+
+def _told(triple: Any) -> str:
+    """A triple in a line: its params may be millions of numbers."""
+    leaves = jax.tree.leaves(triple.params)
+    numbers = sum(int(np.size(leaf)) for leaf in leaves)
+    return f"{type(triple).__name__}(params of {numbers:,} numbers in {len(leaves)} arrays, {', '.join(triple._fields[1:])})"
 
 
 # What combinators and `fit` take: a constructor's value, or a plain closure that returns such a triple; and a network.

@@ -54,6 +54,12 @@ def as_array(x: Any, what: str) -> Array:
     too large for it."""
     if np.ma.is_masked(x):
         raise FlowsError(f"{what} has masked values; drop these rows, or fill them")
+    if hasattr(x, "columns") and hasattr(x, "to_numpy"):
+        names = ", ".join(repr(str(name)) for name in list(x.columns)[:5])
+        raise FlowsError(
+            f"{what} is a table with the columns {names}{', ...' * (len(x.columns) > 5)}, whose order a function of arrays "
+            "cannot check. Give it to the result of a fit, result.log_prob(table), which orders them; or table.to_numpy()"
+        )
     if not isinstance(x, jax.Array):
         try:
             x = np.asarray(x)

@@ -142,7 +142,7 @@ def check_leaves(params: Params, name: str) -> Params:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def calibrate(
+def remeasure(
     init_fun: Any,
     params: Params,
     inputs: Any,
@@ -178,17 +178,17 @@ def calibrate(
         >>> x = 3.0 + jax.random.normal(jax.random.key(1), (100, 2))
         >>> init_fun = flows.BatchNorm()
         >>> params = init_fun(0, 2).params
-        >>> new = flows.calibrate(init_fun, params, x)
+        >>> new = flows.remeasure(init_fun, params, x)
         >>> bool(abs(new["fixed"]["mean"] - x.mean(0)).max() < 1e-5)
         True
     """
     if not callable(init_fun):
-        raise TypeError(f"calibrate: init_fun is {init_fun!r:.60}; expected a bijection or a distribution")
+        raise TypeError(f"remeasure: init_fun is {init_fun!r:.60}; expected a bijection or a distribution")
     if not isinstance(moving, bool):
-        raise FlowsError(f"calibrate: moving is {moving!r:.60}; expected True or False")
+        raise FlowsError(f"remeasure: moving is {moving!r:.60}; expected True or False")
     inputs = as_array(inputs, "inputs")
     if inputs.ndim < 2 or not inputs.shape[0]:
-        raise FlowsError(f"calibrate: inputs have shape {inputs.shape}, expected (batch, *event) with at least one row")
+        raise FlowsError(f"remeasure: inputs have shape {inputs.shape}, expected (batch, *event) with at least one row")
     keywords: dict[str, Any] = {}
     if context is not None:
         context = as_array(context, "context")
@@ -197,9 +197,12 @@ def calibrate(
     rng = jax.random.key(0) if rng is None else rng
     event = inputs.shape[1] if inputs.ndim == 2 else inputs.shape[1:]
     new = init_fun(rng, event, init_inputs=inputs, params=params, **keywords)[0]
-    check_structure(params, structure(new), "calibrate")
+    check_structure(params, structure(new), "remeasure")
     new = jax.tree.map(lambda a, b: jnp.asarray(b, jnp.result_type(a)), params, new)
     return _move(params, new) if moving else new
+
+
+calibrate = remeasure  # its older name; what people call calibration is another thing
 
 
 def _part_way(m: Any, old: Any, new: Any) -> Any:

@@ -26,6 +26,7 @@ def MAF(
     activation: Activation = "relu",
     plain: bool = False,
     dropout: float = 0.0,
+    squash: float | None = None,
     scan: bool | None = None,
 ):
     """A masked autoregressive flow: MADE layers, each followed by batch normalisation and a reversal of the order.
@@ -33,7 +34,7 @@ def MAF(
     y_i = (x_i - b_i(x_<i)) exp(-w_i(x_<i)) in each layer, |w| < 2 (in the paper w is free); log|det J| = minus the sum of all
     w, plus the normalisations' log-dets. A density takes one pass; samples are found feature by feature, in about the
     time of two or three. Train with `train=True`, as `RealNVP`; `flows.fit` measures the normalisations on at most 10,000
-    rows, `flows.calibrate` on all it is given. With a mixture base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
+    rows, `flows.remeasure` on all it is given. With a mixture base: `flows.Flow(flows.MAF(), flows.MixtureMADE())`.
 
     Args:
         num_layers: autoregressive layers.
@@ -58,7 +59,7 @@ def MAF(
         (3, 2)
     """
     net = MaskedMLP(*check_hidden(hidden, "MAF"), activation=activation, dropout=dropout)
-    layer = Autoregressive(net, Inverse(Affine(LOG_SCALE)))
+    layer = Autoregressive(net, Inverse(Affine(LOG_SCALE)), squash=squash)
     step = [layer, *([] if plain else [BatchNorm()]), Reverse()]
     return stack("MAF", step, num_layers, scan, unrolled=UNROLLED_AFFINE)
 

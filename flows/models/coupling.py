@@ -59,6 +59,7 @@ def RealNVP(
     activation: Activation = "relu",
     plain: bool = False,
     dropout: float = 0.0,
+    squash: float | None = None,
     scan: bool | None = None,
 ):
     """Affine couplings in which the halves alternate, each followed by batch normalisation.
@@ -66,7 +67,7 @@ def RealNVP(
     y = f_n(... f_1(x)); each layer is y2 = x2 exp(s(x1)) + t(x1), the next the same with the halves exchanged, |s| < 2;
     log|det J| = the sum of all s and of the normalisations' log-dets. One network makes s and t (the MAF paper has two, one of
     tanh units and one of ReLU units). Train with `train=True`, so that batches are normalised by their own statistics,
-    and `flows.calibrate` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
+    and `flows.remeasure` before use (`flows.fit` does both); or leave the statistics as `init_inputs` set them.
 
     Args:
         num_layers: couplings.
@@ -92,7 +93,7 @@ def RealNVP(
     """
     net = MLP(*check_hidden(hidden, "RealNVP"), activation=activation, dropout=dropout)
     normalised = [] if plain else [BatchNorm()]
-    step, flipped = ([Coupling(net, Affine(LOG_SCALE), flip=flip), *normalised] for flip in (False, True))
+    step, flipped = ([Coupling(net, Affine(LOG_SCALE), flip=flip, squash=squash), *normalised] for flip in (False, True))
     return stack("RealNVP", step, num_layers, scan, [], flipped, UNROLLED_AFFINE)
 
 

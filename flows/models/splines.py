@@ -30,6 +30,7 @@ def NSF(
     dropout: float = 0.0,
     plain: bool = False,
     linear: bool = False,
+    squash: float | None = None,
     scan: bool | None = None,
 ):
     """A neural spline flow: monotone splines, with the features reversed or mixed by linear maps in between.
@@ -84,9 +85,9 @@ def NSF(
             raise FlowsError(f"NSF: hidden is {hidden}; expected one width for each residual block, all equal, or plain=True")
         net = (MaskedResidual if autoregressive else Residual)(hidden[0], len(hidden), activation, dropout=dropout)
     if autoregressive:
-        layer = Autoregressive(net, transformer)
+        layer = Autoregressive(net, transformer, squash=squash)
     else:
-        layer = Coupling(net, transformer, unconditional=None if plain else transformer)
+        layer = Coupling(net, transformer, squash=squash, unconditional=None if plain else transformer)
     if linear:
         return stack("NSF", [InvertibleLinear(), layer], num_layers, scan, [InvertibleLinear()])
     return stack("NSF", [layer, Reverse()], num_layers, scan)

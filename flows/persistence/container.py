@@ -22,10 +22,12 @@ import safetensors.numpy
 from flows.core import FlowsError
 
 DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}  # by safetensors' names
-INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U32": np.uint32}
+INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "U32": np.uint32}
 START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
 DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
-MAX_HEADER = 2**20  # bytes of a model's header; a checkpoint has the losses of all epochs in it
+MAX_HEADER = (
+    2**20
+)  # bytes of a model's header, which has the constructor alone; a checkpoint has the losses of all epochs in it
 MAX_RECORD = 100_000_000
 OLD = 60.0  # seconds after which a temporary file is no longer being written
 TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
@@ -37,7 +39,8 @@ def write(path: str, header: dict[str, Any], tensors: dict[str, np.ndarray], mos
     data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
     if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > most:
         raise FlowsError(
-            f"cannot write {path!r}: its header has {len(text)} characters, more than can be read; keep data out of metadata"
+            f"cannot write {path!r}: its header has {len(text)} characters, more than can be read; keep data in params, out of "
+            "the arguments of constructors"
         )
     data[DIGEST] = _digest(data)
     _put(path, data)

@@ -7,7 +7,9 @@ The format is a number in the header of a file. It increases when an older reade
 2. The params of an engine are a dict of the same keys, whatever its options. `scan=None` meant what it did in format 1.
 3. `scan=None` means a loop beyond 3 layers for models that are not affine, but for UMNN. `NSF` had linear maps in between
    unless it was `plain`, and no argument that says so.
-4. `NSF(linear=)` says whether it has.
+4. `NSF(linear=)` says whether it has. Networks of `NSF`, `MAF` and `RealNVP` saw their inputs as they are. Metadata was in the
+   header.
+5. `squash=` says what networks see. Text is a tensor of bytes, beside the history, the columns and the scores of a fit.
 
 An argument that a constructor gained later is missing in older files, and its default holds. Where that default changes how
 the same call is computed, `as_then` has to fill in the old behaviour.
@@ -19,7 +21,8 @@ import jax
 
 from flows.core import Params
 
-FORMAT = 4
+FORMAT, TEXTS = 5, 5  # the format that is written, and the first with text in tensors
+SQUASHED = ("NSF", "MAF", "RealNVP")
 ENGINES = ({"conditioner", "fixed", "transformer", "unconditional"}, {"conditioner", "fixed", "transformer"})
 RENAMED = {f"transformers.{name}": f"transformers.{name}Spline" for name in ("Linear", "Quadratic", "Cubic")}
 UNROLLED = dict.fromkeys(("NICE", "RealNVP", "Glow", "MAF", "IAF"), 4) | dict.fromkeys(
@@ -37,6 +40,8 @@ def as_then(description: Any, written: int) -> Any:
     name, arguments = description.get("constructor"), description.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return description
+    if written < 5 and name in SQUASHED:
+        arguments = {"squash": None, **arguments}
     if written < 4 and name == "NSF" and "plain" in arguments:
         arguments = {**arguments, "linear": not arguments["plain"]}
     if written < 3 and name in UNROLLED and arguments.get("scan", False) is None:

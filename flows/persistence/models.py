@@ -1,4 +1,4 @@
-"""Models in files: the constructor as JSON and the params as tensors.
+"""Models in files: the constructor as JSON and the params as tensors; all other text is a tensor of bytes.
 
 Constructors are looked up by name, among those at hand; nothing in a file is run.
 """
@@ -7,17 +7,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from flows.core import (
-    Bijection,
-    BijectionInit,
-    Distribution,
     FlowsError,
     Given,
     InitFun,
@@ -33,14 +30,27 @@ from flows.core.closures import settle
 from flows.core.constructors import in_library, is_constructor
 from flows.core.decorators import refuse_unused_context
 from flows.core.errors import TRACING_ERRORS, warn_user
-from flows.core.inputs import as_context, as_event, default_dtype, size
+from flows.core.inputs import as_context, as_dim, as_event, default_dtype, size
 from flows.core.params import check_structure, structure
-from flows.core.publish import publish
 from flows.persistence.container import DTYPES, blamed_on, read, write
-from flows.persistence.formats import FORMAT, as_then, layout_then
+from flows.persistence.formats import FORMAT, TEXTS, as_then, layout_then
 
 FILES, LEAST_BYTES = 20, 2**22  # what a model may take without being asked: so many times its file, and never less
+BESIDE, TEXT = "result:", "text"  # how names of tensors begin that are no params; the one that holds text
 PathLike = str | os.PathLike
+
+
+class Loaded(NamedTuple):
+    """A model from a file, and what stands beside it there: arrays by name, and what its text says."""
+
+    init_fun: InitFun
+    part: Part
+    params: Params
+    input_dim: Any
+    context_dim: Any
+    more: dict[str, np.ndarray]
+    text: dict[str, Any]
+    constructors: tuple[Callable, ...]
 
 
 def save(
@@ -78,6 +88,22 @@ def save(
         ...     flows.load(f"{folder}/model").log_pdf is log_pdf
         True
     """
+    save_model(path, init_fun, params, input_dim, context_dim, metadata, allow_nan=allow_nan)
+
+
+def save_model(
+    path: PathLike,
+    init_fun: Any,
+    params: Params,
+    input_dim: Any,
+    context_dim: Any,
+    metadata: Any,
+    *,
+    allow_nan: bool,
+    more: Callable[[], dict[str, Any]] = dict,
+) -> None:
+    """`save`, with more beside the model: arrays by name, and under TEXT a dict for JSON. It is asked for once all else is
+    checked."""
     path = os.fsdecode(path)
     if not isinstance(init_fun, InitFun):
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
@@ -86,58 +112,38 @@ def save(
     part, like = _abstract(init_fun, event, context)
     check_structure(params, structure(like), f"save: {part.name}")
     names = _names(params)
-    if len({*names, "__metadata__"}) <= len(names):
-        raise FlowsError(f"save: params have one name twice in {names}; use keys without '/', and not '__metadata__'")
+    if len({*names, "__metadata__"}) <= len(names) or any(name.startswith(BESIDE) for name in names):
+        raise FlowsError(
+            f"save: params have one name twice, or one of the file's own, in {names}; use keys without '/', and neither "
+            f"'__metadata__' nor '{BESIDE}...'"
+        )
     tensors = {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)}
     if not allow_nan and (lost := [name for name, each in tensors.items() if np.isnan(each.astype(np.float64)).any()]):
         raise FlowsError(
             f"save: params are NaN in {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}: a training that failed. Save those "
             "from before it, or give allow_nan=True"
         )
+    text = {} if not metadata and isinstance(metadata, dict | None) else {"metadata": _checked_metadata(metadata)}
+    beside = dict(more())
+    text |= beside.pop(TEXT, {})
+    if text:
+        as_json = json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        beside[TEXT] = np.frombuffer(as_json.encode(), np.uint8)
     header = {
         "constructor": description,
         "context": context,
         "event": event,
         "flows": sys.modules["flows"].__version__,  # not imported: `flows` imports this file
         "format": FORMAT,
-        "metadata": {} if metadata is None else _checked_metadata(metadata),
     }
-    write(path, header, tensors)
+    write(path, header, tensors | {BESIDE + name: np.asarray(each, order="C") for name, each in beside.items()})
 
 
-def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | Distribution:
-    """The model that `save` wrote: the triple that its init_fun returns, with the params of the file.
-
-    Its functions are those of any equal model made before: what was compiled is not compiled again.
-
-    Args:
-        path: a file that `save` wrote.
-        constructors: your own constructors (decorated functions, not called) that the model was made with.
-        max_bytes: what the params of the model, its masks and other constants may take, so that a small file cannot ask for
-            all of the memory; by default 20 times the file, and no less than 4 MiB. A model has at most 10,000 layers and
-            components, or one for each 500 of these bytes, of which a layer that is unlike those before counts as 20 and one of
-            a network as 10. A file has at most 10,000 constructors, and a header of at most 1 MiB.
-
-    Returns:
-        A `Bijection` or a `Distribution`.
-
-    Errors:
-        FlowsError: a file that is missing, damaged, foreign, or describes a model that cannot be made here. TypeError: one
-            of `constructors` is not a constructor.
-
-    Example:
-        >>> import flows, jax.numpy as jnp, tempfile
-        >>> @flows.bijection
-        ... def Shift(by=1.0):
-        ...     return lambda rng, shape: ({}, lambda params, x: (x + by, 0.0 * x.sum()), lambda params, y: y - by)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     flows.save(f"{folder}/model", Shift(2.0), {}, 1)
-        ...     params, direct_fun, inverse_fun = flows.load(f"{folder}/model", constructors=[Shift])
-        >>> direct_fun(params, jnp.zeros((1, 1)))[0].tolist()
-        [[2.0]]
-    """
+@contextmanager
+def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int | None) -> Iterator[Loaded]:
+    """What is in a file, for a `with` in which errors are blamed on it, and constructors are made within what it may take."""
     path, own = os.fsdecode(path), _checked_constructors(constructors)
-    header, tensors = _read(path)
+    header, tensors, more, text = _read(path)
     allowed = max(FILES * os.path.getsize(path), LEAST_BYTES)
     if max_bytes is not None:
         allowed = positive_int(max_bytes, "load: max_bytes", most=2**62)
@@ -161,13 +167,11 @@ def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: in
         narrowed = wide and not jax.config.jax_enable_x64  # type: ignore[attr-defined]
         if narrowed:
             tensors |= {name: tensors[name].astype(np.float32) for name in wide}
+            remedy = "call jax.config.update('jax_enable_x64', True) first to keep them"
+            warn_user(f"{path!r} has float64 params, which become float32 in this session; {remedy}")
         leaves = jax.device_put([tensors[name] for name in expected])  # which compiles nothing, as jnp.asarray would
-    if narrowed:
-        remedy = "call jax.config.update('jax_enable_x64', True) first to keep them"
-        warn_user(f"{path!r} has float64 params, which become float32 in this session; {remedy}")
-    make = Bijection if isinstance(init_fun, BijectionInit) else Distribution
-    params = jax.tree.unflatten(treedef, leaves)
-    return make(params, *publish(part, params))
+        params, dims = jax.tree.unflatten(treedef, leaves), (as_dim(header["event"]), as_dim(header["context"]))
+        yield Loaded(init_fun, part, params, *dims, more, text, own)
 
 
 def describe(path: PathLike) -> dict[str, Any]:
@@ -178,8 +182,9 @@ def describe(path: PathLike) -> dict[str, Any]:
 
     Returns:
         A dict: `code` and `constructor`, the model as code and as JSON; `event` and `context` (None if there is none);
-        `flows`, the version that wrote it; `format`; `metadata`; `num_params`, the count of numbers; `tensors`, by name;
-        `training_rows`, how many rows of the training data are among them (those of a `KernelDensity`).
+        `flows`, the version that wrote it; `format`; `metadata`; `columns`, names of those that were fitted to, or None;
+        `num_params`, the count of numbers; `tensors`, those of params by name; `training_rows`, how many rows of the training
+        data are among them (those of a `KernelDensity`).
 
     Errors:
         FlowsError: a file that is missing, damaged or foreign.
@@ -193,12 +198,14 @@ def describe(path: PathLike) -> dict[str, Any]:
         ('ActNorm()', (3,), 6, {'shape': (3,), 'dtype': 'float32'})
     """
     path = os.fsdecode(path)
-    header, tensors = _read(path)
+    header, tensors, _, text = _read(path)
     with blamed_on(f"{path!r} cannot be described"):
         about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
         count = sum(each.size for each in tensors.values())
         more = {"num_params": count, "tensors": about, "training_rows": _rows_held(header["constructor"])}
-        return {"code": _as_code(header["constructor"]), **header, **more}
+        columns = text["table"]["names"] if "table" in text else None
+        own = {"metadata": text.get("metadata", {}), "columns": columns}
+        return {"code": _as_code(header["constructor"]), **header, **own, **more}
 
 
 def _rows_held(description: Any) -> int:
@@ -267,23 +274,37 @@ def _checked_constructors(constructors: Any) -> tuple[Callable, ...]:
     return own
 
 
-def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and tensors of a model."""
+def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """Header and tensors of a model, and the arrays and the text beside them."""
     header, tensors = read(path)
     with blamed_on(f"{path!r} is not a model that this version of flows can read"):
         if header.get("kind") == "fit":
             raise FlowsError("it is the checkpoint of a fit; give its folder to flows.fit(checkpoint=...)")
         if header["format"] not in range(1, FORMAT + 1) or isinstance(header["format"], bool):
             raise FlowsError(f"its format is {header['format']!r}, expected 1 to {FORMAT}; it needs flows {header['flows']}")
-        if set(header) != {"constructor", "context", "event", "flows", "format", "metadata"}:
+        of_old = {"metadata"} if header["format"] < TEXTS else set()
+        if set(header) != {"constructor", "context", "event", "flows", "format", *of_old}:
             raise FlowsError(f"its header has {sorted(header)}")
-        if not isinstance(header["flows"], str) or not isinstance(header["metadata"], dict):
-            raise FlowsError("its header has values of the wrong type")
+        more = {}
+        if not of_old:
+            beside = [name for name in tensors if name.startswith(BESIDE)]
+            more = {name.removeprefix(BESIDE): tensors.pop(name) for name in beside}
+        text = {"metadata": header.pop("metadata")} if of_old else _text(more.pop(TEXT, None))
+        if not isinstance(header["flows"], str) or not isinstance(text.get("metadata", {}), dict):
+            raise FlowsError("its header or its text has values of the wrong type")
         if whole := sorted(name for name, tensor in tensors.items() if not _is_real(tensor.dtype)):
             raise FlowsError(f"its params {whole[:3]} are not real numbers")
         constructor = as_then(header["constructor"], header["format"])
         header |= {"constructor": constructor, "event": as_event(header["event"]), "context": as_context(header["context"])}
-        return header, tensors
+        return header, tensors, more, text
+
+
+def _text(tensor: np.ndarray | None) -> dict[str, Any]:
+    """The text of a file, a tensor of bytes."""
+    text = {} if tensor is None else json.loads(tensor.tobytes())
+    if tensor is not None and (tensor.dtype != np.uint8 or not isinstance(text, dict)):
+        raise FlowsError("its text is none")
+    return text
 
 
 def _is_real(dtype: Any) -> bool:

@@ -11,13 +11,13 @@ import numpy as np
 
 from flows.core import Array, FlowsError, part_of, positive
 from flows.core.publish import publish
+from flows.results.history import Epoch
+from flows.results.result import FitResult
 from flows.training.data_checks import Columns
 from flows.training.fitting import fit_rows, folds_of, num_trained, own_layers
-from flows.training.history import Epoch
 from flows.training.options import Options, check_distribution, optional
 from flows.training.preprocess import Prepared, prepare_folds
 from flows.training.reading import Data, Rows, all_rows, divided, shuffled, split, take
-from flows.training.result import FitResult
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
 SOON = 1 / 3  # ... after that share of its epochs

@@ -6,7 +6,8 @@ import optax
 
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
-from flows.training.fitting import EnsembleOptions, EnsembleResult, fit_members, ready
+from flows.results.ensemble import EnsembleResult
+from flows.training.fitting import EnsembleOptions, fit_members, ready
 from flows.training.options import EMA, LEARNING_RATE, check_distribution
 
 

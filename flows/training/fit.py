@@ -6,9 +6,9 @@ import optax
 
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
+from flows.results.result import FitResult
 from flows.training.fitting import fit_rows, ready
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
-from flows.training.result import FitResult
 
 
 def fit(

@@ -2,10 +2,11 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, reduce
-from operator import getitem, itemgetter
+from functools import partial
+from operator import itemgetter
 from typing import Annotated, Any
 
 import jax
@@ -25,29 +26,28 @@ from flows.core import (
     trainable,
 )
 from flows.core.closures import UNEQUAL
-from flows.core.contract import DistributionLike
 from flows.core.errors import warn_user
-from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
+from flows.core.inputs import as_dim, cast
 from flows.core.publish import publish
+from flows.diagnostics.rows import spline_bound
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.distributions.mixture import Mixture
+from flows.results.ensemble import EnsembleResult
+from flows.results.history import History
+from flows.results.result import KEPT, FitResult, Kept
 from flows.training.before import split_off
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
-from flows.training.history import History
 from flows.training.loop import train
 from flows.training.losses import Likelihood, has_running_statistics
 from flows.training.options import FEW, FOLDS, Options
 from flows.training.preprocess import Prepared, prepare_folds
-from flows.training.reading import Data, all_rows, read, unsplit
-from flows.training.result import FitResult
+from flows.training.reading import Data, Rows, all_rows, read, take, unsplit
 from flows.training.step import Epochs, schedule_of, trainer
 from flows.training.stream import Stream
-from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
 
-SPLINES = (CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic)
 MIXTURES = (GMM, Mixture)
 OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
 
@@ -59,60 +59,14 @@ class EnsembleOptions(Options):
     caller: str = "fit_ensemble"
 
 
-class EnsembleResult(FitResult):
-    """A fitted ensemble: the mixture of its members, with equal weights, as a distribution like any other.
-
-    Attributes:
-        members: how many.
-        member: the model of one, as a constructor's value.
-        path: where the mixture of the members is in params.
-        history: as of `FitResult`, with a leading axis of members.
-    """
-
-    members: int
-    member: DistributionLike
-    path: tuple[str, ...]
-
-    def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None, rng: Any = None) -> Array:
-        """log p(x) of every member, (members, batch), in nats: where they differ, the data did not say.
-
-        Args:
-            params: those of the ensemble.
-            inputs: (batch, *event).
-            context, rng: as of log_pdf; each member has a key of its own.
-        """
-        mixture = params
-        for name in (*self.path, "components"):
-            if not isinstance(mixture, dict) or name not in mixture:
-                raise FlowsError(
-                    "log_pdfs: params are not those of this ensemble; give result.params, or what you made of them"
-                )
-            mixture = mixture[name]
-        context = None if context is None else as_array(context, "context")
-        keys = None if rng is None else jax.random.split(as_key(rng), self.members)
-        return _of_members(self._of_one, self.path, self.members, params, as_array(inputs, "inputs"), context, keys)
-
-    @cached_property
-    def _of_one(self) -> Callable:
-        """log_pdf of a member."""
-        part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
-        components = reduce(getitem, (*self.path, "components"), self.params)
-        return publish(part, _with(self.params, self.path, jax.tree.map(lambda leaf: leaf[0], components)))[0]
-
-    def __repr__(self) -> str:
-        return f"EnsembleResult({self.init_fun!r}, {self.members} members)"
-
-
 def warn_of_range(model: Any, rows: Prepared) -> None:
     """Say where more than a hundredth of the values lie outside the splines' range, where they are the identity."""
-    if rows.trained_with_layers or not isinstance(model, DistributionInit):
-        return
-    bounds = [value.arguments["bound"] for value in model.values_within() if value.constructor in SPLINES]
-    outside = 0.0 if not bounds else float((jnp.abs(rows.train.x) > min(bounds)).mean())
+    bound = float("inf") if rows.trained_with_layers else spline_bound(model)
+    outside = 0.0 if bound == float("inf") else float((jnp.abs(rows.train.x) > bound).mean())
     if outside > OUTSIDE:
         wide = float(np.quantile(np.abs(np.asarray(rows.train.x)), 1 - OUTSIDE / 10))
         warn_user(
-            f"fit: {outside:.1%} of the standardised values lie beyond +-{min(bounds):g}, outside the range of the splines, "
+            f"fit: {outside:.1%} of the standardised values lie beyond +-{bound:g}, outside the range of the splines, "
             f"where these are the identity. Give a larger bound, such as {wide:.2g}, or a base with tails, such as "
             "StudentT(trainable=True)"
         )
@@ -166,10 +120,34 @@ def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> Fit
     """Fit one model, or with folds several, to rows that are ready, and give it as the user sees it."""
     if rows.folds:
         return fit_members(key, init_fun, rows, replace(options, members=len(rows.folds)))
+    began = time.monotonic()
     params, history = train_members(key, init_fun, rows, options, rows.outer_params)
     flow = rows.outer(init_fun)
     functions = publish(part_of(flow, key, rows.event, rows.context), params)
-    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history)
+    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history, **told(rows, history, began))
+
+
+def told(rows: Prepared, history: History, began: float) -> dict[str, Any]:
+    """What a result knows of its rows; how many there were goes to the history."""
+    source, held_out = rows.source, [each.source.held_out for each in rows.folds or (rows,)]
+    others = 0 if not rows.folds or source.others is None else len(source.others)  # all rows are trained on by some fold
+    history["rows"] = np.array(len(source.numbers) + others)
+    history["held_out"] = np.array(sum(len(each.x) for each in held_out))
+    few = [kept_of(each, KEPT // len(held_out)) for each in held_out]
+    kept = jax.tree.map(lambda *each: np.stack(each), *few) if rows.folds else few[0]
+    tables = {"table": source.table, "context_table": source.context_table}
+    return {**tables, "kept": kept, "seconds": time.monotonic() - began}
+
+
+def kept_of(rows: Rows, most: int) -> Kept:
+    """So many rows held out, at most, drawn in proportion to their weights."""
+    rng, n = np.random.default_rng(0), len(rows.x)
+    if rows.weights is not None:
+        chosen = np.sort(rng.choice(n, min(n, most), p=rows.weights / rows.weights.sum()))
+    else:
+        chosen = np.sort(rng.permutation(n)[:most])
+    few = take(rows, chosen)
+    return Kept(np.array(few.x), None if few.context is None else np.array(few.context))
 
 
 def train_members(
@@ -224,7 +202,7 @@ def train_members(
 
 def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> EnsembleResult:
     """Fit an ensemble to rows that are ready, and give it as the user sees it."""
-    members = options.members or 1
+    members, began = options.members or 1, time.monotonic()
 
     def mixed(components: Any) -> Any:
         dtype = next((leaf.dtype for leaf in jax.tree.leaves(components)), jnp.float32)
@@ -244,19 +222,5 @@ def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> Ens
     flow = several(member) if rows.folds else rows.outer(several(model))
     functions = publish(part_of(flow, key, rows.event, rows.context), params)
     dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
-    return EnsembleResult(params, *functions, flow, *dims, history, members=members, member=member, path=path)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _of_members(
-    of_one: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any, keys: Any
-) -> Array:
-    def of_member(own: Any, key: Any) -> Array:
-        return of_one(_with(params, path, own), inputs, context=context, **({} if key is None else {"rng": key}))
-
-    return jax.vmap(of_member, axis_size=members)(reduce(getitem, (*path, "components"), params), keys)
-
-
-def _with(params: Any, path: tuple[str, ...], new: Any) -> Any:
-    """`params` with `new` at `path`."""
-    return new if not path else {**params, path[0]: _with(params[path[0]], path[1:], new)}
+    own = {"members": members, "member": member, "path": path, **told(rows, history, began)}
+    return EnsembleResult(params, *functions, flow, *dims, history, **own)

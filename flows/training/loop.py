@@ -15,19 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import FitError
+from flows.core import FitError, FlowsError
 from flows.core.errors import warn_user
+from flows.results.history import Epoch, History
 from flows.training.checkpoint import Checkpoint
 from flows.training.gaussian import Yardstick
-from flows.training.history import Epoch, History
 from flows.training.losses import HeldOut
 from flows.training.options import Options
+from flows.training.reading import DataFailed
 from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 UNJUDGED = Yardstick()
 DECIDING, WORTH, FEWEST_HELD_OUT = 0.8, 0.5, 20  # share of squared deviations, nats, rows: from which one row decides the mean
 MANY_EPOCHS, FALLING = 40, 3.0  # from which a fit can be said to have been too short, and times chance from which it was
+TOLD = {  # in a history, and what a course calls it
+    "train_loss": "train",
+    "validation_loss": "validation",
+    "skipped": "skipped",
+    "best_epoch": "best_epoch",
+    "start_loss": "initial",
+}
 TIMES_BACK = 8  # each time with a tenth of the learning rate
 
 
@@ -127,22 +135,27 @@ def train(
     margin, count = DIVERGED * event_size, options.members or 1
     state, courses, start = trainer.start(params), [Course() for _ in range(count)], time.monotonic()
     end = start + options.max_seconds
-    if checkpoint is not None and (saved := checkpoint.load(state)) is not None:
+    saved = None if checkpoint is None else checkpoint.load(state)
+    if saved is not None:
         state, courses = saved[0], [Course(**each) for each in saved[1]]
-    else:
-        state, report = score(state)
-        for course, own in zip(courses, _of_each(report, options.members, yardstick.log_dets), strict=True):
-            course.begin(own.validation)
-    bar = tqdm(total=options.max_epochs, initial=len(courses[0].train), desc="fit", unit="epoch", disable=not options.verbose)
-    stopped = False
+    done_before, stopped = len(courses[0].train), False
+    bar = tqdm(total=options.max_epochs, initial=done_before, desc="compiling", unit="epoch", disable=not options.verbose)
     with bar, _interrupts() as interrupts:
+        if saved is None:
+            state, report = score(state)
+            for course, own in zip(courses, _of_each(report, options.members, yardstick.log_dets), strict=True):
+                course.begin(own.validation)
         while (
             not all(course.over(options) for course in courses)
             and (not courses[0].train or time.monotonic() < end)
             and not (interrupts or stopped)
         ):
             number, lr_scales = len(courses[0].train), np.array(state.lr_scale)
-            state, report = run(state, number)
+            try:
+                state, report = run(state, number)
+            except DataFailed as failure:
+                kept = outer(_kept(trainer, failure.state, params, courses, options))
+                raise _of_stream(failure.error, kept, courses, options) from failure.error
             reports = _of_each(report, options.members, yardstick.log_dets)
             done = [course.over(options) for course in courses]  # these members train on with the others, but keep their best
             lost = [course.add(own, margin) for course, own in zip(courses, reports, strict=True)]
@@ -264,7 +277,7 @@ def _falling(losses: list[float]) -> float:
 
 def _carried(held_out: list[float], numbers: np.ndarray, given: str) -> str:
     """What is said where one row held out decides the mean of all."""
-    (mean, row, rest, share, _), count = held_out, len(numbers)
+    (mean, row, rest, share, *_), count = held_out, len(numbers)
     if share < DECIDING or mean - rest < WORTH or count < FEWEST_HELD_OUT:
         return ""
     return (
@@ -280,9 +293,8 @@ def _named(course: Course) -> str:
 
 
 def _history(courses: list[Course], options: Options, yardstick: Yardstick = UNJUDGED, interrupted: bool = False) -> History:
-    names = ("train", "validation", "skipped", "best_epoch")
-    arrays = {name: np.array([getattr(course, name) for course in courses]) for name in names}
-    arrays["start"] = np.array([course.initial for course in courses])
+    arrays = {name: np.array([getattr(course, of) for course in courses]) for name, of in TOLD.items()}
+    arrays["error"] = np.array([math.nan if course.carried is None else course.carried[-1] for course in courses])
     if options.members is None:
         arrays = {name: array[0] for name, array in arrays.items()}
         arrays["best_epoch"] = courses[0].best_epoch
@@ -290,7 +302,7 @@ def _history(courses: list[Course], options: Options, yardstick: Yardstick = UNJ
         if getattr(options, name) is not None:
             arrays[name] = np.array(getattr(options, name))
     if yardstick.gaussian is not None:
-        arrays["gaussian"] = np.array(yardstick.gaussian)
+        arrays["gaussian_loss"] = np.array(yardstick.gaussian)
     return History(arrays, interrupted=interrupted)
 
 
@@ -307,10 +319,11 @@ def _of_each(report: Report, members: int | None, log_dets: tuple[float, float])
 def _tell(bar: tqdm, courses: list[Course], yardstick: Yardstick) -> None:
     train, validation = (np.mean([getattr(course, name)[-1] for course in courses]) for name in ("train", "validation"))
     best = sorted({course.best_epoch for course in courses})
-    of_gaussian = {} if yardstick.gaussian is None else {"gaussian": f"{yardstick.gaussian:.3f}"}
+    of_gaussian = {} if yardstick.gaussian is None else {"gaussian_loss": f"{yardstick.gaussian:.3f}"}
+    bar.set_description("fit", refresh=False)
     bar.set_postfix(
-        train=f"{train:.3f}",
-        validation=f"{validation:.3f}",
+        train_loss=f"{train:.3f}",
+        validation_loss=f"{validation:.3f}",
         best_epoch="-".join(map(str, best[:1] + best[1:][-1:])),
         **of_gaussian,
     )
@@ -318,7 +331,9 @@ def _tell(bar: tqdm, courses: list[Course], yardstick: Yardstick) -> None:
 
 
 def _epoch(courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best_params: Callable) -> Epoch:
-    values = {name: [getattr(course, name)[-1] for course in courses] for name in ("train", "validation", "skipped")}
+    values: dict[str, list] = {
+        name: [getattr(course, TOLD[name])[-1] for course in courses] for name in ("train_loss", "validation_loss", "skipped")
+    }
     values |= {"best_epoch": [course.best_epoch for course in courses], "rate": np.ravel(lr_scales).tolist()}
     told = {name: each[0] if options.members is None else np.array(each) for name, each in values.items()}
     number = len(courses[0].train) - 1
@@ -335,6 +350,15 @@ def _error(courses: list[Course], i: int, cause: str, params: Any, options: Opti
             f"each time the learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look "
             "there"
         )
+    return FitError(message, params, _history(courses, options), cause)
+
+
+def _of_stream(error: Exception, params: Any, courses: list[Course], options: Options) -> FitError:
+    cause = f"{type(error).__name__}: {error}" if not isinstance(error, FlowsError) else str(error)
+    message = (
+        f"{options.caller}: the data failed in epoch {len(courses[0].train)}: {cause}. The error has the best params before it "
+        "in .params, and .history"
+    )
     return FitError(message, params, _history(courses, options), cause)
 
 

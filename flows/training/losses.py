@@ -1,5 +1,6 @@
 """Maximum likelihood: what a step and a validation minimise over rows."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -14,15 +15,16 @@ from flows.training.reading import Rows, take
 
 
 class HeldOut(NamedTuple):
-    """The mean loss of rows held out, and of the row whose loss is the largest its number among them, the mean without it, and
-    its share in the sum of all squared deviations from the mean. Of draws instead of rows, how many of the target itself would
-    do as well, as a share; of rows it is 1."""
+    """The mean loss of rows held out; of the row whose loss is the largest its number among them, the mean without it, and its
+    share in the sum of all squared deviations from the mean; of draws instead of rows, how many of the target itself would do
+    as well, as a share (of rows it is 1); and the standard error of the mean."""
 
     mean: Array
     row: Array
     rest: Array
     share: Array
     effective: Any = 1.0
+    error: Any = 0.0
 
     @classmethod
     def of(cls, losses: Array) -> "HeldOut":
@@ -32,7 +34,12 @@ class HeldOut(NamedTuple):
         share = 1 / jnp.maximum(jnp.square(deviations).sum(), 1.0)
         # Not a difference of two sums, which may be inf.
         others = jnp.where(jnp.arange(len(losses)) == row, 0.0, losses).sum() / max(len(losses) - 1, 1)
-        return cls(mean, row, others if len(losses) > 1 else mean, share, jnp.ones_like(mean))
+        return cls(mean, row, others if len(losses) > 1 else mean, share, jnp.ones_like(mean), _error(losses))
+
+
+def _error(losses: Array) -> Array:
+    finite = jnp.where(jnp.isfinite(losses), losses, 0.0)
+    return jnp.where(jnp.isfinite(losses).all(), finite.std() / math.sqrt(len(losses)), jnp.nan)
 
 
 class Likelihood(NamedTuple):
@@ -41,7 +48,7 @@ class Likelihood(NamedTuple):
     part: DistributionPart
     batch_size: int
     precision: Precision
-    measures: bool  # whether some layer is to be calibrated after an epoch
+    measures: bool  # whether some layer is to be remeasured after an epoch
 
     @property
     def draws(self) -> bool:

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.core.inputs import as_array, native, working_dtype
+from flows.core.inputs import working_dtype
 from flows.core.validation import check_finite
+from flows.results.frames import Columns, columns_of, in_order, numbers_of
 from flows.training.options import Options
 
 LEAST_ROWS = 2  # of training rows; one row has no spread
@@ -43,8 +44,29 @@ class Source(NamedTuple):
     dtype: np.dtype  # to work in
     batch_size: int  # rows a step
     steps: int  # an epoch
-    names: list[str] | None = None  # of the columns of a table
+    table: Columns | None = None  # of data
+    context_table: Columns | None = None
     chunks: Chunks | None = None  # of a stream
+
+    @property
+    def held_out(self) -> "Rows":
+        """The rows held out, in the units of the data."""
+        rows, held_out = self.given
+        return take(rows, self.others) if held_out is None else held_out
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the columns of data."""
+        return None if self.table is None else self.table.names
+
+
+class DataFailed(Exception):
+    """A stream raised an error while a fit was running, which had come to `state`."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+        self.state: Any = None
 
 
 class Data(NamedTuple):
@@ -68,27 +90,32 @@ def read(data: Any, options: Options, key: Array) -> Data:
 
 def read_arrays(data: Any, options: Options, key: Array) -> Data:
     """Read arrays or tables, and split them."""
-    names, rows = column_names(data), read_rows(data, options.context, weights=options.weights)
+    tables, rows = (columns_of(data), columns_of(options.context)), read_rows(data, options.context, weights=options.weights)
     numbers, others = np.arange(len(rows.x)), None
     if rows.weights is not None:  # a row of weight 0 is as if it were not there
         numbers = np.flatnonzero(rows.weights)
     if options.share is None:
-        held_out = read_validation(options.validation, rows, names)
+        held_out = read_validation(options.validation, rows, *tables)
     else:
         of_train, of_others = split(len(numbers), options.share, key)
         numbers, others = numbers[of_train], numbers[of_others]
         held_out = take(rows, others)
-    return shares(rows, numbers, held_out, others, options, names)
+    return shares(rows, numbers, held_out, others, options, tables)
 
 
 def shares(
-    rows: Rows, numbers: np.ndarray, held_out: Rows, others: np.ndarray | None, options: Options, names: list[str] | None
+    rows: Rows,
+    numbers: np.ndarray,
+    held_out: Rows,
+    others: np.ndarray | None,
+    options: Options,
+    tables: tuple[Columns | None, Columns | None],
 ) -> Data:
     """Data of which the rows of these numbers are trained on, and others, or rows that were given, are held out."""
     given = (rows, held_out if others is None else None)
     batch_size = options.rows_a_step(len(numbers))
     steps = options.steps_an_epoch(len(numbers), batch_size)
-    source = Source(numbers, others, given, dtype_of(rows.x), batch_size, steps, names)
+    source = Source(numbers, others, given, dtype_of(rows.x), batch_size, steps, *tables)
     return Data(take(rows, numbers), held_out, source)
 
 
@@ -100,8 +127,8 @@ def unsplit(found: Data, options: Options) -> Data:
 
 def divided(found: Data, numbers: np.ndarray, others: np.ndarray, options: Options) -> Data:
     """The rows of what was read divided anew: those of these numbers to train on, the others to hold out."""
-    rows = found.source.given[0]
-    return shares(rows, numbers, take(rows, others), others, options, found.source.names)
+    rows, tables = found.source.given[0], (found.source.table, found.source.context_table)
+    return shares(rows, numbers, take(rows, others), others, options, tables)
 
 
 def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> list[Data]:
@@ -161,7 +188,7 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
             numbers = np.sort(order[start : start + chunk])
             yield rows_at(numbers, f"a chunk of data from row {numbers[0]} on"), numbers
 
-    source = Source(looked_at, of_others, (first, held_out), dtype_of(first.x), batch_size, steps, None, chunks)
+    source = Source(looked_at, of_others, (first, held_out), dtype_of(first.x), batch_size, steps, chunks=chunks)
     return Data(first, held_out, source)
 
 
@@ -245,7 +272,7 @@ def _iterated(data: Any, options: Options) -> Data:
             left -= len(found[1])
 
     held_out = read_validation(options.validation, first)
-    source = Source(found[1], None, (first, held_out), dtype_of(first.x), batch_size, steps, None, chunks)
+    source = Source(found[1], None, (first, held_out), dtype_of(first.x), batch_size, steps, chunks=chunks)
     return Data(first, held_out, source)
 
 
@@ -259,7 +286,7 @@ def take(rows: Rows, index: Any) -> Rows:
 
 def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None) -> Rows:
     """Data, context and weights as finite NumPy arrays that keep their digits."""
-    x = _numbers(data, name)
+    x = numbers_of(data, f"fit: {name}")
     if x.ndim < 2:
         raise FlowsError(
             f"fit: {name} has shape {x.shape}, expected (rows, *event) with at least two axes. One column is {name}[:, None]; "
@@ -268,7 +295,7 @@ def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "co
     if 0 in x.shape[1:]:
         raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
     w = None if weights is None else _weights(weights, len(x))
-    c = None if context is None else _numbers(context, of_context)
+    c = None if context is None else numbers_of(context, f"fit: {of_context}")
     if c is not None and (c.ndim < 2 or len(c) != len(x)):
         raise FlowsError(
             f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
@@ -281,7 +308,7 @@ def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "co
 
 
 def _weights(weights: Any, rows: int) -> np.ndarray:
-    w = _numbers(weights, "weights")
+    w = numbers_of(weights, "fit: weights")
     if w.shape != (rows,):
         raise FlowsError(f"fit: weights have shape {w.shape}, expected ({rows},): one for each row of data")
     w = w.astype(float)
@@ -293,20 +320,15 @@ def _weights(weights: Any, rows: int) -> np.ndarray:
     return w
 
 
-def read_validation(validation: Any, rows: Rows, names: list[str] | None = None) -> Rows:
-    """Rows to validate on, or a pair of them and their context, like the rows to train on; a table has the same columns."""
+def read_validation(validation: Any, rows: Rows, table: Columns | None = None, context_table: Columns | None = None) -> Rows:
+    """Rows to validate on, or a pair of them and their context, like the rows to train on; columns are put in order by name."""
     pair = isinstance(validation, tuple) and len(validation) == 2
     if rows.context is not None and (not pair or validation[1] is None):
         raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
     if rows.context is None and pair and any(np.ndim(each) != rows.x.ndim - 1 for each in validation):
         raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
     x, c = validation if rows.context is not None else (validation, None)
-    own = column_names(x)
-    if names is not None and own is not None and own != names:
-        raise FlowsError(
-            f"fit: validation has the columns {', '.join(own):.100}, data has {', '.join(names):.100}; expected the same, in "
-            "order"
-        )
+    x, c = in_order(x, table, "fit: validation"), in_order(c, context_table, "fit: the context of validation")
     if np.ndim(x) < 2:
         raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(rows.x.shape[1:])})")
     held_out = read_rows(x, c, "validation", "the context of validation")
@@ -344,40 +366,3 @@ def _listed(shape: tuple[int, ...]) -> str:
 
 def _counted(n: int) -> str:
     return f"{n} row{'s' * (n != 1)}"
-
-
-def _numbers(x: Any, what: str) -> np.ndarray:
-    if np.ma.is_masked(x):
-        raise FlowsError(f"fit: {what} has masked values; drop these rows, or fill them")
-    x = _of_table(x, what)
-    with np.errstate(over="ignore"):
-        # Refuses ragged rows and dtypes that are not real numbers; whole numbers, however large, are standardised in float64.
-        as_array(x.astype(float) if getattr(x, "dtype", np.dtype(float)).kind in "iu" else x, f"fit: {what}")
-    return native(np.asarray(x))
-
-
-def _of_table(x: Any, what: str) -> Any:
-    """A table of pandas or polars as an array; anything else is returned as it is."""
-    if not hasattr(x, "to_numpy"):
-        return x
-    if column_names(x):
-        for name in x.columns:
-            kind = np.asarray(x[name].to_numpy()).dtype
-            if kind.kind not in "iufb":
-                raise TypeError(
-                    f"fit: column {name!r} of {what} holds {kind}, expected numbers without missing values. Leave it out, "
-                    "encode it, or drop or fill what is missing"
-                )
-        # Column by column, as a table of several dtypes would become one of objects.
-        return np.stack([np.asarray(x[name].to_numpy(), float) for name in x.columns], 1) if _mixed(x) else x.to_numpy()
-    return x.to_numpy()
-
-
-def _mixed(x: Any) -> bool:
-    return np.asarray(x.to_numpy()).dtype == object and len(set(map(str, x.columns))) == len(x.columns)
-
-
-def column_names(x: Any) -> list[str] | None:
-    """The names of the columns of a table of pandas or polars; None for what is no table."""
-    names = getattr(x, "columns", None)
-    return None if names is None or not hasattr(x, "to_numpy") else [str(name) for name in names]

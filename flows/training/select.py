@@ -8,12 +8,12 @@ import numpy as np
 from flows.core import FlowsError
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
+from flows.results.result import FitResult
 from flows.training.candidates import suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, parts_of
 from flows.training.data_checks import check_data
 from flows.training.options import FEW, FOLDS, LEARNING_RATE
 from flows.training.reading import read_arrays, unsplit
-from flows.training.result import FitResult
 
 TINY = 1e-3  # nats
 NO_FAULT = ("given up", "not fitted", "interrupted")

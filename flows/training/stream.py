@@ -13,7 +13,7 @@ import numpy as np
 from flows.core import Array
 from flows.training.diagnose import Suspects
 from flows.training.preprocess import Prepared
-from flows.training.reading import Chunks, Rows, take
+from flows.training.reading import Chunks, DataFailed, Rows, take
 from flows.training.step import Report, Schedule, State, Trainer, before_epochs
 
 
@@ -29,18 +29,20 @@ class Stream:
         losses, taken, first = [], [], number * self.rows.source.steps
         rng = np.random.default_rng([*self.seed, number])
         self.refused = {}
-        with _ahead(partial(self._ready, number)) as chunks:
-            for piece, (chunk, numbers) in enumerate(chunks):
-                rows = jax.tree.map(jnp.asarray, chunk)  # not in the thread, which has settings of JAX of its own
-                order, schedule = (
-                    self._order(rng, len(numbers)),
-                    self.schedule(first, len(numbers) // self.rows.source.batch_size),
-                )
-                state, loss, was_taken = self.compiled.advance(state, self.keys, piece, order, schedule, rows)
-                first += len(schedule)
-                losses.append(np.asarray(loss))
-                taken.append(np.asarray(was_taken))
-                self._note(chunk, numbers, order, taken[-1])
+        try:
+            with _ahead(partial(self._ready, number)) as chunks:
+                for piece, (chunk, numbers) in enumerate(chunks):
+                    rows = jax.tree.map(jnp.asarray, chunk)  # not in the thread, which has settings of JAX of its own
+                    size = len(numbers) // self.rows.source.batch_size
+                    order, schedule = self._order(rng, len(numbers)), self.schedule(first, size)
+                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, order, schedule, rows)
+                    first += len(schedule)
+                    losses.append(np.asarray(loss))
+                    taken.append(np.asarray(was_taken))
+                    self._note(chunk, numbers, order, taken[-1])
+        except DataFailed as failure:
+            failure.state = state  # which has the best params; the one before is used up
+            raise
         state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
 
@@ -101,6 +103,8 @@ class _ahead:
     def _drain(self) -> Iterator:
         while True:
             item, error = self.items.get()
+            if isinstance(error, Exception):
+                raise DataFailed(error)
             if error is not None:
                 raise error
             if item is None:

@@ -22,6 +22,7 @@ from flows.core.publish import publish
 from flows.distributions.flow import Flow
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
+from flows.results.result import FitResult
 from flows.training.before import unconstraining
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.gaussian import Yardstick, by_chance
@@ -37,7 +38,6 @@ from flows.training.options import (
     optional,
     true_or_false,
 )
-from flows.training.result import FitResult
 from flows.training.step import Report, State, before_epochs, schedule_of, trainer
 
 ENOUGH, HARDLY = 0.99, 0.01  # the effective sample size, as a share of the draws, that needs no more; the growth that is little

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import flows
 from flows.core.contract import LogPdf, Sample, Transform
 from flows.diagnostics import Report
+from flows.results.history import History
 from flows.training import FitResult
-from flows.training.history import History
 
 x = jnp.ones((8, 2))
 

@@ -13,7 +13,7 @@ class Epoch(NamedTuple):
     Attributes:
         number: of the epoch, from 0.
         max_epochs: as given to `fit`.
-        train, validation: the losses of this epoch; of an ensemble one for each member, as all that follow.
+        train_loss, validation_loss: those of this epoch; of an ensemble one for each member, as all that follow.
         skipped: steps that were not taken.
         best_epoch: the one with the best validation loss so far, -1 while that is the start.
         rate: the share of the learning rate in use, below 1 after steps that were skipped.
@@ -24,8 +24,8 @@ class Epoch(NamedTuple):
 
     number: int
     max_epochs: int
-    train: Any
-    validation: Any
+    train_loss: Any
+    validation_loss: Any
     skipped: Any
     best_epoch: Any
     rate: Any
@@ -33,8 +33,11 @@ class Epoch(NamedTuple):
     best_params: Callable[[], Any]
 
 
+OLD = {"train": "train_loss", "validation": "validation_loss", "start": "start_loss", "gaussian": "gaussian_loss"}
+
+
 class History(dict):
-    """The losses of a fit, a dict of arrays, and their picture.
+    """The losses of a fit, a dict of arrays, and their picture. A loss is minus the mean log-likelihood, in nats a row.
 
     Attributes:
         interrupted: whether Ctrl-C ended the fit.
@@ -45,6 +48,19 @@ class History(dict):
     def __init__(self, arrays: Any = (), *, interrupted: bool = False):
         super().__init__(arrays)
         self.interrupted = interrupted
+
+    def __missing__(self, name: str) -> Any:
+        """What losses were called before they had it in their names."""
+        if name in OLD and OLD[name] in self:
+            return self[OLD[name]]
+        raise KeyError(name)
+
+    @property
+    def best(self) -> float:
+        """The validation loss of the best epoch, or of the start; of members the mean of theirs."""
+        losses, best = np.atleast_2d(self["validation_loss"]), np.atleast_1d(self["best_epoch"])
+        starts = np.broadcast_to(self.get("start_loss", np.nan), best.shape)
+        return float(np.mean([own[i] if i >= 0 else start for own, i, start in zip(losses, best, starts, strict=True)]))
 
     def plot(self, axes: Any = None) -> Any:
         """Draw the losses by epoch, with the best one marked; needs matplotlib.
@@ -59,7 +75,7 @@ class History(dict):
             import matplotlib.pyplot as plt
 
             axes = plt.subplots(figsize=(6, 4), layout="constrained")[1]
-        train, validation = (np.atleast_2d(self[name]) for name in ("train", "validation"))
+        train, validation = (np.atleast_2d(self[f"{name}_loss"]) for name in ("train", "validation"))
         best = np.atleast_1d(self["best_epoch"])
         many = len(train) > 1
         for i in range(len(train)):
@@ -68,8 +84,8 @@ class History(dict):
             axes.plot(validation[i], color="#2166ac", linewidth=0.8 if many else 1.5, label=label[1])
             if best[i] >= 0:
                 axes.plot(best[i], validation[i, best[i]], "o", color="#d6604d", markersize=4 if many else 6, label=label[2])
-        if "gaussian" in self:
-            axes.axhline(self["gaussian"], color="#5aae61", linewidth=1.0, linestyle="--", label="closed-form Gaussian")
+        if "gaussian_loss" in self:
+            axes.axhline(self["gaussian_loss"], color="#5aae61", linewidth=1.0, linestyle="--", label="closed-form Gaussian")
         # The first epochs of a fit are far above all others, and would leave these a flat line.
         shown = np.concatenate([train, validation], axis=1)
         shown = shown[np.isfinite(shown)]
@@ -107,7 +123,7 @@ class TensorBoard:
         self.writer = SummaryWriter(os.fspath(folder), flush_secs=5)
 
     def __call__(self, epoch: Epoch) -> None:
-        for name in ("train", "validation", "skipped", "rate"):
+        for name in ("train_loss", "validation_loss", "skipped", "rate"):
             values = np.atleast_1d(getattr(epoch, name))
             for i, value in enumerate(values):
                 member = f"/member {i}" if len(values) > 1 else ""

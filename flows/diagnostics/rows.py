@@ -1,0 +1,180 @@
+"""Which rows a fitted model is not to be trusted on."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.bijections.arcsinh import Arcsinh
+from flows.bijections.scaling import Standardize
+from flows.bijections.whiten import Whiten
+from flows.compose import Serial
+from flows.core import Array, DistributionInit, bijection_part
+from flows.core.caching import Memo
+from flows.core.contract import Shape
+from flows.core.inputs import as_context, as_event
+from flows.distributions.flow import Flow
+from flows.distributions.mixture import Mixture
+from flows.distributions.standardized_context import StandardizedContext, standardized
+from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
+
+TOLERANCE = 1e-3  # of a round trip, in standard deviations of a column, and of log-dets, in nats
+ROUNDINGS = 8  # of the value itself, which no round trip in its dtype can save
+PIECE, SHOWN = 10_000, 20  # rows looked at together, and rows that a report prints
+SPLINES = (CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic)
+_programs = Memo(size=64)
+
+
+class Untrusted(NamedTuple):
+    """One row of a report: its number, and why it is there."""
+
+    row: int
+    reason: str
+
+
+class RowReport(NamedTuple):
+    """What `result.verify` found; prints as a list.
+
+    Attributes:
+        rows: the rows that are not to be trusted, each with its number and the reason.
+        looked_at: how many rows there were.
+        round_trip, log_det: the largest errors of those that are finite, in standard deviations and in nats.
+    """
+
+    rows: tuple[Untrusted, ...]
+    looked_at: int
+    round_trip: float
+    log_det: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether all rows are to be trusted."""
+        return not self.rows
+
+    def __str__(self) -> str:
+        worst = f"largest round-trip error {self.round_trip:.1e} standard deviations, of log-dets {self.log_det:.1e} nats"
+        lines = [f"{len(self.rows):,} of {self.looked_at:,} rows are not to be trusted; {worst}"]
+        lines += [f"row {each.row}: {each.reason}" for each in self.rows[:SHOWN]]
+        return "\n".join([*lines, f"and {len(self.rows) - SHOWN:,} more"] if len(self.rows) > SHOWN else lines)
+
+
+class Step(NamedTuple):
+    """One bijection of a chain, or where params is what a context is standardised by, None."""
+
+    bijection: Any
+    params: Any
+
+
+def spline_bound(init_fun: Any) -> float:
+    """The least half-width of the splines of a model; inf without any."""
+    values = init_fun.values_within() if isinstance(init_fun, DistributionInit) else ()
+    return min((value.arguments["bound"] for value in values if value.constructor in SPLINES), default=float("inf"))
+
+
+def verify_rows(
+    init_fun: Any, params: Any, input_dim: Any, context_dim: Any, rows: Array, context: Any, log_p: np.ndarray
+) -> RowReport:
+    """Look at the round trip, the log-det, the log-density and the place of each row, in every component of a mixture."""
+    event, shape = as_event(input_dim), as_context(context_dim)
+    reasons = dict[int, str]()
+
+    def note(bad: np.ndarray, values: np.ndarray, reason: str) -> None:
+        for i in map(int, np.flatnonzero(bad)):
+            reasons.setdefault(i, reason.format(values[i]))
+
+    note(~np.isfinite(log_p), log_p, "its log-density is {}")
+    worst, bound = [0.0, 0.0], spline_bound(init_fun)
+    for chain in _chains(init_fun, params):
+        trips, log_dets, places = _errors(chain, event, shape, rows, context)
+        bad = ~(np.isfinite(trips) & np.isfinite(log_dets))
+        note(bad, trips, "the model, or its inverse, is not finite there")
+        note(~bad & (trips > TOLERANCE), trips, "its round trip is off by {:.1e} standard deviations")
+        note(~bad & (log_dets > TOLERANCE), log_dets, "its log-det is off by {:.1e} nats at the point that comes back")
+        note(places > bound, places, f"it lies at {{:.3g}}, outside the range of the splines, +-{bound:g}, standardised")
+        worst = [max(a, float(np.where(bad, 0.0, b).max(initial=0.0))) for a, b in zip(worst, (trips, log_dets), strict=True)]
+    return RowReport(tuple(Untrusted(i, reasons[i]) for i in sorted(reasons)), len(rows), *worst)
+
+
+def _chains(init_fun: Any, params: Any) -> Iterator[list[Step]]:
+    """The bijections from data to noise: one chain for each component of a mixture."""
+    constructor = getattr(init_fun, "constructor", None)
+    arguments = getattr(init_fun, "arguments", {})
+    if constructor is Flow:
+        for rest in _chains(arguments["prior"], params["prior"]):
+            yield [Step(arguments["bijection"], params["bijection"]), *rest]
+    elif constructor is StandardizedContext:
+        for rest in _chains(arguments["distribution"], params["distribution"]):
+            yield [Step(None, params["fixed"]), *rest]
+    elif constructor is Mixture:
+        copies, components = arguments["num_components"], arguments["components"]
+        for i in range(copies or len(components)):
+            own = jax.tree.map(lambda leaf, i=i: leaf[i], params["components"]) if copies else params["components"][i]
+            yield from _chains(components[0 if copies else i], own)
+    elif isinstance(getattr(init_fun, "inner", None), DistributionInit):
+        yield from _chains(init_fun.inner, params)
+    else:
+        yield []
+
+
+def _errors(
+    chain: list[Step], event: Shape, shape: Shape | None, rows: Array, context: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each row the error of its round trip, that of its log-det, and how far out the model behind its scaling sees it."""
+    bijections, params = tuple(each.bijection for each in chain), [each.params for each in chain]
+    there_and_back = _programs((bijections, event, shape), lambda: _program(bijections, event, shape))
+    found = [
+        there_and_back(params, rows[i : i + PIECE], None if context is None else context[i : i + PIECE])
+        for i in range(0, len(rows), PIECE)
+    ]
+    back, log_det, back_log_det, places = (np.concatenate([np.asarray(each[j], float) for each in found]) for j in range(4))
+    x = np.asarray(rows, float)
+    off = np.abs(back - x) - ROUNDINGS * float(jnp.finfo(rows.dtype).eps) * np.abs(x)
+    trips = (np.maximum(off, 0.0) / _spread(chain, x)[None]).reshape(len(x), -1).max(1)
+    return trips, np.abs(log_det + back_log_det), np.abs(places).reshape(len(x), -1).max(1)
+
+
+def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
+    parts, own = list[Any](), event
+    for each in bijections:
+        parts.append(None if each is None else bijection_part(each, own, shape))
+        own = own if each is None else parts[-1].output
+    first = next((i for i, each in enumerate(bijections) if each is not None), None)
+
+    def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
+        # What random layers would add is left out, as in log_pdf without rng.
+        y, contexts = x, [context]
+        log_det = back_log_det = jnp.zeros(x.shape[0], x.dtype)
+        places = x
+        for i, (part, each) in enumerate(zip(parts, params, strict=True)):
+            if part is None:
+                contexts.append(standardized(each, contexts[-1]))
+                continue
+            y, own = part.direct(each, y, contexts[-1] if "context" in part.keywords else None, None, False)
+            log_det, contexts = log_det + own, [*contexts, contexts[-1]]
+            places = y if i == first and len(parts) > 1 else places
+        for part, each in zip(parts[::-1], params[::-1], strict=True):
+            contexts.pop()
+            if part is not None:
+                y, own = part.invert(each, y, contexts[-1] if "context" in part.keywords else None, None, False)
+                back_log_det = back_log_det + own
+        return y, log_det, back_log_det, places
+
+    return jax.jit(run) if all(part is None or part.compiled for part in parts) else run
+
+
+def _spread(chain: list[Step], x: np.ndarray) -> Any:
+    """The standard deviation of each column: as the first layers keep it, or that of these rows."""
+    first = next((each for each in chain if each.bijection is not None), None)
+    constructor = getattr(first and first.bijection, "constructor", None)
+    layers: Any = () if first is None else first.bijection.inner.layers if constructor is Serial else (first.bijection,)
+    names = [getattr(layer, "constructor", None) for layer in layers]
+    params: Any = () if first is None else first.params if constructor is Serial else (first.params,)
+    if names[:1] == [Arcsinh] and names[1:2] in ([Standardize], [Whiten]):
+        heavy = np.isin(np.arange(x.shape[-1]), layers[0].arguments["features"])
+        return np.where(heavy, params[0]["fixed"]["scale"], params[1]["fixed"]["std"])
+    if names[:1] in ([Standardize], [Whiten]):
+        return params[0]["fixed"]["std"]
+    std = np.std(x, 0) if len(x) > 1 else np.ones(x.shape[1:])
+    return np.where(std > 0, std, 1.0)

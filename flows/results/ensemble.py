@@ -1,0 +1,93 @@
+"""The result of an ensemble: the mixture of its members, each of which can be asked."""
+
+from collections.abc import Callable
+from functools import cached_property, partial, reduce
+from operator import getitem
+from typing import Any
+
+import jax
+import numpy as np
+
+from flows.core import Array, FlowsError, part_of
+from flows.core.contract import DistributionLike
+from flows.core.inputs import as_array, as_context, as_event, as_key
+from flows.core.publish import publish
+from flows.results.result import FitResult, Kept
+
+
+class EnsembleResult(FitResult):
+    """A fitted ensemble: the mixture of its members, with equal weights, as a distribution like any other.
+
+    Attributes:
+        members: how many.
+        member: the model of one, as a constructor's value.
+        path: where the mixture of the members is in params.
+        folds: whether each member was fitted without rows of its own, which it is judged by.
+        history: as of `FitResult`, with a leading axis of members.
+    """
+
+    members: int
+    member: DistributionLike
+    path: tuple[str, ...]
+
+    @property
+    def folds(self) -> bool:
+        return np.ndim(self.scores) > 1 if self.kept is None else self.kept.x.ndim > 1 + len(as_event(self.input_dim))
+
+    def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None, rng: Any = None) -> Array:
+        """log p(x) of every member, (members, batch), in nats: where they differ, the data did not say.
+
+        Args:
+            params: those of the ensemble.
+            inputs: (batch, *event).
+            context, rng: as of log_pdf; each member has a key of its own.
+        """
+        mixture = params
+        for name in (*self.path, "components"):
+            if not isinstance(mixture, dict) or name not in mixture:
+                raise FlowsError(
+                    "log_pdfs: params are not those of this ensemble; give result.params, or what you made of them"
+                )
+            mixture = mixture[name]
+        keys = None if rng is None else jax.random.split(as_key(rng), self.members)
+        rows, given = as_array(self._rows(inputs), "inputs"), self._context(context).get("context")
+        return _of_members(self._of_one, self.path, self.members, params, rows, given, keys)
+
+    @cached_property
+    def _of_one(self) -> Callable:
+        """log_pdf of a member."""
+        part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
+        return publish(part, self._params_of(0))[0]
+
+    @property
+    def leaves(self) -> list[Array]:
+        """Those of the members, each with an axis of them in front."""
+        return jax.tree.leaves(reduce(getitem, (*self.path, "components"), self.params))
+
+    def _params_of(self, member: int) -> Any:
+        components = reduce(getitem, (*self.path, "components"), self.params)
+        return _with(self.params, self.path, jax.tree.map(lambda leaf: leaf[member], components))
+
+    def _scored(self, kept: Kept) -> Any:
+        if not self.folds:
+            return super()._scored(kept)
+        contexts = [{}] * self.members if kept.context is None else [{"context": each} for each in kept.context]
+        return np.stack([self._of_one(self._params_of(i), kept.x[i], **contexts[i]) for i in range(self.members)])
+
+    def _scores_of(self, x: Any, context: Any, members: int) -> Any:
+        return self.log_prob(x, context=context) if members == 1 else self.log_pdfs(self.params, x, context=context)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _of_members(
+    of_one: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any, keys: Any
+) -> Array:
+    def of_member(own: Any, key: Any) -> Array:
+        return of_one(_with(params, path, own), inputs, context=context, **({} if key is None else {"rng": key}))
+
+    return jax.vmap(of_member, axis_size=members)(reduce(getitem, (*path, "components"), params), keys)
+
+
+def _with(params: Any, path: tuple[str, ...], new: Any) -> Any:
+    """`params` with `new` at `path`."""
+    return new if not path else {**params, path[0]: _with(params[path[0]], path[1:], new)}

@@ -1,0 +1,48 @@
+"""A result in a notebook: what its repr says, and the curve of its losses, as HTML without any library."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+WIDTH, HEIGHT, ROOM = 420, 160, 6  # of the picture, in pixels
+COLORS = {"train_loss": "#b0b0b0", "validation_loss": "#2166ac"}
+
+
+def page_of(lines: Sequence[tuple[str, str]], history: Any) -> str:
+    rows = "".join(
+        f'<tr><th style="text-align:left">{html.escape(name.strip())}</th>'
+        f'<td style="text-align:left">{html.escape(text)}</td></tr>'
+        for name, text in lines
+    )
+    return f"<div><table>{rows}</table>{_curve(history)}</div>"
+
+
+def _curve(history: Any) -> str:
+    """The losses by epoch as an SVG, cut where the first epochs are far above all others; "" where there are none."""
+    losses = {name: np.atleast_2d(np.asarray(history[name], float)) for name in COLORS if name in history}
+    shown = np.concatenate([each.ravel() for each in losses.values()]) if losses else np.zeros(0)
+    shown = shown[np.isfinite(shown)]
+    epochs = max((each.shape[1] for each in losses.values()), default=0)
+    if epochs < 2 or not len(shown):
+        return ""
+    low, high = float(shown.min()), float(np.quantile(shown, 0.95))
+    high += (high - low) / 10 or 0.1
+
+    def line(values: np.ndarray, color: str) -> str:
+        wide, tall = (WIDTH - 2 * ROOM) / (epochs - 1), (HEIGHT - 2 * ROOM) / (high - low)
+        points = [
+            f"{ROOM + wide * i:.1f},{ROOM + tall * (high - value):.1f}"
+            for i, value in enumerate(np.minimum(values, high))
+            if math.isfinite(value)
+        ]
+        return f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
+
+    curves = "".join(line(own, COLORS[name]) for name, each in losses.items() for own in each)
+    key = ", ".join(f'<span style="color:{COLORS[name]}">{name.replace("_", " ")}</span>' for name in losses)
+    return (
+        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="losses by epoch">{curves}</svg>'
+        f"<div>{key}: nats a row by epoch, from {low:.3f} to {high:.3f}</div>"
+    )
