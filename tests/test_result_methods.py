@@ -1,0 +1,336 @@
+"""What is asked of a result: scores and draws by names of columns, distribution functions, anomalies; and after a file."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pandas
+import polars
+import pytest
+from common import AFFINE, QUICK, ROWS, error_of
+from scipy import stats
+from tqdm import tqdm
+
+import flows
+from flows.persistence.container import read, write
+from flows.training import fit, fit_ensemble, fit_to_density
+
+TABLE = pandas.DataFrame(ROWS, columns=["height", "weight"])
+FRESH = np.random.default_rng(1).normal(size=(200, 2))
+FRESH[:, 1] += 2 * FRESH[:, 0]
+GAMMA = np.random.default_rng(2).gamma(2.0, 1.5, size=(300, 1))
+CONTEXT = np.random.default_rng(3).normal(size=(300, 1))
+
+
+@pytest.fixture(scope="module")
+def of_table():
+    return fit(0, AFFINE, TABLE, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def of_folds():
+    return fit(0, AFFINE, TABLE, folds=3, **QUICK)
+
+
+def saved_and_loaded(result, path):
+    result.save(path, {"unit": "cm"})
+    return flows.load(path)
+
+
+# Names of columns
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: polars.DataFrame(dict(x)), lambda x: x.convert_dtypes()])
+def test_columns_are_put_in_order_by_name(of_table, kind):
+    assert of_table.columns == ("height", "weight") and of_table.context_columns is None
+    expected = of_table.log_pdf(of_table.params, ROWS)
+    np.testing.assert_array_equal(of_table.log_prob(ROWS), expected)
+    np.testing.assert_array_equal(of_table.log_prob(kind(TABLE[["weight", "height"]])), expected)
+
+
+def test_other_columns_are_refused_by_name(of_table):
+    message = error_of(lambda: of_table.log_prob(TABLE.assign(age=1.0)[["age", "height"]]))
+    assert (
+        message
+        == "x lacks 'weight'; it has besides 'age'. Expected the columns that the model was fitted to: 'height', 'weight'"
+    )
+    twice = TABLE.iloc[:, [0, 1, 1]]
+    assert "has twice 'weight'" in error_of(lambda: of_table.log_prob(twice))
+    words = TABLE.assign(height="tall", weight=None)
+    with pytest.raises(TypeError, match=r"columns 'height' holds .*, 'weight' holds .*; expected numbers"):
+        of_table.log_prob(words)
+    with pytest.raises(TypeError, match="fit: data: columns 'height' holds"):
+        fit(0, AFFINE, words, **QUICK)
+
+
+def test_functions_of_arrays_refuse_names(of_table):
+    message = error_of(lambda: of_table.log_pdf(of_table.params, TABLE))
+    assert "columns 'height', 'weight', whose order a function of arrays cannot check" in message
+    assert "result.log_prob(table)" in message
+
+
+@pytest.mark.parametrize("kind", [pandas.DataFrame, polars.DataFrame])
+def test_draws_are_what_was_fitted(kind):
+    result = fit(0, AFFINE, kind({"a": ROWS[:, 0], "b": ROWS[:, 1]}), **QUICK)
+    drawn = result.draw(1, 5)
+    assert type(drawn) is kind and list(drawn.columns) == ["a", "b"]
+    np.testing.assert_allclose(drawn.to_numpy(), result.sample(1, result.params, 5), rtol=1e-6)
+
+
+def test_draws_of_contexts():
+    table = pandas.DataFrame(CONTEXT, columns=["dose"])
+    data = 2 * CONTEXT + 0.5 * ROWS[:, :1]
+    result = fit(0, flows.Normal(conditioner=flows.MLP(8)), data, context=table, **QUICK)
+    assert result.context_columns == ("dose",) and result.columns is None
+    assert result.draw(0, 3, context=[1.0]).shape == (3, 1)
+    drawn = result.draw(0, 400, context=table[:2])
+    assert drawn.shape == (2, 400, 1)
+    shared = result.draw(0, 400, context=table.to_numpy()[1])
+    assert abs(float(drawn[1].mean() - shared.mean())) < 4 * float(shared.std()) / 20
+    np.testing.assert_array_equal(result.log_prob(data[:4], context=table[:4]), result.log_prob(data[:4], context=CONTEXT[:4]))
+    assert "lacks 'dose'" in error_of(lambda: result.log_prob(data, context=table.rename(columns={"dose": "rate"})))
+    assert "context" in error_of(lambda: result.log_prob(data[:4], context=CONTEXT[:3]))
+
+
+def test_a_model_of_one_column_by_draws_or_by_its_map():
+    data = 2 * CONTEXT + 0.5 * ROWS[:, :1]
+    result = fit(0, flows.Normal(conditioner=flows.MLP(8)), data, context=CONTEXT, **QUICK)
+    assert result.cdf_by == "draws", "its parameters are made by a network"
+    low, high = result.interval(0.8, context=CONTEXT[:3])
+    assert low.shape == high.shape == (3,) and bool((low < high).all())
+    shares = result.cdf(np.asarray(low)[:, None], context=CONTEXT[:3])
+    np.testing.assert_allclose(shares, 0.1, atol=0.02)
+    moved = flows.Flow(flows.Autoregressive(flows.conditioners.MaskedMLP(8)))
+    by_map = fit(0, moved, data, context=CONTEXT, **QUICK)
+    assert by_map.cdf_by == "map"
+    q = by_map.quantile([0.1, 0.5, 0.9], context=CONTEXT[:4])
+    assert q.shape == (4, 3)
+    for j, share in enumerate((0.1, 0.5, 0.9)):
+        np.testing.assert_allclose(by_map.cdf(q[:, j : j + 1], context=CONTEXT[:4]), share, atol=1e-5)
+    assert by_map.quantile(0.5, context=[1.0]).shape == ()
+    draws = np.asarray(by_map.draw(0, 4_000, context=[1.0]))
+    np.testing.assert_allclose(np.quantile(draws, 0.9), by_map.quantile(0.9, context=[1.0]), atol=0.15)
+
+
+# Distribution functions
+
+LINES = {
+    "falls": (flows.Flow(flows.FixedAffine(shift=1.0, scale=-2.0)), stats.norm(0.5, 0.5)),
+    "logistic": (flows.Flow(flows.FixedAffine(scale=0.5), flows.Logistic()), stats.logistic(0, 2)),
+    "laplace": (flows.Laplace(), stats.laplace()),
+    "uniform": (flows.Uniform(-1.0, 3.0), stats.uniform(-1, 4)),
+    "bounded": (flows.Flow(flows.Unconstrain(0.0, float("inf"))), stats.lognorm(1.0)),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_distribution_functions_are_those_of_the_model(name):
+    init_fun, truth = LINES[name]
+    result = flows.FitResult(*init_fun(0, 1), init_fun, 1)
+    assert result.cdf_by == "map"
+    x = truth.ppf([0.02, 0.3, 0.9]).astype(np.float32)
+    np.testing.assert_allclose(result.cdf(x[:, None]), truth.cdf(x), atol=1e-6)
+    q = np.array([[0.02, 0.3], [0.5, 0.9]])
+    np.testing.assert_allclose(result.quantile(q), truth.ppf(q), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.stack(result.interval(0.5)), truth.ppf([0.25, 0.75]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.quantile([0.0, 1.0]), truth.ppf([0.0, 1.0]), rtol=1e-5, atol=1e-30)
+    assert np.isnan(result.cdf([[np.nan]])).all()
+    if np.isfinite(truth.support()[0]):
+        assert result.cdf([[truth.support()[0] - 1]]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_distribution_functions_of_mixtures(copies):
+    normals = [stats.norm(-1.0, 0.5), stats.norm(2.0, 1.5)]
+    shifts = [flows.Flow(flows.FixedAffine(shift=-n.mean() / n.std(), scale=1 / n.std())) for n in normals]
+    mixtures = [
+        flows.GMM([[n.mean()] for n in normals], [[[n.var()]] for n in normals], [0.25, 0.75]),
+        flows.Mixture(*shifts, weights=[0.25, 0.75], trainable=False),
+    ]
+    init_fun = mixtures[copies]
+    result = flows.FitResult(*init_fun(0, 1), init_fun, 1)
+    x = np.array([-2.0, -1.0, 0.5, 3.0], np.float32)
+    expected = 0.25 * normals[0].cdf(x) + 0.75 * normals[1].cdf(x)
+    np.testing.assert_allclose(result.cdf(x[:, None]), expected, atol=1e-6)
+    np.testing.assert_allclose(result.quantile(expected), x, atol=1e-4)
+    assert result.quantile([0.0, 1.0]).tolist() == [-np.inf, np.inf]
+
+
+def test_refusals_of_distribution_functions(of_table):
+    for call in (lambda: of_table.cdf(ROWS), lambda: of_table.quantile(0.5), lambda: of_table.interval()):
+        assert "expected one of a single column" in error_of(call)
+    init_fun = flows.Normal()
+    result = flows.FitResult(*init_fun(0, 1), init_fun, 1)
+    for q in (-0.1, 1.5, np.nan):
+        assert "quantile: q is" in error_of(lambda q=q: result.quantile(q))
+    assert "interval: share" in error_of(lambda: result.interval(1.0))
+    assert "cdf: x has shape (3,)" in error_of(lambda: result.cdf(np.zeros(3)))
+
+
+# Anomalies
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_scores_held_out_are_those_of_fresh_rows(bad):
+    rng = np.random.default_rng(5)
+    model = flows.Flow(flows.FixedAffine(shift=1.0, scale=3.0)) if bad else AFFINE
+    small, ranks = [], []
+    for seed in range(20):
+        rows, fresh = rng.normal(size=(300, 2)), rng.normal(size=(300, 2))
+        result = fit(seed, model, rows, validation=0.4, **QUICK)
+        assert result.scores.shape == (120,)
+        small.append(stats.ks_2samp(result.scores, np.asarray(result.log_prob(fresh))).pvalue)
+        ranks.append(result.anomaly(fresh))
+    assert stats.kstest(small, "uniform").pvalue > 1e-3 and np.mean(np.array(small) < 0.05) <= 0.2
+    for share in (0.05, 0.2, 0.5):
+        assert abs((np.concatenate(ranks) <= share).mean() - share) < 0.03
+
+
+def test_folds_rank_rows_among_those_that_they_have_not_seen(of_folds):
+    assert of_folds.folds and of_folds.scores.shape == (3, 100)
+    each = np.asarray(of_folds.log_pdfs(of_folds.params, TABLE))
+    ranks = of_folds.anomaly(TABLE)
+    below = sum((own[None] <= scores[:, None]).sum(1) for own, scores in zip(of_folds.scores, each, strict=True))
+    np.testing.assert_allclose(ranks, (1 + below) / 301)
+    far, nan = of_folds.anomaly([[100.0, -100.0], [np.nan, 0.0]])
+    assert far == 1 / 301 and np.isnan(nan)
+    fresh = of_folds.anomaly(FRESH)
+    assert abs((fresh <= 0.2).mean() - 0.2) < 0.08
+
+
+def test_without_rows_held_out_there_are_no_scores(of_table):
+    q = fit_to_density(0, flows.Normal(trainable=True), lambda x: -0.5 * (x**2).sum(1), 2, max_epochs=1, steps_per_epoch=2,
+                       num_weights=500, verbose=0)  # fmt: skip
+    for result in (q, flows.FitResult(*AFFINE(0, 2), AFFINE, 2)):
+        assert "no scores of rows held out" in error_of(lambda result=result: result.anomaly(ROWS))
+    other = jax.tree.map(lambda leaf: 2 * leaf, of_table)
+    assert not np.allclose(other.scores, of_table.scores), "of the params that it has"
+
+
+def test_rows_held_out_follow_their_weights():
+    rows = np.concatenate([ROWS, 50 + ROWS])
+    weights = np.r_[np.ones(300), np.zeros(300)]
+    result = fit(0, AFFINE, rows, weights=weights, validation=0.3, **QUICK)
+    assert result.kept.x.max() < 20
+
+
+# Files
+
+
+def test_all_of_it_comes_back_from_a_file(of_table, path):
+    loaded = saved_and_loaded(of_table, path)
+    assert isinstance(loaded, flows.FitResult) and loaded.columns == of_table.columns and loaded.seconds is None
+    assert loaded.history.keys() == of_table.history.keys() and loaded.history["best_epoch"] == of_table.history["best_epoch"]
+    jax.tree.map(np.testing.assert_array_equal, dict(loaded.history), dict(of_table.history))
+    swapped = TABLE[["weight", "height"]]
+    for name in ("log_prob", "anomaly"):
+        np.testing.assert_array_equal(getattr(loaded, name)(swapped), getattr(of_table, name)(TABLE))
+    pandas.testing.assert_frame_equal(loaded.draw(1, 3), of_table.draw(1, 3))
+    assert repr(loaded) == repr(of_table).rpartition(",")[0], "but for the seconds"
+    assert flows.describe(path)["columns"] == ["height", "weight"]
+    header, _ = read(str(path))
+    assert set(header) == {"constructor", "context", "event", "flows", "format"}
+    before = path.read_bytes()
+    saved_and_loaded(of_table._replace(seconds=99.0), path)
+    assert path.read_bytes() == before, "equal results make equal files"
+    assert "no scores" in error_of(lambda: jax.tree.map(lambda leaf: 2 * leaf, loaded).scores), "of other params"
+
+
+def test_ensembles_come_back_from_a_file(of_folds, path):
+    for result in (of_folds, fit_ensemble(0, AFFINE, TABLE, members=2, **QUICK)):
+        loaded = saved_and_loaded(result, path)
+        assert (loaded.members, loaded.member, loaded.path) == (result.members, result.member, result.path)
+        np.testing.assert_array_equal(loaded.log_pdfs(loaded.params, TABLE[:9]), result.log_pdfs(result.params, TABLE[:9]))
+        np.testing.assert_array_equal(loaded.anomaly(TABLE[:9]), result.anomaly(TABLE[:9]))
+        np.testing.assert_array_equal(loaded.history["best_epoch"], result.history["best_epoch"])
+        assert loaded.folds == result.folds
+
+
+def text(**changes):
+    return np.frombuffer(json.dumps(changes).encode(), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"text": np.frombuffer(b"\xff\xfe{", np.uint8)},
+        {"text": np.frombuffer(b"[1]", np.uint8)},
+        {"text": np.frombuffer(b"[" * 100_000, np.uint8)},
+        {"text": np.zeros(2)},
+        {"text": text(table=3)},
+        {"text": text(table={"names": "ab", "library": "pandas"})},
+        {"text": text(table={"names": [1], "library": "pandas"})},
+        {"text": text(surprise=1)},
+        {"text": text(metadata=1)},
+        {"text": text(members=2)},
+        {"text": text(members="x", path=[], member=None)},
+        {"text": text(members=3, path=["prior"], member={"constructor": "Normal", "arguments": {}})},
+        {"scores": np.zeros((1, 2, 3))},
+        {"scores": np.zeros(3, np.float32)},
+        {"else": np.zeros(3)},
+    ],
+)
+def test_what_stands_beside_a_model_is_not_trusted(beside, of_table, path):
+    of_table.save(path)
+    header, tensors = read(str(path))
+    write(str(path), header, {**tensors, **{f"result:{name}": each for name, each in beside.items()}})
+    assert str(path) in error_of(lambda: flows.load(path))
+
+
+# What is said
+
+
+def test_it_prints_as_a_few_lines(of_table):
+    lines = repr(of_table).splitlines()
+    assert lines[0].split(maxsplit=1) == ["FitResult", "270 rows of 2 columns (height, weight)"] and len(lines) <= 5
+    nats = -of_table.history.best
+    assert f"log-likelihood {nats:.3f} +- " in lines[2] and "of 30 rows held out" in lines[2]
+    np.testing.assert_allclose(of_table.scores.mean(), nats, rtol=1e-4)
+    np.testing.assert_allclose(of_table.history["error"], of_table.scores.std() / np.sqrt(30), rtol=1e-3)
+    assert "Gaussian" in lines[3] and f"{-of_table.history['gaussian_loss']:.3f}" in lines[3]
+    page = of_table._repr_html_()
+    assert page.count("<polyline") == 2 and "validation loss" in page and "nan" not in page
+    triple = repr(flows.Flow(flows.NSF())(0, 5))
+    assert len(triple) < 100 and "numbers in" in triple and len(repr(flows.ActNorm()(0, 2))) < 100
+
+
+def test_old_names_of_losses_are_understood(of_table):
+    history = of_table.history
+    for name in ("train", "validation", "start", "gaussian"):
+        np.testing.assert_array_equal(history[name], history[f"{name}_loss"])
+    with pytest.raises(KeyError):
+        history["loss"]
+
+
+def test_the_bar_says_that_it_compiles(monkeypatch):
+    told, shown = io.StringIO(), []
+    monkeypatch.setattr(tqdm, "set_description", lambda self, text, refresh=True: shown.append((self.desc, text)))
+    monkeypatch.setattr("sys.stderr", told)
+    fit(0, AFFINE, ROWS, **{**QUICK, "verbose": 1})
+    assert shown[0] == ("compiling", "fit") and "compiling" in told.getvalue()
+
+
+# Rows that are not to be trusted
+
+
+def test_rows_that_are_not_to_be_trusted_are_named():
+    deep = flows.Flow(flows.Repeat(flows.Serial(flows.Coupling(flows.MLP(16, last_scale=0.1)), flows.Reverse()), 12))
+    result = fit(0, deep, ROWS, **QUICK, folds=1)
+    good = result.verify(ROWS)
+    assert good.passed and good.looked_at == 300 and str(good).startswith("0 of 300 rows are not to be trusted")
+    rows = np.concatenate([ROWS[:3], 1e6 * ROWS[3:5], [[np.nan, 0.0]]])
+    report = result.verify(rows)
+    assert [each.row for each in report.rows] == [3, 4, 5] and not report.passed
+    assert report.rows[2].reason == "its log-density is nan"
+    assert "row 3: " in str(report)
+
+
+def test_a_context_reaches_the_rows_that_are_looked_at():
+    data = 2 * CONTEXT + 0.5 * ROWS[:, :1]
+    model = flows.Flow(flows.Autoregressive(flows.conditioners.MaskedMLP(8)))
+    result = fit(0, model, data, context=CONTEXT, folds=2, max_epochs=2, batch_size=90, verbose=0)
+    assert result.verify(data, context=CONTEXT).passed
+    with_splines = fit(0, flows.Flow(flows.Elementwise(flows.transformers.RationalQuadratic(bound=3.0))), ROWS, **QUICK)
+    far = with_splines.verify(np.array([[0.0, 0.0], [30.0, 0.0]]))
+    assert [each.row for each in far.rows] == [1] and "outside the range of the splines, +-3" in far.rows[0].reason
