@@ -291,4 +291,4 @@ def _log_mixture(x: Array, centres: np.ndarray, masses: np.ndarray, noise: float
 def _noise(noise: float, name: str) -> float:
     if positive(noise, f"{name}: noise") < LEAST_NOISE:
         raise FlowsError(f"{name}: noise is {noise}; expected at least {LEAST_NOISE}, below which the density takes too long")
-    return noise
+    return float(noise)

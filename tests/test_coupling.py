@@ -107,8 +107,14 @@ def test_squash_bounds_what_the_network_sees():
     np.testing.assert_allclose(y[0, 2:], y[1, 2:], rtol=1e-6)
     assert bool(jnp.isfinite(y[:, 2:]).all() & jnp.isfinite(log_det).all())
     plain = flows.Coupling(NET)(0, 5).direct_fun
-    bent = jnp.concatenate([2 * jnp.tanh(X[:, :2] / 2), X[:, 2:]], axis=1)
-    np.testing.assert_allclose(direct_fun(params, X)[0][:, 2:], plain(params, bent)[0][:, 2:], rtol=1e-5, atol=1e-6)
+    x = 3 * X
+    assert 0 < (abs(x[:, :2]) > 2).sum() < x[:, :2].size
+    over = jnp.maximum(abs(x[:, :2]) - 2, 0.0)
+    ways = {2.0: jnp.sign(x[:, :2]) * (abs(x[:, :2]) - over + jnp.tanh(over)), ("tanh", 2.0): 2 * jnp.tanh(x[:, :2] / 2)}
+    for squash, seen in ways.items():
+        bent = jnp.concatenate([seen, x[:, 2:]], axis=1)
+        y = flows.Coupling(NET, squash=squash)(0, 5).direct_fun(params, x)[0]
+        np.testing.assert_allclose(y[:, 2:], (x - bent + plain(params, bent)[0])[:, 2:], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

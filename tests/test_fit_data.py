@@ -291,3 +291,20 @@ def test_weights_count_in_the_scale_of_the_context():
     scale = scale_of_context(c, w)
     many = np.r_[c[:100], c[-1:], c[-1:], c[-1:]]
     np.testing.assert_allclose([*scale.mean, *scale.std], [many.mean(), many.std()])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_outlier_is_named_whichever_share_it_fell_into(seed):
+    far = NORMAL.copy()
+    far[17, 1] = 400.0
+    with pytest.warns(
+        DataWarning, match=r"interquartile ranges from the median: column 1 \(400 in row 17, \d+ of
+    ):
+        fit(seed, GAUSS, far, **QUICK)
+
+
+@pytest.mark.parametrize("rate", [1e10, 1e30])
+@pytest.mark.parametrize("base", [None, flows.Uniform(-9.0, 9.0)])
+def test_a_rate_that_is_far_too_high_is_blamed_on_the_rate(rate, base):
+    with pytest.raises(flows.FitError, match=r"it diverged.* Lower the learning rate"):
+        fit(0, flows.Flow(flows.Coupling(flows.MLP(8)), base), NORMAL, **{**QUICK, "max_epochs": 3}, learning_rate=rate)

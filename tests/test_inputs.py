@@ -1,5 +1,7 @@
 """Arrays of any kind that users have: what is converted, and what is refused rather than computed with in silence."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,3 +89,27 @@ def test_loops_run_under_shard_map(model):
         sharded = jax.shard_map(function, mesh=mesh, in_specs=(everywhere, by_rows), out_specs=by_rows)
         for a, b in zip(jax.jit(sharded)(params, X), function(params, X), strict=True):
             close(a, b, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda t: t.sample(0, t.params, 10**15), "num_samples is 1,000,000,000,000,000 of 3 numbers each; expected at most"),
+        (lambda t: t.sample(0, t.params, 10**9), "Draw them in parts"),
+        (lambda t: flows.RealNVP(hidden=b"ab"), "hidden is b'ab'; expected the widths of the hidden layers"),
+        (lambda t: flows.MLP(b"ab"), "expected a whole number"),
+        (lambda t: t.log_pdf(t.params, [[1.0, 2.0, 3.0], [1.0]]), "expected rows of equal length"),
+        (lambda t: t.log_pdf(jax.tree.map(lambda leaf: leaf.astype(int), t.params), X), r"dtype int32; expected floating"),
+        (lambda t: t.log_pdf("a", X), "params hold what is no array of numbers"),
+        (lambda t: t.log_pdf(np.ma.masked_equal([1, 2], 2), X), "params hold what is no array of numbers"),
+        (lambda t: flows.objectives.forward_kl("a", t, lambda x: x[:, 0], 0, 5), "forward_kl: params is 'a'"),
+        (lambda t: flows.objectives.reverse_kl(t.params, t, lambda x: x[:, 0], 0, 5, estimator=X), "estimator is"),
+        (lambda t: flows.load(3), "load: path is 3; expected the name of a file"),
+        (lambda t: flows.Flow(flows.Glow())(0, (4, 4, 2)), "flows of images are composed of Squeeze"),
+        (lambda t: flows.Flow(flows.NSF(plain=True, autoregressive=False))(0, (4, 4, 2)), "flows of images are composed of"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_plain_words(call, words):
+    triple = flows.Flow(flows.ActNorm())(0, 3)
+    with pytest.raises((flows.FlowsError, TypeError), match=re.escape(words).replace(r"\ ", " ")):
+        call(triple)

@@ -184,3 +184,31 @@ def test_the_rows_of_a_step_that_was_not_taken_are_kept():
     found = of.suspects(0, 1, 1)
     assert list(of.refused) == [1] and found.numbers.tolist() == (100 + order[1, 1]).tolist()
     np.testing.assert_array_equal(found.rows.x, DATA[order[1, 1]])
+
+
+@pytest.mark.parametrize("how", ["raises", "is NaN"])
+def test_a_stream_that_fails_late_leaves_the_best_params(how):
+    calls = []
+
+    class Failing(Batches):
+        def __iter__(self):
+            calls.append(1)
+            for i, rows in enumerate(super().__iter__()):
+                if len(calls) == 2 and i == 3:
+                    if how == "raises":
+                        raise OSError("the disk is gone")
+                    rows = rows * np.nan
+                yield rows
+
+    settings = {"validation": HELD_OUT, "steps_per_epoch": 25, "standardize": "columns", **QUICK}
+    with pytest.raises(flows.FitError) as caught:
+        fit(0, AFFINE, Failing(), **settings)
+    error = caught.value
+    words = "OSError: the disk is gone" if how == "raises" else "of data has nan in row 0, column 0"
+    assert "fit: the data failed in epoch 2: " in str(error) and words in error.cause
+    assert len(error.history["validation_loss"]) == 2 and error.history["best_epoch"] >= 0
+    whole = fit(0, AFFINE, Batches(), **settings)
+    np.testing.assert_allclose(error.history["validation_loss"], whole.history["validation_loss"][:2], rtol=1e-5)
+    model = flows.Flow(flows.Standardize(), AFFINE)
+    loss = -float(np.mean(model(0, 2).log_pdf(error.params, HELD_OUT)))
+    np.testing.assert_allclose(loss, error.history.best, rtol=1e-4)

@@ -9,8 +9,8 @@ from flows.bijections.engine import Columns, as_transformers, for_each
 from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
-from flows.conditioners.network import build_leading, measured_by
-from flows.core import FlowsError, Given, bijection, positive
+from flows.conditioners.network import Squash, build_leading, check_squash, measured_by
+from flows.core import FlowsError, Given, bijection
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context
 from flows.core.keywords import naming
@@ -23,7 +23,7 @@ def Autoregressive(
     conditioner: ConditionerLike | None = None,
     transformer: Transformer | Sequence[Transformer] | None = None,
     random_order: bool = False,
-    squash: float | None = None,
+    squash: Squash = None,
 ):
     """A transformer on each feature, with parameters that a masked network makes of the features before it.
 
@@ -37,7 +37,7 @@ def Autoregressive(
             ours, such as `MaskedResidual(order=(2, 0, 1))`.
         transformer: one of `flows.transformers`, by default `Affine()`; or a sequence of d of them, one for each feature.
         random_order: an order drawn at init, in front of that of the network.
-        squash: let the network see squash * tanh(x / squash) instead of x, as in `Coupling`.
+        squash: how far out the network sees x as it is, as in `Coupling`.
 
     Params:
         A dict of the same keys, whatever the options. "conditioner": the network's, or `{"theta": (num_params,)}` in one
@@ -61,7 +61,7 @@ def Autoregressive(
     """
     net = MaskedMLP(64, 64) if conditioner is None else check_conditioner(conditioner, "Autoregressive")
     transformers = as_transformers(Affine() if transformer is None else transformer, "Autoregressive")
-    squash = None if squash is None else positive(squash, "Autoregressive: squash")
+    squash = check_squash(squash, "Autoregressive: squash")
     if random_order and len(set(transformers)) > 1:
         raise FlowsError("Autoregressive: a random order cannot tell which feature is whose transformer; give one for all")
 
@@ -151,7 +151,7 @@ def InverseAutoregressive(
     conditioner: ConditionerLike | None = None,
     transformer: Transformer | Sequence[Transformer] | None = None,
     random_order: bool = False,
-    squash: float | None = None,
+    squash: Squash = None,
 ):
     """An inverse autoregressive layer: a sample takes one pass, a density finds one feature after the other.
 

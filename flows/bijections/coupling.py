@@ -9,8 +9,8 @@ import numpy as np
 from flows.bijections.engine import Columns, Trained, as_transformers, cut, for_each, reorder
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_events, build_leading, measured_by
-from flows.core import FlowsError, Given, bijection, positive
+from flows.conditioners.network import Squash, build_events, build_leading, check_squash, measured_by
+from flows.core import FlowsError, Given, bijection
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context
 from flows.core.keywords import naming
@@ -27,7 +27,7 @@ def Coupling(
     mask: str | Sequence[bool] = "halves",
     flip: bool = False,
     unconditional: Transformer | Sequence[Transformer] | None = None,
-    squash: float | None = None,
+    squash: Squash = None,
 ):
     """A transformer on some of the features, with parameters that a network makes from the others.
 
@@ -45,9 +45,9 @@ def Coupling(
         flip: keep the others instead; a single feature has no others, and is transformed all the same.
         unconditional: a transformer for the kept features too, with trained parameters of its own: y_keep = g(x_keep), whose
             log-slopes are added. The network sees x_keep.
-        squash: let the network see squash * tanh(x / squash) instead of x. It keeps inverses precise far from the data, where
-            a network extrapolates; 2 or 3 times the spread of the data costs little. For deep stacks of splines the
-            benchmarks have safe settings.
+        squash: how far out the network sees x as it is; beyond, what it sees flattens out within 1 more, squash + tanh(|x| -
+            squash). It keeps inverses precise far from the data, where a network extrapolates; 2 or 3 times the spread of the
+            data costs little. ("tanh", c) for c tanh(x / c).
 
     Params:
         A dict of the same keys, whatever the options. "conditioner": the network's, or `{"theta": (num_params * features,)}`
@@ -72,7 +72,7 @@ def Coupling(
     net = MLP(64, 64) if conditioner is None else check_conditioner(conditioner, "Coupling")
     transformers = as_transformers(Affine() if transformer is None else transformer, "Coupling")
     of_kept = None if unconditional is None else as_transformers(unconditional, "Coupling: unconditional")
-    squash = None if squash is None else positive(squash, "Coupling: squash")
+    squash = check_squash(squash, "Coupling: squash")
     if isinstance(mask, str) and mask not in MASKS:
         raise FlowsError(f"Coupling: mask is {mask!r}; expected one of {', '.join(MASKS)}, or a boolean for each feature")
 

@@ -12,6 +12,10 @@ from flows.core.inputs import as_key, size
 from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
 
 P = ParamSpec("P")
+OF_IMAGES = (
+    "Models such as Glow() and RealNVP() are for vectors: flows of images are composed of Squeeze, InvertibleLinear, FactorOut "
+    "and Coupling(net) with a convolutional net, such as FromLinen, FromEquinox or a function (rng, input_dim, output_dim)"
+)
 
 
 class Network(NamedTuple):

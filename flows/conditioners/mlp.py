@@ -6,7 +6,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 
-from flows.conditioners.base import Leading, conditioner
+from flows.conditioners.base import OF_IMAGES, Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng
 from flows.core import Array, FlowsError, finite, positive_int
 from flows.core.keywords import naming
@@ -52,7 +52,7 @@ def MLP(
 
     def net(rng, input_dim: int, output_dim: int):
         if not isinstance(input_dim, int):
-            raise FlowsError(f"MLP: the inputs are events {input_dim}; give the coupling a network for events of several axes")
+            raise FlowsError(f"MLP: the inputs are events {input_dim}, expected vectors. {OF_IMAGES}")
         if input_dim < 0 or output_dim < 0:
             raise FlowsError(f"MLP: input_dim is {input_dim} and output_dim {output_dim}; expected 0 or more")
         sizes = (input_dim, *hidden, output_dim)

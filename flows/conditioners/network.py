@@ -9,12 +9,13 @@ import jax.numpy as jnp
 
 from flows.conditioners.base import Leading, as_network
 from flows.conditioners.masked import Masked
-from flows.core import Array, FlowsError, Given, Shape
+from flows.core import Array, FlowsError, Given, Shape, positive
 from flows.core.inputs import as_dim, size
 from flows.core.keywords import CALL, INIT, named_by, select
-from flows.core.numerics import soft_clip
+from flows.core.numerics import saturated, soft_clip
 
 FAR = 1e18
+Squash = float | tuple[str, float] | None
 NOTHING = Given()
 MEASURED = ("init_inputs", "init_context", "params")
 
@@ -42,12 +43,13 @@ def build_leading(
     output_dim: int,
     context: Shape | None = None,
     given: Given = NOTHING,
-    squash: float | None = None,
+    squash: Squash = None,
 ) -> Running:
     """A conditioner on vectors: `run` maps (input_dim, batch) to (output_dim, batch), the context being (context_dim, batch).
 
     A network that does not name `context_dim` has the context appended to its inputs. One without any input is replaced by
-    params of its own: constants, which start at 0. With `squash` it sees squash * tanh(x / squash) for x.
+    params of its own: constants, which start at 0. With `squash` it sees x within that, and no more than 1
+    beyond.
     """
     takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
@@ -92,7 +94,7 @@ def build_events(
     output_dim: Shape,
     context: Shape | None = None,
     given: Given = NOTHING,
-    squash: float | None = None,
+    squash: Squash = None,
 ) -> Running:
     """As `build_leading` for events of several axes: (channels, batch, *space) to (outputs, batch, *space).
 
@@ -126,9 +128,22 @@ def build_events(
     return Running(params if measured_by(net) else _or_old(given, params), run, names & {"rng", "train"})
 
 
-def _seen(squash: float | None, x: Array) -> Array:
+def check_squash(squash: Any, name: str) -> Squash:
+    """`squash`, if it is None, a number above 0, or ("tanh", such a number)."""
+    if squash is None:
+        return None
+    if isinstance(squash, tuple | list):
+        if len(squash) != 2 or squash[0] != "tanh":
+            raise FlowsError(f"{name} is {squash!r:.60}; expected a number, ('tanh', number) or None")
+        return "tanh", positive(squash[1], name)
+    return positive(squash, name)
+
+
+def _seen(squash: Squash, x: Array) -> Array:
     """What a network sees of x. An entry beyond FAR would overflow in it, and then a masked weight of 0 times inf is NaN."""
-    return jnp.clip(x, -FAR, FAR) if squash is None else soft_clip(x, squash)
+    if isinstance(squash, tuple):
+        return soft_clip(x, squash[1])
+    return jnp.clip(x, -FAR, FAR) if squash is None else saturated(x, squash)
 
 
 def _data_of(net: Callable, given: Given, data: Array | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.conditioners.base import Leading, conditioner
+from flows.conditioners.base import OF_IMAGES, Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng
 from flows.conditioners.masked import Masked, degrees_of
 from flows.core import Array, FlowsError, finite, positive_int
@@ -62,8 +62,8 @@ def Residual(
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         if not isinstance(input_dim, int) or not isinstance(context_dim, int):
             raise FlowsError(
-                f"Residual: the inputs are events {input_dim}, the context {context_dim or 'none'}; expected vectors. Give the "
-                "coupling a network for events of several axes"
+                f"Residual: the inputs are events {input_dim}, the context {context_dim or 'none'}; expected vectors. "
+                f"{OF_IMAGES}"
             )
         sizes = [input_dim + context_dim, *[width] * (2 * blocks + 1), output_dim]
         keys = jax.random.split(rng)

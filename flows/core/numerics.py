@@ -25,6 +25,12 @@ def _(bound: float, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return bent, (1 - jnp.square(bent / bound)) * tangents[0]
 
 
+def saturated(x: Array, bound: float) -> Array:
+    """x itself within +-bound; beyond it flattens out at +-(bound + 1): bound + tanh(x - bound), smooth once."""
+    within = jnp.clip(x, -bound, bound)
+    return within + jnp.tanh(x - within)
+
+
 def soft_clip_inverse(bent: Array, bound: float) -> Array:
     """The `raw` whose soft_clip is `bent`, which is cut off at nine tenths of the bound: beyond, raw would be far off."""
     return bound * jnp.arctanh(jnp.clip(bent / bound, -0.9, 0.9))

@@ -49,6 +49,13 @@ def stop_fixed(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
+def check_arrays(params: Params, name: str) -> None:
+    """Refuse leaves that are no numbers, before JAX does in words of its own."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not isinstance(leaf, float | complex | int | np.ndarray | np.generic | jax.Array):
+            raise TypeError(f"{name}: params{jax.tree_util.keystr(path)} is {leaf!r:.60}; expected arrays of numbers")
+
+
 def structure(params: Params) -> tuple:
     """The treedef and the leaf shapes, as a hashable key."""
     leaves, treedef = jax.tree.flatten(params)

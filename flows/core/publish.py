@@ -16,6 +16,7 @@ from flows.core.contract import Array, Params, Shape
 from flows.core.cpu_loops import current_iteration
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
+from flows.core.inputs import size as size_of
 from flows.core.keywords import CALL, positional, refuse_unknown, signature
 from flows.core.lifting import FIRST_RULE
 from flows.core.params import check_structure, stop_fixed, structure
@@ -23,6 +24,7 @@ from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.sizes import call_filled, filled, first, grown
 from flows.core.validation import check_result, check_rows
 
+MOST_DRAWN = 2**31 - 1  # numbers in one call, which 32 bits can count
 _published = Memo(size=1024)
 
 
@@ -111,6 +113,11 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         n = int(num_samples)
         if n < 0:
             raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
+        if n * size_of(part.event) > MOST_DRAWN:
+            raise FlowsError(
+                f"{part.name}: num_samples is {n:,} of {size_of(part.event):,} numbers each; expected at most {MOST_DRAWN:,} "
+                "numbers in one call. Draw them in parts, each with a key of its own"
+            )
         context, _ = _given(part, context, None, False)
         # Few sizes are drawn, so that a new one rarely compiles; under a trace too, as draws may depend on their number.
         fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
@@ -161,10 +168,20 @@ def _given(part: Any, context: Any, rng: Any, train: Any) -> tuple[Array | None,
 
 
 def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: Any, rows: int) -> tuple[Params, Any]:
+    _check_floats(params, part.name)
     check_structure(params, expected, part.name)
     if context is not None:
         context = as_rows_of_context(context, part.context, rows, part.name).astype(dtype)
     return stop_fixed(cast(params, dtype)), context
+
+
+def _check_floats(params: Params, name: str) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not isinstance(leaf, float | complex) and not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact):
+            got = f"dtype {leaf.dtype}" if hasattr(leaf, "dtype") else f"the value {leaf!r:.40}"
+            raise TypeError(
+                f"{name}: params{jax.tree_util.keystr(path)} has {got}; expected floating numbers, jnp.asarray(leaf, float)"
+            )
 
 
 class explained:
@@ -179,3 +196,6 @@ class explained:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and issubclass(kind, jax.errors.UnexpectedTracerError):
             raise FlowsError(FIRST_RULE.format(name=self.name)) from error
+        refused = kind in (TypeError, OverflowError) and "argument" in str(error) and "jit" in str(error)
+        if refused or (kind is ValueError and "masked arrays" in str(error)):
+            raise TypeError(f"{self.name}: params hold what is no array of numbers; expected those of its init_fun") from None

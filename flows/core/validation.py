@@ -16,7 +16,7 @@ LEAST, MOST = 1e-37, 1e37  # what float32 holds, with room for a factor
 
 def check_widths(x: Any, name: str) -> tuple[int, ...]:
     """`x`, if it is a sequence of the widths of hidden layers."""
-    if isinstance(x, str) or not isinstance(x, Sequence):
+    if isinstance(x, str | bytes | bytearray) or not isinstance(x, Sequence):
         raise FlowsError(f"{name} is {x!r:.60}; expected the widths of the hidden layers, such as (64, 64)")
     return tuple(positive_int(width, f"{name}: a width") for width in x)
 

@@ -7,12 +7,12 @@ from flows.bijections.autoregressive import Autoregressive, InverseAutoregressiv
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
-from flows.conditioners.network import build_leading
+from flows.conditioners.network import Squash, build_leading
 from flows.core import Array, FlowsError, bijection, distribution, positive_int
 from flows.core.inputs import as_context
 from flows.core.numerics import LOG_2PI, soft_clip
 from flows.distributions.infinities import honest_far_out, logsumexp
-from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
+from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Affine, Gated, Inverse
 from flows.transformers.mixture import along, apart
 
@@ -26,7 +26,7 @@ def MAF(
     activation: Activation = "relu",
     plain: bool = False,
     dropout: float = 0.0,
-    squash: float | None = None,
+    squash: Squash = SQUASH,
     scan: bool | None = None,
 ):
     """A masked autoregressive flow: MADE layers, each followed by batch normalisation and a reversal of the order.
@@ -42,6 +42,7 @@ def MAF(
         scan: as in `NICE`, but over single layers.
         plain: without batch normalisation.
         dropout: the share of hidden units dropped while `train=True`, which then needs `rng`.
+        squash: how far out the networks see their inputs as they are, as in `Coupling`; None for as far as they go.
 
     Params:
         A tuple over layers and what follows each; those of a loop are stacked.

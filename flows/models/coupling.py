@@ -5,8 +5,9 @@ from flows.bijections.coupling import Coupling
 from flows.bijections.linear import InvertibleLinear
 from flows.bijections.scaling import ActNorm, Scale
 from flows.conditioners import MLP
+from flows.conditioners.network import Squash
 from flows.core import bijection
-from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
+from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Additive, Affine
 
 
@@ -59,7 +60,7 @@ def RealNVP(
     activation: Activation = "relu",
     plain: bool = False,
     dropout: float = 0.0,
-    squash: float | None = None,
+    squash: Squash = SQUASH,
     scan: bool | None = None,
 ):
     """Affine couplings in which the halves alternate, each followed by batch normalisation.
@@ -74,6 +75,7 @@ def RealNVP(
         hidden, activation, scan: as in `NICE`.
         plain: without batch normalisation.
         dropout: the share of hidden units dropped while `train=True`, which then needs `rng`.
+        squash: how far out the networks see their inputs as they are, as in `Coupling`; None for as far as they go.
 
     Params:
         As of `NICE`.

@@ -1,12 +1,15 @@
 """Neural spline flows, coupling and autoregressive, with any of the splines."""
 
+from typing import Literal
+
 from flows.bijections.autoregressive import Autoregressive
 from flows.bijections.coupling import Coupling
 from flows.bijections.linear import InvertibleLinear
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MLP, MaskedMLP, MaskedResidual, Residual
-from flows.core import FlowsError, bijection
-from flows.models.stack import Activation, check_hidden, stack
+from flows.conditioners.network import Squash
+from flows.core import FlowsError, bijection, positive_int
+from flows.models.stack import SQUASH, Activation, check_hidden, stack
 from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
 
 SPLINES = {
@@ -16,6 +19,8 @@ SPLINES = {
     "linear": LinearSpline,
     "linear_rational": LinearRational,
 }
+SHALLOW, DEEP_SQUASH = 8, 2.0  # errors of an inverse grow with depth
+WITHOUT_SLOPES = ("cubic", "linear")
 
 
 @bijection
@@ -30,7 +35,9 @@ def NSF(
     dropout: float = 0.0,
     plain: bool = False,
     linear: bool = False,
-    squash: float | None = None,
+    squash: Squash | Literal["auto"] = "auto",
+    min_bin: float | None = None,
+    min_slope: float | None = None,
     scan: bool | None = None,
 ):
     """A neural spline flow: monotone splines, with the features reversed or mixed by linear maps in between.
@@ -42,7 +49,8 @@ def NSF(
     densities.
 
     The defaults are what did best over many tables (`benchmarks/defaults.py`). The paper's: `NSF(10, (256, 256), num_bins=8,
-    bound=3.0, autoregressive=False, linear=True, dropout=0.2)`.
+    bound=3.0, autoregressive=False, linear=True, dropout=0.2,
+    squash=None, min_bin=1e-3, min_slope=1e-3)`.
 
     Args:
         num_layers: layers of splines.
@@ -56,6 +64,11 @@ def NSF(
         plain: fully connected networks instead of residual ones; features that a coupling keeps stay as they are.
         linear: a trained matrix in LU form before each layer and after the last, instead of the features reversed (a random
             rotation at the start, where the paper's is a permutation).
+        squash: how far out the networks see their inputs as they are, as in `Coupling`: by default 3, and 2 where there are
+            more than 8 layers; None for as far as they go.
+        min_bin, min_slope: the least width and height of a bin in units of 2 bound, and the least slope, as of the splines
+            themselves; by default 0.2 / num_bins and 0.05 for rational-quadratic ones, and those of the others. With `squash`
+            they keep inverses of deep flows precise far from the data (`benchmarks/stability.py`).
         scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
@@ -74,10 +87,15 @@ def NSF(
         >>> sample(1, params, 3).shape
         (3, 3)
     """
-    hidden = check_hidden(hidden, "NSF")
+    hidden, deep = check_hidden(hidden, "NSF"), positive_int(num_layers, "NSF: num_layers", most=10_000) > SHALLOW
+    reach = (DEEP_SQUASH if deep else SQUASH) if isinstance(squash, str) and squash == "auto" else squash
     if spline not in SPLINES:
         raise FlowsError(f"NSF: spline is {spline!r:.60}; expected one of {', '.join(SPLINES)}")
-    transformer = SPLINES[spline](num_bins=num_bins, bound=bound)
+    safe = {"min_bin": 0.2 / num_bins, "min_slope": 0.05} if spline == "rational_quadratic" and num_bins else {}
+    given = {name: each for name, each in (("min_bin", min_bin), ("min_slope", min_slope)) if each is not None}
+    if min_slope is not None and spline in WITHOUT_SLOPES:
+        raise FlowsError(f"NSF: min_slope was given, but the {spline} spline has no such argument; leave it out")
+    transformer = SPLINES[spline](num_bins=num_bins, bound=bound, **safe | given)
     if plain:
         net = (MaskedMLP if autoregressive else MLP)(*hidden, activation=activation, dropout=dropout)
     else:
@@ -85,9 +103,9 @@ def NSF(
             raise FlowsError(f"NSF: hidden is {hidden}; expected one width for each residual block, all equal, or plain=True")
         net = (MaskedResidual if autoregressive else Residual)(hidden[0], len(hidden), activation, dropout=dropout)
     if autoregressive:
-        layer = Autoregressive(net, transformer, squash=squash)
+        layer = Autoregressive(net, transformer, squash=reach)
     else:
-        layer = Coupling(net, transformer, squash=squash, unconditional=None if plain else transformer)
+        layer = Coupling(net, transformer, squash=reach, unconditional=None if plain else transformer)
     if linear:
         return stack("NSF", [InvertibleLinear(), layer], num_layers, scan, [InvertibleLinear()])
     return stack("NSF", [layer, Reverse()], num_layers, scan)

@@ -9,7 +9,9 @@ The format is a number in the header of a file. It increases when an older reade
    unless it was `plain`, and no argument that says so.
 4. `NSF(linear=)` says whether it has. Networks of `NSF`, `MAF` and `RealNVP` saw their inputs as they are. Metadata was in the
    header.
-5. `squash=` says what networks see. Text is a tensor of bytes, beside the history, the columns and the scores of a fit.
+5. `squash=` says how far out these models' networks see, `min_bin=` and `min_slope=` how narrow and flat the splines of `NSF`
+   get (1e-3 before). A layer's `squash=c` was what ("tanh", c) is now. Text is a tensor of bytes, beside the history, the
+   columns and the scores of a fit.
 
 An argument that a constructor gained later is missing in older files, and its default holds. Where that default changes how
 the same call is computed, `as_then` has to fill in the old behaviour.
@@ -23,6 +25,7 @@ from flows.core import Params
 
 FORMAT, TEXTS = 5, 5  # the format that is written, and the first with text in tensors
 SQUASHED = ("NSF", "MAF", "RealNVP")
+ENGINES_THAT_SQUASH = ("Coupling", "Autoregressive", "InverseAutoregressive")
 ENGINES = ({"conditioner", "fixed", "transformer", "unconditional"}, {"conditioner", "fixed", "transformer"})
 RENAMED = {f"transformers.{name}": f"transformers.{name}Spline" for name in ("Linear", "Quadratic", "Cubic")}
 UNROLLED = dict.fromkeys(("NICE", "RealNVP", "Glow", "MAF", "IAF"), 4) | dict.fromkeys(
@@ -42,6 +45,10 @@ def as_then(description: Any, written: int) -> Any:
         return description
     if written < 5 and name in SQUASHED:
         arguments = {"squash": None, **arguments}
+    if written < 5 and name == "NSF" and arguments.get("spline") == "rational_quadratic":
+        arguments = {"min_bin": 1e-3, "min_slope": 1e-3, **arguments}
+    if written < 5 and name in ENGINES_THAT_SQUASH and arguments.get("squash") is not None:
+        arguments = {**arguments, "squash": ["tanh", arguments["squash"]]}
     if written < 4 and name == "NSF" and "plain" in arguments:
         arguments = {**arguments, "linear": not arguments["plain"]}
     if written < 3 and name in UNROLLED and arguments.get("scan", False) is None:

@@ -104,7 +104,7 @@ def save_model(
 ) -> None:
     """`save`, with more beside the model: arrays by name, and under TEXT a dict for JSON. It is asked for once all else is
     checked."""
-    path = os.fsdecode(path)
+    path = _as_path(path, "save")
     if not isinstance(init_fun, InitFun):
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
@@ -142,7 +142,7 @@ def save_model(
 @contextmanager
 def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int | None) -> Iterator[Loaded]:
     """What is in a file, for a `with` in which errors are blamed on it, and constructors are made within what it may take."""
-    path, own = os.fsdecode(path), _checked_constructors(constructors)
+    path, own = _as_path(path, "load"), _checked_constructors(constructors)
     header, tensors, more, text = _read(path)
     allowed = max(FILES * os.path.getsize(path), LEAST_BYTES)
     if max_bytes is not None:
@@ -197,7 +197,7 @@ def describe(path: PathLike) -> dict[str, Any]:
         >>> header["code"], header["event"], header["num_params"], header["tensors"]["shift"]
         ('ActNorm()', (3,), 6, {'shape': (3,), 'dtype': 'float32'})
     """
-    path = os.fsdecode(path)
+    path = _as_path(path, "describe")
     header, tensors, _, text = _read(path)
     with blamed_on(f"{path!r} cannot be described"):
         about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
@@ -206,6 +206,12 @@ def describe(path: PathLike) -> dict[str, Any]:
         columns = text["table"]["names"] if "table" in text else None
         own = {"metadata": text.get("metadata", {}), "columns": columns}
         return {"code": _as_code(header["constructor"]), **header, **own, **more}
+
+
+def _as_path(path: Any, name: str) -> str:
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"{name}: path is {path!r:.60}; expected the name of a file, a str or a pathlib.Path")
+    return os.fsdecode(path)
 
 
 def _rows_held(description: Any) -> int:

@@ -122,7 +122,10 @@ def check_columns(
 ) -> None:
     """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
     x, std, source = data.train.x, scale.std, data.source
-    dtype, names, numbers = source.dtype, source.names, source.numbers
+    dtype, names = source.dtype, source.names
+    everywhere, places = x, source.numbers
+    if source.others is not None:  # an outlier may be in the share that is held out, whose score it would decide
+        everywhere, places = np.concatenate([x, data.held_out.x]), np.concatenate([places, source.others])
     standardized, transformed = standardize is not False, standardize is True
     said: dict[str, list[str]] = {}
     sample = _sample(x)
@@ -130,15 +133,16 @@ def check_columns(
     found: dict[str, float] = {}
     for j in map(int, np.flatnonzero(~as_is)):
         column, label = sample[:, j], name_of(j, names)
-        far = _farthest(x[:, j])
+        far = _farthest(column, everywhere[:, j])
         if far is not None:
             row, times, spread, rare = far
+            value = f"{everywhere[row, j]:.6g} in row {places[row]}"
             if standardized and rare and spread < 64 * np.finfo(dtype).eps * std[j]:
                 raise FlowsError(
-                    f"fit: {label} of data is {x[row, j]:.6g} in row {numbers[row]}, so far from all others that {dtype.name} "
+                    f"fit: {label} of data is {value}, so far from all others that {dtype.name} "
                     "cannot tell those apart once the column is standardised. Drop or clip that row, or transform the column"
                 )
-            said.setdefault("tails", []).append(f"{label} ({x[row, j]:.4g} in row {numbers[row]}, {times:.3g} of them)")
+            said.setdefault("tails", []).append(f"{label} ({value}, {times:.3g} of these ranges)")
         if abs(scale.mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:
             said.setdefault("offset", []).append(label)
         pieces = 0 if steps[j] or mixed else _clusters(column)
@@ -229,9 +233,9 @@ def _clusters(column: np.ndarray) -> int:
     return len(pieces) if narrow and rows > (1 - ATOM) * len(values) else 0
 
 
-def _farthest(column: np.ndarray) -> tuple[int, float, float, bool] | None:
+def _farthest(sample: np.ndarray, column: np.ndarray) -> tuple[int, float, float, bool] | None:
     """The row that is too far out, by how many interquartile ranges, that range, and whether few rows are so far out."""
-    low, middle, high = np.quantile(_sample(column[:, None])[:, 0], [0.25, 0.5, 0.75])
+    low, middle, high = np.quantile(sample, [0.25, 0.5, 0.75])
     spread = float(high - low)
     distance = np.abs(column - middle)
     row = int(distance.argmax())

@@ -213,7 +213,9 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
     if without:
         course = without[0]
         validation = course.validation
-        if not course.train[-1] < course.start + margin:
+        if not course.train[-1] < course.start + margin or (
+            math.isfinite(course.initial) and not math.isfinite(validation[-1])
+        ):
             why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
         elif math.isfinite(validation[-1]):
             why = "far above that of training: what is held out is unlike what is trained on. Compare their columns"
