@@ -41,7 +41,7 @@ def test_the_result_is_a_distribution_with_a_history(fitted):
     assert fitted.init_fun == flows.Flow(flows.Whiten(), SPLINE) and fitted.input_dim == 2 and fitted.context_dim == 0
     assert log_pdf(params, BIMODAL).shape == (600,) and sample(1, params, 5).shape == (5, 2)
     assert len(fitted.history["train_loss"]) == len(fitted.history["validation_loss"]) <= 40
-    assert repr(fitted).startswith("FitResult(Flow(Whiten(), Flow(Autoregressive(")
+    assert "  model       Flow(Whiten(), Flow(Autoregressive(" in repr(fitted)
     assert log_pdf is fitted.init_fun(5, 2).log_pdf  # the functions of any equal model
 
 
@@ -160,7 +160,7 @@ def test_a_batch_larger_than_the_data_is_all_of_them_and_progress_is_shown(capfd
     result = fit(0, AFFINE, NORMAL[:20], max_epochs=2, batch_size=10**6, folds=1)
     assert len(result.history["train_loss"]) == 2
     shown = capfd.readouterr().err
-    assert "validation=" in shown and "train=" in shown
+    assert "validation_loss=" in shown and "train_loss=" in shown
     fit(0, AFFINE, NORMAL[:20], **QUICK)
     assert capfd.readouterr() == ("", "")
 

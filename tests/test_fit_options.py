@@ -122,7 +122,7 @@ def test_silence_and_a_bar(capfd):
     assert capfd.readouterr() == ("", "")
     fit(0, AFFINE, ROWS, **{**QUICK, "verbose": 1})
     shown = capfd.readouterr().err
-    assert "train=" in shown and "validation=" in shown and "best_epoch=2" in shown and "3/3" in shown
+    assert "train_loss=" in shown and "validation_loss=" in shown and "best_epoch=2" in shown and "3/3" in shown
     assert "expected 1 for a progress bar" in error_of(lambda: fit(0, AFFINE, ROWS, **{**QUICK, "verbose": 2}))
 
 
@@ -151,8 +151,8 @@ def test_tensorboard_gets_every_loss(tmp_path):
         for value in event.summary.value:
             found.setdefault(value.tag, []).append((event.step, value.simple_value))
         content = content[12 + length + 4 :]
-    assert found["validation"] == [(i, pytest.approx(loss)) for i, loss in enumerate(result.history["validation_loss"])]
-    assert set(found) == {"train", "validation", "skipped", "rate"}
+    assert found["validation_loss"] == [(i, pytest.approx(loss)) for i, loss in enumerate(result.history["validation_loss"])]
+    assert set(found) == {"train_loss", "validation_loss", "skipped", "rate"}
 
 
 def test_bits_do_not_depend_on_what_was_fitted_before():

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -54,19 +55,21 @@ def test_arguments_have_one_name_and_one_place():
 
 def test_each_model_is_built_as_published():
     """By the values they are short for."""
-    coupling, spline = flows.Coupling, t.RationalQuadratic(8, 3.0)
+    plain, spline = flows.Coupling, t.RationalQuadratic(8, 3.0, min_bin=0.025, min_slope=0.05)
+    coupling, autoregressive = (partial(engine, squash=3.0) for engine in (plain, flows.Autoregressive))
     linear, back = flows.InvertibleLinear(), flows.Reverse()
     net = flows.MLP(8, activation="relu")
     residual = coupling(Residual(8, 2), spline, unconditional=spline)
-    masked = flows.Autoregressive(MaskedResidual(8, 2), spline)
-    made = flows.Autoregressive(MaskedMLP(8), t.Inverse(t.Affine(2.0)))
-    additive, affine = ([coupling(net, f), coupling(net, f, flip=True)] for f in (t.Additive(), t.Affine(2.0)))
+    masked = autoregressive(MaskedResidual(8, 2), spline)
+    made = autoregressive(MaskedMLP(8), t.Inverse(t.Affine(2.0)))
+    additive = [plain(net, t.Additive()), plain(net, t.Additive(), flip=True)]
+    affine = [coupling(net, t.Affine(2.0)), coupling(net, t.Affine(2.0), flip=True)]
     for model, layers in {
         flows.NICE(3, (8,)): [*additive, additive[0], flows.Scale()],
         flows.NICE(2, (8,), plain=True): additive,
         flows.RealNVP(3, (8,)): [layer for i in (0, 1, 0) for layer in (affine[i], flows.BatchNorm())],
         flows.RealNVP(2, (8,), plain=True): affine,
-        flows.Glow(2, (8,)): [flows.ActNorm(), linear, coupling(net, t.Affine(scale="sigmoid"))] * 2,
+        flows.Glow(2, (8,)): [flows.ActNorm(), linear, plain(net, t.Affine(scale="sigmoid"))] * 2,
         flows.MAF(2, (8,)): [made, flows.BatchNorm(), back] * 2,
         flows.MAF(2, (8,), plain=True): [made, back] * 2,
         flows.IAF(2, (8,), "relu"): [flows.InverseAutoregressive(MaskedMLP(8), t.Gated()), back] * 2,
@@ -75,7 +78,7 @@ def test_each_model_is_built_as_published():
         flows.NSF(2, (8, 8), num_bins=8, bound=3.0, autoregressive=False, linear=True): [linear, residual] * 2 + [linear],
         flows.NSF(2, (8, 8), num_bins=8, bound=3.0, autoregressive=False): [residual, back] * 2,
         flows.NSF(2, (8,), num_bins=8, bound=3.0, plain=True, autoregressive=False): [coupling(net, spline), back] * 2,
-        flows.NSF(2, (8,), num_bins=8, bound=3.0, plain=True): [flows.Autoregressive(MaskedMLP(8), spline), back] * 2,
+        flows.NSF(2, (8,), num_bins=8, bound=3.0, plain=True): [autoregressive(MaskedMLP(8), spline), back] * 2,
         flows.NAF(2, (8,), "relu"): [flows.Autoregressive(MaskedMLP(8), t.DeepSigmoidal(16)), back] * 2,
         flows.BNAF(2, (8,)): [flows.BlockAutoregressive(8), back] * 2,
         flows.UMNN(2, (8,)): [flows.Autoregressive(MaskedMLP(8), t.MonotonicNetwork((50,) * 4, 30)), back] * 2,
@@ -83,6 +86,16 @@ def test_each_model_is_built_as_published():
         flows.GaussianizationFlow(2): [flows.Householder(), flows.Elementwise(t.Gaussianization(20))] * 2,
     }.items():
         assert model.inner == flows.Serial(*layers), model
+    assert flows.RealNVP(2, (8,), plain=True, squash=None).inner == flows.Serial(
+        *[plain(net, t.Affine(2.0), flip=flip) for flip in (False, True)]
+    )
+    floors = {"squash": None, "min_bin": 1e-3, "min_slope": 1e-3}
+    free = flows.NSF(2, (8,), num_bins=8, bound=3.0, plain=True, autoregressive=False, **floors)
+    assert free.inner == flows.Serial(*[plain(net, t.RationalQuadratic(8, 3.0)), back] * 2)
+    shallow, deep = (flows.NSF(n, (8,), scan=False).inner.arguments["layers"][0].arguments["squash"] for n in (8, 9))
+    assert (shallow, deep) == (3.0, 2.0)
+    with pytest.raises(flows.FlowsError, match="NSF: min_slope was given, but the cubic spline has no such argument"):
+        flows.NSF(spline="cubic", min_slope=0.1)
     for name in ("quadratic", "cubic", "linear", "linear_rational"):
         assert type(flows.NSF(spline=name)) is type(flows.NSF()) and name.title().replace("_", "") in repr(
             flows.NSF(spline=name).inner

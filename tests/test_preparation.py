@@ -86,7 +86,7 @@ def test_a_fit_behind_the_gaussian_says_so():
 def test_the_start_is_kept_where_no_epoch_is_better():
     with pytest.warns(UserWarning, match="no epoch was better on what is held out than the start, whose params these are"):
         result = fit(0, AFFINE, NORMAL, optimizer=optax.sgd(-1.0), **QUICK)
-    assert result.history["best_epoch"] == -1 and "the start: " in repr(result)
+    assert result.history["best_epoch"] == -1 and "kept the start, of 2 epochs" in repr(result)
     assert result.history["start_loss"] < result.history["validation_loss"].min()
     order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
     np.testing.assert_allclose(-result.log_pdf(result.params, NORMAL[order]).mean(), result.history["start_loss"], rtol=1e-5)

@@ -1,5 +1,6 @@
 """The errors and warnings a user sees: each says what was got, what was expected and what to do."""
 
+import contextlib
 import os
 import sys
 import warnings
@@ -55,7 +56,7 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     have warned is kept here: every warning is shown, unless a filter ignores it.
     """
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((PACKAGE, contextlib.__file__)):
         frame = frame.f_back
     warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"))
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from flows.core import Bijection, BijectionInit, FlowsError, from_json, to_json
 from flows.core.publish import publish
-from flows.persistence import TEXT, PathLike, load_model
+from flows.persistence.models import TEXT, PathLike, load_model
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import Columns
 from flows.results.history import History

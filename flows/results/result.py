@@ -12,7 +12,7 @@ from flows.core.contract import DistributionLike
 from flows.core.inputs import as_array, as_context, as_event, as_key
 from flows.core.publish import publish
 from flows.diagnostics.rows import RowReport, verify_rows
-from flows.persistence import save_model
+from flows.persistence.models import save_model
 from flows.results.frames import Columns, framed, in_order
 from flows.results.history import History
 from flows.results.line import COLUMN, line_of
@@ -278,9 +278,10 @@ class FitResult(Distribution):
             if "gaussian_loss" in history:
                 lines.append(("  Gaussian", f"log-likelihood {-float(history['gaussian_loss']):.3f}, of the same rows"))
             epochs, which = np.shape(history["validation_loss"])[-1], sorted(set(np.ravel(history["best_epoch"]).tolist()))
-            number = "-".join(map(str, which[:1] + which[1:][-1:])) if which[-1] >= 0 else "the start"
+            number = "-".join(map(str, which[:1] + which[1:][-1:]))
+            kept = f"best epoch {number} of {epochs}" if which[-1] >= 0 else f"kept the start, of {epochs} epochs"
             lasted = "" if self.seconds is None else f", {self.seconds:.1f} s"
-            lines.append(("  training", f"best epoch {number} of {epochs}{lasted}"))
+            lines.append(("  training", kept + lasted))
         return lines
 
     def _replace(self, **changes: Any) -> "FitResult":
