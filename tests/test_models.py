@@ -93,7 +93,7 @@ def test_each_model_is_built_as_published():
     free = flows.NSF(2, (8,), num_bins=8, bound=3.0, plain=True, autoregressive=False, **floors)
     assert free.inner == flows.Serial(*[plain(net, t.RationalQuadratic(8, 3.0)), back] * 2)
     shallow, deep = (flows.NSF(n, (8,), scan=False).inner.arguments["layers"][0].arguments["squash"] for n in (8, 9))
-    assert (shallow, deep) == (3.0, 2.0)
+    assert (shallow, deep) == (3.0, 1.5)
     with pytest.raises(flows.FlowsError, match="NSF: min_slope was given, but the cubic spline has no such argument"):
         flows.NSF(spline="cubic", min_slope=0.1)
     for name in ("quadratic", "cubic", "linear", "linear_rational"):

@@ -21,7 +21,7 @@ from flows.persistence.formats import layout_then
 FOLDERS = sorted(Path(__file__).parent.glob("files/format_*"))
 # Variants of a model, which the slow tests have a look at; and splines, of which one file has all.
 AGAIN = re.compile(r"_(conditional|plain|loop|unrolled|[0-9]+)(_autoregressive)?$|^nsf_.*(linear|quadratic|cubic)")
-DEEP = ("maf_5", "nsf_7", "nsf_11")  # but for some that are a loop by default, or were none then
+DEEP = ("maf_5", "nsf_5", "nsf_7", "nsf_11", "realnvp_6")  # but for some that are a loop by default, or were none then
 FILES = [
     pytest.param(
         path,

@@ -19,7 +19,7 @@ SPLINES = {
     "linear": LinearSpline,
     "linear_rational": LinearRational,
 }
-SHALLOW, DEEP_SQUASH = 8, 2.0  # errors of an inverse grow with depth
+SHALLOW, DEEP_SQUASH = 8, 1.5  # errors of an inverse grow with depth, and with it what keeps them small
 WITHOUT_SLOPES = ("cubic", "linear")
 
 
@@ -64,11 +64,12 @@ def NSF(
         plain: fully connected networks instead of residual ones; features that a coupling keeps stay as they are.
         linear: a trained matrix in LU form before each layer and after the last, instead of the features reversed (a random
             rotation at the start, where the paper's is a permutation).
-        squash: how far out the networks see their inputs as they are, as in `Coupling`: by default 3, and 2 where there are
+        squash: how far out the networks see their inputs as they are, as in `Coupling`: by default 3, and 1.5 where there are
             more than 8 layers; None for as far as they go.
         min_bin, min_slope: the least width and height of a bin in units of 2 bound, and the least slope, as of the splines
-            themselves; by default 0.2 / num_bins and 0.05 for rational-quadratic ones, and those of the others. With `squash`
-            they keep inverses of deep flows precise far from the data (`benchmarks/stability.py`).
+            themselves; by default 0.2 / num_bins and 0.05 for rational-quadratic ones, twice as much beyond 8 layers, and
+            those of the others. With `squash` they keep the inverses of deep flows precise far from the data
+            (`benchmarks/stability.py`).
         scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
@@ -91,7 +92,8 @@ def NSF(
     reach = (DEEP_SQUASH if deep else SQUASH) if isinstance(squash, str) and squash == "auto" else squash
     if spline not in SPLINES:
         raise FlowsError(f"NSF: spline is {spline!r:.60}; expected one of {', '.join(SPLINES)}")
-    safe = {"min_bin": 0.2 / num_bins, "min_slope": 0.05} if spline == "rational_quadratic" and num_bins else {}
+    floor, num_bins = 2 if deep else 1, positive_int(num_bins, "NSF: num_bins", most=10_000)
+    safe = {"min_bin": 0.2 * floor / num_bins, "min_slope": 0.05 * floor} if spline == "rational_quadratic" else {}
     given = {name: each for name, each in (("min_bin", min_bin), ("min_slope", min_slope)) if each is not None}
     if min_slope is not None and spline in WITHOUT_SLOPES:
         raise FlowsError(f"NSF: min_slope was given, but the {spline} spline has no such argument; leave it out")
