@@ -153,7 +153,7 @@ EXECUTES = ("checkpoint", "callbacks", "optimizer")  # an odd one may be taken, 
 
 
 def of_function(rng, heavy):
-    function, arguments, named = pick(rng, FUNCTIONS if heavy and rng.random() < 0.1 else CHEAP)
+    function, arguments, named = pick(rng, FUNCTIONS if heavy and rng.random() < 0.5 else CHEAP)
     arguments, named, name = list(arguments), dict(named), getattr(function, "__name__", "function")
     required = sum(each.default is each.empty for each in inspect.signature(function).parameters.values())
     optional = [

@@ -66,6 +66,15 @@ def dropped(h: Array, share: float, key: Array) -> Array:
 
 def as_activation(activation: Any) -> Callable:
     if callable(activation):
+        like = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+        try:
+            found = jax.eval_shape(activation, like)
+        except Exception as error:
+            found = f"raises {type(error).__name__}: {error!s:.100}"
+        if getattr(found, "shape", None) != like.shape:
+            raise FlowsError(
+                f"activation is {activation!r:.80}, and of (2, 3) numbers it gives {found!r:.120}; expected as many"
+            )
         return activation
     if activation not in ACTIVATIONS:
         raise FlowsError(f"activation is {activation!r}; expected one of {', '.join(ACTIVATIONS)}, or a function")

@@ -11,6 +11,8 @@ import numpy as np
 from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
 
+MOST_NUMBERS = 2**31 - 1  # of an event, or of what is drawn in one call: what 32 bits can count
+
 
 def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
     """The event shape of `input_dim`: 5 is (5,), (28, 28, 1) is itself."""
@@ -20,6 +22,8 @@ def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
         raise TypeError(f"{what} is {input_dim!r}; expected a positive int, or a tuple of them such as (28, 28, 1)")
     if min(dims) < 1:
         raise FlowsError(f"{what} is {input_dim!r}; every axis of an event must have at least one entry")
+    if math.prod(map(int, dims)) > MOST_NUMBERS:
+        raise FlowsError(f"{what} is {input_dim!r:.80}; expected at most {MOST_NUMBERS:,} numbers in all")
     return tuple(int(d) for d in dims)
 
 

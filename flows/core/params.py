@@ -52,7 +52,8 @@ def stop_fixed(params: Params) -> Params:
 def check_arrays(params: Params, name: str) -> None:
     """Refuse leaves that are no numbers, before JAX does in words of its own."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not isinstance(leaf, float | complex | int | np.ndarray | np.generic | jax.Array):
+        kind = "f" if isinstance(leaf, jax.Array) else np.asarray(leaf).dtype.kind
+        if kind not in "biufc" or np.ma.isMaskedArray(leaf):
             raise TypeError(f"{name}: params{jax.tree_util.keystr(path)} is {leaf!r:.60}; expected arrays of numbers")
 
 

@@ -15,7 +15,7 @@ from flows.core.caching import Memo
 from flows.core.contract import Array, Params, Shape
 from flows.core.cpu_loops import current_iteration
 from flows.core.errors import FlowsError
-from flows.core.inputs import as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
+from flows.core.inputs import MOST_NUMBERS, as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
 from flows.core.inputs import size as size_of
 from flows.core.keywords import CALL, positional, refuse_unknown, signature
 from flows.core.lifting import FIRST_RULE
@@ -24,7 +24,6 @@ from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.sizes import call_filled, filled, first, grown
 from flows.core.validation import check_result, check_rows
 
-MOST_DRAWN = 2**31 - 1  # numbers in one call, which 32 bits can count
 _published = Memo(size=1024)
 
 
@@ -113,9 +112,9 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         n = int(num_samples)
         if n < 0:
             raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
-        if n * size_of(part.event) > MOST_DRAWN:
+        if n * size_of(part.event) > MOST_NUMBERS:
             raise FlowsError(
-                f"{part.name}: num_samples is {n:,} of {size_of(part.event):,} numbers each; expected at most {MOST_DRAWN:,} "
+                f"{part.name}: num_samples is {n:,} of {size_of(part.event):,} numbers each; expected at most {MOST_NUMBERS:,} "
                 "numbers in one call. Draw them in parts, each with a key of its own"
             )
         context, _ = _given(part, context, None, False)

@@ -43,7 +43,7 @@ def maximum_likelihood(
         0.919
     """
     log_pdf, _ = functions("maximum_likelihood", distribution)
-    given = {"context": context, "rng": rng, "train": train or None}
+    given = {"context": context, "rng": rng, "train": None if train is False else train}
     log_q = log_pdf(params, x, **{name: value for name, value in given.items() if value is not None})
     if not len(log_q):
         raise FlowsError("maximum_likelihood: x has no rows; expected at least one")
