@@ -92,7 +92,7 @@ def NSF(
     reach = (DEEP_SQUASH if deep else SQUASH) if isinstance(squash, str) and squash == "auto" else squash
     if spline not in SPLINES:
         raise FlowsError(f"NSF: spline is {spline!r:.60}; expected one of {', '.join(SPLINES)}")
-    floor, num_bins = 2 if deep else 1, positive_int(num_bins, "NSF: num_bins", most=10_000)
+    floor, num_bins = 2 if deep else 1, positive_int(num_bins, "NSF: num_bins")
     safe = {"min_bin": 0.2 * floor / num_bins, "min_slope": 0.05 * floor} if spline == "rational_quadratic" else {}
     given = {name: each for name, each in (("min_bin", min_bin), ("min_slope", min_slope)) if each is not None}
     if min_slope is not None and spline in WITHOUT_SLOPES:
