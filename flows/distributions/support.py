@@ -24,8 +24,8 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
         input_dim, context_dim: as init_fun takes them.
 
     Returns:
-        `Support(inputs=(low, high), outputs=(low, high))`, arrays of the shape of the event. Of a distribution the outputs are
-        those of its bijection; where it is no flow they are the same as the inputs.
+        A `Support`, whose `.inputs` and `.outputs` are pairs (low, high) of arrays of the shape of the event. The outputs of a
+        distribution are those of its bijection; where it is no flow they are the same as the inputs.
 
     Errors:
         FlowsError: a layer with a support comes after one that trains or mixes entries. TypeError: a constructor that was not
