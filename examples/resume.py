@@ -68,8 +68,8 @@ def main():
     for _ in range(KILLS):
         killed(folder, options.epochs, rng)
     resumed, whole = fit(folder, options.epochs), fit(None, options.epochs)
-    print(f"killed {KILLS} times: {digest(resumed.params)}, {resumed}")
-    print(f"never killed:   {digest(whole.params)}")
+    print(f"killed {KILLS} times: {digest(resumed.params)}")
+    print(f"never killed:   {digest(whole.params)}", resumed, sep="\n\n")
     if digest(resumed.params) != digest(whole.params) or not np.array_equal(
         resumed.history["validation_loss"], whole.history["validation_loss"]
     ):

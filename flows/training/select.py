@@ -41,7 +41,7 @@ class Selection(NamedTuple):
 
     def __str__(self) -> str:
         width = max(len(each.name) for each in self.candidates)
-        lines = [f"{'model':{width}}  {'nats a row':>18}  {'behind the best':>18}  {'params':>9}  {'seconds':>7}"]
+        lines = [f"{'model':{width}}  {'log-likelihood':>18}  {'behind the best':>18}  {'params':>9}  {'seconds':>7}"]
         for each in self.candidates:
             if each.result is None:
                 lines.append(f"{each.name:{width}}  {'' if each.failure.startswith(NO_FAULT) else 'failed: '}{each.failure}")
