@@ -41,7 +41,7 @@ def test_the_result_is_a_distribution_with_a_history(fitted):
     assert fitted.init_fun == flows.Flow(flows.Whiten(), SPLINE) and fitted.input_dim == 2 and fitted.context_dim == 0
     assert log_pdf(params, BIMODAL).shape == (600,) and sample(1, params, 5).shape == (5, 2)
     assert len(fitted.history["train_loss"]) == len(fitted.history["validation_loss"]) <= 40
-    assert "  model       Flow(Whiten(), Flow(Autoregressive(" in repr(fitted)
+    assert "  model        Flow(Whiten(), Flow(Autoregressive(" in repr(fitted)
     assert log_pdf is fitted.init_fun(5, 2).log_pdf  # the functions of any equal model
 
 

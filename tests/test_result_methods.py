@@ -208,6 +208,7 @@ def test_folds_rank_rows_among_those_that_they_have_not_seen(of_folds):
 def test_without_rows_held_out_there_are_no_scores(of_table):
     q = fit_to_density(0, flows.Normal(trainable=True), lambda x: -0.5 * (x**2).sum(1), 2, max_epochs=1, steps_per_epoch=2,
                        num_weights=500, verbose=0)  # fmt: skip
+    assert "  fit          loss -" in repr(q) and "effective sample size" in repr(q) and "likelihood" not in repr(q)
     for result in (q, flows.FitResult(*AFFINE(0, 2), AFFINE, 2)):
         assert "no scores of rows held out" in error_of(lambda result=result: result.anomaly(ROWS))
     scores = of_table.scores
@@ -329,6 +330,7 @@ def test_rows_that_are_not_to_be_trusted_are_named():
     rows = np.concatenate([ROWS[:3], 1e6 * ROWS[3:5], [[np.nan, 0.0]]])
     report = result.verify(rows)
     assert [each.row for each in report.rows] == [3, 4, 5] and not report.passed
+    assert result.verify(ROWS[:0]).passed and result.anomaly(ROWS[:0]).shape == (0,)
     assert report.rows[2].reason == "its log-density is nan"
     assert "row 3: " in str(report)
 

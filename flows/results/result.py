@@ -258,7 +258,7 @@ class FitResult(Distribution):
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name:13} {text}".rstrip() for name, text in self._summary())
+        return "\n".join(f"{name:14} {text}".rstrip() for name, text in self._summary())
 
     def _repr_html_(self) -> str:
         return page_of(self._summary(), self.history)
@@ -273,8 +273,11 @@ class FitResult(Distribution):
         if "validation_loss" in history:
             best, error = history.best, float(np.mean(history.get("error", np.nan)))
             spread = f" +- {error:.3f}" if np.isfinite(error) else ""
-            rows = f", of {int(history['held_out']):,} rows held out" if "held_out" in history else ""
-            lines.append(("  fit", f"log-likelihood {-best:.3f}{spread} nats{rows}"))
+            if "held_out" in history:
+                rows = f"{int(history['held_out']):,} rows held out"
+                lines.append(("  fit", f"log-likelihood {-best:.3f}{spread} nats, of {rows}"))
+            else:  # of a fit to a density
+                lines.append(("  fit", f"loss {best:.3f} nats"))
             if "gaussian_loss" in history:
                 lines.append(("  Gaussian", f"log-likelihood {-float(history['gaussian_loss']):.3f}, of the same rows"))
             epochs, which = np.shape(history["validation_loss"])[-1], sorted(set(np.ravel(history["best_epoch"]).tolist()))

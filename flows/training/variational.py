@@ -90,10 +90,15 @@ class DensityFitResult(FitResult):
 
     Attributes:
         diagnostics: a `Diagnostics`.
-        history: "train" and "validation", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`.
+        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`.
     """
 
     diagnostics: Diagnostics
+
+    def _summary(self) -> list[tuple[str, str]]:
+        found, log_z = self.diagnostics, self.diagnostics.log_normalizer
+        told = f"effective sample size {found.effective_sample_size:.3f}, log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}"
+        return [*super()._summary(), ("  diagnostics", told)]
 
 
 class ReverseKL(NamedTuple):
@@ -122,7 +127,7 @@ class ReverseKL(NamedTuple):
         log_w = importance_samples(params, triple, self.log_density, key, self.num_held_out)[1]
         kl, lse = -log_w.mean(), jax.nn.logsumexp
         effective = jnp.exp(2 * lse(log_w) - lse(2 * log_w)) / len(log_w)
-        return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl), effective)
+        return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl), effective, jnp.full_like(kl, jnp.nan))
 
     def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
         triple = (params, *publish(self.part, params))
