@@ -264,3 +264,20 @@ def test_newton_finds_far_and_steep_solutions():
         np.testing.assert_allclose(x**3 + 1e-3 * x, y, rtol=1e-9, atol=1e-15)
         params, _, inverse_fun = flows.FromFunction(lambda params, x: jnp.exp(x))(0, 1)
         np.testing.assert_allclose(inverse_fun(params, jnp.array([[1e-4], [1e4]]))[0], np.log([[1e-4], [1e4]]), rtol=1e-9)
+
+
+@flows.bijection
+def NearlyRight():
+    """An inverse that is wrong where a normal has a thirtieth of its mass."""
+
+    def init_fun(rng, shape):
+        return {}, lambda params, x: (x + 1, 0.0 * x.sum()), lambda params, y: jnp.where(y > 2.8, y, y - 1)
+
+    return init_fun
+
+
+def test_verify_looks_at_enough_points_to_find_what_is_rarely_wrong():
+    assert not flows.verify(NearlyRight(), 2).passed
+    assert flows.verify(NearlyRight(), 2, rows=2).passed, "two points say nothing"
+    for rows in (0, 1.5, True, "many"):
+        assert "verify: rows is" in error_of(lambda rows=rows: flows.verify(NearlyRight(), 2, rows=rows))
