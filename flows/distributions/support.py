@@ -29,7 +29,7 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
 
     Errors:
         FlowsError: a layer with a support comes after one that trains or mixes entries. TypeError: a constructor that was not
-        called.
+            called.
 
     Example:
         >>> import flows
