@@ -4,6 +4,7 @@ import io
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas
 import polars
@@ -13,6 +14,7 @@ from scipy import stats
 from tqdm import tqdm
 
 import flows
+from flows.diagnostics import enable_x64
 from flows.persistence.container import read, write
 from flows.training import fit, fit_ensemble, fit_to_density
 
@@ -62,6 +64,33 @@ def test_other_columns_are_refused_by_name(of_table):
         of_table.log_prob(words)
     with pytest.raises(TypeError, match="fit: data: columns 'height' holds"):
         fit(0, AFFINE, words, **QUICK)
+
+
+def test_names_that_cannot_be_told_apart_are_refused(of_table):
+    for labels in (["a", "a"], ["1", 1]):
+        assert "columns of one name" in error_of(
+            lambda labels=labels: fit(0, AFFINE, pandas.DataFrame(ROWS, columns=labels), **QUICK)
+        )
+    assert "x is a Series, whose order cannot be checked" in error_of(lambda: of_table.log_prob(TABLE.iloc[0]))
+
+
+@pytest.mark.parametrize("labels", [[7, 3], [("a", "x"), ("a", "y")], ["a", 3]])
+def test_draws_have_the_labels_of_the_table(labels, path):
+    table = pandas.DataFrame(ROWS, columns=labels)
+    result = fit(0, AFFINE, table, **QUICK)
+    for each in (result, saved_and_loaded(result, path)):
+        pandas.testing.assert_index_equal(each.draw(0, 2).columns, table.columns)
+        np.testing.assert_array_equal(each.log_prob(table[table.columns[::-1]]), result.log_prob(ROWS))
+
+
+def test_what_is_no_table_of_numbers_is_refused_with_a_remedy():
+    for odd, words in (
+        (TABLE.to_dict(), "data is a dict; expected rows of numbers or a table"),
+        (polars.from_pandas(TABLE).lazy(), r"data is a LazyFrame; .*a lazy one: x.collect\(\)"),
+        (polars.DataFrame({"a": ROWS, "b": ROWS[:, 0]}), r"column 'a' holds arrays of shape \(2,\)"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            fit(0, AFFINE, odd, **QUICK)
 
 
 def test_functions_of_arrays_refuse_names(of_table):
@@ -161,6 +190,75 @@ def test_distribution_functions_of_mixtures(copies):
     assert result.quantile([0.0, 1.0]).tolist() == [-np.inf, np.inf]
 
 
+def as_result(init_fun):
+    return flows.FitResult(*init_fun(0, 1), init_fun, 1)
+
+
+def test_tails_keep_their_digits():
+    """Of maps that fall, too, and of mixtures of unlike components."""
+    falls = as_result(flows.Flow(flows.FixedAffine(scale=-1.0)))
+    q = np.array([1e-10, 1e-30, 1 - 1e-12])
+    np.testing.assert_allclose(falls.quantile(q), stats.norm.ppf(q), rtol=1e-4)
+    np.testing.assert_allclose(falls.cdf([[-8.0]]), stats.norm.cdf(-8.0), rtol=1e-4)
+    np.testing.assert_allclose(as_result(flows.Laplace()).quantile(q), stats.laplace.ppf(q), rtol=1e-5)
+    for parts in ((flows.Normal(), flows.Laplace()), (flows.Laplace(), flows.Normal())):
+        x = np.asarray(as_result(flows.Mixture(*parts, trainable=False)).quantile([1e-8, 1e-9, 1 - 1e-9]), float)
+        expected = (stats.norm.cdf(x) + stats.laplace.cdf(x)) / 2
+        np.testing.assert_allclose(expected[:2], [1e-8, 1e-9], rtol=1e-4)
+        np.testing.assert_allclose(x[2], -x[1], rtol=1e-5)
+
+
+def test_quantiles_of_a_mixture_are_its_own_at_the_ends():
+    for bounded in (flows.Uniform(0.0, 1.0), flows.Flow(flows.Unconstrain(0.0, 1.0))):
+        for parts in ((bounded, flows.Normal()), (flows.Normal(), bounded)):
+            result = as_result(flows.Mixture(*parts, trainable=False))
+            assert result.quantile([0.0, 1.0]).tolist() == [-np.inf, np.inf]
+            q = np.array([1e-6, 0.2, 0.7, 0.999])
+            np.testing.assert_allclose(result.cdf(np.asarray(result.quantile(q))[:, None]), q, rtol=1e-4)
+
+
+def test_which_way_a_map_runs_is_told_where_float32_sees_one_point():
+    near_one = as_result(flows.Flow(flows.Serial(flows.Logit(), flows.FixedAffine(shift=-30.0))))
+    assert near_one.quantile([0.0, 1.0]).tolist() == [0.0, 1.0] and near_one.cdf([[0.3]]).tolist() == [0.0]
+    far = as_result(flows.Flow(flows.FixedAffine(shift=1e8)))
+    assert far.quantile([0.0, 1.0]).tolist() == [-np.inf, np.inf] and far.cdf([[-np.inf], [np.inf]]).tolist() == [0.0, 1.0]
+
+
+def test_a_map_that_does_not_reach_all_of_its_base_is_none():
+    assert [as_result(flows.Flow(each)).cdf_by for each in (flows.Power(3.0), flows.Tanh())] == ["draws", "draws"]
+    reached = as_result(flows.Flow(flows.Tanh(), flows.Uniform(-0.5, 0.5)))
+    assert reached.cdf_by == "map"
+    np.testing.assert_allclose(reached.quantile([0.0, 0.25, 1.0]), np.arctanh([-0.5, -0.25, 0.5]), rtol=1e-5)
+
+
+def test_distribution_functions_by_draws():
+    data, model = 2 * CONTEXT + 0.5 * ROWS[:, :1], flows.Normal(conditioner=flows.MLP(8))
+    result = fit(0, model, data, context=CONTEXT, **QUICK)
+    assert result.cdf_by == "draws"
+    found = np.asarray(result.cdf(data[:2], context=[[np.nan], [0.0]]))
+    assert np.isnan(found[0]) and 0 < found[1] < 1, "no NaN is hidden"
+    assert result.quantile([[0.1, 0.9]], context=CONTEXT[:4]).shape == (4, 1, 2)
+    assert result.cdf(data[:0], context=CONTEXT[:0]).shape == result.quantile(0.5, context=CONTEXT[:0]).shape == (0,)
+    message = error_of(lambda: result.cdf(data[:5], context=CONTEXT[:3]))
+    assert message == "context has shape (3, 1); expected (5, 1), a row for each of 5, or (1,), one for all rows"
+    assert "context is missing" in error_of(lambda: result.cdf(data[:5]))
+    one = result.cdf(data[:7], context=CONTEXT[3])
+    np.testing.assert_allclose(one, result.cdf(data[:7], context=np.repeat(CONTEXT[3:4], 7, 0)), atol=0.03)
+
+
+def test_dtypes_of_distribution_functions():
+    result = as_result(flows.Flow(flows.FixedAffine(scale=2.0)))
+    x = np.array([[1.0], [2.0]])
+    for dtype in (np.float16, np.float32, int):
+        assert result.cdf(x.astype(dtype)).dtype == np.float32
+    with enable_x64():
+        trained = fit(0, flows.Flow(flows.Elementwise(flows.transformers.Affine())), GAMMA, **QUICK)
+        assert [trained.cdf(x.astype(each)).dtype for each in (np.float32, int, float)] == [np.float32, np.float32, np.float64]
+        np.testing.assert_allclose(trained.cdf(np.asarray(trained.quantile([1e-12]))[:, None]), 1e-12, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(result.quantile)(jnp.array([0.5, 0.1])), result.quantile([0.5, 0.1]), atol=1e-6)
+    np.testing.assert_allclose(result.quantile(pandas.Series([0.5, 0.1])), result.quantile([0.5, 0.1]), atol=1e-6)
+
+
 def test_refusals_of_distribution_functions(of_table):
     for call in (lambda: of_table.cdf(ROWS), lambda: of_table.quantile(0.5), lambda: of_table.interval()):
         assert "expected one of a single column" in error_of(call)
@@ -168,6 +266,15 @@ def test_refusals_of_distribution_functions(of_table):
     result = flows.FitResult(*init_fun(0, 1), init_fun, 1)
     for q in (-0.1, 1.5, np.nan):
         assert "quantile: q is" in error_of(lambda q=q: result.quantile(q))
+    for call in (
+        lambda: result.quantile(0.5, context=[1.0]),
+        lambda: result.cdf([[0.0]], context=[1.0]),
+        lambda: result.log_prob([[0.0]], context=[1.0]),
+        lambda: result.draw(0, context=[1.0]),
+        lambda: result.verify([[0.0]], context=[1.0]),
+    ):
+        with pytest.raises(TypeError, match="context was given, but this model was fitted without one"):
+            call()
     assert "interval: share" in error_of(lambda: result.interval(1.0))
     assert "cdf: x has shape (3,)" in error_of(lambda: result.cdf(np.zeros(3)))
 
@@ -243,6 +350,19 @@ def test_all_of_it_comes_back_from_a_file(of_table, path):
     saved_and_loaded(of_table._replace(seconds=99.0), path)
     assert path.read_bytes() == before, "equal results make equal files"
     assert "no scores" in error_of(lambda: jax.tree.map(lambda leaf: 2 * leaf, loaded).scores), "of other params"
+    for same in (jax.tree.map(lambda leaf: leaf, loaded), jax.tree.map(lambda leaf: leaf + 0, loaded), jax.device_get(loaded)):
+        np.testing.assert_array_equal(same.scores, of_table.scores)
+    for name, each in of_table.history.items():
+        assert type(loaded.history[name]) is type(each) and np.asarray(loaded.history[name]).dtype == np.asarray(each).dtype
+    loaded.save(path)
+    assert path.read_bytes() == before, "its metadata, too"
+
+
+def test_the_diagnostics_of_a_density_come_back_from_a_file(path):
+    q = fit_to_density(0, flows.Normal(trainable=True), lambda x: -0.5 * (x**2).sum(1), 2, max_epochs=1, steps_per_epoch=2,
+                       num_weights=500, verbose=0)  # fmt: skip
+    loaded = saved_and_loaded(q, path)
+    assert type(loaded) is type(q) and loaded.diagnostics == q.diagnostics
 
 
 def test_ensembles_come_back_from_a_file(of_folds, path):
@@ -259,6 +379,9 @@ def text(**changes):
     return np.frombuffer(json.dumps(changes).encode(), np.uint8)
 
 
+LOSSES = np.zeros(3)
+
+
 @pytest.mark.parametrize(
     "beside",
     [
@@ -267,15 +390,32 @@ def text(**changes):
         {"text": np.frombuffer(b"[" * 100_000, np.uint8)},
         {"text": np.zeros(2)},
         {"text": text(table=3)},
-        {"text": text(table={"names": "ab", "library": "pandas"})},
-        {"text": text(table={"names": [1], "library": "pandas"})},
+        {"text": text(table={"labels": "ab", "library": "pandas"})},
+        {"text": text(table={"labels": [1, None], "library": "pandas"})},
+        {"text": text(table={"labels": ["a", "b", "c"], "library": "pandas"})},
+        {"text": text(table={"labels": ["a", "b"], "library": "os"})},
+        {"text": text(context_table={"labels": ["a"], "library": "pandas"})},
         {"text": text(surprise=1)},
         {"text": text(metadata=1)},
-        {"text": text(members=2)},
-        {"text": text(members="x", path=[], member=None)},
-        {"text": text(members=3, path=["prior"], member={"constructor": "Normal", "arguments": {}})},
+        {"text": text(path=3)},
+        {"text": text(path=[])},
+        {"text": text(path=["prior"])},
+        {"text": text(path=["prior", "elsewhere"])},
         {"scores": np.zeros((1, 2, 3))},
+        {"scores": np.zeros((2, 3))},
         {"scores": np.zeros(3, np.float32)},
+        {"scores": np.full(3, np.nan)},
+        {"scores": np.zeros(0)},
+        {"diagnostics": np.zeros(4)},
+        {"history/best_epoch": np.array(99)},
+        {"history/best_epoch": np.array(0.0)},
+        {"history/validation_loss": np.array(0.0)},
+        {"history/validation_loss": np.zeros((2, 3))},
+        {"history/validation_loss": np.zeros(0)},
+        {"history/train_loss": np.zeros(9)},
+        {"history/rows": LOSSES},
+        {"history/rows": np.array(np.nan)},
+        {"history/else": LOSSES},
         {"else": np.zeros(3)},
     ],
 )

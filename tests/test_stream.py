@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import pandas
 import pytest
 from common import error_of
 
@@ -212,3 +213,27 @@ def test_a_stream_that_fails_late_leaves_the_best_params(how):
     model = flows.Flow(flows.Standardize(), AFFINE)
     loss = -float(np.mean(model(0, 2).log_pdf(error.params, HELD_OUT)))
     np.testing.assert_allclose(loss, error.history.best, rtol=1e-4)
+
+
+def test_tables_of_a_stream_are_put_in_order_by_name(mapped):
+    settings = {"steps_per_epoch": 25, **QUICK, "max_epochs": 1}
+    table = pandas.DataFrame(DATA, columns=["a", "b"])
+
+    class Tables(Batches):
+        def __iter__(self):
+            for i, rows in enumerate(super().__iter__()):
+                batch = pandas.DataFrame(rows, columns=["a", "b"])
+                yield batch[["b", "a"]] if i % 2 else batch
+
+    plain = fit(0, AFFINE, Batches(), validation=HELD_OUT, **settings)
+    named = fit(0, AFFINE, Tables(), validation=table[["b", "a"]].iloc[-500:], **settings)
+    assert named.columns == ("a", "b") and same(plain, named)
+    np.testing.assert_array_equal(named.log_prob(table[["b", "a"]][:9]), plain.log_prob(DATA[:9]))
+    odd = [table[:137], table[:137].rename(columns={"b": "c"})]
+    assert "a batch after row 137 of data lacks 'b'; it has besides 'c'" in error_of(
+        lambda: fit(0, AFFINE, odd_batches(odd), validation=HELD_OUT, **{**settings, "steps_per_epoch": 2})
+    )
+    conditional = fit(0, flows.Normal(conditioner=flows.MLP(4)), mapped, context=table, **{**QUICK, "max_epochs": 1})
+    assert conditional.context_columns == ("a", "b")
+    given = [conditional.log_prob(DATA[:9], context=each) for each in (table[:9], table[["b", "a"]][:9])]
+    np.testing.assert_array_equal(*given)

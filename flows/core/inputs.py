@@ -58,7 +58,7 @@ def as_array(x: Any, what: str) -> Array:
     too large for it."""
     if np.ma.is_masked(x):
         raise FlowsError(f"{what} has masked values; drop these rows, or fill them")
-    if hasattr(x, "columns") and hasattr(x, "to_numpy"):
+    if hasattr(x, "to_numpy") and hasattr(x, "columns"):
         names = ", ".join(repr(str(name)) for name in list(x.columns)[:5])
         raise FlowsError(
             f"{what} is a table with the columns {names}{', ...' * (len(x.columns) > 5)}, whose order a function of arrays "

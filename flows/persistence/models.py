@@ -203,7 +203,7 @@ def describe(path: PathLike) -> dict[str, Any]:
         about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
         count = sum(each.size for each in tensors.values())
         more = {"num_params": count, "tensors": about, "training_rows": _rows_held(header["constructor"])}
-        columns = text["table"]["names"] if "table" in text else None
+        columns = [str(each) for each in text["table"]["labels"]] if "table" in text else None
         own = {"metadata": text.get("metadata", {}), "columns": columns}
         return {"code": _as_code(header["constructor"]), **header, **own, **more}
 

@@ -1,8 +1,9 @@
 """What a fit returns and a file gives back: `result.py` says what can be asked of it, `frames.py` keeps names of columns."""
 
+from flows.results.density import DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
 from flows.results.files import load
 from flows.results.history import Epoch, History, TensorBoard
 from flows.results.result import FitResult
 
-__all__ = ["EnsembleResult", "Epoch", "FitResult", "History", "TensorBoard", "load"]
+__all__ = ["DensityFitResult", "Diagnostics", "EnsembleResult", "Epoch", "FitResult", "History", "TensorBoard", "load"]

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from functools import cached_property, partial, reduce
 from operator import getitem
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError, part_of
-from flows.core.contract import DistributionLike
+from flows.core import Array, DistributionInit, FlowsError, part_of
 from flows.core.inputs import as_array, as_context, as_event, as_key
 from flows.core.publish import publish
+from flows.distributions.mixture import Mixture
 from flows.results.result import FitResult, Kept
 
 
@@ -26,13 +26,36 @@ class EnsembleResult(FitResult):
         history: as of `FitResult`, with a leading axis of members.
     """
 
-    members: int
-    member: DistributionLike
     path: tuple[str, ...]
+
+    @property
+    def members(self) -> int:
+        return self._mixture.arguments["num_components"]
+
+    @property
+    def member(self) -> DistributionInit:
+        def without(init_fun: Any, path: tuple[str, ...]) -> Any:
+            if not path:
+                return init_fun.arguments["components"][0]
+            return init_fun.constructor(**{**init_fun.arguments, path[0]: without(init_fun.arguments[path[0]], path[1:])})
+
+        return without(self.init_fun, self.path)
 
     @property
     def folds(self) -> bool:
         return np.ndim(self.scores) > 1 if self.kept is None else self.kept.x.ndim > 1 + len(as_event(self.input_dim))
+
+    @cached_property
+    def _mixture(self) -> Any:
+        """The mixture of the members, as a constructor's value."""
+        found: Any = self.init_fun
+        for name in self.path:
+            found = getattr(found, "arguments", {}).get(name)
+        if getattr(found, "constructor", None) is not Mixture or found.arguments["num_components"] is None:
+            raise FlowsError(
+                f"the model has no mixture of members at {'/'.join(self.path) or 'its top'}: {self.init_fun!r:.70}"
+            )
+        return found
 
     def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None, rng: Any = None) -> Array:
         """log p(x) of every member, (members, batch), in nats: where they differ, the data did not say.
@@ -59,23 +82,19 @@ class EnsembleResult(FitResult):
         part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
         return publish(part, self._params_of(0))[0]
 
-    @property
-    def leaves(self) -> list[Array]:
-        """Those of the members, each with an axis of them in front."""
-        return jax.tree.leaves(reduce(getitem, (*self.path, "components"), self.params))
-
     def _params_of(self, member: int) -> Any:
         components = reduce(getitem, (*self.path, "components"), self.params)
         return _with(self.params, self.path, jax.tree.map(lambda leaf: leaf[member], components))
 
-    def _scored(self, kept: Kept) -> Any:
+    def _scores_of_kept(self) -> Any:
         if not self.folds:
-            return super()._scored(kept)
-        contexts = [{}] * self.members if kept.context is None else [{"context": each} for each in kept.context]
-        return np.stack([self._of_one(self._params_of(i), kept.x[i], **contexts[i]) for i in range(self.members)])
+            return super()._scores_of_kept()
+        x, context = cast(Kept, self.kept)
+        contexts = [{}] * self.members if context is None else [{"context": each} for each in context]
+        return np.stack([self._of_one(self._params_of(i), x[i], **contexts[i]) for i in range(self.members)])
 
-    def _scores_of(self, x: Any, context: Any, members: int) -> Any:
-        return self.log_prob(x, context=context) if members == 1 else self.log_pdfs(self.params, x, context=context)
+    def _scores_of(self, x: Any, context: Any) -> Any:
+        return self.log_pdfs(self.params, x, context=context) if self.folds else self.log_prob(x, context=context)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

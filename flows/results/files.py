@@ -1,21 +1,26 @@
 """Results in files: history, names and scores as tensors beside the params, and `flows.load`, which gives all of it back."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from flows.core import Bijection, BijectionInit, FlowsError, from_json, to_json
+from flows.core import Bijection, BijectionInit, FlowsError
+from flows.core.contract import Shape
+from flows.core.inputs import as_context, as_event
 from flows.core.publish import publish
-from flows.persistence.models import TEXT, PathLike, load_model
+from flows.objectives.importance import Estimate
+from flows.persistence.models import TEXT, Loaded, PathLike, load_model
+from flows.results.density import DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import Columns
 from flows.results.history import History
-from flows.results.result import FitResult
+from flows.results.result import FitResult, Scored
 
-HISTORY, SCORES = "history/", "scores"
+HISTORY, SCORES, DIAGNOSTICS = "history/", "scores", "diagnostics"
 KINDS = "biuf"  # of the arrays of a history
-NAMES = {"table", "context_table", "interrupted", "members", "path", "member", "metadata"}
+WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped"}
+TEXTS = {"table", "context_table", "interrupted", "path", "metadata"}
 
 
 def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | FitResult:
@@ -63,48 +68,90 @@ def to_tensors(result: FitResult) -> dict[str, Any]:
     text: dict[str, Any] = {"interrupted": True} if result.history.interrupted else {}
     for name in ("table", "context_table"):
         if (columns := getattr(result, name)) is not None:
-            text[name] = {"names": list(columns.names), "library": columns.library}
+            text[name] = {"labels": [_label(each) for each in columns.labels], "library": columns.library}
     if isinstance(result, EnsembleResult):
-        text |= {"members": result.members, "path": list(result.path), "member": to_json(cast(Any, result.member))}
+        text["path"] = list(result.path)
+    if isinstance(result, DensityFitResult):
+        found, log_z = result.diagnostics, result.diagnostics.log_normalizer
+        arrays[DIAGNOSTICS] = np.array([found.effective_sample_size, *log_z, found.pareto_k, found.num_samples], np.float64)
     if result.has_scores:
         arrays[SCORES] = result.scores
     return {name: each for name, each in arrays.items() if each.dtype.kind in KINDS} | {TEXT: text}
 
 
-def _result(model: Any, functions: tuple) -> FitResult:
+def _label(label: Any) -> Any:
+    """A label of a column as JSON has it: of several levels a list."""
+    if isinstance(label, tuple):
+        return [_label(each) for each in label]
+    return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else str(label)
+
+
+def _result(model: Loaded, functions: tuple) -> FitResult:
     arrays, text = dict(model.more), model.text
-    if unknown := set(text) - NAMES:
+    if unknown := set(text) - TEXTS:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
-    history = {}
-    for name in [name for name in arrays if name.startswith(HISTORY)]:
-        own = arrays.pop(name)
-        history[name.removeprefix(HISTORY)] = int(own) if own.shape == () and own.dtype.kind == "i" else own
-    scores = arrays.pop(SCORES, None)
-    if arrays or (scores is not None and (scores.ndim not in (1, 2) or scores.dtype != np.float64)):
-        raise FlowsError(f"its tensors {sorted(arrays)[:3] or [SCORES]} are not what a result has")
-    own = {
-        "history": History(history, interrupted=text.get("interrupted") is True),
-        "table": _columns(text.get("table")),
-        "context_table": _columns(text.get("context_table")),
-        "scores": scores,
+    found = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
+    scores, numbers = arrays.pop(SCORES, None), arrays.pop(DIAGNOSTICS, None)
+    if arrays or ("path" in text and numbers is not None):
+        raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} are not what such a result has")
+    own: dict[str, Any] = {
+        "table": _columns(text.get("table"), as_event(model.input_dim)),
+        "context_table": _columns(text.get("context_table"), as_context(model.context_dim)),
+        "metadata": text.get("metadata"),
     }
-    triple = (model.params, *functions, model.init_fun, model.input_dim, model.context_dim)
-    if "members" not in text:
-        return FitResult(*triple, **own)
-    members, path, member = text["members"], text["path"], from_json(text["member"], model.constructors)
-    if not isinstance(members, int) or not isinstance(path, list) or not all(isinstance(each, str) for each in path):
-        raise FlowsError("its members are not described as those of an ensemble")
-    result = EnsembleResult(*triple, members=members, member=member, path=tuple(path), **own)
-    of_folds = scores is not None and scores.ndim == 2
-    if any(leaf.shape[:1] != (members,) for leaf in result.leaves) or (of_folds and len(scores) != members):
-        raise FlowsError(f"its params are not those of {members} members")
+    history = History({name.removeprefix(HISTORY): each for name, each in found.items()})
+    history.interrupted = text.get("interrupted") is True
+    triple: Any = (model.params, *functions, model.init_fun, model.input_dim, model.context_dim, history)
+    result: FitResult
+    if "path" in text:
+        path = text["path"]
+        if not isinstance(path, list) or not all(isinstance(each, str) for each in path):
+            raise FlowsError("the place of its members is not described as that of an ensemble")
+        result = EnsembleResult(*triple, path=tuple(path), **own)
+    elif numbers is not None:
+        if numbers.shape != (5,) or numbers.dtype.kind != "f":
+            raise FlowsError(f"its {DIAGNOSTICS} are not what a fit to a density has")
+        size, value, error, k, n = map(float, numbers)
+        result = DensityFitResult(*triple, diagnostics=Diagnostics(size, Estimate(value, error), k, int(n)), **own)
+    else:
+        result = FitResult(*triple, **own)
+    members = result.members if isinstance(result, EnsembleResult) else None
+    _check_history(history, members)
+    if scores is not None:
+        if scores.dtype != np.float64 or scores.shape[:-1] not in ((), (members,)) or not scores.size or np.isnan(scores).any():
+            raise FlowsError(f"its scores have shape {scores.shape}, or are no numbers")
+        result.scored = Scored(model.params, scores)
     return result
 
 
-def _columns(described: Any) -> Columns | None:
+def _check_history(history: History, members: int | None) -> None:
+    """Refuse what could not be told of: losses of each epoch, of members with an axis of them in front, and numbers."""
+    front, epochs = () if members is None else (members,), np.shape(history.get("validation_loss", 0.0))[-1:]
+    shapes = {name: (*front, *epochs) for name in ("train_loss", "validation_loss", "skipped")}
+    shapes |= dict.fromkeys(("best_epoch", "start_loss", "error"), front)
+    for name, each in history.items():
+        if each.shape != shapes.get(name, ()) or (name in WHOLE and each.dtype.kind not in "iu"):
+            raise FlowsError(f"its history has {name!r} of dtype {each.dtype} and shape {each.shape}")
+    if "validation_loss" in history:
+        best = history.get("best_epoch", np.array(np.nan))
+        if not epochs or not ((best >= -1) & (best < epochs[0])).all():
+            raise FlowsError(f"its history has the best epoch {best}, of {epochs}")
+    if members is None and "best_epoch" in history:
+        history["best_epoch"] = int(history["best_epoch"])
+
+
+def _columns(described: Any, shape: Shape | None) -> Columns | None:
     if described is None:
         return None
-    names, library = described["names"], described["library"]
-    if not isinstance(names, list) or not isinstance(library, str) or not all(isinstance(each, str) for each in names):
-        raise FlowsError("its columns are not names")
-    return Columns(tuple(names), library)
+
+    def label(each: Any) -> Any:
+        if isinstance(each, list):
+            return tuple(label(one) for one in each)
+        if not isinstance(each, str | int) or isinstance(each, bool):
+            raise FlowsError(f"the label {each!r:.60} of its columns is none")
+        return each
+
+    labels, library = described["labels"], described["library"]
+    if not isinstance(labels, list) or library not in ("pandas", "polars") or shape != (len(labels),):
+        raise FlowsError(f"its columns are not those of {shape}")
+    return Columns(tuple(map(label, labels)), library)

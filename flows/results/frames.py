@@ -12,27 +12,46 @@ SHOWN = 5  # columns that an error names
 
 
 class Columns(NamedTuple):
-    """The names of the columns of a table, in order, and the library it was made with, "pandas" or "polars"."""
+    """The labels of the columns of a table, in order, and the library it was made with, "pandas" or "polars"."""
 
-    names: tuple[str, ...]
+    labels: tuple[Any, ...]
     library: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels as text, by which columns are told apart."""
+        return tuple(map(str, self.labels))
 
 
 def columns_of(x: Any) -> Columns | None:
     """Those of a table of pandas or polars; None for what is no table."""
-    names = getattr(x, "columns", None)
-    if names is None or not hasattr(x, "to_numpy"):
+    labels = getattr(x, "columns", None) if hasattr(x, "to_numpy") else None
+    if labels is None:
         return None
-    return Columns(tuple(str(name) for name in names), type(x).__module__.partition(".")[0])
+    return Columns(tuple(labels), type(x).__module__.partition(".")[0])
+
+
+def named_apart(x: Any, what: str) -> Columns | None:
+    """The columns of a table that is fitted to, whose names, as text, must be unlike each other."""
+    own = columns_of(x)
+    if own is not None and (twice := _twice(own.names)):
+        raise FlowsError(f"{what} has columns of one name, {_listed(twice)}; rename them, so that they can be told apart")
+    return own
 
 
 def as_numbers(x: Any, what: str) -> Any:
     """A table as an array of numbers, whatever its columns hold them in; anything else is returned as it is."""
     own = columns_of(x)
     if own is None:
+        if isinstance(x, dict) or (hasattr(x, "collect") and not hasattr(x, "to_numpy")):
+            raise TypeError(f"{what} is a {type(x).__name__}; expected rows of numbers or a table (a lazy one: x.collect())")
         return x.to_numpy() if hasattr(x, "to_numpy") else x
     columns = [np.asarray(_column(x, j).to_numpy()) for j in range(len(own.names))]
-    wrong = [(name, each.dtype) for name, each in zip(own.names, columns, strict=True) if each.dtype.kind not in "iufb"]
+    wrong = [
+        (name, each.dtype if each.ndim == 1 else f"arrays of shape {each.shape[1:]}")
+        for name, each in zip(own.names, columns, strict=True)
+        if each.dtype.kind not in "iufb" or each.ndim > 1
+    ]
     if wrong:
         told = ", ".join(f"{name!r} holds {dtype}" for name, dtype in wrong[:SHOWN])
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
@@ -47,12 +66,16 @@ def as_numbers(x: Any, what: str) -> Any:
 def in_order(x: Any, fitted: Columns | None, what: str) -> Any:
     """The numbers of a table whose columns are put in the order of those that a model was fitted to; arrays as they are."""
     own, numbers = columns_of(x), as_numbers(x, what)
+    if own is None and fitted is not None and hasattr(x, "to_numpy"):
+        raise FlowsError(
+            f"{what} is a {type(x).__name__}, whose order cannot be checked; expected a table with the columns "
+            f"{_listed(fitted.names)} (of one row of it, table.iloc[[0]]), or an array"
+        )
     if own is None or fitted is None or own.names == fitted.names:
         return numbers
     there = set(own.names)
     missing, foreign = [each for each in fitted.names if each not in there], sorted(there - set(fitted.names))
-    twice = sorted({each for each in own.names if own.names.count(each) > 1})
-    told = [("lacks", missing), ("has besides", foreign), ("has twice", twice)]
+    told = [("lacks", missing), ("has besides", foreign), ("has twice", _twice(own.names))]
     if any(names for _, names in told):
         said = "; it ".join(f"{verb} {_listed(names)}" for verb, names in told if names)
         raise FlowsError(f"{what} {said}. Expected the columns that the model was fitted to: {_listed(fitted.names)}")
@@ -73,7 +96,7 @@ def framed(rows: Any, columns: Columns | None) -> Any:
     array = np.asarray(rows)
     if columns.library == "polars":
         return library.DataFrame(array, schema=list(columns.names))
-    return library.DataFrame(array, columns=list(columns.names))
+    return library.DataFrame(array, columns=list(columns.labels))
 
 
 def numbers_of(x: Any, what: str) -> np.ndarray:
@@ -89,6 +112,10 @@ def numbers_of(x: Any, what: str) -> np.ndarray:
 
 def _column(x: Any, j: int) -> Any:
     return x.iloc[:, j] if hasattr(x, "iloc") else x[:, j]
+
+
+def _twice(names: tuple[str, ...]) -> list[str]:
+    return sorted({each for each in names if names.count(each) > 1})
 
 
 def _listed(names: Any) -> str:

@@ -1,7 +1,7 @@
 """Distribution functions and quantiles of one column, where a model's own map gives them.
 
 A bijection of the line is monotone: where it takes x to y and the base has the distribution function F, that of the model is
-F(y), or 1 - F(y) where the map falls.
+F(y), or 1 - F(y) where the map falls. Both tails are computed as such, as 1 - F has no digits where F is nearly 1.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr, ndtri
-from jax.scipy.stats import laplace, logistic
+import numpy as np
+from jax.scipy.special import logit, ndtr, ndtri
 
-from flows.bijections.supports import bounded_region
-from flows.core import Array, DistributionInit, bijection_part
+from flows.bijections.supports import inside, layers_of, support_of
+from flows.core import Array, DistributionInit, FlowsError, bijection_part
 from flows.core.caching import Memo
-from flows.core.contract import Shape
+from flows.core.contract import REAL, Interval, Shape
 from flows.core.numerics import soft_clip
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
@@ -25,16 +25,19 @@ from flows.distributions.normal import Normal
 from flows.distributions.standardized_context import StandardizedContext, standardized
 from flows.distributions.uniform import Uniform
 
-HALVINGS = 60  # of the interval in which the quantile of a mixture lies: all digits of float32, and nearly those of float64
+HALVINGS = 2_000  # at most, of the interval in which the quantile of a mixture lies: float64 has as many powers of 2
+PROBES = (-2.0, -0.5, 0.5, 2.0)  # where it is looked at whether a map rises
 COLUMN = (1,)  # the event of one column
 _lines = Memo(size=64)
 
 
 class Line(NamedTuple):
-    """`cdf(params, x, context)` and `quantile(params, u, context)` of rows (n,), with a context of each or None."""
+    """`tail(params, x, context, upper)` is P(X <= x), or P(X > x) where upper, of rows (n,), with a context of each or None.
+    `point(params, u, context, upper)` is the x whose tail is u. The model lives within `support`."""
 
-    cdf: Callable[[Any, Array, Any], Array]
-    quantile: Callable[[Any, Array, Any], Array]
+    tail: Callable[[Any, Array, Any, Array], Array]
+    point: Callable[[Any, Array, Any, Array], Array]
+    support: Interval = REAL
 
 
 def line_of(init_fun: Any, context: Shape | None) -> Line | None:
@@ -42,7 +45,7 @@ def line_of(init_fun: Any, context: Shape | None) -> Line | None:
 
     def make() -> Line | None:
         line = _line(init_fun, context)
-        return None if line is None else Line(jax.jit(line.cdf), jax.jit(line.quantile))
+        return None if line is None else line._replace(tail=jax.jit(line.tail), point=jax.jit(line.point))
 
     return _lines((init_fun, context), make)
 
@@ -57,36 +60,48 @@ def _line(init_fun: Any, context: Shape | None) -> Line | None:
 
 
 def _flow(arguments: Any, context: Shape | None) -> Line | None:
-    part, region = (
-        bijection_part(arguments["bijection"], COLUMN, context),
-        bounded_region(arguments["bijection"], COLUMN, context),
-    )
+    part = bijection_part(arguments["bijection"], COLUMN, context)
     base = _line(Normal() if arguments["prior"] is None else arguments["prior"], context)
     if base is None or part.output != COLUMN or "rng" in part.keywords or not part.compiled:
         return None
+    try:
+        region, outputs, _ = support_of(layers_of(arguments["bijection"]), COLUMN, context)
+    except FlowsError:  # it cannot be told
+        return None
+    if outputs[0][0] > base.support[0] or outputs[1][0] < base.support[1]:
+        return None  # some of the base's mass comes from nowhere
+    low, high = (float(end[0]) for end in region)
+
+    def direct(params: Any, x: Array, context: Any) -> Array:
+        return part.direct(params["bijection"], x[:, None], context, None, False)[0][:, 0]
 
     def back(params: Any, y: Array, context: Any) -> Array:
         return part.inverse(params["bijection"], y[:, None], context, None, False)[:, 0]
 
-    def rises(params: Any, n: int, context: Any, dtype: Any) -> Array:
-        """Of each row, whether its map rises."""
-        low, high = (base.quantile(params["prior"], jnp.full(n, share, dtype), context) for share in (0.25, 0.75))
-        return back(params, high, context) > back(params, low, context)
+    def falls(params: Any, n: int, context: Any, dtype: Any) -> tuple[Array, Array]:
+        """Of each row whether its map falls, by the sign of its slope at a few points, and whether that could be told."""
+        middle = base.point(params["prior"], jnp.full(n, 0.5, dtype), context, jnp.zeros(n, bool))
+        points = [inside(region, jnp.full((n, 1), probe, dtype))[:, 0] for probe in PROBES]
+        signs = jnp.zeros(n, dtype)
+        for x in (back(params, middle, context), *points):
+            slope = jax.vjp(lambda x: direct(params, x, context), x)[1](jnp.ones(n, dtype))[0]
+            signs += jnp.nan_to_num(jnp.sign(slope))
+        return signs < 0, signs != 0
 
-    def cdf(params: Any, x: Array, context: Any) -> Array:
-        within = x if region is None else jnp.clip(x, region[0][0], region[1][0])
-        y = part.direct(params["bijection"], within[:, None], context, None, False)[0][:, 0]
-        u = base.cdf(params["prior"], y, context)
-        u = jnp.where(rises(params, len(x), context, x.dtype), u, 1 - u)
-        if region is not None:  # at its ends maps may be infinite, or NaN
-            u = jnp.where(x <= region[0][0], 0.0, jnp.where(x >= region[1][0], 1.0, u))
-        return u
+    def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
+        down, known = falls(params, x.shape[0], context, x.dtype)
+        within = (x > low) & (x < high)
+        y = direct(params, jnp.where(within, x, inside(region, jnp.zeros((1, 1), x.dtype))[0]), context)
+        u = base.tail(params["prior"], y, context, upper ^ down)
+        u = jnp.where(within, u, jnp.where((x >= high) ^ upper, 1.0, 0.0))  # at its ends a map may be infinite, or NaN
+        return jnp.where(known & ~jnp.isnan(x), u, jnp.nan)
 
-    def quantile(params: Any, u: Array, context: Any) -> Array:
-        u = jnp.where(rises(params, len(u), context, u.dtype), u, 1 - u)
-        return back(params, base.quantile(params["prior"], u, context), context)
+    def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
+        down, known = falls(params, u.shape[0], context, u.dtype)
+        x = back(params, base.point(params["prior"], u, context, upper ^ down), context)
+        return jnp.where(known, x, jnp.nan)
 
-    return Line(cdf, quantile)
+    return Line(tail, point, (low, high))
 
 
 def _standardized_context(arguments: Any, context: Shape | None) -> Line | None:
@@ -95,26 +110,33 @@ def _standardized_context(arguments: Any, context: Shape | None) -> Line | None:
         return None
 
     def seen(function: Callable) -> Callable:
-        return lambda params, x, context: function(params["distribution"], x, standardized(params["fixed"], context))
+        return lambda params, x, context, upper: function(
+            params["distribution"], x, standardized(params["fixed"], context), upper
+        )
 
-    return Line(*map(seen, line))
+    return Line(seen(line.tail), seen(line.point), line.support)
 
 
 def _mixture(arguments: Any, context: Shape | None) -> Line | None:
-    lines = [_line(each, context) for each in arguments["components"]]
-    if any(line is None for line in lines):
+    found = [_line(each, context) for each in arguments["components"]]
+    lines = [line for line in found if line is not None]
+    if len(lines) < len(found):
         return None
     copies = arguments["num_components"] is not None
 
-    def each(which: str, params: Any, x: Array, context: Any) -> Array:
-        if copies:
-            return jax.vmap(lambda own: getattr(lines[0], which)(own, x, context))(params["components"])
-        return jnp.stack([getattr(line, which)(own, x, context) for line, own in zip(lines, params["components"], strict=True)])
+    def of_each(which: str) -> Callable:
+        def function(params: Any, *given: Any) -> Array:
+            if copies:
+                return jax.vmap(lambda own: getattr(lines[0], which)(own, *given))(params["components"])
+            return jnp.stack([getattr(a, which)(own, *given) for a, own in zip(lines, params["components"], strict=True)])
+
+        return function
 
     def weights(params: Any) -> Array:
         return jax.nn.softmax(params["logits"] if "logits" in params else params["fixed"]["logits"])
 
-    return _weighted(weights, lambda *given: each("cdf", *given), lambda *given: each("quantile", *given))
+    lows, highs = zip(*[line.support for line in lines], strict=True)
+    return _weighted(weights, of_each("tail"), of_each("point"), (min(lows), max(highs)))
 
 
 def _gmm(arguments: Any, context: Shape | None) -> Line:
@@ -123,38 +145,51 @@ def _gmm(arguments: Any, context: Shape | None) -> Line:
         log_scale = own["log_scale"] if "log_scale" in own else own["tril"][:, 0]
         return own["mean"], jnp.exp(log_scale)
 
-    def cdfs(params: Any, x: Array, context: Any) -> Array:
+    def tails(params: Any, x: Array, context: Any, upper: Array) -> Array:
         mean, scale = normals(params)
-        return ndtr((x[None] - mean) / scale)
+        return ndtr(jnp.where(upper, -1, 1)[None] * (x[None] - mean) / scale)
 
-    def quantiles(params: Any, u: Array, context: Any) -> Array:
+    def points(params: Any, u: Array, context: Any, upper: Array) -> Array:
         mean, scale = normals(params)
-        return mean + scale * ndtri(u)[None]
+        return mean + scale * (jnp.where(upper, -1, 1) * ndtri(u))[None]
 
-    return _weighted(lambda params: jax.nn.softmax(params.get("fixed", params)["logits"]), cdfs, quantiles)
+    return _weighted(lambda params: jax.nn.softmax(params.get("fixed", params)["logits"]), tails, points, REAL)
 
 
-def _weighted(weights: Callable, cdfs: Callable, quantiles: Callable) -> Line:
+def _weighted(weights: Callable, tails: Callable, points: Callable, support: Interval) -> Line:
     """Of a mixture: its quantile lies between those of its components, and is found by halving."""
 
-    def cdf(params: Any, x: Array, context: Any) -> Array:
-        return (weights(params)[:, None] * cdfs(params, x, context)).sum(0)
+    def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
+        return (weights(params)[:, None] * tails(params, x, context, upper)).sum(0)
 
-    def quantile(params: Any, u: Array, context: Any) -> Array:
-        each = quantiles(params, u, context)
+    def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
+        each, largest = points(params, u, context, upper), jnp.finfo(u.dtype).max
+        ends = each.min(0), each.max(0)
 
-        def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-            middle = ends[0] / 2 + ends[1] / 2
-            below = cdf(params, middle, context) < u
-            return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)
+        def open_between(state: tuple[Array, ...]) -> Array:
+            low, high, count = state
+            middle = low / 2 + high / 2
+            return ((middle > low) & (middle < high)).any() & (count < HALVINGS)
 
-        low, high = jax.lax.fori_loop(0, HALVINGS, halve, (each.min(0), each.max(0)))
-        return jnp.where(jnp.isfinite(each).all(0), low / 2 + high / 2, each[0])  # at 0 and 1, and of NaN
+        def halve(state: tuple[Array, ...]) -> tuple[Array, ...]:
+            low, high, count = state
+            middle = low / 2 + high / 2
+            own = tail(params, middle, context, upper)
+            below = jnp.where(upper, own > u, own < u)
+            return jnp.where(below, middle, low), jnp.where(below, high, middle), count + 1
 
-    return Line(cdf, quantile)
+        start = (*(jnp.clip(end, -largest, largest) for end in ends), jnp.zeros((), int))
+        _, high, _ = jax.lax.while_loop(open_between, halve, start)
+        x = jnp.where(u > 0, high, jnp.where(upper, ends[1], ends[0]))
+        x = jnp.where(u < 1, x, jnp.where(upper, ends[0], ends[1]))
+        return jnp.where(jnp.isnan(each).any(0), jnp.nan, x)
+
+    return Line(tail, point, support)
 
 
-def _location_scale(cdf: Callable, quantile: Callable) -> Callable:
+def _symmetric(tail: Callable, point: Callable) -> Callable:
+    """A base around its location: P(X > x) is P(X <= -x) of the standard form."""
+
     def make(arguments: Any, context: Shape | None) -> Line | None:
         if arguments["conditioner"] is not None:
             return None
@@ -162,25 +197,41 @@ def _location_scale(cdf: Callable, quantile: Callable) -> Callable:
         def theta(params: Any) -> tuple[Any, Any]:
             return (params["loc"], jnp.exp(soft_clip(params["log_scale"], BOUND))) if params else (0.0, 1.0)
 
-        def own_cdf(params: Any, x: Array, context: Any) -> Array:
+        def own_tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
             loc, scale = theta(params)
-            return cdf((x - loc) / scale)
+            z = (x - loc) / scale
+            return tail(jnp.where(upper, -z, z))
 
-        def own_quantile(params: Any, u: Array, context: Any) -> Array:
+        def own_point(params: Any, u: Array, context: Any, upper: Array) -> Array:
             loc, scale = theta(params)
-            return loc + scale * quantile(u)
+            z = point(u)
+            return loc + scale * jnp.where(upper, -z, z)
 
-        return Line(own_cdf, own_quantile)
+        return Line(own_tail, own_point)
 
     return make
 
 
 def _uniform(arguments: Any, context: Shape | None) -> Line:
-    low, high = (jnp.asarray(arguments[name], float).reshape(-1)[0] for name in ("low", "high"))
-    return Line(
-        lambda params, x, context: jnp.clip((x - low) / (high - low), 0, 1),
-        lambda params, u, context: low + u * (high - low),
-    )
+    low, high = (float(np.ravel(arguments[name])[0]) for name in ("low", "high"))
+
+    def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
+        return jnp.clip(jnp.where(upper, high - x, x - low) / (high - low), 0, 1)
+
+    def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
+        return jnp.where(upper, high - u * (high - low), low + u * (high - low))
+
+    return Line(tail, point, (low, high))
+
+
+def _laplace_tail(z: Array) -> Array:
+    half = jnp.exp(-jnp.abs(z)) / 2
+    return jnp.where(z > 0, 1 - half, half)
+
+
+def _laplace_point(u: Array) -> Array:
+    far = jnp.log(2 * jnp.minimum(u, 1 - u))
+    return jnp.where(u > 0.5, -far, far)
 
 
 MAKERS: dict[Any, Callable[[Any, Shape | None], Line | None]] = {
@@ -189,7 +240,7 @@ MAKERS: dict[Any, Callable[[Any, Shape | None], Line | None]] = {
     Mixture: _mixture,
     GMM: _gmm,
     Uniform: _uniform,
-    Normal: _location_scale(ndtr, ndtri),
-    Logistic: _location_scale(logistic.cdf, logistic.ppf),
-    Laplace: _location_scale(laplace.cdf, lambda u: -jnp.sign(u - 0.5) * jnp.log1p(-2 * jnp.abs(u - 0.5))),
+    Normal: _symmetric(ndtr, ndtri),
+    Logistic: _symmetric(jax.nn.sigmoid, logit),
+    Laplace: _symmetric(_laplace_tail, _laplace_point),
 }

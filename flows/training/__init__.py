@@ -1,12 +1,12 @@
 """Training: `fit`, which people would otherwise write themselves."""
 
-from flows.results import EnsembleResult, Epoch, FitResult, History, TensorBoard
+from flows.results import DensityFitResult, Diagnostics, EnsembleResult, Epoch, FitResult, History, TensorBoard
 from flows.training.comparison import Candidate
 from flows.training.dependent import DataWarning
 from flows.training.ensemble import fit_ensemble
 from flows.training.fit import fit
 from flows.training.select import Selection, select
-from flows.training.variational import DensityFitResult, Diagnostics, fit_to_density
+from flows.training.variational import fit_to_density
 
 __all__ = [
     "Candidate",

@@ -218,9 +218,8 @@ def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> Ens
         return Mixture(model, num_components=members, trainable=False)
 
     params, history = train_members(key, model, rows, options, outer)
-    member = rows.outer(model)
-    flow = several(member) if rows.folds else rows.outer(several(model))
+    flow = several(rows.outer(model)) if rows.folds else rows.outer(several(model))
     functions = publish(part_of(flow, key, rows.event, rows.context), params)
     dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
-    own = {"members": members, "member": member, "path": path, **told(rows, history, began)}
+    own = {"path": path, **told(rows, history, began)}
     return EnsembleResult(params, *functions, flow, *dims, history, **own)

@@ -298,7 +298,7 @@ def _history(courses: list[Course], options: Options, yardstick: Yardstick = UNJ
     arrays = {name: np.array([getattr(course, of) for course in courses]) for name, of in TOLD.items()}
     arrays["error"] = np.array([math.nan if course.carried is None else course.carried[-1] for course in courses])
     if options.members is None:
-        arrays = {name: array[0] for name, array in arrays.items()}
+        arrays = {name: np.asarray(array[0]) for name, array in arrays.items()}
         arrays["best_epoch"] = courses[0].best_epoch
     for name in ("batch_size", "max_epochs", "patience"):
         if getattr(options, name) is not None:

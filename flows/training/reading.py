@@ -14,7 +14,7 @@ import numpy as np
 from flows.core import Array, FlowsError
 from flows.core.inputs import working_dtype
 from flows.core.validation import check_finite
-from flows.results.frames import Columns, columns_of, in_order, numbers_of
+from flows.results.frames import Columns, in_order, named_apart, numbers_of
 from flows.training.options import Options
 
 LEAST_ROWS = 2  # of training rows; one row has no spread
@@ -90,7 +90,8 @@ def read(data: Any, options: Options, key: Array) -> Data:
 
 def read_arrays(data: Any, options: Options, key: Array) -> Data:
     """Read arrays or tables, and split them."""
-    tables, rows = (columns_of(data), columns_of(options.context)), read_rows(data, options.context, weights=options.weights)
+    tables = named_apart(data, "fit: data"), named_apart(options.context, "fit: context")
+    rows = read_rows(data, options.context, weights=options.weights)
     numbers, others = np.arange(len(rows.x)), None
     if rows.weights is not None:  # a row of weight 0 is as if it were not there
         numbers = np.flatnonzero(rows.weights)
@@ -154,6 +155,7 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), _seed(key)
     if options.weights is not None:
         raise FlowsError(OF_A_STREAM)
+    table = named_apart(context, "fit: context")
     if context is not None and not isinstance(context, np.memmap):
         context = read_rows(context, None, "context").x
     if context is not None and len(context) != n:
@@ -175,7 +177,7 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     looked_at = np.sort(numbers[:: -(-len(numbers) // LOOKED_AT)])
     first = rows_at(looked_at)
     if options.share is None:
-        held_out, of_others = read_validation(options.validation, first), None
+        held_out, of_others = read_validation(options.validation, first, None, table), None
     else:
         of_others = np.sort(_rows_of(blocks[:others], n))
         held_out = rows_at(of_others)
@@ -188,7 +190,8 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
             numbers = np.sort(order[start : start + chunk])
             yield rows_at(numbers, f"a chunk of data from row {numbers[0]} on"), numbers
 
-    source = Source(looked_at, of_others, (first, held_out), dtype_of(first.x), batch_size, steps, chunks=chunks)
+    given = (first, held_out)
+    source = Source(looked_at, of_others, given, dtype_of(first.x), batch_size, steps, context_table=table, chunks=chunks)
     return Data(first, held_out, source)
 
 
@@ -223,6 +226,8 @@ def _iterated(data: Any, options: Options) -> Data:
             if found is not None:
                 x, context = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
                 name = f"a batch after row {state['seen']} of data"
+                tables = state.setdefault("tables", (named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")))
+                x, context = in_order(x, tables[0], f"fit: {name}"), in_order(context, tables[1], f"fit: the context of {name}")
                 rows = read_rows(x, context, name)
                 like = jax.tree.map(lambda array: array.shape[1:], rows)
                 if not len(rows.x):
@@ -271,8 +276,10 @@ def _iterated(data: Any, options: Options) -> Data:
             yield found
             left -= len(found[1])
 
-    held_out = read_validation(options.validation, first)
-    source = Source(found[1], None, (first, held_out), dtype_of(first.x), batch_size, steps, chunks=chunks)
+    held_out = read_validation(options.validation, first, *state["tables"])
+    table, context_table = state["tables"]
+    given = (first, held_out)
+    source = Source(found[1], None, given, dtype_of(first.x), batch_size, steps, table, context_table, chunks)
     return Data(first, held_out, source)
 
 
@@ -289,8 +296,8 @@ def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "co
     x = numbers_of(data, f"fit: {name}")
     if x.ndim < 2:
         raise FlowsError(
-            f"fit: {name} has shape {x.shape}, expected (rows, *event) with at least two axes. One column is {name}[:, None]; "
-            f"a single row, {name}[None], is too little to learn from"
+            f"fit: {name} has shape {x.shape}, expected (rows, *event) with at least two axes. One column is "
+            f"np.asarray({name})[:, None]; a single row, {name}[None], is too little to learn from"
         )
     if 0 in x.shape[1:]:
         raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
@@ -299,7 +306,7 @@ def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "co
     if c is not None and (c.ndim < 2 or len(c) != len(x)):
         raise FlowsError(
             f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
-            f"is {of_context}[:, None]"
+            f"is np.asarray({of_context})[:, None]"
         )
     for numbers, what in ((x, name), (c, of_context)):
         if numbers is not None:

@@ -22,7 +22,7 @@ from flows.core.publish import publish
 from flows.distributions.flow import Flow
 from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
-from flows.results.result import FitResult
+from flows.results.density import DensityFitResult, Diagnostics
 from flows.training.before import unconstraining
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.gaussian import Yardstick, by_chance
@@ -67,38 +67,6 @@ class DensityOptions(Options):
     caller: str = "fit_to_density"
     expected: str = "a log_density that is finite where the model draws: start with a model nearer to it, or rescale its points"
     remedy: str = "Give a model that draws only where log_density is finite"
-
-
-class Diagnostics(NamedTuple):
-    """What the importance weights w = p Z / q of draws of the fitted q say about the fit.
-
-    Attributes:
-        effective_sample_size: how many draws of p itself would do as well, as a share of those drawn.
-        log_normalizer: `value` and `standard_error` of log Z, in nats.
-        pareto_k: up to 0.7 these figures can be believed; above, q misses too much of p.
-        num_samples: draws.
-    """
-
-    effective_sample_size: float
-    log_normalizer: Estimate
-    pareto_k: float
-    num_samples: int
-
-
-class DensityFitResult(FitResult):
-    """A distribution fitted to a density, `params, log_pdf, sample = result`.
-
-    Attributes:
-        diagnostics: a `Diagnostics`.
-        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`.
-    """
-
-    diagnostics: Diagnostics
-
-    def _summary(self) -> list[tuple[str, str]]:
-        found, log_z = self.diagnostics, self.diagnostics.log_normalizer
-        told = f"effective sample size {found.effective_sample_size:.3f}, log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}"
-        return [*super()._summary(), ("  diagnostics", told)]
 
 
 class ReverseKL(NamedTuple):

@@ -1,0 +1,49 @@
+"""How a result reads what it is handed: tables in the order of the columns it was fitted to, and a context for each row."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import FlowsError
+from flows.core.inputs import as_array, as_context
+from flows.results.frames import Columns, in_order
+
+
+class Inputs:
+    """The part of a result that reads rows and contexts."""
+
+    params: Any
+    context_dim: Any
+    table: Columns | None
+    context_table: Columns | None
+
+    def _rows(self, x: Any) -> Any:
+        return in_order(x, self.table, "x")
+
+    def _context(self, context: Any) -> dict[str, Any]:
+        if context is None:
+            return {}
+        if as_context(self.context_dim) is None:
+            raise TypeError("context was given, but this model was fitted without one; leave it out")
+        return {"context": as_array(in_order(context, self.context_table, "context"), "context")}
+
+    def _batched(self, given: dict[str, Any]) -> bool:
+        return bool(given) and given["context"].ndim == 1 + len(as_context(self.context_dim) or ())
+
+    def _of_each(self, given: dict[str, Any], rows: int) -> Any:
+        """A context for each row, or None where the model takes none."""
+        shape = as_context(self.context_dim)
+        if shape is None:
+            return None
+        one = f"{shape}, one for all rows"
+        if not given:
+            raise FlowsError(f"context is missing; expected {(rows, *shape)}, a row for each of {rows}, or {one}")
+        context = given["context"]
+        if context.shape == shape:
+            context = jnp.broadcast_to(context, (rows, *shape))
+        if context.shape != (rows, *shape):
+            raise FlowsError(
+                f"context has shape {context.shape}; expected {(rows, *shape)}, a row for each of {rows}, or {one}"
+            )
+        return context.astype(jnp.result_type(jnp.float32, *jax.tree.leaves(self.params)))

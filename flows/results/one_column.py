@@ -1,0 +1,134 @@
+"""What is asked of a model of one column: distribution function, quantiles, intervals, by its own map or by draws."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import Array, FlowsError, positive
+from flows.core.inputs import as_array, as_context, as_event, as_key, cast, default_dtype, working_dtype
+from flows.results.frames import as_numbers
+from flows.results.inputs import Inputs
+from flows.results.line import COLUMN, Line, line_of
+
+DRAWS = 10_000  # of each context, where a distribution function is counted
+PIECE = 2_000_000  # numbers drawn together for that
+
+
+class OneColumn(Inputs):
+    """The part of a result that is for events of a single column."""
+
+    init_fun: Any
+    input_dim: Any
+    sample: Any
+
+    @property
+    def cdf_by(self) -> str:
+        """How `cdf`, `quantile` and `interval` are found: by the model's own "map", which is exact, or by "draws"."""
+        return "draws" if self._line is None else "map"
+
+    def cdf(self, x: Any, *, context: Any = None, rng: Any = 0) -> Array:
+        """P(X <= x) of one column: for each row (n, 1) of x, (n,).
+
+        By the model's own map where it is monotone, otherwise by the share of 10,000 draws (`cdf_by` says which); NaN where
+        the map's direction cannot be told, or a draw is NaN.
+
+        Args:
+            x: (n, 1), or a table of one column.
+            context: (n, *context), (*context,) or a table.
+            rng: key or seed, of the draws.
+
+        Errors:
+            FlowsError: a model of several columns.
+        """
+        self._check_column("cdf")
+        x, given = as_array(self._rows(x), "x"), self._context(context)
+        if x.ndim != 2 or x.shape[1:] != COLUMN:
+            raise FlowsError(f"cdf: x has shape {x.shape}; expected (rows, 1)")
+        n, dtype = x.shape[0], working_dtype(x.dtype)
+        x, contexts = x[:, 0].astype(dtype), self._of_each(given, n)
+        if self._line is not None:
+            contexts = None if contexts is None else contexts.astype(dtype)
+            return self._line.tail(cast(self.params, dtype), x, contexts, jnp.zeros(n, bool))
+        values, found = np.asarray(x), np.zeros(n)
+        for own, draws in self._draws(as_key(rng), given, n):
+            rows = np.sort(draws, axis=1)  # NaN comes last
+            each = zip(rows, values[own, None], strict=True) if self._batched(given) else [(rows[0], values)]
+            counts = [np.searchsorted(row, value, side="right") for row, value in each]
+            unknown = np.isnan(values[own]) | np.isnan(rows[:, -1])
+            found[own] = np.where(unknown, np.nan, np.concatenate(counts) / DRAWS)
+        return jnp.asarray(found, dtype)
+
+    def quantile(self, q: Any, *, context: Any = None, rng: Any = 0) -> Array:
+        """The x with P(X <= x) = q of one column: of the shape of q, and (n, *q.shape) for n contexts.
+
+        Args:
+            q: between 0 and 1, a number or an array.
+            context: (*context,) for one, (n, *context), or a table.
+            rng: key or seed, of the draws where `cdf_by` is "draws".
+
+        Errors:
+            FlowsError: a model of several columns, or q outside [0, 1].
+        """
+        self._check_column("quantile")
+        given, q = self._context(context), as_numbers(q, "q")
+        if isinstance(q, jax.core.Tracer):
+            shares: Any = q
+        else:  # on the host in float64, so that 1 - q keeps the digits of what is near 1
+            as_array(q, "q")
+            shares = np.asarray(q, np.float64)
+            if not ((shares >= 0) & (shares <= 1)).all():
+                raise FlowsError(f"quantile: q is {q!r:.80}; expected numbers from 0 to 1")
+        rows, many = (given["context"].shape[0], True) if self._batched(given) else (1, False)
+        leaves = jax.tree.leaves(self.params)
+        dtype = working_dtype(jnp.result_type(*leaves)) if leaves else default_dtype()
+        if self._line is None:
+            found: Any = np.zeros((rows, *shares.shape))
+            for own, draws in self._draws(as_key(rng), given, rows):
+                found[own] = np.moveaxis(np.quantile(draws, shares, axis=1), -1, 0)
+        else:
+            contexts, upper = self._of_each(given, rows), shares > 0.5
+            where: Any = jnp.where if isinstance(shares, jax.core.Tracer) else np.where
+            near = [jnp.tile(jnp.ravel(jnp.asarray(each)), rows) for each in (where(upper, 1 - shares, shares), upper)]
+            contexts = None if contexts is None else jnp.repeat(contexts.astype(dtype), shares.size, 0)
+            found = self._line.point(cast(self.params, dtype), near[0].astype(dtype), contexts, near[1])
+            found = found.reshape(rows, *shares.shape)
+        return jnp.asarray(found if many else found[0], dtype)
+
+    def interval(self, share: float = 0.9, *, context: Any = None, rng: Any = 0) -> tuple[Array, Array]:
+        """The ends between which one column lies with this probability, as likely above as below: (n,) each for n contexts.
+
+        Args:
+            share: of the probability, in (0, 1).
+            context, rng: as of `quantile`.
+
+        Errors:
+            FlowsError: a model of several columns, or a share outside (0, 1).
+        """
+        if not 0 < (share := positive(share, "interval: share")) < 1:
+            raise FlowsError(f"interval: share is {share}; expected a number between 0 and 1, such as 0.9")
+        both = self.quantile([(1 - share) / 2, (1 + share) / 2], context=context, rng=rng)
+        return both[..., 0], both[..., 1]
+
+    @property
+    def _line(self) -> Line | None:
+        return line_of(self.init_fun, as_context(self.context_dim)) if as_event(self.input_dim) == COLUMN else None
+
+    def _check_column(self, what: str) -> None:
+        if as_event(self.input_dim) != COLUMN:
+            raise FlowsError(
+                f"{what}: the event of this model is {as_event(self.input_dim)}; expected one of a single column, (1,)"
+            )
+
+    def _draws(self, key: Array, given: dict[str, Any], rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Draws of one column, (rows of a piece, DRAWS); all rows share theirs, (1, DRAWS), unless each has a context."""
+        if not self._batched(given):
+            yield slice(None), np.asarray(self.sample(key, self.params, DRAWS, **given)).reshape(1, DRAWS)
+            return
+        step = max(PIECE // DRAWS, 1)
+        for i in range(0, rows, step):
+            few = given["context"][i : i + step]
+            drawn = self.sample(jax.random.fold_in(key, i), self.params, DRAWS * len(few), context=jnp.repeat(few, DRAWS, 0))
+            yield slice(i, i + len(few)), np.asarray(drawn).reshape(-1, DRAWS)
