@@ -102,7 +102,10 @@ def test_loops_run_under_shard_map(model):
         (lambda t: t.log_pdf(jax.tree.map(lambda leaf: leaf.astype(int), t.params), X), r"dtype int32; expected floating"),
         (lambda t: t.log_pdf("a", X), "params hold what is no array of numbers"),
         (lambda t: t.log_pdf(np.ma.masked_equal([1, 2], 2), X), "params hold what is no array of numbers"),
-        (lambda t: flows.objectives.forward_kl("a", t, lambda x: x[:, 0], 0, 5), "forward_kl: params is 'a'"),
+        (
+            lambda t: flows.objectives.forward_kl("a", t, lambda x: x[:, 0], 0, 5),
+            "forward_kl: params has the value 'a'; expected",
+        ),
         (lambda t: flows.objectives.reverse_kl(t.params, t, lambda x: x[:, 0], 0, 5, estimator=X), "estimator is"),
         (lambda t: flows.load(3), "load: path is 3; expected the name of a file"),
         (lambda t: flows.Flow(flows.Glow())(0, (4, 4, 2)), "flows of images are composed of Squeeze"),

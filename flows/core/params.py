@@ -49,12 +49,15 @@ def stop_fixed(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def check_arrays(params: Params, name: str) -> None:
-    """Refuse leaves that are no numbers, before JAX does in words of its own."""
+def check_floats(params: Params, name: str) -> None:
+    """Refuse leaves that are no floating numbers, before JAX does in words of its own; complex ones are told of elsewhere."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        kind = "f" if isinstance(leaf, jax.Array) else np.asarray(leaf).dtype.kind
-        if kind not in "biufc" or np.ma.isMaskedArray(leaf):
-            raise TypeError(f"{name}: params{jax.tree_util.keystr(path)} is {leaf!r:.60}; expected arrays of numbers")
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if np.ma.isMaskedArray(leaf) or not (dtype in (float, complex) or jnp.issubdtype(dtype, jnp.inexact)):
+            got = f"dtype {dtype}" if hasattr(leaf, "dtype") else f"the value {leaf!r:.60}"
+            raise TypeError(
+                f"{name}: params{jax.tree_util.keystr(path)} has {got}; expected floating numbers, jnp.asarray(leaf, float)"
+            )
 
 
 def structure(params: Params) -> tuple:

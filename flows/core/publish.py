@@ -19,7 +19,7 @@ from flows.core.inputs import MOST_NUMBERS, as_array, as_dim, as_key, as_rows_of
 from flows.core.inputs import size as size_of
 from flows.core.keywords import CALL, positional, refuse_unknown, signature
 from flows.core.lifting import FIRST_RULE
-from flows.core.params import check_structure, stop_fixed, structure
+from flows.core.params import check_floats, check_structure, stop_fixed, structure
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.sizes import call_filled, filled, first, grown
 from flows.core.validation import check_result, check_rows
@@ -167,20 +167,11 @@ def _given(part: Any, context: Any, rng: Any, train: Any) -> tuple[Array | None,
 
 
 def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: Any, rows: int) -> tuple[Params, Any]:
-    _check_floats(params, part.name)
+    check_floats(params, part.name)
     check_structure(params, expected, part.name)
     if context is not None:
         context = as_rows_of_context(context, part.context, rows, part.name).astype(dtype)
     return stop_fixed(cast(params, dtype)), context
-
-
-def _check_floats(params: Params, name: str) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not isinstance(leaf, float | complex) and not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact):
-            got = f"dtype {leaf.dtype}" if hasattr(leaf, "dtype") else f"the value {leaf!r:.40}"
-            raise TypeError(
-                f"{name}: params{jax.tree_util.keystr(path)} has {got}; expected floating numbers, jnp.asarray(leaf, float)"
-            )
 
 
 class explained:

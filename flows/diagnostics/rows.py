@@ -142,25 +142,22 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
     for each in bijections:
         parts.append(None if each is None else bijection_part(each, own, shape))
         own = own if each is None else parts[-1].output
-    first = next((i for i, each in enumerate(bijections) if each is not None), None)
 
     def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
         # What random layers would add is left out, as in log_pdf without rng.
-        y, contexts = x, [context]
+        y, places, steps = x, x, list[tuple]()
         log_det = back_log_det = jnp.zeros(x.shape[0], x.dtype)
-        places = x
-        for i, (part, each) in enumerate(zip(parts, params, strict=True)):
+        for part, own in zip(parts, params, strict=True):
             if part is None:
-                contexts.append(standardized(each, contexts[-1]))
+                context = standardized(own, context)
                 continue
-            y, own = part.direct(each, y, contexts[-1] if "context" in part.keywords else None, None, False)
-            log_det, contexts = log_det + own, [*contexts, contexts[-1]]
-            places = y if i == first and len(parts) > 1 else places
-        for part, each in zip(parts[::-1], params[::-1], strict=True):
-            contexts.pop()
-            if part is not None:
-                y, own = part.invert(each, y, contexts[-1] if "context" in part.keywords else None, None, False)
-                back_log_det = back_log_det + own
+            steps.append((part, own, context if "context" in part.keywords else None))
+            y, slope = part.direct(own, y, steps[-1][2], None, False)
+            log_det = log_det + slope
+            places = y if len(steps) == 1 and len(parts) > 1 else places
+        for part, own, seen in steps[::-1]:
+            y, slope = part.invert(own, y, seen, None, False)
+            back_log_det = back_log_det + slope
         return y, log_det, back_log_det, places
 
     return jax.jit(run) if all(part is None or part.compiled for part in parts) else run

@@ -11,7 +11,7 @@ from jax.lax import stop_gradient
 from flows.core import Array, FlowsError, positive_int
 from flows.core.inputs import as_array, as_key
 from flows.core.keywords import named_by
-from flows.core.params import check_arrays
+from flows.core.params import check_floats
 from flows.distributions.draws import functions
 from flows.objectives.problem import Problem, along, log_mean, weighted_sum
 
@@ -107,7 +107,7 @@ def reverse_kl(
         -1.838
     """
     _check_one_of(estimator, ("total", "sticking_the_landing", "path", "score"), "reverse_kl")
-    check_arrays(params, "reverse_kl")
+    check_floats(params, "reverse_kl")
     problem = Problem("reverse_kl", distribution, log_density, context)
     n, key = positive_int(num_samples, "reverse_kl: num_samples"), as_key(rng)
     if estimator == "total":
@@ -174,7 +174,7 @@ def forward_kl(
         True
     """
     _check_one_of(estimator, ("score", "path"), "forward_kl")
-    check_arrays(params, "forward_kl")
+    check_floats(params, "forward_kl")
     if estimator == "path" and proposal is not None:
         raise FlowsError('forward_kl: estimator="path" follows the draws of q; leave out proposal, or use "score"')
     problem = Problem("forward_kl", distribution, log_density, context)
@@ -245,7 +245,7 @@ def importance_weighted_bound(
     """
     name = "importance_weighted_bound"
     _check_one_of(estimator, ("total", "doubly_reparameterized"), name)
-    check_arrays(params, name)
+    check_floats(params, name)
     problem = Problem(name, distribution, log_density, context)
     n = positive_int(num_samples, f"{name}: num_samples")
     keys = jax.random.split(as_key(rng), positive_int(num_inner, f"{name}: num_inner"))

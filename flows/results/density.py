@@ -1,9 +1,13 @@
 """The result of a fit to a density: how far its importance weights can be believed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from flows.objectives.importance import Estimate
 from flows.results.result import FitResult
+
+DIAGNOSTICS = "diagnostics"  # how their tensor in a file is called
 
 
 class Diagnostics(NamedTuple):
@@ -31,6 +35,11 @@ class DensityFitResult(FitResult):
     """
 
     diagnostics: Diagnostics
+
+    def _beside(self) -> dict[str, Any]:
+        found, log_z = self.diagnostics, self.diagnostics.log_normalizer
+        numbers = [found.effective_sample_size, *log_z, found.pareto_k, found.num_samples]
+        return {**super()._beside(), DIAGNOSTICS: np.array(numbers, np.float64)}
 
     def _summary(self) -> list[tuple[str, str]]:
         found, log_z = self.diagnostics, self.diagnostics.log_normalizer

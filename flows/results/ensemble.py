@@ -12,6 +12,7 @@ from flows.core import Array, DistributionInit, FlowsError, part_of
 from flows.core.inputs import as_array, as_context, as_event, as_key
 from flows.core.publish import publish
 from flows.distributions.mixture import Mixture
+from flows.persistence.models import TEXT
 from flows.results.result import FitResult, Kept
 
 
@@ -81,6 +82,10 @@ class EnsembleResult(FitResult):
         """log_pdf of a member."""
         part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
         return publish(part, self._params_of(0))[0]
+
+    def _beside(self) -> dict[str, Any]:
+        beside = super()._beside()
+        return {**beside, TEXT: {**beside[TEXT], "path": list(self.path)}}
 
     def _params_of(self, member: int) -> Any:
         components = reduce(getitem, (*self.path, "components"), self.params)

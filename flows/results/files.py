@@ -1,4 +1,4 @@
-"""Results in files: history, names and scores as tensors beside the params, and `flows.load`, which gives all of it back."""
+"""`flows.load`: the result that was saved, with all that was written beside its model."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,15 +10,13 @@ from flows.core.contract import Shape
 from flows.core.inputs import as_context, as_event
 from flows.core.publish import publish
 from flows.objectives.importance import Estimate
-from flows.persistence.models import TEXT, Loaded, PathLike, load_model
-from flows.results.density import DensityFitResult, Diagnostics
+from flows.persistence.models import Loaded, PathLike, load_model
+from flows.results.density import DIAGNOSTICS, DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import Columns
 from flows.results.history import History
-from flows.results.result import FitResult, Scored
+from flows.results.result import HISTORY, SCORES, FitResult, Scored
 
-HISTORY, SCORES, DIAGNOSTICS = "history/", "scores", "diagnostics"
-KINDS = "biuf"  # of the arrays of a history
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped"}
 TEXTS = {"table", "context_table", "interrupted", "path", "metadata"}
 
@@ -60,30 +58,6 @@ def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: in
         if isinstance(model.init_fun, BijectionInit):
             return Bijection(model.params, *functions)
         return _result(model, functions)
-
-
-def to_tensors(result: FitResult) -> dict[str, Any]:
-    """What a result has besides its model: arrays by name, and a text."""
-    arrays = {HISTORY + name: np.asarray(each) for name, each in result.history.items()}
-    text: dict[str, Any] = {"interrupted": True} if result.history.interrupted else {}
-    for name in ("table", "context_table"):
-        if (columns := getattr(result, name)) is not None:
-            text[name] = {"labels": [_label(each) for each in columns.labels], "library": columns.library}
-    if isinstance(result, EnsembleResult):
-        text["path"] = list(result.path)
-    if isinstance(result, DensityFitResult):
-        found, log_z = result.diagnostics, result.diagnostics.log_normalizer
-        arrays[DIAGNOSTICS] = np.array([found.effective_sample_size, *log_z, found.pareto_k, found.num_samples], np.float64)
-    if result.has_scores:
-        arrays[SCORES] = result.scores
-    return {name: each for name, each in arrays.items() if each.dtype.kind in KINDS} | {TEXT: text}
-
-
-def _label(label: Any) -> Any:
-    """A label of a column as JSON has it: of several levels a list."""
-    if isinstance(label, tuple):
-        return [_label(each) for each in label]
-    return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else str(label)
 
 
 def _result(model: Loaded, functions: tuple) -> FitResult:

@@ -22,6 +22,17 @@ class Columns(NamedTuple):
         """The labels as text, by which columns are told apart."""
         return tuple(map(str, self.labels))
 
+    def described(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"labels": list(map(_described, self.labels)), "library": self.library}
+
+
+def _described(label: Any) -> Any:
+    """A label of a column; of several levels a list."""
+    if isinstance(label, tuple):
+        return list(map(_described, label))
+    return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else str(label)
+
 
 def columns_of(x: Any) -> Columns | None:
     """Those of a table of pandas or polars; None for what is no table."""

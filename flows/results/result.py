@@ -12,12 +12,14 @@ from flows.core.contract import DistributionLike
 from flows.core.inputs import as_array, as_context, as_event
 from flows.core.publish import publish
 from flows.diagnostics.rows import RowReport, verify_rows
-from flows.persistence.models import save_model
+from flows.persistence.models import TEXT, save_model
 from flows.results.frames import Columns, framed
 from flows.results.history import History
 from flows.results.one_column import OneColumn
 from flows.results.page import page_of
 
+HISTORY, SCORES = "history/", "scores"  # how tensors beside a model are called
+KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
 
 
@@ -197,12 +199,20 @@ class FitResult(OneColumn, Distribution):
     def save(self, path: Any, metadata: dict | None = None, *, allow_nan: bool = False) -> None:
         """Write the result to one file, for `flows.load(path)`, with its history, columns and held-out scores; arguments as of
         `flows.save`. By default its own metadata."""
-        from flows.results.files import to_tensors
-
         save_model(
             path, self.init_fun, self.params, self.input_dim, self.context_dim, self.metadata if metadata is None else metadata,
-            allow_nan=allow_nan, more=lambda: to_tensors(self),
+            allow_nan=allow_nan, more=self._beside,
         )  # fmt: skip
+
+    def _beside(self) -> dict[str, Any]:
+        """What stands beside the model in a file: arrays by name, and a text."""
+        arrays = {HISTORY + name: np.asarray(each) for name, each in self.history.items()}
+        if self.has_scores:
+            arrays[SCORES] = self.scores
+        text: dict[str, Any] = {"interrupted": True} if self.history.interrupted else {}
+        tables = {"table": self.table, "context_table": self.context_table}
+        text |= {name: each.described() for name, each in tables.items() if each is not None}
+        return {name: each for name, each in arrays.items() if each.dtype.kind in KINDS} | {TEXT: text}
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:14} {text}".rstrip() for name, text in self._summary())
