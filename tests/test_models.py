@@ -61,7 +61,7 @@ def test_each_model_is_built_as_published():
     net = flows.MLP(8, activation="relu")
     residual = coupling(Residual(8, 2), spline, unconditional=spline)
     masked = autoregressive(MaskedResidual(8, 2), spline)
-    made = autoregressive(MaskedMLP(8), t.Inverse(t.Affine(2.0)))
+    made = flows.Autoregressive(MaskedMLP(8), t.Inverse(t.Affine(2.0)), squash=5.0)
     additive = [plain(net, t.Additive()), plain(net, t.Additive(), flip=True)]
     affine = [coupling(net, t.Affine(2.0)), coupling(net, t.Affine(2.0), flip=True)]
     for model, layers in {
