@@ -30,7 +30,7 @@ def offset(by):
         (ROWS * np.array([1.0, 0.0]), "column 1 of data is constant"),
         (offset(1e9), "column 1 of data is 1e\\+09.*float32 cannot tell apart"),
         (ROWS * 1e-40, "cannot tell apart"),
-        (ROWS[:, 0], r"shape \(300,\).*data\[:, None\]"),
+        (ROWS[:, 0], r"shape \(300,\).*np.asarray\(data\)\[:, None\]"),
         (ROWS[0], r"shape \(2,\)"),
         (ROWS[:, :0], "at least one column"),
         (ROWS[:1], "1 row.*leaves 0"),
@@ -62,7 +62,7 @@ def test_what_is_not_real_numbers_is_a_type_error(data, words):
     "context, error, words",
     [
         (np.ones((3, 1)), flows.FlowsError, r"context has shape \(3, 1\), expected \(300, \*context\)"),
-        (np.ones(300), flows.FlowsError, r"context\[:, None\]"),
+        (np.ones(300), flows.FlowsError, r"np.asarray\(context\)\[:, None\]"),
         (np.full((300, 1), np.nan), flows.FlowsError, "context has nan in row 0, column 0"),
         (np.ones((300, 1)), TypeError, "no layer of .* takes one"),
     ],
