@@ -379,5 +379,3 @@ def test_errors_say_what_was_expected():
     ):
         with pytest.raises(TypeError):
             call()
-    estimate = flows.distribution(likelihood="unbiased")(lambda: lambda rng, shape: None)
-    assert "biased" in error_of(lambda: flows.Mixture(estimate(), normal))

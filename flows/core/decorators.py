@@ -49,19 +49,32 @@ class InitFun(Value):
     own_likelihood: str
     own_support: Support
 
-    def __init__(self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: str, support: Any):
+    def __init__(self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: Any, support: Any):
         if not (callable(inner) or isinstance(inner, Composite)):
             raise TypeError(f"{construct.__name__} returned {inner!r:.60}; a constructor returns its init_fun")
         super().__init__(construct, arguments, inner)
         object.__setattr__(self, "batched", batched)
-        object.__setattr__(self, "own_likelihood", likelihood)
+        label = likelihood(**arguments) if callable(likelihood) else likelihood
+        object.__setattr__(self, "own_likelihood", _label(label, construct.__name__))
         object.__setattr__(self, "own_support", support(**arguments) if callable(support) else support)
 
     @property
     def likelihood(self) -> str:
-        """What log_det and log_pdf are: 'exact', 'unbiased' or 'lower bound', the weakest of all layers."""
-        inits = [self, *(each for each in self.values_within() if isinstance(each, InitFun))]
-        return max((each.own_likelihood for each in inits), key=LIKELIHOODS.index)
+        """What log_det and log_pdf are: 'exact', 'unbiased' or 'lower bound', the weakest of all layers.
+
+        It follows from the constructors' arguments alone. With `rng`, 'unbiased' is one draw of an estimate, whose mean, and
+        whose gradient's, are exact; without, it is the exact value. A 'lower bound' is one in the mean over `rng`.
+        """
+        return max(self._labels, key=LIKELIHOODS.index)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether `rng` makes some log-det in it an estimate, so that only what is linear in log p may be given one."""
+        return "unbiased" in self._labels
+
+    @property
+    def _labels(self) -> set[str]:
+        return {each.own_likelihood for each in (self, *self.values_within()) if isinstance(each, InitFun)}
 
     @property
     def keywords(self) -> frozenset[str]:
@@ -147,14 +160,17 @@ class DistributionInit(InitFun):
 def bijection(function: Callable[P, Any], /) -> Callable[P, BijectionInit]: ...
 @overload
 def bijection(
-    *, batched: bool = False, likelihood: str = "exact", support: Support | Callable[..., Support] = EVERYWHERE
+    *,
+    batched: bool = False,
+    likelihood: str | Callable[..., str] = "exact",
+    support: Support | Callable[..., Support] = EVERYWHERE,
 ) -> Callable[[Callable[P, Any]], Callable[P, BijectionInit]]: ...
 def bijection(
     function: Callable | None = None,
     /,
     *,
     batched: bool = False,
-    likelihood: str = "exact",
+    likelihood: str | Callable[..., str] = "exact",
     support: Support | Callable[..., Support] = EVERYWHERE,
 ) -> Any:
     """Make a constructor of bijections of a function that returns an `init_fun`.
@@ -174,7 +190,9 @@ def bijection(
     Args:
         batched: the functions take whole batches, (batch, *event), and return `log_det` of shape (batch,). In calls without
             `rng` and `train` a row's result must not depend on the other rows, which may be more than were given.
-        likelihood: 'exact', 'unbiased' or 'lower bound'.
+        likelihood: what log_det is: 'exact', whatever `rng` is; 'unbiased', exact without `rng` and with it a draw of an
+            estimate whose mean, and whose gradient's, are exact; 'lower bound', in the mean over `rng`. Or a function of the
+            constructor's arguments, by name, that returns one of these.
         support: the open intervals in which inputs and outputs live, where that is not the whole line, as a `Support`; or a
             function of the constructor's arguments, by name, that returns one.
 
@@ -204,9 +222,11 @@ def bijection(
 def distribution(function: Callable[P, Any], /) -> Callable[P, DistributionInit]: ...
 @overload
 def distribution(
-    *, batched: bool = False, likelihood: str = "exact"
+    *, batched: bool = False, likelihood: str | Callable[..., str] = "exact"
 ) -> Callable[[Callable[P, Any]], Callable[P, DistributionInit]]: ...
-def distribution(function: Callable | None = None, /, *, batched: bool = False, likelihood: str = "exact") -> Any:
+def distribution(
+    function: Callable | None = None, /, *, batched: bool = False, likelihood: str | Callable[..., str] = "exact"
+) -> Any:
     """Make a constructor of distributions of a function that returns an `init_fun`.
 
     As `flows.bijection`, with `init_fun(rng, shape, ...) -> (params, log_pdf, sample)`; for one event `log_pdf(params, x)`
@@ -232,16 +252,25 @@ def distribution(function: Callable | None = None, /, *, batched: bool = False, 
     return _decorate(DistributionInit, function, batched, likelihood, EVERYWHERE)
 
 
-def combinator(make: type[I]) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
-    """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written."""
-    return lambda function: constructor(function, partial(make, batched=True, likelihood="exact", support=EVERYWHERE))
+def combinator(
+    make: type[I], *, likelihood: str | Callable[..., str] = "exact"
+) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
+    """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written. The
+    label, as of `bijection`, is what it adds itself: `InitFun.likelihood` is the weakest of its and its layers'."""
+    return lambda function: constructor(function, partial(make, batched=True, likelihood=likelihood, support=EVERYWHERE))
 
 
-def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: str, support: Any) -> Any:
+def _label(likelihood: Any, name: str) -> str:
+    if likelihood not in LIKELIHOODS:
+        raise FlowsError(f"{name}: likelihood is {likelihood!r:.60}; expected one of {LIKELIHOODS}")
+    return likelihood
+
+
+def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: Any, support: Any) -> Any:
     if not isinstance(batched, bool):
         raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
-    if likelihood not in LIKELIHOODS:
-        raise FlowsError(f"likelihood is {likelihood!r}; expected one of {LIKELIHOODS}")
+    if not callable(likelihood):
+        _label(likelihood, make.__name__.removesuffix("Init").lower())
 
     def decorate(function: Callable) -> Callable:
         return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support))

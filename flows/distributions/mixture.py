@@ -52,6 +52,9 @@ def Mixture(
     hundredth of the standard deviation, with scales smaller than those of all data by components^(1/d). Conditional
     components differ by their networks' weights.
 
+    Components whose log-det is 'unbiased' are handed no `rng`, so that theirs is exact: the log of a sum of estimates would be
+    biased.
+
     Args:
         components: distributions of the same event. One with `num_components` stands for that many of its kind, each with
             params of its own, computed together: compile time does not grow with their number.
@@ -65,8 +68,8 @@ def Mixture(
 
     Errors:
         TypeError: no components, something that is not a distribution, or num_components beside several components.
-        FlowsError: weights that do not fit or do not sum to 1; a component whose log_pdf is an unbiased estimate (that of a
-            mixture of estimates would be biased); copies that run uncompiled.
+        FlowsError: weights that do not fit or do not sum to 1; a component that adds noise to data (`Dequantize`) and has an
+            unbiased log-det; copies that run uncompiled.
 
     Source:
         The start: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", 2007, section 2.2.
@@ -86,9 +89,10 @@ def Mixture(
     if num_components is not None and len(components) > 1:
         raise TypeError(f"Mixture: num_components repeats one component, but {len(components)} were given; leave it out")
     for each in components:
-        if isinstance(each, InitFun) and each.likelihood == "unbiased":
+        if isinstance(each, InitFun) and each.estimates and each.likelihood != "unbiased":
             raise FlowsError(
-                f"Mixture: log_pdf of {each!r:.80} is an unbiased estimate; that of a mixture of it would be biased"
+                f"Mixture: {each!r:.80} needs rng for the noise on its data, but an exact log-det, so no rng, as a component. "
+                "Put Dequantize before the mixture: Flow(Dequantize(), Mixture(...))"
             )
     copies = num_components is not None
     count = positive_int(num_components, "Mixture: num_components", most=10_000) if copies else len(components)
@@ -132,6 +136,10 @@ def _part(
 ) -> DistributionPart:
     """The part of a mixture: of `copies` of parts[0] on stacked params, or of all parts on a tuple of theirs."""
     count = copies or len(parts)
+    exact = [part for part, place in zip(parts, places, strict=True) if getattr(place.layer, "estimates", False)]
+
+    def given(part: DistributionPart, key: Any) -> Any:
+        return None if part in exact else key
 
     def each(run: Any, params: Any, rng: Any) -> Array:
         """`run(part, params, key)` for every component, stacked."""
@@ -150,7 +158,7 @@ def _part(
         return params["logits"] if "logits" in params else params["fixed"]["logits"]
 
     def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
-        log_p = each(lambda part, own, key: part.log_pdf(own, x, context, key, train), params, rng)
+        log_p = each(lambda part, own, key: part.log_pdf(own, x, context, given(part, key), train), params, rng)
         return logsumexp(log_p + jax.nn.log_softmax(logits(params))[:, None])
 
     def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:

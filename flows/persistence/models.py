@@ -28,6 +28,7 @@ from flows.core import (
 from flows.core.budget import LARGEST_EVENT, TOO_MUCH, spend, within
 from flows.core.closures import settle
 from flows.core.constructors import in_library, is_constructor
+from flows.core.contract import LIKELIHOODS
 from flows.core.decorators import refuse_unused_context
 from flows.core.errors import TRACING_ERRORS, warn_user
 from flows.core.inputs import as_context, as_dim, as_event, default_dtype, size
@@ -123,9 +124,13 @@ def save_model(
             f"save: params are NaN in {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}: a training that failed. Save those "
             "from before it, or give allow_nan=True"
         )
-    text = {} if not metadata and isinstance(metadata, dict | None) else {"metadata": _checked_metadata(metadata)}
+    text: dict[str, Any] = (
+        {} if not metadata and isinstance(metadata, dict | None) else {"metadata": _checked_metadata(metadata)}
+    )
     beside = dict(more())
     text |= beside.pop(TEXT, {})
+    if init_fun.likelihood != _label_of(description):  # `describe` has to know it without constructors of the user's own
+        text["likelihood"] = init_fun.likelihood
     if text:
         as_json = json.dumps(text, sort_keys=True, separators=(",", ":"), allow_nan=False)
         beside[TEXT] = np.frombuffer(as_json.encode(), np.uint8)
@@ -182,9 +187,10 @@ def describe(path: PathLike) -> dict[str, Any]:
 
     Returns:
         A dict: `code` and `constructor`, the model as code and as JSON; `event` and `context` (None if there is none);
-        `flows`, the version that wrote it; `format`; `metadata`; `columns`, names of those that were fitted to, or None;
-        `num_params`, the count of numbers; `tensors`, those of params by name; `training_rows`, how many rows of the training
-        data are among them (those of a `KernelDensity`).
+        `likelihood`, what its log-density is ('exact', 'unbiased' or 'lower bound'; None if it has layers of your own and is
+        of a file older than the label); `flows`, the version that wrote it; `format`; `metadata`; `columns`, names of those
+        that were fitted to, or None; `num_params`, the count of numbers; `tensors`, those of params by name;
+        `training_rows`, how many rows of the training data are among them (those of a `KernelDensity`).
 
     Errors:
         FlowsError: a file that is missing, damaged or foreign.
@@ -205,6 +211,7 @@ def describe(path: PathLike) -> dict[str, Any]:
         more = {"num_params": count, "tensors": about, "training_rows": _rows_held(header["constructor"])}
         columns = [str(each) for each in text["table"]["labels"]] if "table" in text else None
         own = {"metadata": text.get("metadata", {}), "columns": columns}
+        own["likelihood"] = text.get("likelihood") or _label_of(header["constructor"])
         return {"code": _as_code(header["constructor"]), **header, **own, **more}
 
 
@@ -222,6 +229,15 @@ def _rows_held(description: Any) -> int:
         return 0
     own = description["arguments"]["num_points"] if description.get("constructor") == "KernelDensity" else 0
     return own + sum(map(_rows_held, description.values()))
+
+
+def _label_of(description: Any) -> str | None:
+    """What a model in JSON that is all the library's own says of its log-density."""
+    try:
+        with within(LEAST_BYTES):
+            return from_json(description).likelihood
+    except Exception:  # layers of the user's own, or none
+        return None
 
 
 def _abstract(init_fun: InitFun, event: Shape, context: Shape | None) -> tuple[Part, Params]:
@@ -296,7 +312,11 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, n
             beside = [name for name in tensors if name.startswith(BESIDE)]
             more = {name.removeprefix(BESIDE): tensors.pop(name) for name in beside}
         text = {"metadata": header.pop("metadata")} if of_old else _text(more.pop(TEXT, None))
-        if not isinstance(header["flows"], str) or not isinstance(text.get("metadata", {}), dict):
+        if (
+            not isinstance(header["flows"], str)
+            or not isinstance(text.get("metadata", {}), dict)
+            or text.get("likelihood", "exact") not in LIKELIHOODS
+        ):
             raise FlowsError("its header or its text has values of the wrong type")
         if whole := sorted(name for name, tensor in tensors.items() if not _is_real(tensor.dtype)):
             raise FlowsError(f"its params {whole[:3]} are not real numbers")

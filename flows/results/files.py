@@ -18,7 +18,7 @@ from flows.results.history import History
 from flows.results.result import HISTORY, SCORES, FitResult, Scored
 
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped"}
-TEXTS = {"table", "context_table", "interrupted", "path", "metadata"}
+TEXTS = {"table", "context_table", "interrupted", "likelihood", "path", "metadata"}
 
 
 def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | FitResult:

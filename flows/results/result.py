@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Distribution, FlowsError, part_of, positive_int
+from flows.core import Array, Distribution, FlowsError, InitFun, part_of, positive_int
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_array, as_context, as_event
 from flows.core.publish import publish
@@ -21,6 +21,10 @@ from flows.results.page import page_of
 HISTORY, SCORES = "history/", "scores"  # how tensors beside a model are called
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
+OF_LABELS = {
+    "unbiased": "unbiased: exact without rng, with it an estimate",
+    "lower bound": "lower bound with rng; without, the density at the recorded value",
+}
 
 
 class Kept(NamedTuple):
@@ -227,6 +231,8 @@ class FitResult(OneColumn, Distribution):
         of = f"{shape[0]} column{'s' * (shape[0] != 1)}{names}" if len(shape) == 1 else f"events {shape}"
         lines = [(type(self).__name__, f"{int(history['rows']):,} rows of {of}" if "rows" in history else of)]
         lines.append(("  model", f"{self.init_fun!r:.100}{'...' * (len(repr(self.init_fun)) > 100)}"))
+        if isinstance(self.init_fun, InitFun) and self.init_fun.likelihood != "exact":
+            lines.append(("  likelihood", OF_LABELS[self.init_fun.likelihood]))
         if "validation_loss" in history:
             best, error = history.best, float(np.mean(history.get("error", np.nan)))
             spread = f" +- {error:.3f}" if np.isfinite(error) else ""

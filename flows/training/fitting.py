@@ -92,7 +92,7 @@ def folds_of(model: Any, found: Data, options: Options, key: Array) -> int:
         return options.folds or 1
     x, context, _ = found.train
     rows = len(all_rows(found))
-    if rows >= FEW or rows < 2 * FOLDS or not _is_flow(model) or model.likelihood != "exact":
+    if rows >= FEW or rows < 2 * FOLDS or not _is_flow(model) or model.likelihood == "lower bound":
         return 1
     part = part_of(model, key, x.shape[1:], None if context is None else context.shape[1:])
     return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1
@@ -217,8 +217,8 @@ def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> Ens
     def several(model: Any) -> Any:
         return Mixture(model, num_components=members, trainable=False)
 
+    flow = several(rows.outer(model)) if rows.folds else rows.outer(several(model))  # before the training, as it may be refused
     params, history = train_members(key, model, rows, options, outer)
-    flow = several(rows.outer(model)) if rows.folds else rows.outer(several(model))
     functions = publish(part_of(flow, key, rows.event, rows.context), params)
     dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
     own = {"path": path, **told(rows, history, began)}

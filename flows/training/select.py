@@ -8,7 +8,7 @@ import numpy as np
 from flows.core import FlowsError
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
-from flows.results.result import FitResult
+from flows.results.result import OF_LABELS, FitResult
 from flows.training.candidates import suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, parts_of
 from flows.training.data_checks import check_data
@@ -52,6 +52,10 @@ class Selection(NamedTuple):
         equal = [each.name for each in others if each.behind[0] <= max(SURE * each.behind[1], TINY)]
         if equal:
             lines.append(f"The first is no better, within {SURE:g} standard errors, than {', '.join(equal)}")
+        labels = {each.name: getattr(each.result.init_fun, "likelihood", "exact") for each in self.candidates if each.result}
+        for label, text in OF_LABELS.items():
+            if names := [name for name, own in labels.items() if own == label]:
+                lines.append(f"Log-likelihood of {', '.join(names)}: {text}")
         return "\n".join(lines)
 
 

@@ -1,0 +1,114 @@
+"""What a log-det is: exact, unbiased or a lower bound; rng is what makes it an estimate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close
+
+import flows
+from flows.core import BijectionInit, Composite, combinator
+
+ROWS = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+QUICK = {"max_epochs": 1, "verbose": 0}
+
+
+@flows.bijection(likelihood=lambda noise, bias, moves: "unbiased" if noise else "exact")
+def Doubled(noise: float = 0.5, bias: float = 0.0, moves: float = 0.0):
+    """y = 2 x + moves * a draw, with a log-det that rng moves by +-noise, and by a bias."""
+
+    def init_fun(rng, shape):
+        return {"log_scale": jnp.full(shape, jnp.log(2.0))}, direct_fun, inverse_fun
+
+    def direct_fun(params, x, rng=None):
+        log_det = params["log_scale"].sum()
+        draw = jnp.zeros((), x.dtype) if rng is None else jax.random.rademacher(rng, (), x.dtype)
+        moved = log_det + noise * draw + (0.0 if rng is None else bias)
+        return x * jnp.exp(params["log_scale"]) + moves * draw, moved
+
+    def inverse_fun(params, y):
+        return y * jnp.exp(-params["log_scale"])
+
+    return init_fun
+
+
+estimated = flows.Flow(Doubled())
+
+
+def test_a_label_follows_from_the_arguments():
+    assert (Doubled().likelihood, Doubled(0.0).likelihood) == ("unbiased", "exact")
+    assert Doubled().estimates and not Doubled(0.0).estimates
+    both = flows.Flow(flows.Serial(flows.Dequantize(), flows.Repeat(Doubled(), 2)))
+    assert both.likelihood == "lower bound" and both.estimates
+    assert flows.Flow(flows.Dequantize()).estimates is False
+
+    @combinator(BijectionInit, likelihood=lambda layer, bounds: "lower bound" if bounds else "exact")
+    def Around(layer, bounds=False):
+        return Composite(flows.Serial(layer).part, (layer,))
+
+    assert [Around(*each).likelihood for each in ((Doubled(),), (Doubled(), True), (Doubled(0.0),))] == [
+        "unbiased",
+        "lower bound",
+        "exact",
+    ]
+
+    @flows.bijection(likelihood=lambda: "fair")
+    def Fair():
+        return lambda rng, shape: ({}, None, None)
+
+    with pytest.raises(flows.FlowsError, match="Fair: likelihood is 'fair'; expected one of"):
+        Fair()
+
+
+def test_without_rng_a_density_is_exact_and_with_it_a_draw():
+    params, log_pdf, _ = estimated(0, 2)
+    exact = flows.Flow(Doubled(0.0))(0, 2).log_pdf(params, ROWS)
+    close(log_pdf(params, ROWS), exact, 1e-6)
+    drawn = log_pdf(params, ROWS, rng=1)
+    close(np.abs(drawn - exact), np.full(len(ROWS), 0.5), 1e-5)
+    assert len(np.unique(np.sign(drawn - exact))) == 2, "each row has a draw of its own"
+
+
+def test_a_mixture_hands_estimates_no_rng():
+    mixture = flows.Mixture(estimated, flows.Normal(trainable=True))
+    copies = flows.Mixture(estimated, num_components=2)
+    assert mixture.likelihood == copies.likelihood == "unbiased"
+    for each in (mixture, copies):
+        params, log_pdf, _ = each(0, 2)
+        close(log_pdf(params, ROWS, rng=1), log_pdf(params, ROWS), 1e-6)
+    bounded = flows.Mixture(flows.Flow(flows.Dequantize()), num_components=2)
+    params, log_pdf, _ = bounded(0, 2)
+    assert np.abs(log_pdf(params, ROWS, rng=1) - log_pdf(params, ROWS)).max() > 1e-3, "a bound keeps its noise"
+    with pytest.raises(flows.FlowsError, match="Put Dequantize before the mixture"):
+        flows.Mixture(flows.Flow(flows.Serial(flows.Dequantize(), Doubled())), num_components=2)
+
+
+def test_ensembles_and_folds_of_estimates():
+    result = flows.fit_ensemble(0, estimated, ROWS, members=2, **QUICK)
+    close(result.log_pdf(result.params, ROWS, rng=1), result.log_pdf(result.params, ROWS), 1e-6)
+    assert "unbiased: exact without rng" in repr(result)
+    calls: list = []
+    with pytest.raises(flows.FlowsError, match="Put Dequantize before the mixture"):
+        flows.fit(0, estimated, np.round(8 * ROWS), dequantize=1.0, folds=2, callbacks=[calls.append], **QUICK)
+    assert not calls, "refused before it trains"
+
+
+def test_verify_tests_the_mean_over_keys():
+    report = flows.verify(Doubled(), 2)
+    assert report.passed and report.likelihood == "unbiased", report
+    assert "a bijection, log_det: unbiased" in str(report)
+    for wrong in (Doubled(bias=0.2), Doubled(0.0, bias=1e-3), Doubled(moves=0.1)):
+        assert [each.name for each in flows.verify(wrong, 2).properties if not each.passed] == ["mean over rng"]
+    assert "mean over rng" not in str(flows.verify(flows.ActNorm(), 2))
+
+
+def test_labels_are_shown(tmp_path):
+    found = flows.select(0, {"noisy": estimated, "plain": flows.Flow(flows.ActNorm())}, ROWS, validation=ROWS, **QUICK)
+    assert "Log-likelihood of noisy: unbiased" in str(found)
+    rounded = flows.fit(0, flows.Flow(flows.ActNorm()), np.round(4 * ROWS), dequantize=1.0, **QUICK)
+    assert "lower bound with rng; without, the density at the recorded value" in repr(rounded)
+    assert "  likelihood" not in repr(flows.fit(0, flows.Flow(flows.ActNorm()), ROWS, **QUICK))
+    rounded.save(tmp_path / "rounded")
+    flows.save(tmp_path / "own", Doubled(), Doubled()(0, 2).params, 2)
+    assert [flows.describe(tmp_path / name)["likelihood"] for name in ("rounded", "own")] == ["lower bound", "unbiased"]
+    assert flows.load(tmp_path / "own", constructors=[Doubled]).params["log_scale"].shape == (2,)
