@@ -123,7 +123,7 @@ def table(found: dict) -> str:
         + " |",
         "|" + "---|" * (len(METHODS) + 4),
     ]
-    for name in (each for each in SETS if each in found):
+    for name in (each for each in SETS if found.get(each, {}).get("NSF()")):
         of, cells = found[name], [str(len(found[name]["NSF()"]))]
         for method in METHODS:
             told = list(of.get(method, {}).values())

@@ -26,11 +26,17 @@ from flows.bijections.from_function import FromFunction as FromFunction
 from flows.bijections.householder import Householder as Householder
 from flows.bijections.linear import FixedInvertibleLinear as FixedInvertibleLinear
 from flows.bijections.linear import InvertibleLinear as InvertibleLinear
+from flows.bijections.linear_factors import LinearExponential as LinearExponential
+from flows.bijections.linear_factors import LinearLowRank as LinearLowRank
+from flows.bijections.linear_factors import LinearQR as LinearQR
+from flows.bijections.linear_factors import LinearSVD as LinearSVD
+from flows.bijections.linear_factors import Triangular as Triangular
 from flows.bijections.original import MADE as MADE
 from flows.bijections.original import AffineCoupling as AffineCoupling
 from flows.bijections.original import AffineCouplingSplit as AffineCouplingSplit
 from flows.bijections.original import MaskedDense as MaskedDense
 from flows.bijections.original import NeuralSplineCoupling as NeuralSplineCoupling
+from flows.bijections.permutation import Permute as Permute
 from flows.bijections.permutation import Reverse as Reverse
 from flows.bijections.permutation import Shuffle as Shuffle
 from flows.bijections.permutation import Squeeze as Squeeze

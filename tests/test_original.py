@@ -25,12 +25,12 @@ def transform(rng, input_dim, output_dim, hidden_dim=16):
     return params, apply_fun
 
 
-def masked_transform(rng, input_dim):
+def masked_transform(rng, input_dim, outputs=2):
     """A MADE of stax layers, its masks made by hand."""
     inputs = np.arange(input_dim)
     hidden = np.arange(16) % max(input_dim - 1, 1)
     first = jnp.asarray(inputs[:, None] <= hidden[None], float)
-    second = jnp.asarray(np.tile(hidden[:, None] < inputs[None], (1, 2)), float)
+    second = jnp.asarray(np.tile(hidden[:, None] < inputs[None], (1, outputs)), float)
     init_fun, apply_fun = stax.serial(flows.MaskedDense(first), stax.Relu, flows.MaskedDense(second))
     return init_fun(rng, (input_dim,))[1], apply_fun
 
@@ -219,3 +219,27 @@ def test_a_neural_spline_coupling_transforms_both_halves():
     params, direct_fun, _ = flows.NeuralSplineCoupling(K=4, B=3, hidden_dim=6)(0, 4)
     x = jax.random.uniform(RNG, (5, 4), minval=-2.0, maxval=2.0)
     assert np.abs(direct_fun(stirred(params, by=0.5), x)[0] - x).max(0).min() > 1e-2
+
+
+def test_made_takes_a_network_for_the_scale_and_one_for_the_translation():
+    nets = flows.conditioners.MaskedMLP(8, activation="tanh", last_scale=1.0), flows.conditioners.MaskedMLP(6, last_scale=1.0)
+    params, direct_fun, inverse_fun = flows.MADE(*nets)(0, 3, context_dim=2)
+    x, context = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), np.ones(2, np.float32)
+    w, b = (
+        net(0, 3, 3, context_dim=2).apply_fun(own, x, context=jnp.tile(context, (4, 1)))
+        for net, own in zip(nets, params["conditioner"], strict=True)
+    )
+    y, log_det = direct_fun(params, x, context=context)
+    soft = np.tanh(w / 10) * 10
+    np.testing.assert_allclose(y, (x - b) * np.exp(-soft), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(log_det, -soft.sum(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(inverse_fun(params, y, context=context)[0], x, atol=1e-5)
+    with pytest.raises(flows.FlowsError, match=r"MLP\(8\) depends on all inputs"):
+        flows.MADE(nets[0], flows.MLP(8))(0, 3)
+
+    def half(rng, input_dim):
+        return masked_transform(rng, input_dim, outputs=1)
+
+    params, direct_fun, inverse_fun = flows.MADE(half, half)(RNG, 3)
+    y, _ = direct_fun(params, x)
+    np.testing.assert_allclose(inverse_fun(params, y)[0], x, atol=1e-5)

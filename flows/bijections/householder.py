@@ -38,22 +38,27 @@ def Householder(num_reflections: int | None = None):
     def init_fun(rng, shape):
         return {"vectors": jax.random.normal(rng, (num_reflections or shape[-1], shape[-1]))}, direct_fun, inverse_fun
 
-    def matrix(params) -> Array:
-        """The product, built once for the whole batch: (channels, channels)."""
-        vectors = params["vectors"]
-
-        largest = jnp.abs(vectors).max(1, keepdims=True)
-        vectors = vectors / jax.lax.stop_gradient(largest)  # only directions matter, and squares would over- or underflow
-
-        def reflect(product, v):
-            return product - 2 * jnp.outer(jnp.matmul(product, v, precision=HIGHEST), v) / jnp.square(v).sum(), None
-
-        return jax.lax.scan(reflect, jnp.eye(vectors.shape[1], dtype=vectors.dtype), vectors)[0]
-
     def direct_fun(params, x):
-        return jnp.matmul(x, matrix(params), precision=HIGHEST), jnp.zeros((), x.dtype)
+        return jnp.matmul(x, reflections(params["vectors"]), precision=HIGHEST), jnp.zeros((), x.dtype)
 
     def inverse_fun(params, y):
-        return jnp.matmul(y, matrix(params).T, precision=HIGHEST)
+        return jnp.matmul(y, reflections(params["vectors"]).T, precision=HIGHEST)
 
     return init_fun
+
+
+def reflections(vectors: Array, rows: int | None = None) -> Array:
+    """H_1 ... H_k, built once for the whole batch, (channels, channels); or its first rows, which are orthonormal."""
+    largest = jnp.abs(vectors).max(1, keepdims=True)
+    vectors = vectors / jax.lax.stop_gradient(largest)  # only directions matter, and squares would over- or underflow
+
+    def reflect(product, v):
+        return product - 2 * jnp.outer(jnp.matmul(product, v, precision=HIGHEST), v) / jnp.square(v).sum(), None
+
+    channels = vectors.shape[1]
+    return jax.lax.scan(reflect, jnp.eye(rows or channels, channels, dtype=vectors.dtype), vectors)[0]
+
+
+def pairs_that_cancel(key: Array, channels: int) -> Array:
+    """Vectors of as many reflections as any rotation needs, which undo each other two by two: their product is 1."""
+    return jnp.repeat(jax.random.normal(key, (channels // 2, channels)), 2, axis=0)

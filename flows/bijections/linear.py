@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from flows.core import Array, bijection
+from flows.core import Array, FlowsError, bijection
 from flows.core.budget import spend
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
@@ -50,15 +50,21 @@ def FixedInvertibleLinear():
 
 
 @bijection
-def InvertibleLinear():
-    """A trained matrix in LU form, orthogonal at init: y = x W, log|det J| = places * sum(log|s|).
+def InvertibleLinear(init: str = "orthogonal"):
+    """A trained matrix in LU form: y = x W, log|det J| = places * sum(log|s|).
 
     W = P L (U + diag(s)) with P a fixed permutation, L unit lower triangular, U strictly upper triangular; it is stored so,
     with s = sign * exp(log_s), and so can never become singular. The inverse is the product with W^-1.
 
+    Args:
+        init: "orthogonal", a random one, or "identity".
+
     Params:
         lower, upper: (channels (channels - 1) / 2,), the strict triangles row by row; log_s: (channels,).
         fixed: ranks: (channels,), the permutation as floats; sign: (channels,), the signs of s.
+
+    Errors:
+        FlowsError: another init.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039,
@@ -72,12 +78,15 @@ def InvertibleLinear():
         True
     """
 
+    if init not in ("orthogonal", "identity"):
+        raise FlowsError(f"InvertibleLinear: init is {init!r:.60}; expected 'orthogonal' or 'identity'")
+
     def init_fun(rng, shape):
-        packed, _, order = jax.lax.linalg.lu(jax.random.orthogonal(rng, shape[-1]))
+        start = jax.random.orthogonal(rng, shape[-1]) if init == "orthogonal" else jnp.eye(shape[-1])
+        packed, _, order = jax.lax.linalg.lu(start)
         s = jnp.diag(packed)
         fixed = {"ranks": jnp.argsort(order).astype(s.dtype), "sign": jnp.sign(s)}
-        spend(size=12 * len(s) ** 2)  # of the places below, in int64
-        below, above = np.tril_indices(len(s), -1), np.triu_indices(len(s), 1)
+        below, above = places(len(s), True), places(len(s), False)
         params = {"lower": packed[below], "upper": packed[above], "log_s": jnp.log(jnp.abs(s)), "fixed": fixed}
         return params, direct_fun, inverse_fun
 
@@ -99,7 +108,17 @@ def InvertibleLinear():
 
     def triangles(params) -> tuple[Array, Array]:
         s = params["fixed"]["sign"] * jnp.exp(params["log_s"])
-        lower = jnp.eye(len(s), dtype=s.dtype).at[np.tril_indices(len(s), -1)].set(params["lower"])
-        return lower, jnp.diag(s).at[np.triu_indices(len(s), 1)].set(params["upper"])
+        return triangle(params["lower"], jnp.ones_like(s), lower=True), triangle(params["upper"], s, lower=False)
 
     return init_fun
+
+
+def places(n: int, lower: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where the entries of a strict triangle of n x n stand, row by row."""
+    spend(size=8 * n**2)  # of the places, in int64
+    return np.tril_indices(n, -1) if lower else np.triu_indices(n, 1)
+
+
+def triangle(entries: Array, diagonal: Array, lower: bool) -> Array:
+    """A triangular matrix of its diagonal and its strict triangle, row by row."""
+    return jnp.diag(diagonal).at[places(len(diagonal), lower)].set(entries)

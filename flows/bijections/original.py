@@ -9,12 +9,13 @@ import numpy as np
 from flows.bijections.autoregressive import Autoregressive, TwoArguments
 from flows.bijections.coupling import Coupling
 from flows.compose import Serial
-from flows.conditioners import MLP, FromStax
-from flows.conditioners.base import ConditionerInit, check_conditioner, conditioner
+from flows.conditioners import MLP, FromStax, MaskedMLP
+from flows.conditioners.base import ConditionerInit, Leading, check_conditioner, conditioner
+from flows.conditioners.masked import Masked
 from flows.core import BijectionInit, Composite, FlowsError, Shape, bijection, combinator, positive_int
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_key
-from flows.core.keywords import CALL, named_by, select
+from flows.core.keywords import CALL, named_by, naming, select
 from flows.transformers import Affine, Inverse, RationalQuadratic
 
 
@@ -129,14 +130,20 @@ def Pair(first, second):
         made = [each(key, input_dim, half) for each, key in zip((first, second), keys, strict=True)]
         params, applies = tuple(own for own, _ in made), [apply for _, apply in made]
 
-        def apply_fun(params, inputs, rng=None, train=False):
-            given = [select(named_by(each, CALL), rng=rng, train=train) for each in applies]
-            outputs = [each(own, inputs, **keys) for each, own, keys in zip(applies, params, given, strict=True)]
-            return jnp.concatenate(outputs, axis=-1)
-
-        return params, apply_fun
+        return params, side_by_side(applies)
 
     return net
+
+
+def side_by_side(applies):
+    """The outputs of several networks, one after the other; their params are a tuple."""
+
+    def apply_fun(params, inputs, context=None, rng=None, train=False):
+        given = [select(named_by(each, CALL), context=context, rng=rng, train=train) for each in applies]
+        outputs = [each(own, inputs, **keys) for each, own, keys in zip(applies, params, given, strict=True)]
+        return jnp.concatenate(outputs, axis=-1)
+
+    return naming(apply_fun, frozenset().union(*[named_by(each, CALL) for each in applies]))
 
 
 @conditioner
@@ -151,22 +158,24 @@ def OfWidth(network, hidden_dim: int):
 
 
 @bijection
-def MADE(transform: ConditionerLike | None = None):
+def MADE(transform: ConditionerLike | None = None, translate: ConditionerLike | None = None):
     """The affine autoregressive layer: direct in one pass, inverse feature by feature.
 
     y_i = (x_i - b_i) exp(-w_i), (w, b) = transform(x), log|det J| = -sum(w), with w bounded softly at 10
-    (`transformers.Affine`).
+    (`transformers.Affine`). With two networks, w = transform(x) and b = translate(x); the inverse then takes a pass of both for
+    each feature.
 
     Args:
         transform: `transform(rng, input_dim) -> (params, apply_fun)`, two arguments. The network emits 2 * input_dim
             values, w then b, of which w_i and b_i depend on x_0 .. x_{i-1} alone, by its own masks (`MaskedDense`); it
             takes no context. Or a conditioner such as `MaskedMLP(64, 64)`, the default, which does.
+        translate: a second network, in the same form, for b. Each then emits input_dim values.
 
     Params:
-        Those of `Autoregressive`; "conditioner" are those of `transform`.
+        Those of `Autoregressive`; "conditioner" are those of `transform`, or a pair: those of `transform` and of `translate`.
 
     Errors:
-        FlowsError: context_dim is given, and `transform` is a function of two arguments.
+        FlowsError: context_dim is given, and a network is a function of two arguments; a network of ours is not masked.
 
     Source:
         Germain, Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015,
@@ -180,9 +189,30 @@ def MADE(transform: ConditionerLike | None = None):
         >>> bool(abs(inverse_fun(params, y)[0] - 1).max() < 1e-5)
         True
     """
-    if transform is None or isinstance(transform, ConditionerInit):
-        return Autoregressive(transform, Inverse(Affine()))
-    return Autoregressive(FromTransform(transform), Inverse(Affine()))
+
+    def masked(net):
+        return net if net is None or isinstance(net, ConditionerInit) else FromTransform(net)
+
+    if translate is None:
+        return Autoregressive(masked(transform), Inverse(Affine()))
+    return Autoregressive(MaskedPair(masked(transform) or MaskedMLP(64, 64), masked(translate)), Inverse(Affine()))
+
+
+@conditioner
+def MaskedPair(first, second):
+    """Two masked networks side by side, each making half of the outputs; params are a pair."""
+
+    def net(rng, input_dim, output_dim, context_dim=0):
+        keys, given = jax.random.split(rng), {"context_dim": context_dim} if context_dim else {}
+        made = [each(key, input_dim, output_dim // 2, **given) for key, each in zip(keys, (first, second), strict=True)]
+        for each, (_, apply) in zip((first, second), made, strict=True):
+            if isinstance(apply, Leading) and not isinstance(apply, Masked):
+                raise FlowsError(f"MADE: each output of {each!r:.60} depends on all inputs; expected one like MaskedMLP(64)")
+        params, applies = tuple(own for own, _ in made), [apply for _, apply in made]
+
+        return params, side_by_side(applies)
+
+    return net
 
 
 @conditioner

@@ -1,9 +1,12 @@
 """Fixed permutations of the last axis: features of a vector, channels of an image. log|det J| = 0."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from flows.core import FlowsError, bijection, positive_int
+from flows.core import FlowsError, bijection, numbers, positive_int
 
 
 @bijection
@@ -43,6 +46,37 @@ def Shuffle():
 
     def init_fun(rng, shape):
         return {"fixed": {"ranks": jax.random.permutation(rng, shape[-1]).astype(float)}}, permute, unpermute
+
+    return init_fun
+
+
+@bijection
+def Permute(order: Sequence[int]):
+    """The last axis in a given order: y_i = x_{order[i]}, log|det J| = 0.
+
+    Args:
+        order: the features 0 .. d - 1, each once.
+
+    Params:
+        fixed: ranks: (channels,), the place of each feature, as floats.
+
+    Errors:
+        FlowsError: an order that leaves a feature out or has one twice, or of another number of features.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Permute((2, 0, 1))(0, 3)
+        >>> direct_fun(params, jnp.array([[1.0, 2.0, 3.0]]))[0].tolist()
+        [[3.0, 1.0, 2.0]]
+    """
+    places = numbers(order, "Permute: order")
+    if places.ndim != 1 or not places.size or not np.array_equal(np.sort(places), np.arange(places.size)):
+        raise FlowsError(f"Permute: order is {order!r:.80}; expected the features 0 to {max(places.size - 1, 0)}, each once")
+
+    def init_fun(rng, shape):
+        if shape[-1] != len(places):
+            raise FlowsError(f"Permute: order has {len(places)} features, but the event {shape} has {shape[-1]}")
+        return {"fixed": {"ranks": jnp.asarray(np.argsort(places), float)}}, permute, unpermute
 
     return init_fun
 
