@@ -40,6 +40,8 @@ from flows.bijections.permutation import Permute as Permute
 from flows.bijections.permutation import Reverse as Reverse
 from flows.bijections.permutation import Shuffle as Shuffle
 from flows.bijections.permutation import Squeeze as Squeeze
+from flows.bijections.planar import Planar as Planar
+from flows.bijections.planar import Radial as Radial
 from flows.bijections.scalar_maps import Exp as Exp
 from flows.bijections.scalar_maps import FixedAffine as FixedAffine
 from flows.bijections.scalar_maps import LeakyReLU as LeakyReLU
@@ -49,6 +51,7 @@ from flows.bijections.scalar_maps import Tanh as Tanh
 from flows.bijections.scaling import ActNorm as ActNorm
 from flows.bijections.scaling import Scale as Scale
 from flows.bijections.scaling import Standardize as Standardize
+from flows.bijections.sylvester import Sylvester as Sylvester
 from flows.bijections.unconstrain import Unconstrain as Unconstrain
 from flows.bijections.unit_interval import LogisticCDF as LogisticCDF
 from flows.bijections.unit_interval import Logit as Logit

@@ -64,7 +64,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
         with Place("the prior of Flow", prior, part.output) as of_base:
             base = distribution_part(prior, part.output, context)
         region = bounded_region(bijection, event, context)
-        both = shared((part, base))
+        both, estimates = shared((part, base)), getattr(bijection, "estimates", False)
 
         def init(key: Array, given: Given) -> Any:
             old, keys = given.params, jax.random.split(key)
@@ -102,8 +102,10 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
             return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
         def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
-            """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws."""
-            if not (part.compiled and part.independent) or "rng" in part.keywords:
+            """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws. What makes a log-det an
+            estimate it is not handed: densities of draws are exact."""
+            key = None if estimates else key
+            if not (part.compiled and part.independent) or (key is not None and "rng" in part.keywords):
                 return function(params, y, context, key, False)
             return in_pieces(lambda params, y, context: function(params, y, context, None, False), params, y, context)
 
