@@ -5,7 +5,8 @@
 An encoder makes a context h of an image x, and a bijection that sees h makes a latent z of noise. `direct` runs from data to
 noise, so z = inverse_fun(noise), and log q(z|x) = log N(noise; 0, I) - log_det comes in the same pass. Each posterior starts
 as the diagonal one, z0 = mu(h) + sigma(h) noise, and a flow takes z0 on to z. The inverse autoregressive one, its gates,
-orders and free bits: Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934.
+orders and free bits: Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934;
+Sylvester flows: van den Berg et al., 2018, arXiv:1803.05649.
 
 Data are scikit-learn's 1,797 digits of 8 x 8 pixels, 397 of them for the test. Pixels are drawn black or white with the
 probability that their grey says: for training anew each epoch, for the test once. Writes vae.png.
@@ -40,22 +41,12 @@ BATCH_SIZE, LEARNING_RATE, TEST_IMAGES = 100, 2e-3, 397
 COLOURS, INK = ("#888888", "#d6604d", "#2166ac", "#1b7837", "#762a83"), "#333333"
 
 
-def planar(params, z, context):
-    """z + u tanh(w.z + b) with u, w and b made of the context, u.w above -1 so that it can be undone."""
-    u, w, b = jnp.split(context @ params["weights"] + params["biases"], [LATENT, 2 * LATENT])
-    u = u + (jax.nn.softplus(u @ w) - 1 - u @ w) * w / (w @ w)
-    return z + u * jnp.tanh(w @ z + b)
-
-
-def planar_params(rng, shape):
-    outputs = 2 * LATENT + 1
-    return {"weights": 0.1 * jax.random.normal(rng, (CONTEXT, outputs)), "biases": jnp.full(outputs, 0.1)}
-
-
+LINEAR = flows.MLP()  # of the context, as the amortised layers of the papers have it
 DIAGONAL = flows.Elementwise(Inverse(Affine()), flows.MLP())
 POSTERIORS = {
     "diagonal": DIAGONAL,
-    "planar": flows.Serial(flows.Repeat(flows.Invert(flows.FromFunction(planar, planar_params)), 4), DIAGONAL),
+    "planar": flows.Serial(flows.Repeat(flows.Invert(flows.Planar(LINEAR)), 4), DIAGONAL),
+    "sylvester": flows.Serial(flows.Repeat(flows.Invert(flows.Sylvester(8, conditioner=LINEAR)), 4), DIAGONAL),
     "iaf": flows.Serial(flows.IAF(4, hidden=(100,)), DIAGONAL),
     "maf": flows.Serial(flows.MAF(4, hidden=(100,), activation="elu", plain=True), DIAGONAL),
     "nsf": flows.Serial(flows.NSF(2, (64,), "elu", num_bins=5, bound=4.0, autoregressive=False, linear=True), DIAGONAL),

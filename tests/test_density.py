@@ -13,7 +13,7 @@ from targets import TARGETS
 import flows
 from flows.training import fit_to_density
 from flows.training.gaussian_start import nearest_gaussian
-from flows.training.variational import rounds_of, stands
+from flows.training.variational import DensityOptions, ReverseKL, powers, rounds_of, stands
 
 QUICK = {"max_epochs": 3, "steps_per_epoch": 20, "num_samples": 64, "num_held_out": 200, "num_weights": 500, "verbose": 0}
 QUICK["standardize"] = False  # the model as it is, from where it starts
@@ -204,3 +204,44 @@ def test_a_fit_is_not_lost_to_its_diagnostics():
         result = fit_to_density(0, NORMAL, holed, 2, **QUICK)
     assert np.isnan(result.diagnostics.effective_sample_size) and result.diagnostics.pareto_k == np.inf
     assert len(result.history["train_loss"]) == 3 and np.isfinite(result.params["loc"]).all()
+
+
+def two_modes(x):
+    """Two narrow normals five widths apart on either side of 0; the constant is 1."""
+    sides = [-0.5 * jnp.square((x[:, 0] - at) / 0.4) - jnp.log(0.8 * jnp.sqrt(2 * jnp.pi)) for at in (-2.0, 2.0)]
+    return jnp.logaddexp(*sides)
+
+
+def test_the_density_is_tempered_for_a_share_of_the_steps():
+    options = DensityOptions(max_epochs=5, steps_per_epoch=4, anneal=0.6)
+    assert powers(options)[0] == np.float32(0.01) and (powers(options)[12:] == 1).all()
+    np.testing.assert_allclose(powers(options)[:12], 0.01 + 0.99 * np.arange(12) / 12, rtol=1e-6)
+    assert (powers(DensityOptions(max_epochs=5, steps_per_epoch=4)) == 1).all()
+    params, part = flows.core.initialize(NORMAL, jax.random.key(0), (2,), None)
+    problem = ReverseKL(part, gauss, 64, 64, "total")
+    half = ReverseKL(part, lambda x: 0.5 * gauss(x), 64, 64, "total")
+    key, one = jax.random.key(1), jnp.ones(1)
+    np.testing.assert_allclose(problem.loss(params, None, 0.5 * one, key), half.loss(params, None, one, key), rtol=1e-6)
+
+
+def test_annealing_keeps_both_modes_and_judges_only_what_it_did_to_the_density_itself():
+    model = flows.Flow(flows.Repeat(flows.Invert(flows.Planar()), 8))
+    seen: list = []
+    settings = {**QUICK, "max_epochs": 10, "steps_per_epoch": 100, "learning_rate": 2e-2, "patience": 3}
+    result = fit_to_density(
+        0,
+        model,
+        two_modes,
+        1,
+        anneal=0.55,
+        estimator="total",
+        callbacks=[lambda epoch: seen.append(epoch.best_epoch)],
+        **settings,
+    )
+    losses = result.history["validation_loss"]
+    assert np.isnan(losses[:6]).all() and np.isfinite(losses[6:]).all() and len(losses) == 10
+    assert np.isfinite(result.history["train_loss"]).all() and seen[:6] == [-1] * 6 and result.history["best_epoch"] >= 6
+    x = np.asarray(result.sample(1, result.params, 2_000))[:, 0]
+    assert 0.3 < (x > 0).mean() < 0.7 and (np.abs(x) < 0.5).mean() < 0.1
+    assert losses.min(where=np.isfinite(losses), initial=9) < 0.15
+    assert "share of the steps" in error_of(lambda: fit_to_density(0, NORMAL, gauss, 2, anneal=1.0, **QUICK))

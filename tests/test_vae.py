@@ -40,7 +40,7 @@ def test_the_digits_are_split_once_and_for_all(example):
     np.testing.assert_array_equal(test, again[2])
 
 
-slow = [pytest.param(name, marks=pytest.mark.slow) for name in ("diagonal", "planar", "maf", "nsf")]
+slow = [pytest.param(name, marks=pytest.mark.slow) for name in ("diagonal", "planar", "sylvester", "maf", "nsf")]
 
 
 @pytest.mark.parametrize("name", ["iaf", *slow])

@@ -9,6 +9,8 @@ from flows.core.contract import ConditionerLike
 from flows.core.precision import HIGHEST
 from flows.transformers.solve import solve
 
+NOWHERE = 1e-12
+
 
 @bijection(batched=True)
 def Planar(conditioner: ConditionerLike | None = None):
@@ -47,9 +49,10 @@ def Planar(conditioner: ConditionerLike | None = None):
     def ridge(theta) -> tuple[Array, Array, Array]:
         """w, u' and 1 + w.u'."""
         w, u = theta["w"], theta["u"]
-        along = dot(w, u)
-        slope = slope_of(along)
-        return w, u + (slope - 1 - along) * w / jnp.maximum(dot(w, w), float(jnp.finfo(w.dtype).tiny)), slope
+        along, square = dot(w, u), dot(w, w)
+        directed = square > NOWHERE  # a w that is all but 0 points nowhere
+        slope = jnp.where(directed, slope_of(along), 1 + along)
+        return w, u + (slope - 1 - along) * w / jnp.where(directed, square, 1.0), slope
 
     def direct(theta, x):
         w, u, slope = ridge(theta)

@@ -9,9 +9,11 @@ from flows.bijections.linear import triangle
 from flows.bijections.planar import dot, log_slope
 from flows.core import Array, FlowsError, bijection, positive_int
 from flows.core.contract import ConditionerLike
+from flows.core.numerics import soft_clip
 from flows.transformers.solve import solve
 
 BASES = ("orthogonal", "householder", "triangular")
+MOST = 5.0  # of log S_ii, softly
 
 
 @bijection(batched=True)
@@ -19,8 +21,8 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
     """Ridges along `rank` directions: y = x + Q R tanh(S Q'x + b), log|det J| = sum_i log(1 + R_ii S_ii (1 - tanh(.)_i^2)).
 
     Q (d, rank) has orthonormal columns, R and S are upper triangular, and R_ii S_ii is above -1, which is all that an inverse
-    needs: S_ii = exp(log_s_i), R_ii S_ii = log(1 + (e - 1) exp(p_i)) - 1, with a floor of -0.999. With one direction it is
-    `Planar`. The inverse is triangular in Q'x: `rank` roots, one after the other, from the last.
+    needs: S_ii = exp(log_s_i), bounded softly by exp(5), and R_ii S_ii = log(1 + (e - 1) exp(p_i)) - 1, with a floor of -0.999.
+    With one direction it is `Planar`. The inverse is triangular in Q'x: `rank` roots, one after the other, from the last.
 
     For draws that cost one pass, as `fit_to_density` and variational autoencoders need them: `Invert(Sylvester(8))`.
 
@@ -71,7 +73,7 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
             q = reflections(theta["basis"], rank)
         else:
             q = jnp.eye(rank, d, dtype=theta["p"].dtype)
-        s, slope = jnp.exp(theta["log_s"]), slope_of(theta["p"])
+        s, slope = jnp.exp(soft_clip(theta["log_s"], MOST)), slope_of(theta["p"])
         return q, triangle(theta["r"], (slope - 1) / s, lower=False), triangle(theta["s"], s, lower=False), slope
 
     def direct(theta, x):

@@ -104,9 +104,9 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
         def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
             """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws. What makes a log-det an
             estimate it is not handed: densities of draws are exact."""
-            key = None if estimates else key
-            if not (part.compiled and part.independent) or (key is not None and "rng" in part.keywords):
-                return function(params, y, context, key, False)
+            own = None if estimates else key
+            if not (part.compiled and part.independent) or (own is not None and "rng" in part.keywords):
+                return function(params, y, context, own, False)
             return in_pieces(lambda params, y, context: function(params, y, context, None, False), params, y, context)
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:

@@ -77,8 +77,17 @@ class Course:
         if math.isfinite(float(held_out.mean)):
             self.initial, self.carried = float(held_out.mean), [float(each) for each in held_out]
 
-    def add(self, report: Report, margin: float) -> bool:
-        """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best."""
+    def add(self, report: Report, margin: float, judged: bool = True) -> bool:
+        """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best, or, where
+        an epoch is not judged, without a step that was taken."""
+        if not judged:
+            self.train.append(float(np.nanmean(report.losses)) if np.isfinite(report.losses).any() else math.nan)
+            self.validation.append(math.nan)
+            self.effective.append(math.nan)
+            self.skipped.append(int((~report.taken).sum()))
+            self.taken += int(report.taken.sum())
+            self.usable += report.taken.any()
+            return not report.taken.any()
         taken, validation = report.taken, float(report.validation.mean)
         finite = report.losses[np.isfinite(report.losses)]
         if len(finite) and self.start == math.inf:
@@ -158,7 +167,8 @@ def train(
                 raise _of_stream(failure.error, kept, courses, options) from failure.error
             reports = _of_each(report, options.members, yardstick.log_dets)
             done = [course.over(options) for course in courses]  # these members train on with the others, but keep their best
-            lost = [course.add(own, margin) for course, own in zip(courses, reports, strict=True)]
+            judged = number >= options.tempered
+            lost = [course.add(own, margin, judged) for course, own in zip(courses, reports, strict=True)]
             _tell(bar, courses, yardstick)
             if any(lost):
                 for i in map(int, np.flatnonzero(lost)):

@@ -73,6 +73,12 @@ def decay(x: Any, name: str) -> float:
     return x
 
 
+def share(x: Any, name: str) -> float:
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x < 1:
+        raise FlowsError(f"{name} is {x!r:.40}; expected a share of the steps, between 0 and 1, such as 0.6")
+    return float(x)
+
+
 def not_negative(x: Any, name: str) -> float:
     if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < math.inf:
         raise FlowsError(f"{name} is {x!r:.40}; expected a number, 0 or more")
@@ -134,6 +140,7 @@ class Options:
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
     members: int | None = None  # of an ensemble
     stands: Callable[[list[float]], bool] | None = None  # whether a fit is over, by effective sample sizes
+    tempered: int = 0  # the first epochs, whose validation loss says nothing
     judged: bool = True  # whether a fit says when it ends behind its start, or the closed-form Gaussian
 
     # What errors say: which function was called, what it expected, and what to do where the density is 0.

@@ -36,11 +36,13 @@ from flows.training.options import (
     decay,
     one_of,
     optional,
+    share,
     true_or_false,
 )
 from flows.training.step import Report, State, before_epochs, schedule_of, trainer
 
 ENOUGH, HARDLY = 0.99, 0.01  # the effective sample size, as a share of the draws, that needs no more; the growth that is little
+COLDEST = 0.01  # the power of the density at which annealing begins
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
 DENSITY_RATE = 3e-3
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
@@ -63,6 +65,7 @@ class DensityOptions(Options):
     steps_per_epoch: Annotated[int, positive_int] = 100
     num_held_out: Annotated[int, positive_int] = 4_000
     num_weights: Annotated[int, enough_for_a_tail, MAY_CHANGE] = 10_000
+    anneal: Annotated[float | None, optional(share)] = None
 
     caller: str = "fit_to_density"
     expected: str = "a log_density that is finite where the model draws: start with a model nearer to it, or rescale its points"
@@ -86,20 +89,19 @@ class ReverseKL(NamedTuple):
     def measures(self) -> bool:
         return False
 
-    def loss(self, params: Any, rows: Any, index: Array, key: Array) -> Array:
-        return self._kl(params, key, self.num_samples, self.estimator)
+    def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
+        """At the power of the density, (1,), that is this step's."""
+        triple = (params, *publish(self.part, params))
+        return reverse_kl(params, triple, lambda x: beta * self.log_density(x), key, self.num_samples, estimator=self.estimator)
 
-    def held_out(self, params: Any, rows: Any, key: Array) -> HeldOut:
-        """The loss at the same noise in every epoch, and the effective sample size. No single draw is told of."""
+    def held_out(self, params: Any, judged: Array, key: Array) -> HeldOut:
+        """The loss at the same noise in every epoch, and the effective sample size; times `judged`, 1 or NaN. No single draw is
+        told of."""
         triple = (params, *publish(self.part, params))
         log_w = importance_samples(params, triple, self.log_density, key, self.num_held_out)[1]
-        kl, lse = -log_w.mean(), jax.nn.logsumexp
+        kl, lse = judged * -log_w.mean(), jax.nn.logsumexp
         effective = jnp.exp(2 * lse(log_w) - lse(2 * log_w)) / len(log_w)
         return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl), effective, jnp.full_like(kl, jnp.nan))
-
-    def _kl(self, params: Any, key: Array, n: int, estimator: str) -> Array:
-        triple = (params, *publish(self.part, params))
-        return reverse_kl(params, triple, self.log_density, key, n, estimator=estimator)
 
     def cause(self, params: Any, key: Array, n: int) -> str:
         """Say what is not finite among so many draws."""
@@ -137,8 +139,16 @@ def stands(rounds: list[int], effective: list[float]) -> bool:
 def _check_density(init_fun: Any, log_density: Callable, key: Array, event: Shape) -> None:
     """Refuse what is no density of the model's draws."""
     params, part = initialize(init_fun, key, event, None)
-    problem = ReverseKL(part, log_density, 2, 2, "total")
-    jax.eval_shape(lambda params: problem.loss(params, None, jnp.zeros(1), key), params)
+    jax.eval_shape(lambda params: reverse_kl(params, (params, *publish(part, params)), log_density, key, 2), params)
+
+
+def powers(options: DensityOptions) -> np.ndarray:
+    """The power to which the density is taken in each step."""
+    steps = options.max_epochs * options.steps_per_epoch
+    if options.anneal is None:
+        return np.ones(steps, np.float32)
+    rising = np.arange(steps) / (options.anneal * steps)
+    return np.minimum(1.0, COLDEST + (1 - COLDEST) * rising).astype(np.float32)
 
 
 def _layers(key: Array, log_density: Callable, event: Shape, box: Any, options: DensityOptions) -> tuple[tuple, tuple]:
@@ -180,6 +190,7 @@ def fit_to_density(
     ema: float | None = None,
     num_held_out: int = 4_000,
     num_weights: int = 10_000,
+    anneal: float | None = None,
     checkpoint: Any = None,
     checkpoint_every: float = 10.0,
     callbacks: Any = (),
@@ -211,6 +222,9 @@ def fit_to_density(
         support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside.
         num_held_out: draws for scoring.
         num_weights: draws for the diagnostics.
+        anneal: the share of the steps in which the density is tempered: log_density is multiplied by a power that rises from
+            0.01 to 1, so that draws spread over modes before these part. The validation loss of these epochs is NaN, and none
+            of them can be the best; there are no rounds, and the learning rate rises and falls once. For several modes.
 
     Returns:
         A `DensityFitResult`: unpacks as `params, log_pdf, sample`, and has `.diagnostics` (effective sample size, the
@@ -222,7 +236,8 @@ def fit_to_density(
             a point; settings outside their range. FitError: no loss is ever finite, or the fit diverges at any rate.
 
     Source:
-        Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770; Roeder, Wu and Duvenaud,
+        Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770 (annealing: equation 20);
+        Roeder, Wu and Duvenaud,
         "Sticking the Landing", 2017, arXiv:1703.09194; Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto Smoothed Importance
         Sampling", 2024, arXiv:1507.02646.
 
@@ -249,24 +264,29 @@ def fit_to_density(
         params = {**params, "bijection": fixed[0] if len(layers) == 1 else fixed}
     params = cast(params, dtype)
     problem = ReverseKL(part, log_density, options.num_samples, options.num_held_out, options.estimator)
-    steps, rounds = options.steps_per_epoch, rounds_of(options.max_epochs)
+    steps, betas = options.steps_per_epoch, powers(options)
+    rounds = rounds_of(options.max_epochs) if options.anneal is None else [options.max_epochs]
     compiled = trainer(problem, params, options, dtype)
     schedules = [schedule_of(options, (end - start) * steps) for start, end in pairwise([0, *rounds])]
-    options = replace(options, stands=partial(stands, rounds))
+    tempered = -(-int((betas < 1).sum()) // steps)
+    options = replace(options, stands=partial(stands, rounds), tempered=tempered)
     saved = None
     if options.checkpoint is not None:
         saved = Checkpoint(options, settings_of(init_fun, key, (), options, input_dim=list(event)))
-    order = np.zeros((steps, 1), np.int32)  # there are no rows
+
+    def order(number: int) -> np.ndarray:  # there are no rows
+        return betas[number * steps : (number + 1) * steps, None]
 
     def rates(number: int) -> np.ndarray:
         this = next(i for i, end in enumerate(rounds) if number < end)
         return schedules[this]((number - ([0, *rounds][this])) * steps, steps)
 
     def run(state: State, number: int) -> tuple[State, Report]:
-        return compiled.run(state, of_steps, steps, order, rates(number), None, None)
+        judged = np.float32(1.0 if number >= tempered else np.nan)
+        return compiled.run(state, of_steps, steps, order(number), rates(number), None, judged)
 
     def score(state: State) -> tuple[State, Report]:
-        state, report = compiled.run(state, of_steps, 0, order, rates(0), None, None)
+        state, report = compiled.run(state, of_steps, 0, order(0), rates(0), None, np.float32(1.0))
         return before_epochs(state), report
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
