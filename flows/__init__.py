@@ -42,6 +42,7 @@ from flows.bijections.permutation import Shuffle as Shuffle
 from flows.bijections.permutation import Squeeze as Squeeze
 from flows.bijections.planar import Planar as Planar
 from flows.bijections.planar import Radial as Radial
+from flows.bijections.residual import ResidualBlock as ResidualBlock
 from flows.bijections.scalar_maps import Exp as Exp
 from flows.bijections.scalar_maps import FixedAffine as FixedAffine
 from flows.bijections.scalar_maps import LeakyReLU as LeakyReLU
@@ -100,6 +101,8 @@ from flows.models.monotone import NAF as NAF
 from flows.models.monotone import SOS as SOS
 from flows.models.monotone import UMNN as UMNN
 from flows.models.monotone import GaussianizationFlow as GaussianizationFlow
+from flows.models.residual import IResNet as IResNet
+from flows.models.residual import ResidualFlow as ResidualFlow
 from flows.models.splines import NSF as NSF
 from flows.persistence import describe as describe
 from flows.persistence import save as save

@@ -9,10 +9,11 @@ import numpy as np
 import flows
 from flows import transformers as t
 from flows.bijections.supports import inside
-from flows.conditioners import MaskedMLP, MaskedResidual, Residual
+from flows.conditioners import Lipschitz, MaskedMLP, MaskedResidual, Residual
 
 small = flows.MLP(8, last_scale=1.0)
 masked = MaskedMLP(8, last_scale=1.0)
+contraction = Lipschitz(8, coefficient=0.8, activation="tanh", last_scale=1.0)
 spline = t.LinearSpline(num_bins=3)  # the cheapest to compile of those with an odd number of parameters
 
 
@@ -174,6 +175,9 @@ BIJECTIONS: dict[str, Case] = {
     "Radial of context": Case(flows.Radial(small), (3,), conditional=True, needs_context=True),
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
+    "ResidualBlock": Case(flows.ResidualBlock(contraction, "unbiased"), (1, 3), loose=True, stir=1.0),
+    "ResidualBlock of context": Case(flows.ResidualBlock(contraction), (2,), conditional=True, loose=True),
+    "ResidualBlock of many features": Case(flows.ResidualBlock(contraction), (20,), loose=True, stir=1.0),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Scale": Case(flows.Scale(), (1, (2, 2, 3))),
     "Serial": Case(
@@ -204,6 +208,7 @@ MODELS: dict[str, Any] = {
     "Glow": flows.Glow(2, hidden=(8,)),
     "IAF": flows.IAF(2, hidden=(8,)),
     "IAF plain": flows.IAF(2, hidden=(8,), plain=True),
+    "IResNet": flows.IResNet(2, hidden=(8,)),
     "MAF": flows.MAF(2, hidden=(8,)),
     "NAF": flows.NAF(2, hidden=(8,), num_units=2),
     "NICE": flows.NICE(2, hidden=(8,)),
@@ -213,6 +218,7 @@ MODELS: dict[str, Any] = {
         2, hidden=(8,), num_bins=3, spline="quadratic", autoregressive=False, plain=True, scan=True
     ),
     "RealNVP": flows.RealNVP(2, hidden=(8,)),
+    "ResidualFlow": flows.ResidualFlow(2, hidden=(8,), scan=True),
     "SOS": flows.SOS(2, hidden=(8,), num_polynomials=2, degree=1),
     "UMNN": flows.UMNN(2, hidden=(8,), integrand=(4,), embedding=2, num_nodes=20),
 }

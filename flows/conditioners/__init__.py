@@ -2,6 +2,7 @@
 
 from flows.conditioners.adapters import FromEquinox, FromLinen, FromNNX, FromStax
 from flows.conditioners.base import conditioner
+from flows.conditioners.lipschitz import Lipschitz
 from flows.conditioners.masked import MaskedMLP
 from flows.conditioners.mlp import MLP
 from flows.conditioners.residual import MaskedResidual, Residual
@@ -11,6 +12,7 @@ __all__ = [
     "FromLinen",
     "FromNNX",
     "FromStax",
+    "Lipschitz",
     "MLP",
     "MaskedMLP",
     "MaskedResidual",

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec
+from functools import partial
+from typing import Any, NamedTuple, ParamSpec, overload
 
 import jax.numpy as jnp
 
@@ -33,7 +34,14 @@ def as_network(pair: Any, name: str) -> Network:
 
 
 class ConditionerInit(Value):
-    """`net(rng, input_dim, output_dim) -> Network(params, apply_fun)`."""
+    """`net(rng, input_dim, output_dim) -> Network(params, apply_fun)`. `.lipschitz` bounds |apply(x) - apply(x')| / |x - x'|,
+    Euclidean, at any params; None where nothing is known."""
+
+    lipschitz: float | None
+
+    def __init__(self, construct: Callable, arguments: dict[str, Any], inner: Any, lipschitz: Any = None):
+        super().__init__(construct, arguments, inner)
+        object.__setattr__(self, "lipschitz", lipschitz(**arguments) if callable(lipschitz) else lipschitz)
 
     def __call__(self, rng: Any, input_dim: Any, output_dim: Any, **keywords: Any) -> Network:
         name = self.constructor.__name__
@@ -48,7 +56,13 @@ class ConditionerInit(Value):
         return signature(positional("rng", "input_dim", "output_dim"), names)
 
 
-def conditioner(function: Callable[P, Any]) -> Callable[P, ConditionerInit]:
+@overload
+def conditioner(function: Callable[P, Any], /) -> Callable[P, ConditionerInit]: ...
+@overload
+def conditioner(
+    *, lipschitz: float | Callable[..., float | None] | None = None
+) -> Callable[[Callable[P, Any]], Callable[P, ConditionerInit]]: ...
+def conditioner(function: Callable | None = None, /, *, lipschitz: float | Callable[..., float | None] | None = None) -> Any:
     """Make a constructor of conditioners of a function that returns `net(rng, input_dim, output_dim)`.
 
     `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim). A plain
@@ -56,6 +70,8 @@ def conditioner(function: Callable[P, Any]) -> Callable[P, ConditionerInit]:
 
     Args:
         function: the constructor to be; its arguments are plain values, as of `flows.bijection`.
+        lipschitz: a bound on the network's Lipschitz constant in its inputs, Euclidean, at any params; or a function of the
+            constructor's arguments, by name, that returns one. `ResidualBlock` asks for one below 1.
 
     Errors:
         TypeError: when used, what it returns is not such a pair.
@@ -70,7 +86,8 @@ def conditioner(function: Callable[P, Any]) -> Callable[P, ConditionerInit]:
         >>> flows.AffineCoupling(Linear())
         AffineCoupling(...Linear())
     """
-    return constructor(function, ConditionerInit)
+    make = partial(ConditionerInit, lipschitz=lipschitz)
+    return (lambda function: constructor(function, make)) if function is None else constructor(function, make)
 
 
 class Leading:

@@ -1,0 +1,170 @@
+"""Residual blocks: the identity and a network that contracts."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from flows.bijections.from_function import newton
+from flows.conditioners.base import check_conditioner
+from flows.conditioners.lipschitz import Lipschitz
+from flows.conditioners.network import build_leading, measured_by
+from flows.core import Array, FlowsError, Given, bijection
+from flows.core.contract import ConditionerLike
+from flows.core.inputs import as_context
+from flows.core.keywords import naming
+from flows.core.numerics import varying
+
+LOG_DETS = ("exact", "unbiased")
+FEW = 16  # entries up to which the inverse is Newton's, whose Jacobians are solved with
+SURE = 2  # terms of the series that are always taken
+MOST_TERMS = 10_000
+
+
+@bijection(batched=True, likelihood=lambda log_det, **_: log_det)
+def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"):
+    """The identity and a network that contracts: y = x + g(x), log|det J| = log det(1 + dg/dx).
+
+    Lip(g) < 1 makes it a bijection. "exact": the Jacobian is built by d forward derivatives, and its determinant costs d^3.
+    "unbiased": that too without `rng`; with it, a draw of the power series tr(J) - tr(J^2) / 2 + tr(J^3) / 3 - ..., with
+    v'J^k v for the traces, v being random signs. Two terms are always taken, each further one with probability Lip(g)^1.5, and
+    divided by the probability that it is (Russian roulette). The gradient is unbiased as well: that of one Neumann product
+    v'(1 + J)^-1 and one derivative, so that the loop keeps nothing. All rows share the number of terms.
+
+    The inverse solves for x: up to 16 entries by Newton's method, beyond by x <- y - g(x), which converges at the rate Lip(g).
+    Its derivatives are those of the implicit function. A row that is not solved is NaN.
+
+    Args:
+        network: `net(rng, d, d)` with a Lipschitz constant below 1, such as `conditioners.Lipschitz(64, 64)`, the default, or
+            one of your own that says so: `flows.conditioner(lipschitz=0.9)`.
+        log_det: "exact" or "unbiased", its label.
+
+    Params:
+        Those of the network.
+
+    Errors:
+        FlowsError: a network without a Lipschitz constant below 1; an unknown log_det; an event of several axes.
+
+    Source:
+        Behrmann, Grathwohl, Chen, Duvenaud and Jacobsen, "Invertible Residual Networks", 2019, arXiv:1811.00995, theorem 1 and
+        algorithm 1; Chen, Behrmann, Duvenaud and Jacobsen, "Residual Flows for Invertible Generative Modeling", 2019,
+        arXiv:1906.02735, equations 6 and 8.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.ResidualBlock()(0, 3)
+        >>> y, log_det = direct_fun(params, jnp.ones((2, 3)))
+        >>> inverse_fun(params, y)[0].round(5).tolist()
+        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    net = Lipschitz(64, 64) if network is None else check_conditioner(network, "ResidualBlock")
+    bound = getattr(net, "lipschitz", None)
+    if not isinstance(bound, float | int) or isinstance(bound, bool) or not 0 < bound < 1:
+        raise FlowsError(
+            f"ResidualBlock: {net!r:.80} has a Lipschitz constant of {bound}; expected one below 1, by a certificate: use "
+            "conditioners.Lipschitz(64, 64), or say it of your own with flows.conditioner(lipschitz=0.9)"
+        )
+    if log_det not in LOG_DETS:
+        raise FlowsError(f"ResidualBlock: log_det is {log_det!r:.60}; expected one of {', '.join(map(repr, LOG_DETS))}")
+
+    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+        if len(shape) != 1:
+            raise FlowsError(f"ResidualBlock: the event is {shape}; expected a vector, such as input_dim=5")
+        (d,) = shape
+        start, run, names, *_ = build_leading(net, rng, d, d, as_context(context_dim), Given(init_inputs, init_context, params))
+        if names:
+            raise FlowsError(f"ResidualBlock: {net!r:.80} names {', '.join(sorted(names))}, so its constant is not certain")
+
+        def g_of(params: Any, context: Any) -> Callable:
+            """The network of a batch (batch, d), or of one event (d,) with its context."""
+
+            def g(x: Array) -> Array:
+                if x.ndim == 1:
+                    return run(params, x[:, None], None if context is None else context[:, None], None, False)[:, 0]
+                return run(params, x.T, None if context is None else context.T, None, False).T
+
+            return g
+
+        def exact(params, x, context):
+            g = g_of(params, context)
+            y, push = jax.linearize(g, x)
+            unit = jnp.broadcast_to(jnp.eye(d, dtype=x.dtype)[:, None], (d, *x.shape))
+            jacobian = jnp.moveaxis(jax.vmap(push)(unit), 0, 2)
+            return x + y, jnp.linalg.slogdet(jacobian + jnp.eye(d, dtype=x.dtype)[None])[1]
+
+        def direct_fun(params, x, context=None, rng=None):
+            if rng is None or log_det == "exact":
+                return exact(params, x, context)
+            g, held = g_of(params, context), g_of(*lax.stop_gradient((params, context)))
+            return x + g(x), drawn_log_det(rng, g, held, x, float(bound))
+
+        def inverse_fun(params, y, context=None):
+            if d > FEW:
+                return fixed_point(g_of(params, context), y, float(bound))
+
+            def one(y, context):
+                return newton(lambda p, x, c: x + g_of(p, c)(x), params, y, context, shape, plain=False)
+
+            return jax.vmap(one)(y, context)
+
+        shown = {"context"} | ({"rng"} if log_det == "unbiased" else set())
+        return start, naming(direct_fun, shown), naming(inverse_fun, {"context"})
+
+    return naming(init_fun, {"context_dim", *measured_by(net)})
+
+
+def drawn_log_det(key: Array, g: Callable, held: Callable, x: Array, bound: float) -> Array:
+    """A draw of log det(1 + dg/dx) of each row, unbiased in its value and in its gradients; `held` is g without gradients."""
+    of_signs, of_terms = jax.random.split(key)
+    v = jax.random.rademacher(of_signs, x.shape, x.dtype)
+    goes_on = max(0.5, bound**1.5)  # above bound^2, so that the weights of late terms do not outgrow them
+    more = jnp.floor(jnp.log(jax.random.uniform(of_terms, (), x.dtype, 1e-30)) / math.log(goes_on))
+    terms = SURE + jnp.minimum(more, MOST_TERMS).astype(int)
+    pull = jax.vjp(held, lax.stop_gradient(x))[1]
+
+    def add(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        value, product, term = state
+        (term,) = pull(term)  # v'J^k
+        sign, late = 1 - 2 * (k % 2), jnp.maximum(k - SURE, 0)
+        weight = sign * jnp.asarray(goes_on, x.dtype) ** -late
+        return value - weight / k * (term * v).sum(1), product + weight * term, term
+
+    state = varying((jnp.zeros(x.shape[0], x.dtype), v, v), (x, pull(v)))
+    value, product, _ = lax.fori_loop(1, terms + 1, add, state)
+    # The gradient of log det(1 + J) is that of v'(1 + J)^-1 J v in the last J.
+    slope = (product * jax.jvp(g, (x,), (v,))[1]).sum(1)
+    return value + slope - lax.stop_gradient(slope)
+
+
+def fixed_point(g: Callable, y: Array, bound: float) -> Array:
+    """The x with x + g(x) = y of each row, whose derivatives, in both modes, are those of the implicit function; NaN where it
+    is not found."""
+    eps = float(jnp.finfo(y.dtype).eps)
+    most = 20 + int(2 * math.log(eps) / math.log(bound))
+
+    def iterate(step: Callable, start: Array) -> Array:
+        """`step` from there, of each row until it stands."""
+
+        def go(state: tuple) -> tuple:
+            x, moving, count = state
+            new = jnp.where(moving[:, None], step(x), x)
+            size = jnp.abs(x).max(1) + jnp.abs(start).max(1)
+            return new, moving & (jnp.abs(new - x).max(1) > 2 * eps * size), count + 1
+
+        x, moving = varying((start, jnp.ones(start.shape[0], bool)), (start, step(start)))
+        return lax.while_loop(lambda state: state[1].any() & (state[2] < most), go, (x, moving, jnp.int32(0)))[0]
+
+    def neumann(f: Callable, b: Array) -> Array:
+        return iterate(lambda x: x + b - f(x), b)
+
+    x = lax.custom_root(
+        lambda x: x + g(x) - y,
+        y,
+        lambda f, start: iterate(lambda x: x - f(x), start),
+        lambda f, b: lax.custom_linear_solve(f, b, neumann, neumann),
+    )
+    missed = jnp.abs(x + g(x) - y).max(1) > 100 * eps * (jnp.abs(x).max(1) + jnp.abs(y).max(1))
+    return jnp.where((missed | jnp.isnan(y).any(1))[:, None], jnp.nan, x)
