@@ -46,7 +46,7 @@ DIAGONAL = flows.Elementwise(Inverse(Affine()), flows.MLP())
 POSTERIORS = {
     "diagonal": DIAGONAL,
     "planar": flows.Serial(flows.Repeat(flows.Invert(flows.Planar(LINEAR)), 4), DIAGONAL),
-    "sylvester": flows.Serial(flows.Repeat(flows.Invert(flows.Sylvester(8, conditioner=LINEAR)), 4), DIAGONAL),
+    "sylvester": flows.Serial(flows.Repeat(flows.Invert(flows.Sylvester(8, "householder", LINEAR)), 4), DIAGONAL),
     "iaf": flows.Serial(flows.IAF(4, hidden=(100,)), DIAGONAL),
     "maf": flows.Serial(flows.MAF(4, hidden=(100,), activation="elu", plain=True), DIAGONAL),
     "nsf": flows.Serial(flows.NSF(2, (64,), "elu", num_bins=5, bound=4.0, autoregressive=False, linear=True), DIAGONAL),

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flows.conditioners.base import OF_IMAGES, Leading, conditioner
 from flows.conditioners.dense import affine, dense_layers, product
@@ -15,9 +16,9 @@ PRODUCTS = 6  # of a matrix with itself, for the bound on its norm
 ROUNDINGS = 1e-5  # by which the bound is above what it would be in exact arithmetic, so that rounding cannot undo it
 
 
-def lipswish(x: Array) -> Array:
-    """x sigmoid(x) / 1.1, whose slope is at most 1."""
-    return x * jax.nn.sigmoid(x) / 1.1
+def lipswish(x: Array, log_beta: Array | float = 0.0) -> Array:
+    """x sigmoid(beta x) / 1.1, whose slope is at most 1 at any beta."""
+    return x * jax.nn.sigmoid(jnp.exp(log_beta) * x) / 1.1
 
 
 CONTRACTING: dict[str, Callable] = {  # activations whose slope is at most 1
@@ -45,12 +46,14 @@ def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswi
     Args:
         hidden: units of each hidden layer; none makes a linear map.
         coefficient: the largest norm of each matrix, in (0, 1).
-        activation: one whose slope is at most 1: lipswish, x sigmoid(x) / 1.1; elu, relu, sigmoid, softplus or tanh.
+        activation: one whose slope is at most 1: lipswish, x sigmoid(beta x) / 1.1 with beta trained for each layer; elu, relu,
+            sigmoid, softplus or tanh.
         last_scale: factor on the last layer's initial weights, so that a residual block starts near the identity.
 
     Params:
         A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`, as they are before the division; with a context the first has
-        "context": (context_dim, outputs) too.
+        "context": (context_dim, outputs) too, and behind a lipswish there is "log_beta": (), at init half the logarithm of the
+        units before it, as what they add up to has a norm of about 1, not each of them.
 
     Errors:
         FlowsError: a width that is not a whole number above 0, a coefficient outside (0, 1), an activation that is not among
@@ -85,6 +88,9 @@ def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswi
             raise FlowsError(f"Lipschitz: inputs {input_dim}, context {context_dim}; expected vectors. {OF_IMAGES}")
         keys, sizes = jax.random.split(rng), (input_dim, *hidden, output_dim)
         params = dense_layers(keys[0], pairwise(sizes), [1.0] * len(hidden) + [last_scale])
+        if activation == "lipswish":
+            bend = [{"log_beta": jnp.asarray(0.5 * np.log(units), float)} for units in hidden]
+            params = (params[0], *({**layer, **own} for layer, own in zip(params[1:], bend, strict=True)))
         if context_dim:
             (own,) = dense_layers(keys[1], [(context_dim, sizes[1])], [last_scale if not hidden else 1.0])
             params = ({**params[0], "context": own["w"]}, *params[1:])
@@ -93,7 +99,8 @@ def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswi
     def leading(params, x: Array, context: Array | None = None) -> Array:
         for i, layer in enumerate(params):
             w = contracted(layer["w"], coefficient)
-            x = affine(w, layer["b"], act(x) if i else x)
+            bent = [layer["log_beta"]] if "log_beta" in layer else []
+            x = affine(w, layer["b"], act(x, *bent) if i else x)
             if i == 0 and context is not None:
                 x = x + product(layer["context"], context)
         return x

@@ -179,7 +179,8 @@ def train_members(
         options = replace(options, max_epochs=1)
 
     part_of_batch = source.batch_size // options.accumulate
-    problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start))
+    exact = getattr(inner, "likelihood", "exact") == "unbiased"
+    problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start), exact)
     compiled = trainer(problem, start, options, source.dtype, bool(rows.folds))
     schedule = schedule_of(options, options.max_epochs * source.steps)
     epochs: Any = Epochs(rows, compiled, schedule, keys)

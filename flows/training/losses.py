@@ -49,6 +49,7 @@ class Likelihood(NamedTuple):
     batch_size: int
     precision: Precision
     measures: bool  # whether some layer is to be remeasured after an epoch
+    exact: bool = False  # whether rows held out are scored without rng, which would make an estimate of what is exact
 
     @property
     def draws(self) -> bool:
@@ -60,6 +61,7 @@ class Likelihood(NamedTuple):
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
+        key = None if self.exact else key
         n = len(rows.x)
         size = min(n, self.batch_size)
         if n == size:
