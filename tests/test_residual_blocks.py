@@ -151,15 +151,15 @@ def test_a_fixed_point_that_is_not_found_is_nan_for_its_row_alone():
         return jnp.where(jnp.abs(x) < 10, 0.5 * jnp.sin(x), -3.0 * x)
 
     y = jnp.asarray(np.concatenate([X, [[100.0, 0.0, 0.0]], [[np.nan, 0.0, 0.0]]]), jnp.float32)
-    found = np.asarray(jax.jit(lambda y: fixed_point(g, y, 0.5))(y))
+    found = np.asarray(jax.jit(lambda y: fixed_point(g, y, 0.5, y))(y))
     assert np.isnan(found[-2:]).all() and np.isfinite(found[:-2]).all()
     close(found[:-2] + 0.5 * np.sin(found[:-2]), X, 1e-6)
-    close(fixed_point(g, y[:1], 0.5), found[:1], 0)
+    close(fixed_point(g, y[:1], 0.5, y[:1]), found[:1], 0)
 
 
 def test_derivatives_of_a_fixed_point_are_the_implicit_ones_in_both_modes():
     def solved(a, y):
-        return fixed_point(lambda x: a * jnp.sin(x), y, 0.5)
+        return fixed_point(lambda x: a * jnp.sin(x), y, 0.5, y)
 
     with enable_x64():
         y = jnp.asarray(X)

@@ -19,7 +19,7 @@ from flows.core.keywords import naming
 from flows.core.numerics import varying
 
 LOG_DETS = ("exact", "unbiased")
-FEW = 16  # entries up to which the inverse is Newton's, whose Jacobians are solved with
+FEW = 16  # entries up to which the inverse begins with Newton's method, whose Jacobians are solved with
 SURE = 2  # terms of the series that are always taken
 MOST_TERMS = 10_000
 
@@ -34,8 +34,8 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
     divided by the probability that it is (Russian roulette). The gradient is unbiased as well: that of one Neumann product
     v'(1 + J)^-1 and one derivative, so that the loop keeps nothing. All rows share the number of terms.
 
-    The inverse solves for x: up to 16 entries by Newton's method, beyond by x <- y - g(x), which converges at the rate Lip(g).
-    Its derivatives are those of the implicit function. A row that is not solved is NaN.
+    The inverse is the limit of x <- y - g(x), which converges at the rate Lip(g), with up to 16 entries from where Newton's
+    method ends. Its derivatives are those of the implicit function. A row that is not solved is NaN.
 
     Args:
         network: `net(rng, d, d)` with a Lipschitz constant below 1, such as `conditioners.Lipschitz(64, 64)`, the default, or
@@ -102,13 +102,12 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
             return x + g(x), drawn_log_det(rng, g, held, x, float(bound))
 
         def inverse_fun(params, y, context=None):
-            if d > FEW:
-                return fixed_point(g_of(params, context), y, float(bound))
+            def near(y, context):
+                return newton(lambda p, x, c: x + g_of(p, c)(x), *held((params, y, context)), shape, plain=False)
 
-            def one(y, context):
-                return newton(lambda p, x, c: x + g_of(p, c)(x), params, y, context, shape, plain=False)
-
-            return jax.vmap(one)(y, context)
+            held = lax.stop_gradient
+            start = jax.vmap(near)(y, context) if d <= FEW else y
+            return fixed_point(g_of(params, context), y, float(bound), held(jnp.where(jnp.isnan(start), y, start)))
 
         shown = {"context"} | ({"rng"} if log_det == "unbiased" else set())
         return start, naming(direct_fun, shown), naming(inverse_fun, {"context"})
@@ -139,9 +138,9 @@ def drawn_log_det(key: Array, g: Callable, held: Callable, x: Array, bound: floa
     return value + slope - lax.stop_gradient(slope)
 
 
-def fixed_point(g: Callable, y: Array, bound: float) -> Array:
-    """The x with x + g(x) = y of each row, whose derivatives, in both modes, are those of the implicit function; NaN where it
-    is not found."""
+def fixed_point(g: Callable, y: Array, bound: float, start: Array) -> Array:
+    """The x with x + g(x) = y of each row, by x <- y - g(x) from a start, whose derivatives, in both modes, are those of the
+    implicit function; NaN where it is not found."""
     eps = float(jnp.finfo(y.dtype).eps)
     most = 20 + int(2 * math.log(eps) / math.log(bound))
 
@@ -162,7 +161,7 @@ def fixed_point(g: Callable, y: Array, bound: float) -> Array:
 
     x = lax.custom_root(
         lambda x: x + g(x) - y,
-        y,
+        start,
         lambda f, start: iterate(lambda x: x - f(x), start),
         lambda f, b: lax.custom_linear_solve(f, b, neumann, neumann),
     )
