@@ -2,14 +2,15 @@
 what it asks for, and nothing is told twice.
 
 Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("Conditional flows") }}` is a section of the README and
-`{{ reference("flows.models") }}` all public names that are defined there. A page's blocks of Python are run as one program,
-and what they return is shown; a block that fails, fails the build.
+`{{ reference("flows.models") }}` all public names that are defined there; `{{ families() }}` is the table of all bijections. A
+page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails the build.
 """
 
 import inspect
 import logging
 import os
 import re
+import runpy
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -111,10 +112,15 @@ def reference(*modules):
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 
 
+def families():
+    """The table of all bijections."""
+    return runpy.run_path(str(Path(__file__).with_name("families.py")))["families"]()
+
+
 def on_source_read(app, docname, source):
     from jinja2 import StrictUndefined, Template
 
-    text = Template(source[0], undefined=StrictUndefined).render(readme=readme, reference=reference)
+    text = Template(source[0], undefined=StrictUndefined).render(readme=readme, reference=reference, families=families)
     python = "```python\n"
     source[0] = NOTEBOOK + text.replace(python, "```{code-cell}\n") if python in text else text
 

@@ -43,6 +43,9 @@ def Serial(*layers: BijectionLike):
     Params:
         A tuple with the params of each layer.
 
+    Cost:
+        Direct: that of its layers. Inverse: that of its layers.
+
     Errors:
         TypeError: no layers, or something that is not a bijection.
 
@@ -145,6 +148,9 @@ def Repeat(layer: BijectionLike, n: int):
     Params:
         The layer's params with a leading axis of n.
 
+    Cost:
+        Direct: n times its layer. Inverse: n times its layer.
+
     Errors:
         FlowsError: the layer changes the shape of the event, or n is below 1.
 
@@ -227,6 +233,9 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
     Params:
         Those of `bijection`.
 
+    Cost:
+        Direct: that of the layer's inverse. Inverse: that of the layer's direct function.
+
     Errors:
         FlowsError: `bijection` changes the shape of the event and input_dim does not say from what.
 
@@ -289,6 +298,9 @@ def FactorOut(*layers: BijectionLike):
 
     Params:
         A tuple with the params of each layer.
+
+    Cost:
+        Direct: that of its layers. Inverse: that of its layers.
 
     Errors:
         TypeError: no layers. FlowsError: an event with fewer than two channels.

@@ -2,7 +2,14 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
+
+import registry
+
+import flows
+from flows.core import BijectionInit
+from flows.core.constructors import is_constructor
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
@@ -60,3 +67,23 @@ Example:
 
 """
     assert as_rst(given) == expected
+
+
+def test_the_table_of_bijections_is_whole(monkeypatch):
+    """Each public bijection has a row, with a label, what both directions cost, and events."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    of_table = runpy.run_path(str(DOCS / "families.py"))
+    names = [name for name, thing in vars(flows).items() if is_constructor(thing) and isinstance(value_of(name), BijectionInit)]
+    rows = {name: of_table["row"](name) for name in ("Coupling", "Dequantize", "MAF", "ResidualBlock", "Sylvester")}
+    for name in names:
+        assert re.fullmatch(r"Direct: .*[^.]\. Inverse: .*[^.]\.", of_table["section"](name, "Cost")), f"{name} has no Cost:"
+        assert of_table["values_of"](name), name
+    assert "| exact | a pass of the network |" in rows["Coupling"] and "| yes | vectors and images |" in rows["Coupling"]
+    assert "| exact or unbiased |" in rows["ResidualBlock"] and "| lower bound |" in rows["Dequantize"]
+    assert "Papamakarios et al. 2017, [1705.07057]" in rows["MAF"] and "van den Berg et al. 2018" in rows["Sylvester"]
+    assert "{{ families() }}" in PAGES
+
+
+def value_of(name):
+    known = [each.init_fun for each in registry.BIJECTIONS.values()] + list(registry.MODELS.values()) + [flows.Dequantize()]
+    return next((each for each in known if each.constructor.__name__ == name), None)

@@ -27,6 +27,9 @@ def Arcsinh(features: Sequence[int] | None = None):
     Params:
         fixed: shift, scale: (features,), of all features.
 
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
     Errors:
         FlowsError: an event of several axes; features names none.
 

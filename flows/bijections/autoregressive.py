@@ -44,6 +44,9 @@ def Autoregressive(
         dimension without a context; "transformer": the weights of transformers that have some; "fixed": `{"ranks": (d,)}` of
         a random order. What is not used is empty.
 
+    Cost:
+        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else d.
+
     Errors:
         FlowsError: an event of several axes; another number of transformers than of features, or several under a random order;
             a network of ours that is not masked. TypeError: a conditioner or a transformer that is none.
@@ -165,6 +168,9 @@ def InverseAutoregressive(
 
     Params:
         Those of `Autoregressive`.
+
+    Cost:
+        Direct: two passes with a masked network of ours, else d. Inverse: a pass of the network.
 
     Errors:
         FlowsError: as of `Autoregressive`.

@@ -54,6 +54,9 @@ def Coupling(
         where theta is a constant; "transformer": the weights of transformers that have some; "unconditional":
         `{"theta": (num_params, kept)}`; "fixed": `{"ranks": (d,)}` of a random mask. What is not used is empty.
 
+    Cost:
+        Direct: a pass of the network. Inverse: the same, but for transformers whose inverse is a root.
+
     Errors:
         FlowsError: a mask that keeps every feature, or has not one entry for each.
 

@@ -31,6 +31,9 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
         `{"theta": (num_params, entries)}`, which starts at 0; with a conditioner "conditioner" instead of "theta"; "weights" of
         transformers that have some.
 
+    Cost:
+        Direct: O(d), and a pass of the network of the context. Inverse: the same, but for transformers whose inverse is a root.
+
     Errors:
         FlowsError: a conditioner without context_dim.
 

@@ -19,6 +19,9 @@ def Householder(num_reflections: int | None = None):
     Params:
         vectors: (k, channels), the v_i; normal at init, so that the matrix is a random one.
 
+    Cost:
+        Direct: O(d^2), and the matrix in O(k d^2) for a batch. Inverse: the same.
+
     Errors:
         FlowsError: num_reflections is not a whole number above 0.
 

@@ -23,6 +23,9 @@ def FixedInvertibleLinear():
     Params:
         fixed: weight: (channels, channels).
 
+    Cost:
+        Direct: O(d^2), and a determinant in O(d^3) for a batch. Inverse: O(d^2), and a solve in O(d^3) for a batch.
+
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3.2.
 
@@ -62,6 +65,9 @@ def InvertibleLinear(init: str = "orthogonal"):
     Params:
         lower, upper: (channels (channels - 1) / 2,), the strict triangles row by row; log_s: (channels,).
         fixed: ranks: (channels,), the permutation as floats; sign: (channels,), the signs of s.
+
+    Cost:
+        Direct: O(d^2). Inverse: O(d^2), and a triangular inverse in O(d^3) for a batch.
 
     Errors:
         FlowsError: another init.

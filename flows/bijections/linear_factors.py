@@ -32,6 +32,9 @@ def Triangular(lower: bool = True):
     Params:
         entries: (channels (channels - 1) / 2,), the strict triangle row by row; log_diagonal: (channels,).
 
+    Cost:
+        Direct: O(d^2). Inverse: O(d^2).
+
     Example:
         >>> import flows, jax.numpy as jnp
         >>> _, direct_fun, inverse_fun = flows.Triangular()(0, 2)
@@ -68,9 +71,11 @@ def LinearQR():
         vectors: (2 (channels // 2), channels), of the reflections, as of `Householder`; at init each stands twice, so Q = 1.
         entries: (channels (channels - 1) / 2,), the strict triangle row by row; log_diagonal: (channels,).
 
+    Cost:
+        Direct: O(d^2), and the rotation in O(d^3) for a batch. Inverse: the same.
+
     Source:
-        Hoogeboom, van den Berg and Welling, "Emerging Convolutions for Generative Normalizing Flows", 2019, arXiv:1901.11137,
-        section 3.3.
+        Hoogeboom, van den Berg and Welling, "Emerging Convolutions for Generative Normalizing Flows", 2019, arXiv:1901.11137.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -109,9 +114,12 @@ def LinearSVD():
         first, last: (2 (channels // 2), channels), the vectors of the reflections of U and V, as of `Householder`; at init each
         stands twice, and so U = V = 1; log_s: (channels,).
 
+    Cost:
+        Direct: O(d^2), and two rotations in O(d^3) for a batch. Inverse: the same.
+
     Source:
         Zhang, Lei and Dhillon, "Stabilizing Gradients for Deep Neural Networks via Efficient SVD Parameterization", 2018,
-        arXiv:1803.09327, equation 8.
+        arXiv:1803.09327.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -146,10 +154,13 @@ def LinearExponential():
     Params:
         matrix: (channels, channels), A; 0 at init.
 
+    Cost:
+        Direct: O(d^2), and the exponential in O(d^3) for a batch. Inverse: the same.
+
     Source:
         Golinski, Rainforth and Kuehn, "Improving Normalizing Flows via Better Orthogonal Parameterizations", 2019; Hoogeboom,
         Garcia Satorras, Tomczak and Welling, "The Convolution Exponential and Generalized Sylvester Flows", 2020,
-        arXiv:2006.01910, section 3.
+        arXiv:2006.01910.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -188,11 +199,14 @@ def LinearLowRank(rank: int = 1):
         (rank (rank - 1) / 2,), the strict triangles of L and U row by row; log_diagonal: (rank,). All but the vectors are 0 at
         init.
 
+    Cost:
+        Direct: O(d rank). Inverse: O(d rank).
+
     Errors:
         FlowsError: a rank that is not a whole number above 0, or more than the channels.
 
     Source:
-        Lu and Huang, "Woodbury Transformations for Deep Generative Flows", 2020, arXiv:2002.12229, equations 4-6; there 1 + Q'B
+        Lu and Huang, "Woodbury Transformations for Deep Generative Flows", 2020, arXiv:2002.12229; there 1 + Q'B
         may become singular.
 
     Example:

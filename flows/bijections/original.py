@@ -32,6 +32,9 @@ def AffineCoupling(transform: ConditionerLike | None = None):
     Params:
         Those of `Coupling`; "conditioner" are those of `transform`.
 
+    Cost:
+        Direct: a pass of the network. Inverse: the same.
+
     Errors:
         FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
 
@@ -60,6 +63,9 @@ def AffineCouplingSplit(scale: ConditionerLike | None = None, translate: Conditi
 
     Params:
         Those of `Coupling`; "conditioner" is a pair: those of `scale`, those of `translate`.
+
+    Cost:
+        Direct: a pass of both networks. Inverse: the same.
 
     Errors:
         FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
@@ -95,6 +101,9 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network:
 
     Params:
         A pair: those of each half's `Coupling`. In one dimension, those of the one spline alone.
+
+    Cost:
+        Direct: a pass of both networks. Inverse: the same.
 
     Errors:
         FlowsError: an argument is outside its range.
@@ -173,6 +182,9 @@ def MADE(transform: ConditionerLike | None = None, translate: ConditionerLike | 
 
     Params:
         Those of `Autoregressive`; "conditioner" are those of `transform`, or a pair: those of `transform` and of `translate`.
+
+    Cost:
+        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else d.
 
     Errors:
         FlowsError: context_dim is given, and a network is a function of two arguments; a network of ours is not masked.

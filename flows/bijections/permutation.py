@@ -16,6 +16,9 @@ def Reverse():
     Params:
         fixed: ranks: (channels,), the order as floats.
 
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
     Example:
         >>> import flows, jax.numpy as jnp
         >>> params, direct_fun, inverse_fun = flows.Reverse()(0, 3)
@@ -35,6 +38,9 @@ def Shuffle():
 
     Params:
         fixed: ranks: (channels,), the order as floats, so that it lives among float params and survives weight decay.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -59,6 +65,9 @@ def Permute(order: Sequence[int]):
 
     Params:
         fixed: ranks: (channels,), the place of each feature, as floats.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: an order that leaves a feature out or has one twice, or of another number of features.
@@ -100,6 +109,9 @@ def Squeeze(factor: int = 2):
 
     Params:
         None.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: an event that is not (H, W, C), or whose sides are not multiples of `factor`.

@@ -29,6 +29,9 @@ def Planar(conditioner: ConditionerLike | None = None):
     Params:
         w, u: (d,), w normal with variance 1 / d and u = 0 at init, the identity; b: (), 0; "conditioner", the network's.
 
+    Cost:
+        Direct: O(d). Inverse: O(d), and one root.
+
     Errors:
         FlowsError: an event of several axes; a conditioner without context_dim.
 
@@ -88,6 +91,9 @@ def Radial(conditioner: ConditionerLike | None = None):
 
     Params:
         center: (d,), x0, standard normal at init; log_alpha, p: (), 0, the identity; "conditioner", the network's.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: an event of several axes; a conditioner without context_dim.

@@ -45,13 +45,16 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
     Params:
         Those of the network.
 
+    Cost:
+        Direct: d derivatives of the network and O(d^3); with rng some 10 products with its Jacobian. Inverse: 10 to 100 passes.
+
     Errors:
         FlowsError: a network without a Lipschitz constant below 1; an unknown log_det; an event of several axes.
 
     Source:
         Behrmann, Grathwohl, Chen, Duvenaud and Jacobsen, "Invertible Residual Networks", 2019, arXiv:1811.00995, theorem 1 and
         algorithm 1; Chen, Behrmann, Duvenaud and Jacobsen, "Residual Flows for Invertible Generative Modeling", 2019,
-        arXiv:1906.02735, equations 6 and 8.
+        arXiv:1906.02735, sections 3.1 and 3.2.
 
     Example:
         >>> import flows, jax.numpy as jnp

@@ -38,6 +38,9 @@ def Exp():
     Support:
         Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and what is below 0 as NaN.
 
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
     Example:
         >>> import flows, jax.numpy as jnp
         >>> params, direct_fun, inverse_fun = flows.Exp()(0, 1)
@@ -59,6 +62,9 @@ def Softplus():
     Support:
         Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and what is below 0 as NaN.
 
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
     Example:
         >>> import flows, jax.numpy as jnp
         >>> params, direct_fun, inverse_fun = flows.Softplus()(0, 1)
@@ -79,6 +85,9 @@ def Tanh():
 
     Support:
         Inputs: the real line. Outputs: (-1, 1); its ends come back as -inf and inf, and what lies outside as NaN.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -105,6 +114,9 @@ def LeakyReLU(slope: float = 0.01):
 
     Support:
         The real line, inputs and outputs.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: the slope is not above 0.
@@ -139,6 +151,9 @@ def Power(exponent: float):
 
     Support:
         (0, inf), inputs and outputs. 0 gives the limit, 0 or inf, and what is below 0 NaN.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: the exponent is 0, not finite, or absurd.
@@ -182,6 +197,9 @@ def FixedAffine(scale: Numbers = 1.0, shift: Numbers = 0.0):
 
     Support:
         The real line, inputs and outputs.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: a scale of 0, a number that is not finite or that float32 does not hold, a shape that does not fit.

@@ -37,13 +37,16 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
         identity. basis: (d, rank) or (rank, d), of an "orthogonal" and of a "householder" basis, normal at init. "conditioner",
         the network's.
 
+    Cost:
+        Direct: O(d rank), and the basis in O(d rank^2). Inverse: the same, and `rank` roots in turn.
+
     Errors:
         FlowsError: a rank that is not a whole number above 0, or above d; an unknown basis; an event of several axes; a
             conditioner without context_dim.
 
     Source:
         van den Berg, Hasenclever, Tomczak and Welling, "Sylvester Normalizing Flows for Variational Inference", 2018,
-        arXiv:1803.05649, equations 13-17 and theorem 2.
+        arXiv:1803.05649, theorem 2.
 
     Example:
         >>> import flows, jax.numpy as jnp

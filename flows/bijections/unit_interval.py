@@ -29,6 +29,9 @@ def Sigmoid(clip_before_logit: bool = True):
     Support:
         Inputs: the real line. Outputs: (0, 1).
 
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
     Errors:
         FlowsError: clip_before_logit is not True or False.
 
@@ -54,6 +57,9 @@ def Logit(clip_before_logit: bool = True):
 
     Support:
         Inputs: (0, 1). Outputs: the real line.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: clip_before_logit is not True or False.
@@ -87,6 +93,9 @@ def NormalCDF(loc: float = 0.0, scale: float = 1.0):
     Support:
         Inputs: the real line. Outputs: (0, 1); its ends come back as -inf and inf, and what lies outside as NaN.
 
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
     Errors:
         FlowsError: loc is not finite, or scale is not above 0.
 
@@ -114,6 +123,9 @@ def LogisticCDF(loc: float = 0.0, scale: float = 1.0):
 
     Support:
         Inputs: the real line. Outputs: (0, 1); its ends come back as -inf and inf, and what lies outside as NaN.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
 
     Errors:
         FlowsError: loc is not finite, or scale is not above 0.

@@ -35,6 +35,9 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
     Params:
         fixed: mean, std: (features,); factor: (features, features), L, or the map from y to z where features are unmixed.
 
+    Cost:
+        Direct: O(d^2). Inverse: O(d^2).
+
     Errors:
         FlowsError: an event of several axes, or of more than 512 features; an argument outside its range.
 

@@ -63,7 +63,7 @@ def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswi
         Behrmann, Grathwohl, Chen, Duvenaud and Jacobsen, "Invertible Residual Networks", 2019, arXiv:1811.00995; Chen,
         Behrmann, Duvenaud and Jacobsen, "Residual Flows for Invertible Generative Modeling", 2019, arXiv:1906.02735, section
         3.3 (lipswish). The bound: Delattre, Barthelemy, Araujo and Allauzen, "Efficient Bound of Lipschitz Constant for
-        Convolutional Layers by Gram Iteration", 2023, arXiv:2305.16173, theorem 1.
+        Convolutional Layers by Gram Iteration", 2023, arXiv:2305.16173.
 
     Example:
         >>> import flows, jax.numpy as jnp

@@ -48,6 +48,9 @@ def MAF(
     Params:
         A tuple over layers and what follows each; those of a loop are stacked.
 
+    Cost:
+        Direct: a pass of each network. Inverse: two passes of each.
+
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.
 
@@ -87,6 +90,9 @@ def IAF(
 
     Params:
         A tuple over layers; those of a loop are stacked.
+
+    Cost:
+        Direct: two passes of each network. Inverse: a pass of each.
 
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.

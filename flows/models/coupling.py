@@ -36,6 +36,9 @@ def NICE(
     Params:
         A tuple over layers, of the loop first, if there is one: there the params of a pair, stacked.
 
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
+
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.
 
@@ -80,6 +83,9 @@ def RealNVP(
     Params:
         As of `NICE`.
 
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
+
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.
 
@@ -120,6 +126,9 @@ def Glow(
 
     Params:
         A tuple over layers; those of a loop are stacked. The normalisation is set by `init_inputs`.
+
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
 
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.

@@ -33,6 +33,9 @@ def NAF(
     Params:
         A tuple over layers; those of a loop are stacked.
 
+    Cost:
+        Direct: a pass of each network. Inverse: two passes of each, and roots.
+
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.
 
@@ -63,6 +66,9 @@ def BNAF(num_layers: int = 5, hidden: tuple[int, ...] = (10,), scan: bool | None
 
     Params:
         A tuple over layers; those of a loop are stacked.
+
+    Cost:
+        Direct: a pass of each network. Inverse: roots for each feature in turn.
 
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.
@@ -109,6 +115,9 @@ def UMNN(
         A tuple over layers and the reversals that follow them; of a layer "conditioner" and "transformer", the weights of g;
         those of a loop are stacked.
 
+    Cost:
+        Direct: a pass of each network, and an integral for each feature. Inverse: two passes of each, and roots of integrals.
+
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.
 
@@ -152,6 +161,9 @@ def SOS(
     Params:
         A tuple over layers; those of a loop are stacked.
 
+    Cost:
+        Direct: a pass of each network. Inverse: two passes of each, and roots.
+
     Errors:
         FlowsError: an argument is outside its range; an event or a context of several axes.
 
@@ -187,6 +199,9 @@ def GaussianizationFlow(
 
     Params:
         A tuple over layers; those of a loop are stacked.
+
+    Cost:
+        Direct: O(d components) for each layer. Inverse: the same, and roots.
 
     Errors:
         FlowsError: an argument is outside its range; an event of several axes. TypeError: context_dim is given.

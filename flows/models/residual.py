@@ -32,6 +32,9 @@ def IResNet(
     Params:
         A tuple over layers; those of a loop are stacked.
 
+    Cost:
+        Direct: that of each `ResidualBlock`. Inverse: that of each `ResidualBlock`.
+
     Errors:
         FlowsError: an argument is outside its range; an event of several axes.
 
@@ -69,6 +72,9 @@ def ResidualFlow(
 
     Params:
         A tuple over layers; those of a loop are stacked.
+
+    Cost:
+        Direct: that of each `ResidualBlock`. Inverse: that of each `ResidualBlock`.
 
     Errors:
         FlowsError: an argument is outside its range; an event of several axes.

@@ -75,6 +75,9 @@ def NSF(
     Params:
         A tuple over layers; those of a loop are stacked.
 
+    Cost:
+        Direct: a pass of each network. Inverse: two passes of each; of couplings the same as direct.
+
     Errors:
         FlowsError: an argument is outside its range; hidden widths that differ, of a residual network; an event of several
             axes.
