@@ -81,11 +81,12 @@ def _flow(arguments: Any, context: Shape | None) -> Line | None:
     def falls(params: Any, n: int, context: Any, dtype: Any) -> tuple[Array, Array]:
         """Of each row whether its map falls, by the sign of its slope at a few points, and whether that could be told."""
         middle = base.point(params["prior"], jnp.full(n, 0.5, dtype), context, jnp.zeros(n, bool))
-        points = [inside(region, jnp.full((n, 1), probe, dtype))[:, 0] for probe in PROBES]
-        signs = jnp.zeros(n, dtype)
-        for x in (back(params, middle, context), *points):
-            slope = jax.vjp(lambda x: direct(params, x, context), x)[1](jnp.ones(n, dtype))[0]
-            signs += jnp.nan_to_num(jnp.sign(slope))
+        probes = [inside(region, jnp.full((n, 1), probe, dtype))[:, 0] for probe in PROBES]
+        x = jnp.concatenate([back(params, middle, context), *probes])  # one program of the map, not one for each
+        if context is not None:
+            context = jnp.concatenate([context] * (1 + len(PROBES)))
+        slope = jax.vjp(lambda x: direct(params, x, context), x)[1](jnp.ones_like(x))[0]
+        signs = jnp.nan_to_num(jnp.sign(slope)).reshape(-1, n).sum(0)
         return signs < 0, signs != 0
 
     def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
