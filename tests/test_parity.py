@@ -24,7 +24,8 @@ from flows.diagnostics import enable_x64
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
 PEERS = {file.stem: json.loads(file.read_text())["cases"] for file in sorted(FIXTURES.glob("*.json"))}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-BOUND, FLOOR = 3.0, 1e-3  # of all splines
+BOUND = 3.0  # of all splines
+FLOOR = 1e-3  # of all slopes, and of bins in units of 2 BOUND
 BINS = {"num_bins": 5, "bound": BOUND}
 
 
@@ -65,10 +66,11 @@ def radial(z_0, alpha, beta):
     return flows.Radial(), {"center": z_0[0], "log_alpha": np.log(alpha), "p": raw_slope(softplus(beta[0]) / alpha)}
 
 
-def residual(w0, b0, beta, w1, b1):
-    """Its matrices are as they are after the division by their norms, which are 0.9."""
-    layers = {"w": w0.T, "b": b0}, {"w": w1.T, "b": b1, "log_beta": np.log(softplus(beta[0]))}
-    return flows.ResidualBlock(Lipschitz(len(b0), coefficient=0.97), "unbiased"), layers
+def residual(**given):
+    """Its matrices, divided by what brings their norms down to 0.9, are not divided by ours: that is below 0.97."""
+    first = {"w": given["0.divided"].T, "b": given["0.bias"]}
+    last = {"w": given["2.divided"].T, "b": given["2.bias"], "log_beta": np.log(softplus(given["1.beta"][0]))}
+    return flows.ResidualBlock(Lipschitz(len(first["b"]), coefficient=0.97)), (first, last)
 
 
 LINEAR = flows.Serial(flows.InvertibleLinear(), flows.ActNorm())
@@ -118,7 +120,7 @@ def rational_quadratic(unnormalized_widths, unnormalized_heights, unnormalized_d
 
 
 def spline_of(bin_widths, bin_heights, knot_slopes):
-    """Of inner knots."""
+    """Of the sizes of all bins, and the slopes of inner knots."""
     raw = (np.log(sizes / (2 * BOUND) - FLOOR) for sizes in (bin_widths, bin_heights))
     return t.RationalQuadratic(**BINS), np.concatenate([*raw, raw_slope_of_spline(knot_slopes)], 1).T
 
@@ -173,7 +175,6 @@ CASES = {
         "Radial": radial,
         "InvertibleAffine": invertible_affine,
         "LULinearPermute": lu_linear,
-        "Residual of two features": residual,
         "Residual": residual,
     },
     "nflows": {
