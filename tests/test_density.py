@@ -244,4 +244,32 @@ def test_annealing_keeps_both_modes_and_judges_only_what_it_did_to_the_density_i
     x = np.asarray(result.sample(1, result.params, 2_000))[:, 0]
     assert 0.3 < (x > 0).mean() < 0.7 and (np.abs(x) < 0.5).mean() < 0.1
     assert losses.min(where=np.isfinite(losses), initial=9) < 0.15
+    assert "leaves none" in error_of(lambda: fit_to_density(0, NORMAL, gauss, 2, anneal=0.6, **{**QUICK, "max_epochs": 2}))
     assert "share of the steps" in error_of(lambda: fit_to_density(0, NORMAL, gauss, 2, anneal=1.0, **QUICK))
+
+
+def test_a_tempered_fit_goes_on_from_its_checkpoint_and_says_when_it_ends_too_early(tmp_path):
+    settings = {**QUICK, "max_epochs": 6, "anneal": 0.5}
+    stops = [lambda epoch: epoch.number == 1]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        whole = fit_to_density(0, NORMAL, gauss, 2, **settings)
+        part = fit_to_density(0, NORMAL, gauss, 2, checkpoint=tmp_path, callbacks=stops, **settings)
+        again = fit_to_density(0, NORMAL, gauss, 2, checkpoint=tmp_path, **settings)
+    assert part.history["best_epoch"] == -1 and any(
+        "ended while the density was tempered" in str(each.message) for each in said
+    )
+    for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(again.history["validation_loss"], whole.history["validation_loss"])
+
+
+def test_a_tempered_epoch_that_is_lost_is_tried_again_at_a_lower_rate():
+    def edged(x):
+        return jnp.where(jnp.abs(x).max(1) < 4, -2 * jnp.square(x).sum(1), jnp.nan)
+
+    settings = {**QUICK, "max_epochs": 20, "steps_per_epoch": 5, "num_held_out": 100, "learning_rate": 0.3, "anneal": 0.6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = fit_to_density(0, NORMAL, edged, 2, **settings)
+    assert np.isfinite(result.history["validation_loss"][-1]) and result.history["best_epoch"] >= 12

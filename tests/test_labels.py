@@ -58,6 +58,9 @@ def test_a_label_follows_from_the_arguments():
 
     with pytest.raises(flows.FlowsError, match="Fair: likelihood is 'fair'; expected one of"):
         Fair()
+    misnamed = flows.bijection(likelihood=lambda other: "exact")(lambda by=1.0: lambda rng, shape: ({}, None, None))
+    with pytest.raises(TypeError, match="likelihood is a function that cannot be called with the arguments by"):
+        misnamed()
 
 
 def test_without_rng_a_density_is_exact_and_with_it_a_draw():
@@ -72,7 +75,8 @@ def test_without_rng_a_density_is_exact_and_with_it_a_draw():
 def test_a_mixture_hands_estimates_no_rng():
     mixture = flows.Mixture(estimated, flows.Normal(trainable=True))
     copies = flows.Mixture(estimated, num_components=2)
-    assert mixture.likelihood == copies.likelihood == "unbiased"
+    assert mixture.likelihood == copies.likelihood == flows.Flow(flows.ActNorm(), copies).likelihood == "exact"
+    assert estimated.likelihood == "unbiased" and not copies.estimates
     for each in (mixture, copies):
         params, log_pdf, _ = each(0, 2)
         close(log_pdf(params, ROWS, rng=1), log_pdf(params, ROWS), 1e-6)
@@ -86,7 +90,8 @@ def test_a_mixture_hands_estimates_no_rng():
 def test_ensembles_and_folds_of_estimates():
     result = flows.fit_ensemble(0, estimated, ROWS, members=2, **QUICK)
     close(result.log_pdf(result.params, ROWS, rng=1), result.log_pdf(result.params, ROWS), 1e-6)
-    assert "unbiased: exact without rng" in repr(result)
+    assert result.init_fun.likelihood == "exact" and "  likelihood" not in repr(result)
+    assert "unbiased: exact without rng" in repr(flows.fit(0, estimated, ROWS, folds=1, **QUICK))
     calls: list = []
     with pytest.raises(flows.FlowsError, match="Put Dequantize before the mixture"):
         flows.fit(0, estimated, np.round(8 * ROWS), dequantize=1.0, folds=2, callbacks=[calls.append], **QUICK)

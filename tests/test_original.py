@@ -237,6 +237,11 @@ def test_made_takes_a_network_for_the_scale_and_one_for_the_translation():
     with pytest.raises(flows.FlowsError, match=r"MLP\(8\) depends on all inputs"):
         flows.MADE(nets[0], flows.MLP(8))(0, 3)
 
+    ordered = flows.conditioners.MaskedResidual(6, order=(2, 0, 1))
+    for pair in ((ordered, ordered), (nets[0], ordered)):
+        with pytest.raises(flows.FlowsError, match="has an order of its own"):
+            flows.MADE(*pair)(0, 3)
+
     def half(rng, input_dim):
         return masked_transform(rng, input_dim, outputs=1)
 

@@ -10,7 +10,7 @@ import pytest
 from common import close, error_of, stirred
 
 import flows
-from flows.bijections.residual import drawn_log_det, fixed_point
+from flows.bijections.residual import drawn_log_det, fixed_point, log_uniform
 from flows.conditioners import Lipschitz
 from flows.conditioners.lipschitz import CONTRACTING, contracted, norm_bound
 from flows.diagnostics import enable_x64
@@ -171,3 +171,24 @@ def test_derivatives_of_a_fixed_point_are_the_implicit_ones_in_both_modes():
         close(of_y, expected, 1e-10)
         close(of_a, -(np.sin(x) * expected).sum(), 1e-10)
         assert jax.hessian(lambda a: solved(a, y).sum())(0.4).shape == ()
+
+
+def test_series_are_drawn_with_all_their_tail():
+    """A generator makes 0 once in 2^23 draws: there the number of terms must be as rare as it is long."""
+    block = flows.ResidualBlock(Lipschitz(coefficient=0.9), "unbiased")
+    params = ({"w": 5 * jnp.eye(3), "b": jnp.zeros(3)},)
+    estimate = block(0, 3).direct_fun(params, jnp.ones((2, 3)), rng=jax.random.key(2667181))[1]
+    assert np.abs(estimate).max() < 100
+    draws = np.asarray(jax.vmap(functools.partial(log_uniform, dtype=jnp.float32))(jax.random.split(jax.random.key(0), 50_000)))
+    assert np.isfinite(draws).all() and draws.max() <= 0
+    close(draws.mean(), -1.0, 0.03)
+    assert "expected at most 0.999" in error_of(lambda: flows.ResidualBlock(Lipschitz(coefficient=0.9999), "unbiased"))
+
+
+def test_jacobians_of_many_rows_are_made_in_pieces(monkeypatch):
+    params, direct_fun, _ = flows.ResidualBlock(NET)(0, 3)
+    expected = direct_fun(params, jnp.asarray(X, jnp.float32))[1]
+    monkeypatch.setattr("flows.bijections.residual.NUMBERS", 18)  # of two rows
+    with flows.core.caching.fresh_caches():
+        _, direct_fun, _ = flows.ResidualBlock(NET)(0, 3)
+        close(direct_fun(params, jnp.asarray(X[:5], jnp.float32))[1], expected[:5], 1e-6)

@@ -59,9 +59,13 @@ def test_each_starts_at_the_identity_and_comes_back_at_extreme_parameters(layer)
 def test_what_has_no_direction_is_finite():
     """w = 0, a point at the centre, u far beyond what is invertible: values and gradients stay numbers."""
     zero = jax.tree.map(jnp.zeros_like, flows.Planar()(0, 4).params)
+    tiny = {**zero, "w": jnp.full(4, 5e-7), "u": jnp.full(4, -1e6)}
     for params, layer in (
         (zero, flows.Planar()),
         ({**zero, "u": -1e3 * jnp.ones(4), "w": jnp.ones(4)}, flows.Planar()),
+        (tiny, flows.Planar()),
+        ({**zero, "w": jnp.full(4, 1e20)}, flows.Planar()),
+        ({**jax.tree.map(jnp.zeros_like, flows.Radial()(0, 4).params), "log_alpha": jnp.array(100.0)}, flows.Radial()),
         (jax.tree.map(jnp.zeros_like, flows.Radial()(0, 4).params), flows.Radial()),
     ):
         _, direct_fun, inverse_fun = layer(0, 4)
@@ -70,6 +74,8 @@ def test_what_has_no_direction_is_finite():
             values, pull = jax.vjp(function, params, jnp.asarray(at))
             gradients = pull(jax.tree.map(jnp.ones_like, values))
             assert all(np.isfinite(each).all() for each in jax.tree.leaves((values, gradients)))
+    _, direct_fun, inverse_fun = flows.Planar()(0, 4)
+    close(inverse_fun(tiny, direct_fun(tiny, X)[0])[0], X, 5.0)  # moved by 1e6
 
 
 def test_a_draw_with_its_density_solves_once(monkeypatch):

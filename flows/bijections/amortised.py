@@ -25,6 +25,12 @@ def slope_of(p: Array) -> Array:
     return FLOOR + (1 - FLOOR) * jax.nn.softplus(p + np.log(np.e - 1))
 
 
+def bend_of(p: Array) -> Array:
+    """`slope_of(p)` - 1, with all its digits near 0."""
+    near = jnp.log1p((1 - np.exp(-1)) * jnp.expm1(jnp.minimum(p, 20.0)))
+    return (1 - FLOOR) * jnp.where(p < 20.0, near, jax.nn.softplus(p + np.log(np.e - 1)) - 1)
+
+
 def amortised(name: str, conditioner: ConditionerLike | None, start: Callable, direct: Callable, inverse: Callable) -> Callable:
     """The init_fun of a layer, of batches: `start(rng, d)` is a dict of the arrays that are its parameters, `direct(theta, x)`
     and `inverse(theta, y)` give one event and its log-det."""

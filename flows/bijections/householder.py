@@ -52,11 +52,13 @@ def Householder(num_reflections: int | None = None):
 
 def reflections(vectors: Array, rows: int | None = None) -> Array:
     """H_1 ... H_k, built once for the whole batch, (channels, channels); or its first rows, which are orthonormal."""
-    largest = jnp.abs(vectors).max(1, keepdims=True)
-    vectors = vectors / jax.lax.stop_gradient(largest)  # only directions matter, and squares would over- or underflow
+    largest = jax.lax.stop_gradient(jnp.abs(vectors).max(1, keepdims=True))
+    vectors = vectors / jnp.where(largest > 0, largest, 1.0)  # only directions matter, and squares would over- or underflow
 
     def reflect(product, v):
-        return product - 2 * jnp.outer(jnp.matmul(product, v, precision=HIGHEST), v) / jnp.square(v).sum(), None
+        square = jnp.square(v).sum()
+        square = jnp.where(square > 0, square, 1.0)  # a vector of 0 reflects nothing
+        return product - 2 * jnp.outer(jnp.matmul(product, v, precision=HIGHEST), v) / square, None
 
     channels = vectors.shape[1]
     return jax.lax.scan(reflect, jnp.eye(rows or channels, channels, dtype=vectors.dtype), vectors)[0]

@@ -220,6 +220,10 @@ def MaskedPair(first, second):
         for each, (_, apply) in zip((first, second), made, strict=True):
             if isinstance(apply, Leading) and not isinstance(apply, Masked):
                 raise FlowsError(f"MADE: each output of {each!r:.60} depends on all inputs; expected one like MaskedMLP(64)")
+            if isinstance(apply, Masked) and not np.array_equal(apply.order, np.arange(input_dim)):
+                raise FlowsError(
+                    f"MADE: {each!r:.60} has an order of its own, but two networks go by 0, 1, 2, ...; put Permute in front"
+                )
         params, applies = tuple(own for own, _ in made), [apply for _, apply in made]
 
         return params, side_by_side(applies)

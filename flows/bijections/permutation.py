@@ -80,7 +80,7 @@ def Permute(order: Sequence[int]):
     """
     places = numbers(order, "Permute: order")
     if places.ndim != 1 or not places.size or not np.array_equal(np.sort(places), np.arange(places.size)):
-        raise FlowsError(f"Permute: order is {order!r:.80}; expected the features 0 to {max(places.size - 1, 0)}, each once")
+        raise FlowsError(f"Permute: order is {order!r:.80}; expected the features 0, 1, 2, ..., each once")
 
     def init_fun(rng, shape):
         if shape[-1] != len(places):

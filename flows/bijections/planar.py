@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from flows.bijections.amortised import amortised, slope_of
+from flows.bijections.amortised import amortised, bend_of, slope_of
 from flows.core import Array, bijection
 from flows.core.contract import ConditionerLike
 from flows.core.precision import HIGHEST
 from flows.transformers.solve import solve
 
-NOWHERE = 1e-12
+MOST = 10.0  # of log alpha
 
 
 @bijection(batched=True)
@@ -52,10 +52,12 @@ def Planar(conditioner: ConditionerLike | None = None):
     def ridge(theta) -> tuple[Array, Array, Array]:
         """w, u' and 1 + w.u'."""
         w, u = theta["w"], theta["u"]
-        along, square = dot(w, u), dot(w, w)
-        directed = square > NOWHERE  # a w that is all but 0 points nowhere
-        slope = jnp.where(directed, slope_of(along), 1 + along)
-        return w, u + (slope - 1 - along) * w / jnp.where(directed, square, 1.0), slope
+        along, size = dot(w, u), jax.lax.stop_gradient(jnp.abs(w).max())
+        size = jnp.where(size > 0, size, 1.0)  # a w of 0 points nowhere
+        unit = w / size
+        square = dot(unit, unit)
+        more = (bend_of(along) - along) / size / jnp.where(square > 0, square, 1.0)
+        return w, u + more * unit, slope_of(along)
 
     def direct(theta, x):
         w, u, slope = ridge(theta)
@@ -82,9 +84,9 @@ def Planar(conditioner: ConditionerLike | None = None):
 def Radial(conditioner: ConditionerLike | None = None):
     """Away from a point, or towards it: y = x + beta (x - x0) / (alpha + r), r = |x - x0|.
 
-    log|det J| = (d - 1) log(1 + beta / (alpha + r)) + log(1 + alpha beta / (alpha + r)^2). alpha = exp(log_alpha), and
-    beta / alpha = log(1 + (e - 1) exp(p)) - 1, with a floor of -0.999, is above -1, so that the map has an inverse: r is the
-    root of a quadratic in |y - x0|.
+    log|det J| = (d - 1) log(1 + beta / (alpha + r)) + log(1 + alpha beta / (alpha + r)^2). alpha = exp(log_alpha), within
+    exp(+-10), and beta / alpha = log(1 + (e - 1) exp(p)) - 1, with a floor of -0.999, is above -1, so that the map has an
+    inverse: r is the root of a quadratic in |y - x0|.
 
     Args:
         conditioner: as of `Planar`, with d + 2 outputs.
@@ -112,9 +114,12 @@ def Radial(conditioner: ConditionerLike | None = None):
     def start(rng, d):
         return {"center": jax.random.normal(rng, (d,)), "log_alpha": jnp.zeros(()), "p": jnp.zeros(())}
 
+    def alpha_of(theta) -> Array:
+        return jnp.exp(jnp.clip(theta["log_alpha"], -MOST, MOST))
+
     def factors(theta, r, d) -> tuple[Array, Array]:
         """By what x - x0 is multiplied, and log|det J|."""
-        near = 1 / (1 + r * jnp.exp(-theta["log_alpha"]))  # alpha / (alpha + r)
+        near = 1 / (1 + r / alpha_of(theta))  # alpha / (alpha + r)
         slope = slope_of(theta["p"])  # at x0
         across, outwards = (1 - near) + slope * near, (1 - near) * (1 + near) + slope * near * near
         return across, (d - 1) * jnp.log(across) + jnp.log(outwards)
@@ -125,7 +130,7 @@ def Radial(conditioner: ConditionerLike | None = None):
         return theta["center"] + factor * away, log_det
 
     def inverse(theta, y):
-        away, alpha = y - theta["center"], jnp.exp(theta["log_alpha"])
+        away, alpha = y - theta["center"], alpha_of(theta)
         # In units of alpha, r^2 + (slope - far) r - far = 0.
         far = length(away) / alpha
         half = 0.5 * (far - slope_of(theta["p"]))

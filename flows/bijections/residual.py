@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from flows.bijections.from_function import newton
-from flows.conditioners.base import check_conditioner
+from flows.conditioners.base import check_conditioner, check_lipschitz
 from flows.conditioners.lipschitz import Lipschitz
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import Array, FlowsError, Given, bijection
@@ -21,7 +21,8 @@ from flows.core.numerics import varying
 LOG_DETS = ("exact", "unbiased")
 FEW = 16  # entries up to which the inverse begins with Newton's method, whose Jacobians are solved with
 SURE = 2  # terms of the series that are always taken
-MOST_TERMS = 10_000
+LARGEST = 0.999  # bound with which the series may be drawn: some 700 terms
+NUMBERS = 2**24  # of Jacobians that are made at once
 
 
 @bijection(batched=True, likelihood=lambda log_det, **_: log_det)
@@ -32,7 +33,8 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
     "unbiased": that too without `rng`; with it, a draw of the power series tr(J) - tr(J^2) / 2 + tr(J^3) / 3 - ..., with
     v'J^k v for the traces, v being random signs. Two terms are always taken, each further one with probability Lip(g)^1.5, and
     divided by the probability that it is (Russian roulette). The gradient is unbiased as well: that of one Neumann product
-    v'(1 + J)^-1 and one derivative, so that the loop keeps nothing. All rows share the number of terms.
+    v'(1 + J)^-1 and one derivative, so that the loop keeps nothing; derivatives of that gradient are not: take second ones
+    without `rng`. All rows share the number of terms.
 
     The inverse is the limit of x <- y - g(x), which converges at the rate Lip(g), with up to 16 entries from where Newton's
     method ends. Its derivatives are those of the implicit function. A row that is not solved is NaN.
@@ -49,7 +51,8 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
         Direct: d derivatives of the network and O(d^3); with rng some 10 products with its Jacobian. Inverse: 10 to 100 passes.
 
     Errors:
-        FlowsError: a network without a Lipschitz constant below 1; an unknown log_det; an event of several axes.
+        FlowsError: a network without a Lipschitz constant below 1, or with one above 0.999 where the series is drawn; an
+            unknown log_det; an event of several axes.
 
     Source:
         Behrmann, Grathwohl, Chen, Duvenaud and Jacobsen, "Invertible Residual Networks", 2019, arXiv:1811.00995, theorem 1 and
@@ -64,14 +67,18 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
         [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     net = Lipschitz(64, 64) if network is None else check_conditioner(network, "ResidualBlock")
-    bound = getattr(net, "lipschitz", None)
-    if not isinstance(bound, float | int) or isinstance(bound, bool) or not 0 < bound < 1:
+    bound = check_lipschitz(getattr(net, "lipschitz", None), f"ResidualBlock: {net!r:.60}")
+    if bound is None or not bound < 1:
         raise FlowsError(
             f"ResidualBlock: {net!r:.80} has a Lipschitz constant of {bound}; expected one below 1, by a certificate: use "
             "conditioners.Lipschitz(64, 64), or say it of your own with flows.conditioner(lipschitz=0.9)"
         )
     if log_det not in LOG_DETS:
         raise FlowsError(f"ResidualBlock: log_det is {log_det!r:.60}; expected one of {', '.join(map(repr, LOG_DETS))}")
+    if log_det == "unbiased" and bound > LARGEST:
+        raise FlowsError(
+            f"ResidualBlock: the series of a Lipschitz constant of {bound} is too long; expected at most {LARGEST}"
+        )
 
     def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
         if len(shape) != 1:
@@ -98,9 +105,20 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
             jacobian = jnp.moveaxis(jax.vmap(push)(unit), 0, 2)
             return x + y, jnp.linalg.slogdet(jacobian + jnp.eye(d, dtype=x.dtype)[None])[1]
 
+        def exact_in_pieces(params, x, context):
+            most = max(1, NUMBERS // d**2)
+            if not isinstance(x.shape[0], int) or x.shape[0] <= most:
+                return exact(params, x, context)
+
+            def one(row):
+                rows = jax.tree.map(lambda each: each[None], row)
+                return jax.tree.map(lambda each: each[0], exact(params, *rows))
+
+            return lax.map(one, (x, context), batch_size=most)
+
         def direct_fun(params, x, context=None, rng=None):
             if rng is None or log_det == "exact":
-                return exact(params, x, context)
+                return exact_in_pieces(params, x, context)
             g, held = g_of(params, context), g_of(*lax.stop_gradient((params, context)))
             return x + g(x), drawn_log_det(rng, g, held, x, float(bound))
 
@@ -123,8 +141,7 @@ def drawn_log_det(key: Array, g: Callable, held: Callable, x: Array, bound: floa
     of_signs, of_terms = jax.random.split(key)
     v = jax.random.rademacher(of_signs, x.shape, x.dtype)
     goes_on = max(0.5, bound**1.5)  # above bound^2, so that the weights of late terms do not outgrow them
-    more = jnp.floor(jnp.log(jax.random.uniform(of_terms, (), x.dtype, 1e-30)) / math.log(goes_on))
-    terms = SURE + jnp.minimum(more, MOST_TERMS).astype(int)
+    terms = SURE + jnp.floor(log_uniform(of_terms, x.dtype) / math.log(goes_on)).astype(int)
     pull = jax.vjp(held, lax.stop_gradient(x))[1]
 
     def add(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -141,11 +158,17 @@ def drawn_log_det(key: Array, g: Callable, held: Callable, x: Array, bound: floa
     return value + slope - lax.stop_gradient(slope)
 
 
+def log_uniform(key: Array, dtype: Any) -> Array:
+    """The logarithm of a uniform number: of (0, 1], and within the least of those that a generator makes, of another."""
+    first, second = 1 - jax.random.uniform(key, (2,), dtype)
+    return jnp.log(jnp.where(first <= float(jnp.finfo(dtype).eps), first * second, first))
+
+
 def fixed_point(g: Callable, y: Array, bound: float, start: Array) -> Array:
     """The x with x + g(x) = y of each row, by x <- y - g(x) from a start, whose derivatives, in both modes, are those of the
     implicit function; NaN where it is not found."""
     eps = float(jnp.finfo(y.dtype).eps)
-    most = 20 + int(2 * math.log(eps) / math.log(bound))
+    most = 20 + int(2 * math.log(eps) / math.log(max(bound, 0.1)))
 
     def iterate(step: Callable, start: Array) -> Array:
         """`step` from there, of each row until it stands."""

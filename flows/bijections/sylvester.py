@@ -29,7 +29,8 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
     Args:
         rank: how many directions, at most d.
         basis: what Q is: "orthogonal", of a matrix by its QR decomposition; "householder", of as many reflections as there are
-            directions; "triangular", the first `rank` features themselves: put `Reverse()` between such layers.
+            directions, the better one with a conditioner, as a matrix may come near a lower rank; "triangular", the first
+            `rank` features themselves: put `Reverse()` between such layers.
         conditioner: as of `Planar`, with as many outputs as there are numbers below.
 
     Params:

@@ -1,14 +1,17 @@
 """What a conditioner is: a network that makes a transformer's parameters, as a constructor's value."""
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, overload
 
 import jax.numpy as jnp
 
-from flows.core.constructors import Value, constructor, is_constructor, refuse_argument
+from flows.core.constructors import Value, constructor, is_constructor, refuse_argument, said_of
 from flows.core.contract import Array
+from flows.core.errors import FlowsError
 from flows.core.inputs import as_key, size
 from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
 
@@ -41,7 +44,8 @@ class ConditionerInit(Value):
 
     def __init__(self, construct: Callable, arguments: dict[str, Any], inner: Any, lipschitz: Any = None):
         super().__init__(construct, arguments, inner)
-        object.__setattr__(self, "lipschitz", lipschitz(**arguments) if callable(lipschitz) else lipschitz)
+        bound, name = said_of(lipschitz, arguments, f"{construct.__name__}: lipschitz"), construct.__name__
+        object.__setattr__(self, "lipschitz", check_lipschitz(bound, name))
 
     def __call__(self, rng: Any, input_dim: Any, output_dim: Any, **keywords: Any) -> Network:
         name = self.constructor.__name__
@@ -88,6 +92,15 @@ def conditioner(function: Callable | None = None, /, *, lipschitz: float | Calla
     """
     make = partial(ConditionerInit, lipschitz=lipschitz)
     return (lambda function: constructor(function, make)) if function is None else constructor(function, make)
+
+
+def check_lipschitz(bound: Any, name: str) -> float | None:
+    """A Lipschitz constant that a network claims, if it can be one; None where it claims nothing."""
+    if bound is None:
+        return None
+    if isinstance(bound, bool) or not isinstance(bound, Real) or not 0 <= float(bound) < math.inf:
+        raise FlowsError(f"{name}: its Lipschitz constant is {bound!r:.60}; expected a number, 0 or more")
+    return float(bound)
 
 
 class Leading:

@@ -12,13 +12,14 @@ from flows.conditioners.dense import affine, dense_layers, product
 from flows.core import Array, FlowsError, finite, positive_int
 from flows.core.precision import HIGHEST
 
+STEEPEST = 10.0  # of log beta
 PRODUCTS = 6  # of a matrix with itself, for the bound on its norm
 ROUNDINGS = 1e-5  # by which the bound is above what it would be in exact arithmetic, so that rounding cannot undo it
 
 
 def lipswish(x: Array, log_beta: Array | float = 0.0) -> Array:
     """x sigmoid(beta x) / 1.1, whose slope is at most 1 at any beta."""
-    return x * jax.nn.sigmoid(jnp.exp(log_beta) * x) / 1.1
+    return x * jax.nn.sigmoid(jnp.exp(jnp.clip(log_beta, -STEEPEST, STEEPEST)) * x) / 1.1
 
 
 CONTRACTING: dict[str, Callable] = {  # activations whose slope is at most 1
@@ -84,8 +85,10 @@ def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswi
     act = CONTRACTING[activation]
 
     def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
-        if not isinstance(input_dim, int) or not isinstance(context_dim, int):
-            raise FlowsError(f"Lipschitz: inputs {input_dim}, context {context_dim}; expected vectors. {OF_IMAGES}")
+        if not isinstance(context_dim, int):
+            raise FlowsError(f"Lipschitz: context_dim is {context_dim}; expected a vector: flatten the context")
+        if not isinstance(input_dim, int):
+            raise FlowsError(f"Lipschitz: the inputs are events {input_dim}, expected vectors. {OF_IMAGES}")
         keys, sizes = jax.random.split(rng), (input_dim, *hidden, output_dim)
         params = dense_layers(keys[0], pairwise(sizes), [1.0] * len(hidden) + [last_scale])
         if activation == "lipswish":
@@ -125,5 +128,7 @@ def norm_bound(w: Array) -> Array:
 
 def _unit(a: Array) -> tuple[Array, Array]:
     """A matrix divided by its Frobenius norm, and the logarithm of that; of zeros, a tiny one."""
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.abs(a).max(initial=0.0), 1e-30))  # whose square may overflow
+    a = a / largest
     size = jnp.sqrt(jnp.maximum(jnp.square(a).sum(), 1e-30))
-    return a / size, jnp.log(size)
+    return a / size, jnp.log(size) + jnp.log(largest)

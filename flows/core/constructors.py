@@ -61,13 +61,17 @@ class Value:
     def __reduce__(self) -> tuple:
         return _call, (self.constructor, self.arguments)
 
-    def values_within(self) -> Iterator["Value"]:
-        """Every value among the arguments, at any depth, and those of the value that a model is short for."""
+    def values_beneath(self) -> Iterator["Value"]:
+        """The values among the arguments, or the one that a model is short for."""
         roots = [self.inner] if isinstance(self.inner, Value) else list(self.arguments.values())
         for root in roots:
-            for value in _values_in(root):
-                yield value
-                yield from value.values_within()
+            yield from _values_in(root)
+
+    def values_within(self) -> Iterator["Value"]:
+        """Those beneath, at any depth."""
+        for value in self.values_beneath():
+            yield value
+            yield from value.values_within()
 
 
 def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, Any], Any], V]) -> Callable[P, V]:
@@ -91,6 +95,17 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
 
     _CONSTRUCTORS.add(construct)
     return construct
+
+
+def said_of(claim: Any, arguments: dict[str, Any], what: str) -> Any:
+    """What a decorator was told of its constructor's values, or what a function of their arguments, by name, tells."""
+    if not callable(claim):
+        return claim
+    try:
+        return claim(**arguments)
+    except TypeError as error:
+        names = ", ".join(arguments)
+        raise TypeError(f"{what} is a function that cannot be called with the arguments {names}: {error}") from None
 
 
 def is_constructor(x: Any) -> bool:
@@ -201,7 +216,7 @@ def _freeze(x: Any, where: str) -> Any:
         return x.name
     if isinstance(x, type) and (issubclass(x, np.generic) or isinstance(getattr(x, "dtype", None), np.dtype)):
         return np.dtype(x).name
-    if type(x) in (list, tuple):
+    if type(x) in (list, tuple, range):
         return tuple(_freeze(each, where) for each in x)
     if type(x) is dict:
         return {key: _freeze(x[key], where) for key in sorted(x, key=repr)}

@@ -16,7 +16,7 @@ import numpy as np
 from flows.core.budget import MADE, spend
 from flows.core.caching import Memo
 from flows.core.closures import closure_bijection, closure_distribution, settle
-from flows.core.constructors import Identity, Value, constructor, is_constructor
+from flows.core.constructors import Identity, Value, constructor, is_constructor, said_of
 from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape, Support
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype
@@ -48,15 +48,22 @@ class InitFun(Value):
     batched: bool
     own_likelihood: str
     own_support: Support
+    labels: frozenset[str]  # its own and those of its layers
 
-    def __init__(self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: Any, support: Any):
+    def __init__(
+        self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: Any, support: Any, draws: bool = True
+    ):
         if not (callable(inner) or isinstance(inner, Composite)):
             raise TypeError(f"{construct.__name__} returned {inner!r:.60}; a constructor returns its init_fun")
         super().__init__(construct, arguments, inner)
         object.__setattr__(self, "batched", batched)
-        label = likelihood(**arguments) if callable(likelihood) else likelihood
-        object.__setattr__(self, "own_likelihood", _label(label, construct.__name__))
-        object.__setattr__(self, "own_support", support(**arguments) if callable(support) else support)
+        name = construct.__name__
+        label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
+        object.__setattr__(self, "own_likelihood", label)
+        object.__setattr__(self, "own_support", said_of(support, arguments, f"{name}: support"))
+        beneath = [each.labels for each in self.values_beneath() if isinstance(each, InitFun)]
+        labels = frozenset({label}.union(*beneath)) - (frozenset() if draws else {"unbiased"})
+        object.__setattr__(self, "labels", labels)
 
     @property
     def likelihood(self) -> str:
@@ -65,16 +72,12 @@ class InitFun(Value):
         It follows from the constructors' arguments alone. With `rng`, 'unbiased' is one draw of an estimate, whose mean, and
         whose gradient's, are exact; without, it is the exact value. A 'lower bound' is one in the mean over `rng`.
         """
-        return max(self._labels, key=LIKELIHOODS.index)
+        return max(self.labels, key=LIKELIHOODS.index)
 
     @property
     def estimates(self) -> bool:
         """Whether `rng` makes some log-det in it an estimate, so that only what is linear in log p may be given one."""
-        return "unbiased" in self._labels
-
-    @property
-    def _labels(self) -> set[str]:
-        return {each.own_likelihood for each in (self, *self.values_within()) if isinstance(each, InitFun)}
+        return "unbiased" in self.labels
 
     @property
     def keywords(self) -> frozenset[str]:
@@ -253,15 +256,19 @@ def distribution(
 
 
 def combinator(
-    make: type[I], *, likelihood: str | Callable[..., str] = "exact"
+    make: type[I], *, likelihood: str | Callable[..., str] = "exact", draws: bool = True
 ) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
-    """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written. The
-    label, as of `bijection`, is what it adds itself: `InitFun.likelihood` is the weakest of its and its layers'."""
-    return lambda function: constructor(function, partial(make, batched=True, likelihood=likelihood, support=EVERYWHERE))
+    """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written.
+
+    The label, as of `bijection`, is what it adds itself: `InitFun.likelihood` is the weakest of its and its layers'. Without
+    `draws` it hands no rng to layers that would make estimates of it, so that what they say is exact.
+    """
+    own: Any = {"batched": True, "likelihood": likelihood, "support": EVERYWHERE, "draws": draws}
+    return lambda function: constructor(function, partial(make, **own))
 
 
 def _label(likelihood: Any, name: str) -> str:
-    if likelihood not in LIKELIHOODS:
+    if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
         raise FlowsError(f"{name}: likelihood is {likelihood!r:.60}; expected one of {LIKELIHOODS}")
     return likelihood
 

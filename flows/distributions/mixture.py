@@ -40,7 +40,7 @@ JITTER = 0.01  # of the data's spread: two components that start at equal rows c
 OWN_KEYWORDS = frozenset({"init_inputs"})  # the start of the components
 
 
-@combinator(DistributionInit)
+@combinator(DistributionInit, draws=False)
 def Mixture(
     *components: DistributionLike, num_components: int | None = None, weights: Numbers | None = None, trainable: bool = True
 ):
@@ -52,8 +52,8 @@ def Mixture(
     hundredth of the standard deviation, with scales smaller than those of all data by components^(1/d). Conditional
     components differ by their networks' weights.
 
-    Components whose log-det is 'unbiased' are handed no `rng`, so that theirs is exact: the log of a sum of estimates would be
-    biased.
+    Components whose log-det is 'unbiased' are handed no `rng`, as the log of a sum of estimates would be biased: the mixture is
+    'exact', at the cost of their exact log-dets, in training too.
 
     Args:
         components: distributions of the same event. One with `num_components` stands for that many of its kind, each with

@@ -244,7 +244,7 @@ class FitResult(OneColumn, Distribution):
             if "gaussian_loss" in history:
                 lines.append(("  Gaussian", f"log-likelihood {-float(history['gaussian_loss']):.3f}, of the same rows"))
             epochs, which = np.shape(history["validation_loss"])[-1], sorted(set(np.ravel(history["best_epoch"]).tolist()))
-            number = "-".join(map(str, which[:1] + which[1:][-1:]))
+            number = " to ".join(map(str, which[:1] + which[1:][-1:]))
             kept = f"best epoch {number} of {epochs}" if which[-1] >= 0 else f"kept the start, of {epochs} epochs"
             lasted = "" if self.seconds is None else f", {self.seconds:.1f} s"
             lines.append(("  training", kept + lasted))

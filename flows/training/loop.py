@@ -86,7 +86,8 @@ class Course:
             self.effective.append(math.nan)
             self.skipped.append(int((~report.taken).sum()))
             self.taken += int(report.taken.sum())
-            self.usable += report.taken.any()
+            self.usable += bool(report.taken.any())
+            self.start = min(self.start, self.initial)  # those of the training are of another density
             return not report.taken.any()
         taken, validation = report.taken, float(report.validation.mean)
         finite = report.losses[np.isfinite(report.losses)]
@@ -252,6 +253,9 @@ def _compare(courses: list[Course], yardstick: Yardstick, options: Options) -> N
         if course.carried is not None and (told := _carried(course.carried, numbers, yardstick.given)):
             warn_user(f"{who}: {told}")
             break
+    if len(courses[0].validation) <= options.tempered:
+        warn_user(f"{who}: it ended while the density was tempered, so these are the params of the start; allow it more time")
+        return
     for course in courses:
         least = float(np.nan_to_num(course.validation, nan=np.inf).min())
         if course.best_epoch < 0 and least > course.initial + yardstick.by_chance:

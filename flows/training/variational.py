@@ -269,6 +269,11 @@ def fit_to_density(
     compiled = trainer(problem, params, options, dtype)
     schedules = [schedule_of(options, (end - start) * steps) for start, end in pairwise([0, *rounds])]
     tempered = -(-int((betas < 1).sum()) // steps)
+    if tempered >= options.max_epochs:
+        raise FlowsError(
+            f"fit_to_density: anneal is {options.anneal} of {options.max_epochs} epochs, which leaves none for the density "
+            "itself; expected more epochs, or a smaller share"
+        )
     options = replace(options, stands=partial(stands, rounds), tempered=tempered)
     saved = None
     if options.checkpoint is not None:
