@@ -175,7 +175,7 @@ BIJECTIONS: dict[str, Case] = {
     "Radial of context": Case(flows.Radial(small), (3,), conditional=True, needs_context=True),
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
-    "ResidualBlock": Case(flows.ResidualBlock(contraction, "unbiased"), (1, 3), loose=True, stir=1.0),
+    "ResidualBlock": Case(flows.ResidualBlock(contraction, "unbiased"), (1,), loose=True, stir=1.0),
     "ResidualBlock of context": Case(flows.ResidualBlock(contraction), (2,), conditional=True, loose=True),
     "ResidualBlock of many features": Case(flows.ResidualBlock(contraction), (20,), loose=True, stir=1.0),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),

@@ -237,7 +237,7 @@ BOMBS = {
     "layers": (call("Serial", layers=[call("ActNorm")] * 15_000), [2], "more than 10,000 constructors"),
     "a deep network": (call("MAF", num_layers=1, hidden=[1] * 100_000), [2], "layers and components"),
     "a wide network": (call("Coupling", conditioner=call("MLP", hidden=[10**5, 10**5])), [2], "asks for 40,0"),
-    "a matrix": (call("InvertibleLinear"), [10**5], "asks for 120,000,"),
+    "a matrix": (call("InvertibleLinear"), [10**5], "asks for 80,000,"),
     "components of components": (
         call("Mixture", components=[call("Mixture", components=[call("Normal")], num_components=9_000)], num_components=9_000),
         [2],

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, bijection, positive_int
 from flows.core.precision import HIGHEST
@@ -51,17 +52,21 @@ def Householder(num_reflections: int | None = None):
 
 
 def reflections(vectors: Array, rows: int | None = None) -> Array:
-    """H_1 ... H_k, built once for the whole batch, (channels, channels); or its first rows, which are orthonormal."""
+    """H_1 ... H_k, built once for the whole batch, (channels, channels); or its first rows, which are orthonormal.
+
+    With unit vectors as the rows of U, it is 1 - U'T U, where 1 / T is half the identity and what of U U' is above the
+    diagonal: two products and a solve, in place of k steps one after the other (the compact WY form, Schreiber and Van Loan
+    1989).
+    """
     largest = jax.lax.stop_gradient(jnp.abs(vectors).max(1, keepdims=True))
     vectors = vectors / jnp.where(largest > 0, largest, 1.0)  # only directions matter, and squares would over- or underflow
-
-    def reflect(product, v):
-        square = jnp.square(v).sum()
-        square = jnp.where(square > 0, square, 1.0)  # a vector of 0 reflects nothing
-        return product - 2 * jnp.outer(jnp.matmul(product, v, precision=HIGHEST), v) / square, None
-
-    channels = vectors.shape[1]
-    return jax.lax.scan(reflect, jnp.eye(rows or channels, channels, dtype=vectors.dtype), vectors)[0]
+    square = jnp.square(vectors).sum(1, keepdims=True)
+    unit = vectors / jnp.sqrt(jnp.where(square > 0, square, 1.0))  # a vector of 0 reflects nothing
+    k, channels = vectors.shape
+    inverse = jnp.triu(jnp.matmul(unit, unit.T, precision=HIGHEST), 1) + 0.5 * jnp.eye(k, dtype=unit.dtype)
+    turned = solve_triangular(inverse, unit)
+    rows = rows or channels
+    return jnp.eye(rows, channels, dtype=unit.dtype) - jnp.matmul(unit[:, :rows].T, turned, precision=HIGHEST)
 
 
 def pairs_that_cancel(key: Array, channels: int) -> Array:

@@ -13,8 +13,8 @@ HIDDEN = (64, 64)
 def IResNet(
     num_layers: int = 10,
     hidden: tuple[int, ...] = HIDDEN,
-    coefficient: float = 0.97,
     activation: str = "elu",
+    coefficient: float = 0.97,
     scan: bool | None = None,
 ):
     """An invertible residual network: blocks y = x + g(x) of networks that contract, with an exact log-det, after ActNorm each.
@@ -25,8 +25,8 @@ def IResNet(
     Args:
         num_layers: blocks.
         hidden: widths of each network's hidden layers.
-        coefficient: the largest norm of each weight matrix.
         activation: as in `conditioners.Lipschitz`.
+        coefficient: the largest norm of each weight matrix.
         scan: as in `NICE`, but a loop by default beyond 3 layers.
 
     Params:
@@ -54,8 +54,8 @@ def IResNet(
 def ResidualFlow(
     num_layers: int = 10,
     hidden: tuple[int, ...] = HIDDEN,
-    coefficient: float = 0.97,
     activation: str = "lipswish",
+    coefficient: float = 0.97,
     log_det: str = "unbiased",
     scan: bool | None = None,
 ):

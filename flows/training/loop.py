@@ -80,24 +80,20 @@ class Course:
     def add(self, report: Report, margin: float, judged: bool = True) -> bool:
         """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best, or, where
         an epoch is not judged, without a step that was taken."""
-        if not judged:
-            self.train.append(float(np.nanmean(report.losses)) if np.isfinite(report.losses).any() else math.nan)
-            self.validation.append(math.nan)
-            self.effective.append(math.nan)
-            self.skipped.append(int((~report.taken).sum()))
-            self.taken += int(report.taken.sum())
-            self.usable += bool(report.taken.any())
-            self.start = min(self.start, self.initial)  # those of the training are of another density
-            return not report.taken.any()
         taken, validation = report.taken, float(report.validation.mean)
         finite = report.losses[np.isfinite(report.losses)]
+        self.train.append(float(finite.mean()) if len(finite) else math.nan)
+        self.skipped.append(int((~taken).sum()))
+        self.taken += int(taken.sum())
+        self.validation.append(validation if judged else math.nan)
+        if not judged:
+            self.effective.append(math.nan)
+            self.usable += bool(taken.any())
+            self.start = min(self.start, self.initial)  # those of the training are of another density
+            return not taken.any()
         if len(finite) and self.start == math.inf:
             self.start = float(finite[0])
         limit = min(self.start, self.best) + margin
-        self.train.append(float(finite.mean()) if len(finite) else math.nan)
-        self.validation.append(validation)
-        self.skipped.append(int((~taken).sum()))
-        self.taken += int(taken.sum())
         # Under a base with edges the validation loss may be inf for some epochs, without any harm.
         harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
         above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
@@ -148,7 +144,7 @@ def train(
     saved = None if checkpoint is None else checkpoint.load(state)
     if saved is not None:
         state, courses = saved[0], [Course(**each) for each in saved[1]]
-    done_before, stopped = len(courses[0].train), False
+    done_before, number, stopped = len(courses[0].train), len(courses[0].train) - 1, False
     bar = tqdm(total=options.max_epochs, initial=done_before, desc="compiling", unit="epoch", disable=not options.verbose)
     with bar, _interrupts() as interrupts:
         if saved is None:
@@ -175,11 +171,8 @@ def train(
                 for i in map(int, np.flatnonzero(lost)):
                     courses[i].times_back += not done[i]
                     if courses[i].beyond_help(options) and not done[i]:
-                        current = trainer.params(state.params)
-                        if options.members is not None:
-                            current = jax.tree.map(itemgetter(i), current)
                         step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
-                        cause = why(current, number, step, i)
+                        cause = why(_own(trainer, state, options, i), number, step, i)
                         raise _error(courses, i, cause, outer(_kept(trainer, state, params, courses, options)), options)
                 restart = np.array([course.best == math.inf for course in courses]).reshape(lr_scales.shape)
                 state = trainer.back(state, np.reshape(lost, lr_scales.shape), lr_scales / 10, restart, params)
@@ -194,10 +187,17 @@ def train(
         if checkpoint is not None and not all(course.over(options) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
     history = _history(courses, options, yardstick, bool(interrupts))
-    _after(courses, history, partial(_kept, trainer, state, params, courses, options), outer, options, margin)
+    kept = partial(_kept, trainer, state, params, courses, options)
+    _after(courses, history, kept, outer, options, margin, lambda i: why(_own(trainer, state, options, i), number, None, i))
     if options.judged:
         _compare(courses, yardstick, options)
     return trainer.params(state.best), history
+
+
+def _own(trainer: Trainer, state: State, options: Options, i: int) -> Any:
+    """The params of member i as they are."""
+    current = trainer.params(state.params)
+    return current if options.members is None else jax.tree.map(itemgetter(i), current)
 
 
 def _says_stop(answer: Any) -> bool:
@@ -212,7 +212,9 @@ def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], opt
     return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
 
 
-def _after(courses: list[Course], history: History, kept: Callable, outer: Callable, options: Options, margin: float) -> None:
+def _after(
+    courses: list[Course], history: History, kept: Callable, outer: Callable, options: Options, margin: float, cause: Callable
+) -> None:
     """Warn of what happened, or raise an error where no epoch was good."""
     who = options.caller
     without = [course for course in courses if course.best == math.inf or not course.usable]
@@ -234,7 +236,7 @@ def _after(courses: list[Course], history: History, kept: Callable, outer: Calla
             what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
                 validation[-1], "a log-density that is NaN"
             )
-            why = f"some of what is held out has {what} under this model. {options.remedy}"
+            why = f"some of what is held out has {what} under this model: {cause(courses.index(course))}. {options.remedy}"
         message = f"{who}: the validation loss was {validation[-1]} in the last of {len(validation)} epochs: {why}"
         raise FitError(message, outer(kept()), history, why)
     if skipped := sum(sum(course.skipped) for course in courses):
