@@ -208,7 +208,7 @@ MODELS: dict[str, Any] = {
     "Glow": flows.Glow(2, hidden=(8,)),
     "IAF": flows.IAF(2, hidden=(8,)),
     "IAF plain": flows.IAF(2, hidden=(8,), plain=True),
-    "IResNet": flows.IResNet(2, hidden=(8,)),
+    "IResNet": flows.IResNet(1, hidden=(8,)),
     "MAF": flows.MAF(2, hidden=(8,)),
     "NAF": flows.NAF(2, hidden=(8,), num_units=2),
     "NICE": flows.NICE(2, hidden=(8,)),

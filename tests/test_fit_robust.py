@@ -115,9 +115,19 @@ def test_a_density_without_bound_is_not_the_best():
         return lambda rng, shape: ({"b": jnp.zeros(shape)}, direct_fun, lambda params, y: y - params["b"])
 
     spiked = np.concatenate([ROWS[:30], [[77.0, 0.0]]])
-    with pytest.raises(flows.FitError, match="log_pdf is inf at row 30 of validation") as error:
+    with pytest.raises(flows.FitError, match=r"undone.*log_pdf is inf at row 30 of validation") as error:
         fit(0, flows.Flow(Spike()), ROWS, validation=spiked, **{**QUICK, "standardize": False, "max_epochs": 20})
     assert error.value.history["best_epoch"] == -1
+
+
+def test_an_epoch_that_diverged_is_not_the_best_where_the_start_has_none():
+    """One row to validate on lies outside at the start; an optimizer that climbs then shrinks all of them into the box."""
+    model, rows = flows.Flow(flows.Scale(), flows.Uniform(-5.0, 5.0)), ROWS[np.abs(ROWS).max(1) < 4]
+    validation = np.concatenate([rows[:5], [[6.0, 0.0]]])
+    settings = {**QUICK, "standardize": False, "max_epochs": 2, "optimizer": optax.sgd(-1e3)}
+    with pytest.raises(flows.FitError, match="it diverged") as error:
+        fit(0, model, rows, validation=validation, **settings)
+    assert error.value.history["best_epoch"] == -1 and np.isfinite(error.value.history["validation_loss"]).all()
 
 
 def test_epochs_that_were_undone_are_not_waited_for():
