@@ -165,15 +165,20 @@ def draw(found: dict, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     def nats(of: dict, method: str) -> float:
-        return float(np.mean([each["nats"] for each in of[method].values()])) if of.get(method) else np.nan
+        return float(np.mean([each["nats"] for each in of[method].values()])) if of.get(method) else -np.inf
+
+    def ahead(of: dict, method: str) -> float:
+        """Of the best other, over the seeds that both have."""
+        best, own = of[max(others, key=lambda method: nats(of, method))], of.get(method, {})
+        differences = [own[seed]["nats"] - best[seed]["nats"] for seed in own if seed in best]
+        return float(np.mean(differences)) if differences else np.nan
 
     others = [method for method in METHODS if method not in OURS and method != "select"]
-    names = [name for name in SETS if name in found and nats(found[name], "NSF()") == nats(found[name], "NSF()")]
-    best = {name: np.nanmax([nats(found[name], method) for method in others]) for name in names}
-    names.sort(key=lambda name: nats(found[name], "NSF()") - best[name])
+    names = [name for name in SETS if any(map(found.get(name, {}).get, others)) and found[name].get("NSF()")]
+    names.sort(key=lambda name: ahead(found[name], "NSF()"))
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(names) + 1.6), layout="constrained")
     for method, (color, marker) in reversed(STYLES.items()):
-        x = [nats(found[name], method) - best[name] for name in names]
+        x = [ahead(found[name], method) for name in names]
         axes.plot(x, range(len(names)), marker, color=color, markersize=7 if method == "NSF()" else 5, label=method)
     axes.axvline(0, color="#333333", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=0.1)

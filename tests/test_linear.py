@@ -74,3 +74,8 @@ def test_the_inverse_is_as_precise_as_solves():
     again = np.abs(np.asarray(x, float) @ matrix - y).max()
     assert again < 3e-7 * np.abs(x).max() * np.abs(matrix).max(), "the point found has the image that was asked for"
     np.testing.assert_allclose(log_det, -np.linalg.slogdet(matrix)[1], rtol=1e-5, atol=1e-5)
+
+
+def test_permute_puts_features_in_the_given_order():
+    params, direct_fun, _ = flows.Permute((2, 0, 1))(0, 3)
+    assert direct_fun(params, jnp.array([[10.0, 11.0, 12.0]]))[0].tolist() == [[12.0, 10.0, 11.0]]

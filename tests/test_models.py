@@ -206,3 +206,8 @@ def test_reflections_have_no_length():
     for factor in (1e30, 1e-30):
         y = direct_fun(jax.tree.map(lambda leaf, factor=factor: leaf * factor, params), x)[0]
         np.testing.assert_allclose(y, direct_fun(params, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_labels_of_residual_flows():
+    assert flows.IResNet(2).likelihood == flows.ResidualFlow(2, log_det="exact").likelihood == "exact"
+    assert flows.ResidualFlow(2).likelihood == flows.Flow(flows.ResidualFlow(2)).likelihood == "unbiased"
