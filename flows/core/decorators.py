@@ -46,7 +46,6 @@ class InitFun(Value):
     """An init_fun with a memory: what the constructors of bijections and of distributions return."""
 
     batched: bool
-    own_likelihood: str
     own_support: Support
     labels: frozenset[str]  # its own and those of its layers
 
@@ -59,7 +58,6 @@ class InitFun(Value):
         object.__setattr__(self, "batched", batched)
         name = construct.__name__
         label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
-        object.__setattr__(self, "own_likelihood", label)
         object.__setattr__(self, "own_support", said_of(support, arguments, f"{name}: support"))
         beneath = [each.labels for each in self.values_beneath() if isinstance(each, InitFun)]
         labels = frozenset({label}.union(*beneath)) - (frozenset() if draws else {"unbiased"})
