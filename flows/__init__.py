@@ -43,6 +43,7 @@ from flows.bijections.permutation import Squeeze as Squeeze
 from flows.bijections.planar import Planar as Planar
 from flows.bijections.planar import Radial as Radial
 from flows.bijections.residual import ResidualBlock as ResidualBlock
+from flows.bijections.rotation import Rotation as Rotation
 from flows.bijections.scalar_maps import Exp as Exp
 from flows.bijections.scalar_maps import FixedAffine as FixedAffine
 from flows.bijections.scalar_maps import LeakyReLU as LeakyReLU
@@ -52,6 +53,8 @@ from flows.bijections.scalar_maps import Tanh as Tanh
 from flows.bijections.scaling import ActNorm as ActNorm
 from flows.bijections.scaling import Scale as Scale
 from flows.bijections.scaling import Standardize as Standardize
+from flows.bijections.sphere import Cylinder as Cylinder
+from flows.bijections.sphere import SphereCoupling as SphereCoupling
 from flows.bijections.sylvester import Sylvester as Sylvester
 from flows.bijections.unconstrain import Unconstrain as Unconstrain
 from flows.bijections.unit_interval import LogisticCDF as LogisticCDF
@@ -66,8 +69,12 @@ from flows.compose import Serial as Serial
 from flows.conditioners import MLP as MLP
 from flows.conditioners.base import conditioner as conditioner
 from flows.core.caching import clear_caches as clear_caches
+from flows.core.contract import CIRCLE as CIRCLE
+from flows.core.contract import SPHERE as SPHERE
 from flows.core.contract import Bijection as Bijection
 from flows.core.contract import Distribution as Distribution
+from flows.core.contract import Region as Region
+from flows.core.contract import Support as Support
 from flows.core.decorators import bijection as bijection
 from flows.core.decorators import distribution as distribution
 from flows.core.errors import FitError as FitError
@@ -77,6 +84,10 @@ from flows.core.params import remeasure as remeasure
 from flows.core.params import trainable as trainable
 from flows.diagnostics import Report as Report
 from flows.diagnostics import verify as verify
+from flows.distributions.directional import CircularUniform as CircularUniform
+from flows.distributions.directional import SphereUniform as SphereUniform
+from flows.distributions.directional import VonMises as VonMises
+from flows.distributions.directional import VonMisesFisher as VonMisesFisher
 from flows.distributions.draws import sample_with_log_pdf as sample_with_log_pdf
 from flows.distributions.flow import Flow as Flow
 from flows.distributions.gmm import GMM as GMM
@@ -103,6 +114,7 @@ from flows.models.monotone import UMNN as UMNN
 from flows.models.monotone import GaussianizationFlow as GaussianizationFlow
 from flows.models.residual import IResNet as IResNet
 from flows.models.residual import ResidualFlow as ResidualFlow
+from flows.models.sphere import SphereFlow as SphereFlow
 from flows.models.splines import NSF as NSF
 from flows.persistence import describe as describe
 from flows.persistence import save as save

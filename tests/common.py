@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import flows
+from flows.bijections.supports import regions_of
 from flows.diagnostics import Trial, enable_x64
 from flows.training import loop
 
@@ -69,7 +70,10 @@ def weights_of(transformer, seed=1):
     return treedef.unflatten([leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
 
 
-ALL = ("x", "y", "log_det", "back", "back_log_det", "again", "jacobian", "back_jacobian", "gradients", "back_gradients")
+ALL = (
+    *("x", "y", "log_det", "back", "back_log_det", "again", "jacobian", "back_jacobian", "log_volume", "back_log_volume"),
+    *("gradients", "back_gradients"),
+)
 
 
 def facts(init_fun, x, move, names=ALL, **given):
@@ -84,7 +88,9 @@ def facts(init_fun, x, move, names=ALL, **given):
         made[:] = init_fun(key, x.shape[1:], context_dim=given["context"].shape[-1] if given else 0)
         params = move(made[0])
         both = (lambda at, x, fun=fun: fun(at if trained else params, x, **given) for fun in made[1:])
-        of = Trial(*both, params if trained else (), x, derive_inverse=bool({"back_jacobian", "back_gradients"} & {*names}))
+        derive_inverse = bool({"back_jacobian", "back_log_volume", "back_gradients"} & {*names})
+        regions = regions_of(init_fun, x.shape[1:])
+        of = Trial(*both, params if trained else (), x, derive_inverse=derive_inverse, regions=regions)
         return params, {name: getattr(of, name) for name in names}
 
     with enable_x64():

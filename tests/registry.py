@@ -8,8 +8,8 @@ import numpy as np
 
 import flows
 from flows import transformers as t
-from flows.bijections.supports import inside
 from flows.conditioners import Lipschitz, MaskedMLP, MaskedResidual, Residual
+from flows.core.regions import inside, resolved
 
 small = flows.MLP(8, last_scale=1.0)
 masked = MaskedMLP(8, last_scale=1.0)
@@ -106,6 +106,7 @@ TRANSFORMERS: dict[str, TransformerCase] = {
     "Gaussianization": TransformerCase(t.Gaussianization(num_components=4), near=0.3, spread=1.0),
     "Inverse": TransformerCase(t.Inverse(t.Affine())),
     "MixtureCDF": TransformerCase(t.MixtureCDF(num_components=3), near=0.3, spread=1.0),
+    "Moebius": TransformerCase(t.Moebius(num_centers=2)),
     "MonotonicNetwork": TransformerCase(t.MonotonicNetwork((4,), embedding=2)),
     "SumOfSquares": TransformerCase(t.SumOfSquares(degree=2)),
     "CircularRationalQuadratic": TransformerCase(t.CircularRationalQuadratic(num_bins=4, bound=2.0)),
@@ -114,9 +115,12 @@ TRANSFORMERS: dict[str, TransformerCase] = {
     "LinearRational": TransformerCase(t.LinearRational(num_bins=4, bound=2.0)),
     "QuadraticSpline": TransformerCase(t.QuadraticSpline(num_bins=4, bound=2.0)),
     "RationalQuadratic": TransformerCase(t.RationalQuadratic(num_bins=4, bound=2.0)),
+    "RationalQuadratic, free ends": TransformerCase(t.RationalQuadratic(num_bins=4, bound=2.0, ends="free")),
 }
 
 
+free_ends = t.RationalQuadratic(3, bound=1.0, ends="free")
+on_cylinder = flows.Cylinder().own_support.outputs
 box_of_four = flows.Unconstrain(low=(0.0, -1.0, -np.inf, -np.inf), high=(np.inf, 1.5, 3.0, np.inf))
 
 BIJECTIONS: dict[str, Case] = {
@@ -134,6 +138,10 @@ BIJECTIONS: dict[str, Case] = {
     "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
     "Coupling of images": Case(flows.Coupling(SmallConv(), t.Affine()), ((2, 2, 3),), conditional=True),
     "Coupling, every option": Case(every_option, (5,), conditional=True),
+    "Coupling of angles": Case(flows.Coupling(small, t.Moebius(1), unconditional=t.Moebius(1)), (3,), conditional=True),
+    "Autoregressive of angles": Case(flows.Autoregressive(masked, (t.Moebius(1), t.Affine())), (2,), conditional=True),
+    "Cylinder": Case(flows.Cylinder(), (4,), domain=flows.SPHERE),
+    "Cylinder of the sphere in space": Case(flows.Invert(flows.Cylinder()), (3,), domain=on_cylinder, volume_preserving=True),
     "Coupling of random halves": Case(
         flows.Coupling(small, t.MonotonicNetwork((4,), embedding=2), mask="random"), (3,), loose=True
     ),
@@ -179,6 +187,7 @@ BIJECTIONS: dict[str, Case] = {
     "ResidualBlock of context": Case(flows.ResidualBlock(contraction), (2,), conditional=True, loose=True),
     "ResidualBlock of many features": Case(flows.ResidualBlock(contraction), (20,), loose=True, stir=1.0),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "Rotation": Case(flows.Rotation(), (2,), volume_preserving=True),
     "Scale": Case(flows.Scale(), (1, (2, 2, 3))),
     "Serial": Case(
         flows.Serial(flows.ActNorm(), flows.AffineCoupling(small), halved, flows.Sigmoid()), (1, 3), conditional=True
@@ -187,6 +196,9 @@ BIJECTIONS: dict[str, Case] = {
     "Shuffle": Case(flows.Shuffle(), (1, 3, (2, 2, 5)), volume_preserving=True),
     "Sigmoid": Case(flows.Sigmoid()),
     "Softplus": Case(flows.Softplus(), (2,)),
+    "SphereCoupling": Case(
+        flows.SphereCoupling(small, t.CircularRationalQuadratic(3), free_ends), (3, 4), conditional=True, domain=flows.SPHERE
+    ),
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Sylvester": Case(flows.Sylvester(2), (3,), loose=True, stir=1.0),
@@ -219,6 +231,7 @@ MODELS: dict[str, Any] = {
     ),
     "RealNVP": flows.RealNVP(2, hidden=(8,)),
     "ResidualFlow": flows.ResidualFlow(2, hidden=(8,), scan=True),
+    "SphereFlow": flows.SphereFlow(2, hidden=(8,), num_bins=2),
     "SOS": flows.SOS(2, hidden=(8,), num_polynomials=2, degree=1),
     "UMNN": flows.UMNN(2, hidden=(8,), integrand=(4,), embedding=2, num_nodes=20),
 }
@@ -280,9 +293,37 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
 }
 
 
+class DirectionalCase(NamedTuple):
+    """A distribution on circles, if the event is a number of them, or on a sphere."""
+
+    init_fun: Any
+    event: int
+    needs_context: bool = False
+
+    @property
+    def on_sphere(self) -> bool:
+        return bool(flows.support(self.init_fun, self.event, 2 * self.needs_context).inputs.sphere.any())
+
+
+torus = flows.Serial(flows.Rotation(), flows.Coupling(small, t.CircularRationalQuadratic(3)), flows.Reverse())
+DIRECTIONAL: dict[str, DirectionalCase] = {
+    "CircularUniform": DirectionalCase(flows.CircularUniform(), 2),
+    "VonMises": DirectionalCase(flows.VonMises((0.5, 3.0), 2.0), 2),
+    "VonMises trainable": DirectionalCase(flows.VonMises(concentration=3.0, trainable=True), 1),
+    "VonMises conditional": DirectionalCase(flows.VonMises(conditioner=network), 1, needs_context=True),
+    "SphereUniform": DirectionalCase(flows.SphereUniform(), 3),
+    "VonMisesFisher": DirectionalCase(flows.VonMisesFisher((1.0, 0.0, 2.0), 4.0), 3),
+    "VonMisesFisher trainable": DirectionalCase(flows.VonMisesFisher(trainable=True), 3),
+    "VonMisesFisher conditional": DirectionalCase(flows.VonMisesFisher(conditioner=network), 3, needs_context=True),
+    "VonMisesFisher of a circle": DirectionalCase(flows.VonMisesFisher((1.0, 1.0), 3.0), 2),
+    "Mixture on the sphere": DirectionalCase(flows.Mixture(flows.VonMisesFisher(trainable=True), num_components=2), 3),
+    "Flow on the torus": DirectionalCase(flows.Flow(torus, flows.CircularUniform()), 2),
+    "Flow on the sphere": DirectionalCase(flows.Flow(flows.SphereFlow(2, hidden=(8,), num_bins=3), flows.SphereUniform()), 3),
+}
+
+
 def points(case: Case, event: Any, rows: int, seed: int = 0, dtype: Any = np.float64) -> jax.Array:
     """Points in the domain, unlike 0 and unlike each other."""
     shape = event if isinstance(event, tuple) else (event,)
     x = np.random.default_rng(seed).normal(size=(rows, *shape))
-    low, high = (np.broadcast_to(end, shape) for end in case.domain)
-    return jnp.asarray(np.asarray(inside((low, high), jnp.asarray(x))).astype(dtype))
+    return jnp.asarray(np.asarray(inside(resolved(case.domain, shape), jnp.asarray(x))).astype(dtype))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from flows.bijections.engine import Columns, as_transformers, for_each
+from flows.bijections.engine import Columns, Seen, as_transformers, circles, for_each
 from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
@@ -18,7 +18,7 @@ from flows.transformers import Affine, Gated
 from flows.transformers.base import Transformer
 
 
-@bijection(batched=True)
+@bijection(batched=True, support=lambda transformer, **_: circles(transformer, name="Autoregressive"))
 def Autoregressive(
     conditioner: ConditionerLike | None = None,
     transformer: Transformer | Sequence[Transformer] | None = None,
@@ -35,7 +35,9 @@ def Autoregressive(
         conditioner: `net(rng, d, num_params * d) -> (params, apply_fun)`, autoregressive by its own masks; output is
             `(num_params, d)` flattened. By default `MaskedMLP(64, 64)`; a network of another order than 0, 1, 2, ... is one of
             ours, such as `MaskedResidual(order=(2, 0, 1))`.
-        transformer: one of `flows.transformers`, by default `Affine()`; or a sequence of d of them, one for each feature.
+        transformer: one of `flows.transformers`, by default `Affine()`; or a sequence of d of them, one for each feature. Where
+            one has a period, its feature is an angle: the network then has two inputs for each feature, cos and sin of angles
+            and the number and 0 of others, and of its outputs those for the first of two count.
         random_order: an order drawn at init, in front of that of the network.
         squash: how far out the network sees x as it is, as in `Coupling`.
 
@@ -45,11 +47,12 @@ def Autoregressive(
         a random order. What is not used is empty.
 
     Cost:
-        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else d.
+        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else d, as where there are angles.
 
     Errors:
         FlowsError: an event of several axes; another number of transformers than of features, or several under a random order;
-            a network of ours that is not masked. TypeError: a conditioner or a transformer that is none.
+            a network of ours that is not masked, or that has an order of its own where there are angles. TypeError: a
+            conditioner or a transformer that is none.
 
     Source:
         Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017, arXiv:1705.07057,
@@ -86,11 +89,19 @@ def Autoregressive(
             ranks = {"ranks": jax.random.permutation(keys[0], d).astype(float)} if random_order else {}
             transformer = columns.init(keys[1]) if columns.has_weights else ()
             own = {"conditioner": None, "transformer": transformer, "fixed": ranks}
-        data = None if init_inputs is None else ordered(own, init_inputs.T).T
+        seen_as = Seen([each.period for each in for_each(transformers, d, "Autoregressive")])
+        pairs = bool(seen_as.angles.any())
+        if pairs and d > 1 and ordered_itself(net):
+            raise FlowsError(
+                f"Autoregressive: {net!r:.60} has an order of its own, which does not go with angles; put Permute in front"
+            )
+        see, width = (seen_as.in_pairs, 2 * d) if pairs else (lambda x: x, d)
+        data = None if init_inputs is None else see(ordered(own, init_inputs.T)).T
         given = Given(data, init_context, own["conditioner"])
         ours = isinstance(net, ConditionerInit) and not isinstance(net.inner, TwoArguments)
-        inputs = 0 if d == 1 and not context_dim and ours else d  # one feature has nothing before it
-        running = build_leading(net, keys[2], inputs, columns.num_params * d, as_context(context_dim), given, squash)
+        alone = d == 1 and not context_dim and ours  # one feature has nothing before it
+        inputs, width = (0, 1) if alone else (width, width)
+        running = build_leading(net, keys[2], inputs, columns.num_params * width, as_context(context_dim), given, squash)
         if d > 1 and running.sees_all:
             raise FlowsError(
                 f"Autoregressive: each output of {net!r:.60} depends on all inputs; expected a masked network, such as "
@@ -99,8 +110,8 @@ def Autoregressive(
         start, run, names, solve, _ = running
 
         def theta_of(params, x, context, rng, train):
-            theta = columns.alone(run(params["conditioner"], x[:inputs], context, rng, train))
-            return theta.reshape(columns.num_params, d, x.shape[1])
+            theta = columns.alone(run(params["conditioner"], see(x)[:inputs], context, rng, train))
+            return theta.reshape(columns.num_params, width, x.shape[1])[:, :: width // d]
 
         def direct_fun(params, x, context=None, rng=None, train=False):
             context = None if context is None else jnp.moveaxis(context, 0, -1)
@@ -117,7 +128,7 @@ def Autoregressive(
             def find(feature, theta, y):
                 return columns.inverse_of_one(feature, theta, y, weights, with_slope)
 
-            if solve is not None and not (train and names):
+            if solve is not None and not pairs and not (train and names):
                 x, log_slope = solve(params["conditioner"], context, y, find)
             else:
                 x, log_slope = one_by_one(lambda x: theta_of(params, x, context, rng, train), find, y)
@@ -187,6 +198,11 @@ def InverseAutoregressive(
     """
     transformer = Gated() if transformer is None else transformer
     return Invert(Autoregressive(conditioner, transformer, random_order, squash))
+
+
+def ordered_itself(net):
+    """Whether it is a masked network with an order given."""
+    return isinstance(net, ConditionerInit) and net.arguments.get("order") is not None
 
 
 class TwoArguments:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.engine import Columns, Trained, as_transformers, cut, for_each, reorder
+from flows.bijections.engine import Columns, Seen, Trained, as_transformers, circles, cut, for_each, reorder
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import Squash, build_events, build_leading, check_squash, measured_by
@@ -20,7 +20,10 @@ from flows.transformers.base import Transformer
 MASKS = ("halves", "alternating", "random")
 
 
-@bijection(batched=True)
+@bijection(
+    batched=True,
+    support=lambda transformer, unconditional, **_: circles(transformer, unconditional, "Coupling"),
+)
 def Coupling(
     conditioner: ConditionerLike | None = None,
     transformer: Transformer | Sequence[Transformer] | None = None,
@@ -39,7 +42,8 @@ def Coupling(
             `(num_params, features)` flattened along the last axis: the first parameter of every feature, then the second.
             For events of several axes both dims are tuples and `apply_fun` maps batches of events.
         transformer: one of `flows.transformers`, by default `Affine()`; or a sequence of d of them, one for each feature of
-            the event (those of kept features go unused), with theta as wide as the widest needs.
+            the event, with theta as wide as the widest needs. Those of kept features say whether these are angles: of a feature
+            whose transformer has a period the network sees cos and sin.
         mask: which features are kept: "halves" (the first d // 2), "alternating" (1, 3, 5, ...), "random" (d // 2 of them,
             drawn at init), or d booleans, True for kept.
         flip: keep the others instead; a single feature has no others, and is transformed all the same.
@@ -87,6 +91,8 @@ def Coupling(
             raise FlowsError(f"Coupling: the mask keeps all {d} features, and flip is {flip}; one at least must be transformed")
         order = np.concatenate([kept, moved])
         columns = _columns(transformers, moved, d)
+        periods = [each.period for each in for_each(transformers, d, "Coupling")]
+        seen_as = Seen([periods[i] for i in kept])
         if mask == "random" and max(len(set(transformers)), len(set(of_kept or ()))) > 1:
             raise FlowsError("Coupling: a random mask cannot tell which feature is whose transformer; give one for all")
         trained = None if of_kept is None or not len(kept) else Trained(_columns(of_kept, kept, d))
@@ -114,18 +120,18 @@ def Coupling(
             }
         context, given = as_context(context_dim), Given(None, init_context, own["conditioner"])
         if init_inputs is not None:
-            seen = ordered(own, jnp.moveaxis(init_inputs, -1, 0))[: len(kept)]
+            seen = seen_as(ordered(own, jnp.moveaxis(init_inputs, -1, 0))[: len(kept)])
             given = given._replace(init_inputs=jnp.moveaxis(seen, 0, -1))
         if vector:
-            running = build_leading(net, keys[3], len(kept), outputs, context, given, squash)
+            running = build_leading(net, keys[3], seen_as.size, outputs, context, given, squash)
         else:
-            running = build_events(net, keys[3], (*shape[:-1], len(kept)), (*shape[:-1], outputs), context, given, squash)
+            running = build_events(net, keys[3], (*shape[:-1], seen_as.size), (*shape[:-1], outputs), context, given, squash)
         start, run, names, *_ = running
 
         def theta_of(params, kept_x, context, rng, train, inverse=False):
             if vector and context is not None:
                 context = jnp.moveaxis(context, 0, -1)
-            theta = columns.alone(run(params["conditioner"], kept_x, context, rng, train), inverse)
+            theta = columns.alone(run(params["conditioner"], seen_as(kept_x), context, rng, train), inverse)
             return theta.reshape(columns.num_params, len(moved), *kept_x.shape[1:])
 
         def direct_fun(params, x, context=None, rng=None, train=False):

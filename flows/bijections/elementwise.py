@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.bijections.engine import Columns, Trained, as_transformers, for_each
+from flows.bijections.engine import Columns, Trained, as_transformers, circles, for_each
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import FlowsError, Given, bijection
@@ -16,7 +16,7 @@ from flows.core.keywords import naming
 from flows.transformers.base import Transformer
 
 
-@bijection(batched=True)
+@bijection(batched=True, support=lambda transformer, **_: circles(transformer, name="Elementwise"))
 def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: ConditionerLike | None = None):
     """A transformer on every entry of the event, with parameters that are trained, or that a network makes of the context.
 

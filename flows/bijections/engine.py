@@ -13,6 +13,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError, unfused
 from flows.core.budget import spend
+from flows.core.contract import Region, Support
 from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128
@@ -112,6 +113,59 @@ class Columns:
         back = np.argsort(self.order)
         y, log_det = (reorder(jnp.concatenate(each), back) for each in zip(*results, strict=True))
         return y, log_det
+
+
+class Seen:
+    """How a network sees columns of these periods, None for numbers of the line: angles as cos and sin, so that no seam shows.
+
+    Without any angle it sees them as they are; otherwise the numbers first, then all cosines, then all sines.
+    """
+
+    def __init__(self, periods: Sequence[float | None]):
+        self.angles = np.array([period is not None for period in periods], bool)
+        self.order = np.argsort(self.angles, kind="stable")
+        self.turns = np.array([2 * np.pi / period for period in periods if period is not None])
+        self.size = len(periods) + len(self.turns)
+
+    def __call__(self, x: Array) -> Array:
+        """x (features, ...) as the network sees it."""
+        if not len(self.turns):
+            return x
+        numbers, angles = cut(reorder(x, self.order), len(self.angles) - len(self.turns), len(self.turns))
+        turned = angles * jnp.asarray(self.turns, x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.concatenate([numbers, jnp.cos(turned), jnp.sin(turned)])
+
+    def in_pairs(self, x: Array) -> Array:
+        """The same with two entries for each column, one after the other: cos and sin, or the number and 0."""
+        turns = np.zeros(len(self.angles))
+        turns[self.angles] = self.turns
+        shape = (-1, *(1,) * (x.ndim - 1))
+        turned, angles = x * jnp.asarray(turns, x.dtype).reshape(shape), self.angles.reshape(shape)
+        pairs = jnp.where(angles, jnp.cos(turned), x), jnp.where(angles, jnp.sin(turned), 0.0)
+        return jnp.stack(pairs, axis=1).reshape(-1, *x.shape[1:])
+
+
+def circles(transformer: Any, other: Any = None, name: str = "") -> Support:
+    """What an engine declares: circles of the periods of its transformers, the same that the `other` ones have."""
+    if transformer is None:
+        return Support()
+    each = as_transformers(transformer, name)
+    periods = [one.period or 0.0 for one in each]
+    if other is not None:
+        others = [one.period or 0.0 for one in as_transformers(other, name)]
+        if len({len(periods), len(others)} - {1}) > 1 or not (np.array(periods) == np.array(others)).all():
+            raise FlowsError(
+                f"{name}: transformers have periods {tuple(periods)}, and those of unconditional {tuple(others)}; expected the "
+                "same"
+            )
+    if not any(periods):
+        return Support()
+
+    def region(event: tuple[int, ...]) -> Region:
+        whole = len(periods) == np.prod(event)  # one for each entry, and not for each feature
+        return Region(-np.inf, np.inf, np.reshape(periods, event) if whole else np.array(periods))
+
+    return Support(region, region)
 
 
 class Trained:

@@ -9,11 +9,12 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, FlowsError, bijection
 from flows.core.budget import spend
+from flows.core.contract import Support
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
 
 
-@bijection
+@bijection(support=Support(keeps="spheres"))
 def FixedInvertibleLinear():
     """A random orthogonal matrix, not trained: y = x W, log|det J| = places * log|det W|, from the stored W.
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import FlowsError, bijection, numbers, positive_int
+from flows.core.contract import Support
 
 
-@bijection
+@bijection(support=Support(keeps="entries"))
 def Reverse():
     """The last axis in reverse order: y_i = x_{d-1-i}, log|det J| = 0.
 
@@ -32,7 +33,7 @@ def Reverse():
     return init_fun
 
 
-@bijection
+@bijection(support=Support(keeps="entries"))
 def Shuffle():
     """The last axis in an order drawn at init: y_i = x_{p(i)} with p = argsort(ranks), log|det J| = 0.
 
@@ -56,7 +57,7 @@ def Shuffle():
     return init_fun
 
 
-@bijection
+@bijection(support=Support(keeps="entries"))
 def Permute(order: Sequence[int]):
     """The last axis in a given order: y_i = x_{order[i]}, log|det J| = 0.
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, bijection
+from flows.core.contract import Support
 from flows.core.inputs import size
 from flows.core.numerics import along
 
@@ -87,7 +88,7 @@ def Scale():
     return init_fun
 
 
-@bijection
+@bijection(support=lambda as_is, **_: Support(keeps=check_features(as_is, "Standardize", "as_is")))
 def Standardize(as_is: Sequence[int] = ()):
     """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
 

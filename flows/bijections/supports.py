@@ -1,17 +1,16 @@
 """Where the inputs and outputs of a composition live, entry by entry, as its layers declare it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.compose import Invert, Serial
-from flows.core import Array, BijectionInit, FlowsError, Given, bijection_part
-from flows.core.contract import Shape, Support
-
-Region = tuple[np.ndarray, np.ndarray]  # low and high, of each entry of an event
+from flows.compose import Invert, Repeat, Serial
+from flows.core import BijectionInit, FlowsError, Given, bijection_part
+from flows.core.contract import Region, Shape, Support
+from flows.core.regions import everywhere, resolved
 
 
 class Layer(NamedTuple):
@@ -27,34 +26,83 @@ class Layer(NamedTuple):
     @property
     def declared(self) -> Support:
         """What it declares itself; a plain function declares nothing."""
-        inputs, outputs, entrywise = getattr(self.init_fun, "own_support", Support())
-        return Support(outputs, inputs, entrywise) if self.inverted else Support(inputs, outputs, entrywise)
+        own = getattr(self.init_fun, "own_support", Support())
+        if getattr(self.init_fun, "constructor", None) is Repeat:
+            within = layers_of(self.init_fun.arguments["layer"])
+            if any(layer.curved for layer in within):
+                own = Support(lambda event: support_of(within, event)[0], lambda event: support_of(within, event)[1])
+        return own._replace(inputs=own.outputs, outputs=own.inputs) if self.inverted else own
 
     def region(self, event: Shape, of_outputs: bool = False) -> Region:
-        interval = self.declared.outputs if of_outputs else self.declared.inputs
-        try:
-            low, high = (np.broadcast_to(np.asarray(end, float), event).copy() for end in interval)
-        except ValueError:
-            raise FlowsError(f"{self.value!r:.80}: its support does not fit the event {event}") from None
-        return low, high
+        return resolved(self.declared.outputs if of_outputs else self.declared.inputs, event, f"{self.value!r:.80}")
 
     @property
     def bounded(self) -> bool:
-        """Whether its inputs or its outputs are less than the whole line."""
-        return not all(_whole(interval) for interval in (self.declared.inputs, self.declared.outputs))
+        """Whether its inputs or its outputs may be less than the whole line."""
+        return any(callable(each) or not _whole(each) for each in (self.declared.inputs, self.declared.outputs))
 
-    def mapped(self, region: Region, event: Shape, backwards: bool) -> Region:
-        """Where an entrywise map takes a region, or from where; its own ends where these are not numbers."""
+    @property
+    def curved(self) -> bool:
+        """Whether it may take or make angles or unit vectors."""
+        return any(callable(each) or not getattr(each, "flat", True) for each in (self.declared.inputs, self.declared.outputs))
+
+    def mapped(self, points: np.ndarray, event: Shape, backwards: bool) -> np.ndarray:
+        """Where an entrywise map takes rows of points, or from where."""
         part = bijection_part(self.value, event, None)
         if "rng" in part.keywords:  # noise around the same place
-            return region
+            return points
         with jax.ensure_compile_time_eval():
-            params = part.init(jax.random.key(0), Given())
-            x = jnp.asarray(np.stack(region), float)
+            params, x = part.init(jax.random.key(0), Given()), jnp.asarray(points, float)
             y = part.inverse(params, x, None, None, False) if backwards else part.direct(params, x, None, None, False)[0]
-            ends = np.asarray(y, float)
+            return np.asarray(y, float)
+
+    def mapped_region(self, region: Region, event: Shape, backwards: bool) -> Region:
+        """Where it takes a region, or from where, if it is entrywise; its own ends where these are not numbers."""
+        ends = self.mapped(np.stack(region), event, backwards)
         low, high = self.region(event, of_outputs=not backwards)
-        return np.fmax(np.fmin(*ends), low), np.fmin(np.fmax(*ends), high)
+        return Region(np.fmax(np.fmin(*ends), low), np.fmin(np.fmax(*ends), high))
+
+    def carries(self, kind: "Kind", event: Shape, backwards: bool) -> "Kind | None":
+        """The kind of the entries on its other side, if it is none that declares one; None where it does not keep it."""
+        if kind.flat:
+            return kind
+        keeps, entries = self.declared.keeps, kind.period.ravel()
+        keeps = keeps(event[-1]) if callable(keeps) else keeps
+        if isinstance(keeps, tuple):
+            touched = np.ones(event[-1:], bool)
+            touched[list(keeps)] = False
+            if not ((kind.period > 0) | (kind.sphere > 0))[..., touched].any():
+                return kind
+        elif ((kind.sphere == 1).all() and keeps in ("spheres", "entries")) or (
+            keeps == "entries" and not kind.sphere.any() and (entries == entries[0]).all()
+        ):
+            return kind
+        if not self.declared.entrywise or kind.sphere.any():
+            return None
+        at = self.mapped(np.stack([0 * kind.period, kind.period, 2 * kind.period]), event, backwards)
+        steps = np.abs(np.diff(at, axis=0))
+        return Kind(steps[0], kind.sphere) if np.allclose(steps[0], steps[1]) else None
+
+
+class Kind(NamedTuple):
+    """The periods of angles, and which entries are coordinates of which unit vector, as `Region` has them."""
+
+    period: np.ndarray
+    sphere: np.ndarray
+
+    @classmethod
+    def of(cls, region: Region) -> "Kind":
+        return cls(region.period, region.sphere)
+
+    @property
+    def flat(self) -> bool:
+        return not (self.period.any() or self.sphere.any())
+
+    def same(self, other: "Kind") -> bool:
+        return np.allclose(self.period, other.period) and np.array_equal(self.sphere, other.sphere)
+
+    def __str__(self) -> str:
+        return "points of a sphere" if self.sphere.any() else "angles" if self.period.any() else "numbers of the line"
 
 
 def layers_of(bijection: Any, inverted: bool = False) -> list[Layer]:
@@ -70,63 +118,129 @@ def layers_of(bijection: Any, inverted: bool = False) -> list[Layer]:
     return [Layer(bijection, inverted)]
 
 
-def everywhere(event: Shape) -> Region:
-    return np.full(event, -np.inf), np.full(event, np.inf)
+def support_of(
+    layers: Sequence[Layer],
+    event: Shape,
+    context: Shape | None = None,
+    base: Region | Callable[[Shape], Region] | None = None,
+) -> tuple[Region, Region, int]:
+    """The regions of inputs and of outputs, and how many layers decide in which intervals the first are: those up to the last
+    that is not defined on all that reaches it. `base` is where the outputs have to live, or a function of their event, if that
+    is known.
 
-
-def support_of(layers: Sequence[Layer], event: Shape, context: Shape | None = None) -> tuple[Region, Region, int]:
-    """The regions of inputs and of outputs, and how many layers decide the first: those up to the last that is not defined
-    on all that reaches it.
-
-    Raises FlowsError where what comes before such a layer trains, or mixes entries.
+    Raises FlowsError where what comes before such a layer trains, or mixes entries, or where the kinds of entries do not fit.
     """
-    inputs, reached, deciding, events = everywhere(event), everywhere(event), 0, [event]
+    first, last = _kinds(layers, event, context, base)
+    (low, high), reached, deciding = everywhere(event), everywhere(event), 0
+    events = [event]
     for i, layer in enumerate(layers):
         here = events[-1]
         if not any(each.bounded for each in layers[i:]) and _whole(reached):
             break
-        low, high = layer.region(here)
-        if (reached[0] < low).any() or (reached[1] > high).any():
-            reached = wanted = np.maximum(low, reached[0]), np.minimum(high, reached[1])
+        own = _ends(layer.region(here))
+        if (reached[0] < own[0]).any() or (reached[1] > own[1]).any():
+            reached = wanted = Region(np.maximum(own[0], reached[0]), np.minimum(own[1], reached[1]))
             for before, shape in zip(layers[:i][::-1], events[:-1][::-1], strict=True):
                 if not before.declared.entrywise:
                     raise FlowsError(
                         f"where {layer.value!r:.60} is defined cannot be told before {before.value!r:.60}, which trains or "
                         "mixes entries: put it first"
                     )
-                wanted = before.mapped(wanted, shape, backwards=True)
-            inputs = np.maximum(inputs[0], wanted[0]), np.minimum(inputs[1], wanted[1])
+                wanted = before.mapped_region(wanted, shape, backwards=True)
+            low, high = np.maximum(low, wanted[0]), np.minimum(high, wanted[1])
             deciding = i + 1
         kept = layer.declared.entrywise and not layer.bounded
         events.append(here if layer.declared.entrywise else bijection_part(layer.value, here, context).output)
-        reached = layer.mapped(reached, here, backwards=False) if kept else layer.region(events[-1], of_outputs=True)
-    return inputs, reached, deciding
+        reached = (
+            layer.mapped_region(reached, here, backwards=False) if kept else _ends(layer.region(events[-1], of_outputs=True))
+        )
+    return _region(low, high, first), _region(reached[0], reached[1], last), deciding
+
+
+def _ends(region: Region) -> Region:
+    """The intervals of a region; those of unit vectors are no matter of single entries."""
+    of_sphere = region.sphere > 0
+    return Region(np.where(of_sphere, -np.inf, region[0]), np.where(of_sphere, np.inf, region[1]))
+
+
+def _region(low: np.ndarray, high: np.ndarray, kind: Kind | None) -> Region:
+    if kind is None:
+        return Region(low, high, np.zeros_like(low), np.zeros(low.shape, int))
+    return Region(np.where(kind.sphere > 0, -1.0, low), np.where(kind.sphere > 0, 1.0, high), *kind)
+
+
+def _kinds(
+    layers: Sequence[Layer], event: Shape, context: Shape | None, base: Region | Callable[[Shape], Region] | None
+) -> tuple[Kind | None, Kind | None]:
+    """The kinds of the entries of inputs and of outputs; None where all are numbers of the line."""
+    if not any(layer.curved for layer in layers) and (base is None or (isinstance(base, Region) and base.flat)):
+        return None, None
+    kinds, events = [Kind.of(everywhere(event))], [event]
+
+    def ask(wanted: Kind, whose: str, layers: Sequence[Layer]) -> None:
+        """See to it that the last of the kinds is what is wanted."""
+        if wanted.same(kinds[-1]):
+            return
+        found = [wanted]
+        for layer, shape in zip(layers[::-1], events[:-1][::-1], strict=True):
+            before = None if layer.curved else layer.carries(found[0], shape, backwards=True)
+            if before is None:
+                raise FlowsError(
+                    f"{whose} takes {wanted}, which {layer.value!r:.60} before it does not make: put it first, or give layers "
+                    "and a base that fit, such as circular transformers, Rotation and CircularUniform"
+                )
+            found.insert(0, before)
+        kinds[:] = found
+
+    for i, layer in enumerate(layers):
+        here = events[-1]
+        wanted = Kind.of(layer.region(here))
+        if not wanted.flat:
+            ask(wanted, f"{layer.value!r:.60}", layers[:i])
+        after = here if layer.declared.entrywise else bijection_part(layer.value, here, context).output
+        made = Kind.of(layer.region(after, of_outputs=True))
+        if wanted.flat and made.flat and (after == here or not kinds[-1].flat):
+            carried = layer.carries(kinds[-1], here, backwards=False) if after == here else None
+            if carried is None:
+                raise FlowsError(
+                    f"{layer.value!r:.60} is handed {kinds[-1]}, which it does not keep: it trains, scales or mixes entries. "
+                    "Put it elsewhere, or leave it out"
+                )
+            made = carried
+        kinds.append(made)
+        events.append(after)
+    if base is not None:
+        wanted = Kind.of(base if isinstance(base, Region) else base(events[-1]))
+        if wanted.flat and not kinds[-1].flat:
+            raise FlowsError(
+                f"{layers[-1].value!r:.60} makes {kinds[-1]}, and the base is of the line; give one that lives there, such as "
+                + ("SphereUniform()" if kinds[-1].sphere.any() else "CircularUniform()")
+            )
+        ask(wanted, "the base", layers)
+    return kinds[0], kinds[-1]
 
 
 def _whole(region: Any) -> bool:
-    return bool(np.isneginf(region[0]).all() and np.isposinf(region[1]).all())
+    of_sphere = np.asarray(getattr(region, "sphere", 0)) > 0
+    return bool((np.isneginf(region[0]) & np.isposinf(region[1]) & ~of_sphere).all())
 
 
-def inside(region: Region, x: Array) -> Array:
-    """Points of the line, an event or rows of them, taken into a region: the same where it is the whole line."""
-    shape = (1,) * (x.ndim - region[0].ndim) + region[0].shape
-    from_low, to_high = (np.isfinite(end).reshape(shape) for end in region)
-    low, high = (jnp.asarray(np.where(np.isfinite(end), end, 0.0).reshape(shape), x.dtype) for end in region)
-    between = low + (high - low) * jax.nn.sigmoid(x)
-    one_sided = jnp.where(from_low, low + jnp.exp(x), jnp.where(to_high, high - jnp.exp(-x), x))
-    return jnp.where(from_low & to_high, between, one_sided)
-
-
-def bounded_region(bijection: Any, event: Shape, context: Shape | None) -> Region | None:
-    """Where a bijection is defined; None for everywhere, or where that cannot be told."""
+def regions_of(bijection: Any, event: Shape) -> tuple[Region | None, Region | None]:
+    """Where inputs and outputs live; None where that cannot be told."""
     try:
-        region, _, deciding = support_of(layers_of(bijection), event, context)
+        return support_of(layers_of(bijection), event)[:2]
     except FlowsError:
+        return None, None
+
+
+def bounded_region(bijection: Any, event: Shape, context: Shape | None, base: Region | None = None) -> Region | None:
+    """Where a bijection is defined, before a base that lives in a region of its own; None for everywhere, or where that cannot
+    be told. Raises FlowsError where one is of a circle or a sphere and the other is not."""
+    layers = layers_of(bijection)
+    try:
+        region, _, deciding = support_of(layers, event, context, base)
+    except FlowsError:
+        if base is not None and (not base.flat or any(layer.curved for layer in layers)):
+            raise
         return None
-    return region if deciding else None
-
-
-def beyond(region: Region, x: Array) -> Array:
-    """Which entries of rows x lie outside a region, whose ends belong to it; NaN does not."""
-    low, high = (jnp.asarray(end, x.dtype)[None] for end in region)
-    return (x < low) | (x > high)
+    return region if deciding or not region.flat else None

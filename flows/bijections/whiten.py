@@ -8,13 +8,14 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.bijections.scaling import channel_scale, check_features, left_as_is, named
 from flows.core import Array, FlowsError, bijection
+from flows.core.contract import Support
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
 
 MOST_COLUMNS = 512  # the map has a number for every pair of columns
 
 
-@bijection
+@bijection(support=lambda as_is, **_: Support(keeps=check_features(as_is, "Whiten", "as_is")))
 def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[int] = ()):
     """Mean 0, variance 1 and no correlation for each feature, by a triangular map measured from data and not trained.
 

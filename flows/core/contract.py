@@ -90,18 +90,49 @@ class Given(NamedTuple):
     params: Params | None = None
 
 
-Interval = tuple[float, float]
-REAL: Interval = (-float("inf"), float("inf"))
-POSITIVE: Interval = (0.0, float("inf"))
-UNIT: Interval = (0.0, 1.0)
+class Region(tuple):
+    """Where entries live: the pair (low, high) of the ends between which they lie, numbers or arrays of the event.
+
+    Attributes:
+        period: of an angle, which is any real number modulo its period; 0 of what is none. A number, or one for each entry.
+        sphere: 0 where an entry is a number of its own, k where it is a coordinate of the k-th unit vector of the event.
+    """
+
+    period: Any
+    sphere: Any
+
+    def __new__(cls, low: Any, high: Any, period: Any = 0.0, sphere: Any = 0) -> "Region":
+        self = super().__new__(cls, (low, high))
+        self.period, self.sphere = period, sphere
+        return self
+
+    def __getnewargs__(self) -> tuple:
+        return *self, self.period, self.sphere
+
+    @property
+    def flat(self) -> bool:
+        """Whether no entry is an angle, or a coordinate of a sphere."""
+        return not (np.any(self.period) or np.any(self.sphere))
+
+
+REAL = Region(-np.inf, np.inf)
+POSITIVE = Region(0.0, np.inf)
+UNIT = Region(0.0, 1.0)
+CIRCLE = Region(-np.inf, np.inf, period=2 * np.pi)
+SPHERE = Region(-1.0, 1.0, sphere=1)  # the event is one unit vector
 
 
 class Support(NamedTuple):
-    """Where the inputs and the outputs of a bijection live: entries within (low, high), each a number or an array of the event.
+    """Where the inputs and the outputs of a bijection live, or the points of a distribution (its inputs, which are then its
+    outputs too).
 
-    A map that is `entrywise` has no params, and makes each entry of the output of the same entry of the input alone.
+    Each is a `Region`, a pair (low, high), or a function of the event that returns one. A map that is `entrywise` has no
+    params, and makes each entry of the output of the same entry of the input alone. `keeps` says what of angles and unit
+    vectors it leaves as it finds it, where it mixes entries or trains: "spheres" a rotation, "entries" a permutation; or the
+    columns that it does not touch, by number, or a function that gives them of how many there are.
     """
 
     inputs: Any = REAL
     outputs: Any = REAL
     entrywise: bool = False
+    keeps: Any = ()

@@ -24,6 +24,7 @@ from flows.core.keywords import INIT, named_by, positional, refuse_unknown, sign
 from flows.core.lifting import leaf_bijection, leaf_distribution
 from flows.core.parts import BijectionPart, DistributionPart, Part
 from flows.core.publish import publish
+from flows.core.regions import resolved
 from flows.core.validation import check_finite, check_rows
 
 P = ParamSpec("P")
@@ -102,6 +103,8 @@ class InitFun(Value):
         leaf = leaf_bijection if isinstance(self, BijectionInit) else leaf_distribution
         part = leaf(self.constructor.__name__, self.inner, event, context, self.batched)
         # A user's network may look at the whole batch, as a plain closure may.
+        if isinstance(part, DistributionPart):
+            part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
         return replace(part, independent=False) if self.batched and _has_function(self.arguments) else part
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
@@ -194,8 +197,8 @@ def bijection(
         likelihood: what log_det is: 'exact', whatever `rng` is; 'unbiased', exact without `rng` and with it a draw of an
             estimate whose mean, and whose gradient's, are exact; 'lower bound', in the mean over `rng`. Or a function of the
             constructor's arguments, by name, that returns one of these.
-        support: the open intervals in which inputs and outputs live, where that is not the whole line, as a `Support`; or a
-            function of the constructor's arguments, by name, that returns one.
+        support: where inputs and outputs live, where that is not the whole line, as a `Support`: open intervals, `CIRCLE` or
+            `SPHERE`; or a function of the constructor's arguments, by name, that returns one.
 
     Returns:
         A constructor. Its values print as code, compare by value, and can be saved (`load(path, constructors=[...])`).
@@ -223,10 +226,18 @@ def bijection(
 def distribution(function: Callable[P, Any], /) -> Callable[P, DistributionInit]: ...
 @overload
 def distribution(
-    *, batched: bool = False, likelihood: str | Callable[..., str] = "exact"
+    *,
+    batched: bool = False,
+    likelihood: str | Callable[..., str] = "exact",
+    support: Support | Callable[..., Support] = EVERYWHERE,
 ) -> Callable[[Callable[P, Any]], Callable[P, DistributionInit]]: ...
 def distribution(
-    function: Callable | None = None, /, *, batched: bool = False, likelihood: str | Callable[..., str] = "exact"
+    function: Callable | None = None,
+    /,
+    *,
+    batched: bool = False,
+    likelihood: str | Callable[..., str] = "exact",
+    support: Support | Callable[..., Support] = EVERYWHERE,
 ) -> Any:
     """Make a constructor of distributions of a function that returns an `init_fun`.
 
@@ -236,6 +247,7 @@ def distribution(
 
     Args:
         batched, likelihood: as in `flows.bijection`.
+        support: `Support(CIRCLE)` or `Support(SPHERE)` (`flows.core.contract`) where points are angles or unit vectors.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp
@@ -250,7 +262,7 @@ def distribution(
         >>> log_pdf(params, jnp.array([[1.0, 2.0]])).tolist(), sample(1, params, 5).shape
         ([-3.0], (5, 2))
     """
-    return _decorate(DistributionInit, function, batched, likelihood, EVERYWHERE)
+    return _decorate(DistributionInit, function, batched, likelihood, support)
 
 
 def combinator(

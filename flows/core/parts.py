@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from flows.core.contract import Array, Given, Params, Shape
+from flows.core.contract import Array, Given, Params, Region, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +79,14 @@ class BijectionPart(Part):
 class DistributionPart(Part):
     """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`.
 
-    `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` is there where one pass makes both.
+    `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` is there where one pass makes both. `region` is where its
+    points live, as far as it is told.
     """
 
     log_pdf: Callable
     sample: Callable
     joint_draw: Callable | None = None
+    region: Region | None = None
 
     def draw(self, rng: Array, params: Params, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
         """The samples of `sample`, with their log-density."""

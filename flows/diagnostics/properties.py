@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import jax.experimental
 import jax.numpy as jnp
+import numpy as np
 
 from flows.core import Array
+from flows.core.contract import Region
+from flows.core.regions import tangents
 
 
 def enable_x64() -> AbstractContextManager:
@@ -31,10 +34,20 @@ class Trial:
         params: of both.
         x: points, (batch, *event).
         derive_inverse: whether derivatives of the inverse will be asked for.
+        regions: where inputs and outputs live, if some of them are unit vectors.
     """
 
-    def __init__(self, direct: Callable, inverse: Callable, params: Any, x: Array, derive_inverse: bool = True):
+    def __init__(
+        self,
+        direct: Callable,
+        inverse: Callable,
+        params: Any,
+        x: Array,
+        derive_inverse: bool = True,
+        regions: tuple[Region | None, Region | None] = (None, None),
+    ):
         self.direct, self.inverse, self.params, self.x, self.derive_inverse = direct, inverse, params, x, derive_inverse
+        self.regions = regions
 
     @cached_property
     def _forward(self) -> tuple:
@@ -86,6 +99,15 @@ class Trial:
         return self._back_slopes[0]
 
     @property
+    def log_volume(self) -> Array:
+        """The log-det of direct by its Jacobian."""
+        return log_volume(self.jacobian, self.regions[0], self.x)
+
+    @property
+    def back_log_volume(self) -> Array:
+        return log_volume(self.back_jacobian, self.regions[1], self.y)
+
+    @property
     def gradients(self) -> tuple[Any, Array]:
         """Of params and points, by a sum of all outputs and log-dets with weights unlike each other."""
         return self._slopes[1:]
@@ -127,9 +149,13 @@ class RowByRow(Trial):
         return jnp.stack([one(row) for row in points])
 
 
-def log_abs_det(jacobian: Array) -> Array:
-    """log|det| of square matrices."""
-    return jnp.linalg.slogdet(jacobian)[1]
+def log_volume(jacobian: Array, region: Region | None = None, points: Array | None = None) -> Array:
+    """log|det J| of rows of square matrices; or, where points live on spheres, log sqrt det((J B)' (J B)), B an orthonormal
+    basis of the directions in which they can move."""
+    if region is None or points is None or not np.any(region.sphere):
+        return jnp.linalg.slogdet(jacobian)[1]
+    factor: Any = jnp.linalg.qr(jacobian @ tangents(region, points), mode="r")
+    return jnp.log(jnp.abs(jnp.diagonal(factor, axis1=1, axis2=2))).sum(1)
 
 
 def _slopes(values: tuple[Array, Array], pull: Callable) -> tuple[Array, Any, Array]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.supports import inside, layers_of, support_of
+from flows.bijections.supports import regions_of
 from flows.compose import Serial
 from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, positive_int, trainable
 from flows.core.caching import fresh_caches
@@ -16,8 +16,9 @@ from flows.core.contract import BijectionLike
 from flows.core.errors import TRACING_ERRORS
 from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
 from flows.core.keywords import CALL, INIT, named_by, select
+from flows.core.regions import inside
 from flows.core.validation import check_rows
-from flows.diagnostics.properties import RowByRow, Trial, enable_x64, log_abs_det
+from flows.diagnostics.properties import RowByRow, Trial, enable_x64
 
 FEW = 5  # rows of what runs one by one
 KEYS, SURE = 400, 5.0  # draws of an estimate; standard errors that its mean may be away from the exact value
@@ -158,11 +159,12 @@ def _properties(
         return Property(name, bool(worst <= tolerance), f"largest difference {worst:.1e}")
 
     with_params = partial(direct_fun, **given), partial(inverse_fun, **given)
+    regions = regions_of(layer, event)
     try:
-        found = jax.jit(partial(_measured, *with_params))(params, x)
+        found = jax.jit(partial(_measured, *with_params, regions))(params, x)
     except Exception:  # one by one, so that what fails says why
         found, x = None, x[:FEW]
-    trial = RowByRow(*with_params, params, x)
+    trial = RowByRow(*with_params, params, x, regions=regions)
     for each, (tolerance, pairs) in ROUND_TRIPS.items():
         yield check(each, tolerance, lambda each=each, pairs=pairs: pairs(trial) if found is None else found[each])  # type: ignore[misc]
     if own_inverse is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
@@ -248,27 +250,23 @@ def _stir(key: Array, params: Any) -> Any:
 ROUND_TRIPS: dict[str, tuple[float, Callable[[Any], list]]] = {
     "inverse(direct(x)) = x": (LOOSE, lambda of: [(of.back, of.x)]),
     "direct(inverse(y)) = y": (LOOSE, lambda of: [(of.again[0], of.y)]),
-    "log_det of direct = Jacobian": (LOOSE, lambda of: [(of.log_det, log_abs_det(of.jacobian))]),
-    "log_det of inverse = Jacobian": (LOOSE, lambda of: [(of.back_log_det, log_abs_det(of.back_jacobian))]),
+    "log_det of direct = Jacobian": (LOOSE, lambda of: [(of.log_det, of.log_volume)]),
+    "log_det of inverse = Jacobian": (LOOSE, lambda of: [(of.back_log_det, of.back_log_volume)]),
     "log_det of inverse = -direct's": (EXACT, lambda of: [(of.back_log_det, -of.again[1])]),
 }
 
 
-def _measured(direct: Callable, inverse: Callable, params: Any, x: Array) -> dict[str, Any]:
+def _measured(direct: Callable, inverse: Callable, regions: tuple, params: Any, x: Array) -> dict[str, Any]:
     """All that one program can tell."""
-    of = Trial(direct, inverse, params, x)
+    of = Trial(direct, inverse, params, x, regions=regions)
     pairs = {name: pairs(of) for name, (_, pairs) in ROUND_TRIPS.items()}
     return {**pairs, "y": (of.y, of.log_det), "gradients": of.gradients}
 
 
 def _points(layer: BijectionInit, key: Array, event: Shape, rows: int) -> Array:
     """Standard normal points, taken into the support of what declares one."""
-    x = jax.random.normal(key, (rows, *event))
-    try:
-        low, high = support_of(layers_of(layer), event)[0]
-    except FlowsError:  # it cannot be told
-        return x
-    return inside((low, high), x)
+    x, region = jax.random.normal(key, (rows, *event)), regions_of(layer, event)[0]
+    return x if region is None else inside(region, x)
 
 
 def _difference(a: Any, b: Any) -> float:

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from flows.bijections.supports import beyond, bounded_region, inside
+from flows.bijections.supports import bounded_region
 from flows.core import (
     Array,
     BijectionInit,
@@ -25,6 +26,7 @@ from flows.core import (
 )
 from flows.core.contract import BijectionLike, DistributionLike
 from flows.core.errors import Place
+from flows.core.regions import beyond, inside, wrapped
 from flows.distributions.normal import Normal
 
 
@@ -63,7 +65,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
             part = bijection_part(bijection, event, context)
         with Place("the prior of Flow", prior, part.output) as of_base:
             base = distribution_part(prior, part.output, context)
-        region = bounded_region(bijection, event, context)
+        region = bounded_region(bijection, event, context, base.region)
         both, estimates = shared((part, base)), getattr(bijection, "estimates", False)
 
         def init(key: Array, given: Given) -> Any:
@@ -89,7 +91,8 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
             if region is None:
                 return everywhere(params, x, context, rng, train)
             axes = tuple(range(1, x.ndim))
-            outside, at_ends = beyond(region, x), (x == region[0][None]) | (x == region[1][None])
+            outside, ends = beyond(region, x), [np.where(region.sphere > 0, np.nan, end)[None] for end in region]
+            at_ends = (x == ends[0]) | (x == ends[1])
             # Points outside are computed elsewhere, as what is not defined would make NaN of gradients.
             within = jnp.where(outside, inside(region, jnp.zeros(event, x.dtype))[None], x)
             log_p = everywhere(params, within, context, rng, train)
@@ -114,7 +117,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
             with of_base:
                 y = base.sample(keys[0], params["prior"], n, dtype, context)
             with of_part:
-                return backwards(part.inverse, keys[1], params["bijection"], y, context)
+                return wrapped(region, backwards(part.inverse, keys[1], params["bijection"], y, context))
 
         def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
             keys = jax.random.split(rng)
@@ -122,9 +125,9 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
                 y, log_p = base.draw(keys[0], params["prior"], n, dtype, context)
             with of_part:
                 x, log_det = backwards(part.invert, keys[1], params["bijection"], y, context)
-            return x, log_p - log_det
+            return wrapped(region, x), log_p - log_det
 
-        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw}
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": region}
         return DistributionPart("Flow", init, event, context, **both, **own)
 
     return Composite(compose, (bijection, prior))

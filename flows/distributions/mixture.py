@@ -33,6 +33,7 @@ from flows.core.contract import DistributionLike, Numbers
 from flows.core.errors import Place
 from flows.core.inputs import size
 from flows.core.params import check_structure, structure
+from flows.core.regions import same_kind
 from flows.distributions.infinities import logsumexp
 from flows.distributions.seeding import spread_rows
 
@@ -169,7 +170,10 @@ def _part(
 
     of_parts = shared(parts)
     of_parts["keywords"] |= OWN_KEYWORDS
-    return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample)
+    region = parts[0].region
+    if any(part.region is not None and not same_kind(part.region, region) for part in parts):
+        raise FlowsError("Mixture: some components live on a circle or a sphere and others do not; expected the same for all")
+    return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample, region=region)
 
 
 def _components_of(params: Any, count: int, copies: bool, trainable: bool) -> list:

@@ -3,11 +3,13 @@
 from typing import Any
 
 from flows.bijections.supports import Layer, layers_of, support_of
-from flows.core import DistributionInit, InitFun
+from flows.core import DistributionInit, InitFun, distribution_part
 from flows.core.constructors import Value, is_constructor
 from flows.core.contract import Support
 from flows.core.inputs import as_context, as_event
+from flows.core.regions import everywhere
 from flows.distributions.flow import Flow
+from flows.distributions.normal import Normal
 from flows.distributions.standardized_context import StandardizedContext
 
 
@@ -24,12 +26,14 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
         input_dim, context_dim: as init_fun takes them.
 
     Returns:
-        A `Support`, whose `.inputs` and `.outputs` are pairs (low, high) of arrays of the shape of the event. The outputs of a
-        distribution are those of its bijection; where it is no flow they are the same as the inputs.
+        A `Support`, whose `.inputs` and `.outputs` are pairs (low, high) of arrays of the shape of the event. Their `.period`
+        tells which entries are angles, and modulo what (0 of the others); their `.sphere` is k for the coordinates of the k-th
+        unit vector (0 of the others). The outputs of a distribution are those of its bijection; where it is no flow they are
+        the same as the inputs.
 
     Errors:
-        FlowsError: a layer with a support comes after one that trains or mixes entries. TypeError: a constructor that was not
-            called.
+        FlowsError: a layer with a support comes after one that trains or mixes entries; a circle or sphere meets the line.
+        TypeError: a constructor that was not called.
 
     Example:
         >>> import flows
@@ -37,27 +41,31 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
         >>> low, high = flows.support(model, 2).inputs
         >>> low.tolist(), high.tolist()
         ([0.0, 0.0], [1.0, 10.0])
+        >>> flows.support(flows.Flow(flows.Rotation(), flows.VonMises()), 2).inputs.period.round(2).tolist()
+        [6.28, 6.28]
     """
     event, context = as_event(input_dim), as_context(context_dim)
     if is_constructor(init_fun):
         raise TypeError(f"support: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
     if not callable(init_fun) or (isinstance(init_fun, Value) and not isinstance(init_fun, InitFun)):
         raise TypeError(f"support: {init_fun!r:.80} is no model; expected a bijection or a distribution, such as flows.Logit()")
-    inputs, outputs, _ = support_of(chain_of(init_fun), event, context)
+    layers, base = chain_of(init_fun)
+    of_base = None if base is None else (lambda event: distribution_part(base, event, context).region or everywhere(event))
+    if of_base is not None and not layers:
+        return Support(of_base(event), of_base(event))
+    inputs, outputs, _ = support_of(layers, event, context, of_base)
     return Support(inputs, outputs)
 
 
-def chain_of(init_fun: Any) -> list[Layer]:
-    """The bijections that a distribution's points go through, or those of a bijection; of a base, itself."""
-    if isinstance(init_fun, DistributionInit):
-        if init_fun.constructor is StandardizedContext:
-            return chain_of(init_fun.arguments["distribution"])
-        if init_fun.constructor is Flow:
-            of_prior = [
-                each for each in chain_of(init_fun.arguments["prior"]) if not isinstance(each.init_fun, DistributionInit)
-            ]
-            return [*layers_of(init_fun.arguments["bijection"]), *of_prior]
-        if isinstance(init_fun.inner, DistributionInit):
-            return chain_of(init_fun.inner)
-        return [Layer(init_fun)]
-    return layers_of(init_fun)
+def chain_of(init_fun: Any) -> tuple[list[Layer], Any]:
+    """The bijections that a distribution's points go through, and its base; or those of a bijection, and None."""
+    if not isinstance(init_fun, DistributionInit):
+        return layers_of(init_fun), None
+    if init_fun.constructor is StandardizedContext:
+        return chain_of(init_fun.arguments["distribution"])
+    if init_fun.constructor is Flow:
+        of_prior, base = chain_of(Normal() if init_fun.arguments["prior"] is None else init_fun.arguments["prior"])
+        return [*layers_of(init_fun.arguments["bijection"]), *of_prior], base
+    if isinstance(init_fun.inner, DistributionInit):
+        return chain_of(init_fun.inner)
+    return [], init_fun

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logit, ndtr, ndtri
 
-from flows.bijections.supports import inside, layers_of, support_of
+from flows.bijections.supports import layers_of, support_of
 from flows.core import Array, DistributionInit, FlowsError, bijection_part
 from flows.core.caching import Memo
-from flows.core.contract import REAL, Interval, Shape
+from flows.core.contract import REAL, Shape
 from flows.core.numerics import soft_clip
+from flows.core.regions import inside
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.distributions.location_scale import BOUND, Laplace, Logistic
@@ -37,7 +38,7 @@ class Line(NamedTuple):
 
     tail: Callable[[Any, Array, Any, Array], Array]
     point: Callable[[Any, Array, Any, Array], Array]
-    support: Interval = REAL
+    support: tuple[float, float] = REAL
 
 
 def line_of(init_fun: Any, context: Shape | None) -> Line | None:
@@ -157,7 +158,7 @@ def _gmm(arguments: Any, context: Shape | None) -> Line:
     return _weighted(lambda params: jax.nn.softmax(params.get("fixed", params)["logits"]), tails, points, REAL)
 
 
-def _weighted(weights: Callable, tails: Callable, points: Callable, support: Interval) -> Line:
+def _weighted(weights: Callable, tails: Callable, points: Callable, support: tuple[float, float]) -> Line:
     """Of a mixture: its quantile lies between those of its components, and is found by halving."""
 
     def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:

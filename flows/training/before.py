@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 
 from flows.bijections.dequantize import Dequantize
-from flows.bijections.supports import Layer, Region, layers_of, support_of
+from flows.bijections.supports import Layer, layers_of, support_of
 from flows.bijections.unconstrain import Unconstrain
 from flows.compose import joined
-from flows.core import BijectionInit, DistributionInit, FlowsError
-from flows.core.contract import Shape
+from flows.core import BijectionInit, DistributionInit, FlowsError, distribution_part
+from flows.core.contract import Region, Shape
+from flows.core.errors import warn_user
+from flows.core.regions import OFF_SPHERE, blocks_of
 from flows.distributions.flow import Flow
 from flows.training.dependent import name_of, place_of
+from flows.training.options import Options
 from flows.training.reading import Data, Rows
 
 
@@ -79,6 +82,46 @@ def _pair(given: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np
     if not (ends[0] < ends[1]).all():
         raise FlowsError(f"fit: {name} is {given!r:.80}; expected low < high")
     return ends[0], ends[1]
+
+
+def region_of(init_fun: Any, data: Data) -> Region | None:
+    """Where the points of a model live, as far as it is told."""
+    x, context, _ = data.train
+    return distribution_part(init_fun, x.shape[1:], None if context is None else context.shape[1:]).region
+
+
+def curved(region: Region | None, data: Data) -> np.ndarray:
+    """Which columns, or channels, are angles or coordinates of unit vectors; rows that are no unit vectors are refused."""
+    columns = data.train.x.shape[-1]
+    if region is None or region.flat:
+        return np.zeros(columns, bool)
+    for block in blocks_of(region.sphere):
+        for rows, numbers, given in _shares(data):
+            squared = np.square(np.asarray(rows.x, float)[:, block]).sum(1)
+            off = np.abs(squared - 1) > OFF_SPHERE
+            if off.any():
+                row = int(np.argmax(off))
+                raise FlowsError(
+                    f"fit: row {numbers[row]} of {given} is no point of the sphere: the squares of its columns "
+                    f"{', '.join(map(str, block))} add up to {squared[row]:.6g}; {int(off.sum())} rows are none. Expected unit "
+                    "vectors: divide each row by its norm, or give a model of the line"
+                )
+    kind = (region.period > 0) | (region.sphere > 0)
+    return kind.reshape(-1, columns).any(0)
+
+
+def tell_of_curved(curved: np.ndarray, region: Region | None, data: Data, options: Options) -> None:
+    """Say once that columns of circles and spheres stay as they are, unless that was asked for."""
+    asked = {place_of(column, len(curved), data.source.names, "as_is has") for column in options.as_is}
+    left = [i for i in map(int, np.flatnonzero(curved)) if i not in asked]
+    if region is None or not left or options.standardize is False:
+        return
+    what = "points of a sphere" if region.sphere.any() else "angles"
+    names = ", ".join(name_of(i, data.source.names).removeprefix("column ") for i in left)
+    warn_user(
+        f"{options.caller}: columns {names} are {what} to the model, and are neither scaled nor whitened. Give as_is= or "
+        "standardize=False to say so yourself"
+    )
 
 
 def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:

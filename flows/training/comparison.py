@@ -13,6 +13,7 @@ from flows.core import Array, FlowsError, part_of, positive
 from flows.core.publish import publish
 from flows.results.history import Epoch
 from flows.results.result import FitResult
+from flows.training.before import curved, region_of
 from flows.training.data_checks import Columns
 from flows.training.fitting import fit_rows, folds_of, num_trained, own_layers
 from flows.training.options import Options, check_distribution, optional
@@ -178,10 +179,12 @@ class Comparison:
         own, model = own_layers(init_fun, data, self.options)
         options = replace(self.options, validation=None) if len(self.parts) > 1 else self.options
         count = folds_of(model, data, options, self.key)
-        if (rows := self.prepared.get((i, own, count))) is None:
-            rows = prepare_folds(data, self.columns, self.options, self.key, own, count)
+        bent = curved(region_of(init_fun, data), data)
+        columns, known = self.columns.left_curved(bent) if bent.any() else self.columns, (i, own, count, bent.tobytes())
+        if (rows := self.prepared.get(known)) is None:
+            rows = prepare_folds(data, columns, self.options, self.key, own, count)
         if i is not None:
-            self.prepared[i, own, count] = rows
+            self.prepared[known] = rows
         return rows, model
 
     def _behind(self, scores: np.ndarray) -> str:

@@ -32,15 +32,24 @@ class Columns(NamedTuple):
     of_context: Scale | None  # None where the context is not standardised
     steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
     judged: np.ndarray  # whether a column has to vary
+    curved: np.ndarray  # whether it is an angle, or a coordinate of a unit vector; it then stays as it is
+
+    def left_curved(self, curved: np.ndarray) -> "Columns":
+        """The same for a model to which these columns are angles or coordinates of unit vectors."""
+        return self._replace(as_is=self.as_is | curved, judged=self.judged & ~curved, curved=curved)
 
 
-def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = (), mixed: bool = False) -> Columns:
+def check_data(
+    data: Data, options: Options, own: Sequence[BijectionInit] = (), mixed: bool = False, curved: np.ndarray | None = None
+) -> Columns:
     """Check the training rows and their context, and measure the context's columns.
 
-    `own` are a model's own first layers; a model that is `mixed` has a mixture in it, which clusters suit.
+    `own` are a model's own first layers; a model that is `mixed` has a mixture in it, which clusters suit; columns are `curved`
+    if they are angles or coordinates of unit vectors.
     """
     x, context, weights = data.train
-    as_is = np.zeros(x.shape[-1], bool)
+    curved = np.zeros(x.shape[-1], bool) if curved is None else curved
+    as_is = curved.copy()
     for column in options.as_is:
         as_is[place_of(column, len(as_is), data.source.names, "as_is has")] = True
     steps = steps_of(options.dequantize, x, data.source.names)
@@ -56,7 +65,7 @@ def check_data(data: Data, options: Options, own: Sequence[BijectionInit] = (), 
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
-    return Columns(as_is, of_context, steps, judged)
+    return Columns(as_is, of_context, steps, judged, curved)
 
 
 def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source, which: str = "") -> None:

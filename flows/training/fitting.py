@@ -36,7 +36,7 @@ from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
-from flows.training.before import split_off
+from flows.training.before import curved, region_of, split_off, tell_of_curved
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
@@ -59,12 +59,13 @@ class EnsembleOptions(Options):
     caller: str = "fit_ensemble"
 
 
-def warn_of_range(model: Any, rows: Prepared) -> None:
+def warn_of_range(model: Any, rows: Prepared, columns: np.ndarray) -> None:
     """Say where more than a hundredth of the values lie outside the splines' range, where they are the identity."""
-    bound = float("inf") if rows.trained_with_layers else spline_bound(model)
-    outside = 0.0 if bound == float("inf") else float((jnp.abs(rows.train.x) > bound).mean())
+    bound = float("inf") if rows.trained_with_layers or not columns.any() else spline_bound(model)
+    values = np.abs(np.asarray(rows.train.x))[..., columns] if bound < float("inf") else np.zeros(1)
+    outside = float((values > bound).mean())
     if outside > OUTSIDE:
-        wide = float(np.quantile(np.abs(np.asarray(rows.train.x)), 1 - OUTSIDE / 10))
+        wide = float(np.quantile(values, 1 - OUTSIDE / 10))
         warn_user(
             f"fit: {outside:.1%} of the standardised values lie beyond +-{bound:g}, outside the range of the splines, "
             f"where these are the identity. Give a larger bound, such as {wide:.2g}, or a base with tails, such as "
@@ -80,9 +81,12 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
         each.constructor in MIXTURES for each in (model, *model.values_within())
     )
     folds = folds_of(model, found, options, key)
-    columns = check_data(found if folds == 1 else unsplit(found, options), options, own, mixed)
+    region = region_of(init_fun, found)
+    bent = curved(region, found)
+    columns = check_data(found if folds == 1 else unsplit(found, options), options, own, mixed, bent)
+    tell_of_curved(bent, region, found, options)
     rows = prepare_folds(found, columns, options, key, own, folds)
-    warn_of_range(model, rows)
+    warn_of_range(model, rows, ~bent)
     return rows, model
 
 

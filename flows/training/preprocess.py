@@ -207,9 +207,10 @@ def prepare(
         before = (Dequantize(tuple(columns.steps)), *before)
     check_inside(data, before)
     train, held_out, log_dets, params = _through(before, data, key)
-    scaling = None if options.standardize is False else _scaling(train, columns, options, like)
+    as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
+    scaling = None if as_it_is else _scaling(train, columns, options, like)
     gaussian = None
-    if len(event) == 1 and event[0] <= MOST_COLUMNS:
+    if len(event) == 1 and event[0] <= MOST_COLUMNS and not columns.curved.any():
         gaussian = regression_loss(train, held_out)
         gaussian = None if gaussian is None else gaussian - _mean(log_dets[1], held_out.weights)
     layers = before

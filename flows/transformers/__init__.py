@@ -18,6 +18,7 @@ from flows.transformers.linear import LinearSpline as LinearSpline
 from flows.transformers.linear_rational import LinearRational as LinearRational
 from flows.transformers.mixture import DeepSigmoidal as DeepSigmoidal
 from flows.transformers.mixture import MixtureCDF as MixtureCDF
+from flows.transformers.moebius import Moebius as Moebius
 from flows.transformers.monotonic_network import MonotonicNetwork as MonotonicNetwork
 from flows.transformers.quadratic import QuadraticSpline as QuadraticSpline
 from flows.transformers.rational_quadratic import RationalQuadratic as RationalQuadratic

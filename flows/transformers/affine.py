@@ -130,7 +130,7 @@ def Gated(bias: float = 2.0):
     return 2, direct, inverse
 
 
-@transformer
+@transformer(period=lambda of: of.period, bound=lambda of: of.bound)
 def Inverse(of: Transformer):
     """The inverse of a transformer as a transformer: its direct is the other's inverse, y = f^-1(x).
 

@@ -1,9 +1,10 @@
 """What a transformer is: a scalar monotone map with parameters, as a constructor's value."""
 
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from functools import partial
+from typing import Any, ParamSpec, overload
 
-from flows.core.constructors import Value, constructor, refuse_argument
+from flows.core.constructors import Value, constructor, refuse_argument, said_of
 from flows.core.contract import Array
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_key
@@ -15,7 +16,19 @@ class Transformer(Value):
     """A scalar monotone map y = f(x; theta), elementwise: `theta` is (num_params, *x.shape).
 
     One with weights of its own, shared by all entries, makes them with `init(rng)` and takes them as a third argument.
+
+    Attributes:
+        period: p where it is a map of the circle of that length, y(x + p) = y(x) + p; else None.
+        bound: b where it maps [-b, b] onto itself; else None.
     """
+
+    period: float | None
+    bound: float | None
+
+    def __init__(self, construct: Callable, arguments: dict, inner: Any, period: Any = None, bound: Any = None):
+        super().__init__(construct, arguments, inner)
+        for name, claim in (("period", period), ("bound", bound)):
+            object.__setattr__(self, name, said_of(claim, arguments, f"{construct.__name__}: {name}"))
 
     @property
     def num_params(self) -> int:
@@ -54,7 +67,13 @@ class Transformer(Value):
         return (weights,)
 
 
-def transformer(function: Callable[P, Any]) -> Callable[P, Transformer]:
+@overload
+def transformer(function: Callable[P, Any], /) -> Callable[P, Transformer]: ...
+@overload
+def transformer(
+    *, period: float | Callable[..., Any] | None = None, bound: float | Callable[..., Any] | None = None
+) -> Callable[[Callable[P, Any]], Callable[P, Transformer]]: ...
+def transformer(function: Callable | None = None, /, *, period: Any = None, bound: Any = None) -> Any:
     """Make a constructor of transformers of a function that returns `(num_params, direct, inverse)`.
 
     `direct(theta, x) -> (y, log dy/dx)` and `inverse(theta, y) -> (x, log dx/dy)` are elementwise, with `theta`
@@ -63,6 +82,9 @@ def transformer(function: Callable[P, Any]) -> Callable[P, Transformer]:
 
     Args:
         function: its arguments become those of the constructor, and print, compare and save with what it makes.
+        period: p of a map of the circle, y(x + p) = y(x) + p, which engines then show networks as cos and sin; or a function
+            of the constructor's arguments, by name, that returns it.
+        bound: b of a map that takes [-b, b] onto itself; or such a function.
 
     Returns:
         The constructor, with the signature of the function.
@@ -79,7 +101,11 @@ def transformer(function: Callable[P, Any]) -> Callable[P, Transformer]:
         >>> flows.Coupling(flows.MLP(8), Shift())(0, 2).direct_fun is not None
         True
     """
-    return constructor(function, Transformer)
+
+    def decorate(function: Callable) -> Callable:
+        return constructor(function, partial(Transformer, period=period, bound=bound))
+
+    return decorate if function is None else decorate(function)
 
 
 def check_transformer(x: Any, name: str) -> Transformer:

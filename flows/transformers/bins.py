@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,11 @@ def slope_above(name: str, floor: float) -> Callable[[Array], Array]:
     return lambda raw: floor + jax.nn.softplus(raw + offset)
 
 
-def spline(bound: float, find: Callable, forward: Callable, backward: Callable) -> tuple[Callable, Callable]:
-    """`direct` and `inverse` of the map that is the identity outside [-bound, bound].
+def spline(
+    bound: float, find: Callable, forward: Callable, backward: Callable, ends: Callable | None = None
+) -> tuple[Callable, Callable]:
+    """`direct` and `inverse` of the map that is the identity outside [-bound, bound]; or, where `ends(theta)` gives the slopes
+    at both ends, straight on.
 
     `find(theta, value, axis)` is the bin that holds `value`, an x for axis 0 and a y for axis 1, as a tuple of arrays;
     `forward(x, *bin)` is y and log dy/dx in it, and `backward(y, *bin)` is x.
@@ -43,14 +47,23 @@ def spline(bound: float, find: Callable, forward: Callable, backward: Callable) 
         outside = jnp.abs(value) >= bound  # false for NaN, which runs through the spline and stays NaN
         return outside, jnp.where(outside, 0.0, value)
 
+    def beyond(theta: Array, value: Array) -> tuple[Any, Any]:
+        """The end nearer to a value outside, and the slope there."""
+        if ends is None:
+            return 0.0, 1.0
+        low, high = ends(theta)
+        return jnp.where(value < 0, -bound, bound).astype(value.dtype), jnp.where(value < 0, low, high)
+
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
         outside, within = inside(x)
         y, log_det = forward(within, *find(theta, within, 0))
-        return jnp.where(outside, x, y), jnp.where(outside, 0.0, log_det)
+        end, slope = beyond(theta, x)
+        return jnp.where(outside, end + slope * (x - end), y), jnp.where(outside, jnp.log(slope), log_det)
 
     def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
         outside, within = inside(y)
-        x = jnp.where(outside, y, backward(within, *find(theta, within, 1)))
+        end, slope = beyond(theta, y)
+        x = jnp.where(outside, end + (y - end) / slope, backward(within, *find(theta, within, 1)))
         return x, -direct(theta, x)[1]
 
     return direct, inverse

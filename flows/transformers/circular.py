@@ -11,7 +11,7 @@ from flows.transformers.base import transformer
 from flows.transformers.rational_quadratic import backward, forward
 
 
-@transformer
+@transformer(period=lambda bound, **_: 2 * float(bound))
 def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin: float = 1e-3, min_slope: float = 1e-3):
     """A monotone rational-quadratic spline of the circle [-bound, bound], extended to the line by periodicity.
 
@@ -21,9 +21,9 @@ def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin
         y         = x + f(r) - r,    r = x - 2 bound k in [-bound, bound] for a whole number k
         log dy/dx = log f'(r)
 
-    Thus y(x + 2 bound) = y(x) + 2 bound: a bijection of the circle, and of the line, that keeps the point -bound; a shift
-    before or after it turns the circle. theta = 0 is the identity, and so is the map where |x| is so large that
-    neighbouring floats are a period apart.
+    Thus y(x + 2 bound) = y(x) + 2 bound: a bijection of the circle, and of the line, that keeps the point -bound; `Rotation`
+    before or after it turns the circle. Its `period` is 2 bound. theta = 0 is the identity, and so is the map where |x| is so
+    large that neighbouring floats are a period apart.
 
     `theta` is (3 num_bins, *x.shape): raw widths, raw heights (a softmax, then the floor) and raw slopes of the knots
     from -bound on (a softplus above the floor; 0 gives slope 1), num_bins of each.
@@ -52,7 +52,6 @@ def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin
     name = "CircularRationalQuadratic"
     num_bins, bound = bins.check_bins(name, num_bins, bound, min_bin)
     line, slope = bins.Axis(num_bins, bound, min_bin), bins.slope_above(f"{name}: min_slope", min_slope)
-    period = 2 * bound
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_bins))
@@ -61,24 +60,27 @@ def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin
         ends = bins.pick(jnp.concatenate([slopes, slopes[:1]]), k + 1)
         return *line.knots(each[0], k), *line.knots(each[1], k), *map(slope, ends)
 
-    def reduce(value: Array) -> tuple[Array, Array]:
-        """Is a value beyond all periods, and where it is in [-bound, bound]: exactly, so that no seam shows."""
-        beyond = jnp.abs(value) >= period / jnp.finfo(value.dtype).eps  # false for NaN, which stays NaN
-        r = lax.rem(jnp.where(beyond, 0.0, value), jnp.full_like(value, period))
-        return beyond, jnp.where(r > bound, r - period, jnp.where(r < -bound, r + period, r))
-
     def extend(value: Array, r: Array, image: Array, beyond: Array) -> Array:
         """The image of a value, given that of its r."""
         return jnp.where(jnp.abs(value) <= bound, image, jnp.where(beyond, value, value + (image - r)))
 
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
-        beyond, r = reduce(x)
+        beyond, r = reduced(x, bound)
         y, log_det = forward(r, *find(theta, r, 0))
         return extend(x, r, y, beyond), jnp.where(beyond, 0.0, log_det)
 
     def inverse(theta: Array, y: Array) -> tuple[Array, Array]:
-        beyond, r = reduce(y)
+        beyond, r = reduced(y, bound)
         x = extend(y, r, backward(r, *find(theta, r, 1)), beyond)
         return x, -direct(theta, x)[1]
 
     return 3 * num_bins, direct, inverse
+
+
+def reduced(value: Array, bound: float) -> tuple[Array, Array]:
+    """Whether values are so large that neighbouring floats are a period apart, and where they are in [-bound, bound]: exactly,
+    so that no seam shows."""
+    period = 2 * bound
+    beyond = jnp.abs(value) >= period / jnp.finfo(value.dtype).eps  # false for NaN, which stays NaN
+    r = lax.rem(jnp.where(beyond, 0.0, value), jnp.full_like(value, period))
+    return beyond, jnp.where(r > bound, r - period, jnp.where(r < -bound, r + period, r))

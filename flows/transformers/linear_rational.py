@@ -9,7 +9,7 @@ from flows.transformers import bins
 from flows.transformers.base import transformer
 
 
-@transformer
+@transformer(bound=lambda bound, **_: float(bound))
 def LinearRational(
     num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-2, min_slope: float = 0.1, min_part: float = 0.025
 ):

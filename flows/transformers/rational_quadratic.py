@@ -3,13 +3,15 @@
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array
+from flows.core import Array, FlowsError
 from flows.transformers import bins
 from flows.transformers.base import transformer
 
 
-@transformer
-def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_slope: float = 1e-3):
+@transformer(bound=lambda bound, **_: float(bound))
+def RationalQuadratic(
+    num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_slope: float = 1e-3, ends: str = "fixed"
+):
     """A monotone rational-quadratic spline on [-bound, bound], the identity outside.
 
     In the bin between the knots (x0, y0) and (x1, y1) with slopes d0 and d1, s = (y1 - y0) / (x1 - x0),
@@ -19,16 +21,19 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
         log dy/dx = log(s^2 (xi p + c q) / (xi q + c p)^2)
 
     The slopes at the bounds are exactly 1, so the density is continuous everywhere; theta = 0 is the identity. The
-    inverse is in closed form, a few roundings from exact at any theta.
+    inverse is in closed form, a few roundings from exact at any theta. With ends="free" the slopes at the bounds are trained
+    too, and outside the map goes straight on with them: for variables that live in [-bound, bound].
 
     `theta` is (3 num_bins - 1, *x.shape): raw widths and raw heights, num_bins of each (a softmax, then the floor), and
-    num_bins - 1 raw slopes of the inner knots (a softplus above the floor; 0 gives slope 1).
+    num_bins - 1 raw slopes of the inner knots (a softplus above the floor; 0 gives slope 1); with free ends num_bins + 1 raw
+    slopes, of all knots from -bound on.
 
     Args:
         num_bins: the number of bins, at least 1.
         bound: half the side of the square that holds the spline, in the units of x.
         min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
         min_slope: the least slope at a knot; at least 1e-4 and less than 1.
+        ends: "fixed" for slopes 1 at the bounds, or "free".
 
     Errors:
         FlowsError: an argument is outside its range.
@@ -47,15 +52,23 @@ def RationalQuadratic(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e
     """
     num_bins, bound = bins.check_bins("RationalQuadratic", num_bins, bound, min_bin)
     line, slope = bins.Axis(num_bins, bound, min_bin), bins.slope_above("RationalQuadratic: min_slope", min_slope)
+    if ends not in ("fixed", "free"):
+        raise FlowsError(f'RationalQuadratic: ends is {ends!r:.60}; expected "fixed" or "free"')
+    free = ends == "free"
+    num_slopes = num_bins + 1 if free else num_bins - 1
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
-        widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_bins - 1))
+        widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_slopes))
         each = bins.weights(widths), bins.weights(heights)
         k = line.find(each[axis], value)
-        ends = bins.pinned(k, num_bins, *map(slope, bins.pick(slopes, k)))
-        return *line.knots(each[0], k), *line.knots(each[1], k), *ends
+        at_knots = map(slope, bins.pick(slopes, k + 1 if free else k))
+        return *line.knots(each[0], k), *line.knots(each[1], k), *(at_knots if free else bins.pinned(k, num_bins, *at_knots))
 
-    return 3 * num_bins - 1, *bins.spline(bound, find, forward, backward)
+    def slopes_at_ends(theta: Array) -> tuple[Array, Array]:
+        return slope(theta[2 * num_bins]), slope(theta[-1])
+
+    functions = bins.spline(bound, find, forward, backward, slopes_at_ends if free else None)
+    return 2 * num_bins + num_slopes, *functions
 
 
 def forward(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> tuple[Array, Array]:

@@ -1,0 +1,51 @@
+"""Rotations of circles."""
+
+import math
+
+import jax.numpy as jnp
+
+from flows.core import bijection, positive
+from flows.core.contract import Region, Support
+
+
+def _circle(period: float) -> Support:
+    region = Region(-math.inf, math.inf, float(period))
+    return Support(region, region)
+
+
+@bijection(support=_circle)
+def Rotation(period: float = 2 * math.pi):
+    """Angles turned by trained angles: y = x + angle, log|det J| = 0.
+
+    It puts the point that a circular spline keeps somewhere else.
+
+    Args:
+        period: the length of the circles, which says what inputs and outputs are.
+
+    Params:
+        `{"angle": event}`, which starts at 0.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
+    Errors:
+        FlowsError: a period that is not above 0.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Rotation()(0, 2)
+        >>> direct_fun({"angle": jnp.array([0.5, -1.0])}, jnp.zeros((1, 2)))[0].tolist()
+        [[0.5, -1.0]]
+    """
+    positive(period, "Rotation: period")
+
+    def init_fun(rng, shape):
+        return {"angle": jnp.zeros(shape)}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        return x + params["angle"], jnp.zeros((), x.dtype)
+
+    def inverse_fun(params, y):
+        return y - params["angle"]
+
+    return init_fun

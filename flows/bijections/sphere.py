@@ -1,0 +1,246 @@
+"""Spheres: to the cylinder around them, and couplings of height and longitude."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.conditioners import MLP
+from flows.conditioners.base import check_conditioner
+from flows.conditioners.network import build_leading, measured_by
+from flows.core import Array, FlowsError, Given, bijection
+from flows.core.contract import SPHERE, ConditionerLike, Region, Shape, Support
+from flows.core.inputs import as_context
+from flows.core.keywords import naming
+from flows.core.regions import OFF_SPHERE
+from flows.transformers import CircularRationalQuadratic, RationalQuadratic
+from flows.transformers.base import Transformer, check_transformer
+
+
+def check_sphere(shape: Shape, name: str) -> int:
+    """The n of S^n, from its event (n + 1,)."""
+    if len(shape) != 1 or shape[0] < 3:
+        raise FlowsError(
+            f"{name}: the event is {shape}; expected (3,) for the sphere in space, or more: points are unit vectors. An angle "
+            "is a circle, for which there are circular transformers"
+        )
+    return shape[0] - 1
+
+
+def astray(x: Array) -> Array:
+    """Whether points (..., n + 1) are no unit vectors, or not known."""
+    return ~(jnp.abs(jnp.square(x).sum(-1) - 1) <= OFF_SPHERE)
+
+
+def _cylinder(event: Shape) -> Region:
+    return Region(-1.0, 1.0, sphere=np.array([1] * (event[-1] - 1) + [0]))
+
+
+@bijection(support=Support(SPHERE, _cylinder))
+def Cylinder():
+    """The sphere S^n to the cylinder S^(n-1) x [-1, 1], along rays from its axis: y = (x_0 .. x_{n-1}) / r and the height x_n.
+
+    r = sqrt(1 - x_n^2), and log|det J| = -(n - 2) log r, per unit of surface: 0 on S^2 (Archimedes). The poles have no image;
+    they are given the direction (1, 0, ...). What is no unit vector is NaN.
+
+    Params:
+        None.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
+    Errors:
+        FlowsError: an event of less than three entries.
+
+    Source:
+        Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing Flows on Tori and Spheres", 2020,
+        arXiv:2002.02428, the recursive flow.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Cylinder()(0, 3)
+        >>> outputs, log_det = direct_fun(params, jnp.array([[0.0, 0.6, 0.8]]))
+        >>> outputs.round(4).tolist(), log_det.tolist()
+        ([[0.0, 1.0, 0.8...]], [0.0])
+    """
+
+    def init_fun(rng, shape):
+        check_sphere(shape, "Cylinder")
+        return {}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        flat, height, n = x[:-1], x[-1:], len(x) - 1
+        squared = jnp.square(flat).sum()
+        there = squared > 0
+        root = jnp.sqrt(jnp.where(there, squared, 1.0))
+        first = jnp.zeros_like(flat).at[0].set(1.0)
+        outside = astray(x)
+        y = jnp.concatenate([jnp.where(there, flat / root, first), height])
+        log_det = jnp.zeros((), x.dtype)
+        if n > 2:
+            log_det = jnp.where(there, -(n - 2) * jnp.log(root), jnp.inf)
+        return jnp.where(outside, jnp.nan, y), jnp.where(outside, jnp.nan, log_det)
+
+    def inverse_fun(params, y):
+        flat, height = y[:-1], y[-1:]
+        outside = astray(flat) | ~(jnp.abs(height) <= 1).all()
+        return jnp.where(outside, jnp.nan, jnp.concatenate([flat * _radius(height), height]))
+
+    return init_fun
+
+
+def _radius(height: Array) -> Array:
+    """sqrt(1 - z^2), of z within [-1, 1]; its derivative is 0 at the ends."""
+    squared = (1 - height) * (1 + height)
+    inner = squared > 0
+    return jnp.where(inner, jnp.sqrt(jnp.where(inner, squared, 1.0)), 0.0)
+
+
+@bijection(batched=True, support=Support(SPHERE, SPHERE))
+def SphereCoupling(
+    network: ConditionerLike | None = None, circle: Transformer | None = None, interval: Transformer | None = None
+):
+    """A coupling layer of the sphere S^n: heights are mapped each by itself, and the longitude given the heights.
+
+    A point has a longitude a on the circle and heights z_2 .. z_n in [-1, 1]: z_n = x_n, and those of the rest, divided by its
+    norm, are the heights of a point of S^(n-1). With q_k = 1 - z_k^2,
+
+        z_k' = g(z_k; q_{k+1} ... q_n theta_k),    a' = f(a; q_2 ... q_n theta(z_2 .. z_n)),
+        log|det J| = sum_k (log g' + (k - 2) / 2 log(q_k' / q_k)) + log f',
+
+    per unit of surface. The factors in front of theta fade each map to the identity where what it maps has no place, at the
+    poles, so that the density is continuous there too: transformers have to be the identity at theta = 0. A context reaches
+    both kinds of theta. What is no unit vector is NaN.
+
+    Args:
+        network: a conditioner, by default `MLP(64, 64)`, that makes the circle's theta of the heights. theta_k is trained
+            itself, or made by another such network of the context.
+        circle: f, a transformer of period 2 pi, by default `CircularRationalQuadratic()`.
+        interval: g, one that takes [-1, 1] onto itself, by default `RationalQuadratic(bound=1.0, ends="free")`.
+
+    Params:
+        `{"circle": those of the network, "interval": those of the other, or {"theta": (num_params (n - 1),)}}`.
+
+    Cost:
+        Direct: a pass of the network. Inverse: the same, but for transformers whose inverse is a root.
+
+    Errors:
+        FlowsError: an event of less than three entries; a transformer of another period or bound, or with weights of its own.
+
+    Source:
+        Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing Flows on Tori and Spheres", 2020,
+        arXiv:2002.02428, the recursive flow; the fading is ours.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.SphereCoupling(flows.MLP(8))(0, 3)
+        >>> outputs, log_det = direct_fun(params, jnp.array([[0.0, 0.6, 0.8]]))
+        >>> round(float(jnp.square(outputs).sum()), 4)
+        1.0
+    """
+    net = MLP(64, 64) if network is None else check_conditioner(network, "SphereCoupling")
+    f = CircularRationalQuadratic() if circle is None else check_transformer(circle, "SphereCoupling: circle")
+    g = (
+        RationalQuadratic(bound=1.0, ends="free")
+        if interval is None
+        else check_transformer(interval, "SphereCoupling: interval")
+    )
+    if f.period is None or abs(f.period - 2 * np.pi) > 1e-6 or f.has_weights:
+        raise FlowsError(f"SphereCoupling: circle is {f!r}; expected a transformer of period 2 pi, such as Moebius()")
+    if g.bound != 1 or g.has_weights:
+        raise FlowsError(
+            f"SphereCoupling: interval is {g!r}; expected a transformer that takes [-1, 1] onto itself, such as "
+            'RationalQuadratic(bound=1.0, ends="free")'
+        )
+
+    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+        n, context_shape, keys = check_sphere(shape, "SphereCoupling"), as_context(context_dim), jax.random.split(rng)
+        old = params or {}
+
+        def given(name: str, data: Array | None) -> Given:
+            return Given(data, init_context, old.get(name))
+
+        heights = None if init_inputs is None else _heights(init_inputs.T)[1].T
+        nothing = None if init_inputs is None else init_inputs[:, :0]
+        of_circle = build_leading(net, keys[0], n - 1, f.num_params, context_shape, given("circle", heights))
+        of_interval = build_leading(net, keys[1], 0, g.num_params * (n - 1), context_shape, given("interval", nothing))
+        run_circle, run_interval = of_circle.run, of_interval.run
+
+        def thetas(params: Any, context: Any, rng: Any, train: bool, like: Array) -> tuple[Array, Any]:
+            """theta of the heights, and a function that makes that of the longitude of them."""
+            context = None if context is None else jnp.moveaxis(context, 0, -1)
+            theta = run_interval(params["interval"], like[:0], context, rng, train).reshape(g.num_params, n - 1, -1)
+            return theta, lambda z: run_circle(params["circle"], z, context, rng, train)
+
+        def direct_fun(params, x, context=None, rng=None, train=False):
+            a, z, q = _heights(x.T)
+            theta, of_longitude = thetas(params, context, rng, train, z)
+            fade = _fading(q)
+            new_z, log_g = g.direct(theta * fade[None, 1:], z)
+            new_a, log_f = f.direct(of_longitude(z) * fade[:1], a)
+            outside = astray(x)
+            y = jnp.where(outside[:, None], jnp.nan, _point(new_a, new_z).T)
+            return y, jnp.where(outside, jnp.nan, log_f + _log_det(log_g, new_z, q))
+
+        def solved(params, y, context, rng, train):
+            """The longitude and the heights."""
+            new_a, new_z, _ = _heights(y.T)
+            theta, of_longitude = thetas(params, context, rng, train, new_z)
+            heights, fade = list[Array](), jnp.ones_like(new_a)
+            for k in reversed(range(n - 1)):  # from the last height, whose map nothing fades
+                heights.append(g.inverse(theta[:, k] * fade[None], new_z[k])[0])
+                fade = fade * (1 - heights[-1]) * (1 + heights[-1])
+            z = jnp.stack(heights[::-1])
+            of_a = of_longitude(z) * fade[None]
+            return f.inverse(of_a, new_a)[0], z
+
+        def inverse_fun(params, y, context=None, rng=None, train=False):
+            a, z = solved(params, y, context, rng, train)
+            return jnp.where(astray(y)[:, None], jnp.nan, _point(a, z).T)
+
+        shown = {"context", *of_circle.keywords}
+        functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
+        return {"circle": of_circle.params, "interval": of_interval.params}, *functions
+
+    return naming(init_fun, {"context_dim", *measured_by(net)})
+
+
+def _heights(x: Array) -> tuple[Array, Array, Array]:
+    """Longitude (batch,), heights z_2 .. z_n (n - 1, batch) and their 1 - z^2, of points (n + 1, batch)."""
+    squared = jnp.cumsum(jnp.square(x), axis=0)[1:]  # of the first two entries, the first three, ...
+    there = squared > 0
+    safe = jnp.where(there, squared, 1.0)
+    z = jnp.where(there[1:], x[2:] / jnp.sqrt(safe[1:]), 0.0)
+    # What is left at a pole, far below, may be 0: any longitude serves.
+    q = jnp.where(there[1:], squared[:-1] / safe[1:], 1.0)
+    a = jnp.arctan2(jnp.where(there[0], x[1], 0.0), jnp.where(there[0], x[0], 1.0))
+    return a, jnp.clip(z, -1, 1), q
+
+
+def _fading(q: Array) -> Array:
+    """The factors of the longitude's theta and of those of z_2 .. z_n: the products of all later q."""
+    later = [jnp.ones_like(q[0])]
+    for each in q[::-1]:
+        later.append(later[-1] * each)
+    return jnp.stack(later[::-1])
+
+
+def _point(a: Array, z: Array) -> Array:
+    """The point (n + 1, batch) of a longitude and heights."""
+    radius, entries = jnp.ones_like(a), []
+    for each in z[::-1]:
+        entries.append(radius * each)
+        radius = radius * _radius(each)
+    return jnp.stack([radius * jnp.cos(a), radius * jnp.sin(a), *entries[::-1]])
+
+
+def _log_det(log_slope: Array, new_z: Array, q: Array) -> Array:
+    """Of the heights: sum of log g' + (k - 2) / 2 log(q_k' / q_k), whose ratio is g' at the poles."""
+    total = log_slope.sum(0)
+    for i in range(1, len(q)):
+        new_q = (1 - new_z[i]) * (1 + new_z[i])
+        inner = (q[i] > 64 * jnp.finfo(q.dtype).eps) & (new_q > 0)
+        ratio = jnp.log(jnp.where(inner, new_q, 1.0)) - jnp.log(jnp.where(inner, q[i], 1.0))
+        total = total + i / 2 * jnp.where(inner, ratio, log_slope[i])
+    return total

@@ -1,0 +1,345 @@
+"""Distributions on circles and spheres: uniform ones, von Mises and von Mises-Fisher."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.conditioners.base import check_conditioner
+from flows.conditioners.network import build_leading, measured_by
+from flows.core import Array, FlowsError, Given, Shape, distribution, numbers, positive
+from flows.core.contract import CIRCLE, SPHERE, ConditionerLike, Numbers, Region, Support
+from flows.core.inputs import as_context, size
+from flows.core.keywords import naming
+from flows.core.numerics import soft_clip, soft_clip_inverse
+from flows.core.regions import off_sphere
+from flows.distributions.polar import draw_angle, log_area, log_mass
+
+BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14
+WHOLE_TURN = Region(-math.inf, math.inf, period=2 * math.pi)
+
+
+def _check_sphere(shape: Shape, name: str) -> int:
+    """The n of S^n, from its event (n + 1,)."""
+    if len(shape) != 1 or shape[0] < 2:
+        raise FlowsError(f"{name}: the event is {shape}; expected a vector of two entries or more, as points are unit vectors")
+    return shape[0] - 1
+
+
+@distribution(batched=True, support=lambda period: Support(*2 * (Region(-math.inf, math.inf, float(period)),)))
+def CircularUniform(period: float = 2 * math.pi):
+    """Uniform angles, one for each entry of the event: log p(x) = -d log(period), in nats.
+
+    Any real number is an angle, modulo the period; samples lie in [-period / 2, period / 2).
+
+    Args:
+        period: the length of the circle.
+
+    Params:
+        None.
+
+    Errors:
+        FlowsError: a period that is not above 0.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.CircularUniform()(0, 2)
+        >>> log_pdf(params, jnp.array([[0.0, 100.0]])).round(4).tolist()                   # -2 log(2 pi)
+        [-3.675...]
+    """
+    half = positive(period, "CircularUniform: period") / 2
+
+    def init_fun(rng, shape):
+        constant = -size(shape) * math.log(2 * half)
+
+        def log_pdf(params, x):
+            axes = tuple(range(1, x.ndim))
+            return jnp.where(jnp.isfinite(x).all(axes), jnp.asarray(constant, x.dtype), jnp.nan)
+
+        def sample(rng, params, num_samples):
+            return jax.random.uniform(rng, (num_samples, *shape), minval=-half, maxval=half)
+
+        return {}, log_pdf, sample
+
+    return init_fun
+
+
+@distribution(batched=True, support=Support(SPHERE, SPHERE))
+def SphereUniform():
+    """Uniform on the sphere S^n, whose points are unit vectors (n + 1,): log p(x) = -log area, in nats per unit of surface.
+
+    The area is 2 pi^((n+1)/2) / Gamma((n+1)/2): 4 pi on S^2. What is no unit vector has -inf.
+
+    Params:
+        None.
+
+    Errors:
+        FlowsError: an event that is no vector of two entries or more.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.SphereUniform()(0, 3)
+        >>> log_pdf(params, jnp.array([[0.0, 0.0, 1.0], [0.0, 0.0, 2.0]])).round(4).tolist()     # -log(4 pi)
+        [-2.531..., -inf]
+    """
+
+    def init_fun(rng, shape):
+        constant = -log_area(_check_sphere(shape, "SphereUniform"))
+
+        def log_pdf(params, x):
+            return on_sphere(jnp.full(x.shape[0], constant, x.dtype), x)
+
+        def sample(rng, params, num_samples):
+            return directions(jax.random.normal(rng, (num_samples, *shape)))
+
+        return {}, log_pdf, sample
+
+    return init_fun
+
+
+def on_sphere(log_p: Array, x: Array) -> Array:
+    """log p of rows x, -inf where they are no unit vectors and NaN where they are NaN."""
+    return jnp.where(jnp.isnan(x).any(1), jnp.nan, jnp.where(off_sphere(x), -jnp.inf, log_p))
+
+
+def directions(v: Array, instead: Array | None = None) -> Array:
+    """v / |v| of the last axis; `instead`, by default the last axis' own direction, where v is 0."""
+    squared = jnp.square(v).sum(-1, keepdims=True)
+    there = squared > 0
+    pole = jnp.zeros_like(v).at[..., -1].set(1.0) if instead is None else instead
+    return jnp.where(there, v / jnp.sqrt(jnp.where(there, squared, 1.0)), pole)
+
+
+class Form(NamedTuple):
+    """A directional distribution: theta is `{"loc": (rows, ...), "log_concentration": (rows, ...)}`, with one row for all too.
+
+    `given(shape)` is the theta of the constructor's arguments, `outputs(shape)` how many numbers a network makes, of which
+    `of_network(raw, shape)` (rows, outputs) makes theta, `measured(x)` that of data, `log_density(theta, x)` is (rows,) and
+    `draw(theta, rng, n, shape)` (n, *shape).
+    """
+
+    given: Callable
+    outputs: Callable
+    of_network: Callable
+    measured: Callable
+    log_density: Callable
+    draw: Callable
+
+
+def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Callable:
+    """The init_fun of a form: with constants, trained, or with what a network makes of the context."""
+    net: Any = None if conditioner is None else check_conditioner(conditioner, name)
+
+    def fixed(rng, shape):
+        theta = form.given(shape)
+
+        def log_pdf(params, x):
+            return form.log_density(jax.tree.map(partial(jnp.asarray, dtype=x.dtype), theta), x)
+
+        def sample(rng, params, num_samples):
+            return form.draw(jax.tree.map(partial(jnp.asarray, dtype=float), theta), rng, num_samples, shape)
+
+        return {}, log_pdf, sample
+
+    def trained(rng, shape, init_inputs=None):
+        theta = form.given(shape) if init_inputs is None else form.measured(init_inputs)
+
+        def rows(params):
+            return {leaf: value[None] for leaf, value in params.items()}
+
+        def log_pdf(params, x):
+            return form.log_density(rows(params), x)
+
+        def sample(rng, params, num_samples):
+            return form.draw(rows(params), rng, num_samples, shape)
+
+        return {leaf: jnp.asarray(value, float)[0] for leaf, value in theta.items()}, log_pdf, sample
+
+    def conditional(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+        context_shape = as_context(context_dim)
+        if context_shape is None:
+            raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
+        form.given(shape)
+        nothing = None if init_context is None else jnp.zeros((init_context.shape[0], 0))
+        network = build_leading(net, rng, 0, form.outputs(shape), context_shape, Given(nothing, init_context, params))
+        run = network.run  # the functions must not close over the params
+
+        def theta_of(params, context, rng, train):
+            context = jnp.moveaxis(context, 0, -1)
+            raw = run(params, jnp.zeros((0, context.shape[-1]), context.dtype), context, rng, train)
+            return form.of_network(raw.T, shape)
+
+        def log_pdf(params, x, context=None, rng=None, train=False):
+            return form.log_density(theta_of(params, context, rng, train), x)
+
+        def sample(rng, params, num_samples, context=None):
+            return form.draw(theta_of(params, context, None, False), rng, num_samples, shape)
+
+        return network.params, naming(log_pdf, {"context", *network.keywords}), sample
+
+    if net is None:
+        return trained if trainable else fixed
+    measures = measured_by(net)
+    return naming(conditional, {"context_dim", *measures, *({"init_context"} if "init_inputs" in measures else set())})
+
+
+def _log_concentration(concentration: Any, name: str) -> np.ndarray:
+    given = numbers(concentration, f"{name}: concentration")
+    if not ((given >= 1e-5) & (given <= 1e5)).all():
+        raise FlowsError(f"{name}: concentration is {concentration!r:.60}; expected numbers from 0.00001 to 100,000")
+    return BOUND * np.arctanh(np.log(given) / BOUND)
+
+
+def _concentration(theta: dict[str, Array]) -> Array:
+    return jnp.exp(soft_clip(theta["log_concentration"], BOUND))
+
+
+def _estimated(resultant: Array, p: int) -> Array:
+    """log_concentration where the mean of unit vectors of p entries has this norm: near the maximum of the likelihood."""
+    r = jnp.clip(resultant, 1e-3, 1 - 1e-4)
+    return soft_clip_inverse(jnp.log(r * (p - r * r) / (1 - r * r)), BOUND)
+
+
+@distribution(batched=True, support=Support(CIRCLE, CIRCLE))
+def VonMises(
+    loc: Numbers = 0.0, concentration: Numbers = 1.0, trainable: bool = False, conditioner: ConditionerLike | None = None
+):
+    """Independent von Mises distributions of angles, one for each entry of the event: the normal of the circle.
+
+    log p(x) = sum_i k_i (cos(x_i - loc_i) - 1) - log Z(k_i), in nats, Z(k) = 2 pi I_0(k) e^-k. Any real number is an angle,
+    modulo 2 pi; samples lie in [-pi, pi), and their gradients in loc and k are those of the inverse distribution function.
+
+    Args:
+        loc, concentration: numbers, or arrays of the event; k is above 0: about 1 / variance where it is large.
+        trainable: train loc and k, which start there, or at the mean direction and concentration of `init_inputs`.
+        conditioner: a network that makes both of the context, and trains; see `Normal`. The angle is that of two outputs.
+
+    Params:
+        `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)); those of the
+        conditioner if there is one; else `{}`.
+
+    Errors:
+        FlowsError: a concentration outside its range; a conditioner without a context.
+
+    Source:
+        Mardia and Jupp, "Directional Statistics", 2000, section 3.5.4. The start: Banerjee, Dhillon, Ghosh and Sra, "Clustering
+        on the Unit Hypersphere using von Mises-Fisher Distributions", 2005.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.VonMises(loc=3.0, concentration=4.0)(0, 1)
+        >>> bool(jnp.allclose(*log_pdf(params, jnp.array([[3.5], [3.5 - 2 * jnp.pi]])))), sample(1, params, 5).shape
+        (True, (5, 1))
+    """
+    where, log_k = numbers(loc, "VonMises: loc"), _log_concentration(concentration, "VonMises")
+
+    def given(shape):
+        try:
+            loc, raw = (np.broadcast_to(each, shape)[None].copy() for each in (where, log_k))
+        except ValueError:
+            got = f"loc has shape {where.shape}, concentration {log_k.shape}"
+            raise FlowsError(f"VonMises: {got}; expected numbers, or arrays of the event, {shape}") from None
+        return {"loc": loc, "log_concentration": raw}
+
+    def of_network(raw, shape):
+        across, along, log_k = (each.reshape(-1, *shape) for each in jnp.split(raw, 3, axis=1))
+        return {"loc": jnp.arctan2(across, 1 + along), "log_concentration": log_k}
+
+    def measured(x):
+        sin, cos = jnp.sin(x).mean(0), jnp.cos(x).mean(0)
+        return {"loc": jnp.arctan2(sin, cos)[None], "log_concentration": _estimated(jnp.hypot(sin, cos), 2)[None]}
+
+    def log_density(theta, x):
+        k = _concentration(theta)
+        away = jnp.sin((x - theta["loc"]) / 2)
+        return (-2 * k * away * away - log_mass(k, 1)).sum(tuple(range(1, x.ndim)))
+
+    def draw(theta, rng, n, shape):
+        of_angle, of_side = jax.random.split(rng)
+        k = jnp.broadcast_to(_concentration(theta), (n, *shape))
+        side = jnp.where(jax.random.bernoulli(of_side, shape=k.shape), 1.0, -1.0).astype(k.dtype)
+        x = theta["loc"] + side * draw_angle(of_angle, k, 1)
+        x = x - 2 * math.pi * jnp.floor(x / (2 * math.pi) + 0.5)
+        return jnp.where(x >= math.pi, x - 2 * math.pi, x)
+
+    form = Form(given, lambda shape: 3 * size(shape), of_network, measured, log_density, draw)
+    return directional("VonMises", form, trainable, conditioner)
+
+
+@distribution(batched=True, support=Support(SPHERE, SPHERE))
+def VonMisesFisher(
+    loc: Numbers | None = None,
+    concentration: float = 1.0,
+    trainable: bool = False,
+    conditioner: ConditionerLike | None = None,
+):
+    """The von Mises-Fisher distribution of unit vectors (n + 1,) on the sphere S^n: the round normal of the sphere.
+
+    log p(x) = k (mu'x - 1) - log Z(k), mu = loc / |loc|, in nats per unit of surface, with Z(k) = 2 pi (1 - e^-2k) / k on S^2,
+    and by quadrature elsewhere. What is no unit vector has -inf. Gradients of samples in loc and k are those of the inverse
+    distribution function of the angle to mu.
+
+    Args:
+        loc: the mean direction, of any length but 0; by default the last axis.
+        concentration: k, above 0: about 1 / variance of each direction where it is large.
+        trainable: train loc and k, which start there, or at the mean direction and concentration of `init_inputs`.
+        conditioner: a network that makes both of the context, and trains; see `Normal`. It starts near the last axis.
+
+    Params:
+        `{"loc": (n + 1,), "log_concentration": ()}` if trainable, k = exp(14 tanh(log_concentration / 14)); those of the
+        conditioner if there is one; else `{}`.
+
+    Errors:
+        FlowsError: an event that is no vector of two entries or more; a loc that does not fit it, or is 0; a concentration
+            outside its range; a conditioner without a context.
+
+    Source:
+        Fisher, "Dispersion on a Sphere", 1953; Mardia and Jupp, "Directional Statistics", 2000, section 9.3.2; the start as of
+        `VonMises`.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.VonMisesFisher(loc=(0.0, 1.0, 0.0), concentration=10.0)(0, 3)
+        >>> sample(1, params, 1000).mean(0).round(1).tolist()
+        [0.0, 0.9..., 0.0]
+    """
+    log_k = _log_concentration(concentration, "VonMisesFisher")
+    where = None if loc is None else numbers(loc, "VonMisesFisher: loc")
+    if log_k.shape or (where is not None and not np.any(where)):
+        raise FlowsError(f"VonMisesFisher: loc is {loc} and concentration {concentration}; expected a direction and one number")
+
+    def given(shape):
+        _check_sphere(shape, "VonMisesFisher")
+        if where is not None and where.shape != shape:
+            raise FlowsError(f"VonMisesFisher: loc has shape {where.shape}, expected that of the event, {shape}")
+        mu = np.eye(shape[0])[-1] if where is None else where / np.linalg.norm(where)
+        return {"loc": mu[None], "log_concentration": log_k[None]}
+
+    def of_network(raw, shape):
+        return {"loc": raw[:, :-1].at[:, -1].add(1.0), "log_concentration": raw[:, -1]}
+
+    def measured(x):
+        mean = x.mean(0)
+        resultant = jnp.linalg.norm(mean)
+        return {"loc": directions(mean)[None], "log_concentration": _estimated(resultant, x.shape[1])[None]}
+
+    def log_density(theta, x):
+        k = _concentration(theta)
+        # Of unit vectors |x - mu|^2 / 2 = 1 - mu'x, without the rounding of the latter where they are close.
+        away = jnp.square(x - directions(theta["loc"])).sum(1) / 2
+        return on_sphere(-k * away - log_mass(k, x.shape[1] - 1), x)
+
+    def draw(theta, rng, n, shape):
+        of_angle, of_direction = jax.random.split(rng)
+        mu = jnp.broadcast_to(directions(theta["loc"]), (n, *shape))
+        angle = draw_angle(of_angle, jnp.broadcast_to(_concentration(theta), (n,)), shape[0] - 1)[:, None]
+        g = jax.random.normal(of_direction, mu.shape, mu.dtype)
+        beside = directions(g - (g * mu).sum(1, keepdims=True) * mu)
+        return directions(jnp.cos(angle) * mu + jnp.sin(angle) * beside)
+
+    form = Form(given, lambda shape: shape[0] + 1, of_network, measured, log_density, draw)
+    return directional("VonMisesFisher", form, trainable, conditioner)

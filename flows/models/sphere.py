@@ -1,0 +1,51 @@
+"""Flows on the sphere."""
+
+from flows.bijections.householder import Householder
+from flows.bijections.sphere import SphereCoupling
+from flows.compose import Serial
+from flows.conditioners import MLP
+from flows.core import bijection, positive_int
+from flows.core.budget import spend
+from flows.models.stack import Activation, check_hidden
+from flows.transformers import CircularRationalQuadratic, RationalQuadratic
+
+
+@bijection
+def SphereFlow(num_layers: int = 4, hidden: tuple[int, ...] = (64, 64), num_bins: int = 8, activation: Activation = "relu"):
+    """Sphere couplings with a trained rotation between two of them: of unit vectors (n + 1,), on S^2 or higher.
+
+    Each coupling maps heights by splines of [-1, 1] and the longitude by a circular spline whose knots a network makes of the
+    heights; a product of two reflections turns the axis before the next. log|det J|, per unit of surface, is the sum of the
+    couplings'. The base is `SphereUniform()`.
+
+    Args:
+        num_layers: couplings.
+        hidden: widths of each network.
+        num_bins: of each spline.
+        activation: as in `MLP`.
+
+    Params:
+        A tuple over layers.
+
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
+
+    Errors:
+        FlowsError: an argument is outside its range; an event of less than three entries.
+
+    Source:
+        Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing Flows on Tori and Spheres", 2020,
+        arXiv:2002.02428, the recursive flow.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.SphereFlow(2, hidden=(8,)), flows.SphereUniform())(0, 3)
+        >>> sample(1, params, 4).shape
+        (4, 3)
+    """
+    net = MLP(*check_hidden(hidden, "SphereFlow"), activation=activation)
+    circle, interval = CircularRationalQuadratic(num_bins), RationalQuadratic(num_bins, bound=1.0, ends="free")
+    coupling = SphereCoupling(net, circle, interval)
+    count = positive_int(num_layers, "SphereFlow: num_layers", most=1_000)
+    spend(parts=count)
+    return Serial(*[Householder(2), coupling] * count)
