@@ -19,6 +19,7 @@ from flows.bijections.autoregressive import Autoregressive as Autoregressive
 from flows.bijections.autoregressive import InverseAutoregressive as InverseAutoregressive
 from flows.bijections.batch_norm import BatchNorm as BatchNorm
 from flows.bijections.block_autoregressive import BlockAutoregressive as BlockAutoregressive
+from flows.bijections.continuous import Continuous as Continuous
 from flows.bijections.coupling import Coupling as Coupling
 from flows.bijections.dequantize import Dequantize as Dequantize
 from flows.bijections.elementwise import Elementwise as Elementwise
@@ -104,6 +105,8 @@ from flows.distributions.uniform import Uniform as Uniform
 from flows.models.autoregressive import IAF as IAF
 from flows.models.autoregressive import MAF as MAF
 from flows.models.autoregressive import MixtureMADE as MixtureMADE
+from flows.models.continuous import FFJORD as FFJORD
+from flows.models.continuous import RNODE as RNODE
 from flows.models.coupling import NICE as NICE
 from flows.models.coupling import Glow as Glow
 from flows.models.coupling import RealNVP as RealNVP

@@ -8,10 +8,11 @@ import numpy as np
 
 import flows
 from flows import transformers as t
-from flows.conditioners import Lipschitz, MaskedMLP, MaskedResidual, Residual
+from flows.conditioners import ConcatSquash, Lipschitz, MaskedMLP, MaskedResidual, Residual
 from flows.core.regions import inside, resolved
 
 small = flows.MLP(8, last_scale=1.0)
+smooth = ConcatSquash(4, last_scale=1.0)
 masked = MaskedMLP(8, last_scale=1.0)
 contraction = Lipschitz(8, coefficient=0.8, activation="tanh", last_scale=1.0)
 spline = t.LinearSpline(num_bins=3)  # the cheapest to compile of those with an odd number of parameters
@@ -134,6 +135,7 @@ BIJECTIONS: dict[str, Case] = {
     ),
     "Autoregressive of kinds": Case(flows.Autoregressive(masked, (t.Affine(), spline, t.Additive(), t.Affine())), (4,)),
     "BatchNorm": Case(flows.BatchNorm(), (1, 2, 5, (2, 2, 3))),
+    "Continuous": Case(flows.Continuous(smooth, solver="rk4", steps=60), (2,), conditional=True, loose=True, stir=0.6),
     "Coupling": Case(flows.Coupling(small, spline), (2,), conditional=True),
     "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
     "Coupling of images": Case(flows.Coupling(SmallConv(), t.Affine()), ((2, 2, 3),), conditional=True),
@@ -216,6 +218,7 @@ BIJECTIONS: dict[str, Case] = {
 # Compositions of the layers above, which test_models.py tests as a whole.
 MODELS: dict[str, Any] = {
     "BNAF": flows.BNAF(2, hidden=(2,)),
+    "FFJORD": flows.FFJORD(1, hidden=(4,), solver="rk4", steps=60),
     "GaussianizationFlow": flows.GaussianizationFlow(1, num_components=2),
     "Glow": flows.Glow(2, hidden=(8,)),
     "IAF": flows.IAF(2, hidden=(8,)),
@@ -230,6 +233,7 @@ MODELS: dict[str, Any] = {
         2, hidden=(8,), num_bins=3, spline="quadratic", autoregressive=False, plain=True, scan=True
     ),
     "RealNVP": flows.RealNVP(2, hidden=(8,)),
+    "RNODE": flows.RNODE(2, hidden=(3,), steps=60, scan=True),
     "ResidualFlow": flows.ResidualFlow(2, hidden=(8,), scan=True),
     "SphereFlow": flows.SphereFlow(2, hidden=(8,), num_bins=2),
     "SOS": flows.SOS(2, hidden=(8,), num_polynomials=2, degree=1),

@@ -38,6 +38,7 @@ WRITTEN = {
     "format_2": (13, "b20432e89dfac8706b1b35a41ce0229ec4dcca2c2684be3231292567972a0640"),
     "format_3": (6, "19bb80a8974fb7a8c1a0fa52f8d6ea8a01fbaed4686de9871b358fac340dba14"),
     "format_4": (10, "2dacff464eb634d5797fffc05652d5e22730dcad810a95cfb4712b7b51b872ef"),
+    "format_5": (5, "570271f95b06416c3a4a2cba6fd27dd963155358ef1343f74d87877beecf7d3a"),
 }
 
 # What the first version had that a model is made of.

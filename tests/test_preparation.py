@@ -14,8 +14,8 @@ from scipy.stats import multivariate_normal
 import flows
 from flows.training import DataWarning, fit
 from flows.training.data_checks import _clusters
+from flows.training.endings import falling_by
 from flows.training.gaussian import shrinkage_of
-from flows.training.loop import _falling
 from flows.training.marginals import entropy, heavy_tails, sharp
 from flows.training.options import Options
 
@@ -209,8 +209,8 @@ def test_a_row_that_decides_the_score_is_named():
 
 def test_a_fit_that_was_too_short_says_so():
     losses = [8 * 0.95**epoch for epoch in range(100)]
-    assert _falling(losses) == losses[49] - losses[74] and _falling([1.0] * 100) == _falling([np.inf, np.nan] * 50) == 0
-    assert _falling([*losses[:45], *[1.0] * 55]) == _falling(losses[::-1]) == 0
+    assert falling_by(losses) == losses[49] - losses[74] and falling_by([1.0] * 100) == falling_by([np.inf, np.nan] * 50) == 0
+    assert falling_by([*losses[:45], *[1.0] * 55]) == falling_by(losses[::-1]) == 0
     slow = {**QUICK, "max_epochs": 40, "learning_rate": 0.02, "standardize": False}
     with pytest.warns(
         UserWarning, match=r"still falling, by .* nats from half to three quarters of the 40 epochs; .*max_epochs=80"

@@ -22,7 +22,8 @@ from flows.core.params import check_leaves, check_structure, structure
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
-Functions = tuple[Callable, ...]  # direct, inverse and, of some, the inverse with its log-det; or log_pdf and sample
+# direct, inverse and, of some, the inverse with its log-det (or None) and the velocity; or log_pdf and sample
+Functions = tuple[Any, ...]
 KEY = partial(jax.eval_shape, jax.random.key, 0)  # an abstract one
 ROWS = 7  # of a trial run; unlike the sizes of most events, so that a wrong axis shows
 FIRST_RULE = (
@@ -43,11 +44,13 @@ def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
     """With `pairs` the inverse returns its log-det too, as that of a plain closure does."""
     form = plain if batched else lift
 
-    def take(direct_fun: Callable, inverse_fun: Callable, *native: Callable) -> Functions:
+    def take(direct_fun: Callable, inverse_fun: Callable, native: Callable | None = None, velocity: Any = None) -> Functions:
         direct, inverse = checked_pair(form(direct_fun), f"{name}: direct_fun", batched), form(inverse_fun)
         if not pairs:
-            natives = [checked_pair(form(each), f"{name}: its inverse with log_det", batched) for each in native]
-            return direct, checked_point(inverse, f"{name}: inverse_fun"), *natives
+            if native is not None:
+                native = checked_pair(form(native), f"{name}: its inverse with log_det", batched)
+            velocity = None if velocity is None else of_time(velocity, batched)
+            return direct, checked_point(inverse, f"{name}: inverse_fun"), native, velocity
         inverse = checked_pair(inverse, f"{name}: inverse_fun", batched)
         return direct, lambda *call: inverse(*call)[0]
 
@@ -57,7 +60,7 @@ def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
         check_result(back, x.shape, name, "the inverse's points")
         return y, log_det, back
 
-    return Form(take, run, (3,) if pairs else (3, 4))
+    return Form(take, run, (3,) if pairs else (3, 4, 5))
 
 
 def distribution_form(name: str, event: Shape, batched: bool) -> Form:
@@ -82,12 +85,13 @@ class Author:
     def call(self, key: Array, input_dim: Any, given: Given) -> tuple[Any, ...]:
         named = select(self.names, context_dim=as_dim(self.context), **given._asdict())
         triple = self.init_fun(key, input_dim, **named)
-        if not isinstance(triple, tuple | list) or len(triple) not in self.form.entries or not all(map(callable, triple[1:])):
+        functions = [each for i, each in enumerate(triple) if i and not (i == 3 and each is None)] if triple else []
+        if not isinstance(triple, tuple | list) or len(triple) not in self.form.entries or not all(map(callable, functions)):
             raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
         return tuple(triple)
 
     def keywords_of(self, *functions: Callable) -> frozenset[str]:
-        return self.names.union(*[named_by(each, CALL) for each in functions])
+        return self.names.union(*[named_by(each, CALL) for each in functions if each is not None])
 
     def try_out(self, functions: Functions, params: Params, keywords: frozenset[str]) -> tuple[Shape, bool, bool]:
         """The event of the first result, whether the functions can be traced, and whether they remember a tracer."""
@@ -143,8 +147,10 @@ def abstract(tree: Any) -> Any:
 def leaf_bijection(name: str, init_fun: Callable, event: Shape, context: Shape | None, batched: bool) -> BijectionPart:
     """The part of one decorated layer."""
     leaf = Leaf(name, init_fun, event, context, bijection_form(name, batched))
-    direct, inverse, *native = leaf.functions
-    own: Any = {"direct": direct, "inverse": inverse, "output": leaf.output, "native_inverse": native[0] if native else None}
+    direct, inverse, native, velocity = leaf.functions
+    own: Any = {"direct": direct, "inverse": inverse, "output": leaf.output, "native_inverse": native}
+    if velocity is not None:
+        own["path"] = lambda params, x, context, rng: (x, lambda t, x: velocity(params, t, x, context))
     return BijectionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, False, **own)
 
 
@@ -272,6 +278,21 @@ def lift(fun: Callable) -> Callable:
         return jax.vmap(one)(x, context, keys)
 
     return batched
+
+
+def of_time(velocity: Callable, batched: bool) -> Callable:
+    """An author's `velocity(params, t, x)` of one event, or of rows, as a function of rows, each at a time of its own."""
+    names = named_by(velocity, ("context",))
+
+    def call(params: Params, t: Array, x: Array, context: Any) -> Array:
+        def of(t: Array, x: Array, context: Any) -> Array:
+            return velocity(params, t, x, **select(names, context=context))
+
+        found = of(t, x, context) if batched else jax.vmap(of)(t, x, context)
+        check_result(found, x.shape, "velocity", "velocities")
+        return found
+
+    return call
 
 
 # What comes back, checked

@@ -52,12 +52,15 @@ class BijectionPart(Part):
     """`direct(params, x, context, rng, train) -> (y, log_det)` and `inverse(params, y, context, rng, train) -> x`.
 
     `output` is the event of y. `native_inverse(...) -> (x, log_det)` is there where the inverse is the cheap direction.
+    `path(params, x, context, rng) -> (x_1, velocity)` is there where points follow an ordinary differential equation from the
+    data, x_1 at time 1, to the noise at time 0: velocity(t, x_t) is dx_t / dt.
     """
 
     direct: Callable
     inverse: Callable
     output: Shape
     native_inverse: Callable | None = None
+    path: Callable | None = None
 
     def invert(self, params: Params, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         """The inverse with its log-det: minus the direct one at the point returned, so that the two cannot drift."""
@@ -80,13 +83,15 @@ class DistributionPart(Part):
     """`log_pdf(params, x, context, rng, train) -> (batch,)` and `sample(rng, params, n, dtype, context) -> (n, *event)`.
 
     `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` is there where one pass makes both. `region` is where its
-    points live, as far as it is told.
+    points live, as far as it is told. `path(params, x, context, rng) -> (x_1, velocity, draw)` is as of a bijection, and
+    draw(key) are as many draws of the base, x_0.
     """
 
     log_pdf: Callable
     sample: Callable
     joint_draw: Callable | None = None
     region: Region | None = None
+    path: Callable | None = None
 
     def draw(self, rng: Array, params: Params, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
         """The samples of `sample`, with their log-density."""

@@ -127,7 +127,16 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
             found = compiled(as_key(rng), params, size, context)
         return found if size == n else jax.tree.map(lambda each: first(each, n), found)
 
+    def path(params: Params, inputs: Any, context: Any, rng: Array) -> tuple:
+        x = as_array(inputs, "inputs")
+        check_rows(x, part.event, part.name)
+        context, _ = _given(part, context, None, False)
+        dtype = working_dtype(x.dtype)
+        params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
+        return part.path(params, x.astype(dtype), context, rng)  # type: ignore[misc]
+
     sample.joint_draw = log_pdf, with_log_pdf  # type: ignore[attr-defined]  # for `sample_with_log_pdf`
+    log_pdf.path = None if part.path is None else path  # type: ignore[attr-defined]  # for `flow_matching`
     return (
         _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),
         _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"}),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.supports import bounded_region
+from flows.compose import still
 from flows.core import (
     Array,
     BijectionInit,
@@ -23,6 +24,7 @@ from flows.core import (
     distribution_part,
     in_pieces,
     shared,
+    trainable,
 )
 from flows.core.contract import BijectionLike, DistributionLike
 from flows.core.errors import Place
@@ -127,7 +129,18 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
                 x, log_det = backwards(part.invert, keys[1], params["bijection"], y, context)
             return wrapped(region, x), log_p - log_det
 
+        def path(params: Any, x: Array, context: Any, rng: Array) -> tuple:
+            keys, own, of_base = jax.random.split(rng), part.path, base.path
+            if own is None:
+                seen = still(part, params["bijection"], x, context, keys[0])
+                return of_base(params["prior"], seen, context, keys[1])  # type: ignore[misc]
+            if any(jax.tree.leaves(trainable(params["prior"]))):
+                raise FlowsError(f"flow_matching: the base {prior!r:.60} trains; expected one that stays, such as Normal()")
+            y, velocity = own(params["bijection"], x, context, keys[0])
+            return y, velocity, lambda key: base.sample(key, params["prior"], y.shape[0], y.dtype, context)
+
         own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": region}
+        own["path"] = path if part.path or base.path else None
         return DistributionPart("Flow", init, event, context, **both, **own)
 
     return Composite(compose, (bijection, prior))

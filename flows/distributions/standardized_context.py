@@ -86,6 +86,9 @@ def StandardizedContext(distribution: DistributionLike):
             with place:
                 return part.draw(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
 
+        def path(params: Any, x: Array, context: Any, rng: Array) -> tuple:
+            return part.path(params["distribution"], x, standardized(params["fixed"], context), rng)  # type: ignore[misc]
+
         return replace(
             part,
             name="StandardizedContext",
@@ -93,6 +96,7 @@ def StandardizedContext(distribution: DistributionLike):
             log_pdf=log_pdf,
             sample=sample,
             joint_draw=joint_draw,
+            path=None if part.path is None else path,
             keywords=part.keywords | OWN_KEYWORDS,
         )
 

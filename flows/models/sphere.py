@@ -2,16 +2,20 @@
 
 from flows.bijections.householder import Householder
 from flows.bijections.sphere import SphereCoupling
-from flows.compose import Serial
 from flows.conditioners import MLP
-from flows.core import bijection, positive_int
-from flows.core.budget import spend
-from flows.models.stack import Activation, check_hidden
+from flows.core import bijection
+from flows.models.stack import Activation, check_hidden, stack
 from flows.transformers import CircularRationalQuadratic, RationalQuadratic
 
 
 @bijection
-def SphereFlow(num_layers: int = 4, hidden: tuple[int, ...] = (64, 64), num_bins: int = 8, activation: Activation = "relu"):
+def SphereFlow(
+    num_layers: int = 4,
+    hidden: tuple[int, ...] = (64, 64),
+    activation: Activation = "relu",
+    num_bins: int = 8,
+    scan: bool | None = None,
+):
     """Sphere couplings with a trained rotation between two of them: of unit vectors (n + 1,), on S^2 or higher.
 
     Each coupling maps heights by splines of [-1, 1] and the longitude by a circular spline whose knots a network makes of the
@@ -21,11 +25,12 @@ def SphereFlow(num_layers: int = 4, hidden: tuple[int, ...] = (64, 64), num_bins
     Args:
         num_layers: couplings.
         hidden: widths of each network.
-        num_bins: of each spline.
         activation: as in `MLP`.
+        num_bins: of each spline.
+        scan: one compiled loop (`Repeat`) over the layers, by default beyond 3.
 
     Params:
-        A tuple over layers.
+        A tuple over layers; of a loop those of its layers, stacked.
 
     Cost:
         Direct: a pass of each network. Inverse: the same.
@@ -45,7 +50,4 @@ def SphereFlow(num_layers: int = 4, hidden: tuple[int, ...] = (64, 64), num_bins
     """
     net = MLP(*check_hidden(hidden, "SphereFlow"), activation=activation)
     circle, interval = CircularRationalQuadratic(num_bins), RationalQuadratic(num_bins, bound=1.0, ends="free")
-    coupling = SphereCoupling(net, circle, interval)
-    count = positive_int(num_layers, "SphereFlow: num_layers", most=1_000)
-    spend(parts=count)
-    return Serial(*[Householder(2), coupling] * count)
+    return stack("SphereFlow", [Householder(2), SphereCoupling(net, circle, interval)], num_layers, scan)

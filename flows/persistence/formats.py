@@ -11,7 +11,8 @@ The format is a number in the header of a file. It increases when an older reade
    header.
 5. `squash=` says how far out these models' networks see, `min_bin=` and `min_slope=` how narrow and flat the splines of `NSF`
    get (1e-3 before). A layer's `squash=c` was what ("tanh", c) is now. Text is a tensor of bytes, beside the history, the
-   columns and the scores of a fit.
+   columns and the scores of a fit. A circular spline was taken for a map of the line.
+6. `CircularRationalQuadratic(line=)` says for what it is taken: networks see angles as cos and sin.
 
 An argument that a constructor gained later is missing in older files, and its default holds. Where that default changes how
 the same call is computed, `as_then` has to fill in the old behaviour.
@@ -23,7 +24,7 @@ import jax
 
 from flows.core import Params
 
-FORMAT, TEXTS = 5, 5  # the format that is written, and the first with text in tensors
+FORMAT, TEXTS = 6, 5  # the format that is written, and the first with text in tensors
 SQUASHED = ("NSF", "MAF", "RealNVP")
 ENGINES_THAT_SQUASH = ("Coupling", "Autoregressive", "InverseAutoregressive")
 ENGINES = ({"conditioner", "fixed", "transformer", "unconditional"}, {"conditioner", "fixed", "transformer"})
@@ -43,6 +44,8 @@ def as_then(description: Any, written: int) -> Any:
     name, arguments = description.get("constructor"), description.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return description
+    if written < 6 and name == "transformers.CircularRationalQuadratic":
+        arguments = {**arguments, "line": True}
     if written < 5 and name in SQUASHED:
         arguments = {"squash": None, **arguments}
     if written < 5 and name == "NSF" and arguments.get("spline") == "rational_quadratic":

@@ -18,7 +18,7 @@ from flows.results.history import History
 from flows.results.result import HISTORY, SCORES, FitResult, Scored
 
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped"}
-TEXTS = {"table", "context_table", "interrupted", "likelihood", "path", "metadata"}
+TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata"}
 
 
 def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | FitResult:
@@ -75,6 +75,10 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     }
     history = History({name.removeprefix(HISTORY): each for name, each in found.items()})
     history.interrupted = text.get("interrupted") is True
+    objective = text.get("objective")
+    if objective is not None and not (isinstance(objective, str) and len(objective) <= 200):
+        raise FlowsError(f"its objective is {objective!r:.80}; expected the name of a function")
+    history.objective = objective
     triple: Any = (model.params, *functions, model.init_fun, model.input_dim, model.context_dim, history)
     result: FitResult
     if "path" in text:

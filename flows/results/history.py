@@ -8,7 +8,8 @@ import numpy as np
 
 
 class Epoch(NamedTuple):
-    """What a callback of `flows.fit` is given after each epoch. Losses are nats a row, in the units of the data.
+    """What a callback of `flows.fit` is given after each epoch. Losses are nats a row, in the units of the data; of an
+    objective of another kind they are its values.
 
     Attributes:
         number: of the epoch, from 0.
@@ -37,17 +38,25 @@ OLD = {"train": "train_loss", "validation": "validation_loss", "start": "start_l
 
 
 class History(dict):
-    """The losses of a fit, a dict of arrays, and their picture. A loss is minus the mean log-likelihood, in nats a row.
+    """The losses of a fit, a dict of arrays, and their picture. A loss is minus the mean log-likelihood, in nats a row, unless
+    the fit minimised an objective of another kind.
 
     Attributes:
         interrupted: whether Ctrl-C ended the fit.
+        objective: the name of what was minimised, None for the likelihood.
     """
 
     interrupted: bool
+    objective: str | None
 
-    def __init__(self, arrays: Any = (), *, interrupted: bool = False):
+    def __init__(self, arrays: Any = (), *, interrupted: bool = False, objective: str | None = None):
         super().__init__(arrays)
-        self.interrupted = interrupted
+        self.interrupted, self.objective = interrupted, objective
+
+    @property
+    def unit(self) -> str:
+        """What its losses are."""
+        return "nats a row" if self.objective is None else self.objective
 
     def __missing__(self, name: str) -> Any:
         """What losses were called before they had it in their names."""
@@ -93,7 +102,7 @@ class History(dict):
             low, high = shown.min(), np.quantile(shown, 0.95)
             room = 0.05 * (high - low) or 0.05
             axes.set_ylim(low - room, high + 2 * room)
-        axes.set(xlabel="epoch", ylabel="loss, nats a row")
+        axes.set(xlabel="epoch", ylabel="loss, nats a row" if self.objective is None else self.objective)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
         return axes

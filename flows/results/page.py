@@ -44,5 +44,5 @@ def _curve(history: Any) -> str:
     key = ", ".join(f'<span style="color:{COLORS[name]}">{name.replace("_", " ")}</span>' for name in losses)
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="losses by epoch">{curves}</svg>'
-        f"<div>{key}: nats a row by epoch, from {low:.3f} to {high:.3f}</div>"
+        f"<div>{key}: {history.unit} by epoch, from {low:.3f} to {high:.3f}</div>"
     )

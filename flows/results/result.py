@@ -214,6 +214,8 @@ class FitResult(OneColumn, Distribution):
         if self.has_scores:
             arrays[SCORES] = self.scores
         text: dict[str, Any] = {"interrupted": True} if self.history.interrupted else {}
+        if self.history.objective is not None:
+            text["objective"] = self.history.objective
         tables = {"table": self.table, "context_table": self.context_table}
         text |= {name: each.described() for name, each in tables.items() if each is not None}
         return {name: each for name, each in arrays.items() if each.dtype.kind in KINDS} | {TEXT: text}
@@ -238,7 +240,10 @@ class FitResult(OneColumn, Distribution):
             spread = f" +- {error:.3f}" if np.isfinite(error) else ""
             if "held_out" in history:
                 rows = f"{int(history['held_out']):,} rows held out"
-                lines.append(("  fit", f"log-likelihood {-best:.3f}{spread} nats, of {rows}"))
+                value = f"log-likelihood {-best:.3f}{spread} nats"
+                if history.objective is not None:
+                    value = f"{history.objective} {best:.4g}"
+                lines.append(("  fit", f"{value}, of {rows}"))
             else:  # of a fit to a density
                 lines.append(("  fit", f"loss {best:.3f} nats"))
             if "gaussian_loss" in history:

@@ -1,5 +1,6 @@
 """`flows.fit_ensemble`: how far models of the same data differ."""
 
+from collections.abc import Callable
 from typing import Any
 
 import optax
@@ -19,6 +20,7 @@ def fit_ensemble(
     members: int = 8,
     context: Any = None,
     weights: Any = None,
+    objective: Callable | None = None,
     validation: Any = None,
     batch_size: int | None = None,
     max_epochs: int | None = None,

@@ -1,5 +1,6 @@
 """`flows.fit`: from raw data to a result. Read, check and preprocess the data, initialise the model, train it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import optax
@@ -18,6 +19,7 @@ def fit(
     *,
     context: Any = None,
     weights: Any = None,
+    objective: Callable | None = None,
     validation: Any = None,
     folds: int | None = None,
     batch_size: int | None = None,
@@ -70,6 +72,11 @@ def fit(
         context: (rows, *context), for a conditional model.
         weights: (rows,), 0 or more: how much each row counts, in training, in the mean and standard deviation, and among the
             rows held out. Only their ratios matter. Rows to validate on that are given count equally.
+        objective: what is minimised in place of minus the mean log-likelihood: a function of rows, `objective(params,
+            distribution, x, *, context, weights, rng, train)`, as in `flows.objectives`, that returns a scalar, such as
+            `flows.objectives.flow_matching`. It is handed those of the keywords that it names, the rows as the model itself has
+            them (standardised), and the same rng in every validation. Losses are then its values, not nats, and no log-det is
+            added to them.
         validation: the share of rows held out for early stopping, in (0, 1), by default a tenth; or rows to validate on, a
             pair (data, context) for a conditional model, and then all of `data` are trained on.
         folds: fit so many models, each without another part of the rows, by which it is stopped, and return their average as
@@ -125,7 +132,8 @@ def fit(
         A `FitResult`: unpacks as `params, log_pdf, sample`, and has `.init_fun`, `.history` and `.save(path)`.
 
     Errors:
-        TypeError: `init_fun` is no distribution; complex or object data; an unknown optimizer; a context nothing takes.
+        TypeError: `init_fun` is no distribution; an objective that cannot be called so, or does not name the context or the
+            weights given; complex or object data; an unknown optimizer; a context nothing takes.
         FlowsError: NaN or inf in the data, a column that is constant or a copy, too few rows, wrong shapes, settings outside
             their range, a checkpoint that is damaged or of another fit. FitError: no loss, or none of what is held out, is ever
             finite, or the fit diverges at any rate; it carries the best params, the history and the cause.

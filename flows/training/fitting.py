@@ -42,6 +42,7 @@ from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
 from flows.training.loop import train
 from flows.training.losses import Likelihood, has_running_statistics
+from flows.training.objective import Function, Objective, check_keywords
 from flows.training.options import FEW, FOLDS, Options
 from flows.training.preprocess import Prepared, prepare_folds
 from flows.training.reading import Data, Rows, all_rows, read, take, unsplit
@@ -182,9 +183,7 @@ def train_members(
     if not any(jax.tree.leaves(trainable(start))):
         options = replace(options, max_epochs=1)
 
-    part_of_batch = source.batch_size // options.accumulate
-    exact = getattr(inner, "likelihood", "exact") == "unbiased"
-    problem = Likelihood(part, part_of_batch, options.precision, has_running_statistics(start), exact)
+    problem = _problem(inner, part, start, rows, options)
     compiled = trainer(problem, start, options, source.dtype, bool(rows.folds))
     schedule = schedule_of(options, options.max_epochs * source.steps)
     epochs: Any = Epochs(rows, compiled, schedule, keys)
@@ -195,6 +194,8 @@ def train_members(
         saved = Checkpoint(options, settings_of(rows.outer(init_fun), key, source.given, options, batch_size=source.batch_size))
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
+        if options.objective is not None:
+            return f"the {options.measure}, or its gradient, is not finite there"
         own = rows.of_member(member)
         suspects = own.suspects() if step is None else epochs.suspects(number, step, member)
         return cause(part, params, suspects, key_of_member[member], own.deviations)
@@ -203,6 +204,16 @@ def train_members(
         size = math.prod(rows.event)
         best, history = train(compiled, params, epochs.run, epochs.score, options, saved, why, outer, size, rows.yardstick)
     return outer(best), history
+
+
+def _problem(model: Any, part: Any, params: Any, rows: Prepared, options: Options) -> Any:
+    """What a step and a validation minimise."""
+    batch, statistics = rows.source.batch_size // options.accumulate, has_running_statistics(params)
+    if options.objective is None:
+        exact = getattr(model, "likelihood", "exact") == "unbiased"
+        return Likelihood(part, batch, options.precision, statistics, exact)
+    check_keywords(options.objective, rows.train, options.caller)
+    return Objective(part, Function(options.objective), batch, options.precision, statistics)
 
 
 def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> EnsembleResult:

@@ -3,6 +3,7 @@
 A new option is a keyword of the function that takes it and a line here.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields, replace
@@ -15,6 +16,7 @@ import optax
 from flows.core import BijectionInit, DistributionInit, FlowsError, positive, positive_int
 from flows.core.constructors import Value, is_constructor
 from flows.core.precision import Precision
+from flows.objectives import maximum_likelihood
 
 LEARNING_RATE = 5e-3
 EMA = 0.998
@@ -105,6 +107,40 @@ def functions(x: Any, name: str) -> tuple[Callable, ...]:
     return tuple(x)
 
 
+def objective_of_rows(x: Any, name: str) -> Callable | None:
+    """A function (params, distribution, x) that may name context, weights, rng and train; the likelihood is None."""
+    expected = (
+        "expected a function objective(params, distribution, x, *, context, weights, rng, train) -> scalar, such as "
+        "flows.objectives.flow_matching, which may leave out keywords; bind further arguments by functools.partial"
+    )
+    if not callable(x) or isinstance(x, type | Value):
+        raise TypeError(f"{name} is {x!r:.60}; {expected}")
+    if x is maximum_likelihood:
+        return None
+    try:
+        signature = inspect.signature(x)
+        signature.bind(None, None, None, **dict.fromkeys(keywords_of_objective(x)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is {x!r:.60}, which cannot be called so ({error}); {expected}") from None
+    return x
+
+
+def name_of_objective(function: Any) -> str:
+    """Its own name, or that of what a partial was made of."""
+    function = getattr(function, "func", function)
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def keywords_of_objective(function: Callable) -> tuple[str, ...]:
+    """Those of context, weights, rng and train that it names, all where it takes any keyword."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return ROW_KEYWORDS
+    named = {each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)}
+    return tuple(name for name in ROW_KEYWORDS if name in named)
+
+
+ROW_KEYWORDS = ("context", "weights", "rng", "train")
 MAY_CHANGE = "may change"  # where a fit goes on from a checkpoint
 
 
@@ -115,6 +151,7 @@ class Options:
 
     context: Any = None
     weights: Any = None
+    objective: Annotated[Callable | None, optional(objective_of_rows)] = None
     validation: Annotated[Any, optional(share_or_rows)] = None
     folds: Annotated[int | None, optional(positive_int)] = None
     batch_size: Annotated[Any, optional(positive_int)] = None
@@ -177,6 +214,16 @@ class Options:
             )
 
     @property
+    def objective_name(self) -> str | None:
+        """None where it is the likelihood."""
+        return None if self.objective is None else name_of_objective(self.objective)
+
+    @property
+    def measure(self) -> str:
+        """What falls, for errors."""
+        return "loss" if self.objective is None else f"value of {self.objective_name}"
+
+    @property
     def share(self) -> float | None:
         """The share of rows to hold out; None where rows are given instead."""
         return SHARE if self.validation is None else self.validation if isinstance(self.validation, float) else None
@@ -216,11 +263,12 @@ class Options:
     def lasting(self) -> dict[str, Any]:
         """The options that have to stay the same where a fit goes on from a checkpoint, as the checkpoint holds them."""
         lasting = [each.name for each in fields(self) if _declared(each) and MAY_CHANGE not in _declared(each)]
-        return {name: getattr(self, name) for name in [*lasting, "members"]} | {
+        named = {name: getattr(self, name) for name in [*lasting, "members"] if name != "objective"} | {
             "as_is": list(self.as_is),
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }
+        return named if self.objective is None else {**named, "objective": self.objective_name}
 
 
 def _declared(option: Field) -> tuple:

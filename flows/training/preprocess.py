@@ -210,7 +210,7 @@ def prepare(
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
     scaling = None if as_it_is else _scaling(train, columns, options, like)
     gaussian = None
-    if len(event) == 1 and event[0] <= MOST_COLUMNS and not columns.curved.any():
+    if len(event) == 1 and event[0] <= MOST_COLUMNS and not columns.curved.any() and options.objective is None:
         gaussian = regression_loss(train, held_out)
         gaussian = None if gaussian is None else gaussian - _mean(log_dets[1], held_out.weights)
     layers = before
@@ -222,7 +222,9 @@ def prepare(
     elif scaling is not None:
         log_dets = log_dets[0] + scaling.log_det(train.x), log_dets[1] + scaling.log_det(held_out.x)
         train, held_out = (rows._replace(x=scaling.direct(rows.x)) for rows in (train, held_out))
-    means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
+    means = (0.0, 0.0)  # an objective is no log-density, to which log-dets could be added
+    if options.objective is None:
+        means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
     device = []
     for rows in (train, held_out):
         w = None if rows.weights is None else rows.weights / rows.weights.mean()

@@ -11,8 +11,10 @@ from flows.transformers.base import transformer
 from flows.transformers.rational_quadratic import backward, forward
 
 
-@transformer(period=lambda bound, **_: 2 * float(bound))
-def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin: float = 1e-3, min_slope: float = 1e-3):
+@transformer(period=lambda bound, line, **_: None if line else 2 * float(bound))
+def CircularRationalQuadratic(
+    num_bins: int = 8, bound: float = math.pi, min_bin: float = 1e-3, min_slope: float = 1e-3, line: bool = False
+):
     """A monotone rational-quadratic spline of the circle [-bound, bound], extended to the line by periodicity.
 
     On [-bound, bound] y and log dy/dx are those of `RationalQuadratic`, with one trained slope for both ends, so that the
@@ -33,6 +35,8 @@ def CircularRationalQuadratic(num_bins: int = 8, bound: float = math.pi, min_bin
         bound: half the period, in the units of x.
         min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
         min_slope: the least slope at a knot; at least 1e-4 and less than 1.
+        line: take it for a map of the line: it then declares no `period`, networks see its values as they are, and the base is
+            one of the line.
 
     Errors:
         FlowsError: an argument is outside its range.

@@ -21,7 +21,7 @@ TRANSFORMERS = [
     t.Affine(2.0, scale="exp"),
     t.Affine(scale="sigmoid"),
     t.Bernstein(degree=4),
-    t.CircularRationalQuadratic(num_bins=3),
+    t.CircularRationalQuadratic(num_bins=3, line=True),
     t.Cubic(num_bins=3, bound=2.0),
     t.DeepSigmoidal(num_units=2),
     t.Gated(bias=1.0),

@@ -1,0 +1,224 @@
+"""Continuous flows: the solution of a differential equation whose velocity is a network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.bijections.solvers import ADAPTIVE, ADJOINTS, TABLEAUX, adaptive, fixed, required
+from flows.conditioners import MLP
+from flows.conditioners.base import check_conditioner
+from flows.conditioners.network import build_events, build_leading, measured_by
+from flows.core import Array, FlowsError, Given, bijection, positive, positive_int
+from flows.core.contract import ConditionerLike, Shape
+from flows.core.inputs import as_context, size
+from flows.core.keywords import naming
+
+TRACES = ("exact", "hutchinson", "hutchinson-normal")
+TOLERANCE, FINE = 1e-5, 1e-10  # in float32 and in float64
+DATA, NOISE = 1.0, 0.0  # times
+
+
+@bijection(batched=True, likelihood=lambda trace, **_: "exact" if trace == "exact" else "unbiased")
+def Continuous(
+    network: ConditionerLike | None = None,
+    trace: str = "exact",
+    solver: str = "tsit5",
+    steps: int | None = None,
+    tolerance: float | None = None,
+    adjoint: str = "checkpoint",
+    kinetic: float = 0.0,
+    jacobian: float = 0.0,
+):
+    """A continuous flow: dx/dt = v(x, t) from the data at t = 1 to the noise at t = 0, v a network of x and t.
+
+    y = x(0), and log|det J| = -integral_0^1 tr(dv/dx) dt along the way, in nats. The inverse solves from 0 to 1.
+
+    Without `steps` each row takes steps of its own, of sizes that keep its error within the tolerance, so that no density
+    depends on the batch; it needs diffrax (`pip install 'jax-flows[continuous]'`), and a row that takes more than 4,096 steps
+    is NaN. With `steps` a batch takes so many equal ones: a gradient then costs a fraction, and is what training by likelihood
+    needs, but the density integrates to 1 only as well as these solve. Params are the same for both.
+    `objectives.flow_matching` trains v without solving anything.
+
+    Args:
+        network: a conditioner of the inputs (x, t), or of x with t as a last channel; by default a smooth
+            `MLP(64, 64, 64, activation="gelu")`; `conditioners.ConcatSquash` is that of FFJORD.
+        trace: "exact", d derivatives of the network; or, with `rng`, an estimate e'(dv/dx)e of one, whose e are signs
+            ("hutchinson") or normal ("hutchinson-normal"), the same along the way. Without `rng` it is exact.
+        solver: "tsit5", "dopri5", "bosh3", "heun"; "dopri8" without steps; "rk4", "midpoint", "euler" with them.
+        steps: how many, or None for adaptive ones.
+        tolerance: of adaptive steps, relative and absolute; by default 1e-5, in float64 1e-10.
+        adjoint: how gradients go through adaptive steps: "checkpoint", in reverse mode alone; "direct", in both modes, keeps
+            more; "backsolve" solves back in time, and is inexact.
+        kinetic, jacobian: times the integrals of |v|^2 and of the squared Frobenius norm of dv/dx, subtracted from log_det
+            under `train=True` alone: straight ways, which take fewer steps. 0.01 each in the paper.
+
+    Params:
+        Those of the network.
+
+    Cost:
+        Direct: an evaluation of the network and its trace at each stage of each step. Inverse: without the trace.
+
+    Errors:
+        FlowsError: an unknown name, numbers outside their range, a tolerance or an adjoint beside steps; a network that names
+            `rng` or `train`. ImportError: diffrax is not installed, and no steps were given.
+
+    Source:
+        Chen, Rubanova, Bettencourt and Duvenaud, "Neural Ordinary Differential Equations", 2018, arXiv:1806.07366; Grathwohl,
+        Chen, Bettencourt, Sutskever and Duvenaud, "FFJORD", 2019, arXiv:1810.01367; kinetic and jacobian: Finlay, Jacobsen,
+        Nurbekyan and Oberman, "How to Train Your Neural ODE", 2020, arXiv:2002.02798.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Continuous(steps=4)(0, 2)
+        >>> y, log_det = direct_fun(params, jnp.ones((3, 2)))
+        >>> bool(abs(inverse_fun(params, y)[0] - 1).max() < 1e-4)
+        True
+    """
+    net = MLP(64, 64, 64, activation="gelu") if network is None else check_conditioner(network, "Continuous")
+    kinetic, jacobian = (_weight(each, name) for each, name in ((kinetic, "kinetic"), (jacobian, "jacobian")))
+    _check(trace, TRACES, "trace")
+    _check(solver, TABLEAUX if steps is not None else ADAPTIVE, f"solver {'with' if steps is not None else 'without'} steps")
+    _check(adjoint, ADJOINTS, "adjoint")
+    if steps is not None:
+        steps = positive_int(steps, "Continuous: steps", most=100_000)
+        if tolerance is not None or adjoint != "checkpoint":
+            raise FlowsError("Continuous: tolerance and adjoint are of adaptive steps; leave them out, or give steps=None")
+    elif tolerance is not None:
+        tolerance = positive(tolerance, "Continuous: tolerance")
+
+    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+        if steps is None:
+            required()
+        data = None if init_inputs is None else jnp.concatenate([init_inputs, jnp.ones_like(init_inputs[..., :1])], -1)
+        running = _running(net, rng, shape, as_context(context_dim), Given(data, init_context, params))
+        if running.keywords:
+            raise FlowsError(
+                f"Continuous: {net!r:.80} names {', '.join(sorted(running.keywords))}, and its velocity would change along the "
+                "way; expected a network without dropout or batch statistics"
+            )
+        run = running.run
+
+        def velocity(params, t, x, context):
+            """v of x (channels, batch, *space) at times t, one for all or (batch,); the context's batch trails where x has one
+            axis of features."""
+            times = jnp.broadcast_to(jnp.reshape(t, (1, -1, *(1,) * (x.ndim - 2))).astype(x.dtype), (1, *x.shape[1:]))
+            return run(params, jnp.concatenate([x, times]), context, None, False)
+
+        def field(given, traced, train):
+            """d/dt of the state (x, log_det, penalty), or of x alone."""
+
+            def of(t, state, given=given):
+                params, context, noise = given
+                x = state[0]
+
+                def v(x):
+                    return velocity(params, t, x, context)
+
+                if not traced:
+                    return (v(x),)
+                if noise is None:
+                    slope, trace, squares = _exact(v, x)
+                else:
+                    slope, change = jax.jvp(v, (x,), (noise,))
+                    trace, squares = _of_rows(noise * change), _of_rows(change * change)
+                penalty = kinetic * _of_rows(slope * slope) + jacobian * squares if train else jnp.zeros_like(trace)
+                return slope, trace, penalty
+
+            return of
+
+        def solve(params, x, context, noise, traced, train, start, end):
+            """The state at the end, rows leading."""
+            channels = jnp.moveaxis(x, -1, 0)
+            context = _trailing(context, len(shape))
+            noise = None if noise is None else jnp.moveaxis(noise, -1, 0)
+            zero = jnp.zeros(x.shape[0], x.dtype)
+            state = (channels, zero, zero) if traced else (channels,)
+            if steps is not None:
+                found = fixed(solver, field((params, context, noise), traced, train), state, start, end, steps)
+                return (jnp.moveaxis(found[0], 0, -1), *found[1:])
+            finest = TOLERANCE if x.dtype == jnp.float32 else FINE
+
+            def one(state, context, noise):
+                def alone(each):
+                    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, leaf.ndim and 1), each)
+
+                row = (alone(state[0]), *(each[None] for each in state[1:]))
+                own = None if context is None else _alone(context, len(shape))
+                given = params, own, None if noise is None else alone(noise)
+                found, reached = adaptive(
+                    solver, field(given, traced, train), row, start, end, tolerance or finest, adjoint, given
+                )
+                found = (found[0][:, 0], *(each[0] for each in found[1:]))
+                return jax.tree.map(lambda each: jnp.where(reached, each, jnp.nan), found)
+
+            axes = ((1, *(0,) * (len(state) - 1)), _context_axis(context, len(shape)), None if noise is None else 1)
+            found = jax.vmap(one, axes, (1, *(0,) * (len(state) - 1)))(state, context, noise)
+            return (jnp.moveaxis(found[0], 0, -1), *found[1:])
+
+        def direct_fun(params, x, context=None, rng=None, train=False):
+            noise = None
+            if rng is not None and trace != "exact":
+                draw = jax.random.rademacher if trace == "hutchinson" else jax.random.normal
+                noise = draw(rng, x.shape, x.dtype)
+            y, log_det, penalty = solve(params, x, context, noise, True, train, DATA, NOISE)
+            return y, log_det + penalty  # both integrals run from 1 to 0
+
+        def inverse_fun(params, y, context=None):
+            return solve(params, y, context, None, False, False, NOISE, DATA)[0]
+
+        def velocity_fun(params, t, x, context=None):
+            return jnp.moveaxis(velocity(params, t, jnp.moveaxis(x, -1, 0), _trailing(context, len(shape))), 0, -1)
+
+        shown = {"context"} | ({"rng"} if trace != "exact" else set()) | ({"train"} if kinetic or jacobian else set())
+        functions = naming(direct_fun, shown), naming(inverse_fun, {"context"}), None, naming(velocity_fun, {"context"})
+        return running.params, *functions
+
+    return naming(init_fun, {"context_dim", *measured_by(net)})
+
+
+def _running(net: Any, key: Array, shape: Shape, context: Shape | None, given: Given) -> Any:
+    """The network of points and the time, as a last feature or channel."""
+    if len(shape) == 1:
+        return build_leading(net, key, shape[0] + 1, shape[0], context, given)
+    return build_events(net, key, (*shape[:-1], shape[-1] + 1), shape, context, given)
+
+
+def _trailing(context: Array | None, axes: int) -> Array | None:
+    """A context as networks take it: its batch trails where the event is a vector."""
+    return jnp.moveaxis(context, 0, -1) if context is not None and axes == 1 else context
+
+
+def _context_axis(context: Array | None, axes: int) -> int | None:
+    return None if context is None else -1 if axes == 1 else 0
+
+
+def _alone(context: Array, axes: int) -> Array:
+    """That of one row, as of a batch of one."""
+    return jnp.expand_dims(context, -1 if axes == 1 else 0)
+
+
+def _exact(v: Callable, x: Array) -> tuple[Array, Array, Array]:
+    """v(x), and of each row the trace and the squared Frobenius norm of its derivative."""
+    slope, push = jax.linearize(v, x)
+    entries = x.shape[0] * size(x.shape[2:])
+    unit = jnp.eye(entries, dtype=x.dtype).reshape(entries, x.shape[0], 1, *x.shape[2:])
+    changes = jax.vmap(lambda each: push(jnp.broadcast_to(each, x.shape)))(unit)
+    return slope, (unit * changes).sum((0, 1, *range(3, x.ndim + 1))), (changes**2).sum((0, 1, *range(3, x.ndim + 1)))
+
+
+def _of_rows(x: Array) -> Array:
+    """The sum over everything but the rows, of (channels, batch, *space)."""
+    return x.sum((0, *range(2, x.ndim)))
+
+
+def _check(x: Any, known: Any, name: str) -> None:
+    if not isinstance(x, str) or x not in known:
+        raise FlowsError(f"Continuous: {name} is {x!r:.60}; expected one of {', '.join(map(repr, known))}")
+
+
+def _weight(x: Any, name: str) -> float:
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < float("inf"):
+        raise FlowsError(f"Continuous: {name} is {x!r:.60}; expected a number, 0 or more")
+    return float(x)

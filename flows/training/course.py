@@ -1,0 +1,88 @@
+"""What happened in a training so far, epoch by epoch, and whether it goes on."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from flows.training.losses import HeldOut
+from flows.training.options import Options
+from flows.training.step import Report
+
+TIMES_BACK = 8  # each time with a tenth of the learning rate
+
+
+class Course:
+    """What happened to one member so far, epoch by epoch, in nats and the units of the data."""
+
+    def __init__(
+        self,
+        train=(),
+        validation=(),
+        skipped=(),
+        best_epoch=-1,
+        start=math.inf,
+        taken=0,
+        times_back=0,
+        waited=0,
+        initial=math.inf,
+        usable=0,
+        carried=None,
+        effective=(),
+    ):
+        self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
+        self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
+        self.taken, self.times_back = taken, times_back
+        self.waited = waited  # epochs since the best, but for those that were undone
+        self.initial = initial  # the validation loss before the first epoch
+        self.usable = usable  # epochs that were not lost
+        self.effective = list[float](effective)  # sample sizes of the start, and after each epoch; NaN of one that was lost
+        self.carried: Any = carried  # what `_carried` says of the best epoch
+
+    @property
+    def best(self) -> float:
+        """The least validation loss, perhaps that of the start; inf where none is finite."""
+        return self.validation[self.best_epoch] if self.best_epoch >= 0 else self.initial
+
+    def begin(self, held_out: HeldOut) -> None:
+        """Note what the start is worth."""
+        self.effective = [float(held_out.effective)]
+        if math.isfinite(float(held_out.mean)):
+            self.initial, self.carried = float(held_out.mean), [float(each) for each in held_out]
+
+    def add(self, report: Report, margin: float, judged: bool = True) -> bool:
+        """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best, or, where
+        an epoch is not judged, without a step that was taken."""
+        taken, validation = report.taken, float(report.validation.mean)
+        finite = report.losses[np.isfinite(report.losses)]
+        self.train.append(float(finite.mean()) if len(finite) else math.nan)
+        self.skipped.append(int((~taken).sum()))
+        self.taken += int(taken.sum())
+        self.validation.append(validation if judged else math.nan)
+        if not judged:
+            self.effective.append(math.nan)
+            self.usable += bool(taken.any())
+            self.start = min(self.start, self.initial)  # those of the training are of another density
+            return not taken.any()
+        if len(finite) and self.start == math.inf:
+            self.start = float(finite[0])
+        limit = min(self.start, self.best) + margin
+        # Under a base with edges the validation loss may be inf for some epochs, without any harm.
+        harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
+        above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
+        lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (above and not harmless)
+        self.usable += not lost
+        self.effective.append(math.nan if lost else float(report.validation.effective))
+        if report.better and not lost:
+            self.best_epoch, self.waited = len(self.validation) - 1, 0
+            self.carried = [float(each) for each in report.validation]
+        elif not lost:
+            self.waited += 1
+        return lost
+
+    def over(self, options: Options) -> bool:
+        stands = options.stands is not None and options.stands(self.effective)
+        return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
+
+    def beyond_help(self, options: Options) -> bool:
+        return self.times_back > TIMES_BACK or self.start == math.inf or (self.over(options) and not self.taken)
