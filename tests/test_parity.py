@@ -24,8 +24,8 @@ from flows.diagnostics import enable_x64
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
 PEERS = {file.stem: json.loads(file.read_text())["cases"] for file in sorted(FIXTURES.glob("*.json"))}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-BOUND = 3.0  # of all splines
-FLOOR = 1e-3  # of all slopes, and of bins in units of 2 BOUND
+BOUND = 3.0  # of all splines but that of the circle, whose bound is pi
+FLOOR = 1e-3  # of all slopes, and of bins in units of twice the bound
 BINS = {"num_bins": 5, "bound": BOUND}
 
 
@@ -119,6 +119,38 @@ def rational_quadratic(unnormalized_widths, unnormalized_heights, unnormalized_d
     return t.RationalQuadratic(**BINS), np.concatenate([unnormalized_widths, unnormalized_heights, slopes], 1).T
 
 
+@t.transformer
+def Turned():
+    """Our circular spline after half a turn, with values in [-pi, pi)."""
+    ours = t.CircularRationalQuadratic(BINS["num_bins"])
+
+    def folded(angle):
+        return angle - 2 * math.pi * jnp.floor(angle / (2 * math.pi) + 0.5)
+
+    def direct(theta, x):
+        y, log_det = ours.direct(theta, x + math.pi)
+        return folded(y), log_det
+
+    def inverse(theta, y):
+        x, log_det = ours.inverse(theta, y)
+        return folded(x - math.pi), log_det
+
+    return ours.num_params, direct, inverse
+
+
+def bent(raw, limit):
+    """Into [-limit, limit], with slope 1 at 0."""
+    return raw / (1 + abs(raw) / limit)
+
+
+def circular_spline(widths, heights, derivatives, ends):
+    """Its sizes of bins have no floor; its slopes are between FLOOR and 1 / FLOOR."""
+    limit = -math.log(FLOOR)
+    sizes = (np.log(softmax(bent(raw, limit / 2)) - FLOOR) for raw in (widths, heights))
+    slopes = raw_slope_of_spline(np.concatenate([ends[:, None], np.exp(bent(derivatives, limit))], 1))
+    return Turned(), np.concatenate([*sizes, slopes], 1).T
+
+
 def spline_of(bin_widths, bin_heights, knot_slopes):
     """Of the sizes of all bins, and the slopes of inner knots."""
     raw = (np.log(sizes / (2 * BOUND) - FLOOR) for sizes in (bin_widths, bin_heights))
@@ -145,15 +177,19 @@ def BentAffine():
     ours = t.Affine(bound=10.0)
 
     def theta_of(theta):
-        s = theta[0] / (1 + jnp.abs(theta[0]) / math.log(1000))
-        return jnp.stack([10 * jnp.arctanh(s / 10), theta[1]])
+        return jnp.stack([10 * jnp.arctanh(bent(theta[0], math.log(1000)) / 10), theta[1]])
 
     return 2, lambda theta, x: ours.direct(theta_of(theta), x), lambda theta, y: ours.inverse(theta_of(theta), y)
 
 
+def dense(*arrays):
+    """Weights and biases."""
+    return tuple({"w": w.T, "b": b} for w, b in zip(arrays[::2], arrays[1::2], strict=True))
+
+
 def network(*arrays):
     """Weights and biases, of the outputs shift and scale for each feature in turn: ours are all scales, then all shifts."""
-    layers = [{"w": w.T, "b": b} for w, b in zip(arrays[::2], arrays[1::2], strict=True)]
+    layers = dense(*arrays)
     order = np.arange(len(arrays[-1])).reshape(-1, 2).T[::-1].ravel()
     return *layers[:-1], {key: value[..., order] for key, value in layers[-1].items()}
 
@@ -167,6 +203,27 @@ def maf(**given):
     nets = [network(*(given[f"{i} {kind}{j}"] for j in range(3) for kind in "wb")) for i in range(2)]
     layers = [flows.Autoregressive(MaskedMLP(6, 6, order=order), BentAffine()) for order in ((0, 1, 2), (2, 1, 0))]
     return flows.Serial(*layers), tuple({"conditioner": net, "transformer": (), "fixed": {}} for net in nets)
+
+
+@flows.conditioner
+def FreeForm(freqs):
+    """A network of cosines and sines of the time, and of x. Its way is from data at 0 to noise at 1, against our time."""
+
+    def net(rng, input_dim, output_dim):
+        params, run = flows.MLP(6, 6, activation="tanh")(rng, 2 * len(freqs) + input_dim - 1, output_dim)
+
+        def apply_fun(params, inputs):
+            x, phase = inputs[:, :-1], jnp.asarray([freqs], inputs.dtype) * (1 - inputs[:, -1:])
+            return -run(params, jnp.concatenate([jnp.cos(phase), jnp.sin(phase), x], 1))
+
+        return params, apply_fun
+
+    return net
+
+
+def cnf(freqs, solver="dopri5", steps=200, tolerance=None, **given):
+    layers = dense(*(given[f"{kind}{i}"] for i in range(3) for kind in "wb"))
+    return flows.Continuous(FreeForm(tuple(freqs.tolist())), solver=solver, steps=steps, tolerance=tolerance), layers
 
 
 CASES = {
@@ -184,7 +241,7 @@ CASES = {
         "cubic spline": cubic_spline,
         "rational-quadratic spline": rational_quadratic,
     },
-    "zuko": {"coupling": coupling, "MAF": maf},
+    "zuko": {"coupling": coupling, "MAF": maf, "CNF": cnf, "circular spline": circular_spline},
     "distrax": {"rational-quadratic spline": spline_of_knots},
     "tfp": {
         "Householder": householder,
@@ -211,26 +268,34 @@ def test_no_fixture_is_left_out():
     assert {peer: {*cases} for peer, cases in PEERS.items()} == {peer: {*cases} for peer, cases in CASES.items()}
 
 
-def numbers(peer, name):
+def numbers(peer, name, **options):
     """A layer with the params of a case, and the points and values that were found there, by name."""
     given = {key: np.asarray(value) for key, value in PEERS[peer][name].items()}
     found = {key: given.pop(key) for key in ("x", "y", "log_det", "log_prob") if key in given}
-    return *CASES[peer][name](**given), found
+    return *CASES[peer][name](**given, **options), found
 
 
 def cast(tree, dtype):
     return jax.tree.map(lambda a: np.asarray(a, dtype), tree)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("peer", "name"), [(peer, name) for peer, cases in CASES.items() for name in cases])
-def test_the_same_numbers(peer, name, dtype):
-    layer, params, of = numbers(peer, name)
+def agree(layer, params, of, dtype):
     with enable_x64() if dtype == "float64" else nullcontext():
         (y, log_det), (x, minus_log_det) = program(layer, of["x"].shape[1:])(*cast((params, of["x"], of["y"]), dtype))
         assert y.dtype == log_det.dtype == x.dtype == dtype
     for found, expected in ((y, of["y"]), (log_det, of["log_det"]), (x, of["x"]), (minus_log_det, -of["log_det"])):
         close(found, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("peer", "name"), [(peer, name) for peer, cases in CASES.items() for name in cases])
+def test_the_same_numbers(peer, name, dtype):
+    agree(*numbers(peer, name), dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-7), ("float64", 1e-12)])
+def test_the_same_numbers_by_adaptive_steps(dtype, tolerance):
+    agree(*numbers("zuko", "CNF", solver="tsit5", steps=None, tolerance=tolerance), dtype)
 
 
 def test_the_same_densities():

@@ -161,6 +161,8 @@ def of_nflows() -> dict:
 def of_zuko() -> dict:
     torch = torch_in_double()
     from zuko.flows import MAF, GeneralCouplingTransform
+    from zuko.flows.continuous import FFJTransform
+    from zuko.flows.spline import CircularRQSTransform
 
     def layers_of(net):
         """Weights times their masks, and biases, drawn anew."""
@@ -184,6 +186,20 @@ def of_zuko() -> dict:
     x = normal(ROWS, d)
     y, log_det = flow.transform().call_and_ladj(torch.as_tensor(x))
     found["MAF"] = {**given, "x": x, "y": y, "log_det": log_det, "log_prob": flow().log_prob(torch.as_tensor(x))}
+
+    # A smooth network, so that equal steps have their order. The tolerance of log-dets is a hundred times that of points.
+    layer = FFJTransform(d, freqs=2, atol=1e-12, rtol=1e-12, hidden_features=(6, 6), activation=torch.nn.Tanh).eval()
+    given, x = {**layers_of(layer.ode), "freqs": layer.freqs}, normal(ROWS, d)
+    y, log_det = layer().call_and_ladj(torch.as_tensor(x))
+    found["CNF"] = {**given, "x": x, "y": y, "log_det": log_det}
+
+    # The slopes at both ends are 1 there. For half the points they are set to others, again one for both.
+    given = {"widths": normal(POINTS, BINS), "heights": normal(POINTS, BINS), "derivatives": normal(POINTS, BINS - 1)}
+    ends = np.where(np.arange(POINTS) % 2, np.exp(normal(POINTS)), 1.0)
+    layer, x = CircularRQSTransform(*in_torch(given).values(), slope=FLOOR), rng.uniform(-np.pi, np.pi, size=POINTS)
+    layer.transforms[1].derivatives[:, [0, -1]] = torch.as_tensor(ends)[:, None]
+    y, log_det = layer.call_and_ladj(torch.as_tensor(x))
+    found["circular spline"] = {**given, "ends": ends, "x": x, "y": y, "log_det": log_det}
     return found
 
 

@@ -14,7 +14,16 @@ import optax
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
-from flows.core import Array, DistributionPart, FlowsError, bijection_part, initialize, positive, positive_int
+from flows.core import (
+    Array,
+    DistributionPart,
+    FlowsError,
+    bijection_part,
+    distribution_part,
+    initialize,
+    positive,
+    positive_int,
+)
 from flows.core.contract import DistributionLike, Shape
 from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
@@ -151,8 +160,11 @@ def powers(options: DensityOptions) -> np.ndarray:
     return np.minimum(1.0, COLDEST + (1 - COLDEST) * rising).astype(np.float32)
 
 
-def _layers(key: Array, log_density: Callable, event: Shape, box: Any, options: DensityOptions) -> tuple[tuple, tuple]:
-    """The layers before the model, and their params: of the density's support, and the nearest Gaussian."""
+def _layers(
+    key: Array, log_density: Callable, event: Shape, box: Any, options: DensityOptions, curved: bool
+) -> tuple[tuple, tuple]:
+    """The layers before the model, and their params: of the density's support, and the nearest Gaussian, unless the model lives
+    on circles or a sphere."""
     layers: tuple = () if box is None else (box,)
     params: tuple = () if box is None else ({},)
     unbounded = log_density
@@ -163,7 +175,7 @@ def _layers(key: Array, log_density: Callable, event: Shape, box: Any, options: 
             x, log_det = part.invert({}, y, None, None, False)
             return log_density(x) + log_det
 
-    if not options.standardize or len(event) != 1 or event[0] > MOST_COLUMNS:
+    if not options.standardize or len(event) != 1 or event[0] > MOST_COLUMNS or curved:
         return layers, params
     start = nearest_gaussian(key, unbounded, event[0], jnp.zeros(()).dtype)
     if start is None:
@@ -218,7 +230,8 @@ def fit_to_density(
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, verbose: as of
             `flows.fit`. A checkpoint does not know log_density: it has to be the same.
         standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian, unless the standard normal sees parts
-            of the density that it does not (of several modes it may take one); False for init_fun as it is.
+            of the density that it does not (of several modes it may take one), or the model lives on circles or a sphere; False
+            for init_fun as it is.
         support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside.
         num_held_out: draws for scoring.
         num_weights: draws for the diagnostics.
@@ -255,7 +268,8 @@ def fit_to_density(
     of_init, of_steps, of_weights, of_start = jax.random.split(key, 4)
     box = unconstraining(options.support, event[-1], None, None)
     _check_density(init_fun if box is None else Flow(box, init_fun), log_density, of_init, event)
-    layers, fixed = _layers(of_start, log_density, event, box, options)
+    region = distribution_part(init_fun, event, None).region
+    layers, fixed = _layers(of_start, log_density, event, box, options, region is not None and not region.flat)
     if layers:
         init_fun = Flow(joined(layers), init_fun)
     params, part = initialize(init_fun, of_init, event, None)

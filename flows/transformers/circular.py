@@ -55,14 +55,14 @@ def CircularRationalQuadratic(
     """
     name = "CircularRationalQuadratic"
     num_bins, bound = bins.check_bins(name, num_bins, bound, min_bin)
-    line, slope = bins.Axis(num_bins, bound, min_bin), bins.slope_above(f"{name}: min_slope", min_slope)
+    cuts, slope = bins.Axis(num_bins, bound, min_bin), bins.slope_above(f"{name}: min_slope", min_slope)
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_bins))
         each = bins.weights(widths), bins.weights(heights)
-        k = line.find(each[axis], value)
+        k = cuts.find(each[axis], value)
         ends = bins.pick(jnp.concatenate([slopes, slopes[:1]]), k + 1)
-        return *line.knots(each[0], k), *line.knots(each[1], k), *map(slope, ends)
+        return *cuts.knots(each[0], k), *cuts.knots(each[1], k), *map(slope, ends)
 
     def extend(value: Array, r: Array, image: Array, beyond: Array) -> Array:
         """The image of a value, given that of its r."""
