@@ -136,6 +136,21 @@ def test_estimates_of_the_trace_are_unbiased_and_exact_without_rng(trace):
         assert (np.abs(found.mean(0) - expected) < 4.5 * found.std(0) / 2000**0.5 + 1e-5).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("adjoint", "tolerance"), [("direct", 1e-8), ("backsolve", 1e-5)])
+def test_adjoints_have_the_same_gradient(adjoint, tolerance):
+    of = solved(None)
+    with enable_x64():
+        _, direct_fun, _ = flows.Continuous(NET, adjoint=adjoint)(0, 2)
+        gradient = jax.jit(jax.grad(lambda params: direct_fun(params, X)[1].sum()))(of.params)
+        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(of.gradient), strict=True):
+            close(a, b, tolerance)
+        if adjoint == "direct":  # which has a forward mode too
+            tangent = jax.tree.map(np.ones_like, of.params)
+            along = jax.jvp(lambda params: direct_fun(params, X)[1].sum(), (of.params,), (tangent,))[1]
+            assert float(along) == pytest.approx(sum(leaf.sum() for leaf in jax.tree.leaves(of.gradient)), rel=1e-7)
+
+
 def test_penalties_are_subtracted_in_training_alone():
     layer = flows.Continuous(NET, steps=10, kinetic=0.3, jacobian=0.2)
     with enable_x64():
@@ -346,7 +361,7 @@ def test_fit_minimises_an_objective_and_says_what_its_losses_are():
     assert history["validation_loss"].shape == (2,) and history["validation_loss"][1] < history["start_loss"]
     assert "fit          flow_matching " in repr(result) and "nats" not in repr(result)
     # The value itself, on the standardised rows: no log-det is added.
-    assert 2.0 < history["start_loss"] < 6.0
+    assert 2.6 < history["start_loss"] < 3.6  # some 4, in the mean over other rows
     assert result.log_pdf(result.params, ROWS[:3]).shape == (3,)
     again = flows.fit(0, MATCHED, ROWS, objective=objectives.flow_matching, **QUICK)
     assert (again.history["validation_loss"] == history["validation_loss"]).all()

@@ -13,7 +13,7 @@ from registry import MODELS
 
 import flows
 from flows import transformers as t
-from flows.conditioners import MaskedMLP, MaskedResidual, Residual
+from flows.conditioners import ConcatSquash, MaskedMLP, MaskedResidual, Residual
 from flows.core import to_json
 from flows.diagnostics import enable_x64
 from flows.models.stack import UNROLLED, UNROLLED_AFFINE
@@ -66,6 +66,7 @@ def test_each_model_is_built_as_published():
     masked = autoregressive(MaskedResidual(8, 2), spline)
     made = flows.Autoregressive(MaskedMLP(8), t.Inverse(t.Affine(2.0)), squash=5.0)
     additive = [plain(net, t.Additive()), plain(net, t.Additive(), flip=True)]
+    squashed, circle, interval = ConcatSquash(8), t.CircularRationalQuadratic(4), t.RationalQuadratic(4, 1.0, ends="free")
     affine = [coupling(net, t.Affine(2.0)), coupling(net, t.Affine(2.0), flip=True)]
     for model, layers in {
         flows.NICE(3, (8,)): [*additive, additive[0], flows.Scale()],
@@ -87,6 +88,9 @@ def test_each_model_is_built_as_published():
         flows.UMNN(2, (8,)): [flows.Autoregressive(MaskedMLP(8), t.MonotonicNetwork((50,) * 4, 30)), back] * 2,
         flows.SOS(2, (8,)): [flows.Autoregressive(MaskedMLP(8), t.SumOfSquares(5, 3)), back] * 2,
         flows.GaussianizationFlow(2): [flows.Householder(), flows.Elementwise(t.Gaussianization(20))] * 2,
+        flows.FFJORD(2, (8,), steps=None): [flows.Continuous(squashed, "hutchinson")] * 2,
+        flows.RNODE(1, (8,)): [flows.Continuous(squashed, "hutchinson", "rk4", 4, kinetic=0.01, jacobian=0.01)],
+        flows.SphereFlow(2, (8,), num_bins=4): [flows.Householder(2), flows.SphereCoupling(net, circle, interval)] * 2,
     }.items():
         assert model.inner == flows.Serial(*layers), model
     assert flows.RealNVP(2, (8,), plain=True, squash=None).inner == flows.Serial(

@@ -100,28 +100,30 @@ def Continuous(
             )
         run = running.run
 
-        def velocity(params, t, x, context):
-            """v of x (channels, batch, *space) at times t, one for all or (batch,); the context's batch trails where x has one
-            axis of features."""
-            times = jnp.broadcast_to(jnp.reshape(t, (1, -1, *(1,) * (x.ndim - 2))).astype(x.dtype), (1, *x.shape[1:]))
-            return run(params, jnp.concatenate([x, times]), context, None, False)
+        def velocity(params, t, x, context=None):
+            """v of rows x at times t, one for all or one for each."""
+            channels = jnp.moveaxis(x, -1, 0)
+            times = jnp.reshape(t, (1, -1, *(1,) * (x.ndim - 2))).astype(x.dtype)
+            inputs = jnp.concatenate([channels, jnp.broadcast_to(times, (1, *channels.shape[1:]))])
+            if len(shape) == 1 and context is not None:
+                context = jnp.moveaxis(context, 0, -1)
+            return jnp.moveaxis(run(params, inputs, context, None, False), 0, -1)
 
-        def field(given, traced, train):
-            """d/dt of the state (x, log_det, penalty), or of x alone."""
+        def field(traced, train):
+            """d/dt of the state of rows: x alone, or with the log-det and the penalty."""
 
-            def of(t, state, given=given):
+            def of(t, state, given):
                 params, context, noise = given
-                x = state[0]
 
                 def v(x):
                     return velocity(params, t, x, context)
 
                 if not traced:
-                    return (v(x),)
+                    return (v(state[0]),)
                 if noise is None:
-                    slope, trace, squares = _exact(v, x)
+                    slope, trace, squares = _exact(v, state[0])
                 else:
-                    slope, change = jax.jvp(v, (x,), (noise,))
+                    slope, change = jax.jvp(v, state[:1], (noise,))
                     trace, squares = _of_rows(noise * change), _of_rows(change * change)
                 penalty = kinetic * _of_rows(slope * slope) + jacobian * squares if train else jnp.zeros_like(trace)
                 return slope, trace, penalty
@@ -129,33 +131,23 @@ def Continuous(
             return of
 
         def solve(params, x, context, noise, traced, train, start, end):
-            """The state at the end, rows leading."""
-            channels = jnp.moveaxis(x, -1, 0)
-            context = _trailing(context, len(shape))
-            noise = None if noise is None else jnp.moveaxis(noise, -1, 0)
-            zero = jnp.zeros(x.shape[0], x.dtype)
-            state = (channels, zero, zero) if traced else (channels,)
+            """The state of all rows at the end."""
+
+            def begin(x):
+                zero = jnp.zeros(x.shape[0], x.dtype)
+                return (x, zero, zero) if traced else (x,)
+
             if steps is not None:
-                found = fixed(solver, field((params, context, noise), traced, train), state, start, end, steps)
-                return (jnp.moveaxis(found[0], 0, -1), *found[1:])
-            finest = TOLERANCE if x.dtype == jnp.float32 else FINE
+                given = params, context, noise
+                return fixed(solver, lambda t, state: field(traced, train)(t, state, given), begin(x), start, end, steps)
+            finest = tolerance or (TOLERANCE if x.dtype == jnp.float32 else FINE)
 
-            def one(state, context, noise):
-                def alone(each):
-                    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, leaf.ndim and 1), each)
+            def one(*row):
+                x, *given = jax.tree.map(lambda each: each[None], row)  # a batch of one
+                found, reached = adaptive(solver, field(traced, train), begin(x), start, end, finest, adjoint, (params, *given))
+                return jax.tree.map(lambda each: jnp.where(reached, each[0], jnp.nan), found)
 
-                row = (alone(state[0]), *(each[None] for each in state[1:]))
-                own = None if context is None else _alone(context, len(shape))
-                given = params, own, None if noise is None else alone(noise)
-                found, reached = adaptive(
-                    solver, field(given, traced, train), row, start, end, tolerance or finest, adjoint, given
-                )
-                found = (found[0][:, 0], *(each[0] for each in found[1:]))
-                return jax.tree.map(lambda each: jnp.where(reached, each, jnp.nan), found)
-
-            axes = ((1, *(0,) * (len(state) - 1)), _context_axis(context, len(shape)), None if noise is None else 1)
-            found = jax.vmap(one, axes, (1, *(0,) * (len(state) - 1)))(state, context, noise)
-            return (jnp.moveaxis(found[0], 0, -1), *found[1:])
+            return jax.vmap(one)(x, context, noise)
 
         def direct_fun(params, x, context=None, rng=None, train=False):
             noise = None
@@ -168,11 +160,8 @@ def Continuous(
         def inverse_fun(params, y, context=None):
             return solve(params, y, context, None, False, False, NOISE, DATA)[0]
 
-        def velocity_fun(params, t, x, context=None):
-            return jnp.moveaxis(velocity(params, t, jnp.moveaxis(x, -1, 0), _trailing(context, len(shape))), 0, -1)
-
         shown = {"context"} | ({"rng"} if trace != "exact" else set()) | ({"train"} if kinetic or jacobian else set())
-        functions = naming(direct_fun, shown), naming(inverse_fun, {"context"}), None, naming(velocity_fun, {"context"})
+        functions = naming(direct_fun, shown), naming(inverse_fun, {"context"}), None, naming(velocity, {"context"})
         return running.params, *functions
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
@@ -185,32 +174,18 @@ def _running(net: Any, key: Array, shape: Shape, context: Shape | None, given: G
     return build_events(net, key, (*shape[:-1], shape[-1] + 1), shape, context, given)
 
 
-def _trailing(context: Array | None, axes: int) -> Array | None:
-    """A context as networks take it: its batch trails where the event is a vector."""
-    return jnp.moveaxis(context, 0, -1) if context is not None and axes == 1 else context
-
-
-def _context_axis(context: Array | None, axes: int) -> int | None:
-    return None if context is None else -1 if axes == 1 else 0
-
-
-def _alone(context: Array, axes: int) -> Array:
-    """That of one row, as of a batch of one."""
-    return jnp.expand_dims(context, -1 if axes == 1 else 0)
-
-
 def _exact(v: Callable, x: Array) -> tuple[Array, Array, Array]:
-    """v(x), and of each row the trace and the squared Frobenius norm of its derivative."""
+    """v(x) of rows, and of each the trace and the squared Frobenius norm of its derivative."""
     slope, push = jax.linearize(v, x)
-    entries = x.shape[0] * size(x.shape[2:])
-    unit = jnp.eye(entries, dtype=x.dtype).reshape(entries, x.shape[0], 1, *x.shape[2:])
+    entries = size(x.shape[1:])
+    unit = jnp.eye(entries, dtype=x.dtype).reshape(entries, 1, *x.shape[1:])
     changes = jax.vmap(lambda each: push(jnp.broadcast_to(each, x.shape)))(unit)
-    return slope, (unit * changes).sum((0, 1, *range(3, x.ndim + 1))), (changes**2).sum((0, 1, *range(3, x.ndim + 1)))
+    return slope, jax.vmap(_of_rows)(unit * changes).sum(0), jax.vmap(_of_rows)(changes * changes).sum(0)
 
 
 def _of_rows(x: Array) -> Array:
-    """The sum over everything but the rows, of (channels, batch, *space)."""
-    return x.sum((0, *range(2, x.ndim)))
+    """The sum over everything but the rows."""
+    return x.sum(tuple(range(1, x.ndim)))
 
 
 def _check(x: Any, known: Any, name: str) -> None:
