@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from flows.bijections.solvers import ADAPTIVE, ADJOINTS, TABLEAUX, adaptive, fixed, required
 from flows.conditioners import MLP
@@ -18,6 +19,7 @@ from flows.core.keywords import naming
 TRACES = ("exact", "hutchinson", "hutchinson-normal")
 TOLERANCE, FINE = 1e-5, 1e-10  # in float32 and in float64
 DATA, NOISE = 1.0, 0.0  # times
+FEW = 8  # columns up to which the directions of the exact trace are unrolled
 
 
 @bijection(batched=True, likelihood=lambda trace, **_: "exact" if trace == "exact" else "unbiased")
@@ -179,7 +181,12 @@ def _exact(v: Callable, x: Array) -> tuple[Array, Array, Array]:
     slope, push = jax.linearize(v, x)
     entries = size(x.shape[1:])
     unit = jnp.eye(entries, dtype=x.dtype).reshape(entries, 1, *x.shape[1:])
-    changes = jax.vmap(lambda each: push(jnp.broadcast_to(each, x.shape)))(unit)
+
+    def change(each: Array) -> Array:
+        return push(jnp.broadcast_to(each, x.shape))
+
+    # One direction after the other: the gradient of all at once takes three to seven times as long on a CPU.
+    changes = jnp.stack([change(each) for each in unit]) if entries <= FEW else lax.map(change, unit)
     return slope, jax.vmap(_of_rows)(unit * changes).sum(0), jax.vmap(_of_rows)(changes * changes).sum(0)
 
 
