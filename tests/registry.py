@@ -303,6 +303,11 @@ class DirectionalCase(NamedTuple):
     init_fun: Any
     event: int
     needs_context: bool = False
+    conditional: bool = False
+
+    @property
+    def events(self) -> tuple:
+        return (self.event,)
 
     @property
     def on_sphere(self) -> bool:

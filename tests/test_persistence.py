@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from registry import BIJECTIONS, DISTRIBUTIONS
+from registry import BIJECTIONS, DIRECTIONAL, DISTRIBUTIONS
 from saved_models import MODELS, OWN, Mixed, Rotation, Stretch, drawn, same, small, tiny
 
 import flows
@@ -29,9 +29,9 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 # What is read back is what was written
 
 
-@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS])
+@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS, *DIRECTIONAL])
 def test_every_registered_model_reads_back(name, path):
-    case = {**BIJECTIONS, **DISTRIBUTIONS}[name]
+    case = {**BIJECTIONS, **DISTRIBUTIONS, **DIRECTIONAL}[name]
     event = case.events[-1]
     if "FromFunction" in repr(case.init_fun):
         with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function '(shifted_)?wave'"):
