@@ -62,7 +62,7 @@ def Cylinder():
         >>> params, direct_fun, inverse_fun = flows.Cylinder()(0, 3)
         >>> outputs, log_det = direct_fun(params, jnp.array([[0.0, 0.6, 0.8]]))
         >>> outputs.round(4).tolist(), log_det.tolist()
-        ([[0.0, 1.0, 0.8...]], [0.0])
+        ([[0.0, 1.0, 0.7999...]], [0.0])
     """
 
     def init_fun(rng, shape):
