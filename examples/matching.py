@@ -36,6 +36,7 @@ TEST = 10_000
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
 SHOWN = (1, 2, 4, 8, 16)
 AS_GOOD = 1.25  # times the distance of what adaptive steps draw
+REACH = 2.5  # standard deviations, of the picture
 DRAWN = 3  # equal steps of the draws in the picture
 NIGHT, PALE = "#0b0d17", "#8a93a6"
 WAY = LinearSegmentedColormap.from_list("noise to data", ["#3fa7ff", "#b06ad9", "#ffb13b"])
@@ -51,22 +52,26 @@ class Fit(NamedTuple):
 
 
 def model(**solver):
-    """The params are the same, however it is solved."""
     return flows.Flow(flows.Continuous(NETWORK, **solver))
+
+
+def solved(**solver):
+    """The triple of what `fit` makes of the model, which whitens the data; params are the same for all solvers."""
+    return flows.Flow(flows.Whiten(), model(**solver))(0, 2)
 
 
 def draws(result, **solver):
     """Of the same noise, whatever the solver."""
-    return np.asarray(model(**solver)(0, 2).sample(4, result.params, TEST))
+    return np.asarray(solved(**solver).sample(4, result.params, TEST))
 
 
 def ways(params, noise, steps=100):
     """Where noise is at times 0, 1 / steps, ..., 1, by Runge-Kutta steps, (steps + 1, rows, 2), and its velocity there but at
-    the end."""
+    the end, by the network's params; both in whitened units."""
     _, network = NETWORK(0, 3, 2)
 
     def velocity(x, t):
-        return network(params["bijection"], jnp.concatenate([x, jnp.full_like(x[:, :1], t)], 1))
+        return network(params, jnp.concatenate([x, jnp.full_like(x[:, :1], t)], 1))
 
     def step(x, t):
         h = 1 / steps
@@ -78,6 +83,12 @@ def ways(params, noise, steps=100):
 
     end, (places, velocities) = jax.lax.scan(step, noise, jnp.arange(steps) / steps)
     return np.concatenate([places, end[None]]), np.asarray(velocities)
+
+
+def in_units(result, places):
+    """Whitened places in the units of the data."""
+    whiten = flows.Whiten()(0, 2)
+    return np.stack([whiten.inverse_fun(result.params["bijection"], each)[0] for each in places])
 
 
 def straightness(places, velocities):
@@ -99,20 +110,22 @@ def distance(a, b, directions=50):
 def fitted(target, rows, test, objective, epochs):
     """The fit, and the figures of its line of the table."""
     start = time.process_time()
-    result = flows.fit(0, model(), rows, objective=objective, batch_size=512, max_epochs=epochs, standardize=False, verbose=0)
+    result = flows.fit(0, model(), rows, objective=objective, batch_size=512, max_epochs=epochs, verbose=0)
     seconds = time.process_time() - start
     behind = np.asarray(target.log_pdf(target.params, test)) - np.asarray(result.log_pdf(result.params, test))
-    places, velocities = ways(result.params, jax.random.normal(jax.random.key(3), (2_000, 2)))
+    places, velocities = ways(result.params["prior"]["bijection"], jax.random.normal(jax.random.key(3), (2_000, 2)))
     length, bend = straightness(places, velocities)
     by_steps = {steps: distance(draws(result, solver="euler", steps=steps), test) for steps in STEPS}
     best = distance(draws(result), test)
     enough = next((str(steps) for steps, each in by_steps.items() if each <= AS_GOOD * best), f"> {STEPS[-1]}")
     cells = f"{f'{behind.mean():.3f} +- {behind.std() / TEST**0.5:.3f}':>17}{length:9.3f}{bend:9.3f}"
     cells += "".join(f"{by_steps[steps]:8.3f}" for steps in SHOWN) + f"{best:10.3f}{enough:>8}{seconds:9.0f}"
-    return Fit(target, result, places, behind.mean(), length, draws(result, solver="euler", steps=DRAWN)), cells
+    return Fit(
+        target, result, in_units(result, places), behind.mean(), length, draws(result, solver="euler", steps=DRAWN)
+    ), cells
 
 
-def draw_ways(axis, places, reach, lines=300):
+def draw_ways(axis, places, lines=300):
     """The ways of some of the noise, from one colour to the other, and where more of it starts and ends."""
     axis.scatter(*places[0].T, s=3, color=WAY(0.0), alpha=0.6, linewidths=0, zorder=1)
     axis.scatter(*places[-1].T, s=3, color=WAY(1.0), alpha=0.9, linewidths=0, zorder=3)
@@ -122,39 +135,38 @@ def draw_ways(axis, places, reach, lines=300):
     colours = WAY(times)
     colours[:, 3] = 0.25 + 0.55 * times
     axis.add_collection(LineCollection(pieces.reshape(-1, 2, 2), colors=colours, linewidths=0.9, zorder=2, capstyle="butt"))
-    axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
 
 
-def draw_density(axis, target, result, reach, pixels=250):
-    side = np.linspace(-reach, reach, pixels, dtype=np.float32)
-    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+def draw_density(axis, target, result, sides, pixels=250):
+    x, y = (np.linspace(*side, pixels, dtype=np.float32) for side in sides)
+    grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
     top = np.exp(np.asarray(target.log_pdf(target.params, grid))).max()
-    log_pdf = model(steps=32)(0, 2).log_pdf  # equal steps, which are enough for a picture
+    log_pdf = solved(steps=32).log_pdf  # equal steps, which are enough for a picture
     image = np.exp(np.asarray(log_pdf(result.params, grid))).reshape(pixels, -1)
-    axis.imshow(image, origin="lower", extent=(-reach, reach) * 2, cmap="inferno", vmin=0, vmax=top)
+    axis.imshow(image, origin="lower", extent=(*sides[0], *sides[1]), cmap="inferno", vmin=0, vmax=top, aspect="auto")
 
 
 def picture(path, fits):
     """A row for each pairing; of each target the ways, and beside them the density and draws by few steps."""
     names, pairings = list(fits), list(PAIRINGS)
-    figure = plt.figure(figsize=(6.9 * len(names) + 0.4, 4.9 * len(pairings)), layout="constrained", facecolor=NIGHT)
+    figure = plt.figure(figsize=(6.9 * len(names) + 0.4, 5.1 * len(pairings)), layout="constrained", facecolor=NIGHT)
     grid = figure.add_gridspec(2 * len(pairings), 2 * len(names), width_ratios=(2.25, 1) * len(names))
     for i, pairing in enumerate(pairings):
         for j, name in enumerate(names):
             target, result, places, behind, length, few = fits[name][pairing]
-            reach = 1.15 * np.quantile(np.abs(places[-1]), 0.999)
+            middle, reach = places[-1].mean(0), REACH * places[-1].std(0)
+            sides = np.stack([middle - reach, middle + reach], 1)
             panels = [grid[2 * i : 2 * i + 2, 2 * j], grid[2 * i, 2 * j + 1], grid[2 * i + 1, 2 * j + 1]]
-            of_ways, of_density, of_draws = (figure.add_subplot(panel) for panel in panels)
-            draw_ways(of_ways, places, reach)
-            draw_density(of_density, target, result, reach)
+            of_ways, of_density, of_draws = axes = [figure.add_subplot(panel) for panel in panels]
+            draw_ways(of_ways, places)
+            draw_density(of_density, target, result, sides)
             of_draws.scatter(*few[:4_000].T, s=1.2, color=WAY(1.0), alpha=0.9, linewidths=0)
-            of_draws.set(xlim=(-reach, reach), ylim=(-reach, reach))
-            how = "noise at random" if pairing == "at random" else f"pairs by {pairing}"
-            of_ways.set_title(f"{how}: {length:.2f} times as long as straight", color="white", fontsize=13)
+            how = f"{name}, {'noise at random' if pairing == 'at random' else f'pairs by {pairing}'}"
+            of_ways.set_title(f"{how}\nways {length:.2f} times as long as straight", color="white", fontsize=13)
             of_density.set_title(f"density: {behind:.3f} nats\nbehind the truth", color="white", fontsize=11)
             of_draws.set_title(f"draws by {DRAWN} equal steps", color="white", fontsize=11)
-            for axis in (of_ways, of_density, of_draws):
-                axis.set(aspect="equal", xticks=[], yticks=[], facecolor="#000004")
+            for axis in axes:
+                axis.set(xlim=sides[0], ylim=sides[1], box_aspect=1, xticks=[], yticks=[], facecolor="#000004")
                 axis.spines[:].set_color(PALE)
     figure.savefig(path, dpi=120, facecolor=NIGHT)
     plt.close(figure)

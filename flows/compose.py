@@ -245,7 +245,7 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
         return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, context, rng, True)
 
     native = None if part.native_inverse is None else native_inverse
-    return replace(part, name="Repeat", init=init, direct=direct, inverse=inverse, native_inverse=native)
+    return replace(part, name="Repeat", init=init, direct=direct, inverse=inverse, native_inverse=native, path=None)
 
 
 @combinator(BijectionInit)
@@ -302,6 +302,7 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
 
         return replace(
             part,
+            path=None,
             name="Invert",
             init=init,
             direct=direct,
@@ -377,6 +378,7 @@ def FactorOut(*layers: BijectionLike):
 
         return replace(
             part,
+            path=None,
             name="FactorOut",
             init=init,
             direct=direct,

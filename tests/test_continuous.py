@@ -307,9 +307,12 @@ def test_matching_goes_through_layers_that_do_not_train_and_refuses_others():
     assert "ActNorm comes before" in refused(flows.Flow(flows.ActNorm(), flows.Flow(net)))
     assert "one continuous layer, and that the last" in refused(flows.Flow(flows.Serial(net, net)))
     assert "one continuous layer, and that the last" in refused(flows.Flow(flows.Serial(net, flows.Reverse())))
+    for wrapped in (flows.Invert(net), flows.Repeat(net, 2), flows.FactorOut(net)):  # whose time or params are others
+        assert "no continuous layer" in refused(flows.Flow(wrapped))
     assert "the base Normal(trainable=True) trains" in refused(flows.Flow(net, flows.Normal(trainable=True)))
     assert "expected None or 'optimal transport'" in refused(flows.Flow(net), pairing="best")
     assert "with weights" in refused(flows.Flow(net), pairing="optimal transport", weights=np.ones(20))
+    assert "not negative" in refused(flows.Flow(net), weights=-np.ones(20))
     assert "weights have shape (3,)" in refused(flows.Flow(net), weights=np.ones(3))
     conditional = flows.Flow(net)(0, 2, context_dim=1)
     given = {"rng": 1, "context": np.ones((20, 1), np.float32)}
@@ -430,6 +433,13 @@ def test_an_objective_that_is_never_finite_is_named():
 
     with pytest.raises(flows.FitError, match="no value of nowhere is finite at the initial params"):
         flows.fit(0, flows.Flow(flows.ActNorm()), ROWS, objective=nowhere, **QUICK)
+
+
+def test_a_checkpoint_knows_its_objective(tmp_path):
+    given = {**QUICK, "max_epochs": 1, "checkpoint": tmp_path}
+    flows.fit(0, MATCHED, ROWS, objective=objectives.flow_matching, **given)
+    paired = functools.partial(objectives.flow_matching, pairing="optimal transport")
+    assert "it is of another fit: objective was" in error_of(lambda: flows.fit(0, MATCHED, ROWS, objective=paired, **given))
 
 
 def test_equal_partials_share_a_program():

@@ -111,6 +111,20 @@ def test_the_density_has_one_value_at_a_pole(event):
     assert spread[0] > 0.05 and spread[1] < 1e-2 and spread[2] < 1e-5 and spread[3] < 1e-9
 
 
+@pytest.mark.parametrize("event", [3, 5])
+def test_gradients_near_a_pole_are_finite(event):
+    """Points that are poles up to a rounding, as data made of cosines and sines are."""
+    params, direct_fun, _ = flows.SphereCoupling(small)(0, event)
+    params = stirred(params, 0.5)
+    x = np.zeros((4, event), np.float32)
+    x[:, 0], x[:, -1] = [0.0, 1e-20, 1e-10, 6e-17], 1.0
+    gradient = jax.grad(lambda x: direct_fun(params, x)[1].sum())(jnp.asarray(x))
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() < 100
+    above = np.array([[0.0, 0.0, 1.00004]], np.float32)
+    y, _ = flows.Cylinder()(0, 3).direct_fun({}, above)
+    close(flows.Cylinder()(0, 3).inverse_fun({}, y)[0], [[0.0, 0.0, 1.0]], 1e-6)
+
+
 def test_what_is_off_the_sphere_is_nan_in_a_bijection_and_has_no_density():
     x = np.array([[0.0, 0.6, 0.8], [0.0, 0.6, 0.81], [0.0, 0.6, np.nan], [0.0, 0.6, 0.80001]])
     for layer in (flows.Cylinder(), flows.SphereCoupling(small)):
@@ -176,6 +190,25 @@ def test_von_mises_and_von_mises_fisher_equal_scipy(concentration):
             close(log_pdf(params, draws), known.logpdf(draws), 1e-9)
             theirs = known.rvs(4000, random_state=1) @ mu
             assert abs((draws @ mu).mean() - theirs.mean()) < 5 * theirs.std() / math.sqrt(500)
+
+
+@pytest.mark.parametrize(
+    ("dims", "concentration", "expected"), [(64, 1000.0, 160.18), (128, 1000.0, 323.92), (1000, 1.0, 2033.0573)]
+)
+def test_von_mises_fisher_in_many_dimensions(dims, concentration, expected):
+    """At the mean direction; by arithmetic of many digits. Draws are as far from it as the density says."""
+    params, log_pdf, sample = flows.VonMisesFisher(concentration=concentration)(0, dims)
+    found = log_pdf(params, np.eye(dims, dtype=np.float32)[-1:])
+    assert float(found[0]) == pytest.approx(expected, abs=0.02)
+    heights = np.asarray(sample(1, params, 2_000))[:, -1]
+    with enable_x64():
+        step = 1e-4 * concentration
+        ends = [flows.VonMisesFisher(concentration=concentration + sign * step)(0, dims) for sign in (1, -1)]
+        pole = np.eye(dims)[-1:]
+        slope = np.subtract(*(float(each.log_pdf({}, pole)[0]) for each in ends)) / (2 * step)
+    assert heights.mean() == pytest.approx(
+        1 - slope, abs=5 * float(heights.std()) / 2_000**0.5 + 1e-4
+    )  # d log Z / dk = E[mu'x] - 1
 
 
 def test_draws_have_the_gradient_of_the_inverse_distribution_function():
@@ -253,6 +286,8 @@ def test_circles_and_spheres_meet_their_kind_alone():
         (lambda: t.RationalQuadratic(ends="loose"), 'expected "fixed" or "free"'),
         (lambda: t.Moebius(0), "num_centers"),
         (lambda: flows.VonMises(conditioner=small)(0, 1), "context_dim"),
+        (lambda: flows.VonMises(2.0, conditioner=small), "beside a conditioner"),
+        (lambda: flows.VonMisesFisher(concentration=2.0, conditioner=small), "beside a conditioner"),
     ],
 )
 def test_bad_arguments_are_refused(call, said):
@@ -278,6 +313,8 @@ def test_fit_leaves_angles_and_unit_vectors_as_they_are_and_says_so_once():
     assert asked.init_fun == flows.VonMisesFisher(trainable=True)
     off = np.array(sphere)
     off[17] *= 1.01
+    with pytest.warns(UserWarning, match="are these degrees"):
+        flows.fit(0, flows.VonMises(trainable=True), np.rad2deg(rows[:, :1]), as_is=0, **quick)
     assert "row 17 of data is no point of the sphere" in error_of(
         lambda: flows.fit(0, flows.VonMisesFisher(trainable=True), off, **quick)
     )

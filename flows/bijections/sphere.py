@@ -72,11 +72,11 @@ def Cylinder():
     def direct_fun(params, x):
         flat, height, n = x[:-1], x[-1:], len(x) - 1
         squared = jnp.square(flat).sum()
-        there = squared > 0
+        there = squared > jnp.finfo(x.dtype).eps ** 2  # closer to a pole than a rounding, derivatives overflow
         root = jnp.sqrt(jnp.where(there, squared, 1.0))
         first = jnp.zeros_like(flat).at[0].set(1.0)
         outside = astray(x)
-        y = jnp.concatenate([jnp.where(there, flat / root, first), height])
+        y = jnp.concatenate([jnp.where(there, flat / root, first), jnp.clip(height, -1, 1)])
         log_det = jnp.zeros((), x.dtype)
         if n > 2:
             log_det = jnp.where(there, -(n - 2) * jnp.log(root), jnp.inf)
@@ -209,11 +209,11 @@ def SphereCoupling(
 def _heights(x: Array) -> tuple[Array, Array, Array]:
     """Longitude (batch,), heights z_2 .. z_n (n - 1, batch) and their 1 - z^2, of points (n + 1, batch)."""
     squared = jnp.cumsum(jnp.square(x), axis=0)[1:]  # of the first two entries, the first three, ...
-    there = squared > 0
+    there = squared > jnp.finfo(x.dtype).eps ** 2  # closer to a pole than a rounding, derivatives overflow
     safe = jnp.where(there, squared, 1.0)
     z = jnp.where(there[1:], x[2:] / jnp.sqrt(safe[1:]), 0.0)
     # What is left at a pole, far below, may be 0: any longitude serves.
-    q = jnp.where(there[1:], squared[:-1] / safe[1:], 1.0)
+    q = jnp.where(there[1:], jnp.where(there[:-1], squared[:-1], 0.0) / safe[1:], 1.0)
     a = jnp.arctan2(jnp.where(there[0], x[1], 0.0), jnp.where(there[0], x[0], 1.0))
     return a, jnp.clip(z, -1, 1), q
 

@@ -101,6 +101,10 @@ class Kind(NamedTuple):
     def same(self, other: "Kind") -> bool:
         return np.allclose(self.period, other.period) and np.array_equal(self.sphere, other.sphere)
 
+    @property
+    def remedy(self) -> str:
+        return "SphereFlow and SphereUniform" if self.sphere.any() else "circular transformers, Rotation and CircularUniform"
+
     def __str__(self) -> str:
         return "points of a sphere" if self.sphere.any() else "angles" if self.period.any() else "numbers of the line"
 
@@ -187,7 +191,7 @@ def _kinds(
             if before is None:
                 raise FlowsError(
                     f"{whose} takes {wanted}, which {layer.value!r:.60} before it does not make: put it first, or give layers "
-                    "and a base that fit, such as circular transformers, Rotation and CircularUniform"
+                    f"and a base that fit, such as {wanted.remedy}"
                 )
             found.insert(0, before)
         kinds[:] = found

@@ -236,6 +236,8 @@ def VonMises(
         (True, (5, 1))
     """
     where, log_k = numbers(loc, "VonMises: loc"), _log_concentration(concentration, "VonMises")
+    if conditioner is not None and (np.any(where) or np.any(log_k)):
+        raise FlowsError("VonMises: loc or concentration was given beside a conditioner, which makes both: leave them")
 
     def given(shape):
         try:
@@ -309,6 +311,10 @@ def VonMisesFisher(
     """
     log_k = _log_concentration(concentration, "VonMisesFisher")
     where = None if loc is None else numbers(loc, "VonMisesFisher: loc")
+    if conditioner is not None and (where is not None or np.any(log_k)):
+        raise FlowsError(
+            "VonMisesFisher: loc or concentration was given beside a conditioner, which makes both; leave them out"
+        )
     if log_k.shape or (where is not None and not np.any(where)):
         raise FlowsError(f"VonMisesFisher: loc is {loc} and concentration {concentration}; expected a direction and one number")
 

@@ -99,6 +99,8 @@ def flow_matching(
     w = as_array(weights, "weights").astype(of_rows.dtype)
     if w.shape != of_rows.shape:
         raise FlowsError(f"flow_matching: weights have shape {w.shape}, expected {of_rows.shape}, one for each row")
+    if not isinstance(w, jax.core.Tracer) and not (0 < w.sum() < jnp.inf and w.min() >= 0):
+        raise FlowsError("flow_matching: weights are to be finite and not negative, with at least one above 0")
     return weighted_sum(w, of_rows) / w.sum()
 
 

@@ -18,6 +18,8 @@ from flows.training.dependent import name_of, place_of
 from flows.training.options import Options
 from flows.training.reading import Data, Rows
 
+TURNS = 3  # that an angle may span before it is taken for another unit
+
 
 def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple[BijectionInit, ...], Any]:
     """The first layers of a flow that are defined for the units of the data alone, and the model that is left.
@@ -90,7 +92,7 @@ def region_of(init_fun: Any, data: Data) -> Region | None:
     return distribution_part(init_fun, x.shape[1:], None if context is None else context.shape[1:]).region
 
 
-def curved(region: Region | None, data: Data) -> np.ndarray:
+def curved(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray:
     """Which columns, or channels, are angles or coordinates of unit vectors; rows that are no unit vectors are refused."""
     columns = data.train.x.shape[-1]
     if region is None or region.flat:
@@ -101,27 +103,36 @@ def curved(region: Region | None, data: Data) -> np.ndarray:
             off = np.abs(squared - 1) > OFF_SPHERE
             if off.any():
                 row = int(np.argmax(off))
+                which = ", ".join(name_of(int(i), data.source.names).removeprefix("column ") for i in block)
                 raise FlowsError(
-                    f"fit: row {numbers[row]} of {given} is no point of the sphere: the squares of its columns "
-                    f"{', '.join(map(str, block))} add up to {squared[row]:.6g}; {int(off.sum())} rows are none. Expected unit "
-                    "vectors: divide each row by its norm, or give a model of the line"
+                    f"{caller}: row {numbers[row]} of {given} is no point of the sphere: the squares of its columns {which} "
+                    f"add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected unit vectors: "
+                    "divide each row by its norm, or give a model of the line"
                 )
     kind = (region.period > 0) | (region.sphere > 0)
     return kind.reshape(-1, columns).any(0)
 
 
 def tell_of_curved(curved: np.ndarray, region: Region | None, data: Data, options: Options) -> None:
-    """Say once that columns of circles and spheres stay as they are, unless that was asked for."""
+    """Say once that columns of circles and spheres stay as they are, unless that was asked for; and what looks like degrees."""
+    if region is None or not curved.any():
+        return
+    for i in map(int, np.flatnonzero(curved)):
+        period, spread = float(region.period[..., i].max()), float(np.ptp(data.train.x[..., i]))
+        if period and spread > TURNS * period:
+            warn_user(
+                f"{options.caller}: {name_of(i, data.source.names)} spans {spread:.4g}, {spread / period:.0f} turns of "
+                f"{period:.4g}: are these degrees? Give radians, or transformers and a base of their period"
+            )
     asked = {place_of(column, len(curved), data.source.names, "as_is has") for column in options.as_is}
     left = [i for i in map(int, np.flatnonzero(curved)) if i not in asked]
-    if region is None or not left or options.standardize is False:
-        return
-    what = "points of a sphere" if region.sphere.any() else "angles"
-    names = ", ".join(name_of(i, data.source.names).removeprefix("column ") for i in left)
-    warn_user(
-        f"{options.caller}: columns {names} are {what} to the model, and are neither scaled nor whitened. Give as_is= or "
-        "standardize=False to say so yourself"
-    )
+    if left and options.standardize is not False:
+        what = "points of a sphere" if region.sphere.any() else "angles"
+        names = ", ".join(name_of(i, data.source.names).removeprefix("column ") for i in left)
+        warn_user(
+            f"{options.caller}: columns {names} are {what} to the model, and are neither scaled nor whitened. Give as_is= or "
+            "standardize=False to say so yourself"
+        )
 
 
 def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:

@@ -88,10 +88,10 @@ class Objective(NamedTuple):
         value = function(params, Distribution(params, *publish(self.part, params)), rows.x, **given)
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
         if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-            got = f"{value!r:.60}" if shape is None else f"an array of dtype {dtype} and shape {shape}"
+            got = f"a {type(value).__name__}" if shape is None else f"an array of dtype {dtype} and shape {shape}"
             raise FlowsError(
-                f"the objective {name_of_objective(function)} returned {got}; expected a floating scalar, the mean over rows: "
-                ".mean()"
+                f"the objective {name_of_objective(function)} returned {got}; expected a floating scalar of JAX, computed from "
+                "params: the mean over rows, .mean()"
             )
         return value.astype(rows.x.dtype)
 

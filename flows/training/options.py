@@ -131,6 +131,14 @@ def name_of_objective(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
+def objective_in_full(function: Any) -> str:
+    """Its module and name, and what a partial has bound."""
+    inner = getattr(function, "func", function)
+    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
+    bound = [*map(repr, getattr(function, "args", ())), *(f"{k}={v!r}" for k, v in getattr(function, "keywords", {}).items())]
+    return f"{name}({', '.join(bound)})" if bound else name
+
+
 def keywords_of_objective(function: Callable) -> tuple[str, ...]:
     """Those of context, weights, rng and train that it names, all where it takes any keyword."""
     parameters = inspect.signature(function).parameters.values()
@@ -268,7 +276,7 @@ class Options:
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }
-        return named if self.objective is None else {**named, "objective": self.objective_name}
+        return named if self.objective is None else {**named, "objective": objective_in_full(self.objective)}
 
 
 def _declared(option: Field) -> tuple:
