@@ -161,6 +161,8 @@ def picture(path, fits):
             draw_ways(of_ways, places)
             draw_density(of_density, target, result, sides)
             of_draws.scatter(*few[:4_000].T, s=1.2, color=WAY(1.0), alpha=0.9, linewidths=0)
+            for at, word, end in ((0.03, "noise", 0.0), (0.14, "to data", 1.0)):
+                of_ways.text(at, 0.03, word, transform=of_ways.transAxes, color=WAY(end), fontsize=13, zorder=4)
             how = f"{name}, {'noise at random' if pairing == 'at random' else f'pairs by {pairing}'}"
             of_ways.set_title(f"{how}\nways {length:.2f} times as long as straight", color="white", fontsize=13)
             of_density.set_title(f"density: {behind:.3f} nats\nbehind the truth", color="white", fontsize=11)
@@ -168,6 +170,7 @@ def picture(path, fits):
             for axis in axes:
                 axis.set(xlim=sides[0], ylim=sides[1], box_aspect=1, xticks=[], yticks=[], facecolor="#000004")
                 axis.spines[:].set_color(PALE)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     figure.savefig(path, dpi=120, facecolor=NIGHT)
     plt.close(figure)
 
