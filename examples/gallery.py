@@ -6,8 +6,8 @@ The true densities are known, so each cell has a figure that needs no other mode
 truth on 10,000 new rows. Beside each model stand its trained numbers and the processor seconds of a fit, compiling included.
 Models are the library's defaults where nothing else is said at their names. A fit may take --seconds, and three times as long
 where a density is slow (residual and continuous flows, IAF, UMNN); as many epochs are planned as go into that, so that the
-learning rate reaches its end in time. The whole page takes some 30 minutes of one core with 8 seconds, 20 with 4. Cells are kept in
-gallery/*.npz: a run that is interrupted, called again, goes on, and makes no cell twice. Prints the table, writes gallery.png.
+learning rate reaches its end in time. The whole page takes some 30 minutes of one core with 8 seconds, 20 with 4. Cells are kept
+in gallery/*.npz: a run that is interrupted, called again, goes on, and makes no cell twice. Prints the table, writes gallery.png.
 """
 
 import argparse
@@ -260,7 +260,12 @@ def picture(path, groups, shapes, options):
     write(EDGE, 0.58, "Six shapes, every family", 28, INK, weight="bold")
     limit = f"{options.seconds:g} s of training, {LONG * options.seconds:g} s where a density is slow"
     write(EDGE, 1.03, f"Densities fitted to {options.rows:,} rows in {limit}; beside each the cost of a first fit.", MIDDLE)
-    write(EDGE, 1.24, "Below: nats a row behind the truth, on 10,000 new rows; the best of a shape in colour, references aside.", MIDDLE)
+    write(
+        EDGE,
+        1.24,
+        "Below: nats a row behind the truth, on 10,000 new rows; the best of a shape in colour, references aside.",
+        MIDDLE,
+    )
     bar = width - EDGE - GAP - 2.4
     if width > 12:
         page.imshow(colors(np.linspace(0, 1, 256))[None], extent=(bar, bar + 2.4, 0.68, 0.54), zorder=2)
