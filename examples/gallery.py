@@ -6,8 +6,9 @@ The true densities are known, so each cell has a figure that needs no other mode
 truth on 10,000 new rows. Beside each model stand its trained numbers and the processor seconds of a fit, compiling included.
 Models are the library's defaults where nothing else is said at their names. A fit may take --seconds, and three times as long
 where a density is slow (residual and continuous flows, IAF, UMNN); as many epochs are planned as go into that, so that the
-learning rate reaches its end in time. The whole page takes some 30 minutes of one core with 8 seconds, 20 with 4. Cells are kept
-in gallery/*.npz: a run that is interrupted, called again, goes on, and makes no cell twice. Prints the table, writes gallery.png.
+learning rate reaches its end in time. The whole page takes some 30 minutes of one core with 8 seconds, 20 with 4. Cells are
+kept in gallery/*.npz: a run that is interrupted, called again, goes on, and makes no cell twice. Prints the table, writes
+gallery.png.
 """
 
 import argparse
