@@ -21,7 +21,6 @@ from flows.core import (
     positive_int,
     shared,
     stacked,
-    trainable,
     unstacked,
 )
 from flows.core.budget import repeated
@@ -31,6 +30,7 @@ from flows.core.errors import Place
 from flows.core.inputs import as_dim, as_event, size
 from flows.core.nonfinite import note_nonfinite
 from flows.core.numerics import varying
+from flows.core.paths import path_of
 from flows.core.precision import precision
 
 
@@ -132,34 +132,8 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
         inverse=inverse,
         output=parts[-1].output,
         native_inverse=native_inverse if any(part.native_inverse for part in parts) else None,
-        path=_path(parts) if any(part.path for part in parts) else None,
+        path=path_of(parts) if any(part.path for part in parts) else None,
     )
-
-
-def _path(parts: tuple[BijectionPart, ...]) -> Callable:
-    """The path of the last part, from data that go through the others first."""
-    *before, last = parts
-
-    def path(params: Any, x: Array, context: Any, rng: Array) -> tuple[Array, Callable]:
-        if last.path is None or any(part.path for part in before):
-            names = ", ".join(part.name for part in parts)
-            raise FlowsError(f"flow_matching: {names}: expected one continuous layer, and that the last")
-        keys = jax.random.split(rng, len(parts))
-        for part, own, key in zip(before, params, keys, strict=False):
-            x = still(part, own, x, context, key)
-        return last.path(params[-1], x, context, keys[-1])
-
-    return path
-
-
-def still(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) -> Array:
-    """What a layer that does not train makes of data, before a path."""
-    if any(jax.tree.leaves(trainable(params))):
-        raise FlowsError(
-            f"flow_matching: {part.name} comes before the continuous layer and trains, which regression on the velocity cannot "
-            "do; expected layers such as Standardize, Whiten, Dequantize or Logit there"
-        )
-    return jax.lax.stop_gradient(part.direct(params, x, context, key if "rng" in part.keywords else None, False)[0])
 
 
 @combinator(BijectionInit)

@@ -199,7 +199,7 @@ BIJECTIONS: dict[str, Case] = {
     "Sigmoid": Case(flows.Sigmoid()),
     "Softplus": Case(flows.Softplus(), (2,)),
     "SphereCoupling": Case(
-        flows.SphereCoupling(small, t.CircularRationalQuadratic(3), free_ends), (3, 4), conditional=True, domain=flows.SPHERE
+        flows.SphereCoupling(small, t.CircularRationalQuadratic(3), free_ends), (4,), conditional=True, domain=flows.SPHERE
     ),
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),

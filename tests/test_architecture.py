@@ -20,7 +20,11 @@ FLOORS = [
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}
 # Inside functions only, so that importing flows stays light.
-EXTRAS = {"conditioners/adapters.py": {"equinox", "flax"}, "results/history.py": {"matplotlib", "tensorboardX"}}
+EXTRAS = {
+    "bijections/solvers.py": {"diffrax"},
+    "conditioners/adapters.py": {"equinox", "flax"},
+    "results/history.py": {"matplotlib", "tensorboardX"},
+}
 
 
 def imports(file):

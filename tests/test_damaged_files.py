@@ -139,7 +139,7 @@ def test_a_forged_file_that_is_right_is_read(path):
         ({"event": [10**30]}, "expected at most 2,147,483,647 numbers"),
         ({"context": [1]}, "context"),
         ({"context": "x"}, "context_dim is 'x'"),
-        ({"format": 6, "flows": "9.0"}, r"format is 6, expected 1 to 5; it needs flows 9\.0"),
+        ({"format": 7, "flows": "9.0"}, r"format is 7, expected 1 to 6; it needs flows 9\.0"),
         ({"extra": 1}, "extra"),
     ],
 )

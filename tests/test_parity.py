@@ -293,7 +293,7 @@ def test_the_same_numbers(peer, name, dtype):
     agree(*numbers(peer, name), dtype)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-7), ("float64", 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [pytest.param("float32", 3e-7, marks=pytest.mark.slow), ("float64", 1e-12)])
 def test_the_same_numbers_by_adaptive_steps(dtype, tolerance):
     agree(*numbers("zuko", "CNF", solver="tsit5", steps=None, tolerance=tolerance), dtype)
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.supports import bounded_region
-from flows.compose import still
 from flows.core import (
     Array,
     BijectionInit,
@@ -28,6 +27,7 @@ from flows.core import (
 )
 from flows.core.contract import BijectionLike, DistributionLike
 from flows.core.errors import Place
+from flows.core.paths import still
 from flows.core.regions import beyond, inside, wrapped
 from flows.distributions.normal import Normal
 
