@@ -194,8 +194,8 @@ def main():
             print(f"{f'{name}, {pairing}':34}{cells}", flush=True)
     print(
         "\nlength: of the ways, over the distance of their ends; bend: of |v - (x_1 - x_0)|^2 along them, over that of "
-        f"|x_1 - x_0|^2\nenough: the least of {', '.join(map(str, STEPS))} Euler steps whose draws are within "
-        f"{AS_GOOD - 1:.0%} of the distance that adaptive ones are"
+        f"|x_1 - x_0|^2\nenough: how many Euler steps, of those tried, bring draws within {AS_GOOD - 1:.0%} of the distance of "
+        "adaptive ones"
     )
     picture(options.out / "matching.png", fits)
     print(f"\nwrote matching.png to {options.out}/")
