@@ -65,7 +65,7 @@ NETWORK = "Continuous, flow matching"
 # The constructor, that of the model by which its params are scored too, and what is minimised.
 MODELS = {
     NETWORK: (flows.Continuous(), None, flow_matching),
-    "FFJORD": (flows.FFJORD(), flows.FFJORD(steps=None, tolerance=TOLERANCE), None),
+    "FFJORD": (flows.FFJORD(), flows.FFJORD(steps=None, solver="tsit5", tolerance=TOLERANCE), None),
     "RNODE": (flows.RNODE(), flows.RNODE(steps=None, solver="tsit5", tolerance=TOLERANCE), None),
     "NSF": (flows.NSF(), None, None),
     "RealNVP": (flows.RealNVP(), None, None),

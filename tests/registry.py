@@ -311,14 +311,23 @@ class DirectionalCase(NamedTuple):
 
     @property
     def on_sphere(self) -> bool:
-        return bool(flows.support(self.init_fun, self.event, 2 * self.needs_context).inputs.sphere.any())
+        return bool(self._region.sphere.any())
+
+    @property
+    def radian(self) -> float:
+        """In the units of its angles."""
+        return 1.0 if self.on_sphere else float(np.max(self._region.period)) / (2 * np.pi)
+
+    @property
+    def _region(self) -> Any:
+        return flows.support(self.init_fun, self.event, 2 * self.needs_context).inputs
 
 
 torus = flows.Serial(flows.Rotation(), flows.Coupling(small, t.CircularRationalQuadratic(3)), flows.Reverse())
 DIRECTIONAL: dict[str, DirectionalCase] = {
     "CircularUniform": DirectionalCase(flows.CircularUniform(), 2),
     "VonMises": DirectionalCase(flows.VonMises((0.5, 3.0), 2.0), 2),
-    "VonMises trainable": DirectionalCase(flows.VonMises(concentration=3.0, trainable=True), 1),
+    "VonMises trainable": DirectionalCase(flows.VonMises(concentration=3.0, trainable=True, period=24.0), 1),
     "VonMises conditional": DirectionalCase(flows.VonMises(conditioner=network), 1, needs_context=True),
     "SphereUniform": DirectionalCase(flows.SphereUniform(), 3),
     "VonMisesFisher": DirectionalCase(flows.VonMisesFisher((1.0, 0.0, 2.0), 4.0), 3),

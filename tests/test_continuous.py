@@ -35,6 +35,22 @@ def test_methods_have_their_order(name):
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.35)
 
 
+@pytest.mark.parametrize("context_dim", [0, 2])
+def test_concat_squash_is_its_formula(context_dim):
+    """Of two layers, (W h + b) sigmoid(G s + g) + S s, s the time and the context."""
+    rng = np.random.default_rng(0)
+    x, context = rng.normal(size=(4, 3)), rng.normal(size=(4, context_dim))
+    with enable_x64():
+        params, apply_fun = NET(0, 3, 2, context_dim=context_dim)
+        params = stirred(params, 0.5)
+        found = apply_fun(params, x, **({"context": context} if context_dim else {}))
+    h, s = x[:, :2], np.concatenate([x[:, 2:], context], 1)
+    for i, each in enumerate(jax.tree.map(np.asarray, params)):
+        h = np.logaddexp(h, 0) if i else h
+        h = (h @ each["w"] + each["b"]) / (1 + np.exp(-(s @ each["gate"] + each["gate_b"]))) + s @ each["shift"]
+    close(found, h, 1e-12)
+
+
 @functools.cache
 def solved(steps, trace="exact", context_dim=0):
     """What a continuous layer does at a few points, in float64."""

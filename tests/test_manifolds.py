@@ -26,8 +26,8 @@ def quadrature(case):
         angles = (np.arange(200) + 0.5) * 2 * np.pi / 200 - np.pi
         grid = np.stack(np.meshgrid(*[angles] * (1 if case.on_sphere else case.event), indexing="ij"), -1)
         grid = grid.reshape(-1, grid.shape[-1])
-        weights = np.full(len(grid), (2 * np.pi / 200) ** grid.shape[1])
-        return (np.concatenate([np.cos(grid), np.sin(grid)], 1) if case.on_sphere else grid), weights
+        weights = np.full(len(grid), (2 * np.pi / 200 * case.radian) ** grid.shape[1])
+        return (np.concatenate([np.cos(grid), np.sin(grid)], 1) if case.on_sphere else grid * case.radian), weights
     heights, of_height = np.polynomial.legendre.leggauss(150)
     a, z = (each.ravel() for each in np.meshgrid((np.arange(200) + 0.5) * 2 * np.pi / 200, heights))
     radius = np.sqrt(1 - z * z)
@@ -41,7 +41,7 @@ def of_case(name):
     grid, weights = quadrature(case)
     given = {"context": CONTEXT} if case.needs_context else {}
     cut = np.linspace(-2.0, 3.0, 5 * case.event).reshape(5, case.event)
-    seam = [np.where(np.arange(case.event) == 0, end, cut) for end in (np.pi, -np.pi)]
+    seam = [np.where(np.arange(case.event) == 0, end * case.radian, cut) for end in (np.pi, -np.pi)]
 
     @jax.jit
     def program(key, grid, seam):
@@ -68,10 +68,11 @@ def test_the_density_integrates_to_one_and_samples_follow_it(name):
     if of.case.on_sphere:
         close(np.square(of.samples).sum(1), 1.0, 1e-12)
     else:
-        assert (of.samples >= -np.pi).all() and (of.samples < np.pi).all()
+        half = np.pi * of.case.radian
+        assert (of.samples >= -half).all() and (of.samples < half).all() and np.abs(of.samples).max() > 0.9 * half
 
     def features(x):
-        x = x if of.case.on_sphere else np.concatenate([np.cos(x), np.sin(x)], 1)
+        x = x if of.case.on_sphere else np.concatenate([np.cos(x / of.case.radian), np.sin(x / of.case.radian)], 1)
         pairs = np.einsum("ni,nj->nij", x, x).reshape(len(x), -1)
         return np.concatenate([x, pairs, x**3], 1)
 
@@ -144,7 +145,7 @@ def test_what_is_off_the_sphere_is_nan_in_a_bijection_and_has_no_density():
 
 
 def test_networks_see_angles_as_cos_and_sin():
-    """A whole turn of any column changes nothing, and half a turn does."""
+    """A whole turn of any column changes nothing; half a turn does, and so does its mirror image."""
     mixed = (t.Moebius(2), t.Affine(), t.CircularRationalQuadratic(3))
     masked = flows.conditioners.MaskedMLP(8, last_scale=1.0)
     for layer in (
@@ -155,8 +156,8 @@ def test_networks_see_angles_as_cos_and_sin():
         params, direct_fun, inverse_fun = layer(0, 3)
         params = stirred(params, 0.3)
         x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-        for turn, changes in ((2 * np.pi, False), (np.pi, True)):
-            moved = (direct_fun(params, x + np.float32([turn, 0, 0])), direct_fun(params, x))
+        for scale, turn, changes in ((1, 2 * np.pi, False), (1, np.pi, True), (-1, 0, True)):
+            moved = (direct_fun(params, x * np.float32([scale, 1, 1]) + np.float32([turn, 0, 0])), direct_fun(params, x))
             assert (np.abs(moved[0][0] - moved[1][0])[:, 2].max() > 1e-3) == changes
         y, log_det = direct_fun(params, x)
         back, minus_log_det = inverse_fun(params, y)
@@ -230,9 +231,13 @@ def test_draws_have_the_gradient_of_the_inverse_distribution_function():
 
 def test_where_bases_are_measured():
     with enable_x64():
-        for init_fun, event in ((flows.VonMises(3.0, 20.0), 1), (flows.VonMisesFisher((0.0, 3.0, 4.0), 20.0), 3)):
+        for constructor, loc, event, given in (
+            (flows.VonMises, 3.0, 1, {}),
+            (flows.VonMises, 3.0, 1, {"period": 24.0}),
+            (flows.VonMisesFisher, (0.0, 3.0, 4.0), 3, {}),
+        ):
+            init_fun, trained = constructor(loc, 20.0, **given), constructor(trainable=True, **given)
             x = init_fun(0, event).sample(1, {}, 4000)
-            trained = init_fun.constructor(trainable=True)
             params, log_pdf, _ = trained(0, event, init_inputs=x)
             truth = init_fun(0, event).log_pdf({}, x).mean()
             assert log_pdf(params, x).mean() == pytest.approx(float(truth), abs=0.01)
@@ -273,6 +278,7 @@ def test_circles_and_spheres_meet_their_kind_alone():
     ("call", "said"),
     [
         (lambda: flows.VonMises(concentration=0.0), "from 0.00001 to 100,000"),
+        (lambda: flows.VonMises(period=-1.0), "VonMises: period"),
         (lambda: flows.VonMises(loc=(1.0, 2.0))(0, 3), "expected numbers, or arrays of the event, (3,)"),
         (lambda: flows.VonMisesFisher(loc=(0.0, 0.0, 0.0)), "expected a direction"),
         (lambda: flows.VonMisesFisher(loc=(1.0, 0.0))(0, 3), "expected that of the event, (3,)"),

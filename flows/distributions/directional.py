@@ -12,7 +12,7 @@ import numpy as np
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import Array, FlowsError, Given, Shape, distribution, numbers, positive
-from flows.core.contract import CIRCLE, SPHERE, ConditionerLike, Numbers, Region, Support
+from flows.core.contract import SPHERE, ConditionerLike, Numbers, Region, Support
 from flows.core.inputs import as_context, size
 from flows.core.keywords import naming
 from flows.core.numerics import soft_clip, soft_clip_inverse
@@ -20,7 +20,6 @@ from flows.core.regions import off_sphere
 from flows.distributions.polar import draw_angle, log_area, log_mass
 
 BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14
-WHOLE_TURN = Region(-math.inf, math.inf, period=2 * math.pi)
 
 
 def _check_sphere(shape: Shape, name: str) -> int:
@@ -30,7 +29,12 @@ def _check_sphere(shape: Shape, name: str) -> int:
     return shape[0] - 1
 
 
-@distribution(batched=True, support=lambda period: Support(*2 * (Region(-math.inf, math.inf, float(period)),)))
+def _circles(period: float, **_: Any) -> Support:
+    region = Region(-math.inf, math.inf, float(period))
+    return Support(region, region)
+
+
+@distribution(batched=True, support=_circles)
 def CircularUniform(period: float = 2 * math.pi):
     """Uniform angles, one for each entry of the event: log p(x) = -d log(period), in nats.
 
@@ -204,26 +208,33 @@ def _estimated(resultant: Array, p: int) -> Array:
     return soft_clip_inverse(jnp.log(r * (p - r * r) / (1 - r * r)), BOUND)
 
 
-@distribution(batched=True, support=Support(CIRCLE, CIRCLE))
+@distribution(batched=True, support=_circles)
 def VonMises(
-    loc: Numbers = 0.0, concentration: Numbers = 1.0, trainable: bool = False, conditioner: ConditionerLike | None = None
+    loc: Numbers = 0.0,
+    concentration: Numbers = 1.0,
+    trainable: bool = False,
+    conditioner: ConditionerLike | None = None,
+    period: float = 2 * math.pi,
 ):
     """Independent von Mises distributions of angles, one for each entry of the event: the normal of the circle.
 
-    log p(x) = sum_i k_i (cos(x_i - loc_i) - 1) - log Z(k_i), in nats, Z(k) = 2 pi I_0(k) e^-k. Any real number is an angle,
-    modulo 2 pi; samples lie in [-pi, pi), and their gradients in loc and k are those of the inverse distribution function.
+    log p(x) = sum_i k_i (cos(r (x_i - loc_i)) - 1) - log Z(k_i) + log r, in nats, r = 2 pi / period, Z(k) = 2 pi I_0(k) e^-k.
+    Any real number is an angle, modulo the period; samples lie in [-period / 2, period / 2), and their gradients in loc and k
+    are those of the inverse distribution function.
 
     Args:
-        loc, concentration: numbers, or arrays of the event; k is above 0: about 1 / variance where it is large.
+        loc, concentration: numbers, or arrays of the event; loc in units of x; k, above 0, of radians: about 1 / variance where
+            it is large.
         trainable: train loc and k, which start there, or at the mean direction and concentration of `init_inputs`.
         conditioner: a network that makes both of the context, and trains; see `Normal`. The angle is that of two outputs.
+        period: the length of the circle, such as 360 of degrees, or 24 of hours.
 
     Params:
         `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)); those of the
         conditioner if there is one; else `{}`.
 
     Errors:
-        FlowsError: a concentration outside its range; a conditioner without a context.
+        FlowsError: a concentration outside its range; a period that is not above 0; a conditioner without a context.
 
     Source:
         Mardia and Jupp, "Directional Statistics", 2000, section 3.5.4. The start: Banerjee, Dhillon, Ghosh and Sra, "Clustering
@@ -236,6 +247,8 @@ def VonMises(
         (True, (5, 1))
     """
     where, log_k = numbers(loc, "VonMises: loc"), _log_concentration(concentration, "VonMises")
+    half = positive(period, "VonMises: period") / 2
+    radian = half / math.pi
     if conditioner is not None and (np.any(where) or np.any(log_k)):
         raise FlowsError("VonMises: loc or concentration was given beside a conditioner, which makes both: leave them")
 
@@ -249,24 +262,24 @@ def VonMises(
 
     def of_network(raw, shape):
         across, along, log_k = (each.reshape(-1, *shape) for each in jnp.split(raw, 3, axis=1))
-        return {"loc": jnp.arctan2(across, 1 + along), "log_concentration": log_k}
+        return {"loc": radian * jnp.arctan2(across, 1 + along), "log_concentration": log_k}
 
     def measured(x):
-        sin, cos = jnp.sin(x).mean(0), jnp.cos(x).mean(0)
-        return {"loc": jnp.arctan2(sin, cos)[None], "log_concentration": _estimated(jnp.hypot(sin, cos), 2)[None]}
+        sin, cos = jnp.sin(x / radian).mean(0), jnp.cos(x / radian).mean(0)
+        return {"loc": radian * jnp.arctan2(sin, cos)[None], "log_concentration": _estimated(jnp.hypot(sin, cos), 2)[None]}
 
     def log_density(theta, x):
         k = _concentration(theta)
-        away = jnp.sin((x - theta["loc"]) / 2)
-        return (-2 * k * away * away - log_mass(k, 1)).sum(tuple(range(1, x.ndim)))
+        away = jnp.sin((x - theta["loc"]) / (2 * radian))
+        return (-2 * k * away * away - log_mass(k, 1) - math.log(radian)).sum(tuple(range(1, x.ndim)))
 
     def draw(theta, rng, n, shape):
         of_angle, of_side = jax.random.split(rng)
         k = jnp.broadcast_to(_concentration(theta), (n, *shape))
         side = jnp.where(jax.random.bernoulli(of_side, shape=k.shape), 1.0, -1.0).astype(k.dtype)
-        x = theta["loc"] + side * draw_angle(of_angle, k, 1)
-        x = x - 2 * math.pi * jnp.floor(x / (2 * math.pi) + 0.5)
-        return jnp.where(x >= math.pi, x - 2 * math.pi, x)
+        x = theta["loc"] + radian * side * draw_angle(of_angle, k, 1)
+        x = x - 2 * half * jnp.floor(x / (2 * half) + 0.5)
+        return jnp.where(x >= half, x - 2 * half, x)
 
     form = Form(given, lambda shape: 3 * size(shape), of_network, measured, log_density, draw)
     return directional("VonMises", form, trainable, conditioner)

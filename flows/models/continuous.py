@@ -12,7 +12,7 @@ def FFJORD(
     hidden: tuple[int, ...] = (64, 64, 64),
     activation: Activation = "softplus",
     trace: str = "hutchinson",
-    solver: str = "tsit5",
+    solver: str = "rk4",
     steps: int | None = 8,
     tolerance: float | None = None,
     scan: bool | None = None,
@@ -21,7 +21,8 @@ def FFJORD(
 
     In training (`rng` is given) log_det is an unbiased estimate by one draw of signs; without it, it is exact. The paper solves
     by adaptive steps of "dopri5", in training too; here 8 equal ones are the default, as a gradient then takes a twentieth of
-    the time. For densities that integrate to 1 within a tolerance use the params with `FFJORD(steps=None)`, which has the same.
+    the time. For densities that integrate to 1 within a tolerance use the params with
+    `FFJORD(solver="dopri5", steps=None)`, which has the same.
 
     Args:
         num_layers: continuous layers.
@@ -59,7 +60,7 @@ def RNODE(
     activation: Activation = "softplus",
     trace: str = "hutchinson",
     solver: str = "rk4",
-    steps: int | None = 4,
+    steps: int | None = 8,
     tolerance: float | None = None,
     kinetic: float = 0.01,
     jacobian: float = 0.01,
@@ -67,7 +68,9 @@ def RNODE(
 ):
     """FFJORD with regularised dynamics: straight and even ways, for which few equal steps are enough.
 
-    Under `train=True` 0.01 times the integrals of |v|^2 and of |dv/dx|^2 are subtracted from log_det.
+    Under `train=True` 0.01 times the integrals of |v|^2 and of |dv/dx|^2 are subtracted from log_det. The paper trains by 4
+    steps, half as many as are the default here: of two moons one of two such fits found a velocity that these solve wrongly,
+    in favour of the data, by 0.1 nats a row.
 
     Args:
         num_layers, hidden, activation, trace, solver, steps, tolerance, scan: as of `FFJORD`.
@@ -84,7 +87,7 @@ def RNODE(
 
     Source:
         Finlay, Jacobsen, Nurbekyan and Oberman, "How to Train Your Neural ODE: the World of Jacobian and Kinetic
-        Regularization", 2020, arXiv:2002.02798; 4 steps of the classical Runge-Kutta method in training, as in the paper.
+        Regularization", 2020, arXiv:2002.02798.
 
     Example:
         >>> import flows
