@@ -144,6 +144,15 @@ def test_what_is_off_the_sphere_is_nan_in_a_bijection_and_has_no_density():
         assert log_p[1] == -np.inf and np.isnan(log_p[2]) and np.isfinite(gradient[:2]).all()
 
 
+def test_infinite_angles_have_no_density():
+    x = np.array([[np.inf, 0.0], [np.nan, 0.0], [np.inf, np.nan], [0.0, 1e4]])
+    flow = flows.Flow(flows.Coupling(small, t.Moebius(1)), flows.CircularUniform())
+    for init_fun in (flows.CircularUniform(), flows.VonMises(), flow):
+        params, log_pdf, _ = init_fun(0, 2)
+        log_p = log_pdf(params, x)
+        assert log_p[0] == -np.inf and np.isnan(log_p).tolist() == [False, True, True, False] and np.isfinite(log_p[3])
+
+
 def test_networks_see_angles_as_cos_and_sin():
     """A whole turn of any column changes nothing; half a turn does, and so does its mirror image."""
     mixed = (t.Moebius(2), t.Affine(), t.CircularRationalQuadratic(3))

@@ -61,8 +61,7 @@ def CircularUniform(period: float = 2 * math.pi):
         constant = -size(shape) * math.log(2 * half)
 
         def log_pdf(params, x):
-            axes = tuple(range(1, x.ndim))
-            return jnp.where(jnp.isfinite(x).all(axes), jnp.asarray(constant, x.dtype), jnp.nan)
+            return on_circles(jnp.full(x.shape[0], constant, x.dtype), x)
 
         def sample(rng, params, num_samples):
             return jax.random.uniform(rng, (num_samples, *shape), minval=-half, maxval=half)
@@ -108,6 +107,12 @@ def SphereUniform():
 def on_sphere(log_p: Array, x: Array) -> Array:
     """log p of rows x, -inf where they are no unit vectors and NaN where they are NaN."""
     return jnp.where(jnp.isnan(x).any(1), jnp.nan, jnp.where(off_sphere(x), -jnp.inf, log_p))
+
+
+def on_circles(log_p: Array, x: Array) -> Array:
+    """log p of rows x, -inf where an angle is infinite and NaN where one is NaN."""
+    axes = tuple(range(1, x.ndim))
+    return jnp.where(jnp.isnan(x).any(axes), jnp.nan, jnp.where(jnp.isinf(x).any(axes), -jnp.inf, log_p))
 
 
 def directions(v: Array, instead: Array | None = None) -> Array:
@@ -271,7 +276,8 @@ def VonMises(
     def log_density(theta, x):
         k = _concentration(theta)
         away = jnp.sin((x - theta["loc"]) / (2 * radian))
-        return (-2 * k * away * away - log_mass(k, 1) - math.log(radian)).sum(tuple(range(1, x.ndim)))
+        log_p = (-2 * k * away * away - log_mass(k, 1) - math.log(radian)).sum(tuple(range(1, x.ndim)))
+        return on_circles(log_p, x)
 
     def draw(theta, rng, n, shape):
         of_angle, of_side = jax.random.split(rng)

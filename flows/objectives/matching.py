@@ -72,7 +72,8 @@ def flow_matching(
     path = getattr(log_pdf, "path", None)
     if path is None:
         raise FlowsError(
-            "flow_matching: the distribution has no continuous layer; expected a flow such as flows.Flow(flows.Continuous())"
+            "flow_matching: the distribution has no continuous layer, or hides it in a loop; expected a flow such as "
+            "flows.Flow(flows.Continuous())"
         )
     if pairing not in PAIRINGS:
         raise FlowsError(f"flow_matching: pairing is {pairing!r:.60}; expected None or 'optimal transport'")
