@@ -83,6 +83,7 @@ from flows.core.errors import FlowsError as FlowsError
 from flows.core.params import calibrate as calibrate
 from flows.core.params import remeasure as remeasure
 from flows.core.params import trainable as trainable
+from flows.core.revision import revise as revise
 from flows.diagnostics import Report as Report
 from flows.diagnostics import verify as verify
 from flows.distributions.directional import CircularUniform as CircularUniform

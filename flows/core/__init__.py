@@ -40,6 +40,7 @@ from flows.core.parts import BijectionPart as BijectionPart
 from flows.core.parts import DistributionPart as DistributionPart
 from flows.core.parts import Part as Part
 from flows.core.parts import shared as shared
+from flows.core.revision import revise as revise
 from flows.core.validation import check_fits as check_fits
 from flows.core.validation import check_widths as check_widths
 from flows.core.validation import finite as finite

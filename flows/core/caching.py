@@ -18,30 +18,39 @@ class Memo:
     """A bounded cache that forgets what was used longest ago. Entries of 64-bit mode are apart from the others."""
 
     def __init__(self, size: int):
-        self.size, self.entries, self.lock = size, OrderedDict[Hashable, Any](), threading.RLock()
+        self.size, self.entries, self.lock = size, OrderedDict[tuple[bool, Any], Any](), threading.RLock()
         _MEMOS.append(self)
 
     def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
         """The entry of `key`, made if it is not there. What is made for the key None is never kept."""
         if key is None:
             return make()
-        key = (jax.config.jax_enable_x64, key)  # type: ignore[attr-defined]
+        own = (_wide(), key)
         with self.lock:
-            if key in self.entries:
-                self.entries.move_to_end(key)
-                return self.entries[key]
+            if own in self.entries:
+                self.entries.move_to_end(own)
+                return self.entries[own]
         made = make()
         with self.lock:
-            made = self.entries.setdefault(key, made)
+            made = self.entries.setdefault(own, made)
             while len(self.entries) > self.size:
                 self.entries.popitem(last=False)
         return made
+
+    def keys(self) -> list[Any]:
+        """Of the entries of this mode, those last used last."""
+        with self.lock:
+            return [key for wide, key in self.entries if wide == _wide()]
 
     def exchange(self, entries: OrderedDict) -> OrderedDict:
         """Put other entries in the place of those that are there, and return these."""
         with self.lock:
             self.entries, before = entries, self.entries
         return before
+
+
+def _wide() -> bool:
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 _MEMOS: list[Memo] = []

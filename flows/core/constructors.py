@@ -59,7 +59,7 @@ class Value:
         return _call_as_code(self)
 
     def __reduce__(self) -> tuple:
-        return _call, (self.constructor, self.arguments)
+        return call, (self.constructor, self.arguments)
 
     def values_beneath(self) -> Iterator["Value"]:
         """The values among the arguments, or the one that a model is short for."""
@@ -187,13 +187,13 @@ def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
                     f"unknown constructor {name!r}: this version of flows has none of that name, and among "
                     f"constructors= there is {sorted(own) or 'nothing'}. Pass its constructor in constructors=[...]"
                 )
-            return _call(construct, {key: decode(each) for key, each in x["arguments"].items()})
+            return call(construct, {key: decode(each) for key, each in x["arguments"].items()})
         raise FlowsError(f"cannot read {str(x)[:100]!r} as a constructor value")
 
     return decode(description)
 
 
-def _call(construct: Callable, arguments: dict[str, Any]) -> Any:
+def call(construct: Callable, arguments: dict[str, Any]) -> Any:
     """The call that `Value.arguments` records; an argument that is missing keeps its default."""
     signature = inspect.signature(construct)
     unknown = sorted(set(arguments) - set(signature.parameters))

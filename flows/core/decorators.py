@@ -329,6 +329,13 @@ def part_of(layer: Any, key: Array, event: Shape, context: Shape | None) -> Any:
     return settle(part, part.init(key, NOTHING))[1] if part.closures else part
 
 
+def events_of(init_fun: InitFun) -> list[tuple[Shape, Shape | None]]:
+    """The events and contexts at which its part was made, and is still known."""
+    while isinstance(init_fun.inner, InitFun):
+        init_fun = init_fun.inner
+    return [(event, context) for value, event, context in _parts.keys() if value == init_fun]  # noqa: SIM118
+
+
 def bijection_part(layer: Any, event: Shape, context: Shape | None) -> BijectionPart:
     """The part of one layer of a combinator: a constructor's value or a plain closure."""
     if isinstance(layer, InitFun):

@@ -31,9 +31,11 @@ from flows.core.paths import still
 from flows.core.regions import beyond, inside, wrapped
 from flows.distributions.normal import Normal
 
+STANDARD = Normal()  # the default, a value like any other
+
 
 @combinator(DistributionInit)
-def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
+def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
     """The distribution of x when y = f(x) follows the base: log p(x) = log p_base(f(x)) + log|det df/dx|, in nats.
 
     A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow. Where
@@ -41,7 +43,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
 
     Args:
         bijection: f, from data to noise.
-        prior: the base, a distribution; by default `Normal()`.
+        prior: the base, a distribution; by default the standard `Normal()`.
 
     Params:
         `{"bijection": ..., "prior": ...}`, both trained; a context reaches both.
@@ -58,7 +60,6 @@ def Flow(bijection: BijectionLike, prior: DistributionLike | None = None):
         >>> log_pdf(params, jnp.zeros((4, 2))).shape, sample(1, params, 3).shape
         ((4,), (3, 2))
     """
-    prior = Normal() if prior is None else prior
     check_layers("Flow", (bijection,), BijectionInit, "a bijection")
     check_layers("Flow: prior", (prior,), DistributionInit, "a distribution")
 

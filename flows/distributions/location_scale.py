@@ -39,16 +39,25 @@ class Family(NamedTuple):
     own_shapes: Callable[[Shape], dict[str, Shape]] = lambda event: {}
 
 
-def location_scale(name: str, family: Family, trainable: bool, conditioner: Callable | None) -> Callable:
-    """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = soft_clip(log_scale)."""
+def location_scale(
+    name: str, family: Family, trainable: bool, conditioner: Callable | None, temperature: float = 1.0
+) -> Callable:
+    """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = soft_clip(log_scale) + log of the
+    temperature."""
+    wider = math.log(temperature)
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def shapes_of(event: Shape) -> dict[str, Shape]:
         return {"loc": event, "log_scale": event, **family.own_shapes(event)}
 
+    def scale_of(theta: dict[str, Array]) -> Array:
+        """s, whose parameter is taken out of theta."""
+        s = soft_clip(theta.pop("log_scale"), BOUND)
+        return s + wider if wider else s
+
     def density(theta: dict[str, Array], x: Array) -> Array:
         theta, x = dict(theta), x.reshape(x.shape[0], size(x.shape[1:]))
-        loc, s = theta.pop("loc"), soft_clip(theta.pop("log_scale"), BOUND)
+        loc, s = theta.pop("loc"), scale_of(theta)
         # An infinite x or z would make NaN of gradients, also where a mixture gives this density the weight 0.
         infinite, largest = jnp.isinf(x), float(jnp.finfo(x.dtype).max)
         z = (jnp.where(infinite, 0.0, x) - loc) * jnp.exp(-s)
@@ -58,7 +67,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
 
     def draws(theta: dict[str, Array], rng: Array, n: int, event: Shape) -> Array:
         theta = dict(theta)
-        loc, s = theta.pop("loc"), soft_clip(theta.pop("log_scale"), BOUND)
+        loc, s = theta.pop("loc"), scale_of(theta)
         z = family.draw(rng, (n, size(event)), **theta).astype(loc.dtype)
         return (loc + jnp.exp(s) * z).reshape(n, *event)
 
@@ -67,7 +76,7 @@ def location_scale(name: str, family: Family, trainable: bool, conditioner: Call
         params, *functions = init_fun(rng, shape)
         if init_inputs is not None:
             loc, scale, own = family.measured(init_inputs.reshape(init_inputs.shape[0], size(shape)))
-            own |= {"loc": loc, "log_scale": soft_clip_inverse(jnp.log(scale), BOUND)}
+            own |= {"loc": loc, "log_scale": soft_clip_inverse(jnp.log(scale) - wider, BOUND)}
             params |= {leaf: value.reshape(shapes[leaf]) for leaf, value in own.items()}
         return params, *functions
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.bijections.whiten import correlation_factor
-from flows.core import Array, FlowsError, Shape, distribution
+from flows.core import Array, FlowsError, Shape, distribution, positive
 from flows.core.budget import spend
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import size
@@ -21,12 +21,18 @@ ENOUGH = 1.5  # rows for each column, from which a covariance is taken as it is
 
 
 @distribution(batched=True)
-def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner: ConditionerLike | None = None):
+def Normal(
+    trainable: bool = False,
+    covariance: str = "diagonal",
+    conditioner: ConditionerLike | None = None,
+    temperature: float = 1.0,
+):
     """Normals: independent ones, one for each entry of the event, or a full covariance; standard, trained or conditional.
 
-    log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(s), in nats, with s = 10 tanh(log_scale / 10), which is log_scale while that is
-    small and can never overflow. A diagonal covariance has z = (x - loc) e^-s. A full one is C = L L' with the Cholesky factor
-    L = diag(e^s) (I + T), T strictly lower triangular with entries 10000 tanh(tril / 10000), and z = L^-1 (x - loc).
+    log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(s), in nats, with s = 10 tanh(log_scale / 10) + log(temperature): log_scale while
+    that is small, and it can never overflow. A diagonal covariance has z = (x - loc) e^-s. A full one is C = L L' with the
+    Cholesky factor L = diag(e^s) (I + T), T strictly lower triangular with entries 10000 tanh(tril / 10000), and z = L^-1 (x -
+    loc).
 
     Args:
         trainable: train loc and log_scale (and tril, for the entries of T row by row), which start at the mean and covariance
@@ -34,13 +40,16 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner: C
         covariance: "diagonal" or "full". A full one is over the event flattened.
         conditioner: a network `net(rng, input_dim, output_dim)`, such as `MLP(64)`, that makes loc, log_scale and tril, in
             this order, of the context; it always trains. Its init then needs `context_dim`.
+        temperature: a factor on the standard deviation, above 0: density and samples of N(loc, temperature^2 C). Of a fitted
+            flow, `flows.revise(result.init_fun, temperature=0.7)` draws closer to what is most likely.
 
     Params:
         `{"loc": event, "log_scale": event}`, and "tril" (d (d - 1) / 2,) for a full covariance, if trainable; those of the
         conditioner if there is one; else `{}`.
 
     Errors:
-        FlowsError: an unknown covariance, a full one that nothing would train, or a conditioner without a context.
+        FlowsError: an unknown covariance, a full one that nothing would train, a temperature that is not above 0, or a
+            conditioner without a context.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -60,7 +69,7 @@ def Normal(trainable: bool = False, covariance: str = "diagonal", conditioner: C
         if covariance == "diagonal"
         else Family(_full_log_density, _full_draw, _full_moments, _tril)
     )
-    return location_scale("Normal", family, trainable, conditioner)
+    return location_scale("Normal", family, trainable, conditioner, positive(temperature, "Normal: temperature", 1e-6, 1e6))
 
 
 def _log_density(z: Array) -> Array:

@@ -9,7 +9,6 @@ from flows.core.contract import Support
 from flows.core.inputs import as_context, as_event
 from flows.core.regions import everywhere
 from flows.distributions.flow import Flow
-from flows.distributions.normal import Normal
 from flows.distributions.standardized_context import StandardizedContext
 
 
@@ -64,7 +63,7 @@ def chain_of(init_fun: Any) -> tuple[list[Layer], Any]:
     if init_fun.constructor is StandardizedContext:
         return chain_of(init_fun.arguments["distribution"])
     if init_fun.constructor is Flow:
-        of_prior, base = chain_of(Normal() if init_fun.arguments["prior"] is None else init_fun.arguments["prior"])
+        of_prior, base = chain_of(init_fun.arguments["prior"])
         return [*layers_of(init_fun.arguments["bijection"]), *of_prior], base
     if isinstance(init_fun.inner, DistributionInit):
         return chain_of(init_fun.inner)

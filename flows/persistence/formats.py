@@ -44,6 +44,8 @@ def as_then(description: Any, written: int) -> Any:
     name, arguments = description.get("constructor"), description.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return description
+    if name == "Flow" and arguments.get("prior", "") is None:  # what the standard normal was written as
+        arguments = {key: each for key, each in arguments.items() if key != "prior"}
     if written < 6 and name == "transformers.CircularRationalQuadratic":
         arguments = {**arguments, "line": True}
     if written < 5 and name in SQUASHED:

@@ -62,7 +62,7 @@ def _line(init_fun: Any, context: Shape | None) -> Line | None:
 
 def _flow(arguments: Any, context: Shape | None) -> Line | None:
     part = bijection_part(arguments["bijection"], COLUMN, context)
-    base = _line(Normal() if arguments["prior"] is None else arguments["prior"], context)
+    base = _line(arguments["prior"], context)
     if base is None or part.output != COLUMN or "rng" in part.keywords or not part.compiled:
         return None
     try:
@@ -196,8 +196,10 @@ def _symmetric(tail: Callable, point: Callable) -> Callable:
         if arguments["conditioner"] is not None:
             return None
 
+        wider = arguments.get("temperature", 1.0)
+
         def theta(params: Any) -> tuple[Any, Any]:
-            return (params["loc"], jnp.exp(soft_clip(params["log_scale"], BOUND))) if params else (0.0, 1.0)
+            return (params["loc"], wider * jnp.exp(soft_clip(params["log_scale"], BOUND))) if params else (0.0, wider)
 
         def own_tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
             loc, scale = theta(params)
