@@ -100,6 +100,9 @@ def test_callbacks_are_told_of_each_epoch_and_may_end_the_fit():
 
     def note(epoch):
         told.append((epoch, epoch.best_params()))
+        best, log_pdf, sample = epoch.best()
+        loss = -np.mean(log_pdf(best, ROWS))
+        assert abs(loss - epoch.train_loss) < 1 and sample(0, best, 3).shape == (3, *ROWS.shape[1:])
         return epoch.number == 4
 
     result = fit(0, AFFINE, ROWS, callbacks=[note], **{**QUICK, "max_epochs": 50})

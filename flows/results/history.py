@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows.core import Distribution
+
 
 class Epoch(NamedTuple):
     """What a callback of `flows.fit` is given after each epoch. Losses are nats a row, in the units of the data; of an
@@ -21,6 +23,8 @@ class Epoch(NamedTuple):
         seconds: since the fit began.
         best_params: a function without arguments that returns the params of best_epoch, as the fitted model has them; to be
             called before the callback returns.
+        best: in the same way the fitted triple so far, `params, log_pdf, sample = epoch.best()`, to draw from or to score with
+            while training goes on.
     """
 
     number: int
@@ -32,6 +36,7 @@ class Epoch(NamedTuple):
     rate: Any
     seconds: float
     best_params: Callable[[], Any]
+    best: Callable[[], Distribution]
 
 
 OLD = {"train": "train_loss", "validation": "validation_loss", "start": "start_loss", "gaussian": "gaussian_loss"}

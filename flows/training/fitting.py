@@ -16,6 +16,7 @@ import numpy as np
 from flows.core import (
     Array,
     BijectionInit,
+    Distribution,
     DistributionInit,
     FlowsError,
     Given,
@@ -126,10 +127,19 @@ def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> Fit
     if rows.folds:
         return fit_members(key, init_fun, rows, replace(options, members=len(rows.folds)))
     began = time.monotonic()
-    params, history = train_members(key, init_fun, rows, options, rows.outer_params)
     flow = rows.outer(init_fun)
-    functions = publish(part_of(flow, key, rows.event, rows.context), params)
-    return FitResult(params, *functions, flow, as_dim(rows.event), as_dim(rows.context), history, **told(rows, history, began))
+    published = _publisher(flow, key, rows)
+    params, history = train_members(key, init_fun, rows, options, rows.outer_params, published)
+    return FitResult(*published(params), flow, as_dim(rows.event), as_dim(rows.context), history, **told(rows, history, began))
+
+
+def _publisher(flow: Any, key: Array, rows: Prepared) -> Callable[[Any], Distribution]:
+    """Of params, the triple that a user sees."""
+
+    def published(params: Any) -> Distribution:
+        return Distribution(params, *publish(part_of(flow, key, rows.event, rows.context), params))
+
+    return published
 
 
 def told(rows: Prepared, history: History, began: float) -> dict[str, Any]:
@@ -156,12 +166,17 @@ def kept_of(rows: Rows, most: int) -> Kept:
 
 
 def train_members(
-    key: Array, init_fun: Any, rows: Prepared, options: Options, outer: Callable[[Any], Any]
+    key: Array,
+    init_fun: Any,
+    rows: Prepared,
+    options: Options,
+    outer: Callable[[Any], Any],
+    published: Callable[[Any], Distribution],
 ) -> tuple[Any, History]:
     """Train one model, or the members of an ensemble: the params that were best, as a user sees them, and the history.
 
     Params of members have a leading axis, and each member has an init and an order of rows of its own. `outer` makes a user's
-    params of those that are trained.
+    params of those that are trained, and `published` the triple of these.
     """
     members, source, inner = options.members, rows.source, rows.inner(init_fun)
     options = options.settled(source.batch_size, source.steps)
@@ -202,7 +217,9 @@ def train_members(
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
-        best, history = train(compiled, params, epochs.run, epochs.score, options, saved, why, outer, size, rows.yardstick)
+        best, history = train(
+            compiled, params, epochs.run, epochs.score, options, saved, why, outer, published, size, rows.yardstick
+        )
     return outer(best), history
 
 
@@ -234,8 +251,8 @@ def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> Ens
         return Mixture(model, num_components=members, trainable=False)
 
     flow = several(rows.outer(model)) if rows.folds else rows.outer(several(model))  # before the training, as it may be refused
-    params, history = train_members(key, model, rows, options, outer)
-    functions = publish(part_of(flow, key, rows.event, rows.context), params)
+    published = _publisher(flow, key, rows)
+    params, history = train_members(key, model, rows, options, outer, published)
     dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
     own = {"path": path, **told(rows, history, began)}
-    return EnsembleResult(params, *functions, flow, *dims, history, **own)
+    return EnsembleResult(*published(params), flow, *dims, history, **own)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from flows.core import Distribution
 from flows.results.history import Epoch, History
 from flows.training.checkpoint import Checkpoint
 from flows.training.course import Course
@@ -36,6 +37,7 @@ def train(
     checkpoint: Checkpoint | None,
     why: Callable[[Any, int, int | None, int], str],
     outer: Callable[[Any], Any],
+    published: Callable[[Any], Distribution],
     event_size: int,
     yardstick: Yardstick,
 ) -> tuple[Any, History]:
@@ -47,6 +49,7 @@ def train(
         why: of params, the number of an epoch, a step and a member, tells what is not finite in that step, or in the validation
             if the step is None.
         outer: of params, gives those of the model that a user sees.
+        published: of these, gives the model's triple.
         event_size: numbers of an event.
         yardstick: what the losses are told and judged by.
     """
@@ -93,9 +96,8 @@ def train(
                 over = all(course.over(options) for course in courses)
                 checkpoint.save(state, [vars(course) for course in courses], at_once=over)
             if options.callbacks:
-                told = _epoch(
-                    courses, lr_scales, options, time.monotonic() - start, lambda best=state.best: outer(trainer.params(best))
-                )
+                seconds, best = time.monotonic() - start, partial(lambda best: outer(trainer.params(best)), state.best)
+                told = _epoch(courses, lr_scales, options, seconds, best, lambda best=best: published(best()))
                 stopped = any([_says_stop(callback(told)) for callback in options.callbacks])
         if checkpoint is not None and not all(course.over(options) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
@@ -155,14 +157,16 @@ def _tell(bar: tqdm, courses: list[Course], yardstick: Yardstick, options: Optio
     bar.update()
 
 
-def _epoch(courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best_params: Callable) -> Epoch:
+def _epoch(
+    courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best_params: Callable, best: Callable
+) -> Epoch:
     values: dict[str, list] = {
         name: [getattr(course, TOLD[name])[-1] for course in courses] for name in ("train_loss", "validation_loss", "skipped")
     }
     values |= {"best_epoch": [course.best_epoch for course in courses], "rate": np.ravel(lr_scales).tolist()}
     told = {name: each[0] if options.members is None else np.array(each) for name, each in values.items()}
     number = len(courses[0].train) - 1
-    return Epoch(number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=best_params, **told)
+    return Epoch(number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=best_params, best=best, **told)
 
 
 @contextmanager

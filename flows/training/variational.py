@@ -16,6 +16,7 @@ from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
 from flows.core import (
     Array,
+    Distribution,
     DistributionPart,
     FlowsError,
     bijection_part,
@@ -314,10 +315,14 @@ def fit_to_density(
         return problem.cause(params, jax.random.fold_in(of_steps, number), problem.num_samples)
 
     yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
+
+    def published(params: Any) -> Distribution:
+        return Distribution(params, *publish(part, params))
+
     params, history = train(
-        compiled, params, run, score, options, saved, why, lambda params: params, math.prod(event), yardstick
+        compiled, params, run, score, options, saved, why, lambda params: params, published, math.prod(event), yardstick
     )
-    triple = (params, *publish(part, params))
+    triple = published(params)
     diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
     return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=diagnostics)
 
