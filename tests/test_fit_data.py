@@ -302,7 +302,7 @@ def test_an_outlier_is_named_whichever_share_it_fell_into(seed):
 
 
 @pytest.mark.parametrize("rate", [1e10, 1e30])
-@pytest.mark.parametrize("base", [None, flows.Uniform(-9.0, 9.0)])
+@pytest.mark.parametrize("base", [flows.Normal(), flows.Uniform(-9.0, 9.0)])
 def test_a_rate_that_is_far_too_high_is_blamed_on_the_rate(rate, base):
     with pytest.raises(flows.FitError, match=r"it diverged.* Lower the learning rate"):
         fit(0, flows.Flow(flows.Coupling(flows.MLP(8)), base), NORMAL, **{**QUICK, "max_epochs": 3}, learning_rate=rate)

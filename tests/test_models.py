@@ -90,7 +90,7 @@ def test_each_model_is_built_as_published():
         flows.GaussianizationFlow(2): [flows.Householder(), flows.Elementwise(t.Gaussianization(20))] * 2,
         flows.FFJORD(2, (8,), solver="tsit5", steps=None): [flows.Continuous(squashed, "hutchinson")] * 2,
         flows.RNODE(1, (8,)): [flows.Continuous(squashed, "hutchinson", "rk4", 8, kinetic=0.01, jacobian=0.01)],
-        flows.SphereFlow(2, (8,), num_bins=4): [flows.Householder(2), flows.SphereCoupling(net, circle, interval)] * 2,
+        flows.SphereFlow(2, (8,), "relu", num_bins=4): [flows.Householder(2), flows.SphereCoupling(net, circle, interval)] * 2,
     }.items():
         assert model.inner == flows.Serial(*layers), model
     assert flows.RealNVP(2, (8,), plain=True, squash=None).inner == flows.Serial(

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from flows.core.contract import Array
+from flows.core.inputs import rows_within
 
-# Rows; what a layer of splines makes of them about fits the cache of a core. Not a multiple of 512: features that lie so far
-# apart share few lines of the cache, and a spline flow takes a sixth longer, a triangular solve twice as long.
-PIECE = 2064
+# Rows, of so many numbers at most; what a layer of splines makes of them about fits the cache of a core. Not a multiple of 512:
+# features that lie so far apart share few lines of the cache, and a spline flow takes a sixth longer, a triangular solve twice
+# as long.
+PIECE, NUMBERS = 2064, 2**18
 
 _iteration: ContextVar[tuple[Array, Any] | None] = ContextVar("iteration", default=None)
 # Equal where the same function is being traced; jax 0.7 has it elsewhere.
@@ -69,12 +71,13 @@ def in_pieces(fun: Callable, params: Any, *rows: Any) -> Any:
     What is differentiated is taken whole: its gradient would be slower in pieces, as they keep what it needs. So are rows whose
     number is a symbol of `jax.export`.
     """
-    n = jax.tree.leaves(rows)[0].shape[0]
-    if not isinstance(n, int) or n < 2 * PIECE or jax.default_backend() != "cpu":
+    n, *event = jax.tree.leaves(rows)[0].shape
+    piece = rows_within(PIECE, NUMBERS, tuple(event)) if isinstance(n, int) else PIECE
+    if not isinstance(n, int) or n < 2 * piece or jax.default_backend() != "cpu":
         return fun(params, *rows)
     if jax.closure_convert(lambda params, rows: fun(params, *rows), params, rows)[1]:
         return fun(params, *rows)  # it closes over a tracer, for which custom_jvp has no rule
-    count = -(-n // PIECE)
+    count = -(-n // piece)
     size = off_strides(-(-n // count))
 
     def split(x: Array) -> Array:

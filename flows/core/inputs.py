@@ -141,3 +141,8 @@ def as_rows_of_context(context: Array, shape: Shape, rows: int, name: str) -> Ar
 
 def size(shape: Shape) -> int:
     return math.prod(shape)
+
+
+def rows_within(rows: int, numbers: int, event: Shape) -> int:
+    """`rows`, or fewer where so many events hold more than so many numbers: an image is as large as a table."""
+    return min(rows, max(numbers // max(size(event), 1), 1))

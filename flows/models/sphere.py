@@ -12,7 +12,7 @@ from flows.transformers import CircularRationalQuadratic, RationalQuadratic
 def SphereFlow(
     num_layers: int = 4,
     hidden: tuple[int, ...] = (64, 64),
-    activation: Activation = "relu",
+    activation: Activation = "gelu",
     num_bins: int = 8,
     scan: bool | None = None,
 ):

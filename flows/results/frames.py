@@ -117,7 +117,8 @@ def numbers_of(x: Any, what: str) -> np.ndarray:
     x = as_numbers(x, what)
     with np.errstate(over="ignore"):
         # Refuses ragged rows and dtypes that are not real numbers; whole numbers, however large, are standardised in float64.
-        as_array(x.astype(float) if getattr(x, "dtype", np.dtype(float)).kind in "iu" else x, what)
+        if not (isinstance(x, np.ndarray) and x.dtype.kind in "iu"):
+            as_array(x, what)
     return native(np.asarray(x))
 
 

@@ -12,9 +12,8 @@ from flows.training import dependent
 from flows.training.dependent import DataWarning, name_of, place_of
 from flows.training.gaussian import Scale, moments
 from flows.training.options import Options
-from flows.training.reading import Data, Source
+from flows.training.reading import LOOKED_AT, Data, Source
 
-LOOKED_AT = 100_000  # rows, spread over the table
 ATOM = 0.01  # the share of rows from which one value is an atom ...
 CLUSTERS, EMPTY, GAP = 20, 0.95, 0.01  # pieces at most, the share of a range that is empty between them, and what is a gap
 CROWD = 20  # rows of a cluster, at least
@@ -254,4 +253,4 @@ def _farthest(sample: np.ndarray, column: np.ndarray) -> tuple[int, float, float
 
 
 def _sample(x: np.ndarray) -> np.ndarray:
-    return x[:: -(-len(x) // LOOKED_AT)].astype(float)
+    return x[:: -(-len(x) // LOOKED_AT[0])].astype(float)

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, DistributionPart
+from flows.core.inputs import rows_within
 from flows.core.nonfinite import first_nonfinite_layer
 from flows.core.params import stop_fixed
-from flows.training.reading import Rows, take
+from flows.training.reading import Rows, floating, take
 
 SHOWN = 3  # leaves that are named
-PIECE = 10_000  # rows looked at together
+PIECE = 10_000, 2**22  # rows, and numbers, looked at together
 TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
 
 
@@ -29,12 +30,13 @@ class Suspects(NamedTuple):
 def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array, deviations: Callable[[Array], Any]) -> str:
     """Say where log_pdf, or its gradient, is not finite among the suspects; `deviations` of rows are their columns in standard
     deviations from the means."""
-    rows, rng = suspects.rows, key if "rng" in part.keywords else None
+    rows, rng = floating(suspects.rows), key if "rng" in part.keywords else None
 
     def log_pdf(params: Any, rows: Rows) -> Array:
         return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, suspects.train)
 
-    pieces = [take(rows, slice(i, i + PIECE)) for i in range(0, len(rows.x), PIECE)]
+    step = rows_within(*PIECE, rows.x.shape[1:])
+    pieces = [take(rows, slice(i, i + step)) for i in range(0, len(rows.x), step)]
     values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):

@@ -16,6 +16,7 @@ FOLDS = 5
 PLENTY = 100  # rows for each column from which shrinking correlations gains nothing
 SINGULAR = 1e-5  # of a standard deviation: what a column may add to those before it, and be lost in a product of float64
 NO_ROWS = np.zeros(0, int)
+PIECE = 2**22  # numbers that are looked at together
 FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
 
 
@@ -30,9 +31,13 @@ def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
     flat = x.reshape(-1, x.shape[-1])
     of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
     mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
-    far = np.abs(flat - mean).max(0)  # squares of what is divided by it neither overflow nor vanish
-    far = np.where((far > 0) & np.isfinite(far), far, 1.0)
-    return Scale(mean, far * np.sqrt(np.average(np.square((flat - mean) / far), 0, of_rows)))
+    step = max(PIECE // flat.shape[1], 1)
+    pieces = [slice(i, i + step) for i in range(0, len(flat), step)]
+    far = np.max([np.abs(flat[own] - mean).max(0) for own in pieces], 0)
+    far = np.where((far > 0) & np.isfinite(far), far, 1.0)  # squares of what is divided by it neither overflow nor vanish
+    own_weights = np.ones(len(flat)) if of_rows is None else of_rows
+    squares = sum(own_weights[own] @ np.square((flat[own] - mean) / far) for own in pieces)
+    return Scale(mean, far * np.sqrt(squares / own_weights.sum()))
 
 
 def correlation_factor(z: np.ndarray, weights: np.ndarray | None = None, shrinkage: float = 0.0) -> np.ndarray:

@@ -10,8 +10,8 @@ from flows.core import Array, DistributionPart, Given
 from flows.core.params import stop_fixed
 from flows.core.precision import Precision, computed_with
 from flows.core.validation import check_result
-from flows.training.preprocess import MEASURED_ROWS
-from flows.training.reading import Rows, take
+from flows.training.preprocess import measured_of
+from flows.training.reading import Rows, floating, take
 
 
 class HeldOut(NamedTuple):
@@ -75,11 +75,11 @@ class Likelihood(NamedTuple):
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params, with running statistics measured on these rows."""
-        few = take(rows, slice(0, MEASURED_ROWS))
+        few = measured_of(rows)
         return self.part.init(key, Given(few.x, few.context, params))
 
     def _weighted(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
-        result = self.part.log_pdf(stop_fixed(params), rows.x, rows.context, key, train)
+        result = self.part.log_pdf(stop_fixed(params), floating(rows).x, rows.context, key, train)
         check_result(result, (len(rows.x),), self.part.name, "log_pdf")
         return result if rows.weights is None else rows.weights * result
 

@@ -13,8 +13,8 @@ from flows.core.precision import Precision, computed_with
 from flows.core.publish import publish
 from flows.training.losses import HeldOut
 from flows.training.options import keywords_of_objective, name_of_objective
-from flows.training.preprocess import MEASURED_ROWS
-from flows.training.reading import Rows, take
+from flows.training.preprocess import measured_of
+from flows.training.reading import Rows, floating, take
 
 
 class Function:
@@ -53,7 +53,7 @@ class Objective(NamedTuple):
 
     def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
         with computed_with(self.precision):
-            return self._of(params, take(rows, index), key, True)
+            return self._of(params, floating(take(rows, index)), key, True)
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The mean over rows held out, in chunks of a batch; the last may be smaller. No single row is told of."""
@@ -62,7 +62,7 @@ class Objective(NamedTuple):
         whole = n // size
 
         def chunk(at: Array) -> tuple[Array, Array]:
-            few = take(rows, at)
+            few = floating(take(rows, at))
             own = None if key is None else jax.random.fold_in(key, at[0])
             weight = jnp.asarray(len(few.x), few.x.dtype) if few.weights is None else few.weights.sum()
             return weight * self._of(params, few, own, False), weight
@@ -78,7 +78,7 @@ class Objective(NamedTuple):
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params, with running statistics measured on these rows."""
-        few = take(rows, slice(0, MEASURED_ROWS))
+        few = measured_of(rows)
         return self.part.init(key, Given(few.x, few.context, params))
 
     def _of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:

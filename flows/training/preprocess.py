@@ -17,6 +17,7 @@ from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import Serial, joined
 from flows.core import Array, BijectionInit, Given, bijection_part, stacked
 from flows.core.contract import Shape
+from flows.core.inputs import rows_within
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.before import check_finite_behind, check_inside, unconstraining
@@ -25,10 +26,10 @@ from flows.training.diagnose import Suspects
 from flows.training.gaussian import Scale, Yardstick, by_chance, correlation_factor, moments, regression_loss, shrinkage_of
 from flows.training.marginals import heavy_tails, sharp
 from flows.training.options import Options
-from flows.training.reading import Data, Rows, Source, cross_fitted, take, unsplit
+from flows.training.reading import LOOKED_AT, Data, Rows, Source, cross_fitted, floating, narrow, take, unsplit
 
-MEASURED_ROWS = 10_000  # at most, where layers measure data
-PIECE = 10_000  # rows that go through layers together
+MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
+PIECE = 10_000, 2**22  # rows, and numbers, that go through layers together
 
 
 class Tails(NamedTuple):
@@ -124,13 +125,13 @@ class Prepared(NamedTuple):
 
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""
-        x = rows.x if self.trained_with_layers or self.scaling is None else self.scaling.direct(rows.x)
-        return _cast(Rows(x, _standardized(rows.context, self.of_context), rows.weights), self.source.dtype)
+        x = rows.x if self.trained_with_layers or self.scaling is None else _scaled(rows.x, self.scaling, self.source.dtype)
+        return _cast_rows(Rows(x, _standardized(rows.context, self.of_context), rows.weights), self.source.dtype)
 
     @property
     def given(self) -> Given:
         """What the model's init is given."""
-        few = take(self.train, slice(MEASURED_ROWS))
+        few = measured_of(self.train)
         return Given(few.x, few.context)
 
     def suspects(self) -> Suspects:
@@ -206,7 +207,9 @@ def prepare(
     if columns.steps is not None:
         before = (Dequantize(tuple(columns.steps)), *before)
     check_inside(data, before)
-    train, held_out, log_dets, params = _through(before, data, key)
+    inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
+    # Of images that go through layers again while they are trained on, some tell enough.
+    train, held_out, log_dets, params = _through(before, _some(data) if inside and len(event) > 1 else data, key)
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
     scaling = None if as_it_is else _scaling(train, columns, options, like)
     gaussian = None
@@ -216,12 +219,11 @@ def prepare(
     layers = before
     if scaling is not None:
         layers, params = (*layers, *scaling.layers), (*params, *scaling.params)
-    inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
     if inside:
         train, held_out, log_dets = data.train, data.held_out, (np.zeros(1), np.zeros(1))
     elif scaling is not None:
         log_dets = log_dets[0] + scaling.log_det(train.x), log_dets[1] + scaling.log_det(held_out.x)
-        train, held_out = (rows._replace(x=scaling.direct(rows.x)) for rows in (train, held_out))
+        train, held_out = (rows._replace(x=_scaled(rows.x, scaling, source.dtype)) for rows in (train, held_out))
     means = (0.0, 0.0)  # an objective is no log-density, to which log-dets could be added
     if options.objective is None:
         means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
@@ -229,7 +231,7 @@ def prepare(
     for rows in (train, held_out):
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
-        device.append(jax.tree.map(jnp.asarray, _cast(rows, source.dtype)))
+        device.append(jax.tree.map(jnp.asarray, _cast_rows(rows, source.dtype)))
     numbers, given = (np.arange(len(held_out.x)), "validation") if source.others is None else (source.others, "data")
     yardstick = Yardstick(means, gaussian, by_chance(len(held_out.x), held_out.weights), numbers, given)
     context = None if data.train.context is None else data.train.context.shape[1:]
@@ -262,6 +264,31 @@ def prepare_folds(
     return each[0]._replace(train=train, held_out=held_out, yardstick=yardstick, folds=each)
 
 
+def measured_of(rows: Rows) -> Rows:
+    """The rows by which layers measure data."""
+    return floating(take(rows, slice(rows_within(*MEASURED, rows.x.shape[1:]))))
+
+
+def pieces_of(x: Any) -> list[slice]:
+    """Where rows are cut that go through layers together."""
+    step = rows_within(*PIECE, x.shape[1:])
+    return [slice(i, i + step) for i in range(0, len(x), step)]
+
+
+def _some(data: Data) -> Data:
+    """As many of the rows as a stream is looked at by, from all over."""
+    most = rows_within(*LOOKED_AT, data.train.x.shape[1:])
+    few = [take(rows, slice(None, None, -(-len(rows.x) // most))) for rows in (data.train, data.held_out)]
+    return data._replace(train=few[0], held_out=few[1])
+
+
+def _scaled(x: np.ndarray, scaling: Scaling, dtype: np.dtype) -> np.ndarray:
+    """Of vectors in float64; of images piece by piece, in the dtype to work in."""
+    if x.ndim == 2:
+        return scaling.direct(x)
+    return np.concatenate([scaling.direct(x[own]).astype(dtype) for own in pieces_of(x)])
+
+
 def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
     """Of values, one a row or one for all."""
     return float(values[0]) if len(values) == 1 else float(np.average(values, weights=weights))
@@ -274,13 +301,13 @@ def _through(
     if not before:
         return data.train, data.held_out, (np.zeros(1), np.zeros(1)), ()
     part, dtype = bijection_part(Serial(*before), data.train.x.shape[1:], None), data.source.dtype
-    params = part.init(key, Given(jnp.asarray(data.train.x[:MEASURED_ROWS], dtype)))
+    params = part.init(key, Given(jnp.asarray(measured_of(data.train).x, dtype)))
     direct = jax.jit(lambda params, x, key: part.direct(params, x, None, key, True))
     found, log_dets = [], []
     for rows, own_key in zip((data.train, data.held_out), jax.random.split(key), strict=True):
-        pieces = range(0, len(rows.x), PIECE)
-        keys = jax.random.split(own_key, len(pieces))
-        made = [direct(params, jnp.asarray(rows.x[i : i + PIECE], dtype), each) for i, each in zip(pieces, keys, strict=True)]
+        starts = pieces_of(rows.x)
+        keys = jax.random.split(own_key, len(starts))
+        made = [direct(params, jnp.asarray(rows.x[own], dtype), each) for own, each in zip(starts, keys, strict=True)]
         y, log_det = (np.concatenate([np.asarray(each[i], float) for each in made]) for i in (0, 1))
         check_finite_behind(data, rows, y, before)
         found.append(rows._replace(x=y))
@@ -291,7 +318,8 @@ def _through(
 def _scaling(rows: Rows, columns: Columns, options: Options, like: Scaling | None = None) -> Scaling:
     """Mean and standard deviation of each column, or channel; of vectors the tails and the correlation too, unless they are to
     stay. Which have tails, how far correlations are shrunk and what is unmixed may be chosen already."""
-    x, event, weights = np.asarray(rows.x, float), rows.x.shape[1:], rows.weights
+    x, event, weights = rows.x, rows.x.shape[1:], rows.weights
+    x = np.asarray(x, float) if len(event) == 1 else x
     left = _numbers(columns.as_is)
     whole = options.standardize is True and len(event) == 1
     tails = None if not whole else _tails(x, columns.as_is, weights) if like is None else like.tails
@@ -331,3 +359,8 @@ def _standardized(x: Any, scale: Scale | None) -> Any:
 
 def _cast(tree: Any, dtype: np.dtype) -> Any:
     return jax.tree.map(partial(np.asarray, dtype=dtype), tree)
+
+
+def _cast_rows(rows: Rows, dtype: np.dtype) -> Rows:
+    """Rows in the dtype to work in; whole numbers of few bytes stay."""
+    return _cast(rows._replace(x=None), dtype)._replace(x=rows.x if narrow(rows.x) else _cast(rows.x, dtype))

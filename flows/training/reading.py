@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError
-from flows.core.inputs import working_dtype
+from flows.core.inputs import rows_within, working_dtype
 from flows.core.validation import check_finite
 from flows.results.frames import Columns, in_order, named_apart, numbers_of
 from flows.training.options import Options
@@ -20,8 +20,8 @@ from flows.training.options import Options
 LEAST_ROWS = 2  # of training rows; one row has no spread
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
 BLOCK = 1024  # neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows
-LOOKED_AT = 100_000  # rows by which a stream is checked and measured before the first step
-HELD_OUT = 100_000  # rows at most, of a share of a stream
+LOOKED_AT = 100_000, 2**24  # rows, and numbers, by which a stream is checked and measured before the first step
+HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
 OF_A_STREAM = "fit: weights are for data in memory; draw the rows of a stream in proportion to theirs instead"
 
 Chunks = Callable[[int], Iterator[tuple["Rows", np.ndarray]]]  # (epoch) -> pieces of its rows, each with their numbers
@@ -163,7 +163,7 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     blocks = np.random.default_rng(seed).permutation(-(-n // BLOCK))
     others = 0
     if options.share is not None:
-        others = min(max(round(len(blocks) * options.share), 1), max(HELD_OUT // BLOCK, 1))
+        others = min(max(round(len(blocks) * options.share), 1), max(rows_within(*HELD_OUT, data.shape[1:]) // BLOCK, 1))
     numbers = _rows_of(blocks[others:], n)
     if len(numbers) < max(batch_size, LEAST_ROWS):
         raise FlowsError(
@@ -174,7 +174,7 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     def rows_at(numbers: np.ndarray, name: str = "data") -> Rows:
         return read_rows(data[numbers], None if context is None else context[numbers], name)
 
-    looked_at = np.sort(numbers[:: -(-len(numbers) // LOOKED_AT)])
+    looked_at = np.sort(numbers[:: -(-len(numbers) // rows_within(*LOOKED_AT, data.shape[1:]))])
     first = rows_at(looked_at)
     if options.share is None:
         held_out, of_others = read_validation(options.validation, first, None, table), None
@@ -254,7 +254,11 @@ def _iterated(data: Any, options: Options) -> Data:
         first = state["seen"] - len(rows.x)
         return take(rows, slice(count)), np.arange(first, first + count)
 
-    looked_at = min(LOOKED_AT, steps * batch_size)
+    first = batch()
+    event = ()
+    if first is not None:
+        state["left"], state["seen"], event = first, len(first.x), first.x.shape[1:]
+    looked_at = min(max(rows_within(*LOOKED_AT, event), batch_size), steps * batch_size)
     found = gathered(looked_at)
     if found is None:
         raise FlowsError(
@@ -289,6 +293,16 @@ def dtype_of(x: np.ndarray) -> np.dtype:
 
 def take(rows: Rows, index: Any) -> Rows:
     return jax.tree.map(lambda array: array[index], rows)
+
+
+def narrow(x: Any) -> bool:
+    """Whether these are whole numbers of one byte or two, as images have: they stay so until a batch is taken."""
+    return x.dtype.kind in "iu" and x.dtype.itemsize <= 2
+
+
+def floating(rows: Rows) -> Rows:
+    """Rows whose data are floating numbers."""
+    return rows._replace(x=rows.x.astype(np.float32)) if narrow(rows.x) else rows
 
 
 def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None) -> Rows:

@@ -1,0 +1,96 @@
+"""Budgets are of numbers, not of rows; images stay in one byte a pixel until a batch is taken."""
+
+import jax
+import numpy as np
+import pytest
+from common import close
+
+import flows
+from flows.core.inputs import rows_within
+from flows.training import preprocess, reading
+from flows.training.gaussian import moments
+from flows.training.options import Options
+
+IMAGES = np.random.default_rng(0).integers(0, 17, size=(600, 4, 4, 1)).astype(np.uint8)
+MODEL = flows.Flow(flows.Serial(flows.Dequantize(1.0), flows.ActNorm()))
+QUICK = {"max_epochs": 3, "batch_size": 100, "verbose": 0, "folds": 1}
+
+
+def test_rows_are_fewer_where_events_are_larger():
+    assert rows_within(10_000, 2**20, (43,)) == 10_000
+    assert rows_within(10_000, 2**20, (32, 32, 3)) == 341
+    assert rows_within(10, 8, (3, 3)) == 1
+
+
+def prepared(x):
+    return preprocess.prepare_folds(*checked(x), Options(folds=1, verbose=0), jax.random.key(0), own_of(MODEL), 1)
+
+
+def own_of(model):
+    return (model.arguments["bijection"].arguments["layers"][0],)
+
+
+def checked(x):
+    from flows.training.data_checks import check_data
+
+    options = Options(folds=1, verbose=0)
+    found = reading.read(x, options, jax.random.key(0))
+    return found, check_data(found, options, own_of(MODEL))
+
+
+def test_whole_numbers_stay_small_on_the_device(tmp_path):
+    rows = prepared(IMAGES)
+    assert rows.train.x.dtype == rows.held_out.x.dtype == np.uint8 and rows.given.init_inputs.dtype == np.float32
+    held_out = IMAGES[500:]
+    few = flows.fit(0, MODEL, IMAGES, validation=held_out, **QUICK)
+    many = flows.fit(0, MODEL, IMAGES.astype(np.float32), validation=held_out.astype(np.float32), **QUICK)
+    close(few.history["validation_loss"], many.history["validation_loss"], 1e-6)
+    np.save(tmp_path / "images.npy", np.concatenate([IMAGES] * 4))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    streamed = flows.fit(0, MODEL, mapped, validation=held_out, **QUICK)
+    whole = flows.fit(0, MODEL, np.asarray(mapped), validation=held_out, **QUICK)
+    assert streamed.history.best == pytest.approx(whole.history.best, abs=0.05)
+
+
+def test_layers_measure_fewer_images(monkeypatch):
+    seen = []
+
+    @flows.bijection
+    def Looking():
+        def init_fun(rng, shape, init_inputs=None):
+            if init_inputs is not None:
+                seen.append(init_inputs.shape)
+            return {"shift": np.zeros(1)}, lambda params, x: (x, 0 * x.sum()), lambda params, y: y
+
+        return init_fun
+
+    monkeypatch.setattr(preprocess, "MEASURED", (10_000, 16 * 50))
+    flows.fit(0, flows.Flow(Looking()), IMAGES + np.random.default_rng(1).normal(size=IMAGES.shape), **QUICK)
+    assert max(seen)[0] == 50
+
+
+def test_moments_are_those_of_all_rows_in_pieces(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(100, 3, 3, 2)) * [1.0, 1e3] + [5.0, -7.0]
+    weights = np.random.default_rng(1).uniform(size=100)
+    flat, of_rows = x.reshape(-1, 2), np.repeat(weights, 9)
+    monkeypatch.setattr("flows.training.gaussian.PIECE", 64)
+    for own in (None, weights):
+        mean, std = moments(x, own)
+        expected = np.average(flat, 0, None if own is None else of_rows)
+        close(mean, expected, 1e-12)
+        close(std, np.sqrt(np.average((flat - expected) ** 2, 0, None if own is None else of_rows)), 1e-12)
+
+
+def test_pieces_of_images_hold_fewer(monkeypatch):
+    from flows.core import cpu_loops
+
+    seen = []
+
+    def fun(params, x):
+        seen.append(x.shape)
+        return x.reshape(x.shape[0], -1).sum(1)
+
+    monkeypatch.setattr(cpu_loops, "NUMBERS", 16 * 40)
+    x = IMAGES.astype(np.float32)
+    close(cpu_loops.in_pieces(fun, (), x), x.reshape(600, -1).sum(1), 1e-6)
+    assert seen[-1] == (40, 4, 4, 1)
