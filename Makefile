@@ -131,6 +131,7 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/stability.py
+	$(BIN)/python benchmarks/continuous.py
 
 clean:
 	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(DOCS) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -101,7 +101,9 @@ def families():
         thing = getattr(flows, name)
         if is_constructor(thing) and any(isinstance(init_fun, BijectionInit) for init_fun, _ in values_of(name)):
             module = thing.__module__.removeprefix("flows.")
-            groups.setdefault("Models" if module.startswith("models") else TITLES[module.rpartition(".")[2]], []).append(name)
+            room, file = module.partition(".")[0], module.rpartition(".")[2]
+            title = "Models" if room == "models" else TITLES["compose" if room == "compose" else file]
+            groups.setdefault(title, []).append(name)
     lines = []
     for title in [*dict.fromkeys(TITLES.values()), "Models"]:
         head = "| bijection | log-det | direct | inverse | context | events | reference |"

@@ -66,6 +66,7 @@ from flows.bijections.whiten import Whiten as Whiten
 from flows.compose import FactorOut as FactorOut
 from flows.compose import Invert as Invert
 from flows.compose import Repeat as Repeat
+from flows.compose import Reversible as Reversible
 from flows.compose import Serial as Serial
 from flows.conditioners import MLP as MLP
 from flows.conditioners.base import conditioner as conditioner

@@ -184,6 +184,10 @@ BIJECTIONS: dict[str, Case] = {
     "Radial": Case(flows.Radial(), (1, 3), stir=1.0),
     "Radial of context": Case(flows.Radial(small), (3,), conditional=True, needs_context=True),
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
+    "Repeat reversible": Case(
+        flows.Repeat(flows.Serial(flows.ActNorm(), flows.Coupling(small)), 2, reversible=True), (3,), conditional=True
+    ),
+    "Reversible": Case(flows.Reversible(flows.Coupling(small), flows.InvertibleLinear()), (3, (2, 2, 2)), conditional=False),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
     "ResidualBlock": Case(flows.ResidualBlock(contraction, "unbiased"), (1,), loose=True, stir=1.0),
     "ResidualBlock of context": Case(flows.ResidualBlock(contraction), (2,), conditional=True, loose=True),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.compose import Invert, Repeat, Serial
+from flows.compose import Invert, Repeat, Reversible, Serial
 from flows.core import BijectionInit, FlowsError, Given, bijection_part
 from flows.core.contract import Region, Shape, Support
 from flows.core.regions import everywhere, resolved
@@ -116,7 +116,7 @@ def layers_of(bijection: Any, inverted: bool = False) -> list[Layer]:
             return layers_of(bijection.arguments["bijection"], not inverted)
         if isinstance(bijection.inner, BijectionInit):  # a model, short for a composition
             return layers_of(bijection.inner, inverted)
-        if bijection.constructor is Serial:
+        if bijection.constructor in (Serial, Reversible):
             found = [layers_of(each, inverted) for each in bijection.inner.layers]
             return [layer for each in (found[::-1] if inverted else found) for layer in each]
     return [Layer(bijection, inverted)]

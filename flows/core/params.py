@@ -126,12 +126,17 @@ def _stack(*trees: Params) -> Params:
 
 
 def unstacked(params: Params, n: int, name: str) -> list[Params]:
-    """The params of each of n layers; indexing alone would clamp a place that is not there."""
+    """The params of each of n layers."""
+    check_copies(params, n, name)
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(n)]
+
+
+def check_copies(params: Params, n: int, name: str) -> None:
+    """Refuse params without a leading axis of n; indexing alone would clamp a place that is not there."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.shape(leaf)[:1] != (n,):
             where = f"params{jax.tree_util.keystr(path)}"
             raise FlowsError(f"{name}: {where} has shape {jnp.shape(leaf)}; expected a leading axis of {n}, one for each copy")
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(n)]
 
 
 def check_leaves(params: Params, name: str) -> Params:

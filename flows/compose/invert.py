@@ -1,0 +1,87 @@
+"""A bijection backwards."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from flows.core import (
+    Array,
+    BijectionInit,
+    BijectionPart,
+    Composite,
+    FlowsError,
+    Given,
+    bijection_part,
+    check_layers,
+    combinator,
+)
+from flows.core.contract import BijectionLike, Shape
+from flows.core.errors import Place
+from flows.core.inputs import as_dim, as_event
+
+
+@combinator(BijectionInit)
+def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = None):
+    """A bijection backwards: its direct function is the inverse of `bijection`, and the other way round.
+
+    y = f^-1(x), log|det J| = -log|det df/dy| at y. Data given to init are not handed on, as they are on the other side.
+
+    Args:
+        bijection: the bijection f.
+        input_dim: the event of f, where f changes the shape of the event.
+
+    Params:
+        Those of `bijection`.
+
+    Cost:
+        Direct: that of the layer's inverse. Inverse: that of the layer's direct function.
+
+    Errors:
+        FlowsError: `bijection` changes the shape of the event and input_dim does not say from what.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Invert(flows.Sigmoid())(0, 1)
+        >>> direct_fun(params, jnp.array([[0.5]]))[0].tolist()
+        [[0.0]]
+    """
+    check_layers("Invert", (bijection,), BijectionInit, "a bijection")
+    own_event = None if input_dim is None else as_event(input_dim)
+
+    def compose(event: Shape, context: Shape | None) -> BijectionPart:
+        with Place("the bijection of Invert", bijection, own_event or event) as place:
+            part = bijection_part(bijection, own_event or event, context)
+        if part.output != event:
+            raise FlowsError(
+                f"Invert: {part.name} turns events {part.event} into {part.output}, but the event given is {event}; say "
+                f"Invert(..., input_dim={as_dim(event)!r}) with the event that becomes {event}"
+            )
+
+        def init(key: Array, given: Given) -> Any:
+            with place:
+                return part.init(key, given._replace(init_inputs=None))
+
+        def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+            with place:
+                return part.invert(params, x, context, rng, train)
+
+        def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
+            return native_inverse(params, y, context, rng, train)[0]
+
+        def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+            with place:
+                return part.direct(params, y, context, rng, train)
+
+        return replace(
+            part,
+            path=None,
+            name="Invert",
+            init=init,
+            direct=direct,
+            inverse=inverse,
+            event=part.output,
+            output=part.event,
+            native_inverse=native_inverse,
+        )
+
+    return Composite(compose, (bijection,))

@@ -1,0 +1,155 @@
+"""A bijection many times, as one compiled loop."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.compose.reversible import check_reversible, direct_of, turn_of
+from flows.core import (
+    Array,
+    BijectionInit,
+    BijectionPart,
+    Composite,
+    FlowsError,
+    Given,
+    bijection_part,
+    check_layers,
+    combinator,
+    iteration,
+    positive_int,
+    stacked,
+    unstacked,
+)
+from flows.core.budget import repeated
+from flows.core.closures import check_equal_functions
+from flows.core.contract import BijectionLike, Shape
+from flows.core.errors import Place
+from flows.core.numerics import varying
+from flows.core.params import check_copies
+from flows.core.precision import precision
+
+
+@combinator(BijectionInit)
+def Repeat(layer: BijectionLike, n: int, reversible: bool = False):
+    """`Serial(*[layer] * n)` as one loop: the same params, stacked, and a compile time that does not grow with n.
+
+    y = f_n(... f_1(x)), each f_i the same layer with params of its own; log|det J| is their sum. The loop is
+    `jax.lax.scan` with rematerialisation: only the results of matrix products with weights, and of convolutions, are kept for
+    the gradient.
+
+    Args:
+        layer: a bijection that keeps the shape of its event.
+        n: how many times.
+        reversible: keep the last output alone, as `Reversible` does, so that memory does not grow with n. Inputs are found
+            again by the inverse, and there are no derivatives in forward mode.
+
+    Params:
+        The layer's params with a leading axis of n.
+
+    Cost:
+        Direct: n times its layer. Inverse: n times its layer.
+
+    Errors:
+        FlowsError: the layer changes the shape of the event, or n is below 1; with `reversible`, those of `Reversible`.
+
+    Example:
+        >>> import flows
+        >>> init_fun = flows.Repeat(flows.Serial(flows.AffineCoupling(), flows.Reverse()), 8)
+        >>> init_fun(0, 3).params[1]["fixed"]["ranks"].shape
+        (8, 3)
+    """
+    check_layers("Repeat", (layer,), BijectionInit, "a bijection")
+    n = positive_int(n, "Repeat: n", most=10_000)
+
+    def part(event: Shape, context: Shape | None) -> BijectionPart:
+        with Place("the layer of Repeat", layer, event) as place, repeated(n):
+            own = bijection_part(layer, event, context)
+            whole = loop(own, place, n)
+            if not reversible:
+                return whole
+            check_reversible("Repeat", (layer,), (own,), (place,))
+            return replace(whole, direct=direct_of(turn_of(layer, event, context, own, place), n))
+
+    return Composite(part, (layer,))
+
+
+def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
+    """The part that runs `part` n times, on its stacked params."""
+    if part.output != part.event:
+        raise FlowsError(f"Repeat: {part.name} turns events {part.event} into {part.output}; use Serial instead")
+    if not part.compiled:
+        raise FlowsError(f"Repeat: {part.name} runs row by row and cannot be scanned; use Serial(*[layer] * n)")
+
+    measured_params = _measuring(part, place)
+
+    def init(key: Array, given: Given) -> Any:
+        keys, measured = jax.random.split(key, n), given.init_inputs is not None and part.measures
+        if measured and not part.closures:
+            if given.params is not None:
+                check_copies(given.params, n, "Repeat")
+            return measured_params(keys, given)
+        params, x = list[Any](), given.init_inputs
+        all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
+        for i, (own_key, old) in enumerate(zip(keys, all_old, strict=True)):
+            with place:
+                params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
+                if measured and x is not None and i + 1 < n:
+                    x = part.measured_output(params[-1], x, given.init_context, own_key)
+        check_equal_functions(f"Repeat: the functions of {part.name}", params)
+        return stacked(params)
+
+    def scan(step: Any, params: Any, x: Array, given: Any, rng: Any, reverse: bool) -> tuple[Array, Array]:
+        """Carries the event with the batch trailing: the engine's own transposes then cancel inside the body."""
+        keys = None if rng is None else jax.random.split(rng, n)
+
+        def body(carry: Any, of_layer: Any) -> Any:
+            (x, total), (i, own, key) = carry, of_layer
+            with iteration(i), place:
+                y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
+            return (jnp.moveaxis(y, 0, -1), total + log_det), None
+
+        body = jax.checkpoint(body, prevent_cse=False, policy=None if precision().remat else _kept)
+        start = varying((jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype)), (x, params, given, keys))
+        (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
+        return jnp.moveaxis(x, -1, 0), total
+
+    def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        return scan(lambda own, x, key: part.direct(own, x, context, key, train), params, x, context, rng, False)
+
+    def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
+        def step(own: Any, y: Array, key: Any) -> tuple[Array, Array]:
+            return part.inverse(own, y, context, key, train), jnp.zeros(y.shape[0], y.dtype)
+
+        return scan(step, params, y, context, rng, True)[0]
+
+    def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, context, rng, True)
+
+    native = None if part.native_inverse is None else native_inverse
+    return replace(part, name="Repeat", init=init, direct=direct, inverse=inverse, native_inverse=native, path=None)
+
+
+def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], Any]:
+    """The stacked params of layers that each measure what those before make of the data: one program, whatever their number."""
+
+    @jax.jit
+    def measured(keys: Array, given: Given) -> Any:
+        def body(x: Any, of_layer: Any) -> tuple[Any, Any]:
+            key, old = of_layer
+            with place:
+                params = part.init(key, given._replace(init_inputs=x, params=old))
+                own = key if "rng" in part.keywords else None
+                return part.direct(params, x, given.init_context, own, False)[0], params
+
+        return jax.lax.scan(body, given.init_inputs, (keys, given.params))[1]
+
+    return measured
+
+
+def _kept(primitive: Any, *given: Any, **params: Any) -> bool:
+    """What a loop keeps for its gradient: products with weights, and convolutions."""
+    products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return primitive is jax.lax.conv_general_dilated_p or products(primitive, *given, **params)

@@ -1,0 +1,219 @@
+"""Gradients that keep no inputs: they find those of each layer again by its inverse, on the way back."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from flows.compose.serial import Serial, parts_of
+from flows.core import (
+    Array,
+    BijectionInit,
+    BijectionPart,
+    Composite,
+    FlowsError,
+    combinator,
+    iteration,
+)
+from flows.core.contract import BijectionLike, Shape
+from flows.core.decorators import NOTHING, InitFun
+from flows.core.errors import Place
+from flows.core.lifting import KEY, abstract
+from flows.core.numerics import varying
+from flows.core.params import stop_fixed
+from flows.core.precision import computed_with, precision
+
+MISSED = 1e-3  # of the spread of the inputs: by how much those that are found again may be off
+
+
+@combinator(BijectionInit)
+def Reversible(*layers: BijectionLike):
+    """`Serial(*layers)`, whose gradient keeps the last output alone: memory does not grow with the number of layers.
+
+    y = f_n(... f_1(x)), log|det J| = the sum of the layers'. On the way back each layer's input is found by its inverse, from
+    the same context, rng and train, and its gradient is that of this one layer. A step of training computes each network once
+    more than of `Serial`. The first input is kept as a witness: where the one that is found misses it by more than a thousandth
+    of its standard deviation, the gradient is NaN, a step that `fit` does not take. There are no derivatives in forward mode.
+
+    Args:
+        layers: bijections, as of `Serial`.
+
+    Params:
+        A tuple with the params of each layer, as of `Serial`.
+
+    Cost:
+        Direct: that of its layers. Inverse: that of its layers.
+
+    Errors:
+        TypeError: no layers, or something that is not a bijection. FlowsError: a layer whose log-det is an estimate or a bound,
+            or that has no inverse with `train=True` (`BatchNorm`).
+
+    Source:
+        Gomez, Ren, Urtasun and Grosse, "The Reversible Residual Network: Backpropagation Without Storing Activations", 2017,
+        arXiv:1707.04585.
+
+    Example:
+        >>> import flows, jax, jax.numpy as jnp
+        >>> layers = [flows.ActNorm(), flows.Coupling(), flows.Reverse()] * 3
+        >>> params, direct_fun, inverse_fun = flows.Reversible(*layers)(0, 4)
+        >>> jax.grad(lambda x: direct_fun(params, x)[1].sum())(jnp.ones((2, 4))).shape
+        (2, 4)
+    """
+    whole = Serial(*layers)
+
+    def part(event: Shape, context: Shape | None) -> BijectionPart:
+        parts, places = parts_of("Reversible", layers, event, context)
+        check_reversible("Reversible", layers, parts, places)
+        own = whole.part(event, context)
+        direct = direct_of(Turn(parts, places, several=True), None)
+        return replace(own, name="Reversible", direct=direct, path=None)
+
+    return Composite(part, layers)
+
+
+class Turn(NamedTuple):
+    """The layers of one turn of a loop. Where they are `several`, params are a tuple and keys are split, as of `Serial`."""
+
+    parts: tuple[BijectionPart, ...]
+    places: tuple[Place, ...]
+    several: bool
+
+    def each(self, params: Any, key: Any) -> list[tuple[BijectionPart, Place, Any, Any]]:
+        if not self.several:
+            return [(self.parts[0], self.places[0], params, key)]
+        keys = [None] * len(self.parts) if key is None else jax.random.split(key, len(self.parts))
+        return list(zip(self.parts, self.places, params, keys, strict=True))
+
+    def direct(self, params: Any, x: Array, context: Any, key: Any, train: bool) -> tuple[Array, Array]:
+        total = jnp.zeros(x.shape[0], x.dtype)
+        for part, place, own, own_key in self.each(params, key):
+            with place:
+                x, log_det = part.direct(own, x, context, own_key, train)
+            total += log_det
+        return x, total
+
+    def back(self, params: Any, y: Array, of_y: Any, context: Any, key: Any, train: bool) -> tuple[Array, tuple[Any, Any, Any]]:
+        """The input of an output, and the cotangents of params, input and context from those of output and log-det."""
+        of_params, of_context, (of_x, of_log_det) = list[Any](), None, of_y
+        for part, place, own, own_key in self.each(params, key)[::-1]:
+
+            def run(own: Any, x: Array, context: Any, part: Any = part, key: Any = own_key) -> tuple[Array, Array]:
+                return part.direct(own, x, context, key, train)
+
+            with place:
+                y = part.inverse(own, y, context, own_key, train)
+                own_of, of_x, more = jax.vjp(run, own, y, context)[1]((of_x, of_log_det))
+            of_params.append(own_of)
+            of_context = more if of_context is None else jax.tree.map(jnp.add, of_context, more)
+        return y, (tuple(of_params[::-1]) if self.several else of_params[0], of_x, of_context)
+
+
+def turn_of(layer: BijectionLike, event: Shape, context: Shape | None, whole: BijectionPart, place: Place) -> Turn:
+    """The layers of which one in a loop is composed, each of whose gradients is taken by itself."""
+    while isinstance(layer, InitFun) and isinstance(layer.inner, InitFun):
+        layer = layer.inner
+    if isinstance(layer, InitFun) and layer.constructor is Serial:
+        parts, places = parts_of("Serial", layer.arguments["layers"], event, context)
+        return Turn(parts, places, several=True)
+    return Turn((whole,), (place,), several=False)
+
+
+def direct_of(turn: Turn, n: int | None) -> Callable:
+    """The direct function of a part: one turn, or n of them as a loop on stacked params, whose gradient keeps no inputs."""
+
+    def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        how = precision()  # the gradient is traced later
+
+        def trailing(x: Array) -> Array:
+            """Vectors are carried with the batch trailing, as `Repeat` does it."""
+            return jnp.moveaxis(x, 0, -1) if x.ndim == 2 else x
+
+        @jax.custom_vjp
+        def forwards(params: Any, x: Array, context: Any, rng: Any) -> tuple[Array, Array]:
+            if n is None:
+                return turn.direct(params, x, context, rng, train)
+
+            def body(carry: Any, of_turn: Any) -> Any:
+                (x, total), (i, own, key) = carry, of_turn
+                with iteration(i):
+                    y, log_det = turn.direct(own, trailing(x), context, key, train)
+                return (trailing(y), total + log_det), None
+
+            start = trailing(x), jnp.zeros(x.shape[0], x.dtype)
+            keys = None if rng is None else jax.random.split(rng, n)
+            start = varying(start, (x, params, context))
+            (y, total), _ = lax.scan(body, start, (jnp.arange(n), params, keys))
+            return trailing(y), total
+
+        def kept(params: Any, x: Array, context: Any, rng: Any) -> tuple[Any, Any]:
+            y, total = forwards(params, x, context, rng)
+            return (y, total), (params, x, y, context, rng)
+
+        def backwards(residuals: Any, of_outputs: tuple[Array, Array]) -> tuple[Any, Any, Any, None]:
+            params, x, y, context, rng = residuals
+            with computed_with(how):
+                found, (of_params, of_x, of_context) = all_turns(params, y, of_outputs, context, rng)
+            wrong = jnp.where(_missed(x, found), jnp.nan, 0.0).astype(x.dtype)
+
+            def told(cotangent: Any) -> Any:
+                return jax.tree.map(lambda leaf: leaf + wrong.astype(leaf.dtype), cotangent)
+
+            return told(of_params), told(of_x), told(of_context), None
+
+        def all_turns(params: Any, y: Array, of_outputs: tuple[Array, Array], context: Any, rng: Any) -> tuple[Array, Any]:
+            if n is None:
+                return turn.back(params, y, of_outputs, context, rng, train)
+            of_y, of_log_det = of_outputs
+
+            def body(carry: Any, of_turn: Any) -> Any:
+                (y, of_y, of_context), (i, own, key) = carry, of_turn
+                with iteration(i):
+                    cotangents = trailing(of_y), of_log_det
+                    x, (of_own, of_x, more) = turn.back(own, trailing(y), cotangents, context, key, train)
+                return (trailing(x), trailing(of_x), jax.tree.map(jnp.add, of_context, more)), of_own
+
+            keys = None if rng is None else jax.random.split(rng, n)
+            start = trailing(y), trailing(of_y), jax.tree.map(jnp.zeros_like, context)
+            start = varying(start, (y, of_y, of_log_det, params, context))
+            (x, of_x, of_context), of_params = lax.scan(body, start, (jnp.arange(n), params, keys), reverse=True)
+            return trailing(x), (of_params, trailing(of_x), of_context)
+
+        forwards.defvjp(kept, backwards)
+        return forwards(params, x, context, rng)
+
+    return direct
+
+
+def _missed(x: Array, found: Array) -> Array:
+    """Whether the inputs that were found are others; a batch of one value has no spread, but roundings."""
+    tolerance = MISSED * x.std() + 64 * jnp.finfo(x.dtype).eps * jnp.abs(x).max()
+    return ~(jnp.abs(found - x).max() <= tolerance)
+
+
+def check_reversible(name: str, layers: tuple, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]) -> None:
+    """Refuse layers whose inputs cannot be found again in training."""
+    for layer, part, place in zip(layers, parts, places, strict=True):
+        label = getattr(layer, "likelihood", "exact")
+        if label != "exact":
+            raise FlowsError(f"{name}: the log-det of {layer!r:.80} is {label}; expected layers whose log-det is exact")
+        if not part.compiled:
+            raise FlowsError(f"{name}: {layer!r:.80} runs row by row and has no such gradient; use Serial or Repeat")
+        if "train" not in part.keywords:
+            continue
+        try:
+            with place:
+                _undone_in_training(part)
+        except FlowsError as error:
+            raise FlowsError(f"{name}: {layer!r:.80} has no inverse in training: {error}") from None
+
+
+def _undone_in_training(part: BijectionPart) -> None:
+    def run(key: Array, y: Array, context: Any) -> Array:
+        return part.inverse(stop_fixed(part.init(key, NOTHING)), y, context, key, True)
+
+    rows = jnp.zeros((2, *part.output))
+    context = None if part.context is None else jnp.zeros((2, *part.context))
+    jax.eval_shape(run, KEY(), *map(abstract, (rows, context)))

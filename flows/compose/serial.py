@@ -1,0 +1,145 @@
+"""Bijections one after the other."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import (
+    Array,
+    BijectionInit,
+    BijectionPart,
+    Composite,
+    FlowsError,
+    Given,
+    bijection_part,
+    check_layers,
+    combinator,
+    shared,
+)
+from flows.core.contract import BijectionLike, Shape
+from flows.core.errors import Place
+from flows.core.nonfinite import note_nonfinite
+from flows.core.paths import path_of
+from flows.core.precision import precision
+
+
+@combinator(BijectionInit)
+def Serial(*layers: BijectionLike):
+    """Bijections one after the other, from data to noise: y = f_n(... f_1(x)), log|det J| = the sum of the layers'.
+
+    Args:
+        layers: bijections: constructors' values, or plain functions that honour the contract.
+
+    Params:
+        A tuple with the params of each layer.
+
+    Cost:
+        Direct: that of its layers. Inverse: that of its layers.
+
+    Errors:
+        TypeError: no layers, or something that is not a bijection.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> init_fun = flows.Serial(flows.ActNorm(), flows.Reverse())
+        >>> params, direct_fun, inverse_fun = init_fun(0, 3)
+        >>> direct_fun(params, jnp.array([[1.0, 2.0, 3.0]]))[0].tolist()
+        [[3.0, 2.0, 1.0]]
+    """
+    if not layers:
+        raise TypeError("Serial: no layers were given; expected at least one bijection, Serial(ActNorm(), ...)")
+    check_layers("Serial", layers, BijectionInit, "a bijection")
+
+    def part(event: Shape, context: Shape | None) -> BijectionPart:
+        return chain("Serial", *parts_of("Serial", layers, event, context), context)
+
+    return Composite(part, layers)
+
+
+def parts_of(
+    name: str, layers: Sequence[BijectionLike], event: Shape, context: Shape | None
+) -> tuple[tuple[BijectionPart, ...], tuple[Place, ...]]:
+    """The parts of layers, each at the event that the one before makes, and where they are."""
+    parts, places = list[BijectionPart](), list[Place]()
+    for i, layer in enumerate(layers):
+        places.append(Place(f"layer {i} of {name}", layer, event))
+        with places[i]:
+            parts.append(bijection_part(layer, event, context))
+        event = parts[i].output
+    return tuple(parts), tuple(places)
+
+
+def joined(layers: Sequence[BijectionLike]) -> BijectionLike:
+    """Layers as one bijection: a single one is itself."""
+    return layers[0] if len(layers) == 1 else Serial(*layers)
+
+
+def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...], context: Shape | None) -> BijectionPart:
+    """The part that runs `parts` one after the other, on a tuple of their params."""
+
+    def init(key: Array, given: Given) -> tuple:
+        _check_params(name, given.params, len(parts))
+        params, x = [], given.init_inputs
+        for i, (part, own_key) in enumerate(zip(parts, jax.random.split(key, len(parts)), strict=True)):
+            old = None if given.params is None else given.params[i]
+            with places[i]:
+                params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
+                if x is not None and any([later.measures for later in parts[i + 1 :]]):
+                    x = part.measured_output(params[-1], x, given.init_context, own_key)
+        return tuple(params)
+
+    def split(rng: Any) -> Any:
+        return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
+
+    def backwards(params: Any, rng: Any) -> list:
+        return list(zip(parts, places, params, split(rng), strict=True))[::-1]
+
+    def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        total = jnp.zeros(x.shape[0], x.dtype)
+        for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
+            run = _remat(part.direct) if precision().remat else part.direct
+            with places[i]:
+                x, log_det = run(own, x, context, key, train)
+            note_nonfinite(f"{part.name} (layer {i} of {name})", x, log_det)
+            total += log_det
+        return x, total
+
+    def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
+        for part, place, own, key in backwards(params, rng):
+            with place:
+                y = part.inverse(own, y, context, key, train)
+        return y
+
+    def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        total = jnp.zeros(y.shape[0], y.dtype)
+        for part, place, own, key in backwards(params, rng):
+            with place:
+                y, log_det = part.invert(own, y, context, key, train)
+            total += log_det
+        return y, total
+
+    return BijectionPart(
+        name,
+        init,
+        parts[0].event,
+        context,
+        **shared(parts),
+        direct=direct,
+        inverse=inverse,
+        output=parts[-1].output,
+        native_inverse=native_inverse if any(part.native_inverse for part in parts) else None,
+        path=path_of(parts) if any(part.path for part in parts) else None,
+    )
+
+
+def _remat(direct: Callable) -> Callable:
+    """A new function each time: what jax.checkpoint traced it keeps by the function, whatever the precision was then."""
+    return jax.checkpoint(lambda *given: direct(*given), static_argnums=4)
+
+
+def _check_params(name: str, params: Any, n: int) -> None:
+    if params is not None and (not isinstance(params, tuple | list) or len(params) != n):
+        got = f"a {type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
+        raise FlowsError(f"{name}: params is {got}, expected a tuple of {n}, one for each layer")
