@@ -37,6 +37,7 @@ TITLES = {  # of the modules that define them
     "residual": "Residual",
     "from_function": "A function of one's own",
     "dequantize": "Noise for rounded data",
+    "augmentation": "In training alone",
 }
 
 

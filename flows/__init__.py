@@ -15,6 +15,8 @@ from flows import objectives as objectives
 from flows import training as training
 from flows import transformers as transformers
 from flows.bijections.arcsinh import Arcsinh as Arcsinh
+from flows.bijections.augmentation import Noise as Noise
+from flows.bijections.augmentation import RandomFlip as RandomFlip
 from flows.bijections.autoregressive import Autoregressive as Autoregressive
 from flows.bijections.autoregressive import InverseAutoregressive as InverseAutoregressive
 from flows.bijections.batch_norm import BatchNorm as BatchNorm
@@ -81,11 +83,13 @@ from flows.core.decorators import bijection as bijection
 from flows.core.decorators import distribution as distribution
 from flows.core.errors import FitError as FitError
 from flows.core.errors import FlowsError as FlowsError
+from flows.core.one_hot import one_hot as one_hot
 from flows.core.params import calibrate as calibrate
 from flows.core.params import remeasure as remeasure
 from flows.core.params import trainable as trainable
 from flows.core.revision import revise as revise
 from flows.diagnostics import Report as Report
+from flows.diagnostics import bits_per_dim as bits_per_dim
 from flows.diagnostics import verify as verify
 from flows.distributions.directional import CircularUniform as CircularUniform
 from flows.distributions.directional import SphereUniform as SphereUniform

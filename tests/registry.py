@@ -187,7 +187,7 @@ BIJECTIONS: dict[str, Case] = {
     "Repeat reversible": Case(
         flows.Repeat(flows.Serial(flows.ActNorm(), flows.Coupling(small)), 2, reversible=True), (3,), conditional=True
     ),
-    "Reversible": Case(flows.Reversible(flows.Coupling(small), flows.InvertibleLinear()), (3, (2, 2, 2)), conditional=False),
+    "Reversible": Case(flows.Reversible(flows.Coupling(small), flows.InvertibleLinear()), (3,), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
     "ResidualBlock": Case(flows.ResidualBlock(contraction, "unbiased"), (1,), loose=True, stir=1.0),
     "ResidualBlock of context": Case(flows.ResidualBlock(contraction), (2,), conditional=True, loose=True),
@@ -205,6 +205,8 @@ BIJECTIONS: dict[str, Case] = {
     "SphereCoupling": Case(
         flows.SphereCoupling(small, t.CircularRationalQuadratic(3), free_ends), (4,), conditional=True, domain=flows.SPHERE
     ),
+    "ActNorm per entry": Case(flows.ActNorm(per="entry"), (3, (2, 3, 2))),
+    "InvertibleLinear dense": Case(flows.InvertibleLinear(dense=True), (3, (2, 2, 2))),
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Sylvester": Case(flows.Sylvester(2), (3,), loose=True, stir=1.0),

@@ -6,13 +6,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError, bijection, numbers
-from flows.core.contract import Support
+from flows.core import FlowsError, Shape, bijection, numbers, positive_int
+from flows.core.contract import Region, Support
 from flows.core.numerics import along
 
 
-@bijection(likelihood="lower bound", support=Support(entrywise=True))
-def Dequantize(step: float | Sequence[float] = 1.0):
+def _support(step: float | Sequence[float], levels: int | None) -> Support:
+    if levels is None:
+        return Support(entrywise=True)
+    steps, top = numbers(step, "Dequantize: step"), positive_int(levels, "Dequantize: levels") - 1
+    if not top:
+        raise FlowsError("Dequantize: levels is 1, and a column of one value has no density; expected 2 or more")
+    bounded = steps > 0
+
+    def values(event: Shape) -> Region:
+        return Region(np.where(bounded, 0.0, -np.inf), np.where(bounded, top * steps, np.inf))
+
+    def noisy(event: Shape) -> Region:
+        return Region(np.where(bounded, -steps / 2, -np.inf), np.where(bounded, (top + 0.5) * steps, np.inf))
+
+    return Support(values, noisy, entrywise=True)
+
+
+@bijection(likelihood="lower bound", support=_support)
+def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
     """Uniform noise as wide as the step to which values were rounded: y = x + step (u - 1/2), u uniform on [0, 1).
 
     log|det J| = 0. The mean of log p(y) over u is a lower bound on log(P(x) / prod(step)), where P(x) is the mass that p gives
@@ -23,15 +40,17 @@ def Dequantize(step: float | Sequence[float] = 1.0):
     Args:
         step: the distance of neighbouring values, for all columns (the last axis of the event) or one each; 0 for a column
             that is continuous.
+        levels: how many values there are, 0, step, 2 step, ..., as 256 of the pixels of images: no sample is another, and what
+            lies outside has no density. None where they have no ends.
 
     Params:
-        fixed: offset, (channels,), a value of each column: 0, or the least of `init_inputs`.
+        fixed: offset, (channels,), a value of each column: 0, or the least of `init_inputs`; with levels always 0.
 
     Cost:
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: a step below 0 or not finite, or not one for each column.
+        FlowsError: a step below 0 or not finite, or not one for each column; fewer than two levels.
 
     Source:
         Theis, van den Oord and Bethge, "A note on the evaluation of generative models", 2016, arXiv:1511.01844, section 3.1.
@@ -59,10 +78,11 @@ def Dequantize(step: float | Sequence[float] = 1.0):
         def inverse_fun(params, y):
             size = along(jnp.asarray(each, y.dtype), y)
             offset, divisor = along(params["fixed"]["offset"], y), jnp.where(size > 0, size, jnp.ones_like(size))
-            return jnp.where(size > 0, offset + size * jnp.round((y - offset) / divisor), y)
+            k = jnp.round((y - offset) / divisor)
+            return jnp.where(size > 0, offset + size * (k if levels is None else jnp.clip(k, 0, levels - 1)), y)
 
         offset = jnp.zeros(channels)
-        if init_inputs is not None:
+        if init_inputs is not None and levels is None:
             offset = init_inputs.min(tuple(range(init_inputs.ndim - 1)))
         elif params is not None:
             offset = params["fixed"]["offset"]

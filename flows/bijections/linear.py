@@ -54,21 +54,24 @@ def FixedInvertibleLinear():
 
 
 @bijection
-def InvertibleLinear(init: str = "orthogonal"):
-    """A trained matrix in LU form: y = x W, log|det J| = places * sum(log|s|).
+def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
+    """A trained matrix, in LU form: y = x W, log|det J| = places * sum(log|s|).
 
     W = P L (U + diag(s)) with P a fixed permutation, L unit lower triangular, U strictly upper triangular; it is stored so,
-    with s = sign * exp(log_s), and so can never become singular. The inverse is the product with W^-1.
+    with s = sign * exp(log_s), and so can never become singular. Both directions are one product, with W or with W^-1.
 
     Args:
         init: "orthogonal", a random one, or "identity".
+        dense: train the entries of W themselves, with log|det J| = places * log|det W|. Nothing keeps such a W from becoming
+            singular.
 
     Params:
         lower, upper: (channels (channels - 1) / 2,), the strict triangles row by row; log_s: (channels,).
         fixed: ranks: (channels,), the permutation as floats; sign: (channels,), the signs of s.
+        If dense, weight: (channels, channels).
 
     Cost:
-        Direct: O(d^2). Inverse: O(d^2), and a triangular inverse in O(d^3) for a batch.
+        Direct: O(d^2), and a product in O(d^3) for a batch. Inverse: O(d^2), and an inverse in O(d^3) for a batch.
 
     Errors:
         FlowsError: another init.
@@ -90,6 +93,8 @@ def InvertibleLinear(init: str = "orthogonal"):
 
     def init_fun(rng, shape):
         start = jax.random.orthogonal(rng, shape[-1]) if init == "orthogonal" else jnp.eye(shape[-1])
+        if dense:
+            return {"weight": start}, dense_direct, dense_inverse
         packed, _, order = jax.lax.linalg.lu(start)
         s = jnp.diag(packed)
         fixed = {"ranks": jnp.argsort(order).astype(s.dtype), "sign": jnp.sign(s)}
@@ -100,7 +105,7 @@ def InvertibleLinear(init: str = "orthogonal"):
     # Row i of P has its 1 in column ranks[i]: x P moves entry i to place ranks[i], so row i of P L is row ranks[i] of L.
     def direct_fun(params, x):
         order, (lower, upper) = jnp.argsort(params["fixed"]["ranks"]), triangles(params)
-        y = product(product(x, lower[jnp.argsort(order)]), upper)
+        y = product(x, product(lower[jnp.argsort(order)], upper))
         return y, params["log_s"].sum() * size(x.shape[:-1])
 
     def inverse_fun(params, y):
@@ -110,6 +115,13 @@ def InvertibleLinear(init: str = "orthogonal"):
         inverse = solve_triangular(upper, jnp.eye(len(back), dtype=y.dtype), trans=1)
         inverse = solve_triangular(lower, inverse, trans=1, lower=True, unit_diagonal=True).T
         return product(y, inverse[:, back])
+
+    def dense_direct(params, x):
+        log_det = jnp.linalg.slogdet(params["weight"])[1] * size(x.shape[:-1])
+        return product(x, params["weight"]), log_det
+
+    def dense_inverse(params, y):
+        return product(y, jnp.linalg.inv(params["weight"]))
 
     product = partial(jnp.matmul, precision=HIGHEST)
 

@@ -12,18 +12,24 @@ from flows.core.numerics import along
 
 
 @bijection
-def ActNorm():
-    """A trained scale and shift for each feature, or each channel of an image, set from data at init.
+def ActNorm(per: str = "channel"):
+    """A trained scale and shift for each feature, or each channel or entry of an image, set from data at init.
 
     y = (x - shift) exp(log_scale), log|det J| = places * sum(log_scale), where `places` is the number of entries that share
     a channel (1 for vectors). From `init_inputs`: shift = mean, log_scale = -log(std + 1e-6), so that y has mean 0 and
     standard deviation 1; without them both are 0.
 
+    Args:
+        per: "channel", the last axis of the event, or "entry", each place of an image by itself.
+
     Params:
-        log_scale, shift: (channels,), the last axis of the event.
+        log_scale, shift: (channels,), or those of the event.
 
     Cost:
         Direct: O(d). Inverse: O(d).
+
+    Errors:
+        FlowsError: another `per`.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3.1.
@@ -36,21 +42,33 @@ def ActNorm():
         [[-1.0], [1.0]]
     """
 
+    if per not in ("channel", "entry"):
+        raise FlowsError(f"ActNorm: per is {per!r:.60}; expected 'channel' or 'entry'")
+
     def init_fun(rng, shape, init_inputs=None):
-        mean, std = jnp.zeros(shape[-1:]), jnp.ones(shape[-1:])
+        own = shape if per == "entry" else shape[-1:]
+        mean, std = jnp.zeros(own), jnp.ones(own)
         if init_inputs is not None:
-            mean, variance = channel_moments(init_inputs)
+            # To channel_moments entries are channels of an event without further axes.
+            x = init_inputs.reshape(init_inputs.shape[0], -1) if per == "entry" else init_inputs
+            mean, variance = (moment.reshape(own) for moment in channel_moments(x))
             std = jnp.sqrt(variance) + 1e-6
         return {"log_scale": -jnp.log(std), "shift": mean}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        y = (x - along(params["shift"], x)) * jnp.exp(along(params["log_scale"], x))
-        return y, params["log_scale"].sum() * size(x.shape[:-1])
+        shift, log_scale = (_like(params[name], x) for name in ("shift", "log_scale"))
+        return (x - shift) * jnp.exp(log_scale), params["log_scale"].sum() * (x.size // params["log_scale"].size)
 
     def inverse_fun(params, y):
-        return y * jnp.exp(-along(params["log_scale"], y)) + along(params["shift"], y)
+        shift, log_scale = (_like(params[name], y) for name in ("shift", "log_scale"))
+        return y * jnp.exp(-log_scale) + shift
 
     return init_fun
+
+
+def _like(v: Array, x: Array) -> Array:
+    """One number for each channel, or entry, with the rank of x."""
+    return v if v.shape == x.shape else along(v, x)
 
 
 @bijection

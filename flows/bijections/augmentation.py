@@ -1,0 +1,94 @@
+"""What changes inputs in training alone: images flipped at random, and noise."""
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import FlowsError, bijection, positive
+from flows.core.contract import Support
+
+
+@bijection(support=Support(entrywise=False))
+def RandomFlip():
+    """Images flipped from left to right with probability 1/2 under `train=True`; else as they are. log|det J| = 0.
+
+    y[i, j, c] = x[i, W - 1 - j, c] in half of the rows, drawn from `rng`. A flip undoes itself, so the inverse flips what the
+    same `rng` flipped.
+
+    Params:
+        None.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
+    Errors:
+        FlowsError: an event that is not (H, W, C); `train=True` without `rng`.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.RandomFlip()(0, (1, 2, 1))
+        >>> direct_fun(params, jnp.array([[[[1.0], [2.0]]]]))[0].ravel().tolist()
+        [1.0, 2.0]
+    """
+
+    def init_fun(rng, shape):
+        if len(shape) != 3:
+            raise FlowsError(f"RandomFlip: the event is {shape}; expected an image (H, W, C)")
+        return {}, direct_fun, inverse_fun
+
+    def direct_fun(params, x, rng=None, train=False):
+        return _flipped(x, rng) if train else x, jnp.zeros((), x.dtype)
+
+    def inverse_fun(params, y, rng=None, train=False):
+        return _flipped(y, rng) if train else y
+
+    return init_fun
+
+
+def _flipped(x, rng):
+    if rng is None:
+        raise FlowsError("RandomFlip: train=True draws random numbers; give rng=")
+    return jnp.where(jax.random.bernoulli(rng), x[:, ::-1], x)
+
+
+@bijection
+def Noise(std: float):
+    """Normal noise under `train=True`: y = x + std e, e from `rng`; else y = x. log|det J| = 0.
+
+    It keeps a model from spikes on single rows. What it is trained on is not what it scores: densities without `train` are
+    those of the model at the rows themselves.
+
+    Args:
+        std: of the noise, above 0, in the units of its inputs.
+
+    Params:
+        None.
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
+    Errors:
+        FlowsError: a std that is not above 0; `train=True` without `rng`.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Noise(0.1)(0, 2)
+        >>> direct_fun(params, jnp.ones((1, 2)))[0].tolist()
+        [[1.0, 1.0]]
+    """
+    std = positive(std, "Noise: std")
+
+    def init_fun(rng, shape):
+        return {}, direct_fun, inverse_fun
+
+    def noise(like, rng):
+        if rng is None:
+            raise FlowsError("Noise: train=True draws random numbers; give rng=")
+        return std * jax.random.normal(rng, like.shape, like.dtype)
+
+    def direct_fun(params, x, rng=None, train=False):
+        return x + noise(x, rng) if train else x, jnp.zeros((), x.dtype)
+
+    def inverse_fun(params, y, rng=None, train=False):
+        return y - noise(y, rng) if train else y
+
+    return init_fun

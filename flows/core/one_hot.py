@@ -1,0 +1,48 @@
+"""Labels as contexts."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core.contract import Array
+from flows.core.errors import FlowsError
+from flows.core.inputs import default_dtype
+from flows.core.validation import positive_int
+
+
+def one_hot(labels: Any, classes: int) -> Array:
+    """Labels 0 .. classes - 1 as rows of zeros with a one: the context of a model of classes.
+
+    A column of labels would be a number to a network, of which class 4 is twice class 2, and class 99 of 10 has a density. The
+    context of zeros stands for no class.
+
+    Args:
+        labels: whole numbers, (rows,).
+        classes: how many there are.
+
+    Returns:
+        (rows, classes), floating.
+
+    Errors:
+        FlowsError: labels that are no whole numbers from 0 to classes - 1, or not of one axis.
+
+    Example:
+        >>> import flows
+        >>> flows.one_hot([2, 0], 3).tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    classes = positive_int(classes, "one_hot: classes")
+    if isinstance(labels, jax.core.Tracer):
+        raise FlowsError("one_hot: labels are traced, and cannot be checked; call it outside of jit")
+    given = np.asarray(labels)
+    if given.ndim != 1:
+        raise FlowsError(f"one_hot: labels have shape {given.shape}; expected (rows,)")
+    if given.dtype.kind not in "iuf" or (given.size and not np.equal(np.mod(given, 1), 0).all()):
+        raise FlowsError(f"one_hot: labels are {given[:5]!r:.80}; expected whole numbers from 0 to {classes - 1}")
+    outside = (given < 0) | (given >= classes)
+    if outside.any():
+        row = int(outside.argmax())
+        raise FlowsError(f"one_hot: the label of row {row} is {given[row]!s}; expected whole numbers from 0 to {classes - 1}")
+    return jnp.asarray(given[:, None] == np.arange(classes), default_dtype())

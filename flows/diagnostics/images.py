@@ -1,0 +1,169 @@
+"""What a model says of images: bits for each number, and how typical they are."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.bijections.dequantize import Dequantize
+from flows.core import Array, DistributionInit, FlowsError, positive_int
+from flows.core.inputs import as_event, as_key, rows_within, size
+from flows.distributions.draws import functions
+from flows.distributions.support import chain_of
+
+
+class Bits(NamedTuple):
+    """Bits for each number of an image: the mean over images, its standard error, and those of each, (images,)."""
+
+    mean: float
+    error: float
+    each: np.ndarray
+
+
+def bits_per_dim(
+    fit: Any,
+    images: Any,
+    context: Any = None,
+    rng: Any = 0,
+    samples: int = 1,
+    batch_size: int = 256,
+) -> Bits:
+    """How many bits a model takes for each number of images: -log2 P(x) / D, at most.
+
+    P(x) is the mass that a dequantised model gives to the cell around x, D the numbers of an image. By the mean of the density
+    over `samples` draws of the noise, -log2 of which is more than that of the mass in the mean, and less so with more samples.
+
+    Args:
+        fit: what `flows.fit` returned for a model that dequantises: `Dequantize(1.0)` in it, or `dequantize=1.0`.
+        images: whole numbers 0, 1, ..., (images, *event).
+        context: (images, *context), or (*context,) for all, of a conditional model.
+        rng: key or seed of the noise.
+        samples: draws of the noise for each image.
+        batch_size: images that are scored together.
+
+    Errors:
+        FlowsError: images that are no whole numbers, or beyond the model's levels; a model without `Dequantize(1.0)`.
+        TypeError: no fitted model.
+
+    Source:
+        Theis, van den Oord and Bethge, "A note on the evaluation of generative models", 2016, arXiv:1511.01844.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> init_fun = flows.Flow(flows.Dequantize(1.0), flows.Uniform(-0.5, 16.5))
+        >>> images = np.random.default_rng(0).integers(0, 17, size=(100, 8, 8, 1))
+        >>> bits = flows.bits_per_dim(flows.fit(0, init_fun, images, standardize=False, verbose=0), images)
+        >>> round(bits.mean, 4), round(np.log2(17), 4)
+        (4.0875, 4.0875)
+    """
+    log_pdf, _ = functions("bits_per_dim", fit)
+    x, init_fun = np.asarray(images), getattr(fit, "init_fun", None)
+    samples, batch_size = positive_int(samples, "bits_per_dim: samples"), positive_int(batch_size, "bits_per_dim: batch_size")
+    check_pixels(x, levels_of(init_fun), "bits_per_dim: images")
+    rows, key = len(x), as_key(rng)
+    each_own = context is not None and np.ndim(context) > len(as_event(fit.context_dim or 1))
+    found = list[np.ndarray]()
+    for i, start in enumerate(range(0, rows, batch_size)):
+        piece = jnp.asarray(x[start : start + batch_size], jnp.float32)
+        own = {} if context is None else {"context": context[start : start + batch_size] if each_own else context}
+        draws = [
+            np.asarray(log_pdf(fit[0], piece, rng=each, **own), float)
+            for each in jax.random.split(jax.random.fold_in(key, i), samples)
+        ]
+        found.append(np.logaddexp.reduce(draws, 0) - math.log(samples))
+    bits = -np.concatenate(found) / (size(x.shape[1:]) * math.log(2))
+    return Bits(float(bits.mean()), float(bits.std(ddof=1) / rows**0.5) if rows > 1 else math.nan, bits)
+
+
+def levels_of(init_fun: Any) -> int | None:
+    """The levels of the layer that dequantises images in steps of 1; None where they have no ends."""
+    if not isinstance(init_fun, DistributionInit):
+        raise TypeError(f"bits_per_dim: fit has the init_fun {init_fun!r:.60}; expected what flows.fit returned")
+    layers, _ = chain_of(init_fun)
+    for layer in layers:
+        if getattr(layer.init_fun, "constructor", None) is Dequantize and not layer.inverted:
+            if not np.all(np.asarray(layer.init_fun.arguments["step"]) == 1):
+                break
+            return layer.init_fun.arguments["levels"]
+    raise FlowsError(
+        f"bits_per_dim: {init_fun!r:.120} has no Dequantize(1.0), and a density has no bits; fit whole numbers with "
+        "dequantize=1.0, or put that layer first"
+    )
+
+
+def check_pixels(x: np.ndarray, levels: int | None, name: str) -> None:
+    """Refuse what are no whole numbers 0 .. levels - 1."""
+    if x.ndim < 2 or not x.size:
+        raise FlowsError(f"{name} have shape {x.shape}; expected (images, *event), with at least one image")
+    if x.dtype.kind not in "iuf" or not np.equal(np.mod(x, 1), 0).all():
+        raise FlowsError(f"{name} are not whole numbers; expected pixels 0, 1, 2, ..., not floats in [0, 1]")
+    if x.min() < 0 or (levels is not None and x.max() >= levels):
+        expected = "0 or more" if levels is None else f"0 .. {levels - 1}"
+        raise FlowsError(f"{name} reach from {x.min()!s} to {x.max()!s}; expected whole numbers {expected}")
+
+
+def typicality(
+    fit: Any, x: Any, reference: Any, group: int = 1, *, context: Any = None, reference_context: Any = None, rng: Any = 0
+) -> np.ndarray:
+    """How typical rows are of a model: p-values of their likelihood being as far from the usual one, either way.
+
+    The mean of -log p over a group of rows is compared with its mean over the reference, in absolute value, and the p-value is
+    the share of such groups of the reference, drawn with replacement, that are as far off or farther, (1 + #) / (1 + draws).
+    Likelihood alone misleads: other data, smoother ones above all, may be likelier than those that a model was trained on.
+
+    Args:
+        fit: a fitted model, or a triple of a distribution.
+        x: rows to judge, (rows, *event).
+        reference: rows like those that the model was trained on, and was not trained on.
+        group: rows that are judged together: the first so many, the next, ...; what is left over is not judged.
+        context, reference_context: of a conditional model.
+        rng: key or seed of the groups of the reference.
+
+    Returns:
+        p-values, (rows // group,).
+
+    Errors:
+        FlowsError: fewer rows than a group.
+
+    Source:
+        Nalisnick, Matsukawa, Teh and Lakshminarayanan, "Detecting Out-of-Distribution Inputs to Deep Generative Models Using
+        Typicality", 2019, arXiv:1906.02994.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> normal, rows = flows.Normal()(0, 50), np.random.default_rng(0).normal(size=(1000, 50))
+        >>> flows.diagnostics.typicality(normal, np.zeros((1, 50)), rows).round(3).tolist()    # the likeliest row of all
+        [0.001]
+    """
+    log_pdf, _ = functions("typicality", fit)
+    group = positive_int(group, "typicality: group")
+    own, usual = (_surprise(fit, log_pdf, rows, c) for rows, c in ((x, context), (reference, reference_context)))
+    if len(own) < group or len(usual) < max(group, 2):
+        raise FlowsError(
+            f"typicality: x has {len(own)} rows and reference {len(usual)}; expected at least {group} and {max(group, 2)}"
+        )
+    entropy = usual.mean()
+    if group == 1:
+        groups = usual
+    else:
+        seed = np.asarray(jax.random.key_data(as_key(rng))).tolist()
+        groups = np.random.default_rng(seed).choice(usual, (DRAWS, group)).mean(1)
+    far = np.sort(np.abs(groups - entropy))
+    off = np.abs(own[: len(own) // group * group].reshape(-1, group).mean(1) - entropy)
+    return (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far))
+
+
+DRAWS = 10_000  # of groups
+
+
+def _surprise(fit: Any, log_pdf: Any, rows: Any, context: Any) -> np.ndarray:
+    """-log p of rows, in pieces."""
+    rows = np.asarray(rows)
+    step = rows_within(10_000, 2**22, rows.shape[1:])
+    found = list[np.ndarray]()
+    for i in range(0, len(rows), step):
+        own: dict[str, Array] = {} if context is None else {"context": jnp.asarray(context[i : i + step])}
+        found.append(-np.asarray(log_pdf(fit[0], rows[i : i + step], **own), float))
+    return np.concatenate(found) if found else np.zeros(0)

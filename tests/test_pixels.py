@@ -1,0 +1,129 @@
+"""Pixels: levels, labels, bits, what is typical, and what changes images in training alone."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import close, error_of
+from scipy import stats
+
+import flows
+from flows.diagnostics import typicality
+
+IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1))
+UNIFORM = flows.Flow(flows.Dequantize(1.0), flows.Uniform(-0.5, 16.5))
+
+
+def fitted(init_fun, images=IMAGES, **given):
+    return flows.fit(0, init_fun, images, **{"verbose": 0, "folds": 1, "max_epochs": 1, "standardize": False, **given})
+
+
+def test_samples_stay_within_the_levels():
+    wide = flows.Flow(flows.Dequantize(1.0, levels=17), flows.Normal(temperature=40.0))
+    params, log_pdf, sample = wide(0, (4, 4, 1))
+    samples = np.asarray(sample(1, params, 200))
+    assert samples.min() == 0 and samples.max() == 16 and np.array_equal(samples, np.round(samples))
+    beyond = np.asarray(flows.revise(wide, levels=None)(0, (4, 4, 1)).sample(1, params, 200))
+    assert beyond.min() < 0 and beyond.max() > 16
+    assert np.isneginf(log_pdf(params, IMAGES[:2] + [[[[17]]], [[[0]]]])).tolist() == [True, False]
+    region = flows.support(flows.Dequantize(0.5, levels=3), 2)
+    assert region.inputs[1].tolist() == [1.0, 1.0] and region.outputs[0].tolist() == [-0.25, -0.25]
+    mixed = flows.Dequantize((1.0, 0.0), levels=4)(0, 2, init_inputs=np.float32([[2.0, 5.0], [3.0, 7.0]]))
+    assert mixed.params["fixed"]["offset"].tolist() == [0.0, 0.0]
+    close(mixed.inverse_fun(mixed.params, np.float32([[9.0, 9.0], [-3.0, 0.3]]))[0], [[3.0, 9.0], [0.0, 0.3]], 0)
+    assert "levels is 1" in error_of(lambda: flows.Dequantize(1.0, levels=1))
+    assert "outside" in error_of(lambda: fitted(flows.Flow(flows.Dequantize(1.0, levels=16), flows.Normal(trainable=True))))
+
+
+def test_images_are_standardised_behind_what_dequantises_them():
+    """Or not at all: noise a standard deviation wide would be added to what was scaled first."""
+    to_unit = flows.FixedAffine(1 / 17, 0.5 / 17)
+    model = flows.Flow(flows.Serial(flows.Dequantize(1.0, levels=17), to_unit, flows.Logit()), flows.Normal(trainable=True))
+    result = fitted(model, standardize=True)
+    names = [each.constructor.__name__ for each in result.init_fun.arguments["bijection"].arguments["layers"]]
+    assert names == ["Dequantize", "FixedAffine", "Logit", "Standardize"]
+    samples = np.asarray(result.draw(0, 100))
+    assert samples.min() >= 0 and samples.max() <= 16 and np.array_equal(samples, np.round(samples))
+    mixed = flows.Flow(flows.Serial(flows.ActNorm(), flows.Dequantize(1.0)))
+    assert "trains or mixes" in error_of(lambda: fitted(mixed, standardize=True))
+
+
+def test_bits_are_those_of_the_cells():
+    bits = flows.bits_per_dim(fitted(UNIFORM), IMAGES)
+    assert bits.mean == pytest.approx(math.log2(17), abs=1e-5) and bits.error < 1e-5 and bits.each.shape == (300,)
+    # A normal of 3 steps: the mass of a cell by its distribution function, which many draws come close to.
+    normal = fitted(flows.Flow(flows.Serial(flows.Dequantize(1.0), flows.FixedAffine(1 / 3, -8 / 3))))
+    mass = np.log2(stats.norm(8, 3).cdf(IMAGES + 0.5) - stats.norm(8, 3).cdf(IMAGES - 0.5)).reshape(300, -1).mean(1)
+    one, many = (flows.bits_per_dim(normal, IMAGES, rng=1, samples=n, batch_size=128) for n in (1, 50))
+    close(many.each, -mass, 0.02)
+    assert one.mean > many.mean > -mass.mean() - 1e-3
+    assert one.error == pytest.approx(one.each.std(ddof=1) / 300**0.5)
+    assert flows.bits_per_dim(normal, IMAGES, rng=1, batch_size=128).mean == one.mean
+
+
+def test_bits_of_classes():
+    labels = np.arange(300) % 3
+    context = flows.one_hot(labels, 3)
+    model = flows.Flow(flows.Dequantize(1.0), flows.Normal(conditioner=flows.MLP(4)))
+    result = fitted(model, context=context, standardize_context=False)
+    each = flows.bits_per_dim(result, IMAGES, context, batch_size=70)
+    shared = flows.bits_per_dim(result, IMAGES[:1], context[0])
+    assert np.isfinite(each.each).all() and shared.each.shape == (1,)
+
+
+def test_what_has_no_bits():
+    result = fitted(UNIFORM)
+    assert "not floats in [0, 1]" in error_of(lambda: flows.bits_per_dim(result, IMAGES / 16))
+    assert "reach from -1" in error_of(lambda: flows.bits_per_dim(result, IMAGES - 1))
+    few = fitted(flows.Flow(flows.Dequantize(1.0, levels=17), flows.Normal(trainable=True)))
+    assert "expected whole numbers 0 .. 16" in error_of(lambda: flows.bits_per_dim(few, IMAGES + 1))
+    for init_fun in (flows.Normal(trainable=True), flows.Flow(flows.Dequantize(0.5), flows.Normal(trainable=True))):
+        own = fitted(init_fun, IMAGES + np.random.default_rng(1).normal(size=IMAGES.shape))
+        assert "has no Dequantize(1.0)" in error_of(lambda own=own: flows.bits_per_dim(own, IMAGES))
+    with pytest.raises(TypeError, match="expected what flows.fit returned"):
+        flows.bits_per_dim(UNIFORM(0, (4, 4, 1)), IMAGES)
+
+
+def test_labels_become_contexts_or_are_refused():
+    assert flows.one_hot(np.array([1, 0]), 2).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    assert flows.one_hot(np.float32([1.0]), 2).dtype == jnp.float32
+    for labels, said in (([0, 10], "the label of row 1 is 10"), ([-1], "is -1"), ([0.5], "whole numbers"), ([[0]], "(rows,)")):
+        assert said in error_of(lambda labels=labels: flows.one_hot(labels, 10))
+    assert "traced" in error_of(lambda: jax.jit(lambda labels: flows.one_hot(labels, 3))(jnp.array([1])))
+
+
+def test_typical_rows_have_uniform_p_values_and_the_likeliest_are_not_typical():
+    normal, rng = flows.Normal()(0, 20), np.random.default_rng(0)
+    reference, rows = rng.normal(size=(2000, 20)), rng.normal(size=(1000, 20))
+    p = typicality(normal, rows, reference)
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+    assert typicality(normal, np.zeros((1, 20)), reference)[0] < 0.002
+    narrow = rows[:400] * 0.9
+    groups = typicality(normal, narrow, reference, group=50)
+    assert groups.shape == (8,) and np.median(groups) < 0.01 < np.median(typicality(normal, narrow, reference))
+    assert stats.kstest(typicality(normal, rows, reference, group=5), "uniform").pvalue > 1e-3
+    assert "expected at least 5" in error_of(lambda: typicality(normal, rows[:4], reference, group=5))
+
+
+def test_flips_and_noise_are_of_training_alone():
+    x = np.arange(2 * 40, dtype=np.float32).reshape(20, 1, 2, 2)
+    params, direct_fun, inverse_fun = flows.RandomFlip()(0, (1, 2, 2))
+    y, log_det = direct_fun(params, x, rng=jax.random.key(0), train=True)
+    flipped = (np.asarray(y) == x[:, :, ::-1]).all((1, 2, 3))
+    assert 4 < flipped.sum() < 16 and (np.asarray(y)[~flipped] == x[~flipped]).all() and not log_det.any()
+    close(inverse_fun(params, y, rng=jax.random.key(0), train=True)[0], x, 0)
+    close(direct_fun(params, x, rng=jax.random.key(0))[0], x, 0)
+    params, direct_fun, inverse_fun = flows.Noise(0.5)(0, 2)
+    rows = np.zeros((5_000, 2), np.float32)
+    y, _ = direct_fun(params, rows, rng=jax.random.key(0), train=True)
+    assert np.std(y) == pytest.approx(0.5, rel=0.05)
+    close(inverse_fun(params, y, rng=jax.random.key(0), train=True)[0], rows, 1e-6)
+    close(direct_fun(params, rows)[0], rows, 0)
+    for layer, event in ((flows.RandomFlip(), (1, 2, 2)), (flows.Noise(0.5), 2)):
+        assert "give rng=" in error_of(lambda layer=layer, event=event: layer(0, event).direct_fun(
+            {}, np.zeros((1, *np.atleast_1d(event)), np.float32), train=True
+        ))  # fmt: skip
+    assert "expected an image" in error_of(lambda: flows.RandomFlip()(0, 3))
+    assert "std" in error_of(lambda: flows.Noise(0.0))
