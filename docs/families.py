@@ -16,6 +16,7 @@ import registry
 CONTEXT, IMAGE = (2,), (4, 4, 2)
 TITLES = {  # of the modules that define them
     "compose": "Compositions",
+    "through": "Compositions",
     "coupling": "Coupling and autoregressive",
     "autoregressive": "Coupling and autoregressive",
     "block_autoregressive": "Coupling and autoregressive",
@@ -31,7 +32,8 @@ TITLES = {  # of the modules that define them
     "linear": "Linear",
     "linear_factors": "Linear",
     "householder": "Linear",
-    "permutation": "Permutations",
+    "permutation": "Permutations and layouts",
+    "layouts": "Permutations and layouts",
     "planar": "Determinant lemma",
     "sylvester": "Determinant lemma",
     "residual": "Residual",

@@ -25,6 +25,10 @@ from flows.bijections.dequantize import Dequantize as Dequantize
 from flows.bijections.elementwise import Elementwise as Elementwise
 from flows.bijections.from_function import FromFunction as FromFunction
 from flows.bijections.householder import Householder as Householder
+from flows.bijections.layouts import Checkerboard as Checkerboard
+from flows.bijections.layouts import Patchify as Patchify
+from flows.bijections.layouts import Reshape as Reshape
+from flows.bijections.layouts import Stripes as Stripes
 from flows.bijections.linear import FixedInvertibleLinear as FixedInvertibleLinear
 from flows.bijections.linear import InvertibleLinear as InvertibleLinear
 from flows.bijections.linear_factors import LinearExponential as LinearExponential
@@ -123,6 +127,7 @@ from flows.persistence import describe as describe
 from flows.persistence import save as save
 from flows.results import FitResult as FitResult
 from flows.results import load as load
+from flows.through import Through as Through
 from flows.training import fit as fit
 from flows.training import fit_ensemble as fit_ensemble
 from flows.training import fit_to_density as fit_to_density

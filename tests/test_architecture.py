@@ -11,7 +11,7 @@ ROOT = Path(flows.__file__).parent
 FLOORS = [
     {"core"},
     {"transformers"},
-    {"conditioners", "compose"},
+    {"conditioners", "compose", "through"},
     {"bijections", "distributions"},
     {"models", "objectives", "datasets", "persistence", "diagnostics"},
     {"results"},

@@ -39,7 +39,8 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     for each in layers[:deciding]:
         if not each.declared.entrywise:
             last = layers[deciding - 1].value
-            raise FlowsError(f"fit: {last!r:.60} comes after {each.value!r:.60}, which trains or mixes entries, {remedy}")
+            why = "which trains, mixes or moves entries"
+            raise FlowsError(f"fit: {last!r:.60} comes after {each.value!r:.60}, {why}, {remedy}")
     if not deciding:
         return (), init_fun
     rest = [each.value for each in layers[deciding:]]
