@@ -27,6 +27,10 @@ from flows.bijections.dequantize import Dequantize as Dequantize
 from flows.bijections.elementwise import Elementwise as Elementwise
 from flows.bijections.from_function import FromFunction as FromFunction
 from flows.bijections.householder import Householder as Householder
+from flows.bijections.layouts import Checkerboard as Checkerboard
+from flows.bijections.layouts import Patchify as Patchify
+from flows.bijections.layouts import Reshape as Reshape
+from flows.bijections.layouts import Stripes as Stripes
 from flows.bijections.linear import FixedInvertibleLinear as FixedInvertibleLinear
 from flows.bijections.linear import InvertibleLinear as InvertibleLinear
 from flows.bijections.linear_factors import LinearExponential as LinearExponential
@@ -70,6 +74,7 @@ from flows.compose import Invert as Invert
 from flows.compose import Repeat as Repeat
 from flows.compose import Reversible as Reversible
 from flows.compose import Serial as Serial
+from flows.compose import Through as Through
 from flows.conditioners import MLP as MLP
 from flows.conditioners.base import conditioner as conditioner
 from flows.core.caching import clear_caches as clear_caches

@@ -139,9 +139,16 @@ BIJECTIONS: dict[str, Case] = {
     "Coupling": Case(flows.Coupling(small, spline), (2,), conditional=True),
     "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
     "Coupling of images": Case(flows.Coupling(SmallConv(), t.Affine()), ((2, 2, 3),), conditional=True),
+    "Coupling of pixels": Case(
+        flows.Coupling(SmallConv(), t.Affine(), mask="checkerboard"), ((3, 2, 1), (2, 2, 2)), conditional=True
+    ),
+    "Coupling of pixels of kinds": Case(
+        flows.Coupling(SmallConv(), (t.Moebius(1), spline), mask="checkerboard", flip=True), ((1, 3, 2),)
+    ),
     "Coupling, every option": Case(every_option, (5,), conditional=True),
     "Coupling of angles": Case(flows.Coupling(small, t.Moebius(1), unconditional=t.Moebius(1)), (3,), conditional=True),
     "Autoregressive of angles": Case(flows.Autoregressive(masked, (t.Moebius(1), t.Affine())), (2,), conditional=True),
+    "Checkerboard": Case(flows.Checkerboard(), ((3, 2, 1), (2, 4, 3)), volume_preserving=True),
     "Cylinder": Case(flows.Cylinder(), (4,), domain=flows.SPHERE),
     "Cylinder of the sphere in space": Case(flows.Invert(flows.Cylinder()), (3,), domain=on_cylinder, volume_preserving=True),
     "Coupling of random halves": Case(
@@ -176,6 +183,7 @@ BIJECTIONS: dict[str, Case] = {
     "MADE of two networks": Case(flows.MADE(masked, masked), (1, 3), conditional=True),
     "NeuralSplineCoupling": Case(flows.NeuralSplineCoupling(K=2), (1, 3)),
     "NormalCDF": Case(flows.NormalCDF(0.5, 2.0), (2,)),
+    "Patchify": Case(flows.Patchify(2), ((2, 4, 1), (4, 2, 3)), volume_preserving=True),
     "Permute": Case(flows.Permute((1, 2, 0)), (3, (2, 2, 3)), volume_preserving=True),
     "Planar": Case(flows.Planar(), (1, 3), loose=True, stir=1.0),
     "Planar of context": Case(flows.Planar(small), (3,), conditional=True, needs_context=True, loose=True),
@@ -192,7 +200,9 @@ BIJECTIONS: dict[str, Case] = {
     "ResidualBlock": Case(flows.ResidualBlock(contraction, "unbiased"), (1,), loose=True, stir=1.0),
     "ResidualBlock of context": Case(flows.ResidualBlock(contraction), (2,), conditional=True, loose=True),
     "ResidualBlock of many features": Case(flows.ResidualBlock(contraction), (20,), loose=True, stir=1.0),
+    "Reshape": Case(flows.Reshape((2, 6)), (12, (2, 2, 3)), volume_preserving=True),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "Reverse of rows": Case(flows.Reverse(axis=0), ((3, 2), (3, 2, 2)), volume_preserving=True),
     "Rotation": Case(flows.Rotation(), (2,), volume_preserving=True),
     "Scale": Case(flows.Scale(), (1, (2, 2, 3))),
     "Serial": Case(
@@ -205,16 +215,24 @@ BIJECTIONS: dict[str, Case] = {
     "SphereCoupling": Case(
         flows.SphereCoupling(small, t.CircularRationalQuadratic(3), free_ends), (4,), conditional=True, domain=flows.SPHERE
     ),
-    "ActNorm per entry": Case(flows.ActNorm(per="entry"), (3, (2, 3, 2))),
+    "ActNorm per entry": Case(flows.ActNorm(per="entry"), (3, (2, 2, 2))),
     "InvertibleLinear dense": Case(flows.InvertibleLinear(dense=True), (3, (2, 2, 2))),
     "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
+    "Stripes of rows": Case(flows.Stripes(axis=0), ((2, 3, 1), (4, 2, 2)), volume_preserving=True),
+    "Stripes of columns": Case(flows.Stripes(axis=1), ((3, 2, 1), (2, 4, 2)), volume_preserving=True),
     "Sylvester": Case(flows.Sylvester(2), (3,), loose=True, stir=1.0),
     "Sylvester of context": Case(
         flows.Sylvester(3, "householder", small), (3,), conditional=True, needs_context=True, loose=True
     ),
     "Sylvester triangular": Case(flows.Sylvester(2, "triangular"), (2,), loose=True, stir=1.0),
     "Tanh": Case(flows.Tanh(), (2,)),
+    "Through": Case(
+        flows.Through(flows.Checkerboard(), flows.ActNorm(), flows.Coupling(SmallConv())),
+        ((1, 2, 1), (2, 2, 1)),
+        conditional=True,
+    ),
+    "Through a map": Case(flows.Through(flows.Sigmoid(), flows.Power(1.5)), (2, (2, 1, 2))),
     "Triangular": Case(flows.Triangular(), (1, 3, (2, 2, 3))),
     "Triangular upper": Case(flows.Triangular(lower=False), (3,)),
     "Unconstrain": Case(box_of_four, (4,), domain=box_of_four.own_support.inputs),

@@ -27,14 +27,16 @@ def test_samples_stay_within_the_levels():
     assert samples.min() == 0 and samples.max() == 16 and np.array_equal(samples, np.round(samples))
     beyond = np.asarray(flows.revise(wide, levels=None)(0, (4, 4, 1)).sample(1, params, 200))
     assert beyond.min() < 0 and beyond.max() > 16
-    assert np.isneginf(log_pdf(params, IMAGES[:2] + [[[[17]]], [[[0]]]])).tolist() == [True, False]
+    assert np.isneginf(log_pdf(params, IMAGES[:2] + np.reshape([17, 0], (2, 1, 1, 1)))).tolist() == [True, False]
     region = flows.support(flows.Dequantize(0.5, levels=3), 2)
     assert region.inputs[1].tolist() == [1.0, 1.0] and region.outputs[0].tolist() == [-0.25, -0.25]
     mixed = flows.Dequantize((1.0, 0.0), levels=4)(0, 2, init_inputs=np.float32([[2.0, 5.0], [3.0, 7.0]]))
     assert mixed.params["fixed"]["offset"].tolist() == [0.0, 0.0]
-    close(mixed.inverse_fun(mixed.params, np.float32([[9.0, 9.0], [-3.0, 0.3]]))[0], [[3.0, 9.0], [0.0, 0.3]], 0)
+    close(mixed.inverse_fun(mixed.params, np.float32([[9.0, 9.0], [-3.0, 0.3]]))[0], [[3.0, 9.0], [0.0, 0.3]], 1e-6)
     assert "levels is 1" in error_of(lambda: flows.Dequantize(1.0, levels=1))
-    assert "outside" in error_of(lambda: fitted(flows.Flow(flows.Dequantize(1.0, levels=16), flows.Normal(trainable=True))))
+    few = flows.Flow(flows.Dequantize(1.0, levels=16), flows.Normal(trainable=True))
+    assert "is 16 in row" in error_of(lambda: fitted(few, standardize=True))
+    assert "log_pdf is -inf at row" in error_of(lambda: fitted(few))
 
 
 def test_images_are_standardised_behind_what_dequantises_them():
@@ -47,7 +49,7 @@ def test_images_are_standardised_behind_what_dequantises_them():
     samples = np.asarray(result.draw(0, 100))
     assert samples.min() >= 0 and samples.max() <= 16 and np.array_equal(samples, np.round(samples))
     mixed = flows.Flow(flows.Serial(flows.ActNorm(), flows.Dequantize(1.0)))
-    assert "trains or mixes" in error_of(lambda: fitted(mixed, standardize=True))
+    assert "trains, mixes or moves" in error_of(lambda: fitted(mixed, standardize=True))
 
 
 def test_bits_are_those_of_the_cells():
@@ -82,7 +84,7 @@ def test_what_has_no_bits():
     for init_fun in (flows.Normal(trainable=True), flows.Flow(flows.Dequantize(0.5), flows.Normal(trainable=True))):
         own = fitted(init_fun, IMAGES + np.random.default_rng(1).normal(size=IMAGES.shape))
         assert "has no Dequantize(1.0)" in error_of(lambda own=own: flows.bits_per_dim(own, IMAGES))
-    with pytest.raises(TypeError, match="expected what flows.fit returned"):
+    with pytest.raises(TypeError, match=r"expected what flows\.fit returned"):
         flows.bits_per_dim(UNIFORM(0, (4, 4, 1)), IMAGES)
 
 
@@ -99,7 +101,7 @@ def test_typical_rows_have_uniform_p_values_and_the_likeliest_are_not_typical():
     reference, rows = rng.normal(size=(2000, 20)), rng.normal(size=(1000, 20))
     p = typicality(normal, rows, reference)
     assert stats.kstest(p, "uniform").pvalue > 1e-3
-    assert typicality(normal, np.zeros((1, 20)), reference)[0] < 0.002
+    assert typicality(normal, np.zeros((1, 20)), reference)[0] < 0.01
     narrow = rows[:400] * 0.9
     groups = typicality(normal, narrow, reference, group=50)
     assert groups.shape == (8,) and np.median(groups) < 0.01 < np.median(typicality(normal, narrow, reference))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.bijections.checkerboard import coupling_of_pixels
 from flows.bijections.engine import Columns, Seen, Trained, as_transformers, circles, cut, for_each, reorder
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
@@ -17,7 +18,7 @@ from flows.core.keywords import naming
 from flows.transformers import Affine
 from flows.transformers.base import Transformer
 
-MASKS = ("halves", "alternating", "random")
+MASKS = ("halves", "alternating", "random", "checkerboard")
 
 
 @bijection(
@@ -45,7 +46,10 @@ def Coupling(
             the event, with theta as wide as the widest needs. Those of kept features say whether these are angles: of a feature
             whose transformer has a period the network sees cos and sin.
         mask: which features are kept: "halves" (the first d // 2), "alternating" (1, 3, 5, ...), "random" (d // 2 of them,
-            drawn at init), or d booleans, True for kept.
+            drawn at init), or d booleans, True for kept. Or "checkerboard", of images (H, W, C): the pixels (i, j) with i + j
+            even. The network sees the image with zeros elsewhere, and one channel more, 1 where pixels are kept and 0
+            elsewhere; what it says of kept pixels is not used. `Through(Checkerboard(), Coupling(...))` is the same mask
+            without the work for pixels that are kept.
         flip: keep the others instead; a single feature has no others, and is transformed all the same.
         unconditional: a transformer for the kept features too, with trained parameters of its own: y_keep = g(x_keep), whose
             log-slopes are added. The network sees x_keep.
@@ -62,12 +66,14 @@ def Coupling(
         Direct: a pass of the network. Inverse: the same, but for transformers whose inverse is a root.
 
     Errors:
-        FlowsError: a mask that keeps every feature, or has not one entry for each.
+        FlowsError: a mask that keeps every feature, or has not one entry for each; a checkerboard of what is no image, or with
+        `unconditional`.
 
     Source:
         Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, section 3.2;
-        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-9; the
-        unconditional part: Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 3.
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-9, and
+        section 3.4 for the checkerboard; the unconditional part: Durkan, Bekasov, Murray and Papamakarios, "Neural Spline
+        Flows", 2019, arXiv:1906.04032, section 3.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -82,6 +88,14 @@ def Coupling(
     squash = check_squash(squash, "Coupling: squash")
     if isinstance(mask, str) and mask not in MASKS:
         raise FlowsError(f"Coupling: mask is {mask!r}; expected one of {', '.join(MASKS)}, or a boolean for each feature")
+    named = {"context_dim", *measured_by(net)}
+    if mask == "checkerboard":
+        if of_kept is not None:
+            raise FlowsError(
+                "Coupling: mask='checkerboard' returns kept pixels as they are, and unconditional was given for them; expected "
+                "one of the two. Give Through(Checkerboard(), Coupling(..., unconditional=...)), whose mask is the same"
+            )
+        return naming(coupling_of_pixels(net, transformers, flip, squash), named)
 
     def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
         d, vector = shape[-1], len(shape) == 1
@@ -172,7 +186,7 @@ def Coupling(
         functions = (naming(each, shown) for each in (direct_fun, inverse_fun, inverse_and_log_det))
         return {**own, "conditioner": start}, *functions
 
-    return naming(init_fun, {"context_dim", *measured_by(net)})
+    return naming(init_fun, named)
 
 
 def _kept(mask: str | Sequence[bool], d: int) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Fixed permutations of the last axis: features of a vector, channels of an image. log|det J| = 0."""
+"""Fixed permutations of an axis: features of a vector, channels of an image. log|det J| = 0."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,21 @@ from flows.core.contract import Support
 
 
 @bijection(support=Support(keeps="entries"))
-def Reverse():
-    """The last axis in reverse order: y_i = x_{d-1-i}, log|det J| = 0.
+def Reverse(axis: int = -1):
+    """An axis in reverse order, by default the last: y_i = x_{n-1-i} of its n entries, log|det J| = 0.
+
+    Args:
+        axis: of the event, negative ones counted from the last: -1 the features or channels; of images 0 the rows, 1 the
+            columns; of tokens (T, C) 0 their order.
 
     Params:
-        fixed: ranks: (channels,), the order as floats.
+        fixed: ranks: (n,), the order as floats.
 
     Cost:
         Direct: O(d). Inverse: O(d).
+
+    Errors:
+        FlowsError: an axis that is no whole number, or that the event has not.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -26,9 +34,17 @@ def Reverse():
         >>> direct_fun(params, jnp.array([[1.0, 2.0, 3.0]]))[0].tolist()
         [[3.0, 2.0, 1.0]]
     """
+    if type(axis) is not int:
+        raise FlowsError(f"Reverse: axis is {axis!r:.60}; expected a whole number, such as -1 for the last axis")
 
     def init_fun(rng, shape):
-        return {"fixed": {"ranks": jnp.arange(shape[-1], 0, -1, dtype=float)}}, permute, unpermute
+        if not -len(shape) <= axis < len(shape):
+            raise FlowsError(
+                f"Reverse: axis is {axis}, and the event is {shape}; expected a number from {-len(shape)} to {len(shape) - 1}, "
+                "where 0 is the first axis and -1 the last"
+            )
+        ranks = jnp.arange(shape[axis], 0, -1, dtype=float)
+        return {"fixed": {"ranks": ranks}}, partial(permute, axis=axis), partial(unpermute, axis=axis)
 
     return init_fun
 
@@ -91,15 +107,15 @@ def Permute(order: Sequence[int]):
     return init_fun
 
 
-def permute(params, x):
-    return jnp.take(x, jnp.argsort(params["fixed"]["ranks"]), axis=-1), jnp.zeros((), x.dtype)
+def permute(params, x, axis=-1):
+    return jnp.take(x, jnp.argsort(params["fixed"]["ranks"]), axis=axis), jnp.zeros((), x.dtype)
 
 
-def unpermute(params, y):
-    return jnp.take(y, jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), axis=-1)
+def unpermute(params, y, axis=-1):
+    return jnp.take(y, jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), axis=axis)
 
 
-@bijection
+@bijection(support=Support(keeps="entries"))
 def Squeeze(factor: int = 2):
     """Blocks of `factor` x `factor` pixels to channels: (H, W, C) to (H / factor, W / factor, C factor^2), log|det J| = 0.
 

@@ -7,30 +7,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.compose import Invert, Repeat, Reversible, Serial
+from flows.compose import Invert, Repeat, Reversible, Serial, Through
 from flows.core import BijectionInit, FlowsError, Given, bijection_part
 from flows.core.contract import Region, Shape, Support
+from flows.core.inputs import as_event
 from flows.core.regions import everywhere, resolved
 
 
 class Layer(NamedTuple):
-    """A layer of a composition, perhaps backwards."""
+    """A layer of a composition, perhaps backwards; `event` is what one that is inverted makes, where that is known."""
 
     init_fun: Any
     inverted: bool = False
+    event: Shape | None = None
 
     @property
     def value(self) -> Any:
-        return Invert(self.init_fun) if self.inverted else self.init_fun
+        return Invert(self.init_fun, self.event) if self.inverted else self.init_fun
 
     @property
     def declared(self) -> Support:
         """What it declares itself; a plain function declares nothing."""
-        own = getattr(self.init_fun, "own_support", Support())
-        if getattr(self.init_fun, "constructor", None) is Repeat:
+        own, constructor = getattr(self.init_fun, "own_support", Support()), getattr(self.init_fun, "constructor", None)
+        if constructor is Repeat:
             within = layers_of(self.init_fun.arguments["layer"])
             if any(layer.curved for layer in within):
-                own = Support(lambda event: support_of(within, event)[0], lambda event: support_of(within, event)[1])
+                own = _told_by(lambda event: within)
+        elif constructor is Through:
+            layout, within = layers_of(self.init_fun.arguments["layout"]), _all_of(self.init_fun.arguments["layers"])
+            if any(layer.curved or layer.bounded for layer in [*layout, *within]):
+                own = _told_by(lambda event: [*layout, *within, *_undone(layout, event)])
         return own._replace(inputs=own.outputs, outputs=own.inputs) if self.inverted else own
 
     def region(self, event: Shape, of_outputs: bool = False) -> Region:
@@ -56,26 +62,34 @@ class Layer(NamedTuple):
             y = part.inverse(params, x, None, None, False) if backwards else part.direct(params, x, None, None, False)[0]
             return np.asarray(y, float)
 
-    def mapped_region(self, region: Region, event: Shape, backwards: bool) -> Region:
-        """Where it takes a region, or from where, if it is entrywise; its own ends where these are not numbers."""
+    def mapped_region(self, region: Region, event: Shape, backwards: bool) -> Region | None:
+        """Where it takes a region, or from where, at the event there; its own ends where these are not numbers. None where that
+        cannot be told, as it trains, or mixes entries, or moves those that differ."""
+        if self.declared.keeps == "entries" and all((end == end.flat[0]).all() for end in region):
+            return Region(*(np.full(event, end.flat[0]) for end in region))
+        if not self.declared.entrywise:
+            return None
         ends = self.mapped(np.stack(region), event, backwards)
         low, high = self.region(event, of_outputs=not backwards)
         return Region(np.fmax(np.fmin(*ends), low), np.fmin(np.fmax(*ends), high))
 
     def carries(self, kind: "Kind", event: Shape, backwards: bool) -> "Kind | None":
-        """The kind of the entries on its other side, if it is none that declares one; None where it does not keep it."""
+        """The kind of the entries on its other side, at the event there, if it is none that declares one; None where it does
+        not keep it."""
         if kind.flat:
             return kind
         keeps, entries = self.declared.keeps, kind.period.ravel()
+        if keeps == "entries" and not kind.sphere.any() and (entries == entries[0]).all():
+            return Kind(np.full(event, entries[0]), np.zeros(event, int))
+        if kind.period.shape != event:
+            return None
         keeps = keeps(event[-1]) if callable(keeps) else keeps
         if isinstance(keeps, tuple):
             touched = np.ones(event[-1:], bool)
             touched[list(keeps)] = False
             if not ((kind.period > 0) | (kind.sphere > 0))[..., touched].any():
                 return kind
-        elif ((kind.sphere == 1).all() and keeps in ("spheres", "entries")) or (
-            keeps == "entries" and not kind.sphere.any() and (entries == entries[0]).all()
-        ):
+        elif (kind.sphere == 1).all() and keeps in ("spheres", "entries"):
             return kind
         if not self.declared.entrywise or kind.sphere.any():
             return None
@@ -109,17 +123,45 @@ class Kind(NamedTuple):
         return "points of a sphere" if self.sphere.any() else "angles" if self.period.any() else "numbers of the line"
 
 
-def layers_of(bijection: Any, inverted: bool = False) -> list[Layer]:
-    """The layers that a bijection is made of, one after the other; a loop counts as one."""
+def layers_of(bijection: Any) -> list[Layer]:
+    """The layers that a bijection is made of, one after the other; a loop counts as one, as do layers in another layout."""
     if isinstance(bijection, BijectionInit):
         if bijection.constructor is Invert:
-            return layers_of(bijection.arguments["bijection"], not inverted)
+            event = bijection.arguments["input_dim"]
+            return _undone(layers_of(bijection.arguments["bijection"]), None if event is None else as_event(event))
         if isinstance(bijection.inner, BijectionInit):  # a model, short for a composition
-            return layers_of(bijection.inner, inverted)
+            return layers_of(bijection.inner)
         if bijection.constructor in (Serial, Reversible):
-            found = [layers_of(each, inverted) for each in bijection.inner.layers]
-            return [layer for each in (found[::-1] if inverted else found) for layer in each]
-    return [Layer(bijection, inverted)]
+            return _all_of(bijection.inner.layers)
+    return [Layer(bijection)]
+
+
+def _all_of(bijections: Sequence[Any]) -> list[Layer]:
+    return [layer for each in bijections for layer in layers_of(each)]
+
+
+def _undone(layers: Sequence[Layer], event: Shape | None) -> list[Layer]:
+    """Layers backwards, from the last to the first; `event` is that of the first, where it is known."""
+    found = list[Layer]()
+    for layer in layers:
+        found.append(Layer(layer.init_fun, not layer.inverted, event))
+        event = None if event is None else _behind([layer], event)
+    return found[::-1]
+
+
+def _behind(layers: Sequence[Layer], event: Shape) -> Shape:
+    """The event behind layers, as far as it is layouts that change it: others may need a context, and are not made for this."""
+    for layer in layers:
+        try:
+            event = bijection_part(layer.value, event, None).output if layer.declared.keeps == "entries" else event
+        except FlowsError:  # something else has changed it before
+            break
+    return event
+
+
+def _told_by(layers: Callable[[Shape], list[Layer]]) -> Support:
+    """What is declared by layers, at an event that they keep, which count as one."""
+    return Support(lambda event: support_of(layers(event), event)[0], lambda event: support_of(layers(event), event)[1])
 
 
 def support_of(
@@ -140,24 +182,24 @@ def support_of(
     for i, layer in enumerate(layers):
         here = events[-1]
         if not any(each.bounded for each in layers[i:]) and _whole(reached):
+            reached = everywhere(_behind(layers[i:], here) if last is None else last.period.shape)
             break
         own = _ends(layer.region(here))
         if (reached[0] < own[0]).any() or (reached[1] > own[1]).any():
             reached = wanted = Region(np.maximum(own[0], reached[0]), np.minimum(own[1], reached[1]))
             for before, shape in zip(layers[:i][::-1], events[:-1][::-1], strict=True):
-                if not before.declared.entrywise:
+                found = before.mapped_region(wanted, shape, backwards=True)
+                if found is None:
                     raise FlowsError(
-                        f"where {layer.value!r:.60} is defined cannot be told before {before.value!r:.60}, which trains or "
-                        "mixes entries: put it first"
+                        f"where {layer.value!r:.60} is defined cannot be told before {before.value!r:.60}, which trains, "
+                        "mixes or moves entries: put it first"
                     )
-                wanted = before.mapped_region(wanted, shape, backwards=True)
+                wanted = found
             low, high = np.maximum(low, wanted[0]), np.minimum(high, wanted[1])
             deciding = i + 1
-        kept = layer.declared.entrywise and not layer.bounded
         events.append(here if layer.declared.entrywise else bijection_part(layer.value, here, context).output)
-        reached = (
-            layer.mapped_region(reached, here, backwards=False) if kept else _ends(layer.region(events[-1], of_outputs=True))
-        )
+        found = None if layer.bounded else layer.mapped_region(reached, events[-1], backwards=False)
+        reached = _ends(layer.region(events[-1], of_outputs=True)) if found is None else found
     return _region(low, high, first), _region(reached[0], reached[1], last), deciding
 
 
@@ -204,7 +246,7 @@ def _kinds(
         after = here if layer.declared.entrywise else bijection_part(layer.value, here, context).output
         made = Kind.of(layer.region(after, of_outputs=True))
         if wanted.flat and made.flat and (after == here or not kinds[-1].flat):
-            carried = layer.carries(kinds[-1], here, backwards=False) if after == here else None
+            carried = layer.carries(kinds[-1], after, backwards=False)
             if carried is None:
                 raise FlowsError(
                     f"{layer.value!r:.60} is handed {kinds[-1]}, which it does not keep: it trains, scales or mixes entries. "

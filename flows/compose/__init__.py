@@ -1,4 +1,4 @@
-"""Combinators, bijections of bijections: `Serial`, `Repeat`, `Reversible`, `Invert`, `FactorOut`."""
+"""Combinators, bijections of bijections: `Serial`, `Repeat`, `Reversible`, `Invert`, `FactorOut`, `Through`."""
 
 from flows.compose.factor_out import FactorOut as FactorOut
 from flows.compose.invert import Invert as Invert
@@ -6,3 +6,4 @@ from flows.compose.loop import Repeat as Repeat
 from flows.compose.reversible import Reversible as Reversible
 from flows.compose.serial import Serial as Serial
 from flows.compose.serial import joined as joined
+from flows.compose.through import Through as Through

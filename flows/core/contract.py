@@ -128,8 +128,9 @@ class Support(NamedTuple):
 
     Each is a `Region`, a pair (low, high), or a function of the event that returns one. A map that is `entrywise` has no
     params, and makes each entry of the output of the same entry of the input alone. `keeps` says what of angles and unit
-    vectors it leaves as it finds it, where it mixes entries or trains: "spheres" a rotation, "entries" a permutation; or the
-    columns that it does not touch, by number, or a function that gives them of how many there are.
+    vectors it leaves as it finds it, where it mixes entries or trains: "spheres" a rotation; "entries" a permutation or a
+    layout, which only moves entries; or the columns that it does not touch, by number, or a function that gives them of how
+    many there are.
     """
 
     inputs: Any = REAL

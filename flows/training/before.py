@@ -30,16 +30,20 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     while isinstance(base, DistributionInit) and base.constructor is Flow:
         layers += layers_of(base.arguments["bijection"])
         base = base.arguments["prior"]
-    noise = max((i + 1 for i, each in enumerate(layers) if _adds_noise(each)), default=0)
+    deciding = max((i + 1 for i, each in enumerate(layers) if _adds_noise(each)), default=0)
     remedy = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
     try:
-        deciding = max(support_of(layers, event, context)[2], noise)
+        deciding = max(deciding, support_of(layers, event, context)[2])
+        # Standardised values may lie anywhere, also where what bounded them before was enough for a later layer.
+        while deciding and (more := support_of(layers[deciding:], event, context)[2]):
+            deciding += more
     except FlowsError as error:
         raise FlowsError(f"fit: {error}, {remedy}") from None
     for each in layers[:deciding]:
         if not each.declared.entrywise:
             last = layers[deciding - 1].value
-            raise FlowsError(f"fit: {last!r:.60} comes after {each.value!r:.60}, which trains or mixes entries, {remedy}")
+            why = "which trains, mixes or moves entries"
+            raise FlowsError(f"fit: {last!r:.60} comes after {each.value!r:.60}, {why}, {remedy}")
     if not deciding:
         return (), init_fun
     rest = [each.value for each in layers[deciding:]]

@@ -1,0 +1,152 @@
+"""`Through`: bijections in another layout of their event, such as the checkerboard of an image."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flows.compose.serial import Serial
+from flows.core import (
+    Array,
+    BijectionInit,
+    BijectionPart,
+    Composite,
+    FlowsError,
+    Given,
+    InitFun,
+    bijection_part,
+    check_layers,
+    combinator,
+    shared,
+)
+from flows.core.contract import BijectionLike, Shape
+from flows.core.decorators import EVERYWHERE, NOTHING
+from flows.core.errors import Place
+
+
+@combinator(BijectionInit)
+def Through(layout: BijectionLike, *layers: BijectionLike):
+    """Layers in another layout of the event, and back: y = g^-1(f(g(x))), where g is the layout and f the layers.
+
+    log|det J| = log|det df| at g(x) + log|det dg| at x - log|det dg| at y. Any bijection may be the layout; of one that only
+    moves entries, as `Checkerboard`, `Stripes`, `Patchify`, `Squeeze`, `Reshape`, `Reverse` and compositions of these, the last
+    two are 0. Such a layout takes an image context along: one with the sides of the event, and any number of channels, is laid
+    out as the event is before the layers see it. They see any other context, and that beside any other layout, as it is.
+
+    Args:
+        layout: the bijection g. It sees a context as it is.
+        layers: bijections of its output, one after the other, as in `Serial`; together they keep the event. Data given to init
+            reach them through the layout.
+
+    Params:
+        `{"layout": ..., "layers": (...)}`, those of the layout and a tuple with those of each layer.
+
+    Cost:
+        Direct: that of its layers. Inverse: that of its layers.
+
+    Errors:
+        TypeError: no layers, or something that is not a bijection. FlowsError: layers that do not keep the event; an image
+        context of other sides than the event, or one that the layout does not fit.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> init_fun = flows.Through(flows.Reshape(48), flows.Coupling(flows.MLP(32), mask="alternating"))
+        >>> params, direct_fun, inverse_fun = init_fun(0, (4, 4, 3))
+        >>> direct_fun(params, jnp.ones((1, 4, 4, 3)))[0].shape
+        (1, 4, 4, 3)
+    """
+    check_layers("Through", (layout, *layers), BijectionInit, "a bijection")
+    if not layers:
+        raise TypeError("Through: no layers were given after the layout; expected at least one, Through(Reverse(), ActNorm())")
+    inner = Serial(*layers)
+
+    def compose(event: Shape, context: Shape | None) -> BijectionPart:
+        with Place("the layout of Through", layout, event) as place:
+            there = bijection_part(layout, event, context)
+        of_context = _part_of_context(layout, event, context)
+        part = inner.part(there.output, context if of_context is None else of_context.output)
+        if part.output != there.output:
+            raise FlowsError(
+                f"Through: the layers turn events {there.output}, as the layout makes them, into {part.output}; expected "
+                "layers that keep the event, for the layout to be undone. Use Serial(layout, *layers) where it is not to be"
+            )
+
+        def laid_out(context: Any) -> Any:
+            if of_context is None or context is None:
+                return context
+            key = jax.random.key(0)  # not that of an init, on which functions may not depend
+            return of_context.measured_output(of_context.init(key, NOTHING), context, None, key)
+
+        def init(key: Array, given: Given) -> Any:
+            old, keys = given.params, jax.random.split(key)
+            if old is not None and (not isinstance(old, dict) or set(old) != {"layout", "layers"}):
+                raise FlowsError('Through: params are not those of Through, {"layout": ..., "layers": ...}')
+            x = given.init_inputs if part.measures else None
+            with place:
+                own = there.init(keys[0], given._replace(params=old and old["layout"]))
+                x = None if x is None else there.measured_output(own, x, given.init_context, keys[0])
+            data = Given(x, laid_out(given.init_context), old and old["layers"])
+            return {"layout": own, "layers": part.init(keys[1], data)}
+
+        def passing(run: Any) -> Any:
+            """`run`, of the layers, between the layout and its inverse."""
+
+            def passed(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+                keys = (None, None) if rng is None else jax.random.split(rng)
+                with place:
+                    x, before = there.direct(params["layout"], x, context, keys[0], train)
+                x, log_det = run(params["layers"], x, laid_out(context), keys[1], train)
+                with place:
+                    x, after = there.invert(params["layout"], x, context, keys[0], train)
+                return x, before + log_det + after
+
+            return passed
+
+        def point(*call: Any) -> tuple[Array, Array]:
+            return part.inverse(*call), jnp.zeros((), call[1].dtype)
+
+        return replace(
+            part,
+            name="Through",
+            init=init,
+            event=event,
+            context=context,
+            **shared((there, part)),
+            direct=passing(part.direct),
+            inverse=lambda *call: passing(point)(*call)[0],
+            output=event,
+            native_inverse=passing(part.invert) if part.native_inverse else None,
+            path=None,
+        )
+
+    return Composite(compose, (layout, *layers))
+
+
+def moves_entries(layout: Any) -> bool:
+    """Whether a bijection is known to do nothing but move entries."""
+    inner = getattr(layout, "inner", None)
+    if isinstance(inner, Composite):
+        return all(map(moves_entries, inner.layers))
+    return moves_entries(inner) if isinstance(inner, InitFun) else getattr(layout, "own_support", EVERYWHERE).keeps == "entries"
+
+
+def _part_of_context(layout: Any, event: Shape, context: Shape | None) -> BijectionPart | None:
+    """What lays out a context that has the sides of the event; None where a context stays as it is."""
+    if context is None or len(context) != len(event) or len(event) < 2 or not moves_entries(layout):
+        return None
+    channels = f"({', '.join(map(str, event[:-1]))}, channels)"
+    if context[:-1] != event[:-1]:
+        if len(event) < 3:
+            return None  # a sequence of another length
+        raise FlowsError(
+            f"Through: context_dim is {context}, an image of other sides than the event {event}, and cannot be laid out as "
+            f"that is; expected {channels}, or a vector"
+        )
+    try:
+        return bijection_part(layout, context, None)
+    except FlowsError as error:
+        raise FlowsError(
+            f"Through: the layout {layout!r:.80} of events {event} does not fit the context {context}: {error}. Give a layout "
+            "of any number of channels, such as Checkerboard(), or a vector"
+        ) from None
