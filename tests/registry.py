@@ -8,7 +8,7 @@ import numpy as np
 
 import flows
 from flows import transformers as t
-from flows.conditioners import ConcatSquash, Lipschitz, MaskedMLP, MaskedResidual, Residual
+from flows.conditioners import ConcatSquash, ConvNet, ConvResidual, Lipschitz, MaskedMLP, MaskedResidual, Residual
 from flows.core.regions import inside, resolved
 
 small = flows.MLP(8, last_scale=1.0)
@@ -139,6 +139,12 @@ BIJECTIONS: dict[str, Case] = {
     "Coupling": Case(flows.Coupling(small, spline), (2,), conditional=True),
     "Coupling flipped": Case(flows.Coupling(small, flip=True), (2, 5), conditional=True),
     "Coupling of images": Case(flows.Coupling(SmallConv(), t.Affine()), ((2, 2, 3),), conditional=True),
+    "Coupling of images, by the network of Glow": Case(
+        flows.Coupling(ConvNet(4, last_scale=1.0)), ((4, 2, 2), (2, 2, 3)), conditional=True
+    ),
+    "Coupling of images, by a residual network": Case(
+        flows.Coupling(ConvResidual(4, 1, last_scale=1.0, norm="weight"), flip=True), ((4, 2, 2), (2, 2, 3)), conditional=True
+    ),
     "Coupling, every option": Case(every_option, (5,), conditional=True),
     "Coupling of angles": Case(flows.Coupling(small, t.Moebius(1), unconditional=t.Moebius(1)), (3,), conditional=True),
     "Autoregressive of angles": Case(flows.Autoregressive(masked, (t.Moebius(1), t.Affine())), (2,), conditional=True),
