@@ -8,7 +8,7 @@ import numpy as np
 
 import flows
 from flows import transformers as t
-from flows.conditioners import ConcatSquash, Lipschitz, MaskedMLP, MaskedResidual, Residual
+from flows.conditioners import ConcatSquash, ConvNet, ConvResidual, Lipschitz, MaskedMLP, MaskedResidual, Residual
 from flows.core.regions import inside, resolved
 
 small = flows.MLP(8, last_scale=1.0)
@@ -144,6 +144,12 @@ BIJECTIONS: dict[str, Case] = {
     ),
     "Coupling of pixels of kinds": Case(
         flows.Coupling(SmallConv(), (t.Moebius(1), spline), mask="checkerboard", flip=True), ((1, 3, 2),)
+    ),
+    "Coupling of images, by the network of Glow": Case(
+        flows.Coupling(ConvNet(4, last_scale=1.0)), ((4, 2, 2), (2, 2, 3)), conditional=True
+    ),
+    "Coupling of images, by a residual network": Case(
+        flows.Coupling(ConvResidual(4, 1, last_scale=1.0, norm="weight"), flip=True), ((4, 2, 2), (2, 2, 3)), conditional=True
     ),
     "Coupling, every option": Case(every_option, (5,), conditional=True),
     "Coupling of angles": Case(flows.Coupling(small, t.Moebius(1), unconditional=t.Moebius(1)), (3,), conditional=True),

@@ -3,6 +3,8 @@
 from flows.conditioners.adapters import FromEquinox, FromLinen, FromNNX, FromStax
 from flows.conditioners.base import conditioner
 from flows.conditioners.concat_squash import ConcatSquash
+from flows.conditioners.conv_networks import ConvNet, ConvResidual
+from flows.conditioners.convolution import conv
 from flows.conditioners.lipschitz import Lipschitz
 from flows.conditioners.masked import MaskedMLP
 from flows.conditioners.mlp import MLP
@@ -10,6 +12,8 @@ from flows.conditioners.residual import MaskedResidual, Residual
 
 __all__ = [
     "ConcatSquash",
+    "ConvNet",
+    "ConvResidual",
     "FromEquinox",
     "FromLinen",
     "FromNNX",
@@ -20,4 +24,5 @@ __all__ = [
     "MaskedResidual",
     "Residual",
     "conditioner",
+    "conv",
 ]

@@ -57,7 +57,7 @@ def Residual(
         >>> apply_fun(params, jnp.ones((10, 3)), context=jnp.ones((10, 2))).shape
         (10, 4)
     """
-    body = _Blocks("Residual", width, blocks, activation, last_scale, dropout, batch_norm)
+    body = Blocks("Residual", width, blocks, activation, last_scale, dropout, batch_norm)
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         if not isinstance(input_dim, int) or not isinstance(context_dim, int):
@@ -116,7 +116,7 @@ def MaskedResidual(
         >>> jax.jacobian(lambda x: apply_fun(params, x))(jax.numpy.ones(3))[0].tolist()  # the first sees nothing
         [0.0, 0.0, 0.0]
     """
-    body = _Blocks("MaskedResidual", width, blocks, activation, last_scale, dropout, batch_norm)
+    body = Blocks("MaskedResidual", width, blocks, activation, last_scale, dropout, batch_norm)
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         hidden = [width] * (2 * blocks + 1)
@@ -130,8 +130,10 @@ def MaskedResidual(
     return naming(net, body.init_keywords)
 
 
-class _Blocks:
-    """What both have in common: the formula, features leading, and the params besides the layers."""
+class Blocks:
+    """What residual networks have in common: the formula, features leading, and the params besides the layers."""
+
+    axes: tuple[int, ...] = (1,)  # of h, over which the moments of a unit are taken
 
     def __init__(
         self, name: str, width: int, blocks: int, activation: Any, last_scale: float, dropout: float, batch_norm: bool
@@ -156,14 +158,18 @@ class _Blocks:
         return params
 
     def per_unit(self, params: Any, context: Array | None) -> dict[str, Any]:
-        """What acts on single units, each (width, batch or 1), for every block."""
+        """What acts on single units, for every block."""
         units: dict[str, Any] = {}
         if "gates" in params and context is not None:
             units["gates"] = tuple(jax.nn.sigmoid(affine(gate["w"], gate["b"], context)) for gate in params["gates"])
         if self.batch_norm:
             norms = (*params["norms"].values(), *params["fixed"].values())
             units["norms"] = tuple(tuple(each[i][:, None] for each in norms) for i in range(2 * self.blocks))
-        return units
+        return jax.tree.map(self.beside, units)
+
+    def beside(self, unit: Array) -> Array:
+        """What acts on single units, (width, batch or 1), with the axes of h."""
+        return unit
 
     def formula(self, dense: Callable, units: Any, x: Array, rng: Any, train: bool, record: list | None = None) -> Array:
         """The network; the moments of what is normalised go to `record`, where there is one."""
@@ -173,10 +179,10 @@ class _Blocks:
         def normalised(h: Array, norm: tuple) -> Array:
             log_gamma, beta, mean, var = norm
             if train:
-                mean = h.mean(1, keepdims=True)
-                var = jnp.square(h - mean).mean(1, keepdims=True)
+                mean = h.mean(self.axes, keepdims=True)
+                var = jnp.square(h - mean).mean(self.axes, keepdims=True)
             if record is not None:
-                record.append((mean[:, 0], var[:, 0]))
+                record.append((mean.ravel(), var.ravel()))
             return (h - mean) * jnp.exp(log_gamma) * jax.lax.rsqrt(var + EPSILON) + beta
 
         h = dense(0, x)
@@ -192,12 +198,18 @@ class _Blocks:
         return dense(2 * self.blocks + 1, h)
 
     def measured(self, params: Any, dense: Callable, inputs: Array | None, context: Array | None) -> Any:
-        """The params with the statistics of data."""
-        if inputs is None or not self.batch_norm:
+        """The params with the statistics of data, in rows."""
+        if inputs is None:
             return params
         context = None if context is None else context.T
-        moments = list[tuple[Array, Array]]()
         x = inputs.T if context is None else jnp.concatenate([inputs.T, context])
+        return self.with_moments(params, dense, x, context)
+
+    def with_moments(self, params: Any, dense: Callable, x: Array, context: Array | None) -> Any:
+        """The params with the statistics of x, as the formula takes it."""
+        if not self.batch_norm:
+            return params
+        moments = list[tuple[Array, Array]]()
         self.formula(dense, self.per_unit(params, context), x, None, True, moments)
         mean, var = map(jnp.stack, zip(*moments, strict=True))
         return {**params, "fixed": {"mean": mean, "var": var}}

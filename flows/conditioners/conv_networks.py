@@ -1,0 +1,204 @@
+"""Convolutional networks, of images: that of Glow, and a residual one."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from flows.conditioners.base import conditioner
+from flows.conditioners.convolution import Images, conv, conv_layers, convolved, with_gain
+from flows.conditioners.dense import as_activation, check_dropout, dense_layers, dropped, need_rng, product
+from flows.conditioners.residual import Blocks
+from flows.core import Array, FlowsError, finite, positive_int
+from flows.core.keywords import naming
+from flows.core.numerics import along
+
+EPSILON = 1e-6  # of a variance, so that a unit that is constant in the data is not scaled without bound
+NORMS = (None, "weight", "batch")
+
+
+@conditioner
+def ConvNet(
+    width: int = 64,
+    activation: str | Callable = "relu",
+    last_scale: float = 0.01,
+    dropout: float = 0.0,
+    act_norm: bool = True,
+):
+    """The network of Glow, of images: convolutions of 3x3, 1x1 and 3x3, with a norm and an activation between them.
+
+    h = act(N(W x + V c)), then h' = act(N'(W' h + V' c)), where W and W' convolve and c is a context that is a vector. The
+    outputs are (W'' h' + b) exp(3 s), with b and s of each channel. N(h) = (h - shift) exp(log_scale) for each channel: with
+    `init_inputs` all have mean 0 and variance 1 at the start. A context of images (H, W, channels) joins x as channels.
+
+    Args:
+        width: channels of both hidden layers; 512 in the paper.
+        activation: as in `MLP`.
+        last_scale: factor on the last layer's initial weights; 0, as published, starts exactly at constant outputs.
+        dropout: the share of hidden units dropped with `train=True`, which needs `rng`; in [0, 1).
+        act_norm: the norms; without them, hidden layers have biases.
+
+    Params:
+        A tuple of three layers. "w": (k, k, inputs, outputs), normal with variance 1 / (k^2 inputs). Of hidden ones "shift" and
+        "log_scale", or without norms "b": (width,); with a context "context": (context_dim, width). Of the last "b" and
+        "log_scale": (outputs,), which is s.
+
+    Errors:
+        FlowsError: an argument outside its range; inputs that are not images; a context of images with other sides; dropout
+            with `train=True` and no `rng`.
+
+    Source:
+        Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, sections 3.3
+        and 5, and its code (the norms, and the factor 3).
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, apply_fun = flows.conditioners.ConvNet(32)(0, (8, 8, 3), (8, 8, 6), context_dim=2)
+        >>> apply_fun(params, jnp.ones((10, 8, 8, 3)), context=jnp.ones((10, 2))).shape
+        (10, 8, 8, 6)
+    """
+    act, width = as_activation(activation), positive_int(width, "ConvNet: width")
+    last_scale, dropout = finite(last_scale, "ConvNet: last_scale"), check_dropout(dropout, "ConvNet")
+
+    def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
+        shown = {"context", *(("rng", "train") if dropout else ())}
+        images = Images("ConvNet", input_dim, output_dim, context_dim, naming(formula, shown))
+        if params is None:
+            params = init(rng, images, output_dim[-1])
+            params = params if init_inputs is None else measured(params, *images.seen(init_inputs, init_context))
+        return params, images
+
+    def init(key, images: Images, outputs: int) -> tuple:
+        keys = jax.random.split(key)
+        sizes = [(3, images.channels, width), (1, width, width), (3, width, outputs)]
+        *hidden, last = conv_layers(keys[0], sizes, [1.0, 1.0, last_scale])
+        zeros = jnp.zeros(width)
+        if act_norm:
+            hidden = [{"w": layer["w"], "shift": zeros, "log_scale": zeros} for layer in hidden]
+        if images.vector:
+            context = dense_layers(keys[1], [(images.vector, width)] * 2, [1.0] * 2)
+            hidden = [{**layer, "context": own["w"]} for layer, own in zip(hidden, context, strict=True)]
+        return *hidden, {**last, "log_scale": jnp.zeros(outputs)}
+
+    def mixed(layer, x: Array, context: Array | None) -> Array:
+        h = conv(layer["w"], x)
+        return h if context is None else h + product(layer["context"], context.T).T[:, None, None]
+
+    def normalised(layer, h: Array) -> Array:
+        if not act_norm:
+            return h + along(layer["b"], h)
+        return (h - along(layer["shift"], h)) * jnp.exp(along(layer["log_scale"], h))
+
+    def formula(params, x: Array, context: Array | None = None, rng=None, train: bool = False) -> Array:
+        key = need_rng(rng, "ConvNet") if dropout and train else None
+        *hidden, last = params
+        for i, layer in enumerate(hidden):
+            x = act(normalised(layer, mixed(layer, x, context)))
+            x = x if key is None else dropped(x, dropout, jax.random.fold_in(key, i))
+        return convolved(last, x) * jnp.exp(3 * along(last["log_scale"], x))
+
+    def measured(params, x: Array, context: Array | None) -> tuple:
+        """The params whose norms make of data mean 0 and variance 1."""
+        *hidden, last = params
+        for i, layer in enumerate(hidden):
+            h = mixed(layer, x, context)
+            log_scale = -0.5 * jnp.log(h.var((0, 1, 2)) + EPSILON)
+            hidden[i] = {**layer, "shift": h.mean((0, 1, 2)), "log_scale": log_scale}
+            x = act(normalised(hidden[i], h))
+        return *hidden, last
+
+    return naming(net, {"context_dim", *(("init_inputs", "init_context", "params") if act_norm else ())})
+
+
+@conditioner
+def ConvResidual(
+    width: int = 64,
+    blocks: int = 2,
+    activation: str | Callable = "relu",
+    last_scale: float = 0.01,
+    dropout: float = 0.0,
+    norm: str | None = None,
+    first_kernel: int = 3,
+):
+    """The convolutional residual network of RealNVP, and of neural spline flows for images; a context gates every block.
+
+    h = W x + V c + b, where c is a context that is a vector. Each block adds to h the output of two 3x3 convolutions with an
+    activation before each, times sigmoid(V' c) where there is such a context. The outputs are W' h + b', a 1x1 convolution.
+    The second layer of a block starts small, so that each block starts near the identity. A context of images (H, W, channels)
+    joins x as channels.
+
+    Args:
+        width: channels of every hidden layer.
+        blocks: residual blocks.
+        activation: as in `MLP`.
+        last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
+        dropout: the share of units dropped before the second layer of a block with `train=True`, which needs `rng`; in [0, 1).
+        norm: "weight" for kernels g v / |v| of each output, with g trained; "batch" to normalise each channel before each
+            activation: by the batch with `train=True`, else by statistics in params, which `init_inputs` and `flows.remeasure`
+            set.
+        first_kernel: the side of the first convolution; 1 in neural spline flows.
+
+    Params:
+        `{"layers": ({"w": (k, k, inputs, outputs), "b": (outputs,)}, ...)}`, with "gain": (outputs,) where norm is "weight",
+        for which "w" is v. With a context "context": (context_dim, width) and "gates", a dense layer for each block. With
+        batch norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 blocks, width).
+
+    Errors:
+        FlowsError: an argument outside its range; inputs that are not images; a context of images with other sides; dropout
+            with `train=True` and no `rng`.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, section 3.7; Durkan,
+        Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 5.3. Weight norm:
+        Salimans and Kingma, "Weight Normalization", 2016, arXiv:1602.07868, equation 2.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, apply_fun = flows.conditioners.ConvResidual(32, blocks=1, norm="weight")(0, (8, 8, 3), (8, 8, 6))
+        >>> apply_fun(params, jnp.ones((10, 8, 8, 3))).shape
+        (10, 8, 8, 6)
+    """
+    if norm not in NORMS:
+        raise FlowsError(f"ConvResidual: norm is {norm!r:.60}; expected 'weight', 'batch' or None")
+    first_kernel = positive_int(first_kernel, "ConvResidual: first_kernel", most=99)
+    body = _ImageBlocks("ConvResidual", width, blocks, activation, last_scale, dropout, norm == "batch")
+
+    def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
+        images = Images("ConvResidual", input_dim, output_dim, context_dim, naming(formula, body.call_keywords))
+        keys = jax.random.split(rng, 3)
+        sizes = [(first_kernel, images.channels, width), *[(3, width, width)] * (2 * blocks), (1, width, output_dim[-1])]
+        if norm == "weight":  # of kernels without a scale, as zeros have no direction
+            layers = conv_layers(keys[0], sizes, [1.0] * len(sizes))
+            layers = tuple(with_gain(layer, scale) for layer, scale in zip(layers, body.scales, strict=True))
+        else:
+            layers = conv_layers(keys[0], sizes, body.scales)
+        start = body.init(keys[1], layers, images.vector, params)
+        if images.vector and params is None:
+            (own,) = dense_layers(keys[2], [(images.vector, width)], [1.0])
+            start = {**start, "context": own["w"]}
+        if init_inputs is not None:
+            x, context = images.seen(init_inputs, init_context)
+            start = body.with_moments(start, apply(start, context), x, None if context is None else context.T)
+        return start, images
+
+    def apply(params, context: Array | None) -> Callable:
+        def dense(i: int, h: Array) -> Array:
+            y = convolved(params["layers"][i], h)
+            return y if i or context is None else y + product(params["context"], context.T).T[:, None, None]
+
+        return dense
+
+    def formula(params, x: Array, context: Array | None = None, rng=None, train: bool = False) -> Array:
+        units = body.per_unit(params, None if context is None else context.T)
+        return body.formula(apply(params, context), units, x, rng, train)
+
+    return naming(net, body.init_keywords)
+
+
+class _ImageBlocks(Blocks):
+    """As of vectors, with h (batch, H, W, width)."""
+
+    axes = (0, 1, 2)
+
+    def beside(self, unit: Array) -> Array:
+        return unit.T[:, None, None]
