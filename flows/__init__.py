@@ -121,6 +121,10 @@ from flows.models.continuous import RNODE as RNODE
 from flows.models.coupling import NICE as NICE
 from flows.models.coupling import Glow as Glow
 from flows.models.coupling import RealNVP as RealNVP
+from flows.models.images import GlowImage as GlowImage
+from flows.models.images import NICEImage as NICEImage
+from flows.models.images import NSFImage as NSFImage
+from flows.models.images import RealNVPImage as RealNVPImage
 from flows.models.monotone import BNAF as BNAF
 from flows.models.monotone import NAF as NAF
 from flows.models.monotone import SOS as SOS

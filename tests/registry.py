@@ -151,6 +151,10 @@ BIJECTIONS: dict[str, Case] = {
     "Coupling of images, by a residual network": Case(
         flows.Coupling(ConvResidual(4, 1, last_scale=1.0, norm="weight"), flip=True), ((4, 2, 2), (2, 2, 3)), conditional=True
     ),
+    "NICEImage": Case(flows.NICEImage(3, (6,)), ((2, 2, 2), (3, 2, 1)), conditional=True),
+    "RealNVPImage": Case(flows.RealNVPImage(1, 4, 1, norm="weight"), ((2, 4, 1), (4, 2, 1)), conditional=True),
+    "GlowImage": Case(flows.GlowImage(1, 4, reversible=True), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1),
+    "NSFImage": Case(flows.NSFImage(1, 4, 1, num_bins=2, bound=9.0), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1),
     "Coupling, every option": Case(every_option, (5,), conditional=True),
     "Coupling of angles": Case(flows.Coupling(small, t.Moebius(1), unconditional=t.Moebius(1)), (3,), conditional=True),
     "Autoregressive of angles": Case(flows.Autoregressive(masked, (t.Moebius(1), t.Affine())), (2,), conditional=True),

@@ -148,11 +148,11 @@ def Patchify(p: int):
 
 
 @bijection(support=Support(keeps="entries"))
-def Reshape(shape: int | Sequence[int]):
+def Reshape(shape: int | Sequence[int] | None = None):
     """The same numbers, in the same order, as another event: y = x.reshape(shape), log|det J| = 0.
 
     Args:
-        shape: the event of y, an int for a vector or a tuple.
+        shape: the event of y, an int for a vector or a tuple; by default a vector of all numbers.
 
     Params:
         None.
@@ -169,9 +169,10 @@ def Reshape(shape: int | Sequence[int]):
         >>> direct_fun(params, jnp.ones((1, 784)))[0].shape
         (1, 28, 28, 1)
     """
-    target = as_event(shape, "Reshape: shape")
+    given = None if shape is None else as_event(shape, "Reshape: shape")
 
     def init_fun(rng, shape):
+        target = (size(shape),) if given is None else given
         if size(shape) != size(target):
             raise FlowsError(
                 f"Reshape: the event {shape} has {size(shape)} numbers, and the shape {target} {size(target)}; expected as many"

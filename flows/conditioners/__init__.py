@@ -3,7 +3,7 @@
 from flows.conditioners.adapters import FromEquinox, FromLinen, FromNNX, FromStax
 from flows.conditioners.base import conditioner
 from flows.conditioners.concat_squash import ConcatSquash
-from flows.conditioners.conv_networks import ConvNet, ConvResidual
+from flows.conditioners.conv_networks import ConvNet, Convolution, ConvResidual
 from flows.conditioners.convolution import conv
 from flows.conditioners.lipschitz import Lipschitz
 from flows.conditioners.masked import MaskedMLP
@@ -14,6 +14,7 @@ __all__ = [
     "ConcatSquash",
     "ConvNet",
     "ConvResidual",
+    "Convolution",
     "FromEquinox",
     "FromLinen",
     "FromNNX",

@@ -111,6 +111,52 @@ def ConvNet(
 
 
 @conditioner
+def Convolution(kernel: int = 3, last_scale: float = 0.01):
+    """A single convolution of images, as of the split prior of Glow: outputs (W x + V c + b) exp(3 s).
+
+    W convolves, c is a context that is a vector, b and s are of each channel. A context of images joins x as channels.
+
+    Args:
+        kernel: the side of the kernels.
+        last_scale: factor on their initial weights; 0, as published, starts exactly at constant outputs.
+
+    Params:
+        "w": (kernel, kernel, inputs, outputs), "b" and "log_scale": (outputs,); with a context "context": (context_dim,
+        outputs).
+
+    Errors:
+        FlowsError: an argument outside its range; inputs that are not images; a context of images with other sides.
+
+    Source:
+        Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, and its code.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, apply_fun = flows.conditioners.Convolution()(0, (8, 8, 3), (8, 8, 6))
+        >>> apply_fun(params, jnp.ones((10, 8, 8, 3))).shape
+        (10, 8, 8, 6)
+    """
+    kernel, last_scale = positive_int(kernel, "Convolution: kernel", most=99), finite(last_scale, "Convolution: last_scale")
+
+    def net(rng, input_dim, output_dim, context_dim=0):
+        images = Images("Convolution", input_dim, output_dim, context_dim, formula)
+        keys = jax.random.split(rng)
+        (layer,) = conv_layers(keys[0], [(kernel, images.channels, output_dim[-1])], [last_scale])
+        layer = {**layer, "log_scale": jnp.zeros(output_dim[-1])}
+        if images.vector:
+            (own,) = dense_layers(keys[1], [(images.vector, output_dim[-1])], [last_scale])
+            layer = {**layer, "context": own["w"]}
+        return layer, images
+
+    def formula(params, x: Array, context: Array | None = None) -> Array:
+        h = convolved(params, x)
+        h = h if context is None else h + product(params["context"], context.T).T[:, None, None]
+        return h * jnp.exp(3 * along(params["log_scale"], h))
+
+    return net
+
+
+@conditioner
 def ConvResidual(
     width: int = 64,
     blocks: int = 2,

@@ -1,1 +1,5 @@
-"""Published flows for vectors, as short compositions of the library's layers. `flows/__init__.py` lists them."""
+"""Published flows, as short compositions of the library's layers, which `flows/__init__.py` lists; settings are in `preset`."""
+
+from flows.models.presets import PRESETS, Preset, preset
+
+__all__ = ["PRESETS", "Preset", "preset"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flows.compose import Repeat, Serial
+from flows.compose import Repeat, Reversible, Serial
 from flows.core import BijectionInit, FlowsError, check_widths, positive_int
 from flows.core.budget import spend
 
@@ -33,8 +33,10 @@ def stack(
     last: Sequence[BijectionInit] = (),
     flipped: Sequence[BijectionInit] = (),
     unrolled: int = UNROLLED,
+    reversible: bool = False,
 ) -> BijectionInit:
-    """`num_layers` times `step`, then `last`: one after the other, or as a loop. Every second step is `flipped`, if given."""
+    """`num_layers` times `step`, then `last`: one after the other, or as a loop. Every second step is `flipped`, if given. With
+    `reversible` the gradient keeps no inputs of the steps."""
     positive_int(num_layers, f"{name}: num_layers", most=10_000)
     if scan is not None and not isinstance(scan, bool):
         raise FlowsError(f"{name}: scan is {scan!r:.60}; expected None (by depth), True (a loop) or False (unrolled)")
@@ -42,7 +44,9 @@ def stack(
     repeats, left = divmod(num_layers, 2) if flipped else (num_layers, 0)
     body, rest = [*step, *flipped], step * left
     if repeats and (num_layers > unrolled if scan is None else scan):
-        return Serial(Repeat(Serial(*body), repeats), *rest, *last)
+        return Serial(Repeat(Serial(*body), repeats, reversible), *rest, *last)
+    if reversible:
+        return Serial(Reversible(*(body * repeats), *rest), *last)
     return Serial(*(body * repeats), *rest, *last)
 
 

@@ -1,0 +1,248 @@
+"""Flows of images (H, W, C), as they were published: NICE, RealNVP, Glow and spline flows. Their outputs are vectors."""
+
+from collections.abc import Callable, Sequence
+
+from flows.bijections.batch_norm import BatchNorm
+from flows.bijections.coupling import Coupling
+from flows.bijections.elementwise import Elementwise
+from flows.bijections.layouts import Reshape
+from flows.bijections.linear import InvertibleLinear
+from flows.bijections.permutation import Squeeze
+from flows.bijections.scaling import ActNorm, Scale
+from flows.compose import FactorOut, Serial
+from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual
+from flows.core import BijectionInit, bijection, positive_int
+from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED, UNROLLED_AFFINE, Activation, check_hidden, stack
+from flows.transformers import Additive, Affine, RationalQuadratic
+
+
+@bijection
+def NICEImage(
+    num_layers: int = 4,
+    hidden: tuple[int, ...] = (1000,) * 5,
+    activation: Activation = "relu",
+    scan: bool | None = None,
+):
+    """NICE as of images: additive couplings of every second pixel, by dense networks, then a scale for each pixel.
+
+    y = s f_n(... f_1(x)) of the pixels in a row; the layers keep those of odd and of even number in turns. log|det J| =
+    sum(log s). The base of the paper is logistic: `flows.Flow(flows.NICEImage(), flows.Logistic())`.
+
+    Args:
+        num_layers: couplings.
+        hidden: widths of each network.
+        activation: as in `MLP`.
+        scan: one compiled loop (`Repeat`) over pairs of layers, by default beyond 4 layers.
+
+    Params:
+        A tuple over layers, that of the reshaping first; of a loop those of a pair, stacked.
+
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
+
+    Errors:
+        FlowsError: an argument is outside its range; an event of a single number.
+
+    Source:
+        Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, sections 3 and 5.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.NICEImage(hidden=(16,)), flows.Logistic())(0, (4, 4, 1))
+        >>> sample(1, params, 3).shape
+        (3, 4, 4, 1)
+    """
+    net = MLP(*check_hidden(hidden, "NICEImage"), activation=activation)
+    layer, flipped = (Coupling(net, Additive(), "alternating", flip) for flip in (False, True))
+    return Serial(Reshape(), stack("NICEImage", [layer], num_layers, scan, [Scale()], [flipped], UNROLLED_AFFINE))
+
+
+@bijection
+def RealNVPImage(
+    num_layers: int = 3,
+    width: int = 32,
+    blocks: int = 4,
+    levels: int = 2,
+    norm: str | None = "batch",
+    scan: bool | None = None,
+):
+    """RealNVP as of images: couplings of checkerboards, then of channels, at several scales.
+
+    At each scale `num_layers` affine couplings whose network sees every second pixel; then `Squeeze`, as many couplings that
+    see half of the channels, and half of these leave (`FactorOut`). The last scale has one coupling of checkerboards more, and
+    no others. Residual networks double their width at each scale; `BatchNorm` follows each coupling.
+
+    Args:
+        num_layers: couplings of each kind and scale.
+        width: channels of the networks at the first scale.
+        blocks: residual blocks of each network.
+        levels: scales; the sides of an image are to be multiples of 2^(levels - 1).
+        norm: of the networks, as in `ConvResidual`.
+        scan: one compiled loop (`Repeat`) over pairs of couplings, by default beyond 4.
+
+    Params:
+        A tuple over layers; those of later scales are within that of `FactorOut`.
+
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
+
+    Errors:
+        FlowsError: an argument is outside its range; an event that is no image, or of other sides.
+
+    Source:
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, sections 3.4 to 3.7.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.RealNVPImage(1, width=4, blocks=1))(0, (4, 4, 1))
+        >>> sample(1, params, 3).shape
+        (3, 4, 4, 1)
+    """
+    width, levels = positive_int(width, "RealNVPImage: width"), _levels(levels, "RealNVPImage")
+
+    def couplings(count: int, level: int, mask: str) -> BijectionInit:
+        net = ConvResidual(width * 2**level, blocks, norm=norm)
+        first, second = ([Coupling(net, Affine(LOG_SCALE), mask, flip), BatchNorm()] for flip in (False, True))
+        return stack("RealNVPImage", first, count, scan, (), second, UNROLLED_AFFINE)
+
+    def level(i: int) -> list[BijectionInit]:
+        if i == levels - 1:
+            return [couplings(num_layers + 1, i, "checkerboard")]
+        return [couplings(num_layers, i, "checkerboard"), Squeeze(), couplings(num_layers, i, "halves")]
+
+    return _multi_scale(level, levels)
+
+
+@bijection
+def GlowImage(
+    num_layers: int = 8,
+    width: int = 64,
+    levels: int = 2,
+    additive: bool = False,
+    dense: bool = False,
+    split_prior: bool = True,
+    class_prior: bool = False,
+    reversible: bool = False,
+    scan: bool | None = None,
+):
+    """Glow as of images: steps of activation normalisation, an invertible 1x1 convolution and a coupling, at several scales.
+
+    At each scale `Squeeze`, then `num_layers` steps; between scales half of the channels leave, after a coupling that makes
+    their mean and scale of those that stay (the split prior). The networks are `ConvNet`; log-scales are those of a sigmoid.
+
+    Args:
+        num_layers: steps of each scale; 32 in the paper for CIFAR-10.
+        width: channels of the networks; 512 in the paper.
+        levels: scales, 3 in the paper for CIFAR-10; the sides of an image are to be multiples of 2^levels.
+        additive: couplings that only shift.
+        dense: 1x1 convolutions by their entries, not by LU factors.
+        split_prior: means and scales of the channels that leave; without it these are standard.
+        class_prior: at the end a mean and a scale for each number that are made of the context, which is then needed.
+        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a third more time.
+        scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 4.
+
+    Params:
+        A tuple over layers; those of later scales are within that of `FactorOut`.
+
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
+
+    Errors:
+        FlowsError: an argument is outside its range; an event that is no image, or of other sides.
+
+    Source:
+        Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3, and
+        its code (the split prior, the sigmoid).
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.GlowImage(1, width=4))(0, (4, 4, 1))
+        >>> sample(1, params, 3).shape
+        (3, 4, 4, 1)
+    """
+    levels = _levels(levels, "GlowImage")
+    coupling = Coupling(ConvNet(width, last_scale=0.0), Additive() if additive else Affine(scale="sigmoid"))
+    step = [ActNorm(), InvertibleLinear(dense=dense), coupling]
+    split = [Coupling(Convolution(last_scale=0.0), Affine(), flip=True)] if split_prior else []
+    top = [Elementwise(Affine(), MLP())] if class_prior else []
+
+    def level(i: int) -> list[BijectionInit]:
+        steps = stack("GlowImage", step, num_layers, scan, unrolled=UNROLLED_AFFINE, reversible=reversible)
+        return [Squeeze(), steps, *(top if i == levels - 1 else split)]
+
+    return _multi_scale(level, levels)
+
+
+@bijection
+def NSFImage(
+    num_layers: int = 7,
+    width: int = 64,
+    blocks: int = 3,
+    levels: int = 2,
+    num_bins: int = 8,
+    bound: float = 3.0,
+    multi_scale: bool = True,
+    affine: bool = False,
+    dropout: float = 0.0,
+    reversible: bool = False,
+    scan: bool | None = None,
+):
+    """Neural spline flows as of images: the steps of Glow with rational-quadratic splines and residual networks.
+
+    At each scale `Squeeze`, `num_layers` steps of `ActNorm`, `InvertibleLinear` and a coupling by `ConvResidual` with batch
+    norm, and one more `InvertibleLinear`; between scales half of the channels leave, if it is `multi_scale`.
+
+    Args:
+        num_layers: steps of each scale.
+        width: channels of the networks; 96 in the paper for CIFAR-10.
+        blocks: residual blocks of each network.
+        levels: scales, 3 in the paper for CIFAR-10; the sides of an image are to be multiples of 2^levels.
+        num_bins, bound: of the splines, which are the identity beyond +-bound.
+        multi_scale: channels leave between scales; not so in the paper for CIFAR-10.
+        affine: affine couplings instead, the paper's baseline.
+        dropout: as in `ConvResidual`.
+        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a third more time.
+        scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 3.
+
+    Params:
+        A tuple over layers; those of later scales are within that of `FactorOut`.
+
+    Cost:
+        Direct: a pass of each network. Inverse: the same.
+
+    Errors:
+        FlowsError: an argument is outside its range; an event that is no image, or of other sides.
+
+    Source:
+        Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 5.3.
+
+    Example:
+        >>> import flows
+        >>> params, log_pdf, sample = flows.Flow(flows.NSFImage(1, width=4, blocks=1))(0, (4, 4, 1))
+        >>> sample(1, params, 3).shape
+        (3, 4, 4, 1)
+    """
+    levels = _levels(levels, "NSFImage")
+    net = ConvResidual(width, blocks, dropout=dropout, norm="batch", first_kernel=1)
+    transformer = Affine(scale="sigmoid") if affine else RationalQuadratic(num_bins, bound)
+    step = [ActNorm(), InvertibleLinear(), Coupling(net, transformer, squash=SQUASH)]
+
+    def level(i: int) -> list[BijectionInit]:
+        steps = stack("NSFImage", step, num_layers, scan, unrolled=UNROLLED, reversible=reversible)
+        return [Squeeze(), steps, InvertibleLinear()]
+
+    return _multi_scale(level, levels, leave=multi_scale)
+
+
+def _levels(levels: int, name: str) -> int:
+    return positive_int(levels, f"{name}: levels", most=20)
+
+
+def _multi_scale(level: Callable[[int], Sequence[BijectionInit]], levels: int, leave: bool = True) -> BijectionInit:
+    """The layers of each scale, and half of the channels leaving between them; flat at the end."""
+    if not leave:
+        return Serial(*[layer for i in range(levels) for layer in level(i)], Reshape())
+    layers = [*level(levels - 1)]
+    for i in reversed(range(levels - 1)):
+        layers = [*level(i), FactorOut(*layers)]
+    return Serial(*layers) if levels > 1 else Serial(*layers, Reshape())

@@ -1,0 +1,123 @@
+"""Published models of images, with the settings that they were trained by, as data."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optax
+
+from flows.bijections.dequantize import Dequantize
+from flows.bijections.scalar_maps import FixedAffine
+from flows.bijections.unit_interval import Logit
+from flows.compose import Serial
+from flows.core import BijectionInit, DistributionInit, FlowsError, Shape
+from flows.core.inputs import size
+from flows.distributions.flow import Flow
+from flows.distributions.location_scale import Logistic
+from flows.distributions.normal import Normal
+from flows.models.images import GlowImage, NICEImage, NSFImage, RealNVPImage
+
+GLOW = "Kingma and Dhariwal, 2018, arXiv:1807.03039, and its code"
+NSF = "Durkan, Bekasov, Murray and Papamakarios, 2019, arXiv:1906.04032, and its code"
+REALNVP = "Dinh, Sohl-Dickstein and Bengio, 2017, arXiv:1605.08803, and its code"
+NICE = "Dinh, Krueger and Bengio, 2014, arXiv:1410.8516"
+CIFAR, IMAGENET32, IMAGENET64, MNIST = 50_000, 1_281_149, 1_281_149, 50_000  # images to train on
+
+
+class Preset(NamedTuple):
+    """A published model: `flows.fit(0, preset.distribution, images, **preset.fit)` trains it as its authors did.
+
+    Attributes:
+        distribution: a constructor's value, of whole numbers 0 .. levels - 1.
+        input_dim: the images that it was published for.
+        fit: keywords of `flows.fit`. Published clips of gradients are of losses in bits a dimension, and here as much larger
+            as the loss is, in nats an image.
+        source: whose it is.
+    """
+
+    distribution: DistributionInit
+    input_dim: Shape
+    fit: dict[str, Any]
+    source: str
+
+
+def _pixels(levels: int, *layers: BijectionInit, low: float = -0.5, width: float = 1.0, prior: Any = None) -> DistributionInit:
+    """Pixels with noise, brought to [low, low + width], and what follows."""
+    scale = width / levels
+    scaled = FixedAffine(scale, low + scale / 2)
+    return Flow(Serial(Dequantize(1.0, levels=levels), scaled, *layers), Normal() if prior is None else prior)
+
+
+def _trained(optimizer: Any, batch_size: int, epochs: int, **more: Any) -> dict[str, Any]:
+    settings = {"standardize": False, "folds": 1, "optimizer": optimizer, "batch_size": batch_size, "max_epochs": epochs}
+    return {**settings, "patience": epochs, **more}
+
+
+def _glow(num_layers: int, levels: int, side: int, images: int, additive: bool = False, colours: int = 256) -> Preset:
+    batch = 512  # of 8 devices with 64 each
+    steps = images // batch
+    rate = optax.linear_schedule(0.0, 1e-3, 10 * steps)
+    fit = _trained(optax.adamax(rate), batch, 1_000, ema=1 - 1 / steps)
+    return Preset(_pixels(colours, GlowImage(num_layers, 512, levels, additive)), (side, side, 3), fit, GLOW)
+
+
+def _nsf(levels: int, side: int, images: int, steps: int, batch: int, colours: int, **given: Any) -> Preset:
+    epochs = -(-steps // (images // batch))
+    event = (side, side, 3)
+    clip = optax.clip_by_global_norm(5.0 * size(event) * math.log(2))
+    fit = _trained(optax.chain(clip, optax.adam(optax.cosine_decay_schedule(5e-4, steps))), batch, epochs)
+    return Preset(_pixels(colours, NSFImage(levels=levels, **given)), event, fit, NSF)
+
+
+def _realnvp(side: int, levels: int, width: int, blocks: int, epochs: int) -> Preset:
+    event = (side, side, 3)
+    clip = optax.clip_by_global_norm(100.0 * size(event) * math.log(2))
+    model = _pixels(256, Logit(), RealNVPImage(width=width, blocks=blocks, levels=levels), low=0.05, width=0.95)
+    return Preset(model, event, _trained(optax.chain(clip, optax.adam(1e-3)), 64, epochs), REALNVP)
+
+
+def _nice(event: Shape, hidden: tuple[int, ...], batch: int, low: float, width: float) -> Preset:
+    model = _pixels(256, NICEImage(hidden=hidden), low=low, width=width, prior=Logistic())
+    return Preset(model, event, _trained(optax.adam(1e-3, b1=0.9, b2=0.99, eps=1e-4), batch, 1_500), NICE)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "glow-cifar10": lambda: _glow(32, 3, 32, CIFAR),
+    "glow-cifar10-additive": lambda: _glow(32, 3, 32, CIFAR, additive=True),
+    "glow-imagenet32": lambda: _glow(48, 3, 32, IMAGENET32),
+    "glow-imagenet64": lambda: _glow(48, 4, 64, IMAGENET64),
+    "nice-cifar10": lambda: _nice((32, 32, 3), (2000,) * 4, 200, -1.0, 2.0),
+    "nice-mnist": lambda: _nice((28, 28, 1), (1000,) * 5, 200, 0.0, 1.0),
+    "nsf-cifar10": lambda: _nsf(3, 32, CIFAR, 200_000, 512, 256, width=96, num_bins=4, dropout=0.2, multi_scale=False),
+    "nsf-cifar10-5bit": lambda: _nsf(3, 32, CIFAR, 100_000, 512, 32, width=64, num_bins=2, dropout=0.2, multi_scale=False),
+    "nsf-cifar10-affine": lambda: _nsf(3, 32, CIFAR, 200_000, 512, 256, width=96, affine=True, dropout=0.2, multi_scale=False),
+    "nsf-imagenet64": lambda: _nsf(4, 64, IMAGENET64, 200_000, 256, 256, width=96, num_bins=8),
+    "nsf-imagenet64-5bit": lambda: _nsf(4, 64, IMAGENET64, 100_000, 256, 32, width=96, num_bins=8, dropout=0.1),
+    "nsf-imagenet64-affine": lambda: _nsf(4, 64, IMAGENET64, 200_000, 256, 256, width=96, affine=True),
+    "realnvp-cifar10": lambda: _realnvp(32, 2, 64, 8, 1_000),
+    "realnvp-imagenet32": lambda: _realnvp(32, 4, 32, 4, 100),
+    "realnvp-imagenet64": lambda: _realnvp(64, 5, 32, 2, 100),
+}
+
+
+def preset(name: str) -> Preset:
+    """A published model of images, by its name.
+
+    Args:
+        name: one of `models.PRESETS`, such as "glow-cifar10".
+
+    Returns:
+        Its `Preset`: the distribution, the event, the keywords of `flows.fit`, and the source.
+
+    Errors:
+        FlowsError: an unknown name.
+
+    Example:
+        >>> import flows
+        >>> glow = flows.models.preset("glow-cifar10")
+        >>> glow.input_dim, glow.fit["batch_size"]
+        ((32, 32, 3), 512)
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        raise FlowsError(f"preset: name is {name!r:.60}; expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
