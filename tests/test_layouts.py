@@ -311,7 +311,7 @@ def test_angles_of_a_lattice_stay_angles():
         ),
         (
             lambda: Through(Reshape(12), AddContext())(0, (2, 2, 3), context_dim=(2, 2, 1)),
-            "the layout Reshape(12) of events (2, 2, 3) does not fit the context (2, 2, 1): Reshape: the event",
+            "the layout Reshape(shape=12) of events (2, 2, 3) does not fit the context (2, 2, 1): Reshape: the event",
         ),
         (
             lambda: flows.Coupling(SmallConv(), mask="checkerboard")(0, 4),

@@ -267,8 +267,14 @@ def _kinds(
 
 
 def _whole(region: Any) -> bool:
-    of_sphere = np.asarray(getattr(region, "sphere", 0)) > 0
-    return bool((np.isneginf(region[0]) & np.isposinf(region[1]) & ~of_sphere).all())
+    low, high, sphere = map(_distinct, (*region, getattr(region, "sphere", 0)))
+    return bool((np.isneginf(low) & np.isposinf(high) & ~(sphere > 0)).all())
+
+
+def _distinct(x: Any) -> np.ndarray:
+    """x, once along each axis along which one number stands for all."""
+    x = np.asarray(x)
+    return x[tuple(slice(1) if stride == 0 else slice(None) for stride in x.strides)]
 
 
 def regions_of(bijection: Any, event: Shape) -> tuple[Region | None, Region | None]:

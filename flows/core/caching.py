@@ -25,7 +25,7 @@ class Memo:
         """The entry of `key`, made if it is not there. What is made for the key None is never kept."""
         if key is None:
             return make()
-        own = (_wide(), key)
+        own = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
         with self.lock:
             if own in self.entries:
                 self.entries.move_to_end(own)
@@ -40,17 +40,13 @@ class Memo:
     def keys(self) -> list[Any]:
         """Of the entries of this mode, those last used last."""
         with self.lock:
-            return [key for wide, key in self.entries if wide == _wide()]
+            return [key for wide, key in self.entries if wide == jax.config.jax_enable_x64]  # type: ignore[attr-defined]
 
     def exchange(self, entries: OrderedDict) -> OrderedDict:
         """Put other entries in the place of those that are there, and return these."""
         with self.lock:
             self.entries, before = entries, self.entries
         return before
-
-
-def _wide() -> bool:
-    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 _MEMOS: list[Memo] = []

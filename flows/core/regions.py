@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.contract import Array, Region, Shape
+from flows.core.contract import REAL, Array, Region, Shape
 from flows.core.errors import FlowsError
 
 OFF_SPHERE = 1e-4  # by how much |x|^2 may differ from 1
 
 
 def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
-    """What was declared, as arrays of the event."""
+    """What was declared, as arrays of the event, which are not to be written to: one number may stand for all."""
     declared = declared(event) if callable(declared) else declared
     period, sphere = getattr(declared, "period", 0.0), getattr(declared, "sphere", 0)
     try:
-        low, high, period = (np.broadcast_to(np.asarray(each, float), event).copy() for each in (*declared, period))
-        sphere = np.broadcast_to(np.asarray(sphere, int), event).copy()
+        low, high, period = (np.broadcast_to(np.asarray(each, float), event) for each in (*declared, period))
+        sphere = np.broadcast_to(np.asarray(sphere, int), event)
     except ValueError:
         raise FlowsError(f"{whose}: its support does not fit the event {event}") from None
     if sphere.any() and len(event) != 1:
@@ -28,7 +28,7 @@ def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
 
 def everywhere(event: Shape) -> Region:
     """The whole line for each entry."""
-    return Region(np.full(event, -np.inf), np.full(event, np.inf), np.zeros(event), np.zeros(event, int))
+    return resolved(REAL, event)
 
 
 def same_kind(a: Region | None, b: Region | None) -> bool:
