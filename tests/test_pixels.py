@@ -13,6 +13,7 @@ import flows
 from flows.diagnostics import typicality
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1))
+STANDARD = flows.Normal()
 UNIFORM = flows.Flow(flows.Dequantize(1.0), flows.Uniform(-0.5, 16.5))
 
 
@@ -63,6 +64,14 @@ def test_bits_are_those_of_the_cells():
     assert one.mean > many.mean > -mass.mean() - 1e-3
     assert one.error == pytest.approx(one.each.std(ddof=1) / 300**0.5)
     assert flows.bits_per_dim(normal, IMAGES, rng=1, batch_size=128).mean == one.mean
+
+
+def test_bits_of_models_averaged_over_folds():
+    model = flows.Flow(flows.Serial(flows.Dequantize(1.0, levels=17), flows.ActNorm(), flows.Coupling(flows.MLP(64))), STANDARD)
+    result = fitted(model, IMAGES[:200].reshape(200, 16), folds=2, standardize=True)
+    assert result.init_fun.constructor is flows.Mixture
+    bits = flows.bits_per_dim(result, IMAGES[200:].reshape(100, 16))
+    assert 3.5 < bits.mean < 5 and "0 .. 16" in error_of(lambda: flows.bits_per_dim(result, IMAGES[:2].reshape(2, 16) + 1))
 
 
 def test_bits_of_classes():

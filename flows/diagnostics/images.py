@@ -11,6 +11,7 @@ from flows.bijections.dequantize import Dequantize
 from flows.core import Array, DistributionInit, FlowsError, positive_int
 from flows.core.inputs import as_event, as_key, rows_within, size
 from flows.distributions.draws import functions
+from flows.distributions.mixture import Mixture
 from flows.distributions.support import chain_of
 
 
@@ -81,16 +82,26 @@ def levels_of(init_fun: Any) -> int | None:
     """The levels of the layer that dequantises images in steps of 1; None where they have no ends."""
     if not isinstance(init_fun, DistributionInit):
         raise TypeError(f"bits_per_dim: fit has the init_fun {init_fun!r:.60}; expected what flows.fit returned")
-    layers, _ = chain_of(init_fun)
+    found = _dequantised(init_fun)
+    if found is None or any(not np.all(np.asarray(each["step"]) == 1) for each in found):
+        raise FlowsError(
+            f"bits_per_dim: {init_fun!r:.120} has no Dequantize(1.0), and a density has no bits; fit whole numbers with "
+            "dequantize=1.0, or put that layer first"
+        )
+    levels = [each["levels"] for each in found if each["levels"] is not None]
+    return min(levels, default=None)
+
+
+def _dequantised(init_fun: Any) -> list[dict[str, Any]] | None:
+    """The arguments of the first `Dequantize` of a model, or of each component of a mixture; None where one has none."""
+    layers, base = chain_of(init_fun)
     for layer in layers:
         if getattr(layer.init_fun, "constructor", None) is Dequantize and not layer.inverted:
-            if not np.all(np.asarray(layer.init_fun.arguments["step"]) == 1):
-                break
-            return layer.init_fun.arguments["levels"]
-    raise FlowsError(
-        f"bits_per_dim: {init_fun!r:.120} has no Dequantize(1.0), and a density has no bits; fit whole numbers with "
-        "dequantize=1.0, or put that layer first"
-    )
+            return [layer.init_fun.arguments]
+    if not isinstance(base, DistributionInit) or base.constructor is not Mixture:
+        return None
+    found = [_dequantised(each) for each in base.arguments["components"]]
+    return None if None in found else [each for own in found for each in own or ()]
 
 
 def check_pixels(x: np.ndarray, levels: int | None, name: str) -> None:
