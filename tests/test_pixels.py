@@ -91,10 +91,23 @@ def test_what_has_no_bits():
     few = fitted(flows.Flow(flows.Dequantize(1.0, levels=17), flows.Normal(trainable=True)))
     assert "expected whole numbers 0 .. 16" in error_of(lambda: flows.bits_per_dim(few, IMAGES + 1))
     for init_fun in (flows.Normal(trainable=True), flows.Flow(flows.Dequantize(0.5), flows.Normal(trainable=True))):
-        own = fitted(init_fun, IMAGES + np.random.default_rng(1).normal(size=IMAGES.shape))
+        own = fitted(init_fun, IMAGES / 2)
         assert "has no Dequantize(1.0)" in error_of(lambda own=own: flows.bits_per_dim(own, IMAGES))
     with pytest.raises(TypeError, match=r"expected what flows\.fit returned"):
         flows.bits_per_dim(UNIFORM(0, (4, 4, 1)), IMAGES)
+
+
+def test_floats_are_not_taken_for_pixels():
+    model = flows.Flow(flows.ActNorm())
+    for x, said in (
+        (IMAGES / 16, "give 0.0625"),
+        (IMAGES + np.random.default_rng(0).normal(size=IMAGES.shape), "leave it out"),
+    ):
+        told = error_of(lambda x=x: fitted(model, x, dequantize=1.0))
+        assert "channel 0 of data is to be dequantised in steps of 1, but" in told and said in told
+    assert "not floats in [0, 1]" in error_of(lambda: fitted(UNIFORM, IMAGES / 16))
+    fitted(model, IMAGES / 16, dequantize=1 / 16)
+    fitted(model, IMAGES + 0.5, dequantize=1.0)
 
 
 def test_labels_become_contexts_or_are_refused():

@@ -21,6 +21,7 @@ LEAST_TIES = 5  # ... if it is that many rows at least
 FINE = 1e-3  # of a standard deviation: steps below it do no harm
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
+OFF_GRID = 0.05  # of the values: what may lie between the steps to which a column is said to be rounded
 COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
 
 
@@ -55,6 +56,7 @@ def check_data(
     widths = np.zeros(len(as_is)) if steps is None else steps  # of the noise that columns will have
     for layer in own:
         widths = np.maximum(widths, layer.arguments["step"]) if layer.constructor is Dequantize else widths
+    check_rounded(x, widths, data.source)
     scale = moments(x, weights)
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     judged = ~as_is & (widths == 0)
@@ -197,6 +199,25 @@ def check_columns(
             "Subtract an offset, in the data and wherever log_pdf is asked later",
             DataWarning,
         )
+
+
+def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source) -> None:
+    """Refuse noise as wide as a step to which a column, or a channel, is not rounded."""
+    flat = _sample(x.reshape(-1, x.shape[-1]))
+    for j in map(int, np.flatnonzero(steps)):
+        column, step = flat[:, j], float(steps[j])
+        places = (column - column.min()) / step
+        slack = 1e-3 + 8 * np.finfo(np.float32).eps * np.abs(column).max() / step
+        off = np.abs(places - np.round(places)) > slack
+        if off.mean() > OFF_GRID:
+            what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
+            found = step_of(column)
+            remedy = "leave it out" if found is None else f"give {found:.6g}, to which it is rounded"
+            first, odd = column.min(), column[off][0]
+            raise FlowsError(
+                f"fit: {what} of data is to be dequantised in steps of {step:.6g}, but {odd:.6g} is no such step from {first:.6g}"
+                f"; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not floats in [0, 1]"
+            )
 
 
 def step_of(column: np.ndarray) -> float | None:

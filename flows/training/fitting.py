@@ -85,7 +85,8 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     folds = folds_of(model, found, options, key)
     region = region_of(init_fun, found)
     bent = curved(region, found)
-    columns = check_data(found if folds == 1 else unsplit(found, options), options, own, mixed, bent)
+    noisy = own if options.standardize is not False else _first_layers(init_fun, found)
+    columns = check_data(found if folds == 1 else unsplit(found, options), options, noisy, mixed, bent)
     tell_of_curved(bent, region, found, options)
     rows = prepare_folds(found, columns, options, key, own, folds)
     warn_of_range(model, rows, ~bent)
@@ -120,6 +121,15 @@ def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[Bijec
         return (), init_fun
     x, context, _ = data.train
     return split_off(init_fun, x.shape[1:], None if context is None else context.shape[1:])
+
+
+def _first_layers(init_fun: Any, data: Data) -> tuple[BijectionInit, ...]:
+    """Those that the rows would go through before they were standardised, which they are not; none where that cannot be."""
+    x, context, _ = data.train
+    try:
+        return split_off(init_fun, x.shape[1:], None if context is None else context.shape[1:])[0]
+    except FlowsError:
+        return ()
 
 
 def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:
