@@ -215,8 +215,8 @@ def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source) -> None:
             remedy = "leave it out" if found is None else f"give {found:.6g}, to which it is rounded"
             first, odd = column.min(), column[off][0]
             raise FlowsError(
-                f"fit: {what} of data is to be dequantised in steps of {step:.6g}, but {odd:.6g} is no such step from {first:.6g}"
-                f"; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not floats in [0, 1]"
+                f"fit: {what} of data is to be dequantised in steps of {step:.6g}, but {odd:.6g} is no such step from "
+                f"{first:.6g}; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not floats in [0, 1]"
             )
 
 
