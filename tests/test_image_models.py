@@ -115,3 +115,30 @@ def test_digits_are_learned_and_kept_in_a_file(tmp_path):
     close(again.log_pdf(again.params, test[:5]), result.log_pdf(result.params, test[:5]), 1e-6)
     p = flows.diagnostics.typicality(result, np.full((1, 8, 8, 1), 8.0), test)
     assert p[0] < 0.01 < np.median(flows.diagnostics.typicality(result, test[:180], test[180:]))
+
+
+def test_models_are_built_as_published():
+    """By the values they are short for."""
+    c, t = flows.conditioners, flows.transformers
+    step = [flows.ActNorm(), flows.InvertibleLinear(), flows.Coupling(c.ConvNet(4, last_scale=0.0), t.Affine(scale="sigmoid"))]
+    split = flows.Coupling(c.Convolution(last_scale=0.0), t.Affine(), flip=True)
+    one = [flows.Squeeze(), flows.Serial(*step)]
+    assert flows.GlowImage(1, 4).inner == flows.Serial(*one, split, flows.FactorOut(*one))
+    kept = [flows.Squeeze(), flows.Serial(flows.Repeat(flows.Serial(*step), 6, reversible=True))]
+    assert flows.GlowImage(6, 4, 1, reversible=True).inner == flows.Serial(*kept, flows.Reshape())
+    net = c.ConvResidual(4, 1, norm="batch", first_kernel=1)
+    spline = flows.Coupling(net, t.RationalQuadratic(8, 3.0), squash=3.0)
+    two = [flows.ActNorm(), flows.InvertibleLinear(), spline] * 2
+    level = [flows.Squeeze(), flows.Serial(*two), flows.InvertibleLinear()]
+    assert flows.NSFImage(2, 4, 1).inner == flows.Serial(*level, flows.FactorOut(*level))
+    assert flows.NSFImage(2, 4, 1, multi_scale=False).inner == flows.Serial(*level, *level, flows.Reshape())
+
+    def couplings(width, mask, count):
+        nets = c.ConvResidual(width, 2, norm="batch")
+        each = [flows.Coupling(nets, t.Affine(2.0), mask, flip=bool(i % 2)) for i in range(count)]
+        return flows.Serial(*[layer for own in each for layer in (own, flows.BatchNorm())])
+
+    first = [couplings(4, "checkerboard", 3), flows.Squeeze(), couplings(4, "halves", 3)]
+    assert flows.RealNVPImage(3, 4, 2).inner == flows.Serial(*first, flows.FactorOut(couplings(8, "checkerboard", 4)))
+    pixels = [flows.Coupling(flows.MLP(5, activation="relu"), t.Additive(), "alternating", flip) for flip in (False, True)]
+    assert flows.NICEImage(2, (5,)).inner == flows.Serial(flows.Reshape(), flows.Serial(*pixels, flows.Scale()))
