@@ -156,12 +156,10 @@ def others(name, images):
 
     test, top = images.test[:500].astype(float), images.levels - 1
     made = {"the test, blurred": ndimage.gaussian_filter(test, (0, test.shape[1] / 20, test.shape[2] / 20, 0))}
-    mean = images.train[:10_000].mean(0)
-    made["the test, faded"] = mean + 0.5 * (test - mean)
-    made["the test, dimmed"] = 0.5 * test
+    made["the test, faded"] = 0.5 * test
+    made["black and white"] = np.where(test > top / 2, top, 0)
     made["one grey each"] = np.broadcast_to(test.mean((1, 2), keepdims=True), test.shape)
     if name == "fashion-mnist":
-        small = digits().test
-        factors = [1, *(side / of for side, of in zip(test.shape[1:3], small.shape[1:3], strict=True)), 1]
-        made = {"resized digits": ndimage.zoom(small * (top / 16), factors, order=1, grid_mode=True, mode="nearest"), **made}
+        larger = ndimage.zoom(digits().test * (top / 16), (1, 2.5, 2.5, 1), order=1, grid_mode=True, mode="nearest")
+        made = {"resized digits": np.pad(larger, ((0, 0), (4, 4), (4, 4), (0, 0))), **made}  # in a margin, as MNIST's
     return {what: np.clip(np.round(each), 0, top).astype(np.uint8) for what, each in made.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 PAGE, INK, PALE, FAINT, ACCENT = "#0c0b14", "#f2eff7", "#a49fb5", "#3a3647", "#fcae6b"
-COLOURS = ("#7fd6ff", "#fcae6b", "#f2728c", "#b9a1ff", "#8fe3a8")
+COLOURS = ("#7fd6ff", "#fcae6b", "#f2728c", "#b9a1ff", "#8fe3a8", "#e8e37a")
 GREYS = LinearSegmentedColormap.from_list("warm", ["#15131f", "#5b5468", "#b8aca8", "#fff6e6"])
 EDGE, HEAD, HEADING, LABELS, NAMES, BETWEEN, GAP = 0.45, 1.15, 0.36, 0.26, 0.95, 0.45, 0.05  # inches
 SMALL, MIDDLE, LARGE = 9, 11, 22  # points
@@ -120,16 +120,19 @@ def histograms(path, title, note, kinds, levels):
         axes.tick_params(colors=PALE, labelsize=SMALL)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(FAINT)
-        if which == 2:
+        if which == 1:
+            axes.set_ylim(0, 2.2 * (np.histogram(own, edges)[0].max() / len(own)))
+        else:
             axes.set_ylim(0, 0.4)
             axes.axvline(0.05, color=PALE, linewidth=0.8, linestyle=":")
     for i, (colour, (name, (image, _, _))) in enumerate(zip(COLOURS, kinds.items(), strict=False)):
-        y = 0.62 - i * 0.62 / max(len(kinds), 4)
-        small = figure.add_axes((0.036, y, 0.05, 0.11))
+        pitch = 0.64 / max(len(kinds), 5)
+        y, tall = 0.75 - (i + 0.9) * pitch, 0.82 * pitch
+        small = figure.add_axes((0.036, y, tall * 5.6 / 12.5, tall))
         small.imshow(shown(image, levels), interpolation="nearest")
         small.set(xticks=[], yticks=[])
         for spine in small.spines.values():
             spine.set(color=colour, linewidth=2)
-        figure.text(0.094, y + 0.055, name, color=colour, fontsize=MIDDLE - 0.5, va="center")
+        figure.text(0.094, y + tall / 2, name, color=colour, fontsize=MIDDLE - 0.5, va="center")
     figure.savefig(path, dpi=130, facecolor=PAGE)
     plt.close(figure)

@@ -12,7 +12,7 @@ import flows
 
 TEST = 2_000  # images to score
 TEMPERATURES = (0.6, 0.8, 1.0)
-COLD = 0.5  # of samples that are likelier than images
+GROUP = 5  # images that are judged together
 ASCENT = 400  # steps of filling in
 
 
@@ -182,26 +182,27 @@ class Show:
     def likelihood(self, name):
         test, labels = self.images.test[:TEST], self.images.test_labels[:TEST] if self.classes else None
         half = len(test) // 2
-        cold = self.draw(self.seed + 3, 200, COLD)
-        kinds = {"test images": test[half:], f"samples at {COLD}": cold} | image_data.others(name, self.images)
+        kinds = {"test images": test[half:]} | image_data.others(name, self.images)
         usual = {"reference_context": self.context(labels[:half])} if self.classes else {}
         figures, lines = {}, []
         for what, each in kinds.items():
-            context = None
-            if self.classes:
-                own = labels[half:] if what == "test images" else np.arange(10_000) if each is cold else labels
-                context = self.context(np.resize(own, len(each)) % len(self.images.names))
+            own = labels[half:] if what == "test images" and self.classes else labels
+            context = self.context(np.resize(own, len(each))) if self.classes else None
             bits = flows.bits_per_dim(self.result, each, context)
-            p = flows.diagnostics.typicality(self.result, each, test[:half], context=context, **usual)
+            alone, p = (
+                flows.diagnostics.typicality(self.result, each, test[:half], group, context=context, **usual)
+                for group in (1, GROUP)
+            )
             figures[what] = each[0], bits.each, p
             likelier = np.mean(bits.each < np.median(figures["test images"][1]))
-            lines.append(f"{what:20}{bits.mean:8.3f} +- {bits.error:.3f}{likelier:14.0%}{np.mean(p < 0.05):16.0%}")
+            shares = "".join(f"{share:12.0%}" for share in (likelier, np.mean(alone < 0.05), np.mean(p < 0.05)))
+            lines.append(f"{what:20}{bits.mean:8.3f} +- {bits.error:.3f}{shares}")
         whole = flows.bits_per_dim(self.result, test, self.context(labels))
-        note = "What has fewer bits than test images is likelier; how far it is from the usual, either way, tells it apart."
-        histograms(self.folder / "likelihood.png", "Likely is not typical", note, figures, self.levels)
-        head = f"{'':20}{'bits':>8}{'':10}{'likelier':>14}{'p below 0.05':>16}"
+        note = f"Fewer bits are a higher likelihood. Small p-values: {GROUP} images together are too likely, or too unlikely."
+        histograms(self.folder / "likelihood.png", "Likelihood and typicality", note, figures, self.levels)
+        head = f"{'':20}{'bits':>8}{'':9}{'likelier':>12}{'untypical':>12}{f'{GROUP} of them':>12}"
         summary = f"{len(test):,} test images: {whole.mean:.3f} +- {whole.error:.3f} bits per dimension"
-        return "\n".join([summary, head, *lines, "likelier: than the median test image"])
+        return "\n".join([summary, head, *lines, "likelier: than the median test image; untypical: a p-value below 0.05"])
 
 
 def neighbours(images, train, count):

@@ -32,7 +32,7 @@ MARGIN = 1e-3  # between pixels and the ends of (0, 1)
 SIZES = {"glow": ((2, 24), (6, 48), (8, 64)), "nsf": ((2, 24), (3, 32), (4, 48)), "realnvp": ((2, 16), (2, 24), (3, 32))}
 SIZES |= {"nice": ((4, 256), (4, 512), (4, 1000))}  # layers and width: 8 x 8, up to 28 x 28 in grey, all others
 STEPS, BATCH, HELD_OUT = 50, 64, 1_000  # of an epoch, images of a step, images to stop by
-PASSES = 80  # over the training images, at most
+PASSES = 400  # over the training images, at most
 
 
 def model_of(name, event, levels, layers=None, width=None, classes=False):
