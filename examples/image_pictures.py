@@ -93,8 +93,8 @@ def grid(images, columns):
     return images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])
 
 
-def histograms(path, title, note, kinds, levels):
-    """Of each kind an image, its bits and its p-values: {name: (image, bits, p-values)}."""
+def histograms(path, title, note, kinds, levels, group):
+    """Of each kind an image, its bits and the p-values of groups: {name: (image, bits, p-values)}; the first is the usual."""
     figure = plt.figure(figsize=(12.5, 5.6), facecolor=PAGE)
     figure.text(0.036, 0.915, title, fontsize=LARGE, color=INK, weight="bold", va="center")
     figure.text(0.036, 0.845, note, fontsize=MIDDLE, color=PALE, va="center")
@@ -106,7 +106,7 @@ def histograms(path, title, note, kinds, levels):
     room = 0.03 * (high - low)
     columns = {
         "bits per dimension": (0.22, np.linspace(low - room, high + room, 61), 1),
-        "p-value of being typical": (0.62, np.linspace(0, 1, 21), 2),
+        f"p-value of {group} images": (0.62, np.linspace(0, 1, 21), 2),
     }
     for label, (left, edges, which) in columns.items():
         axes = figure.add_axes((left, 0.13, 0.35, 0.62), facecolor=PAGE)
@@ -115,7 +115,8 @@ def histograms(path, title, note, kinds, levels):
             style = {"weights": weights, "bins": edges, "color": colour}
             axes.hist(np.clip(parts[which], edges[0], edges[-1]), alpha=0.22, **style)
             axes.hist(np.clip(parts[which], edges[0], edges[-1]), histtype="step", linewidth=1.5, **style)
-        axes.set_xlabel(label, color=INK, fontsize=MIDDLE)
+        beyond = any(parts[which].max() > edges[-1] or parts[which].min() < edges[0] for parts in kinds.values())
+        axes.set_xlabel(label + (", what is beyond at the edge" if beyond else ""), color=INK, fontsize=MIDDLE)
         axes.set_yticks([])
         axes.tick_params(colors=PALE, labelsize=SMALL)
         axes.spines[["top", "right", "left"]].set_visible(False)

@@ -199,7 +199,7 @@ class Show:
             lines.append(f"{what:20}{bits.mean:8.3f} +- {bits.error:.3f}{shares}")
         whole = flows.bits_per_dim(self.result, test, self.context(labels))
         note = f"Fewer bits are a higher likelihood. Small p-values: {GROUP} images together are too likely, or too unlikely."
-        histograms(self.folder / "likelihood.png", "Likelihood and typicality", note, figures, self.levels)
+        histograms(self.folder / "likelihood.png", "Likelihood and typicality", note, figures, self.levels, GROUP)
         head = f"{'':20}{'bits':>8}{'':9}{'likelier':>12}{'untypical':>12}{f'{GROUP} of them':>12}"
         summary = f"{len(test):,} test images: {whole.mean:.3f} +- {whole.error:.3f} bits per dimension"
         return "\n".join([summary, head, *lines, "likelier: than the median test image; untypical: a p-value below 0.05"])

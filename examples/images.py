@@ -71,13 +71,22 @@ class Watch:
         note = f"epoch {epoch.number + 1} of {epoch.max_epochs}, {bits:.3f} bits per dimension of what is held out"
         path = self.folder / f"epoch_{epoch.number + 1:04}.png"
         sheet(path, "Samples of the same noise", note, [Block(grid(images, 10))], self.levels)
-        kept = dict(np.load(self.file)) if self.file.exists() else {}
-        np.savez_compressed(self.file, **kept, **{f"{epoch.number + 1}:{bits:.2f}": images[:12]})
+        kept = self.kept()
+        part = self.file.with_suffix(".part.npz")
+        np.savez_compressed(part, **kept, **{f"{epoch.number + 1}:{bits:.2f}": images[:12]})
+        part.replace(self.file)  # whole or not at all
         self.last = epoch.seconds
+
+    def kept(self):
+        """Images by "epoch:bits", of this run and of those that it goes on from."""
+        if not self.file.exists():
+            return {}
+        with np.load(self.file) as file:
+            return dict(file)
 
     def progress(self):
         """(epoch, bits, images) of up to eight moments, more of them early."""
-        kept = dict(np.load(self.file)) if self.file.exists() else {}
+        kept = self.kept()
         names = sorted(kept, key=lambda name: int(name.split(":")[0]))
         places = sorted({round(each) for each in np.geomspace(1, len(names), 8) - 1}) if names else []
         return [(*names[i].split(":"), kept[names[i]]) for i in places]
@@ -90,7 +99,7 @@ def train(options, init_fun, images, folder, began):
     own = {} if context is None else {"context": context[held_out:], "standardize_context": False}
     validation = images.train[:held_out] if context is None else (images.train[:held_out], context[:held_out])
     rows = images.train[held_out:]
-    batch = options.batch or min(BATCH, max(8, len(rows) // 20))
+    batch = min(options.batch or min(BATCH, max(8, len(rows) // 20)), len(rows))
     steps = min(STEPS, len(rows) // batch)
     fit = functools.partial(
         flows.fit, 0, init_fun, rows, validation=validation, folds=1, batch_size=batch, steps_per_epoch=steps,
