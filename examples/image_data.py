@@ -16,6 +16,7 @@ CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt"
 THINGS = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
 NUMERALS = tuple("0123456789")
 FEWEST = 50  # images of a folder
+MOST = 480  # images of a kind that is none
 KINDS = {".png", ".jpg", ".jpeg"}
 BYTES, LABELS = 3, 1  # axes of the two kinds of idx files
 
@@ -151,10 +152,10 @@ def load(name, folder=None):
 
 
 def others(name, images):
-    """Images that are none of these, by what they are: of their size and levels, at most 500 of a kind."""
+    """Images that are none of these, by what they are: of their size and levels."""
     from scipy import ndimage
 
-    test, top = images.test[:500].astype(float), images.levels - 1
+    test, top = images.test[:MOST].astype(float), images.levels - 1
     made = {"the test, blurred": ndimage.gaussian_filter(test, (0, test.shape[1] / 20, test.shape[2] / 20, 0))}
     made["the test, faded"] = 0.5 * test
     made["black and white"] = np.where(test > top / 2, top, 0)

@@ -10,7 +10,7 @@ from image_pictures import Block, grid, histograms, sheet
 
 import flows
 
-TEST = 2_000  # images to score
+TEST, PIECE = 2_040, 60  # images to score, and at once, so that one program serves all
 TEMPERATURES = (0.6, 0.8, 1.0)
 GROUP = 5  # images that are judged together
 ASCENT = 400  # steps of filling in
@@ -120,16 +120,16 @@ class Show:
         return f"largest error of a decoded pixel: {off:.0f} levels; on the line {far:.1e}"
 
     def nearest(self):
-        drawn = self.draw(self.seed + 1, 10, 0.8)
-        found, _ = neighbours(drawn, self.images.train, 5)
+        every = self.draw(self.seed + 1, 200, 0.8)
+        drawn = every[:10]
+        found, own = neighbours(every, self.images.train, 5)
         _, usual = neighbours(self.images.test[picks(self.images, 200)], self.images.train, 1)
-        _, own = neighbours(self.draw(self.seed + 2, 200), self.images.train, 1)
         columns = ("sample", "nearest", "second", "third", "fourth", "fifth")
         halves = [
             Block(np.concatenate([drawn[part, None], self.images.train[found[part]]], 1), "", (), columns, apart=1)
             for part in (slice(5), slice(5, 10))
         ]
-        own, usual = np.median(own), np.median(usual)
+        own, usual = np.median(own[:, 0]), np.median(usual)
         note = f"Median root mean square distance to the nearest, in levels: samples {own:.1f}, test images {usual:.1f}."
         self.sheet("nearest", "Samples, and the training images nearest to them", note, halves)
         return f"distance to the nearest training image, levels: samples {own:.1f}, test images {usual:.1f}"
@@ -180,7 +180,9 @@ class Show:
         self.sheet("classes", "The same noise, another class", note, [block])
 
     def likelihood(self, name):
-        test, labels = self.images.test[:TEST], self.images.test_labels[:TEST] if self.classes else None
+        count = min(TEST, len(self.images.test))
+        count = count // (2 * PIECE) * 2 * PIECE or count
+        test, labels = self.images.test[:count], self.images.test_labels[:count] if self.classes else None
         half = len(test) // 2
         kinds = {"test images": test[half:]} | image_data.others(name, self.images)
         usual = {"reference_context": self.context(labels[:half])} if self.classes else {}
@@ -188,7 +190,7 @@ class Show:
         for what, each in kinds.items():
             own = labels[half:] if what == "test images" and self.classes else labels
             context = self.context(np.resize(own, len(each))) if self.classes else None
-            bits = flows.bits_per_dim(self.result, each, context)
+            bits = flows.bits_per_dim(self.result, each, context, batch_size=PIECE)
             alone, p = (
                 flows.diagnostics.typicality(self.result, each, test[:half], group, context=context, **usual)
                 for group in (1, GROUP)
@@ -197,7 +199,7 @@ class Show:
             likelier = np.mean(bits.each < np.median(figures["test images"][1]))
             shares = "".join(f"{share:12.0%}" for share in (likelier, np.mean(alone < 0.05), np.mean(p < 0.05)))
             lines.append(f"{what:20}{bits.mean:8.3f} +- {bits.error:.3f}{shares}")
-        whole = flows.bits_per_dim(self.result, test, self.context(labels))
+        whole = flows.bits_per_dim(self.result, test, self.context(labels), batch_size=PIECE)
         note = f"Fewer bits are a higher likelihood. Small p-values: {GROUP} images together are too likely, or too unlikely."
         histograms(self.folder / "likelihood.png", "Likelihood and typicality", note, figures, self.levels, GROUP)
         head = f"{'':20}{'bits':>8}{'':9}{'likelier':>12}{'untypical':>12}{f'{GROUP} of them':>12}"
