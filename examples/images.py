@@ -133,7 +133,9 @@ def main():
     parser.add_argument("--data", choices=image_data.SOURCES, default="digits", help=sources)
     parser.add_argument("--path", type=Path, help="folder of the data's files")
     parser.add_argument("--model", choices=SIZES, default="glow")
-    parser.add_argument("--minutes", type=float, default=3.0, help="for all of it, a quarter or 90 seconds of it for pictures")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="for all of it; a quarter, at most 90 s, is kept for pictures"
+    )
     parser.add_argument("--classes", action="store_true", help="a model that is told the class")
     parser.add_argument("--layers", type=int, help="by default by the size of the images")
     parser.add_argument("--width", type=int, help="of the networks, by default by the size of the images")
