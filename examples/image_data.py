@@ -1,0 +1,166 @@
+"""Images to train on: handwritten digits, clothes, the binary files of CIFAR-10, or a folder of pictures.
+
+All are whole numbers 0 .. levels - 1 of one byte, (images, height, width, channels), shuffled once and for all where the source
+does not say which are for the test.
+"""
+
+import gzip
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+THINGS = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
+NUMERALS = tuple("0123456789")
+FEWEST = 50  # images of a folder
+MOST = 480  # images of a kind that is none
+KINDS = {".png", ".jpg", ".jpeg"}
+BYTES, LABELS = 3, 1  # axes of the two kinds of idx files
+
+
+class Images(NamedTuple):
+    train: np.ndarray
+    test: np.ndarray
+    levels: int
+    names: tuple[str, ...] = ()  # of the classes, if there are any
+    train_labels: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+
+
+class Source(NamedTuple):
+    read: Callable[[Path], Images]  # of a folder
+    folder: Path | None  # by default
+    help: str
+
+
+def digits(_folder=None):
+    """8 x 8 pixels of 17 levels: 1,437 to train on, 360 for the test."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ValueError("digits need the package scikit-learn: pip install scikit-learn") from None
+    data = load_digits()
+    train, test = np.split(np.random.default_rng(0).permutation(len(data.images)), [1437])
+    pixels = data.images.astype(np.uint8)[..., None]
+    return Images(pixels[train], pixels[test], 17, NUMERALS, data.target[train], data.target[test])
+
+
+def found(folder, name, remedy):
+    """The file of that name, packed or not."""
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"{folder} has no {name}.gz; {remedy}")
+
+
+def idx(path, axes):
+    """An array of bytes: a magic number, whose last byte counts the axes, their lengths, and the values."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read()
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    head, shape = content[:4], tuple(np.frombuffer(content[4 : 4 * (axes + 1)], ">u4").tolist())
+    if head != bytes((0, 0, 8, axes)) or len(content) != 4 * (axes + 1) + math.prod(shape):
+        raise ValueError(f"{path} is no whole idx file of bytes with {axes} axes")
+    return np.frombuffer(content, np.uint8, offset=4 * (axes + 1)).reshape(shape)
+
+
+def of_idx(names, remedy):
+    def read(folder):
+        parts = []
+        for part in ("train", "t10k"):
+            pixels = idx(found(folder, f"{part}-images-idx3-ubyte", remedy), BYTES)
+            labels = idx(found(folder, f"{part}-labels-idx1-ubyte", remedy), LABELS)
+            if len(pixels) != len(labels) or labels.max() >= len(names):
+                raise ValueError(f"{folder}: the labels of {part} do not belong to its images")
+            parts += [pixels[..., None], labels]
+        train, train_labels, test, test_labels = parts
+        return Images(train, test, 256, names, train_labels, test_labels)
+
+    return read
+
+
+def cifar10(folder):
+    """Batches of 10,000 rows: a label, then 32 x 32 pixels of red, of green and of blue."""
+    if (folder / "cifar-10-batches-bin").is_dir():
+        folder = folder / "cifar-10-batches-bin"
+    images, labels = [], []
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}; unpack the binary version of CIFAR-10 there (cs.toronto.edu/~kriz)")
+        content = np.fromfile(folder / name, np.uint8)
+        if not content.size or content.size % 3073:
+            raise ValueError(f"{folder / name} has {content.size:,} bytes; expected rows of 3,073")
+        rows = content.reshape(-1, 3073)
+        if rows[:, 0].max() >= len(THINGS):
+            raise ValueError(f"{folder / name} has the label {rows[:, 0].max()}; expected 0 to 9")
+        images.append(np.ascontiguousarray(rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)))
+        labels.append(rows[:, 0])
+    train, train_labels = np.concatenate(images[:-1]), np.concatenate(labels[:-1])
+    return Images(train, images[-1], 256, THINGS, train_labels, labels[-1])
+
+
+def pictures(folder):
+    """All pictures of a folder, which are of one size: grey if each is, else in colour. A tenth is for the test."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ValueError("a folder of pictures needs the package pillow: pip install pillow") from None
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS) if folder.is_dir() else []
+    if len(paths) < FEWEST:
+        raise ValueError(f"{folder} has {len(paths)} PNG or JPEG files; expected {FEWEST} or more")
+    read = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        if read and picture.size != read[0].size:
+            sizes = ["{} x {}".format(*each.size) for each in (picture, read[0])]
+            raise ValueError(f"{path} is of {sizes[0]} pixels, {paths[0].name} of {sizes[1]}; expected one size")
+        read.append(picture)
+    mode = "L" if all(picture.mode in ("1", "L", "LA") for picture in read) else "RGB"
+    pixels = np.stack([np.asarray(picture.convert(mode)) for picture in read])
+    pixels = pixels.reshape(*pixels.shape[:3], -1)[np.random.default_rng(0).permutation(len(pixels))]
+    test, train = np.split(pixels, [len(pixels) // 10])
+    return Images(train, test, 256)
+
+
+DEBIAN = "install Debian's package dataset-fashion-mnist, or name a folder with its four idx files by --path"
+IDX = "get the four idx files of MNIST (yann.lecun.com/exdb/mnist), and name their folder by --path"
+SOURCES = {
+    "digits": Source(digits, None, "scikit-learn's, 8 x 8"),
+    "fashion-mnist": Source(of_idx(CLOTHES, DEBIAN), Path("/usr/share/datasets/fashion-mnist"), "clothes, 28 x 28"),
+    "mnist": Source(of_idx(NUMERALS, IDX), None, "handwritten digits, 28 x 28"),
+    "cifar10": Source(cifar10, None, "in colour, 32 x 32"),
+    "folder": Source(pictures, None, "PNG or JPEG files of one size"),
+}
+
+
+def load(name, folder=None):
+    """The images of a source; a ValueError of one line where its files are not as they should be."""
+    source = SOURCES[name]
+    folder = folder or source.folder
+    if folder is None and name != "digits":
+        raise ValueError(f"{name} is read from files; expected their folder by --path")
+    return source.read(folder)
+
+
+def others(name, images):
+    """Images that are none of these, by what they are: of their size and levels."""
+    from scipy import ndimage
+
+    test, top = images.test[:MOST].astype(float), images.levels - 1
+    made = {"the test, blurred": ndimage.gaussian_filter(test, (0, test.shape[1] / 20, test.shape[2] / 20, 0))}
+    made["the test, faded"] = 0.5 * test
+    made["black and white"] = np.where(test > top / 2, top, 0)
+    made["one grey each"] = np.broadcast_to(test.mean((1, 2), keepdims=True), test.shape)
+    if name == "fashion-mnist":
+        larger = ndimage.zoom(digits().test * (top / 16), (1, 2.5, 2.5, 1), order=1, grid_mode=True, mode="nearest")
+        made = {"resized digits": np.pad(larger, ((0, 0), (4, 4), (4, 4), (0, 0))), **made}  # in a margin, as MNIST's
+    return {what: np.clip(np.round(each), 0, top).astype(np.uint8) for what, each in made.items()}

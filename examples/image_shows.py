@@ -1,0 +1,251 @@
+"""What `images.py` asks of a fitted flow of images: samples, reconstructions, halves filled in, ways, classes, likelihood."""
+
+from typing import Any, NamedTuple
+
+import image_data
+import jax
+import jax.numpy as jnp
+import numpy as np
+from image_pictures import Block, grid, histograms, sheet
+
+import flows
+
+TEST, PIECE = 2_040, 60  # images to score, and at once, so that one program serves all
+TEMPERATURES = (0.6, 0.8, 1.0)
+GROUP = 5  # images that are judged together
+ASCENT = 400  # steps of filling in
+
+
+class Parts(NamedTuple):
+    """A fitted model in two: `line` of pixels, of the first four layers, and `flow` of what is on the line."""
+
+    line: Any
+    flow: Any
+    bijection: Any
+
+    @classmethod
+    def of(cls, result):
+        first, prior = result.init_fun.arguments["bijection"].arguments["layers"], result.init_fun.arguments["prior"]
+        event, own = result.input_dim, {"context_dim": result.context_dim} if result.context_dim else {}
+        params, last = result.params["bijection"], first[-1]
+        line = flows.Serial(*first[:-1])(0, event)._replace(params=params[:-1])
+        flow = flows.Flow(last, prior)(0, event, **own)
+        flow = flow._replace(params={"bijection": params[-1], "prior": result.params["prior"]})
+        return cls(line, flow, last(0, event, **own)._replace(params=params[-1]))
+
+    def to_line(self, images):
+        return self.line.direct_fun(self.line.params, jnp.asarray(images, jnp.float32))[0]
+
+    def to_pixels(self, y):
+        return np.asarray(self.line.inverse_fun(self.line.params, y)[0])
+
+    def encode(self, images, **context):
+        return self.bijection.direct_fun(self.bijection.params, self.to_line(images), **context)[0]
+
+    def decode(self, z, **context):
+        return self.to_pixels(self.bijection.inverse_fun(self.bijection.params, z, **context)[0])
+
+
+def given(context):
+    return {} if context is None else {"context": context}
+
+
+def one_hots(labels, images):
+    return None if labels is None else np.eye(len(images.names), dtype=np.float32)[np.asarray(labels)]
+
+
+def picks(images, count, seed=0):
+    """Places of test images, one of each class in turn where there are classes."""
+    order = np.random.default_rng(seed).permutation(len(images.test))
+    if images.test_labels is None:
+        return order[:count]
+    turns = np.zeros(len(order), int)
+    for label in np.unique(images.test_labels):
+        own = images.test_labels[order] == label
+        turns[own] = np.arange(own.sum())
+    return order[np.lexsort((images.test_labels[order], turns))][:count]
+
+
+class Show:
+    """The pictures of a fitted model. Each writes one, and may return a line of figures."""
+
+    def __init__(self, result, images, folder, classes, seed=0):
+        self.result, self.images, self.folder, self.classes, self.seed = result, images, folder, classes, seed
+        self.parts, self.levels, self.size = Parts.of(result), images.levels, images.test[0].shape
+
+    def context(self, labels):
+        return one_hots(labels, self.images) if self.classes else None
+
+    def own(self, places):
+        """The context of test images."""
+        return {} if not self.classes else {"context": self.context(self.images.test_labels[places])}
+
+    def sheet(self, name, *given, **more):
+        sheet(self.folder / f"{name}.png", *given, self.levels, **more)
+
+    def draw(self, key, count, temperature=1.0, labels=None):
+        """Samples; with classes of all of them in turn, where no labels are given."""
+        context = self.context(np.arange(count) % len(self.images.names) if labels is None and self.classes else labels)
+        own = {"context_dim": self.result.context_dim} if self.classes else {}
+        init_fun = flows.revise(self.result.init_fun, temperature=temperature)
+        sample = init_fun(0, self.size, **own).sample
+        return np.asarray(sample(key, self.result.params, count, **given(context))).astype(np.uint8)
+
+    def samples(self):
+        blocks = []
+        for temperature in TEMPERATURES:
+            if self.classes:
+                names = self.images.names
+                drawn = grid(self.draw(self.seed, 5 * len(names), temperature, np.repeat(np.arange(len(names)), 5)), 5)
+                rows = names if temperature == TEMPERATURES[0] else ()
+            else:
+                drawn, rows = grid(self.draw(self.seed, 36, temperature), 6), ()
+            blocks.append(Block(drawn, f"temperature {temperature}", rows))
+        note = "The same noise at three temperatures: its standard deviation, 1 in training."
+        self.sheet("samples", "Samples", note, blocks)
+
+    def reconstructions(self):
+        at = picks(self.images, 12)
+        test, own = self.images.test[at], self.own(at)
+        z = self.parts.encode(test, **own)
+        line = self.parts.bijection.inverse_fun(self.parts.bijection.params, z, **own)[0]
+        decoded = self.parts.to_pixels(line)
+        off = np.abs(decoded - test).max()
+        noise = np.asarray(z).reshape(len(at), *self.size)
+        noise = np.clip((noise + 3) / 6, 0, 1) * (self.levels - 1)
+        blocks = [Block(np.stack([test, noise, np.clip(decoded, 0, self.levels - 1)]), "", ("image", "as noise", "decoded"))]
+        far = float(jnp.abs(line - self.parts.to_line(test)).max())
+        note = f"Largest error of a pixel: {off:.0f} of {self.levels - 1} levels; on the line {far:.1e} standard deviations."
+        self.sheet("reconstructions", "Encoded and decoded", note, blocks)
+        return f"largest error of a decoded pixel: {off:.0f} levels; on the line {far:.1e}"
+
+    def nearest(self):
+        every = self.draw(self.seed + 1, 200, 0.8)
+        drawn = every[:10]
+        found, own = neighbours(every, self.images.train, 5)
+        _, usual = neighbours(self.images.test[picks(self.images, 200)], self.images.train, 1)
+        columns = ("sample", "nearest", "second", "third", "fourth", "fifth")
+        halves = [
+            Block(np.concatenate([drawn[part, None], self.images.train[found[part]]], 1), "", (), columns, apart=1)
+            for part in (slice(5), slice(5, 10))
+        ]
+        own, usual = np.median(own[:, 0]), np.median(usual)
+        note = f"Median root mean square distance to the nearest, in levels: samples {own:.1f}, test images {usual:.1f}."
+        self.sheet("nearest", "Samples, and the training images nearest to them", note, halves)
+        return f"distance to the nearest training image, levels: samples {own:.1f}, test images {usual:.1f}"
+
+    def inpainting(self):
+        height, side, _ = self.size
+        rows, columns = np.mgrid[:height, :side]
+        halves = {"lower half": rows >= height // 2, "right half": columns >= side // 2}
+        halves |= {"every second pixel": (rows + columns) % 2, "upper half": rows < height // 2}
+        at = np.tile(picks(self.images, 6), len(halves))
+        test = self.images.test[at]
+        hidden = np.repeat(np.stack(list(halves.values())).astype(bool), 6, 0)[..., None] & np.ones(self.size, bool)
+        filled = filled_in(self.parts, test, hidden, self.own(at).get("context"), self.levels, self.seed)
+        grey = self.images.train[:10_000].mean(0)
+        error, flat = (np.sqrt(np.mean((each - test.astype(float))[hidden] ** 2)) for each in (filled, grey + 0.0 * test))
+        masked = np.where(hidden, (self.levels - 1) * 0.3, test)
+        kinds = [np.stack(each) for each in zip(*(np.split(x, len(halves)) for x in (masked, filled, test)), strict=True)]
+        names = ("given", "filled in", "truth")
+        blocks = [Block(each, name, () if i % 2 else names) for i, (name, each) in enumerate(zip(halves, kinds, strict=True))]
+        note = f"{ASCENT} steps up log p, with noise that fades. Error, levels: {error:.1f}; of the mean image {flat:.1f}."
+        self.sheet("inpainting", "Half of the pixels, filled in", note, blocks, across=2)
+        return f"error of what is filled in, levels: {error:.1f}; of the mean image {flat:.1f}"
+
+    def interpolation(self, steps=9):
+        at = picks(self.images, 12, 1)
+        first, last = at[:6], at[6:]
+        z0, z1 = (np.asarray(self.parts.encode(self.images.test[each], **self.own(each))) for each in (first, last))
+        ways = [spherical(z0, z1, t) for t in np.linspace(0, 1, steps)]
+        context = {}
+        if self.classes:
+            ends = [self.own(each)["context"] for each in (first, last)]
+            context["context"] = np.concatenate([(1 - t) * ends[0] + t * ends[1] for t in np.linspace(0, 1, steps)])
+        images = self.parts.decode(np.concatenate(ways), **context).reshape(steps, len(first), *self.size).swapaxes(0, 1)
+        note = "Along the sphere of the noise; the first and the last are images of the test."
+        self.sheet("interpolation", "From one image to another", note, [Block(images)])
+
+    def class_edits(self):
+        count = len(self.images.names)
+        at = picks(self.images, count)
+        z = self.parts.encode(self.images.test[at], **self.own(at))
+        each = self.context(np.tile(np.arange(count), count))
+        images = self.parts.decode(jnp.repeat(z, count, 0), context=each).reshape(count, count, *self.size)
+        images = np.concatenate([self.images.test[at][:, None], images], 1)
+        labels = self.images.test_labels[at]
+        marked = tuple((i, int(label) + 1) for i, label in enumerate(labels))
+        note = "Encoded as of its own class (framed), decoded as of every one."
+        block = Block(images, "", (), ("image", *self.images.names), marked, apart=1)
+        self.sheet("classes", "The same noise, another class", note, [block])
+
+    def likelihood(self, name):
+        count = min(TEST, len(self.images.test))
+        count = count // (2 * PIECE) * 2 * PIECE or count
+        test, labels = self.images.test[:count], self.images.test_labels[:count] if self.classes else None
+        half = len(test) // 2
+        kinds = {"test images": test[half:]} | image_data.others(name, self.images)
+        usual = {"reference_context": self.context(labels[:half])} if self.classes else {}
+        figures, lines = {}, []
+        for what, each in kinds.items():
+            own = labels[half:] if what == "test images" and self.classes else labels
+            context = self.context(np.resize(own, len(each))) if self.classes else None
+            bits = flows.bits_per_dim(self.result, each, context, batch_size=PIECE)
+            alone, p = (
+                flows.diagnostics.typicality(self.result, each, test[:half], group, context=context, **usual)
+                for group in (1, GROUP)
+            )
+            figures[what] = each[0], bits.each, p
+            likelier = np.mean(bits.each < np.median(figures["test images"][1]))
+            shares = "".join(f"{share:12.0%}" for share in (likelier, np.mean(alone < 0.05), np.mean(p < 0.05)))
+            lines.append(f"{what:20}{bits.mean:8.3f} +- {bits.error:.3f}{shares}")
+        whole = flows.bits_per_dim(self.result, test, self.context(labels), batch_size=PIECE)
+        note = f"Fewer bits are a higher likelihood. Small p-values: {GROUP} images together are too likely, or too unlikely."
+        histograms(self.folder / "likelihood.png", "Likelihood and typicality", note, figures, self.levels, GROUP)
+        head = f"{'':20}{'bits':>8}{'':9}{'likelier':>12}{'untypical':>12}{f'{GROUP} of them':>12}"
+        summary = f"{len(test):,} test images: {whole.mean:.3f} +- {whole.error:.3f} bits per dimension"
+        return "\n".join([summary, head, *lines, "likelier: than the median test image; untypical: a p-value below 0.05"])
+
+
+def neighbours(images, train, count):
+    """The nearest of the training images, (images, count), and their root mean square distances."""
+    x = images.reshape(len(images), -1).astype(np.float32)
+    squares = []
+    for piece in np.array_split(train, max(1, len(train) // 10_000)):
+        y = piece.reshape(len(piece), -1).astype(np.float32)
+        squares.append((y * y).sum(1) - 2 * x @ y.T)
+    distances = np.concatenate(squares, 1) + (x * x).sum(1, keepdims=True)
+    at = np.argsort(distances, 1)[:, :count]
+    return at, np.sqrt(np.maximum(np.take_along_axis(distances, at, 1), 0) / x.shape[1])
+
+
+def filled_in(parts, images, hidden, context, levels, seed):
+    """Hidden pixels by ascent on log p from noise, with noise that fades; the others stay."""
+    low, high = (parts.to_line(np.full(images.shape, end)) for end in (0, levels - 1))
+
+    def log_p(y):
+        return parts.flow.log_pdf(parts.flow.params, y, **given(context)).sum()
+
+    @jax.jit
+    def ascend(y, keys):
+        def step(y, at):
+            i, key = at
+            size = 0.02 / (1 + i / 50)
+            noise = jnp.sqrt(2 * size) * (1 - i / ASCENT) * jax.random.normal(key, y.shape, y.dtype)
+            moved = y + size * jnp.clip(jax.grad(log_p)(y), -20.0, 20.0) + noise
+            return jnp.where(hidden, jnp.clip(moved, low, high), y), None
+
+        return jax.lax.scan(step, y, (jnp.arange(ASCENT, dtype=y.dtype), keys))[0]
+
+    first, *keys = jax.random.split(jax.random.key(seed), ASCENT + 1)
+    y = parts.to_line(images)
+    noise = jnp.clip(jax.random.normal(first, y.shape, y.dtype), low, high)
+    return parts.to_pixels(ascend(jnp.where(hidden, noise, y), jnp.stack(keys)))
+
+
+def spherical(a, b, t):
+    """Between rows, along an arc about 0."""
+    lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (a, b)]
+    cosine = (a * b).sum(1, keepdims=True) / (lengths[0] * lengths[1])
+    angle = np.arccos(np.clip(cosine, -0.999999, 0.999999))
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)

@@ -1,0 +1,180 @@
+"""Flows of images: NICE, RealNVP, Glow and spline flows, trained for as long as you wish, and what they have learned.
+
+    python examples/images.py --data digits --model glow --minutes 3 [--classes] [--out out]
+    python examples/images.py --data fashion-mnist --model glow --minutes 60
+    python examples/images.py --data folder --path my/pictures --model nsf --minutes 60
+
+Pixels get noise of one level, move into (0, 1) with a margin, and through the logit onto the line, where each has a scale of
+its own; the model follows. A first trial tells how many epochs go into the time, so that the learning rate reaches its end.
+The same command again goes on where it was stopped, and a finished one draws its pictures again. Everything is written to
+OUT/images/DATA-MODEL/: the checkpoint; samples of the same noise while it learns; samples by temperature; what is left of
+images after encoding and decoding; the training images that are nearest to samples; halves of images filled in, by ascent on
+log p with noise that fades (Dinh, Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; with
+--classes one image as of every class; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
+"""
+
+import argparse
+import functools
+import json
+import math
+import time
+import warnings
+from pathlib import Path
+
+import image_data
+import numpy as np
+from image_pictures import Block, grid, sheet
+from image_shows import Show, given
+
+import flows
+
+MARGIN = 1e-3  # between pixels and the ends of (0, 1)
+SIZES = {"glow": ((2, 24), (6, 48), (8, 64)), "nsf": ((2, 24), (3, 32), (4, 48)), "realnvp": ((2, 16), (2, 24), (3, 32))}
+SIZES |= {"nice": ((4, 256), (4, 512), (4, 1000))}  # layers and width: 8 x 8, up to 28 x 28 in grey, all others
+STEPS, BATCH, HELD_OUT = 50, 64, 1_000  # of an epoch, images of a step, images to stop by
+PASSES = 400  # over the training images, at most
+
+
+def model_of(name, event, levels, layers=None, width=None, classes=False):
+    """Pixels, brought to the line, and a published model."""
+    height, side, channels = event
+    small = 0 if height * side <= 100 else 1 if height * side * channels <= 1_024 else 2
+    layers, width = (given or own for given, own in zip((layers, width), SIZES[name][small], strict=True))
+    if name != "nice" and (height % 4 or side % 4):
+        raise ValueError(f"images of {height} x {side} pixels: {name} halves the sides twice; expected multiples of 4")
+    scales = 3 if small == 2 and height % 8 == side % 8 == 0 else 2
+    model = {
+        "glow": lambda: flows.GlowImage(layers, width, scales, class_prior=classes),
+        "nsf": lambda: flows.NSFImage(layers, width, 2, scales),
+        "realnvp": lambda: flows.RealNVPImage(layers, width, 2, scales),
+        "nice": lambda: flows.NICEImage(layers, (width, width)),
+    }[name]()
+    step = (1 - 2 * MARGIN) / levels
+    pixels = flows.Dequantize(1.0, levels=levels), flows.FixedAffine(step, MARGIN + step / 2), flows.Logit(False)
+    return flows.Flow(flows.Serial(*pixels, flows.ActNorm(per="entry"), model))
+
+
+class Watch:
+    """Draws samples of the same noise after epochs, a few seconds apart, and keeps a line of each."""
+
+    def __init__(self, folder, levels, pixels, context, apart):
+        self.folder, self.levels, self.pixels, self.context, self.apart = folder, levels, pixels, context, apart
+        self.last, self.file = -math.inf, folder / "progress.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, epoch):
+        if epoch.seconds - self.last < self.apart and epoch.number + 1 < epoch.max_epochs:
+            return
+        params, _, sample = epoch.best()
+        images = np.asarray(sample(1, params, 40, **given(self.context))).astype(np.uint8)
+        bits = float(epoch.validation_loss) / (self.pixels * math.log(2))
+        note = f"epoch {epoch.number + 1} of {epoch.max_epochs}, {bits:.3f} bits per dimension of what is held out"
+        path = self.folder / f"epoch_{epoch.number + 1:04}.png"
+        sheet(path, "Samples of the same noise", note, [Block(grid(images, 10))], self.levels)
+        kept = self.kept()
+        part = self.file.with_suffix(".part.npz")
+        np.savez_compressed(part, **kept, **{f"{epoch.number + 1}:{bits:.2f}": images[:12]})
+        part.replace(self.file)  # whole or not at all
+        self.last = epoch.seconds
+
+    def kept(self):
+        """Images by "epoch:bits", of this run and of those that it goes on from."""
+        if not self.file.exists():
+            return {}
+        with np.load(self.file) as file:
+            return dict(file)
+
+    def progress(self):
+        """(epoch, bits, images) of up to eight moments, more of them early."""
+        kept = self.kept()
+        names = sorted(kept, key=lambda name: int(name.split(":")[0]))
+        places = sorted({round(each) for each in np.geomspace(1, len(names), 8) - 1}) if names else []
+        return [(*names[i].split(":"), kept[names[i]]) for i in places]
+
+
+def train(options, init_fun, images, folder, began):
+    """Fit, or go on: a trial of two epochs makes the plan of the first time."""
+    held_out = min(HELD_OUT, len(images.train) // 10)
+    context = None if not options.classes else np.asarray(flows.one_hot(images.train_labels, len(images.names)))
+    own = {} if context is None else {"context": context[held_out:], "standardize_context": False}
+    validation = images.train[:held_out] if context is None else (images.train[:held_out], context[:held_out])
+    rows = images.train[held_out:]
+    batch = min(options.batch or min(BATCH, max(8, len(rows) // 20)), len(rows))
+    steps = min(STEPS, len(rows) // batch)
+    fit = functools.partial(
+        flows.fit, 0, init_fun, rows, validation=validation, folds=1, batch_size=batch, steps_per_epoch=steps,
+        learning_rate=options.rate, standardize=False, **own,
+    )  # fmt: skip
+    seconds = 60 * options.minutes
+    rest = began + seconds - min(90, seconds / 4)  # when training has to end
+    plan = folder / "plan.json"
+    if not plan.exists():
+        at = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that two epochs are few
+            fit(max_epochs=2, verbose=0, callbacks=[lambda epoch: at.append(epoch.seconds)])
+        an_epoch = max(np.diff(at).min(), 1e-3) if len(at) > 1 else seconds
+        epochs = 0.9 * (rest - time.monotonic()) / an_epoch
+        epochs = int(np.clip(epochs, 2, max(2, PASSES * len(rows) // (steps * batch))))
+        plan.write_text(json.dumps({"epochs": epochs, "seconds of one": round(float(an_epoch), 2)}))
+    epochs = json.loads(plan.read_text())["epochs"]
+    shown = None if context is None else np.eye(len(images.names), dtype=np.float32)[np.arange(40) % len(images.names)]
+    watch = Watch(folder / "epochs", images.levels, images.test[0].size, shown, max(3.0, seconds / 40))
+    limit = max((rest - time.monotonic()) / 60, 1e-3)
+    print(f"{len(rows):,} images to train on, {epochs} epochs of {steps} steps of {batch}", flush=True)
+    result = fit(max_epochs=epochs, max_minutes=limit, checkpoint=folder, callbacks=[watch], verbose=options.verbose)
+    return result, watch
+
+
+def main():
+    began = time.monotonic()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sources = "; ".join(f"{name}: {source.help}" for name, source in image_data.SOURCES.items())
+    parser.add_argument("--data", choices=image_data.SOURCES, default="digits", help=sources)
+    parser.add_argument("--path", type=Path, help="folder of the data's files")
+    parser.add_argument("--model", choices=SIZES, default="glow")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="for all of it; a quarter, at most 90 s, is kept for pictures"
+    )
+    parser.add_argument("--classes", action="store_true", help="a model that is told the class")
+    parser.add_argument("--layers", type=int, help="by default by the size of the images")
+    parser.add_argument("--width", type=int, help="of the networks, by default by the size of the images")
+    parser.add_argument("--batch", type=int, help=f"images of a step, by default {BATCH}")
+    parser.add_argument("--rate", type=float, default=3e-3, help="the highest learning rate")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for everything")
+    parser.add_argument("--verbose", type=int, choices=(0, 1), default=1, help="0 for no bar")
+    options = parser.parse_args()
+    if not options.minutes > 0 or not options.rate > 0 or min(options.layers or 1, options.width or 1, options.batch or 1) < 1:
+        parser.error("expected numbers above 0 for --minutes, --rate, --layers, --width and --batch")
+    folder = options.out / "images" / f"{options.data}-{options.model}{'-classes' * options.classes}"
+    try:
+        images = image_data.load(options.data, options.path)
+        if options.classes and not images.names:
+            raise ValueError(f"--classes: {options.data} has no classes")
+        sizes = options.layers, options.width
+        init_fun = model_of(options.model, images.train.shape[1:], images.levels, *sizes, classes=options.classes)
+        folder.mkdir(parents=True, exist_ok=True)
+        result, watch = train(options, init_fun, images, folder, began)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    result.save(folder / "model.safetensors")
+    trained = time.monotonic() - began
+    show = Show(result, images, folder, options.classes)
+    if moments := watch.progress():
+        names = tuple(f"epoch {number}\n{bits} bits" for number, bits, _ in moments)
+        note = "Samples of the same noise, from early to late; bits per dimension of what is held out."
+        sheet(folder / "progress.png", "Learning", note, [Block(np.stack([x for *_, x in moments]), "", names)], images.levels)
+    told = [show.likelihood(options.data), show.reconstructions(), show.nearest(), show.inpainting()]
+    show.samples()
+    show.interpolation()
+    if options.classes:
+        show.class_edits()
+    epochs = len(result.history["train_loss"])
+    print(
+        f"\n{options.model} of {options.data}, {epochs} epochs, {trained:.0f} s, with pictures {time.monotonic() - began:.0f} s"
+    )
+    print(*told, f"wrote pictures to {folder}/", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

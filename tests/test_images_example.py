@@ -1,0 +1,126 @@
+"""The example of images: files of each kind, what is refused, and the program on digits, tiny."""
+
+import gzip
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+DRAW = np.random.default_rng(0)
+
+
+def example(name):
+    pytest.importorskip("matplotlib")
+    sys.path.insert(0, str(FOLDER))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return example("image_data")
+
+
+def said(data, name, folder):
+    with pytest.raises(ValueError) as caught:
+        data.load(name, folder)
+    return str(caught.value)
+
+
+def write_idx(path, values):
+    head = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
+    with gzip.open(path, "wb") as file:
+        file.write(head + values.tobytes())
+
+
+def test_idx_files_are_read_and_judged(data, tmp_path):
+    assert "dataset-fashion-mnist" in said(data, "fashion-mnist", tmp_path)
+    assert "by --path" in said(data, "mnist", None) and "train-images-idx3-ubyte.gz" in said(data, "mnist", tmp_path)
+    pixels, labels = DRAW.integers(0, 256, (7, 28, 28), np.uint8), np.arange(7, dtype=np.uint8)
+    for part, count in (("train", 7), ("t10k", 3)):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", pixels[:count])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", labels[:count])
+    images = data.load("fashion-mnist", tmp_path)
+    np.testing.assert_array_equal(images.train[..., 0], pixels)
+    assert images.test.shape == (3, 28, 28, 1) and images.levels == 256 and images.names[images.train_labels[1]] == "trousers"
+    others = data.others("fashion-mnist", images)
+    assert len(others["resized digits"]) == 360
+    assert all(each.shape[1:] == (28, 28, 1) and each.dtype == np.uint8 for each in others.values())
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels[:4])
+    assert "labels of train" in said(data, "mnist", tmp_path)
+    for content in (b"", b"\0\0\10\3" + bytes(20), gzip.compress(bytes(100))):
+        (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+        assert "idx" in said(data, "mnist", tmp_path)
+
+
+def test_batches_of_cifar_are_read_and_judged(data, tmp_path):
+    assert "data_batch_1.bin" in said(data, "cifar10", tmp_path)
+    rows = DRAW.integers(0, 256, (4, 3073), np.uint8)
+    rows[:, 0] %= 10
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        rows.tofile(tmp_path / f"{name}.bin")
+    images = data.load("cifar10", tmp_path)
+    assert images.train.shape == (20, 32, 32, 3) and images.test.shape == (4, 32, 32, 3)
+    assert images.test[1, 2, 3, 2] == rows[1, 1 + 2 * 1024 + 2 * 32 + 3] and images.test_labels[1] == rows[1, 0]
+    rows[:2, :3072].tofile(tmp_path / "data_batch_3.bin")
+    assert "rows of 3,073" in said(data, "cifar10", tmp_path)
+
+
+def test_pictures_of_a_folder_are_read_and_judged(data, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    assert "50 or more" in said(data, "folder", tmp_path / "nothing")
+    for i in range(60):
+        image.fromarray(np.full((8, 12), i, np.uint8)).save(tmp_path / f"{i:02}.{'png' if i % 2 else 'JPG'}")
+    images = data.load("folder", tmp_path)
+    assert images.train.shape == (54, 8, 12, 1) and images.test.shape == (6, 8, 12, 1) and not images.names
+    assert len(np.unique(np.concatenate([images.train, images.test])[:, 0, 0])) == 60
+    image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / "colour.png")
+    assert data.load("folder", tmp_path).train.shape[1:] == (8, 12, 3)
+    image.fromarray(np.zeros((8, 9), np.uint8)).save(tmp_path / "other.png")
+    assert "other.png is of 9 x 8 pixels" in said(data, "folder", tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    assert "broken.png cannot be read" in said(data, "folder", tmp_path)
+
+
+def test_models_are_of_the_size_of_images():
+    images = example("images")
+    for name in images.SIZES:
+        assert "Dequantize(levels=17)" in repr(images.model_of(name, (8, 8, 1), 17))
+    with pytest.raises(ValueError, match="multiples of 4"):
+        images.model_of("glow", (30, 28, 1), 256)
+
+
+def run(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["images.py", *map(str, options)])
+    example("images").main()
+
+
+def test_wrong_options_are_told(monkeypatch, capsys, tmp_path):
+    for options, expected in (
+        (("--minutes", 0), "above 0"),
+        (("--data", "fashion-mnist", "--path", tmp_path), "dataset-fashion-mnist"),
+        (("--data", "cifar10"), "by --path"),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *options, "--out", tmp_path)
+        assert expected in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:fit")
+def test_the_program_goes_on_and_draws(monkeypatch, capsys, tmp_path):
+    options = "--layers", 1, "--width", 4, "--minutes", 0.1, "--classes", "--verbose", 0, "--out", tmp_path
+    for _ in range(2):
+        run(monkeypatch, *options)
+        told = capsys.readouterr().out
+        assert "360 test images" in told and "largest error of a decoded pixel: 0 levels" in told
+    folder = tmp_path / "images" / "digits-glow-classes"
+    drawn = {path.stem for path in folder.glob("*.png")}
+    expected = "progress samples reconstructions nearest inpainting interpolation classes likelihood"
+    assert drawn == set(expected.split())
+    assert list((folder / "epochs").glob("*.png")) and (folder / "model.safetensors").exists()
