@@ -7,9 +7,11 @@
 floor    a training step (the gradient of the mean negative log-density) of `GlowImage`, unrolled, as a loop and reversible,
          over its bare convolutions: those of the same networks, one after the other with a ReLU in between and nothing else,
          forwards and backwards; and over the floor that computes them once more for the gradient
-memory   what XLA takes for temporary arrays in that gradient, by depth, and how far the reversible gradient is from the loop's
+memory   what XLA takes for that gradient beyond params and what is returned, by depth, and how far the reversible gradient is
+         from the loop's
 depth    the time to trace and to compile that gradient, and to set a model by data, by depth
-peers    images a second of a training step with Adam, and the memory of the process, beside the Glow of normflows and of nflows
+peers    images a second of a training step with Adam, and the memory of the process, beside the Glow of normflows and nflows;
+         where processes keep the memory that they free, as in all other parts, and where they give it back, as glibc does it
 
 Time is that of the CPU, on one core, in turns; ratios are medians over the turns. Written to benchmarks/results/images.json
 after each figure.
@@ -73,7 +75,9 @@ def gradient_of(side: int, layers: int, width: int, levels: int, form: str):
     params, log_pdf, _ = init_fun(0, (side, side, 3))
     leaves, tree = jax.tree.flatten(params)
     moved = [moved_leaf(i, leaf) for i, leaf in enumerate(leaves)]
-    params = jax.tree.map(lambda trained, own, old: own if trained else old, flows.trainable(params), tree.unflatten(moved), params)
+    params = jax.tree.map(
+        lambda trained, own, old: own if trained else old, flows.trainable(params), tree.unflatten(moved), params
+    )
     return jax.jit(jax.value_and_grad(lambda params, x: -log_pdf(params, x).mean())), params, images(BATCH, side)
 
 
@@ -251,13 +255,15 @@ def depth_of(form: str, layers: int) -> dict[str, float]:
 class Worker:
     """A Glow in a process of its own."""
 
-    def __init__(self, script: str, python: Path, library: str, case: tuple[int, int, int, int]):
+    def __init__(self, script: str, python: Path, library: str, case: tuple[int, int, int, int], keeping: bool):
         sizes = dict(zip(("side", "layers", "width", "levels"), case, strict=True)) | {"batch": BATCH}
         command = [python / "bin" / "python", ROOT / "benchmarks" / "peers" / script, library]
         self.library = library
+        environment = {each: value for each, value in os.environ.items() if keeping or each not in KEEPING}
         self.process = subprocess.Popen(
-            [*command, str(options.core), json.dumps(sizes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [*command, str(options.core), json.dumps(sizes)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
         self.start = self.answer()
 
     def answer(self) -> dict:
@@ -281,22 +287,24 @@ class Worker:
 
 def of_peers(found: dict, save) -> None:
     for case in OF_PEERS:
-        with ExitStack() as stack:
-            workers = [
-                *(Worker("glow_flows.py", ROOT / ".venv", form, case) for form in FORMS),
-                *(Worker("glow_torch.py", ROOT / options.torch, library, case) for library in LIBRARIES),
-            ]
-            for worker in workers:
-                stack.enter_context(worker)
-            times = {worker.library: max(1, round(LEAST / worker.ask("step", 2)["cpu"])) for worker in workers}
-            turns: dict[str, list[float]] = {worker.library: [] for worker in workers}
-            for _ in range(options.repeats):
+        for keeping in (True, False):
+            with ExitStack() as stack:
+                workers = [
+                    *(Worker("glow_flows.py", ROOT / ".venv", form, case, keeping) for form in FORMS),
+                    *(Worker("glow_torch.py", ROOT / options.torch, library, case, keeping) for library in LIBRARIES),
+                ]
                 for worker in workers:
-                    turns[worker.library].append(worker.ask("step", times[worker.library])["cpu"])
-            found[named(*case)] = {
-                worker.library: {"step": turns[worker.library], **worker.start, **worker.ask("memory")} for worker in workers
-            }
-        save()
+                    stack.enter_context(worker)
+                times = {worker.library: max(1, round(LEAST / worker.ask("step", 2)["cpu"])) for worker in workers}
+                turns: dict[str, list[float]] = {worker.library: [] for worker in workers}
+                for _ in range(options.repeats):
+                    for worker in workers:
+                        turns[worker.library].append(worker.ask("step", times[worker.library])["cpu"])
+                found[f"{named(*case)}, {'kept' if keeping else 'given back'}"] = {
+                    worker.library: {"step": turns[worker.library], **worker.start, **worker.ask("memory")}
+                    for worker in workers
+                }
+            save()
 
 
 # Tables
@@ -319,11 +327,11 @@ def tables(found: dict) -> str:
                 lines.append(f"| {said} | | | {' | '.join(cells)} |")
     for case, own in found.get("memory", {}).items():
         few, many = OF_MEMORY
-        lines += ["", f"| {case}: MiB | {few} steps | {many} steps | ratio | without params and gradients |", "|---" * 5 + "|"]
+        lines += ["", f"| {case}: MiB | {few} steps | {many} steps | ratio | with params and gradients |", "|---" * 5 + "|"]
         for form in FORMS:
             temps, params = ([own[f"{form}, {n}"][what] / 2**20 for n in OF_MEMORY] for what in ("temp", "params"))
-            bare = [temp - 2 * each for temp, each in zip(temps, params, strict=True)]
-            ratios = f"{temps[1] / temps[0]:.2f} | {bare[1] / bare[0]:.2f} ({bare[0]:.1f}, {bare[1]:.1f})"
+            whole = [temp + 2 * each for temp, each in zip(temps, params, strict=True)]
+            ratios = f"{temps[1] / temps[0]:.2f} | {whole[0]:.1f}, {whole[1]:.1f}"
             lines.append(f"| {form} | {temps[0]:.1f} | {temps[1]:.1f} | {ratios} |")
         for n in OF_MEMORY:
             off = ", ".join(f"{what} {each:.1e}" for what, each in own[f"off, {n}"].items())
@@ -362,7 +370,9 @@ def main() -> None:
 
     if not options.table:
         for part in options.part:
-            {"floor": of_floor, "memory": of_memory, "depth": of_depth, "peers": of_peers}[part](found.setdefault(part, {}), save)
+            {"floor": of_floor, "memory": of_memory, "depth": of_depth, "peers": of_peers}[part](
+                found.setdefault(part, {}), save
+            )
     print(tables(found))
 
 

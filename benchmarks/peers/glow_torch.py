@@ -1,6 +1,6 @@
 """The Glow of normflows or of nflows, in a process of its own: see glow_worker.py.
 
-That of normflows is composed as in its documentation, without classes; that of nflows of its transforms, with normflows' network
+That of normflows is composed as in its documentation, without classes; that of nflows of its transforms, with the same network
 in its couplings, as its own networks have other convolutions.
 """
 

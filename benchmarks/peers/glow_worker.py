@@ -1,7 +1,8 @@
 """What the processes of one Glow each have in common: `glow_flows.py` and `glow_torch.py`, called `LIBRARY CORE SIZES`.
 
-SIZES is JSON: "side", "layers", "width", "levels" and "batch". For each line "what times" of its standard input a process says how
-long a step took, in seconds of the clock and of the CPU, or what memory it has taken at most since its library was imported.
+SIZES is JSON: "side", "layers", "width", "levels" and "batch". For each line "what times" of its standard input a process says
+how long a step took, in seconds of the clock and of the CPU, or what memory it has taken at most since its library was
+imported.
 """
 
 import json
@@ -9,6 +10,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+
+import numpy as np
 
 
 def peak() -> float:
@@ -22,6 +25,7 @@ def serve(build: Callable[[], tuple[Callable[[], object], int]]) -> None:
     def tell(**answer: object) -> None:
         print(json.dumps(answer), flush=True)
 
+    np.ones(31 * 2**20, np.uint8).sum()  # worker.py says why
     before, cpu = peak(), time.process_time()
     step, num_params = build()
     step()
