@@ -60,7 +60,7 @@ $(PEERS)/.stamp: pyproject.toml
 
 $(TORCH)/.stamp: pyproject.toml
 	$(call venv,$(TORCH),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
-	$(call install,$(TORCH),torch zuko nflows,peers in torch )
+	$(call install,$(TORCH),torch zuko nflows normflows,peers in torch )
 
 demo: .venv/.stamp-examples
 	$(BIN)/python examples/household_power.py
@@ -132,6 +132,7 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/stability.py
 	$(BIN)/python benchmarks/continuous.py
+	$(BIN)/python benchmarks/images.py
 
 clean:
 	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(DOCS) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

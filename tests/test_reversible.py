@@ -65,6 +65,20 @@ def test_memory_does_not_grow_with_depth():
     assert bytes_of(16) > 2 * many
 
 
+def test_convolutions_run_as_often_as_they_have_to():
+    """A loop keeps their results for its gradient; a reversible one runs a network once on the way back, not twice."""
+    step = flows.Serial(flows.ActNorm(), flows.Coupling(flows.conditioners.ConvNet(8), t.Affine()), flows.Reverse())
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 4)).astype(np.float32)
+
+    def convolutions(**given):
+        params, gradient = loss_of(flows.Repeat(step, 3, **given), x)
+        return gradient.lower(params, x, None).compile().as_text().count(" convolution(")
+
+    # Two of 3x3 in the network: each once forwards and twice for its gradient, of kernels and of inputs.
+    assert convolutions() == 6
+    assert convolutions(reversible=True) == 8
+
+
 def test_random_layers_draw_the_same_numbers_on_the_way_back():
     """Dropout in a coupling's network, by the key of its turn."""
     step = flows.Coupling(flows.MLP(16, dropout=0.5, last_scale=1.0))

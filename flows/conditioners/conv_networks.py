@@ -84,18 +84,23 @@ def ConvNet(
         h = conv(layer["w"], x)
         return h if context is None else h + product(layer["context"], context.T).T[:, None, None]
 
-    def normalised(layer, h: Array) -> Array:
+    def hidden_units(layer, x: Array, context: Array | None) -> Array:
+        """With the norm in kernels and biases: an array of weights costs nothing beside one of hidden units."""
         if not act_norm:
-            return h + along(layer["b"], h)
-        return (h - along(layer["shift"], h)) * jnp.exp(along(layer["log_scale"], h))
+            h = mixed(layer, x, context)
+            return act(h + along(layer["b"], h))
+        scale = jnp.exp(layer["log_scale"])
+        scaled = {name: layer[name] * along(scale, layer[name]) for name in ("w", "context", "shift") if name in layer}
+        h = mixed(scaled, x, context)
+        return act(h - along(scaled["shift"], h))
 
     def formula(params, x: Array, context: Array | None = None, rng=None, train: bool = False) -> Array:
         key = need_rng(rng, "ConvNet") if dropout and train else None
         *hidden, last = params
         for i, layer in enumerate(hidden):
-            x = act(normalised(layer, mixed(layer, x, context)))
+            x = hidden_units(layer, x, context)
             x = x if key is None else dropped(x, dropout, jax.random.fold_in(key, i))
-        return convolved(last, x) * jnp.exp(3 * along(last["log_scale"], x))
+        return convolved(_rescaled(last), x)
 
     def measured(params, x: Array, context: Array | None) -> tuple:
         """The params whose norms make of data mean 0 and variance 1."""
@@ -104,7 +109,7 @@ def ConvNet(
             h = mixed(layer, x, context)
             log_scale = -0.5 * jnp.log(h.var((0, 1, 2)) + EPSILON)
             hidden[i] = {**layer, "shift": h.mean((0, 1, 2)), "log_scale": log_scale}
-            x = act(normalised(hidden[i], h))
+            x = act((h - along(hidden[i]["shift"], h)) * jnp.exp(along(log_scale, h)))
         return *hidden, last
 
     return naming(net, {"context_dim", *(("init_inputs", "init_context", "params") if act_norm else ())})
@@ -149,11 +154,17 @@ def Convolution(kernel: int = 3, last_scale: float = 0.01):
         return layer, images
 
     def formula(params, x: Array, context: Array | None = None) -> Array:
+        params = _rescaled(params)
         h = convolved(params, x)
-        h = h if context is None else h + product(params["context"], context.T).T[:, None, None]
-        return h * jnp.exp(3 * along(params["log_scale"], h))
+        return h if context is None else h + product(params["context"], context.T).T[:, None, None]
 
     return net
+
+
+def _rescaled(layer: dict[str, Array]) -> dict[str, Array]:
+    """The layer with outputs exp(3 s) times as large."""
+    scale = jnp.exp(3 * layer["log_scale"])
+    return {name: leaf * along(scale, leaf) for name, leaf in layer.items() if name != "log_scale"}
 
 
 @conditioner

@@ -65,7 +65,8 @@ def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[A
     if not isinstance(dw, SymbolicZero):  # the gradient convolves channels, as a batch, with cotangents, as a kernel
         y = _laid_out(x.transpose(3, 1, 2, 0), dw.transpose(2, 0, 1, 3), ("CHWN", "IHWO", "HWNC"))
         parts.append(y.transpose(2, 0, 1, 3))
-    return _conv(w, x), reduce(jnp.add, parts)
+    # Not `_conv`: a loop tells by the primitive what it keeps for its gradient.
+    return _laid_out(x, w, ("NHWC", "HWIO", "NHWC")), reduce(jnp.add, parts)
 
 
 _conv.defjvp(_tangent, symbolic_zeros=True)

@@ -105,24 +105,24 @@ def build_events(
     if input_dim[-1] + extra == 0:
         raise FlowsError(f"a coupling of events {input_dim} has no channel to look at; give it at least two channels")
 
-    def seen(x: Array, context: Array | None) -> Array:
-        x = _seen(squash, x)
+    def with_context(x: Array, context: Array | None) -> Array:
         if context is not None and not takes_context:
             places = context.reshape(x.shape[0], *(1,) * (x.ndim - 2), extra)
             x = _appended(x, jnp.broadcast_to(places, (*x.shape[:-1], extra)), -1)
         return x
 
     keywords = {"context_dim": as_dim(context)} if takes_context and context is not None else {}
-    data = None if given.init_inputs is None else seen(given.init_inputs, given.init_context)
+    data = None if given.init_inputs is None else with_context(_seen(squash, given.init_inputs), given.init_context)
     keywords |= _data_of(net, given, data)
     inputs = (*input_dim[:-1], input_dim[-1] + extra)
     params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
     names = named_by(apply_fun, CALL)
 
     def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:
-        x = jnp.moveaxis(x, 0, -1)
+        # Transposed after it is squashed: else XLA tells the network of an inverse from that of a gradient, and runs both.
+        x = jnp.moveaxis(_seen(squash, x), 0, -1)
         own = context if takes_context else None
-        y = apply_fun(params, seen(x, context), **select(names, context=own, rng=rng, train=train))
+        y = apply_fun(params, with_context(x, context), **select(names, context=own, rng=rng, train=train))
         return jnp.moveaxis(_checked(y, (x.shape[0], *output_dim), net, x.dtype, output_dim), -1, 0)
 
     return Running(params if measured_by(net) else _or_old(given, params), run, names & {"rng", "train"})
