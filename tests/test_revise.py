@@ -27,7 +27,10 @@ def test_the_normal_of_a_temperature_is_that_much_wider():
         colder = flows.revise(plain, temperature=0.5)(0, 2)
         draws = colder.sample(1, own, 4_000)
         assert np.std(draws, 0) == pytest.approx(1.0, rel=0.05) and np.mean(draws, 0) == pytest.approx(3.0, abs=0.1)
-    assert "temperature" in error_of(lambda: flows.Normal(temperature=0.0))
+    for base in (flows.Normal, flows.Logistic):
+        assert "temperature" in error_of(lambda base=base: base(temperature=0.0))
+    with enable_x64():
+        close(flows.Logistic(temperature=0.5)(0, 2).log_pdf({}, x), stats.logistic(scale=0.5).logpdf(x).sum(1), 1e-12)
 
 
 def test_an_argument_is_changed_wherever_it_is_named():

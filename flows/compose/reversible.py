@@ -189,7 +189,7 @@ def direct_of(turn: Turn, n: int | None) -> Callable:
 
 def _missed(x: Array, found: Array) -> Array:
     """Whether the inputs that were found are others; a batch of one value has no spread, but roundings."""
-    tolerance = MISSED * x.std() + 64 * jnp.finfo(x.dtype).eps * jnp.abs(x).max()
+    tolerance = MISSED * jnp.std(x) + 64 * jnp.finfo(x.dtype).eps * jnp.abs(x).max()
     return ~(jnp.abs(found - x).max() <= tolerance)
 
 

@@ -160,14 +160,16 @@ def Laplace(trainable: bool = False, conditioner: ConditionerLike | None = None)
 
 
 @distribution(batched=True)
-def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None):
+def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None, temperature: float = 1.0):
     """Independent logistic distributions, one for each entry of the event; `Sigmoid` makes the standard one uniform.
 
-    log p(x) = -sum(|z| + 2 log(1 + e^-|z|)) - sum(s), z = (x - loc) e^-s, s = 10 tanh(log_scale / 10), in nats.
+    log p(x) = -sum(|z| + 2 log(1 + e^-|z|)) - sum(s), z = (x - loc) e^-s, s = 10 tanh(log_scale / 10) + log(temperature), in
+    nats.
 
     Args:
         trainable: train loc and log_scale, which start where `init_inputs` tell, or at 0; otherwise they are 0.
         conditioner: a network that makes loc and log_scale of the context, and trains; see `Normal`.
+        temperature: a factor on the scale, above 0, as of `Normal`.
 
     Params:
         `{"loc": event, "log_scale": event}` if trainable, those of the conditioner if there is one, else `{}`.
@@ -188,7 +190,8 @@ def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None
     def measured(x: Array) -> tuple[Array, Array, dict[str, Array]]:
         return x.mean(0), x.std(0) * (math.sqrt(3) / math.pi), {}
 
-    return location_scale("Logistic", Family(log_density, jax.random.logistic, measured), trainable, conditioner)
+    family = Family(log_density, jax.random.logistic, measured)
+    return location_scale("Logistic", family, trainable, conditioner, positive(temperature, "Logistic: temperature", 1e-6, 1e6))
 
 
 @distribution(batched=True)

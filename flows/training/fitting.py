@@ -89,7 +89,8 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     columns = check_data(found if folds == 1 else unsplit(found, options), options, noisy, mixed, bent)
     tell_of_curved(bent, region, found, options)
     rows = prepare_folds(found, columns, options, key, own, folds)
-    warn_of_range(model, rows, ~bent)
+    if noisy == own:  # else the values are pixels, say, which the model's first layers bring to the line
+        warn_of_range(model, rows, ~bent)
     return rows, model
 
 
