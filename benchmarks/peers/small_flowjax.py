@@ -20,5 +20,5 @@ for call in ("first call", "second call"):
         jax.random.key(1), flow, x, learning_rate=1e-3, max_epochs=100, max_patience=100, batch_size=256, val_prop=0.1,
         show_progress=False,
     )  # fmt: skip
-    found[f"{call}, ms a step"] = 1000 * (time.perf_counter() - start) / (10 * len(losses["train_loss"]))
+    found[f"{call}, ms a step"] = 1000 * (time.perf_counter() - start) / (10 * len(losses["train"]))
 print(json.dumps(found | {"nats": float(min(losses["val"]))}))
