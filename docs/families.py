@@ -36,6 +36,9 @@ TITLES = {  # of the modules that define them
     "planar": "Determinant lemma",
     "sylvester": "Determinant lemma",
     "residual": "Residual",
+    "continuous": "Continuous",
+    "rotation": "Circles and spheres",
+    "sphere": "Circles and spheres",
     "from_function": "A function of one's own",
     "dequantize": "Noise for rounded data",
     "augmentation": "In training alone",
@@ -46,7 +49,7 @@ def values_of(name):
     """The values of a constructor that the tests look at, and the events that each is tested on."""
     found = [(case.init_fun, case.events) for case in registry.BIJECTIONS.values()]
     found += [(init_fun, (3,)) for init_fun in registry.MODELS.values()]
-    found.append((flows.Dequantize(), (3, IMAGE)))
+    found += [(flows.Dequantize(), (3, IMAGE)), (flows.RandomFlip(), (IMAGE,)), (flows.Noise(0.1), (3, IMAGE))]
     return [each for each in found if each[0].constructor.__name__ == name]
 
 
@@ -96,16 +99,20 @@ def row(name):
     return f"| {' | '.join((*cells, reference_of(name)))} |"
 
 
+def title_of(name):
+    """Of the family that a bijection belongs to, by the module that defines it."""
+    module = getattr(flows, name).__module__.removeprefix("flows.")
+    room, file = module.partition(".")[0], module.rpartition(".")[2]
+    return "Models" if room == "models" else TITLES["compose" if room == "compose" else file]
+
+
 def families():
     """A table for each family, its bijections in the order of the alphabet."""
     groups = {}
     for name in sorted(flows.__all__):
         thing = getattr(flows, name)
         if is_constructor(thing) and any(isinstance(init_fun, BijectionInit) for init_fun, _ in values_of(name)):
-            module = thing.__module__.removeprefix("flows.")
-            room, file = module.partition(".")[0], module.rpartition(".")[2]
-            title = "Models" if room == "models" else TITLES["compose" if room == "compose" else file]
-            groups.setdefault(title, []).append(name)
+            groups.setdefault(title_of(name), []).append(name)
     lines = []
     for title in [*dict.fromkeys(TITLES.values()), "Models"]:
         head = "| bijection | log-det | direct | inverse | context | events | reference |"

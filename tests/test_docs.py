@@ -77,7 +77,7 @@ def test_the_table_of_bijections_is_whole(monkeypatch):
     rows = {name: of_table["row"](name) for name in ("Coupling", "Dequantize", "MAF", "ResidualBlock", "Sylvester")}
     for name in names:
         assert re.fullmatch(r"Direct: .*[^.]\. Inverse: .*[^.]\.", of_table["section"](name, "Cost")), f"{name} has no Cost:"
-        assert of_table["values_of"](name), name
+        assert of_table["values_of"](name) and of_table["title_of"](name), name
     assert "| exact | a pass of the network |" in rows["Coupling"] and "| yes | vectors and images |" in rows["Coupling"]
     assert "| exact or unbiased |" in rows["ResidualBlock"] and "| lower bound |" in rows["Dequantize"]
     assert "Papamakarios et al. 2017, [1705.07057]" in rows["MAF"] and "van den Berg et al. 2018" in rows["Sylvester"]
