@@ -11,7 +11,8 @@ from common import close, error_of
 from sklearn.datasets import load_digits
 
 import flows
-from flows.models import PRESETS, preset
+from flows.models import preset
+from flows.models.presets import PRESETS
 
 MILLIONS = {
     "glow-cifar10": 44.05,

@@ -1,5 +1,5 @@
 """Published flows, as short compositions of the library's layers, which `flows/__init__.py` lists; settings are in `preset`."""
 
-from flows.models.presets import PRESETS, Preset, preset
+from flows.models.presets import Preset, preset
 
-__all__ = ["PRESETS", "Preset", "preset"]
+__all__ = ["Preset", "preset"]

@@ -104,7 +104,7 @@ def preset(name: str) -> Preset:
     """A published model of images, by its name.
 
     Args:
-        name: one of `models.PRESETS`, such as "glow-cifar10".
+        name: such as "glow-cifar10"; the error of an unknown one lists all.
 
     Returns:
         Its `Preset`: the distribution, the event, the keywords of `flows.fit`, and the source.
