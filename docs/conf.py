@@ -104,8 +104,9 @@ def reference(*modules):
         lines += [f"   * - :py:obj:`{name}`", f"     - {paragraph(first_line)}"]
     for name in names:
         thing = PUBLIC[name][1]
-        kind = "class" if inspect.isclass(thing) else "function"
-        lines += ["", f".. auto{kind}:: {name}", *(["   :members:", "   :show-inheritance:"] if kind == "class" else [])]
+        kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
+        options = {"class": ["   :members:", "   :show-inheritance:"], "data": ["   :no-value:"]}
+        lines += ["", f".. auto{kind}:: {name}", *options.get(kind, [])]
     return "\n".join([*lines, "```"])
 
 

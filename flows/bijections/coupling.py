@@ -67,7 +67,7 @@ def Coupling(
 
     Errors:
         FlowsError: a mask that keeps every feature, or has not one entry for each; a checkerboard of what is no image, or with
-        `unconditional`.
+            `unconditional`.
 
     Source:
         Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, section 3.2;

@@ -47,7 +47,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
 
     Errors:
         TypeError: no layers, or something that is not a bijection. FlowsError: layers that do not keep the event; an image
-        context of other sides than the event, or one that the layout does not fit.
+            context of other sides than the event, or one that the layout does not fit.
 
     Example:
         >>> import flows, jax.numpy as jnp
