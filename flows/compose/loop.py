@@ -71,7 +71,7 @@ def Repeat(layer: BijectionLike, n: int, reversible: bool = False):
             if not reversible:
                 return whole
             check_reversible("Repeat", (layer,), (own,), (place,))
-            return replace(whole, direct=direct_of(turn_of(layer, event, context, own, place), n))
+            return replace(whole, direct=direct_of(own.direct, turn_of(layer, event, context, own, place), n))
 
     return Composite(part, (layer,))
 

@@ -68,7 +68,7 @@ def Reversible(*layers: BijectionLike):
         parts, places = parts_of("Reversible", layers, event, context)
         check_reversible("Reversible", layers, parts, places)
         own = whole.part(event, context)
-        direct = direct_of(Turn(parts, places, several=True), None)
+        direct = direct_of(own.direct, Turn(parts, places, several=True), None)
         return replace(own, name="Reversible", direct=direct, path=None)
 
     return Composite(part, layers)
@@ -86,14 +86,6 @@ class Turn(NamedTuple):
             return [(self.parts[0], self.places[0], params, key)]
         keys = [None] * len(self.parts) if key is None else jax.random.split(key, len(self.parts))
         return list(zip(self.parts, self.places, params, keys, strict=True))
-
-    def direct(self, params: Any, x: Array, context: Any, key: Any, train: bool) -> tuple[Array, Array]:
-        total = jnp.zeros(x.shape[0], x.dtype)
-        for part, place, own, own_key in self.each(params, key):
-            with place:
-                x, log_det = part.direct(own, x, context, own_key, train)
-            total += log_det
-        return x, total
 
     def back(self, params: Any, y: Array, of_y: Any, context: Any, key: Any, train: bool) -> tuple[Array, tuple[Any, Any, Any]]:
         """The input of an output, and the cotangents of params, input and context from those of output and log-det."""
@@ -121,8 +113,8 @@ def turn_of(layer: BijectionLike, event: Shape, context: Shape | None, whole: Bi
     return Turn((whole,), (place,), several=False)
 
 
-def direct_of(turn: Turn, n: int | None) -> Callable:
-    """The direct function of a part: one turn, or n of them as a loop on stacked params, whose gradient keeps no inputs."""
+def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
+    """A direct function whose gradient keeps no inputs: `whole`, of one turn, or n of them as a loop on stacked params."""
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         how = precision()  # the gradient is traced later
@@ -134,12 +126,12 @@ def direct_of(turn: Turn, n: int | None) -> Callable:
         @jax.custom_vjp
         def forwards(params: Any, x: Array, context: Any, rng: Any) -> tuple[Array, Array]:
             if n is None:
-                return turn.direct(params, x, context, rng, train)
+                return whole(params, x, context, rng, train)
 
             def body(carry: Any, of_turn: Any) -> Any:
                 (x, total), (i, own, key) = carry, of_turn
                 with iteration(i):
-                    y, log_det = turn.direct(own, trailing(x), context, key, train)
+                    y, log_det = whole(own, trailing(x), context, key, train)
                 return (trailing(y), total + log_det), None
 
             start = trailing(x), jnp.zeros(x.shape[0], x.dtype)

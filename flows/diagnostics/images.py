@@ -14,6 +14,8 @@ from flows.distributions.draws import functions
 from flows.distributions.mixture import Mixture
 from flows.distributions.support import chain_of
 
+DRAWS = 10_000  # of groups of the reference, by which groups are judged
+
 
 class Bits(NamedTuple):
     """Bits for each number of an image: the mean over images, its standard error, and those of each, (images,)."""
@@ -65,16 +67,17 @@ def bits_per_dim(
     check_pixels(x, levels_of(init_fun), "bits_per_dim: images")
     rows, key = len(x), as_key(rng)
     each_own = context is not None and np.ndim(context) > len(as_event(fit.context_dim or 1))
-    found = list[np.ndarray]()
-    for i, start in enumerate(range(0, rows, batch_size)):
-        piece = jnp.asarray(x[start : start + batch_size], jnp.float32)
-        own = {} if context is None else {"context": context[start : start + batch_size] if each_own else context}
+    found, together = list[np.ndarray](), min(batch_size, rows)
+    # The last piece is filled up with the first images, as another size would be another program.
+    for i, index in enumerate(np.arange(-(-rows // together) * together).reshape(-1, together) % rows):
+        piece = jnp.asarray(x[index], jnp.float32)
+        own = {} if context is None else {"context": jnp.asarray(context)[index] if each_own else context}
         draws = [
             np.asarray(log_pdf(fit[0], piece, rng=each, **own), float)
             for each in jax.random.split(jax.random.fold_in(key, i), samples)
         ]
         found.append(np.logaddexp.reduce(draws, 0) - math.log(samples))
-    bits = -np.concatenate(found) / (size(x.shape[1:]) * math.log(2))
+    bits = -np.concatenate(found)[:rows] / (size(x.shape[1:]) * math.log(2))
     return Bits(float(bits.mean()), float(bits.std(ddof=1) / rows**0.5) if rows > 1 else math.nan, bits)
 
 
@@ -164,9 +167,6 @@ def typicality(
     far = np.sort(np.abs(groups - entropy))
     off = np.abs(own[: len(own) // group * group].reshape(-1, group).mean(1) - entropy)
     return (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far))
-
-
-DRAWS = 10_000  # of groups
 
 
 def _surprise(fit: Any, log_pdf: Any, rows: Any, context: Any) -> np.ndarray:

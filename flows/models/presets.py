@@ -21,7 +21,7 @@ GLOW = "Kingma and Dhariwal, 2018, arXiv:1807.03039, and its code"
 NSF = "Durkan, Bekasov, Murray and Papamakarios, 2019, arXiv:1906.04032, and its code"
 REALNVP = "Dinh, Sohl-Dickstein and Bengio, 2017, arXiv:1605.08803, and its code"
 NICE = "Dinh, Krueger and Bengio, 2014, arXiv:1410.8516"
-CIFAR, IMAGENET32, IMAGENET64, MNIST = 50_000, 1_281_149, 1_281_149, 50_000  # images to train on
+CIFAR, IMAGENET = 50_000, 1_281_149  # images to train on
 
 
 class Preset(NamedTuple):
@@ -84,16 +84,16 @@ def _nice(event: Shape, hidden: tuple[int, ...], batch: int, low: float, width: 
 PRESETS: dict[str, Callable[[], Preset]] = {
     "glow-cifar10": lambda: _glow(32, 3, 32, CIFAR),
     "glow-cifar10-additive": lambda: _glow(32, 3, 32, CIFAR, additive=True),
-    "glow-imagenet32": lambda: _glow(48, 3, 32, IMAGENET32),
-    "glow-imagenet64": lambda: _glow(48, 4, 64, IMAGENET64),
+    "glow-imagenet32": lambda: _glow(48, 3, 32, IMAGENET),
+    "glow-imagenet64": lambda: _glow(48, 4, 64, IMAGENET),
     "nice-cifar10": lambda: _nice((32, 32, 3), (2000,) * 4, 200, -1.0, 2.0),
     "nice-mnist": lambda: _nice((28, 28, 1), (1000,) * 5, 200, 0.0, 1.0),
     "nsf-cifar10": lambda: _nsf(3, 32, CIFAR, 200_000, 512, 256, width=96, num_bins=4, dropout=0.2, multi_scale=False),
     "nsf-cifar10-5bit": lambda: _nsf(3, 32, CIFAR, 100_000, 512, 32, width=64, num_bins=2, dropout=0.2, multi_scale=False),
     "nsf-cifar10-affine": lambda: _nsf(3, 32, CIFAR, 200_000, 512, 256, width=96, affine=True, dropout=0.2, multi_scale=False),
-    "nsf-imagenet64": lambda: _nsf(4, 64, IMAGENET64, 200_000, 256, 256, width=96, num_bins=8),
-    "nsf-imagenet64-5bit": lambda: _nsf(4, 64, IMAGENET64, 100_000, 256, 32, width=96, num_bins=8, dropout=0.1),
-    "nsf-imagenet64-affine": lambda: _nsf(4, 64, IMAGENET64, 200_000, 256, 256, width=96, affine=True),
+    "nsf-imagenet64": lambda: _nsf(4, 64, IMAGENET, 200_000, 256, 256, width=96, num_bins=8),
+    "nsf-imagenet64-5bit": lambda: _nsf(4, 64, IMAGENET, 100_000, 256, 32, width=96, num_bins=8, dropout=0.1),
+    "nsf-imagenet64-affine": lambda: _nsf(4, 64, IMAGENET, 200_000, 256, 256, width=96, affine=True),
     "realnvp-cifar10": lambda: _realnvp(32, 2, 64, 8, 1_000),
     "realnvp-imagenet32": lambda: _realnvp(32, 4, 32, 4, 100),
     "realnvp-imagenet64": lambda: _realnvp(64, 5, 32, 2, 100),
