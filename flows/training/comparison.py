@@ -9,8 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError, part_of, positive
-from flows.core.publish import publish
+from flows.core import Array, FlowsError, positive
 from flows.results.history import Epoch
 from flows.results.result import FitResult
 from flows.training.before import curved, region_of
@@ -158,8 +157,7 @@ class Comparison:
         def given_up(epoch: Epoch) -> bool:
             if best is None or epoch.number + 1 != math.ceil(SOON * epoch.max_epochs):
                 return False
-            params = epoch.best_params()
-            log_pdf = publish(part_of(rows.outer(model), self.key, rows.event, rows.context), params)[0]
+            params, log_pdf, _ = epoch.best()
             nats, error = self._mean(
                 best - _scores(log_pdf, params, held_out, self.options.dequantize, self.key), held_out.weights
             )

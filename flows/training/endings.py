@@ -39,9 +39,7 @@ def history_of(courses: list[Course], options: Options, yardstick: Yardstick = U
     return History(arrays, interrupted=interrupted, objective=options.objective_name)
 
 
-def after(
-    courses: list[Course], history: History, kept: Callable, outer: Callable, options: Options, margin: float, cause: Callable
-) -> None:
+def after(courses: list[Course], history: History, kept: Callable, options: Options, margin: float, cause: Callable) -> None:
     """Warn of what happened, or raise an error where no epoch was good."""
     who = options.caller
     without = [course for course in courses if course.best == math.inf or not course.usable]
@@ -65,7 +63,7 @@ def after(
             )
             why = f"some of what is held out has {what} under this model: {cause(courses.index(course))}. {options.remedy}"
         message = f"{who}: the validation {options.measure} was {validation[-1]} in the last of {len(validation)} epochs: {why}"
-        raise FitError(message, outer(kept()), history, why)
+        raise FitError(message, kept(), history, why)
     if skipped := sum(sum(course.skipped) for course in courses):
         warn_user(
             f"{who}: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "

@@ -85,11 +85,11 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     folds = folds_of(model, found, options, key)
     region = region_of(init_fun, found)
     bent = curved(region, found)
-    noisy = own if options.standardize is not False else _first_layers(init_fun, found)
-    columns = check_data(found if folds == 1 else unsplit(found, options), options, noisy, mixed, bent)
+    first = own if options.standardize is not False else _first_layers(init_fun, found)
+    columns = check_data(found if folds == 1 else unsplit(found, options), options, first, mixed, bent)
     tell_of_curved(bent, region, found, options)
     rows = prepare_folds(found, columns, options, key, own, folds)
-    if noisy == own:  # else the values are pixels, say, which the model's first layers bring to the line
+    if options.standardize is not False or not first:  # else these are pixels, say, which first layers bring to the line
         warn_of_range(model, rows, ~bent)
     return rows, model
 
@@ -139,15 +139,15 @@ def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> Fit
         return fit_members(key, init_fun, rows, replace(options, members=len(rows.folds)))
     began = time.monotonic()
     flow = rows.outer(init_fun)
-    published = _publisher(flow, key, rows)
-    params, history = train_members(key, init_fun, rows, options, rows.outer_params, published)
-    return FitResult(*published(params), flow, as_dim(rows.event), as_dim(rows.context), history, **told(rows, history, began))
+    fitted, history = train_members(key, init_fun, rows, options, _publisher(flow, key, rows, rows.outer_params))
+    return FitResult(*fitted, flow, as_dim(rows.event), as_dim(rows.context), history, **told(rows, history, began))
 
 
-def _publisher(flow: Any, key: Array, rows: Prepared) -> Callable[[Any], Distribution]:
-    """Of params, the triple that a user sees."""
+def _publisher(flow: Any, key: Array, rows: Prepared, outer: Callable[[Any], Any]) -> Callable[[Any], Distribution]:
+    """Of params that are trained, the triple that a user sees; `outer` makes its params."""
 
-    def published(params: Any) -> Distribution:
+    def published(trained: Any) -> Distribution:
+        params = outer(trained)
         return Distribution(params, *publish(part_of(flow, key, rows.event, rows.context), params))
 
     return published
@@ -181,13 +181,12 @@ def train_members(
     init_fun: Any,
     rows: Prepared,
     options: Options,
-    outer: Callable[[Any], Any],
     published: Callable[[Any], Distribution],
-) -> tuple[Any, History]:
-    """Train one model, or the members of an ensemble: the params that were best, as a user sees them, and the history.
+) -> tuple[Distribution, History]:
+    """Train one model, or the members of an ensemble: the best as a user sees it, and the history.
 
-    Params of members have a leading axis, and each member has an init and an order of rows of its own. `outer` makes a user's
-    params of those that are trained, and `published` the triple of these.
+    Params of members have a leading axis, and each member has an init and an order of rows of its own. `published` makes of
+    params that are trained the triple that a user sees.
     """
     members, source, inner = options.members, rows.source, rows.inner(init_fun)
     options = options.settled(source.batch_size, source.steps)
@@ -228,10 +227,8 @@ def train_members(
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
-        best, history = train(
-            compiled, params, epochs.run, epochs.score, options, saved, why, outer, published, size, rows.yardstick
-        )
-    return outer(best), history
+        best, history = train(compiled, params, epochs.run, epochs.score, options, saved, why, published, size, rows.yardstick)
+    return published(best), history
 
 
 def _problem(model: Any, part: Any, params: Any, rows: Prepared, options: Options) -> Any:
@@ -262,8 +259,7 @@ def fit_members(key: Array, model: Any, rows: Prepared, options: Options) -> Ens
         return Mixture(model, num_components=members, trainable=False)
 
     flow = several(rows.outer(model)) if rows.folds else rows.outer(several(model))  # before the training, as it may be refused
-    published = _publisher(flow, key, rows)
-    params, history = train_members(key, model, rows, options, outer, published)
+    fitted, history = train_members(key, model, rows, options, _publisher(flow, key, rows, outer))
     dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
     own = {"path": path, **told(rows, history, began)}
-    return EnsembleResult(*published(params), flow, *dims, history, **own)
+    return EnsembleResult(*fitted, flow, *dims, history, **own)

@@ -36,7 +36,6 @@ def train(
     options: Options,
     checkpoint: Checkpoint | None,
     why: Callable[[Any, int, int | None, int], str],
-    outer: Callable[[Any], Any],
     published: Callable[[Any], Distribution],
     event_size: int,
     yardstick: Yardstick,
@@ -48,8 +47,7 @@ def train(
         score: of the state at the start, gives it with its params as the best so far, and their validation loss.
         why: of params, the number of an epoch, a step and a member, tells what is not finite in that step, or in the validation
             if the step is None.
-        outer: of params, gives those of the model that a user sees.
-        published: of these, gives the model's triple.
+        published: of params, gives the triple of the model that a user sees.
         event_size: numbers of an event.
         yardstick: what the losses are told and judged by.
     """
@@ -76,7 +74,7 @@ def train(
             try:
                 state, report = run(state, number)
             except DataFailed as failure:
-                kept = outer(_kept(trainer, failure.state, params, courses, options))
+                kept = published(_kept(trainer, failure.state, params, courses, options)).params
                 raise error_of_stream(failure.error, kept, courses, options) from failure.error
             reports = _of_each(report, options.members, yardstick.log_dets)
             done = [course.over(options) for course in courses]  # these members train on with the others, but keep their best
@@ -89,21 +87,29 @@ def train(
                     if courses[i].beyond_help(options) and not done[i]:
                         step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
                         cause = why(_own(trainer, state, options, i), number, step, i)
-                        raise error_of(courses, i, cause, outer(_kept(trainer, state, params, courses, options)), options)
+                        kept = published(_kept(trainer, state, params, courses, options)).params
+                        raise error_of(courses, i, cause, kept, options)
                 restart = np.array([course.best == math.inf for course in courses]).reshape(lr_scales.shape)
                 state = trainer.back(state, np.reshape(lost, lr_scales.shape), lr_scales / 10, restart, params)
             if checkpoint is not None:
                 over = all(course.over(options) for course in courses)
                 checkpoint.save(state, [vars(course) for course in courses], at_once=over)
             if options.callbacks:
-                seconds, best = time.monotonic() - start, partial(lambda best: outer(trainer.params(best)), state.best)
-                told = _epoch(courses, lr_scales, options, seconds, best, lambda best=best: published(best()))
+                best = partial(lambda best: published(trainer.params(best)), state.best)
+                told = _epoch(courses, lr_scales, options, time.monotonic() - start, best)
                 stopped = any([_says_stop(callback(told)) for callback in options.callbacks])
         if checkpoint is not None and not all(course.over(options) for course in courses):  # by time, or on request
             checkpoint.save(state, [vars(course) for course in courses], at_once=True)
     history = history_of(courses, options, yardstick, bool(interrupts))
     kept = partial(_kept, trainer, state, params, courses, options)
-    after(courses, history, kept, outer, options, margin, lambda i: why(_own(trainer, state, options, i), number, None, i))
+    after(
+        courses,
+        history,
+        lambda: published(kept()).params,
+        options,
+        margin,
+        lambda i: why(_own(trainer, state, options, i), number, None, i),
+    )
     if options.judged:
         compare(courses, yardstick, options)
     return trainer.params(state.best), history
@@ -157,16 +163,16 @@ def _tell(bar: tqdm, courses: list[Course], yardstick: Yardstick, options: Optio
     bar.update()
 
 
-def _epoch(
-    courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best_params: Callable, best: Callable
-) -> Epoch:
+def _epoch(courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best: Callable) -> Epoch:
     values: dict[str, list] = {
         name: [getattr(course, TOLD[name])[-1] for course in courses] for name in ("train_loss", "validation_loss", "skipped")
     }
     values |= {"best_epoch": [course.best_epoch for course in courses], "rate": np.ravel(lr_scales).tolist()}
     told = {name: each[0] if options.members is None else np.array(each) for name, each in values.items()}
     number = len(courses[0].train) - 1
-    return Epoch(number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=best_params, best=best, **told)
+    return Epoch(
+        number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=lambda: best().params, best=best, **told
+    )
 
 
 @contextmanager

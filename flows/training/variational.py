@@ -319,9 +319,7 @@ def fit_to_density(
     def published(params: Any) -> Distribution:
         return Distribution(params, *publish(part, params))
 
-    params, history = train(
-        compiled, params, run, score, options, saved, why, lambda params: params, published, math.prod(event), yardstick
-    )
+    params, history = train(compiled, params, run, score, options, saved, why, published, math.prod(event), yardstick)
     triple = published(params)
     diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
     return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=diagnostics)
