@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import tempfile
 import time
 import warnings
@@ -48,6 +47,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
+from processes import Peer  # noqa: E402
 
 import flows  # noqa: E402
 from flows.diagnostics import enable_x64  # noqa: E402
@@ -104,29 +104,6 @@ def moons(d: int, n: int, seed: int) -> np.ndarray:
     x = (x - [0.5, 0.25] * (d // 2)) / ([0.87, 0.5] * (d // 2))
     turn = np.eye(2) if d == 2 else np.linalg.qr(np.random.default_rng(0).normal(size=(d, d)))[0]
     return (x @ turn).astype(np.float32)
-
-
-class Peer:
-    """zuko in a process of its own."""
-
-    def __init__(self, file: Path):
-        command = [ROOT / ".venv-torch" / "bin" / "python", ROOT / "benchmarks" / "peers" / "continuous_zuko.py"]
-        self.process = subprocess.Popen(
-            [*command, str(options.core), file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.versions = self.answer()
-
-    def answer(self) -> dict:
-        return json.loads(self.process.stdout.readline())
-
-    def __call__(self, what: str, argument) -> dict:
-        self.process.stdin.write(f"{what} {argument}\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def stepped(params, loss):
@@ -194,19 +171,19 @@ def beside(d: int, activation: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "given.npz"
         np.savez(file, activation=ACTIVATIONS[activation], tolerance=TOLERANCE, samples=SAMPLES, **layers, **given)
-        peer = Peer(file)
-        peer("values", Path(folder) / "values.npy")
-        theirs = np.load(Path(folder) / "values.npy")
-        found = {"versions": peer.versions, "times": {}}
-        for what, ways in runs.items():
-            first = {way: timed(run, 1)["cpu"] for way, run in ways.items()} | {"zuko": peer(what, 1)["cpu"]}
-            calls = {way: partial(timed, run) for way, run in ways.items()} | {"zuko": partial(peer, what)}
-            times = {way: max(1, round(LEAST / call(1)["cpu"])) for way, call in calls.items()}
-            turns = [{way: call(times[way]) for way, call in calls.items()} for _ in range(options.repeats)]
-            cpu, clock = ({way: [turn[way][kind] for turn in turns] for way in calls} for kind in ("cpu", "clock"))
-            found["times"][what] = {"first": first, "cpu": cpu, "clock": clock}
-            print("\n".join(lines_of(f"d = {d}, {activation}", what, found["times"][what])), flush=True)
-        peer.close()
+        python, script = ROOT / ".venv-torch" / "bin" / "python", ROOT / "benchmarks" / "peers" / "continuous_zuko.py"
+        with Peer("zuko", [python, script, options.core, file]) as peer:
+            peer.ask("values", Path(folder) / "values.npy")
+            theirs = np.load(Path(folder) / "values.npy")
+            found = {"versions": peer.start, "times": {}}
+            for what, ways in runs.items():
+                first = {way: timed(run, 1)["cpu"] for way, run in ways.items()} | {"zuko": peer.ask(what)["cpu"]}
+                calls = {way: partial(timed, run) for way, run in ways.items()} | {"zuko": partial(peer.ask, what)}
+                times = {way: max(1, round(LEAST / call(1)["cpu"])) for way, call in calls.items()}
+                turns = [{way: call(times[way]) for way, call in calls.items()} for _ in range(options.repeats)]
+                cpu, clock = ({way: [turn[way][kind] for turn in turns] for way in calls} for kind in ("cpu", "clock"))
+                found["times"][what] = {"first": first, "cpu": cpu, "clock": clock}
+                print("\n".join(lines_of(f"d = {d}, {activation}", what, found["times"][what])), flush=True)
     found["errors"] = errors(d, activation, trained.params, rows, runs, theirs)
     return found
 

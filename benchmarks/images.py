@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -48,6 +47,7 @@ if not options.table and os.environ.items() & KEEPING.items() != KEEPING.items()
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from processes import Peer  # noqa: E402
 
 import flows  # noqa: E402
 
@@ -252,37 +252,11 @@ def depth_of(form: str, layers: int) -> dict[str, float]:
 # Beside other libraries
 
 
-class Worker:
+def worker_of(script: str, python: Path, library: str, case: tuple[int, int, int, int], keeping: bool) -> Peer:
     """A Glow in a process of its own."""
-
-    def __init__(self, script: str, python: Path, library: str, case: tuple[int, int, int, int], keeping: bool):
-        sizes = dict(zip(("side", "layers", "width", "levels"), case, strict=True)) | {"batch": BATCH}
-        command = [python / "bin" / "python", ROOT / "benchmarks" / "peers" / script, library]
-        self.library = library
-        environment = {each: value for each, value in os.environ.items() if keeping or each not in KEEPING}
-        self.process = subprocess.Popen(
-            [*command, str(options.core), json.dumps(sizes)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        self.start = self.answer()
-
-    def answer(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.library} ended without an answer; its error is above")
-        return json.loads(line)
-
-    def ask(self, what: str, times: int = 1) -> dict:
-        self.process.stdin.write(f"{what} {times}\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
+    sizes = dict(zip(("side", "layers", "width", "levels"), case, strict=True)) | {"batch": BATCH}
+    command = [python / "bin" / "python", ROOT / "benchmarks" / "peers" / script, library, options.core, json.dumps(sizes)]
+    return Peer(library, command, {each: value for each, value in os.environ.items() if keeping or each not in KEEPING})
 
 
 def of_peers(found: dict, save) -> None:
@@ -290,19 +264,18 @@ def of_peers(found: dict, save) -> None:
         for keeping in (True, False):
             with ExitStack() as stack:
                 workers = [
-                    *(Worker("glow_flows.py", ROOT / ".venv", form, case, keeping) for form in FORMS),
-                    *(Worker("glow_torch.py", ROOT / options.torch, library, case, keeping) for library in LIBRARIES),
+                    *(worker_of("glow_flows.py", ROOT / ".venv", form, case, keeping) for form in FORMS),
+                    *(worker_of("glow_torch.py", ROOT / options.torch, library, case, keeping) for library in LIBRARIES),
                 ]
                 for worker in workers:
                     stack.enter_context(worker)
-                times = {worker.library: max(1, round(LEAST / worker.ask("step", 2)["cpu"])) for worker in workers}
-                turns: dict[str, list[float]] = {worker.library: [] for worker in workers}
+                times = {worker.name: max(1, round(LEAST / worker.ask("step", 2)["cpu"])) for worker in workers}
+                turns: dict[str, list[float]] = {worker.name: [] for worker in workers}
                 for _ in range(options.repeats):
                     for worker in workers:
-                        turns[worker.library].append(worker.ask("step", times[worker.library])["cpu"])
+                        turns[worker.name].append(worker.ask("step", times[worker.name])["cpu"])
                 found[f"{named(*case)}, {'kept' if keeping else 'given back'}"] = {
-                    worker.library: {"step": turns[worker.library], **worker.start, **worker.ask("memory")}
-                    for worker in workers
+                    worker.name: {"step": turns[worker.name], **worker.start, **worker.ask("memory")} for worker in workers
                 }
             save()
 

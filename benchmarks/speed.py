@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from peers.workloads import WORKLOADS
+from processes import Peer
 from tables import README, picture, tables, written
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,61 +42,36 @@ KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 SLOW = 5.0  # seconds from which a run is not repeated
 
 
-class Worker:
+def worker_of(library: str, workload: str, threads: int, layers: int = 0) -> Peer:
     """A library with one flow, in a process of its own."""
-
-    def __init__(self, library: str, workload: str, threads: int, layers: int = 0):
-        python, script = ROOT / LIBRARIES[library] / "bin" / "python", ROOT / "benchmarks" / "peers" / "worker.py"
-        self.library = library
-        self.process = subprocess.Popen(
-            [python, script, library, workload, str(threads), str(layers)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.start = self.answer()
-
-    def answer(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.library} ended without an answer; its error is above")
-        return json.loads(line)
-
-    def ask(self, what: str, times: int = 1) -> dict:
-        self.process.stdin.write(f"{what} {times}\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
+    python, script = ROOT / LIBRARIES[library] / "bin" / "python", ROOT / "benchmarks" / "peers" / "worker.py"
+    return Peer(library, [python, script, library, workload, threads, layers])
 
 
 def throughput(workload: str, libraries: list[str], threads: int, rounds: int) -> dict:
     """Medians over the turns, of each library, in milliseconds."""
     unit = "cpu" if threads == 1 else "clock"
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(library, workload, threads)) for library in libraries]
+        workers = [stack.enter_context(worker_of(library, workload, threads)) for library in libraries]
         workers = [worker for worker in workers if "missing" not in worker.start]
-        found = {worker.library: {"step": [], "log_prob": [], "sample": []} for worker in workers}
+        found = {worker.name: {"step": [], "log_prob": [], "sample": []} for worker in workers}
         for worker in workers:
             worker.ask("step", 3), worker.ask("log_prob")
         for _ in range(rounds):
             for worker in workers:
-                found[worker.library]["step"].append(worker.ask("step", 5)[unit])
-                found[worker.library]["log_prob"].append(worker.ask("log_prob")[unit])
-        sampling = [worker for worker in workers if worker.library != "floor"]
+                found[worker.name]["step"].append(worker.ask("step", 5)[unit])
+                found[worker.name]["log_prob"].append(worker.ask("log_prob")[unit])
+        sampling = [worker for worker in workers if worker.name != "floor"]
         for worker in sampling:
             worker.ask("sample")
         for _ in range(max(1, rounds // 2)):
             for worker in sampling:
-                of = found[worker.library]["sample"]
+                of = found[worker.name]["sample"]
                 if not (of and of[-1] > SLOW):
                     of.append(worker.ask("sample")[unit])
         return {
-            worker.library: {
-                **{what: 1000 * statistics.median(each) for what, each in found[worker.library].items() if each},
+            worker.name: {
+                **{what: 1000 * statistics.median(each) for what, each in found[worker.name].items() if each},
                 "first step": 1000 * worker.start["first"][unit],
                 "memory": worker.ask("memory")["memory"],
                 "num_params": worker.start["num_params"],
@@ -112,7 +88,7 @@ def first_calls(libraries: list[str], repeats: int = 2) -> dict:
         for library in libraries:
             turns = []
             for _ in range(repeats):
-                with Worker(library, "NSF coupling d21", 1, layers) as worker:
+                with worker_of(library, "NSF coupling d21", 1, layers) as worker:
                     calls = {what: worker.ask(what)["cpu"] for what in ("log_prob", "sample")}
                     turns.append({"step": worker.start["first"]["cpu"], **calls, **worker.ask("memory")})
             least = {what: min(turn[what] for turn in turns) for what in turns[0]}
