@@ -90,7 +90,7 @@ def test_pieces_of_images_hold_fewer(monkeypatch):
         seen.append(x.shape)
         return x.reshape(x.shape[0], -1).sum(1)
 
-    monkeypatch.setattr(cpu_loops, "NUMBERS", 16 * 40)
+    monkeypatch.setattr(cpu_loops, "NUMBERS_OF_IMAGES", 16 * 40)
     x = IMAGES.astype(np.float32)
     close(cpu_loops.in_pieces(fun, (), x), x.reshape(600, -1).sum(1), 1e-6)
     assert seen[-1] == (40, 4, 4, 1)
