@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from common import close
+from common import close, error_of
 
 import flows
 from flows.core.inputs import rows_within
@@ -50,6 +50,20 @@ def test_whole_numbers_stay_small_on_the_device(tmp_path):
     streamed = flows.fit(0, MODEL, mapped, validation=held_out, **QUICK)
     whole = flows.fit(0, MODEL, np.asarray(mapped), validation=held_out, **QUICK)
     assert streamed.history.best == pytest.approx(whole.history.best, abs=0.05)
+
+
+def test_a_row_is_named_rightly_where_some_are_looked_at(monkeypatch):
+    """A pixel at the end of a support, in the one row of four that is looked at."""
+    monkeypatch.setattr(preprocess, "LOOKED_AT", (10**6, 16 * 150))
+    model = flows.Flow(flows.Serial(flows.Dequantize(1.0), flows.Invert(flows.Exp())))
+    held_out = IMAGES[:50] + 1
+    found = reading.read(IMAGES + 1, Options(folds=1, verbose=0, validation=held_out), jax.random.key(0))
+    few = preprocess._some(found)
+    assert len(few.train.x) == len(few.source.numbers) == 150 and few.source.numbers[3] == 12
+    rows = IMAGES + 1
+    rows[48] = 0  # log of noise about 0
+    told = error_of(lambda: flows.fit(0, model, rows, validation=held_out, **QUICK))
+    assert "row 48" in told
 
 
 def test_layers_measure_fewer_images(monkeypatch):

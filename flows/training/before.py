@@ -145,10 +145,9 @@ def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:
     if np.isneginf(region[0]).all() and np.isposinf(region[1]).all():
         return
     for rows, numbers, given in _shares(data):
-        x = np.asarray(rows.x, float)
-        outside = (x < region[0]) | (x > region[1])
+        outside = (rows.x < region[0]) | (rows.x > region[1])  # no float64 copy of images
         if outside.any():
-            raise _refusal(x, outside, numbers, given, region, data.source.names, "outside")
+            raise _refusal(np.asarray(rows.x, float), outside, numbers, given, region, data.source.names, "outside")
 
 
 def check_finite_behind(data: Data, rows: Rows, y: np.ndarray, before: Sequence[BijectionInit]) -> None:

@@ -208,7 +208,7 @@ def prepare(
         before = (Dequantize(tuple(columns.steps)), *before)
     check_inside(data, before)
     inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
-    # Of images that go through layers again while they are trained on, some tell enough.
+    # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
     train, held_out, log_dets, params = _through(before, _some(data) if inside and len(event) > 1 else data, key)
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
     scaling = None if as_it_is else _scaling(train, columns, options, like)
@@ -276,10 +276,10 @@ def pieces_of(x: Any) -> list[slice]:
 
 
 def _some(data: Data) -> Data:
-    """As many of the rows as a stream is looked at by, from all over."""
-    most = rows_within(*LOOKED_AT, data.train.x.shape[1:])
-    few = [take(rows, slice(None, None, -(-len(rows.x) // most))) for rows in (data.train, data.held_out)]
-    return data._replace(train=few[0], held_out=few[1])
+    """As many of the training rows as a stream is looked at by, from all over, and the first of those held out."""
+    every = slice(None, None, -(-len(data.train.x) // rows_within(*LOOKED_AT, data.train.x.shape[1:])))
+    source = data.source._replace(numbers=data.source.numbers[every])
+    return data._replace(train=take(data.train, every), held_out=take(data.held_out, slice(1)), source=source)
 
 
 def _scaled(x: np.ndarray, scaling: Scaling, dtype: np.dtype) -> np.ndarray:
