@@ -71,7 +71,7 @@ def images(count: int, side: int) -> np.ndarray:
 
 def gradient_of(side: int, layers: int, width: int, levels: int, form: str):
     """The gradient, and where it is taken: at params that are no longer those of a start, and images."""
-    init_fun = flows.Flow(flows.GlowImage(layers, width, levels, **FORMS[form]))
+    init_fun = flows.Flow(flows.GlowImage(layers, width, levels, squash=None, **FORMS[form]))
     params, log_pdf, _ = init_fun(0, (side, side, 3))
     leaves, tree = jax.tree.flatten(params)
     moved = [moved_leaf(i, leaf) for i, leaf in enumerate(leaves)]

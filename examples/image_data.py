@@ -6,6 +6,7 @@ does not say which are for the test.
 
 import gzip
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 THINGS = ("aeroplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry")
 NUMERALS = tuple("0123456789")
-FEWEST = 50  # images of a folder
+FEWEST = 120  # images of a folder
 MOST = 480  # images of a kind that is none
 KINDS = {".png", ".jpg", ".jpeg"}
 BYTES, LABELS = 3, 1  # axes of the two kinds of idx files
@@ -61,7 +62,7 @@ def idx(path, axes):
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     head, shape = content[:4], tuple(np.frombuffer(content[4 : 4 * (axes + 1)], ">u4").tolist())
     if head != bytes((0, 0, 8, axes)) or len(content) != 4 * (axes + 1) + math.prod(shape):
@@ -77,6 +78,10 @@ def of_idx(names, remedy):
             labels = idx(found(folder, f"{part}-labels-idx1-ubyte", remedy), LABELS)
             if len(pixels) != len(labels) or labels.max() >= len(names):
                 raise ValueError(f"{folder}: the labels of {part} do not belong to its images")
+            if parts and pixels.shape[1:] != parts[0].shape[1:3]:
+                raise ValueError(
+                    f"{folder}: images of {pixels.shape[1:]} pixels for the test, of {parts[0].shape[1:3]} to train on"
+                )
             parts += [pixels[..., None], labels]
         train, train_labels, test, test_labels = parts
         return Images(train, test, 256, names, train_labels, test_labels)
@@ -120,6 +125,8 @@ def pictures(folder):
                 picture.load()
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
+        if picture.mode[0] in "IF":
+            raise ValueError(f"{path} has pixels of more than one byte; expected PNG or JPEG files of 256 levels")
         if read and picture.size != read[0].size:
             sizes = ["{} x {}".format(*each.size) for each in (picture, read[0])]
             raise ValueError(f"{path} is of {sizes[0]} pixels, {paths[0].name} of {sizes[1]}; expected one size")
@@ -145,6 +152,8 @@ SOURCES = {
 def load(name, folder=None):
     """The images of a source; a ValueError of one line where its files are not as they should be."""
     source = SOURCES[name]
+    if name == "digits" and folder is not None:
+        raise ValueError(f"digits are those of scikit-learn; expected no --path, got {folder}")
     folder = folder or source.folder
     if folder is None and name != "digits":
         raise ValueError(f"{name} is read from files; expected their folder by --path")

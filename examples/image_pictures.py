@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
-import matplotlib
-
+try:
+    import matplotlib
+except ImportError:
+    raise SystemExit("error: pictures need the package matplotlib: pip install matplotlib") from None
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import image_data
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,8 +68,9 @@ def picks(images, count, seed=0):
 class Show:
     """The pictures of a fitted model. Each writes one, and may return a line of figures."""
 
-    def __init__(self, result, images, folder, classes, seed=0):
-        self.result, self.images, self.folder, self.classes, self.seed = result, images, folder, classes, seed
+    def __init__(self, result, images, others, folder, classes, seed=0):
+        self.result, self.images, self.others, self.folder = result, images, others, folder
+        self.classes, self.seed = classes, seed
         self.parts, self.levels, self.size = Parts.of(result), images.levels, images.test[0].shape
 
     def context(self, labels):
@@ -179,12 +179,12 @@ class Show:
         block = Block(images, "", (), ("image", *self.images.names), marked, apart=1)
         self.sheet("classes", "The same noise, another class", note, [block])
 
-    def likelihood(self, name):
+    def likelihood(self):
         count = min(TEST, len(self.images.test))
         count = count // (2 * PIECE) * 2 * PIECE or count
         test, labels = self.images.test[:count], self.images.test_labels[:count] if self.classes else None
         half = len(test) // 2
-        kinds = {"test images": test[half:]} | image_data.others(name, self.images)
+        kinds = {"test images": test[half:]} | self.others
         usual = {"reference_context": self.context(labels[:half])} if self.classes else {}
         figures, lines = {}, []
         for what, each in kinds.items():

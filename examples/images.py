@@ -4,13 +4,13 @@
     python examples/images.py --data fashion-mnist --model glow --minutes 60
     python examples/images.py --data folder --path my/pictures --model nsf --minutes 60
 
-Pixels get noise of one level, move into (0, 1) with a margin, and through the logit onto the line, where each has a scale of
-its own; the model follows. A first trial tells how many epochs go into the time, so that the learning rate reaches its end.
-The same command again goes on where it was stopped, and a finished one draws its pictures again. Everything is written to
-OUT/images/DATA-MODEL/: the checkpoint; samples of the same noise while it learns; samples by temperature; what is left of
-images after encoding and decoding; the training images that are nearest to samples; halves of images filled in, by ascent on
-log p with noise that fades (Dinh, Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; with
---classes one image as of every class; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
+Pixels get noise of one level, move into (0, 1) with a margin, and through the logit onto the line; the model follows. A first
+trial tells how many epochs go into the time, so that the learning rate reaches its end. The same command again goes on where
+it was stopped, and a finished one draws its pictures again. Everything is written to OUT/images/DATA-MODEL/: the checkpoint;
+samples of the same noise while it learns; samples by temperature; what is left of images after encoding and decoding; the
+training images that are nearest to samples; halves of images filled in, by ascent on log p with noise that fades (Dinh,
+Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; with --classes one image as of every
+class; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
 """
 
 import argparse
@@ -28,10 +28,12 @@ from image_shows import Show, given
 
 import flows
 
-MARGIN = 1e-3  # between pixels and the ends of (0, 1)
-SIZES = {"glow": ((2, 24), (6, 48), (8, 64)), "nsf": ((2, 24), (3, 32), (4, 48)), "realnvp": ((2, 16), (2, 24), (3, 32))}
+MARGIN = 1e-6  # between pixels and the ends of (0, 1)
+SIZES = {"glow": ((2, 24), (8, 64), (8, 64)), "nsf": ((2, 24), (3, 32), (4, 48)), "realnvp": ((2, 16), (2, 24), (3, 32))}
 SIZES |= {"nice": ((4, 256), (4, 512), (4, 1000))}  # layers and width: 8 x 8, up to 28 x 28 in grey, all others
-STEPS, BATCH, HELD_OUT = 50, 64, 1_000  # of an epoch, images of a step, images to stop by
+STEPS, TRIAL, BATCH, HELD_OUT = 200, 50, 32, 1_000  # of an epoch, of one that is timed, images of a step, and to stop by
+RATES = {"glow": 1e-2, "nsf": 3e-3, "realnvp": 3e-3, "nice": 3e-3}  # the highest learning rates
+PLANNED = ("minutes", "layers", "width", "batch", "rate")  # options that a run has to be gone on with
 PASSES = 400  # over the training images, at most
 
 
@@ -51,7 +53,8 @@ def model_of(name, event, levels, layers=None, width=None, classes=False):
     }[name]()
     step = (1 - 2 * MARGIN) / levels
     pixels = flows.Dequantize(1.0, levels=levels), flows.FixedAffine(step, MARGIN + step / 2), flows.Logit(False)
-    return flows.Flow(flows.Serial(*pixels, flows.ActNorm(per="entry"), model))
+    prior = flows.Logistic() if name == "nice" else flows.Normal()  # as published
+    return flows.Flow(flows.Serial(*pixels, flows.ActNorm(), model), prior)
 
 
 class Watch:
@@ -102,27 +105,31 @@ def train(options, init_fun, images, folder, began):
     batch = min(options.batch or min(BATCH, max(8, len(rows) // 20)), len(rows))
     steps = min(STEPS, len(rows) // batch)
     fit = functools.partial(
-        flows.fit, 0, init_fun, rows, validation=validation, folds=1, batch_size=batch, steps_per_epoch=steps,
-        learning_rate=options.rate, standardize=False, **own,
+        flows.fit, 0, init_fun, rows, validation=validation, folds=1, batch_size=batch,
+        learning_rate=options.rate or RATES[options.model], standardize=False, **own,
     )  # fmt: skip
     seconds = 60 * options.minutes
     rest = began + seconds - min(90, seconds / 4)  # when training has to end
-    plan = folder / "plan.json"
+    plan, asked = folder / "plan.json", {name: getattr(options, name) for name in PLANNED}
     if not plan.exists():
-        at = []
+        at, few = [], min(TRIAL, steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that two epochs are few
-            fit(max_epochs=2, verbose=0, callbacks=[lambda epoch: at.append(epoch.seconds)])
-        an_epoch = max(np.diff(at).min(), 1e-3) if len(at) > 1 else seconds
-        epochs = 0.9 * (rest - time.monotonic()) / an_epoch
+            fit(max_epochs=2, steps_per_epoch=few, verbose=0, callbacks=[lambda epoch: at.append(epoch.seconds)])
+        an_epoch = max(np.diff(at).min(), 1e-3) * steps / few if len(at) > 1 else seconds
+        epochs = 0.95 * (rest - time.monotonic()) / an_epoch
         epochs = int(np.clip(epochs, 2, max(2, PASSES * len(rows) // (steps * batch))))
-        plan.write_text(json.dumps({"epochs": epochs, "seconds of one": round(float(an_epoch), 2)}))
-    epochs = json.loads(plan.read_text())["epochs"]
+        plan.write_text(json.dumps({"asked": asked, "epochs": epochs, "seconds of one": round(float(an_epoch), 2)}))
+    planned = json.loads(plan.read_text())
+    if planned["asked"] != asked:
+        raise ValueError(f"{plan} is of {planned['asked']}, not {asked}; give the same, another --out, or remove the folder")
+    epochs = planned["epochs"]
     shown = None if context is None else np.eye(len(images.names), dtype=np.float32)[np.arange(40) % len(images.names)]
     watch = Watch(folder / "epochs", images.levels, images.test[0].size, shown, max(3.0, seconds / 40))
     limit = max((rest - time.monotonic()) / 60, 1e-3)
     print(f"{len(rows):,} images to train on, {epochs} epochs of {steps} steps of {batch}", flush=True)
-    result = fit(max_epochs=epochs, max_minutes=limit, checkpoint=folder, callbacks=[watch], verbose=options.verbose)
+    settings = {"steps_per_epoch": steps, "max_epochs": epochs, "max_minutes": limit, "checkpoint": folder}
+    result = fit(**settings, callbacks=[watch], verbose=options.verbose)
     return result, watch
 
 
@@ -140,17 +147,19 @@ def main():
     parser.add_argument("--layers", type=int, help="by default by the size of the images")
     parser.add_argument("--width", type=int, help="of the networks, by default by the size of the images")
     parser.add_argument("--batch", type=int, help=f"images of a step, by default {BATCH}")
-    parser.add_argument("--rate", type=float, default=3e-3, help="the highest learning rate")
+    parser.add_argument("--rate", type=float, help="the highest learning rate, by default by the model")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for everything")
     parser.add_argument("--verbose", type=int, choices=(0, 1), default=1, help="0 for no bar")
     options = parser.parse_args()
-    if not options.minutes > 0 or not options.rate > 0 or min(options.layers or 1, options.width or 1, options.batch or 1) < 1:
+    numbers = options.minutes, options.rate, options.layers, options.width, options.batch
+    if any(each is not None and not each > 0 for each in numbers):
         parser.error("expected numbers above 0 for --minutes, --rate, --layers, --width and --batch")
     folder = options.out / "images" / f"{options.data}-{options.model}{'-classes' * options.classes}"
     try:
         images = image_data.load(options.data, options.path)
         if options.classes and not images.names:
             raise ValueError(f"--classes: {options.data} has no classes")
+        others = image_data.others(options.data, images)
         sizes = options.layers, options.width
         init_fun = model_of(options.model, images.train.shape[1:], images.levels, *sizes, classes=options.classes)
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,12 +168,12 @@ def main():
         parser.error(str(error))
     result.save(folder / "model.safetensors")
     trained = time.monotonic() - began
-    show = Show(result, images, folder, options.classes)
+    show = Show(result, images, others, folder, options.classes)
     if moments := watch.progress():
         names = tuple(f"epoch {number}\n{bits} bits" for number, bits, _ in moments)
         note = "Samples of the same noise, from early to late; bits per dimension of what is held out."
         sheet(folder / "progress.png", "Learning", note, [Block(np.stack([x for *_, x in moments]), "", names)], images.levels)
-    told = [show.likelihood(options.data), show.reconstructions(), show.nearest(), show.inpainting()]
+    told = [show.likelihood(), show.reconstructions(), show.nearest(), show.inpainting()]
     show.samples()
     show.interpolation()
     if options.classes:

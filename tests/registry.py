@@ -143,7 +143,7 @@ BIJECTIONS: dict[str, Case] = {
         flows.Coupling(SmallConv(), t.Affine(), mask="checkerboard"), ((3, 2, 1), (2, 2, 2)), conditional=True
     ),
     "Coupling of pixels of kinds": Case(
-        flows.Coupling(SmallConv(), (t.Moebius(1), spline), mask="checkerboard", flip=True), ((1, 3, 2),)
+        flows.Coupling(SmallConv(), (t.Moebius(1), spline), mask="checkerboard", flip=True), ((1, 3, 2), (2, 2, 2))
     ),
     "Coupling of images, by the network of Glow": Case(
         flows.Coupling(ConvNet(4, last_scale=1.0)), ((4, 2, 2), (2, 2, 3)), conditional=True
@@ -154,7 +154,9 @@ BIJECTIONS: dict[str, Case] = {
     "NICEImage": Case(flows.NICEImage(3, (6,)), ((2, 2, 2), (3, 2, 1)), conditional=True),
     "RealNVPImage": Case(flows.RealNVPImage(1, 4, 1, norm="weight"), ((2, 4, 1), (4, 2, 1)), conditional=True),
     "GlowImage": Case(flows.GlowImage(1, 4, reversible=True), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1),
-    "NSFImage": Case(flows.NSFImage(1, 4, 1, num_bins=2, bound=9.0), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1),
+    "NSFImage": Case(
+        flows.NSFImage(1, 4, 1, num_bins=2, bound=9.0, reversible=True), ((4, 4, 1), (4, 4, 2)), conditional=True, stir=0.1
+    ),
     "Coupling, every option": Case(every_option, (5,), conditional=True),
     "Coupling of angles": Case(flows.Coupling(small, t.Moebius(1), unconditional=t.Moebius(1)), (3,), conditional=True),
     "Autoregressive of angles": Case(flows.Autoregressive(masked, (t.Moebius(1), t.Affine())), (2,), conditional=True),
@@ -227,7 +229,7 @@ BIJECTIONS: dict[str, Case] = {
     ),
     "ActNorm per entry": Case(flows.ActNorm(per="entry"), (3, (2, 2, 2))),
     "InvertibleLinear dense": Case(flows.InvertibleLinear(dense=True), (3, (2, 2, 2))),
-    "Squeeze": Case(flows.Squeeze(), ((2, 4, 3),), volume_preserving=True),
+    "Squeeze": Case(flows.Squeeze(), ((2, 4, 3), (4, 2, 1)), volume_preserving=True),
     "Standardize": Case(flows.Standardize(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Stripes of rows": Case(flows.Stripes(axis=0), ((2, 3, 1), (4, 2, 2)), volume_preserving=True),
     "Stripes of columns": Case(flows.Stripes(axis=1), ((3, 2, 1), (2, 4, 2)), volume_preserving=True),

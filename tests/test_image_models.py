@@ -55,6 +55,7 @@ def test_presets_are_what_fit_takes(name):
     assert region.inputs[0].max() == 0 and region.inputs[1].min() == dequantize.arguments["levels"] - 1
     optax.with_extra_args_support(own.fit["optimizer"]).init(jnp.zeros(2))
     assert flows.core.from_json(flows.core.to_json(own.distribution)) == own.distribution
+    assert (own.fit["ema"] is None) != name.startswith("glow")
 
 
 def test_presets_that_are_unknown_are_refused():
@@ -72,6 +73,24 @@ def test_sides_have_to_be_divided():
     params, direct_fun, _ = flows.GlowImage(1, 4)(0, (4, 4, 1))
     for shape in ((2, 4, 4, 2), (2, 8, 4, 1), (4, 4, 1)):
         assert "expected" in error_of(lambda shape=shape: direct_fun(params, np.zeros(shape, np.float32)))
+
+
+@pytest.mark.parametrize(
+    "model", [flows.GlowImage(1, 4), flows.NSFImage(1, 4, 1, bound=9.0), flows.RealNVPImage(1, 4, 1, norm="weight")]
+)
+def test_every_scale_sees_a_context_of_images(model):
+    params, direct_fun, inverse_fun = model(0, (4, 4, 1), context_dim=(4, 4, 2))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf, trains: leaf + trains * np.float32(0.1 * rng.normal(size=leaf.shape)), params, flows.trainable(params)
+    )
+    x, context = (rng.normal(size=(3, 4, 4, channels)).astype(np.float32) for channels in (1, 2))
+    y, log_det = direct_fun(params, x, context=context)
+    back, of_inverse = inverse_fun(params, y, context=context)
+    close(back, x, 1e-3)
+    close(of_inverse, -log_det, 1e-3)
+    slopes = jax.grad(lambda context: direct_fun(params, x, context=context)[0].sum())(context)
+    assert (jnp.abs(slopes) > 1e-6).all()
 
 
 @pytest.mark.filterwarnings("ignore:fit")
@@ -121,8 +140,9 @@ def test_digits_are_learned_and_kept_in_a_file(tmp_path):
 def test_models_are_built_as_published():
     """By the values they are short for."""
     c, t = flows.conditioners, flows.transformers
-    step = [flows.ActNorm(), flows.InvertibleLinear(), flows.Coupling(c.ConvNet(4, last_scale=0.0), t.Affine(scale="sigmoid"))]
-    split = flows.Coupling(c.Convolution(last_scale=0.0), t.Affine(), flip=True)
+    coupling = flows.Coupling(c.ConvNet(4, last_scale=0.0), t.Affine(scale="sigmoid"), squash=3.0)
+    step = [flows.ActNorm(), flows.InvertibleLinear(), coupling]
+    split = flows.Coupling(c.Convolution(last_scale=0.0), t.Affine(), flip=True, squash=3.0)
     one = [flows.Squeeze(), flows.Serial(*step)]
     assert flows.GlowImage(1, 4).inner == flows.Serial(*one, split, flows.FactorOut(*one))
     kept = [flows.Squeeze(), flows.Serial(flows.Repeat(flows.Serial(*step), 6, reversible=True))]

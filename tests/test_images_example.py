@@ -51,9 +51,12 @@ def test_idx_files_are_read_and_judged(data, tmp_path):
     others = data.others("fashion-mnist", images)
     assert len(others["resized digits"]) == 360
     assert all(each.shape[1:] == (28, 28, 1) and each.dtype == np.uint8 for each in others.values())
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", pixels[:3, 4:, 4:])
+    assert "images of (24, 24) pixels for the test" in said(data, "mnist", tmp_path)
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels[:4])
     assert "labels of train" in said(data, "mnist", tmp_path)
-    for content in (b"", b"\0\0\10\3" + bytes(20), gzip.compress(bytes(100))):
+    whole = gzip.compress(DRAW.bytes(1_000))
+    for content in (b"", b"\0\0\10\3" + bytes(20), gzip.compress(bytes(100)), whole[:40] + bytes(40) + whole[80:]):
         (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
         assert "idx" in said(data, "mnist", tmp_path)
 
@@ -73,14 +76,17 @@ def test_batches_of_cifar_are_read_and_judged(data, tmp_path):
 
 def test_pictures_of_a_folder_are_read_and_judged(data, tmp_path):
     image = pytest.importorskip("PIL.Image")
-    assert "50 or more" in said(data, "folder", tmp_path / "nothing")
-    for i in range(60):
-        image.fromarray(np.full((8, 12), i, np.uint8)).save(tmp_path / f"{i:02}.{'png' if i % 2 else 'JPG'}")
+    assert "120 or more" in said(data, "folder", tmp_path / "nothing")
+    for i in range(120):
+        image.fromarray(np.full((8, 12), 2 * i, np.uint8)).save(tmp_path / f"{i:03}.{'png' if i % 2 else 'JPG'}")
     images = data.load("folder", tmp_path)
-    assert images.train.shape == (54, 8, 12, 1) and images.test.shape == (6, 8, 12, 1) and not images.names
-    assert len(np.unique(np.concatenate([images.train, images.test])[:, 0, 0])) == 60
+    assert images.train.shape == (108, 8, 12, 1) and images.test.shape == (12, 8, 12, 1) and not images.names
+    assert len(np.unique(np.concatenate([images.train, images.test])[:, 0, 0])) == 120
     image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / "colour.png")
     assert data.load("folder", tmp_path).train.shape[1:] == (8, 12, 3)
+    image.fromarray(np.full((8, 12), 1_000, np.uint16)).save(tmp_path / "deep.png")
+    assert "deep.png has pixels of more than one byte" in said(data, "folder", tmp_path)
+    (tmp_path / "deep.png").unlink()
     image.fromarray(np.zeros((8, 9), np.uint8)).save(tmp_path / "other.png")
     assert "other.png is of 9 x 8 pixels" in said(data, "folder", tmp_path)
     (tmp_path / "broken.png").write_bytes(b"nothing")
@@ -105,6 +111,7 @@ def test_wrong_options_are_told(monkeypatch, capsys, tmp_path):
         (("--minutes", 0), "above 0"),
         (("--data", "fashion-mnist", "--path", tmp_path), "dataset-fashion-mnist"),
         (("--data", "cifar10"), "by --path"),
+        (("--data", "digits", "--path", tmp_path), "expected no --path"),
     ):
         with pytest.raises(SystemExit):
             run(monkeypatch, *options, "--out", tmp_path)
@@ -124,3 +131,18 @@ def test_the_program_goes_on_and_draws(monkeypatch, capsys, tmp_path):
     expected = "progress samples reconstructions nearest inpainting interpolation classes likelihood"
     assert drawn == set(expected.split())
     assert list((folder / "epochs").glob("*.png")) and (folder / "model.safetensors").exists()
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *options, "--minutes", 1)
+    assert "'minutes': 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:fit")
+def test_as_few_pictures_as_are_taken_are_enough(monkeypatch, capsys, tmp_path, data):
+    image = pytest.importorskip("PIL.Image")
+    for i in range(data.FEWEST):
+        image.fromarray(DRAW.integers(0, 256, (8, 12, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    options = "--layers", 1, "--width", 4, "--minutes", 0.1, "--verbose", 0, "--out", tmp_path, "--path", tmp_path
+    run(monkeypatch, "--data", "folder", *options)
+    assert "12 test images" in capsys.readouterr().out
+    assert len(list((tmp_path / "images" / "folder-glow").glob("*.png"))) == 7

@@ -108,3 +108,6 @@ def test_pieces_of_images_hold_fewer(monkeypatch):
     x = IMAGES.astype(np.float32)
     close(cpu_loops.in_pieces(fun, (), x), x.reshape(600, -1).sum(1), 1e-6)
     assert seen[-1] == (40, 4, 4, 1)
+    flat = x.reshape(600, 16)
+    close(cpu_loops.in_pieces(fun, (), flat, event=(4, 4, 1)), flat.sum(1), 1e-6)
+    assert seen[-1] == (40, 16)

@@ -29,6 +29,10 @@ def test_samples_stay_within_the_levels():
     beyond = np.asarray(flows.revise(wide, levels=None)(0, (4, 4, 1)).sample(1, params, 200))
     assert beyond.min() < 0 and beyond.max() > 16
     assert np.isneginf(log_pdf(params, IMAGES[:2] + np.reshape([17, 0], (2, 1, 1, 1)))).tolist() == [True, False]
+    x = np.full((2_000, 1_000), 255.0, np.float32)  # near which half a step is 2^15 roundings
+    params, direct_fun, inverse_fun = flows.Dequantize(1.0)(0, 1_000)
+    y = direct_fun(params, x, rng=0)[0]
+    assert 254.5 < y.min() < 254.51 and 255.49 < y.max() < 255.5 and (inverse_fun(params, y)[0] == x).all()
     region = flows.support(flows.Dequantize(0.5, levels=3), 2)
     assert region.inputs[1].tolist() == [1.0, 1.0] and region.outputs[0].tolist() == [-0.25, -0.25]
     mixed = flows.Dequantize((1.0, 0.0), levels=4)(0, 2, init_inputs=np.float32([[2.0, 5.0], [3.0, 7.0]]))
@@ -82,6 +86,9 @@ def test_bits_of_classes():
     each = flows.bits_per_dim(result, IMAGES, context, batch_size=70)
     shared = flows.bits_per_dim(result, IMAGES[:1], context[0])
     assert np.isfinite(each.each).all() and shared.each.shape == (1,)
+    close(flows.bits_per_dim(result, IMAGES, context[0]).each[labels == 0], each.each[labels == 0], 0.2)
+    for given in (context[:299], np.concatenate([context, context])):
+        assert "expected (300, 3)" in error_of(lambda given=given: flows.bits_per_dim(result, IMAGES, given))
 
 
 def test_what_has_no_bits():
@@ -93,6 +100,10 @@ def test_what_has_no_bits():
     for init_fun in (flows.Normal(trainable=True), flows.Flow(flows.Dequantize(0.5), flows.Normal(trainable=True))):
         own = fitted(init_fun, IMAGES / 2)
         assert "has no Dequantize(1.0)" in error_of(lambda own=own: flows.bits_per_dim(own, IMAGES))
+    scaled = fitted(flows.Flow(flows.Serial(flows.FixedAffine(1 / 4), flows.Dequantize(1.0), flows.ActNorm())), 4 * IMAGES)
+    assert "put that layer first" in error_of(lambda: flows.bits_per_dim(scaled, 4 * IMAGES))
+    flipped = fitted(flows.Flow(flows.Serial(flows.RandomFlip(), flows.Dequantize(1.0)), flows.Uniform(-0.5, 16.5)))
+    assert flows.bits_per_dim(flipped, IMAGES).mean == pytest.approx(math.log2(17), abs=1e-5)
     with pytest.raises(TypeError, match=r"expected what flows\.fit returned"):
         flows.bits_per_dim(UNIFORM(0, (4, 4, 1)), IMAGES)
 
@@ -129,6 +140,11 @@ def test_typical_rows_have_uniform_p_values_and_the_likeliest_are_not_typical():
     assert groups.shape == (8,) and np.median(groups) < 0.01 < np.median(typicality(normal, narrow, reference))
     assert stats.kstest(typicality(normal, rows, reference, group=5), "uniform").pvalue > 1e-3
     assert "expected at least 5" in error_of(lambda: typicality(normal, rows[:4], reference, group=5))
+    conditional = flows.Normal(conditioner=flows.MLP(4))(0, 1, context_dim=3)
+    many, one = rng.normal(size=(10_100, 1)), np.eye(3)[0]  # more than a piece
+    shared = typicality(conditional, many, many[:50], context=one, reference_context=one)
+    each = typicality(conditional, many, many[:50], context=np.tile(one, (len(many), 1)), reference_context=one)
+    close(shared, each, 1e-6)
 
 
 def test_flips_and_noise_are_of_training_alone():
@@ -150,4 +166,6 @@ def test_flips_and_noise_are_of_training_alone():
             {}, np.zeros((1, *np.atleast_1d(event)), np.float32), train=True
         ))  # fmt: skip
     assert "expected an image" in error_of(lambda: flows.RandomFlip()(0, 3))
+    region = flows.support(flows.Serial(flows.RandomFlip(), flows.Dequantize(1.0, levels=17)), (4, 4, 1))
+    assert region.inputs[0].min() == 0 and region.inputs[1].max() == 16
     assert "std" in error_of(lambda: flows.Noise(0.0))

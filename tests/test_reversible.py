@@ -146,6 +146,8 @@ def test_what_has_no_such_gradient_is_refused():
             lambda wrong=wrong: flows.Repeat(flows.Serial(flows.ActNorm(), wrong), 2, reversible=True)(0, 2)
         )
     params, direct_fun, _ = flows.Repeat(STEP, 2, reversible=True)(0, 4)
+    of_nothing = jax.grad(lambda params: direct_fun(params, jnp.zeros((0, 4)))[1].sum())(params)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(of_nothing))
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: direct_fun(params, x)[1], (jnp.asarray(ROWS),), (jnp.asarray(ROWS),))
 

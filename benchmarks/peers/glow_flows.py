@@ -21,7 +21,7 @@ FORMS = {
 
 def build():
     side, batch = sizes["side"], sizes["batch"]
-    bijection = flows.GlowImage(sizes["layers"], sizes["width"], sizes["levels"], split_prior=False, **FORMS[form])
+    bijection = flows.GlowImage(sizes["layers"], sizes["width"], sizes["levels"], split_prior=False, squash=None, **FORMS[form])
     x = np.random.default_rng(0).normal(size=(batch, side, side, 3)).astype(np.float32)
     params, log_pdf, _ = flows.Flow(bijection)(0, (side, side, 3), init_inputs=x)
     trainable = flows.trainable(params)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import FlowsError, bijection, positive
+from flows.core.contract import Support
 
 
-@bijection
+@bijection(support=Support(keeps="entries"))
 def RandomFlip():
     """Images flipped from left to right with probability 1/2 under `train=True`; else as they are. log|det J| = 0.
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError, bijection, check_fits
 from flows.core.contract import REAL, Numbers, Support
+from flows.core.numerics import beside
 
 
 def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
@@ -33,12 +34,6 @@ def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
 
 def _support(low: Numbers, high: Numbers) -> Support:
     return Support(_ends(low, high), REAL, entrywise=True)
-
-
-def _next(end: Array, towards: float) -> Array:
-    """The next number on that side of it; beside 0 the least that is not flushed to it."""
-    beside = jnp.nextafter(end, jnp.full_like(end, towards * jnp.inf))
-    return jnp.where(end == 0, towards * jnp.finfo(end.dtype).tiny, beside)
 
 
 @bijection(support=_support)
@@ -99,8 +94,8 @@ def Unconstrain(low: Numbers = -np.inf, high: Numbers = np.inf):
             x = jnp.where(
                 both, left + within, jnp.where(from_low, left + jnp.exp(y), jnp.where(to_high, right - jnp.exp(-y), y))
             )
-            least = jnp.where(from_low, _next(left, 1.0), -jnp.inf)
-            most = jnp.where(to_high, _next(right, -1.0), jnp.inf)
+            least = jnp.where(from_low, beside(left, 1.0), -jnp.inf)
+            most = jnp.where(to_high, beside(right, -1.0), jnp.inf)
             return jnp.clip(x, least, most)
 
         return {}, direct_fun, inverse_fun

@@ -36,7 +36,8 @@ def Reversible(*layers: BijectionLike):
     y = f_n(... f_1(x)), log|det J| = the sum of the layers'. On the way back each layer's input is found by its inverse, from
     the same context, rng and train, and its gradient is that of this one layer. A step of training computes each network once
     more than of `Serial`. The first input is kept as a witness: where the one that is found misses it by more than a thousandth
-    of its standard deviation, the gradient is NaN, a step that `fit` does not take. There are no derivatives in forward mode.
+    of its standard deviation, the gradient is NaN, a step that `fit` does not take. There are no derivatives in forward mode,
+    and gradients through the inverse keep its inputs.
 
     Args:
         layers: bijections, as of `Serial`.
@@ -181,6 +182,8 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
 
 def _missed(x: Array, found: Array) -> Array:
     """Whether the inputs that were found are others; a batch of one value has no spread, but roundings."""
+    if not x.size:
+        return jnp.asarray(False)
     tolerance = MISSED * jnp.std(x) + 64 * jnp.finfo(x.dtype).eps * jnp.abs(x).max()
     return ~(jnp.abs(found - x).max() <= tolerance)
 

@@ -17,8 +17,8 @@ from flows.core.keywords import INIT, named_by, positional, refuse_unknown, sign
 
 P = ParamSpec("P")
 OF_IMAGES = (
-    "Models such as Glow() and RealNVP() are for vectors: flows of images are composed of Squeeze, InvertibleLinear, FactorOut "
-    "and Coupling(net) with a convolutional net, such as conditioners.ConvNet(64), or a function (rng, input_dim, output_dim)"
+    "Models such as Glow() and RealNVP() are for vectors; those of images are GlowImage(), RealNVPImage(), NSFImage() and "
+    "NICEImage(), or Coupling(net) with a convolutional net, such as conditioners.ConvNet(64)"
 )
 
 

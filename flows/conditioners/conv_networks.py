@@ -29,7 +29,8 @@ def ConvNet(
 
     h = act(N(W x + V c)), then h' = act(N'(W' h + V' c)), where W and W' convolve and c is a context that is a vector. The
     outputs are (W'' h' + b) exp(3 s), with b and s of each channel. N(h) = (h - shift) exp(log_scale) for each channel: with
-    `init_inputs` all have mean 0 and variance 1 at the start. A context of images (H, W, channels) joins x as channels.
+    `init_inputs` all have mean 0 and variance 1 at the start. A context of images (H, W, channels) joins x as channels;
+    one of k times these sides does so in blocks of k x k pixels.
 
     Args:
         width: channels of both hidden layers; 512 in the paper.

@@ -105,10 +105,18 @@ def convolved(layer: dict[str, Array], x: Array) -> Array:
     return conv(w, x) + along(layer["b"], x)
 
 
+def _blocks(x: Array, k: int) -> Array:
+    """Blocks of k x k pixels to channels, as `Squeeze` orders them."""
+    rows, height, width, channels = x.shape
+    cut = x.reshape(rows, height // k, k, width // k, k, channels)
+    return jnp.moveaxis(cut, (2, 4), (-2, -1)).reshape(rows, height // k, width // k, channels * k * k)
+
+
 class Images:
     """An apply_fun that maps (*batch, H, W, channels), written as `formula(params, x, context)` on (batch, H, W, channels).
 
-    A context of images becomes further channels of x. A formula sees vectors, (batch, context), or None.
+    A context of images becomes further channels of x; where its sides are k times those of x, each block of k x k pixels does,
+    so that at every scale of a flow the networks see all of it. A formula sees vectors, (batch, context), or None.
     """
 
     def __init__(self, name: str, input_dim: Any, output_dim: Any, context_dim: Any, formula: Callable):
@@ -119,11 +127,15 @@ class Images:
         expected = f"images ({sides[0]}, {sides[1]}, channels), as the inputs are {input_dim}"
         if not isinstance(output_dim, tuple) or len(output_dim) != 3 or output_dim[:2] != sides:
             raise FlowsError(f"{name}: output_dim is {output_dim}, expected {expected}")
-        if len(context) > 1 and (len(context) != 3 or context[:2] != sides):
-            raise FlowsError(f"{name}: context_dim is {context_dim}, expected a vector, or {expected}; resize or flatten it")
+        self.block = max(context[0] // max(sides[0], 1), 1) if len(context) == 3 else 1
+        if len(context) > 1 and (len(context) != 3 or context[:2] != tuple(self.block * side for side in sides)):
+            raise FlowsError(
+                f"{name}: context_dim is {context_dim}, expected a vector, or {expected}, or of k times these sides; resize or "
+                "flatten it"
+            )
         self.name, self.event, self.context, self.formula = name, input_dim, context, formula
         self.vector = context[0] if len(context) == 1 else 0  # the numbers of a context that is one
-        self.channels = input_dim[2] + (context[2] if len(context) == 3 else 0)  # of x as the formula sees it
+        self.channels = input_dim[2] + (context[2] * self.block**2 if len(context) == 3 else 0)  # of x as the formula sees it
 
     def seen(self, inputs: Array, context: Array | None) -> tuple[Array, Array | None]:
         """What the formula sees of inputs (*batch, *event) and of a context, (*batch, *context) or shared by all."""
@@ -138,7 +150,7 @@ class Images:
             expected = (*rows, *self.context) if self.context else "none"
             raise FlowsError(f"{self.name}: the context is {got}, expected {expected}, as context_dim says")
         context = jnp.broadcast_to(context, (*rows, *self.context)).reshape(x.shape[0], *self.context)
-        return (x, context) if self.vector else (jnp.concatenate([x, context], axis=-1), None)
+        return (x, context) if self.vector else (jnp.concatenate([x, _blocks(context, self.block)], axis=-1), None)
 
     def __call__(self, params: Any, inputs: Array, context: Array | None = None, **keywords: Any) -> Array:
         y = self.formula(params, *self.seen(inputs, context), **keywords)

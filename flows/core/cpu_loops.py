@@ -10,7 +10,7 @@ import jax.extend.core
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core.contract import Array
+from flows.core.contract import Array, Shape
 from flows.core.inputs import rows_within
 
 # Rows; what a layer of splines makes of them about fits the cache of a core. Not a multiple of 512: features that lie so far
@@ -67,14 +67,15 @@ def off_strides(rows: int) -> int:
     return rows + 16 if rows > 512 and rows % 256 == 0 else rows
 
 
-def in_pieces(fun: Callable, params: Any, *rows: Any) -> Any:
+def in_pieces(fun: Callable, params: Any, *rows: Any, event: Shape | None = None) -> Any:
     """fun(params, *rows), a function of each row by itself; on a CPU many rows are taken in pieces that fit its cache.
 
-    What is differentiated is taken whole: its gradient would be slower in pieces, as they keep what it needs. So are rows whose
-    number is a symbol of `jax.export`.
+    `event` is what they are rows of, by default the first of `rows`. What is differentiated is taken whole: its gradient would
+    be slower in pieces, as they keep what it needs. So are rows whose number is a symbol of `jax.export`.
     """
-    n, *event = jax.tree.leaves(rows)[0].shape
-    piece = rows_within(PIECE, NUMBERS if len(event) == 1 else NUMBERS_OF_IMAGES, tuple(event))
+    n, *own = jax.tree.leaves(rows)[0].shape
+    event = tuple(own) if event is None else event
+    piece = rows_within(PIECE, NUMBERS if len(event) == 1 else NUMBERS_OF_IMAGES, event)
     if not isinstance(n, int) or n < 2 * piece or jax.default_backend() != "cpu":
         return fun(params, *rows)
     if jax.closure_convert(lambda params, rows: fun(params, *rows), params, rows)[1]:

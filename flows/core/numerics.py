@@ -57,3 +57,9 @@ def _cast(x: Array, axes: tuple[str, ...]) -> Array:
 def along(v: Array, x: Array) -> Array:
     """One number for each channel, with the rank of x, so that it broadcasts over every axis but the last."""
     return v.reshape((1,) * (x.ndim - 1) + v.shape)
+
+
+def beside(x: Array, towards: float) -> Array:
+    """The next number above x, or below where `towards` is negative; beside 0 the least that is not flushed to it."""
+    found = jnp.nextafter(x, jnp.full_like(x, towards * jnp.inf))
+    return jnp.where(x == 0, towards * jnp.finfo(x.dtype).tiny, found)

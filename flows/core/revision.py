@@ -45,11 +45,11 @@ def revise(init_fun: V, **arguments: Any) -> V:
         raise TypeError(f"revise: {init_fun!r:.80} is no constructor's value; expected one such as result.init_fun")
     if not arguments:
         raise TypeError(f"revise: no argument was given for {init_fun!r:.80}; expected one by name, such as temperature=0.7")
-    named = set[str]()
+    known = set[str]()
 
     def revised(x: Any) -> Any:
         if isinstance(x, Value):
-            named.update(arguments.keys() & x.arguments.keys())
+            known.update(x.arguments)
             own = {name: arguments[name] if name in arguments else revised(each) for name, each in x.arguments.items()}
             return call(x.constructor, own)
         if isinstance(x, tuple):
@@ -57,12 +57,9 @@ def revise(init_fun: V, **arguments: Any) -> V:
         return {key: revised(each) for key, each in x.items()} if isinstance(x, Mapping) else x
 
     new = revised(init_fun)
-    if missing := sorted(arguments.keys() - named):
-        values: tuple[Value, ...] = (init_fun, *init_fun.values_within())
-        known = sorted({name for value in values for name in value.arguments})
-        raise FlowsError(
-            f"revise: no constructor in {init_fun!r:.200} has the argument {', '.join(missing)}; there are {', '.join(known)}"
-        )
+    if missing := sorted(arguments.keys() - known):
+        told = f"has the argument {', '.join(missing)}; there are {', '.join(sorted(known))}"
+        raise FlowsError(f"revise: no constructor in {init_fun!r:.200} {told}")
     for event, context in events_of(init_fun):
         try:
             check_structure(_abstract(init_fun, event, context), structure(_abstract(new, event, context)), "the revised model")

@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.bijections.dequantize import Dequantize
 from flows.core import Array, DistributionInit, FlowsError, positive_int
-from flows.core.inputs import as_event, as_key, rows_within, size
+from flows.core.inputs import as_context, as_key, as_rows_of_context, rows_within, size
 from flows.distributions.draws import functions
 from flows.distributions.mixture import Mixture
 from flows.distributions.support import chain_of
@@ -66,12 +66,12 @@ def bits_per_dim(
     samples, batch_size = positive_int(samples, "bits_per_dim: samples"), positive_int(batch_size, "bits_per_dim: batch_size")
     check_pixels(x, levels_of(init_fun), "bits_per_dim: images")
     rows, key = len(x), as_key(rng)
-    each_own = context is not None and np.ndim(context) > len(as_event(fit.context_dim or 1))
+    own_context = contexts(fit, context, rows, "bits_per_dim")
     found, together = list[np.ndarray](), min(batch_size, rows)
     # The last piece is filled up with the first images, as another size would be another program.
     for i, index in enumerate(np.arange(-(-rows // together) * together).reshape(-1, together) % rows):
-        piece = jnp.asarray(x[index], jnp.float32)
-        own = {} if context is None else {"context": jnp.asarray(context)[index] if each_own else context}
+        piece = jnp.asarray(x[index], float)
+        own = {} if own_context is None else {"context": own_context[index]}
         draws = [
             np.asarray(log_pdf(fit[0], piece, rng=each, **own), float)
             for each in jax.random.split(jax.random.fold_in(key, i), samples)
@@ -79,6 +79,16 @@ def bits_per_dim(
         found.append(np.logaddexp.reduce(draws, 0) - math.log(samples))
     bits = -np.concatenate(found)[:rows] / (size(x.shape[1:]) * math.log(2))
     return Bits(float(bits.mean()), float(bits.std(ddof=1) / rows**0.5) if rows > 1 else math.nan, bits)
+
+
+def contexts(fit: Any, context: Any, rows: int, name: str) -> Array | None:
+    """A context for each row, of one for each or of one for all."""
+    if context is None:
+        return None
+    own, shape = jnp.asarray(context, float), as_context(getattr(fit, "context_dim", None))
+    if shape is None:  # a triple, which does not tell: its log_pdf does
+        shape = own.shape[1:] if own.ndim > 1 and len(own) == rows else own.shape
+    return as_rows_of_context(own, shape, rows, name)
 
 
 def levels_of(init_fun: Any) -> int | None:
@@ -96,11 +106,14 @@ def levels_of(init_fun: Any) -> int | None:
 
 
 def _dequantised(init_fun: Any) -> list[dict[str, Any]] | None:
-    """The arguments of the first `Dequantize` of a model, or of each component of a mixture; None where one has none."""
+    """The arguments of the `Dequantize` that comes first in a model, but for what moves entries, or of each component of a
+    mixture; None where there is none."""
     layers, base = chain_of(init_fun)
     for layer in layers:
         if getattr(layer.init_fun, "constructor", None) is Dequantize and not layer.inverted:
             return [layer.init_fun.arguments]
+        if layer.declared.keeps != "entries":
+            return None
     if not isinstance(base, DistributionInit) or base.constructor is not Mixture:
         return None
     found = [_dequantised(each) for each in base.arguments["components"]]
@@ -132,7 +145,7 @@ def typicality(
         x: rows to judge, (rows, *event).
         reference: rows like those that the model was trained on, and was not trained on.
         group: rows that are judged together: the first so many, the next, ...; what is left over is not judged.
-        context, reference_context: of a conditional model.
+        context, reference_context: of a conditional model, (rows, *context), or (*context,) for all.
         rng: key or seed of the groups of the reference.
 
     Returns:
@@ -153,7 +166,7 @@ def typicality(
     """
     log_pdf, _ = functions("typicality", fit)
     group = positive_int(group, "typicality: group")
-    own, usual = (_surprise(fit, log_pdf, rows, c) for rows, c in ((x, context), (reference, reference_context)))
+    own, usual = (_surprise(fit, log_pdf, np.asarray(rows), c) for rows, c in ((x, context), (reference, reference_context)))
     if len(own) < group or len(usual) < max(group, 2):
         raise FlowsError(
             f"typicality: x has {len(own)} rows and reference {len(usual)}; expected at least {group} and {max(group, 2)}"
@@ -169,12 +182,12 @@ def typicality(
     return (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far))
 
 
-def _surprise(fit: Any, log_pdf: Any, rows: Any, context: Any) -> np.ndarray:
+def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any) -> np.ndarray:
     """-log p of rows, in pieces."""
-    rows = np.asarray(rows)
+    every = contexts(fit, context, len(rows), "typicality")
     step = rows_within(10_000, 2**22, rows.shape[1:])
     found = list[np.ndarray]()
     for i in range(0, len(rows), step):
-        own: dict[str, Array] = {} if context is None else {"context": jnp.asarray(context[i : i + step])}
+        own = {} if every is None else {"context": every[i : i + step]}
         found.append(-np.asarray(log_pdf(fit[0], rows[i : i + step], **own), float))
     return np.concatenate(found) if found else np.zeros(0)

@@ -113,7 +113,11 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             own = None if estimates else key
             if not (part.compiled and part.independent) or (own is not None and "rng" in part.keywords):
                 return function(params, y, context, own, False)
-            return in_pieces(lambda params, y, context: function(params, y, context, None, False), params, y, context)
+
+            def of_rows(params: Any, y: Array, context: Any) -> Any:
+                return function(params, y, context, None, False)
+
+            return in_pieces(of_rows, params, y, context, event=event)  # noise may be flat where what it makes are images
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
             keys = jax.random.split(rng)

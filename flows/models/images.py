@@ -11,6 +11,7 @@ from flows.bijections.permutation import Squeeze
 from flows.bijections.scaling import ActNorm, Scale
 from flows.compose import FactorOut, Serial
 from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual
+from flows.conditioners.network import Squash
 from flows.core import BijectionInit, bijection, positive_int
 from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Additive, Affine, RationalQuadratic
@@ -41,7 +42,7 @@ def NICEImage(
         Direct: a pass of each network. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range; an event of a single number.
+        FlowsError: an argument is outside its range.
 
     Source:
         Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, sections 3 and 5.
@@ -122,6 +123,7 @@ def GlowImage(
     dense: bool = False,
     split_prior: bool = True,
     class_prior: bool = False,
+    squash: Squash = SQUASH,
     reversible: bool = False,
     scan: bool | None = None,
 ):
@@ -138,7 +140,9 @@ def GlowImage(
         dense: 1x1 convolutions by their entries, not by LU factors.
         split_prior: means and scales of the channels that leave; without it these are standard.
         class_prior: at the end a mean and a scale for each number that are made of the context, which is then needed.
-        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a third more time.
+        squash: how far out the networks see their inputs as they are, as in `Coupling`; None, as published, for as far as they
+            go: then some samples run away, most of them early in training.
+        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a sixth more time.
         scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 4.
 
     Params:
@@ -161,9 +165,9 @@ def GlowImage(
         (3, 4, 4, 1)
     """
     levels = _levels(levels, "GlowImage")
-    coupling = Coupling(ConvNet(width, last_scale=0.0), Additive() if additive else Affine(scale="sigmoid"))
+    coupling = Coupling(ConvNet(width, last_scale=0.0), Additive() if additive else Affine(scale="sigmoid"), squash=squash)
     step = [ActNorm(), InvertibleLinear(dense=dense), coupling]
-    split = [Coupling(Convolution(last_scale=0.0), Affine(), flip=True)] if split_prior else []
+    split = [Coupling(Convolution(last_scale=0.0), Affine(), flip=True, squash=squash)] if split_prior else []
     top = [Elementwise(Affine(), MLP())] if class_prior else []
 
     def level(i: int) -> list[BijectionInit]:
@@ -184,6 +188,7 @@ def NSFImage(
     multi_scale: bool = True,
     affine: bool = False,
     dropout: float = 0.0,
+    squash: Squash = SQUASH,
     reversible: bool = False,
     scan: bool | None = None,
 ):
@@ -201,7 +206,9 @@ def NSFImage(
         multi_scale: channels leave between scales; not so in the paper for CIFAR-10.
         affine: affine couplings instead, the paper's baseline.
         dropout: as in `ConvResidual`.
-        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a third more time.
+        squash: how far out the networks see their inputs as they are, as in `Coupling`; None, as published, for as far as they
+            go.
+        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a sixth more time.
         scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 3.
 
     Params:
@@ -225,7 +232,7 @@ def NSFImage(
     levels = _levels(levels, "NSFImage")
     net = ConvResidual(width, blocks, dropout=dropout, norm="batch", first_kernel=1)
     transformer = Affine(scale="sigmoid") if affine else RationalQuadratic(num_bins, bound)
-    step = [ActNorm(), InvertibleLinear(), Coupling(net, transformer, squash=SQUASH)]
+    step = [ActNorm(), InvertibleLinear(), Coupling(net, transformer, squash=squash)]
 
     def level(i: int) -> list[BijectionInit]:
         steps = stack("NSFImage", step, num_layers, scan, unrolled=UNROLLED, reversible=reversible)

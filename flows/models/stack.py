@@ -45,9 +45,9 @@ def stack(
     body, rest = [*step, *flipped], step * left
     if repeats and (num_layers > unrolled if scan is None else scan):
         return Serial(Repeat(Serial(*body), repeats, reversible), *rest, *last)
-    if reversible:
+    if reversible and last:
         return Serial(Reversible(*(body * repeats), *rest), *last)
-    return Serial(*(body * repeats), *rest, *last)
+    return (Reversible if reversible else Serial)(*(body * repeats), *rest, *last)
 
 
 def check_hidden(hidden: Sequence[int], name: str) -> tuple[int, ...]:

@@ -47,9 +47,9 @@ def fit(
     """Fit a distribution to data by maximum likelihood, and return the params that were best on held-out rows.
 
     Minimises -mean(log_pdf(params, x)). Each epoch shuffles the training rows and runs, with validation, as one compiled call;
-    each leaves out a few other rows, which do not fill a last batch. Leaves under "fixed" never move; running statistics
-    (batch norm) are measured anew on up to 10,000 training rows before each validation. A second fit of an equal model to as
-    many rows compiles nothing, whatever its learning_rate, max_epochs and patience.
+    each leaves out a few other rows, which do not fill a last batch. Leaves under "fixed" never move; running statistics (batch
+    norm) are measured anew on up to 10,000 training rows, fewer of images, before each validation. A second fit of an equal
+    model to as many rows compiles nothing, whatever its learning_rate, max_epochs and patience.
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
     undone and the learning rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the

@@ -4,6 +4,7 @@ In NumPy and float64, as it costs nothing beside a training and everything after
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,16 +29,21 @@ class Scale(NamedTuple):
 
 
 def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
-    flat = x.reshape(-1, x.shape[-1])
-    of_rows = None if weights is None else np.repeat(weights, len(flat) // len(x))
-    mean = np.average(flat, 0, of_rows) if weights is not None else flat.mean(0, dtype=np.float64)
-    step = max(PIECE // flat.shape[1], 1)
-    pieces = [slice(i, i + step) for i in range(0, len(flat), step)]
-    far = np.max([np.abs(flat[own] - mean).max(0) for own in pieces], 0)
+    """Of rows, in pieces: no array but `x` is as large."""
+    channels, of_rows = x.shape[-1], np.ones(len(x)) if weights is None else weights
+    each = math.prod(x.shape[1:-1])  # values of a channel in a row
+    step = max(PIECE // (each * channels), 1)
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i in range(0, len(x), step):
+            yield x[i : i + step].reshape(-1, channels), np.repeat(of_rows[i : i + step], each)
+
+    total = of_rows.sum() * each
+    mean = sum(w @ values for values, w in pieces()) / total
+    far = np.max([np.abs(values - mean).max(0) for values, _ in pieces()], 0)
     far = np.where((far > 0) & np.isfinite(far), far, 1.0)  # squares of what is divided by it neither overflow nor vanish
-    own_weights = np.ones(len(flat)) if of_rows is None else of_rows
-    squares = sum(own_weights[own] @ np.square((flat[own] - mean) / far) for own in pieces)
-    return Scale(mean, far * np.sqrt(squares / own_weights.sum()))
+    squares = sum(w @ np.square((values - mean) / far) for values, w in pieces())
+    return Scale(mean, far * np.sqrt(squares / total))
 
 
 def correlation_factor(z: np.ndarray, weights: np.ndarray | None = None, shrinkage: float = 0.0) -> np.ndarray:

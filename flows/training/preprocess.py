@@ -308,7 +308,8 @@ def _through(
         starts = pieces_of(rows.x)
         keys = jax.random.split(own_key, len(starts))
         made = [direct(params, jnp.asarray(rows.x[own], dtype), each) for own, each in zip(starts, keys, strict=True)]
-        y, log_det = (np.concatenate([np.asarray(each[i], float) for each in made]) for i in (0, 1))
+        of_y = float if rows.x.ndim == 2 else dtype
+        y, log_det = (np.concatenate([np.asarray(each[i], own) for each in made]) for i, own in enumerate((of_y, float)))
         check_finite_behind(data, rows, y, before)
         found.append(rows._replace(x=y))
         log_dets.append(log_det)
