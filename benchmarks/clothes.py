@@ -1,16 +1,20 @@
 """Fashion-MNIST for an hour: `GlowImage` beside the Glow of normflows of equal size, on the same cores, one after the other.
 
-    python benchmarks/clothes.py --path FOLDER                   # three hours of two cores
-    python benchmarks/clothes.py --path FOLDER --part flows --minutes 10
+    python benchmarks/clothes.py --path FOLDER                   # four hours of two cores
+    python benchmarks/clothes.py --path FOLDER --part flows --minutes 10 --out out/clothes.json
     python benchmarks/clothes.py --table                         # what was measured
 
 flows                `examples/images.py`, all of it: the hour has a trial that makes its plan, compiling and its pictures
 normflows            as its documentation trains its Glow, on pixels in (0, 1)
 normflows, logits    the same on logits by its own transform, with the margin of the example
+normflows, our settings
+                     logits, and the optimiser, rate, batches and average of the example
 
 All train on the 60,000 images for it (ours holds out 1,000 of them) and are scored by the 10,000 images of the test, once, with
-noise within a level. FOLDER has the four idx files, by default Debian's of the package dataset-fashion-mnist. Times are of the
-clock, so nothing else should run. Written to benchmarks/results/clothes.json, samples of all to clothes.png beside it.
+noise within a level. The networks have the same convolutions; ours have norms in them and make the mean and scale of the
+channels that leave, theirs train the mean and scale of every number of the noise. FOLDER has the four idx files, by default
+Debian's of the package dataset-fashion-mnist. Times are of the clock, so nothing else should run. Written to
+benchmarks/results/clothes.json, samples of all to clothes.png beside it.
 """
 
 import argparse
@@ -33,7 +37,12 @@ from image_pictures import Block, grid, sheet  # noqa: E402
 import flows  # noqa: E402
 
 LAYERS, WIDTH, LEVELS, SAMPLES = 16, 64, 2, 60
-PARTS = {"flows": None, "normflows": {"alpha": None}, "normflows, logits": {"alpha": example.MARGIN}}
+PARTS = {
+    "flows": None,
+    "normflows": {"alpha": None, "rate": None},
+    "normflows, logits": {"alpha": example.MARGIN, "rate": None},
+    "normflows, our settings": {"alpha": example.MARGIN, "rate": example.RATES["glow"]},
+}
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--part", nargs="+", default=list(PARTS), choices=PARTS)
 parser.add_argument("--minutes", type=float, default=60.0, help="of each")
@@ -68,19 +77,19 @@ def trained_numbers(result) -> int:
     return sum(leaf.size for leaf, trained in leaves if trained)
 
 
-def of_normflows(images, options, folder: Path, alpha: float | None) -> tuple[dict, np.ndarray]:
+def of_normflows(images, options, folder: Path, **settings: float | None) -> tuple[dict, np.ndarray]:
     data, out = folder / "data.npz", folder / "out.npz"
     np.savez(data, train=images.train, test=images.test)
     given = {"data": data, "out": out, "minutes": options.minutes, "layers": LAYERS, "width": WIDTH, "levels": LEVELS}
     script = ROOT / "benchmarks" / "peers" / "clothes_normflows.py"
-    command = [options.torch / "bin" / "python", script, json.dumps({**given, "alpha": alpha}, default=str)]
+    command = [options.torch / "bin" / "python", script, json.dumps({**given, **settings}, default=str)]
     done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
     with np.load(out) as file:
         return json.loads(done.stdout), file["samples"]
 
 
 def table(found: dict) -> str:
-    lines = ["| | bits | images seen | minutes | trained numbers |", "|---" * 5 + "|"]
+    lines = ["| | bits | images in steps | minutes | trained numbers |", "|---" * 5 + "|"]
     for part, own in found.items():
         seen, minutes = own["steps"] * own["batch"], own["seconds"] / 60
         bad = f", {own['not finite']} images without a finite density" if own["not finite"] else ""
@@ -94,6 +103,8 @@ def main() -> None:
     found = json.loads(options.out.read_text()) if options.out.exists() else {}
     kept = ROOT / "out" / "clothes.npz"  # samples, for a picture of all
     drawn = dict(np.load(kept)) if kept.exists() else {}
+    if not options.table and any(own["asked"] != options.minutes for own in found.values()):
+        parser.error(f"{options.out} has runs of other minutes; give another --out")
     if not options.table:
         images = image_data.load("fashion-mnist", options.path)
         kept.parent.mkdir(exist_ok=True)
@@ -101,7 +112,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run = of_flows if PARTS[part] is None else of_normflows
                 found[part], drawn[part] = run(images, options, Path(folder), **(PARTS[part] or {}))
-            found[part]["cores"] = len(os.sched_getaffinity(0))
+            found[part] |= {"asked": options.minutes, "cores": len(os.sched_getaffinity(0))}
             options.out.write_text(json.dumps(found, indent=1) + "\n")
             np.savez(kept, **drawn)
         blocks = [Block(grid(drawn[part], 10), part) for part in PARTS if part in drawn]

@@ -31,7 +31,7 @@ import flows
 MARGIN = 1e-6  # between pixels and the ends of (0, 1)
 SIZES = {"glow": ((2, 24), (8, 64), (8, 64)), "nsf": ((2, 24), (3, 32), (4, 48)), "realnvp": ((2, 16), (2, 24), (3, 32))}
 SIZES |= {"nice": ((4, 256), (4, 512), (4, 1000))}  # layers and width: 8 x 8, up to 28 x 28 in grey, all others
-STEPS, TRIAL, BATCH, HELD_OUT = 200, 50, 32, 1_000  # of an epoch, of one that is timed, images of a step, and to stop by
+STEPS, BATCH, HELD_OUT = 200, 32, 1_000  # of an epoch, images of a step, images to stop by
 RATES = {"glow": 1e-2, "nsf": 3e-3, "realnvp": 3e-3, "nice": 3e-3}  # the highest learning rates
 PLANNED = ("minutes", "layers", "width", "batch", "rate")  # options that a run has to be gone on with
 PASSES = 400  # over the training images, at most
@@ -105,30 +105,30 @@ def train(options, init_fun, images, folder, began):
     batch = min(options.batch or min(BATCH, max(8, len(rows) // 20)), len(rows))
     steps = min(STEPS, len(rows) // batch)
     fit = functools.partial(
-        flows.fit, 0, init_fun, rows, validation=validation, folds=1, batch_size=batch,
+        flows.fit, 0, init_fun, rows, validation=validation, folds=1, batch_size=batch, steps_per_epoch=steps,
         learning_rate=options.rate or RATES[options.model], standardize=False, **own,
     )  # fmt: skip
     seconds = 60 * options.minutes
     rest = began + seconds - min(90, seconds / 4)  # when training has to end
     plan, asked = folder / "plan.json", {name: getattr(options, name) for name in PLANNED}
     if not plan.exists():
-        at, few = [], min(TRIAL, steps)
+        at = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that two epochs are few
-            fit(max_epochs=2, steps_per_epoch=few, verbose=0, callbacks=[lambda epoch: at.append(epoch.seconds)])
-        an_epoch = max(np.diff(at).min(), 1e-3) * steps / few if len(at) > 1 else seconds
+            fit(max_epochs=2, verbose=0, callbacks=[lambda epoch: at.append(epoch.seconds)])
+        an_epoch = max(np.diff(at).min(), 1e-3) if len(at) > 1 else seconds
         epochs = 0.95 * (rest - time.monotonic()) / an_epoch
         epochs = int(np.clip(epochs, 2, max(2, PASSES * len(rows) // (steps * batch))))
         plan.write_text(json.dumps({"asked": asked, "epochs": epochs, "seconds of one": round(float(an_epoch), 2)}))
     planned = json.loads(plan.read_text())
-    if planned["asked"] != asked:
-        raise ValueError(f"{plan} is of {planned['asked']}, not {asked}; give the same, another --out, or remove the folder")
+    if (before := planned.get("asked")) != asked:
+        raise ValueError(f"{plan} is of {before}, not {asked}; give the same, another --out, or remove the folder")
     epochs = planned["epochs"]
     shown = None if context is None else np.eye(len(images.names), dtype=np.float32)[np.arange(40) % len(images.names)]
     watch = Watch(folder / "epochs", images.levels, images.test[0].size, shown, max(3.0, seconds / 40))
     limit = max((rest - time.monotonic()) / 60, 1e-3)
     print(f"{len(rows):,} images to train on, {epochs} epochs of {steps} steps of {batch}", flush=True)
-    settings = {"steps_per_epoch": steps, "max_epochs": epochs, "max_minutes": limit, "checkpoint": folder}
+    settings = {"max_epochs": epochs, "max_minutes": limit, "checkpoint": folder}
     result = fit(**settings, callbacks=[watch], verbose=options.verbose)
     return result, watch
 

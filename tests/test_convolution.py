@@ -159,6 +159,17 @@ def test_a_convolutional_residual_network_is_its_formula(norm):
         np.testing.assert_allclose(small, 0.01, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ConvNet", "batch"])
+def test_finer_contexts_are_seen_in_blocks(name):
+    """As `Squeeze` makes them."""
+    fine = RNG.normal(size=(6, 8, 8, 2)).astype(np.float32)
+    blocks = flows.Squeeze()(0, (8, 8, 2)).direct_fun({}, fine)[0]
+    (params, of_fine), (same, of_blocks) = (NETS[name](0, (4, 4, 3), (4, 4, 2), context_dim=c) for c in ((8, 8, 2), (4, 4, 8)))
+    y = of_fine(params, X, context=fine)
+    close(y, of_blocks(same, X, context=blocks), 0)
+    assert (jnp.abs(y - of_fine(params, X, context=fine[::-1])) > 1e-4).any((1, 2, 3)).all()
+
+
 @pytest.mark.parametrize(("name", "of_images"), [*((name, False) for name in NETS), ("ConvNet", True), ("weight", True)])
 def test_a_coupling_of_images_inverts_with_contexts_that_are_vectors_or_images(name, of_images):
     init_fun, context_dim = flows.Coupling(NETS[name], t.Affine()), (4, 4, 2) if of_images else 2

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from flows.core import FlowsError, Shape, bijection, numbers, positive_int
 from flows.core.contract import Region, Support
@@ -32,11 +33,11 @@ def _support(step: float | Sequence[float], levels: int | None) -> Support:
 def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
     """Uniform noise as wide as the step to which values were rounded: y = x + step (u - 1/2), u uniform on [0, 1).
 
-    log|det J| = 0, and y is inside its cell, whatever the rounding. The mean of log p(y) over u is a lower bound on log(P(x) /
-    prod(step)), where P(x) is the mass that p gives to the cell around x, in nats; so a model of y is one of x, and cannot gain
-    by spikes on single values. u is drawn from `rng`, one for each entry; without `rng` it is 1/2, and log p the density at the
-    recorded value, neither bound nor mass. The inverse rounds to the values there are, offset + k step: it is no bijection, and
-    has no exact density.
+    log|det J| = 0, and y is inside its cell, whatever the rounding in the working dtype. The mean of log p(y) over u is a lower
+    bound on log(P(x) / prod(step)), where P(x) is the mass that p gives to the cell around x, in nats; so a model of y is one
+    of x, and cannot gain by spikes on single values. u is drawn from `rng`, one for each entry; without `rng` it is 1/2, and
+    log p the density at the recorded value, neither bound nor mass. The inverse rounds to the values there are, offset + k
+    step: it is no bijection, and has no exact density.
 
     Args:
         step: the distance of neighbouring values, for all columns (the last axis of the event) or one each; 0 for a column
@@ -79,7 +80,7 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
             y = x + size * (jax.random.uniform(rng, x.shape, x.dtype) - 0.5)
             # At the ends of a cell, which may be those of a box, a density may be infinite or 0.
             least, most = jnp.minimum(x, beside(x - size / 2, 1.0)), jnp.maximum(x, beside(x + size / 2, -1.0))
-            return jnp.clip(y, least, most), jnp.zeros((), x.dtype)
+            return y + lax.stop_gradient(jnp.clip(y, least, most) - y), jnp.zeros((), x.dtype)
 
         def inverse_fun(params, y):
             size = along(jnp.asarray(each, y.dtype), y)

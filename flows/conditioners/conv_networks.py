@@ -45,7 +45,7 @@ def ConvNet(
         "log_scale": (outputs,), which is s.
 
     Errors:
-        FlowsError: an argument outside its range; inputs that are not images; a context of images with other sides; dropout
+        FlowsError: an argument outside its range; inputs that are not images; a context of images not k times as large; dropout
             with `train=True` and no `rng`.
 
     Source:
@@ -131,7 +131,7 @@ def Convolution(kernel: int = 3, last_scale: float = 0.01):
         outputs).
 
     Errors:
-        FlowsError: an argument outside its range; inputs that are not images; a context of images with other sides.
+        FlowsError: an argument outside its range; inputs that are not images; a context of images not k times as large.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, and its code.
@@ -202,7 +202,7 @@ def ConvResidual(
         batch norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 blocks, width).
 
     Errors:
-        FlowsError: an argument outside its range; inputs that are not images; a context of images with other sides; dropout
+        FlowsError: an argument outside its range; inputs that are not images; a context of images not k times as large; dropout
             with `train=True` and no `rng`.
 
     Source:

@@ -70,8 +70,8 @@ def off_strides(rows: int) -> int:
 def in_pieces(fun: Callable, params: Any, *rows: Any, event: Shape | None = None) -> Any:
     """fun(params, *rows), a function of each row by itself; on a CPU many rows are taken in pieces that fit its cache.
 
-    `event` is what they are rows of, by default the first of `rows`. What is differentiated is taken whole: its gradient would
-    be slower in pieces, as they keep what it needs. So are rows whose number is a symbol of `jax.export`.
+    How many fit goes by the size of `event`, by default that of the first of `rows`. What is differentiated is taken whole: its
+    gradient would be slower in pieces, as they keep what it needs. So are rows whose number is a symbol of `jax.export`.
     """
     n, *own = jax.tree.leaves(rows)[0].shape
     event = tuple(own) if event is None else event

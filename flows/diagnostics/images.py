@@ -1,6 +1,7 @@
 """What a model says of images: bits for each number, and how typical they are."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.dequantize import Dequantize
-from flows.core import Array, DistributionInit, FlowsError, positive_int
+from flows.core import DistributionInit, FlowsError, positive_int
 from flows.core.inputs import as_context, as_key, as_rows_of_context, rows_within, size
 from flows.distributions.draws import functions
 from flows.distributions.mixture import Mixture
@@ -66,14 +67,13 @@ def bits_per_dim(
     samples, batch_size = positive_int(samples, "bits_per_dim: samples"), positive_int(batch_size, "bits_per_dim: batch_size")
     check_pixels(x, levels_of(init_fun), "bits_per_dim: images")
     rows, key = len(x), as_key(rng)
-    own_context = contexts(fit, context, rows, "bits_per_dim")
+    context_of = contexts(fit, context, rows, "bits_per_dim")
     found, together = list[np.ndarray](), min(batch_size, rows)
     # The last piece is filled up with the first images, as another size would be another program.
     for i, index in enumerate(np.arange(-(-rows // together) * together).reshape(-1, together) % rows):
         piece = jnp.asarray(x[index], float)
-        own = {} if own_context is None else {"context": own_context[index]}
         draws = [
-            np.asarray(log_pdf(fit[0], piece, rng=each, **own), float)
+            np.asarray(log_pdf(fit[0], piece, rng=each, **context_of(index)), float)
             for each in jax.random.split(jax.random.fold_in(key, i), samples)
         ]
         found.append(np.logaddexp.reduce(draws, 0) - math.log(samples))
@@ -81,14 +81,17 @@ def bits_per_dim(
     return Bits(float(bits.mean()), float(bits.std(ddof=1) / rows**0.5) if rows > 1 else math.nan, bits)
 
 
-def contexts(fit: Any, context: Any, rows: int, name: str) -> Array | None:
-    """A context for each row, of one for each or of one for all."""
+def contexts(fit: Any, context: Any, rows: int, name: str) -> Callable[[Any], dict[str, Any]]:
+    """A function of an index of rows that gives their context as a keyword, be it of each or one for all."""
     if context is None:
-        return None
-    own, shape = jnp.asarray(context, float), as_context(getattr(fit, "context_dim", None))
+        return lambda index: {}
+    own, shape = np.asarray(context), as_context(getattr(fit, "context_dim", None))
     if shape is None:  # a triple, which does not tell: its log_pdf does
         shape = own.shape[1:] if own.ndim > 1 and len(own) == rows else own.shape
-    return as_rows_of_context(own, shape, rows, name)
+    if own.shape == shape:
+        return lambda index: {"context": own}
+    each = as_rows_of_context(own, shape, rows, name)
+    return lambda index: {"context": each[index]}
 
 
 def levels_of(init_fun: Any) -> int | None:
@@ -166,7 +169,8 @@ def typicality(
     """
     log_pdf, _ = functions("typicality", fit)
     group = positive_int(group, "typicality: group")
-    own, usual = (_surprise(fit, log_pdf, np.asarray(rows), c) for rows, c in ((x, context), (reference, reference_context)))
+    own = _surprise(fit, log_pdf, np.asarray(x), context, "typicality: x")
+    usual = _surprise(fit, log_pdf, np.asarray(reference), reference_context, "typicality: reference")
     if len(own) < group or len(usual) < max(group, 2):
         raise FlowsError(
             f"typicality: x has {len(own)} rows and reference {len(usual)}; expected at least {group} and {max(group, 2)}"
@@ -182,12 +186,12 @@ def typicality(
     return (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far))
 
 
-def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any) -> np.ndarray:
+def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any, name: str) -> np.ndarray:
     """-log p of rows, in pieces."""
-    every = contexts(fit, context, len(rows), "typicality")
+    context_of = contexts(fit, context, len(rows), name)
     step = rows_within(10_000, 2**22, rows.shape[1:])
     found = list[np.ndarray]()
     for i in range(0, len(rows), step):
-        own = {} if every is None else {"context": every[i : i + step]}
-        found.append(-np.asarray(log_pdf(fit[0], rows[i : i + step], **own), float))
+        piece = slice(i, i + step)
+        found.append(-np.asarray(log_pdf(fit[0], rows[piece], **context_of(piece)), float))
     return np.concatenate(found) if found else np.zeros(0)

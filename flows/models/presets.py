@@ -30,7 +30,8 @@ class Preset(NamedTuple):
 
     What differs from the sources: a hundredth of the images is held out; Glow and RealNVP name no end, and have one here. Glow
     is without the learned scale of its last noise and the channel that marks edges; RealNVP without the penalty on the scales
-    of its weights, and its networks have batch normalisation alone; NICE for CIFAR-10 is without whitening.
+    of its weights, with log-scales within 2, and its networks have batch normalisation alone; NICE for CIFAR-10 is without
+    whitening.
 
     Attributes:
         distribution: a constructor's value, of whole numbers 0 .. levels - 1.
@@ -59,7 +60,7 @@ def _trained(optimizer: Any, batch_size: int, epochs: int, ema: float | None = N
 
 def _glow(num_layers: int, levels: int, side: int, additive: bool = False, colours: int = 256) -> Preset:
     """Batches of 64 images of 32 x 32 on each of 8 devices, and fewer that are larger."""
-    average = 1 - 10 / WARM_UP  # of params, and of squared gradients
+    average = 1 - 10 / WARM_UP  # of params, and what is left of the largest gradient
     optimizer = optax.adamax(optax.linear_schedule(0.0, 1e-3, WARM_UP), b2=average)
     model = _pixels(colours, GlowImage(num_layers, 512, levels, additive, squash=None))
     return Preset(model, (side, side, 3), _trained(optimizer, 512 * 32**2 // side**2, 1_000, average), GLOW)

@@ -46,6 +46,8 @@ def as_then(description: Any, written: int) -> Any:
         return description
     if name == "Flow" and arguments.get("prior", "") is None:  # what the standard normal was written as
         arguments = {key: each for key, each in arguments.items() if key != "prior"}
+    if name == "GlowImage":  # whose networks saw their inputs as they are
+        arguments = {"squash": None, **arguments}
     if written < 6 and name == "transformers.CircularRationalQuadratic":
         arguments = {**arguments, "line": True}
     if written < 5 and name in SQUASHED:

@@ -29,7 +29,7 @@ class Scale(NamedTuple):
 
 
 def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
-    """Of rows, in pieces: no array but `x` is as large."""
+    """Of rows, in pieces: beside `x` there are no arrays of more than a number a row."""
     channels, of_rows = x.shape[-1], np.ones(len(x)) if weights is None else weights
     each = math.prod(x.shape[1:-1])  # values of a channel in a row
     step = max(PIECE // (each * channels), 1)
