@@ -79,8 +79,9 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
             size = along(jnp.asarray(each, x.dtype), x)
             y = x + size * (jax.random.uniform(rng, x.shape, x.dtype) - 0.5)
             # At the ends of a cell, which may be those of a box, a density may be infinite or 0.
-            least, most = jnp.minimum(x, beside(x - size / 2, 1.0)), jnp.maximum(x, beside(x + size / 2, -1.0))
-            return y + lax.stop_gradient(jnp.clip(y, least, most) - y), jnp.zeros((), x.dtype)
+            at, noisy = lax.stop_gradient((x, y))
+            least, most = jnp.minimum(at, beside(at - size / 2, 1.0)), jnp.maximum(at, beside(at + size / 2, -1.0))
+            return y + (jnp.clip(noisy, least, most) - noisy), jnp.zeros((), x.dtype)
 
         def inverse_fun(params, y):
             size = along(jnp.asarray(each, y.dtype), y)

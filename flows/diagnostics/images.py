@@ -90,7 +90,7 @@ def contexts(fit: Any, context: Any, rows: int, name: str) -> Callable[[Any], di
         shape = own.shape[1:] if own.ndim > 1 and len(own) == rows else own.shape
     if own.shape == shape:
         return lambda index: {"context": own}
-    each = as_rows_of_context(own, shape, rows, name)
+    each = np.asarray(as_rows_of_context(jnp.asarray(own), shape, rows, name))
     return lambda index: {"context": each[index]}
 
 
