@@ -130,7 +130,8 @@ def GlowImage(
     """Glow as of images: steps of activation normalisation, an invertible 1x1 convolution and a coupling, at several scales.
 
     At each scale `Squeeze`, then `num_layers` steps; between scales half of the channels leave, after a coupling that makes
-    their mean and scale of those that stay (the split prior). The networks are `ConvNet`; log-scales are those of a sigmoid.
+    their mean and scale of those that stay (the split prior). The networks are `ConvNet`; log-scales are those of a sigmoid. Of
+    pixels 0 .. 255: `flows.fit(0, flows.Flow(flows.GlowImage()), images, dequantize=1.0, support=(0, 255))`.
 
     Args:
         num_layers: steps of each scale; 32 in the paper for CIFAR-10.
