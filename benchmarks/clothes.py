@@ -35,6 +35,7 @@ import images as example  # noqa: E402
 from image_pictures import Block, grid, sheet  # noqa: E402
 
 import flows  # noqa: E402
+from flows.training.fitting import num_trained  # noqa: E402
 
 LAYERS, WIDTH, LEVELS, SAMPLES = 16, 64, 2, 60
 PARTS = {
@@ -65,16 +66,9 @@ def of_flows(images, options, folder: Path) -> tuple[dict, np.ndarray]:
     epochs = len(result.history["train_loss"])
     drawn = np.asarray(result.sample(0, result.params, SAMPLES)).astype(np.uint8)
     return {
-        "seconds": seconds, "steps": epochs * example.STEPS, "batch": example.BATCH, "num_params": trained_numbers(result),
+        "seconds": seconds, "steps": epochs * example.STEPS, "batch": example.BATCH, "num_params": num_trained(result.params),
         "bits": float(bits.mean), "error": float(bits.error), "not finite": int((~np.isfinite(bits.each)).sum()),
     }, drawn  # fmt: skip
-
-
-def trained_numbers(result) -> int:
-    import jax
-
-    leaves = zip(jax.tree.leaves(result.params), jax.tree.leaves(flows.trainable(result.params)), strict=True)
-    return sum(leaf.size for leaf, trained in leaves if trained)
 
 
 def of_normflows(images, options, folder: Path, **settings: float | None) -> tuple[dict, np.ndarray]:

@@ -87,7 +87,7 @@ def test_moments_are_those_of_all_rows_in_pieces(monkeypatch):
     x = np.random.default_rng(0).normal(size=(100, 3, 3, 2)) * [1.0, 1e3] + [5.0, -7.0]
     weights = np.random.default_rng(1).uniform(size=100)
     flat, of_rows = x.reshape(-1, 2), np.repeat(weights, 9)
-    monkeypatch.setattr("flows.training.gaussian.PIECE", 64)
+    monkeypatch.setattr("flows.core.inputs.TOGETHER", (10_000, 64))
     for own in (None, weights):
         mean, std = moments(x, own)
         expected = np.average(flat, 0, None if own is None else of_rows)

@@ -9,6 +9,7 @@ import numpy as np
 
 from flows.core import FlowsError, bijection, numbers, positive_int
 from flows.core.contract import Support
+from flows.core.numerics import blocks_to_channels
 
 
 @bijection(support=Support(keeps="entries"))
@@ -151,9 +152,7 @@ def Squeeze(factor: int = 2):
         return {}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        h, w, c = x.shape
-        blocks = x.reshape(h // factor, factor, w // factor, factor, c).transpose(0, 2, 4, 1, 3)
-        return blocks.reshape(h // factor, w // factor, c * factor**2), jnp.zeros((), x.dtype)
+        return blocks_to_channels(x, factor), jnp.zeros((), x.dtype)
 
     def inverse_fun(params, y):
         h, w, c = y.shape

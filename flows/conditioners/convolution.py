@@ -12,7 +12,7 @@ from jax.custom_derivatives import SymbolicZero
 from flows.conditioners.dense import dense_layers
 from flows.core import Array, FlowsError
 from flows.core.inputs import as_context, size
-from flows.core.numerics import along
+from flows.core.numerics import along, blocks_to_channels
 from flows.core.precision import HIGHEST, precision
 
 TINY = 1e-30  # the least square of a norm that is divided by
@@ -105,13 +105,6 @@ def convolved(layer: dict[str, Array], x: Array) -> Array:
     return conv(w, x) + along(layer["b"], x)
 
 
-def _blocks(x: Array, k: int) -> Array:
-    """Blocks of k x k pixels to channels, as `Squeeze` orders them."""
-    rows, height, width, channels = x.shape
-    cut = x.reshape(rows, height // k, k, width // k, k, channels)
-    return jnp.moveaxis(cut, (2, 4), (-2, -1)).reshape(rows, height // k, width // k, channels * k * k)
-
-
 class Images:
     """An apply_fun that maps (*batch, H, W, channels), written as `formula(params, x, context)` on (batch, H, W, channels).
 
@@ -150,7 +143,7 @@ class Images:
             expected = (*rows, *self.context) if self.context else "none"
             raise FlowsError(f"{self.name}: the context is {got}, expected {expected}, as context_dim says")
         context = jnp.broadcast_to(context, (*rows, *self.context)).reshape(x.shape[0], *self.context)
-        return (x, context) if self.vector else (jnp.concatenate([x, _blocks(context, self.block)], axis=-1), None)
+        return (x, context) if self.vector else (jnp.concatenate([x, blocks_to_channels(context, self.block)], axis=-1), None)
 
     def __call__(self, params: Any, inputs: Array, context: Array | None = None, **keywords: Any) -> Array:
         y = self.formula(params, *self.seen(inputs, context), **keywords)

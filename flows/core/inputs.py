@@ -12,6 +12,7 @@ from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
 
 MOST_NUMBERS = 2**31 - 1  # of an event, or of what is drawn in one call: what 32 bits can count
+TOGETHER = 10_000, 2**20  # rows, and numbers, that are looked at together
 
 
 def as_event(input_dim: Any, what: str = "input_dim") -> Shape:
@@ -146,3 +147,9 @@ def size(shape: Shape) -> int:
 def rows_within(rows: int, numbers: int, event: Shape) -> int:
     """`rows`, or fewer where so many events hold more than so many numbers: an image is as large as a table."""
     return min(rows, max(numbers // max(size(event), 1), 1))
+
+
+def pieces_of(rows: int, event: Shape) -> list[slice]:
+    """Where rows are cut, so that no more are looked at together than fit in memory."""
+    step = rows_within(*TOGETHER, event)
+    return [slice(i, i + step) for i in range(0, rows, step)]

@@ -59,6 +59,13 @@ def along(v: Array, x: Array) -> Array:
     return v.reshape((1,) * (x.ndim - 1) + v.shape)
 
 
+def blocks_to_channels(x: Array, k: int) -> Array:
+    """Blocks of k x k pixels to channels: (..., H k, W k, C) to (..., H, W, C k k)."""
+    *rows, height, width, channels = x.shape
+    cut = x.reshape(*rows, height // k, k, width // k, k, channels)
+    return jnp.moveaxis(cut, (-4, -2), (-2, -1)).reshape(*rows, height // k, width // k, channels * k * k)
+
+
 def beside(x: Array, towards: float) -> Array:
     """The next number above x, or below where `towards` is negative; beside 0 the least that is not flushed to it."""
     found = jnp.nextafter(x, jnp.full_like(x, towards * jnp.inf))

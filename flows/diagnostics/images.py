@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.bijections.dequantize import Dequantize
 from flows.core import DistributionInit, FlowsError, positive_int
-from flows.core.inputs import as_context, as_key, as_rows_of_context, rows_within, size
+from flows.core.inputs import as_context, as_key, as_rows_of_context, pieces_of, size
 from flows.distributions.draws import functions
 from flows.distributions.mixture import Mixture
 from flows.distributions.support import chain_of
@@ -189,9 +189,7 @@ def typicality(
 def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any, name: str) -> np.ndarray:
     """-log p of rows, in pieces."""
     context_of = contexts(fit, context, len(rows), name)
-    step = rows_within(10_000, 2**22, rows.shape[1:])
     found = list[np.ndarray]()
-    for i in range(0, len(rows), step):
-        piece = slice(i, i + step)
+    for piece in pieces_of(len(rows), rows.shape[1:]):
         found.append(-np.asarray(log_pdf(fit[0], rows[piece], **context_of(piece)), float))
     return np.concatenate(found) if found else np.zeros(0)

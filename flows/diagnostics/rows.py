@@ -14,7 +14,7 @@ from flows.compose import Serial
 from flows.core import Array, DistributionInit, bijection_part
 from flows.core.caching import Memo
 from flows.core.contract import Shape
-from flows.core.inputs import as_context, as_event, rows_within
+from flows.core.inputs import as_context, as_event, pieces_of
 from flows.distributions.flow import Flow
 from flows.distributions.mixture import Mixture
 from flows.distributions.standardized_context import StandardizedContext, standardized
@@ -22,7 +22,7 @@ from flows.transformers import CubicSpline, LinearRational, LinearSpline, Quadra
 
 TOLERANCE = 1e-3  # of a round trip, in standard deviations of a column, and of log-dets, in nats
 ROUNDINGS = 8  # of the value itself, which no round trip in its dtype can save
-PIECE, SHOWN = (10_000, 2**20), 20  # rows, and numbers, looked at together; and rows that a report prints
+SHOWN = 20  # rows that a report prints
 SPLINES = (CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic)
 _programs = Memo(size=64)
 
@@ -126,10 +126,8 @@ def _errors(
     """Of each row the error of its round trip, that of its log-det, and how far out the model behind its scaling sees it."""
     bijections, params = tuple(each.bijection for each in chain), [each.params for each in chain]
     there_and_back = _programs((bijections, event, shape), lambda: _program(bijections, event, shape))
-    step = rows_within(*PIECE, event)
     found = [
-        there_and_back(params, rows[i : i + step], None if context is None else context[i : i + step])
-        for i in range(0, len(rows), step)
+        there_and_back(params, rows[own], None if context is None else context[own]) for own in pieces_of(len(rows), event)
     ]
     back, log_det, back_log_det, places = (np.concatenate([np.asarray(each[j], float) for each in found]) for j in range(4))
     x = np.asarray(rows, float)

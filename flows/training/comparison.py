@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError, positive
-from flows.core.inputs import rows_within
+from flows.core.inputs import pieces_of
 from flows.results.history import Epoch
 from flows.results.result import FitResult
 from flows.training.before import curved, region_of
@@ -24,7 +24,6 @@ HOPELESS = 5.0  # standard errors behind the best, from which a model is given u
 SOON = 1 / 3  # ... after that share of its epochs
 SURE = 2.0  # standard errors
 STOPPING = 0.15  # of the rows of a fold: they stop the fit
-PIECE = 10_000, 2**20  # rows, and numbers, that are scored together
 
 
 class Candidate(NamedTuple):
@@ -216,9 +215,9 @@ class Comparison:
 def _scores(log_pdf: Callable, params: Any, rows: Rows, dequantize: Any, key: Any) -> np.ndarray:
     """log_pdf of each row."""
     rng = {} if dequantize is None or dequantize is False else {"rng": key}
-    found, step = [], rows_within(*PIECE, rows.x.shape[1:])
-    for i in range(0, len(rows.x), step):
-        piece = take(rows, slice(i, i + step))
+    found = []
+    for own in pieces_of(len(rows.x), rows.x.shape[1:]):
+        piece = take(rows, own)
         context = {} if piece.context is None else {"context": piece.context}
         found.append(np.asarray(log_pdf(params, piece.x, **rng, **context), float))
     return np.concatenate(found)

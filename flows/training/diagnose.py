@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, DistributionPart
-from flows.core.inputs import rows_within
+from flows.core.inputs import pieces_of
 from flows.core.nonfinite import first_nonfinite_layer
 from flows.core.params import stop_fixed
 from flows.training.reading import Rows, floating, take
 
 SHOWN = 3  # leaves that are named
-PIECE = 10_000, 2**22  # rows, and numbers, looked at together
 TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
 
 
@@ -35,8 +34,7 @@ def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array, d
     def log_pdf(params: Any, rows: Rows) -> Array:
         return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, suspects.train)
 
-    step = rows_within(*PIECE, rows.x.shape[1:])
-    pieces = [take(rows, slice(i, i + step)) for i in range(0, len(rows.x), step)]
+    pieces = [take(rows, own) for own in pieces_of(len(rows.x), rows.x.shape[1:])]
     values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from flows.core.inputs import pieces_of
 from flows.core.numerics import LOG_2PI
 
 SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -17,7 +18,6 @@ FOLDS = 5
 PLENTY = 100  # rows for each column from which shrinking correlations gains nothing
 SINGULAR = 1e-5  # of a standard deviation: what a column may add to those before it, and be lost in a product of float64
 NO_ROWS = np.zeros(0, int)
-PIECE = 2**22  # numbers that are looked at together
 FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
 
 
@@ -29,14 +29,13 @@ class Scale(NamedTuple):
 
 
 def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
-    """Of rows, in pieces: beside `x` there are no arrays of more than a number a row."""
+    """Of rows, in pieces, as an array like all of them may not fit into memory twice."""
     channels, of_rows = x.shape[-1], np.ones(len(x)) if weights is None else weights
     each = math.prod(x.shape[1:-1])  # values of a channel in a row
-    step = max(PIECE // (each * channels), 1)
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for i in range(0, len(x), step):
-            yield x[i : i + step].reshape(-1, channels), np.repeat(of_rows[i : i + step], each)
+        for own in pieces_of(len(x), x.shape[1:]):
+            yield x[own].reshape(-1, channels), np.repeat(of_rows[own], each)
 
     total = of_rows.sum() * each
     mean = sum(w @ values for values, w in pieces()) / total

@@ -17,7 +17,7 @@ from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import Serial, joined
 from flows.core import Array, BijectionInit, Given, bijection_part, stacked
 from flows.core.contract import Shape
-from flows.core.inputs import rows_within
+from flows.core.inputs import pieces_of, rows_within
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.before import check_finite_behind, check_inside, unconstraining
@@ -29,7 +29,6 @@ from flows.training.options import Options
 from flows.training.reading import LOOKED_AT, Data, Rows, Source, cross_fitted, floating, narrow, take, unsplit
 
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
-PIECE = 10_000, 2**22  # rows, and numbers, that go through layers together
 
 
 class Tails(NamedTuple):
@@ -269,12 +268,6 @@ def measured_of(rows: Rows) -> Rows:
     return floating(take(rows, slice(rows_within(*MEASURED, rows.x.shape[1:]))))
 
 
-def pieces_of(x: Any) -> list[slice]:
-    """Where rows are cut that go through layers together."""
-    step = rows_within(*PIECE, x.shape[1:])
-    return [slice(i, i + step) for i in range(0, len(x), step)]
-
-
 def _some(data: Data) -> Data:
     """As many of the training rows as a stream is looked at by, from all over, and the first of those held out."""
     every = slice(None, None, -(-len(data.train.x) // rows_within(*LOOKED_AT, data.train.x.shape[1:])))
@@ -286,7 +279,7 @@ def _scaled(x: np.ndarray, scaling: Scaling, dtype: np.dtype) -> np.ndarray:
     """Of vectors in float64; of images piece by piece, in the dtype to work in."""
     if x.ndim == 2:
         return scaling.direct(x)
-    return np.concatenate([scaling.direct(x[own]).astype(dtype) for own in pieces_of(x)])
+    return np.concatenate([scaling.direct(x[own]).astype(dtype) for own in pieces_of(len(x), x.shape[1:])])
 
 
 def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
@@ -305,7 +298,7 @@ def _through(
     direct = jax.jit(lambda params, x, key: part.direct(params, x, None, key, True))
     found, log_dets = [], []
     for rows, own_key in zip((data.train, data.held_out), jax.random.split(key), strict=True):
-        starts = pieces_of(rows.x)
+        starts = pieces_of(len(rows.x), rows.x.shape[1:])
         keys = jax.random.split(own_key, len(starts))
         made = [direct(params, jnp.asarray(rows.x[own], dtype), each) for own, each in zip(starts, keys, strict=True)]
         of_y = float if rows.x.ndim == 2 else dtype
