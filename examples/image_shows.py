@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from image_pictures import Block, grid, histograms, sheet
 
 import flows
@@ -12,15 +13,15 @@ import flows
 TEST, PIECE = 2_040, 60  # images to score, and at once, so that one program serves all
 TEMPERATURES = (0.6, 0.8, 1.0)
 GROUP = 5  # images that are judged together
-ASCENT = 400  # steps of filling in
+DESCENT, MISS = 400, 0.1  # steps of filling in, and how far the pixels that are seen may be missed, on the line
 
 
 class Parts(NamedTuple):
-    """A fitted model in two: `line` of pixels, of the first four layers, and `flow` of what is on the line."""
+    """A fitted model in three: `line` of pixels, of the first four layers, `bijection` to noise, and the `prior` of noise."""
 
     line: Any
-    flow: Any
     bijection: Any
+    prior: Any
 
     @classmethod
     def of(cls, result):
@@ -28,9 +29,10 @@ class Parts(NamedTuple):
         event, own = result.input_dim, {"context_dim": result.context_dim} if result.context_dim else {}
         params, last = result.params["bijection"], first[-1]
         line = flows.Serial(*first[:-1])(0, event)._replace(params=params[:-1])
-        flow = flows.Flow(last, prior)(0, event, **own)
-        flow = flow._replace(params={"bijection": params[-1], "prior": result.params["prior"]})
-        return cls(line, flow, last(0, event, **own)._replace(params=params[-1]))
+        bijection = last(0, event, **own)._replace(params=params[-1])
+        context = {"context": np.zeros((1, result.context_dim), np.float32)} if own else {}
+        z, _ = bijection.direct_fun(bijection.params, np.zeros((1, *event), np.float32), **context)
+        return cls(line, bijection, prior(0, z.shape[1:])._replace(params=result.params["prior"]))
 
     def to_line(self, images):
         return self.line.direct_fun(self.line.params, jnp.asarray(images, jnp.float32))[0]
@@ -142,14 +144,14 @@ class Show:
         at = np.tile(picks(self.images, 6), len(halves))
         test = self.images.test[at]
         hidden = np.repeat(np.stack(list(halves.values())).astype(bool), 6, 0)[..., None] & np.ones(self.size, bool)
-        filled = filled_in(self.parts, test, hidden, self.own(at).get("context"), self.levels, self.seed)
+        filled = filled_in(self.parts, test, hidden, self.own(at).get("context"), self.levels)
         grey = self.images.train[:10_000].mean(0)
         error, flat = (np.sqrt(np.mean((each - test.astype(float))[hidden] ** 2)) for each in (filled, grey + 0.0 * test))
         masked = np.where(hidden, (self.levels - 1) * 0.3, test)
         kinds = [np.stack(each) for each in zip(*(np.split(x, len(halves)) for x in (masked, filled, test)), strict=True)]
         names = ("given", "filled in", "truth")
         blocks = [Block(each, name, () if i % 2 else names) for i, (name, each) in enumerate(zip(halves, kinds, strict=True))]
-        note = f"{ASCENT} steps up log p, with noise that fades. Error, levels: {error:.1f}; of the mean image {flat:.1f}."
+        note = f"By the likeliest noise that fits what is given. Error, levels: {error:.1f}; of the mean image {flat:.1f}."
         self.sheet("inpainting", "Half of the pixels, filled in", note, blocks, across=2)
         return f"error of what is filled in, levels: {error:.1f}; of the mean image {flat:.1f}"
 
@@ -219,28 +221,31 @@ def neighbours(images, train, count):
     return at, np.sqrt(np.maximum(np.take_along_axis(distances, at, 1), 0) / x.shape[1])
 
 
-def filled_in(parts, images, hidden, context, levels, seed):
-    """Hidden pixels by ascent on log p from noise, with noise that fades; the others stay."""
-    low, high = (parts.to_line(np.full(images.shape, end)) for end in (0, levels - 1))
+def filled_in(parts, images, hidden, context, levels):
+    """Hidden pixels of the likeliest noise, from 0, whose image is near to the pixels that are seen; these stay."""
+    seen, ends = parts.to_line(images), [parts.to_line(np.full(images.shape, end)) for end in (0, levels - 1)]
 
-    def log_p(y):
-        return parts.flow.log_pdf(parts.flow.params, y, **given(context)).sum()
+    def decoded(z):
+        line = parts.bijection.inverse_fun(parts.bijection.params, z, **given(context))[0]
+        return jnp.clip(line, *ends)
+
+    def loss(z):
+        misses = jnp.where(hidden, 0.0, decoded(z) - seen) / MISS
+        return jnp.sum(misses**2) / 2 - jnp.sum(parts.prior.log_pdf(parts.prior.params, z))
 
     @jax.jit
-    def ascend(y, keys):
-        def step(y, at):
-            i, key = at
-            size = 0.02 / (1 + i / 50)
-            noise = jnp.sqrt(2 * size) * (1 - i / ASCENT) * jax.random.normal(key, y.shape, y.dtype)
-            moved = y + size * jnp.clip(jax.grad(log_p)(y), -20.0, 20.0) + noise
-            return jnp.where(hidden, jnp.clip(moved, low, high), y), None
+    def descend(z):
+        optimizer = optax.adam(optax.cosine_decay_schedule(0.1, DESCENT), b2=0.99)
 
-        return jax.lax.scan(step, y, (jnp.arange(ASCENT, dtype=y.dtype), keys))[0]
+        def step(carry, _):
+            z, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(z), state)
+            return (z + updates, state), None
 
-    first, *keys = jax.random.split(jax.random.key(seed), ASCENT + 1)
-    y = parts.to_line(images)
-    noise = jnp.clip(jax.random.normal(first, y.shape, y.dtype), low, high)
-    return parts.to_pixels(ascend(jnp.where(hidden, noise, y), jnp.stack(keys)))
+        return jax.lax.scan(step, (z, optimizer.init(z)), length=DESCENT)[0][0]
+
+    z = parts.bijection.direct_fun(parts.bijection.params, seen, **given(context))[0]
+    return parts.to_pixels(jnp.where(hidden, decoded(descend(0 * z)), seen))
 
 
 def spherical(a, b, t):

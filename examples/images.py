@@ -8,9 +8,10 @@ Pixels get noise of one level, move into (0, 1) with a margin, and through the l
 trial tells how many epochs go into the time, so that the learning rate reaches its end. The same command again goes on where
 it was stopped, and a finished one draws its pictures again. Everything is written to OUT/images/DATA-MODEL/: the checkpoint;
 samples of the same noise while it learns; samples by temperature; what is left of images after encoding and decoding; the
-training images that are nearest to samples; halves of images filled in, by ascent on log p with noise that fades (Dinh,
-Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; with --classes one image as of every
-class; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
+training images that are nearest to samples; halves of images filled in, those of NICE (Dinh, Krueger and Bengio, 2014,
+arXiv:1410.8516, section 5.2), by the likeliest noise that fits the rest (Asim et al., 2020, arXiv:1905.11672); ways from one
+image to another; with --classes one image as of every class; and likelihood beside typicality (Nalisnick et al., 2019,
+arXiv:1906.02994).
 """
 
 import argparse
