@@ -145,6 +145,9 @@ def test_typical_rows_have_uniform_p_values_and_the_likeliest_are_not_typical():
     assert groups.shape == (8,) and np.median(groups) < 0.01 < np.median(typicality(normal, narrow, reference))
     assert stats.kstest(typicality(normal, rows, reference, group=5), "uniform").pvalue > 1e-3
     assert "expected at least 5" in error_of(lambda: typicality(normal, rows[:4], reference, group=5))
+    unknown = np.where(np.arange(len(reference))[:, None] == 3, np.nan, reference)
+    assert "row 3 of the reference is nan" in error_of(lambda: typicality(normal, rows, unknown))
+    assert np.isnan(typicality(normal, unknown[2:5], reference)).tolist() == [False, True, False]
     conditional = flows.Normal(conditioner=flows.MLP(4))(0, 1, context_dim=3)
     many, one = rng.normal(size=(10_100, 1)), np.eye(3)[0]  # more than a piece
     shared = typicality(conditional, many, many[:50], context=one, reference_context=one)

@@ -42,7 +42,7 @@ def Checkerboard():
         h, w, c = shape
 
         def even_first(pairs: Array) -> Array:
-            """Neighbours (H, W / 2, 2, C), in odd rows the other way round; and, as often is never, back again."""
+            """Neighbours (H, W / 2, 2, C), in odd rows the other way round, which undoes itself."""
             odd = (np.arange(h) % 2 == 1)[:, None, None, None]
             return jnp.where(odd, pairs[:, :, ::-1], pairs)
 

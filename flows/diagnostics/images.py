@@ -152,10 +152,10 @@ def typicality(
         rng: key or seed of the groups of the reference.
 
     Returns:
-        p-values, (rows // group,).
+        p-values, (rows // group,); NaN where a density is NaN.
 
     Errors:
-        FlowsError: fewer rows than a group.
+        FlowsError: fewer rows than a group; a row of the reference without a finite density.
 
     Source:
         Nalisnick, Matsukawa, Teh and Lakshminarayanan, "Detecting Out-of-Distribution Inputs to Deep Generative Models Using
@@ -175,6 +175,11 @@ def typicality(
         raise FlowsError(
             f"typicality: x has {len(own)} rows and reference {len(usual)}; expected at least {group} and {max(group, 2)}"
         )
+    if not np.isfinite(usual).all():
+        row = int(np.argmin(np.isfinite(usual)))
+        raise FlowsError(
+            f"typicality: the log-density of row {row} of the reference is {-usual[row]}; expected rows that the model knows"
+        )
     entropy = usual.mean()
     if group == 1:
         groups = usual
@@ -183,7 +188,7 @@ def typicality(
         groups = np.random.default_rng(seed).choice(usual, (DRAWS, group)).mean(1)
     far = np.sort(np.abs(groups - entropy))
     off = np.abs(own[: len(own) // group * group].reshape(-1, group).mean(1) - entropy)
-    return (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far))
+    return np.where(np.isnan(off), np.nan, (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far)))
 
 
 def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any, name: str) -> np.ndarray:
