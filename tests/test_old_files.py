@@ -16,7 +16,7 @@ from files.make import TOLERANCE, answers, distance
 from files.own import OWN
 
 import flows
-from flows.persistence.formats import layout_then
+from flows.persistence.formats import as_then, layout_then
 
 FOLDERS = sorted(Path(__file__).parent.glob("files/format_*"))
 # Variants of a model, which the slow tests have a look at; and splines, of which one file has all.
@@ -68,6 +68,15 @@ def parted(rows):
     """What a model is given, and what is expected."""
     given = {of: rows[of] for of in ("x", "context") if of in rows}
     return given, {of: rows[of] for of in rows if of not in given}
+
+
+def test_early_models_of_images_keep_their_scales_and_networks():
+    then = {"constructor": "GlowImage", "arguments": {"num_layers": 2, "levels": 3}}
+    assert as_then(then, 6)["arguments"] == {"num_layers": 2, "num_scales": 3, "squash": None}
+    then = {"constructor": "NSFImage", "arguments": {"levels": 1, "squash": 3.0}}
+    assert as_then(then, 6)["arguments"] == {"num_scales": 1, "squash": 3.0}
+    then = {"constructor": "Dequantize", "arguments": {"levels": 17}}
+    assert as_then(then, 6) == then
 
 
 @pytest.mark.usefixtures("relaxed")  # as some of the networks are other libraries'

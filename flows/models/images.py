@@ -63,7 +63,7 @@ def RealNVPImage(
     num_layers: int = 3,
     width: int = 32,
     blocks: int = 4,
-    levels: int = 2,
+    num_scales: int = 2,
     norm: str | None = "batch",
     scan: bool | None = None,
 ):
@@ -77,7 +77,7 @@ def RealNVPImage(
         num_layers: couplings of each kind and scale.
         width: channels of the networks at the first scale.
         blocks: residual blocks of each network.
-        levels: scales; the sides of an image are to be multiples of 2^(levels - 1).
+        num_scales: scales; the sides of an image are to be multiples of 2^(num_scales - 1).
         norm: of the networks, as in `ConvResidual`.
         scan: one compiled loop (`Repeat`) over pairs of couplings, by default beyond 4.
 
@@ -99,26 +99,26 @@ def RealNVPImage(
         >>> sample(1, params, 3).shape
         (3, 4, 4, 1)
     """
-    width, levels = positive_int(width, "RealNVPImage: width"), _levels(levels, "RealNVPImage")
+    width, num_scales = positive_int(width, "RealNVPImage: width"), _scales(num_scales, "RealNVPImage")
 
-    def couplings(count: int, level: int, mask: str) -> BijectionInit:
-        net = ConvResidual(width * 2**level, blocks, norm=norm)
+    def couplings(count: int, at: int, mask: str) -> BijectionInit:
+        net = ConvResidual(width * 2**at, blocks, norm=norm)
         first, second = ([Coupling(net, Affine(LOG_SCALE), mask, flip), BatchNorm()] for flip in (False, True))
         return stack("RealNVPImage", first, count, scan, (), second, UNROLLED_AFFINE)
 
-    def level(i: int) -> list[BijectionInit]:
-        if i == levels - 1:
+    def scale(i: int) -> list[BijectionInit]:
+        if i == num_scales - 1:
             return [couplings(num_layers + 1, i, "checkerboard")]
         return [couplings(num_layers, i, "checkerboard"), Squeeze(), couplings(num_layers, i, "halves")]
 
-    return _multi_scale(level, levels)
+    return _multi_scale(scale, num_scales)
 
 
 @bijection
 def GlowImage(
     num_layers: int = 8,
     width: int = 64,
-    levels: int = 2,
+    num_scales: int = 2,
     additive: bool = False,
     dense: bool = False,
     split_prior: bool = True,
@@ -136,7 +136,7 @@ def GlowImage(
     Args:
         num_layers: steps of each scale; 32 in the paper for CIFAR-10.
         width: channels of the networks; 512 in the paper.
-        levels: scales, 3 in the paper for CIFAR-10; the sides of an image are to be multiples of 2^levels.
+        num_scales: scales, 3 in the paper for CIFAR-10; the sides of an image are to be multiples of 2^num_scales.
         additive: couplings that only shift.
         dense: 1x1 convolutions by their entries, not by LU factors.
         split_prior: means and scales of the channels that leave; without it these are standard.
@@ -165,17 +165,17 @@ def GlowImage(
         >>> sample(1, params, 3).shape
         (3, 4, 4, 1)
     """
-    levels = _levels(levels, "GlowImage")
+    num_scales = _scales(num_scales, "GlowImage")
     coupling = Coupling(ConvNet(width, last_scale=0.0), Additive() if additive else Affine(scale="sigmoid"), squash=squash)
     step = [ActNorm(), InvertibleLinear(dense=dense), coupling]
     split = [Coupling(Convolution(last_scale=0.0), Affine(), flip=True, squash=squash)] if split_prior else []
     top = [Elementwise(Affine(), MLP())] if class_prior else []
 
-    def level(i: int) -> list[BijectionInit]:
+    def scale(i: int) -> list[BijectionInit]:
         steps = stack("GlowImage", step, num_layers, scan, unrolled=UNROLLED_AFFINE, reversible=reversible)
-        return [Squeeze(), steps, *(top if i == levels - 1 else split)]
+        return [Squeeze(), steps, *(top if i == num_scales - 1 else split)]
 
-    return _multi_scale(level, levels)
+    return _multi_scale(scale, num_scales)
 
 
 @bijection
@@ -183,7 +183,7 @@ def NSFImage(
     num_layers: int = 7,
     width: int = 64,
     blocks: int = 3,
-    levels: int = 2,
+    num_scales: int = 2,
     num_bins: int = 8,
     bound: float = 3.0,
     multi_scale: bool = True,
@@ -202,7 +202,7 @@ def NSFImage(
         num_layers: steps of each scale.
         width: channels of the networks; 96 in the paper for CIFAR-10.
         blocks: residual blocks of each network.
-        levels: scales, 3 in the paper for CIFAR-10; the sides of an image are to be multiples of 2^levels.
+        num_scales: scales, 3 in the paper for CIFAR-10; the sides of an image are to be multiples of 2^num_scales.
         num_bins, bound: of the splines, which are the identity beyond +-bound.
         multi_scale: channels leave between scales; not so in the paper for CIFAR-10.
         affine: affine couplings instead, the paper's baseline.
@@ -230,27 +230,27 @@ def NSFImage(
         >>> sample(1, params, 3).shape
         (3, 4, 4, 1)
     """
-    levels = _levels(levels, "NSFImage")
+    num_scales = _scales(num_scales, "NSFImage")
     net = ConvResidual(width, blocks, dropout=dropout, norm="batch", first_kernel=1)
     transformer = Affine(scale="sigmoid") if affine else RationalQuadratic(num_bins, bound)
     step = [ActNorm(), InvertibleLinear(), Coupling(net, transformer, squash=squash)]
 
-    def level(i: int) -> list[BijectionInit]:
+    def scale(i: int) -> list[BijectionInit]:
         steps = stack("NSFImage", step, num_layers, scan, unrolled=UNROLLED, reversible=reversible)
         return [Squeeze(), steps, InvertibleLinear()]
 
-    return _multi_scale(level, levels, leave=multi_scale)
+    return _multi_scale(scale, num_scales, leave=multi_scale)
 
 
-def _levels(levels: int, name: str) -> int:
-    return positive_int(levels, f"{name}: levels", most=20)
+def _scales(num_scales: int, name: str) -> int:
+    return positive_int(num_scales, f"{name}: num_scales", most=20)
 
 
-def _multi_scale(level: Callable[[int], Sequence[BijectionInit]], levels: int, leave: bool = True) -> BijectionInit:
+def _multi_scale(scale: Callable[[int], Sequence[BijectionInit]], num_scales: int, leave: bool = True) -> BijectionInit:
     """The layers of each scale, and half of the channels leaving between them; flat at the end."""
     if not leave:
-        return Serial(*[layer for i in range(levels) for layer in level(i)], Reshape())
-    layers = [*level(levels - 1)]
-    for i in reversed(range(levels - 1)):
-        layers = [*level(i), FactorOut(*layers)]
-    return Serial(*layers) if levels > 1 else Serial(*layers, Reshape())
+        return Serial(*[layer for i in range(num_scales) for layer in scale(i)], Reshape())
+    layers = [*scale(num_scales - 1)]
+    for i in reversed(range(num_scales - 1)):
+        layers = [*scale(i), FactorOut(*layers)]
+    return Serial(*layers) if num_scales > 1 else Serial(*layers, Reshape())

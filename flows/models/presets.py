@@ -58,24 +58,24 @@ def _trained(optimizer: Any, batch_size: int, epochs: int, ema: float | None = N
     return {**settings, "optimizer": optimizer, "batch_size": batch_size, "max_epochs": epochs}
 
 
-def _glow(num_layers: int, levels: int, side: int, additive: bool = False, colours: int = 256) -> Preset:
+def _glow(num_layers: int, num_scales: int, side: int, additive: bool = False, colours: int = 256) -> Preset:
     """Batches of 64 images of 32 x 32 on each of 8 devices, and fewer that are larger."""
     average = 1 - 10 / WARM_UP  # of params, and what is left of the largest gradient
     optimizer = optax.adamax(optax.linear_schedule(0.0, 1e-3, WARM_UP), b2=average)
-    model = _pixels(colours, GlowImage(num_layers, 512, levels, additive, squash=None))
+    model = _pixels(colours, GlowImage(num_layers, 512, num_scales, additive, squash=None))
     return Preset(model, (side, side, 3), _trained(optimizer, 512 * 32**2 // side**2, 1_000, average), GLOW)
 
 
-def _nsf(levels: int, side: int, images: int, steps: int, batch: int, colours: int, **given: Any) -> Preset:
+def _nsf(num_scales: int, side: int, images: int, steps: int, batch: int, colours: int, **given: Any) -> Preset:
     epochs = -(-steps // (int(images * (1 - HELD_OUT)) // batch))
     fit = _trained(optax.adam(optax.cosine_decay_schedule(5e-4, steps)), batch, epochs)
-    return Preset(_pixels(colours, NSFImage(levels=levels, squash=None, **given)), (side, side, 3), fit, NSF)
+    return Preset(_pixels(colours, NSFImage(num_scales=num_scales, squash=None, **given)), (side, side, 3), fit, NSF)
 
 
-def _realnvp(side: int, levels: int, width: int, blocks: int, epochs: int, flips: bool = False) -> Preset:
+def _realnvp(side: int, num_scales: int, width: int, blocks: int, epochs: int, flips: bool = False) -> Preset:
     """The clip is of the gradient of nats an image."""
     optimizer = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(1e-3))
-    model = RealNVPImage(width=width, blocks=blocks, levels=levels)
+    model = RealNVPImage(width=width, blocks=blocks, num_scales=num_scales)
     layers = Logit(False), *([RandomFlip()] if flips else []), model
     return Preset(_pixels(256, *layers, low=0.05, width=0.9), (side, side, 3), _trained(optimizer, 64, epochs), REALNVP)
 

@@ -12,7 +12,8 @@ The format is a number in the header of a file. It increases when an older reade
 5. `squash=` says how far out these models' networks see, `min_bin=` and `min_slope=` how narrow and flat the splines of `NSF`
    get (1e-3 before). A layer's `squash=c` was what ("tanh", c) is now. Text is a tensor of bytes, beside the history, the
    columns and the scores of a fit. A circular spline was taken for a map of the line.
-6. `CircularRationalQuadratic(line=)` says for what it is taken: networks see angles as cos and sin.
+6. `CircularRationalQuadratic(line=)` says for what it is taken: networks see angles as cos and sin. Early ones have
+   `prior=None` for the standard normal, `levels=` for the scales of images, and no `squash=` of `GlowImage`, which was None.
 
 An argument that a constructor gained later is missing in older files, and its default holds. Where that default changes how
 the same call is computed, `as_then` has to fill in the old behaviour.
@@ -26,6 +27,7 @@ from flows.core import Params
 
 FORMAT, TEXTS = 6, 5  # the format that is written, and the first with text in tensors
 SQUASHED = ("NSF", "MAF", "RealNVP")
+IMAGES = ("GlowImage", "NSFImage", "RealNVPImage")
 ENGINES_THAT_SQUASH = ("Coupling", "Autoregressive", "InverseAutoregressive")
 ENGINES = ({"conditioner", "fixed", "transformer", "unconditional"}, {"conditioner", "fixed", "transformer"})
 RENAMED = {f"transformers.{name}": f"transformers.{name}Spline" for name in ("Linear", "Quadratic", "Cubic")}
@@ -48,6 +50,8 @@ def as_then(description: Any, written: int) -> Any:
         arguments = {key: each for key, each in arguments.items() if key != "prior"}
     if name == "GlowImage":  # whose networks saw their inputs as they are
         arguments = {"squash": None, **arguments}
+    if name in IMAGES and "levels" in arguments:
+        arguments = {"num_scales" if key == "levels" else key: each for key, each in arguments.items()}
     if written < 6 and name == "transformers.CircularRationalQuadratic":
         arguments = {**arguments, "line": True}
     if written < 5 and name in SQUASHED:
