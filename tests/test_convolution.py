@@ -10,7 +10,7 @@ from common import close, error_of, stirred
 
 import flows
 from flows import transformers as t
-from flows.conditioners import ConvNet, ConvResidual, conv
+from flows.conditioners import ConvNet, ConvResidual, conv, convolution
 from flows.core.precision import Precision, computed_with
 from flows.diagnostics import enable_x64
 
@@ -58,8 +58,11 @@ def test_a_convolution_is_its_definition(k):
     np.testing.assert_allclose(y, by_hand(w, x), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_its_derivatives_are_those_of_jax_in_both_modes(k):
+@pytest.mark.parametrize(("k", "pieces"), [(1, False), (2, True), (3, False), (3, True)])
+def test_its_derivatives_are_those_of_jax_in_both_modes(k, pieces, monkeypatch):
+    if pieces:  # of two images, filled up with a fourth
+        monkeypatch.setattr(convolution, "POSITIONS", 30)
+        monkeypatch.setattr(convolution, "LEAST", 1)
     w, x = arrays(k)
     dw, dx = arrays(k + 10)[0][:k, :k], arrays(k + 10)[1]
 
@@ -77,6 +80,8 @@ def test_its_derivatives_are_those_of_jax_in_both_modes(k):
     with enable_x64():
         w, x, dw, dx = map(jnp.asarray, (w, x, dw, dx))
         ours, theirs = (jax.jit(lambda w, x, fun=fun: derivatives(fun, w, x))(w, x) for fun in (conv, of_lax))
+        loops = str(jax.make_jaxpr(jax.grad(lambda w: conv(w, x).sum()))(w)).count("scan[")
+    assert loops == (1 if pieces else 0)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         close(a, b, 1e-10)
 

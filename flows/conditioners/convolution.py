@@ -15,6 +15,7 @@ from flows.core.inputs import as_context, size
 from flows.core.numerics import along, blocks_to_channels
 from flows.core.precision import HIGHEST, precision
 
+POSITIONS, LEAST = 2048, 64  # pixels of a piece of a batch, and outputs from which on pieces are faster
 TINY = 1e-30  # the least square of a norm that is divided by
 
 
@@ -42,7 +43,8 @@ def conv(w: Array, x: Array) -> Array:
     dtype = jnp.dtype(precision().matmul_dtype or x.dtype)
     kernels, images = w.astype(dtype), x.astype(dtype)
     if w.shape[:2] == (1, 1):
-        y = jnp.tensordot(images, kernels[0, 0], 1, precision=_digits(dtype))
+        rows = images.reshape(size(x.shape[:-1]), x.shape[-1])  # of four axes, the gradient takes 2.5 times as long on CPUs
+        y = jnp.matmul(rows, kernels[0, 0], precision=_digits(dtype)).reshape(*x.shape[:-1], w.shape[3])
     else:
         y = _conv(kernels, images)
     return y.astype(x.dtype)
@@ -62,14 +64,34 @@ def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[A
     (w, x), (dw, dx), parts = primals, tangents, list[Array]()
     if not isinstance(dx, SymbolicZero):
         parts.append(_laid_out(dx, w.swapaxes(2, 3), ("NHWC", "HWOI", "NHWC")))
-    if not isinstance(dw, SymbolicZero):  # the gradient convolves channels, as a batch, with cotangents, as a kernel
-        y = _laid_out(x.transpose(3, 1, 2, 0), dw.transpose(2, 0, 1, 3), ("CHWN", "IHWO", "HWNC"))
-        parts.append(y.transpose(2, 0, 1, 3))
+    if not isinstance(dw, SymbolicZero):
+        parts.append(_of_kernels(dw, x))
     # Not `_conv`: a loop tells by the primitive what it keeps for its gradient.
     return _laid_out(x, w, ("NHWC", "HWIO", "NHWC")), reduce(jnp.add, parts)
 
 
 _conv.defjvp(_tangent, symbolic_zeros=True)
+
+
+def _of_kernels(w: Array, x: Array) -> Array:
+    """The convolution, such that its gradient convolves channels, as a batch, with cotangents, as a kernel.
+
+    A CPU takes pieces of the batch that fit its cache. [Gradient in w, 64 channels, 32 images of 16x16, a core: 7.8 ms whole,
+    3.7 in pieces; 256 images: 61 and 45.]
+    """
+    kernels = w.transpose(2, 0, 1, 3)
+
+    def piece(images: Array) -> Array:
+        return _laid_out(images, kernels, ("CHWN", "IHWO", "HWNC")).transpose(2, 0, 1, 3)
+
+    n, height, width, channels = x.shape
+    if not isinstance(n, int) or jax.default_backend() != "cpu" or w.shape[3] < LEAST or n * height * width <= POSITIONS:
+        return piece(x.transpose(3, 1, 2, 0))
+    count = -(-n * height * width // POSITIONS)
+    each = -(-n // count)
+    x = jnp.pad(x, ((0, count * each - n), (0, 0), (0, 0), (0, 0)))
+    pieces = x.reshape(count, each, height, width, channels).transpose(0, 4, 2, 3, 1)
+    return jax.lax.map(piece, pieces).reshape(count * each, height, width, w.shape[3])[:n]
 
 
 def _laid_out(x: Array, w: Array, layout: tuple[str, str, str]) -> Array:
