@@ -78,8 +78,9 @@ def test_statistics_of_networks_are_measured_again_by_fit(make):
         flows.RealNVP(4, hidden=(4,), scan=True),
         flows.MAF(4, hidden=(4,), scan=True),
         flows.NAF(1, hidden=(4,), num_units=2),
+        flows.Repeat(flows.Coupling(flows.MLP(4)), 2, reversible=True),
     ],
-    ids=["coupling", "autoregressive", "numerical inverse"],
+    ids=["coupling", "autoregressive", "numerical inverse", "reversible"],
 )
 def test_loops_run_under_shard_map(model):
     mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -89,6 +90,13 @@ def test_loops_run_under_shard_map(model):
         sharded = jax.shard_map(function, mesh=mesh, in_specs=(everywhere, by_rows), out_specs=by_rows)
         for a, b in zip(jax.jit(sharded)(params, X), function(params, X), strict=True):
             close(a, b, 1e-5)
+
+    def gradient(direct_fun):
+        found = jax.jit(jax.grad(lambda params: direct_fun(params, X)[1].mean()))(params)
+        return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found)])
+
+    by_row = jax.shard_map(direct_fun, mesh=mesh, in_specs=(everywhere, by_rows), out_specs=by_rows)
+    close(gradient(by_row), gradient(direct_fun), 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close, error_of, stirred
+from jax import enable_x64
 from registry import SmallConv
 
 import flows
@@ -104,6 +105,10 @@ def test_inputs_that_are_not_found_make_nan():
     x = 4.0 * ROWS[:, :2] + np.float32(20.0)
     assert np.isfinite(lossy.direct_fun(lossy.params, x)[0]).all()
     assert np.isnan(jax.grad(lambda x: lossy.direct_fun(lossy.params, x)[0].sum())(x)).all()
+    there, back = (flows.FixedAffine(1.0, (0.0, shift)) for shift in (1e6, -1e6))
+    lossy = flows.Reversible(flows.FixedAffine((1.0, 1e4)), there, back)(0, 2)
+    small = ROWS[:, :2] * np.float32([1.0, 1e-4])  # the second column alone is lost
+    assert np.isnan(jax.grad(lambda x: lossy.direct_fun(lossy.params, x)[0].sum())(small)).all()
     same = np.ones((4, 4), np.float32)  # without spread
     params, gradient = loss_of(flows.Repeat(STEP, 2, reversible=True), same)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params, same, None)[1]))
@@ -150,6 +155,14 @@ def test_what_has_no_such_gradient_is_refused():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(of_nothing))
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: direct_fun(params, x)[1], (jnp.asarray(ROWS),), (jnp.asarray(ROWS),))
+
+
+def test_a_loop_measures_float32_data_where_params_are_float64():
+    with enable_x64():
+        params = flows.Repeat(STEP, 2)(0, 4, init_inputs=ROWS).params
+        one_by_one = flows.Serial(STEP, STEP)(0, 4, init_inputs=ROWS).params
+    close(params[0]["shift"][0], one_by_one[0][0]["shift"], 1e-12)
+    assert params[0]["shift"].dtype == np.float64
 
 
 def test_a_loop_measures_data_by_one_program():

@@ -27,6 +27,7 @@ from flows.core.budget import repeated
 from flows.core.closures import check_equal_functions
 from flows.core.contract import BijectionLike, Shape
 from flows.core.errors import Place
+from flows.core.inputs import default_dtype
 from flows.core.numerics import varying
 from flows.core.params import check_copies
 from flows.core.precision import precision
@@ -144,7 +145,9 @@ def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], An
                 own = key if "rng" in part.keywords else None
                 return part.direct(params, x, given.init_context, own, False)[0], params
 
-        return jax.lax.scan(body, given.init_inputs, (keys, given.params))[1]
+        x = given.init_inputs
+        x = x.astype(jnp.promote_types(x.dtype, default_dtype()))  # that of params, so that every layer returns what it takes
+        return jax.lax.scan(body, x, (keys, given.params))[1]
 
     return measured
 

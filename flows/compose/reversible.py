@@ -26,7 +26,7 @@ from flows.core.numerics import varying
 from flows.core.params import stop_fixed
 from flows.core.precision import computed_with, precision
 
-MISSED = 1e-3  # of the spread of the inputs: by how much those that are found again may be off
+MISSED = 1e-3  # of the spread of an entry: by how much inputs that are found again may be off
 
 
 @combinator(BijectionInit)
@@ -36,8 +36,8 @@ def Reversible(*layers: BijectionLike):
     y = f_n(... f_1(x)), log|det J| = the sum of the layers'. On the way back each layer's input is found by its inverse, from
     the same context, rng and train, and its gradient is that of this one layer. A step of training computes each network once
     more than of `Serial`. The first input is kept as a witness: where the one that is found misses it by more than a thousandth
-    of its standard deviation, the gradient is NaN, a step that `fit` does not take. There are no derivatives in forward mode,
-    and gradients through the inverse keep its inputs.
+    of the standard deviation of a column, or channel, the gradient is NaN, a step that `fit` does not take. There are no
+    derivatives in forward mode, and gradients through the inverse keep its inputs.
 
     Args:
         layers: bijections, as of `Serial`.
@@ -175,17 +175,19 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
             return trailing(x), (of_params, trailing(of_x), of_context)
 
         forwards.defvjp(kept, backwards)
-        return forwards(params, x, context, rng)
+        return forwards(*varying((params, x, context), (params, x, context)), rng)
 
     return direct
 
 
 def _missed(x: Array, found: Array) -> Array:
-    """Whether the inputs that were found are others; a batch of one value has no spread, but roundings."""
+    """Whether the inputs that were found are others, by the spread of each column or channel; a constant has but roundings."""
     if not x.size:
         return jnp.asarray(False)
-    tolerance = MISSED * jnp.std(x) + 64 * jnp.finfo(x.dtype).eps * jnp.abs(x).max()
-    return ~(jnp.abs(found - x).max() <= tolerance)
+    rows, roundings = tuple(range(x.ndim - 1)), 64 * jnp.finfo(x.dtype).eps
+    spread, own = jnp.std(x, rows), jnp.abs(x).max(rows)
+    tolerance = MISSED * spread + roundings * jnp.where(spread > roundings * own, own, own.max())
+    return ~(jnp.abs(found - x).max(rows) <= tolerance).all()
 
 
 def check_reversible(name: str, layers: tuple, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]) -> None:
