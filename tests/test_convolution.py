@@ -123,6 +123,11 @@ def test_training_may_ask_for_fewer_digits(k):
 
 def test_shapes_that_do_not_go_together_are_refused():
     w, x = map(jnp.asarray, arrays(3, np.float32))
+    for call in (
+        lambda: conv(w, x.astype(jnp.uint8)),
+        lambda: flows.MLP(4)(0, 2, 2)[1](flows.MLP(4)(0, 2, 2)[0], jnp.ones((3, 2), int)),
+    ):
+        assert "x has dtype" in error_of(call) and "expected floating" in error_of(call)
     for given in ((w, x[0]), (w[0], x), (w[:, :, :1], x)):
         assert "expected (k, k, C, outputs) and (batch, H, W, C)" in error_of(lambda given=given: conv(*given))
 

@@ -102,6 +102,11 @@ def test_what_has_no_bits():
     assert "reach from -1" in error_of(lambda: flows.bits_per_dim(result, IMAGES - 1))
     few = fitted(flows.Flow(flows.Dequantize(1.0, levels=17), flows.Normal(trainable=True)))
     assert "expected whole numbers 0 .. 16" in error_of(lambda: flows.bits_per_dim(few, IMAGES + 1))
+    bounded, beyond = fitted(flows.Flow(flows.ActNorm()), dequantize=1.0, support=(0, 16)), IMAGES[4:6] + [[[[0]]], [[[17]]]]
+    assert "image 1 has a pixel of" in error_of(lambda: flows.bits_per_dim(bounded, beyond))
+    assert "not whole numbers" in error_of(lambda: flows.bits_per_dim(result, np.where(beyond > 16, np.inf, beyond)))
+    assert np.isinf(flows.bits_per_dim(result, beyond).mean)
+    assert flows.bits_per_dim(result, IMAGES[:50] > 8).mean == pytest.approx(math.log2(17), abs=1e-5)
     for init_fun in (flows.Normal(trainable=True), flows.Flow(flows.Dequantize(0.5), flows.Normal(trainable=True))):
         own = fitted(init_fun, IMAGES / 2)
         assert "has no Dequantize(1.0)" in error_of(lambda own=own: flows.bits_per_dim(own, IMAGES))

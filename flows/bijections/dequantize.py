@@ -33,11 +33,11 @@ def _support(step: float | Sequence[float], levels: int | None) -> Support:
 def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
     """Uniform noise as wide as the step to which values were rounded: y = x + step (u - 1/2), u uniform on [0, 1).
 
-    log|det J| = 0, and y is inside its cell, whatever the rounding in the working dtype. The mean of log p(y) over u is a lower
-    bound on log(P(x) / prod(step)), where P(x) is the mass that p gives to the cell around x, in nats; so a model of y is one
-    of x, and cannot gain by spikes on single values. u is drawn from `rng`, one for each entry; without `rng` it is 1/2, and
-    log p the density at the recorded value, neither bound nor mass. The inverse rounds to the values there are, offset + k
-    step: it is no bijection, and has no exact density.
+    log|det J| = 0, and y is inside its cell, whatever its rounding (float16 is computed in float32 and rounded again). The mean
+    of log p(y) over u is a lower bound on log(P(x) / prod(step)), where P(x) is the mass that p gives to the cell around x, in
+    nats; so a model of y is one of x, and cannot gain by spikes on single values. u is drawn from `rng`, one for each entry;
+    without `rng` it is 1/2, and log p the density at the recorded value, neither bound nor mass. The inverse rounds to the
+    values there are, offset + k step: it is no bijection, and has no exact density.
 
     Args:
         step: the distance of neighbouring values, for all columns (the last axis of the event) or one each; 0 for a column

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from flows.conditioners.dense import dense_layers
+from flows.conditioners.dense import check_floating, dense_layers
 from flows.core import Array, FlowsError
 from flows.core.inputs import as_context, size
 from flows.core.numerics import along, blocks_to_channels
@@ -31,7 +31,7 @@ def conv(w: Array, x: Array) -> Array:
         x: images, (batch, height, width, channels).
 
     Errors:
-        FlowsError: shapes that do not go together.
+        FlowsError: shapes that do not go together; images of whole numbers.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -40,6 +40,7 @@ def conv(w: Array, x: Array) -> Array:
     """
     if w.ndim != 4 or x.ndim != 4 or w.shape[2] != x.shape[3]:
         raise FlowsError(f"conv: w is {w.shape} and x {x.shape}; expected (k, k, C, outputs) and (batch, H, W, C)")
+    check_floating(x, "conv")
     dtype = jnp.dtype(precision().matmul_dtype or x.dtype)
     kernels, images = w.astype(dtype), x.astype(dtype)
     if w.shape[:2] == (1, 1):

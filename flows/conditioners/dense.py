@@ -19,6 +19,12 @@ def affine(w: Array, b: Array, x: Array) -> Array:
     return product(w, x) + b.reshape(b.shape + (1,) * (x.ndim - 1))
 
 
+def check_floating(x: Array, name: str) -> None:
+    """Refuse whole numbers, to whose dtype weights would be rounded."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise FlowsError(f"{name}: x has dtype {x.dtype}; expected floating, as of x.astype(float)")
+
+
 def product(w: Array, x: Array) -> Array:
     """w'x on features-leading x (inputs, *batch), with all the bits of float32.
 

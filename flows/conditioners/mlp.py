@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.conditioners.base import OF_IMAGES, Leading, conditioner
-from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng
+from flows.conditioners.dense import affine, as_activation, check_dropout, check_floating, dense_layers, dropped, need_rng
 from flows.core import Array, FlowsError, finite, positive_int
 from flows.core.keywords import naming
 
@@ -61,6 +61,7 @@ def MLP(
         )
 
     def leading(params, x: Array, rng=None, train: bool = False) -> Array:
+        check_floating(x, "MLP")
         given, key = x.dtype, need_rng(rng, "MLP") if dropout and train else None
         compute = given if dtype is None else jnp.dtype(dtype)
         for i, layer in enumerate(params):

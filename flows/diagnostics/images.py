@@ -13,7 +13,7 @@ from flows.core import DistributionInit, FlowsError, positive_int
 from flows.core.inputs import as_context, as_key, as_rows_of_context, pieces_of, size
 from flows.distributions.draws import functions
 from flows.distributions.mixture import Mixture
-from flows.distributions.support import chain_of
+from flows.distributions.support import chain_of, support
 
 DRAWS = 10_000  # of groups of the reference, by which groups are judged
 
@@ -48,7 +48,8 @@ def bits_per_dim(
         batch_size: images that are scored together.
 
     Errors:
-        FlowsError: images that are no whole numbers, or beyond the model's levels; a model without `Dequantize(1.0)`.
+        FlowsError: images that are no whole numbers, or beyond the model's levels or support; a model without
+            `Dequantize(1.0)`.
         TypeError: no fitted model.
 
     Source:
@@ -64,8 +65,10 @@ def bits_per_dim(
     """
     log_pdf, _ = functions("bits_per_dim", fit)
     x, init_fun = np.asarray(images), getattr(fit, "init_fun", None)
+    x = x.astype(np.uint8) if x.dtype == bool else x
     samples, batch_size = positive_int(samples, "bits_per_dim: samples"), positive_int(batch_size, "bits_per_dim: batch_size")
     check_pixels(x, levels_of(init_fun), "bits_per_dim: images")
+    check_inside(x, init_fun, fit, "bits_per_dim: images")
     rows, key = len(x), as_key(rng)
     context_of = contexts(fit, context, rows, "bits_per_dim")
     found, together = list[np.ndarray](), min(batch_size, rows)
@@ -78,7 +81,8 @@ def bits_per_dim(
         ]
         found.append(np.logaddexp.reduce(draws, 0) - math.log(samples))
     bits = -np.concatenate(found)[:rows] / (size(x.shape[1:]) * math.log(2))
-    return Bits(float(bits.mean()), float(bits.std(ddof=1) / rows**0.5) if rows > 1 else math.nan, bits)
+    mean = float(bits.mean())
+    return Bits(mean, float(bits.std(ddof=1) / rows**0.5) if rows > 1 and math.isfinite(mean) else math.nan, bits)
 
 
 def contexts(fit: Any, context: Any, rows: int, name: str) -> Callable[[Any], dict[str, Any]]:
@@ -127,11 +131,26 @@ def check_pixels(x: np.ndarray, levels: int | None, name: str) -> None:
     """Refuse what are no whole numbers 0 .. levels - 1."""
     if x.ndim < 2 or not x.size:
         raise FlowsError(f"{name} have shape {x.shape}; expected (images, *event), with at least one image")
-    if x.dtype.kind not in "iuf" or not np.equal(np.mod(x, 1), 0).all():
+    if x.dtype.kind not in "iuf" or not np.isfinite(x).all() or not np.equal(np.mod(x, 1), 0).all():
         raise FlowsError(f"{name} are not whole numbers; expected pixels 0, 1, 2, ..., not floats in [0, 1]")
     if x.min() < 0 or (levels is not None and x.max() >= levels):
         expected = "0 or more" if levels is None else f"0 .. {levels - 1}"
         raise FlowsError(f"{name} reach from {x.min()!s} to {x.max()!s}; expected whole numbers {expected}")
+
+
+def check_inside(x: np.ndarray, init_fun: Any, fit: Any, name: str) -> None:
+    """Refuse images of which a model has no density, as they lie outside its support."""
+    try:
+        low, high = support(init_fun, x.shape[1:], as_context(getattr(fit, "context_dim", None)) or 0).inputs
+    except FlowsError:  # a model whose support is not known
+        return
+    if (x.min(0) < low).any() or (x.max(0) > high).any():
+        rows, *entry = np.argwhere((x < low) | (x > high))[0]
+        ends = ", ".join(f"{np.broadcast_to(end, x.shape[1:])[tuple(entry)]:g}" for end in (low, high))
+        raise FlowsError(
+            f"{name}: image {rows} has a pixel of {x[rows, *entry]!s}, outside ({ends}), where the model has no density; "
+            "expected pixels like those that it was fitted to"
+        )
 
 
 def typicality(
