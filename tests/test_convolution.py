@@ -58,11 +58,15 @@ def test_a_convolution_is_its_definition(k):
     np.testing.assert_allclose(y, by_hand(w, x), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("k", "pieces"), [(1, False), (2, True), (3, False), (3, True)])
-def test_its_derivatives_are_those_of_jax_in_both_modes(k, pieces, monkeypatch):
-    if pieces:  # of two images, filled up with a fourth
+@pytest.mark.parametrize(
+    ("k", "way"), [(1, ""), (2, "in pieces"), (3, "whole"), (3, "in pieces"), (2, "by a product"), (3, "by a product")]
+)
+def test_its_derivatives_are_those_of_jax_in_both_modes(k, way, monkeypatch):
+    if way == "in pieces":  # of two images, filled up with a fourth
         monkeypatch.setattr(convolution, "POSITIONS", 30)
         monkeypatch.setattr(convolution, "LEAST", 1)
+    if way == "by a product":
+        monkeypatch.setattr(convolution, "FEW", 0)
     w, x = arrays(k)
     dw, dx = arrays(k + 10)[0][:k, :k], arrays(k + 10)[1]
 
@@ -80,8 +84,8 @@ def test_its_derivatives_are_those_of_jax_in_both_modes(k, pieces, monkeypatch):
     with enable_x64():
         w, x, dw, dx = map(jnp.asarray, (w, x, dw, dx))
         ours, theirs = (jax.jit(lambda w, x, fun=fun: derivatives(fun, w, x))(w, x) for fun in (conv, of_lax))
-        loops = str(jax.make_jaxpr(jax.grad(lambda w: conv(w, x).sum()))(w)).count("scan[")
-    assert loops == (1 if pieces else 0)
+        program = str(jax.make_jaxpr(jax.grad(lambda w: conv(w, x).sum()))(w))
+    assert ("scan[" in program) == (way == "in pieces") and ("dot_general[" in program) == (way in ("by a product", ""))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         close(a, b, 1e-10)
 
