@@ -145,7 +145,7 @@ def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], An
                 own = key if "rng" in part.keywords else None
                 return part.direct(params, x, given.init_context, own, False)[0], params
 
-        x = given.init_inputs
+        x = jnp.asarray(given.init_inputs)
         x = x.astype(jnp.promote_types(x.dtype, default_dtype()))  # that of params, so that every layer returns what it takes
         return jax.lax.scan(body, x, (keys, given.params))[1]
 

@@ -14,6 +14,7 @@ from flows.core.contract import Region, Shape
 from flows.core.errors import warn_user
 from flows.core.regions import OFF_SPHERE, blocks_of
 from flows.distributions.flow import Flow
+from flows.distributions.joint import Joint
 from flows.training.dependent import name_of, place_of
 from flows.training.options import Options
 from flows.training.reading import Data, Rows
@@ -30,7 +31,7 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     while isinstance(base, DistributionInit) and base.constructor is Flow:
         layers += layers_of(base.arguments["bijection"])
         base = base.arguments["prior"]
-    deciding = max((i + 1 for i, each in enumerate(layers) if _adds_noise(each)), default=0)
+    deciding = max((i + 1 for i, each in enumerate(layers) if adds_noise(each)), default=0)
     remedy = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
     try:
         deciding = max(deciding, support_of(layers, event, context)[2])
@@ -51,8 +52,51 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     return tuple(each.value for each in layers[:deciding]), left
 
 
-def _adds_noise(layer: Layer) -> bool:
+def adds_noise(layer: Layer) -> bool:
     return isinstance(layer.init_fun, BijectionInit) and layer.init_fun.constructor is Dequantize
+
+
+def own_noise(init_fun: Any, columns: int) -> np.ndarray:
+    """Which columns, or channels, a model dequantises itself; none where its parts have columns of their own."""
+    noisy = np.zeros(columns, bool)
+    within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
+    if any(each.constructor is Joint for each in within):
+        return noisy
+    for each in within:
+        if each.constructor is Dequantize:
+            steps = np.asarray(each.arguments["step"]) > 0
+            # Behind a layout there are other channels, and each may be of any of these.
+            noisy |= steps if steps.shape in ((), (columns,)) else steps.any()
+    return noisy
+
+
+def check_noise_once(init_fun: Any, options: Options, data: Data, steps: np.ndarray | None) -> None:
+    """Refuse what `dequantize=` and `support=` would put before a model's own Dequantize: noise again, or logits."""
+    columns, names = data.train.x.shape[-1], data.source.names
+    noisy, box = own_noise(init_fun, columns), unconstraining(options.support, columns, names, steps)
+    bounded = np.zeros(columns, bool)
+    if box is not None:
+        bounded |= np.isfinite(box.arguments["low"]) | np.isfinite(box.arguments["high"])
+    twice = np.zeros(columns, bool) if steps is None else noisy & (steps > 0)
+    bounded &= noisy
+    if not (twice | bounded).any():
+        return
+    j = int(np.argmax(twice | bounded))
+    what = name_of(j, names) if data.train.x.ndim == 2 else f"channel {j}"
+    layer = next(each for each in init_fun.values_within() if each.constructor is Dequantize)
+    if not bounded.any():
+        raise FlowsError(
+            f"{options.caller}: dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
+            "Leave dequantize= out: the model dequantises itself"
+        )
+    levels, step = layer.arguments["levels"], layer.arguments["step"]
+    known = levels is not None and not np.ndim(step)
+    ends = f"(0, {(levels - 1) * step:g})" if known else "(low, high), the least and the largest value that is recorded"
+    raise FlowsError(
+        f"{options.caller}: support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide "
+        f"as a step of the data. Leave that layer out, and give dequantize={step}, support={ends}; or leave support= and "
+        "dequantize= out, and put flows.Unconstrain behind that layer"
+    )
 
 
 def unconstraining(support: Any, columns: int, names: Sequence[str] | None, steps: np.ndarray | None) -> BijectionInit | None:

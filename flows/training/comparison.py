@@ -13,7 +13,7 @@ from flows.core import Array, FlowsError, positive
 from flows.core.inputs import pieces_of
 from flows.results.history import Epoch
 from flows.results.result import FitResult
-from flows.training.before import curved, region_of
+from flows.training.before import check_noise_once, curved, region_of
 from flows.training.data_checks import Columns
 from flows.training.fitting import fit_rows, folds_of, num_trained, own_layers
 from flows.training.options import Options, check_distribution, optional
@@ -178,6 +178,7 @@ class Comparison:
         options = replace(self.options, validation=None) if len(self.parts) > 1 else self.options
         count = folds_of(model, data, options, self.key)
         bent = curved(region_of(init_fun, data), data)
+        check_noise_once(init_fun, self.options, data, self.columns.steps)
         columns, known = self.columns.left_curved(bent) if bent.any() else self.columns, (i, own, count, bent.tobytes())
         if (rows := self.prepared.get(known)) is None:
             rows = prepare_folds(data, columns, self.options, self.key, own, count)

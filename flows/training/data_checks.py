@@ -1,14 +1,16 @@
 """Checks of the data before the first step: what is wrong is refused, what is odd is warned of, each with what to do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.bijections.dequantize import Dequantize
+from flows.bijections.supports import layers_of
 from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
+from flows.core.inputs import rows_within
 from flows.training import dependent
+from flows.training.before import adds_noise
 from flows.training.dependent import DataWarning, name_of, place_of
 from flows.training.gaussian import Scale, moments
 from flows.training.options import Options
@@ -21,6 +23,8 @@ LEAST_TIES = 5  # ... if it is that many rows at least
 FINE = 1e-3  # of a standard deviation: steps below it do no harm
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
+IMAGES = 2**22  # numbers of the images by which channels are judged, whose pixels are drawn at random from these
+UNBOUNDED = "A density is unbounded on values that repeat, so a better fit may be no better model"
 OFF_GRID = 0.05  # of the values: what may lie between the steps to which a column is said to be rounded
 COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
 
@@ -40,12 +44,17 @@ class Columns(NamedTuple):
 
 
 def check_data(
-    data: Data, options: Options, own: Sequence[BijectionInit] = (), mixed: bool = False, curved: np.ndarray | None = None
+    data: Data,
+    options: Options,
+    own: Sequence[BijectionInit] = (),
+    mixed: bool = False,
+    curved: np.ndarray | None = None,
+    noisy: np.ndarray | None = None,
 ) -> Columns:
     """Check the training rows and their context, and measure the context's columns.
 
     `own` are a model's own first layers; a model that is `mixed` has a mixture in it, which clusters suit; columns are `curved`
-    if they are angles or coordinates of unit vectors.
+    if they are angles or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
     """
     x, context, weights = data.train
     curved = np.zeros(x.shape[-1], bool) if curved is None else curved
@@ -53,16 +62,22 @@ def check_data(
     for column in options.as_is:
         as_is[place_of(column, len(as_is), data.source.names, "as_is has")] = True
     steps = steps_of(options.dequantize, x, data.source.names)
-    widths = np.zeros(len(as_is)) if steps is None else steps  # of the noise that columns will have
-    for layer in own:
-        widths = np.maximum(widths, layer.arguments["step"]) if layer.constructor is Dequantize else widths
-    check_rounded(x, widths, data.source)
+    widths = np.zeros(len(as_is)) if steps is None else steps  # of the noise that columns will have, in their own units
+    few = _some(x)
+    check_rounded(few, widths, data.source)
+    for own_steps, reached, before in _own_noise(own, few):
+        each = np.broadcast_to(own_steps, widths.shape)
+        check_rounded(reached, each, data.source, before)
+        widths = np.maximum(widths, each * _scale_before(few, reached) if before else each)
     scale = moments(x, weights)
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     judged = ~as_is & (widths == 0)
     check_spread(x, scale, judged, data.source)
+    noisy = widths > 0 if noisy is None else noisy | (widths > 0)
     if x.ndim == 2:
-        check_columns(data, scale, as_is, widths, options.standardize, mixed)
+        check_columns(data, scale, as_is, noisy, options.standardize, mixed)
+    else:
+        check_pixels(data, ~as_is & ~noisy, options)
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
@@ -104,7 +119,7 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
         return None
     columns = x.shape[-1]
     if dequantize is True:
-        steps = np.array([step_of(column) or 0.0 for column in _sample(x.reshape(-1, columns)).T])
+        steps = np.array([step_of(column) or 0.0 for column in _values(_some(x)).T])
         if not steps.any():
             raise FlowsError("fit: dequantize=True, but no column is rounded to a step that shows; leave it out, or give steps")
         return steps
@@ -128,7 +143,7 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
 
 
 def check_columns(
-    data: Data, scale: Scale, as_is: np.ndarray, steps: np.ndarray, standardize: bool | str, mixed: bool = False
+    data: Data, scale: Scale, as_is: np.ndarray, noisy: np.ndarray, standardize: bool | str, mixed: bool = False
 ) -> None:
     """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
     x, std, source = data.train.x, scale.std, data.source
@@ -138,8 +153,8 @@ def check_columns(
         everywhere, places = np.concatenate([x, data.held_out.x]), np.concatenate([places, source.others])
     standardized, transformed = standardize is not False, standardize is True
     said: dict[str, list[str]] = {}
-    sample = _sample(x)
-    dependent.check(x, scale, np.flatnonzero(~as_is & (steps == 0)), dtype, names)
+    sample = _some(x)
+    dependent.check(x, scale, np.flatnonzero(~as_is & ~noisy), dtype, names)
     found: dict[str, float] = {}
     for j in map(int, np.flatnonzero(~as_is)):
         column, label = sample[:, j], name_of(j, names)
@@ -155,10 +170,10 @@ def check_columns(
             said.setdefault("tails", []).append(f"{label} ({value}, {times:.3g} of these ranges)")
         if abs(scale.mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:
             said.setdefault("offset", []).append(label)
-        pieces = 0 if steps[j] or mixed else _clusters(column)
+        pieces = 0 if noisy[j] or mixed else _clusters(column)
         if pieces:
             said.setdefault("clusters", []).append(f"{label} ({pieces} of them)")
-        text, step = ("", None) if steps[j] else _ties(column)
+        text, step = ("", None) if noisy[j] else _ties(column)
         if step is not None:
             said.setdefault("ties", []).append(f"{label} {text}")
             key = names[j] if names else str(j)
@@ -168,8 +183,8 @@ def check_columns(
     if "ties" in said:
         dictionary = "{" + ", ".join(f"{key}: {step:.6g}" for key, step in found.items()) + "}"
         warn_user(
-            f"fit: {'; '.join(said['ties'])}. A density is unbounded on values that repeat, so a better fit may be no better "
-            f"model. Give dequantize={dictionary} to spread each over the width of its step, or model these columns apart",
+            f"fit: {'; '.join(said['ties'])}. {UNBOUNDED}. Give dequantize={dictionary} to spread each over the width of its "
+            "step, or model these columns apart",
             DataWarning,
         )
     if "clusters" in said and "ties" not in said:
@@ -201,21 +216,54 @@ def check_columns(
         )
 
 
-def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source) -> None:
-    """Refuse noise as wide as a step to which a column, or a channel, is not rounded."""
-    flat = _sample(x.reshape(-1, x.shape[-1]))
+def check_pixels(data: Data, channels: np.ndarray, options: Options) -> None:
+    """Warn of images whose pixels are rounded, in these channels."""
+    values, said, steps = _values(_some(data.train.x)), list[str](), dict[int, float]()
+    for j in map(int, np.flatnonzero(channels)):
+        text, step = _ties(values[:, j])
+        if step is not None:
+            said.append(f"channel {j} {text}")
+            steps[j] = step
+    if not steps:
+        return
+    alike = len(steps) == values.shape[1] and len(set(steps.values())) == 1
+    each = f"{steps[0]:.6g}" if alike else "{" + ", ".join(f"{j}: {step:.6g}" for j, step in steps.items()) + "}"
+    remedy = f"Give dequantize={each}, the step of the pixels"
+    if alike and options.support is None:
+        seen = [rows.x for rows in (data.train, data.held_out)]
+        low, high = min(float(x.min()) for x in seen), max(float(x.max()) for x in seen)
+        remedy += f", and support=({min(low, 0):.6g}, {high:.6g}), the least and the largest that there may be, here of data"
+    warn_user(f"fit: {'; '.join(said)}. {UNBOUNDED}. {remedy}; or a model with flows.Dequantize first", DataWarning)
+
+
+def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source, before: Sequence[BijectionInit] = ()) -> None:
+    """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn where a few values are not. `x` are
+    rows as they come out of the layers `before` it."""
+    flat = _values(x)
     for j in map(int, np.flatnonzero(steps)):
         column, step = flat[:, j], float(steps[j])
+        column = column[np.isfinite(column)]  # others lie where a layer is not defined, of which its support tells
+        if not len(column):
+            continue
         places = (column - column.min()) / step
         slack = 1e-3 + 8 * np.finfo(np.float32).eps * np.abs(column).max() / step
         off = np.abs(places - np.round(places)) > slack
-        if off.mean() > OFF_GRID:
-            what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
+        if not off.any():
+            continue
+        what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
+        behind = f", behind {', '.join(f'{each!r:.60}' for each in before)}," if before else ""
+        first, odd = column.min(), column[off][0]
+        if off.mean() <= OFF_GRID:
+            warn_user(
+                f"fit: {what} of data{behind} is to be dequantised in steps of {step:.6g}, but {100 * off.mean():.2g}% of its "
+                f"values, such as {odd:.6g}, are no such steps from {first:.6g}, and samples always are. Round them",
+                DataWarning,
+            )
+        else:
             found = step_of(column)
             remedy = "leave it out" if found is None else f"give {found:.6g}, to which it is rounded"
-            first, odd = column.min(), column[off][0]
             raise FlowsError(
-                f"fit: {what} of data is to be dequantised in steps of {step:.6g}, but {odd:.6g} is no such step from "
+                f"fit: {what} of data{behind} is to be dequantised in steps of {step:.6g}, but {odd:.6g} is no such step from "
                 f"{first:.6g}; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not floats in [0, 1]"
             )
 
@@ -273,5 +321,35 @@ def _farthest(sample: np.ndarray, column: np.ndarray) -> tuple[int, float, float
     return row, float(distance[row] / spread), spread, bool((distance > FAR * spread).mean() < ATOM)
 
 
-def _sample(x: np.ndarray) -> np.ndarray:
-    return x[:: -(-len(x) // LOOKED_AT[0])].astype(float)
+def _own_noise(own: Sequence[BijectionInit], few: np.ndarray) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
+    """Of each Dequantize among first layers its step, rows as they reach it, and the layers they come from; up to a layer that
+    trains or mixes, behind which they are not known."""
+    before = tuple[BijectionInit, ...]()
+    for layer in (each for value in own for each in layers_of(value)):
+        if adds_noise(layer):
+            yield layer.init_fun.arguments["step"], few, before
+        elif not layer.declared.entrywise:
+            return
+        else:
+            few, before = layer.mapped(few, few.shape[1:], backwards=False), (*before, layer.value)
+
+
+def _scale_before(few: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """How much wider each column, or channel, is before layers than behind them."""
+    spread, behind = (np.ptp(each.reshape(-1, each.shape[-1]), 0) for each in (few, reached))
+    told = (spread > 0) & (behind > 0) & np.isfinite(behind)
+    return np.divide(spread, behind, out=np.ones_like(spread), where=told)
+
+
+def _some(x: np.ndarray) -> np.ndarray:
+    """Rows from all over; of images fewer, and whole ones."""
+    rows = LOOKED_AT[0] if x.ndim == 2 else rows_within(LOOKED_AT[0], IMAGES, x.shape[1:])
+    return x[:: -(-len(x) // rows)].astype(float, copy=False)
+
+
+def _values(few: np.ndarray) -> np.ndarray:
+    """The values of each column, or of pixels of each channel: drawn at random, as each so many would be of the same places."""
+    flat = few.reshape(-1, few.shape[-1])
+    if len(flat) <= LOOKED_AT[0]:
+        return flat
+    return flat[np.random.default_rng(0).choice(len(flat), LOOKED_AT[0], replace=False)]

@@ -60,7 +60,7 @@ def fit(
 
     The columns of a table are checked before the first step. Constant columns, copies of other columns and columns in which
     one value dwarfs all others are refused; rounded values, atoms, heavy tails and offsets that cost digits are warned of
-    (`flows.training.DataWarning`), with what to do.
+    (`flows.training.DataWarning`), with what to do; of images, channels that are constant, and rounded pixels.
 
     Args:
         rng: key or seed, for the split, the init and the batches.
@@ -68,7 +68,8 @@ def fit(
         data: (rows, *event), anything `np.asarray` takes, or a table of pandas or polars; it is put on the device whole. For
             rows that do not fit there, or into memory: a memory-mapped array (`np.load(path, mmap_mode="r")`), of which a
             thread reads blocks ahead of the steps, or an iterable of arrays, or of pairs (rows, context), of any lengths, with
-            steps_per_epoch and validation rows. Both are looked at and standardised by up to 100,000 of their rows.
+            steps_per_epoch and validation rows. Both are looked at and standardised by up to 100,000 of their rows, of
+            images by as many as hold 2^24 numbers.
         context: (rows, *context), for a conditional model.
         weights: (rows,), 0 or more: how much each row counts, in training, in the mean and standard deviation, and among the
             rows held out. Only their ratios matter. Rows to validate on that are given count equally.
@@ -111,12 +112,13 @@ def fit(
         dequantize: for values that were rounded or counted: `Dequantize` noise inside the fitted model. Its step, one for each
             column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data. log_pdf
             with `rng` is then a lower bound, of the mass of a cell divided by its width; without, the density at the recorded
-            value, which is neither bound nor mass. Samples are rounded again. A column that is constant may stay.
+            value, which is neither bound nor mass. Samples are rounded again. A column that is constant may stay; one that is
+            not rounded to its step is refused, and one that the model dequantises itself is refused here and in `support`.
         ema: use an exponential moving average of the params with this decay a step for validation and for the result; at first
             it forgets faster. None for the params themselves.
         accumulate: compute the gradient of a batch in so many parts, one after the other, for the memory of one.
-        products: the dtype of the networks' matrix products in training, "bfloat16" or "float16"; params, transformers,
-            log-dets and losses stay as they are, and so do validation and the fitted model.
+        products: the dtype of the networks' matrix products and convolutions in training, "bfloat16" or "float16"; params,
+            transformers, log-dets and losses stay as they are, and so do validation and the fitted model.
         remat: keep only the inputs of each layer for the gradient, and compute the rest again: less memory, more time.
         checkpoint: a folder. The training is saved there in one file, which is replaced whole or not at all; the same call
             again, in a process of its own, goes on from it and ends with the same params, bit for bit. `patience` may be

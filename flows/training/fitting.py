@@ -37,7 +37,7 @@ from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
-from flows.training.before import curved, region_of, split_off, tell_of_curved
+from flows.training.before import check_noise_once, curved, own_noise, region_of, split_off, tell_of_curved
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
@@ -86,7 +86,9 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     region = region_of(init_fun, found)
     bent = curved(region, found)
     first = own if options.standardize is not False else _first_layers(init_fun, found)
-    columns = check_data(found if folds == 1 else unsplit(found, options), options, first, mixed, bent)
+    noisy = own_noise(init_fun, found.train.x.shape[-1])
+    columns = check_data(found if folds == 1 else unsplit(found, options), options, first, mixed, bent, noisy)
+    check_noise_once(init_fun, options, found, columns.steps)
     tell_of_curved(bent, region, found, options)
     rows = prepare_folds(found, columns, options, key, own, folds)
     if options.standardize is not False or not first:  # else these are pixels, say, which first layers bring to the line

@@ -19,7 +19,9 @@ from flows.training.options import Options
 
 LEAST_ROWS = 2  # of training rows; one row has no spread
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
-BLOCK = 1024  # neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows
+# Neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows. There are fewer
+# in a block where each is large, so that this many blocks at least may be held out.
+BLOCK, BLOCKS_HELD_OUT = 1024, 4
 LOOKED_AT = 100_000, 2**24  # rows, and numbers, by which a stream is checked and measured before the first step
 HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
 OF_A_STREAM = "fit: weights are for data in memory; draw the rows of a stream in proportion to theirs instead"
@@ -160,14 +162,15 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
         context = read_rows(context, None, "context").x
     if context is not None and len(context) != n:
         raise FlowsError(f"fit: context has {len(context)} rows, expected {n}: one for each row of data")
-    blocks = np.random.default_rng(seed).permutation(-(-n // BLOCK))
+    block = rows_within(BLOCK, HELD_OUT[1] // BLOCKS_HELD_OUT, data.shape[1:])
+    blocks = np.random.default_rng(seed).permutation(-(-n // block))
     others = 0
     if options.share is not None:
-        others = min(max(round(len(blocks) * options.share), 1), max(rows_within(*HELD_OUT, data.shape[1:]) // BLOCK, 1))
-    numbers = _rows_of(blocks[others:], n)
+        others = min(max(round(len(blocks) * options.share), 1), max(rows_within(*HELD_OUT, data.shape[1:]) // block, 1))
+    numbers = _rows_of(blocks[others:], block, n)
     if len(numbers) < max(batch_size, LEAST_ROWS):
         raise FlowsError(
-            f"fit: data has {n} rows on disk, of which {n - len(numbers)} are held out, in blocks of {BLOCK}; too few are "
+            f"fit: data has {n} rows on disk, of which {n - len(numbers)} are held out, in blocks of {block}; too few are "
             f"left for batch_size={batch_size}. Give them as an array in memory, np.array(data)"
         )
 
@@ -179,13 +182,13 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     if options.share is None:
         held_out, of_others = read_validation(options.validation, first, None, table), None
     else:
-        of_others = np.sort(_rows_of(blocks[:others], n))
+        of_others = np.sort(_rows_of(blocks[:others], block, n))
         held_out = rows_at(of_others)
     chunk, steps = _chunk_of(data[:1], batch_size), options.steps_an_epoch(len(numbers), batch_size)
 
     def chunks(epoch: int) -> Iterator[tuple[Rows, np.ndarray]]:
         rng = np.random.default_rng([*seed, epoch])
-        order = _rows_of(rng.permutation(blocks[others:]), n)[: steps * batch_size]
+        order = _rows_of(rng.permutation(blocks[others:]), block, n)[: steps * batch_size]
         for start in range(0, len(order), chunk):
             numbers = np.sort(order[start : start + chunk])
             yield rows_at(numbers, f"a chunk of data from row {numbers[0]} on"), numbers
@@ -195,8 +198,8 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     return Data(first, held_out, source)
 
 
-def _rows_of(blocks: np.ndarray, n: int) -> np.ndarray:
-    rows = (blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+def _rows_of(blocks: np.ndarray, block: int, n: int) -> np.ndarray:
+    rows = (blocks[:, None] * block + np.arange(block)).ravel()
     return rows[rows < n]
 
 

@@ -9,6 +9,7 @@ from flows.core import FlowsError
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.results.result import OF_LABELS, FitResult
+from flows.training.before import own_noise
 from flows.training.candidates import suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, parts_of
 from flows.training.data_checks import check_data
@@ -125,8 +126,9 @@ def select(
     given = found.source.given[0]
     rows = len(found.source.numbers) + (0 if found.source.others is None else len(found.source.others))
     folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
-    columns = check_data(found if folds == 1 else unsplit(found, options), options)
     models = suggested(rows, given.x.shape[1:], context is not None) if candidates is None else _named(candidates)
+    noisy = np.all([own_noise(model, given.x.shape[-1]) for model in models.values()], 0)
+    columns = check_data(found if folds == 1 else unsplit(found, options), options, noisy=noisy)
     comparison = Comparison(key, options, columns, parts_of(found, options, key, folds))
     for name, model in models.items():
         comparison.add(name, model)
