@@ -64,10 +64,15 @@ def idx(path, axes):
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    head, shape = content[:4], tuple(np.frombuffer(content[4 : 4 * (axes + 1)], ">u4").tolist())
-    if head != bytes((0, 0, 8, axes)) or len(content) != 4 * (axes + 1) + math.prod(shape):
+    start = 4 * (axes + 1)
+    if len(content) < start or content[:4] != bytes((0, 0, 8, axes)):
         raise ValueError(f"{path} is no whole idx file of bytes with {axes} axes")
-    return np.frombuffer(content, np.uint8, offset=4 * (axes + 1)).reshape(shape)
+    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
+    if len(content) != start + math.prod(shape):
+        raise ValueError(f"{path} is no whole idx file: {len(content) - start:,} values; expected {shape} of them")
+    if not math.prod(shape):
+        raise ValueError(f"{path} is an empty idx file, of {shape} values; expected some")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def of_idx(names, remedy):
@@ -123,7 +128,7 @@ def pictures(folder):
         try:
             with Image.open(path) as picture:
                 picture.load()
-        except OSError as error:
+        except Exception as error:  # of any kind: what decoders raise, and that a picture is too large
             raise ValueError(f"{path} cannot be read: {error}") from None
         if picture.mode[0] in "IF":
             raise ValueError(f"{path} has pixels of more than one byte; expected PNG or JPEG files of 256 levels")

@@ -8,10 +8,10 @@ Pixels get noise of one level, move into (0, 1) with a margin, and through the l
 trial tells how many epochs go into the time, so that the learning rate reaches its end. The same command again goes on where
 it was stopped, and a finished one draws its pictures again. Everything is written to OUT/images/DATA-MODEL/: the checkpoint;
 samples of the same noise while it learns; samples by temperature; what is left of images after encoding and decoding; the
-training images that are nearest to samples; halves of images filled in, those of NICE (Dinh, Krueger and Bengio, 2014,
-arXiv:1410.8516, section 5.2), by the likeliest noise that fits the rest (Asim et al., 2020, arXiv:1905.11672); ways from one
-image to another; with --classes one image as of every class; and likelihood beside typicality (Nalisnick et al., 2019,
-arXiv:1906.02994).
+training images that are nearest to samples; hidden halves of images filled in by the likeliest noise that fits the rest, the
+method of Asim et al. (2020, arXiv:1905.11672), where NICE's paper, which hides the same halves, climbs the likelihood of the
+pixels (Dinh, Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; with --classes one image
+as of every class; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
 """
 
 import argparse
@@ -20,6 +20,8 @@ import json
 import math
 import time
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import image_data
@@ -82,11 +84,15 @@ class Watch:
         self.last = epoch.seconds
 
     def kept(self):
-        """Images by "epoch:bits", of this run and of those that it goes on from."""
+        """Images by "epoch:bits", of this run and of those that it goes on from; none where the file is damaged."""
         if not self.file.exists():
             return {}
-        with np.load(self.file) as file:
-            return dict(file)
+        try:
+            with self.file.open("rb") as content, np.load(content) as file:  # NumPy leaves one open that it cannot read
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            print(f"{self.file} cannot be read, and what it kept of earlier epochs is left out: {error}", flush=True)
+            return {}
 
     def progress(self):
         """(epoch, bits, images) of up to eight moments, more of them early."""
@@ -94,6 +100,15 @@ class Watch:
         names = sorted(kept, key=lambda name: int(name.split(":")[0]))
         places = sorted({round(each) for each in np.geomspace(1, len(names), 8) - 1}) if names else []
         return [(*names[i].split(":"), kept[names[i]]) for i in places]
+
+
+def read_plan(path):
+    """What was asked for when the plan was made, and its epochs."""
+    try:
+        planned = json.loads(path.read_text())
+        return planned["asked"], int(planned["epochs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove its folder, or give another --out") from None
 
 
 def train(options, init_fun, images, folder, began):
@@ -120,11 +135,12 @@ def train(options, init_fun, images, folder, began):
         an_epoch = max(np.diff(at).min(), 1e-3) if len(at) > 1 else seconds
         epochs = 0.95 * (rest - time.monotonic()) / an_epoch
         epochs = int(np.clip(epochs, 2, max(2, PASSES * len(rows) // (steps * batch))))
-        plan.write_text(json.dumps({"asked": asked, "epochs": epochs, "seconds of one": round(float(an_epoch), 2)}))
-    planned = json.loads(plan.read_text())
-    if (before := planned.get("asked")) != asked:
+        part = plan.with_suffix(".part.json")
+        part.write_text(json.dumps({"asked": asked, "epochs": epochs, "seconds of one": round(float(an_epoch), 2)}))
+        part.replace(plan)  # whole or not at all
+    before, epochs = read_plan(plan)
+    if before != asked:
         raise ValueError(f"{plan} is of {before}, not {asked}; give the same, another --out, or remove the folder")
-    epochs = planned["epochs"]
     shown = None if context is None else np.eye(len(images.names), dtype=np.float32)[np.arange(40) % len(images.names)]
     watch = Watch(folder / "epochs", images.levels, images.test[0].size, shown, max(3.0, seconds / 40))
     limit = max((rest - time.monotonic()) / 60, 1e-3)

@@ -194,6 +194,7 @@ BIJECTIONS: dict[str, Case] = {
     "MADE": Case(flows.MADE(masked), (1, 3), conditional=True),
     "MADE of two networks": Case(flows.MADE(masked, masked), (1, 3), conditional=True),
     "NeuralSplineCoupling": Case(flows.NeuralSplineCoupling(K=2), (1, 3)),
+    "Noise": Case(flows.Noise(0.5), (2, (1, 2, 1)), volume_preserving=True),
     "NormalCDF": Case(flows.NormalCDF(0.5, 2.0), (2,)),
     "Patchify": Case(flows.Patchify(2), ((2, 4, 1), (4, 2, 3)), volume_preserving=True),
     "Permute": Case(flows.Permute((1, 2, 0)), (3, (2, 2, 3)), volume_preserving=True),
@@ -205,13 +206,14 @@ BIJECTIONS: dict[str, Case] = {
     "Radial of context": Case(flows.Radial(small), (3,), conditional=True, needs_context=True),
     "Repeat": Case(flows.Repeat(flows.Serial(flows.AffineCoupling(small), flows.Reverse()), 3), (1, 3), conditional=True),
     "Repeat reversible": Case(
-        flows.Repeat(flows.Serial(flows.ActNorm(), flows.Coupling(small)), 2, reversible=True), (3,), conditional=True
+        flows.Repeat(flows.Serial(flows.ActNorm(), flows.Coupling(small)), 2, reversible=True), (2, 3), conditional=True
     ),
-    "Reversible": Case(flows.Reversible(flows.Coupling(small), flows.InvertibleLinear()), (3,), conditional=True),
+    "Reversible": Case(flows.Reversible(flows.Coupling(small), flows.InvertibleLinear()), (2, 3), conditional=True),
     "Repeat of Invert": Case(flows.Repeat(flows.Invert(flows.MADE(masked)), 2), (3,), conditional=True),
     "ResidualBlock": Case(flows.ResidualBlock(contraction, "unbiased"), (1,), loose=True, stir=1.0),
     "ResidualBlock of context": Case(flows.ResidualBlock(contraction), (2,), conditional=True, loose=True),
     "ResidualBlock of many features": Case(flows.ResidualBlock(contraction), (20,), loose=True, stir=1.0),
+    "RandomFlip": Case(flows.RandomFlip(), ((1, 2, 1), (2, 3, 2)), volume_preserving=True),
     "Reshape": Case(flows.Reshape((2, 6)), (12, (2, 2, 3)), volume_preserving=True),
     "Reverse": Case(flows.Reverse(), (1, 2, 5, (2, 2, 3)), volume_preserving=True),
     "Reverse of rows": Case(flows.Reverse(axis=0), ((3, 2), (3, 2, 2)), volume_preserving=True),

@@ -56,9 +56,18 @@ def test_idx_files_are_read_and_judged(data, tmp_path):
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels[:4])
     assert "labels of train" in said(data, "mnist", tmp_path)
     whole = gzip.compress(DRAW.bytes(1_000))
-    for content in (b"", b"\0\0\10\3" + bytes(20), gzip.compress(bytes(100)), whole[:40] + bytes(40) + whole[80:]):
+    for content in (
+        b"",
+        b"\0\0\10\3" + bytes(20),
+        gzip.compress(bytes(100)),
+        gzip.compress(b"\0\0\10\3\0\0"),
+        whole[:40] + bytes(40) + whole[80:],
+    ):
         (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
-        assert "idx" in said(data, "mnist", tmp_path)
+        assert "train-images-idx3-ubyte.gz" in said(data, "mnist", tmp_path)
+    for part in ("images-idx3", "labels-idx1"):
+        write_idx(tmp_path / f"train-{part}-ubyte.gz", (pixels if "3" in part else labels)[:0])
+    assert "train-images-idx3-ubyte.gz is an empty idx file" in said(data, "mnist", tmp_path)
 
 
 def test_batches_of_cifar_are_read_and_judged(data, tmp_path):
@@ -74,7 +83,7 @@ def test_batches_of_cifar_are_read_and_judged(data, tmp_path):
     assert "rows of 3,073" in said(data, "cifar10", tmp_path)
 
 
-def test_pictures_of_a_folder_are_read_and_judged(data, tmp_path):
+def test_pictures_of_a_folder_are_read_and_judged(data, tmp_path, monkeypatch):
     image = pytest.importorskip("PIL.Image")
     assert "120 or more" in said(data, "folder", tmp_path / "nothing")
     for i in range(120):
@@ -91,6 +100,8 @@ def test_pictures_of_a_folder_are_read_and_judged(data, tmp_path):
     assert "other.png is of 9 x 8 pixels" in said(data, "folder", tmp_path)
     (tmp_path / "broken.png").write_bytes(b"nothing")
     assert "broken.png cannot be read" in said(data, "folder", tmp_path)
+    monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", 4)  # an image of twice as many is no OSError
+    assert "000.JPG cannot be read: Image size" in said(data, "folder", tmp_path)
 
 
 def test_models_are_of_the_size_of_images():
@@ -118,7 +129,26 @@ def test_wrong_options_are_told(monkeypatch, capsys, tmp_path):
         assert expected in capsys.readouterr().err
 
 
+def test_damaged_files_of_a_run_are_named(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "images" / "digits-nice"
+    folder.mkdir(parents=True)
+    for content in ('{"asked": {"minu', "[]", '{"asked": {}}', '{"asked": {}, "epochs": null}'):
+        (folder / "plan.json").write_text(content)
+        with pytest.raises(SystemExit):
+            run(monkeypatch, "--model", "nice", "--out", tmp_path)
+        told = capsys.readouterr().err
+        assert f"{folder / 'plan.json'} is damaged" in told and "remove its folder" in told
+    watch = example("images").Watch(folder, 17, 64, None, 0.0)
+    np.savez_compressed(watch.file, **{"1:2.50": np.zeros((12, 8, 8, 1), np.uint8)})
+    assert [each[:2] for each in watch.progress()] == [("1", "2.50")]
+    whole = watch.file.read_bytes()
+    for content in (b"", b"nothing", whole[: len(whole) // 2], whole.replace(b"1:2.50", b"1:2.51", 1)):
+        watch.file.write_bytes(content)
+        assert not watch.progress() and str(watch.file) in capsys.readouterr().out
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("relaxed")  # optax, by which halves are filled in
 @pytest.mark.filterwarnings("ignore:fit")
 def test_the_program_goes_on_and_draws(monkeypatch, capsys, tmp_path):
     options = "--layers", 1, "--width", 4, "--minutes", 0.1, "--classes", "--verbose", 0, "--out", tmp_path
@@ -137,6 +167,7 @@ def test_the_program_goes_on_and_draws(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("relaxed")  # optax, by which halves are filled in
 @pytest.mark.filterwarnings("ignore:fit")
 def test_as_few_pictures_as_are_taken_are_enough(monkeypatch, capsys, tmp_path, data):
     image = pytest.importorskip("PIL.Image")

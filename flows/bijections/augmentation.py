@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from flows.core import FlowsError, bijection, positive
+from flows.core import Composite, FlowsError, bijection, positive
 from flows.core.contract import Support
+from flows.core.lifting import leaf_bijection
 
 
 @bijection(support=Support(keeps="entries"))
@@ -12,7 +13,8 @@ def RandomFlip():
     """Images flipped from left to right with probability 1/2 under `train=True`; else as they are. log|det J| = 0.
 
     y[i, j, c] = x[i, W - 1 - j, c] in half of the rows, drawn from `rng`. A flip undoes itself, so the inverse flips what the
-    same `rng` flipped.
+    same `rng` flipped. A context that is a vector stays as it is; one of images, which it could not flip too, is
+    refused.
 
     Params:
         None.
@@ -21,7 +23,7 @@ def RandomFlip():
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: an event that is not (H, W, C); `train=True` without `rng`.
+        FlowsError: an event that is not (H, W, C); a context that is not a vector; `train=True` without `rng`.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -41,7 +43,16 @@ def RandomFlip():
     def inverse_fun(params, y, rng=None, train=False):
         return _flipped(y, rng) if train else y
 
-    return init_fun
+    def part(event, context):
+        # Looked at here, as a layer that names a context counts as one that takes it.
+        if context is not None and len(context) != 1:
+            raise FlowsError(
+                f"RandomFlip: context_dim is {context}, and it would flip images but not the contexts that belong to them; "
+                "expected a vector. Leave RandomFlip out, and add flipped images with flipped contexts to the data instead"
+            )
+        return leaf_bijection("RandomFlip", init_fun, event, context, batched=False)
+
+    return Composite(part, ())
 
 
 def _flipped(x, rng):

@@ -38,8 +38,9 @@ def one_hot(labels: Any, classes: int) -> Array:
         raise FlowsError("one_hot: labels are traced, and cannot be checked; call it outside of jit")
     given = np.asarray(labels)
     if given.ndim != 1:
-        raise FlowsError(f"one_hot: labels have shape {given.shape}; expected (rows,)")
-    if given.dtype.kind not in "iuf" or (given.size and not np.equal(np.mod(given, 1), 0).all()):
+        column = ": give labels[:, 0]" if given.ndim == 2 and given.shape[1] == 1 else ""
+        raise FlowsError(f"one_hot: labels have shape {given.shape}; expected (rows,){column}")
+    if given.dtype.kind not in "iuf" or not (np.isfinite(given) & (given == np.trunc(given))).all():
         raise FlowsError(f"one_hot: labels are {given[:5]!r:.80}; expected whole numbers from 0 to {classes - 1}")
     outside = (given < 0) | (given >= classes)
     if outside.any():

@@ -12,7 +12,8 @@ from flows.bijections.scaling import ActNorm, Scale
 from flows.compose import FactorOut, Serial
 from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual
 from flows.conditioners.network import Squash
-from flows.core import BijectionInit, bijection, positive_int
+from flows.core import BijectionInit, BijectionPart, Composite, FlowsError, Shape, bijection, positive_int
+from flows.core.inputs import size
 from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Additive, Affine, RationalQuadratic
 
@@ -27,7 +28,7 @@ def NICEImage(
     """NICE as of images: additive couplings of every second pixel, by dense networks, then a scale for each pixel.
 
     y = s f_n(... f_1(x)) of the pixels in a row; the layers keep those of odd and of even number in turns. log|det J| =
-    sum(log s). The base of the paper is logistic: `flows.Flow(flows.NICEImage(), flows.Logistic())`.
+    sum(log s). The base of the paper is logistic: `flows.Flow(flows.NICEImage(), flows.Logistic())`. A context is a vector.
 
     Args:
         num_layers: couplings.
@@ -42,7 +43,7 @@ def NICEImage(
         Direct: a pass of each network. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range; a context that is not a vector.
 
     Source:
         Dinh, Krueger and Bengio, "NICE: Non-linear Independent Components Estimation", 2014, arXiv:1410.8516, sections 3 and 5.
@@ -55,7 +56,8 @@ def NICEImage(
     """
     net = MLP(*check_hidden(hidden, "NICEImage"), activation=activation)
     layer, flipped = (Coupling(net, Additive(), "alternating", flip) for flip in (False, True))
-    return Serial(Reshape(), stack("NICEImage", [layer], num_layers, scan, [Scale()], [flipped], UNROLLED_AFFINE))
+    flat = OfVectors(Reshape(), "NICEImage")
+    return Serial(flat, stack("NICEImage", [layer], num_layers, scan, [Scale()], [flipped], UNROLLED_AFFINE))
 
 
 @bijection
@@ -140,7 +142,8 @@ def GlowImage(
         additive: couplings that only shift.
         dense: 1x1 convolutions by their entries, not by LU factors.
         split_prior: means and scales of the channels that leave; without it these are standard.
-        class_prior: at the end a mean and a scale for each number that are made of the context, which is then needed.
+        class_prior: at the end a mean and a scale for each number that are made of the context, which is then needed, and a
+            vector.
         squash: how far out the networks see their inputs as they are, as in `Coupling`; None, as published, for as far as they
             go: then some samples run away, most of them early in training.
         reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a sixth more time.
@@ -153,7 +156,8 @@ def GlowImage(
         Direct: a pass of each network. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range; an event that is no image, or of other sides.
+        FlowsError: an argument is outside its range; an event that is no image, or of other sides; `class_prior` without a
+            context, or with one of images.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3, and
@@ -173,7 +177,8 @@ def GlowImage(
 
     def scale(i: int) -> list[BijectionInit]:
         steps = stack("GlowImage", step, num_layers, scan, unrolled=UNROLLED_AFFINE, reversible=reversible)
-        return [Squeeze(), steps, *(top if i == num_scales - 1 else split)]
+        first = OfVectors(Squeeze(), "GlowImage", needed_by="class_prior") if class_prior and i == 0 else Squeeze()
+        return [first, steps, *(top if i == num_scales - 1 else split)]
 
     return _multi_scale(scale, num_scales)
 
@@ -240,6 +245,31 @@ def NSFImage(
         return [Squeeze(), steps, InvertibleLinear()]
 
     return _multi_scale(scale, num_scales, leave=multi_scale)
+
+
+@bijection(support=lambda layer, **_: layer.own_support)
+def OfVectors(layer: BijectionInit, model: str, needed_by: str = ""):
+    """The first layer of a model that takes no contexts but vectors: it says so itself, before any network is made.
+
+    `needed_by` is the model's argument without which a context may be anything, or missing.
+    """
+    if not isinstance(layer, BijectionInit):
+        raise FlowsError(f"OfVectors: layer is {layer!r:.60}; expected a bijection of the library")
+
+    def part(event: Shape, context: Shape | None) -> BijectionPart:
+        if context is None and needed_by:
+            raise FlowsError(
+                f"{model}: {needed_by}=True needs a context; give context_dim to init_fun, or leave {needed_by} out"
+            )
+        if context is not None and len(context) != 1:
+            given, rest = (f"with {needed_by}=True ", f", or leave {needed_by} out") if needed_by else ("", "")
+            raise FlowsError(
+                f"{model}: context_dim is {context}, and {given}it takes no contexts but vectors, such as those of "
+                f"flows.one_hot; flatten them, to context_dim={size(context)}{rest}"
+            )
+        return layer.part(event, context)
+
+    return Composite(part, (layer,))
 
 
 def _scales(num_scales: int, name: str) -> int:
