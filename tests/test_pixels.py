@@ -138,7 +138,8 @@ def test_floats_are_not_taken_for_pixels():
 def test_labels_become_contexts_or_are_refused():
     assert flows.one_hot(np.array([1, 0]), 2).tolist() == [[0.0, 1.0], [1.0, 0.0]]
     assert flows.one_hot(np.float32([1.0]), 2).dtype == jnp.float32
-    for labels, said in (([0, 10], "the label of row 1 is 10"), ([-1], "is -1"), ([0.5], "whole numbers"), ([[0]], "(rows,)")):
+    wrong = [([0, 10], "the label of row 1 is 10"), ([-1], "is -1"), ([0.5], "whole numbers"), ([np.inf], "whole numbers")]
+    for labels, said in [*wrong, ([[0]], "give labels[:, 0]"), ([[0, 1]], "expected (rows,)")]:
         assert said in error_of(lambda labels=labels: flows.one_hot(labels, 10))
     assert "traced" in error_of(lambda: jax.jit(lambda labels: flows.one_hot(labels, 3))(jnp.array([1])))
 
