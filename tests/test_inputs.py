@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close, error_of
-from jax import enable_x64
 from jax.sharding import PartitionSpec
 
 import flows
+from flows.diagnostics import enable_x64
 from flows.training.losses import has_running_statistics
 
 NORMAL = flows.Normal(trainable=True)(0, 1)

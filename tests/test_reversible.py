@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close, error_of, stirred
-from jax import enable_x64
 from registry import SmallConv
 
 import flows
 from flows import transformers as t
 from flows.core.precision import Precision, computed_with
+from flows.diagnostics import enable_x64
 
 STEP = flows.Serial(flows.ActNorm(), flows.InvertibleLinear(), flows.Coupling(flows.MLP(8, last_scale=1.0), t.Affine()))
 IMAGES = flows.Serial(flows.ActNorm(), flows.InvertibleLinear(), flows.Coupling(SmallConv(), t.Affine()))
