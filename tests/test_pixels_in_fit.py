@@ -52,6 +52,8 @@ def test_noise_and_support_of_other_columns_may_stand_beside_it():
     table = np.stack([np.round(TABLE[:, 1]), TABLE[:, 0], np.round(TABLE[:, 1]) ** 2], 1)
     own = Flow(Serial(Dequantize((1.0, 0.0, 0.0)), ActNorm()))
     silent(own, table, dequantize={2: 1.0}, support={1: (-9, 9)})
+    told = error_of(lambda: fitted(Flow(Dequantize((1.0, 0.0, 1.0))), table, dequantize={0: 1.0}, support={2: (0, 999)}))
+    assert "support= takes column 2 to the line" in told
     assert "adds noise to column 0" in error_of(lambda: fitted(own, table, dequantize={0: 1.0, 2: 1.0}))
 
 

@@ -77,25 +77,30 @@ def check_noise_once(init_fun: Any, options: Options, data: Data, steps: np.ndar
     bounded = np.zeros(columns, bool)
     if box is not None:
         bounded |= np.isfinite(box.arguments["low"]) | np.isfinite(box.arguments["high"])
-    twice = np.zeros(columns, bool) if steps is None else noisy & (steps > 0)
-    bounded &= noisy
-    if not (twice | bounded).any():
-        return
-    j = int(np.argmax(twice | bounded))
-    what = name_of(j, names) if data.train.x.ndim == 2 else f"channel {j}"
-    layer = next(each for each in init_fun.values_within() if each.constructor is Dequantize)
-    if not bounded.any():
-        raise FlowsError(
-            f"{options.caller}: dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
-            "Leave dequantize= out: the model dequantises itself"
-        )
+    twice = noisy & (np.zeros(columns) if steps is None else steps).astype(bool)
+    for wrong, refuse in ((bounded & noisy, _noise_on_logits), (twice, _noise_twice)):
+        if wrong.any():
+            j = int(np.argmax(wrong))
+            what = name_of(j, names) if data.train.x.ndim == 2 else f"channel {j}"
+            layer = next(each for each in init_fun.values_within() if each.constructor is Dequantize)
+            raise FlowsError(f"{options.caller}: {refuse(what, layer)}")
+
+
+def _noise_twice(what: str, layer: BijectionInit) -> str:
+    return (
+        f"dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
+        "Leave dequantize= out: the model dequantises itself"
+    )
+
+
+def _noise_on_logits(what: str, layer: BijectionInit) -> str:
     levels, step = layer.arguments["levels"], layer.arguments["step"]
     known = levels is not None and not np.ndim(step)
     ends = f"(0, {(levels - 1) * step:g})" if known else "(low, high), the least and the largest value that is recorded"
-    raise FlowsError(
-        f"{options.caller}: support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide "
-        f"as a step of the data. Leave that layer out, and give dequantize={step}, support={ends}; or leave support= and "
-        "dequantize= out, and put flows.Unconstrain behind that layer"
+    return (
+        f"support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide as a step of the "
+        f"data. Leave that layer out, and give dequantize={step}, support={ends}; or leave support= and dequantize= out, and put "
+        "flows.Unconstrain behind that layer"
     )
 
 

@@ -65,7 +65,7 @@ def check_data(
     widths = np.zeros(len(as_is)) if steps is None else steps  # of the noise that columns will have, in their own units
     few = _some(x)
     check_rounded(few, widths, data.source)
-    for own_steps, reached, before in _own_noise(own, few):
+    for own_steps, reached, before in _rows_at_noise(own, few):
         each = np.broadcast_to(own_steps, widths.shape)
         check_rounded(reached, each, data.source, before)
         widths = np.maximum(widths, each * _scale_before(few, reached) if before else each)
@@ -321,7 +321,9 @@ def _farthest(sample: np.ndarray, column: np.ndarray) -> tuple[int, float, float
     return row, float(distance[row] / spread), spread, bool((distance > FAR * spread).mean() < ATOM)
 
 
-def _own_noise(own: Sequence[BijectionInit], few: np.ndarray) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
+def _rows_at_noise(
+    own: Sequence[BijectionInit], few: np.ndarray
+) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
     """Of each Dequantize among first layers its step, rows as they reach it, and the layers they come from; up to a layer that
     trains or mixes, behind which they are not known."""
     before = tuple[BijectionInit, ...]()
