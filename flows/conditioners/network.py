@@ -167,8 +167,8 @@ def _constant(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Arr
 def _vector(net: Callable, context: Shape) -> int:
     if len(context) != 1:
         raise FlowsError(
-            f"{_name(net)}: context_dim is {context}, and only a vector can be appended to a network's inputs; use a "
-            "conditioner that names context_dim, or flatten the context"
+            f"{_name(net)}: context_dim is {context}, and only a vector can be appended to a network's inputs; flatten the "
+            f"context, to context_dim={size(context)}, or use a conditioner that names context_dim"
         )
     return size(context)
 

@@ -12,8 +12,7 @@ from flows.bijections.scaling import ActNorm, Scale
 from flows.compose import FactorOut, Serial
 from flows.conditioners import MLP, ConvNet, Convolution, ConvResidual
 from flows.conditioners.network import Squash
-from flows.core import BijectionInit, BijectionPart, Composite, FlowsError, Shape, bijection, positive_int
-from flows.core.inputs import size
+from flows.core import BijectionInit, bijection, positive_int
 from flows.models.stack import LOG_SCALE, SQUASH, UNROLLED, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Additive, Affine, RationalQuadratic
 
@@ -56,8 +55,7 @@ def NICEImage(
     """
     net = MLP(*check_hidden(hidden, "NICEImage"), activation=activation)
     layer, flipped = (Coupling(net, Additive(), "alternating", flip) for flip in (False, True))
-    flat = OfVectors(Reshape(), "NICEImage")
-    return Serial(flat, stack("NICEImage", [layer], num_layers, scan, [Scale()], [flipped], UNROLLED_AFFINE))
+    return Serial(Reshape(), stack("NICEImage", [layer], num_layers, scan, [Scale()], [flipped], UNROLLED_AFFINE))
 
 
 @bijection
@@ -146,7 +144,7 @@ def GlowImage(
             vector.
         squash: how far out the networks see their inputs as they are, as in `Coupling`; None, as published, for as far as they
             go: then some samples run away, most of them early in training.
-        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a sixth more time.
+        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a seventh more time.
         scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 4.
 
     Params:
@@ -177,8 +175,7 @@ def GlowImage(
 
     def scale(i: int) -> list[BijectionInit]:
         steps = stack("GlowImage", step, num_layers, scan, unrolled=UNROLLED_AFFINE, reversible=reversible)
-        first = OfVectors(Squeeze(), "GlowImage", needed_by="class_prior") if class_prior and i == 0 else Squeeze()
-        return [first, steps, *(top if i == num_scales - 1 else split)]
+        return [Squeeze(), steps, *(top if i == num_scales - 1 else split)]
 
     return _multi_scale(scale, num_scales)
 
@@ -214,7 +211,7 @@ def NSFImage(
         dropout: as in `ConvResidual`.
         squash: how far out the networks see their inputs as they are, as in `Coupling`; None, as published, for as far as they
             go.
-        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a sixth more time.
+        reversible: keep no inputs of the steps for the gradient (`Reversible`): less memory, a seventh more time.
         scan: one compiled loop (`Repeat`) over the steps of a scale, by default beyond 3.
 
     Params:
@@ -245,31 +242,6 @@ def NSFImage(
         return [Squeeze(), steps, InvertibleLinear()]
 
     return _multi_scale(scale, num_scales, leave=multi_scale)
-
-
-@bijection(support=lambda layer, **_: layer.own_support)
-def OfVectors(layer: BijectionInit, model: str, needed_by: str = ""):
-    """The first layer of a model that takes no contexts but vectors: it says so itself, before any network is made.
-
-    `needed_by` is the model's argument without which a context may be anything, or missing.
-    """
-    if not isinstance(layer, BijectionInit):
-        raise FlowsError(f"OfVectors: layer is {layer!r:.60}; expected a bijection of the library")
-
-    def part(event: Shape, context: Shape | None) -> BijectionPart:
-        if context is None and needed_by:
-            raise FlowsError(
-                f"{model}: {needed_by}=True needs a context; give context_dim to init_fun, or leave {needed_by} out"
-            )
-        if context is not None and len(context) != 1:
-            given, rest = (f"with {needed_by}=True ", f", or leave {needed_by} out") if needed_by else ("", "")
-            raise FlowsError(
-                f"{model}: context_dim is {context}, and {given}it takes no contexts but vectors, such as those of "
-                f"flows.one_hot; flatten them, to context_dim={size(context)}{rest}"
-            )
-        return layer.part(event, context)
-
-    return Composite(part, (layer,))
 
 
 def _scales(num_scales: int, name: str) -> int:

@@ -99,8 +99,8 @@ def _noise_on_logits(what: str, layer: BijectionInit) -> str:
     ends = f"(0, {(levels - 1) * step:g})" if known else "(low, high), the least and the largest value that is recorded"
     return (
         f"support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide as a step of the "
-        f"data. Leave that layer out, and give dequantize={step}, support={ends}; or leave support= and dequantize= out, and put "
-        "flows.Unconstrain behind that layer"
+        f"data. Leave that layer out, and give dequantize={step}, support={ends}; or leave support= and dequantize= out, "
+        "and put flows.Unconstrain behind that layer"
     )
 
 
