@@ -36,6 +36,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
+def pytest_collection_finish(session):
+    """Where groups are lost, which no one else tells, the tests of a file compile everything once in each process."""
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist keeps no groups of tests together under this pytest; pyproject.toml names others")
+
+
 def pytest_runtest_teardown():
     """Every program compiled is a few mappings of memory, of which Linux gives a process 65,530."""
     try:
