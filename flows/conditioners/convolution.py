@@ -60,8 +60,7 @@ def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[A
     """Each tangent is laid out such that its transpose, the gradient, has the layout of `_conv` itself.
 
     XLA for CPUs has a fast convolution for that layout alone, and brings others into it outside of loops only (jax issue
-    12868). [Gradient of a 3x3 convolution,
-    64 channels, 32 images of 16x16: 8.9 ms in a loop and outside; XLA's own 575 and 10.2.]
+    12868). [Gradient, 3x3, 64 channels, 32 images of 16x16: 8.9 ms in a loop and outside of it; XLA's own 575 and 10.2.]
     """
     (w, x), (dw, dx), parts = primals, tangents, list[Array]()
     if not isinstance(dx, SymbolicZero):
