@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish(session):
     """Where groups are lost, which no one else tells, the tests of a file compile everything once in each process."""
-    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
         raise pytest.UsageError("pytest-xdist keeps no groups of tests together under this pytest; pyproject.toml names others")
 
 
