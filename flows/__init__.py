@@ -38,6 +38,7 @@ from flows.bijections.linear_factors import LinearLowRank as LinearLowRank
 from flows.bijections.linear_factors import LinearQR as LinearQR
 from flows.bijections.linear_factors import LinearSVD as LinearSVD
 from flows.bijections.linear_factors import Triangular as Triangular
+from flows.bijections.normal_scores import NormalScores as NormalScores
 from flows.bijections.original import MADE as MADE
 from flows.bijections.original import AffineCoupling as AffineCoupling
 from flows.bijections.original import AffineCouplingSplit as AffineCouplingSplit

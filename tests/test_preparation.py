@@ -25,6 +25,8 @@ NORMAL = DRAW.normal(size=(400, 2))
 MIXED = NORMAL @ [[1.0, 2.0], [0.0, 0.5]]
 GAUSS = flows.Normal(trainable=True)
 AFFINE = flows.Flow(flows.ActNorm())
+FULL = flows.Normal(trainable=True, covariance="full")
+BASED = flows.Flow(flows.ActNorm(), FULL)  # as `fit` trains it on several columns
 COUPLING = flows.Flow(flows.Coupling(flows.MLP(8)))
 QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
 
@@ -49,7 +51,7 @@ def test_correlation_is_taken_out_however_strong():
     result = fit(0, AFFINE, rows, **QUICK)
     best = -multivariate_normal(rows.mean(0), np.cov(rows.T)).logpdf(rows).mean()
     np.testing.assert_allclose(-result.log_pdf(result.params, rows).mean(), best, atol=0.01)
-    assert result.init_fun == flows.Flow(flows.Whiten(), AFFINE)
+    assert result.init_fun == flows.Flow(flows.Whiten(unmixed=(0,)), BASED)
     np.testing.assert_allclose(np.corrcoef(result.sample(0, result.params, 2000).T)[0, 1], 0.999999, atol=1e-6)
 
 
@@ -97,7 +99,7 @@ def test_columns_left_as_they_are_are_neither_scaled_nor_judged():
     table = pandas.DataFrame({"x": NORMAL[:, 0], "hour": np.repeat(np.arange(8.0), 50), "y": NORMAL[:, 0] + NORMAL[:, 1]})
     with warnings.catch_warnings():
         warnings.simplefilter("error", DataWarning)
-        result = fit(0, AFFINE, table, as_is="hour", **QUICK)
+        result = fit(0, AFFINE, table, as_is="hour", **{**QUICK, "standardize": "whiten"})
     assert result.init_fun == flows.Flow(flows.Whiten(as_is=(1,)), AFFINE)
     fixed = result.params["bijection"]["fixed"]
     assert fixed["mean"][1] == 0 and fixed["std"][1] == 1 and fixed["factor"][1].tolist() == [0.0, 1.0, 0.0]
@@ -108,18 +110,19 @@ def test_columns_left_as_they_are_are_neither_scaled_nor_judged():
         lambda: fit(0, AFFINE, table, as_is=["minute"], **QUICK)
     )
     assert "expected columns by name or number" in error_of(lambda: fit(0, AFFINE, table, as_is=[True], **QUICK))
-    assert "expected one of True, False, 'columns'" in error_of(lambda: fit(0, AFFINE, table, standardize="rows", **QUICK))
-    alone = fit(
-        0, flows.Flow(flows.Coupling(flows.MLP(8))), NORMAL, context=7 * NORMAL[:, :1], standardize_context=False, **QUICK
+    assert "expected one of True, False, 'whiten', 'columns'" in error_of(
+        lambda: fit(0, AFFINE, table, standardize="rows", **QUICK)
     )
-    assert alone.init_fun == flows.Flow(flows.Whiten(), flows.Flow(flows.Coupling(flows.MLP(8))))
+    mixture = flows.GMM(num_components=1)
+    alone = fit(0, flows.Flow(COUPLING.arguments["bijection"], mixture), NORMAL, **QUICK)
+    assert alone.init_fun == flows.Flow(flows.Standardize(), flows.Flow(COUPLING.arguments["bijection"], mixture))
 
 
 def test_columns_with_edges_of_their_own_are_not_mixed():
     z = DRAW.normal(size=(2000, 3))
     coin = np.where(DRAW.random(2000) < 0.5, -1.0, 1.0) + 0.02 * z[:, 1]  # a bimodal column, correlated with a normal one
     rows = np.stack([coin + z[:, 0], coin, coin + 0.5 * z[:, 2]], 1)
-    result = fit(0, AFFINE, rows, **QUICK)
+    result = fit(0, AFFINE, rows, **{**QUICK, "standardize": "whiten"})
     assert result.init_fun == flows.Flow(flows.Whiten(unmixed=(1,)), AFFINE)
     layer = result.init_fun.arguments["bijection"](0, 3, init_inputs=rows.astype(np.float32))  # of all rows
     measured = result.params["bijection"]["fixed"]["factor"]
@@ -135,7 +138,7 @@ def test_heavy_tails_go_through_arcsinh():
     rows = np.stack([NORMAL[:, 0], np.random.default_rng(1).standard_cauchy(400), NORMAL[:, 1]], 1)
     with pytest.warns(DataWarning, match=r"column 1 .*drop or clip what is an error"):
         result = fit(0, AFFINE, rows, **QUICK)
-    assert result.init_fun == flows.Flow(flows.Serial(flows.Arcsinh((1,)), flows.Whiten()), AFFINE)
+    assert result.init_fun == flows.Flow(flows.Serial(flows.Arcsinh((1,)), flows.Standardize()), BASED)
     scores = np.asarray(result.log_pdf(result.params, rows), float)
     told = min(result.history["start_loss"], result.history["validation_loss"].min())
     order = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0)))).permutation(400)[:40]
@@ -143,7 +146,7 @@ def test_heavy_tails_go_through_arcsinh():
     np.testing.assert_allclose(-np.delete(scores, order).mean(), result.history["train_loss"][-1], atol=0.2)
     assert told < result.history["gaussian_loss"] - 1
     alone = fit(0, AFFINE, rows, as_is=1, **QUICK)
-    assert alone.init_fun == flows.Flow(flows.Whiten(as_is=(1,)), AFFINE)
+    assert alone.init_fun == flows.Flow(flows.Standardize(as_is=(1,)), BASED)
     for few in (NORMAL, np.exp(0.3 * NORMAL), DRAW.random((400, 2)), np.zeros((400, 2))):
         assert not heavy_tails(few)[0].any()
     weights = np.where(np.abs(rows[:, 1]) > 3, 0.0, 1.0)
@@ -234,9 +237,9 @@ def test_what_is_left_open_follows_the_rows():
 def test_weight_decay_shrinks_params():
     model, options = flows.Flow(flows.Coupling(flows.MLP(8, last_scale=1.0))), {**QUICK, "learning_rate": 1e-2, "ema": None}
     norms = []
-    for share in (0.0, 5.0):
+    for share in (0.0, 20.0):
         result = fit(0, model, np.tanh(3 * MIXED), weight_decay=share, **{**options, "max_epochs": 10, "patience": 10})
-        norms.append(sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(result.params["prior"])))
+        norms.append(sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(result.params["prior"]["bijection"])))
     assert norms[1] < 0.8 * norms[0]
     with pytest.raises(TypeError, match=r"weight_decay=0\.1 is for the default optimizer; use optax\.adamw"):
         fit(0, model, NORMAL, weight_decay=0.1, optimizer=optax.adam(1e-3), **QUICK)

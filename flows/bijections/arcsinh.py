@@ -13,7 +13,7 @@ from flows.core.contract import Support
 QUARTILES = 1.3489795  # between the quartiles of a standard normal
 
 
-@bijection(support=lambda features: Support(keeps=partial(_others, features)))
+@bijection(support=lambda features: Support(keeps=partial(others, features)))
 def Arcsinh(features: Sequence[int] | None = None):
     """arcsinh of features that have heavy tails, measured from data and not trained: linear at the median, a logarithm far out.
 
@@ -75,7 +75,7 @@ def Arcsinh(features: Sequence[int] | None = None):
     return init_fun
 
 
-def _others(features: Sequence[int] | None, count: int) -> tuple[int, ...]:
+def others(features: Sequence[int] | None, count: int) -> tuple[int, ...]:
     """The columns that are no such features."""
     return (
         () if features is None else tuple(i for i in range(count) if i not in check_features(features, "Arcsinh", "features"))

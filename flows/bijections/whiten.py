@@ -11,6 +11,7 @@ from flows.core import Array, FlowsError, bijection
 from flows.core.contract import Support
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
+from flows.core.validation import share
 
 MOST_COLUMNS = 512  # the map has a number for every pair of columns
 
@@ -49,8 +50,7 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
         >>> direct_fun(params, x)[0].round(3).tolist()
         [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
     """
-    if isinstance(shrinkage, bool) or not isinstance(shrinkage, int | float) or not 0 <= shrinkage <= 1:
-        raise FlowsError(f"Whiten: shrinkage is {shrinkage!r:.60}; expected a number from 0 to 1")
+    shrinkage = share(shrinkage, "Whiten: shrinkage")
     as_is, unmixed = check_features(as_is, "Whiten", "as_is"), check_features(unmixed, "Whiten", "unmixed")
 
     def init_fun(rng, shape, init_inputs=None):

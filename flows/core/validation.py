@@ -36,6 +36,13 @@ def positive(x: Any, name: str, least: float = LEAST, most: float = MOST) -> flo
     return float(x)
 
 
+def share(x: Any, name: str) -> float:
+    """`x`, if it is a number from 0 to 1."""
+    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1:
+        raise FlowsError(f"{name} is {x!r:.60}; expected a number from 0 to 1")
+    return float(x)
+
+
 def finite(x: Any, name: str) -> float:
     """`x`, if it is a number that float32 holds."""
     if isinstance(x, bool) or not isinstance(x, int | float) or not -MOST <= x <= MOST:

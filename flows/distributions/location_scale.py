@@ -22,6 +22,7 @@ from flows.core.numerics import soft_clip, soft_clip_inverse
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0
+ROWS_A_SLOPE = 5  # for each entry of a context, from which a regression starts where they tell; of fewer it starts at 0
 
 
 class Family(NamedTuple):
@@ -40,10 +41,15 @@ class Family(NamedTuple):
 
 
 def location_scale(
-    name: str, family: Family, trainable: bool, conditioner: Callable | None, temperature: float = 1.0
+    name: str,
+    family: Family,
+    trainable: bool,
+    conditioner: Callable | None,
+    temperature: float = 1.0,
+    regression: bool = False,
 ) -> Callable:
     """The init_fun of a base: log p(x) = log p_family(z) - sum(s), z = (x - loc) e^-s, s = soft_clip(log_scale) + log of the
-    temperature."""
+    temperature. With a regression the location is linear in the context."""
     wider = math.log(temperature)
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
@@ -118,11 +124,39 @@ def location_scale(
 
         return network.params, naming(log_pdf, {"context", *network.keywords}), sample
 
+    def linear_in_context(rng, shape, context_dim=0, init_inputs=None, init_context=None):
+        context_shape = as_context(context_dim)
+        if context_shape is None:
+            raise FlowsError(f"{name}: its mean is to be linear in a context; give init_fun context_dim=")
+        slope, x = jnp.zeros((size(context_shape), size(shape))), init_inputs
+        if x is not None and init_context is not None and x.shape[0] >= ROWS_A_SLOPE * (1 + slope.shape[0]):
+            x, seen = x.reshape(x.shape[0], -1), init_context.reshape(x.shape[0], -1).astype(x.dtype)
+            slope = jnp.linalg.lstsq(seen - seen.mean(0)[None], x - x.mean(0)[None])[0]
+            x = (x - regressed(seen, slope)).reshape(init_inputs.shape)
+        params = trained(rng, shape, x)[0]
+
+        def theta_of(params, context):
+            theta = {leaf: value.reshape(1, size(shapes_of(shape)[leaf])) for leaf, value in params.items() if leaf != "slope"}
+            return theta | {"loc": theta["loc"] + regressed(context, params["slope"])}
+
+        def log_pdf(params, x, context):
+            return density(theta_of(params, context), x)
+
+        def sample(rng, params, num_samples, context):
+            return draws(theta_of(params, context), rng, num_samples, shape)
+
+        return {**params, "slope": slope}, log_pdf, sample
+
     if net is None:
-        return trained if trainable else init_fun
+        return linear_in_context if regression else trained if trainable else init_fun
     measures = measured_by(net)
     of_data = {"init_context"} if "init_inputs" in measures else set()  # the context is all that its data are
     return naming(conditional, {"context_dim", *measures, *of_data})
+
+
+def regressed(context: Array, slope: Array) -> Array:
+    """slope' context of each row, (batch, d)."""
+    return jnp.matmul(context.reshape(context.shape[0], -1).astype(slope.dtype), slope, precision="highest")
 
 
 @distribution(batched=True)

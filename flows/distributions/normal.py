@@ -13,6 +13,7 @@ from flows.core.budget import spend
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import size
 from flows.core.numerics import LOG_2PI, soft_clip, soft_clip_inverse
+from flows.core.validation import share
 from flows.distributions.infinities import honest_far_out
 from flows.distributions.location_scale import Family, location_scale
 
@@ -26,6 +27,8 @@ def Normal(
     covariance: str = "diagonal",
     conditioner: ConditionerLike | None = None,
     temperature: float = 1.0,
+    shrinkage: float | None = None,
+    regression: bool = False,
 ):
     """Normals: independent ones, one for each entry of the event, or a full covariance; standard, trained or conditional.
 
@@ -36,16 +39,21 @@ def Normal(
 
     Args:
         trainable: train loc and log_scale (and tril, for the entries of T row by row), which start at the mean and covariance
-            of `init_inputs`, or at 0; otherwise they are 0. A full covariance of few rows is shrunk at the start.
+            of `init_inputs`, or at 0; otherwise they are 0.
         covariance: "diagonal" or "full". A full one is over the event flattened.
         conditioner: a network `net(rng, input_dim, output_dim)`, such as `MLP(64)`, that makes loc, log_scale and tril, in
             this order, of the context; it always trains. Its init then needs `context_dim`.
         temperature: a factor on the standard deviation, above 0: density and samples of N(loc, temperature^2 C). Of a fitted
             flow, `flows.revise(result.init_fun, temperature=0.7)` draws closer to what is most likely.
+        shrinkage: from 0 to 1, by how much a full covariance that trains shrinks the correlations of `init_inputs` at the
+            start; by default d / (n + d) of n rows where these are fewer than 1.5 for each of d columns, and 0 of more.
+        regression: where it trains, the mean is linear in the context, loc + slope' context, and starts at the least squares of
+            `init_inputs` on `init_context`, where these are five rows or more for each entry of the context; slope is 0
+            otherwise. Its init then needs `context_dim`.
 
     Params:
-        `{"loc": event, "log_scale": event}`, and "tril" (d (d - 1) / 2,) for a full covariance, if trainable; those of the
-        conditioner if there is one; else `{}`.
+        `{"loc": event, "log_scale": event}`, "tril" (d (d - 1) / 2,) for a full covariance, and "slope" (context entries, d) of
+        a regression, if trainable; those of the conditioner if there is one; else `{}`.
 
     Errors:
         FlowsError: an unknown covariance, a full one that nothing would train, a temperature that is not above 0, or a
@@ -64,12 +72,21 @@ def Normal(
         raise FlowsError(f'Normal: covariance is {covariance!r}; expected "diagonal" or "full"')
     if covariance == "full" and not trainable and conditioner is None:
         raise FlowsError('Normal: covariance="full" would stay the identity; give trainable=True or a conditioner')
+    if shrinkage is not None:
+        if covariance != "full" or conditioner is not None:
+            raise FlowsError(f"Normal: shrinkage is {shrinkage!r:.40}, but no full covariance trains; leave it out")
+        shrinkage = share(shrinkage, "Normal: shrinkage")
+    if regression and (not trainable or conditioner is not None):
+        raise FlowsError(
+            "Normal: regression=True trains a mean that is linear in the context: give trainable=True, and no conditioner"
+        )
     family = (
         Family(_log_density, jax.random.normal, _moments)
         if covariance == "diagonal"
-        else Family(_full_log_density, _full_draw, _full_moments, _tril)
+        else Family(_full_log_density, _full_draw, partial(_full_moments, shrinkage), _tril)
     )
-    return location_scale("Normal", family, trainable, conditioner, positive(temperature, "Normal: temperature", 1e-6, 1e6))
+    temperature = positive(temperature, "Normal: temperature", 1e-6, 1e6)
+    return location_scale("Normal", family, trainable, conditioner, temperature, regression)
 
 
 def _log_density(z: Array) -> Array:
@@ -81,11 +98,13 @@ def _moments(x: Array) -> tuple[Array, Array, dict[str, Array]]:
     return x.mean(0), x.std(0), {}
 
 
-def _full_moments(x: Array) -> tuple[Array, Array, dict[str, Array]]:
+def _full_moments(shrinkage: float | None, x: Array) -> tuple[Array, Array, dict[str, Array]]:
     mean, std = x.mean(0), x.std(0)
     n, d = x.shape
     z = (x - mean[None]) / jnp.where(std > 0, std, 1.0)[None]
-    factor = correlation_factor(z, 0.0 if n >= ENOUGH * d else d / (n + d))
+    if shrinkage is None:
+        shrinkage = 0.0 if n >= ENOUGH * d else d / (n + d)
+    factor = correlation_factor(z, shrinkage)
     scale = jnp.diagonal(factor)
     below = np.tril_indices(d, -1)
     # The covariance's factor is diag(std) times that of the correlation: I + T is the latter, row by row over its diagonal.

@@ -75,19 +75,24 @@ class EnsembleResult(FitResult):
             mixture = mixture[name]
         keys = None if rng is None else jax.random.split(as_key(rng), self.members)
         rows, given = as_array(self._rows(inputs), "inputs"), self._context(context).get("context")
-        return _of_members(self._of_one, self.path, self.members, params, rows, given, keys)
+        return _of_members(self.log_pdf_of_member, self.path, self.members, params, rows, given, keys)
+
+    @property
+    def log_pdf_of_member(self) -> Callable:
+        """log_pdf of any member, a function of `params_of_member(i)` and rows."""
+        return self._of_one
 
     @cached_property
     def _of_one(self) -> Callable:
-        """log_pdf of a member."""
         part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
-        return publish(part, self._params_of(0))[0]
+        return publish(part, self.params_of_member(0))[0]
 
     def _beside(self) -> dict[str, Any]:
         beside = super()._beside()
         return {**beside, TEXT: {**beside[TEXT], "path": list(self.path)}}
 
-    def _params_of(self, member: int) -> Any:
+    def params_of_member(self, member: int) -> Any:
+        """The params of one member, counted from 0."""
         components = reduce(getitem, (*self.path, "components"), self.params)
         return _with(self.params, self.path, jax.tree.map(lambda leaf: leaf[member], components))
 
@@ -96,7 +101,7 @@ class EnsembleResult(FitResult):
             return super()._scores_of_kept()
         x, context = cast(Kept, self.kept)
         contexts = [{}] * self.members if context is None else [{"context": each} for each in context]
-        return np.stack([self._of_one(self._params_of(i), x[i], **contexts[i]) for i in range(self.members)])
+        return np.stack([self.log_pdf_of_member(self.params_of_member(i), x[i], **contexts[i]) for i in range(self.members)])
 
     def _scores_of(self, x: Any, context: Any) -> Any:
         return self.log_pdfs(self.params, x, context=context) if self.folds else self.log_prob(x, context=context)

@@ -17,7 +17,7 @@ from flows.results.frames import Columns
 from flows.results.history import History
 from flows.results.result import HISTORY, SCORES, FitResult, Scored
 
-WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped"}
+WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped", "stacked"}
 TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata"}
 
 

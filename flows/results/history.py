@@ -89,7 +89,8 @@ class History(dict):
             import matplotlib.pyplot as plt
 
             axes = plt.subplots(figsize=(6, 4), layout="constrained")[1]
-        train, validation = (np.atleast_2d(self[f"{name}_loss"]) for name in ("train", "validation"))
+        validation = np.atleast_2d(self["validation_loss"])
+        train = np.atleast_2d(self.get("train_loss", np.full_like(validation, np.nan)))  # a stack has none
         best = np.atleast_1d(self["best_epoch"])
         many = len(train) > 1
         for i in range(len(train)):

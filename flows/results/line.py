@@ -20,7 +20,7 @@ from flows.core.numerics import soft_clip
 from flows.core.regions import inside
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
-from flows.distributions.location_scale import BOUND, Laplace, Logistic
+from flows.distributions.location_scale import BOUND, Laplace, Logistic, regressed
 from flows.distributions.mixture import Mixture
 from flows.distributions.normal import Normal
 from flows.distributions.standardized_context import StandardizedContext, standardized
@@ -198,16 +198,19 @@ def _symmetric(tail: Callable, point: Callable) -> Callable:
 
         wider = arguments.get("temperature", 1.0)
 
-        def theta(params: Any) -> tuple[Any, Any]:
-            return (params["loc"], wider * jnp.exp(soft_clip(params["log_scale"], BOUND))) if params else (0.0, wider)
+        def theta(params: Any, context: Any) -> tuple[Any, Any]:
+            if not params:
+                return 0.0, wider
+            loc, scale = params["loc"], wider * jnp.exp(soft_clip(params["log_scale"], BOUND))
+            return (loc + regressed(context, params["slope"])[:, 0] if "slope" in params else loc), scale
 
         def own_tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
-            loc, scale = theta(params)
+            loc, scale = theta(params, context)
             z = (x - loc) / scale
             return tail(jnp.where(upper, -z, z))
 
         def own_point(params: Any, u: Array, context: Any, upper: Array) -> Array:
-            loc, scale = theta(params)
+            loc, scale = theta(params, context)
             z = point(u)
             return loc + scale * jnp.where(upper, -z, z)
 

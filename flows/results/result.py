@@ -17,6 +17,7 @@ from flows.results.frames import Columns, framed
 from flows.results.history import History
 from flows.results.one_column import OneColumn
 from flows.results.page import page_of
+from flows.results.preparation import freed_columns
 
 HISTORY, SCORES = "history/", "scores"  # how tensors beside a model are called
 KINDS = "biuf"  # of the arrays of a history
@@ -233,6 +234,8 @@ class FitResult(OneColumn, Distribution):
         of = f"{shape[0]} column{'s' * (shape[0] != 1)}{names}" if len(shape) == 1 else f"events {shape}"
         lines = [(type(self).__name__, f"{int(history['rows']):,} rows of {of}" if "rows" in history else of)]
         lines.append(("  model", f"{self.init_fun!r:.100}{'...' * (len(repr(self.init_fun)) > 100)}"))
+        if freed := freed_columns(self.init_fun, shape, self.columns):
+            lines.append(("  columns", freed))
         if isinstance(self.init_fun, InitFun) and self.init_fun.likelihood != "exact":
             lines.append(("  likelihood", OF_LABELS[self.init_fun.likelihood]))
         if "validation_loss" in history:
@@ -248,6 +251,9 @@ class FitResult(OneColumn, Distribution):
                 lines.append(("  fit", f"loss {best:.3f} nats"))
             if "gaussian_loss" in history:
                 lines.append(("  Gaussian", f"log-likelihood {-float(history['gaussian_loss']):.3f}, of the same rows"))
+            if "stacked" in history:
+                lasted = "" if self.seconds is None else f", {self.seconds:.1f} s together"
+                return [*lines, ("  training", f"a stack of {int(history['stacked'])} models{lasted}")]
             epochs, which = np.shape(history["validation_loss"])[-1], sorted(set(np.ravel(history["best_epoch"]).tolist()))
             number = " to ".join(map(str, which[:1] + which[1:][-1:]))
             kept = f"best epoch {number} of {epochs}" if which[-1] >= 0 else f"kept the start, of {epochs} epochs"

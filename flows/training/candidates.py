@@ -1,5 +1,9 @@
 """The models that `flows.select` tries where none are given, from the cheapest to the largest that so many rows can train."""
 
+import numpy as np
+
+from flows.bijections.normal_scores import NormalScores
+from flows.compose import Serial
 from flows.conditioners import MLP
 from flows.core import FlowsError
 from flows.core.contract import DistributionLike, Shape
@@ -7,31 +11,43 @@ from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal
 from flows.models.autoregressive import MAF
+from flows.models.monotone import BNAF
 from flows.models.splines import NSF
 from flows.training.options import FEW
 
 MANY = 20_000  # rows from which models grow again
 COMPONENTS = (3, 10, 40)
+WIDTH = 32  # of the network of a conditional normal
+MANY_BINS, MOSTLY = 32, 0.5  # of splines, which single out values that repeat; the share of whole numbers from which they pay
 ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
 
 
-def suggested(rows: int, event: Shape, conditional: bool) -> dict[str, DistributionLike]:
-    """Models to try on so many rows of vectors, by name."""
+def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -> dict[str, DistributionLike]:
+    """Models to try on so many rows of vectors, by name; with bins for single values where some column is mostly `whole`."""
     if len(event) != 1:
         raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
-    (d,), width = event, 32 if rows < FEW else 64 if rows < MANY else 128
-    hidden, dropout = (width, width), 0.1 if rows < FEW else 0.0
+    (d,) = event
     if conditional:
-        models: list[DistributionLike] = [
-            Normal(conditioner=MLP(width)),
-            Normal(covariance="full", conditioner=MLP(width)),
+        simple: list[DistributionLike] = [
+            Normal(conditioner=MLP(WIDTH)),
+            Normal(covariance="full", conditioner=MLP(WIDTH)),
         ]
     else:
         counts = [k for k in COMPONENTS if k == COMPONENTS[0] or rows > ROWS_A_COMPONENT * d * k]
-        models = [Normal()]  # behind the map that takes correlation out it is the closed-form Gaussian
-        models += [GMM(num_components=k) for k in counts]
-        models += [GMM(num_components=counts[-1], covariance="diagonal")]
-    models += [Flow(MAF(3 if rows < FEW else 5, hidden=hidden, dropout=dropout)), Flow(NSF(hidden=hidden, dropout=dropout))]
+        simple = [Normal()]  # behind the map that takes correlation out it is the closed-form Gaussian
+        simple += [GMM(num_components=k) for k in counts]
+        simple += [GMM(num_components=counts[-1], covariance="diagonal")]
+    flows = [MAF(), BNAF(), NSF(), Serial(NormalScores(), NSF())]
+    if whole:
+        flows.append(NSF(num_bins=MANY_BINS))
+    models: list[DistributionLike] = [*simple, *map(Flow, flows)]
     if rows >= FEW and d > 1:
-        models += [Flow(NSF(hidden=hidden, dropout=dropout, autoregressive=False, linear=True))]
+        width = 64 if rows < MANY else 128
+        models += [Flow(NSF(hidden=(width, width), autoregressive=False, linear=True))]
     return {repr(model): model for model in models}
+
+
+def mostly_whole(x: np.ndarray) -> bool:
+    """Whether a column holds whole numbers mostly, though not all are."""
+    whole = (x == np.round(x)).mean(0)
+    return bool(((whole > MOSTLY) & (whole < 1)).any())

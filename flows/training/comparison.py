@@ -1,4 +1,4 @@
-"""Models compared on the same rows: each fitted to one or several parts, scored on others, given up where it is hopeless."""
+"""Models compared on the same rows, that they were not trained on; one that is hopeless is given up."""
 
 import math
 import time
@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from flows.core import Array, FlowsError, positive
 from flows.core.inputs import pieces_of
+from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult
+from flows.training.base import from_gaussian, mixing_of
 from flows.training.before import check_noise_once, curved, region_of
 from flows.training.data_checks import Columns
-from flows.training.fitting import fit_rows, folds_of, num_trained, own_layers
+from flows.training.fitting import fit_rows, num_trained, own_layers
 from flows.training.options import Options, check_distribution, optional
 from flows.training.preprocess import Prepared, prepare_folds
-from flows.training.reading import Data, Rows, all_rows, divided, shuffled, split, take
+from flows.training.reading import Data, Rows, cross_fitted, take
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
 SOON = 1 / 3  # ... after that share of its epochs
 SURE = 2.0  # standard errors
-STOPPING = 0.15  # of the rows of a fold: they stop the fit
 
 
 class Candidate(NamedTuple):
@@ -31,8 +31,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         name, init_fun: as given, or as the model prints.
-        result: a `FitResult`, or None where the fit failed or was given up. After folds that of the best is a fit to all rows,
-            any other that of one fold.
+        result: a `FitResult`, after folds an `EnsembleResult` of a model each; None where the fit failed or was given up.
         nats: the mean log_pdf of the rows held out.
         error: the standard error of that mean.
         behind: by how many nats the best is better, and the standard error of that difference, row by row.
@@ -40,6 +39,7 @@ class Candidate(NamedTuple):
         failure: why there is no result, or "".
         scores: log_pdf of each row held out, in the order of `Selection.rows`.
         seconds: what it took.
+        cost: microseconds that the density of a row takes, where many are scored.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Candidate(NamedTuple):
     failure: str
     scores: np.ndarray
     seconds: float
+    cost: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,43 +60,32 @@ class SelectOptions(Options):
     total_minutes: Annotated[float | None, optional(positive)] = None
 
 
-class Part(NamedTuple):
-    """Rows to fit to, of which some stop the fit, and rows to score."""
+class Test(NamedTuple):
+    """Rows to score, and their numbers."""
 
-    data: Data
-    test: Rows
-    numbers: np.ndarray  # of the rows to score
+    rows: Rows
+    numbers: np.ndarray
 
 
-def parts_of(found: Data, options: Options, key: Array, folds: int) -> list[Part]:
-    source = found.source
-    if folds == 1:
-        numbers = np.arange(len(found.held_out.x)) if source.others is None else source.others
-        return [Part(found, found.held_out, numbers)]
-    numbers = all_rows(found)
-    order, size, parts = shuffled(len(numbers), key), len(numbers) // folds, []
-    for i in range(folds):  # all of one size, so that they share their programs
-        out = np.zeros(len(numbers), bool)
-        out[order[i * size : (i + 1) * size]] = True
-        kept, test = numbers[~out], numbers[out]
-        of_train, others = split(len(kept), STOPPING, jax.random.fold_in(key, i))
-        data = divided(found, kept[of_train], kept[others], options)
-        parts.append(Part(data, take(source.given[0], test), test))
-    return parts
+def tests_of(found: Data, options: Options, key: Array, folds: int) -> list[Test]:
+    """The rows held out, of each fold."""
+    each = [found] if folds == 1 else cross_fitted(found, options, key, folds)
+    numbers = [np.arange(len(of.held_out.x)) if of.source.others is None else of.source.others for of in each]
+    return [Test(of.held_out, own) for of, own in zip(each, numbers, strict=True)]
 
 
 class Comparison:
-    """The candidates that were fitted so far, each to all parts."""
+    """The candidates that were fitted so far: each once, or, with folds, to all rows but those of each fold."""
 
-    def __init__(self, key: Array, options: SelectOptions, columns: Columns, parts: list[Part]):
-        self.key, self.options, self.columns, self.parts = key, options, columns, parts
+    def __init__(self, key: Array, options: SelectOptions, columns: Columns, found: Data, folds: int):
+        self.key, self.options, self.columns, self.found, self.folds = key, options, columns, found, folds
+        self.tests = tests_of(found, options, key, folds)
         self.end = time.monotonic() + (math.inf if options.total_minutes is None else 60 * options.total_minutes)
-        self.rows = np.concatenate([part.numbers for part in parts])
-        weights = [np.ones(len(part.numbers)) if part.test.weights is None else part.test.weights for part in parts]
+        self.rows = np.concatenate([test.numbers for test in self.tests])
+        weights = [np.ones(len(test.numbers)) if test.rows.weights is None else test.rows.weights for test in self.tests]
         self.weights = np.concatenate(weights)
         self.fitted: list[Candidate] = []
-        self.held_out: dict[int, np.ndarray] = {}  # of each part the best scores so far of the rows that stop its fits
-        self.prepared: dict[tuple, Prepared] = {}  # by the part, and the layers of a model's own that rows go through first
+        self.prepared: dict[tuple, Prepared] = {}  # by the layers of a model's own that rows go through first
         self.interrupted = False
 
     @property
@@ -105,20 +95,16 @@ class Comparison:
 
     def add(self, name: str, init_fun: Any) -> None:
         """Fit and score one more, whatever goes wrong with it: the others are worth having."""
-        start, scores, result, why = time.monotonic(), [], None, ""
+        start, scores, result, why, cost = time.monotonic(), np.zeros(0), None, "", math.nan
         try:
-            if self.interrupted or start > self.end:
+            if self.interrupted or (start > self.end and self.best is not None):
                 why = f"not fitted, as {'another was interrupted' if self.interrupted else 'the time was over'}"
             else:
                 check_distribution(init_fun)
-                for i, part in enumerate(self.parts):
-                    result, why = self._fit(init_fun, i)
-                    if not why:
-                        scores.append(_scores(result.log_pdf, result.params, part.test, self.options.dequantize, self.key))
-                        why = self._behind(np.concatenate(scores))
-                    if why or result.history.interrupted:
-                        break
-                self.interrupted = result is not None and result.history.interrupted
+                result, why = self._fit(init_fun)
+                if not why:
+                    scores, cost = self._scored(result)
+                self.interrupted = result.history.interrupted
         except KeyboardInterrupt:
             if self.best is None:
                 raise
@@ -126,91 +112,95 @@ class Comparison:
         except Exception as error:
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
             why = f"{kind}{error}"
-        self.fitted.append(self._candidate(name, init_fun, result, scores, why, time.monotonic() - start))
-
-    def of_all(self, init_fun: Any, found: Data) -> FitResult:
-        """The model fitted again, to all rows but those that stop it, or as an average over folds, as `fit` does it."""
-        numbers = all_rows(found)
-        of_train, others = split(len(numbers), min(STOPPING, self.options.share or STOPPING), self.key)
-        data = divided(found, numbers[of_train], numbers[others], self.options)
-        rows, model = self._ready(init_fun, data, None)
-        return fit_rows(self.key, model, rows, self.options)
+        if why or result is None:
+            found = Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, scores, time.monotonic() - start)
+        else:
+            nats, spread = self.mean(scores)
+            found = Candidate(
+                name,
+                init_fun,
+                result,
+                nats,
+                spread,
+                (0.0, 0.0),
+                self._numbers(result),
+                "",
+                scores,
+                time.monotonic() - start,
+                cost,
+            )
+        self.fitted.append(found)
 
     def ranked(self) -> list[Candidate]:
-        if self.best is None:
+        best = self.best
+        if best is None:
             told = " ".join(f"{each.name}: {each.failure}." for each in self.fitted)
             raise FlowsError(f"select: no candidate could be fitted. {told}")
-        best = self.best
         return sorted(
-            (each._replace(behind=self._difference(best.scores, each.scores)) for each in self.fitted),
+            (each._replace(behind=self.difference(best.scores, each.scores)) for each in self.fitted),
             key=lambda each: -np.inf if each.result is None else each.nats,
             reverse=True,
         )
 
-    def _fit(self, init_fun: Any, i: int) -> tuple[FitResult, str]:
-        """The result of one part, and why it was given up, or ""."""
-        rows, model = self._ready(init_fun, self.parts[i].data, i)
-        if rows.folds:  # whose members are behind their average, and have seen what others hold out
-            return fit_rows(self.key, model, rows, self.options), ""
-        held_out, best, why = self.parts[i].data.held_out, self.held_out.get(i), list[str]()
+    def _fit(self, init_fun: Any) -> tuple[FitResult, str]:
+        """The result, and why it was given up, or "". What is left of the time for all is all that it has."""
+        rows, model = self._ready(init_fun)
+        minutes = min(self.options.max_minutes or math.inf, max(self.end - time.monotonic(), 1e-3) / 60)
+        options = replace(self.options, max_minutes=None if minutes == math.inf else minutes)
+        if self.folds > 1:
+            return fit_rows(self.key, model, rows, options), ""
+        best, test, why = self.best, self.tests[0], list[str]()
 
         def given_up(epoch: Epoch) -> bool:
             if best is None or epoch.number + 1 != math.ceil(SOON * epoch.max_epochs):
                 return False
             params, log_pdf, _ = epoch.best()
-            nats, error = self._mean(
-                best - _scores(log_pdf, params, held_out, self.options.dequantize, self.key), held_out.weights
-            )
+            nats, error = self.mean(best.scores - _scores(log_pdf, params, test.rows, self.options.dequantize, self.key))
             if nats > HOPELESS * error:
                 why.append(f"given up after {epoch.number + 1} epochs, {nats:.3g} nats behind")
             return bool(why)
 
-        result = fit_rows(self.key, model, rows, replace(self.options, callbacks=(given_up,)))
-        if not why:
-            scores = _scores(result.log_pdf, result.params, held_out, self.options.dequantize, self.key)
-            if best is None or np.average(scores - best, weights=held_out.weights) > 0:
-                self.held_out[i] = scores
+        result = fit_rows(self.key, model, rows, replace(options, callbacks=(given_up,)))
         return result, "".join(why)
 
-    def _ready(self, init_fun: Any, data: Data, i: int | None) -> tuple[Prepared, Any]:
-        """The rows of a part, or of all, for a model. Where parts are folds, these are what few rows are split into again."""
+    def _ready(self, init_fun: Any) -> tuple[Prepared, Any]:
+        """The rows for a model."""
+        data = self.found
         own, model = own_layers(init_fun, data, self.options)
-        options = replace(self.options, validation=None) if len(self.parts) > 1 else self.options
-        count = folds_of(model, data, options, self.key)
         bent = curved(region_of(init_fun, data), data)
         check_noise_once(init_fun, self.options, data, self.columns.steps)
-        columns, known = self.columns.left_curved(bent) if bent.any() else self.columns, (i, own, count, bent.tobytes())
+        columns, mixing = self.columns.left_curved(bent) if bent.any() else self.columns, mixing_of(model, self.options)
+        known = (own, bent.tobytes(), mixing)
         if (rows := self.prepared.get(known)) is None:
-            rows = prepare_folds(data, columns, self.options, self.key, own, count)
-        if i is not None:
-            self.prepared[known] = rows
-        return rows, model
+            rows = self.prepared[known] = prepare_folds(data, columns, self.options, self.key, own, self.folds, mixing)
+        return rows, from_gaussian(model, rows, self.options)
 
-    def _behind(self, scores: np.ndarray) -> str:
-        """Why there is no use in more folds, or ""."""
-        if self.best is None or len(scores) == len(self.rows):
-            return ""
-        nats, error = self._difference(self.best.scores[: len(scores)], scores)
-        fold = len(scores) * len(self.parts) // len(self.rows)
-        return f"given up after {fold} of {len(self.parts)} folds, {nats:.3g} nats behind" if nats > HOPELESS * error else ""
+    def _scored(self, result: FitResult) -> tuple[np.ndarray, float]:
+        """The scores of all rows held out, and the microseconds that one takes."""
+        if isinstance(result, EnsembleResult) and self.folds > 1:
+            of_each = [(result.log_pdf_of_member, result.params_of_member(i)) for i in range(self.folds)]
+        else:
+            of_each = [(result.log_pdf, result.params)]
+        dequantize = self.options.dequantize
+        scores = [_scores(*of, test.rows, dequantize, self.key) for of, test in zip(of_each, self.tests, strict=True)]
+        began = time.process_time()
+        _scores(*of_each[0], self.tests[0].rows, dequantize, self.key)  # it is compiled by now
+        seconds = time.process_time() - began
+        return np.concatenate(scores), 1e6 * seconds * len(of_each) / len(self.tests[0].numbers)
 
-    def _difference(self, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-        """By how much a is better on the rows that both have scored."""
-        n = min(len(a), len(b))
-        return self._mean(a[:n] - b[:n], self.weights[:n]) if n else (np.nan, np.nan)
+    def _numbers(self, result: FitResult) -> int:
+        """How many numbers are trained, of a single model."""
+        return num_trained(result.params) // (self.folds if self.folds > 1 else 1)
 
-    def _mean(self, values: np.ndarray, weights: np.ndarray | None) -> tuple[float, float]:
-        """The mean, and its standard error."""
-        w = np.ones(len(values)) if weights is None else weights
+    def difference(self, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+        """By how much a is better, and the standard error, row by row."""
+        return self.mean(a - b) if len(a) == len(b) else (np.nan, np.nan)
+
+    def mean(self, values: np.ndarray) -> tuple[float, float]:
+        """The mean over rows, and its standard error."""
+        w = self.weights
         mean = np.average(values, weights=w)
         return float(mean), float(np.sqrt((np.square(w) * np.square(values - mean)).sum()) / w.sum())
-
-    def _candidate(self, name: str, init_fun: Any, result: Any, scores: list, why: str, seconds: float) -> Candidate:
-        both = np.concatenate(scores) if scores and not why else np.zeros(0)
-        if why or result is None:
-            return Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, both, seconds)
-        nats, error = self._mean(both, self.weights[: len(both)])
-        return Candidate(name, init_fun, result, nats, error, (0.0, 0.0), num_trained(result.params), "", both, seconds)
 
 
 def _scores(log_pdf: Callable, params: Any, rows: Rows, dequantize: Any, key: Any) -> np.ndarray:

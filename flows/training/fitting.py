@@ -31,12 +31,12 @@ from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, cast
 from flows.core.publish import publish
 from flows.diagnostics.rows import spline_bound
-from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
+from flows.training.base import from_gaussian, is_flow, mixing_of
 from flows.training.before import check_noise_once, curved, own_noise, region_of, split_off, tell_of_curved
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
@@ -90,7 +90,8 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     columns = check_data(found if folds == 1 else unsplit(found, options), options, first, mixed, bent, noisy)
     check_noise_once(init_fun, options, found, columns.steps)
     tell_of_curved(bent, region, found, options)
-    rows = prepare_folds(found, columns, options, key, own, folds)
+    rows = prepare_folds(found, columns, options, key, own, folds, mixing_of(model, options))
+    model = from_gaussian(model, rows, options)
     if options.standardize is not False or not first:  # else these are pixels, say, which first layers bring to the line
         warn_of_range(model, rows, ~bent)
     return rows, model
@@ -102,7 +103,7 @@ def folds_of(model: Any, found: Data, options: Options, key: Array) -> int:
         return options.folds or 1
     x, context, _ = found.train
     rows = len(all_rows(found))
-    if rows >= FEW or rows < 2 * FOLDS or not _is_flow(model) or model.likelihood == "lower bound":
+    if rows >= FEW or rows < 2 * FOLDS or not is_flow(model) or model.likelihood == "lower bound":
         return 1
     part = part_of(model, key, x.shape[1:], None if context is None else context.shape[1:])
     return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1
@@ -112,10 +113,6 @@ def num_trained(params: Any) -> int:
     """How many numbers are trained."""
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(trainable(params)), strict=True)
     return sum(int(leaf.size) for leaf, trains in pairs if trains)
-
-
-def _is_flow(model: Any) -> bool:
-    return isinstance(model, DistributionInit) and model.constructor is Flow
 
 
 def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[BijectionInit, ...], Any]:

@@ -13,8 +13,9 @@ FOLDS = 5
 LARGE = 1e100
 
 
-def sharp(z: np.ndarray, factor: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Which columns of z (n, d) have edges and spikes that mixing would blur, which costs more than their correlation gains.
+def sharp(z: np.ndarray, factor: np.ndarray, weights: np.ndarray | None = None, among: np.ndarray | None = None) -> np.ndarray:
+    """Which columns of z (n, d), or `among` some of them, have edges and spikes that mixing would blur, which costs more than
+    their correlation gains.
 
     Column i of the whitened rows w, z = factor w, is what those before it do not tell of z_i. It is the better of the two for a
     flow to start from where the entropy of factor_ii w_i is less than that of z_i, as the best product of densities of single
@@ -27,9 +28,10 @@ def sharp(z: np.ndarray, factor: np.ndarray, weights: np.ndarray | None = None) 
         return found
     w = np.linalg.solve(factor, z.T).T
     chance = np.sqrt(2 / len(z))  # twice the standard error of the entropy of a normal
-    for i in map(int, np.flatnonzero(np.tril(factor, -1).any(1))):
-        alone, mixed = entropy(z[:, i], weights), entropy(w[:, i], weights) + np.log(factor[i, i])
-        found[i] = alone < mixed - chance
+    mixed = np.tril(factor, -1).any(1)
+    for i in map(int, np.flatnonzero(mixed if among is None else mixed & among)):
+        alone, freed = entropy(z[:, i], weights), entropy(w[:, i], weights) + np.log(factor[i, i])
+        found[i] = alone < freed - chance
     return found
 
 

@@ -170,7 +170,7 @@ class Options:
     learning_rate: Annotated[float, positive] = LEARNING_RATE
     weight_decay: Annotated[float, not_negative] = 0.0
     optimizer: Annotated[optax.GradientTransformation | None, optional(optax_optimizer)] = None
-    standardize: Annotated[bool | str, one_of(True, False, "columns")] = True
+    standardize: Annotated[bool | str, one_of(True, False, "whiten", "columns")] = True
     standardize_context: Annotated[bool, true_or_false] = True
     support: Any = None
     as_is: Annotated[Any, columns] = ()

@@ -23,11 +23,21 @@ from flows.distributions.standardized_context import StandardizedContext
 from flows.training.before import check_finite_behind, check_inside, unconstraining
 from flows.training.data_checks import Columns, check_spread
 from flows.training.diagnose import Suspects
-from flows.training.gaussian import Scale, Yardstick, by_chance, correlation_factor, moments, regression_loss, shrinkage_of
+from flows.training.gaussian import (
+    Scale,
+    Yardstick,
+    by_chance,
+    correlation_factor,
+    moments,
+    regression_loss,
+    shrinkage_of,
+    shrinkage_of_start,
+)
 from flows.training.marginals import heavy_tails, sharp
 from flows.training.options import Options
 from flows.training.reading import LOOKED_AT, Data, Rows, Source, cross_fitted, floating, narrow, take, unsplit
 
+FREED = 0.2  # of a standard deviation: what is left of a column that those before it all but tell, of which it is freed
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
 
 
@@ -65,6 +75,7 @@ class Scaling(NamedTuple):
     std: np.ndarray
     factor: np.ndarray | None
     tails: Tails | None = None
+    shrinkage: float = 0.0  # of correlations, where a flow starts
 
     def tamed(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x, float)
@@ -130,7 +141,7 @@ class Prepared(NamedTuple):
     @property
     def given(self) -> Given:
         """What the model's init is given."""
-        few = measured_of(self.train)
+        few = measured_of(self.train) if self.train.weights is None else _by_weight(self.train)
         return Given(few.x, few.context)
 
     def suspects(self) -> Suspects:
@@ -195,6 +206,7 @@ def prepare(
     options: Options,
     key: Array,
     own: Sequence[BijectionInit] = (),
+    mixing: bool = True,
     like: Scaling | None = None,
 ) -> Prepared:
     """Rows that were read and checked, for the training of a model that comes after layers of its `own`. What is chosen is
@@ -210,7 +222,7 @@ def prepare(
     # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
     train, held_out, log_dets, params = _through(before, _some(data) if inside and len(event) > 1 else data, key)
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
-    scaling = None if as_it_is else _scaling(train, columns, options, like)
+    scaling = None if as_it_is else _scaling(train, columns, options, mixing, like)
     gaussian = None
     if len(event) == 1 and event[0] <= MOST_COLUMNS and not columns.curved.any() and options.objective is None:
         gaussian = regression_loss(train, held_out)
@@ -240,16 +252,22 @@ def prepare(
 
 
 def prepare_folds(
-    found: Data, columns: Columns, options: Options, key: Array, own: Sequence[BijectionInit], folds: int
+    found: Data,
+    columns: Columns,
+    options: Options,
+    key: Array,
+    own: Sequence[BijectionInit],
+    folds: int,
+    mixing: bool = True,
 ) -> Prepared:
     """The rows of members that each hold out another part of them, with an axis of members in front; of one, as they are."""
     if folds == 1:
-        return prepare(found, columns, options, key, own)
+        return prepare(found, columns, options, key, own, mixing)
     of_folds = cross_fitted(found, options, key, folds)
-    every = prepare(unsplit(found, options), columns, options, key, own)
+    every = prepare(unsplit(found, options), columns, options, key, own, mixing)
     for i, data in enumerate(of_folds):
         check_spread(data.train.x, moments(data.train.x, data.train.weights), columns.judged, data.source, f" without fold {i}")
-    each = tuple(prepare(data, columns, options, key, own, every.scaling) for data in of_folds)
+    each = tuple(prepare(data, columns, options, key, own, mixing, every.scaling) for data in of_folds)
     train, held_out = (stacked([getattr(rows, name) for rows in each]) for name in ("train", "held_out"))
     yardsticks = [rows.yardstick for rows in each]
     gaussians = [of.gaussian for of in yardsticks if of.gaussian is not None]
@@ -266,6 +284,13 @@ def prepare_folds(
 def measured_of(rows: Rows) -> Rows:
     """The rows by which layers measure data."""
     return floating(take(rows, slice(rows_within(*MEASURED, rows.x.shape[1:]))))
+
+
+def _by_weight(rows: Rows) -> Rows:
+    """As many rows as layers measure, each as often as its weight says."""
+    total = np.cumsum(np.asarray(rows.weights, float))
+    count = rows_within(*MEASURED, rows.x.shape[1:])
+    return floating(take(rows, np.searchsorted(total, total[-1] * (np.arange(count) + 0.5) / count)))
 
 
 def _some(data: Data) -> Data:
@@ -309,30 +334,48 @@ def _through(
     return found[0], found[1], (log_dets[0], log_dets[1]), params
 
 
-def _scaling(rows: Rows, columns: Columns, options: Options, like: Scaling | None = None) -> Scaling:
+def _scaling(rows: Rows, columns: Columns, options: Options, mixing: bool, like: Scaling | None = None) -> Scaling:
     """Mean and standard deviation of each column, or channel; of vectors the tails and the correlation too, unless they are to
-    stay. Which have tails, how far correlations are shrunk and what is unmixed may be chosen already."""
+    stay. With `mixing` each column is freed of all before it, otherwise those that these all but tell. Which have tails, how
+    far correlations are shrunk and what is unmixed may be chosen already."""
     x, event, weights = rows.x, rows.x.shape[1:], rows.weights
     x = np.asarray(x, float) if len(event) == 1 else x
-    left = _numbers(columns.as_is)
-    whole = options.standardize is True and len(event) == 1
+    whole = options.standardize in (True, "whiten") and len(event) == 1
     tails = None if not whole else _tails(x, columns.as_is, weights) if like is None else like.tails
     x = x if tails is None else tails.direct(x)
     mean, std = moments(x, weights)
     mean, std = np.where(columns.as_is, 0.0, mean), np.where(columns.as_is | ~(std > 0), 1.0, std)
-    if not whole or event[0] > MOST_COLUMNS:
-        return Scaling(Standardize(as_is=left), mean, std, None, tails)
-    free = np.flatnonzero(~columns.as_is)
-    z = ((x - mean) / std)[:, free]
-    chosen, factor = None if like is None else like.init_fun.arguments, np.eye(event[0])
+    scaled = Scaling(Standardize(as_is=_numbers(columns.as_is)), mean, std, None, tails)
+    if not whole or event[0] > MOST_COLUMNS or columns.as_is.all():
+        return scaled
+    return _whitened((x - mean) / std, scaled, columns.as_is, weights, mixing, like)
+
+
+def _whitened(
+    z: np.ndarray, scaled: Scaling, as_is: np.ndarray, weights: np.ndarray | None, mixing: bool, like: Scaling | None
+) -> Scaling:
+    """The scaling with the correlation of scaled rows z taken out, as far as it is to be."""
+    free, chosen = np.flatnonzero(~as_is), None if like is None else like.init_fun.arguments
+    if like is not None and like.factor is None:
+        return scaled._replace(shrinkage=like.shrinkage)
+    z = z[:, free]
     shrinkage = shrinkage_of(z, weights) if chosen is None else chosen["shrinkage"]
     inner = correlation_factor(z, weights, shrinkage)
-    alone = sharp(z, inner, weights) if chosen is None else np.isin(free, chosen["unmixed"])
+    if like is None or chosen is None:
+        of_start = shrinkage_of_start(z, inner, shrinkage, weights)
+        told = np.full(len(free), True) if mixing else np.diagonal(inner) <= FREED
+        alone = ~told | sharp(z, inner, weights, told)
+    else:
+        of_start, alone = like.shrinkage, np.isin(free, chosen["unmixed"])
+    if alone.all() and not mixing:
+        return scaled._replace(shrinkage=of_start)
     if alone.any():
         inverse = np.where(alone[:, None], np.eye(len(inner)), np.linalg.inv(inner))
         inner = np.tril(np.linalg.inv(inverse))
+    factor = np.eye(len(as_is))
     factor[np.ix_(free, free)] = inner
-    return Scaling(Whiten(shrinkage, as_is=left, unmixed=tuple(map(int, free[alone]))), mean, std, factor, tails)
+    whiten = Whiten(shrinkage, as_is=_numbers(as_is), unmixed=tuple(map(int, free[alone])))
+    return scaled._replace(init_fun=whiten, factor=factor, shrinkage=of_start)
 
 
 def _tails(x: np.ndarray, as_is: np.ndarray, weights: np.ndarray | None) -> Tails | None:

@@ -1,5 +1,6 @@
 """`flows.select`: which of several models fits the data best."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,49 +11,87 @@ from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.results.result import OF_LABELS, FitResult
 from flows.training.before import own_noise
-from flows.training.candidates import suggested
-from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, parts_of
+from flows.training.candidates import mostly_whole, suggested
+from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data_checks import check_data
 from flows.training.options import FEW, FOLDS, LEARNING_RATE
 from flows.training.reading import read_arrays, unsplit
+from flows.training.stacking import as_one, stacked_scores
 
 TINY = 1e-3  # nats
 NO_FAULT = ("given up", "not fitted", "interrupted")
 
 
 class Selection(NamedTuple):
-    """Candidates, best first. Prints as a table; `.best` is the `FitResult` of the first.
+    """Candidates, best first, and their stack. Prints as a table; `.best` is the `FitResult` to use.
+
+    The stack is the mixture of the candidates with the weights that are likeliest on the rows held out. It is `.best` where it
+    is ahead of the best single model by two standard errors on rows that its weights have not seen.
 
     Attributes:
         candidates: each a `Candidate`.
         rows: the numbers of the rows that were scored.
-        folds: how many times each model was fitted to a part of the rows; 1 where a share was held out from all fits.
+        folds: how many times each model was fitted to all but a part of the rows; 1 where a share was held out from all fits.
+        weights: the share of each candidate in the stack, by name; those that add less than 0.005 nats are left out.
+        stacked: the stack as a `Candidate`; its scores are by weights that have not seen the row. None where it could not be
+            made.
     """
 
     candidates: tuple[Candidate, ...]
     rows: np.ndarray
     folds: int
+    weights: dict[str, float]
+    stacked: Candidate | None
 
     @property
     def best(self) -> FitResult:
+        """The stack where it is surely ahead, otherwise the single model."""
+        return self.single if self.stack is None or not self.stack_leads else self.stack
+
+    @property
+    def single(self) -> FitResult:
+        """The result of the candidate that is best by itself."""
         best = self.candidates[0].result
         if best is None:  # `select` raises before it comes to that
             raise FlowsError("select: no candidate was fitted")
         return best
 
+    @property
+    def stack(self) -> FitResult | None:
+        """The result of all candidates that have a weight, together; that of the best one where it has all of it."""
+        return None if self.stacked is None else self.stacked.result
+
+    @property
+    def stack_leads(self) -> bool:
+        """Whether the stack is ahead of the best single model by two standard errors."""
+        if self.stacked is None or len(self.weights) < 2:
+            return False
+        behind, error = self.stacked.behind
+        return -behind > SURE * error
+
     def __str__(self) -> str:
-        width = max(len(each.name) for each in self.candidates)
-        lines = [f"{'model':{width}}  {'log-likelihood':>18}  {'behind the best':>18}  {'params':>9}  {'seconds':>7}"]
-        for each in self.candidates:
+        stack = [self.stacked] if self.stacked is not None and len(self.weights) > 1 else []
+        ranked = sorted(
+            [*self.candidates, *stack], key=lambda each: -np.inf if each.result is None else each.nats, reverse=True
+        )
+        width = max(len(each.name) for each in ranked)
+        heads = f"{'log-likelihood':>18}  {'behind the best':>18}  {'params':>9}  {'seconds':>7}  {'us a row':>8}"
+        lines = [f"{'model':{width}}  {heads}"]
+        for each in ranked:
             if each.result is None:
                 lines.append(f"{each.name:{width}}  {'' if each.failure.startswith(NO_FAULT) else 'failed: '}{each.failure}")
                 continue
             nats, behind = f"{each.nats:.3f} +- {each.error:.3f}", f"{each.behind[0]:.3f} +- {each.behind[1]:.3f}"
-            lines.append(f"{each.name:{width}}  {nats:>18}  {behind:>18}  {each.num_params:>9,}  {each.seconds:>7.1f}")
+            lines.append(
+                f"{each.name:{width}}  {nats:>18}  {behind:>18}  {each.num_params:>9,}  {each.seconds:>7.1f}  {each.cost:>8.3g}"
+            )
+        if stack:
+            shares = ", ".join(f"{share:.2f} {name}" for name, share in self.weights.items())
+            lines.append(f"The stack is {shares}; .best is {'the stack' if self.stack_leads else 'the single model'}")
         others = [each for each in self.candidates[1:] if each.result is not None]
         equal = [each.name for each in others if each.behind[0] <= max(SURE * each.behind[1], TINY)]
         if equal:
-            lines.append(f"The first is no better, within {SURE:g} standard errors, than {', '.join(equal)}")
+            lines.append(f"The first model is no better, within {SURE:g} standard errors, than {', '.join(equal)}")
         labels = {each.name: getattr(each.result.init_fun, "likelihood", "exact") for each in self.candidates if each.result}
         for label, text in OF_LABELS.items():
             if names := [name for name, own in labels.items() if own == label]:
@@ -84,12 +123,14 @@ def select(
 ) -> Selection:
     """Fit each of several models to the same rows and compare them on the same others.
 
-    A model wins by the mean of its log_pdf over rows that it was not trained on, in nats. The table tells how far the others
-    are behind, with the standard error of the difference taken row by row: models less than two of them apart are as good as
-    equal. Below 2,000 rows each model is fitted five times, each time without another fifth of them, on which it is scored, and
-    as `flows.fit` does it, a flow of more numbers than rows as an average over folds; the best is then fitted again to all.
-    From 2,000 rows on one share is held out from all fits; as these rows also stop each fit early, the winner's figure is a
-    little too good: keep rows of your own for a final one.
+    A model is judged by the mean of its log_pdf over rows that it was not trained on, in nats. The table tells how far the
+    others are behind, with the standard error of the difference taken row by row: models less than two of them apart are as
+    good as equal. Below 2,000 rows each model is `flows.fit(folds=5)`: five models, each fitted without another fifth of the
+    rows, on which it is scored, and their average. From 2,000 rows on one share is held out from all fits; as these rows also
+    stop each fit early, the winner's figure is a little too good: keep rows of your own for a final one.
+
+    Different models are wrong in different places, so their mixture, the stack, is often better than each. Its weights are the
+    likeliest on the rows held out, and what it costs to score a row is the sum of what its members cost: the table says so.
 
     A model that is behind the best so far by more than five standard errors after a third of its epochs is given up, and the
     table says so.
@@ -102,15 +143,21 @@ def select(
             support, as_is, dequantize: as of `flows.fit`.
         validation: as of `flows.fit`: the share of rows to compare on, or such rows, and then there are no folds.
         max_minutes: for each fit.
-        total_minutes: for all: no other model is begun after them.
+        total_minutes: for all: the fit that runs then stops after its epoch, and counts; no other is begun. The first has one
+            epoch at least.
         verbose: 1 for a bar for each fit; 0 for none.
 
     Returns:
-        A `Selection`: `.best` is a `FitResult`, `.candidates` all of them, best first; `print` shows the table.
+        A `Selection`: `.best` is a `FitResult`, the stack where that is ahead by two standard errors, else the best single
+        model; `.single`, `.stack`, `.weights` and `.candidates`, best first; `print` shows the table.
 
     Errors:
         As of `flows.fit` for the data. A model that cannot be fitted is told of in the table; a FlowsError only if none can.
         After Ctrl-C the table has what was fitted until then.
+
+    Source:
+        Smyth and Wolpert, "Linearly Combining Density Estimators via Stacking", Machine Learning 36, 1998; Yao, Vehtari,
+        Simpson and Gelman, "Using Stacking to Average Bayesian Predictive Distributions", 2018, arXiv:1704.02030.
 
     Example:
         >>> import flows, jax
@@ -126,16 +173,46 @@ def select(
     given = found.source.given[0]
     rows = len(found.source.numbers) + (0 if found.source.others is None else len(found.source.others))
     folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
-    models = suggested(rows, given.x.shape[1:], context is not None) if candidates is None else _named(candidates)
+    models = (
+        suggested(rows, given.x.shape[1:], context is not None, mostly_whole(given.x))
+        if candidates is None
+        else _named(candidates)
+    )
     noisy = np.all([own_noise(model, given.x.shape[-1]) for model in models.values()], 0)
     columns = check_data(found if folds == 1 else unsplit(found, options), options, noisy=noisy)
-    comparison = Comparison(key, options, columns, parts_of(found, options, key, folds))
+    comparison = Comparison(key, options, columns, found, folds)
     for name, model in models.items():
         comparison.add(name, model)
-    fitted = comparison.ranked()
-    if folds > 1 and not comparison.interrupted:
-        fitted[0] = fitted[0]._replace(result=comparison.of_all(models[fitted[0].name], found))
-    return Selection(tuple(fitted), comparison.rows, folds)
+    ranked = comparison.ranked()
+    weights, stacked = _stacked(comparison, ranked)
+    return Selection(tuple(ranked), comparison.rows, folds, weights, stacked)
+
+
+def _stacked(comparison: Comparison, ranked: list[Candidate]) -> tuple[dict[str, float], Candidate | None]:
+    """The weights of candidates in their mixture, by name, and the mixture as a candidate."""
+    single = ranked[0]
+    able = [each for each in ranked if each.result is not None and not (np.isnan(each.scores) | (each.scores == np.inf)).any()]
+    if len(able) < 2:
+        return {single.name: 1.0}, single
+    began, found = time.monotonic(), stacked_scores(np.stack([each.scores for each in able], 1), comparison.weights)
+    used = [(each, float(weight)) for each, weight in zip(able, found.weights, strict=True) if weight > 0]
+    used.sort(key=lambda pair: -pair[1])
+    members, weights = [each for each, _ in used], np.array([weight for _, weight in used])
+    shares = {each.name: weight for each, weight in used}
+    if len(members) == 1:
+        return shares, members[0]
+    nats, error = comparison.mean(found.scores)
+    results = [each.result for each in members if each.result is not None]
+    try:
+        result, why = as_one(results, weights, found.scores, error, comparison.folds), ""
+    except (FlowsError, TypeError) as failure:  # a model that cannot be a component
+        result, why = None, str(failure)
+    stack = Candidate(
+        "stack", None if result is None else result.init_fun, result, nats, error,
+        comparison.difference(single.scores, found.scores), sum(each.num_params for each in members), why, found.scores,
+        time.monotonic() - began, sum(each.cost for each in members),
+    )  # fmt: skip
+    return shares, stack
 
 
 def _named(candidates: Any) -> dict[str, DistributionLike]:

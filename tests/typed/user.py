@@ -61,7 +61,7 @@ report: Report = flows.verify(closure, 3)
 
 # Wrong
 
-flows.Normal(True, "full", None, 4.0, 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+flows.Normal(True, "full", None, 4.0, 0.1, True, 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 flows.Coupling(wrong=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 flows.fit(0, flows.NSF(), x)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 flows.fit(0, flows.Flow, x)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

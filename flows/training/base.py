@@ -1,0 +1,45 @@
+"""The base from which a flow starts: the normal that its rows have, as layers without a network would leave them."""
+
+import math
+from typing import Any
+
+from flows.bijections.whiten import MOST_COLUMNS
+from flows.core import DistributionInit
+from flows.distributions.flow import STANDARD, Flow
+from flows.distributions.gmm import GMM
+from flows.distributions.normal import Normal
+from flows.training.options import Options
+from flows.training.preprocess import Prepared
+
+
+def is_flow(model: Any) -> bool:
+    return isinstance(model, DistributionInit) and model.constructor is Flow
+
+
+def mixing_of(model: Any, options: Options) -> bool:
+    """Whether each column is freed of all before it, however little these tell: where it was asked for, and for densities
+    without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along columns.
+    """
+    diagonal = isinstance(model, DistributionInit) and model.constructor is GMM and model.arguments["covariance"] == "diagonal"
+    return options.standardize == "whiten" or not (is_flow(model) or diagonal)
+
+
+def from_gaussian(model: Any, rows: Prepared, options: Options) -> Any:
+    """A flow whose base is the standard normal, with a base that starts at the covariance of the rows."""
+    scaling = rows.scaling
+    if scaling is None or options.standardize is not True or not is_flow(model) or options.objective is not None:
+        return model
+    conditional = rows.context is not None and math.prod(rows.context) <= MOST_COLUMNS
+    if len(rows.event) != 1 or (rows.event == (1,) and not conditional):
+        return model
+    base = Normal(trainable=True, regression=conditional)
+    if rows.event[0] > 1:
+        shrinkage = scaling.shrinkage or None
+        base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
+    return _with_base(model, base)
+
+
+def _with_base(model: Any, base: DistributionInit) -> Any:
+    if not is_flow(model):
+        return base if model == STANDARD else model
+    return Flow(model.arguments["bijection"], _with_base(model.arguments["prior"], base))
