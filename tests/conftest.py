@@ -21,6 +21,7 @@ TOGETHER = {  # files that fit `common.AFFINE` to as many rows, so that programs
     "test_fit_refusals.py": "test_fit",
     "test_fit_robust.py": "test_fit",
     "test_results.py": "test_fit",
+    "test_select.py": "test_fit",
 }
 
 

@@ -1,0 +1,216 @@
+"""`select`: models compared on rows that they have not seen, and their stack."""
+
+import time
+
+import jax
+import numpy as np
+import pandas
+import pytest
+from common import AFFINE, QUICK, ROWS, error_of, interrupting
+
+import flows
+from flows.training.candidates import mostly_whole, suggested
+from flows.training.comparison import Comparison
+from flows.training.stacking import mixed, stacked_scores
+
+DRAW = np.random.default_rng(0)
+
+
+def test_select_puts_the_better_model_first():
+    ring = flows.datasets.EightGaussians()(0, 2)
+    data = np.asarray(ring.sample(1, ring.params, 600))
+    models = {"gauss": flows.Normal(trainable=True), "mixture": flows.Mixture(flows.Normal(trainable=True), num_components=8)}
+    models["broken"] = flows.Flow(flows.Invert(flows.Exp()))
+    selection = flows.select(0, models, data, max_epochs=40, batch_size=64, learning_rate=0.05, standardize=False, verbose=0)
+    assert [each.name for each in selection.candidates] == ["mixture", "gauss", "broken"]
+    best, gauss, broken = selection.candidates
+    assert selection.best is best.result and best.behind == (0.0, 0.0) and best.num_params == 8 * 5
+    assert gauss.behind[0] == pytest.approx(best.nats - gauss.nats, rel=1e-4) and gauss.behind[0] > 2 * gauss.behind[1] > 0
+    assert broken.result is None and "no loss of member 0 is finite" in broken.failure
+    assert selection.folds == 5 and sorted(selection.rows) == list(range(600))
+    last = selection.rows[480:]  # each row is scored by the member that has not seen it
+    scores = np.asarray(gauss.result.log_pdfs(gauss.result.params, data[last])[4], float)
+    np.testing.assert_allclose(gauss.scores[480:], scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gauss.scores, gauss.result.scores.ravel(), rtol=1e-4, atol=1e-4)
+    assert gauss.result.folds and all(each.cost > 0 for each in (best, gauss))
+    assert gauss.nats == pytest.approx(gauss.scores.mean()) and len(gauss.scores) == 600
+    assert gauss.error == pytest.approx(gauss.scores.std() / np.sqrt(600), rel=1e-3)
+    assert selection.weights == {"mixture": 1.0} and selection.stack is selection.single is best.result
+    table = str(selection).splitlines()
+    assert len(table) == 4 and table[0].split()[0] == "model" and table[3].startswith("broken") and "failed" in table[3]
+
+
+def halves(rows):
+    """Half of the rows around (0, 0), half around (9, 0), and models that know one of them each, and both badly."""
+    data = DRAW.normal(size=(rows, 2)) + 9.0 * (np.arange(rows) % 2)[:, None] * [1, 0]
+    near = flows.Flow(flows.FixedAffine(1.0, 0.0), flows.StudentT(df=3.0))
+    far = flows.Flow(flows.FixedAffine(1.0, [-9.0, 0.0]), flows.StudentT(df=3.0))
+    return data, {"near": near, "far": far, "wide": flows.Flow(flows.FixedAffine(0.2, [-0.9, 0.0]))}
+
+
+def test_the_stack_is_the_mixture_that_is_likeliest_on_rows_held_out(path):
+    data, models = halves(300)
+    options = {"max_epochs": 1, "batch_size": 60, "standardize": False, "verbose": 0}
+    selection = flows.select(0, models, data, **options)
+    assert set(selection.weights) == {"near", "far"} and selection.folds == 5
+    np.testing.assert_allclose(list(selection.weights.values()), 0.5, atol=0.01)
+    stack, single = selection.stack, selection.single
+    assert selection.best is stack and selection.stack_leads and single is selection.candidates[0].result
+    each = np.stack([np.asarray(selection_of(selection, name).log_prob(data[:20]), float) for name in selection.weights], 1)
+    np.testing.assert_allclose(stack.log_prob(data[:20]), mixed(each, np.array(list(selection.weights.values()))), atol=1e-5)
+    assert stack.scores.shape == (5, 60) and stack.folds and stack.members == 5
+    np.testing.assert_allclose(stack.scores.ravel().mean(), selection.stacked.nats, atol=0.01)
+    assert stack.draw(0, 7).shape == (7, 2) and (stack.anomaly(data[:5]) > 0).all() and "a stack of 2 models" in repr(stack)
+    stack.save(path)
+    again = flows.load(path)
+    np.testing.assert_array_equal(again.log_prob(data[:5]), stack.log_prob(data[:5]))
+    np.testing.assert_array_equal(again.anomaly(data[:5]), stack.anomaly(data[:5]))
+    stack.history.plot().figure.clear()
+    table = str(selection).splitlines()
+    assert table[1].startswith("stack") and "us a row" in table[0] and any("; .best is the stack" in line for line in table)
+    behind, error = selection.stacked.behind
+    assert behind < 0 < error and behind == pytest.approx(selection.candidates[0].nats - selection.stacked.nats, rel=1e-6)
+
+
+def selection_of(selection, name):
+    return next(each.result for each in selection.candidates if each.name == name)
+
+
+def test_the_stack_of_many_rows_is_one_model():
+    data, models = halves(2_400)
+    weights = np.where(np.arange(2_400) % 2, 3.0, 1.0)  # a row on the right counts three times
+    selection = flows.select(0, models, data, weights=weights, max_epochs=1, batch_size=500, standardize=False, verbose=0)
+    assert selection.folds == 1 and not isinstance(selection.stack, flows.training.EnsembleResult)
+    share = weights[selection.rows] * (selection.rows % 2)
+    assert selection.weights["far"] == pytest.approx(share.sum() / weights[selection.rows].sum(), abs=0.01)
+    assert selection.best.init_fun.constructor is flows.Mixture and selection.best.history["rows"] == 1_920
+    few = flows.select(
+        0, {"near": models["near"], "same": models["near"]}, data[:30], max_epochs=1, standardize=False, verbose=0
+    )
+    assert len(few.weights) == 1 and few.best is few.single and few.stack is not None
+
+
+def test_weights_are_the_likeliest():
+    x = DRAW.normal(size=4000) + 4 * (DRAW.random(4000) < 0.3)
+    scores = np.stack([-0.5 * (x - mean) ** 2 - 0.5 * np.log(2 * np.pi) for mean in (0, 4, 40)], 1)
+    found = stacked_scores(scores)
+    assert (
+        found.weights[1] == pytest.approx(0.3, abs=0.02) and found.weights[2] == 0 and found.weights.sum() == pytest.approx(1)
+    )
+    whole = mixed(scores, found.weights).mean()
+    for step in (-0.02, 0.02):
+        assert mixed(scores, found.weights + np.array([step, -step, 0])).mean() < whole
+    assert found.scores.mean() == pytest.approx(whole, abs=0.003) and found.scores.mean() < whole
+    assert (found.scores != mixed(scores, found.weights)).all(), "each by weights that have not seen it"
+    twice = stacked_scores(np.repeat(scores[:100], 2, 0)).weights
+    np.testing.assert_allclose(stacked_scores(scores[:100], np.full(100, 7.0)).weights, twice, atol=0.01)
+    scores[0] = -np.inf
+    assert np.isfinite(stacked_scores(scores).weights).all()
+
+
+def test_total_minutes_is_a_limit(monkeypatch):
+    data = halves(300)[0]
+    flow = flows.Flow(flows.ActNorm())
+    options = {"batch_size": 60, "standardize": "columns", "verbose": 0}
+    cut = flows.select(0, {"first": flow, "second": flow}, data, total_minutes=1e-9, **options)
+    first, second = cut.candidates
+    assert first.result.history["train_loss"].shape == (5, 1) and second.failure == "not fitted, as the time was over"
+    clock, began = time.monotonic(), Comparison.add
+
+    def late(self, name, init_fun):
+        began(self, name, init_fun)
+        self.end = time.monotonic() + 1e-3  # what is left for the next
+
+    monkeypatch.setattr(Comparison, "add", late)
+    found = flows.select(0, {"first": flow, "second": flow}, data, total_minutes=5, max_epochs=3, **options)
+    lengths = {each.name: each.result.history["train_loss"].shape[1] for each in found.candidates}
+    assert lengths == {"first": 3, "second": 1} and time.monotonic() > clock
+
+
+def size_of(model, dim, context_dim=0):
+    params = jax.eval_shape(lambda: model(0, dim, context_dim=context_dim).params)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_without_candidates_there_is_a_list_for_the_data():
+    for rows, event, conditional in ((100, (1,), False), (5_000, (6,), False), (10**6, (40,), False), (3_000, (2,), True)):
+        plans = suggested(rows, event, conditional)
+        assert conditional or plans["Normal()"] == flows.Normal()
+        assert any(plan.constructor is flows.GMM for plan in plans.values()) != conditional
+        assert any(plan.constructor is flows.Flow for plan in plans.values())
+        assert all(size_of(plan, event[0], 2 if conditional else 0) or name == "Normal()" for name, plan in plans.items())
+    sizes = [size_of(list(suggested(rows, (5,), False).values())[-1], 5) for rows in (5_000, 10**6)]
+    assert sizes[0] < sizes[1], "more rows, larger models"
+    many = flows.Flow(flows.NSF(num_bins=32))
+    assert many in suggested(100, (2,), False, whole=True).values() and many not in suggested(100, (2,), False).values()
+    whole = np.round(DRAW.normal(size=(50, 1)) * 10)
+    assert not mostly_whole(whole) and not mostly_whole(whole + 0.3)
+    assert mostly_whole(np.where(np.arange(50)[:, None] % 5 == 0, whole + 0.3, whole))
+    assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * ROWS[:20, :1, None, None]))
+
+
+def test_what_cannot_be_selected_from_is_an_error():
+    assert "expected a list or a dict" in error_of(lambda: flows.select(0, AFFINE, ROWS))
+    assert "no candidates" in error_of(lambda: flows.select(0, [], ROWS))
+    assert "no candidate could be fitted. Flow(Invert(Exp())): fit: no loss of member 0 is finite" in error_of(
+        lambda: flows.select(0, [flows.Flow(flows.Invert(flows.Exp()))], ROWS, **{**QUICK, "standardize": False})
+    )
+
+
+def test_select_speaks_of_the_data_as_given_and_once():
+    table = pandas.DataFrame(ROWS, columns=["a", "b"])
+    table.loc[123, "b"] = np.nan
+    message = error_of(lambda: flows.select(0, None, table, **QUICK))
+    assert "123" in message and "b" in message and message.count("fit:") == 1
+    rounded = np.round(ROWS, 1)
+    with pytest.warns(flows.training.DataWarning) as told:
+        flows.select(0, {"a": flows.Normal(trainable=True), "b": flows.Normal()}, rounded, **QUICK)
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+def test_a_candidate_that_fails_leaves_the_others(monkeypatch):
+    def broken(rng, input_dim, **keywords):
+        raise ValueError("no such layer")
+
+    normal = flows.Normal(trainable=True)
+    found = flows.select(0, {"broken": broken, "normal": normal}, ROWS, **QUICK)
+    assert [each.name for each in found.candidates] == ["normal", "broken"]
+    assert found.candidates[1].failure == "ValueError: no such layer"
+    interrupting(monkeypatch, after=5)  # members
+    with pytest.warns(UserWarning, match="interrupted"):
+        found = flows.select(0, {"a": normal, "b": flows.Normal()}, ROWS, **QUICK)
+    a, b = found.candidates
+    assert a.result.history.interrupted and a.result.history["train_loss"].shape == (5, 1)
+    assert b.result is None and b.failure == "not fitted, as another was interrupted"
+
+
+def test_a_share_is_held_out_where_there_are_enough_rows():
+    rows, w = np.random.default_rng(1).normal(size=(2100, 2)), np.r_[np.ones(2000), np.zeros(100)]
+    models = {"standard": flows.Normal(), "shifted": flows.Normal(trainable=True)}
+    selection = flows.select(0, models, rows, weights=w, validation=0.1, max_epochs=2, verbose=0)
+    assert selection.folds == 1 and len(selection.rows) == 200 and selection.rows.max() < 2000
+    assert str(selection).endswith("The first model is no better, within 2 standard errors, than shifted")
+    given = flows.select(0, models, rows[:300], validation=rows[300:400], max_epochs=2, verbose=0)
+    assert given.folds == 1 and given.rows.tolist() == list(range(100))
+
+
+def test_a_hopeless_model_is_given_up():
+    data = np.random.default_rng(1).normal(size=(2500, 2)) ** 2
+    hopeless = flows.Mixture(flows.Normal(trainable=True), flows.Uniform(-1e4, 1e4), weights=(1e-6, 1 - 1e-6), trainable=False)
+    models = {"flow": flows.Flow(flows.NSF(1, hidden=(8,), num_bins=4)), "hopeless": hopeless}
+    selection = flows.select(0, models, data, max_epochs=12, learning_rate=1e-2, batch_size=500, standardize=False, verbose=0)
+    assert selection.candidates[1].result is None
+    assert selection.candidates[1].failure.startswith("given up after 4 epochs, ") and "given up" in str(selection)
+    over = flows.select(0, models, data, max_epochs=2, total_minutes=1e-6, verbose=0)
+    assert over.candidates[1].failure == "not fitted, as the time was over"
+
+
+@pytest.mark.slow
+def test_an_ensemble_and_a_mixture_can_be_candidates():
+    data = np.random.default_rng(1).normal(size=(300, 2)) * [1, 3]
+    found = flows.select(0, None, data, max_epochs=1, verbose=0)
+    names = [each.name for each in found.candidates]
+    assert "Normal()" in names and any(isinstance(each.result, flows.training.EnsembleResult) for each in found.candidates)
+    assert found.folds == 5
+    assert all(each.failure == "" or each.failure.startswith("given up") for each in found.candidates), str(found)
+    assert found.best.log_pdf(found.best.params, data).shape == (300,)
