@@ -1,0 +1,250 @@
+"""Values that were rounded: to which step, what a warning says of them, and the steps by which columns are dequantised."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.bijections.supports import layers_of
+from flows.core import BijectionInit, FlowsError
+from flows.core.errors import warn_user
+from flows.core.inputs import rows_within
+from flows.training.before import adds_noise
+from flows.training.dependent import DataWarning, name_of, place_of
+from flows.training.options import Options
+from flows.training.reading import LOOKED_AT, Data, Source
+
+ATOM = 0.01  # the share of rows from which one value is an atom ...
+LEAST_TIES = 5  # ... if it is that many rows at least
+ALONE, LEVELS = 5, 10  # times as many rows as any other value has, of more than so many: an atom among rounded values
+DISTINCT = 0.9  # of the values of a column, at most, where they repeat
+FINE = 1e-3  # of a standard deviation: steps below it do no harm
+OFF_GRID = 0.05  # of the values: what may lie between the steps to which a column is said to be rounded
+FEW_LEVELS = 5  # that repeat, of a grid; with fewer nothing may lie between them
+MOST_DIGITS = 13  # after the point
+SLACK = 0.1  # of a step, at most, by which values may miss it, as it is else no wonder that they do not
+ULPS = 8  # by which a value may miss its step: it may have been computed
+IMAGES = 2**22  # numbers of the images by which channels are judged, whose pixels are drawn at random from these
+UNBOUNDED = "A density is unbounded on values that repeat, so a better fit may be no better model"
+
+
+def step_of(column: np.ndarray) -> float | None:
+    """The step to which the values of a column were rounded, if that shows: they repeat, and they lie on a grid.
+
+    It is the greatest common divisor of their distances on the decimal grid that holds them, the coarsest that does. The
+    smallest gap between values is another thing: those of Fahrenheit that were recorded in tenths of Celsius are multiples of
+    0.18, but 0.9 and 1.08 apart. It tells the step only of values that no decimals hold, thirds or 1/256 in float32.
+    """
+    values, counts = np.unique(column, return_counts=True)
+    if not _repeat(counts):
+        return None
+    with np.errstate(over="ignore"):
+        single = bool((values == values.astype(np.float32)).all())
+    exact, rounded = (float(np.finfo(dtype).eps) for dtype in (np.float64, np.float32))
+    for few_off, eps in ((False, exact), (False, rounded), (True, exact), (True, rounded)):
+        step = _decimal(values, counts, eps, few_off) if eps == exact or single else None
+        if step is not None:
+            # A step as fine as float32 itself, far from 0, is none of the data.
+            return None if single and step <= ULPS * np.spacing(np.float32(_median(values, counts))) else step
+    return _smallest_gap(values, single)
+
+
+def _repeat(counts: np.ndarray) -> bool:
+    """Whether values repeat as rounded ones do; not those beside an atom alone."""
+    if len(counts) < 2 or counts.max() < LEAST_TIES or len(counts) > DISTINCT * counts.sum():
+        return False
+    rest = counts.sum() - counts.max()
+    return bool(len(counts) - 1 <= max(DISTINCT * rest, 1))
+
+
+def _median(values: np.ndarray, counts: np.ndarray) -> float:
+    """Of the sizes of values that occur so often."""
+    order = np.argsort(np.abs(values))
+    return float(np.abs(values)[order][np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)])
+
+
+def _decimal(values: np.ndarray, counts: np.ndarray, eps: float, few_off: bool) -> float | None:
+    """The step of values, which occur so often, on the first decimal grid that holds all of them, but for few."""
+    most, middle = int(counts.argmax()), _median(values, counts)
+    for digits in range(MOST_DIGITS + 1):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = values * 10.0**digits
+            slack = ULPS * eps * np.maximum(np.abs(scaled), middle * 10.0**digits)
+            whole = np.round(scaled)
+            on = (slack <= SLACK) & (np.abs(scaled - whole) <= slack)
+        few = counts[~on].sum() <= OFF_GRID * (counts.sum() - counts[most]) and (counts[on] > 1).sum() >= FEW_LEVELS
+        if on.all() or (few_off and on[most] and few):
+            return _common(whole[on], counts[on], int(counts[on].argmax())) / 10**digits
+    return None
+
+
+def _common(whole: np.ndarray, counts: np.ndarray, most: int) -> int:
+    """The greatest common divisor of the distances of whole numbers, but for few that occur the least often."""
+    apart = np.abs(whole - whole[most]).astype(np.int64)
+    divisor = int(np.gcd.reduce(apart))
+    order = np.argsort(-counts, kind="stable")
+    order = order[order != most]
+    often = order[: int(np.searchsorted(np.cumsum(counts[order]), (1 - OFF_GRID) * counts[order].sum())) + 1]
+    larger = int(np.gcd.reduce(apart[often]))
+    off = (apart % larger).astype(bool) if larger else np.zeros(len(apart), bool)
+    few = off.sum() <= OFF_GRID * len(apart) or off.sum() == 1 < len(apart) - FEW_LEVELS
+    return larger if few and counts[off].sum() <= OFF_GRID * counts[order].sum() and larger else divisor
+
+
+def _smallest_gap(values: np.ndarray, single: bool) -> float | None:
+    gaps = np.diff(values)
+    largest = np.abs(values).max()
+    gaps = gaps[gaps > ULPS * np.finfo(np.float64).eps * largest]
+    if not len(gaps):
+        return None
+    step = float(gaps[gaps < 1.5 * gaps.min()].mean())  # of several, as each of float32 has lost some digits
+    multiples = (values - values[0]) / step
+    # Values of float32 lie on a grid but for their rounding.
+    slack = 1e-3 + ULPS * np.finfo(np.float32).eps * largest / step
+    if slack > SLACK or np.abs(multiples - np.round(multiples)).max() > slack:
+        return None
+    return float(f"{float(values[-1] - values[0]) / round(multiples[-1]):.{6 if single else 9}g}")
+
+
+def ties(column: np.ndarray) -> tuple[str, float | None]:
+    """What a warning says of a column whose values repeat, and the step to spread them by; None where a single one does."""
+    values, counts = np.unique(column, return_counts=True)
+    most, rows = int(counts.argmax()), len(column)
+    if len(values) == 1:  # of the rows looked at; others are too rare to be among them
+        return f"is {values[0]:.6g} in nearly all rows", None
+    often = bool(counts[most] >= LEAST_TIES and counts[most] > ATOM * rows)
+    atom = f"{values[most]:.6g} in {counts[most] / rows:.1%} of the rows"
+    step = step_of(column)
+    if step is not None and step > FINE * column.std():
+        text = "holds whole numbers" if step == 1 and (values == np.round(values)).all() else f"is rounded to {step:.6g}"
+        alone = often and len(values) > LEVELS and counts[most] > ALONE * np.delete(counts, most).max()
+        return f"{text}, and is {atom}" if alone else text, step
+    return (f"is {atom}" if often else ""), None
+
+
+def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray | None:
+    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised."""
+    if dequantize is None or dequantize is False:
+        return None
+    columns = x.shape[-1]
+    if dequantize is True:
+        found = [(step_of(column) or 0.0, column.std()) for column in values_of(some_of(x)).T]
+        steps = np.array([step if step > FINE * std else 0.0 for step, std in found])
+        if not steps.any():
+            raise FlowsError("fit: dequantize=True, but no column is rounded to a step that shows; leave it out, or give steps")
+        return steps
+    steps = np.zeros(columns)
+    if isinstance(dequantize, Mapping):
+        for column, step in dequantize.items():
+            if isinstance(step, bool) or not isinstance(step, int | float | np.number):
+                raise FlowsError(f"fit: dequantize has the step {step!r:.60} for column {column!r}; expected a number")
+            steps[place_of(column, columns, names, "dequantize has a step for")] = step
+    else:
+        given = np.asarray(dequantize)
+        if given.dtype.kind not in "iuf" or given.shape not in ((), (columns,)):
+            raise FlowsError(
+                f"fit: dequantize is {dequantize!r:.80}; expected True, a step, {columns} steps (0: continuous), or "
+                "a dict of steps by column"
+            )
+        steps[:] = given
+    if not np.isfinite(steps).all() or (steps < 0).any() or not steps.any():
+        raise FlowsError(f"fit: dequantize is {dequantize!r:.80}; expected finite steps, 0 or more, and one above 0")
+    return steps
+
+
+def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source, before: Sequence[BijectionInit] = ()) -> None:
+    """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn where a few values are not. `x` are
+    rows as they come out of the layers `before` it."""
+    flat = values_of(x)
+    for j in map(int, np.flatnonzero(steps)):
+        column, step = flat[:, j], float(steps[j])
+        column = column[np.isfinite(column)]  # others lie where a layer is not defined, of which its support tells
+        if not len(column):
+            continue
+        values, counts = np.unique(column, return_counts=True)
+        least, often = float(values[0]), float(values[counts.argmax()])
+        off = _missed(column, least, step)
+        if not off.any():
+            continue
+        what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
+        behind = f", behind {', '.join(f'{each!r:.60}' for each in before)}," if before else ""
+        what = f"fit: {what} of data{behind} is to be dequantised in steps of {step:.6g}, but"
+        odd = column[off][0]
+        if off.mean() <= OFF_GRID:
+            warn_user(
+                f"{what} {100 * off.mean():.2g}% of its values, such as {odd:.6g}, are no such steps from {least:.6g}, and "
+                "samples always are. Round them",
+                DataWarning,
+            )
+        elif _missed(column, often, step).mean() <= OFF_GRID:
+            raise FlowsError(
+                f"{what} its least value, {least:.6g}, from which steps are counted, is no such step from {often:.6g}. Round it"
+            )
+        else:
+            found = step_of(column)
+            remedy = "leave it out" if found is None else f"give {found:.9g}, to which it is rounded"
+            raise FlowsError(
+                f"{what} {odd:.6g} is no such step from {least:.6g}; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not "
+                "floats in [0, 1]"
+            )
+
+
+def _missed(values: np.ndarray, start: float, step: float) -> np.ndarray:
+    """Which values are no whole number of steps from there."""
+    places = (values - start) / step
+    slack = 1e-3 + ULPS * np.finfo(np.float32).eps * np.maximum(np.abs(values), abs(start)) / step
+    return np.abs(places - np.round(places)) > slack
+
+
+def check_pixels(data: Data, channels: np.ndarray, options: Options) -> None:
+    """Warn of images whose pixels are rounded, in these channels."""
+    values, said, steps = values_of(some_of(data.train.x)), list[str](), dict[int, float]()
+    for j in map(int, np.flatnonzero(channels)):
+        text, step = ties(values[:, j])
+        if step is not None:
+            said.append(f"channel {j} {text}")
+            steps[j] = step
+    if not steps:
+        return
+    alike = len(steps) == values.shape[1] and len(set(steps.values())) == 1
+    each = f"{steps[0]:.9g}" if alike else "{" + ", ".join(f"{j}: {step:.9g}" for j, step in steps.items()) + "}"
+    remedy = f"Give dequantize={each}, the step of the pixels"
+    if alike and options.support is None:
+        seen = [rows.x for rows in (data.train, data.held_out)]
+        low, high = min(float(x.min()) for x in seen), max(float(x.max()) for x in seen)
+        remedy += f", and support=({min(low, 0):.6g}, {high:.6g}), the least and the largest that there may be, here of data"
+    warn_user(f"fit: {'; '.join(said)}. {UNBOUNDED}. {remedy}; or a model with flows.Dequantize first", DataWarning)
+
+
+def rows_at_noise(own: Sequence[BijectionInit], few: np.ndarray) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
+    """Of each Dequantize among first layers its step, rows as they reach it, and the layers they come from; up to a layer that
+    trains or mixes, behind which they are not known."""
+    before = tuple[BijectionInit, ...]()
+    for layer in (each for value in own for each in layers_of(value)):
+        if adds_noise(layer):
+            yield layer.init_fun.arguments["step"], few, before
+        elif not layer.declared.entrywise:
+            return
+        else:
+            few, before = layer.mapped(few, few.shape[1:], backwards=False), (*before, layer.value)
+
+
+def scale_before(few: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """How much wider each column, or channel, is before layers than behind them."""
+    spread, behind = (np.ptp(each.reshape(-1, each.shape[-1]), 0) for each in (few, reached))
+    told = (spread > 0) & (behind > 0) & np.isfinite(behind)
+    return np.divide(spread, behind, out=np.ones_like(spread), where=told)
+
+
+def some_of(x: np.ndarray) -> np.ndarray:
+    """Rows from all over; of images fewer, and whole ones."""
+    rows = LOOKED_AT[0] if x.ndim == 2 else rows_within(LOOKED_AT[0], IMAGES, x.shape[1:])
+    return x[:: -(-len(x) // rows)].astype(float, copy=False)
+
+
+def values_of(few: np.ndarray) -> np.ndarray:
+    """The values of each column, or of pixels of each channel: drawn at random, as each so many would be of the same places."""
+    flat = few.reshape(-1, few.shape[-1])
+    if len(flat) <= LOOKED_AT[0]:
+        return flat
+    return flat[np.random.default_rng(0).choice(len(flat), LOOKED_AT[0], replace=False)]
