@@ -18,7 +18,8 @@ from flows.training.data_checks import Columns
 from flows.training.fitting import fit_rows, folds_of, num_trained, own_layers
 from flows.training.options import Options, check_distribution, optional
 from flows.training.preprocess import Prepared, prepare_folds
-from flows.training.reading import Data, Rows, all_rows, divided, shuffled, split, take
+from flows.training.reading import Data, Rows, all_rows, divided, groups_at, take
+from flows.training.splitting import folds_of_rows, split
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
 SOON = 1 / 3  # ... after that share of its epochs
@@ -73,12 +74,10 @@ def parts_of(found: Data, options: Options, key: Array, folds: int) -> list[Part
         numbers = np.arange(len(found.held_out.x)) if source.others is None else source.others
         return [Part(found, found.held_out, numbers)]
     numbers = all_rows(found)
-    order, size, parts = shuffled(len(numbers), key), len(numbers) // folds, []
-    for i in range(folds):  # all of one size, so that they share their programs
-        out = np.zeros(len(numbers), bool)
-        out[order[i * size : (i + 1) * size]] = True
-        kept, test = numbers[~out], numbers[out]
-        of_train, others = split(len(kept), STOPPING, jax.random.fold_in(key, i))
+    parts = []
+    for i, (rest, out) in enumerate(folds_of_rows(len(numbers), folds, key, groups_at(found, numbers))):
+        kept, test = numbers[rest], numbers[np.sort(out)]
+        of_train, others = split(len(kept), STOPPING, jax.random.fold_in(key, i), groups_at(found, kept))
         data = divided(found, kept[of_train], kept[others], options)
         parts.append(Part(data, take(source.given[0], test), test))
     return parts
@@ -131,7 +130,9 @@ class Comparison:
     def of_all(self, init_fun: Any, found: Data) -> FitResult:
         """The model fitted again, to all rows but those that stop it, or as an average over folds, as `fit` does it."""
         numbers = all_rows(found)
-        of_train, others = split(len(numbers), min(STOPPING, self.options.share or STOPPING), self.key)
+        of_train, others = split(
+            len(numbers), min(STOPPING, self.options.share or STOPPING), self.key, groups_at(found, numbers)
+        )
         data = divided(found, numbers[of_train], numbers[others], self.options)
         rows, model = self._ready(init_fun, data, None)
         return fit_rows(self.key, model, rows, self.options)

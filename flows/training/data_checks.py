@@ -8,6 +8,7 @@ import numpy as np
 from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
 from flows.training import dependent
+from flows.training.copies import groups_of
 from flows.training.dependent import DataWarning, name_of, place_of
 from flows.training.gaussian import Scale, moments
 from flows.training.options import Options
@@ -59,6 +60,7 @@ def check_data(
     if they are angles or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
     """
     x, context, weights = data.train
+    check_copies(data)
     curved = np.zeros(x.shape[-1], bool) if curved is None else curved
     as_is = curved.copy()
     for column in options.as_is:
@@ -84,6 +86,35 @@ def check_data(
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
     return Columns(as_is, of_context, steps, judged, curved)
+
+
+def check_copies(data: Data) -> None:
+    """Warn of rows of data that are copies of others, and of rows of validation that are among data."""
+    source, (rows, validation) = data.source, data.source.given
+    if source.groups is not None:
+        _, first, of_each = np.unique(source.groups, return_index=True, return_inverse=True)
+        copies = np.flatnonzero(first[of_each.ravel()] != np.arange(len(of_each)))
+        if len(copies):
+            warn_user(
+                f"fit: {len(copies)} of {len(of_each)} rows of data are copies of others: row {copies[0]}, say, of row "
+                f"{first[of_each.ravel()[copies[0]]]}. Copies are held out together, as a row that is trained on tells nothing "
+                "of others. Drop them, or keep one of each, with weights= for how often it is there",
+                DataWarning,
+            )
+    if validation is not None and source.chunks is None:
+        groups = groups_of((rows.x, rows.context), (validation.x, validation.context))
+        if groups is None:
+            return
+        of_data, of_validation = groups[: len(rows.x)], groups[len(rows.x) :]
+        among = np.flatnonzero(np.isin(of_validation, of_data))
+        if len(among):
+            row = int(np.argmax(of_data == of_validation[among[0]]))
+            warn_user(
+                f"fit: {len(among)} of {len(of_validation)} rows of validation are among data: row {among[0]}, say, is row "
+                f"{row} of data. Their score is that of rows trained on, and stops no fit in time. Leave them out of data, or "
+                "give a share as validation",
+                DataWarning,
+            )
 
 
 def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source, which: str = "") -> None:
