@@ -94,7 +94,7 @@ class EnsembleResult(FitResult):
     def _scores_of_kept(self) -> Any:
         if not self.folds:
             return super()._scores_of_kept()
-        x, context = cast(Kept, self.kept)
+        x, context = cast(Kept, self.kept)[:2]
         contexts = [{}] * self.members if context is None else [{"context": each} for each in context]
         return np.stack([self._of_one(self._params_of(i), x[i], **contexts[i]) for i in range(self.members)])
 

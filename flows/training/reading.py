@@ -51,7 +51,7 @@ class Source(NamedTuple):
     context_table: Columns | None = None
     chunks: Chunks | None = None  # of a stream
     groups: np.ndarray | None = None  # a number of each row of data, which copies have in common; None where there are none
-    rows: int | None = None  # of a stream to train on, of which `numbers` are those looked at; None where that is not known
+    rows: int | None = None  # of a stream: how many there are to train on in an epoch, of which `numbers` were looked at
 
     @property
     def held_out(self) -> "Rows":
@@ -204,7 +204,7 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
 
     given = (first, held_out)
     source = Source(looked_at, of_others, given, dtype_of(first.x), batch_size, steps, context_table=table, chunks=chunks)
-    return Data(first, held_out, source)
+    return Data(first, held_out, source._replace(rows=len(numbers)))
 
 
 def _rows_of(blocks: np.ndarray, block: int, n: int) -> np.ndarray:
@@ -296,7 +296,7 @@ def _iterated(data: Any, options: Options) -> Data:
     table, context_table = state["tables"]
     given = (first, held_out)
     source = Source(found[1], None, given, dtype_of(first.x), batch_size, steps, table, context_table, chunks)
-    return Data(first, held_out, source)
+    return Data(first, held_out, source._replace(rows=steps * batch_size))
 
 
 def dtype_of(x: np.ndarray) -> np.dtype:

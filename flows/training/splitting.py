@@ -33,7 +33,9 @@ def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = No
     order, size = shuffled(n, key), n // folds
     part = np.full(n, -1)
     part[order[: folds * size]] = np.repeat(np.arange(folds), size)
-    for smaller in SMALLER if groups is not None else ():
+    for smaller in SMALLER:
+        if groups is None:
+            break
         together = _parts(groups, order, size // smaller, folds)
         if np.bincount(together[together >= 0], minlength=folds).min() >= max(ENOUGH * size / smaller, 1):
             part = together
