@@ -66,9 +66,9 @@ def test_a_column_that_others_tell_to_within_its_step_is_told_of():
         with warnings.catch_warnings():
             warnings.simplefilter("error", DataWarning)
             fit(0, GAUSS, rows, dequantize=True, **QUICK)
-    other = np.round(celsius + 0.5 * rng.normal(size=2000))  # more than its rounding is left
-    flags = (rng.random((2000, 3)) < 0.05).astype(float)  # of which each varies by less than rounding to 1 might
-    fine = (celsius.round() + 0.3 * celsius).round(3)  # what is left is the rounding of the other, a thousand times its own
+    other = np.round(celsius + 0.3 * rng.normal(size=2000))  # more than its rounding is left
+    flags = (rng.random((2000, 3)) < 0.006).astype(float)  # of which each varies by less than rounding to 1 might
+    fine = (celsius.round() + 0.3 * celsius).round(2)  # what is left is the rounding of the other, 100 times its own
     for rows in (np.c_[celsius, other], flags, np.c_[celsius.round(), shares[:, 0], fine]):
         with pytest.warns(DataWarning) as caught:
             fit(0, GAUSS, rows, **QUICK)
