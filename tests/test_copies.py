@@ -70,7 +70,7 @@ def test_rounded_rows_that_were_copied_are_told_by_how_often_each_is_there():
     assert copies(np.repeat(rounded[:230], 10, 0)) == 2070
 
 
-def test_a_million_rows_are_looked_at_and_no_more_bytes_than_that(monkeypatch):
+def test_tables_of_too_many_bytes_are_not_looked_at(monkeypatch):
     assert copies(TWICE) == 10
     monkeypatch.setattr("flows.training.copies.MOST_BYTES", TWICE.nbytes - 1)
     assert groups_of((TWICE, None)) is None
