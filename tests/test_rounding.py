@@ -95,7 +95,7 @@ def test_an_atom_among_rounded_values_is_told_with_the_step():
 
 
 def test_a_step_of_a_third_can_be_given_as_it_is_told():
-    data = np.column_stack([NORMAL, np.round(300 * NORMAL) / 3])[:2000]
+    data = np.column_stack([NORMAL[:2000], np.round(300 * NORMAL[2000:4000]) / 3])
     with pytest.warns(DataWarning, match=r"rounded to 0\.333333\. .*dequantize=\{1: 0\.333333333\}"):
         fit(0, GAUSS, data, **QUICK)
     fit(0, GAUSS, data, dequantize={1: 0.333333333}, **QUICK)
