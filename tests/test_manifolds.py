@@ -333,6 +333,10 @@ def test_fit_leaves_angles_and_unit_vectors_as_they_are_and_says_so_once():
     assert "row 17 of data is no point of the sphere" in error_of(
         lambda: flows.fit(0, flows.VonMisesFisher(trainable=True), off, **quick)
     )
+    same = np.tile([0.6, 0.0, 0.8], (300, 1))
+    assert "columns 0, 1, 2 of data are constant, the unit vector (0.6, 0, 0.8) in all 270 training rows" in error_of(
+        lambda: flows.fit(0, flows.VonMisesFisher(trainable=True), same, as_is=(0, 1, 2), **quick)
+    )
 
 
 def test_moebius_of_one_centre_is_the_closed_form_and_its_inverse():

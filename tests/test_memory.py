@@ -38,6 +38,7 @@ def checked(x):
     return found, check_data(found, options, own_of(MODEL))
 
 
+@pytest.mark.filterwarnings("ignore:fit. 1800 of 2400 rows of data are copies:flows.training.DataWarning")
 def test_whole_numbers_stay_small_on_the_device(tmp_path):
     rows = prepared(IMAGES)
     assert rows.train.x.dtype == rows.held_out.x.dtype == np.uint8 and rows.given.init_inputs.dtype == np.float32

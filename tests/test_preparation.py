@@ -1,6 +1,7 @@
 """What `fit` does with columns before it trains: correlation, combinations, columns left alone; and what it is judged by."""
 
 import contextlib
+import re
 import warnings
 
 import jax
@@ -43,6 +44,37 @@ def test_combinations_of_columns_are_refused_by_name():
     assert result.history["validation_loss"].min() < result.history["gaussian_loss"] + 0.1
     with pytest.warns(DataWarning, match="4 training rows for 4 columns: too few to know how columns depend"):
         fit(0, GAUSS, table[:5], **QUICK)
+
+
+def test_a_column_that_others_tell_to_within_its_step_is_told_of():
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet([2, 3, 4], 2000)
+    celsius = 10 + 8 * rng.normal(size=2000)
+    words = "no more than rounding explains. Leave it out; or give dequantize="
+    for rows, told in (
+        (
+            shares.round(2),
+            r"column 2 of data is -(1|0\.99\d+) x column 0 - (1|0\.99\d+) x column 1 and a constant, rounded to 0\.01",
+        ),
+        (
+            np.c_[celsius.round(1), (32 + 1.8 * celsius).round(1)],
+            r"column 1 of data is 1\.[78]\d* x column 0 and a constant, rounded",
+        ),
+        (np.c_[celsius, celsius.round()], r"column 1 of data is (1|0\.99\d+) x column 0 and a constant, rounded to 1"),
+    ):
+        with pytest.warns(DataWarning) as caught:
+            fit(0, GAUSS, rows, **QUICK)
+        assert any(re.search(told, str(each.message)) and words in str(each.message) for each in caught)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DataWarning)
+            fit(0, GAUSS, rows, dequantize=True, **QUICK)
+    other = np.round(celsius + 0.3 * rng.normal(size=2000))  # more than its rounding is left
+    flags = (rng.random((2000, 3)) < 0.006).astype(float)  # of which each varies by less than rounding to 1 might
+    fine = (celsius.round() + 0.3 * celsius).round(2)  # what is left is the rounding of the other, 100 times its own
+    for rows in (np.c_[celsius, other], flags, np.c_[celsius.round(), shares[:, 0], fine]):
+        with pytest.warns(DataWarning) as caught:
+            fit(0, GAUSS, rows, **QUICK)
+        assert not any("than rounding explains" in str(each.message) for each in caught)
 
 
 def test_correlation_is_taken_out_however_strong():

@@ -167,13 +167,6 @@ def test_without_rows_held_out_there_are_no_scores(of_table):
     assert not np.allclose(other.scores, scores), "of the params that it has"
 
 
-def test_rows_held_out_follow_their_weights():
-    rows = np.concatenate([ROWS, 50 + ROWS])
-    weights = np.r_[np.ones(300), np.full(300, 1e-9)]
-    result = fit(0, AFFINE, rows, weights=weights, validation=0.3, **QUICK)
-    assert len(result.kept.x) == 180 and result.kept.x.max() < 20
-
-
 # Files
 
 
@@ -250,6 +243,11 @@ LOSSES = np.zeros(3)
         {"scores": np.zeros(3, np.float32)},
         {"scores": np.full(3, np.nan)},
         {"scores": np.zeros(0)},
+        {"score_weights": np.ones(29)},
+        {"score_weights": np.ones(30, np.float32)},
+        {"score_weights": np.full(30, np.nan)},
+        {"score_weights": np.r_[-1.0, np.ones(29)]},
+        {"score_weights": np.zeros(30)},
         {"diagnostics": np.zeros(4)},
         {"history/best_epoch": np.array(99)},
         {"history/best_epoch": np.array(0.0)},

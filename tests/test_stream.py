@@ -73,6 +73,16 @@ def test_a_mapped_file_is_fitted_as_well_as_an_array(mapped):
     assert same(streamed, again)
 
 
+def test_a_result_tells_all_rows_of_a_stream(mapped, monkeypatch):
+    monkeypatch.setattr(reading, "LOOKED_AT", (1000, 2**24))
+    settings = {**QUICK, "max_epochs": 1}
+    result = fit(0, AFFINE, mapped, validation=0.2, **settings)
+    assert result.history["rows"] + result.history["held_out"] == N
+    assert repr(result).startswith("FitResult      4,784 rows of 2 columns")
+    yielded = fit(0, AFFINE, Batches(), validation=HELD_OUT, steps_per_epoch=20, **settings)
+    assert yielded.history["rows"] == 2000, "of an epoch"
+
+
 def test_every_row_of_a_mapped_file_is_read_once_an_epoch_and_those_held_out_never(mapped):
     key = jax.random.key(3)
     data = reading.read(mapped, Options(validation=0.2, batch_size=100), key)

@@ -99,7 +99,7 @@ class EnsembleResult(FitResult):
     def _scores_of_kept(self) -> Any:
         if not self.folds:
             return super()._scores_of_kept()
-        x, context = cast(Kept, self.kept)
+        x, context = cast(Kept, self.kept)[:2]
         contexts = [{}] * self.members if context is None else [{"context": each} for each in context]
         return np.stack([self.log_pdf_of_member(self.params_of_member(i), x[i], **contexts[i]) for i in range(self.members)])
 

@@ -15,7 +15,7 @@ from flows.results.density import DIAGNOSTICS, DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import Columns
 from flows.results.history import History
-from flows.results.result import HISTORY, SCORES, FitResult, Scored
+from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, FitResult, Scored
 
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped", "stacked"}
 TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata"}
@@ -65,7 +65,7 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if unknown := set(text) - TEXTS:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
     found = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
-    scores, numbers = arrays.pop(SCORES, None), arrays.pop(DIAGNOSTICS, None)
+    scores, weights, numbers = (arrays.pop(name, None) for name in (SCORES, SCORE_WEIGHTS, DIAGNOSTICS))
     if arrays or ("path" in text and numbers is not None):
         raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} are not what such a result has")
     own: dict[str, Any] = {
@@ -98,8 +98,15 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if scores is not None:
         if scores.dtype != np.float64 or scores.shape[:-1] not in ((), (members,)) or not scores.size or np.isnan(scores).any():
             raise FlowsError(f"its scores have shape {scores.shape}, or are no numbers")
-        result.scored = Scored(model.params, scores)
+        result.scored = Scored(model.params, scores, weights)
+    if weights is not None and (scores is None or not _are_weights(weights, scores.shape)):
+        raise FlowsError(f"its weights of scores have shape {weights.shape}, or are no weights")
     return result
+
+
+def _are_weights(weights: np.ndarray, shape: Shape) -> bool:
+    right = weights.dtype == np.float64 and weights.shape == shape
+    return right and bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.any())
 
 
 def _check_history(history: History, members: int | None) -> None:

@@ -19,7 +19,7 @@ from flows.results.one_column import OneColumn
 from flows.results.page import page_of
 from flows.results.preparation import freed_columns
 
-HISTORY, SCORES = "history/", "scores"  # how tensors beside a model are called
+HISTORY, SCORES, SCORE_WEIGHTS = "history/", "scores", "score_weights"  # how tensors beside a model are called
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
 OF_LABELS = {
@@ -29,17 +29,20 @@ OF_LABELS = {
 
 
 class Kept(NamedTuple):
-    """Rows held out, (rows, *event), and their context; of folds with an axis of members in front, each with its own."""
+    """Rows held out, (rows, *event), their context and their weights, (rows,), None where all count alike; of folds with an
+    axis of members in front, each with its own."""
 
     x: np.ndarray
     context: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 class Scored(NamedTuple):
-    """Scores of rows held out, by these params."""
+    """Scores of rows held out, by these params, and the weights of the rows."""
 
     params: Any
     scores: np.ndarray
+    weights: np.ndarray | None = None
 
     def by(self, params: Any) -> bool:
         """Whether they are those of these params, too."""
@@ -60,7 +63,8 @@ class FitResult(OneColumn, Distribution):
             "best_epoch", counted from 0, whose params these are, or -1 for those of the start, whose validation loss is
             "start_loss"; "error", the standard error of the validation loss; "skipped", how many steps of each epoch were not
             taken; "gaussian_loss", that of the closed-form Gaussian on the same held-out rows (of vectors of at most 512
-            columns; with a context its mean is linear in it); "rows" and "held_out", how many there were; "batch_size",
+            columns; with a context its mean is linear in it); "rows" and "held_out", how many there were, of a stream in an
+            epoch; with weights "effective", as how many rows of equal weight those held out are as good; "batch_size",
             "max_epochs" and "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted`
             is whether Ctrl-C ended the fit.
         columns, context_columns: names of the columns of the tables it was fitted to, or None.
@@ -157,8 +161,14 @@ class FitResult(OneColumn, Distribution):
                 "changed, or the file was written by flows.save; fit it with flows.fit, and save it with result.save"
             )
         if self.scored is None or not self.scored.by(self.params):
-            self.scored = Scored(self.params, np.asarray(self._scores_of_kept(), np.float64))
+            weights = None if self.kept is None else self.kept.weights
+            self.scored = Scored(self.params, np.asarray(self._scores_of_kept(), np.float64), weights)
         return self.scored.scores
+
+    @property
+    def score_weights(self) -> np.ndarray | None:
+        """How much each of `scores` counts, of their shape: the weights of the rows; None where all count alike."""
+        return cast(Scored, self.scored).weights if len(self.scores) else None
 
     @property
     def has_scores(self) -> bool:
@@ -172,6 +182,11 @@ class FitResult(OneColumn, Distribution):
         score is log_prob, and the least value 1 / (1 + number of scores). After folds each member ranks x among the rows that
         it has not seen.
 
+        After a fit with weights it is (w + sum of the weights w_i of held-out scores no higher) / (w + sum of all w_i), where
+        w = sum w_i^2 / sum w_i is the mean weight of rows drawn in proportion to theirs, as x is. Scores are then as good as
+        n = (sum w_i)^2 / sum w_i^2 of equal weight, the least value is 1 / (1 + n), and shares are right to about
+        sqrt(a (1 - a) / n): where n is small, ranks are coarse.
+
         Args:
             x, context: as of `log_prob`.
 
@@ -180,9 +195,15 @@ class FitResult(OneColumn, Distribution):
         """
         known = np.atleast_2d(self.scores)
         own = np.atleast_2d(np.asarray(self._scores_of(x, context), float))
-        below = sum(np.searchsorted(np.sort(a), b, side="right") for a, b in zip(known, own, strict=True))
+        weights = np.ones(known.shape) if self.score_weights is None else np.atleast_2d(self.score_weights)
+        total, below = weights.sum(), np.zeros(own.shape[1])
+        for scores, w, of_x in zip(known, weights, own, strict=True):
+            order = np.argsort(scores)
+            no_higher = np.concatenate([[0.0], np.cumsum(w[order])])
+            below += no_higher[np.searchsorted(scores[order], of_x, side="right")]
         unknown = np.isnan(own).any(0) | np.isnan(known).any()
-        return np.where(unknown, np.nan, (1 + below) / (1 + known.size))
+        of_x = np.square(weights).sum() / total
+        return np.where(unknown, np.nan, np.minimum((of_x + below) / (of_x + total), 1.0))
 
     def verify(self, data: Any, *, context: Any = None) -> RowReport:
         """Which rows of data the model is not to be trusted on: their round trip or log-det misses, or is no number.
@@ -214,6 +235,8 @@ class FitResult(OneColumn, Distribution):
         arrays = {HISTORY + name: np.asarray(each) for name, each in self.history.items()}
         if self.has_scores:
             arrays[SCORES] = self.scores
+            if self.score_weights is not None:
+                arrays[SCORE_WEIGHTS] = self.score_weights
         text: dict[str, Any] = {"interrupted": True} if self.history.interrupted else {}
         if self.history.objective is not None:
             text["objective"] = self.history.objective
@@ -243,6 +266,8 @@ class FitResult(OneColumn, Distribution):
             spread = f" +- {error:.3f}" if np.isfinite(error) else ""
             if "held_out" in history:
                 rows = f"{int(history['held_out']):,} rows held out"
+                if "effective" in history:
+                    rows += f", as good as {float(history['effective']):,.0f} of equal weight"
                 value = f"log-likelihood {-best:.3f}{spread} nats"
                 if history.objective is not None:
                     value = f"{history.objective} {best:.4g}"
@@ -274,9 +299,9 @@ class FitResult(OneColumn, Distribution):
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def _scores_of_kept(self) -> Any:
-        x, context = cast(Kept, self.kept)
-        given: dict[str, Any] = {} if context is None else {"context": context}
-        return self.log_pdf(self.params, x, **given)
+        kept = cast(Kept, self.kept)
+        given: dict[str, Any] = {} if kept.context is None else {"context": kept.context}
+        return self.log_pdf(self.params, kept.x, **given)
 
     def _scores_of(self, x: Any, context: Any) -> Any:
         return self.log_prob(x, context=context)

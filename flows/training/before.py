@@ -162,6 +162,14 @@ def curved(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray
                     f"add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected unit vectors: "
                     "divide each row by its norm, or give a model of the line"
                 )
+        vectors = np.asarray(data.train.x)[:, block]
+        if (vectors == vectors[:1]).all():
+            which = ", ".join(name_of(int(i), data.source.names).removeprefix("column ") for i in block)
+            one = ", ".join(f"{each:.6g}" for each in vectors[0])
+            raise FlowsError(
+                f"{caller}: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
+                "so they have no density. Leave them out, or add noise the size of their recorded step"
+            )
     kind = (region.period > 0) | (region.sphere > 0)
     return kind.reshape(-1, columns).any(0)
 

@@ -1,31 +1,34 @@
 """Checks of the data before the first step: what is wrong is refused, what is odd is warned of, each with what to do."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from flows.bijections.supports import layers_of
 from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
-from flows.core.inputs import rows_within
 from flows.training import dependent
-from flows.training.before import adds_noise
+from flows.training.copies import groups_of
 from flows.training.dependent import DataWarning, name_of, place_of
 from flows.training.gaussian import Scale, moments
 from flows.training.options import Options
-from flows.training.reading import LOOKED_AT, Data, Source
+from flows.training.reading import Data, Source
+from flows.training.rounding import (
+    ATOM,
+    UNBOUNDED,
+    check_pixels,
+    check_rounded,
+    rows_at_noise,
+    scale_before,
+    some_of,
+    steps_of,
+    ties,
+)
 
-ATOM = 0.01  # the share of rows from which one value is an atom ...
 CLUSTERS, EMPTY, GAP = 20, 0.95, 0.01  # pieces at most, the share of a range that is empty between them, and what is a gap
 CROWD = 20  # rows of a cluster, at least
-LEAST_TIES = 5  # ... if it is that many rows at least
-FINE = 1e-3  # of a standard deviation: steps below it do no harm
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
-IMAGES = 2**22  # numbers of the images by which channels are judged, whose pixels are drawn at random from these
-UNBOUNDED = "A density is unbounded on values that repeat, so a better fit may be no better model"
-OFF_GRID = 0.05  # of the values: what may lie between the steps to which a column is said to be rounded
 COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
 
 
@@ -57,18 +60,19 @@ def check_data(
     if they are angles or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
     """
     x, context, weights = data.train
+    check_copies(data)
     curved = np.zeros(x.shape[-1], bool) if curved is None else curved
     as_is = curved.copy()
     for column in options.as_is:
         as_is[place_of(column, len(as_is), data.source.names, "as_is has")] = True
     steps = steps_of(options.dequantize, x, data.source.names)
     widths = np.zeros(len(as_is)) if steps is None else steps  # of the noise that columns will have, in their own units
-    few = _some(x)
+    few = some_of(x)
     check_rounded(few, widths, data.source)
-    for own_steps, reached, before in _rows_at_noise(own, few):
+    for own_steps, reached, before in rows_at_noise(own, few):
         each = np.broadcast_to(own_steps, widths.shape)
         check_rounded(reached, each, data.source, before)
-        widths = np.maximum(widths, each * _scale_before(few, reached) if before else each)
+        widths = np.maximum(widths, each * scale_before(few, reached) if before else each)
     scale = moments(x, weights)
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     judged = ~as_is & (widths == 0)
@@ -82,6 +86,35 @@ def check_data(
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
     return Columns(as_is, of_context, steps, judged, curved)
+
+
+def check_copies(data: Data) -> None:
+    """Warn of rows of data that are copies of others, and of rows of validation that are among data."""
+    source, (rows, validation) = data.source, data.source.given
+    if source.groups is not None:
+        _, first, of_each = np.unique(source.groups, return_index=True, return_inverse=True)
+        copies = np.flatnonzero(first[of_each.ravel()] != np.arange(len(of_each)))
+        if len(copies):
+            warn_user(
+                f"fit: {len(copies)} of {len(of_each)} rows of data are copies of others: row {copies[0]}, say, of row "
+                f"{first[of_each.ravel()[copies[0]]]}. Copies are held out together, as a row that is trained on tells nothing "
+                "of others. Drop them, or keep one of each, with weights= for how often it is there",
+                DataWarning,
+            )
+    if validation is not None and source.chunks is None:
+        groups = groups_of((rows.x, rows.context), (validation.x, validation.context))
+        if groups is None:
+            return
+        of_data, of_validation = groups[: len(rows.x)], groups[len(rows.x) :]
+        among = np.flatnonzero(np.isin(of_validation, of_data))
+        if len(among):
+            row = int(np.argmax(of_data == of_validation[among[0]]))
+            warn_user(
+                f"fit: {len(among)} of {len(of_validation)} rows of validation are among data: row {among[0]}, say, is row "
+                f"{row} of data. Their score is that of rows trained on, and stops no fit in time. Leave them out of data, or "
+                "give a share as validation",
+                DataWarning,
+            )
 
 
 def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source, which: str = "") -> None:
@@ -113,35 +146,6 @@ def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> 
     return Scale(mean, np.where(std > 8 * np.finfo(np.float32).eps * np.abs(mean), std, 1.0))
 
 
-def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray | None:
-    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised."""
-    if dequantize is None or dequantize is False:
-        return None
-    columns = x.shape[-1]
-    if dequantize is True:
-        steps = np.array([step_of(column) or 0.0 for column in _values(_some(x)).T])
-        if not steps.any():
-            raise FlowsError("fit: dequantize=True, but no column is rounded to a step that shows; leave it out, or give steps")
-        return steps
-    steps = np.zeros(columns)
-    if isinstance(dequantize, Mapping):
-        for column, step in dequantize.items():
-            if isinstance(step, bool) or not isinstance(step, int | float | np.number):
-                raise FlowsError(f"fit: dequantize has the step {step!r:.60} for column {column!r}; expected a number")
-            steps[place_of(column, columns, names, "dequantize has a step for")] = step
-    else:
-        given = np.asarray(dequantize)
-        if given.dtype.kind not in "iuf" or given.shape not in ((), (columns,)):
-            raise FlowsError(
-                f"fit: dequantize is {dequantize!r:.80}; expected True, a step, {columns} steps (0: continuous), or "
-                "a dict of steps by column"
-            )
-        steps[:] = given
-    if not np.isfinite(steps).all() or (steps < 0).any() or not steps.any():
-        raise FlowsError(f"fit: dequantize is {dequantize!r:.80}; expected finite steps, 0 or more, and one above 0")
-    return steps
-
-
 def check_columns(
     data: Data, scale: Scale, as_is: np.ndarray, noisy: np.ndarray, standardize: bool | str, mixed: bool = False
 ) -> None:
@@ -153,7 +157,7 @@ def check_columns(
         everywhere, places = np.concatenate([x, data.held_out.x]), np.concatenate([places, source.others])
     standardized, transformed = standardize is not False, standardize is True
     said: dict[str, list[str]] = {}
-    sample = _some(x)
+    sample = some_of(x)
     dependent.check(x, scale, np.flatnonzero(~as_is & ~noisy), dtype, names)
     found: dict[str, float] = {}
     for j in map(int, np.flatnonzero(~as_is)):
@@ -173,7 +177,7 @@ def check_columns(
         pieces = 0 if noisy[j] or mixed else _clusters(column)
         if pieces:
             said.setdefault("clusters", []).append(f"{label} ({pieces} of them)")
-        text, step = ("", None) if noisy[j] else _ties(column)
+        text, step = ("", None) if noisy[j] else ties(column)
         if step is not None:
             said.setdefault("ties", []).append(f"{label} {text}")
             key = names[j] if names else str(j)
@@ -181,7 +185,7 @@ def check_columns(
         elif text:
             said.setdefault("atoms", []).append(f"{label} {text}")
     if "ties" in said:
-        dictionary = "{" + ", ".join(f"{key}: {step:.6g}" for key, step in found.items()) + "}"
+        dictionary = "{" + ", ".join(f"{key}: {step:.9g}" for key, step in found.items()) + "}"
         warn_user(
             f"fit: {'; '.join(said['ties'])}. {UNBOUNDED}. Give dequantize={dictionary} to spread each over the width of its "
             "step, or model these columns apart",
@@ -216,89 +220,6 @@ def check_columns(
         )
 
 
-def check_pixels(data: Data, channels: np.ndarray, options: Options) -> None:
-    """Warn of images whose pixels are rounded, in these channels."""
-    values, said, steps = _values(_some(data.train.x)), list[str](), dict[int, float]()
-    for j in map(int, np.flatnonzero(channels)):
-        text, step = _ties(values[:, j])
-        if step is not None:
-            said.append(f"channel {j} {text}")
-            steps[j] = step
-    if not steps:
-        return
-    alike = len(steps) == values.shape[1] and len(set(steps.values())) == 1
-    each = f"{steps[0]:.6g}" if alike else "{" + ", ".join(f"{j}: {step:.6g}" for j, step in steps.items()) + "}"
-    remedy = f"Give dequantize={each}, the step of the pixels"
-    if alike and options.support is None:
-        seen = [rows.x for rows in (data.train, data.held_out)]
-        low, high = min(float(x.min()) for x in seen), max(float(x.max()) for x in seen)
-        remedy += f", and support=({min(low, 0):.6g}, {high:.6g}), the least and the largest that there may be, here of data"
-    warn_user(f"fit: {'; '.join(said)}. {UNBOUNDED}. {remedy}; or a model with flows.Dequantize first", DataWarning)
-
-
-def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source, before: Sequence[BijectionInit] = ()) -> None:
-    """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn where a few values are not. `x` are
-    rows as they come out of the layers `before` it."""
-    flat = _values(x)
-    for j in map(int, np.flatnonzero(steps)):
-        column, step = flat[:, j], float(steps[j])
-        column = column[np.isfinite(column)]  # others lie where a layer is not defined, of which its support tells
-        if not len(column):
-            continue
-        places = (column - column.min()) / step
-        slack = 1e-3 + 8 * np.finfo(np.float32).eps * np.abs(column).max() / step
-        off = np.abs(places - np.round(places)) > slack
-        if not off.any():
-            continue
-        what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
-        behind = f", behind {', '.join(f'{each!r:.60}' for each in before)}," if before else ""
-        first, odd = column.min(), column[off][0]
-        if off.mean() <= OFF_GRID:
-            warn_user(
-                f"fit: {what} of data{behind} is to be dequantised in steps of {step:.6g}, but {100 * off.mean():.2g}% of its "
-                f"values, such as {odd:.6g}, are no such steps from {first:.6g}, and samples always are. Round them",
-                DataWarning,
-            )
-        else:
-            found = step_of(column)
-            remedy = "leave it out" if found is None else f"give {found:.6g}, to which it is rounded"
-            raise FlowsError(
-                f"fit: {what} of data{behind} is to be dequantised in steps of {step:.6g}, but {odd:.6g} is no such step from "
-                f"{first:.6g}; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not floats in [0, 1]"
-            )
-
-
-def step_of(column: np.ndarray) -> float | None:
-    """The step to which the values of a column were rounded, if that shows: they repeat, and they lie on a grid."""
-    values, counts = np.unique(column, return_counts=True)
-    if len(values) < 2 or len(values) > 0.9 * len(column) or counts.max() < LEAST_TIES:
-        return None
-    gaps = np.diff(values)
-    step = float(gaps.min())
-    multiples = (values - values[0]) / step
-    # Values of float32 lie on a decimal grid but for their rounding.
-    slack = 1e-3 + 8 * np.finfo(np.float32).eps * np.abs(values).max() / step
-    if slack > 0.1 or np.abs(multiples - np.round(multiples)).max() > slack:
-        return None
-    span = float(values[-1] - values[0])
-    return float(f"{span / round(multiples[-1]):.6g}")
-
-
-def _ties(column: np.ndarray) -> tuple[str, float | None]:
-    """What a warning says of a column whose values repeat, and the step to spread them by; None where a single one does."""
-    step = step_of(column)
-    if step is not None and step > FINE * column.std():
-        whole = bool((column == np.round(column)).all())
-        return ("holds whole numbers" if whole and step >= 1 else f"is rounded to {step:.6g}"), step
-    values, counts = np.unique(column, return_counts=True)
-    most = int(counts.argmax())
-    if len(values) == 1:  # of the rows looked at; others are too rare to be among them
-        return f"is {values[0]:.6g} in nearly all rows", None
-    if counts[most] < LEAST_TIES or counts[most] <= ATOM * len(column):
-        return "", None
-    return f"is {values[most]:.6g} in {counts[most] / len(column):.1%} of the rows", None
-
-
 def _clusters(column: np.ndarray) -> int:
     """In how many pieces the values of a column fall that leave nearly all of its range empty; 0 where they do not."""
     values = np.sort(column)
@@ -319,39 +240,3 @@ def _farthest(sample: np.ndarray, column: np.ndarray) -> tuple[int, float, float
     if not spread or distance[row] <= FAR * spread:
         return None
     return row, float(distance[row] / spread), spread, bool((distance > FAR * spread).mean() < ATOM)
-
-
-def _rows_at_noise(
-    own: Sequence[BijectionInit], few: np.ndarray
-) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
-    """Of each Dequantize among first layers its step, rows as they reach it, and the layers they come from; up to a layer that
-    trains or mixes, behind which they are not known."""
-    before = tuple[BijectionInit, ...]()
-    for layer in (each for value in own for each in layers_of(value)):
-        if adds_noise(layer):
-            yield layer.init_fun.arguments["step"], few, before
-        elif not layer.declared.entrywise:
-            return
-        else:
-            few, before = layer.mapped(few, few.shape[1:], backwards=False), (*before, layer.value)
-
-
-def _scale_before(few: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """How much wider each column, or channel, is before layers than behind them."""
-    spread, behind = (np.ptp(each.reshape(-1, each.shape[-1]), 0) for each in (few, reached))
-    told = (spread > 0) & (behind > 0) & np.isfinite(behind)
-    return np.divide(spread, behind, out=np.ones_like(spread), where=told)
-
-
-def _some(x: np.ndarray) -> np.ndarray:
-    """Rows from all over; of images fewer, and whole ones."""
-    rows = LOOKED_AT[0] if x.ndim == 2 else rows_within(LOOKED_AT[0], IMAGES, x.shape[1:])
-    return x[:: -(-len(x) // rows)].astype(float, copy=False)
-
-
-def _values(few: np.ndarray) -> np.ndarray:
-    """The values of each column, or of pixels of each channel: drawn at random, as each so many would be of the same places."""
-    flat = few.reshape(-1, few.shape[-1])
-    if len(flat) <= LOOKED_AT[0]:
-        return flat
-    return flat[np.random.default_rng(0).choice(len(flat), LOOKED_AT[0], replace=False)]

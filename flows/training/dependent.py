@@ -8,6 +8,7 @@ import numpy as np
 from flows.core import FlowsError
 from flows.core.errors import warn_user
 from flows.training.gaussian import FEWEST, Scale
+from flows.training.grid import step_of
 
 MOST_PAIRS = 3000  # columns up to which all pairs are compared
 MOST_COMBINED = 512  # columns up to which combinations are looked for
@@ -15,6 +16,9 @@ LOOKED_AT = 10_000  # rows by which a column is suspected
 SHOWN = 4  # terms of a combination that are named
 LITTLE = 0.1  # of a standard deviation: what a column adds to others, below which it depends on them
 DIGITS = 3  # of what a column adds to others, below which it is warned of
+TOLD = 0.5  # of a standard deviation: what a rounded column adds to others that tell it, at most
+COARSER = 2.0  # times its own step: what others are rounded to, at most
+MORE, NEARLY = 1.1, 0.99  # times what rounding explains, in that share of the rows
 
 
 class DataWarning(UserWarning):
@@ -42,7 +46,7 @@ def check(x: np.ndarray, scale: Scale, columns: np.ndarray, dtype: np.dtype, nam
         )
         return
     remainders = np.abs(np.diagonal(np.linalg.qr(z, mode="r"))) / np.sqrt(len(z))  # of each column, given those before it
-    few = []
+    few, told = [], []
     lost = np.finfo(dtype).eps * _offsets(scale, columns)
     for j in np.flatnonzero((remainders < LITTLE) & (remainders < 10**DIGITS * lost)):
         coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
@@ -54,12 +58,35 @@ def check(x: np.ndarray, scale: Scale, columns: np.ndarray, dtype: np.dtype, nam
                 "no density. Leave one of them out"
             )
         few.append(f"{name_of(int(columns[j]), names)} ({np.log10(max(remainders[j] / lost[j], 1)):.1f} digits)")
+    close = np.flatnonzero((remainders < TOLD) & (remainders >= np.minimum(LITTLE, 10**DIGITS * lost)))
+    steps = np.array([step_of(x[spread][:, k]) or 0.0 for k in columns]) if len(close) else np.zeros(len(columns))
+    for j in close[steps[close] > 0]:
+        coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
+        missed = (z[:, j] - z[:, :j] @ coefficients) * scale.std[columns[j]]
+        if _is_rounding(missed, steps[: j + 1], coefficients * scale.std[columns[j]] / scale.std[columns[:j]]):
+            formula = _formula(coefficients, scale, columns, int(j), names)
+            told.append(f"{name_of(int(columns[j]), names)} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
+    if told:
+        warn_user(
+            f"fit: {'; '.join(told)}: what others leave of it is no more than rounding explains. Leave it out; or give "
+            "dequantize=, which spreads each value over its step",
+            DataWarning,
+        )
     if few:
         warn_user(
             f"fit: columns before it tell nearly all of {', '.join(few)} of data; in brackets what {dtype.name} keeps of the "
             "rest. Give the difference from what the others tell as a column instead, computed in float64",
             DataWarning,
         )
+
+
+def _is_rounding(missed: np.ndarray, steps: np.ndarray, factors: np.ndarray) -> bool:
+    """Whether rounding explains what a column misses of a combination of others, times these factors; its own step is last."""
+    widths = np.abs(np.array([*factors, 1.0])) * steps
+    if widths.max() > COARSER * widths[-1]:
+        return False
+    std, most = np.sqrt(np.square(widths).sum() / 12), widths.sum() / 2  # of a sum of uniform errors
+    return bool(np.sqrt(np.mean(np.square(missed))) <= MORE * std and np.quantile(np.abs(missed), NEARLY) <= MORE * most)
 
 
 def _few(n: int, columns: np.ndarray) -> slice:

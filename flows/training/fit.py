@@ -59,8 +59,10 @@ def fit(
     explains, a warning says how many more may pay.
 
     The columns of a table are checked before the first step. Constant columns, copies of other columns and columns in which
-    one value dwarfs all others are refused; rounded values, atoms, heavy tails and offsets that cost digits are warned of
-    (`flows.training.DataWarning`), with what to do; of images, channels that are constant, and rounded pixels.
+    one value dwarfs all others are refused; rounded values, atoms, heavy tails, offsets that cost digits and columns that
+    others tell to within their rounding are warned of (`flows.training.DataWarning`), with what to do; of images, channels that
+    are constant, and rounded pixels. So are rows that are copies of others, which are trained on or held out together, as long
+    as rows enough are left for both. Rows that are equal by chance, as values were rounded, are no copies.
 
     Args:
         rng: key or seed, for the split, the init and the batches.
@@ -79,7 +81,8 @@ def fit(
             them (standardised), and the same rng in every validation. Losses are then its values, not nats, and no log-det is
             added to them.
         validation: the share of rows held out for early stopping, in (0, 1), by default a tenth; or rows to validate on, a
-            pair (data, context) for a conditional model, and then all of `data` are trained on.
+            pair (data, context) for a conditional model, and then all of `data` are trained on; rows that are among these are
+            warned of.
         folds: fit so many models, each without another part of the rows, by which it is stopped, and return their average as
             an `EnsembleResult`: log p(x) = logsumexp_m log p_m(x) - log folds. By default 5 where fewer than 2,000 rows have to
             train a `Flow` of more numbers than these, and no `validation` was given: chance has too large a part in one fit to
@@ -110,7 +113,9 @@ def fit(
             refused.
         as_is: columns of data, by name or number, that are neither standardised nor judged by the checks.
         dequantize: for values that were rounded or counted: `Dequantize` noise inside the fitted model. Its step, one for each
-            column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data. log_pdf
+            column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data: the greatest
+            common divisor of the distances of values on their decimal grid, or their smallest gap where no decimals hold them
+            (thirds). log_pdf
             with `rng` is then a lower bound, of the mass of a cell divided by its width; without, the density at the recorded
             value, which is neither bound nor mass. Samples are rounded again. A column that is constant may stay; one that is
             not rounded to its step is refused, and one that the model dequantises itself is refused here and in `support`.

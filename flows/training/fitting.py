@@ -156,8 +156,11 @@ def told(rows: Prepared, history: History, began: float) -> dict[str, Any]:
     """What a result knows of its rows; how many there were goes to the history."""
     source, held_out = rows.source, [each.source.held_out for each in rows.folds or (rows,)]
     others = 0 if not rows.folds or source.others is None else len(source.others)  # all rows are trained on by some fold
-    history["rows"] = np.array(len(source.numbers) + others)
+    history["rows"] = np.array((len(source.numbers) if source.rows is None else source.rows) + others)
     history["held_out"] = np.array(sum(len(each.x) for each in held_out))
+    if held_out[0].weights is not None:
+        weights = np.concatenate([each.weights for each in held_out])
+        history["effective"] = np.array(np.square(weights.sum()) / np.square(weights).sum())
     few = [kept_of(each, KEPT // len(held_out)) for each in held_out]
     kept = jax.tree.map(lambda *each: np.stack(each), *few) if rows.folds else few[0]
     tables = {"table": source.table, "context_table": source.context_table}
@@ -165,14 +168,22 @@ def told(rows: Prepared, history: History, began: float) -> dict[str, Any]:
 
 
 def kept_of(rows: Rows, most: int) -> Kept:
-    """So many rows held out, at most, drawn in proportion to their weights."""
-    rng, n = np.random.default_rng(0), len(rows.x)
-    if rows.weights is not None:
-        chosen = np.sort(rng.choice(n, min(n, most), p=rows.weights / rows.weights.sum()))
-    else:
+    """So many rows held out, at most, with their weights.
+
+    Of more, those of the highest w / u, u uniform on (0, 1), where each stands for the weight of others, too: the sum of
+    weights of any of the rows is right on average (priority sampling: Duffield, Lund and Thorup, "Priority sampling for
+    estimation of arbitrary subset sums", 2007).
+    """
+    rng, n, weights = np.random.default_rng(0), len(rows.x), None
+    if rows.weights is None:
         chosen = np.sort(rng.permutation(n)[:most])
+    else:
+        priority = rows.weights / (1 - rng.random(n))
+        order = np.argsort(-priority)
+        chosen = np.sort(order[:most])
+        weights = np.maximum(rows.weights[chosen], priority[order[most]] if n > most else 0.0)
     few = take(rows, chosen)
-    return Kept(np.array(few.x), None if few.context is None else np.array(few.context))
+    return Kept(np.array(few.x), None if few.context is None else np.array(few.context), weights)
 
 
 def train_members(

@@ -15,9 +15,10 @@ from flows.core import Array, FlowsError
 from flows.core.inputs import rows_within, working_dtype
 from flows.core.validation import check_finite
 from flows.results.frames import Columns, in_order, named_apart, numbers_of
+from flows.training.copies import groups_of
 from flows.training.options import Options
+from flows.training.splitting import LEAST_ROWS, counted, folds_of_rows, seed_of, split
 
-LEAST_ROWS = 2  # of training rows; one row has no spread
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
 # Neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows. There are fewer
 # in a block where each is large, so that this many blocks at least may be held out.
@@ -49,6 +50,8 @@ class Source(NamedTuple):
     table: Columns | None = None  # of data
     context_table: Columns | None = None
     chunks: Chunks | None = None  # of a stream
+    groups: np.ndarray | None = None  # a number of each row of data, which copies have in common; None where there are none
+    rows: int | None = None  # of a stream: how many there are to train on in an epoch, of which `numbers` were looked at
 
     @property
     def held_out(self) -> "Rows":
@@ -97,13 +100,14 @@ def read_arrays(data: Any, options: Options, key: Array) -> Data:
     numbers, others = np.arange(len(rows.x)), None
     if rows.weights is not None:  # a row of weight 0 is as if it were not there
         numbers = np.flatnonzero(rows.weights)
+    groups = groups_of((rows.x, rows.context))
     if options.share is None:
         held_out = read_validation(options.validation, rows, *tables)
     else:
-        of_train, of_others = split(len(numbers), options.share, key)
+        of_train, of_others = split(len(numbers), options.share, key, None if groups is None else groups[numbers])
         numbers, others = numbers[of_train], numbers[of_others]
         held_out = take(rows, others)
-    return shares(rows, numbers, held_out, others, options, tables)
+    return shares(rows, numbers, held_out, others, options, tables, groups)
 
 
 def shares(
@@ -113,12 +117,13 @@ def shares(
     others: np.ndarray | None,
     options: Options,
     tables: tuple[Columns | None, Columns | None],
+    groups: np.ndarray | None,
 ) -> Data:
     """Data of which the rows of these numbers are trained on, and others, or rows that were given, are held out."""
     given = (rows, held_out if others is None else None)
     batch_size = options.rows_a_step(len(numbers))
     steps = options.steps_an_epoch(len(numbers), batch_size)
-    source = Source(numbers, others, given, dtype_of(rows.x), batch_size, steps, *tables)
+    source = Source(numbers, others, given, dtype_of(rows.x), batch_size, steps, *tables, groups=groups)
     return Data(take(rows, numbers), held_out, source)
 
 
@@ -131,7 +136,7 @@ def unsplit(found: Data, options: Options) -> Data:
 def divided(found: Data, numbers: np.ndarray, others: np.ndarray, options: Options) -> Data:
     """The rows of what was read divided anew: those of these numbers to train on, the others to hold out."""
     rows, tables = found.source.given[0], (found.source.table, found.source.context_table)
-    return shares(rows, numbers, take(rows, others), others, options, tables)
+    return shares(rows, numbers, take(rows, others), others, options, tables, found.source.groups)
 
 
 def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> list[Data]:
@@ -141,9 +146,13 @@ def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> list[
         raise FlowsError(f"fit: folds is {folds}, but data is a stream; leave folds out, or give an array in memory")
     if not 2 <= folds <= len(numbers) // 2:
         raise FlowsError(f"fit: folds is {folds}; expected folds from 2 to {len(numbers) // 2}, half the rows")
-    size = len(numbers) // folds
-    held_out = numbers[shuffled(len(numbers), key)[: folds * size].reshape(folds, size)]
-    return [divided(found, np.setdiff1d(numbers, fold), fold, options) for fold in held_out]
+    parts = folds_of_rows(len(numbers), folds, key, groups_at(found, numbers))
+    return [divided(found, numbers[of_train], numbers[others], options) for of_train, others in parts]
+
+
+def groups_at(found: Data, numbers: np.ndarray) -> np.ndarray | None:
+    """The groups of copies of these rows; None where there are no copies."""
+    return None if found.source.groups is None else found.source.groups[numbers]
 
 
 def all_rows(found: Data) -> np.ndarray:
@@ -154,7 +163,7 @@ def all_rows(found: Data) -> np.ndarray:
 
 def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
     """A memory-mapped file, of which whole blocks of neighbouring rows are held out and shuffled."""
-    n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), _seed(key)
+    n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), seed_of(key)
     if options.weights is not None:
         raise FlowsError(OF_A_STREAM)
     table = named_apart(context, "fit: context")
@@ -195,7 +204,7 @@ def _mapped(data: np.memmap, options: Options, key: Array) -> Data:
 
     given = (first, held_out)
     source = Source(looked_at, of_others, given, dtype_of(first.x), batch_size, steps, context_table=table, chunks=chunks)
-    return Data(first, held_out, source)
+    return Data(first, held_out, source._replace(rows=len(numbers)))
 
 
 def _rows_of(blocks: np.ndarray, block: int, n: int) -> np.ndarray:
@@ -287,7 +296,7 @@ def _iterated(data: Any, options: Options) -> Data:
     table, context_table = state["tables"]
     given = (first, held_out)
     source = Source(found[1], None, given, dtype_of(first.x), batch_size, steps, table, context_table, chunks)
-    return Data(first, held_out, source)
+    return Data(first, held_out, source._replace(rows=steps * batch_size))
 
 
 def dtype_of(x: np.ndarray) -> np.dtype:
@@ -360,33 +369,9 @@ def read_validation(validation: Any, rows: Rows, table: Columns | None = None, c
         if own is not None and (own.shape[1:] != like.shape[1:] or not len(own)):
             raise FlowsError(f"fit: {name} has shape {own.shape}, expected (rows, {_listed(like.shape[1:])})")
     if len(rows.x) < LEAST_ROWS:
-        raise FlowsError(f"fit: data has {_counted(len(rows.x))}; expected at least {LEAST_ROWS}")
+        raise FlowsError(f"fit: data has {counted(len(rows.x))}; expected at least {LEAST_ROWS}")
     return held_out
-
-
-def split(n: int, validation: float, key: Array) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the rows to train on and of those held out, drawn at random."""
-    held_out = max(round(n * validation), 1)
-    if n - held_out < LEAST_ROWS:
-        raise FlowsError(
-            f"fit: data has {_counted(n)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
-            f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
-        )
-    order = shuffled(n, key)
-    return order[held_out:], order[:held_out]
-
-
-def shuffled(n: int, key: Array) -> np.ndarray:
-    return np.random.default_rng(_seed(key)).permutation(n)
-
-
-def _seed(key: Array) -> list[int]:
-    return np.asarray(jax.random.key_data(key)).tolist()
 
 
 def _listed(shape: tuple[int, ...]) -> str:
     return str(shape)[1:-1].strip(",")
-
-
-def _counted(n: int) -> str:
-    return f"{n} row{'s' * (n != 1)}"

@@ -1,0 +1,137 @@
+"""Rows that are copies of others: found, and told from rows that are equal by chance, as values were rounded."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.stats import poisson
+
+from flows.core.inputs import pieces_of
+from flows.training.grid import grid_of
+
+MOST_BYTES = 2**30  # of rows, above which nobody looks
+LOOKED_AT = 100_000  # unlike rows by which columns are judged
+ATOM, LARGE = 0.01, 10  # of the rows, and times as many as the median of groups: one that is larger than both is an atom
+FEW = 50  # unlike rows, of which each is there twice: a discrete table
+CHANCE = 0.01  # that so many rows are equal
+IMAGE = 16  # numbers, from which two images are not equal by chance
+NEAR = 5  # values by which it is told how crowded they are
+UNEVEN, SPIKY = 3.0, 30.0  # times as many pairs are equal, at most, as where values lie evenly; of prices, say, which do not
+ODD = 1e-6  # the chance of sizes of groups that are none
+MIXED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+Table = tuple[np.ndarray, np.ndarray | None]  # rows and their context
+
+
+def groups_of(*tables: Table) -> np.ndarray | None:
+    """A number of each row of all tables, which copies have in common; None where there are none, or too much to look at.
+
+    Rows that values which were rounded, or atoms, make equal are no copies. Such coincidences are told apart in two ways. In
+    some column values would fall on one another so seldom, by its grid and by how often they do in unlike rows, that so many
+    equal rows are no chance. Or groups of equal rows are of sizes that no independent rows have, whatever they are drawn from:
+    of f_k groups of k rows on average, f_k^2 <= (k + 1) / k f_(k-1) f_(k+1), as k! f_k are moments of a Poisson rate.
+    """
+    if not tables or sum(each.nbytes for table in tables for each in table if each is not None) > MOST_BYTES:
+        return None
+    hashes = hashes_of(tables)
+    if (np.diff(np.sort(hashes)) > 0).all():
+        return None
+    _, first, numbers, sizes = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
+    numbers = numbers.ravel()
+    atoms = (sizes > ATOM * len(hashes)) & (sizes > LARGE * np.median(sizes))
+    sizes, first = sizes[~atoms], first[~atoms]
+    if not (sizes > 1).any() or not (_of_odd_sizes(sizes) or _no_chance(tables, first, int(sizes.sum() - len(sizes)))):
+        return None
+    alone = atoms[numbers]
+    numbers[alone] = len(atoms) + np.arange(alone.sum())
+    return numbers
+
+
+def hashes_of(tables: tuple[Table, ...]) -> np.ndarray:
+    """64 bits of each row, the same for equal ones."""
+    found = []
+    parts = [[part for part in table if part is not None] for table in tables]
+    dtypes = [np.result_type(*each) for each in zip(*parts, strict=True)]
+    for own in parts:
+        n = len(own[0])
+        total = np.zeros(n, np.uint64)
+        for number, (part, dtype) in enumerate(zip(own, dtypes, strict=True)):
+            for piece in pieces_of(n, part.shape[1:]):
+                total[piece] = _mixed(total[piece] + np.uint64(number)) ^ _hashed(part[piece], dtype)
+        found.append(total)
+    return np.concatenate(found)
+
+
+def _hashed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Of each row, the sum of all its words of 64 bits, each mixed with its place."""
+    flat = x.reshape(len(x), -1).astype(dtype, copy=False)
+    if dtype.kind == "f":
+        flat = flat + np.zeros((), dtype)  # -0.0 is 0.0
+    wide = -(-flat.shape[1] * dtype.itemsize // 8) * 8 // dtype.itemsize
+    if wide > flat.shape[1]:
+        flat = np.concatenate([flat, np.zeros((len(flat), wide - flat.shape[1]), dtype)], 1)
+    words = np.ascontiguousarray(flat).view(np.uint64)
+    places = _mixed(MIXED[0] * np.arange(1, words.shape[1] + 1, dtype=np.uint64))
+    return _mixed(_mixed(words ^ places).sum(1, dtype=np.uint64))
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """Each bit depends on all of a word (splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+    2014)."""
+    words = words ^ (words >> np.uint64(30))
+    words *= MIXED[1]
+    words ^= words >> np.uint64(27)
+    words *= MIXED[2]
+    words ^= words >> np.uint64(31)
+    return words
+
+
+def _of_odd_sizes(sizes: np.ndarray) -> bool:
+    """Whether groups of equal rows are of sizes that chance does not make: of too few the next larger size."""
+    f = np.concatenate([np.bincount(sizes), np.zeros(1, int)]).astype(float)
+    k = np.arange(2, len(f) - 1)
+    least, most = np.maximum(f[k] - 3 * np.sqrt(f[k]), 0), f[k - 1] + 3 * np.sqrt(f[k - 1]) + 4  # that may be expected
+    return bool((poisson.cdf(f[k + 1], k / (k + 1) * least**2 / most) < ODD).any())
+
+
+def _no_chance(tables: tuple[Table, ...], first: np.ndarray, copies: int) -> bool:
+    """Whether so many rows cannot be equal by chance, as in some column, by its `first` rows that are unlike, too few would."""
+    event = tables[0][0].shape[1:]
+    if len(event) > 1 and math.prod(event) >= IMAGE:
+        return True
+    if copies > len(first) and len(first) < FEW:
+        return False
+    starts = np.cumsum([0, *(len(table[0]) for table in tables)])
+    unlike = np.sort(first)[:: -(-len(first) // LOOKED_AT)]
+    own = [unlike[(unlike >= low) & (unlike < high)] - low for low, high in pairwise(starts)]
+    values = [table[0].reshape(len(table[0]), -1) for table in tables]
+    for j in range(math.prod(event)):
+        column = np.concatenate([x[rows, j] for x, rows in zip(values, own, strict=True)]).astype(float)
+        pairs = _coincidences(column) * (starts[-1] / len(column)) ** 2
+        if poisson.sf(copies - 1, pairs) < CHANCE:
+            return True
+    return False
+
+
+def _coincidences(column: np.ndarray) -> float:
+    """How many pairs of values may be equal by chance: by those that are, by their grid, and by how fine float32 is there."""
+    values, counts = np.unique(column, return_counts=True)
+    n, step = len(column), grid_of(values, counts)
+    often = UNEVEN * float(n - len(values))
+    if step is not None:
+        low, high = np.quantile(column, [0.05, 0.95])
+        often = max(often, SPIKY * n**2 / (2 * (max(high - low, step) / (0.9 * step) + 1)), SPIKY * _crowded(column, step))
+    with np.errstate(over="ignore"):
+        single = column.astype(np.float32)
+        if (single == column).all():
+            often = max(often, UNEVEN * _crowded(column, np.spacing(np.abs(single)).astype(float)))
+    return often
+
+
+def _crowded(column: np.ndarray, step: Any) -> float:
+    """How many pairs fall into one cell as wide as the step of each, where values are as close as these."""
+    order = np.argsort(column)
+    m = min(NEAR, len(column) - 1)
+    apart, steps = column[order[m:]] - column[order[:-m]], np.broadcast_to(step, column.shape)[order[m:]]
+    return float((m * steps / np.maximum(apart, steps)).sum()) / 2
