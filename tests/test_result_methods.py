@@ -336,12 +336,13 @@ def test_each_component_has_its_own_splines():
         return flows.Elementwise(flows.transformers.RationalQuadratic(bound=bound))
 
     rows = (100 + 5 * ROWS).astype(np.float32)
-    narrow, wide = (flows.Flow(flows.Whiten(), flows.Flow(splines(bound))) for bound in (4.0, 400.0))
+    near = flows.Flow(flows.FixedAffine(scale=1e-3), flows.Flow(splines(4.0)))
+    wide = flows.Flow(flows.Whiten(), flows.Flow(splines(400.0)))
     together = flows.Flow(flows.Serial(flows.Whiten(), splines(4.0)))
     clusters = flows.Flow(flows.Whiten(), flows.GMM(num_components=2))
     far = np.concatenate([rows, [[100.0, 400.0]]]).astype(np.float32)
     for init_fun, flagged in (
-        (flows.Mixture(narrow, clusters), [300]),
+        (flows.Mixture(near, wide), []),
         (flows.Mixture(clusters, flows.Mixture(together, num_components=2), flows.Mixture(wide, clusters)), [300]),
     ):
         params, log_pdf, sample = init_fun(0, 2, init_inputs=rows)
