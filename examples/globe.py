@@ -131,11 +131,10 @@ def fitted(rows, layers):
     several = flows.Mixture(one, num_components=len(PLACES))
     sphere = flows.Flow(flows.SphereFlow(layers, activation="gelu"), flows.SphereUniform())
     plane = flows.Flow(flows.NSF(layers, activation="gelu"))
-    as_is = {"as_is": (0, 1, 2)}  # unit vectors cannot be standardised
     return {
-        "von Mises-Fisher": of_points(*fit(one, rows, **as_is)),
-        f"mixture of {len(PLACES)}": of_points(*fit(several, rows, STARTS, learning_rate=0.05, max_epochs=400, **as_is)),
-        "sphere flow": of_points(*fit(sphere, rows, **as_is)),
+        "von Mises-Fisher": of_points(*fit(one, rows)),
+        f"mixture of {len(PLACES)}": of_points(*fit(several, rows, STARTS, learning_rate=0.05, max_epochs=400)),
+        "sphere flow": of_points(*fit(sphere, rows)),
         "spline flow of degrees": of_degrees(*fit(plane, degrees(rows))),
         "the same, with bounds": of_degrees(*fit(plane, degrees(rows), support=(-ENDS, ENDS))),
     }

@@ -85,7 +85,7 @@ def main():
     }
     for name, model in models.items():
         result = flows.fit(
-            0, model, z[train], context=magnitudes[train], max_epochs=2 if options.quick else 60, batch_size=128, verbose=0
+            0, model, z[train], context=magnitudes[train], max_epochs=2 if options.quick else 240, batch_size=128, verbose=0
         )
         mean, error = score(result, z[test], magnitudes[test])
         print(f"{name:12} {mean:7.3f} +- {error:.3f} nats a galaxy, {TEST_ROWS:,} of them, none seen in training")

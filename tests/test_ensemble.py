@@ -103,7 +103,7 @@ def test_a_member_that_cannot_be_helped_is_named():
 
 def test_the_members_that_were_fitted_are_kept_where_one_was_not():
     """Member 1 has no best epoch, so it is as it was at the start; the other has moved."""
-    start, state = {"w": jnp.zeros((2, 3))}, State(*[None] * 3, ({"w": jnp.ones((2, 3))}, ()), *[None] * 3)
+    start, state = {"w": jnp.zeros((2, 3))}, State(*[None] * 3, ({"w": jnp.ones((2, 3))}, ()), *[None] * 4)
     courses = [Course(validation=[9.0, 9.0, 9.0, 1.0], best_epoch=3), Course()]
     kept = loop._kept(SimpleNamespace(params=lambda parts: parts[0]), state, start, courses, SimpleNamespace(members=2))
     assert kept["w"].tolist() == [[1.0] * 3, [0.0] * 3]

@@ -325,3 +325,25 @@ def test_a_context_reaches_the_rows_that_are_looked_at():
     with_splines = fit(0, flows.Flow(flows.Elementwise(flows.transformers.RationalQuadratic(bound=3.0))), ROWS, **QUICK)
     far = with_splines.verify(np.array([[0.0, 0.0], [30.0, 0.0]]))
     assert [each.row for each in far.rows] == [1] and "outside the range of the splines, +-3" in far.rows[0].reason
+
+
+def test_each_component_has_its_own_splines():
+    """One without any sees rows anywhere, and each of the others those of its own units."""
+
+    def splines(bound):
+        return flows.Elementwise(flows.transformers.RationalQuadratic(bound=bound))
+
+    rows = (100 + 5 * ROWS).astype(np.float32)
+    near = flows.Flow(flows.FixedAffine(scale=1e-3), flows.Flow(splines(4.0)))
+    wide = flows.Flow(flows.Whiten(), flows.Flow(splines(400.0)))
+    together = flows.Flow(flows.Serial(flows.Whiten(), splines(4.0)))
+    clusters = flows.Flow(flows.Whiten(), flows.GMM(num_components=2))
+    far = np.concatenate([rows, [[100.0, 400.0]]]).astype(np.float32)
+    for init_fun, flagged in (
+        (flows.Mixture(near, wide), []),
+        (flows.Mixture(clusters, flows.Mixture(together, num_components=2), flows.Mixture(wide, clusters)), [300]),
+    ):
+        params, log_pdf, sample = init_fun(0, 2, init_inputs=rows)
+        report = flows.FitResult(params, log_pdf, sample, init_fun, 2).verify(far)
+        assert [each.row for each in report.rows] == flagged
+        assert all("outside the range of the splines, +-4" in each.reason for each in report.rows)

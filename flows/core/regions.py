@@ -10,6 +10,8 @@ from flows.core.contract import REAL, Array, Region, Shape
 from flows.core.errors import FlowsError
 
 OFF_SPHERE = 1e-4  # by how much |x|^2 may differ from 1
+NEAR_END = 1e-6  # of a period: by how much rounding may move what is recorded at an end of a turn
+MOST_TURNS = 1e4  # from 0, beyond which float32 has no digits of an angle
 
 
 def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
@@ -79,14 +81,28 @@ def off_sphere(x: Array) -> Array:
     return jnp.abs(jnp.square(x).sum(-1) - 1) > OFF_SPHERE
 
 
-def wrapped(region: Region | None, x: Array) -> Array:
-    """Rows x with their angles within half a period of 0: in [-period / 2, period / 2)."""
+def wrapped(region: Region | None, x: Array, low: np.ndarray | None = None) -> Array:
+    """Rows x with their angles within half a period of 0: in [-period / 2, period / 2); or in [low, low + period)."""
     if region is None or not np.any(region.period):
         return x
-    period = jnp.asarray(np.where(region.period > 0, region.period, 1.0), x.dtype)[None]
-    turned = x - period * jnp.floor(x / period + 0.5)
-    turned = jnp.where(turned >= period / 2, turned - period, turned)  # of a rounding
+    turn = np.where(region.period > 0, region.period, 1.0)
+    low = -turn / 2 if low is None else low
+    period, first, start = (jnp.asarray(each, x.dtype)[None] for each in (turn, low, low / turn))
+    turned = x - period * jnp.floor(x / period - start)
+    turned = jnp.maximum(jnp.where(turned >= first + period, turned - period, turned), first)  # of a rounding
     return jnp.where((region.period > 0)[None] & jnp.isfinite(x), turned, x)
+
+
+def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
+    """Rows x with their angles on the turn that begins at low, both of whose ends stay: in [low, low + period]."""
+    if region is None or not np.any(region.period):
+        return x
+    slack = NEAR_END * region.period
+    first, last, least, most = (
+        jnp.asarray(each, x.dtype)[None] for each in (low, low + region.period, low - slack, low + region.period + slack)
+    )
+    there = (region.period > 0)[None] & (x >= least) & (x <= most)
+    return jnp.where(there, jnp.clip(x, first, last), wrapped(region, x, low))
 
 
 def tangents(region: Region, x: Array) -> Array:

@@ -11,7 +11,7 @@ from flows.bijections.arcsinh import Arcsinh
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import Whiten
 from flows.compose import Serial
-from flows.core import Array, DistributionInit, bijection_part
+from flows.core import Array, DistributionInit, InitFun, bijection_part
 from flows.core.caching import Memo
 from flows.core.contract import Shape
 from flows.core.inputs import as_context, as_event, pieces_of
@@ -68,8 +68,8 @@ class Step(NamedTuple):
 
 
 def spline_bound(init_fun: Any) -> float:
-    """The least half-width of the splines of a model; inf without any."""
-    values = init_fun.values_within() if isinstance(init_fun, DistributionInit) else ()
+    """The least half-width of the splines of a model, or a layer; inf without any."""
+    values = init_fun.values_within() if isinstance(init_fun, InitFun) else ()
     return min((value.arguments["bound"] for value in values if value.constructor in SPLINES), default=float("inf"))
 
 
@@ -87,8 +87,9 @@ def verify_rows(
             reasons.setdefault(i, reason.format(values[i]))
 
     note(~np.isfinite(log_p), log_p, "its log-density is {}")
-    worst, bound = [0.0, 0.0], spline_bound(init_fun)
+    worst = [0.0, 0.0]
     for chain in _chains(init_fun, params):
+        bound = min((spline_bound(each.bijection) for each in chain), default=float("inf"))  # of this component alone
         trips, log_dets, places = _errors(chain, event, shape, rows, context)
         bad = ~(np.isfinite(trips) & np.isfinite(log_dets))
         note(bad, trips, "the model, or its inverse, is not finite there")
@@ -123,7 +124,7 @@ def _chains(init_fun: Any, params: Any) -> Iterator[list[Step]]:
 def _errors(
     chain: list[Step], event: Shape, shape: Shape | None, rows: Array, context: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row the error of its round trip, that of its log-det, and how far out the model behind its scaling sees it."""
+    """Of each row the error of its round trip, that of its log-det, and how far out the first splines see it."""
     bijections, params = tuple(each.bijection for each in chain), [each.params for each in chain]
     there_and_back = _programs((bijections, event, shape), lambda: _program(bijections, event, shape))
     found = [
@@ -138,22 +139,31 @@ def _errors(
 
 def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
     parts, own = list[Any](), event
-    for each in bijections:
+    with_splines = next((i for i, each in enumerate(bijections) if spline_bound(each) < float("inf")), None)
+    leading: Any = ()  # the layers before the splines in their own step
+    before: Any = None  # their part
+    for i, each in enumerate(bijections):
         parts.append(None if each is None else bijection_part(each, own, shape))
+        if i == with_splines and each.constructor is Serial:
+            layers = each.inner.layers
+            leading = layers[: next(i for i, layer in enumerate(layers) if spline_bound(layer) < float("inf"))]
+            before = bijection_part(Serial(*leading), own, shape) if leading else before
         own = own if each is None else parts[-1].output
 
     def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
         # What random layers would add is left out, as in log_pdf without rng.
-        y, places, steps = x, x, list[tuple]()
+        y, places, steps = x, jnp.zeros_like(x), list[tuple]()
         log_det = back_log_det = jnp.zeros(x.shape[0], x.dtype)
-        for part, own in zip(parts, params, strict=True):
+        for i, (part, own) in enumerate(zip(parts, params, strict=True)):
             if part is None:
                 context = standardized(own, context)
                 continue
-            steps.append((part, own, context if "context" in part.keywords else None))
-            y, slope = part.direct(own, y, steps[-1][2], None, False)
+            seen = context if "context" in part.keywords else None
+            if i == with_splines:
+                places = y if not leading else before.direct(own[: len(leading)], y, seen, None, False)[0]
+            steps.append((part, own, seen))
+            y, slope = part.direct(own, y, seen, None, False)
             log_det = log_det + slope
-            places = y if len(steps) == 1 and len(parts) > 1 else places
         for part, own, seen in steps[::-1]:
             y, slope = part.invert(own, y, seen, None, False)
             back_log_det = back_log_det + slope

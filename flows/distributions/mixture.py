@@ -34,6 +34,7 @@ from flows.core.errors import Place
 from flows.core.inputs import size
 from flows.core.params import check_structure, structure
 from flows.core.regions import same_kind
+from flows.distributions.blocks import in_blocks, size_of_blocks
 from flows.distributions.infinities import logsumexp
 from flows.distributions.seeding import spread_rows
 
@@ -46,6 +47,9 @@ def Mixture(
     *components: DistributionLike, num_components: int | None = None, weights: Numbers | None = None, trainable: bool = True
 ):
     """A mixture: log p(x) = logsumexp_k(log w_k + log p_k(x)), in nats. A sample is one of a component drawn by the weights.
+
+    Draws are made in blocks of one component, so that many cost about what those of its components do in their shares. Fewer
+    than 512, and those of a component whose rows may depend on each other, are chosen among as many draws of every component.
 
     Components that are equal get equal gradients and would never part. So every trained leaf called "loc" in the params of
     a component starts apart, by a standard normal draw from rng; with `init_inputs`, that of a base (`Normal`, `Laplace`,
@@ -165,6 +169,15 @@ def _part(
     def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
         which, noise = jax.random.split(rng)
         component = jax.random.categorical(which, logits(params), shape=(n,))
+        size = size_of_blocks(n, count, event) if of_parts["compiled"] and of_parts["independent"] else None
+        if size is not None:
+            like = jax.ShapeDtypeStruct(event, dtype)
+
+            def draw(i: int, own: Any, key: Array, n: int, context: Any) -> Array:
+                with places[i]:
+                    return parts[i].sample(key, own, n, dtype, context)
+
+            return in_blocks(draw, params["components"], bool(copies), noise, component, count, size, like, context)
         draws = each(lambda part, own, key: part.sample(key, own, n, dtype, context), params, noise)
         return draws[component, jnp.arange(n)]
 

@@ -9,13 +9,14 @@ from flows.core import Bijection, BijectionInit, FlowsError
 from flows.core.contract import Shape
 from flows.core.inputs import as_context, as_event
 from flows.core.publish import publish
+from flows.core.regions import MOST_TURNS
 from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
 from flows.results.density import DIAGNOSTICS, DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import Columns
 from flows.results.history import History
-from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, FitResult, Scored
+from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
 
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped", "stacked"}
 TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata"}
@@ -65,13 +66,14 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if unknown := set(text) - TEXTS:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
     found = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
-    scores, weights, numbers = (arrays.pop(name, None) for name in (SCORES, SCORE_WEIGHTS, DIAGNOSTICS))
+    scores, weights, numbers, turn = (arrays.pop(name, None) for name in (SCORES, SCORE_WEIGHTS, DIAGNOSTICS, TURN))
     if arrays or ("path" in text and numbers is not None):
         raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} are not what such a result has")
     own: dict[str, Any] = {
         "table": _columns(text.get("table"), as_event(model.input_dim)),
         "context_table": _columns(text.get("context_table"), as_context(model.context_dim)),
         "metadata": text.get("metadata"),
+        "turn": None if turn is None else _turn(turn, model.part),
     }
     history = History({name.removeprefix(HISTORY): each for name, each in found.items()})
     history.interrupted = text.get("interrupted") is True
@@ -123,6 +125,15 @@ def _check_history(history: History, members: int | None) -> None:
             raise FlowsError(f"its history has the best epoch {best}, of {epochs}")
     if members is None and "best_epoch" in history:
         history["best_epoch"] = int(history["best_epoch"])
+
+
+def _turn(turn: np.ndarray, part: Any) -> np.ndarray:
+    """Refuse what is not where the turns of the model's angles begin."""
+    period = np.zeros(part.event) if part.region is None else part.region.period
+    told = turn.dtype == np.float64 and turn.shape == part.event and period.any()
+    if not told or not (np.abs(turn) <= (MOST_TURNS + 1) * period).all():
+        raise FlowsError(f"its turns of angles have shape {turn.shape}, or are not those of this model")
+    return turn
 
 
 def _columns(described: Any, shape: Shape | None) -> Columns | None:

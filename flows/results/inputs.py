@@ -4,16 +4,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from flows.core import FlowsError
-from flows.core.inputs import as_array, as_context
+from flows.core import Array, FlowsError, distribution_part
+from flows.core.contract import Region
+from flows.core.inputs import as_array, as_context, as_event
+from flows.core.regions import on_turn, wrapped
 from flows.results.frames import Columns, in_order
 
 
 class Inputs:
     """The part of a result that reads rows and contexts."""
 
+    init_fun: Any
+    input_dim: Any
     params: Any
+    sample: Any
+    turn: np.ndarray | None
     context_dim: Any
     table: Columns | None
     context_table: Columns | None
@@ -27,6 +34,25 @@ class Inputs:
         if as_context(self.context_dim) is None:
             raise TypeError("context was given, but this model was fitted without one; leave it out")
         return {"context": as_array(in_order(context, self.context_table, "context"), "context")}
+
+    def _drawn(self, key: Any, n: int, given: dict[str, Any]) -> Array:
+        """Draws by the fitted params, with angles on their turn."""
+        drawn = self.sample(key, self.params, n, **given)
+        return drawn if self.turn is None else wrapped(self._region, drawn, self.turn)
+
+    def _on_turn(self, x: Array) -> Array:
+        """Rows with their angles on the turn of the data, or around 0."""
+        region = self._region
+        if region is None or not region.period.any():
+            return x
+        return on_turn(region, x, -region.period / 2 if self.turn is None else self.turn)
+
+    @property
+    def _region(self) -> Region | None:
+        """Where the points of the model live, as far as it is told."""
+        if not callable(self.init_fun):
+            return None
+        return distribution_part(self.init_fun, as_event(self.input_dim), as_context(self.context_dim)).region
 
     def _batched(self, given: dict[str, Any]) -> bool:
         return bool(given) and given["context"].ndim == 1 + len(as_context(self.context_dim) or ())

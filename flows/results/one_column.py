@@ -20,17 +20,16 @@ PIECE = 2_000_000  # numbers drawn together for that
 class OneColumn(Inputs):
     """The part of a result that is for events of a single column."""
 
-    init_fun: Any
-    input_dim: Any
-    sample: Any
-
     @property
     def cdf_by(self) -> str:
         """How `cdf`, `quantile` and `interval` are found: by the model's own "map", which is exact, or by "draws"."""
         return "draws" if self._line is None else "map"
 
     def cdf(self, x: Any, *, context: Any = None, rng: Any = 0) -> Array:
-        """P(X <= x) of one column: for each row (n, 1) of x, (n,).
+        """P(X <= x) of one column: for each row (n, 1) of x, (n,); of an angle on the turn of the data, P(low <= X <= x).
+
+        The turn [low, low + period) begins where `turn` says; around 0, in [-period / 2, period / 2), where a model was
+        fitted to no data. An x elsewhere is brought there first; at low it is 0, and 1 at low + period.
 
         By the model's own map where it is monotone, otherwise by the share of 10,000 draws (`cdf_by` says which); NaN where
         the map's direction cannot be told, or a draw is NaN.
@@ -48,7 +47,7 @@ class OneColumn(Inputs):
         if x.ndim != 2 or x.shape[1:] != COLUMN:
             raise FlowsError(f"cdf: x has shape {x.shape}; expected (rows, 1)")
         n, dtype = x.shape[0], working_dtype(x.dtype)
-        x, contexts = x[:, 0].astype(dtype), self._of_each(given, n)
+        x, contexts = self._on_turn(x.astype(dtype))[:, 0], self._of_each(given, n)
         if self._line is not None:
             contexts = None if contexts is None else contexts.astype(dtype)
             return self._line.tail(cast(self.params, dtype), x, contexts, jnp.zeros(n, bool))
@@ -62,7 +61,8 @@ class OneColumn(Inputs):
         return jnp.asarray(found, dtype)
 
     def quantile(self, q: Any, *, context: Any = None, rng: Any = 0) -> Array:
-        """The x with P(X <= x) = q of one column: of the shape of q, and (n, *q.shape) for n contexts.
+        """The x with P(X <= x) = q of one column: of the shape of q, and (n, *q.shape) for n contexts. Angles are on the turn
+        of the data, as in `cdf`.
 
         Args:
             q: between 0 and 1, a number or an array.
@@ -99,6 +99,7 @@ class OneColumn(Inputs):
 
     def interval(self, share: float = 0.9, *, context: Any = None, rng: Any = 0) -> tuple[Array, Array]:
         """The ends between which one column lies with this probability, as likely above as below: (n,) each for n contexts.
+        Angles are on the turn of the data, as in `cdf`: the rest lies between its ends and these.
 
         Args:
             share: of the probability, in (0, 1).
@@ -125,10 +126,10 @@ class OneColumn(Inputs):
     def _draws(self, key: Array, given: dict[str, Any], rows: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Draws of one column, (rows of a piece, DRAWS); all rows share theirs, (1, DRAWS), unless each has a context."""
         if not self._batched(given):
-            yield slice(None), np.asarray(self.sample(key, self.params, DRAWS, **given)).reshape(1, DRAWS)
+            yield slice(None), np.asarray(self._drawn(key, DRAWS, given)).reshape(1, DRAWS)
             return
         step = max(PIECE // DRAWS, 1)
         for i in range(0, rows, step):
             few = given["context"][i : i + step]
-            drawn = self.sample(jax.random.fold_in(key, i), self.params, DRAWS * len(few), context=jnp.repeat(few, DRAWS, 0))
+            drawn = self._drawn(jax.random.fold_in(key, i), DRAWS * len(few), {"context": jnp.repeat(few, DRAWS, 0)})
             yield slice(i, i + len(few)), np.asarray(drawn).reshape(-1, DRAWS)

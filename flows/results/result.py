@@ -19,7 +19,8 @@ from flows.results.one_column import OneColumn
 from flows.results.page import page_of
 from flows.results.preparation import freed_columns
 
-HISTORY, SCORES, SCORE_WEIGHTS = "history/", "scores", "score_weights"  # how tensors beside a model are called
+# How tensors beside a model are called.
+HISTORY, SCORES, SCORE_WEIGHTS, TURN = "history/", "scores", "score_weights", "turn"
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
 OF_LABELS = {
@@ -68,6 +69,9 @@ class FitResult(OneColumn, Distribution):
             "max_epochs" and "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted`
             is whether Ctrl-C ended the fit.
         columns, context_columns: names of the columns of the tables it was fitted to, or None.
+        turn: where the turn begins on which the data gave each angle, an array of the event, 0 for what is none; None without
+            angles, or without data. `draw`, `cdf`, `quantile` and `interval` have angles in [turn, turn + period): in [0,
+            period) where the data lay there, or in [-period / 2, period / 2), as a model's own `sample` has them.
         seconds: what the fit took, None of a model from a file.
         metadata: a dict of your own, from a file or for one.
     """
@@ -79,6 +83,7 @@ class FitResult(OneColumn, Distribution):
     table: Columns | None
     context_table: Columns | None
     kept: Kept | None
+    turn: np.ndarray | None
     seconds: float | None
     metadata: dict[str, Any]
     scored: Scored | None
@@ -97,6 +102,7 @@ class FitResult(OneColumn, Distribution):
         context_table=None,
         kept=None,
         scored=None,
+        turn=None,
         seconds=None,
         metadata=None,
         **more,
@@ -104,8 +110,8 @@ class FitResult(OneColumn, Distribution):
         self = super().__new__(cls, params, log_pdf, sample)
         history = History() if history is None else history
         vars(self).update(init_fun=init_fun, input_dim=input_dim, context_dim=context_dim, history=history)
-        vars(self).update(table=table, context_table=context_table, kept=kept, scored=scored, seconds=seconds, **more)
-        vars(self).update(metadata={} if metadata is None else metadata)
+        vars(self).update(table=table, context_table=context_table, kept=kept, scored=scored, turn=turn)
+        vars(self).update(seconds=seconds, metadata={} if metadata is None else metadata, **more)
         return self
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -137,7 +143,8 @@ class FitResult(OneColumn, Distribution):
     def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
         """Draws by the fitted params: (n, *event), a table where the model was fitted to one.
 
-        Of a batch of contexts, (rows, *context) or a table of them, an array (rows, n, *event): n draws for each.
+        Angles are on the turn of the data. Of a batch of contexts, (rows, *context) or a table of them, an array (rows, n,
+        *event): n draws for each.
 
         Args:
             rng: key or seed.
@@ -146,9 +153,9 @@ class FitResult(OneColumn, Distribution):
         """
         n, given = positive_int(n, "draw: n"), self._context(context)
         if not self._batched(given):
-            return framed(self.sample(rng, self.params, n, **given), self.table)
+            return framed(self._drawn(rng, n, given), self.table)
         rows = jnp.repeat(given["context"], n, 0)
-        drawn = self.sample(rng, self.params, len(rows), context=rows)
+        drawn = self._drawn(rng, len(rows), {"context": rows})
         return drawn.reshape(-1, n, *drawn.shape[1:])
 
     @property
@@ -237,6 +244,8 @@ class FitResult(OneColumn, Distribution):
             arrays[SCORES] = self.scores
             if self.score_weights is not None:
                 arrays[SCORE_WEIGHTS] = self.score_weights
+        if self.turn is not None:
+            arrays[TURN] = np.asarray(self.turn, np.float64)
         text: dict[str, Any] = {"interrupted": True} if self.history.interrupted else {}
         if self.history.objective is not None:
             text["objective"] = self.history.objective

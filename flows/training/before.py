@@ -12,7 +12,7 @@ from flows.compose import joined
 from flows.core import BijectionInit, DistributionInit, FlowsError, distribution_part
 from flows.core.contract import Region, Shape
 from flows.core.errors import warn_user
-from flows.core.regions import OFF_SPHERE, blocks_of
+from flows.core.regions import MOST_TURNS, NEAR_END, OFF_SPHERE, blocks_of
 from flows.distributions.flow import Flow
 from flows.distributions.joint import Joint
 from flows.training.dependent import name_of, place_of
@@ -174,9 +174,29 @@ def curved(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray
     return kind.reshape(-1, columns).any(0)
 
 
+def turn_of(region: Region | None, data: Data) -> np.ndarray | None:
+    """Where the turn begins on which the data give each angle, of the shape of the event, 0 for what is none; None without any.
+
+    It is [0, period) where that holds all rows, then [-period / 2, period / 2), then another that begins at a multiple of half
+    a period; else it begins at the least of them. Around 0 it is where they span more than a turn, which tells nothing.
+    """
+    if region is None or not np.any(region.period):
+        return None
+    rows = [np.asarray(rows.x) for rows, _, _ in _shares(data)]
+    least = np.min([x.min(0) for x in rows], 0).astype(float)
+    most = np.max([x.max(0) for x in rows], 0).astype(float)
+    period = np.where(region.period > 0, region.period, 1.0)
+    slack, half = NEAR_END * period, period / 2
+    turn = -half
+    for low in (least, np.floor((least + slack) / half) * half, -half, np.zeros_like(half)):  # the last that holds all is taken
+        turn = np.where((least >= low - slack) & (most <= low + period + slack), low, turn)
+    known = (region.period > 0) & (np.abs(turn) <= MOST_TURNS * period)
+    return np.where(region.period > 0, np.where(known, turn, -half), 0.0)
+
+
 def tell_of_curved(curved: np.ndarray, region: Region | None, data: Data, options: Options) -> None:
-    """Say once that columns of circles and spheres stay as they are, unless that was asked for; and what looks like degrees."""
-    if region is None or not curved.any():
+    """Say which angles look like degrees. That columns of circles and spheres stay as they are is what their model asks for."""
+    if region is None:
         return
     for i in map(int, np.flatnonzero(curved)):
         period, spread = float(region.period[..., i].max()), float(np.ptp(data.train.x[..., i]))
@@ -185,15 +205,6 @@ def tell_of_curved(curved: np.ndarray, region: Region | None, data: Data, option
                 f"{options.caller}: {name_of(i, data.source.names)} spans {spread:.4g}, {spread / period:.0f} turns of "
                 f"{period:.4g}: are these degrees? Give radians, or transformers and a base of their period"
             )
-    asked = {place_of(column, len(curved), data.source.names, "as_is has") for column in options.as_is}
-    left = [i for i in map(int, np.flatnonzero(curved)) if i not in asked]
-    if left and options.standardize is not False:
-        what = "points of a sphere" if region.sphere.any() else "angles"
-        names = ", ".join(name_of(i, data.source.names).removeprefix("column ") for i in left)
-        warn_user(
-            f"{options.caller}: columns {names} are {what} to the model, and are neither scaled nor whitened. Give as_is= or "
-            "standardize=False to say so yourself"
-        )
 
 
 def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:

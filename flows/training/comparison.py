@@ -14,7 +14,7 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult
 from flows.training.base import from_gaussian, mixing_of
-from flows.training.before import check_noise_once, curved, region_of
+from flows.training.before import check_noise_once, curved, region_of, turn_of
 from flows.training.data_checks import Columns
 from flows.training.fitting import fit_rows, num_trained, own_layers
 from flows.training.options import Options, check_distribution, optional
@@ -167,13 +167,14 @@ class Comparison:
         """The rows for a model."""
         data = self.found
         own, model = own_layers(init_fun, data, self.options)
-        bent = curved(region_of(init_fun, data), data)
+        region = region_of(init_fun, data)
+        bent = curved(region, data)
         check_noise_once(init_fun, self.options, data, self.columns.steps)
         columns, mixing = self.columns.left_curved(bent) if bent.any() else self.columns, mixing_of(model, self.options)
         known = (own, bent.tobytes(), mixing)
         if (rows := self.prepared.get(known)) is None:
             rows = self.prepared[known] = prepare_folds(data, columns, self.options, self.key, own, self.folds, mixing)
-        return rows, from_gaussian(model, rows, self.options)
+        return rows._replace(turn=turn_of(region, data)), from_gaussian(model, rows, self.options)
 
     def _scored(self, result: FitResult) -> tuple[np.ndarray, float]:
         """The scores of all rows held out, and the microseconds that one takes."""

@@ -7,9 +7,11 @@ import numpy as np
 
 from flows.training.losses import HeldOut
 from flows.training.options import Options
-from flows.training.step import Report
+from flows.training.step import Report, warmup_cosine
 
 TIMES_BACK = 8  # each time with a tenth of the learning rate
+FAR, BEYOND_CHANCE = 0.1, 3.0  # nats, and times chance: by which both losses of a fit that fell apart are above those before
+NEAR_PEAK = 0.5  # of the highest learning rate, above which it may be the rate that a fit fell apart by
 
 
 class Course:
@@ -29,10 +31,12 @@ class Course:
         usable=0,
         carried=None,
         effective=(),
+        fell_apart=0,
     ):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
         self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
         self.taken, self.times_back = taken, times_back
+        self.fell_apart = fell_apart  # of these times back, how often patience would have ended it
         self.waited = waited  # epochs since the best, but for those that were undone
         self.initial = initial  # the validation loss before the first epoch
         self.usable = usable  # epochs that were not lost
@@ -83,6 +87,27 @@ class Course:
     def over(self, options: Options) -> bool:
         stands = options.stands is not None and options.stands(self.effective)
         return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
+
+    def falls_apart(self, options: Options, by_chance: float) -> bool:
+        """Whether patience would end a fit that lost what it had at too high a rate, and that has to go back instead.
+
+        Both losses have been far above those before, in most epochs since the best; the training loss of the first of these
+        still has steps before the fall. Where a model only follows its rows too closely, the loss of these goes on falling.
+        Only where the rate is known, and still near its peak.
+        """
+        number, waited = len(self.train), self.waited
+        known = options.optimizer is None and options.objective is None and options.stands is None
+        if not known or waited < options.patience or number >= options.max_epochs or self.times_back >= TIMES_BACK:
+            return False
+        still_ahead = warmup_cosine(1.0, options.max_epochs)(number - 1, options.max_epochs - number + 1)
+        trained = min([*self.train[: self.best_epoch + 1], *[self.initial] * (self.best_epoch < 0)], default=math.nan)
+        far = max(FAR, BEYOND_CHANCE * by_chance)
+        validation, train = np.median(self.validation[-waited:]), np.median(self.train[1 - waited or -1 :])  # NaN of a NaN
+        return bool(validation > self.best + far and train > trained + far and still_ahead.max() > NEAR_PEAK)
+
+    def go_back(self) -> None:
+        """Note that it fell apart, and is to wait anew."""
+        self.times_back, self.fell_apart, self.waited = self.times_back + 1, self.fell_apart + 1, 0
 
     def beyond_help(self, options: Options) -> bool:
         return self.times_back > TIMES_BACK or self.start == math.inf or (self.over(options) and not self.taken)

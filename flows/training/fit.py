@@ -52,11 +52,13 @@ def fit(
     model to as many rows compiles nothing, whatever its learning_rate, max_epochs and patience.
 
     A step whose loss, gradient or update is not finite is not taken, and those after it are smaller. An epoch that diverges is
-    undone and the learning rate falls to a tenth, up to 8 times; patience does not count it. Ctrl-C ends the fit after the
-    epoch, with the best params so far; a second Ctrl-C ends it at once.
+    undone and the learning rate falls to a tenth, up to 8 times; patience does not count it. A fit that fell apart, with both
+    losses far above those of the best epoch when its patience is over, and the learning rate still more than half of its peak,
+    goes back there in the same way, and on at a lower rate, with a warning. Ctrl-C ends the fit after the epoch, with the best
+    params so far; a second Ctrl-C ends it at once.
 
     Where the loss on what is held out was still falling from half to three quarters of 40 epochs or more, by more than chance
-    explains, a warning says how many more may pay.
+    explains and two standard errors, and patience did not end the fit early, a warning says how many more may pay.
 
     The columns of a table are checked before the first step. Constant columns, copies of other columns and columns in which
     one value dwarfs all others are refused; rounded values, atoms, heavy tails, offsets that cost digits and columns that

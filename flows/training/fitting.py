@@ -37,7 +37,7 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
 from flows.training.base import from_gaussian, is_flow, mixing_of
-from flows.training.before import check_noise_once, curved, own_noise, region_of, split_off, tell_of_curved
+from flows.training.before import check_noise_once, curved, own_noise, region_of, split_off, tell_of_curved, turn_of
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
@@ -94,7 +94,7 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     model = from_gaussian(model, rows, options)
     if options.standardize is not False or not first:  # else these are pixels, say, which first layers bring to the line
         warn_of_range(model, rows, ~bent)
-    return rows, model
+    return rows._replace(turn=turn_of(region, found)), model
 
 
 def folds_of(model: Any, found: Data, options: Options, key: Array) -> int:
@@ -164,7 +164,7 @@ def told(rows: Prepared, history: History, began: float) -> dict[str, Any]:
     few = [kept_of(each, KEPT // len(held_out)) for each in held_out]
     kept = jax.tree.map(lambda *each: np.stack(each), *few) if rows.folds else few[0]
     tables = {"table": source.table, "context_table": source.context_table}
-    return {**tables, "kept": kept, "seconds": time.monotonic() - began}
+    return {**tables, "kept": kept, "turn": rows.turn, "seconds": time.monotonic() - began}
 
 
 def kept_of(rows: Rows, most: int) -> Kept:

@@ -26,6 +26,7 @@ from flows.training.reading import DataFailed
 from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
+COMES_BACK = 0.3  # of the rate at which a fit fell apart: what it grows to again
 
 
 def train(
@@ -70,7 +71,7 @@ def train(
             and (not courses[0].train or time.monotonic() < end)
             and not (interrupts or stopped)
         ):
-            number, lr_scales = len(courses[0].train), np.array(state.lr_scale)
+            number, lr_scales, lr_mosts = len(courses[0].train), np.array(state.lr_scale), np.array(state.lr_most)
             try:
                 state, report = run(state, number)
             except DataFailed as failure:
@@ -81,7 +82,11 @@ def train(
             judged = number >= options.tempered
             lost = [course.add(own, margin, judged) for course, own in zip(courses, reports, strict=True)]
             _tell(bar, courses, yardstick, options)
-            if any(lost):
+            apart = [
+                not over and course.falls_apart(options, yardstick.by_chance)
+                for course, over in zip(courses, done, strict=True)
+            ]
+            if any(lost) or any(apart):
                 for i in map(int, np.flatnonzero(lost)):
                     courses[i].times_back += not done[i]
                     if courses[i].beyond_help(options) and not done[i]:
@@ -89,8 +94,12 @@ def train(
                         cause = why(_own(trainer, state, options, i), number, step, i)
                         kept = published(_kept(trainer, state, params, courses, options)).params
                         raise error_of(courses, i, cause, kept, options)
+                for i in map(int, np.flatnonzero(apart)):
+                    courses[i].go_back()
+                lr_mosts = np.where(np.reshape(apart, lr_scales.shape), lr_mosts * COMES_BACK, lr_mosts)
                 restart = np.array([course.best == math.inf for course in courses]).reshape(lr_scales.shape)
-                state = trainer.back(state, np.reshape(lost, lr_scales.shape), lr_scales / 10, restart, params)
+                gone = np.logical_or(lost, apart).reshape(lr_scales.shape)
+                state = trainer.back(state, gone, np.minimum(lr_scales / 10, lr_mosts), lr_mosts, restart, params)
             if checkpoint is not None:
                 over = all(course.over(options) for course in courses)
                 checkpoint.save(state, [vars(course) for course in courses], at_once=over)

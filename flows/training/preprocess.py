@@ -132,6 +132,7 @@ class Prepared(NamedTuple):
     train: Rows
     held_out: Rows
     folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; train and held_out are theirs
+    turn: np.ndarray | None = None  # where that of each angle begins, as the data have it
 
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""

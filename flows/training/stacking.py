@@ -79,7 +79,7 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
     history |= {"stacked": np.array(len(results))}
     part = part_of(flow, jax.random.key(0), as_event(first.input_dim), as_context(first.context_dim))
     triple = Distribution(params, *publish(part, params))
-    told: dict[str, Any] = {name: getattr(first, name) for name in ("table", "context_table", "kept")}
+    told: dict[str, Any] = {name: getattr(first, name) for name in ("table", "context_table", "kept", "turn")}
     told["seconds"] = float(np.sum([each.seconds or 0.0 for each in results]))
     given = (*triple, flow, first.input_dim, first.context_dim, History(history))
     return EnsembleResult(*given, path=(), **told) if folds > 1 else FitResult(*given, **told)

@@ -46,6 +46,7 @@ class State(NamedTuple):
     best_loss: Array
     epoch: Array
     lr_scale: Array  # what updates are multiplied by: 1, and less after steps that were skipped
+    lr_most: Array  # what that grows to again: 1, and less after a fit fell apart
 
 
 class Report(NamedTuple):
@@ -63,8 +64,8 @@ class Trainer(NamedTuple):
     `start(params) -> State`; `run(state, key, steps, order, schedule, rows, held_out) -> (State, Report)`, an epoch of so many
     steps, all or none: without any the params are scored as they are; the same in pieces: `advance(state, key, piece, order,
     schedule, rows) -> (State, losses, taken)` and `finish(state, key, rows, held_out) -> (State, validation, better)`;
-    `back(state, lost, lr_scale, restart, params) -> State`: members that are lost go back to their best params, or to `params`
-    where they restart, with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
+    `back(state, lost, lr_scale, lr_most, restart, params) -> State`: members that are lost go back to their best params, or to
+    `params` where they restart, with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
 
     `order` (steps, batch_size) are the rows of each step, and `schedule` (steps,) is what its updates are multiplied by.
     """
@@ -158,7 +159,7 @@ def _make_trainer(
 
     def step(rows: Any, still: Any, carry: tuple, this: tuple[Array, Array | None, Array]) -> tuple[Any, Any]:
         """A step is taken if all it makes is finite; if not, the steps after it are half as long, and slowly grow again."""
-        (moved, opt_state, average, lr_scale), (index, key, rate) = carry, this
+        (moved, opt_state, average, lr_scale, lr_most), (index, key, rate) = carry, this
         value, gradients = gradient(layout.leaves(moved, rate >= 0), still, rows, index, key)
         gradients = layout.moved(gradients)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
@@ -167,14 +168,15 @@ def _make_trainer(
             new = optax.apply_updates(moved, updates)
         taken = _all_finite((value, gradients, new))
         moved, opt_state, average = _where(taken, (new, new_state, _averaged(average, new, decay)), (moved, opt_state, average))
-        lr_scale = jnp.where(taken, jnp.minimum(RECOVERY * lr_scale, 1), lr_scale / 2)
-        return (moved, opt_state, average, lr_scale), (value, taken)
+        lr_scale = jnp.where(taken, jnp.minimum(RECOVERY * lr_scale, lr_most), lr_scale / 2)
+        return (moved, opt_state, average, lr_scale, lr_most), (value, taken)
 
     def begin(parts: tuple[Any, Any]) -> State:
         with jax.numpy_dtype_promotion("standard"):
             opt_state = optimizer.init(parts[0])
         average = () if decay is None else (jnp.zeros((), dtype), parts[0])
-        return State(parts, opt_state, average, parts, jnp.full((), jnp.inf, dtype), jnp.zeros((), int), jnp.ones(()))
+        worst = jnp.full((), jnp.inf, dtype)
+        return State(parts, opt_state, average, parts, worst, jnp.zeros((), int), jnp.ones(()), jnp.ones(()))
 
     def start(params: Any) -> State:
         return jax.tree.map(jnp.copy, begin(layout.split(params)))  # buffers of its own, as `run` gives them away
@@ -193,7 +195,8 @@ def _make_trainer(
         of_steps = keys_of(state, key)[0] if draws else None
         if of_steps is not None:
             of_steps = jax.random.split(of_steps if piece is None else jax.random.fold_in(of_steps, piece), len(order))
-        (moved, still), carry = state.params, (state.params[0], state.opt_state, state.average, state.lr_scale)
+        moved, still = state.params
+        carry = moved, state.opt_state, state.average, state.lr_scale, state.lr_most
 
         def one(i: Array, so_far: tuple) -> tuple:
             carry, losses, taken = so_far
@@ -203,7 +206,7 @@ def _make_trainer(
 
         found = carry, jnp.full(len(order), jnp.nan, dtype), jnp.ones(len(order), bool)
         carry, losses, taken = jax.lax.fori_loop(0, len(order) if steps is None else steps, one, found)
-        moved, opt_state, average, lr_scale = carry
+        moved, opt_state, average, lr_scale, _ = carry
         state = state._replace(params=(moved, still), opt_state=opt_state, average=average, lr_scale=lr_scale)
         return state, losses, taken
 
@@ -234,14 +237,14 @@ def _make_trainer(
         state, value, better = finish(state, key, rows, held_out)
         return state, Report(losses, taken, value, better)
 
-    def back(state: State, lost: Array, lr_scale: Array, restart: Array, params: Any) -> State:
+    def back(state: State, lost: Array, lr_scale: Array, lr_most: Array, restart: Array, params: Any) -> State:
         fresh = begin(_where(restart, layout.split(params), state.best))
         opt_state = jax.tree.map(
             lambda new, old: old if jnp.issubdtype(old.dtype, jnp.integer) else new, fresh.opt_state, state.opt_state
         )
         best_loss = jnp.where(restart, fresh.best_loss, state.best_loss)
-        lr_scale = lr_scale.astype(fresh.lr_scale.dtype)
-        fresh = fresh._replace(opt_state=opt_state, best_loss=best_loss, epoch=state.epoch, lr_scale=lr_scale)
+        lr_scale, lr_most = (each.astype(fresh.lr_scale.dtype) for each in (lr_scale, lr_most))
+        fresh = fresh._replace(opt_state=opt_state, best_loss=best_loss, epoch=state.epoch, lr_scale=lr_scale, lr_most=lr_most)
         return _where(lost, fresh, state)
 
     def of_members(function: Callable, *axes: int | None) -> Callable:
@@ -268,7 +271,7 @@ def _make_trainer(
         compiled(of_members(run, 0, 0, None, 0, None, own, own), True),
         compiled(of_members(advance, 0, 0, None, 0, None, None), True),
         compiled(of_members(finish, 0, 0, None, None), True),
-        compiled(of_members(back, 0, 0, 0, 0, 0), False),
+        compiled(of_members(back, 0, 0, 0, 0, 0, 0), False),
         params_of,
     )
 
