@@ -66,7 +66,14 @@ def power(rng, n):
     return rows[:, 1:4], np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-SETS = {"linear 10": linear, "curved 5": curved, "bounded 10": bounded, "two ways": two_ways, "redshift": redshift, "power": power}
+SETS = {
+    "linear 10": linear,
+    "curved 5": curved,
+    "bounded 10": bounded,
+    "two ways": two_ways,
+    "redshift": redshift,
+    "power": power,
+}
 ROWS = {"linear 10": 10_000, "curved 5": 10_000, "bounded 10": 5_000, "two ways": 5_000, "redshift": 8_000, "power": 16_000}
 
 
@@ -111,7 +118,10 @@ def measured(name, seed, methods, known):
 
 
 def as_table(found):
-    lines = ["| nats a row ahead of the regression (its own) | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|"]
+    lines = [
+        "| nats a row ahead of the regression (its own) | " + " | ".join(METHODS) + " |",
+        "|---" * (len(METHODS) + 1) + "|",
+    ]
     for name, runs in found.items():
         cells = []
         for method in METHODS:

@@ -134,6 +134,51 @@ def of_digits() -> np.ndarray:
     return scikit("digits") + np.random.default_rng(0).uniform(-0.5, 0.5, (1797, 64))
 
 
+def real(rows: np.ndarray) -> np.ndarray:
+    """Complete rows of a table that was recorded, with noise as wide as the step of each column that is rounded."""
+    from flows.training.rounding import step_of
+
+    rows = rows[np.isfinite(rows).all(1)]
+    steps = np.array([step_of(column) or 0.0 for column in rows.T])
+    return rows + np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * steps
+
+
+def of_statsmodels(name: str, leave: tuple[str, ...] = (), lags: int = 0) -> np.ndarray:
+    """The numeric columns of a table of statsmodels, but for some; of one column, each value beside those before it."""
+    import statsmodels.datasets
+
+    table = getattr(statsmodels.datasets, name).load_pandas().data.select_dtypes("number").drop(columns=list(leave)).dropna()
+    rows = np.asarray(table, float)
+    return real(np.column_stack([rows[i : len(rows) - lags + i] for i in range(lags + 1)]) if lags else rows)
+
+
+def shares(rows: np.ndarray, seed: int) -> tuple:
+    return split(rows, round(0.8 * len(rows)), seed)
+
+
+INTERACTIONS = (  # of star98: products of its other columns
+    "PERMINTE_AVYRSEXP", "PERMINTE_AVSAL", "AVYRSEXP_AVSAL", "PERSPEN_PTRATIO", "PERSPEN_PCTAF", "PTRATIO_PCTAF",
+    "PERMINTE_AVYRSEXP_AVSAL", "PERSPEN_PTRATIO_PCTAF",
+)  # fmt: skip
+# Tables that scikit-learn and statsmodels carry, four fifths of the rows.
+REAL: dict[str, Callable[..., tuple]] = {
+    "iris": lambda seed=0: shares(real(scikit("iris")), seed),
+    "diabetes": lambda seed=0: shares(real(scikit("diabetes")), seed),
+    "anes96": lambda seed=0: shares(of_statsmodels("anes96", ("logpopul",)), seed),
+    "cancer": lambda seed=0: shares(of_statsmodels("cancer"), seed),
+    "engel": lambda seed=0: shares(of_statsmodels("engel"), seed),
+    "fair": lambda seed=0: shares(of_statsmodels("fair"), seed),
+    "grunfeld": lambda seed=0: shares(of_statsmodels("grunfeld"), seed),
+    "inflation": lambda seed=0: shares(of_statsmodels("interest_inflation", ("year", "quarter")), seed),
+    "macrodata": lambda seed=0: shares(of_statsmodels("macrodata", ("year", "quarter")), seed),
+    "modechoice": lambda seed=0: shares(of_statsmodels("modechoice", ("individual",)), seed),
+    "randhie": lambda seed=0: shares(of_statsmodels("randhie"), seed),
+    "star98": lambda seed=0: shares(of_statsmodels("star98", INTERACTIONS), seed),
+    "co2, two before": lambda seed=0: shares(of_statsmodels("co2", lags=2), seed),
+    "sunspots, two before": lambda seed=0: shares(of_statsmodels("sunspots", ("YEAR",), lags=2), seed),
+    "El Nino": lambda seed=0: shares(of_statsmodels("elnino", ("YEAR",)), seed),
+}
+
 SETS: dict[str, Callable[..., tuple]] = {
     "galaxies": lambda seed=0: split(table("galaxies"), 8_000, seed),
     "galaxies 300": lambda seed=0: split(table("galaxies"), 300, seed),
@@ -159,4 +204,5 @@ SETS: dict[str, Callable[..., tuple]] = {
     "spiked": lambda seed=0: drawn(spiked, 3_000, seed),
     "angular": lambda seed=0: drawn(angular, 3_000, seed),
     "digits": lambda seed=0: split(of_digits(), 1_437, seed),
+    **REAL,
 }

@@ -158,7 +158,7 @@ def test_weights_are_as_good_as_copies():
         copied = fit(0, GAUSS, np.repeat(NORMAL, weights, axis=0), **{**long, "batch_size": 10_000})
     plain = fit(0, GAUSS, NORMAL, **long)
     for a, b, c in zip(*map(jax.tree.leaves, (weighted.params, copied.params, plain.params)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-4)  # the start is measured on 10,000 rows, by their weights
         assert not np.allclose(a, c, rtol=1e-3, atol=1e-3) or np.abs(c).max() < 1e-6, "weights change nothing"
     scaled = fit(0, GAUSS, NORMAL, weights=1e-3 * weights, **long)
     np.testing.assert_allclose(weighted.history["train_loss"], scaled.history["train_loss"], rtol=1e-4)
@@ -192,9 +192,11 @@ def test_bad_weights_are_refused(weights, words):
 
 def test_the_units_of_the_context_change_nothing():
     conditional = flows.Flow(flows.Coupling(flows.MLP(8)))
-    context = NORMAL[:, :1] + 0.1 * NORMAL[:, 1:]
+    context = NORMAL[:, :1] + DRAW.normal(size=(400, 1))
     one, other = (fit(0, conditional, NORMAL, context=c, **QUICK) for c in (context, 1e5 * context - 3e5))
-    assert other.init_fun == flows.Flow(flows.Whiten(), flows.StandardizedContext(conditional))
+    base = flows.Normal(trainable=True, covariance="full", regression=True)
+    based = flows.Flow(flows.Coupling(flows.MLP(8)), base)
+    assert other.init_fun == flows.Flow(flows.Standardize(), flows.StandardizedContext(based))
     np.testing.assert_allclose(one.history["train_loss"], other.history["train_loss"], rtol=1e-3)
     asked = one.log_pdf(one.params, NORMAL, context=context), other.log_pdf(other.params, NORMAL, context=1e5 * context - 3e5)
     np.testing.assert_allclose(*asked, rtol=1e-2, atol=1e-2)
