@@ -25,6 +25,7 @@ TITLES = {  # of the modules that define them
     "unit_interval": "Elementwise",
     "unconstrain": "Elementwise",
     "arcsinh": "Elementwise",
+    "normal_scores": "Elementwise",
     "scaling": "Scales and norms",
     "batch_norm": "Scales and norms",
     "whiten": "Scales and norms",

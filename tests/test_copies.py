@@ -8,7 +8,7 @@ import pytest
 
 import flows
 from flows.training import DataWarning, fit, select
-from flows.training.comparison import tests_of as rows_to_score
+from flows.training.comparison import unseen_rows
 from flows.training.copies import groups_of
 from flows.training.options import Options
 from flows.training.reading import cross_fitted, read_arrays
@@ -138,7 +138,7 @@ def test_all_folds_of_a_table_keep_copies_together():
     for data in cross_fitted(found, options, KEY, 4):
         assert not set(groups[data.source.numbers]) & set(groups[data.source.others])
         assert data.train.x.shape == (300, 3) and data.held_out.x.shape == (100, 3)
-    scored = rows_to_score(found, options, KEY, 5)
+    scored = unseen_rows(found, options, KEY, 5)
     assert all(rows.x.shape == (80, 3) for rows, _ in scored)
     held_out = [set(groups[numbers]) for _, numbers in scored]
     assert sum(map(len, held_out)) == len(set.union(*held_out)) == 100

@@ -158,7 +158,7 @@ def test_weights_are_as_good_as_copies():
         copied = fit(0, GAUSS, np.repeat(NORMAL, weights, axis=0), **{**long, "batch_size": 10_000})
     plain = fit(0, GAUSS, NORMAL, **long)
     for a, b, c in zip(*map(jax.tree.leaves, (weighted.params, copied.params, plain.params)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-4)  # the start is measured on 10,000 rows, by their weights
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)  # the start is measured on 10,000 rows, by their weights
         assert not np.allclose(a, c, rtol=1e-3, atol=1e-3) or np.abs(c).max() < 1e-6, "weights change nothing"
     scaled = fit(0, GAUSS, NORMAL, weights=1e-3 * weights, **long)
     np.testing.assert_allclose(weighted.history["train_loss"], scaled.history["train_loss"], rtol=1e-4)

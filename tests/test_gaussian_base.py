@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal, norm
 
 import flows
 from flows.training import fit
-from flows.training.gaussian import correlation_factor, shrinkage_of_start
+from flows.training.gaussian import shrinkage_of_start
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 3))
@@ -80,7 +80,7 @@ def test_few_rows_that_are_not_normal_shrink_the_start():
     def of(rows, columns, power):
         z = np.random.default_rng(1).normal(size=(rows, columns))
         z = np.sign(z) * np.abs(z) ** power
-        return shrinkage_of_start(z / z.std(0), correlation_factor(z / z.std(0)), 0.03)
+        return shrinkage_of_start(z / z.std(0), 0.03)
 
     assert of(60, 6, 1) == 0.03 and of(60, 6, 3) == 0.75 and of(20, 6, 3) == 1.0
     assert of(150, 6, 3) == 0.03  # 25 rows for each column

@@ -316,7 +316,7 @@ def test_fit_leaves_angles_and_unit_vectors_as_they_are_without_a_word():
     model = flows.Flow(net, flows.Joint(flows.CircularUniform(), flows.Normal()))
     quick = {"max_epochs": 2, "batch_size": 90, "verbose": 0, "folds": 1}
     result = flows.fit(0, model, rows, **quick)  # a warning would be an error here
-    assert result.init_fun.arguments["bijection"] == flows.Whiten(as_is=(0,))
+    assert result.init_fun.arguments["bijection"] == flows.Standardize(as_is=(0,))
     fixed = result.params["bijection"]["fixed"]
     assert fixed["std"][0] == 1 and fixed["mean"][0] == 0 and fixed["std"][1] == pytest.approx(5, rel=0.2)
     assert "gaussian_loss" not in result.history

@@ -145,7 +145,7 @@ def test_without_candidates_there_is_a_list_for_the_data():
     assert many in suggested(100, (2,), False, whole=True).values() and many not in suggested(100, (2,), False).values()
     whole = np.round(DRAW.normal(size=(50, 1)) * 10)
     assert not mostly_whole(whole) and not mostly_whole(whole + 0.3)
-    assert mostly_whole(np.where(np.arange(50)[:, None] % 5 == 0, whole + 0.3, whole))
+    assert mostly_whole(np.where(np.arange(50)[:, None] % 10 == 0, whole + 0.3, whole))
     assert "give candidates" in error_of(lambda: flows.select(0, None, np.ones((20, 4, 4, 1)) * ROWS[:20, :1, None, None]))
 
 

@@ -112,8 +112,8 @@ def test_batches_of_any_length_are_fitted_and_nothing_is_lost():
 
 def test_streams_have_context_and_members(mapped):
     conditional = flows.Flow(flows.Coupling(flows.MLP(8)))
-    context = 1e3 * DATA[:, :1]
-    validation = HELD_OUT, 1e3 * HELD_OUT[:, :1]
+    context, seen = (1e3 * (rows[:, :1] + np.random.default_rng(0).normal(size=(len(rows), 1))) for rows in (DATA, HELD_OUT))
+    validation = HELD_OUT, seen
     losses = [
         best(fit(0, conditional, DATA, context=context, validation=validation, **QUICK)),
         best(fit(0, conditional, mapped, context=context, validation=validation, **QUICK)),

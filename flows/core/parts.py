@@ -71,11 +71,15 @@ class BijectionPart(Part):
 
     def measured_output(self, params: Params, x: Array, context: Any, key: Array) -> Array:
         """What a later layer sees of the data that init measures."""
-        return self._compiled_direct(params, x, context, key if "rng" in self.keywords else None, False)[0]
+        return self._outputs(params, x, context, key if "rng" in self.keywords else None)
 
     @cached_property
-    def _compiled_direct(self) -> Callable:
-        return jax.jit(self.direct, static_argnums=4) if self.compiled else self.direct
+    def _outputs(self) -> Callable:
+        def outputs(params: Params, x: Array, context: Any, rng: Any) -> Array:
+            y: Array = self.direct(params, x, context, rng, False)[0]
+            return y
+
+        return jax.jit(outputs) if self.compiled else outputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from flows.training.options import FEW
 MANY = 20_000  # rows from which models grow again
 COMPONENTS = (3, 10, 40)
 WIDTH = 32  # of the network of a conditional normal
-MANY_BINS, MOSTLY = 32, 0.5  # of splines, which single out values that repeat; the share of whole numbers from which they pay
+MANY_BINS, MOSTLY = 32, 0.8  # of splines, which single out values that repeat; the share of whole numbers from which they pay
 ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
 
 

@@ -60,18 +60,18 @@ class SelectOptions(Options):
     total_minutes: Annotated[float | None, optional(positive)] = None
 
 
-class Test(NamedTuple):
-    """Rows to score, and their numbers."""
+class Unseen(NamedTuple):
+    """Rows to score, which a fit has not seen, and their numbers."""
 
     rows: Rows
     numbers: np.ndarray
 
 
-def tests_of(found: Data, options: Options, key: Array, folds: int) -> list[Test]:
+def unseen_rows(found: Data, options: Options, key: Array, folds: int) -> list[Unseen]:
     """The rows held out, of each fold."""
     each = [found] if folds == 1 else cross_fitted(found, options, key, folds)
     numbers = [np.arange(len(of.held_out.x)) if of.source.others is None else of.source.others for of in each]
-    return [Test(of.held_out, own) for of, own in zip(each, numbers, strict=True)]
+    return [Unseen(of.held_out, own) for of, own in zip(each, numbers, strict=True)]
 
 
 class Comparison:
@@ -79,10 +79,10 @@ class Comparison:
 
     def __init__(self, key: Array, options: SelectOptions, columns: Columns, found: Data, folds: int):
         self.key, self.options, self.columns, self.found, self.folds = key, options, columns, found, folds
-        self.tests = tests_of(found, options, key, folds)
+        self.unseen = unseen_rows(found, options, key, folds)
         self.end = time.monotonic() + (math.inf if options.total_minutes is None else 60 * options.total_minutes)
-        self.rows = np.concatenate([test.numbers for test in self.tests])
-        weights = [np.ones(len(test.numbers)) if test.rows.weights is None else test.rows.weights for test in self.tests]
+        self.rows = np.concatenate([test.numbers for test in self.unseen])
+        weights = [np.ones(len(test.numbers)) if test.rows.weights is None else test.rows.weights for test in self.unseen]
         self.weights = np.concatenate(weights)
         self.fitted: list[Candidate] = []
         self.prepared: dict[tuple, Prepared] = {}  # by the layers of a model's own that rows go through first
@@ -149,7 +149,7 @@ class Comparison:
         options = replace(self.options, max_minutes=None if minutes == math.inf else minutes)
         if self.folds > 1:
             return fit_rows(self.key, model, rows, options), ""
-        best, test, why = self.best, self.tests[0], list[str]()
+        best, test, why = self.best, self.unseen[0], list[str]()
 
         def given_up(epoch: Epoch) -> bool:
             if best is None or epoch.number + 1 != math.ceil(SOON * epoch.max_epochs):
@@ -183,11 +183,11 @@ class Comparison:
         else:
             of_each = [(result.log_pdf, result.params)]
         dequantize = self.options.dequantize
-        scores = [_scores(*of, test.rows, dequantize, self.key) for of, test in zip(of_each, self.tests, strict=True)]
+        scores = [_scores(*of, test.rows, dequantize, self.key) for of, test in zip(of_each, self.unseen, strict=True)]
         began = time.process_time()
-        _scores(*of_each[0], self.tests[0].rows, dequantize, self.key)  # it is compiled by now
+        _scores(*of_each[0], self.unseen[0].rows, dequantize, self.key)  # it is compiled by now
         seconds = time.process_time() - began
-        return np.concatenate(scores), 1e6 * seconds * len(of_each) / len(self.tests[0].numbers)
+        return np.concatenate(scores), 1e6 * seconds * len(of_each) / len(self.unseen[0].numbers)
 
     def _numbers(self, result: FitResult) -> int:
         """How many numbers are trained, of a single model."""

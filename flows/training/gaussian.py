@@ -95,18 +95,21 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
     return tried[int(losses.argmin())]
 
 
-def shrinkage_of_start(z: np.ndarray, factor: np.ndarray, shrinkage: float, weights: np.ndarray | None = None) -> float:
+def shrinkage_of_start(z: np.ndarray, shrinkage: float, weights: np.ndarray | None = None) -> float:
     """How much to shrink the correlations from which a flow starts: as much as `shrinkage`, which is best for the Gaussian
     itself, and more where rows z (n, d) are few and not normal. A flow that starts at all that chance has made of them learns
     less of the rest (on breast cancer half a nat); what is normal is best left at its correlation, which training would have to
     find again.
 
-    Normality is judged by Mardia's kurtosis, the mean of |y|^4 over rows y of L^-1 z, L = factor ("Measures of Multivariate
-    Skewness and Kurtosis with Applications", Biometrika 57, 1970, section 3).
+    Normality is judged by Mardia's kurtosis, the mean of |y|^4 over rows y of L^-1 z, L L' their correlation ("Measures of
+    Multivariate Skewness and Kurtosis with Applications", Biometrika 57, 1970, section 3).
     """
     n, d = z.shape
     few = (FEW_ROWS * d / n - 1) / 2
-    if d == 1 or few <= 0 or not np.diagonal(factor).min() > 0:
+    if d == 1 or few <= 0 or n < FEWEST * d:
+        return shrinkage
+    factor = correlation_factor(z, weights)
+    if not np.diagonal(factor).min() > 0:
         return shrinkage
     distances = np.square(solve_triangular(factor, z.T, lower=True)).sum(0)
     kurtosis = float(np.average(np.square(distances), weights=weights)) / (d * (d + 2))
