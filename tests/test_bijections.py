@@ -95,7 +95,9 @@ def test_round_trip_and_log_dets_are_exact(name, event, with_context):
     # Guard against vacuous points: a wrong sign or a missing term must be able to show.
     if not case.volume_preserving:
         assert np.abs(of.log_det).max() > 0.1
-    if name not in ("Standardize", "Whiten", "NormalScores", "RandomFlip", "Noise") and not (event == 1 and case.volume_preserving):
+    if name not in ("Standardize", "Whiten", "NormalScores", "RandomFlip", "Noise") and not (
+        event == 1 and case.volume_preserving
+    ):
         assert of.y.shape != of.x.shape or np.abs(of.y - of.x).max() > 0.04
 
 
