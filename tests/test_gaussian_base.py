@@ -49,9 +49,11 @@ def test_a_column_that_others_all_but_tell_is_freed_of_them():
     assert "column 3 is freed of those before it" in repr(result)
     folds = fit(0, flows.Flow(ACT), rows, folds=2, **QUICK)
     assert folds.member.arguments["bijection"] == flows.Whiten(unmixed=(0, 1, 2))
-    less = np.column_stack([NORMAL, NORMAL.sum(1) + 0.5 * DRAW.normal(size=400)])  # 0.28 is left
-    assert fit(0, flows.Flow(ACT), less, **QUICK).init_fun.arguments["bijection"] == flows.Standardize()
-    assert "freed" not in repr(fit(0, flows.Flow(ACT), less, **QUICK))
+    less = np.column_stack([NORMAL, NORMAL.sum(1) + 0.46 * DRAW.normal(size=400)])  # 0.26 is left
+    many = fit(0, flows.Flow(ACT), less, **QUICK)
+    few = fit(0, flows.Flow(ACT), less[:150], **QUICK)  # fewer than 50 rows for each column
+    assert many.init_fun.arguments["bijection"].arguments["unmixed"] == (0, 1, 2) and "freed" in repr(many)
+    assert few.init_fun.arguments["bijection"] == flows.Standardize() and "freed" not in repr(few)
 
 
 def test_what_is_no_flow_on_a_standard_normal_keeps_its_base():

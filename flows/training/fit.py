@@ -103,15 +103,15 @@ def fit(
         optimizer: any optax optimizer instead.
         standardize: True to fit `Flow(Standardize(), init_fun)`: mean and standard deviation of each column are measured on the
             training rows and kept inside the fitted model, whose log_pdf and samples are in the units of the data. A column
-            that those before it tell to more than 96% is freed of them by `Whiten`, unless its entropy is lower as it is (edges
-            and spikes of its own). The base of a flow, where it is the standard `Normal()`, becomes one with a full covariance,
-            which starts at that of the rows and trains, and with a context at the linear regression on it: the start is the
-            closed-form Gaussian. Correlations are shrunk by as much as cross-validation says, where rows are few, and more
-            where these are not normal. Columns whose tails are so heavy that their Gaussian gains more than 0.2 nats by arcsinh
-            go through `Arcsinh` first. What is no flow, such as a mixture, has all columns freed of those before them, as
-            "whiten" asks for flows too; a mixture of diagonal Gaussians is left with its columns. "columns" for
-            `Flow(Standardize(), init_fun)` alone, for images by their channels; False for neither. Vectors of more than 512
-            columns are scaled alone.
+            that those before it tell to more than 96% (91% where there are 50 rows or more for each column) is freed of them by
+            `Whiten`, unless its entropy is lower as it is (edges and spikes of its own). The base of a flow, where it is the
+            standard `Normal()`, becomes one with a full covariance, which starts at that of the rows and trains, and with a
+            context at the linear regression on it: the start is the closed-form Gaussian. Correlations are shrunk by as much as
+            cross-validation says, where rows are few, and more where these are not normal. Columns whose tails are so heavy
+            that their Gaussian gains more than 0.2 nats by arcsinh go through `Arcsinh` first. What is no flow, such as a
+            mixture, has all columns freed of those before them, as "whiten" asks for flows too; a mixture of diagonal Gaussians
+            is left with its columns. "columns" for `Flow(Standardize(), init_fun)` alone, for images by their channels; False
+            for neither. Vectors of more than 512 columns are scaled alone.
         standardize_context: the same by mean and standard deviation for each column of the context (`StandardizedContext`).
         support: where the data live, (low, high), each a number or one for each column, infinite where a side is open; or a
             dict {column: (low, high)} by number or name. The model is fitted behind `Unconstrain`, so that no density and no

@@ -16,7 +16,9 @@ from flows.training.marginals import heavy_tails, sharp
 from flows.training.options import Options
 from flows.training.reading import Rows
 
-FREED = 0.2  # of a standard deviation: what is left of a column that those before it all but tell, of which it is freed
+# Of a standard deviation: what is left of a column that those before it all but tell, of which it is freed. With few rows for
+# each column networks overfit what is left, once it is as loud as the rest.
+FREED, FREED_OF_MANY, MANY_ROWS = 0.2, 0.3, 50
 
 
 class Tails(NamedTuple):
@@ -120,7 +122,8 @@ def _whitened(
     inner = correlation_factor(z, weights, shrinkage)
     if like is None or chosen is None:
         of_start = shrinkage_of_start(z, shrinkage, weights)
-        told = np.full(len(free), True) if mixing else np.diagonal(inner) <= FREED
+        left = FREED if len(z) < MANY_ROWS * len(free) else FREED_OF_MANY
+        told = np.full(len(free), True) if mixing else np.diagonal(inner) <= left
         alone = ~told | sharp(z, inner, weights, told)
     else:
         of_start, alone = like.shrinkage, np.isin(free, chosen["unmixed"])
