@@ -103,7 +103,8 @@ def test_a_conditional_flow_starts_at_the_regression_on_its_context():
         assert result.history["gaussian_loss"] == pytest.approx(-told, abs=1e-6)
     few = np.tile(context[:20], (1, 3)) + DRAW.normal(size=(20, 6))  # three rows for each entry of a context say nothing
     base = flows.Normal(trainable=True, regression=True)
-    params = base(0, 1, context_dim=6, init_inputs=jnp.ones((20, 1)), init_context=jnp.asarray(few, jnp.float32)).params
+    seen, own = (jnp.asarray(each, jnp.float32) for each in (few, DRAW.normal(size=(20, 1))))
+    params = base(0, 1, context_dim=6, init_inputs=own, init_context=seen).params
     assert not params["slope"].any()
 
 
@@ -131,6 +132,8 @@ def test_a_normal_whose_mean_is_linear_in_the_context():
     middle = result.quantile([0.2, 0.5], context=context[:3])
     cdf = [result.cdf(middle[:, i : i + 1], context=context[:3]) for i in (0, 1)]
     np.testing.assert_allclose(cdf, [[0.2] * 3, [0.5] * 3], atol=1e-5)
+    draws = np.asarray(result.draw(1, 4000, context=context[:3]))[..., 0]
+    np.testing.assert_allclose(np.quantile(draws, [0.2, 0.5], axis=1).T, middle, atol=0.15)
 
 
 def test_arguments_of_the_normal_that_do_not_fit():
