@@ -39,10 +39,12 @@ def same(a, b):
 def test_the_result_is_a_distribution_with_a_history(fitted):
     params, log_pdf, sample = fitted
     assert isinstance(fitted, FitResult) and isinstance(fitted, flows.Distribution)
-    assert fitted.init_fun == flows.Flow(flows.Standardize(), BASED) and fitted.input_dim == 2 and fitted.context_dim == 0
+    assert (
+        fitted.init_fun == flows.Flow(flows.Whiten(unmixed=(0,)), BASED) and fitted.input_dim == 2 and fitted.context_dim == 0
+    )
     assert log_pdf(params, BIMODAL).shape == (600,) and sample(1, params, 5).shape == (5, 2)
     assert len(fitted.history["train_loss"]) == len(fitted.history["validation_loss"]) <= 40
-    assert "  model        Flow(Standardize(), Flow(Autoregressive(" in repr(fitted)
+    assert "  model        Flow(Whiten(unmixed=(0,)), Flow(Autoregressive(" in repr(fitted)
     assert log_pdf is fitted.init_fun(5, 2).log_pdf  # the functions of any equal model
 
 
