@@ -1,5 +1,7 @@
 """The base that `fit` gives a flow: a normal that starts at the correlation of rows, and at their regression on a context."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,9 @@ from scipy.stats import multivariate_normal, norm
 
 import flows
 from flows.training import fit
+from flows.training.base import from_gaussian
 from flows.training.gaussian import shrinkage_of_start
+from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 3))
@@ -76,6 +80,12 @@ def test_what_is_no_flow_on_a_standard_normal_keeps_its_base():
     assert fit(0, flows.Flow(ACT), ROWS[:, :1], **QUICK).init_fun == flows.Flow(flows.Standardize(), flows.Flow(ACT))
     within = flows.Flow(ACT, flows.Flow(flows.Reverse()))
     assert fit(0, within, ROWS, **QUICK).init_fun.arguments["prior"] == flows.Flow(ACT, flows.Flow(flows.Reverse(), FULL))
+
+
+def test_vectors_of_very_many_columns_keep_their_base():
+    for columns, expected in ((512, flows.Flow(ACT, FULL)), (513, flows.Flow(ACT))):
+        rows = SimpleNamespace(event=(columns,), context=None, scaling=SimpleNamespace(shrinkage=0.0))
+        assert from_gaussian(flows.Flow(ACT), rows, Options()) == expected
 
 
 def test_few_rows_that_are_not_normal_shrink_the_start():

@@ -30,7 +30,7 @@ def from_gaussian(model: Any, rows: Prepared, options: Options) -> Any:
     if scaling is None or options.standardize is not True or not is_flow(model) or options.objective is not None:
         return model
     conditional = rows.context is not None and math.prod(rows.context) <= MOST_COLUMNS
-    if len(rows.event) != 1 or (rows.event == (1,) and not conditional):
+    if len(rows.event) != 1 or rows.event[0] > MOST_COLUMNS or (rows.event == (1,) and not conditional):
         return model
     base = Normal(trainable=True, regression=conditional)
     if rows.event[0] > 1:

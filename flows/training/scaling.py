@@ -113,7 +113,7 @@ def scaling_of(rows: Rows, columns: Columns, options: Options, mixing: bool, lik
 def _whitened(
     z: np.ndarray, scaled: Scaling, as_is: np.ndarray, weights: np.ndarray | None, mixing: bool, like: Scaling | None
 ) -> Scaling:
-    """The scaling with the correlation of scaled rows z taken out, as far as it is to be."""
+    """The scaling with the correlation of scaled rows z taken out, as far as it is to be; as in `like`, where that is given."""
     free, chosen = np.flatnonzero(~as_is), None if like is None else like.init_fun.arguments
     if like is not None and like.factor is None:
         return scaled._replace(shrinkage=like.shrinkage)
