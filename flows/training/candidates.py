@@ -16,7 +16,8 @@ from flows.models.splines import NSF
 from flows.training.options import FEW
 
 MANY = 20_000  # rows from which models grow again
-COMPONENTS = (3, 10, 40)
+COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtures, by their covariance
+MOST = {"full": 4, "diagonal": 2}  # of these, the largest
 WIDTH = 32  # of the network of a conditional normal
 MANY_BINS, MOSTLY = 32, 0.8  # of splines, which single out values that repeat; the share of whole numbers from which they pay
 ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
@@ -33,10 +34,10 @@ def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -
             Normal(covariance="full", conditioner=MLP(WIDTH)),
         ]
     else:
-        counts = [k for k in COMPONENTS if k == COMPONENTS[0] or rows > ROWS_A_COMPONENT * d * k]
         simple = [Normal()]  # behind the map that takes correlation out it is the closed-form Gaussian
-        simple += [GMM(num_components=k) for k in counts]
-        simple += [GMM(num_components=counts[-1], covariance="diagonal")]
+        for covariance, counts in COMPONENTS.items():
+            able = [k for k in counts if k == counts[0] or rows > ROWS_A_COMPONENT * d * k]
+            simple += [GMM(num_components=k, covariance=covariance) for k in able[-MOST[covariance] :]]
     flows = [MAF(), BNAF(), NSF(), Serial(NormalScores(), NSF())]
     if whole:
         flows.append(NSF(num_bins=MANY_BINS))
