@@ -1,13 +1,17 @@
 """The result of a fit to a density: how far its importance weights can be believed."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows.core.contract import Shape
 from flows.objectives.importance import Estimate
+from flows.persistence.models import TEXT
+from flows.results.parameters import Parameters
 from flows.results.result import FitResult
 
-DIAGNOSTICS = "diagnostics"  # how their tensor in a file is called
+DIAGNOSTICS, PARAMETERS = "diagnostics", "parameters"  # how their tensor and their names in a file are called
 
 
 class Diagnostics(NamedTuple):
@@ -17,13 +21,15 @@ class Diagnostics(NamedTuple):
         effective_sample_size: how many draws of p itself would do as well, as a share of those drawn.
         log_normalizer: `value` and `standard_error` of log Z, in nats.
         pareto_k: up to 0.7 these figures can be believed; above, q misses too much of p.
-        num_samples: draws.
+        num_samples: draws of q, 2% of them of Gaussians at the modes that were found instead, weighed together.
+        modes: how many were found; 0 where none were looked for.
     """
 
     effective_sample_size: float
     log_normalizer: Estimate
     pareto_k: float
     num_samples: int
+    modes: int = 0
 
 
 class DensityFitResult(FitResult):
@@ -31,17 +37,45 @@ class DensityFitResult(FitResult):
 
     Attributes:
         diagnostics: a `Diagnostics`.
-        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`.
+        parameters: a dict from the names of parameters to their shapes, where these were named: then `draw` returns a dict of
+            arrays (n, *shape), and `log_prob` takes one. Otherwise None.
+        history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`;
+            without an epoch where the start was as good as is asked for.
     """
 
     diagnostics: Diagnostics
+    named: Parameters | None
+
+    @property
+    def parameters(self) -> dict[str, Shape] | None:
+        return None if self.named is None else dict(zip(self.named.names, self.named.shapes, strict=True))
+
+    def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
+        """n draws by the fitted params: (n, *event), or a dict of arrays (n, *shape) where parameters were named.
+
+        Args:
+            rng: key or seed.
+            n: how many.
+            context: None; a density has none.
+        """
+        drawn = super().draw(rng, n, context=context)
+        return drawn if self.named is None else self.named.unpacked(drawn)
+
+    def _rows(self, x: Any) -> Any:
+        if self.named is None or not isinstance(x, Mapping):
+            return super()._rows(x)
+        return self.named.packed(x, "x")
 
     def _beside(self) -> dict[str, Any]:
         found, log_z = self.diagnostics, self.diagnostics.log_normalizer
-        numbers = [found.effective_sample_size, *log_z, found.pareto_k, found.num_samples]
-        return {**super()._beside(), DIAGNOSTICS: np.array(numbers, np.float64)}
+        numbers = [found.effective_sample_size, *log_z, found.pareto_k, found.num_samples, found.modes]
+        beside = {**super()._beside(), DIAGNOSTICS: np.array(numbers, np.float64)}
+        if self.named is not None:
+            beside[TEXT] = {**beside[TEXT], PARAMETERS: self.named.described()}
+        return beside
 
     def _summary(self) -> list[tuple[str, str]]:
         found, log_z = self.diagnostics, self.diagnostics.log_normalizer
         told = f"effective sample size {found.effective_sample_size:.3f}, log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}"
-        return [*super()._summary(), ("  diagnostics", told)]
+        modes = f", {found.modes} mode{'s' * (found.modes > 1)} found" if found.modes else ""
+        return [*super()._summary(), ("  diagnostics", f"{told}, Pareto k {found.pareto_k:.2f}{modes}")]

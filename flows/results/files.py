@@ -12,14 +12,15 @@ from flows.core.publish import publish
 from flows.core.regions import MOST_TURNS
 from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
-from flows.results.density import DIAGNOSTICS, DensityFitResult, Diagnostics
+from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
 from flows.results.frames import Columns
 from flows.results.history import History
+from flows.results.parameters import Parameters
 from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
 
 WHOLE = {"best_epoch", "rows", "held_out", "batch_size", "max_epochs", "patience", "skipped", "stacked"}
-TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata"}
+TEXTS = {"table", "context_table", "interrupted", "objective", "likelihood", "path", "metadata", PARAMETERS}
 
 
 def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> Bijection | FitResult:
@@ -67,7 +68,7 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
     found = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
     scores, weights, numbers, turn = (arrays.pop(name, None) for name in (SCORES, SCORE_WEIGHTS, DIAGNOSTICS, TURN))
-    if arrays or ("path" in text and numbers is not None):
+    if arrays or ("path" in text and numbers is not None) or (PARAMETERS in text and numbers is None):
         raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} are not what such a result has")
     own: dict[str, Any] = {
         "table": _columns(text.get("table"), as_event(model.input_dim)),
@@ -89,10 +90,7 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
             raise FlowsError("the place of its members is not described as that of an ensemble")
         result = EnsembleResult(*triple, path=tuple(path), **own)
     elif numbers is not None:
-        if numbers.shape != (5,) or numbers.dtype.kind != "f":
-            raise FlowsError(f"its {DIAGNOSTICS} are not what a fit to a density has")
-        size, value, error, k, n = map(float, numbers)
-        result = DensityFitResult(*triple, diagnostics=Diagnostics(size, Estimate(value, error), k, int(n)), **own)
+        result = DensityFitResult(*triple, diagnostics=_diagnostics(numbers), named=_parameters(text, model), **own)
     else:
         result = FitResult(*triple, **own)
     members = result.members if isinstance(result, EnsembleResult) else None
@@ -104,6 +102,27 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     if weights is not None and (scores is None or not _are_weights(weights, scores.shape)):
         raise FlowsError(f"its weights of scores have shape {weights.shape}, or are no weights")
     return result
+
+
+def _diagnostics(numbers: np.ndarray) -> Diagnostics:
+    """Of a file; older ones do not say how many modes there were."""
+    counts = numbers[4:]
+    if numbers.shape not in ((5,), (6,)) or numbers.dtype.kind != "f" or not ((counts >= 0) & (counts < 2**53)).all():
+        raise FlowsError(f"its {DIAGNOSTICS} are not what a fit to a density has")
+    size, value, error, k = map(float, numbers[:4])
+    return Diagnostics(size, Estimate(value, error), k, *map(int, counts))
+
+
+def _parameters(text: dict[str, Any], model: Loaded) -> Parameters | None:
+    if PARAMETERS not in text:
+        return None
+    given = text[PARAMETERS]
+    if not isinstance(given, list) or not all(isinstance(each, list) and len(each) == 2 for each in given):
+        raise FlowsError(f"its {PARAMETERS} are {given!r:.80}; expected names and shapes")
+    named = Parameters.of({name if isinstance(name, str) else "": shape for name, shape in given}, "its file")
+    if len(named.names) != len(given) or (named.size,) != as_event(model.input_dim):
+        raise FlowsError(f"its {PARAMETERS} have {named.size} numbers, and the model {model.input_dim}")
+    return named
 
 
 def _are_weights(weights: np.ndarray, shape: Shape) -> bool:

@@ -36,10 +36,11 @@ def from_gaussian(model: Any, rows: Prepared, options: Options) -> Any:
     if rows.event[0] > 1:
         shrinkage = scaling.shrinkage or None
         base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
-    return _with_base(model, base)
+    return with_base(model, base)
 
 
-def _with_base(model: Any, base: DistributionInit) -> Any:
+def with_base(model: Any, base: DistributionInit) -> Any:
+    """A flow whose base is the standard normal, with another one; any other model as it is."""
     if not is_flow(model):
         return base if model == STANDARD else model
-    return Flow(model.arguments["bijection"], _with_base(model.arguments["prior"], base))
+    return Flow(model.arguments["bijection"], with_base(model.arguments["prior"], base))

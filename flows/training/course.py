@@ -32,6 +32,7 @@ class Course:
         carried=None,
         effective=(),
         fell_apart=0,
+        tails=(),
     ):
         self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
         self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
@@ -41,6 +42,7 @@ class Course:
         self.initial = initial  # the validation loss before the first epoch
         self.usable = usable  # epochs that were not lost
         self.effective = list[float](effective)  # sample sizes of the start, and after each epoch; NaN of one that was lost
+        self.tails = list[float](tails)  # and Pareto k
         self.carried: Any = carried  # what `_carried` says of the best epoch
 
     @property
@@ -50,7 +52,7 @@ class Course:
 
     def begin(self, held_out: HeldOut) -> None:
         """Note what the start is worth."""
-        self.effective = [float(held_out.effective)]
+        self.effective, self.tails = [float(held_out.effective)], [float(held_out.tail)]
         if math.isfinite(float(held_out.mean)):
             self.initial, self.carried = float(held_out.mean), [float(each) for each in held_out]
 
@@ -65,6 +67,7 @@ class Course:
         self.validation.append(validation if judged else math.nan)
         if not judged:
             self.effective.append(math.nan)
+            self.tails.append(math.nan)
             self.usable += bool(taken.any())
             self.start = min(self.start, self.initial)  # those of the training are of another density
             return not taken.any()
@@ -77,6 +80,7 @@ class Course:
         lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (above and not harmless)
         self.usable += not lost
         self.effective.append(math.nan if lost else float(report.validation.effective))
+        self.tails.append(math.nan if lost else float(report.validation.tail))
         if report.better and not lost:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
             self.carried = [float(each) for each in report.validation]
@@ -85,7 +89,7 @@ class Course:
         return lost
 
     def over(self, options: Options) -> bool:
-        stands = options.stands is not None and options.stands(self.effective)
+        stands = options.stands is not None and options.stands(self.effective, self.tails)
         return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
 
     def falls_apart(self, options: Options, by_chance: float) -> bool:

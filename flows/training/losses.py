@@ -17,13 +17,14 @@ from flows.training.reading import Rows, floating, take
 class HeldOut(NamedTuple):
     """The mean loss of rows held out; of the row whose loss is the largest its number among them, the mean without it, and its
     share in the sum of all squared deviations from the mean; of draws instead of rows, how many of the target itself would do
-    as well, as a share (of rows it is 1); and the standard error of the mean."""
+    as well, as a share (of rows it is 1), and the Pareto k of their weights (-inf); and the standard error of the mean."""
 
     mean: Array
     row: Array
     rest: Array
     share: Array
     effective: Any = 1.0
+    tail: Any = -math.inf
     error: Any = 0.0
 
     @classmethod
@@ -34,7 +35,15 @@ class HeldOut(NamedTuple):
         share = 1 / jnp.maximum(jnp.square(deviations).sum(), 1.0)
         # Not a difference of two sums, which may be inf.
         others = jnp.where(jnp.arange(len(losses)) == row, 0.0, losses).sum() / max(len(losses) - 1, 1)
-        return cls(mean, row, others if len(losses) > 1 else mean, share, jnp.ones_like(mean), _error(losses))
+        return cls(
+            mean,
+            row,
+            others if len(losses) > 1 else mean,
+            share,
+            jnp.ones_like(mean),
+            jnp.full_like(mean, -math.inf),
+            _error(losses),
+        )
 
 
 def _error(losses: Array) -> Array:

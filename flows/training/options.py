@@ -184,7 +184,7 @@ class Options:
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
     members: int | None = None  # of an ensemble
-    stands: Callable[[list[float]], bool] | None = None  # whether a fit is over, by effective sample sizes
+    stands: Callable[[list[float], list[float]], bool] | None = None  # whether a fit is over, by its importance weights
     tempered: int = 0  # the first epochs, whose validation loss says nothing
     judged: bool = True  # whether a fit says when it ends behind its start, or the closed-form Gaussian
 

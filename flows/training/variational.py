@@ -1,7 +1,7 @@
 """`flows.fit_to_density`: variational inference with the training loop of `flows.fit`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -12,15 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.bijections.whiten import MOST_COLUMNS, Whiten
-from flows.compose import joined
 from flows.core import (
     Array,
     Distribution,
     DistributionPart,
     FlowsError,
-    bijection_part,
-    distribution_part,
     initialize,
     positive,
     positive_int,
@@ -30,13 +26,15 @@ from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
 from flows.core.publish import publish
 from flows.distributions.flow import Flow
-from flows.objectives import Estimate, effective_sample_size, importance_samples, log_normalizer, pareto_k, reverse_kl
-from flows.objectives.importance import LEAST_FOR_TAIL
-from flows.results.density import DensityFitResult, Diagnostics
-from flows.training.before import unconstraining
+from flows.objectives import importance_samples, reverse_kl
+from flows.objectives.importance import LEAST_FOR_TAIL, ROUNDING, length_of_tail, shape_of_tail
+from flows.results.density import DensityFitResult
+from flows.results.history import History
+from flows.results.parameters import Parameters
 from flows.training.checkpoint import Checkpoint, settings_of
+from flows.training.density_figures import ENOUGH, ENOUGH_K, Figures, history_of_start
+from flows.training.density_start import begin, box_of, starts_of
 from flows.training.gaussian import Yardstick, by_chance
-from flows.training.gaussian_start import nearest_gaussian
 from flows.training.loop import train
 from flows.training.losses import HeldOut
 from flows.training.options import (
@@ -51,9 +49,9 @@ from flows.training.options import (
 )
 from flows.training.step import Report, State, before_epochs, schedule_of, trainer
 
-ENOUGH, HARDLY = 0.99, 0.01  # the effective sample size, as a share of the draws, that needs no more; the growth that is little
+HARDLY, HARDLY_K = 0.01, 0.1  # growth of the effective sample size, and fall of Pareto k, in a round that gained little
+FEWEST_OF_TAIL = 20  # weights, below which nobody asks for their k
 COLDEST = 0.01  # the power of the density at which annealing begins
-RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
 DENSITY_RATE = 3e-3
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
 
@@ -111,7 +109,8 @@ class ReverseKL(NamedTuple):
         log_w = importance_samples(params, triple, self.log_density, key, self.num_held_out)[1]
         kl, lse = judged * -log_w.mean(), jax.nn.logsumexp
         effective = jnp.exp(2 * lse(log_w) - lse(2 * log_w)) / len(log_w)
-        return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl), effective, jnp.full_like(kl, jnp.nan))
+        nothing = jnp.full_like(kl, jnp.nan)
+        return HeldOut(kl, jnp.zeros((), int), kl, jnp.zeros_like(kl), effective, tail(log_w).astype(kl.dtype), nothing)
 
     def cause(self, params: Any, key: Array, n: int) -> str:
         """Say what is not finite among so many draws."""
@@ -125,6 +124,15 @@ class ReverseKL(NamedTuple):
         return "draws and densities are finite, but a gradient or an update is not"
 
 
+def tail(log_w: Array) -> Array:
+    """Pareto k of weights, as `pareto_k`."""
+    m = length_of_tail(len(log_w))
+    if m < FEWEST_OF_TAIL:
+        return jnp.full((), -jnp.inf)
+    w = jnp.exp(jnp.sort(log_w)[-m - 1 :] - log_w.max())
+    return jnp.where(1 - w[0] < ROUNDING, -jnp.inf, shape_of_tail(w[1:] - w[0], jnp))
+
+
 def rounds_of(max_epochs: int) -> list[int]:
     """The epochs at which rounds end: each is twice as long as the one before, and the last takes what is left."""
     length, ends = max(1, max_epochs // 10), list[int]()
@@ -134,22 +142,49 @@ def rounds_of(max_epochs: int) -> list[int]:
     return [*ends, max_epochs]
 
 
-def stands(rounds: list[int], effective: list[float]) -> bool:
-    """Whether a fit is over, by the effective sample sizes at the start and after each epoch: a round ends with one that is
-    large enough, or that has hardly grown in it."""
+def stands(rounds: list[int], effective: list[float], tails: list[float]) -> bool:
+    """Whether a fit is over, by the effective sample sizes and the Pareto k at the start and after each epoch: a round ends
+    with weights that are good enough, or that have hardly gained in it."""
     done = len(effective) - 1
     if done not in rounds[:-1] or not math.isfinite(effective[-1]):
         return False
     this = rounds.index(done)
+    start = rounds[this - 1] if this else 0
     known = np.nan_to_num(effective)
-    best, before = known.max(), known[: 1 + (rounds[this - 1] if this else 0)].max()
-    return bool(best > ENOUGH or (this > 0 and best - before < HARDLY * best))
+    best, before = known.max(), known[: 1 + start].max()
+    hardly = best - before < HARDLY * best and not tails[-1] < tails[start] - HARDLY_K
+    return bool((best > ENOUGH and tails[-1] <= ENOUGH_K) or (this > 0 and hardly))
 
 
-def _check_density(init_fun: Any, log_density: Callable, key: Array, event: Shape) -> None:
-    """Refuse what is no density of the model's draws."""
+def _check_density(init_fun: Any, log_density: Callable, key: Array, event: Shape, named: Parameters | None) -> None:
+    """Refuse what is no density of the model's draws, or is one of a single point."""
     params, part = initialize(init_fun, key, event, None)
-    jax.eval_shape(lambda params: reverse_kl(params, (params, *publish(part, params)), log_density, key, 2), params)
+    n = max(event) + 2  # unlike any axis of a point
+
+    def loss(params: Any) -> Array:
+        return reverse_kl(params, (params, *publish(part, params)), log_density, key, n)
+
+    try:
+        jax.eval_shape(loss, params)
+    except Exception as error:
+        if named is not None and isinstance(error, KeyError) and error.args[0] not in named.names:
+            asked = f"log_density asks for {error}; the parameters are {', '.join(named.names)}"
+            raise FlowsError(f"fit_to_density: {asked}") from error
+        if callable(log_density) and _of_one_point(log_density, event):
+            point = f"{event}" if named is None else "a dict of single parameters"
+            raise FlowsError(
+                f"fit_to_density: log_density is of a single point, {point}; expected one of points, "
+                f"{'(n, ...)' if named is None else 'a dict of arrays (n, ...)'}, that returns (n,): give jax.vmap(log_density)"
+            ) from error
+        raise
+
+
+def _of_one_point(log_density: Callable, event: Shape) -> bool:
+    try:
+        found = jax.eval_shape(log_density, jax.ShapeDtypeStruct(event, jnp.zeros(()).dtype))
+    except Exception:
+        return False
+    return getattr(found, "shape", None) == ()
 
 
 def powers(options: DensityOptions) -> np.ndarray:
@@ -161,35 +196,13 @@ def powers(options: DensityOptions) -> np.ndarray:
     return np.minimum(1.0, COLDEST + (1 - COLDEST) * rising).astype(np.float32)
 
 
-def _layers(
-    key: Array, log_density: Callable, event: Shape, box: Any, options: DensityOptions, curved: bool
-) -> tuple[tuple, tuple]:
-    """The layers before the model, and their params: of the density's support, and the nearest Gaussian, unless the model lives
-    on circles or a sphere."""
-    layers: tuple = () if box is None else (box,)
-    params: tuple = () if box is None else ({},)
-    unbounded = log_density
-    if box is not None:
-        part = bijection_part(box, event, None)
-
-        def unbounded(y: Array) -> Array:
-            x, log_det = part.invert({}, y, None, None, False)
-            return log_density(x) + log_det
-
-    if not options.standardize or len(event) != 1 or event[0] > MOST_COLUMNS or curved:
-        return layers, params
-    start = nearest_gaussian(key, unbounded, event[0], jnp.zeros(()).dtype)
-    if start is None:
-        return layers, params
-    return (*layers, Whiten()), (*params, {"fixed": {name: jnp.asarray(each, float) for name, each in start._asdict().items()}})
-
-
 def fit_to_density(
     rng: Any,
     init_fun: DistributionLike,
     log_density: Callable,
-    input_dim: int | tuple[int, ...],
+    input_dim: int | tuple[int, ...] | Mapping[str, tuple[int, ...]],
     *,
+    starts: Any = 32,
     num_samples: int = 256,
     estimator: str = "sticking_the_landing",
     max_epochs: int = 50,
@@ -211,49 +224,64 @@ def fit_to_density(
 ) -> DensityFitResult:
     """Fit a distribution q to an unnormalised density p Z by reverse KL, and say how good the fit is.
 
-    Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO. The fit starts
-    at the Gaussian nearest to the density, found by L-BFGS, which stays inside the fitted model as its `Whiten`. It runs in
-    rounds, each twice as long as the one before, in which the learning rate rises and falls to 0, until a round leaves the
-    effective sample size where it was, or max_epochs are through. The loop is that of `flows.fit`: epochs are compiled, steps
-    that are not finite are not taken, diverging epochs are undone and the learning rate is lowered, and the params that did
-    best on held-out noise are returned. q may miss modes that are far from where it starts, and no figure made of draws of q
-    can tell that for sure.
+    Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO.
+
+    A fit to vectors looks for the modes of the density first, from `starts` points: L-BFGS climbs from each, ends between which
+    the density does not dip are one mode, and a mode counts if its mass is above a thousandth of the largest. Of one mode the
+    fit starts at the Gaussian nearest to the density, which stays inside the fitted model as its `Whiten`. Of several the base
+    of a flow on `Normal()` becomes a `GMM` of the Gaussians at the modes. Modes that no start reached cannot be known: a
+    quarter of the starts are 0 and normal draws of standard deviation 1, 2, 4 and 8, in units of the nearest Gaussian where
+    that is wider, and the others those of 4,096 such draws at which the density is most unlike what was found. Chains of a
+    sampler are another witness.
+
+    Where draws of the start are as good already (effective sample size above 0.99, Pareto k up to 0.6) there is no training.
+    Otherwise it runs in rounds, each twice as long as the one before, in which the learning rate rises and falls to 0, until a
+    round ends so well, or leaves both figures where they were, or max_epochs are through. The loop is that of `flows.fit`:
+    epochs are compiled, steps that are not finite are not taken, diverging epochs are undone and the learning rate is lowered,
+    and the params that did best on held-out noise are returned.
 
     Args:
         rng: key or seed.
         init_fun: a distribution that can be sampled with gradients, such as `flows.Flow(flows.Invert(flows.MAF()))`, whose
             samples and densities of samples are cheap, or a coupling flow.
-        log_density: of points (n, *event) it gives (n,): log(p(x) Z), in nats. For one point: `jax.vmap(f)`.
-        input_dim: the event.
+        log_density: of points (n, *event) it gives (n,): log(p(x) Z), in nats. For one point: `jax.vmap(f)`. Of named
+            parameters it is handed a dict of arrays (n, *shape).
+        input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}. Then `draw` of
+            the result returns a dict of arrays, `log_prob` takes one, and its file keeps the names; the triple is one of
+            vectors, in the order of the dict.
+        starts: from how many points modes are looked for, or such points, (n, *event) or a dict of arrays.
         num_samples: draws a step.
         estimator: of the gradient, as of `flows.objectives.reverse_kl`.
         max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, verbose: as of
             `flows.fit`. A checkpoint does not know log_density: it has to be the same.
-        standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian, unless the standard normal sees parts
-            of the density that it does not (of several modes it may take one), or the model lives on circles or a sphere; False
-            for init_fun as it is.
-        support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside.
+        standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
+            normal sees more of the density than they do, or the model lives on circles or a sphere; False for init_fun as it
+            is, and modes enter the figures alone.
+        support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside. Of named parameters a dict,
+            {"scale": (0, inf)}.
         num_held_out: draws for scoring.
         num_weights: draws for the diagnostics.
         anneal: the share of the steps in which the density is tempered: log_density is multiplied by a power that rises from
             0.01 to 1, so that draws spread over modes before these part. The validation loss of these epochs is NaN, and none
-            of them can be the best; there are no rounds, and the learning rate rises and falls once. For several modes.
+            of them can be the best; there are no rounds, and the learning rate rises and falls once.
 
     Returns:
         A `DensityFitResult`: unpacks as `params, log_pdf, sample`, and has `.diagnostics` (effective sample size, the
-        importance-weighted estimate of log Z, Pareto k), `.history`, `.init_fun` and `.save(path)`. A Pareto k above 0.7 is
-        warned of.
+        importance-weighted estimate of log Z, Pareto k, and how many modes were found), `.history`, `.init_fun` and
+        `.save(path)`. The figures are of importance draws of q and, a fiftieth of them, of the Gaussians at the modes, so that
+        mass that q misses shows. A Pareto k above 0.7 is warned of, and a mode that has less than half of its mass in q.
 
     Errors:
         TypeError: `init_fun` is no distribution, log_density no function. FlowsError: log_density does not return one number
-            a point; settings outside their range. FitError: no loss is ever finite, or the fit diverges at any rate.
+            a point, or is of a single point; settings outside their range; names that do not fit. FitError: no loss is ever
+            finite, or the fit diverges at any rate.
 
     Source:
         Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770 (annealing: equation 20);
-        Roeder, Wu and Duvenaud,
-        "Sticking the Landing", 2017, arXiv:1703.09194; Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto Smoothed Importance
-        Sampling", 2024, arXiv:1507.02646.
+        Roeder, Wu and Duvenaud, "Sticking the Landing", 2017, arXiv:1703.09194; Vehtari, Simpson, Gelman, Yao and Gabry,
+        "Pareto Smoothed Importance Sampling", 2024, arXiv:1507.02646; Hesterberg, "Weighted Average Importance Sampling and
+        Defensive Mixture Distributions", 1995.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -265,20 +293,51 @@ def fit_to_density(
     """
     options = DensityOptions.of(locals())
     check_distribution(init_fun, options.caller)
-    key, event = as_key(rng), as_event(input_dim)
-    of_init, of_steps, of_weights, of_start = jax.random.split(key, 4)
-    box = unconstraining(options.support, event[-1], None, None)
-    _check_density(init_fun if box is None else Flow(box, init_fun), log_density, of_init, event)
-    region = distribution_part(init_fun, event, None).region
-    layers, fixed = _layers(of_start, log_density, event, box, options, region is not None and not region.flat)
-    if layers:
-        init_fun = Flow(joined(layers), init_fun)
+    key, named = as_key(rng), Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
+    event = as_event(input_dim if named is None else named.size)
+    if named is not None:
+        log_density = _by_names(log_density, named)
+    of_init, of_steps, of_weights, of_start, of_last = jax.random.split(key, 5)
+    box = box_of(options.support, named, event)
+    _check_density(init_fun if box.layer is None else Flow(box.layer, init_fun), log_density, of_init, event, named)
+    seed = np.asarray(jax.random.key_data(of_start)).tolist()
+    start = begin(
+        np.random.default_rng(seed), init_fun, log_density, box, starts_of(starts, named, box), options.standardize is True,
+        jnp.zeros(()).dtype,
+    )  # fmt: skip
+    init_fun = start.init_fun
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
-    if layers:
-        params = {**params, "bijection": fixed[0] if len(layers) == 1 else fixed}
-    params = cast(params, dtype)
-    problem = ReverseKL(part, log_density, options.num_samples, options.num_held_out, options.estimator)
+    params = cast(start.set(params, event, dtype), dtype)
+    figures = Figures(log_density, box, start.modes, options.num_weights, dtype)
+    triple = Distribution(params, *publish(part, params))
+    found = figures.of(triple, of_weights)
+    if options.anneal is not None or not found.enough:
+        problem = ReverseKL(part, log_density, options.num_samples, options.num_held_out, options.estimator)
+        params, history = _trained(problem, params, init_fun, event, options, key, of_steps, dtype)
+        triple = Distribution(params, *publish(part, params))
+        found = figures.of(triple, of_weights)
+        if start.base is not None and found.lacking is not None:
+            triple = triple._replace(params=start.weighed(params, found.lacking))
+            found = figures.of(triple, of_last)
+    else:
+        history = history_of_start(found.loss)
+    for each in found.told:
+        warn_user(f"fit_to_density: {each}")
+    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=found.diagnostics, named=named)
+
+
+def _trained(
+    problem: ReverseKL,
+    params: Any,
+    init_fun: Any,
+    event: Shape,
+    options: DensityOptions,
+    key: Array,
+    of_steps: Array,
+    dtype: Any,
+) -> tuple[Any, History]:
+    """The best params of a training in rounds, and its history."""
     steps, betas = options.steps_per_epoch, powers(options)
     rounds = rounds_of(options.max_epochs) if options.anneal is None else [options.max_epochs]
     compiled = trainer(problem, params, options, dtype)
@@ -314,30 +373,15 @@ def fit_to_density(
             return problem.cause(params, of_steps, problem.num_held_out)
         return problem.cause(params, jax.random.fold_in(of_steps, number), problem.num_samples)
 
-    yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
-
     def published(params: Any) -> Distribution:
-        return Distribution(params, *publish(part, params))
+        return Distribution(params, *publish(problem.part, params))
 
-    params, history = train(compiled, params, run, score, options, saved, why, published, math.prod(event), yardstick)
-    triple = published(params)
-    diagnostics = _diagnose(triple, log_density, of_weights, options.num_weights)
-    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=diagnostics)
+    yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
+    return train(compiled, params, run, score, options, saved, why, published, math.prod(event), yardstick)
 
 
-def _diagnose(triple: tuple, log_density: Callable, key: Array, n: int) -> Diagnostics:
-    _, log_w = importance_samples(triple[0], triple, log_density, key, n)
-    bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
-    if len(bad) or not np.isfinite(log_w).any():
-        warn_user(
-            f"fit_to_density: the importance weights of {len(bad) or n} of {n} draws are no numbers, so there are no "
-            "diagnostics. Look at log_density where the model draws"
-        )
-        return Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, n)
-    found = Diagnostics(effective_sample_size(log_w) / n, log_normalizer(log_w), pareto_k(log_w), n)
-    if found.pareto_k > RELIABLE:
-        warn_user(
-            f"fit_to_density: Pareto k is {found.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and "
-            "neither its importance weights nor log Z can be trusted. Train longer, or give a larger model"
-        )
-    return found
+def _by_names(log_density: Callable, named: Parameters) -> Callable:
+    """A density of a dict of parameters as one of vectors."""
+    if not callable(log_density):
+        raise TypeError(f"fit_to_density: log_density is {log_density!r:.60}; expected a function of a dict of arrays")
+    return lambda x: log_density(named.unpacked(x))

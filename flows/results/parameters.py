@@ -1,0 +1,83 @@
+"""Named parameters: how a dict of arrays is laid out as vectors, which is what models are fitted to."""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import Array, FlowsError
+from flows.core.contract import Shape
+from flows.core.inputs import as_array
+
+MOST = 10_000  # numbers, or names
+
+
+class Parameters(NamedTuple):
+    """Names of parameters and the shape of each, in the order in which a vector holds them."""
+
+    names: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+
+    @classmethod
+    def of(cls, shapes: Mapping, caller: str) -> "Parameters":
+        """Of a dict from names to shapes, such as {"mu": (), "weights": (3, 2)}."""
+        found = list[Shape]()
+        for name, given in shapes.items():
+            if not isinstance(name, str) or not name:
+                raise FlowsError(f"{caller}: a parameter is called {name!r:.60}; expected a text, such as 'mu'")
+            shape = (given,) if isinstance(given, int | np.integer) and not isinstance(given, bool) else given
+            whole = isinstance(shape, tuple | list) and all(
+                isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in shape
+            )
+            if not whole:
+                raise FlowsError(
+                    f"{caller}: the shape of {name!r} is {given!r:.60}; expected a tuple of positive numbers, () of a single "
+                    "one"
+                )
+            found.append(tuple(map(int, shape)))
+        own = cls(tuple(shapes), tuple(found))
+        if not found or len(found) > MOST or own.size > MOST:
+            raise FlowsError(
+                f"{caller}: there are {len(found)} parameters of {own.size} numbers; expected 1 to {MOST:,} of each"
+            )
+        return own
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return sum(map(math.prod, self.shapes))
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each lies in a vector."""
+        ends = np.cumsum([0, *map(math.prod, self.shapes)]).tolist()
+        return {name: slice(*pair) for name, pair in zip(self.names, pairwise(ends), strict=True)}
+
+    def unpacked(self, x: Array) -> dict[str, Array]:
+        """Vectors (..., size) as a dict of arrays (..., *shape)."""
+        where = zip(self.slices.items(), self.shapes, strict=True)
+        return {name: x[..., own].reshape(*x.shape[:-1], *shape) for (name, own), shape in where}
+
+    def packed(self, values: Any, what: str) -> Array:
+        """A dict of arrays (n, *shape) as vectors (n, size)."""
+        expected = ", ".join(f"{name!r}: {('n', *shape)}".replace("'n'", "n") for name, shape in self._shown)
+        if not isinstance(values, Mapping) or set(values) != set(self.names):
+            got = sorted(map(str, values)) if isinstance(values, Mapping) else f"{values!r:.60}"
+            raise FlowsError(f"{what} is {got}; expected a dict of arrays {expected}")
+        arrays = [as_array(values[name], f"{what}[{name!r}]") for name in self.names]
+        rows = {each.shape[0] if each.ndim else None for each in arrays}
+        if len(rows) > 1 or any(each.shape[1:] != shape for each, shape in zip(arrays, self.shapes, strict=True)):
+            got = ", ".join(f"{name!r}: {each.shape}" for name, each in zip(self.names, arrays, strict=True))
+            raise FlowsError(f"{what} has shapes {got}; expected {expected}")
+        return jnp.concatenate([each.reshape(len(each), -1) for each in arrays], 1)
+
+    @property
+    def _shown(self) -> list[tuple[str, Shape]]:
+        return list(zip(self.names, self.shapes, strict=True))
+
+    def described(self) -> list[list[Any]]:
+        """For JSON."""
+        return [[name, list(shape)] for name, shape in self._shown]

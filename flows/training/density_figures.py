@@ -1,0 +1,113 @@
+"""What importance weights say of a model that was fitted to a density."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import softmax
+
+from flows.core import Array
+from flows.distributions.draws import sample_with_log_pdf
+from flows.objectives import Estimate, effective_sample_size, log_normalizer, pareto_k
+from flows.results.density import Diagnostics
+from flows.results.history import History
+from flows.training.density_start import Box
+from flows.training.modes import Modes
+from flows.training.target import Target
+
+ENOUGH, ENOUGH_K = 0.99, 0.6  # the effective sample size, as a share of the draws, and the Pareto k that need no more
+RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
+OF_MODES = 0.02  # of the draws that count, the share of Gaussians at the modes: what is lost where these are of no use
+LEFT, SEEN = 0.5, 0.01  # of the mass of a mode, below which the model has left it; masses that are looked at
+
+
+class Found(NamedTuple):
+    """What the weights say: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats, and how much more mass
+    each mode has than the model's draws there (modes,)."""
+
+    diagnostics: Diagnostics
+    told: list[str]
+    loss: float
+    lacking: np.ndarray | None = None
+
+    @property
+    def enough(self) -> bool:
+        """Whether nothing is to be gained."""
+        found = self.diagnostics
+        return not self.told and found.effective_sample_size > ENOUGH and found.pareto_k <= ENOUGH_K
+
+
+class Figures:
+    """Importance weights of a model's draws, and of Gaussians at the modes that were found.
+
+    The draws are those of the mixture (1 - a) q + a g of the model q and the Gaussians g, a = 0.02, each in its share, and the
+    weights p / ((1 - a) q + a g): a mode that q misses has draws of g with large weights (Hesterberg, "Weighted Average
+    Importance Sampling and Defensive Mixture Distributions", 1995).
+    """
+
+    def __init__(self, log_density: Callable, box: Box, modes: Modes | None, n: int, dtype: Any):
+        self.target, self.box, self.modes, self.n = Target(log_density, box.event, dtype), box, modes, n
+        self.of_modes = 0 if modes is None else math.ceil(OF_MODES * n)
+
+    def of(self, triple: Any, key: Array) -> Found:
+        """What they say of a model."""
+        of_model, of_modes = jax.random.split(key)
+        drawn, drawn_log_q = sample_with_log_pdf(of_model, triple[0], triple, self.n - self.of_modes)
+        x, log_q = np.asarray(drawn), np.asarray(drawn_log_q, float)
+        log_p, parts = self.target.raw(x), None
+        loss = float((log_q - log_p).mean())
+        if self.modes is not None:
+            seed = np.asarray(jax.random.key_data(of_modes)).tolist()
+            y = self.modes.draw(np.random.default_rng(seed), self.of_modes)
+            at_modes = np.asarray(self.box.back(jnp.asarray(y, x.dtype)))
+            log_q = np.concatenate([log_q, np.asarray(triple[1](triple[0], at_modes), float)])
+            x, log_p = np.concatenate([x, at_modes]), np.concatenate([log_p, self.target.raw(at_modes)])
+            on_line, log_det = self.box.outside(x)
+            parts = self.modes.log_parts(on_line) + log_det[:, None]
+            share = self.of_modes / self.n
+            log_q = np.logaddexp(math.log1p(-share) + log_q, math.log(share) + np.logaddexp.reduce(parts, 1))
+        log_w = log_p - log_q
+        modes = 0 if self.modes is None else len(self.modes.shares)
+        bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
+        if len(bad) or not np.isfinite(log_w).any():
+            why = (
+                f"the importance weights of {len(bad) or self.n} of {self.n} draws are no numbers, so there are no "
+                "diagnostics. Look at log_density where the model draws"
+            )
+            return Found(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, self.n, modes), [why], loss)
+        found = Diagnostics(effective_sample_size(log_w) / self.n, log_normalizer(log_w), pareto_k(log_w), self.n, modes)
+        told, lacking = ([], None) if parts is None else self._of_modes(parts, log_w)
+        if found.pareto_k > RELIABLE:
+            told.append(
+                f"Pareto k is {found.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither its "
+                "importance weights nor log Z can be trusted. Train longer, or give a larger model"
+            )
+        return Found(found, told, loss, lacking)
+
+    def _of_modes(self, log_parts: np.ndarray, log_w: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """A warning of modes that have far less of the model's draws than of the mass; and the ratio, of each."""
+        modes = cast(Modes, self.modes)
+        nearest = softmax(log_parts, 1)
+        mass, own = softmax(log_w) @ nearest, nearest[: self.n - self.of_modes].mean(0)
+        lacking = mass / np.maximum(own, 1 / self.n)
+        left = np.flatnonzero((mass > SEEN) & (own < LEFT * mass))
+        if not len(left):
+            return [], lacking
+        k = left[np.argmax((mass - own)[left])]
+        at = np.asarray(self.box.back(jnp.asarray(modes.means[k : k + 1], self.target.dtype)))[0]
+        told = (
+            f"the model has left {len(left)} of {len(mass)} modes: at {at!s:.100} lie {mass[k]:.1%} of the mass, and "
+            f"{own[k]:.1%} of its draws. Give a flow on Normal() with standardize=True, which starts at all of them, or a "
+            "larger one"
+        )
+        return [told], lacking
+
+
+def history_of_start(loss: float) -> History:
+    """Of a fit that needed no epoch."""
+    none = {name: np.zeros(0) for name in ("train_loss", "validation_loss")}
+    rest = {"best_epoch": -1, "start_loss": np.array(loss), "error": np.array(math.nan)}
+    return History({**none, "skipped": np.zeros(0, int), **rest})

@@ -1,0 +1,177 @@
+"""Where a fit to a density starts: inside its support, at the Gaussian nearest to it, or at Gaussians at its modes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.bijections.whiten import MOST_COLUMNS, Whiten
+from flows.compose import joined
+from flows.core import Array, FlowsError, bijection_part, distribution_part, positive_int
+from flows.core.contract import Shape
+from flows.core.inputs import as_array
+from flows.distributions.flow import Flow
+from flows.distributions.gmm import GMM
+from flows.results.parameters import Parameters
+from flows.training.base import is_flow, with_base
+from flows.training.before import unconstraining
+from flows.training.gaussian_start import DRAWS, Start, nearest_gaussian, whitened
+from flows.training.modes import Modes, modes_of, wide_normal_is_better
+from flows.training.target import Target
+
+MOST_STARTS = 10_000
+
+
+class Box(NamedTuple):
+    """The support of a density, as the layer that takes it to the whole line; None is the line itself."""
+
+    layer: Any
+    event: Shape
+
+    def inside(self, log_density: Callable) -> Callable:
+        """The density on the line."""
+        if self.layer is None:
+            return log_density
+        part = bijection_part(self.layer, self.event, None)
+
+        def unbounded(y: Array) -> Array:
+            x, log_det = part.invert({}, y, None, None, False)
+            return log_density(x) + log_det
+
+        return unbounded
+
+    def outside(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points of the support on the line, and log|det| of that map."""
+        if self.layer is None:
+            return np.asarray(x, float), np.zeros(len(x))
+        part = bijection_part(self.layer, self.event, None)
+        y, log_det = part.direct({}, jnp.asarray(x), None, None, False)
+        return np.asarray(y, float), np.asarray(log_det, float)
+
+    def back(self, y: Array) -> Array:
+        """Points of the line in the support."""
+        return y if self.layer is None else bijection_part(self.layer, self.event, None).inverse({}, y, None, None, False)
+
+
+class Beginning(NamedTuple):
+    """The model with the layers in front of it, the numbers at which these and its base start, and the modes that were found,
+    on the line; None where none were looked for, or found."""
+
+    init_fun: Any
+    layers: tuple[dict, ...]
+    base: Modes | None
+    modes: Modes | None
+
+    def set(self, params: Any, event: Shape, dtype: Any) -> Any:
+        """The params with those of the layers, and of the base."""
+        if self.layers:
+            params = {**params, "bijection": self.layers[0] if len(self.layers) == 1 else self.layers}
+        return params if self.base is None else _with_modes(self.init_fun, params, self.base, event, dtype)
+
+    def weighed(self, params: Any, lacking: np.ndarray) -> Any:
+        """The params with other weights of the components of the base, which path gradients do not train."""
+        if "prior" not in params:
+            logits = params["logits"] + jnp.asarray(np.log(np.maximum(lacking, 1e-3)), params["logits"].dtype)
+            return {**params, "logits": logits}
+        return {**params, "prior": self.weighed(params["prior"], lacking)}
+
+
+def box_of(support: Any, parameters: Parameters | None, event: Shape) -> Box:
+    """Of `support=`: a pair, a dict by column, or by the names of parameters."""
+    if parameters is not None and support is not None:
+        support = _by_name(support, parameters)
+    return Box(unconstraining(support, event[-1], None, None), event)
+
+
+def _by_name(support: Any, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(support, Mapping):
+        raise FlowsError(f"fit_to_density: support is {support!r:.60}; expected a dict by parameter, {{'scale': (0, inf)}}")
+    if unknown := [name for name in support if name not in parameters.names]:
+        raise FlowsError(f"fit_to_density: support has {unknown[0]!r}; the parameters are {', '.join(parameters.names)}")
+    ends = np.full(parameters.size, -np.inf), np.full(parameters.size, np.inf)
+    for name, shape in zip(parameters.names, parameters.shapes, strict=True):
+        pair = support.get(name, (-np.inf, np.inf))
+        expected = f"a pair (low, high), of numbers or arrays {shape}, -inf or inf where a side is open"
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise FlowsError(f"fit_to_density: the support of {name!r} is {pair!r:.60}; expected {expected}")
+        for all_ends, end, missing in zip(ends, pair, (-np.inf, np.inf), strict=True):
+            try:
+                value = np.asarray(missing if end is None else end, float)
+                all_ends[parameters.slices[name]] = np.broadcast_to(value, shape).ravel()
+            except (TypeError, ValueError):
+                raise FlowsError(f"fit_to_density: the support of {name!r} is {pair!r:.60}; expected {expected}") from None
+    return ends
+
+
+def begin(
+    rng: np.random.Generator, init_fun: Any, log_density: Callable, box: Box, starts: Any, standardize: bool, dtype: Any
+) -> Beginning:
+    """What a fit of init_fun starts with. `starts` are a number, or points on the line.
+
+    A Gaussian and modes are looked for on vectors of at most 512 columns, unless the model lives on circles or a sphere.
+    """
+    layers: tuple = () if box.layer is None else (box.layer,)
+    fixed: tuple = () if box.layer is None else ({},)
+    region = distribution_part(init_fun, box.event, None).region
+    curved = region is not None and not region.flat
+    nearest = modes = base = None
+    target = Target(box.inside(log_density), box.event, dtype)
+    if len(box.event) == 1 and box.event[0] <= MOST_COLUMNS and not curved:
+        nearest = nearest_gaussian(rng, target) if standardize else None
+        modes = modes_of(rng, target, starts, nearest)
+    if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):
+        mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
+        if mixture != init_fun and not wide_normal_is_better(rng, target, modes):
+            mean, covariance = modes.moments()
+            init_fun, base, nearest = mixture, modes, Start.of(mean, np.linalg.cholesky(covariance))
+    if nearest is not None:
+        layers = (*layers, Whiten())
+        fixed = (*fixed, {"fixed": {name: jnp.asarray(each, float) for name, each in nearest._asdict().items()}})
+    if layers:
+        init_fun = Flow(joined(layers), init_fun)
+    return Beginning(init_fun, fixed, base, modes)
+
+
+def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: Any) -> Any:
+    """The params of a flow whose base is a mixture, with the modes as its components, as the layers before it see them.
+
+    Layers start near the identity, or at a linear map, so that each Gaussian stays one: draws whose mean and covariance are
+    exactly its own are sent through, and the mean and the covariance of what comes out are those of the component.
+    """
+    if not is_flow(init_fun):
+        mean = modes.means
+        log_diagonal = np.log(np.diagonal(modes.factors, axis1=1, axis2=2))
+        tril = np.tril(modes.factors, -1) + log_diagonal[:, :, None] * np.eye(mean.shape[1])
+        numbers = {"mean": mean, "tril": tril, "logits": np.log(modes.shares)}
+        return {name: jnp.asarray(each, dtype) for name, each in numbers.items()}
+    part = bijection_part(init_fun.arguments["bijection"], event, None)
+    d = modes.means.shape[1]
+    z = whitened(np.random.default_rng(0).standard_normal((max(DRAWS, 4 * d), d)))
+    means, factors = [], []
+    for mean, factor in zip(modes.means, modes.factors, strict=True):
+        x = jnp.asarray(mean + z @ factor.T, dtype)
+        y = np.asarray(part.measured_output(params["bijection"], x, None, jax.random.key(0)), float).reshape(len(z), -1)
+        means.append(y.mean(0))
+        factors.append(np.linalg.cholesky(np.cov(y.T, bias=True).reshape(d, d)))
+    after = Modes(np.stack(means), np.stack(factors), modes.shares)
+    return {**params, "prior": _with_modes(init_fun.arguments["prior"], params["prior"], after, part.output, dtype)}
+
+
+def starts_of(starts: Any, parameters: Parameters | None, box: Box) -> int | np.ndarray:
+    """Of `starts=`: a number, or points of the density, which are taken to the line."""
+    if not isinstance(starts, Mapping) and np.ndim(starts) == 0:
+        return positive_int(starts, "fit_to_density: starts", most=MOST_STARTS)
+    if parameters is not None and isinstance(starts, Mapping):
+        starts = parameters.packed(starts, "fit_to_density: starts")
+    points = np.asarray(as_array(starts, "fit_to_density: starts"), float)
+    if points.ndim != 1 + len(box.event) or points.shape[1:] != box.event or not 0 < len(points) <= MOST_STARTS:
+        raise FlowsError(
+            f"fit_to_density: starts have shape {points.shape}; expected a number, or 1 to {MOST_STARTS:,} points "
+            f"(n, {', '.join(map(str, box.event))})"
+        )
+    on_line = box.outside(points)[0]
+    if (bad := ~np.isfinite(on_line).reshape(len(points), -1).all(1)).any():
+        raise FlowsError(f"fit_to_density: starts[{int(bad.argmax())}] is {points[bad][0]!s:.100}, outside the support")
+    return on_line

@@ -1,0 +1,223 @@
+"""The modes of an unnormalised density: maxima found from many starting points, each with a Gaussian and a mass."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from scipy.special import log_softmax, logsumexp
+from scipy.stats import norm
+
+from flows.core.errors import warn_user
+from flows.objectives import effective_sample_size
+from flows.training.gaussian_start import Start
+from flows.training.target import Target
+
+SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations of the starting points, in turn
+CANDIDATES, UNLIKE = 4_096, 0.05  # points among which later starts are chosen, and the share of them that comes into question
+TURNS = 4  # in which starts are chosen
+ITERATIONS, GRADIENT = 100, 1e-3  # of L-BFGS, at most, and the largest slope at which it has arrived
+FAR = 1e4  # times the largest starting point: where nothing has been found, and the density goes on rising
+ROUNDED = 1e-5  # of a log-density, within which two are the same in float32
+BARRIER, BETWEEN = 1.0, 9  # nats of a dip, from which two maxima are two modes; points between them at which one is looked for
+DROP = 0.5  # nats that a Gaussian falls within one standard deviation
+WIDTHS = 2.0 ** np.arange(-24, 9)  # times that of the curvature, among which one is looked for
+WEIGHED, LEAST_SHARE = 8_192, 0.02  # draws by which masses are weighed, and the least share of them of a mode
+ENOUGH = 100  # draws of the density itself that these have to be as good as; else masses are those of the Gaussians
+NEGLIGIBLE = 1e-3  # of the mass of the largest mode
+
+
+class Modes(NamedTuple):
+    """Gaussians at the modes: means (k, d), Cholesky factors of covariances (k, d, d), their shares of the mass (k,), and how
+    many draws of the density as many of theirs are as good as, as a share."""
+
+    means: np.ndarray
+    factors: np.ndarray
+    shares: np.ndarray
+    effective: float = 1.0
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """n points of the mixture."""
+        own = rng.choice(len(self.shares), n, p=self.shares)
+        z = rng.standard_normal((n, self.means.shape[1]))
+        return self.means[own] + np.einsum("nij,nj->ni", self.factors[own], z)
+
+    def log_parts(self, x: np.ndarray) -> np.ndarray:
+        """log of share times density of each mode, (n, k)."""
+        found = np.empty((len(x), len(self.shares)))
+        for k, (mean, factor, share) in enumerate(zip(self.means, self.factors, self.shares, strict=True)):
+            z = np.linalg.solve(factor, (x - mean).T)
+            found[:, k] = math.log(share) + norm.logpdf(z).sum(0) - np.log(np.diag(factor)).sum()
+        return found
+
+    def log_pdf(self, x: np.ndarray) -> np.ndarray:
+        """(n,)"""
+        found: np.ndarray = logsumexp(self.log_parts(x), 1)
+        return found
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and covariance of the mixture."""
+        mean = self.shares @ self.means
+        within = np.einsum("k,kij,klj->il", self.shares, self.factors, self.factors)
+        apart = self.means - mean
+        return mean, within + np.einsum("k,ki,kj->ij", self.shares, apart, apart)
+
+
+def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray, nearest: Start | None = None) -> Modes | None:
+    """The modes to which L-BFGS climbs from points (n, d), the heaviest first; None where there are none.
+
+    Of a number of starts, a quarter are `spread_points`. The others are chosen, in three turns, from many more of these, where
+    the density is largest beside that of the Gaussians found so far: what reaches far hides modes that are narrower. Ends
+    between which the density does not dip belong to one mode. Its Gaussian has the axes of the Hessian, and on each the
+    standard deviation within which the density falls by half a nat, so that a flat top has a width, too. Its share is that of
+    importance weights of draws of all Gaussians. Modes of less than a thousandth of the mass of the largest are left out.
+    """
+    if isinstance(starts, np.ndarray):
+        ends, heights = _arrived(target, starts)
+    else:
+        ends, heights = _searched(rng, target, starts, nearest)
+    return _weighed(rng, target, _gaussians(target, ends, heights)) if len(ends) else None
+
+
+def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: Start | None) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of so many starts, and the log-density there, the highest first."""
+    points = spread_points(rng, CANDIDATES, target, nearest)
+    points[0] = 0.0
+    ends, heights = _arrived(target, points[: -(-starts // TURNS)])
+    values = target(points) if starts > 1 and len(ends) else np.zeros(0)
+    for turn in range(1, min(TURNS, starts) if len(values) else 0):
+        unlike = values - _gaussians(target, ends, heights).log_pdf(points)
+        more = _arrived(target, points[_chosen(points, unlike, (starts + TURNS - 1 - turn) // TURNS)])
+        ends, heights = _sorted(np.concatenate([ends, more[0]]), np.concatenate([heights, more[1]]))
+    return ends, heights
+
+
+def spread_points(rng: np.random.Generator, n: int, target: Target, nearest: Start | None) -> np.ndarray:
+    """Draws of normals, (n, d), whose standard deviation is 1, 2, 4 and 8 in turn, in units of the nearest Gaussian in columns
+    where this is wider than 1; every fourth one around its mean instead of 0."""
+    points = rng.standard_normal((n, *target.event)) * np.resize(SCALES, n)[:, None]
+    if nearest is not None:
+        points *= np.maximum(nearest.std, 1.0)
+        points[np.arange(n) % 16 % 5 == 4] += nearest.mean
+    return points
+
+
+def _chosen(points: np.ndarray, unlike: np.ndarray, n: int) -> np.ndarray:
+    """The numbers of n points, which are far from each other, among those of each scale at which the density is most unlike
+    what is known of it."""
+    chosen, distance = list[int](), np.full(len(points), np.inf)
+    for i in range(n):
+        own = np.arange(i % len(SCALES), len(points), len(SCALES))
+        able = own[np.argsort(-unlike[own], kind="stable")[: int(UNLIKE * len(own))]]
+        able = able[: max((unlike[able] > BARRIER).sum(), 1)]
+        chosen.append(int(able[distance[able].argmax()]))
+        distance = np.minimum(distance, np.square(points - points[chosen[-1]]).sum(1))
+    return np.array(chosen)
+
+
+def _gaussians(target: Target, ends: np.ndarray, heights: np.ndarray) -> Modes:
+    """The Gaussians at maxima, which are sorted by height, with shares as of their own masses."""
+    tops = [int(own[0]) for own in _joined(target, ends, heights)]
+    of_each = zip(ends[tops], heights[tops], target.hessians(ends[tops]), strict=True)
+    factors = np.stack([_factor(target, *each) for each in of_each])
+    log_mass = heights[tops] + np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
+    kept = log_mass > log_mass.max() + math.log(NEGLIGIBLE)
+    return Modes(ends[tops][kept], factors[kept], np.exp(log_softmax(log_mass[kept])))
+
+
+def _arrived(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends at which L-BFGS arrived, and the log-density there, the highest first."""
+    ends, heights = target.climbed(points, ITERATIONS, GRADIENT)
+    usable = np.isfinite(heights) & np.isfinite(ends).all(1)
+    away = usable & (np.abs(ends).max(1) > FAR * max(np.abs(points).max(), 1.0))
+    arrived = usable & ~away
+    if away.any() and not arrived.any():
+        warn_user(
+            f"fit_to_density: log_density has no maximum that {len(points)} starts could find: it still rises at "
+            f"{ends[away][0]!s:.100}. It is improper, or unbounded as the densities of some hierarchical models are: look at "
+            "it there"
+        )
+    return _sorted(ends[arrived], heights[arrived])
+
+
+def _sorted(ends: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(-heights, kind="stable")
+    return ends[order], heights[order]
+
+
+def _joined(target: Target, ends: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:
+    """The numbers of the ends of each mode, its highest first. Ends are sorted by height."""
+    groups, left = list[np.ndarray](), np.arange(len(ends))
+    while len(left):
+        top = np.full(len(left), left[0])
+        near = ~_dips(target, ends, heights, top, left)
+        groups.append(left[near])
+        left = left[~near]
+    first, second = np.triu_indices(len(groups), 1)
+    nearest = [_nearest(ends, groups[a], groups[b]) for a, b in zip(first, second, strict=True)]
+    linked = np.zeros((len(groups), len(groups)), bool)
+    if nearest:
+        a, b = np.array(nearest).T
+        linked[first, second] = ~_dips(target, ends, heights, a, b)
+    labels = connected_components(linked, directed=False)[1]
+    return [np.sort(np.concatenate([groups[i] for i in np.flatnonzero(labels == each)])) for each in np.unique(labels)]
+
+
+def _dips(target: Target, ends: np.ndarray, heights: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether the density falls by a nat below both ends a and b on the straight way between them."""
+    share = np.arange(1, BETWEEN + 1)[None, :, None] / (BETWEEN + 1)
+    least = np.minimum(heights[a], heights[b])
+    between = target(ends[a][:, None] * (1 - share) + ends[b][:, None] * share).min(1)
+    return (a != b) & (between < least - BARRIER - ROUNDED * np.abs(least))
+
+
+def _nearest(ends: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
+    apart = np.square(ends[a][:, None] - ends[b][None]).sum(2)
+    i, j = np.unravel_index(apart.argmin(), apart.shape)
+    return int(a[i]), int(b[j])
+
+
+def _factor(target: Target, top: np.ndarray, height: float, hessian: np.ndarray) -> np.ndarray:
+    """The Cholesky factor of the covariance of the Gaussian at a maximum."""
+    known = np.isfinite(hessian).all()
+    curvature, axes = np.linalg.eigh(-(hessian + hessian.T) / 2 if known else np.eye(len(top)))
+    scale = np.maximum(curvature, ROUNDED**2) ** -0.5
+    steps = scale * WIDTHS[:, None]  # (widths, d)
+    both = top + np.array([1.0, -1.0])[:, None, None, None] * steps[:, :, None] * axes.T[None]
+    drop = height - target(both).mean(0)
+    down = drop >= DROP + ROUNDED * np.abs(height)
+    last = np.where(down.any(0), down.argmax(0), len(WIDTHS) - 1)
+    at = last, np.arange(len(top))
+    std = np.where(np.isfinite(drop[at]), steps[at] * np.sqrt(DROP / np.clip(drop[at], DROP / 4, 4 * DROP)), steps[at] / 2)
+    return np.linalg.cholesky((axes * np.square(std)) @ axes.T)
+
+
+def _weighed(rng: np.random.Generator, target: Target, modes: Modes) -> Modes:
+    """The Gaussians with shares by importance weights of draws of them all, the heaviest first."""
+    shares, least = modes.shares, np.maximum(modes.shares, LEAST_SHARE)
+    drawn = modes._replace(shares=least / least.sum())
+    x = drawn.draw(rng, WEIGHED)
+    log_parts = drawn.log_parts(x)
+    effective = _effective(log_w := target(x) - logsumexp(log_parts, 1))
+    if effective * WEIGHED > ENOUGH:
+        shares = _likeliest(log_parts - np.log(drawn.shares), np.exp(log_w - logsumexp(log_w)), shares)
+    kept = np.argsort(-shares)[: int((shares > NEGLIGIBLE * shares.max()).sum())]
+    return Modes(drawn.means[kept], drawn.factors[kept], shares[kept] / shares[kept].sum(), effective)
+
+
+def _effective(log_w: np.ndarray) -> float:
+    return effective_sample_size(log_w) / len(log_w) if np.isfinite(log_w).any() else 0.0
+
+
+def wide_normal_is_better(rng: np.random.Generator, target: Target, modes: Modes) -> bool:
+    """Whether draws of the standard normal are better than those of the Gaussians at the modes, as on a ridge that is no mode:
+    from there a flow finds all of it, and from its maxima parts."""
+    x = rng.standard_normal((WEIGHED, *target.event))
+    return _effective(target(x) - norm.logpdf(x).sum(1)) > modes.effective
+
+
+def _likeliest(log_densities: np.ndarray, w: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Shares of components that are likeliest for weighted points, by expectation-maximisation."""
+    for _ in range(ITERATIONS):
+        shares = w @ np.exp(log_softmax(log_densities + np.log(np.maximum(shares, 1e-300)), 1))
+    return shares
