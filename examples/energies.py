@@ -76,6 +76,7 @@ def fitted(log_density, layer, layers, anneal, seed=0):
         log_density,
         2,
         anneal=anneal,
+        starts=1,  # from 0 alone: what annealing finds by itself
         estimator="total",
         support=(-SIDE, SIDE),
         max_epochs=400,

@@ -111,7 +111,7 @@ def main():
     of = result.diagnostics
     estimate, error = of.log_normalizer
     print(f"log evidence: {evidence:.4f} exactly, {estimate:.4f} +- {error:.4f} by weights of {of.num_samples:,} draws")
-    print(f"ELBO {-result.history['validation'].min():.4f}; effective sample size {of.effective_sample_size:.1%} of the draws")
+    print(f"ELBO {-result.history.best:.4f}; effective sample size {of.effective_sample_size:.1%} of the draws")
     print(f"Pareto k {of.pareto_k:.2f}: up to 0.7 the weights can be trusted")
     names = [*COLUMNS, "log variance"]
     print(f"{'':15} {'exact mean':>11} {'flow':>8} {'exact std':>11} {'flow':>8}")

@@ -105,6 +105,7 @@ def test_rounds_grow_and_a_fit_ends_with_one_that_gained_little():
     assert not over([0.1, 0.2, 0.995], now=0.8), "the tail of the weights is to be good, too"
     late = [*low, 0.4, 0.5, 0.503, 0.502]
     assert not over(late, before=0.9, now=0.7) and over(late, before=0.75, now=0.7), "unless it gains no more"
+    assert not over(late, before=0.9, now=0.85), "nor can it be trusted"
     assert over([*low, 0.4, 0.5, 0.503, 0.995], now=0.4)
 
 

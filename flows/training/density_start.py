@@ -1,5 +1,6 @@
 """Where a fit to a density starts: inside its support, at the Gaussian nearest to it, or at Gaussians at its modes."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
 from flows.training.base import is_flow, with_base
 from flows.training.before import unconstraining
-from flows.training.gaussian_start import DRAWS, Start, nearest_gaussian, whitened
+from flows.training.gaussian_start import DRAWS, Start, cholesky_of, nearest_gaussian, whitened
 from flows.training.modes import Modes, modes_of, wide_normal_is_better
 from flows.training.target import Target
 
@@ -124,8 +125,7 @@ def begin(
     if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):
         mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
         if mixture != init_fun and not wide_normal_is_better(rng, target, modes):
-            mean, covariance = modes.moments()
-            init_fun, base, nearest = mixture, modes, Start.of(mean, np.linalg.cholesky(covariance))
+            init_fun, base, nearest = mixture, modes, Start.of(*modes.moments())
     if nearest is not None:
         layers = (*layers, Whiten())
         fixed = (*fixed, {"fixed": {name: jnp.asarray(each, float) for name, each in nearest._asdict().items()}})
@@ -154,7 +154,7 @@ def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: A
         x = jnp.asarray(mean + z @ factor.T, dtype)
         y = np.asarray(part.measured_output(params["bijection"], x, None, jax.random.key(0)), float).reshape(len(z), -1)
         means.append(y.mean(0))
-        factors.append(np.linalg.cholesky(np.cov(y.T, bias=True).reshape(d, d)))
+        factors.append(cholesky_of((y - y.mean(0)).T / math.sqrt(len(y))))
     after = Modes(np.stack(means), np.stack(factors), modes.shares)
     return {**params, "prior": _with_modes(init_fun.arguments["prior"], params["prior"], after, part.output, dtype)}
 

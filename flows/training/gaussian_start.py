@@ -63,6 +63,13 @@ def whitened(z: np.ndarray) -> np.ndarray:
     return found
 
 
+def cholesky_of(a: np.ndarray) -> np.ndarray:
+    """The Cholesky factor of a a', for a (d, n), which need not be well-conditioned."""
+    factor: np.ndarray = np.transpose(np.linalg.qr(a.T, mode="r"))
+    signed: np.ndarray = factor * np.where(np.diag(factor) < 0, -1.0, 1.0)
+    return signed
+
+
 def _minimised(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """m and L, unless they are not finite, or no better than the standard normal."""
     (d,), noise = target.event, jnp.asarray(z, target.dtype)

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from flows.core.errors import warn_user
 from flows.objectives import effective_sample_size
-from flows.training.gaussian_start import Start
+from flows.training.gaussian_start import Start, cholesky_of
 from flows.training.target import Target
 
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations of the starting points, in turn
@@ -56,11 +56,10 @@ class Modes(NamedTuple):
         return found
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and covariance of the mixture."""
-        mean = self.shares @ self.means
-        within = np.einsum("k,kij,klj->il", self.shares, self.factors, self.factors)
-        apart = self.means - mean
-        return mean, within + np.einsum("k,ki,kj->ij", self.shares, apart, apart)
+        """Mean of the mixture, and Cholesky factor of its covariance."""
+        mean, root = self.shares @ self.means, np.sqrt(self.shares)
+        within = np.concatenate([share * factor for share, factor in zip(root, self.factors, strict=True)], 1)
+        return mean, cholesky_of(np.concatenate([within, (root[:, None] * (self.means - mean)).T], 1))
 
 
 def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray, nearest: Start | None = None) -> Modes | None:
@@ -189,7 +188,7 @@ def _factor(target: Target, top: np.ndarray, height: float, hessian: np.ndarray)
     last = np.where(down.any(0), down.argmax(0), len(WIDTHS) - 1)
     at = last, np.arange(len(top))
     std = np.where(np.isfinite(drop[at]), steps[at] * np.sqrt(DROP / np.clip(drop[at], DROP / 4, 4 * DROP)), steps[at] / 2)
-    return np.linalg.cholesky((axes * np.square(std)) @ axes.T)
+    return cholesky_of(axes * std)
 
 
 def _weighed(rng: np.random.Generator, target: Target, modes: Modes) -> Modes:

@@ -32,7 +32,7 @@ from flows.results.density import DensityFitResult
 from flows.results.history import History
 from flows.results.parameters import Parameters
 from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.density_figures import ENOUGH, ENOUGH_K, Figures, history_of_start
+from flows.training.density_figures import ENOUGH, ENOUGH_K, RELIABLE, Figures, history_of_start
 from flows.training.density_start import begin, box_of, starts_of
 from flows.training.gaussian import Yardstick, by_chance
 from flows.training.loop import train
@@ -144,7 +144,7 @@ def rounds_of(max_epochs: int) -> list[int]:
 
 def stands(rounds: list[int], effective: list[float], tails: list[float]) -> bool:
     """Whether a fit is over, by the effective sample sizes and the Pareto k at the start and after each epoch: a round ends
-    with weights that are good enough, or that have hardly gained in it."""
+    with weights that are good enough, or that can be trusted and have hardly gained in it."""
     done = len(effective) - 1
     if done not in rounds[:-1] or not math.isfinite(effective[-1]):
         return False
@@ -152,8 +152,8 @@ def stands(rounds: list[int], effective: list[float], tails: list[float]) -> boo
     start = rounds[this - 1] if this else 0
     known = np.nan_to_num(effective)
     best, before = known.max(), known[: 1 + start].max()
-    hardly = best - before < HARDLY * best and not tails[-1] < tails[start] - HARDLY_K
-    return bool((best > ENOUGH and tails[-1] <= ENOUGH_K) or (this > 0 and hardly))
+    hardly = this > 0 and best - before < HARDLY * best and tails[-1] <= RELIABLE and not tails[-1] < tails[start] - HARDLY_K
+    return bool((best > ENOUGH and tails[-1] <= ENOUGH_K) or hardly)
 
 
 def _check_density(init_fun: Any, log_density: Callable, key: Array, event: Shape, named: Parameters | None) -> None:

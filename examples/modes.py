@@ -1,0 +1,117 @@
+"""A posterior of two modes: a regression on rows of which half follow another line.
+
+    python examples/modes.py [--out out] [--quick]
+
+40 rows with three columns, half of them on one line, half on another; the model believes in one line, and that each row may be
+an outlier. Both lines explain the rows, so the posterior of the four weights has two modes, 30 standard deviations apart. One
+is what a fit finds that starts at one point, and none of its own draws can tell that there is another. Prints shares of the
+mass by two million draws of a wide mixture, by a fit from one start, and by the default, which looks from 32; writes modes.png.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from jax.scipy.stats import norm
+from scipy import special
+
+import flows
+
+ROWS, NOISE, WIDE, CLEAN = 40, 0.3, 5.0, 0.6  # rows; deviations of a row on the line and of an outlier; the share of the former
+LINES = np.array([[1.0, 2.0, -1.0, 0.5], [-2.0, -1.0, 2.0, 1.0]])  # each an intercept and three slopes
+PARAMETERS = {"intercept": (), "slopes": (3,)}
+
+
+def rows():
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=(ROWS, 3))
+    lines = LINES[(np.arange(ROWS) >= ROWS // 2).astype(int)]
+    return x, lines[:, 0] + (lines[:, 1:] * x).sum(1) + NOISE * rng.normal(size=ROWS)
+
+
+X, Y = (jnp.asarray(each, jnp.float32) for each in rows())
+
+
+def log_density(weights):
+    """log p(answers, weights), for a dict of arrays: "intercept" (n,), "slopes" (n, 3)."""
+    intercept, slopes = weights["intercept"], weights["slopes"]
+    line = intercept[:, None] + jnp.matmul(slopes, X.T, precision="highest")
+    clean = jnp.log(CLEAN) + norm.logpdf(Y[None], line, NOISE)
+    outlier = jnp.log(1 - CLEAN) + norm.logpdf(Y[None], line, WIDE)
+    return jnp.logaddexp(clean, outlier).sum(1) + norm.logpdf(intercept, 0, 5) + norm.logpdf(slopes, 0, 5).sum(1)
+
+
+def by_wide_mixture(pieces):
+    """log Z, and 20,000 draws, by importance sampling from normals around both lines, which takes knowing them."""
+    rng, widths, shares = np.random.default_rng(1), 0.15 * np.array([0.7, 1, 2, 6]), np.array([0.4, 0.4, 0.15, 0.05])
+    compiled, points, log_w = jax.jit(log_density), [], []
+    for _ in range(pieces):
+        w = LINES[rng.integers(2, size=50_000)] + rng.choice(widths, 50_000, p=shares)[:, None] * rng.normal(size=(50_000, 4))
+        squares = np.square(w[:, None] - LINES[None]).sum(2)[:, :, None] / widths**2
+        log_q = special.logsumexp(-0.5 * squares - 4 * np.log(widths * np.sqrt(2 * np.pi)), b=shares / 2, axis=(1, 2))
+        points.append(w.astype(np.float32))
+        log_w.append(np.asarray(compiled({"intercept": points[-1][:, 0], "slopes": points[-1][:, 1:]}), float) - log_q)
+    points, log_w = np.concatenate(points), np.concatenate(log_w)
+    chosen = rng.choice(len(points), 20_000, p=special.softmax(log_w))
+    return special.logsumexp(log_w) - np.log(len(log_w)), points[chosen, 0], points[chosen, 1]
+
+
+def fitted(starts, quick):
+    began = time.process_time()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = flows.fit_to_density(
+            0, flows.Flow(flows.RealNVP()), log_density, PARAMETERS, starts=starts, max_epochs=2 if quick else 50, verbose=0
+        )
+    drawn = result.draw(1, 20_000)
+    of, log_z = result.diagnostics, result.diagnostics.log_normalizer
+    share = float((drawn["intercept"] > 0).mean())
+    print(
+        f"{starts:2} start{'s' * (starts > 1)}: {share:.3f} of the draws on the first line; log Z {log_z.value:.3f} +- "
+        f"{log_z.standard_error:.3f}, effective sample size {of.effective_sample_size:.3f}, Pareto k {of.pareto_k:.2f}, "
+        f"{of.modes} mode{'s' * (of.modes > 1)}; {time.process_time() - began:.0f} s of a core"
+    )
+    for each in told:
+        print(f"          {each.message}")
+    return np.asarray(drawn["intercept"]), np.asarray(drawn["slopes"][:, 0])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--quick", action="store_true", help="two epochs, to see that all runs")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    log_z, *reference = by_wide_mixture(4 if options.quick else 40)
+    print(f"a wide mixture: {(reference[0] > 0).mean():.3f} of the mass on the first line; log Z {log_z:.3f}")
+    shown = {
+        "importance sampling around\nboth lines, which takes knowing them": reference,
+        "fit_to_density(starts=1)": fitted(1, options.quick),
+        "fit_to_density, as it is": fitted(32, options.quick),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", sharex=True, sharey=True)
+    for axis, (title, (intercept, slope)) in zip(axes, shown.items(), strict=True):
+        axis.plot(intercept, slope, ".", color="#2166ac", markersize=1.5, alpha=0.15)
+        for line, side in zip(LINES, (intercept > 0, intercept <= 0), strict=True):
+            axis.annotate(
+                f"{side.mean():.0%}", (line[0], line[1]), xytext=(0, 26), textcoords="offset points", ha="center", fontsize=12
+            )
+        axis.set_title(title, fontsize=11)
+        axis.set_xlabel("intercept")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("first slope")
+    axes[0].set(xlim=(-3, 2), ylim=(-2, 3.2))
+    figure.savefig(options.out / "modes.png", dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
