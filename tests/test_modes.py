@@ -113,6 +113,7 @@ def test_a_fit_that_needs_no_epoch_has_none_and_is_a_result_like_any_other(tmp_p
     result.save(tmp_path / "q.flows")
     again = flows.load(tmp_path / "q.flows")
     assert again.diagnostics == result.diagnostics and again.diagnostics.modes == 1
+    assert again.history.best == result.history.best
 
 
 def test_a_mode_that_the_model_has_left_is_told():

@@ -138,34 +138,24 @@ def pareto_k(log_weights: Any) -> float:
     n = len(log_w)
     if n < LEAST_FOR_TAIL:
         raise FlowsError(f"pareto_k: there are {n} weights; expected at least {LEAST_FOR_TAIL}, to have a tail to fit")
-    w = np.exp(log_w[-length_of_tail(n) - 1 :] - log_w[-1])
+    w = np.exp(log_w[-math.ceil(min(n / 5, 3 * math.sqrt(n))) - 1 :] - log_w[-1])
     tail = w[w > w[0]] - w[0]
     if 1 - w[0] < ROUNDING:  # densities in float32 would leave it nothing but their last digits
         return -math.inf
     if len(tail) < 5:
         return math.inf
-    return float(shape_of_tail(tail, np))
-
-
-def shape_of_tail(tail: Any, xp: Any) -> Any:
-    """k of excesses over a threshold, sorted upwards, (m,), by the fit of `pareto_k`; in NumPy, or under a trace."""
     m, grid = len(tail), 30 + math.isqrt(len(tail))
     quartile = tail[int(m / 4 + 0.5) - 1]
-    b = 1 / tail[-1] + (1 - np.sqrt(grid / (np.arange(grid) + 0.5))).astype(tail.dtype) / (3 * quartile)
-    b = xp.where(b == 0, np.finfo(tail.dtype).tiny, b)
+    b = 1 / tail[-1] + (1 - np.sqrt(grid / (np.arange(grid) + 0.5))) / (3 * quartile)
+    b = b[b != 0]
 
     def k_at(b: Any) -> Any:
-        return xp.log1p(-xp.outer(b, tail)).mean(1)
+        return np.log1p(-np.multiply.outer(b, tail)).mean(-1)
 
-    log_likelihood = m * (xp.log(-b / k_at(b)) - k_at(b) - 1)
-    posterior = xp.exp(log_likelihood - log_likelihood.max())
-    k = k_at((b * posterior).sum()[None] / posterior.sum())[0]
-    return (m * k + 10 * 0.5) / (m + 10)
-
-
-def length_of_tail(n: int) -> int:
-    """How many of n weights are their tail."""
-    return math.ceil(min(n / 5, 3 * math.sqrt(n)))
+    log_likelihood = m * (np.log(-b / k_at(b)) - k_at(b) - 1)
+    posterior = np.exp(log_likelihood - log_likelihood.max())
+    k = k_at((b * posterior).sum() / posterior.sum())
+    return float((m * k + 10 * 0.5) / (m + 10))
 
 
 def _numbers(log_weights: Any, name: str) -> np.ndarray:

@@ -12,9 +12,11 @@ from scipy.special import softmax
 from flows.core import Array
 from flows.distributions.draws import sample_with_log_pdf
 from flows.objectives import Estimate, effective_sample_size, log_normalizer, pareto_k
+from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import Diagnostics
 from flows.results.history import History
-from flows.training.density_start import Box
+from flows.training.density_start import Beginning, Box
+from flows.training.losses import HeldOut
 from flows.training.modes import Modes
 from flows.training.target import Target
 
@@ -41,22 +43,44 @@ class Found(NamedTuple):
 
 
 class Figures:
-    """Importance weights of a model's draws, and of Gaussians at the modes that were found.
+    """Importance weights of a model's draws, and of Gaussians at the modes that were found, unless there is one mode, at which
+    the model starts.
 
     The draws are those of the mixture (1 - a) q + a g of the model q and the Gaussians g, a = 0.02, each in its share, and the
     weights p / ((1 - a) q + a g): a mode that q misses has draws of g with large weights (Hesterberg, "Weighted Average
     Importance Sampling and Defensive Mixture Distributions", 1995).
     """
 
-    def __init__(self, log_density: Callable, box: Box, modes: Modes | None, n: int, dtype: Any):
-        self.target, self.box, self.modes, self.n = Target(log_density, box.event, dtype), box, modes, n
-        self.of_modes = 0 if modes is None else math.ceil(OF_MODES * n)
+    def __init__(self, log_density: Callable, box: Box, start: Beginning, n: int, num_held_out: int, dtype: Any):
+        self.target, self.box, self.n = Target(log_density, box.event, dtype), box, n
+        self.found = 0 if start.modes is None else len(start.modes.shares)
+        self.modes = start.modes if self.found > 1 or not start.at_mode else None
+        self.of_modes = 0 if self.modes is None else math.ceil(OF_MODES * n)
+        self.together = num_held_out  # draws of one call, so that one program serves
+
+    def held_out(self, triple: Any, key: Array) -> HeldOut:
+        """The loss, the effective sample size and Pareto k of one call's draws. No single draw is told of."""
+        x, log_q = self._drawn(triple, key, self.together)
+        log_w = self.target.raw(x) - log_q
+        kl, zero = jnp.asarray(-log_w.mean(), self.target.dtype), jnp.zeros((), int)
+        usable = not (np.isnan(log_w) | (log_w == np.inf)).any() and np.isfinite(log_w).any()
+        effective = effective_sample_size(log_w) / len(log_w) if usable else math.nan
+        tail = pareto_k(log_w) if usable and len(log_w) >= LEAST_FOR_TAIL else math.nan
+        return HeldOut(kl, zero, kl, jnp.zeros_like(kl), effective, tail, math.nan)
+
+    def _drawn(self, triple: Any, key: Array, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """n draws of the model, and their log-density."""
+        drawn = [
+            sample_with_log_pdf(jax.random.fold_in(key, i), triple[0], triple, self.together)
+            for i in range(-(-n // self.together))
+        ]
+        x, log_q = (np.concatenate([np.asarray(each[j]) for each in drawn])[:n] for j in (0, 1))
+        return x, log_q.astype(float)
 
     def of(self, triple: Any, key: Array) -> Found:
         """What they say of a model."""
         of_model, of_modes = jax.random.split(key)
-        drawn, drawn_log_q = sample_with_log_pdf(of_model, triple[0], triple, self.n - self.of_modes)
-        x, log_q = np.asarray(drawn), np.asarray(drawn_log_q, float)
+        x, log_q = self._drawn(triple, of_model, self.n - self.of_modes)
         log_p, parts = self.target.raw(x), None
         loss = float((log_q - log_p).mean())
         if self.modes is not None:
@@ -70,15 +94,14 @@ class Figures:
             share = self.of_modes / self.n
             log_q = np.logaddexp(math.log1p(-share) + log_q, math.log(share) + np.logaddexp.reduce(parts, 1))
         log_w = log_p - log_q
-        modes = 0 if self.modes is None else len(self.modes.shares)
         bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
         if len(bad) or not np.isfinite(log_w).any():
             why = (
                 f"the importance weights of {len(bad) or self.n} of {self.n} draws are no numbers, so there are no "
                 "diagnostics. Look at log_density where the model draws"
             )
-            return Found(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, self.n, modes), [why], loss)
-        found = Diagnostics(effective_sample_size(log_w) / self.n, log_normalizer(log_w), pareto_k(log_w), self.n, modes)
+            return Found(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, self.n, self.found), [why], loss)
+        found = Diagnostics(effective_sample_size(log_w) / self.n, log_normalizer(log_w), pareto_k(log_w), self.n, self.found)
         told, lacking = ([], None) if parts is None else self._of_modes(parts, log_w)
         if found.pareto_k > RELIABLE:
             told.append(

@@ -23,6 +23,7 @@ from flows.training.modes import Modes, modes_of, wide_normal_is_better
 from flows.training.target import Target
 
 MOST_STARTS = 10_000
+NEAR = 3.0  # standard deviations of a Gaussian, within which a mode is its own
 
 
 class Box(NamedTuple):
@@ -57,13 +58,14 @@ class Box(NamedTuple):
 
 
 class Beginning(NamedTuple):
-    """The model with the layers in front of it, the numbers at which these and its base start, and the modes that were found,
-    on the line; None where none were looked for, or found."""
+    """The model with the layers in front of it, the numbers at which these and its base start, the modes that were found, on
+    the line, None where none were looked for, or found, and whether the Gaussian it starts at is near the largest."""
 
     init_fun: Any
     layers: tuple[dict, ...]
     base: Modes | None
     modes: Modes | None
+    at_mode: bool
 
     def set(self, params: Any, event: Shape, dtype: Any) -> Any:
         """The params with those of the layers, and of the base."""
@@ -126,12 +128,16 @@ def begin(
         mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
         if mixture != init_fun and not wide_normal_is_better(rng, target, modes):
             init_fun, base, nearest = mixture, modes, Start.of(*modes.moments())
+    at_mode = False
     if nearest is not None:
+        if modes is not None:
+            away = np.linalg.solve(nearest.std[:, None] * nearest.factor, modes.means[0] - nearest.mean)
+            at_mode = bool(np.square(away).mean() < NEAR**2)
         layers = (*layers, Whiten())
         fixed = (*fixed, {"fixed": {name: jnp.asarray(each, float) for name, each in nearest._asdict().items()}})
     if layers:
         init_fun = Flow(joined(layers), init_fun)
-    return Beginning(init_fun, fixed, base, modes)
+    return Beginning(init_fun, fixed, base, modes, at_mode)
 
 
 def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: Any) -> Any:
