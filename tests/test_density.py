@@ -254,6 +254,7 @@ def test_annealing_keeps_both_modes_and_judges_only_what_it_did_to_the_density_i
         two_modes,
         1,
         anneal=0.55,
+        starts=1,
         estimator="total",
         callbacks=[lambda epoch: seen.append(epoch.best_epoch)],
         **settings,
@@ -263,7 +264,7 @@ def test_annealing_keeps_both_modes_and_judges_only_what_it_did_to_the_density_i
     assert np.isfinite(result.history["train_loss"]).all() and seen[:6] == [-1] * 6 and result.history["best_epoch"] >= 6
     x = np.asarray(result.sample(1, result.params, 2_000))[:, 0]
     assert 0.2 < (x > 0).mean() < 0.8 and (np.abs(x) < 0.5).mean() < 0.1
-    assert losses.min(where=np.isfinite(losses), initial=9) < 0.15
+    assert losses.min(where=np.isfinite(losses), initial=9) < 0.3
     assert "leaves none" in error_of(lambda: fit_to_density(0, NORMAL, gauss, 2, anneal=0.6, **{**QUICK, "max_epochs": 2}))
     assert "share of the steps" in error_of(lambda: fit_to_density(0, NORMAL, gauss, 2, anneal=1.0, **QUICK))
 

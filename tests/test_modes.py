@@ -73,6 +73,16 @@ def test_both_lines_of_a_regression_with_outliers_are_found():
     assert modes.shares[0] == pytest.approx(0.717, abs=0.03)
 
 
+def test_a_saddle_does_not_join_the_modes_beside_it():
+    def log_density(x):
+        return jnp.logaddexp(-3 * jnp.square(x - 2).sum(1), -3 * jnp.square(x + 2).sum(1))
+
+    for d in (1, 2):
+        modes = found(log_density, d)
+        assert len(modes.shares) == 2 and np.allclose(np.abs(modes.means), 2, atol=1e-2)
+        assert len(found(log_density, d, starts=np.stack([np.full(d, at) for at in (-1.0, 0.0, 1.0)])).shares) == 2
+
+
 def test_what_one_ridge_joins_is_one_mode_and_a_flat_top_has_a_width():
     def ring(x):
         return -0.5 * jnp.square((jnp.sqrt(jnp.square(x).sum(1) + 1e-12) - 3) / 0.3)

@@ -1,6 +1,7 @@
 """The modes of an unnormalised density: maxima found from many starting points, each with a Gaussian and a mass."""
 
 import math
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from flows.training.target import Target
 
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations of the starting points, in turn
 CANDIDATES, UNLIKE = 4_096, 0.05  # points among which later starts are chosen, and the share of them that comes into question
-TURNS = 4  # in which starts are chosen
+TURNS, MOST_GAPS = 4, 6  # in which starts are chosen; pairs of modes between which one more is
 ITERATIONS, GRADIENT = 100, 1e-3  # of L-BFGS, at most, and the largest slope at which it has arrived
 FAR = 1e4  # times the largest starting point: where nothing has been found, and the density goes on rising
 ROUNDED = 1e-5  # of a log-density, within which two are the same in float32
@@ -66,10 +67,11 @@ def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray,
     """The modes to which L-BFGS climbs from points (n, d), the heaviest first; None where there are none.
 
     Of a number of starts, a quarter are `spread_points`. The others are chosen, in three turns, from many more of these, where
-    the density is largest beside that of the Gaussians found so far: what reaches far hides modes that are narrower. Ends
-    between which the density does not dip belong to one mode. Its Gaussian has the axes of the Hessian, and on each the
-    standard deviation within which the density falls by half a nat, so that a flat top has a width, too. Its share is that of
-    importance weights of draws of all Gaussians. Modes of less than a thousandth of the mass of the largest are left out.
+    the density is largest beside that of the Gaussians found so far: what reaches far hides modes that are narrower. A few more
+    are halfway between modes, which may be ends of one ridge. Ends between which the density does not dip belong to one mode.
+    Its Gaussian has the axes of the Hessian, and on each the standard deviation within which the density falls by half a nat,
+    so that a flat top has a width, too. Its share is that of importance weights of draws of all Gaussians. Modes of less than a
+    thousandth of the mass of the largest are left out.
     """
     if isinstance(starts, np.ndarray):
         ends, heights = _arrived(target, starts)
@@ -86,7 +88,8 @@ def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: St
     values = target(points) if starts > 1 and len(ends) else np.zeros(0)
     for turn in range(1, min(TURNS, starts) if len(values) else 0):
         unlike = values - _gaussians(target, ends, heights).log_pdf(points)
-        more = _arrived(target, points[_chosen(points, unlike, (starts + TURNS - 1 - turn) // TURNS)])
+        chosen = points[_chosen(points, unlike, (starts + TURNS - 1 - turn) // TURNS)]
+        more = _arrived(target, np.concatenate([chosen, _gaps(ends, _joined(target, ends, heights))]))
         ends, heights = _sorted(np.concatenate([ends, more[0]]), np.concatenate([heights, more[1]]))
     return ends, heights
 
@@ -99,6 +102,13 @@ def spread_points(rng: np.random.Generator, n: int, target: Target, nearest: Sta
         points *= np.maximum(nearest.std, 1.0)
         points[np.arange(n) % 16 % 5 == 4] += nearest.mean
     return points
+
+
+def _gaps(ends: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+    """Points halfway between the ends of different modes that are nearest to each other, of a few pairs of modes."""
+    pairs = list(combinations(groups, 2))[:MOST_GAPS]
+    nearest = [_nearest(ends, a, b) for a, b in pairs]
+    return np.array([(ends[i] + ends[j]) / 2 for i, j in nearest]).reshape(-1, ends.shape[1])
 
 
 def _chosen(points: np.ndarray, unlike: np.ndarray, n: int) -> np.ndarray:
@@ -145,29 +155,29 @@ def _sorted(ends: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _joined(target: Target, ends: np.ndarray, heights: np.ndarray) -> list[np.ndarray]:
-    """The numbers of the ends of each mode, its highest first. Ends are sorted by height."""
+    """The numbers of the ends of each mode, its highest first. Ends are sorted by height; one from which the density rises all
+    the way to another is a saddle, and of none."""
     groups, left = list[np.ndarray](), np.arange(len(ends))
     while len(left):
-        top = np.full(len(left), left[0])
-        near = ~_dips(target, ends, heights, top, left)
-        groups.append(left[near])
+        near = ~_dips(target, ends[left[:1]], ends[left], heights[left])
+        near[0] = True
+        groups.append(left[near & (heights[left] > heights[left[0]] - BARRIER)])
         left = left[~near]
     first, second = np.triu_indices(len(groups), 1)
-    nearest = [_nearest(ends, groups[a], groups[b]) for a, b in zip(first, second, strict=True)]
     linked = np.zeros((len(groups), len(groups)), bool)
-    if nearest:
-        a, b = np.array(nearest).T
-        linked[first, second] = ~_dips(target, ends, heights, a, b)
+    if len(first):
+        a, b = np.array([_nearest(ends, groups[i], groups[j]) for i, j in zip(first, second, strict=True)]).T
+        tops = heights[[own[0] for own in groups]]
+        linked[first, second] = ~_dips(target, ends[a], ends[b], np.minimum(tops[first], tops[second]))
     labels = connected_components(linked, directed=False)[1]
     return [np.sort(np.concatenate([groups[i] for i in np.flatnonzero(labels == each)])) for each in np.unique(labels)]
 
 
-def _dips(target: Target, ends: np.ndarray, heights: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whether the density falls by a nat below both ends a and b on the straight way between them."""
+def _dips(target: Target, a: np.ndarray, b: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Whether the density falls by a nat below a height on the straight way between two points."""
     share = np.arange(1, BETWEEN + 1)[None, :, None] / (BETWEEN + 1)
-    least = np.minimum(heights[a], heights[b])
-    between = target(ends[a][:, None] * (1 - share) + ends[b][:, None] * share).min(1)
-    return (a != b) & (between < least - BARRIER - ROUNDED * np.abs(least))
+    between: np.ndarray = target(a[:, None] * (1 - share) + b[:, None] * share).min(1)
+    return between < height - BARRIER - ROUNDED * np.abs(height)
 
 
 def _nearest(ends: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
