@@ -3,9 +3,10 @@
     python examples/modes.py [--out out] [--quick]
 
 40 rows with three columns, half of them on one line, half on another; the model believes in one line, and that each row may be
-an outlier. Both lines explain the rows, so the posterior of the four weights has two modes, 30 standard deviations apart. One
-is what a fit finds that starts at one point, and none of its own draws can tell that there is another. Prints shares of the
-mass by two million draws of a wide mixture, by a fit from one start, and by the default, which looks from 32; writes modes.png.
+an outlier. Both lines explain the rows, so the posterior of the four weights has two modes, 30 standard deviations apart, and
+small ones between. A fit that starts at one point finds one of these, and none of its own draws can tell that there is more.
+Prints shares of the mass by two million draws of a wide mixture, by a fit from one start, and by the default, which looks from
+32; writes modes.png.
 """
 
 import argparse
@@ -64,6 +65,11 @@ def by_wide_mixture(pieces):
     return special.logsumexp(log_w) - np.log(len(log_w)), points[chosen, 0], points[chosen, 1]
 
 
+def shares(intercept, slope):
+    """Of points, how many are at each line."""
+    return [float((np.hypot(intercept - line[0], slope - line[1]) < 1).mean()) for line in LINES]
+
+
 def fitted(starts, quick):
     began = time.process_time()
     with warnings.catch_warnings(record=True) as told:
@@ -73,15 +79,16 @@ def fitted(starts, quick):
         )
     drawn = result.draw(1, 20_000)
     of, log_z = result.diagnostics, result.diagnostics.log_normalizer
-    share = float((drawn["intercept"] > 0).mean())
+    intercept, slope = np.asarray(drawn["intercept"]), np.asarray(drawn["slopes"][:, 0])
+    at = " and ".join(f"{share:.3f}" for share in shares(intercept, slope))
     print(
-        f"{starts:2} start{'s' * (starts > 1)}: {share:.3f} of the draws on the first line; log Z {log_z.value:.3f} +- "
+        f"{starts:2} start{'s' * (starts > 1)}: {at} of the draws at the two lines; log Z {log_z.value:.3f} +- "
         f"{log_z.standard_error:.3f}, effective sample size {of.effective_sample_size:.3f}, Pareto k {of.pareto_k:.2f}, "
         f"{of.modes} mode{'s' * (of.modes > 1)}; {time.process_time() - began:.0f} s of a core"
     )
     for each in told:
         print(f"          {each.message}")
-    return np.asarray(drawn["intercept"]), np.asarray(drawn["slopes"][:, 0])
+    return intercept, slope
 
 
 def main():
@@ -91,7 +98,8 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     log_z, *reference = by_wide_mixture(4 if options.quick else 40)
-    print(f"a wide mixture: {(reference[0] > 0).mean():.3f} of the mass on the first line; log Z {log_z:.3f}")
+    at = " and ".join(f"{share:.3f}" for share in shares(*reference))
+    print(f"a wide mixture: {at} of the mass at the two lines; log Z {log_z:.3f}")
     shown = {
         "importance sampling around\nboth lines, which takes knowing them": reference,
         "fit_to_density(starts=1)": fitted(1, options.quick),
@@ -100,10 +108,9 @@ def main():
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", sharex=True, sharey=True)
     for axis, (title, (intercept, slope)) in zip(axes, shown.items(), strict=True):
         axis.plot(intercept, slope, ".", color="#2166ac", markersize=1.5, alpha=0.15)
-        for line, side in zip(LINES, (intercept > 0, intercept <= 0), strict=True):
-            axis.annotate(
-                f"{side.mean():.0%}", (line[0], line[1]), xytext=(0, 26), textcoords="offset points", ha="center", fontsize=12
-            )
+        for line, share in zip(LINES, shares(intercept, slope), strict=True):
+            axis.plot(*line[:2], "+", color="#d6604d", markersize=10)
+            axis.annotate(f"{share:.0%}", line[:2], xytext=(0, 26), textcoords="offset points", ha="center", fontsize=12)
         axis.set_title(title, fontsize=11)
         axis.set_xlabel("intercept")
         axis.spines[["top", "right"]].set_visible(False)

@@ -23,6 +23,7 @@ from flows.training.target import Target
 ENOUGH, ENOUGH_K = 0.99, 0.6  # the effective sample size, as a share of the draws, and the Pareto k that need no more
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
 OF_MODES = 0.02  # of the draws that count, the share of Gaussians at the modes: what is lost where these are of no use
+WIDER = 2.0  # times the width of a mode, of half of these Gaussians
 LEFT, SEEN = 0.5, 0.01  # of the mass of a mode, below which the model has left it; masses that are looked at
 
 
@@ -47,14 +48,15 @@ class Figures:
     the model starts.
 
     The draws are those of the mixture (1 - a) q + a g of the model q and the Gaussians g, a = 0.02, each in its share, and the
-    weights p / ((1 - a) q + a g): a mode that q misses has draws of g with large weights (Hesterberg, "Weighted Average
+    weights p / ((1 - a) q + a g): a mode that q misses has draws of g with large weights, and as half of g is twice as wide, no
+    draw in the tails of a mode outweighs all others (Hesterberg, "Weighted Average
     Importance Sampling and Defensive Mixture Distributions", 1995).
     """
 
     def __init__(self, log_density: Callable, box: Box, start: Beginning, n: int, num_held_out: int, dtype: Any):
         self.target, self.box, self.n = Target(log_density, box.event, dtype), box, n
         self.found = 0 if start.modes is None else len(start.modes.shares)
-        self.modes = start.modes if self.found > 1 or not start.at_mode else None
+        self.modes = start.modes.widened(WIDER) if start.modes and (self.found > 1 or not start.at_mode) else None
         self.of_modes = 0 if self.modes is None else math.ceil(OF_MODES * n)
         self.together = num_held_out  # draws of one call, so that one program serves
 
@@ -113,7 +115,7 @@ class Figures:
     def _of_modes(self, log_parts: np.ndarray, log_w: np.ndarray) -> tuple[list[str], np.ndarray]:
         """A warning of modes that have far less of the model's draws than of the mass; and the ratio, of each."""
         modes = cast(Modes, self.modes)
-        nearest = softmax(log_parts, 1)
+        nearest = softmax(log_parts, 1).reshape(len(log_parts), 2, self.found).sum(1)
         mass, own = softmax(log_w) @ nearest, nearest[: self.n - self.of_modes].mean(0)
         lacking = mass / np.maximum(own, 1 / self.n)
         left = np.flatnonzero((mass > SEEN) & (own < LEFT * mass))
