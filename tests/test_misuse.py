@@ -185,3 +185,44 @@ def test_a_constructor_without_a_module_has_a_name():
     source = "import flows\n@flows.bijection\ndef S():\n    return lambda r, s: ({}, lambda p, x: (x, 0.0), lambda p, y: y)"
     exec(source, made)
     assert repr(made["S"]()).endswith("S()")
+
+
+def result_of(columns=2):
+    rows = np.random.default_rng(0).normal(size=(60, columns)).astype(np.float32)
+    return flows.fit(0, flows.Normal(trainable=True), rows, max_epochs=1, folds=1, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: flows.fit(flows.Normal(), np.zeros((9, 2))), TypeError, "expected a call such as flows.fit(0, flow, data)"),
+        (lambda: flows.fit(0, flows.Normal(), np.zeros((9, 2)), epochs=5), TypeError, "no epochs=; did you mean max_epochs=?"),
+        (
+            lambda: flows.fit(0, flows.Normal(), np.zeros((9, 2)), lr=5),
+            TypeError,
+            "did you mean learning_rate=? Its keywords are",
+        ),
+        (lambda: flows.select(0, None, np.zeros((9, 2)), patients=5), TypeError, "did you mean patience=?"),
+        (lambda: flows.fit(0, flows.Normal(), np.zeros((9, 2)), zzz=5), TypeError, "takes no zzz=. Its keywords are"),
+        (lambda: flows.fit(0, flows.Normal(), np.ones((9, 2)), checkpoint=3.0), flows.FlowsError, "checkpoint is 3.0"),
+        (lambda: flows.Serial([flows.NSF(), flows.Reverse()]), TypeError, "is a list of 2; .* Serial(*layers)"),
+        (lambda: flows.NSF().log_prob, AttributeError, "'log_prob': it is an init_fun, params, direct_fun"),
+        (lambda: flows.Flow(flows.NSF()).sample, AttributeError, "'sample': it is an init_fun, params, log_pdf, sample"),
+        (lambda: flows.bijection(3), TypeError, "flows.bijection: it was given 3"),
+        (lambda: flows.distribution(3), TypeError, "flows.distribution: it was given 3"),
+        (lambda: flows.FromFunction(int)(0, 2), TypeError, "FromFunction: .* whose arguments are not known"),
+        (lambda: flows.GMM(num_components=2, trainable="no"), flows.FlowsError, "GMM: trainable is 'no'"),
+        (lambda: flows.Unconstrain(high=True), flows.FlowsError, "expected numbers, not True or False"),
+        (lambda: flows.transformers.transformer(period="exact"), flows.FlowsError, "period is 'exact'"),
+        (lambda: result_of().save("nowhere", metadata=np.zeros(3)), flows.FlowsError, "metadata is a ndarray"),
+        (lambda: result_of().save("nowhere", allow_nan=""), flows.FlowsError, "allow_nan is ''"),
+        (lambda: result_of(1).quantile([]), flows.FlowsError, "q is empty"),
+        (lambda: (r := result_of()).sample(r.params, 0, 5), TypeError, "rng is the first argument, before params"),
+        (lambda: (r := result_of()).log_pdf(np.zeros((3, 2)), r.params), TypeError, "params come before the rows"),
+    ],
+)
+def test_calls_in_other_ways_are_told_with_what_to_do(call, kind, words):
+    with pytest.raises(kind) as caught:
+        call()
+    first, _, second = words.partition(".*")
+    assert first in str(caught.value) and second in str(caught.value) and len(str(caught.value)) < 900

@@ -172,7 +172,12 @@ def _without_context(function: Callable) -> Callable:
 def _takes_context(name: str, fun: Any) -> bool:
     if not callable(fun):
         raise TypeError(f"FromFunction: {name} is {fun!r:.60}; expected a function {name}(params, x)")
-    parameters = list(inspect.signature(fun).parameters.values())
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except ValueError:  # of what is written in C
+        raise TypeError(
+            f"FromFunction: {name} is {fun!r:.60}, whose arguments are not known; give lambda params, x: ..."
+        ) from None
     required = [each for each in parameters if each.default is each.empty and each.kind is not each.VAR_POSITIONAL]
     return len(required) == 3 or any(each.name == "context" for each in parameters)
 

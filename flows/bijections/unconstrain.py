@@ -18,6 +18,8 @@ def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
             raise FlowsError(
                 f"Unconstrain: {name} is {given!r:.80}; expected numbers, infinite where there is no end"
             ) from None
+    if any(np.asarray(given).dtype == bool for given in (low, high)):
+        raise FlowsError(f"Unconstrain: low is {low!r:.60} and high is {high!r:.60}; expected numbers, not True or False")
     if any(np.isnan(end).any() for end in ends):
         raise FlowsError(f"Unconstrain: low is {low!r:.60} and high is {high!r:.60}; expected no NaN: an open side is infinite")
     try:

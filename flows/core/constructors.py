@@ -87,7 +87,9 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
         bound.apply_defaults()
         for name, argument in bound.arguments.items():
             frozen = _freeze(argument, f"{function.__name__}: argument {name!r}")
-            if signature.parameters[name].annotation in (bool, "bool") and not isinstance(frozen, bool):
+            annotation = signature.parameters[name].annotation
+            absent = frozen is None and annotation == bool | None
+            if annotation in (bool, "bool", bool | None) and not (isinstance(frozen, bool) or absent):
                 raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected True or False")
             bound.arguments[name] = frozen
         spend(parts=1)

@@ -43,12 +43,29 @@ class Composite(NamedTuple):
     keywords: frozenset[str] = frozenset()
 
 
+OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_prob", "draw", "fit", "init", "apply", "forward"}
+
+
 class InitFun(Value):
     """An init_fun with a memory: what the constructors of bijections and of distributions return."""
 
     batched: bool
     own_support: Support
     labels: frozenset[str]  # its own and those of its layers
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_TRIPLES:
+            raise AttributeError(f"{self!r:.60} has no {name!r}: it is an init_fun, {self._instead}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def _instead(self) -> str:
+        """What to do with it, for an error."""
+        if isinstance(self, DistributionInit):
+            return (
+                "params, log_pdf, sample = init_fun(rng, input_dim); or result = flows.fit(rng, init_fun, data), which has it"
+            )
+        return "params, direct_fun, inverse_fun = init_fun(rng, input_dim)"
 
     def __init__(
         self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: Any, support: Any, draws: bool = True
@@ -294,6 +311,11 @@ def _decorate(make: type[InitFun], function: Callable | None, batched: bool, lik
     def decorate(function: Callable) -> Callable:
         return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support))
 
+    if function is not None and not callable(function):
+        raise TypeError(
+            f"flows.{make.__name__.removesuffix('Init').lower()}: it was given {function!r:.60}; expected the function that is "
+            "decorated, which returns an init_fun, or keywords alone"
+        )
     return decorate if function is None else decorate(function)
 
 
@@ -304,6 +326,8 @@ def check_layers(name: str, layers: Sequence[Any], make: type[InitFun], article:
     """Refuse, when a combinator is made, what cannot be one of its layers."""
     for i, layer in enumerate(layers):
         where = f"{name}: argument {i + 1}"
+        if isinstance(layer, tuple | list):
+            raise TypeError(f"{where} is a list of {len(layer)}; expected {article} for each argument: {name}(*layers)")
         if is_constructor(layer):
             raise TypeError(f"{where} is the constructor {layer.__name__}; call it: {layer.__name__}(...)")
         if isinstance(layer, InitFun) and not isinstance(layer, make):

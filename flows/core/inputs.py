@@ -50,8 +50,9 @@ def as_key(rng: Any) -> Array:
             return jax.random.wrap_key_data(jnp.asarray(rng), impl="threefry2x32" if rng.shape == (2,) else "rbg")
         if jnp.issubdtype(rng.dtype, jnp.integer) and rng.ndim == 0:
             return jax.random.key(rng)
-    got = f"an array of dtype {rng.dtype} and shape {rng.shape}" if hasattr(rng, "dtype") else repr(rng)
-    raise TypeError(f"rng is {got}; expected one key, jax.random.key(0), or an int seed")
+    got = f"an array of dtype {rng.dtype} and shape {rng.shape}" if hasattr(rng, "dtype") else f"{rng!r:.60}"
+    order = ": rng is the first argument, before params" if isinstance(rng, dict | tuple | list) else ""
+    raise TypeError(f"rng is {got}; expected one key, jax.random.key(0), or an int seed{order}")
 
 
 def as_array(x: Any, what: str) -> Array:
@@ -65,6 +66,9 @@ def as_array(x: Any, what: str) -> Array:
             f"{what} is a table with the columns {names}{', ...' * (len(x.columns) > 5)}, whose order a function of arrays "
             "cannot check. Give it to the result of a fit, result.log_prob(table), which orders them; or table.to_numpy()"
         )
+    if isinstance(x, dict):
+        keys = ", ".join(map(repr, list(x)[:5]))
+        raise TypeError(f"{what} is a dict with the keys {keys}, as params are; expected an array: params come before the rows")
     if not isinstance(x, jax.Array):
         try:
             x = np.asarray(x)

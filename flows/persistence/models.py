@@ -106,6 +106,8 @@ def save_model(
     """`save`, with more beside the model: arrays by name, and under TEXT a dict for JSON. It is asked for once all else is
     checked."""
     path = _as_path(path, "save")
+    if not isinstance(allow_nan, bool):
+        raise FlowsError(f"save: allow_nan is {allow_nan!r:.40}; expected True or False")
     if not isinstance(init_fun, InitFun):
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
@@ -125,7 +127,7 @@ def save_model(
             "from before it, or give allow_nan=True"
         )
     text: dict[str, Any] = (
-        {} if not metadata and isinstance(metadata, dict | None) else {"metadata": _checked_metadata(metadata)}
+        {} if isinstance(metadata, dict | None) and not metadata else {"metadata": _checked_metadata(metadata)}
     )
     beside = dict(more())
     text |= beside.pop(TEXT, {})

@@ -79,6 +79,8 @@ class OneColumn(Inputs):
         else:  # on the host in float64, so that 1 - q keeps the digits of what is near 1
             as_array(q, "q")
             shares = np.asarray(q, np.float64)
+            if not shares.size:
+                raise FlowsError("quantile: q is empty; expected numbers from 0 to 1")
             if not ((shares >= 0) & (shares <= 1)).all():
                 raise FlowsError(f"quantile: q is {q!r:.80}; expected numbers from 0 to 1")
         rows, many = (given["context"].shape[0], True) if self._batched(given) else (1, False)

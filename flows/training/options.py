@@ -5,6 +5,7 @@ A new option is a keyword of the function that takes it and a line here.
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from typing import Annotated, Any, Self
@@ -53,6 +54,12 @@ def bar_or_none(x: Any, name: str) -> Any:
 def true_or_false(x: Any, name: str) -> bool:
     if not isinstance(x, bool):
         raise FlowsError(f"{name} is {x!r:.40}; expected True or False")
+    return x
+
+
+def folder(x: Any, name: str) -> Any:
+    if not isinstance(x, str | bytes | os.PathLike):
+        raise FlowsError(f"{name} is {x!r:.60}; expected the path of a folder")
     return x
 
 
@@ -179,7 +186,7 @@ class Options:
     accumulate: Annotated[int, positive_int] = 1
     products: Annotated[str | None, one_of("bfloat16", "float16", None)] = None
     remat: Annotated[bool, true_or_false] = False
-    checkpoint: Any = None
+    checkpoint: Annotated[Any, optional(folder), MAY_CHANGE] = None
     checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1

@@ -21,6 +21,7 @@ from flows.core import (
     positive,
     positive_int,
 )
+from flows.core.asked import told
 from flows.core.contract import DistributionLike, Shape
 from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
@@ -179,6 +180,7 @@ def powers(options: DensityOptions) -> np.ndarray:
     return np.minimum(1.0, COLDEST + (1 - COLDEST) * rising).astype(np.float32)
 
 
+@told("flows.fit_to_density(0, flow, log_density, 2)")
 def fit_to_density(
     rng: Any,
     init_fun: DistributionLike,

@@ -102,6 +102,11 @@ def transformer(function: Callable | None = None, /, *, period: Any = None, boun
         True
     """
 
+    for name, given in (("period", period), ("bound", bound)):
+        number = isinstance(given, int | float) and not isinstance(given, bool) and given > 0
+        if not (given is None or number or callable(given)):
+            raise FlowsError(f"transformer: {name} is {given!r:.60}; expected a positive number, or a function that returns it")
+
     def decorate(function: Callable) -> Callable:
         return constructor(function, partial(Transformer, period=period, bound=bound))
 
