@@ -65,6 +65,7 @@ def enough_for_a_tail(x: Any, name: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DensityOptions(Options):
+    starts: Any = 32  # checked where the support is known
     num_samples: Annotated[int, positive_int] = 256
     estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
     standardize: Annotated[bool | str, true_or_false] = True
@@ -286,11 +287,9 @@ def fit_to_density(
     of_init, of_steps, of_weights, of_start, of_last = jax.random.split(key, 5)
     box = box_of(options.support, named, event)
     _check_density(init_fun if box.layer is None else Flow(box.layer, init_fun), log_density, of_init, event, named)
-    seed = np.asarray(jax.random.key_data(of_start)).tolist()
-    start = begin(
-        np.random.default_rng(seed), init_fun, log_density, box, starts_of(starts, named, box), options.standardize is True,
-        jnp.zeros(()).dtype,
-    )  # fmt: skip
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(of_start)).tolist())
+    points, standardize = starts_of(options.starts, named, box), options.standardize is True
+    start = begin(rng, init_fun, log_density, box, points, standardize, jnp.zeros(()).dtype)
     init_fun = start.init_fun
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
