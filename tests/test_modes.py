@@ -52,6 +52,16 @@ def test_all_wells_are_found_with_their_masses(d, count):
         assert modes.effective > 0.9 and modes.shares.sum() == pytest.approx(1)
 
 
+def test_the_tails_of_a_mode_count():
+    def log_density(x):  # half of the mass is normal, half of t with 2 degrees, whose Gaussian has less
+        normal = (-0.5 * jnp.square(x - 6) - 0.5 * np.log(2 * np.pi)).sum(1)
+        return jnp.logaddexp(normal, jax.scipy.stats.t.logpdf(x + 6, 2).sum(1))
+
+    modes = found(log_density, 2)
+    assert sorted(np.sign(modes.means[:, 0])) == [-1, 1]
+    np.testing.assert_allclose(modes.shares, 0.5, atol=0.03)
+
+
 def regression(w):
     """Robust regression with four weights: half of 40 rows follow one line, half another, and each may be an outlier.
 

@@ -10,6 +10,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import norm
 
 from flows.core.errors import warn_user
+from flows.core.numerics import LOG_2PI
 from flows.objectives import effective_sample_size
 from flows.training.gaussian_start import Start, cholesky_of
 from flows.training.target import Target
@@ -56,6 +57,13 @@ class Modes(NamedTuple):
         found: np.ndarray = logsumexp(self.log_parts(x), 1)
         return found
 
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        """As `log_pdf`, with the tails of a Cauchy distribution in place of normal ones, (n,)."""
+        log_parts, d = self.log_parts(x), self.means.shape[1]
+        top = np.log(self.shares) - 0.5 * d * LOG_2PI - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(1)
+        found: np.ndarray = logsumexp(top - 0.5 * (d + 1) * np.log1p(2 * (top - log_parts)), 1)
+        return found
+
     def widened(self, by: float) -> "Modes":
         """Half of each as it is, and half of so many times the width, which reaches into its tails."""
         means, factors = np.concatenate([self.means] * 2), np.concatenate([self.factors, by * self.factors])
@@ -72,7 +80,7 @@ def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray,
     """The modes to which L-BFGS climbs from points (n, d), the heaviest first; None where there are none.
 
     Of a number of starts, a quarter are `spread_points`. The others are chosen, in three turns, from many more of these, where
-    the density is largest beside that of the Gaussians found so far: what reaches far hides modes that are narrower. A few more
+    the density is largest beside what the modes found so far reach: what reaches far hides modes that are narrower. A few more
     are halfway between modes, which may be ends of one ridge. Ends between which the density does not dip belong to one mode.
     Its Gaussian has the axes of the Hessian, and on each the standard deviation within which the density falls by half a nat,
     so that a flat top has a width, too. Its share is that of importance weights of draws of all Gaussians. Modes of less than a
@@ -92,8 +100,11 @@ def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: St
     ends, heights = _arrived(target, points[: -(-starts // TURNS)])
     values = target(points) if starts > 1 and len(ends) else np.zeros(0)
     for turn in range(1, min(TURNS, starts) if len(values) else 0):
-        unlike = values - _gaussians(target, ends, heights).log_pdf(points)
-        chosen = points[_chosen(points, unlike, (starts + TURNS - 1 - turn) // TURNS)]
+        known, n = _gaussians(target, ends, heights), (starts + TURNS - 1 - turn) // TURNS
+        # Beside normal tails what is narrow shows best, beside Cauchy ones what lies in a heavy tail.
+        beside = ((known.log_pdf, n - n // 2), (known.reach, n // 2))
+        by_each = [_chosen(points, values - density(points), count) for density, count in beside]
+        chosen = points[np.concatenate(by_each).astype(int)]
         more = _arrived(target, np.concatenate([chosen, _gaps(ends, _joined(target, ends, heights))]))
         ends, heights = _sorted(np.concatenate([ends, more[0]]), np.concatenate([heights, more[1]]))
     return ends, heights
