@@ -172,6 +172,7 @@ def test_parameters_have_names(tmp_path):
     assert again.parameters == NAMES
     np.testing.assert_array_equal(again.draw(1, 3)["scale"], result.draw(1, 3)["scale"])
     assert "expected a dict of arrays 'mu': (n,), 'scale': (n, 2)" in error_of(lambda: result.log_prob({"mu": np.zeros(3)}))
+    assert "x has shapes" in error_of(lambda: result.log_prob({"mu": np.zeros(3), "scale": np.ones((2, 2))}))
     wrong = {"mu": np.zeros(3), "scale": np.ones((3, 1))}
     assert "x has shapes 'mu': (3,), 'scale': (3, 1)" in error_of(lambda: result.log_prob(wrong))
 
