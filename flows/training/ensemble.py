@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from flows.core.asked import told
+from flows.core.calls import explained_call
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.results.ensemble import EnsembleResult
@@ -13,7 +13,7 @@ from flows.training.fitting import EnsembleOptions, fit_members, ready
 from flows.training.options import EMA, LEARNING_RATE, check_distribution
 
 
-@told("flows.fit_ensemble(0, flow, data, members=8)")
+@explained_call("flows.fit_ensemble(0, flow, data, members=8)")
 def fit_ensemble(
     rng: Any,
     init_fun: DistributionLike,

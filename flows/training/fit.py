@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from flows.core.asked import told
+from flows.core.calls import explained_call
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.results.result import FitResult
@@ -13,7 +13,7 @@ from flows.training.fitting import fit_rows, ready
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 
 
-@told("flows.fit(0, flow, data)")
+@explained_call("flows.fit(0, flow, data)")
 def fit(
     rng: Any,
     init_fun: DistributionLike,

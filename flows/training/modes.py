@@ -90,7 +90,7 @@ def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray,
         ends, heights = _arrived(target, starts)
     else:
         ends, heights = _searched(rng, target, starts, nearest)
-    return _weighed(rng, target, _gaussians(target, ends, heights)) if len(ends) else None
+    return _weighed(rng, target, _gaussians(target, ends, heights, _joined(target, ends, heights))) if len(ends) else None
 
 
 def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: Start | None) -> tuple[np.ndarray, np.ndarray]:
@@ -100,12 +100,13 @@ def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: St
     ends, heights = _arrived(target, points[: -(-starts // TURNS)])
     values = target(points) if starts > 1 and len(ends) else np.zeros(0)
     for turn in range(1, min(TURNS, starts) if len(values) else 0):
-        known, n = _gaussians(target, ends, heights), (starts + TURNS - 1 - turn) // TURNS
+        groups = _joined(target, ends, heights)
+        known, n = _gaussians(target, ends, heights, groups), (starts + TURNS - 1 - turn) // TURNS
         # Beside normal tails what is narrow shows best, beside Cauchy ones what lies in a heavy tail.
         beside = ((known.log_pdf, n - n // 2), (known.reach, n // 2))
         by_each = [_chosen(points, values - density(points), count) for density, count in beside]
         chosen = points[np.concatenate(by_each).astype(int)]
-        more = _arrived(target, np.concatenate([chosen, _gaps(ends, _joined(target, ends, heights))]))
+        more = _arrived(target, np.concatenate([chosen, _gaps(ends, groups)]))
         ends, heights = _sorted(np.concatenate([ends, more[0]]), np.concatenate([heights, more[1]]))
     return ends, heights
 
@@ -140,9 +141,9 @@ def _chosen(points: np.ndarray, unlike: np.ndarray, n: int) -> np.ndarray:
     return np.array(chosen)
 
 
-def _gaussians(target: Target, ends: np.ndarray, heights: np.ndarray) -> Modes:
-    """The Gaussians at maxima, which are sorted by height, with shares as of their own masses."""
-    tops = [int(own[0]) for own in _joined(target, ends, heights)]
+def _gaussians(target: Target, ends: np.ndarray, heights: np.ndarray, groups: list[np.ndarray]) -> Modes:
+    """The Gaussians at the highest end of each group, with shares as of their own masses."""
+    tops = [int(own[0]) for own in groups]
     of_each = zip(ends[tops], heights[tops], target.hessians(ends[tops]), strict=True)
     factors = np.stack([_factor(target, *each) for each in of_each])
     log_mass = heights[tops] + np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)

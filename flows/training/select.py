@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import FlowsError
-from flows.core.asked import told
+from flows.core.calls import explained_call
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.results.result import OF_LABELS, FitResult
@@ -100,7 +100,7 @@ class Selection(NamedTuple):
         return "\n".join(lines)
 
 
-@told("flows.select(0, None, data)")
+@explained_call("flows.select(0, None, data)")
 def select(
     rng: Any,
     candidates: Sequence[DistributionLike] | Mapping[str, DistributionLike] | None,

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from flows.core.contract import Shape
+from flows.core.sizes import grown
 
 TOGETHER = 1_024  # points of one call, and so of one program
 
@@ -33,9 +34,8 @@ class Target:
         flat = x.reshape(-1, *self.event)
         found = np.empty(len(flat))
         for i in range(0, len(flat), TOGETHER):
-            piece = flat[i : i + TOGETHER]
-            filled = np.concatenate([piece, np.repeat(piece[-1:], TOGETHER - len(piece), 0)])
-            found[i : i + len(piece)] = np.asarray(self._values(jnp.asarray(filled, self.dtype)))[: len(piece)]
+            piece = jnp.asarray(flat[i : i + TOGETHER], self.dtype)
+            found[i : i + len(piece)] = np.asarray(self._values(grown(piece, TOGETHER)))[: len(piece)]
         return found.reshape(x.shape[: x.ndim - len(self.event)])
 
     def climbed(self, points: np.ndarray, iterations: int, settled: float) -> tuple[np.ndarray, np.ndarray]:

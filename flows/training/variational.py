@@ -21,7 +21,7 @@ from flows.core import (
     positive,
     positive_int,
 )
-from flows.core.asked import told
+from flows.core.calls import explained_call
 from flows.core.contract import DistributionLike, Shape
 from flows.core.errors import warn_user
 from flows.core.inputs import as_dim, as_event, as_key, cast
@@ -152,7 +152,7 @@ def _check_density(init_fun: Any, log_density: Callable, key: Array, event: Shap
     try:
         jax.eval_shape(loss, params)
     except Exception as error:
-        if named is not None and isinstance(error, KeyError) and error.args[0] not in named.names:
+        if named is not None and isinstance(error, KeyError) and not set(error.args) <= set(named.names):
             asked = f"log_density asks for {error}; the parameters are {', '.join(named.names)}"
             raise FlowsError(f"fit_to_density: {asked}") from error
         if callable(log_density) and _of_one_point(log_density, event):
@@ -181,7 +181,7 @@ def powers(options: DensityOptions) -> np.ndarray:
     return np.minimum(1.0, COLDEST + (1 - COLDEST) * rising).astype(np.float32)
 
 
-@told("flows.fit_to_density(0, flow, log_density, 2)")
+@explained_call("flows.fit_to_density(0, flow, log_density, 2)")
 def fit_to_density(
     rng: Any,
     init_fun: DistributionLike,

@@ -18,7 +18,7 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-def told(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def explained_call(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A function that refuses a call which does not fit with the name that was meant, and an `example` of a call."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
