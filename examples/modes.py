@@ -4,7 +4,8 @@
 
 40 rows with three columns, half of them on one line, half on another; the model believes in one line, and that each row may be
 an outlier. Both lines explain the rows, so the posterior of the four weights has two modes, 30 standard deviations apart, and
-small ones between. A fit that starts at one point finds one of these, and none of its own draws can tell that there is more.
+small ones between. A fit that starts at one point finds one of these; none of its own draws would tell that there is more, and
+those of the Gaussian at that mode, half of them twice as wide, do.
 Prints shares of the mass by two million draws of a wide mixture, by a fit from one start, and by the default, which looks from
 32; writes modes.png.
 """
