@@ -166,7 +166,7 @@ def test_models_refuse_what_they_cannot_be():
     assert "NSF: hidden is ()" in error_of(lambda: flows.NSF(hidden=()))
     assert "expected one of rational_quadratic, quadratic" in error_of(lambda: flows.NSF(spline="rq"))
     assert "MLP: dropout is 1.0; expected a number in [0, 1)" in error_of(lambda: flows.NSF(dropout=1.0, plain=True))
-    assert "MAF: scan is 1; expected None" in error_of(lambda: flows.MAF(scan=1))
+    assert "MAF: scan is 1; expected None, True or False" in error_of(lambda: flows.MAF(scan=1))
     assert "IAF: num_layers is 0" in error_of(lambda: flows.IAF(0))
     assert "UMNN: hidden is 64" in error_of(lambda: flows.UMNN(hidden=64))
     assert "MixtureMADE: num_components is 0" in error_of(lambda: flows.MixtureMADE(0))

@@ -88,9 +88,9 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
         for name, argument in bound.arguments.items():
             frozen = _freeze(argument, f"{function.__name__}: argument {name!r}")
             annotation = signature.parameters[name].annotation
-            absent = frozen is None and annotation == bool | None
-            if annotation in (bool, "bool", bool | None) and not (isinstance(frozen, bool) or absent):
-                raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected True or False")
+            choices = {bool: "True or False", "bool": "True or False", bool | None: "None, True or False"}.get(annotation)
+            if choices and not isinstance(frozen, bool) and not (frozen is None and choices.startswith("None")):
+                raise FlowsError(f"{function.__name__}: {name} is {argument!r:.60}; expected {choices}")
             bound.arguments[name] = frozen
         spend(parts=1)
         return make(construct, dict(bound.arguments), function(*bound.args, **bound.kwargs))

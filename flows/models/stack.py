@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from flows.compose import Repeat, Reversible, Serial
-from flows.core import BijectionInit, FlowsError, check_widths, positive_int
+from flows.core import BijectionInit, check_widths, positive_int
 from flows.core.budget import spend
 
 # Deeper stacks are loops, as benchmarks/README.md has it: affine layers gain from one soon, as most of what they take beyond
@@ -38,8 +38,6 @@ def stack(
     """`num_layers` times `step`, then `last`: one after the other, or as a loop. Every second step is `flipped`, if given. With
     `reversible` the gradient keeps no inputs of the steps."""
     positive_int(num_layers, f"{name}: num_layers", most=10_000)
-    if scan is not None and not isinstance(scan, bool):
-        raise FlowsError(f"{name}: scan is {scan!r:.60}; expected None (by depth), True (a loop) or False (unrolled)")
     spend(parts=num_layers)
     repeats, left = divmod(num_layers, 2) if flipped else (num_layers, 0)
     body, rest = [*step, *flipped], step * left
