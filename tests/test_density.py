@@ -89,6 +89,9 @@ def test_a_gaussian_that_takes_one_of_two_modes_is_no_start():
     np.testing.assert_allclose(one.mean, 1.2, atol=1e-3)
     np.testing.assert_allclose(one.std, 24**-0.5, rtol=1e-3)
     assert nearest(lambda x: jnp.nan * x[:, 0]) is None
+    millions = nearest(lambda x: -0.5 * jnp.square((x - 3e6) / jnp.array([[1e6, 1.0]], x.dtype)).sum(1))
+    np.testing.assert_allclose(millions.mean, 3e6, rtol=1e-3)
+    np.testing.assert_allclose(millions.std, [1e6, 1.0], rtol=1e-2)
 
 
 def test_rounds_grow_and_a_fit_ends_with_one_that_gained_little():
@@ -171,6 +174,9 @@ def test_it_is_a_fit_like_any_other(tmp_path):
     np.testing.assert_array_equal(log_pdf(params, jnp.ones((2, 2))), first.log_pdf(first.params, jnp.ones((2, 2))))
 
 
+ENDLESS = {**QUICK, "standardize": True}
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -178,6 +184,11 @@ def test_it_is_a_fit_like_any_other(tmp_path):
         (lambda: fit_to_density(0, NORMAL, gauss, 2, **{**QUICK, "num_samples": 0}), "num_samples is 0"),
         (lambda: fit_to_density(0, NORMAL, gauss, 2, estimator="best", **QUICK), "expected one of 'total'"),
         (lambda: fit_to_density(0, NORMAL, gauss, 0, **QUICK), "input_dim"),
+        (
+            lambda: fit_to_density(0, FLOW, lambda x: -jnp.square(x[:, 0]), 2, **ENDLESS),
+            "improper, as far as can be seen: number 1",
+        ),
+        (lambda: fit_to_density(0, FLOW, lambda x: 0 * x[:, 0], 2, support=(0, None), **ENDLESS), "improper"),
     ],
 )
 def test_what_cannot_be_is_refused(call, words):

@@ -23,6 +23,7 @@ from flows.training.modes import Modes, modes_of, wide_normal_is_better
 from flows.training.target import Target
 
 MOST_STARTS = 10_000
+ENDLESS = 1e12  # the mean or the standard deviation of a Gaussian, or more, that finds no end of a density
 NEAR = 3.0  # standard deviations of a Gaussian, within which a mode is its own
 
 
@@ -123,6 +124,8 @@ def begin(
     target = Target(box.inside(log_density), box.event, dtype)
     if len(box.event) == 1 and box.event[0] <= MOST_COLUMNS and not curved:
         nearest = nearest_gaussian(rng, target) if standardize else None
+        if nearest is not None:
+            _refuse_improper(nearest, box)
         modes = modes_of(rng, target, starts, nearest)
     if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):
         mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
@@ -138,6 +141,17 @@ def begin(
     if layers:
         init_fun = Flow(joined(layers), init_fun)
     return Beginning(init_fun, fixed, base, modes, at_mode)
+
+
+def _refuse_improper(nearest: Start, box: Box) -> None:
+    """The Gaussian nearest to a density of infinite mass grows without end."""
+    inside = np.abs(np.asarray(box.back(jnp.asarray(nearest.mean[None])))[0])
+    endless = ~(np.maximum(inside, nearest.std) < ENDLESS)
+    if endless.any():
+        raise FlowsError(
+            f"fit_to_density: log_density is improper, as far as can be seen: number {int(endless.argmax())} of a point may be "
+            f"beyond {ENDLESS:g} as well as anywhere, so that its mass has no end. Give it a prior, or a support that ends"
+        )
 
 
 def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: Any) -> Any:

@@ -1,6 +1,7 @@
 """The Gaussian nearest to an unnormalised density: where a fit to the density starts."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,8 @@ from flows.training.target import Target, lbfgs
 
 ITERATIONS = 100  # of L-BFGS
 DRAWS = 256  # at least, and four for each column
-SETTLED = 1e-3  # the largest entry of the gradient at which it has arrived
+SETTLED = 1e-3  # the largest entry of the gradient at which it has arrived, and the gain, in nats
+AGAIN = 5  # times that it runs, at most
 WEIGHED = 4_096  # draws by which two starts are compared
 MISSED = 0.1  # nats of log Z beyond two standard errors, from which the Gaussian has missed a part
 
@@ -71,20 +73,36 @@ def cholesky_of(a: np.ndarray) -> np.ndarray:
 
 
 def _minimised(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """m and L, unless they are not finite, or no better than the standard normal."""
+    """m and L, unless they are not finite, or no better than the standard normal.
+
+    Where L-BFGS ends it starts again, in units of the Gaussian found so far: from 0 a parameter of millions hardly has a slope.
+    """
     (d,), noise = target.event, jnp.asarray(z, target.dtype)
     below = np.tril_indices(d, -1)
 
-    def loss(params: Array) -> Array:
+    def loss(at: Array, unit: Array, params: Array) -> Array:
         mean, log_scale, rest = params[:d], params[d : 2 * d], params[2 * d :]
         factor = jnp.eye(d, dtype=noise.dtype).at[below].set(rest) * jnp.exp(log_scale)[:, None]
-        x = mean[None] + jnp.matmul(noise, factor.T, precision="highest")
-        return -target.log_density(x).mean() - log_scale.sum()
+        x = at[None] + unit[None] * (mean[None] + jnp.matmul(noise, factor.T, precision="highest"))
+        return -target.log_density(x).mean() - log_scale.sum() - jnp.log(unit).sum()
 
-    downhill, start = jax.jit(jax.value_and_grad(loss)), np.zeros(2 * d + len(below[0]))
-    found, least = lbfgs(downhill, start, target.dtype, ITERATIONS, SETTLED)
-    if not np.isfinite(found).all() or not least <= float(downhill(jnp.asarray(start, target.dtype))[0]):
-        return None
+    downhill, mean, std, rest, moved = (
+        jax.jit(jax.value_and_grad(loss, argnums=2)),
+        np.zeros(d),
+        np.ones(d),
+        np.zeros(len(below[0])),
+        False,
+    )
+    for _ in range(AGAIN):
+        of_units = partial(downhill, jnp.asarray(mean, target.dtype), jnp.asarray(std, target.dtype))
+        start = np.concatenate([np.zeros(2 * d), rest])
+        before = float(of_units(jnp.asarray(start, target.dtype))[0])
+        found, least = lbfgs(of_units, start, target.dtype, ITERATIONS, SETTLED)
+        if not np.isfinite(found).all() or not least <= before:
+            break
+        moved, mean, std, rest = True, mean + std * found[:d], std * np.exp(found[d : 2 * d]), found[2 * d :]
+        if before - least < SETTLED:
+            break
     factor = np.eye(d)
-    factor[below] = found[2 * d :]
-    return found[:d], factor * np.exp(found[d : 2 * d])[:, None]
+    factor[below] = rest
+    return (mean, factor * std[:, None]) if moved else None

@@ -178,7 +178,7 @@ def _joined(target: Target, ends: np.ndarray, heights: np.ndarray) -> list[np.nd
     while len(left):
         near = ~_dips(target, ends[left[:1]], ends[left], heights[left])
         near[0] = True
-        groups.append(left[near & (heights[left] > heights[left[0]] - BARRIER)])
+        groups.append(left[near & (heights[left] >= heights[left[0]] - BARRIER)])
         left = left[~near]
     first, second = np.triu_indices(len(groups), 1)
     linked = np.zeros((len(groups), len(groups)), bool)

@@ -63,5 +63,6 @@ def lbfgs(value_and_grad: Callable, start: np.ndarray, dtype: Any, iterations: i
         usable = np.isfinite(slope).all() and not math.isnan(value)
         return (float(value), slope) if usable else (math.inf, np.zeros_like(slope))
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "gtol": settled})
+    with np.errstate(over="ignore"):  # of steps too long for float32
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "gtol": settled})
     return found.x, float(found.fun)
