@@ -18,12 +18,12 @@ from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
 from flows.training.base import is_flow, with_base
 from flows.training.before import unconstraining
-from flows.training.gaussian_start import DRAWS, Start, cholesky_of, nearest_gaussian, whitened
+from flows.training.gaussian_start import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
 from flows.training.modes import Modes, modes_of, wide_normal_is_better
 from flows.training.target import Target
 
 MOST_STARTS = 10_000
-ENDLESS = 1e12  # the mean or the standard deviation of a Gaussian, or more, that finds no end of a density
+MOST = 1e30  # of a mean, in float32
 NEAR = 3.0  # standard deviations of a Gaussian, within which a mode is its own
 
 
@@ -145,7 +145,7 @@ def begin(
 
 def _refuse_improper(nearest: Start, box: Box) -> None:
     """The Gaussian nearest to a density of infinite mass grows without end."""
-    inside = np.abs(np.asarray(box.back(jnp.asarray(nearest.mean[None])))[0])
+    inside = np.abs(np.asarray(box.back(jnp.asarray(np.clip(nearest.mean, -MOST, MOST)[None])))[0])
     endless = ~(np.maximum(inside, nearest.std) < ENDLESS)
     if endless.any():
         raise FlowsError(

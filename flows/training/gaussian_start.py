@@ -19,6 +19,7 @@ DRAWS = 256  # at least, and four for each column
 SETTLED = 1e-3  # the largest entry of the gradient at which it has arrived, and the gain, in nats
 AGAIN = 5  # times that it runs, at most
 WEIGHED = 4_096  # draws by which two starts are compared
+ENDLESS = 1e12  # the mean or the standard deviation of a Gaussian, or more, that finds no end of a density
 MISSED = 0.1  # nats of log Z beyond two standard errors, from which the Gaussian has missed a part
 
 
@@ -101,7 +102,7 @@ def _minimised(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
         if not np.isfinite(found).all() or not least <= before:
             break
         moved, mean, std, rest = True, mean + std * found[:d], std * np.exp(found[d : 2 * d]), found[2 * d :]
-        if before - least < SETTLED:
+        if before - least < SETTLED or max(std.max(), np.abs(mean).max()) > ENDLESS:
             break
     factor = np.eye(d)
     factor[below] = rest
