@@ -1,6 +1,6 @@
 """The first fit, scores and draws of a process on one core: python kept.py LIBRARY [FOLDER where programs are kept].
 
-Rows, models and epochs are those of first_fit_flows.py and first_fit_flowjax.py; the fit includes imports.
+Rows, models and epochs are those of first_fit_flows.py and first_fit_flowjax.py.
 """
 
 import json
@@ -30,6 +30,7 @@ x = np.random.default_rng(0).normal(size=(2000, 5)) @ np.random.default_rng(1).n
 if library == "flows":
     import flows
 
+    tell("imports")
     for folder in folders:
         flows.keep_programs(folder)
     result = flows.fit(0, flows.Flow(flows.NSF()), x, max_epochs=20, verbose=0)
@@ -44,6 +45,7 @@ else:
     from flowjax.flows import coupling_flow
     from flowjax.train import fit_to_data
 
+    tell("imports")
     for folder in folders:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
