@@ -126,6 +126,7 @@ docs: $(DOCS)/.stamp
 # Figures, in out/: they are only worth something on a quiet machine.
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/kept.py
 	$(BIN)/python benchmarks/power.py
 	$(BIN)/python benchmarks/shapes.py
 	$(BIN)/python benchmarks/kills.py

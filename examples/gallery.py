@@ -332,4 +332,5 @@ def main():
 
 
 if __name__ == "__main__":
+    flows.keep_programs()
     sys.exit(main())

@@ -74,6 +74,7 @@ def mean_and_error(values):
 
 SCORE = """
 import json, sys, numpy as np, flows
+flows.keep_programs()
 params, log_pdf, sample = flows.load(sys.argv[1])
 print(json.dumps(log_pdf(params, np.load(sys.argv[2])).tolist()))
 """
@@ -201,4 +202,5 @@ def main():
 
 
 if __name__ == "__main__":
+    flows.keep_programs()
     main()

@@ -203,4 +203,5 @@ def main():
 
 
 if __name__ == "__main__":
+    flows.keep_programs()
     main()

@@ -125,4 +125,5 @@ X, Y = (jnp.asarray(each, jnp.float32) for each in problem())
 jax.config.update("jax_default_matmul_precision", "highest")
 
 if __name__ == "__main__":
+    flows.keep_programs()
     main()

@@ -88,4 +88,5 @@ def main():
 
 
 if __name__ == "__main__":
+    flows.keep_programs()
     main()

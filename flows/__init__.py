@@ -93,6 +93,7 @@ from flows.core.one_hot import one_hot as one_hot
 from flows.core.params import calibrate as calibrate
 from flows.core.params import remeasure as remeasure
 from flows.core.params import trainable as trainable
+from flows.core.programs import keep_programs as keep_programs
 from flows.core.revision import revise as revise
 from flows.diagnostics import Report as Report
 from flows.diagnostics import bits_per_dim as bits_per_dim

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flows.core import Distribution
+from flows.core.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
 from flows.training.checkpoint import Checkpoint
 from flows.training.course import Course
@@ -60,6 +61,7 @@ def train(
         state, courses = saved[0], [Course(**each) for each in saved[1]]
     done_before, number, stopped = len(courses[0].train), len(courses[0].train) - 1, False
     bar = tqdm(total=options.max_epochs, initial=done_before, desc="compiling", unit="epoch", disable=not options.verbose)
+    compiled = seconds_of_compiling() if options.verbose else 0.0
     with bar, _interrupts() as interrupts:
         if saved is None:
             state, report = score(state)
@@ -82,6 +84,9 @@ def train(
             judged = number >= options.tempered
             lost = [course.add(own, margin, judged) for course, own in zip(courses, reports, strict=True)]
             _tell(bar, courses, yardstick, options)
+            said = advice(seconds_of_compiling() - compiled) if options.verbose else None
+            if said is not None:
+                bar.write(said, file=bar.fp)
             apart = [
                 not over and course.falls_apart(options, yardstick.by_chance)
                 for course, over in zip(courses, done, strict=True)

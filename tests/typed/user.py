@@ -4,6 +4,7 @@ Nothing here runs. Each wrong call carries a comment that says it is reported; a
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, assert_type
 
 import jax
@@ -51,6 +52,7 @@ flows.Coupling(flows.MLP(8), [flows.transformers.Affine(), flows.transformers.Ad
 flows.Autoregressive(flows.conditioners.MaskedMLP(8), flows.transformers.RationalQuadratic(num_bins=4))
 flows.Mixture(flows.Normal(trainable=True), flows.Laplace(), weights=[0.5, 0.5])
 flows.Joint(flows.Uniform(0.0, [1.0, 2.0]), Bound(1.0), sizes=(2, 1))
+assert_type(flows.keep_programs("programs"), Path | None)
 result = flows.fit(0, flows.Flow(flows.NSF(num_layers=2)), x, max_epochs=1)
 assert_type(result, FitResult)
 assert_type(result.history, History)

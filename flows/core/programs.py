@@ -1,0 +1,201 @@
+"""`flows.keep_programs`: JAX keeps compiled programs in a folder, where the next process finds them.
+
+A program that is read back is run. So the folder is its owner's alone, what is damaged is thrown away before JAX reads it, and
+so is what XLA would not survive to read.
+"""
+
+import math
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.monitoring
+
+from flows.core.errors import FlowsError, shortened, warn_user
+from flows.core.kept import Kept
+
+ENABLED, DIRECTORY = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
+THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
+USUAL_THRESHOLD = 1.0  # JAX's own: programs that compile in less than a second are not kept
+BEFORE_READING = "/jax/compilation_cache/compile_requests_use_cache"  # JAX's event before it looks for a program
+COMPILED = "/jax/core/compile/backend_compile_duration"
+LONG = 3.0  # seconds of compiling after which a bar says how to keep programs
+
+_kept: Kept | None = None  # where this module made JAX keep programs
+_compiled = math.nan  # seconds, counted from the first call of `seconds_of_compiling`
+_told = False
+
+
+def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
+    """Keep compiled programs on disk, so that the next process reads them instead of compiling.
+
+    Most of a first fit, first score or first draw is compiling, in every process again. After this call, which belongs at the
+    top of a script, JAX writes each program that it compiles to a folder, and looks there before it compiles. Programs are told
+    apart by what they compute, the versions of jax and XLA, and the processor; results are the same, bit for bit.
+
+    Where JAX keeps programs already (`JAX_COMPILATION_CACHE_DIR`), it goes on doing so there: of its settings only the
+    threshold of compile time becomes 0, unless it was set. It is 0 in a folder of ours, too, as a fit is many short programs.
+
+    A program that is read back is run: whoever can write to the folder can run code as you. It is made readable and writable
+    for you alone, and refused where it belongs to others or others may write to it. At each call the programs that were not
+    used for longest are deleted until the rest is less than 500 MB; what was cut short, by a full disk or a kill, is deleted
+    and made anew. A program of more than 600 kernels, such as of a deep model that is not a loop, is compiled each time: XLA
+    may end a process that reads one twice as large.
+
+    Args:
+        folder: of this machine; by default `jax-flows/programs` in the user's cache folder, which is `$XDG_CACHE_HOME`, or else
+            `~/.cache`, `~/Library/Caches` or `%LOCALAPPDATA%` by the system. It is made where it is not there. A later call
+            with another one keeps programs there from then on.
+
+    Returns:
+        The folder in which programs are kept. None where there is none: a warning says why, or JAX keeps programs in a store
+        that is no folder, such as `gs://...`.
+
+    Errors:
+        TypeError: folder is no path. FlowsError: it is an address, it belongs to another user, or others may write to it.
+
+    Example:
+        >>> import flows
+        >>> flows.keep_programs()  # doctest: +SKIP
+        PosixPath('/home/ada/.cache/jax-flows/programs')
+    """
+    global _kept, _told
+    _told = True
+    check_folder(folder)
+    if not setting(ENABLED):
+        warn_user("keep_programs: no programs are kept, as jax_enable_compilation_cache is off; remove that setting")
+        return None
+    if sys.platform == "darwin" and jax.__version_info__ < (0, 10):
+        warn_user(
+            f"keep_programs: no programs are kept, as jax {jax.__version__} may crash when it reads them; use 0.10 or newer"
+        )
+        return None
+    configured = setting(DIRECTORY)
+    if configured and (_kept is None or configured != str(_kept.folder)):
+        no_threshold()
+        if folder is not None and Path(folder).expanduser().absolute() != Path(configured).absolute():
+            warn_user(
+                f"keep_programs: JAX keeps programs in {configured} already (jax_compilation_cache_dir), and goes on there; "
+                f"{os.fspath(folder)} is not used. Remove that setting to use it"
+            )
+        return None if "://" in configured else Path(configured)
+    try:
+        path = _kept.folder if _kept is not None and folder is None and configured else own_folder(folder)
+        kept = Kept(path)
+        damaged = kept.look_first()
+        kept.shrink()
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home is known
+        warn_user(
+            f"keep_programs: no programs are kept there, and every process compiles anew: {error}. Make the folder writable, "
+            "or name another: flows.keep_programs('programs')"
+        )
+        return _kept.folder if _kept is not None and configured else None
+    if damaged:
+        warn_user(
+            f"keep_programs: {damaged} of the programs in {path} were damaged; they are deleted, and made anew when needed"
+        )
+    if _kept is None:
+        jax.monitoring.register_event_listener(_look_before_reading)
+    if configured != str(path):
+        from jax.experimental.compilation_cache import compilation_cache
+
+        jax.config.update(DIRECTORY, str(path))
+        compilation_cache.reset_cache()  # JAX has looked for a cache once, if it has compiled anything
+    no_threshold()
+    _kept = kept
+    return path
+
+
+def setting(name: str) -> Any:
+    return getattr(jax.config, name)
+
+
+def check_folder(folder: Any) -> None:
+    if folder is None:
+        return
+    if not isinstance(folder, str | os.PathLike) or not isinstance(os.fspath(folder), str):
+        raise TypeError(f"keep_programs: folder is {shortened(folder)}; expected a path, or None for the user's cache folder")
+    if not os.fspath(folder):
+        raise FlowsError("keep_programs: folder is empty; expected a path, such as '.' for this folder, or None for the user's")
+    if "://" in os.fspath(folder):
+        raise FlowsError(
+            f"keep_programs: folder is {os.fspath(folder)}; expected one of this machine. Give JAX the address of a store "
+            "yourself: jax.config.update('jax_compilation_cache_dir', ...)"
+        )
+
+
+def own_folder(folder: str | os.PathLike[str] | None) -> Path:
+    """The folder, made where it is not there. Symbolic links are followed: what they lead to is judged, and used."""
+    path = (user_folder() if folder is None else Path(folder)).expanduser().absolute()
+    for each in (*reversed(path.parents), path):
+        if not each.exists():
+            each.mkdir(mode=0o700, exist_ok=True)
+    path = path.resolve(strict=True)
+    if sys.platform != "win32":
+        found = path.stat()
+        if found.st_uid != os.getuid():
+            raise FlowsError(
+                f"keep_programs: {path} belongs to user {found.st_uid}, and you are {os.getuid()}; programs from there would "
+                "be run. Name a folder of your own: flows.keep_programs('programs')"
+            )
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise FlowsError(
+                f"keep_programs: others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}), and programs from there "
+                f"would be run. Name another folder, or delete what is in this one and make it yours alone: chmod 700 '{path}'"
+            )
+    return path
+
+
+def user_folder() -> Path:
+    """Where this system keeps what programs of the user can make again."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(given):
+        caches = Path(given)
+    elif sys.platform == "win32":
+        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    else:
+        caches = Path.home() / ".cache"
+    return caches / "jax-flows" / "programs"
+
+
+def no_threshold() -> None:
+    """Have short programs kept too, unless someone set from which compile time they are."""
+    if setting(THRESHOLD) == USUAL_THRESHOLD and THRESHOLD.upper() not in os.environ:
+        jax.config.update(THRESHOLD, 0.0)
+
+
+def _look_before_reading(event: str, **_: Any) -> None:
+    """What was written since the last look, by this process or another, is looked at before JAX reads it."""
+    if event == BEFORE_READING and _kept is not None and setting(DIRECTORY) == str(_kept.folder):
+        try:
+            _kept.look()
+        except OSError:  # JAX will find the same, and warn
+            return
+
+
+def seconds_of_compiling() -> float:
+    """How long this process has compiled since this was called first."""
+    global _compiled
+
+    def count(event: str, duration_secs: float, **_: Any) -> None:
+        global _compiled
+        _compiled += duration_secs * (event == COMPILED)
+
+    if math.isnan(_compiled):
+        _compiled = 0.0
+        jax.monitoring.register_event_duration_secs_listener(count)
+    return _compiled
+
+
+def advice(seconds: float) -> str | None:
+    """What to say, once in a process, of so many seconds of compiling; None where programs are kept, or it was no time."""
+    global _told
+    if _told or setting(DIRECTORY) or not setting(ENABLED) or seconds <= LONG:
+        return None
+    _told = True
+    return f"compiling took {seconds:.0f} s: flows.keep_programs(), called first, keeps programs for the next process"
