@@ -121,7 +121,7 @@ def fitted(rows, layers):
 
     one = flows.VonMisesFisher(trainable=True)
     several = flows.Mixture(one, num_components=len(PLACES))
-    sphere = flows.Flow(flows.SphereFlow(layers, activation="gelu"), flows.SphereUniform())
+    sphere = flows.Flow(flows.SphereFlow(layers, num_bins=8), flows.SphereUniform())
     plane = flows.Flow(flows.NSF(layers, activation="gelu"))
     return {
         "von Mises-Fisher": of_points(*fit(one, rows)),
