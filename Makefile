@@ -132,6 +132,7 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/stability.py
+	$(BIN)/python benchmarks/spheres.py
 	$(BIN)/python benchmarks/continuous.py
 	$(BIN)/python benchmarks/images.py
 

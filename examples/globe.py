@@ -36,22 +36,14 @@ ENDS = np.array([180.001, 90.001])  # beyond those of longitude and latitude, wh
 NIGHT, SEA, PALE, DOT = "#0b0d17", "#000004", "#8a93a6", "#7fd6ff"
 
 
-def unit_vectors(latitude, longitude):
-    latitude, longitude = np.radians(latitude), np.radians(longitude)
-    flat = np.cos(latitude)
-    return np.stack([flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)], -1)
-
-
 def degrees(points):
     """Longitude and latitude, (rows, 2)."""
-    points = np.asarray(points, float)
-    x, y, z = points.T
-    return np.degrees(np.stack([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))], 1))
+    return np.stack(flows.to_degrees(points)[::-1], 1)
 
 
 def true_density():
     places = np.array(PLACES, float)
-    parts = [flows.VonMisesFisher(tuple(at), k) for at, k in zip(unit_vectors(*places.T[:2]), places[:, 2], strict=True)]
+    parts = [flows.VonMisesFisher(tuple(at), k) for at, k in zip(flows.from_degrees(*places.T[:2]), places[:, 2], strict=True)]
     return flows.Mixture(*parts, weights=WEIGHTS, trainable=False)(0, 3)
 
 
@@ -85,7 +77,7 @@ def read_globe(path, latitude, longitude):
                 if not abs(value) <= limit:
                     raise ValueError(f"line {table.line_num}: {name} is {cell!r}; expected degrees from -{limit} to {limit}")
                 values[name].append(value)
-    points = unit_vectors(*map(np.array, values.values()))
+    points = flows.from_degrees(*map(np.array, values.values()))
     different = len(np.unique(points.round(9), axis=0))
     if different < FEWEST:
         raise ValueError(f"{len(points)} rows at {different} places; expected {FEWEST} places or more")
@@ -129,7 +121,7 @@ def fitted(rows, layers):
 
     one = flows.VonMisesFisher(trainable=True)
     several = flows.Mixture(one, num_components=len(PLACES))
-    sphere = flows.Flow(flows.SphereFlow(layers, activation="gelu"), flows.SphereUniform())
+    sphere = flows.Flow(flows.SphereFlow(layers, num_bins=8), flows.SphereUniform())
     plane = flows.Flow(flows.NSF(layers, activation="gelu"))
     return {
         "von Mises-Fisher": of_points(*fit(one, rows)),
@@ -144,7 +136,7 @@ def mass(log_density, size=256):
     """The integral over the globe, by the midpoint rule."""
     middle = (np.arange(2 * size) + 0.5) * 180 / size - 180
     latitude, longitude = np.meshgrid(middle[size // 2 : -size // 2], middle)
-    points = unit_vectors(latitude.ravel(), longitude.ravel())
+    points = flows.from_degrees(latitude.ravel(), longitude.ravel())
     return (np.exp(log_density(points)) * np.hypot(*points.T[:2])).sum() * (np.pi / size) ** 2
 
 
@@ -193,8 +185,7 @@ class View(NamedTuple):
 
 
 def view(kind, latitude, longitude):
-    forward = unit_vectors(latitude, longitude)
-    east = unit_vectors(0, longitude + 90)
+    (forward,), (east,) = flows.from_degrees(latitude, longitude), flows.from_degrees(0, longitude + 90)
     turn = np.stack([forward, east, np.cross(forward, east)])
     if kind == "globe":
         return View(from_afar, onto_near_side, 1.0, 1.0, turn)
@@ -240,8 +231,8 @@ def draw_globe(axis, seen, norm, cmap, log_density=None, rows=None, pixels=420):
     (rim,) = axis.fill(seen.width * np.cos(around), seen.height * np.sin(around), fill=False, color=PALE, lw=1.2, zorder=5)
     shown.set_clip_path(rim)
     turn = np.linspace(-180, 180, 721)
-    lines = [unit_vectors(np.linspace(-90, 90, 361), np.full(361, meridian)) for meridian in range(-165, 180, 30)]
-    lines += [unit_vectors(np.full(721, parallel), turn) for parallel in range(-60, 90, 30)]
+    lines = [flows.from_degrees(np.linspace(-90, 90, 361), np.full(361, meridian)) for meridian in range(-165, 180, 30)]
+    lines += [flows.from_degrees(np.full(721, parallel), turn) for parallel in range(-60, 90, 30)]
     for line in lines:
         line = seen.to_plane(line)
         jumps = np.abs(np.diff(line, axis=0)).max(1) > 0.5
@@ -276,7 +267,7 @@ def picture(path, models, behind, reference, rows):
             title = f"{title}\n{behind[name]:.2f} nats behind the {reference}"
         column[0].set_title(title, color="white", fontsize=14)
     arrow = {"arrowstyle": "->", "color": "white", "lw": 1.2}
-    seam = views[1].to_plane(unit_vectors(10.0, 180.0))
+    seam = views[1].to_plane(flows.from_degrees(10, 180)[0])
     axes[1, 2].annotate("180 degrees", seam, (0.6, -0.98), color="white", fontsize=12, ha="left", arrowprops=arrow)
     bar = figure.colorbar(shown, ax=axes, shrink=0.6, aspect=35, pad=0.015)
     bar.set_label("density per unit of surface", color="white", fontsize=12)

@@ -87,6 +87,8 @@ from flows.core.contract import Region as Region
 from flows.core.contract import Support as Support
 from flows.core.decorators import bijection as bijection
 from flows.core.decorators import distribution as distribution
+from flows.core.degrees import from_degrees as from_degrees
+from flows.core.degrees import to_degrees as to_degrees
 from flows.core.errors import FitError as FitError
 from flows.core.errors import FlowsError as FlowsError
 from flows.core.one_hot import one_hot as one_hot

@@ -99,8 +99,10 @@ def test_each_model_is_built_as_published():
     floors = {"squash": None, "min_bin": 1e-3, "min_slope": 1e-3}
     free = flows.NSF(2, (8,), num_bins=8, bound=3.0, plain=True, autoregressive=False, **floors)
     assert free.inner == flows.Serial(*[plain(net, t.RationalQuadratic(8, 3.0)), back] * 2)
-    shallow, deep = (flows.NSF(n, (8,), scan=False).inner.arguments["layers"][0].arguments["squash"] for n in (8, 9))
-    assert (shallow, deep) == (3.0, 1.5)
+    for constructor, most, expected in ((flows.NSF, 8, [3.0, 1.5]), (flows.MAF, 10, [5.0, 2.0])):
+        few, many = (constructor(n, (8,), scan=False).inner.arguments["layers"] for n in (most, most + 1))
+        assert [layers[0].arguments["squash"] for layers in (few, many)] == expected
+    assert flows.MAF(11, squash=5.0, scan=False).inner == flows.Serial(*flows.MAF(1).inner.arguments["layers"] * 11)
     with pytest.raises(flows.FlowsError, match="NSF: min_slope was given, but the cubic spline has no such argument"):
         flows.NSF(spline="cubic", min_slope=0.1)
     for name in ("quadratic", "cubic", "linear", "linear_rational"):
@@ -117,7 +119,7 @@ def test_deep_models_are_loops():
     assert deep[0].constructor is flows.Repeat and deep[1:] == (flows.InvertibleLinear(),)
     assert flows.UMNN(UNROLLED + 1).inner == flows.UMNN(UNROLLED + 1, scan=False).inner, "a loop would integrate again"
     assert flows.NSF(UNROLLED, linear=True).inner.arguments["layers"][0] == flows.InvertibleLinear()
-    assert flows.MAF(40, scan=False).inner == flows.Serial(*flows.MAF(1).inner.arguments["layers"] * 40)
+    assert flows.MAF(40, scan=False).inner == flows.Serial(*flows.MAF(1, squash=2.0).inner.arguments["layers"] * 40)
     for affine in (flows.NICE, flows.RealNVP, flows.Glow, flows.MAF, flows.IAF):
         assert affine(UNROLLED_AFFINE) == affine(UNROLLED_AFFINE, scan=None)
         assert affine(UNROLLED_AFFINE).inner == affine(UNROLLED_AFFINE, scan=False).inner

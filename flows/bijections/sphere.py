@@ -14,6 +14,7 @@ from flows.core.contract import SPHERE, ConditionerLike, Region, Shape, Support
 from flows.core.inputs import as_context
 from flows.core.keywords import naming
 from flows.core.regions import OFF_SPHERE
+from flows.core.validation import TO_VECTORS
 from flows.transformers import CircularRationalQuadratic, RationalQuadratic
 from flows.transformers.base import Transformer, check_transformer
 
@@ -23,7 +24,7 @@ def check_sphere(shape: Shape, name: str) -> int:
     if len(shape) != 1 or shape[0] < 3:
         raise FlowsError(
             f"{name}: the event is {shape}; expected (3,) for the sphere in space, or more: points are unit vectors. An angle "
-            "is a circle, for which there are circular transformers"
+            "is a circle, for which there are circular transformers" + f"; {TO_VECTORS}" * (shape == (2,))
         )
     return shape[0] - 1
 

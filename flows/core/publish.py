@@ -63,8 +63,10 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
 
 
 def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Callable, Callable]:
+    of_sphere = part.region is not None and bool(part.region.sphere.any())
+
     def checked_log_pdf(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
-        check_rows(x, part.event, part.name)
+        check_rows(x, part.event, part.name, of_sphere=of_sphere)
         dtype = working_dtype(x.dtype)
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
         result = part.log_pdf(params, x.astype(dtype), context, rng, train)
@@ -129,7 +131,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
 
     def path(params: Params, inputs: Any, context: Any, rng: Array) -> tuple:
         x = as_array(inputs, "inputs")
-        check_rows(x, part.event, part.name)
+        check_rows(x, part.event, part.name, of_sphere=of_sphere)
         context, _ = _given(part, context, None, False)
         dtype = working_dtype(x.dtype)
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])

@@ -12,6 +12,7 @@ from flows.core.errors import FlowsError
 from flows.core.inputs import as_dim
 
 LEAST, MOST = 1e-37, 1e37  # what float32 holds, with room for a factor
+TO_VECTORS = "latitude and longitude in degrees become unit vectors (n, 3) by flows.from_degrees(latitude, longitude)"
 
 
 def check_widths(x: Any, name: str) -> tuple[int, ...]:
@@ -68,8 +69,8 @@ def check_fits(x: np.ndarray, event: Shape, name: str) -> None:
         raise FlowsError(f"{name} has shape {x.shape}; expected a number, or the shape {' or '.join(map(str, allowed))}")
 
 
-def check_rows(x: Array, event: Shape, name: str, what: str = "inputs") -> None:
-    """Refuse anything but (batch, *event)."""
+def check_rows(x: Array, event: Shape, name: str, what: str = "inputs", of_sphere: bool = False) -> None:
+    """Refuse anything but (batch, *event); `of_sphere` are unit vectors, and two columns may be meant as degrees."""
     if x.ndim == len(event) + 1 and x.shape[1:] == event:
         return
     expected = f"(batch, {', '.join(map(str, event))})"
@@ -77,6 +78,8 @@ def check_rows(x: Array, event: Shape, name: str, what: str = "inputs") -> None:
         remedy = f"a single row needs its batch axis: {what}[None]"
     elif x.ndim == 1 and event == (1,):
         remedy = f"one column still needs its axis: {what}[:, None]"
+    elif of_sphere and event == (3,) and x.shape[1:] == (2,):
+        remedy = f"points are unit vectors: {TO_VECTORS}"
     elif x.ndim > len(event) + 1 and x.shape[x.ndim - len(event) :] == event:
         remedy = f"exactly one batch axis is allowed: {what}.reshape(-1, {', '.join(map(str, event))})"
     else:

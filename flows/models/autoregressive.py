@@ -1,5 +1,7 @@
 """Autoregressive flows with affine transformers, MAF and IAF, and the autoregressive mixture of normals."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -17,7 +19,8 @@ from flows.transformers import Affine, Gated, Inverse
 from flows.transformers.mixture import along, apart
 
 BOUND = 10.0  # of the log-scales of a mixture, in nats
-MAF_SQUASH = 5.0  # at 3, as of the others, MAF lost 0.1 nats of 7 columns of galaxies; its inverses are precise at 5, too
+MAF_SQUASH = 5.0  # at 3, as of the others, MAF lost 0.1 nats of 7 columns of galaxies; inverses of few layers are precise at 5
+PUBLISHED, DEEP_SQUASH = 10, 2.0  # errors of an inverse grow with depth: of 20 layers, 2 keeps rows far out that 5 loses
 
 
 @bijection
@@ -27,7 +30,7 @@ def MAF(
     activation: Activation = "relu",
     plain: bool = False,
     dropout: float = 0.0,
-    squash: Squash = MAF_SQUASH,
+    squash: Squash | Literal["auto"] = "auto",
     scan: bool | None = None,
 ):
     """A masked autoregressive flow: MADE layers, each followed by batch normalisation and a reversal of the order.
@@ -43,7 +46,9 @@ def MAF(
         scan: as in `NICE`, but over single layers.
         plain: without batch normalisation.
         dropout: the share of hidden units dropped while `train=True`, which then needs `rng`.
-        squash: how far out the networks see their inputs as they are, as in `Coupling`; None for as far as they go.
+        squash: how far out the networks see their inputs as they are, as in `Coupling`: by default 5, and 2 where there are
+            more than 10 layers, whose inverses would lose digits far from the data (`benchmarks/stability.py`); None for as far
+            as they go.
 
     Params:
         A tuple over layers and what follows each; those of a loop are stacked.
@@ -64,7 +69,9 @@ def MAF(
         (3, 2)
     """
     net = MaskedMLP(*check_hidden(hidden, "MAF"), activation=activation, dropout=dropout)
-    layer = Autoregressive(net, Inverse(Affine(LOG_SCALE)), squash=squash)
+    deep = positive_int(num_layers, "MAF: num_layers", most=10_000) > PUBLISHED
+    reach = (DEEP_SQUASH if deep else MAF_SQUASH) if isinstance(squash, str) and squash == "auto" else squash
+    layer = Autoregressive(net, Inverse(Affine(LOG_SCALE)), squash=reach)
     step = [layer, *([] if plain else [BatchNorm()]), Reverse()]
     return stack("MAF", step, num_layers, scan, unrolled=UNROLLED_AFFINE)
 

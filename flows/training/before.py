@@ -9,8 +9,9 @@ from flows.bijections.dequantize import Dequantize
 from flows.bijections.supports import Layer, layers_of, support_of
 from flows.bijections.unconstrain import Unconstrain
 from flows.compose import joined
-from flows.core import BijectionInit, DistributionInit, FlowsError, distribution_part
-from flows.core.contract import Region, Shape
+from flows.core import BijectionInit, DistributionInit, FlowsError, InitFun, distribution_part
+from flows.core.contract import SPHERE, Region, Shape
+from flows.core.degrees import told_of_degrees
 from flows.core.errors import warn_user
 from flows.core.regions import MOST_TURNS, NEAR_END, OFF_SPHERE, blocks_of
 from flows.distributions.flow import Flow
@@ -145,6 +146,16 @@ def region_of(init_fun: Any, data: Data) -> Region | None:
     return distribution_part(init_fun, x.shape[1:], None if context is None else context.shape[1:]).region
 
 
+def check_degrees(init_fun: Any, data: Data, caller: str = "fit") -> None:
+    """Refuse two columns of degrees where a model is one of the sphere, which may have no part at such an event."""
+    x, names = data.train.x, data.source.names
+    within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
+    if x.shape[1:] == (2,) and any(isinstance(each, InitFun) and each.own_support.inputs is SPHERE for each in within):
+        degrees = told_of_degrees(np.asarray(x), [name_of(i, names) for i in range(2)])
+        if degrees:
+            raise FlowsError(f"{caller}: data has 2 columns, and {init_fun!r:.80} takes unit vectors: {degrees}")
+
+
 def curved(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray:
     """Which columns, or channels, are angles or coordinates of unit vectors; rows that are no unit vectors are refused."""
     columns = data.train.x.shape[-1]
@@ -157,10 +168,11 @@ def curved(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray
             if off.any():
                 row = int(np.argmax(off))
                 which = ", ".join(name_of(int(i), data.source.names).removeprefix("column ") for i in block)
+                degrees = told_of_degrees(np.asarray(rows.x)[:, block], [name_of(int(i), data.source.names) for i in block])
                 raise FlowsError(
                     f"{caller}: row {numbers[row]} of {given} is no point of the sphere: the squares of its columns {which} "
                     f"add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected unit vectors: "
-                    "divide each row by its norm, or give a model of the line"
+                    + (degrees or "divide each row by its norm, or give a model of the line")
                 )
         vectors = np.asarray(data.train.x)[:, block]
         if (vectors == vectors[:1]).all():

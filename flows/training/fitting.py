@@ -37,7 +37,16 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
 from flows.training.base import from_gaussian, is_flow, mixing_of
-from flows.training.before import check_noise_once, curved, own_noise, region_of, split_off, tell_of_curved, turn_of
+from flows.training.before import (
+    check_degrees,
+    check_noise_once,
+    curved,
+    own_noise,
+    region_of,
+    split_off,
+    tell_of_curved,
+    turn_of,
+)
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
@@ -117,6 +126,7 @@ def num_trained(params: Any) -> int:
 
 def own_layers(init_fun: Any, data: Data, options: Options) -> tuple[tuple[BijectionInit, ...], Any]:
     """The layers of a model that the rows go through before they are standardised, and the model that is left."""
+    check_degrees(init_fun, data, options.caller)
     if options.standardize is False:
         return (), init_fun
     x, context, _ = data.train

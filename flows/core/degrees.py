@@ -1,0 +1,142 @@
+"""Places on the globe: latitude and longitude in degrees, and the unit vectors that models of the sphere take."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from flows.core.errors import FlowsError
+from flows.core.regions import OFF_SPHERE
+
+POLE, TURN = 90.0, 360.0  # the largest latitude, and the largest longitude of either sign
+
+
+def from_degrees(latitude: Any, longitude: Any) -> np.ndarray:
+    """Places on the globe as unit vectors, x = (cos a cos b, cos a sin b, sin a), latitude a, longitude b.
+
+    Degrees are no numbers of the line: 180 and -180 are one meridian, and near a pole a degree of longitude is short. A model
+    of the sphere, such as `flows.Flow(flows.SphereFlow(), flows.SphereUniform())`, takes unit vectors, and has neither seam
+    nor poles. Its densities are per unit of surface of a globe of radius 1. Computed in float64, by NumPy.
+
+    Args:
+        latitude: degrees from -90 to 90, north of the equator above 0: a list, an array or a column of a table, (n,). Two
+            numbers, one for each argument, are one place, n = 1.
+        longitude: degrees from -360 to 360, east of Greenwich above 0, as many.
+
+    Returns:
+        (n, 3), float64.
+
+    Errors:
+        FlowsError: NaN, a latitude beyond 90, a longitude beyond 360, each with its row; two lengths; more than one axis.
+
+    Example:
+        >>> import flows
+        >>> flows.from_degrees([0, 90, 35.7], [180, 0, 139.7]).round(3).tolist()
+        [[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [-0.619, 0.525, 0.584]]
+    """
+    north, east = _degrees(latitude, "latitude"), _degrees(longitude, "longitude")
+    if north.shape != east.shape:
+        raise FlowsError(
+            f"from_degrees: latitude has shape {north.shape} and longitude {east.shape}; expected one value of each for every "
+            "place"
+        )
+    north, east = np.atleast_1d(north), np.atleast_1d(east)
+    for name, values, most in (("latitude", north, POLE), ("longitude", east, TURN)):
+        bad = ~(np.abs(values) <= most)
+        if bad.any():
+            row = int(bad.argmax())
+            remedy = "Correct such rows, or drop them"
+            if name == "latitude" and abs(values[row]) <= TURN and (np.abs(east) <= POLE).all():
+                remedy = "No longitude is beyond 90: perhaps the two are swapped, from_degrees(latitude, longitude)"
+            raise FlowsError(
+                f"from_degrees: {name} is {values[row]:g} in row {row}; expected degrees from -{most:g} to {most:g}, and "
+                f"{int(bad.sum())} of {len(bad)} are not. {remedy}"
+            )
+    a, b = np.radians(north), np.radians(east)
+    return np.stack([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a)], axis=1)
+
+
+def to_degrees(points: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Latitude and longitude, in degrees, of points of the sphere: the inverse of `from_degrees`.
+
+    latitude = atan2(z, sqrt(x^2 + y^2)) is in [-90, 90], and longitude = atan2(y, x) in (-180, 180]; at a pole, where any
+    longitude would do, it is what is left of that of `from_degrees`, or that of rounding. Computed in float64, by NumPy.
+
+    Args:
+        points: unit vectors (n, 3), such as draws of a model.
+
+    Returns:
+        The pair (latitude, longitude), each (n,), float64.
+
+    Errors:
+        FlowsError: rows that are no unit vectors, by more than 1e-4 of the squared norm, or have NaN; another shape.
+
+    Example:
+        >>> import flows
+        >>> latitude, longitude = flows.to_degrees(flows.from_degrees([35.7, -90], [-220.3, 0]))
+        >>> latitude.round(6).tolist(), longitude.round(6).tolist()
+        ([35.7, -90.0], [139.7, 0.0])
+    """
+    x = _numbers(points, "to_degrees: points")
+    if x.ndim != 2 or x.shape[1] != 3:
+        single = ": a single point needs its batch axis, points[None]" if x.shape == (3,) else ""
+        raise FlowsError(f"to_degrees: points have shape {x.shape}; expected unit vectors, (n, 3){single}")
+    squared = np.square(x).sum(1)
+    off = ~(np.abs(squared - 1) <= OFF_SPHERE)
+    if off.any():
+        row = int(off.argmax())
+        raise FlowsError(
+            f"to_degrees: row {row} is no point of the sphere: its squares add up to {squared[row]:.6g}; of {len(off)} rows "
+            f"{int(off.sum())} are off it. Expected unit vectors, as flows.from_degrees and models of the sphere make them"
+        )
+    longitude = np.degrees(np.arctan2(x[:, 1], x[:, 0]))
+    latitude = np.degrees(np.arctan2(x[:, 2], np.hypot(x[:, 0], x[:, 1])))
+    return latitude, np.where(longitude <= -180.0, 180.0, longitude)
+
+
+def as_degrees(x: np.ndarray) -> tuple[int, int] | None:
+    """Which of the columns of rows (n, d) look like latitude and longitude: the first two, in either order, beyond any unit
+    vector; None if they do not."""
+    if x.ndim != 2 or x.shape[1] not in (2, 3) or not len(x):
+        return None
+    most = np.abs(x[:, :2].astype(float)).max(0)
+    if not most.max() <= TURN or not most.min() <= POLE or most.max() <= 2:  # up to 2 they may be vectors of another length
+        return None
+    return (0, 1) if most[0] <= POLE else (1, 0)
+
+
+def told_of_degrees(x: np.ndarray, names: Sequence[str]) -> str:
+    """What to say of rows that should be unit vectors and look like degrees; nothing where they do not."""
+    found = as_degrees(x)
+    if found is None:
+        return ""
+    latitude, longitude = (names[i] for i in found)
+    turn = "0 .. 360" if (x[:, found[1]] >= 0).all() else "+-180" if (np.abs(x[:, found[1]]) <= 180).all() else "+-360"
+    return (
+        f"{latitude} lies within +-90 and {longitude} within {turn}, which look like degrees: "
+        "flows.from_degrees(latitude, longitude) makes unit vectors (n, 3) of them"
+    )
+
+
+def _degrees(values: Any, name: str) -> np.ndarray:
+    x = _numbers(values, f"from_degrees: {name}")
+    if x.ndim > 1:
+        column = f": give {name}[:, 0]" if x.ndim == 2 and x.shape[1] == 1 else ""
+        raise FlowsError(f"from_degrees: {name} has shape {x.shape}; expected degrees, (n,){column}")
+    return x
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    if isinstance(values, jax.core.Tracer):
+        raise FlowsError(f"{what} is traced, and cannot be checked; call it outside of jit")
+    if np.ma.is_masked(values):
+        raise FlowsError(f"{what} has masked values; drop these rows, or fill them")
+    try:
+        given = np.asarray(values)
+        x = given.astype(float) if given.dtype.kind in "iufO" else None
+    except (TypeError, ValueError):
+        x = None
+    if x is None:
+        raise FlowsError(f"{what} is {values!r:.60}; expected numbers")
+    return x
