@@ -100,6 +100,7 @@ def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> B
         return lambda bound, *call: bound.functions[i](bound.params, *call)
 
     own: Any = {"direct": run(0), "inverse": run(1), "output": closure.output, "independent": False}
+    own["noisy"] = "rng" in closure.keywords
     return BijectionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
 
 
@@ -113,7 +114,7 @@ def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -
     def sample(rng: Array, bound: Bound, *call: Any) -> Array:
         return bound.functions[1](rng, bound.params, *call)
 
-    own: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False}
+    own: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False, "noisy": "rng" in closure.keywords}
     return DistributionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
 
 
