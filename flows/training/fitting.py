@@ -37,7 +37,16 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
 from flows.training.base import from_gaussian, is_flow, mixing_of
-from flows.training.before import check_noise_once, curved, own_noise, region_of, split_off, tell_of_curved, turn_of
+from flows.training.before import (
+    check_ends_are_near,
+    check_noise_once,
+    curved,
+    own_noise,
+    region_of,
+    split_off,
+    tell_of_curved,
+    turn_of,
+)
 from flows.training.checkpoint import Checkpoint, settings_of
 from flows.training.data_checks import check_data
 from flows.training.diagnose import cause
@@ -89,6 +98,7 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     noisy = own_noise(init_fun, found.train.x.shape[-1])
     columns = check_data(found if folds == 1 else unsplit(found, options), options, first, mixed, bent, noisy)
     check_noise_once(init_fun, options, found, columns.steps)
+    check_ends_are_near(found, own, options.support)
     tell_of_curved(bent, region, found, options)
     rows = prepare_folds(found, columns, options, key, own, folds, mixing_of(model, options))
     model = from_gaussian(model, rows, options)
