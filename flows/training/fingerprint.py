@@ -59,11 +59,13 @@ class _Walk:
 
     def _inside(self, x: Any) -> Iterator[str]:
         wrapped = getattr(x, "__wrapped__", None)
+        if type(x) is object:
+            return  # one that stands for nothing given
         if isinstance(x, types.ModuleType):
             yield x.__name__
         elif isinstance(x, type) or self._is_known(x):
             yield f"{x.__module__}.{x.__qualname__}"
-        elif isinstance(x, jax.tree_util.PyTreeDef) and " at 0x" not in str(x):
+        elif isinstance(x, jax.tree_util.PyTreeDef | np.dtype | jax.ShapeDtypeStruct) and " at 0x" not in str(x):
             yield str(x)
         elif isinstance(x, Value):
             yield file_name(x.constructor)
