@@ -233,7 +233,7 @@ def test_a_constructor_that_changed_since(path):
 
 MASKED = "conditioners.MaskedMLP"
 BOMBS = {
-    "features": (call("Autoregressive", conditioner=call(MASKED, hidden=[8])), [10**7], "asks for 400,000,000 bytes"),
+    "features": (call("Autoregressive", conditioner=call(MASKED, hidden=[8])), [8 * 10**6], "asks for 320,000,000 bytes"),
     "layers": (call("Serial", layers=[call("ActNorm")] * 15_000), [2], "more than 10,000 constructors"),
     "a deep network": (call("MAF", num_layers=1, hidden=[1] * 100_000), [2], "layers and components"),
     "a wide network": (call("Coupling", conditioner=call("MLP", hidden=[10**5, 10**5])), [2], "asks for 40,0"),
