@@ -262,7 +262,10 @@ def MaskedDense(mask):
         >>> output_shape, apply_fun(params, jnp.ones((4, 1))).shape
         ((2,), (4, 2))
     """
-    mask = np.asarray(mask)
+    try:
+        mask = np.asarray(mask)
+    except ValueError:
+        raise FlowsError(f"MaskedDense: the mask is {mask!r:.60}; expected rows of equal length, (inputs, outputs)") from None
     if mask.ndim != 2:
         raise FlowsError(f"MaskedDense: the mask has shape {mask.shape}, expected (inputs, outputs)")
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import jax
 
 from flows.core.caching import Memo
+from flows.core.constructors import check_takes
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
@@ -126,6 +127,7 @@ class Closure(Author):
     """A plain closure. What is known of it before any init comes from a run with an abstract key."""
 
     def __init__(self, layer: Callable, event: Shape, context: Shape | None, form: Form):
+        check_takes(layer, "init_fun(rng, input_dim)", "a layer")
         super().__init__(name_of(layer), layer, event, context, form)
         made: list[Callable] = []
 

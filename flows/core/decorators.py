@@ -32,6 +32,7 @@ I = TypeVar("I", bound="InitFun")
 _parts = Memo(size=4096)
 NOTHING = Given()
 EVERYWHERE = Support()
+EXACT = frozenset({"exact"})
 
 
 class Composite(NamedTuple):
@@ -116,14 +117,18 @@ class InitFun(Value):
     def _make_part(self, event: Shape, context: Shape | None) -> Part:
         spend(parts=MADE)
         if isinstance(self.inner, Composite):
-            return replace(self.inner.part(event, context), likelihood=self.likelihood)
+            part = self.inner.part(event, context)
+            return part if self.labels == EXACT else replace(part, likelihood=self.likelihood)
         leaf = leaf_bijection if isinstance(self, BijectionInit) else leaf_distribution
         part = leaf(self.constructor.__name__, self.inner, event, context, self.batched)
         # A user's network may look at the whole batch, as a plain closure may.
         if isinstance(part, DistributionPart):
             part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
-        noisy, own = "rng" in part.keywords and not self.estimates, self.batched and _has_function(self.arguments)
-        part = replace(part, noisy=noisy, likelihood=self.likelihood, independent=part.independent and not own)
+        if self.batched and _has_function(self.arguments):
+            part = replace(part, independent=False)
+        if "rng" not in part.keywords and self.labels == EXACT:
+            return part
+        part = replace(part, noisy="rng" in part.keywords and not self.estimates, likelihood=self.likelihood)
         return exact_on_request(part) if self.estimates and isinstance(part, BijectionPart) else part
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core.caching import holds_tracer, program
-from flows.core.constructors import check_takes
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim, default_dtype
@@ -81,7 +80,6 @@ class Author:
 
     def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: Form):
         self.name, self.init_fun, self.event, self.context, self.form = name, init_fun, event, context, form
-        check_takes(init_fun, "init_fun(rng, input_dim)", f"{name}: its init_fun")
         self.names = named_by(init_fun, INIT)
 
     def call(self, key: Array, input_dim: Any, given: Given) -> tuple[Any, ...]:
