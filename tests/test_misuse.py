@@ -226,6 +226,7 @@ def result_of(columns=2):
             TypeError,
             "make is Normal(); expected a function that makes",
         ),
+        (lambda: flows.conditioners.FromStax(lambda: None), TypeError, "make is .* cannot be called as make(output_dim)"),
         (lambda: flows.FromFunction(Normal()), TypeError, "FromFunction: fun is Normal(); expected a function fun(params, x)"),
         (lambda: flows.conditioner(3.0), TypeError, "flows.conditioner: it was given 3.0"),
         (lambda: t.transformer("full"), TypeError, "transformer: it was given 'full'"),

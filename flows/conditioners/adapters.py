@@ -20,7 +20,7 @@ import numpy as np
 
 from flows.conditioners.base import conditioner
 from flows.core import Array, FlowsError
-from flows.core.constructors import check_function, refuse_argument
+from flows.core.constructors import check_function, check_takes, refuse_argument
 from flows.core.inputs import as_event
 from flows.core.keywords import named_by, select
 
@@ -282,6 +282,7 @@ def _check_make(name: str, make: Any, module: type, parameters: str) -> None:
     if isinstance(make, module):
         refuse_argument(make, f"{name}: make", expected)
     check_function(make, f"{name}: make", expected)
+    check_takes(make, f"make({parameters})", f"{name}: make")
 
 
 def _check_made(name: str, made: Any, passed: bool, expected: str) -> None:
