@@ -1,12 +1,15 @@
 """A fit that stops anywhere goes on as if it had not."""
 
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -14,6 +17,7 @@ import pytest
 import flows
 from flows.persistence.container import TEMPORARY
 from flows.training.checkpoint import NAME, Checkpoint
+from flows.training.fingerprint import fingerprint
 
 DATA = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32) * [1.0, 3.0]
 SETTINGS = {"batch_size": 32, "max_epochs": 6, "checkpoint_every": 1e-9, "verbose": 0}
@@ -146,6 +150,57 @@ def ended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ended")
     fit(folder)
     return folder
+
+
+def scaled(by):
+    return lambda params, distribution, x: -(distribution.log_pdf(params, x) * by).mean()
+
+
+def summed(by):
+    return lambda params, distribution, x: -(distribution.log_pdf(params, x) * by).sum() / len(x)
+
+
+def test_functions_of_one_name_are_told_apart():
+    """By their code, and by what they hold; a function that does the same is the same, in any process."""
+    module = type(sys)("of_another_run")
+    exec(inspect.getsource(scaled), vars(module))
+    told = [
+        fingerprint(each, "it")
+        for each in (
+            scaled(1.0), scaled(2.0), summed(1.0), scaled(np.ones(3)), scaled(np.ones(4)), scaled((1.0, {"a": jnp.ones(2)})),
+            partial(scaled(1.0), x=1), partial(scaled(1.0), x=2), jax.jit(scaled(1.0)), scaled(flows.NSF(2)),
+            scaled(flows.NSF(3)), scaled(jax.random.key(0)), scaled(jax.random.key(1)), scaled(NOISY(0, 2).log_pdf),
+            scaled(np.sin), scaled({1, 2}),
+            lambda params, distribution, x, *, by=1.0: x, lambda params, distribution, x, *, by=2.0: x, of_this_module,
+        )
+    ]  # fmt: skip
+    assert len(set(told)) == len(told)
+    again = vars(module)["scaled"](1.0)
+    assert fingerprint(scaled(1.0), "it") == told[0] == fingerprint(again, "it")
+    assert fingerprint(scaled({2, 1}), "it") == told[15]
+    with pytest.raises(flows.FlowsError, match=r"it holds on to Generator.*, of which a checkpoint cannot tell"):
+        fingerprint(scaled(np.random.default_rng(0)), "it")
+
+
+SETTING = [1.0]
+
+
+def of_this_module(params, distribution, x):
+    return SETTING[0] * x
+
+
+def test_a_variable_that_an_objective_names_is_part_of_it(monkeypatch):
+    before = fingerprint(of_this_module, "it")
+    monkeypatch.setitem(globals(), "SETTING", [2.0])
+    assert fingerprint(of_this_module, "it") != before
+
+
+def test_another_objective_of_the_name_does_not_go_on(tmp_path):
+    small = {"init_fun": flows.Normal(trainable=True), "max_epochs": 1}
+    first = fit(tmp_path, objective=scaled(1.0), **small)
+    assert_equal(fit(tmp_path, objective=scaled(1.0), **small), first)
+    with pytest.raises(flows.FlowsError, match=r"of another fit: objective was .*<lambda>, code and constants"):
+        fit(tmp_path, objective=scaled(2.0), **small)
 
 
 def test_damaged_and_foreign_files(tmp_path, ended):

@@ -1,7 +1,16 @@
-"""Odd calls, drawn by a seed, of all public constructors and functions: an answer of the right shape, or an error for users."""
+"""Odd calls, drawn by a seed, of all public constructors, functions and methods of results: an answer of the right shape, or an
+error for users. By hand, of other seeds: python tests/test_fuzz.py FIRST LAST."""
 
 import inspect
+import itertools
+import linecache
+import math
+import os
+import sys
+import tempfile
 import traceback
+import types
+import typing
 import warnings
 from pathlib import Path
 
@@ -11,7 +20,10 @@ import numpy as np
 import pytest
 
 import flows
+from flows.core.calls import ELSEWHERE
 from flows.core.constructors import is_constructor
+from flows.results.history import History
+from flows.results.result import FitResult
 from flows.training import fit, fit_ensemble, fit_to_density, select
 
 HOME = str(Path(flows.__file__).parent)
@@ -22,8 +34,12 @@ CONSTRUCTORS = {
     if is_constructor(getattr(room, name))
 }
 NUMBERS = [0, 1, 2, 3, 5, -1, 0.5, -2.5, 1e-12, 1e300, float("nan"), float("inf"), 10**30, True, np.float32(0.5), np.int64(2)]
-OTHERS = [None, "a", "relu", "full", b"ab", (), [], (1,), [2, 3], (0.5, 0.5), {"a": 1}, {1, 2}, object, len, lambda x: x, ...]
-ARRAYS = [np.ones(2), np.ones((2, 2)), np.zeros((0, 2)), np.array(["a"]), np.ones(2, complex), np.ma.masked_equal([1, 2], 2)]
+OTHERS = [None, "a", "relu", "full", b"ab", (), [], (1,), [2, 3], (0.5, 0.5), {"a": 1}, {1, 2}, object, len, lambda x: x, ...,
+          "", "no", b"", 3.0, {}, [[1.0], [1.0, 2.0]], int, np.sin, jnp.tanh, math, 1j, range(3),
+          Path("nowhere"), False]  # fmt: skip
+ARRAYS = [np.ones(2), np.ones((2, 2)), np.zeros((0, 2)), np.array(["a"]), np.ones(2, complex), np.ma.masked_equal([1, 2], 2),
+          np.array(1.0), np.array([object()]), np.array([[1.0], None], object), np.zeros(0), jnp.ones(2), np.array(True),
+          np.full((3, 2), np.nan), np.array(["2020-01-01"], "datetime64[D]"), jnp.zeros((2, 1), jnp.bfloat16)]  # fmt: skip
 PARTS = [
     flows.ActNorm(),
     flows.Normal(trainable=True),
@@ -35,7 +51,14 @@ PARTS = [
     flows.Normal(conditioner=flows.MLP(3)),
     flows.Coupling(flows.MLP(4)),
 ]
-ODD = [*NUMBERS, *OTHERS, *ARRAYS, *PARTS]
+ONCE = [lambda: (i for i in range(2)), lambda: iter([np.ones((4, 2))]), lambda: map(float, "ab")]  # makers of what is used up
+try:
+    import pandas as pd
+
+    TABLES = [pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}), pd.DataFrame({"a": ["x", "y"]}), pd.Series([1.0, 2.0])]
+except ModuleNotFoundError:
+    TABLES = []
+ODD = [*NUMBERS, *OTHERS, *ARRAYS, *PARTS, *TABLES, *ONCE]
 EVENTS = [1, 2, 3, 4, (2,), (4, 4, 2), (1, 3), 0, -1, 2.0, "a", None, (), (2, 0), True, [3], np.int64(2), np.ones(2)]
 ROWS = np.random.default_rng(0).normal(size=(40, 2))
 MODEL = flows.Flow(flows.ActNorm())
@@ -87,7 +110,38 @@ def drawn_arguments(rng, constructor):
 
 
 def pick(rng, pool):
-    return pool[rng.integers(len(pool))]
+    found = pool[rng.integers(len(pool))]
+    return found() if any(found is each for each in ONCE) else found
+
+
+KINDS = {
+    bool: (bool, np.bool_),
+    int: (int, np.integer),
+    float: (int, float, np.integer, np.floating),
+    str: (str,),
+    type(None): (),
+}
+
+
+def is_nonsense(parameter, value):
+    """Whether a value is none of those that its parameter says it takes, where it says numbers, strings, True or None."""
+    said = parameter.annotation
+    kinds = typing.get_args(said) or (said,)
+    if typing.get_origin(said) not in (None, typing.Union, types.UnionType) or not set(kinds) <= set(KINDS):
+        return False
+    if parameter.kind is parameter.VAR_POSITIONAL or (isinstance(value, np.ndarray | jax.Array) and value.size == 1):
+        return False
+    if isinstance(value, bool | np.bool_):
+        return bool not in kinds
+    return not (value is None and type(None) in kinds) and not any(isinstance(value, KINDS[kind]) for kind in kinds)
+
+
+def refuse_nonsense(function, positional, named):
+    """What was taken is no nonsense."""
+    parameters = inspect.signature(function).parameters
+    given = {**dict(zip(parameters, positional, strict=False)), **named}
+    wrong = {name: value for name, value in given.items() if name in parameters and is_nonsense(parameters[name], value)}
+    assert not wrong, f"nonsense was taken: {wrong!r:.200}"
 
 
 def of_constructor(rng):
@@ -95,6 +149,11 @@ def of_constructor(rng):
     positional, named = drawn_arguments(rng, CONSTRUCTORS[name])
     yield f"{name}(*{positional!r:.200}, **{named!r:.300})"
     value = CONSTRUCTORS[name](*positional, **named)
+    if isinstance(value, flows.conditioners.base.ConditionerInit):
+        yield "... (0, 2, 3)"
+        jax.eval_shape(lambda: value(0, 2, 3).params)
+    if not isinstance(value, flows.core.BijectionInit | flows.core.DistributionInit):
+        refuse_nonsense(CONSTRUCTORS[name], positional, named)
     event, context = pick(rng, EVENTS[:7] if rng.random() < 0.7 else EVENTS), pick(rng, [0, 0, 0, 1, 2, (2, 2), "a", -1, None])
     if isinstance(value, flows.core.BijectionInit | flows.core.DistributionInit):
         yield f"... (0, {event!r}, context_dim={context!r})"
@@ -107,6 +166,7 @@ def of_constructor(rng):
             return triple.params
 
         params = jax.eval_shape(init)  # traced, not compiled
+        refuse_nonsense(CONSTRUCTORS[name], positional, named)
         shape = flows.core.inputs.as_event(event)
         given = {}
         if context not in (0, None):
@@ -127,6 +187,12 @@ def of_constructor(rng):
             assert drawn.shape == (n, *shape)
 
 
+def result_of(init_fun, columns, context=0):
+    """What a fit would return, without its fit."""
+    return FitResult(*init_fun(0, columns, context_dim=context), init_fun, columns, context, History())
+
+
+ONE, TWO = result_of(flows.Normal(), 1), result_of(flows.Normal(conditioner=flows.MLP(4)), 2, 1)
 FUNCTIONS = [
     (fit, (0, MODEL, ROWS), SMALL),
     (fit_ensemble, (0, MODEL, ROWS), {**SMALL, "members": 2}),
@@ -138,6 +204,25 @@ FUNCTIONS = [
     (flows.trainable, (TRIPLE.params,), {}),
     (flows.describe, ("nowhere",), {}),
     (flows.load, ("nowhere",), {}),
+    (flows.save, ("model", MODEL, TRIPLE.params, 2), {}),
+    (flows.revise, (flows.Normal(), ), {"temperature": 0.5}),
+    (flows.one_hot, ([0, 1], 3), {}),
+    (flows.bits_per_dim, (np.zeros(3), 2), {}),
+    (flows.bijection, (lambda: lambda rng, shape: None,), {}),
+    (flows.distribution, (lambda: lambda rng, shape: None,), {}),
+    (flows.conditioner, (lambda: lambda rng, i, o: None,), {}),
+    (flows.transformers.transformer, (lambda: None,), {}),
+    (flows.MaskedDense, (np.ones((2, 2)),), {}),
+    (flows.models.preset, ("nowhere",), {}),
+    (flows.objectives.importance_weighted_bound, (TRIPLE.params, TRIPLE, lambda x: -(x**2).sum(1), 0, 5), {}),
+    (ONE.cdf, (np.zeros((3, 1)),), {}),
+    (ONE.quantile, ([0.1, 0.5],), {}),
+    (ONE.interval, (0.9,), {}),
+    (ONE.draw, (0, 3), {}),
+    (ONE.save, ("result",), {}),
+    (TWO.log_prob, (np.zeros((3, 2)),), {"context": np.ones((3, 1))}),
+    (TWO.draw, (0, 3), {"context": np.ones(1)}),
+    (TWO.anomaly, (np.zeros((3, 2)),), {"context": np.ones((3, 1))}),
     (flows.sample_with_log_pdf, (0, TRIPLE.params, TRIPLE, 3), {}),
     (flows.objectives.maximum_likelihood, (TRIPLE.params, TRIPLE, ROWS), {}),
     (flows.objectives.forward_kl, (TRIPLE.params, TRIPLE, lambda x: -(x**2).sum(1), 0, 5), {}),
@@ -168,14 +253,43 @@ def of_function(rng, heavy):
             arguments[rng.integers(len(arguments))] = pick(rng, ODD)
     yield f"{name}(*{arguments!r:.300}, **{named!r:.300})"
     function(*arguments, **named)
+    refuse_nonsense(function, arguments, named)
+
+
+def in_another_way(rng, heavy):
+    """A good call with its arguments in another order, one too many or too few, or a keyword of another library."""
+    function, arguments, named = pick(rng, FUNCTIONS if heavy else CHEAP)
+    arguments, named, name = list(arguments), dict(named), getattr(function, "__name__", "function")
+    way = pick(rng, ["order", "keyword", "keyword", "few", "many"])
+    if way == "order":
+        orders = [each for each in itertools.permutations(arguments) if any(map(unlike, each, arguments))]
+        arguments = list(pick(rng, orders)) if orders else [*arguments, *arguments]
+    elif way == "keyword":
+        named[pick(rng, [*ELSEWHERE, "foo", "data", "n", "model", "temperature "])] = pick(rng, ODD)
+    elif way == "few":
+        arguments = arguments[: rng.integers(len(arguments))]
+    else:
+        arguments += [pick(rng, ODD)] * 9
+    yield f"{name}(*{arguments!r:.300}, **{named!r:.300})"
+    function(*arguments, **named)
+    parameters = inspect.signature(function).parameters
+    unknown, needed = set(named) - set(parameters), sum(each.default is each.empty for each in parameters.values())
+    assert (way == "keyword" and not unknown) or (way == "few" and len(arguments) >= needed), f"it was taken: {way}"
+
+
+def unlike(a, b):
+    return type(a) is not type(b)
 
 
 def obscure(error):
     """Whether an error is not one for users: of another kind, or raised somewhere in a library."""
     if isinstance(error, flows.FlowsError):
         return False
-    inner = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    return not (isinstance(error, TypeError | OSError | ImportError) and inner and inner[-1].startswith(HOME))
+    inner = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, TypeError) and inner[-1][0] == __file__:  # Python's own, of a call that does not fit a signature
+        return False
+    ours = inner[-1][0].startswith(HOME) and linecache.getline(*inner[-1]).strip().startswith("raise")
+    return not (ours and isinstance(error, TypeError | OSError | ImportError | AttributeError))
 
 
 def call(seed, heavy=False):
@@ -184,7 +298,8 @@ def call(seed, heavy=False):
     try:
         with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             warnings.simplefilter("ignore")
-            for step in of_constructor(rng) if rng.random() < 0.6 else of_function(rng, heavy):
+            kind = rng.random()
+            for step in of_constructor(rng) if kind < 0.5 else (of_function if kind < 0.85 else in_another_way)(rng, heavy):
                 said.append(step)
     except AssertionError as error:
         return f"seed {seed}: {'; '.join(said)}: {error}"
@@ -196,7 +311,8 @@ def call(seed, heavy=False):
 
 
 @pytest.fixture(autouse=True)
-def whole_tracebacks():
+def whole_tracebacks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some calls write a file
     before = jax.config.jax_traceback_filtering
     jax.config.update("jax_traceback_filtering", "off")
     yield
@@ -213,3 +329,11 @@ def test_odd_calls_end_in_an_answer_or_an_error_for_users():
 def test_many_odd_calls_end_in_an_answer_or_an_error_for_users(part):
     wrong = [told for seed in range(1000 * part, 1000 * (part + 1)) if (told := call(seed, heavy=True))]
     assert not wrong, "\n".join(wrong)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_traceback_filtering", "off")
+    first, last = map(int, sys.argv[1:])
+    os.chdir(tempfile.mkdtemp())
+    found = [told for seed in range(first, last) if (told := call(seed, heavy=True))]
+    print(*found, f"{last - first} calls, {len(found)} obscure", sep="\n")

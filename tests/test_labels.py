@@ -35,6 +35,19 @@ def Doubled(noise: float = 0.5, bias: float = 0.0, moves: float = 0.0):
 estimated = flows.Flow(Doubled())
 
 
+def shaken(rng, input_dim):
+    """A plain closure whose points are moved by +-100 where they are drawn."""
+
+    def direct_fun(params, x):
+        return x, jnp.zeros(len(x))
+
+    def inverse_fun(params, y, rng=None):
+        moved = 0.0 if rng is None else 100 * jax.random.rademacher(rng, y.shape, y.dtype)
+        return y + moved, jnp.zeros(len(y))
+
+    return {}, direct_fun, inverse_fun
+
+
 def test_a_label_follows_from_the_arguments():
     assert (Doubled().likelihood, Doubled(0.0).likelihood) == ("unbiased", "exact")
     assert Doubled().estimates and not Doubled(0.0).estimates
@@ -117,3 +130,30 @@ def test_labels_are_shown(tmp_path):
     flows.save(tmp_path / "own", Doubled(), Doubled()(0, 2).params, 2)
     assert [flows.describe(tmp_path / name)["likelihood"] for name in ("rounded", "own")] == ["lower bound", "unbiased"]
     assert flows.load(tmp_path / "own", constructors=[Doubled]).params["log_scale"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("layer", "scale", "moved"),
+    [(flows.Serial(shaken, Doubled()), 2, 200), (flows.Serial(flows.Repeat(Doubled(), 2), shaken), 4, 100)],
+    ids=["layers", "a loop"],
+)
+def test_draws_have_the_noise_of_their_layers_beside_an_estimate(layer, scale, moved):
+    """A layer that draws gets its key though another would make an estimate of it, and the density of draws is exact."""
+    params, _, sample = triple = flows.Flow(layer)(0, 2)
+    x = np.asarray(sample(1, params, 8))
+    assert (np.abs(scale * x) > moved / 2).all()
+    drawn, log_p = flows.sample_with_log_pdf(1, params, triple, 8)
+    close(drawn, x, 0)
+    noise = scale * x - moved * np.sign(x)
+    close(log_p, -np.square(noise).sum(1) / 2 - np.log(2 * np.pi) + 2 * np.log(scale), 1e-3)
+
+
+def test_the_density_of_rounded_draws_is_that_of_the_points_before():
+    params, log_pdf, _ = triple = flows.Flow(flows.Serial(flows.Dequantize(), flows.ActNorm()))(0, 2)
+    with pytest.warns(UserWarning, match="the density is that of the point before: no mass"):
+        drawn, log_p = flows.sample_with_log_pdf(1, params, triple, 8)
+    density = flows.sample_with_log_pdf(1, {}, flows.Normal()(0, 2), 8)[1]
+    assert not np.allclose(density, log_pdf(params, drawn), atol=1e-2) and log_p.shape == (8,)
+    assert (drawn == np.round(drawn)).all()
+    with pytest.raises(flows.FlowsError, match=r"is a 'lower bound', .* Leave that layer out"):
+        flows.fit_to_density(0, flows.Flow(flows.Dequantize()), lambda x: -(x**2).sum(1), 2)

@@ -214,6 +214,34 @@ def result_of(columns=2):
         (lambda: flows.GMM(num_components=2, trainable="no"), flows.FlowsError, "GMM: trainable is 'no'"),
         (lambda: flows.Unconstrain(high=True), flows.FlowsError, "expected numbers, not True or False"),
         (lambda: flows.transformers.transformer(period="exact"), flows.FlowsError, "period is 'exact'"),
+        (
+            lambda: flows.NeuralSplineCoupling(network=Normal()),
+            TypeError,
+            "network is Normal(); expected a function network(",
+        ),
+        (lambda: flows.MADE(lambda rng: None), TypeError, "MADE: the network .* cannot be called as transform(rng, input_dim)"),
+        (lambda: flows.Coupling(lambda rng: None), TypeError, "cannot be called as net(rng, input_dim, output_dim)"),
+        (
+            lambda: flows.conditioners.FromStax(Normal()),
+            TypeError,
+            "make is Normal(); expected a function that makes",
+        ),
+        (lambda: flows.conditioners.FromStax(lambda: None), TypeError, "make is .* cannot be called as make(output_dim)"),
+        (lambda: flows.FromFunction(Normal()), TypeError, "FromFunction: fun is Normal(); expected a function fun(params, x)"),
+        (lambda: flows.conditioner(3.0), TypeError, "flows.conditioner: it was given 3.0"),
+        (lambda: t.transformer("full"), TypeError, "transformer: it was given 'full'"),
+        (lambda: flows.bijection(int), TypeError, "whose arguments are not known"),
+        (lambda: flows.Serial(lambda x: x)(0, 2), TypeError, "cannot be called as init_fun(rng, input_dim)"),
+        (lambda: flows.remeasure(int, {}, X), TypeError, "remeasure: init_fun .* cannot be called as init_fun(rng, input_dim)"),
+        (lambda: flows.NSF(spline={1}), flows.FlowsError, "NSF: spline is {1}"),
+        (lambda: flows.MaskedDense([[1], [1, 0]]), flows.FlowsError, "expected rows of equal length"),
+        (
+            lambda: flows.objectives.reverse_kl({}, Normal()(0, 2), Normal(), 0, 5),
+            TypeError,
+            "reverse_kl: log_density is Normal(); expected a function of points",
+        ),
+        (lambda: flows.RealNVPImage(num_layers={}), flows.FlowsError, "RealNVPImage: num_layers is {}"),
+        (lambda: flows.objectives.pareto_k([[1.0], [1.0, 2.0]]), TypeError, "log_weights cannot be read as one array"),
         (lambda: result_of().save("nowhere", metadata=np.zeros(3)), flows.FlowsError, "metadata is a ndarray"),
         (lambda: result_of().save("nowhere", allow_nan=""), flows.FlowsError, "allow_nan is ''"),
         (lambda: result_of(1).quantile([]), flows.FlowsError, "q is empty"),
@@ -226,3 +254,9 @@ def test_calls_in_other_ways_are_told_with_what_to_do(call, kind, words):
         call()
     first, _, second = words.partition(".*")
     assert first in str(caught.value) and second in str(caught.value) and len(str(caught.value)) < 900
+
+
+def test_an_argument_of_another_library_is_no_plain_value():
+    table = types.SimpleNamespace(to_numpy=lambda: None)
+    with pytest.raises(flows.FlowsError, match=r"MAF: argument 'activation' is .* of another library; .* its .to_numpy"):
+        flows.MAF(activation=table)

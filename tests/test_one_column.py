@@ -63,6 +63,25 @@ def test_distribution_functions_are_those_of_the_model(name):
         assert result.cdf([[truth.support()[0] - 1]]).tolist() == [0.0]
 
 
+@pytest.mark.parametrize(
+    ("layer", "ends"),
+    [
+        (flows.ResidualBlock(), [-np.inf, np.inf]),
+        (flows.Serial(flows.ResidualBlock(log_det="unbiased"), flows.FixedAffine(-1.0)), [-np.inf, np.inf]),
+        (flows.Serial(flows.Logit(), flows.ResidualBlock()), [0.0, 1.0]),
+    ],
+    ids=["a block", "falls, unbiased", "in a box"],
+)
+def test_a_residual_block_has_ends(layer, ends):
+    """Its inverse takes steps, and finds no point of infinity."""
+    init_fun = flows.Flow(layer)
+    result = flows.FitResult(*init_fun(0, 1), init_fun, 1)
+    assert result.cdf_by == "map"
+    found = result.quantile([0.0, 0.5, 1.0])
+    np.testing.assert_array_equal(found[::2], ends)
+    assert ends[0] < found[1] < ends[1]
+
+
 @pytest.mark.parametrize("copies", [True, False])
 def test_distribution_functions_of_mixtures(copies):
     normals = [stats.norm(-1.0, 0.5), stats.norm(2.0, 1.5)]

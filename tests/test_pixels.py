@@ -187,3 +187,17 @@ def test_flips_and_noise_are_of_training_alone():
     region = flows.support(flows.Serial(flows.RandomFlip(), flows.Dequantize(1.0, levels=17)), (4, 4, 1))
     assert region.inputs[0].min() == 0 and region.inputs[1].max() == 16
     assert "std" in error_of(lambda: flows.Noise(0.0))
+
+
+def test_no_class_stays_zeros_where_contexts_are_standardised():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 40 + [1] * 10)
+    context = np.concatenate([flows.one_hot(labels, 2), rng.normal(5, 2, (50, 1))], 1)
+    rows = rng.normal(size=(50, 2))
+    result = flows.fit(0, flows.Normal(conditioner=flows.MLP(3)), rows, context=context, max_epochs=1, folds=1, verbose=0)
+    fixed = result.params["prior"]["fixed"]
+    assert fixed["mean"][:2].tolist() == [0.0, 0.0] and fixed["std"][:2].tolist() == [1.0, 1.0] and fixed["std"][2] > 1.5
+    own = flows.StandardizedContext(flows.Normal(conditioner=flows.MLP(3)))
+    measured = own(0, 2, context_dim=3, init_inputs=rows, init_context=context).params["fixed"]
+    assert jax.tree.map(lambda each: each[:2].tolist(), measured) == {"mean": [0.0, 0.0], "std": [1.0, 1.0]}
+    assert measured["mean"][2] > 3

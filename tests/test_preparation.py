@@ -277,3 +277,12 @@ def test_weight_decay_shrinks_params():
     with pytest.raises(TypeError, match=r"weight_decay=0\.1 is for the default optimizer; use optax\.adamw"):
         fit(0, model, NORMAL, weight_decay=0.1, optimizer=optax.adam(1e-3), **QUICK)
     assert "weight_decay is -1; expected a number, 0 or more" in error_of(lambda: fit(0, model, NORMAL, weight_decay=-1))
+
+
+@pytest.mark.parametrize("columns", [(0, 1), [1, 0], np.array([0, 1]), range(2), {0, 1}], ids=lambda x: type(x).__name__)
+def test_all_columns_may_stay_as_they_are(columns):
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    result = flows.fit(0, flows.Normal(trainable=True), rows, as_is=columns, max_epochs=1, folds=1, verbose=0)
+    assert result.init_fun.arguments["bijection"] == flows.Standardize(as_is=(0, 1))
+    fixed = result.params["bijection"]["fixed"]
+    assert fixed["mean"].tolist() == [0.0, 0.0] and fixed["std"].tolist() == [1.0, 1.0]

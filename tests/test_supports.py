@@ -10,7 +10,7 @@ from scipy.stats import beta
 import flows
 from flows import FixedAffine, Flow, Invert, Logit, Serial, support
 from flows.diagnostics import enable_x64
-from flows.training import fit
+from flows.training import DataWarning, fit
 
 INFINITY = float("inf")
 DRAW = np.random.default_rng(0)
@@ -250,3 +250,25 @@ def test_what_does_not_fit_a_support(model, data, options, message):
 def test_without_standardize_nothing_is_moved_behind():
     model = Flow(Serial(Logit(), flows.ActNorm()))
     assert fit(0, model, BETA, standardize=False, **QUICK).init_fun == model
+
+
+@pytest.mark.parametrize(
+    ("support", "told"),
+    [
+        ((-1e8, 1e8), "column 0 is \\(-1e\\+08, 1e\\+08\\), whose nearer end is .* too few digits"),
+        ({1: (-1e8, None)}, "column 1 is .* float32 keeps too few digits .* Leave support out for it"),
+    ],
+)
+def test_ends_too_far_from_the_data_are_refused(support, told):
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(flows.FlowsError, match=told):
+        fit(0, flows.Normal(trainable=True), rows, support=support, **QUICK)
+    with pytest.raises(flows.FlowsError, match="too few digits"):
+        flows.select(0, [flows.Normal(trainable=True)], rows, support=(-1e8, 1e8), max_epochs=1, verbose=0)
+
+
+def test_ends_far_from_the_data_are_told_and_one_that_is_near_is_fine():
+    rows = np.random.default_rng(0).normal(size=(60, 1))
+    with pytest.warns(DataWarning, match="float32 keeps few digits"):
+        fit(0, flows.Normal(trainable=True), rows, support=(-5e4, 5e4), **QUICK)
+    fit(0, flows.Normal(trainable=True), rows, support=(-8, 1e8), **QUICK)

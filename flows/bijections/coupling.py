@@ -12,6 +12,7 @@ from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import Squash, build_events, build_leading, check_squash, measured_by
 from flows.core import FlowsError, Given, bijection
+from flows.core.budget import spend
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context
 from flows.core.keywords import naming
@@ -99,6 +100,7 @@ def Coupling(
 
     def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
         d, vector = shape[-1], len(shape) == 1
+        spend(size=40 * d)  # of the mask, and of the places of what is kept and moved
         keep = _kept(mask, d) ^ (flip and not (isinstance(mask, str) and d == 1))
         kept, moved = np.flatnonzero(keep), np.flatnonzero(~keep)
         if not len(moved):

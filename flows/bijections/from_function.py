@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import Array, FlowsError, Shape, bijection
+from flows.core.constructors import check_function
 from flows.core.errors import TRACING_ERRORS
 
 MAX_STEPS = 100
@@ -170,8 +171,7 @@ def _without_context(function: Callable) -> Callable:
 
 
 def _takes_context(name: str, fun: Any) -> bool:
-    if not callable(fun):
-        raise TypeError(f"FromFunction: {name} is {fun!r:.60}; expected a function {name}(params, x)")
+    check_function(fun, f"FromFunction: {name}", f"a function {name}(params, x)")
     try:
         parameters = list(inspect.signature(fun).parameters.values())
     except ValueError:  # of what is written in C

@@ -13,6 +13,7 @@ from flows.conditioners import MLP, FromStax, MaskedMLP
 from flows.conditioners.base import ConditionerInit, Leading, check_conditioner, conditioner
 from flows.conditioners.masked import Masked
 from flows.core import BijectionInit, Composite, FlowsError, Shape, bijection, combinator, positive_int
+from flows.core.constructors import check_function, check_takes
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_key
 from flows.core.keywords import CALL, named_by, naming, select
@@ -106,7 +107,7 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network:
         Direct: a pass of both networks. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range.
+        FlowsError: an argument is outside its range. TypeError: network is no such function.
 
     Source:
         Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 3.
@@ -119,6 +120,10 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network:
     """
     spline = RationalQuadratic(num_bins=K, bound=B)
     hidden_dim = positive_int(hidden_dim, "NeuralSplineCoupling: hidden_dim")
+    if network is not None:
+        expected = "a function network(out_dim, hidden_dim) that returns a stax pair; of MLP(64) make Coupling(MLP(64), spline)"
+        check_function(network, "NeuralSplineCoupling: network", expected)
+        check_takes(network, "network(out_dim, hidden_dim)", "NeuralSplineCoupling: network")
     net = MLP(hidden_dim, hidden_dim, activation="tanh") if network is None else OfWidth(network, hidden_dim)
     halves = (Coupling(net, spline), Coupling(net, spline, flip=True))
 
@@ -234,8 +239,8 @@ def MaskedPair(first, second):
 @conditioner
 def FromTransform(transform):
     """`transform(rng, input_dim)`, as `MADE` takes it, as a conditioner."""
-    if not callable(transform):
-        raise TypeError(f"MADE: transform is {transform!r:.60}; expected transform(rng, input_dim)")
+    check_function(transform, "MADE: the network", "a masked one, MaskedMLP(64), or a function transform(rng, input_dim)")
+    check_takes(transform, "transform(rng, input_dim)", "MADE: the network")
     return TwoArguments(transform)
 
 
@@ -257,7 +262,10 @@ def MaskedDense(mask):
         >>> output_shape, apply_fun(params, jnp.ones((4, 1))).shape
         ((2,), (4, 2))
     """
-    mask = np.asarray(mask)
+    try:
+        mask = np.asarray(mask)
+    except ValueError:
+        raise FlowsError(f"MaskedDense: the mask is {mask!r:.60}; expected rows of equal length, (inputs, outputs)") from None
     if mask.ndim != 2:
         raise FlowsError(f"MaskedDense: the mask has shape {mask.shape}, expected (inputs, outputs)")
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from flows.conditioners.base import conditioner
 from flows.core import Array, FlowsError
+from flows.core.constructors import check_function, check_takes, refuse_argument
 from flows.core.inputs import as_event
 from flows.core.keywords import named_by, select
 
@@ -277,8 +278,11 @@ def _asking_for_rng(name: str, rng: Any, train: bool, kind: type[Exception]) -> 
 
 
 def _check_make(name: str, make: Any, module: type, parameters: str) -> None:
-    if isinstance(make, module) or not callable(make):
-        raise TypeError(f"{name}: make is {make!r:.60}; expected a function that makes the network: lambda {parameters}: ...")
+    expected = f"a function that makes the network: lambda {parameters}: ..."
+    if isinstance(make, module):
+        refuse_argument(make, f"{name}: make", expected)
+    check_function(make, f"{name}: make", expected)
+    check_takes(make, f"make({parameters})", f"{name}: make")
 
 
 def _check_made(name: str, made: Any, passed: bool, expected: str) -> None:

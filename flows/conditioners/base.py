@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, overload
 
 import jax.numpy as jnp
 
-from flows.core.constructors import Value, constructor, is_constructor, refuse_argument, said_of
+from flows.core.constructors import Value, check_decorated, check_takes, constructor, is_constructor, refuse_argument, said_of
 from flows.core.contract import Array
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_key, size
@@ -91,6 +91,8 @@ def conditioner(function: Callable | None = None, /, *, lipschitz: float | Calla
         AffineCoupling(...Linear())
     """
     make = partial(ConditionerInit, lipschitz=lipschitz)
+    if function is not None:
+        check_decorated(function, "flows.conditioner", "net(rng, input_dim, output_dim)")
     return (lambda function: constructor(function, make)) if function is None else constructor(function, make)
 
 
@@ -128,4 +130,5 @@ def check_conditioner(x: Any, name: str) -> Callable:
         refuse_argument(
             x, f"{name}: the conditioner", "a network such as MLP(64), or a function net(rng, input_dim, output_dim)"
         )
+    check_takes(x, "net(rng, input_dim, output_dim)", f"{name}: the conditioner")
     return x

@@ -39,6 +39,7 @@ from flows.core.params import unstacked as unstacked
 from flows.core.parts import BijectionPart as BijectionPart
 from flows.core.parts import DistributionPart as DistributionPart
 from flows.core.parts import Part as Part
+from flows.core.parts import exact_log_dets as exact_log_dets
 from flows.core.parts import shared as shared
 from flows.core.revision import revise as revise
 from flows.core.validation import check_fits as check_fits

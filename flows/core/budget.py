@@ -9,7 +9,7 @@ from flows.core.errors import FlowsError
 MOST_PARTS = 10_000  # constructors, and the layers and components that these stand for ...
 BYTES_A_PART = 500  # ... or more where so many bytes are allowed for each
 MADE, LAYER = 20, 10  # what a part that is made, or a layer of a network, counts: each takes milliseconds
-LARGEST_EVENT = 2**28  # bytes: nothing of its size is made
+LARGEST_EVENT = 2**25  # bytes: many layers make masks and places of so many entries, at 10 times as much
 
 TOO_MUCH = "it asks for {:,} bytes or more, of which {:,} are allowed. If you trust the file, give max_bytes="
 TOO_MANY = "it has more than {:,} layers and components. If you trust the file, give max_bytes="

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import jax
 
 from flows.core.caching import Memo
+from flows.core.constructors import check_takes
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
@@ -100,6 +101,7 @@ def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> B
         return lambda bound, *call: bound.functions[i](bound.params, *call)
 
     own: Any = {"direct": run(0), "inverse": run(1), "output": closure.output, "independent": False}
+    own["noisy"] = "rng" in closure.keywords
     return BijectionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
 
 
@@ -113,7 +115,7 @@ def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -
     def sample(rng: Array, bound: Bound, *call: Any) -> Array:
         return bound.functions[1](rng, bound.params, *call)
 
-    own: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False}
+    own: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False, "noisy": "rng" in closure.keywords}
     return DistributionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
 
 
@@ -125,6 +127,7 @@ class Closure(Author):
     """A plain closure. What is known of it before any init comes from a run with an abstract key."""
 
     def __init__(self, layer: Callable, event: Shape, context: Shape | None, form: Form):
+        check_takes(layer, "init_fun(rng, input_dim)", "a layer")
         super().__init__(name_of(layer), layer, event, context, form)
         made: list[Callable] = []
 

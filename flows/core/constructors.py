@@ -115,6 +115,31 @@ def is_constructor(x: Any) -> bool:
     return isinstance(x, types.FunctionType) and x in _CONSTRUCTORS
 
 
+def check_decorated(function: Any, name: str, returns: str) -> None:
+    """Refuse what a decorator is given in place of a function of the user's."""
+    expected = f"expected the function that is decorated, which returns {returns}, or keywords alone"
+    if isinstance(function, Value) or not callable(function):
+        raise TypeError(f"{name}: it was given {function!r:.60}; {expected}")
+    try:
+        inspect.signature(function)
+    except (TypeError, ValueError):  # of what is written in C
+        raise TypeError(f"{name}: it was given {function!r:.60}, whose arguments are not known; {expected}") from None
+
+
+def check_takes(x: Callable, form: str, what: str) -> None:
+    """Refuse a function that cannot be called in the `form` "net(rng, input_dim)", with as many arguments by position."""
+    try:
+        inspect.signature(x).bind(*form.split(","))
+    except (TypeError, ValueError) as error:  # ValueError: it is written in C
+        raise TypeError(f"{what} is {x!r:.60}, which cannot be called as {form}: {error}") from None
+
+
+def check_function(x: Any, what: str, expected: str) -> None:
+    """Refuse what is no function of the user's: a constructor, or the value of one, can be called, but is another thing."""
+    if isinstance(x, Value) or is_constructor(x) or not callable(x):
+        refuse_argument(x, what, expected)
+
+
 def refuse_argument(x: Any, what: str, expected: str) -> NoReturn:
     """Raise the error of an argument that is not what a constructor takes."""
     if is_constructor(x):
@@ -214,6 +239,10 @@ def _freeze(x: Any, where: str) -> Any:
         )
     if isinstance(x, np.ndarray | np.generic | jax.Array):
         return _freeze(np.asarray(x).tolist(), where)
+    if hasattr(x, "to_numpy"):
+        raise FlowsError(
+            f"{where} is {_describe(x)} of another library; expected plain values: give its .to_numpy(), if it is numbers"
+        )
     if isinstance(x, np.dtype):
         return x.name
     if isinstance(x, type) and (issubclass(x, np.generic) or isinstance(getattr(x, "dtype", None), np.dtype)):

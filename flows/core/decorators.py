@@ -16,13 +16,13 @@ import numpy as np
 from flows.core.budget import MADE, spend
 from flows.core.caching import Memo
 from flows.core.closures import closure_bijection, closure_distribution, settle
-from flows.core.constructors import Identity, Value, constructor, is_constructor, said_of
+from flows.core.constructors import Identity, Value, check_decorated, constructor, is_constructor, said_of
 from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape, Support
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype
 from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
 from flows.core.lifting import leaf_bijection, leaf_distribution
-from flows.core.parts import BijectionPart, DistributionPart, Part
+from flows.core.parts import BijectionPart, DistributionPart, Part, exact_on_request
 from flows.core.publish import publish
 from flows.core.regions import resolved
 from flows.core.validation import check_finite, check_rows
@@ -32,6 +32,7 @@ I = TypeVar("I", bound="InitFun")
 _parts = Memo(size=4096)
 NOTHING = Given()
 EVERYWHERE = Support()
+EXACT = frozenset({"exact"})
 
 
 class Composite(NamedTuple):
@@ -116,13 +117,19 @@ class InitFun(Value):
     def _make_part(self, event: Shape, context: Shape | None) -> Part:
         spend(parts=MADE)
         if isinstance(self.inner, Composite):
-            return self.inner.part(event, context)
+            part = self.inner.part(event, context)
+            return part if self.labels == EXACT else replace(part, likelihood=self.likelihood)
         leaf = leaf_bijection if isinstance(self, BijectionInit) else leaf_distribution
         part = leaf(self.constructor.__name__, self.inner, event, context, self.batched)
         # A user's network may look at the whole batch, as a plain closure may.
         if isinstance(part, DistributionPart):
             part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
-        return replace(part, independent=False) if self.batched and _has_function(self.arguments) else part
+        if self.batched and _has_function(self.arguments):
+            part = replace(part, independent=False)
+        if "rng" not in part.keywords and self.labels == EXACT:
+            return part
+        part = replace(part, noisy="rng" in part.keywords and not self.estimates, likelihood=self.likelihood)
+        return exact_on_request(part) if self.estimates and isinstance(part, BijectionPart) else part
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
         context, given, event = self._given(as_event(input_dim), **keywords)
@@ -311,11 +318,8 @@ def _decorate(make: type[InitFun], function: Callable | None, batched: bool, lik
     def decorate(function: Callable) -> Callable:
         return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support))
 
-    if function is not None and not callable(function):
-        raise TypeError(
-            f"flows.{make.__name__.removesuffix('Init').lower()}: it was given {function!r:.60}; expected the function that is "
-            "decorated, which returns an init_fun, or keywords alone"
-        )
+    if function is not None:
+        check_decorated(function, f"flows.{make.__name__.removesuffix('Init').lower()}", "an init_fun")
     return decorate if function is None else decorate(function)
 
 

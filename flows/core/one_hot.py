@@ -16,7 +16,7 @@ def one_hot(labels: Any, classes: int) -> Array:
     """Labels 0 .. classes - 1 as rows of zeros with a one: the context of a model of classes.
 
     A column of labels would be a number to a network, of which class 4 is twice class 2, and class 99 of 10 has a density. The
-    context of zeros stands for no class.
+    context of zeros stands for no class, under `standardize_context` too.
 
     Args:
         labels: whole numbers, (rows,).

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.constructors import check_takes
 from flows.core.contract import Params
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array
@@ -212,6 +213,7 @@ def remeasure(
         keywords = {"context_dim": context.shape if shared else context.shape[1:], "init_context": context}
     rng = jax.random.key(0) if rng is None else rng
     event = inputs.shape[1] if inputs.ndim == 2 else inputs.shape[1:]
+    check_takes(init_fun, "init_fun(rng, input_dim)", "remeasure: init_fun")
     new = init_fun(rng, event, init_inputs=inputs, params=params, **keywords)[0]
     check_structure(params, structure(new), "remeasure")
     new = jax.tree.map(lambda a, b: jnp.asarray(b, jnp.result_type(a)), params, new)

@@ -5,8 +5,10 @@ it, functions that depend on params alone. They take whole batches of one dtype 
 of them in `publish.py`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +28,8 @@ class Part:
         keywords: all keywords of the vocabulary that its init or its functions name.
         compiled: whether its functions can be traced.
         closures: whether a plain closure is in it, whose functions come with its params (`closures.py`).
+        noisy: whether `rng` does more in it than make its log-det an estimate: its functions may draw points from it.
+        likelihood: what its log-density is, 'exact', 'unbiased' or 'lower bound', as of the value that it is the part of.
         independent: whether a row's result is its own, in calls without rng and train; not known of what a user's own function
             makes of a batch, a plain closure or a network.
         shared: whether it is that of every init, so that what is made of it is kept; not where a closure breaks the first rule.
@@ -40,6 +44,8 @@ class Part:
     closures: bool
     shared: bool = field(default=True, kw_only=True)
     independent: bool = field(default=True, kw_only=True)
+    noisy: bool = field(default=False, kw_only=True)
+    likelihood: str = field(default="exact", kw_only=True)
 
     @property
     def measures(self) -> bool:
@@ -105,11 +111,34 @@ class DistributionPart(Part):
         return x, self.log_pdf(params, x, context, None, False)
 
 
+_exact: ContextVar[bool] = ContextVar("exact", default=False)
+
+
+@contextmanager
+def exact_log_dets() -> Iterator[None]:
+    """What is traced within makes no estimates of log-dets, whatever keys it is handed: those are for layers that draw."""
+    token = _exact.set(True)
+    try:
+        yield
+    finally:
+        _exact.reset(token)
+
+
+def exact_on_request(part: BijectionPart) -> BijectionPart:
+    """A part whose log-det `rng` makes an estimate, but within `exact_log_dets`."""
+
+    def direct(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+        return part.direct(params, x, context, None if _exact.get() else rng, train)
+
+    return replace(part, direct=direct)
+
+
 def shared(parts: Sequence[Part]) -> dict[str, Any]:
-    """The fields of a part that is composed of others: what any of them names, and whether all can be traced."""
+    """The fields of a part that is composed of others: what any of them names and draws, and whether all can be traced."""
     return {
         "keywords": frozenset().union(*[part.keywords for part in parts]),
         "compiled": all([part.compiled for part in parts]),
         "closures": any([part.closures for part in parts]),
         "independent": all([part.independent for part in parts]),
+        "noisy": any([part.noisy for part in parts]),
     }

@@ -137,7 +137,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
         return part.path(params, x.astype(dtype), context, rng)  # type: ignore[misc]
 
-    sample.joint_draw = log_pdf, with_log_pdf  # type: ignore[attr-defined]  # for `sample_with_log_pdf`
+    sample.joint_draw = log_pdf, with_log_pdf, part.likelihood  # type: ignore[attr-defined]  # for `sample_with_log_pdf`
     log_pdf.path = None if part.path is None else path  # type: ignore[attr-defined]  # for `flow_matching`
     return (
         _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.core import Array, Bijection, Params
+from flows.core.errors import warn_user
 
 
 def sample_with_log_pdf(
@@ -14,6 +15,10 @@ def sample_with_log_pdf(
     The density of a flow's draw is that of the noise it is made of, log p(x) = log p_base(y) - log|det dx/dy|, so f(x) is not
     computed again: an inverse autoregressive flow never runs its slow direction. For functions that are not those of a
     constructor's value, it is sample, then log_pdf.
+
+    Where a layer rounds points (`Dequantize`) or adds noise to them, the density is that of the point before: of the continuous
+    one that a value was rounded from, which is neither the value's mass nor its log_pdf. Where `likelihood` is 'lower bound',
+    a warning says so.
 
     Args:
         rng: key or seed.
@@ -37,8 +42,13 @@ def sample_with_log_pdf(
     """
     log_pdf, sample = functions("sample_with_log_pdf", distribution)
     given = {} if context is None else {"context": context}
-    partner, joint_draw = getattr(sample, "joint_draw", (None, None))
+    partner, joint_draw, likelihood = getattr(sample, "joint_draw", (None, None, "exact"))
     if partner is log_pdf and joint_draw is not None:
+        if likelihood == "lower bound":
+            warn_user(
+                "sample_with_log_pdf: the draws are rounded, or have noise on them, and the density is that of the point "
+                "before: no mass, and not what log_pdf gives. Leave Dequantize out of a model whose draws are to be weighted"
+            )
         return joint_draw(rng, params, num_samples, **given)
     x = sample(rng, params, num_samples, **given)
     return x, log_pdf(params, x, **given)

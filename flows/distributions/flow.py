@@ -21,6 +21,7 @@ from flows.core import (
     check_layers,
     combinator,
     distribution_part,
+    exact_log_dets,
     in_pieces,
     shared,
     trainable,
@@ -69,7 +70,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
         with Place("the prior of Flow", prior, part.output) as of_base:
             base = distribution_part(prior, part.output, context)
         region = bounded_region(bijection, event, context, base.region)
-        both, estimates = shared((part, base)), getattr(bijection, "estimates", False)
+        both = shared((part, base))
 
         def init(key: Array, given: Given) -> Any:
             old, keys = given.params, jax.random.split(key)
@@ -108,11 +109,11 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
         def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
-            """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws. What makes a log-det an
-            estimate it is not handed: densities of draws are exact."""
-            own = None if estimates else key
-            if not (part.compiled and part.independent) or (own is not None and "rng" in part.keywords):
-                return function(params, y, context, own, False)
+            """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws. Densities of draws are
+            exact: no log-det is made an estimate of the key."""
+            if not (part.compiled and part.independent) or part.noisy:
+                with exact_log_dets():
+                    return function(params, y, context, key, False)
 
             def of_rows(params: Any, y: Array, context: Any) -> Any:
                 return function(params, y, context, None, False)

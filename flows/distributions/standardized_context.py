@@ -1,8 +1,10 @@
 """A conditional distribution whose context comes in any units."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from flows.bijections.scaling import channel_scale
@@ -30,7 +32,8 @@ OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # named wh
 def StandardizedContext(distribution: DistributionLike):
     """The distribution, given (context - mean) / std: log p(x | c) = log q(x | (c - mean) / std), in nats.
 
-    Mean and standard deviation of each column of the context (its last axis) are measured from data and not trained.
+    Mean and standard deviation of each column of the context (its last axis) are measured from data and not trained. A column
+    of zeros and ones stays as it is, so that zeros, no class of `flows.one_hot`, stay zeros.
 
     Args:
         distribution: a conditional distribution, q.
@@ -66,7 +69,8 @@ def StandardizedContext(distribution: DistributionLike):
             if old is not None:
                 check_structure(old["fixed"], structure(start), "StandardizedContext: fixed")
             if seen is not None:
-                fixed = channel_scale(seen)
+                classes = ((seen == 0) | (seen == 1)).all(tuple(range(seen.ndim - 1)))
+                fixed = jax.tree.map(partial(jnp.where, classes), start, channel_scale(seen))
                 seen = standardized(fixed, seen)
             else:
                 fixed = start if old is None else old["fixed"]

@@ -100,6 +100,7 @@ def RealNVPImage(
         (3, 4, 4, 1)
     """
     width, num_scales = positive_int(width, "RealNVPImage: width"), _scales(num_scales, "RealNVPImage")
+    num_layers = positive_int(num_layers, "RealNVPImage: num_layers")
 
     def couplings(count: int, at: int, mask: str) -> BijectionInit:
         net = ConvResidual(width * 2**at, blocks, norm=norm)

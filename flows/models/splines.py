@@ -93,7 +93,7 @@ def NSF(
     """
     hidden, deep = check_hidden(hidden, "NSF"), positive_int(num_layers, "NSF: num_layers", most=10_000) > SHALLOW
     reach = (DEEP_SQUASH if deep else SQUASH) if isinstance(squash, str) and squash == "auto" else squash
-    if spline not in SPLINES:
+    if not isinstance(spline, str) or spline not in SPLINES:
         raise FlowsError(f"NSF: spline is {spline!r:.60}; expected one of {', '.join(SPLINES)}")
     floor, num_bins = 2 if deep else 1, positive_int(num_bins, "NSF: num_bins")
     safe = {"min_bin": 0.2 * floor / num_bins, "min_slope": 0.05 * floor} if spline == "rational_quadratic" else {}

@@ -162,7 +162,10 @@ def _numbers(log_weights: Any, name: str) -> np.ndarray:
     """Log weights in float64."""
     if isinstance(log_weights, jax.core.Tracer):
         raise TypeError(f"{name}: log_weights are being traced; expected numbers: call it outside jit, grad and vmap")
-    log_w = np.asarray(log_weights)
+    try:
+        log_w = np.asarray(log_weights)
+    except ValueError as error:
+        raise TypeError(f"{name}: log_weights cannot be read as one array ({error}); expected floating ones, (n,)") from None
     if log_w.ndim != 1 or not len(log_w) or not jnp.issubdtype(log_w.dtype, jnp.floating):
         raise FlowsError(f"{name}: log_weights have dtype {log_w.dtype} and shape {log_w.shape}; expected floating ones, (n,)")
     log_w = log_w.astype(np.float64)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from flows.core import Array, FlowsError
+from flows.core.constructors import check_function
 from flows.core.inputs import as_array
 from flows.core.keywords import named_by, select
 from flows.distributions.draws import functions, sample_with_log_pdf
@@ -21,8 +22,7 @@ class Problem:
     def __init__(self, name: str, distribution: Any, log_density: Callable, context: Any):
         self.log_pdf, self.sample = functions(name, distribution)
         self.distribution = distribution
-        if not callable(log_density):
-            raise TypeError(f"{name}: log_density is {log_density!r:.60}; expected a function of points (n, *event)")
+        check_function(log_density, f"{name}: log_density", "a function of points (n, *event)")
         self.name, self.log_density = name, log_density
         self.names = named_by(log_density, ("context",))
         self.context = None if context is None else as_array(context, f"{name}: context")

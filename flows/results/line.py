@@ -63,7 +63,7 @@ def _line(init_fun: Any, context: Shape | None) -> Line | None:
 def _flow(arguments: Any, context: Shape | None) -> Line | None:
     part = bijection_part(arguments["bijection"], COLUMN, context)
     base = _line(arguments["prior"], context)
-    if base is None or part.output != COLUMN or "rng" in part.keywords or not part.compiled:
+    if base is None or part.output != COLUMN or part.noisy or not part.compiled:
         return None
     try:
         region, outputs, _ = support_of(layers_of(arguments["bijection"]), COLUMN, context)
@@ -100,7 +100,10 @@ def _flow(arguments: Any, context: Shape | None) -> Line | None:
 
     def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
         down, known = falls(params, u.shape[0], context, u.dtype)
-        x = back(params, base.point(params["prior"], u, context, upper ^ down), context)
+        y = base.point(params["prior"], u, context, upper ^ down)
+        x = back(params, y, context)
+        # An inverse that is found by steps finds none of infinity, which comes from an end.
+        x = jnp.where(jnp.isnan(x) & jnp.isinf(y), jnp.where((y > 0) ^ down, high, low), x)
         return jnp.where(known, x, jnp.nan)
 
     return Line(tail, point, (low, high))

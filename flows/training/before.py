@@ -16,10 +16,14 @@ from flows.core.errors import warn_user
 from flows.core.regions import MOST_TURNS, NEAR_END, OFF_SPHERE, blocks_of
 from flows.distributions.flow import Flow
 from flows.distributions.joint import Joint
-from flows.training.dependent import name_of, place_of
+from flows.training.dependent import COARSE, DataWarning, name_of, place_of
+from flows.training.gaussian import moments
 from flows.training.options import Options
 from flows.training.reading import Data, Rows
 
+# Of a standard deviation, what is lost of a column in its distance to an end: from there on few draws are unlike each other,
+# and scores are off by a hundredth of a nat and soon by a nat.
+TOO_COARSE = 0.03
 TURNS = 3  # that an angle may span before it is taken for another unit
 
 
@@ -228,6 +232,31 @@ def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:
         outside = (rows.x < region[0]) | (rows.x > region[1])  # no float64 copy of images
         if outside.any():
             raise _refusal(np.asarray(rows.x, float), outside, numbers, given, region, data.source.names, "outside")
+
+
+def check_ends_are_near(data: Data, own: Sequence[BijectionInit], support: Any) -> None:
+    """Refuse ends so far from the data that the distance to them keeps no digits of how these vary; warn where it keeps few."""
+    x, dtype, names = data.train.x, data.source.dtype, data.source.names
+    box = unconstraining(support, x.shape[-1], names, None)
+    first = own if box is None else (box,)
+    region = support_of([layer for each in first for layer in layers_of(each)], x.shape[1:])[0]
+    if x.ndim != 2 or not np.isfinite(np.stack(np.broadcast_arrays(*region))).any():
+        return
+    mean, std = moments(x, data.train.weights)
+    for j in map(int, np.flatnonzero(std > 0)):
+        ends = [float(end[j]) for end in region]
+        near = min(abs(end - mean[j]) for end in ends)
+        lost, times = near * np.finfo(dtype).eps / std[j], near / std[j]
+        if not COARSE < lost < np.inf or abs(mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:  # of those, others tell
+            continue
+        told = (
+            f"fit: the support of {name_of(j, names)} is ({ends[0]:.6g}, {ends[1]:.6g}), whose nearer end is {times:.2g} "
+            f"standard deviations from the data: {dtype.name} keeps"
+        )
+        remedy = "Leave support out for it, or give ends near the data"
+        if lost > TOO_COARSE:
+            raise FlowsError(f"{told} too few digits of how the data vary. {remedy}")
+        warn_user(f"{told} few digits of how the data vary. {remedy}", DataWarning)
 
 
 def check_finite_behind(data: Data, rows: Rows, y: np.ndarray, before: Sequence[BijectionInit]) -> None:

@@ -9,7 +9,7 @@ from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
 from flows.training import dependent
 from flows.training.copies import groups_of
-from flows.training.dependent import DataWarning, name_of, place_of
+from flows.training.dependent import COARSE, DataWarning, name_of, place_of
 from flows.training.gaussian import Scale, moments
 from flows.training.options import Options
 from flows.training.reading import Data, Source
@@ -29,7 +29,6 @@ CLUSTERS, EMPTY, GAP = 20, 0.95, 0.01  # pieces at most, the share of a range th
 CROWD = 20  # rows of a cluster, at least
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
-COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0
 
 
 class Columns(NamedTuple):
@@ -137,13 +136,15 @@ def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source
 
 
 def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:
-    """The scale of the context, of which a column may be constant: it then stays as it is."""
+    """The scale of the context, of which a column may be constant, or have zeros and ones alone: it then stays as it is."""
     mean, std = moments(context, weights)
     if not np.isfinite(std).all():
         raise FlowsError(
             f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"
         )
-    return Scale(mean, np.where(std > 8 * np.finfo(np.float32).eps * np.abs(mean), std, 1.0))
+    told = std > 8 * np.finfo(np.float32).eps * np.abs(mean)
+    classes = ((context == 0) | (context == 1)).reshape(-1, context.shape[-1]).all(0)  # so that zeros are no class
+    return Scale(np.where(classes, 0.0, mean), np.where(told & ~classes, std, 1.0))
 
 
 def check_columns(

@@ -17,6 +17,7 @@ SHOWN = 4  # terms of a combination that are named
 LITTLE = 0.1  # of a standard deviation: what a column adds to others, below which it depends on them
 DIGITS = 3  # of what a column adds to others, below which it is warned of
 TOLD = 0.5  # of a standard deviation: what a rounded column adds to others that tell it, at most
+COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0, or from an end of its support
 COARSER = 2.0  # times its own step: what others are rounded to, at most
 MORE, NEARLY = 1.1, 0.99  # times what rounding explains, in that share of the rows
 

@@ -39,6 +39,7 @@ from flows.results.result import KEPT, FitResult, Kept
 from flows.training.base import from_gaussian, is_flow, mixing_of
 from flows.training.before import (
     check_degrees,
+    check_ends_are_near,
     check_noise_once,
     curved,
     own_noise,
@@ -98,6 +99,7 @@ def ready(data: Any, options: Options, key: Array, init_fun: Any) -> tuple[Prepa
     noisy = own_noise(init_fun, found.train.x.shape[-1])
     columns = check_data(found if folds == 1 else unsplit(found, options), options, first, mixed, bent, noisy)
     check_noise_once(init_fun, options, found, columns.steps)
+    check_ends_are_near(found, own, options.support)
     tell_of_curved(bent, region, found, options)
     rows = prepare_folds(found, columns, options, key, own, folds, mixing_of(model, options))
     model = from_gaussian(model, rows, options)

@@ -18,6 +18,7 @@ from flows.core import BijectionInit, DistributionInit, FlowsError, positive, po
 from flows.core.constructors import Value, is_constructor
 from flows.core.precision import Precision
 from flows.objectives import maximum_likelihood
+from flows.training.fingerprint import fingerprint
 
 LEARNING_RATE = 5e-3
 EMA = 0.998
@@ -102,7 +103,8 @@ def optax_optimizer(x: Any, name: str) -> optax.GradientTransformation:
 
 def columns(x: Any, name: str) -> tuple[str | int, ...]:
     """Columns by name or number; whether there are such is checked when the data are read."""
-    given = tuple(x) if isinstance(x, list | tuple) else (x,)
+    several = isinstance(x, list | tuple | range | set | frozenset) or np.ndim(x) == 1  # arrays, and an index of pandas
+    given = tuple(x) if several else (x,)
     if not all(isinstance(each, str | int | np.integer) and not isinstance(each, bool) for each in given):
         raise FlowsError(f"{name} is {x!r:.80}; expected columns by name or number, such as ('hour', 3)")
     return tuple(each if isinstance(each, str) else int(each) for each in given)
@@ -138,12 +140,13 @@ def name_of_objective(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def objective_in_full(function: Any) -> str:
-    """Its module and name, and what a partial has bound."""
+def objective_in_full(function: Any, caller: str) -> str:
+    """Its module and name, and unless it is one of the library's, what tells it from others of that name."""
     inner = getattr(function, "func", function)
     name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
-    bound = [*map(repr, getattr(function, "args", ())), *(f"{k}={v!r}" for k, v in getattr(function, "keywords", {}).items())]
-    return f"{name}({', '.join(bound)})" if bound else name
+    if inner is function and name.startswith("flows."):
+        return name
+    return f"{name}, code and constants {fingerprint(function, f'{caller}: the objective {name_of_objective(function)}')}"
 
 
 def keywords_of_objective(function: Callable) -> tuple[str, ...]:
@@ -283,7 +286,7 @@ class Options:
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",
         }
-        return named if self.objective is None else {**named, "objective": objective_in_full(self.objective)}
+        return named if self.objective is None else {**named, "objective": objective_in_full(self.objective, self.caller)}
 
 
 def _declared(option: Field) -> tuple:

@@ -11,7 +11,7 @@ from flows.core.calls import explained_call
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.results.result import OF_LABELS, FitResult
-from flows.training.before import own_noise
+from flows.training.before import check_ends_are_near, own_noise
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data_checks import check_data
@@ -182,6 +182,7 @@ def select(
     )
     noisy = np.all([own_noise(model, given.x.shape[-1]) for model in models.values()], 0)
     columns = check_data(found if folds == 1 else unsplit(found, options), options, noisy=noisy)
+    check_ends_are_near(found, (), options.support)
     comparison = Comparison(key, options, columns, found, folds)
     for name, model in models.items():
         comparison.add(name, model)

@@ -261,7 +261,8 @@ def fit_to_density(
 
     Errors:
         TypeError: `init_fun` is no distribution, log_density no function. FlowsError: log_density does not return one number
-            a point, or is of a single point; settings outside their range; names that do not fit. FitError: no loss is ever
+            a point, or is of a single point; a model whose `likelihood` is a 'lower bound'; settings outside their range;
+            names that do not fit. FitError: no loss is ever
             finite, or the fit diverges at any rate.
 
     Source:
@@ -280,6 +281,11 @@ def fit_to_density(
     """
     options = DensityOptions.of(locals())
     check_distribution(init_fun, options.caller)
+    if getattr(init_fun, "likelihood", "exact") == "lower bound":
+        raise FlowsError(
+            f"fit_to_density: the log-density of {init_fun!r:.80} is a 'lower bound', as it adds noise to its points or rounds "
+            "them (Dequantize): the divergence to a density cannot be told. Leave that layer out, and round draws afterwards"
+        )
     key, named = as_key(rng), Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
     event = as_event(input_dim if named is None else named.size)
     if named is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, overload
 
-from flows.core.constructors import Value, constructor, refuse_argument, said_of
+from flows.core.constructors import Value, check_decorated, constructor, refuse_argument, said_of
 from flows.core.contract import Array
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_key
@@ -106,6 +106,9 @@ def transformer(function: Callable | None = None, /, *, period: Any = None, boun
         number = isinstance(given, int | float) and not isinstance(given, bool) and given > 0
         if not (given is None or number or callable(given)):
             raise FlowsError(f"transformer: {name} is {given!r:.60}; expected a positive number, or a function that returns it")
+
+    if function is not None:
+        check_decorated(function, "flows.transformers.transformer", "(num_params, direct, inverse)")
 
     def decorate(function: Callable) -> Callable:
         return constructor(function, partial(Transformer, period=period, bound=bound))

@@ -1,0 +1,141 @@
+"""What tells two functions apart, in this process and in the next: their code, and all that they hold on to."""
+
+import hashlib
+import sys
+import types
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import FlowsError
+from flows.core.constructors import Value, file_name
+
+PLAIN = bool | int | float | complex | str | bytes | type(None) | type(...)
+MOST_INSIDE = 10_000  # objects that a function may hold on to
+
+
+class _CannotTell(Exception):
+    """Of an object that shows nothing of what it holds."""
+
+
+def fingerprint(function: Any, what: str) -> str:
+    """A digest of a function's code, constants, defaults and what it closes over, arrays by their numbers, and of the
+    functions and numbers of its own module that it names. Of another module's functions the name is enough."""
+    try:
+        pieces = _Walk(_module(_innermost(function))).of(function)
+        return hashlib.sha256("".join(pieces).encode()).hexdigest()[:16]
+    except _CannotTell as error:
+        raise FlowsError(
+            f"{what} holds on to {error}, of which a checkpoint cannot tell whether it is the same in the next run. Give it "
+            "arrays, numbers, tuples and dicts, by functools.partial; or leave checkpoint= out"
+        ) from None
+
+
+class _Walk:
+    """Through what a function of one module is made of; what was met before is told by its number."""
+
+    def __init__(self, module: str):
+        self.module, self.met, self.kept = module, dict[int, int](), list[Any]()
+
+    def of(self, x: Any) -> Iterator[str]:
+        if isinstance(x, PLAIN):
+            yield f"{type(x).__name__} {x!r};"
+        elif isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, jax.core.Tracer):
+            yield self._array(x)
+        elif id(x) in self.met:
+            yield f"again {self.met[id(x)]};"
+        else:
+            self.met[id(x)] = len(self.met)
+            self.kept.append(x)  # or another object could get its id
+            if len(self.met) > MOST_INSIDE:
+                raise _CannotTell(f"more than {MOST_INSIDE:,} objects")
+            yield f"{type(x).__name__}("
+            yield from self._inside(x)
+            yield ");"
+
+    def _inside(self, x: Any) -> Iterator[str]:
+        wrapped = getattr(x, "__wrapped__", None)
+        if type(x) is object:
+            return  # one that stands for nothing given
+        if isinstance(x, types.ModuleType):
+            yield x.__name__
+        elif isinstance(x, type) or self._is_known(x):
+            yield f"{x.__module__}.{x.__qualname__}"
+        elif isinstance(x, jax.tree_util.PyTreeDef | np.dtype | jax.ShapeDtypeStruct) and " at 0x" not in str(x):
+            yield str(x)
+        elif isinstance(x, Value):
+            yield file_name(x.constructor)
+            yield from self.of(x.arguments)
+        elif isinstance(x, types.CodeType):
+            yield from self._all(x.co_code.hex(), x.co_consts, x.co_names, x.co_varnames, x.co_freevars)
+        elif isinstance(x, types.FunctionType):
+            cells = [cell.cell_contents for cell in x.__closure__ or () if _is_full(cell)]
+            yield from self._all(x.__code__, x.__defaults__, x.__kwdefaults__, cells)
+            yield from self._all(*self._named(x, x.__code__) if x.__module__ == self.module else ())
+        elif isinstance(x, partial):
+            yield from self._all(x.func, x.args, x.keywords)
+        elif isinstance(x, types.MethodType):
+            yield from self._all(x.__func__, x.__self__)
+        elif isinstance(x, tuple | list | range):
+            yield from self._all(*x)
+        elif isinstance(x, dict):
+            yield from self._all(*(each for pair in x.items() for each in pair))
+        elif isinstance(x, set | frozenset):
+            yield from sorted("".join(_Walk(self.module).of(each)) for each in x)
+        elif callable(wrapped):  # by functools.wraps, as jax.jit does
+            yield from self.of(wrapped)
+        elif hasattr(x, "__dict__") and type(x).__module__ != "builtins":
+            yield from self._all(type(x), vars(x))
+            if type(x).__module__ == self.module and callable(x):
+                yield from self.of(type(x).__call__)
+        else:
+            raise _CannotTell(f"{x!r:.60}")
+
+    def _all(self, *each: Any) -> Iterator[str]:
+        for x in each:
+            yield from self.of(x)
+
+    def _array(self, x: Any) -> str:
+        numbers = np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, order="C")
+        if numbers.dtype == object:
+            raise _CannotTell("an array of objects")
+        return f"{numbers.dtype} {numbers.shape} {hashlib.sha256(numbers.tobytes()).hexdigest()};"
+
+    def _is_known(self, x: Any) -> bool:
+        """Whether it is found under its name in another module than the function's own."""
+        module, name = getattr(x, "__module__", None), getattr(x, "__qualname__", None)
+        if not isinstance(module, str) or not isinstance(name, str) or module == self.module:
+            return False
+        found = sys.modules.get(module)
+        for step in name.split("."):
+            found = getattr(found, step, None)
+        return found is x or isinstance(x, types.BuiltinFunctionType)
+
+    def _named(self, function: types.FunctionType, code: types.CodeType) -> list[Any]:
+        """The variables of its module that a function, or one inside it, names."""
+        own = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
+        return own + [
+            each for inner in code.co_consts if isinstance(inner, types.CodeType) for each in self._named(function, inner)
+        ]
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _innermost(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _module(function: Any) -> str:
+    return getattr(function, "__module__", None) or type(function).__module__
