@@ -66,7 +66,11 @@ def of_flowjax(name: str, seed: int) -> dict:
         subprocess.run([python, script, name, str(seed), file], check=True)
         with np.load(file) as given:
             x, log_w, seconds = given["x"], given["log_w"][:10_000], float(given["seconds"])
-    target, evidence = known(name), log_normalizer(log_w)
+    target = known(name)
+    if not (log_w < np.inf).all():  # it has diverged
+        lost = {"effective": 0.0, "k": np.inf, "error": np.inf, "standard error": np.inf, "modes": 1, "mass found": 0.0}
+        return {**lost, "epochs": 20, "seconds": seconds, "warned": []}
+    evidence = log_normalizer(log_w)
     return {
         "effective": effective_sample_size(log_w) / len(log_w), "k": pareto_k(log_w), "error": evidence.value - target.log_z,
         "standard error": evidence.standard_error, "modes": 1, "mass found": mass_found(target, x), "epochs": 20,
