@@ -49,6 +49,7 @@ NAN = float("nan")
     [
         (lambda: flows.from_degrees([1, 95.5], [2, 100]), "latitude is 95.5 in row 1; expected degrees from -90 to 90, and 1"),
         (lambda: flows.from_degrees([1, 139.7], [2, 35.7]), "perhaps the two are swapped"),
+        (lambda: flows.from_degrees([10, 20, 90.0000001], [1, 2, 3]), "latitude is 90.0000001 in row 2"),
         (lambda: flows.from_degrees([1, 2, NAN], [2, 3, 4]), "latitude is nan in row 2"),
         (lambda: flows.from_degrees([1, 2, 3], [2, NAN, 4]), "longitude is nan in row 1"),
         (lambda: flows.from_degrees([1], [361]), "longitude is 361 in row 0; expected degrees from -360 to 360"),
@@ -69,6 +70,13 @@ def test_what_is_no_place_is_refused(call, said):
     assert said in error_of(call)
 
 
+def test_a_slip_is_not_told_as_columns_that_are_swapped():
+    east = np.linspace(-40, 40, 100)
+    for latitude in (np.r_[np.zeros(96), [139.7] * 4], np.r_[np.zeros(90), [90.0000001] * 10], np.r_[np.zeros(90), [999] * 10]):
+        assert "Correct such rows" in error_of(lambda latitude=latitude: flows.from_degrees(latitude, east))
+    assert "swapped" in error_of(lambda: flows.from_degrees(np.r_[np.zeros(95), [139.7] * 5], east))
+
+
 def test_what_looks_like_degrees():
     rng = np.random.default_rng(0)
     north, east = rng.uniform(-80, 80, 50), rng.uniform(-179, 179, 50)
@@ -78,6 +86,13 @@ def test_what_looks_like_degrees():
     )
     assert told_of_degrees(np.stack([east, north, east], 1), names).startswith("column 'b' lies within +-90 and column 'a'")
     assert "column 'b' within 0 .. 360" in told_of_degrees(np.stack([north, east + 180], 1), names)
+    radians = np.radians(np.stack([[*north, 90], [*east, 180]], 1), dtype=np.float32)
+    for x, ours in ((radians, names), (radians[:, ::-1], names[::-1]), (-radians, names)):
+        said = told_of_degrees(x, ours)
+        assert said.startswith("column 'a' lies within +-pi/2 and column 'b' within +-pi, which look like radians")
+        assert "flows.from_degrees(*np.degrees([latitude, longitude]))" in said
+    for x in (radians * [1, 1.01], radians * [1.01, 1]):
+        assert "look like degrees" in told_of_degrees(x, names)
     for x in (
         flows.from_degrees(north, east) * 1.5,
         np.stack([north, 3 * east], 1),

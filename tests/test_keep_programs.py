@@ -138,6 +138,73 @@ def test_a_folder_that_others_may_write_to_is_refused(fresh, mode):
     assert settings() == before
 
 
+def test_a_folder_that_others_may_read_becomes_the_users_alone(fresh):
+    open_to_others = fresh / "open"
+    open_to_others.mkdir()
+    for names in (
+        (),
+        (program(1)[0], program(1)[0].replace("-cache", "-atime"), ".lockfile", kept.LOOKED, f"{kept.LOOKED}-12"),
+    ):
+        for name in names:
+            (open_to_others / name).write_bytes(program(1)[1])
+        open_to_others.chmod(0o2755)
+        assert flows.keep_programs(open_to_others) == open_to_others
+        assert open_to_others.stat().st_mode & 0o7777 == 0o2700
+
+
+def test_a_folder_of_other_files_that_others_may_read_is_refused(fresh):
+    open_to_others = fresh / "open"
+    open_to_others.mkdir()
+    (open_to_others / "notes.txt").touch()
+    for mode in (0o755, 0o711, 0o740):
+        open_to_others.chmod(mode)
+        before = settings()
+        expected = rf"others may read .*open \(mode {mode:o}\).*such as notes.txt.*keep_programs\('{open_to_others}/programs'\)"
+        with pytest.raises(flows.FlowsError, match=expected):
+            flows.keep_programs(open_to_others)
+        assert settings() == before and open_to_others.stat().st_mode & 0o777 == mode
+    within = flows.keep_programs(open_to_others / "programs")
+    assert within.stat().st_mode & 0o777 == 0o700 and open_to_others.stat().st_mode & 0o777 == 0o740
+    open_to_others.chmod(0o700)
+    assert flows.keep_programs(open_to_others) == open_to_others, "nobody else can read it"
+
+
+def test_a_folder_is_refused_where_others_could_put_another_in_its_place(fresh, monkeypatch):
+    parent = fresh / "open"
+    folder = parent / "within" / "programs"
+    parent.mkdir()
+    (fresh / "link").symlink_to(parent)
+    for mode, private, refused in (
+        (0o777, True, True), (0o772, True, True), (0o770, False, True), (0o770, True, False), (0o1777, False, False),
+        (0o755, False, False),
+    ):  # fmt: skip
+        parent.chmod(mode)
+        monkeypatch.setattr(programs, "is_private", lambda group, private=private: private)
+        for each in (folder, fresh / "link" / "within" / "programs"):
+            if refused:
+                expected = rf"others may write to .*open \(mode {mode:o}\).*in the place of {folder}.*chmod go-w '{parent}'"
+                with pytest.raises(flows.FlowsError, match=expected):
+                    flows.keep_programs(each)
+                assert not folder.parent.exists()
+            else:
+                assert flows.keep_programs(each) == folder
+
+
+def test_a_group_is_private_if_it_is_the_users_alone(monkeypatch):
+    grp, pwd = pytest.importorskip("grp"), pytest.importorskip("pwd")
+    monkeypatch.setattr(os, "getuid", lambda: 71)
+    users = {71: pwd.struct_passwd(("ada", "x", 71, 81, "", "/", ""))}
+    groups = {81: ("ada", []), 82: ("ada", ["ada"])}
+    monkeypatch.setattr(pwd, "getpwuid", users.__getitem__)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((groups[gid][0], "x", gid, groups[gid][1])))
+    assert programs.is_private(81) and not programs.is_private(82) and not programs.is_private(83)
+    for other in (("ada", ["bob"]), ("staff", [])):
+        groups[81] = other
+        assert not programs.is_private(81)
+    users.clear()
+    assert not programs.is_private(81)
+
+
 def test_a_folder_of_another_user_is_refused(fresh, monkeypatch):
     (fresh / "theirs").mkdir(mode=0o700)
     user = os.getuid()
@@ -150,7 +217,11 @@ def test_what_is_no_folder_is_refused():
     for folder in (5, b"bytes"):
         with pytest.raises(TypeError, match="expected a path"):
             flows.keep_programs(folder)
-    for folder, expected in (("", "empty"), ("gs://bucket", "expected one of this machine")):
+    for folder, expected in (
+        ("", "empty"), ("gs://bucket", "expected one of this machine"),
+        ("a\0b", r"folder is 'a\\x00b', and no folder can have this name"),
+        ("a\ud800", "no folder can have this name; expected a path"),
+    ):  # fmt: skip
         with pytest.raises(flows.FlowsError, match=expected):
             flows.keep_programs(folder)
 
@@ -182,7 +253,9 @@ def test_what_cannot_be_kept_costs_a_warning(fresh, monkeypatch):
     before = settings()
     (fresh / "file").write_text("no folder")
     for folder in (fresh / "file" / "programs", fresh / "file"):
-        with pytest.warns(UserWarning, match="no programs are kept there.*Make the folder writable, or name another") as told:
+        with pytest.warns(
+            UserWarning, match="every process compiles anew: .*Make the folder writable, or name another"
+        ) as told:
             assert flows.keep_programs(folder) is None
         assert told[0].filename == __file__
     with monkeypatch.context() as nobody:
@@ -201,7 +274,7 @@ def test_what_cannot_be_kept_costs_a_warning(fresh, monkeypatch):
         assert flows.keep_programs() is None
     jax.config.update(ENABLED, True)
     assert flows.keep_programs() and settings()[DIRECTORY]
-    with pytest.warns(UserWarning, match="no programs are kept there"):
+    with pytest.warns(UserWarning, match="kept there, and JAX goes on keeping them in .*jax-flows/programs: .*Make the folder"):
         assert flows.keep_programs(fresh / "file") == fresh / "caches" / "jax-flows" / "programs", "where they still are"
 
 

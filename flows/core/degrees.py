@@ -10,6 +10,8 @@ from flows.core.errors import FlowsError
 from flows.core.regions import OFF_SPHERE
 
 POLE, TURN = 90.0, 360.0  # the largest latitude, and the largest longitude of either sign
+RADIANS = np.pi / 2 * (1 + 1e-6), np.pi * (1 + 1e-6)  # the same in radians, of one sign or the other, whatever float32 rounds
+FEW = 0.05  # of rows: fewer latitudes beyond the poles are slips, more may be longitudes
 
 
 def from_degrees(latitude: Any, longitude: Any) -> np.ndarray:
@@ -46,11 +48,13 @@ def from_degrees(latitude: Any, longitude: Any) -> np.ndarray:
         bad = ~(np.abs(values) <= most)
         if bad.any():
             row = int(bad.argmax())
+            found = repr(float(values[row])).removesuffix(".0")  # all digits: 90.0000001 is not 90
             remedy = "Correct such rows, or drop them"
-            if name == "latitude" and abs(values[row]) <= TURN and (np.abs(east) <= POLE).all():
+            beyond = POLE + 1 < np.abs(north).max() <= TURN  # by more than rounding
+            if name == "latitude" and beyond and bad.mean() >= FEW and (np.abs(east) <= POLE).all():
                 remedy = "No longitude is beyond 90: perhaps the two are swapped, from_degrees(latitude, longitude)"
             raise FlowsError(
-                f"from_degrees: {name} is {values[row]:g} in row {row}; expected degrees from -{most:g} to {most:g}, and "
+                f"from_degrees: {name} is {found} in row {row}; expected degrees from -{most:g} to {most:g}, and "
                 f"{int(bad.sum())} of {len(bad)} are not. {remedy}"
             )
     a, b = np.radians(north), np.radians(east)
@@ -95,15 +99,16 @@ def to_degrees(points: Any) -> tuple[np.ndarray, np.ndarray]:
     return latitude, np.where(longitude <= -180.0, 180.0, longitude)
 
 
-def as_degrees(x: np.ndarray) -> tuple[int, int] | None:
+def as_degrees(x: np.ndarray) -> tuple[int, int, bool] | None:
     """Which of the columns of rows (n, d) look like latitude and longitude: the first two, in either order, beyond any unit
-    vector; None if they do not."""
+    vector; and whether these are radians. None if they do not."""
     if x.ndim != 2 or x.shape[1] not in (2, 3) or not len(x):
         return None
     most = np.abs(x[:, :2].astype(float)).max(0)
     if not most.max() <= TURN or not most.min() <= POLE or most.max() <= 2:  # up to 2 they may be vectors of another length
         return None
-    return (0, 1) if most[0] <= POLE else (1, 0)
+    radians = bool(most.min() <= RADIANS[0] and most.max() <= RADIANS[1])
+    return (0, 1, radians) if most[0] <= (RADIANS[0] if radians else POLE) else (1, 0, radians)
 
 
 def told_of_degrees(x: np.ndarray, names: Sequence[str]) -> str:
@@ -111,7 +116,13 @@ def told_of_degrees(x: np.ndarray, names: Sequence[str]) -> str:
     found = as_degrees(x)
     if found is None:
         return ""
-    latitude, longitude = (names[i] for i in found)
+    latitude, longitude = (names[i] for i in found[:2])
+    if found[2]:
+        return (
+            f"{latitude} lies within +-pi/2 and {longitude} within +-pi, which look like radians: "
+            "flows.from_degrees(*np.degrees([latitude, longitude])) makes unit vectors (n, 3) of them; "
+            "if they are degrees, flows.from_degrees(latitude, longitude)"
+        )
     turn = "0 .. 360" if (x[:, found[1]] >= 0).all() else "+-180" if (np.abs(x[:, found[1]]) <= 180).all() else "+-360"
     return (
         f"{latitude} lies within +-90 and {longitude} within {turn}, which look like degrees: "

@@ -6,6 +6,7 @@ so is what XLA would not survive to read.
 
 import math
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -15,13 +16,16 @@ import jax
 import jax.monitoring
 
 from flows.core.errors import FlowsError, shortened, warn_user
-from flows.core.kept import Kept
+from flows.core.kept import LOOKED, PROGRAM, Kept
 
 ENABLED, DIRECTORY = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
 THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
 USUAL_THRESHOLD = 1.0  # JAX's own: programs that compile in less than a second are not kept
 BEFORE_READING = "/jax/compilation_cache/compile_requests_use_cache"  # JAX's event before it looks for a program
 COMPILED = "/jax/core/compile/backend_compile_duration"
+OURS = re.compile(  # what JAX, XLA and this module write into the folder
+    rf"{PROGRAM.pattern}|.+-[0-9a-f]{{64}}-atime|\.lockfile|xla_gpu_\w+|{re.escape(LOOKED)}(-\d+)?"
+)
 LONG = 3.0  # seconds of compiling after which a bar says how to keep programs
 
 _kept: Kept | None = None  # where this module made JAX keep programs
@@ -40,7 +44,8 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
     threshold of compile time becomes 0, unless it was set. It is 0 in a folder of ours, too, as a fit is many short programs.
 
     A program that is read back is run: whoever can write to the folder can run code as you. It is made readable and writable
-    for you alone, and refused where it belongs to others or others may write to it. At each call the programs that were not
+    for you alone, and refused where it belongs to others, others may write to it or put another in its place, or others may
+    read it and it holds other files, whose mode is not ours to change. At each call the programs that were not
     used for longest are deleted until the rest is less than 500 MB; what was cut short, by a full disk or a kill, is deleted
     and made anew. A program of more than 600 kernels, such as of a deep model that is not a loop, is compiled each time: XLA
     may end a process that reads one twice as large.
@@ -55,7 +60,7 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         that is no folder, such as `gs://...`.
 
     Errors:
-        TypeError: folder is no path. FlowsError: it is an address, it belongs to another user, or others may write to it.
+        TypeError: folder is no path. FlowsError: it is an address or no name of a folder; it is refused, as told above.
 
     Example:
         >>> import flows
@@ -88,11 +93,13 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         damaged = kept.look_first()
         kept.shrink()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home is known
+        still = _kept.folder if _kept is not None and configured else None
+        instead = "every process compiles anew" if still is None else f"JAX goes on keeping them in {still}"
         warn_user(
-            f"keep_programs: no programs are kept there, and every process compiles anew: {error}. Make the folder writable, "
-            "or name another: flows.keep_programs('programs')"
+            f"keep_programs: no programs are kept there, and {instead}: {error}. Make the folder writable, or name another: "
+            "flows.keep_programs('programs')"
         )
-        return _kept.folder if _kept is not None and configured else None
+        return still
     if damaged:
         warn_user(
             f"keep_programs: {damaged} of the programs in {path} were damaged; they are deleted, and made anew when needed"
@@ -119,7 +126,16 @@ def check_folder(folder: Any) -> None:
     if not isinstance(folder, str | os.PathLike) or not isinstance(os.fspath(folder), str):
         raise TypeError(f"keep_programs: folder is {shortened(folder)}; expected a path, or None for the user's cache folder")
     if not os.fspath(folder):
-        raise FlowsError("keep_programs: folder is empty; expected a path, such as '.' for this folder, or None for the user's")
+        raise FlowsError("keep_programs: folder is empty; expected a path, such as 'programs', or None for the user's")
+    try:
+        possible = b"\0" not in os.fsencode(folder)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise FlowsError(
+            f"keep_programs: folder is {shortened(folder)}, and no folder can have this name; expected a path, "
+            "such as 'programs'"
+        )
     if "://" in os.fspath(folder):
         raise FlowsError(
             f"keep_programs: folder is {os.fspath(folder)}; expected one of this machine. Give JAX the address of a store "
@@ -130,6 +146,8 @@ def check_folder(folder: Any) -> None:
 def own_folder(folder: str | os.PathLike[str] | None) -> Path:
     """The folder, made where it is not there. Symbolic links are followed: what they lead to is judged, and used."""
     path = (user_folder() if folder is None else Path(folder)).expanduser().absolute()
+    if sys.platform != "win32":
+        check_parents(path.resolve())
     for each in (*reversed(path.parents), path):
         if not each.exists():
             each.mkdir(mode=0o700, exist_ok=True)
@@ -146,7 +164,43 @@ def own_folder(folder: str | os.PathLike[str] | None) -> Path:
                 f"keep_programs: others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}), and programs from there "
                 f"would be run. Name another folder, or delete what is in this one and make it yours alone: chmod 700 '{path}'"
             )
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            others = sorted(name for name in os.listdir(path) if not OURS.fullmatch(name))
+            if others:
+                raise FlowsError(
+                    f"keep_programs: others may read {path} (mode {stat.S_IMODE(found.st_mode):o}), and it holds other files, "
+                    f"such as {others[0]}, so its mode is left as it is. Name a folder within it, which is made for you alone: "
+                    f"flows.keep_programs({str(path / 'programs')!r})"
+                )
+            path.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IRWXG | stat.S_IRWXO))
     return path
+
+
+def check_parents(path: Path) -> None:
+    """Refuse a folder in whose place others could put theirs: they may rename what is in a folder that they may write to,
+    unless it is sticky, as /tmp is."""
+    for parent in path.parents:
+        if parent.is_dir():
+            found = parent.stat()
+            shared = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not is_private(found.st_gid))
+            if shared and not found.st_mode & stat.S_ISVTX:
+                raise FlowsError(
+                    f"keep_programs: others may write to {parent} (mode {stat.S_IMODE(found.st_mode):o}), so they could put a "
+                    f"folder of theirs in the place of {path}, and programs from there would be run. Name a folder elsewhere, "
+                    f"or make that one yours to write: chmod go-w '{parent}'"
+                )
+
+
+def is_private(group: int) -> bool:
+    """Whether a group is the user's alone: many systems make one for each user, and let it write to all that the user makes."""
+    import grp  # not on Windows
+    import pwd
+
+    try:
+        user, found = pwd.getpwuid(os.getuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return group == user.pw_gid and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
 
 
 def user_folder() -> Path:
