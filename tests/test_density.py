@@ -177,6 +177,11 @@ def test_it_is_a_fit_like_any_other(tmp_path):
 ENDLESS = {**QUICK, "standardize": True}
 
 
+def half_a_scale(p):
+    """A prior 1/s of a scale that nothing else tells of from below."""
+    return -jnp.log(p["s"]) - p["s"] / 5 - p["a"] ** 2
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -186,15 +191,21 @@ ENDLESS = {**QUICK, "standardize": True}
         (lambda: fit_to_density(0, NORMAL, gauss, 0, **QUICK), "input_dim"),
         (
             lambda: fit_to_density(0, FLOW, lambda x: -jnp.square(x[:, 0]), 2, **ENDLESS),
-            "improper, as far as can be seen: number 1",
+            "improper, as far as can be seen: it does not fall where number 1",
         ),
         (lambda: fit_to_density(0, FLOW, lambda x: 0 * x[:, 0], 2, support=(0, None), **ENDLESS), "improper"),
+        (
+            lambda: fit_to_density(0, FLOW, half_a_scale, {"a": (), "s": ()}, support={"s": (0, None)}, **ENDLESS),
+            "where 's' goes",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(call, words):
     assert words in error_of(call)
     with pytest.raises(TypeError, match="expected a function of points"):
         fit_to_density(0, NORMAL, "gauss", 2, **QUICK)
+    with pytest.raises(TypeError, match=r"expected flows.fit_to_density\(rng, flow, log_density, input_dim\)"):
+        fit_to_density(0, gauss, NORMAL, 2, **QUICK)
     with pytest.raises(TypeError, match="expected a distribution"):
         fit_to_density(0, flows.RealNVP(), gauss, 2, **QUICK)
     with pytest.raises(TypeError, match="cannot be traced by JAX"):

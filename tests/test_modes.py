@@ -16,6 +16,7 @@ from flows.training.target import Target
 
 BIJECTION = flows.Invert(flows.MAF(2, hidden=(16,)))
 IAF = flows.Flow(BIJECTION)
+ROWS = jnp.arange(4.0)  # as many as a density of two parameters is tried with
 QUICK = {"max_epochs": 3, "steps_per_epoch": 20, "num_samples": 64, "num_held_out": 200, "num_weights": 2_000, "verbose": 0}
 
 
@@ -107,6 +108,8 @@ def test_points_of_ones_own_are_where_it_starts_and_what_is_nowhere_finite_has_n
     assert len(found(log_density, 2, starts=1).shares) == 1
     assert len(found(log_density, 2, starts=means[:3] + 0.5).shares) == 3
     assert found(lambda x: jnp.nan * x[:, 0], 2) is None
+    far = found(lambda x: -0.5 * jnp.square(x - 1e6).sum(1), 2, starts=np.zeros((1, 2)))
+    np.testing.assert_allclose(far.means, 1e6, rtol=1e-3)
     with pytest.warns(UserWarning, match=r"no maximum that \d+ starts could find: it still rises at"):
         assert found(lambda x: x.sum(1), 2) is None
 
@@ -203,6 +206,13 @@ def one_point(x):
             lambda: fit_to_density(0, IAF, lambda p: p["nu"], NAMES, **QUICK),
             "log_density asks for 'nu'; the parameters are mu, scale",
         ),
+        (lambda: fit_to_density(0, IAF, lambda p: -(p["mu"] ** 2) - (p["scale"] ** 2).sum(), NAMES, **QUICK), "beside others"),
+        (lambda: fit_to_density(0, IAF, lambda p: -((ROWS - p["mu"]) ** 2).sum(), {"mu": (), "nu": ()}, **QUICK), "jax.vmap"),
+        (lambda: fit_to_density(0, IAF, lambda x: 1e9 - (x**2).sum(1), 2, **QUICK), "float32 has steps of 1.2e+02 nats"),
+        (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": (1, 0)}, **QUICK), "low < high"),
+        (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": ("0", "1")}, **QUICK), "the support of 'scale'"),
+        (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": (0, 1e39)}, **QUICK), "the support of 'scale'"),
+        (lambda: fit_to_density(0, IAF, lambda p: -p["mu"], {"mu": ()}, starts={"mu": 1.0}, **QUICK), "expected 'mu': (n,)"),
         (lambda: fit_to_density(0, IAF, lambda x: -x.sum(1), 2, starts=0, **QUICK), "starts is 0"),
         (lambda: fit_to_density(0, IAF, lambda x: -x.sum(1), 2, starts=np.zeros((3, 1)), **QUICK), "starts have shape (3, 1)"),
         (

@@ -69,10 +69,12 @@ class Parameters(NamedTuple):
             raise FlowsError(f"{what} is {got}; expected a dict of arrays {expected}")
         arrays = [as_array(values[name], f"{what}[{name!r}]") for name in self.names]
         rows = {each.shape[0] if each.ndim else None for each in arrays}
-        if len(rows) > 1 or any(each.shape[1:] != shape for each, shape in zip(arrays, self.shapes, strict=True)):
+        fits = all(each.shape[1:] == shape for each, shape in zip(arrays, self.shapes, strict=True))
+        if len(rows) > 1 or None in rows or not fits:
             got = ", ".join(f"{name!r}: {each.shape}" for name, each in zip(self.names, arrays, strict=True))
             raise FlowsError(f"{what} has shapes {got}; expected {expected}")
-        return jnp.concatenate([each.reshape(len(each), -1) for each in arrays], 1)
+        sizes = map(math.prod, self.shapes)
+        return jnp.concatenate([each.reshape(len(each), size) for each, size in zip(arrays, sizes, strict=True)], 1)
 
     @property
     def _shown(self) -> list[tuple[str, Shape]]:

@@ -13,17 +13,20 @@ from flows.compose import joined
 from flows.core import Array, FlowsError, bijection_part, distribution_part, positive_int
 from flows.core.contract import Shape
 from flows.core.inputs import as_array
+from flows.core.validation import MOST
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
 from flows.training.base import is_flow, with_base
 from flows.training.before import unconstraining
+from flows.training.density_checks import check_rows_apart
 from flows.training.gaussian_start import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
 from flows.training.modes import Modes, modes_of, wide_normal_is_better
 from flows.training.target import Target
 
 MOST_STARTS = 10_000
-MOST = 1e30  # of a mean, in float32
+WIDE = 10.0  # a standard deviation, on the line that stands for a support, from which its ends are looked at
+EDGE, FALL = 80.0, 1.0  # where float32 nearly ends there, and the nats by which a density has to have fallen
 NEAR = 3.0  # standard deviations of a Gaussian, within which a mode is its own
 
 
@@ -97,20 +100,31 @@ def _by_name(support: Any, parameters: Parameters) -> tuple[np.ndarray, np.ndarr
     ends = np.full(parameters.size, -np.inf), np.full(parameters.size, np.inf)
     for name, shape in zip(parameters.names, parameters.shapes, strict=True):
         pair = support.get(name, (-np.inf, np.inf))
-        expected = f"a pair (low, high), of numbers or arrays {shape}, -inf or inf where a side is open"
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise FlowsError(f"fit_to_density: the support of {name!r} is {pair!r:.60}; expected {expected}")
+        expected = f"a pair (low, high), of numbers or arrays {shape}, low < high, -inf or inf where a side is open"
+        refusal = FlowsError(f"fit_to_density: the support of {name!r} is {pair!r:.60}; expected {expected}")
+        if not isinstance(pair, tuple | list | np.ndarray) or len(pair) != 2:
+            raise refusal
         for all_ends, end, missing in zip(ends, pair, (-np.inf, np.inf), strict=True):
-            try:
-                value = np.asarray(missing if end is None else end, float)
-                all_ends[parameters.slices[name]] = np.broadcast_to(value, shape).ravel()
-            except (TypeError, ValueError):
-                raise FlowsError(f"fit_to_density: the support of {name!r} is {pair!r:.60}; expected {expected}") from None
+            value = np.asarray(missing if end is None else end)
+            numbers = value.dtype.kind in "iuf" and value.shape in {(), shape}
+            if not numbers or (np.isfinite(value) & (np.abs(value) > MOST)).any():
+                raise refusal
+            all_ends[parameters.slices[name]] = np.broadcast_to(value, shape).ravel()
+        low, high = (each[parameters.slices[name]] for each in ends)
+        if not (low < high).all():
+            raise refusal
     return ends
 
 
 def begin(
-    rng: np.random.Generator, init_fun: Any, log_density: Callable, box: Box, starts: Any, standardize: bool, dtype: Any
+    rng: np.random.Generator,
+    init_fun: Any,
+    log_density: Callable,
+    box: Box,
+    starts: Any,
+    standardize: bool,
+    dtype: Any,
+    named: Parameters | None = None,
 ) -> Beginning:
     """What a fit of init_fun starts with. `starts` are a number, or points on the line.
 
@@ -122,10 +136,11 @@ def begin(
     curved = region is not None and not region.flat
     nearest = modes = base = None
     target = Target(box.inside(log_density), box.event, dtype)
+    check_rows_apart(target, named)
     if len(box.event) == 1 and box.event[0] <= MOST_COLUMNS and not curved:
         nearest = nearest_gaussian(rng, target) if standardize else None
         if nearest is not None:
-            _refuse_improper(nearest, box)
+            _refuse_improper(nearest, box, target, named)
         modes = modes_of(rng, target, starts, nearest)
     if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):
         mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
@@ -143,14 +158,25 @@ def begin(
     return Beginning(init_fun, fixed, base, modes, at_mode)
 
 
-def _refuse_improper(nearest: Start, box: Box) -> None:
-    """The Gaussian nearest to a density of infinite mass grows without end."""
-    inside = np.abs(np.asarray(box.back(jnp.asarray(np.clip(nearest.mean, -MOST, MOST)[None])))[0])
-    endless = ~(np.maximum(inside, nearest.std) < ENDLESS)
+def _refuse_improper(nearest: Start, box: Box, target: Target, named: Parameters | None) -> None:
+    """The Gaussian nearest to a density of infinite mass grows without end; on a line that stands for a support until float32
+    ends, where the density has not fallen."""
+    endless = ~(np.maximum(np.abs(nearest.mean), nearest.std) < ENDLESS)
+    if box.layer is not None and (wide := np.flatnonzero(nearest.std > WIDE)).size:
+        at = np.repeat(nearest.mean[None], 1 + 2 * len(wide), 0)
+        for i, j in enumerate(wide):
+            at[1 + 2 * i : 3 + 2 * i, j] = -EDGE, EDGE
+        height, *ends = target(at).tolist()
+        endless[wide] |= np.reshape(ends, (-1, 2)).max(1) > height - FALL
     if endless.any():
+        which = int(endless.argmax())
+        name = f"number {which} of a point"
+        if named is not None:
+            name = next(repr(each) for each, own in named.slices.items() if own.start <= which < own.stop)
         raise FlowsError(
-            f"fit_to_density: log_density is improper, as far as can be seen: number {int(endless.argmax())} of a point may be "
-            f"beyond {ENDLESS:g} as well as anywhere, so that its mass has no end. Give it a prior, or a support that ends"
+            f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to "
+            f"{'infinity' if box.layer is None else 'an end of its support'}, so that its mass has no end. Give it a prior, or "
+            "a support that ends"
         )
 
 
@@ -181,7 +207,7 @@ def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: A
 
 def starts_of(starts: Any, parameters: Parameters | None, box: Box) -> int | np.ndarray:
     """Of `starts=`: a number, or points of the density, which are taken to the line."""
-    if not isinstance(starts, Mapping) and np.ndim(starts) == 0:
+    if not isinstance(starts, Mapping | list | tuple) and np.ndim(starts) == 0:
         return positive_int(starts, "fit_to_density: starts", most=MOST_STARTS)
     if parameters is not None and isinstance(starts, Mapping):
         starts = parameters.packed(starts, "fit_to_density: starts")

@@ -57,7 +57,8 @@ def after(courses: list[Course], history: History, kept: Callable, options: Opti
         ):
             why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
         elif math.isfinite(validation[-1]):
-            why = "far above that of training: what is held out is unlike what is trained on. Compare their columns"
+            remedy = "Compare their columns" if who != "fit_to_density" else "Give more num_samples, or a lower learning_rate"
+            why = f"far above that of training: what is held out is unlike what is trained on. {remedy}"
         else:
             what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
                 validation[-1], "a log-density that is NaN"

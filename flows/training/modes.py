@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import norm
 
-from flows.core.errors import warn_user
+from flows.core.errors import FlowsError, warn_user
 from flows.core.numerics import LOG_2PI
 from flows.objectives import effective_sample_size
 from flows.training.gaussian_start import Start, cholesky_of
@@ -20,6 +20,7 @@ CANDIDATES, UNLIKE = 4_096, 0.05  # points among which later starts are chosen, 
 TURNS, MOST_GAPS = 4, 6  # in which starts are chosen; pairs of modes between which one more is
 ITERATIONS, GRADIENT = 100, 1e-3  # of L-BFGS, at most, and the largest slope at which it has arrived
 FAR = 1e4  # times the largest starting point: where nothing has been found, and the density goes on rising
+COARSE = 0.5  # nats of a rounding of the log-density at its maximum
 ROUNDED = 1e-5  # of a log-density, within which two are the same in float32
 BARRIER, BETWEEN = 1.0, 9  # nats of a dip, from which two maxima are two modes; points between them at which one is looked for
 DROP = 0.5  # nats that a Gaussian falls within one standard deviation
@@ -90,7 +91,9 @@ def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray,
         ends, heights = _arrived(target, starts)
     else:
         ends, heights = _searched(rng, target, starts, nearest)
-    return _weighed(rng, target, _gaussians(target, ends, heights, _joined(target, ends, heights))) if len(ends) else None
+    if not len(ends):
+        return None
+    return _weighed(rng, target, _gaussians(target, ends, heights, _joined(target, ends, heights)))
 
 
 def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: Start | None) -> tuple[np.ndarray, np.ndarray]:
@@ -156,6 +159,8 @@ def _arrived(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
     ends, heights = target.climbed(points, ITERATIONS, GRADIENT)
     usable = np.isfinite(heights) & np.isfinite(ends).all(1)
     away = usable & (np.abs(ends).max(1) > FAR * max(np.abs(points).max(), 1.0))
+    if away.any():
+        away &= target(2 * ends) > heights  # a maximum may lie far out
     arrived = usable & ~away
     if away.any() and not arrived.any():
         warn_user(
@@ -163,7 +168,19 @@ def _arrived(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
             f"{ends[away][0]!s:.100}. It is improper, or unbounded as the densities of some hierarchical models are: look at "
             "it there"
         )
+    if arrived.any():
+        _refuse_rounded(target, float(heights[arrived].max()))
     return _sorted(ends[arrived], heights[arrived])
+
+
+def _refuse_rounded(target: Target, height: float) -> None:
+    """Refuse a density whose largest values are too far from 0 for the digits of its dtype."""
+    step = abs(height) * float(np.finfo(target.dtype).eps)
+    if step > COARSE:
+        raise FlowsError(
+            f"fit_to_density: log_density is {height:.6g} where it is largest, and there {np.dtype(target.dtype).name} has "
+            f"steps of {step:.2g} nats. Subtract a constant, such as its value at one point, or use float64 (jax_enable_x64)"
+        )
 
 
 def _sorted(ends: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -33,8 +33,10 @@ from flows.results.density import DensityFitResult
 from flows.results.history import History
 from flows.results.parameters import Parameters
 from flows.training.checkpoint import Checkpoint, settings_of
+from flows.training.density_checks import by_names, check_density, check_order
 from flows.training.density_figures import ENOUGH, ENOUGH_K, RELIABLE, Figures, history_of_start
 from flows.training.density_start import begin, box_of, starts_of
+from flows.training.fingerprint import fingerprint
 from flows.training.gaussian import Yardstick, by_chance
 from flows.training.loop import train
 from flows.training.losses import HeldOut
@@ -77,7 +79,10 @@ class DensityOptions(Options):
     anneal: Annotated[float | None, optional(share)] = None
 
     caller: str = "fit_to_density"
-    expected: str = "a log_density that is finite where the model draws: start with a model nearer to it, or rescale its points"
+    expected: str = (
+        "a log_density that is finite where the model draws: start with a model nearer to it, rescale its points, or give the "
+        "support= that it has"
+    )
     remedy: str = "Give a model that draws only where log_density is finite"
 
 
@@ -139,37 +144,6 @@ def stands(rounds: list[int], effective: list[float], tails: list[float]) -> boo
     best, before = known.max(), known[: 1 + start].max()
     hardly = this > 0 and best - before < HARDLY * best and tails[-1] <= RELIABLE and not tails[-1] < tails[start] - HARDLY_K
     return bool((best > ENOUGH and tails[-1] <= ENOUGH_K) or hardly)
-
-
-def _check_density(init_fun: Any, log_density: Callable, key: Array, event: Shape, named: Parameters | None) -> None:
-    """Refuse what is no density of the model's draws, or is one of a single point."""
-    params, part = initialize(init_fun, key, event, None)
-    n = max(event) + 2  # unlike any axis of a point
-
-    def loss(params: Any) -> Array:
-        return reverse_kl(params, (params, *publish(part, params)), log_density, key, n)
-
-    try:
-        jax.eval_shape(loss, params)
-    except Exception as error:
-        if named is not None and isinstance(error, KeyError) and not set(error.args) <= set(named.names):
-            asked = f"log_density asks for {error}; the parameters are {', '.join(named.names)}"
-            raise FlowsError(f"fit_to_density: {asked}") from error
-        if callable(log_density) and _of_one_point(log_density, event):
-            point = f"{event}" if named is None else "a dict of single parameters"
-            raise FlowsError(
-                f"fit_to_density: log_density is of a single point, {point}; expected one of points, "
-                f"{'(n, ...)' if named is None else 'a dict of arrays (n, ...)'}, that returns (n,): give jax.vmap(log_density)"
-            ) from error
-        raise
-
-
-def _of_one_point(log_density: Callable, event: Shape) -> bool:
-    try:
-        found = jax.eval_shape(log_density, jax.ShapeDtypeStruct(event, jnp.zeros(()).dtype))
-    except Exception:
-        return False
-    return getattr(found, "shape", None) == ()
 
 
 def powers(options: DensityOptions) -> np.ndarray:
@@ -240,7 +214,7 @@ def fit_to_density(
         estimator: of the gradient, as of `flows.objectives.reverse_kl`.
         max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, verbose: as of
-            `flows.fit`. A checkpoint does not know log_density: it has to be the same.
+            `flows.fit`. A checkpoint knows log_density by its code and what it holds on to, and parameters by their names.
         standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
             normal sees more of the density than they do, or the model lives on circles or a sphere; False for init_fun as it
             is, and modes enter the figures alone.
@@ -280,6 +254,7 @@ def fit_to_density(
         ([3.0, 3.0], 1.84)
     """
     options = DensityOptions.of(locals())
+    check_order(init_fun, log_density)
     check_distribution(init_fun, options.caller)
     if getattr(init_fun, "likelihood", "exact") == "lower bound":
         raise FlowsError(
@@ -288,14 +263,15 @@ def fit_to_density(
         )
     key, named = as_key(rng), Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
     event = as_event(input_dim if named is None else named.size)
+    given = log_density
     if named is not None:
-        log_density = _by_names(log_density, named)
+        log_density = by_names(log_density, named)
     of_init, of_steps, of_weights, of_start, of_last = jax.random.split(key, 5)
     box = box_of(options.support, named, event)
-    _check_density(init_fun if box.layer is None else Flow(box.layer, init_fun), log_density, of_init, event, named)
+    check_density(init_fun if box.layer is None else Flow(box.layer, init_fun), log_density, of_init, event, named)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(of_start)).tolist())
     points, standardize = starts_of(options.starts, named, box), options.standardize is True
-    start = begin(rng, init_fun, log_density, box, points, standardize, jnp.zeros(()).dtype)
+    start = begin(rng, init_fun, log_density, box, points, standardize, jnp.zeros(()).dtype, named)
     init_fun = start.init_fun
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
@@ -305,7 +281,8 @@ def fit_to_density(
     found = figures.of(triple, of_weights)
     if options.anneal is not None or not found.enough:
         problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
-        params, history = _trained(problem, figures, params, options, partial(settings_of, init_fun, key), of_steps)
+        settings = partial(_settings, init_fun, key, given, named)
+        params, history = _trained(problem, figures, params, options, settings, of_steps)
         triple = Distribution(params, *publish(part, params))
         found = figures.of(triple, of_weights)
         if start.base is not None and found.lacking is not None:
@@ -335,7 +312,7 @@ def _trained(
     options = replace(options, stands=partial(stands, rounds), tempered=tempered)
     saved = None
     if options.checkpoint is not None:
-        saved = Checkpoint(options, settings((), options, input_dim=list(event)))
+        saved = Checkpoint(options, settings(options, event))
     # Keys whose numbers compile in half the time, and are drawn faster. The noise held out is the same in every epoch.
     held_out, key = jax.random.split(key)
     key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
@@ -374,8 +351,10 @@ def _trained(
     return train(compiled, params, run, score, options, saved, why, published, math.prod(event), yardstick)
 
 
-def _by_names(log_density: Callable, named: Parameters) -> Callable:
-    """A density of a dict of parameters as one of vectors."""
-    if not callable(log_density):
-        raise TypeError(f"fit_to_density: log_density is {log_density!r:.60}; expected a function of a dict of arrays")
-    return lambda x: log_density(named.unpacked(x))
+def _settings(
+    init_fun: Any, key: Array, log_density: Callable, named: Parameters | None, options: DensityOptions, event: Shape
+) -> dict[str, Any]:
+    """What makes a fit to a density the one it is."""
+    of_density = fingerprint(log_density, "fit_to_density: log_density")
+    names = None if named is None else named.described()
+    return settings_of(init_fun, key, (), options, input_dim=list(event), log_density=of_density, parameters=names)
