@@ -42,13 +42,12 @@ class Model(NamedTuple):
     note: str = ""  # what is not the default
     longer: int = 1
     objective: Any = None
-    finer: Any = None  # the same params, solved in more steps: by these it is scored
+    finer: int | None = None  # steps by which it is scored, if others than those of training
 
 
 def by_likelihood(constructor: Any) -> Model:
     """Four steps in training, twelve for the scores, which would otherwise reward what the solver gets wrong."""
-    train, score = (Flow(constructor(activation="tanh", solver="rk4", steps=steps)) for steps in (4, 12))
-    return Model(train, "tanh units, 4 steps", LONG, finer=score)
+    return Model(Flow(constructor(activation="tanh", solver="rk4", steps=4)), "tanh units, 4 steps", LONG, finer=12)
 
 
 in_pairs = functools.partial(flows.objectives.flow_matching, pairing="optimal transport")
@@ -140,7 +139,7 @@ def fitted(model, shape, seconds, an_epoch):
     start = time.process_time()
     result = fit(model, shape.rows, max_epochs=epochs, patience=epochs, max_minutes=1.3 * seconds / 60)
     spent = time.process_time() - start
-    scorer = result if model.finer is None else Flow(flows.Whiten(), model.finer)(0, 2)
+    scorer = result if model.finer is None else flows.revise(result.init_fun, steps=model.finer)(0, 2)
     scores = log_densities(scorer, result.params, np.concatenate([shape.test, shape.grid]))
     trains = jax.tree.map(lambda leaf, own: np.size(leaf) * own, result.params, flows.trainable(result.params))
     image, behind = scores[TEST:].reshape(SIDE, SIDE), shape.truth - scores[:TEST]

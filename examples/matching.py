@@ -51,23 +51,19 @@ class Fit(NamedTuple):
     few: np.ndarray
 
 
-def model(**solver):
-    return flows.Flow(flows.Continuous(NETWORK, **solver))
-
-
-def solved(**solver):
-    """The triple of what `fit` makes of the model, which whitens the data; params are the same for all solvers."""
-    return flows.Flow(flows.Whiten(), model(**solver))(0, 2)
+def solved(result, **solver):
+    """The triple of a fitted model that is solved in another way; params are the same for all solvers."""
+    return flows.revise(result.init_fun, **solver)(0, 2) if solver else result
 
 
 def draws(result, **solver):
     """Of the same noise, whatever the solver."""
-    return np.asarray(solved(**solver).sample(4, result.params, TEST))
+    return np.asarray(solved(result, **solver).sample(4, result.params, TEST))
 
 
 def ways(params, noise, steps=100):
     """Where noise is at times 0, 1 / steps, ..., 1, by Runge-Kutta steps, (steps + 1, rows, 2), and its velocity there but at
-    the end, by the network's params; both in whitened units."""
+    the end, by the network's params; both in the units of the network."""
     _, network = NETWORK(0, 3, 2)
 
     def velocity(x, t):
@@ -86,9 +82,9 @@ def ways(params, noise, steps=100):
 
 
 def in_units(result, places):
-    """Whitened places in the units of the data."""
-    whiten = flows.Whiten()(0, 2)
-    return np.stack([whiten.inverse_fun(result.params["bijection"], each)[0] for each in places])
+    """Places of the network in the units of the data."""
+    scale = result.init_fun.arguments["bijection"](0, 2)
+    return np.stack([scale.inverse_fun(result.params["bijection"], each)[0] for each in places])
 
 
 def straightness(places, velocities):
@@ -110,7 +106,8 @@ def distance(a, b, directions=50):
 def fitted(target, rows, test, objective, epochs):
     """The fit, and the figures of its line of the table."""
     start = time.process_time()
-    result = flows.fit(0, model(), rows, objective=objective, batch_size=512, max_epochs=epochs, verbose=0)
+    flow = flows.Flow(flows.Continuous(NETWORK))
+    result = flows.fit(0, flow, rows, objective=objective, batch_size=512, max_epochs=epochs, verbose=0)
     seconds = time.process_time() - start
     behind = np.asarray(target.log_pdf(target.params, test)) - np.asarray(result.log_pdf(result.params, test))
     places, velocities = ways(result.params["prior"]["bijection"], jax.random.normal(jax.random.key(3), (2_000, 2)))
@@ -141,7 +138,7 @@ def draw_density(axis, target, result, sides, pixels=250):
     x, y = (np.linspace(*side, pixels, dtype=np.float32) for side in sides)
     grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
     top = np.exp(np.asarray(target.log_pdf(target.params, grid))).max()
-    log_pdf = solved(steps=32).log_pdf  # equal steps, which are enough for a picture
+    log_pdf = solved(result, steps=32).log_pdf  # equal steps, which are enough for a picture
     image = np.exp(np.asarray(log_pdf(result.params, grid))).reshape(pixels, -1)
     axis.imshow(image, origin="lower", extent=(*sides[0], *sides[1]), cmap="inferno", vmin=0, vmax=top, aspect="auto")
 
