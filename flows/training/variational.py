@@ -186,13 +186,13 @@ def fit_to_density(
 
     Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO.
 
-    A fit to vectors looks for the modes of the density first, from `starts` points: L-BFGS climbs from each, ends between which
-    the density does not dip are one mode, and a mode counts if its mass is above a thousandth of the largest. Of one mode the
-    fit starts at the Gaussian nearest to the density, which stays inside the fitted model as its `Whiten`. Of several the base
-    of a flow on `Normal()` becomes a `GMM` of the Gaussians at the modes. Modes that no start reached cannot be known: a
-    quarter of the starts are 0 and normal draws of standard deviation 1, 2, 4 and 8, in units of the nearest Gaussian where
-    that is wider, and the others those of 4,096 such draws at which the density is most unlike what was found. Chains of a
-    sampler are another witness.
+    A fit to vectors of at most 512 numbers looks for the modes of the density first, from `starts` points: L-BFGS climbs from
+    each, ends between which the density does not dip are one mode, and a mode counts if its mass is above a thousandth of the
+    largest. Of one mode the fit starts at the Gaussian nearest to the density, which stays inside the fitted model as its
+    `Whiten`. Of several the base of a flow on `Normal()` becomes a `GMM` of the Gaussians at the modes. Modes that no start
+    reached cannot be known: a quarter of the starts are 0 and normal draws of standard deviation 1, 2, 4 and 8, in units of
+    the nearest Gaussian where that is wider, and the others those of 4,096 such draws at which the density is most unlike what
+    was found. Chains of a sampler are another witness.
 
     Where draws of the start are as good already (effective sample size above 0.99, Pareto k up to 0.6) there is no training.
     Otherwise it runs in rounds, each twice as long as the one before, in which the learning rate rises and falls to 0, until a
@@ -234,10 +234,10 @@ def fit_to_density(
         the mass.
 
     Errors:
-        TypeError: `init_fun` is no distribution, log_density no function. FlowsError: log_density does not return one number
-            a point, or is of a single point; a model whose `likelihood` is a 'lower bound'; settings outside their range;
-            names that do not fit. FitError: no loss is ever
-            finite, or the fit diverges at any rate.
+        TypeError: `init_fun` is no distribution, log_density no function. FlowsError: log_density does not return one number a
+            point, is of a single point or mixes points, is improper as far as can be seen, or so large that its dtype
+            has no digits left; a model whose `likelihood` is a 'lower bound'; settings outside their range; names that
+            do not fit. FitError: no loss is ever finite, or the fit diverges at any rate.
 
     Source:
         Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770 (annealing: equation 20);
