@@ -207,7 +207,10 @@ def one_point(x):
             "log_density asks for 'nu'; the parameters are mu, scale",
         ),
         (lambda: fit_to_density(0, IAF, lambda p: -(p["mu"] ** 2) - (p["scale"] ** 2).sum(), NAMES, **QUICK), "beside others"),
-        (lambda: fit_to_density(0, IAF, lambda p: -((ROWS - p["mu"]) ** 2).sum(), {"mu": (), "nu": ()}, **QUICK), "jax.vmap"),
+        (
+            lambda: fit_to_density(0, IAF, lambda p: p["mu"] - ((ROWS - p["nu"]) ** 2).sum(), {"mu": (), "nu": ()}, **QUICK),
+            "jax.vmap",
+        ),
         (lambda: fit_to_density(0, IAF, lambda x: 1e9 - (x**2).sum(1), 2, **QUICK), "float32 has steps of 1.2e+02 nats"),
         (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": (1, 0)}, **QUICK), "low < high"),
         (lambda: fit_to_density(0, IAF, named, NAMES, support={"scale": ("0", "1")}, **QUICK), "the support of 'scale'"),

@@ -36,7 +36,10 @@ def one_hot(labels: Any, classes: int) -> Array:
     classes = positive_int(classes, "one_hot: classes")
     if isinstance(labels, jax.core.Tracer):
         raise FlowsError("one_hot: labels are traced, and cannot be checked; call it outside of jit")
-    given = np.asarray(labels)
+    try:
+        given = np.asarray(labels)
+    except ValueError as error:
+        raise TypeError(f"one_hot: labels cannot be read as one array ({error}); expected whole numbers, (rows,)") from None
     if given.ndim != 1:
         column = ": give labels[:, 0]" if given.ndim == 2 and given.shape[1] == 1 else ""
         raise FlowsError(f"one_hot: labels have shape {given.shape}; expected (rows,){column}")
