@@ -214,6 +214,14 @@ def test_what_cannot_be_is_refused(call, words):
         fit_to_density(0, NORMAL, lambda x: -x.sum(1) if x.sum() > 0 else x.sum(1), 2, **QUICK)
 
 
+def test_a_wide_parameter_beside_one_with_an_end_is_no_improper_one():
+    def log_density(p):
+        return -0.5 * jnp.square((p["a"] - 50) / 1000) + jnp.log(p["s"]) - p["s"]
+
+    result = fit_to_density(0, FLOW, log_density, {"a": (), "s": ()}, support={"s": (0, None)}, **ENDLESS)
+    assert np.isfinite(result.diagnostics.log_normalizer.value)
+
+
 def test_a_density_that_is_never_finite_is_an_error_that_says_so(monkeypatch):
     def raw(self, x):  # of as many points as are asked for
         return np.asarray(self.log_density(jnp.asarray(x, self.dtype).reshape(-1, 2)), float).reshape(x.shape[:-1])

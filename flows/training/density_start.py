@@ -36,6 +36,12 @@ class Box(NamedTuple):
     layer: Any
     event: Shape
 
+    @property
+    def has_end(self) -> np.ndarray:
+        """Which columns of a vector end somewhere, (d,)."""
+        ends = (-np.inf, np.inf) if self.layer is None else (self.layer.arguments["low"], self.layer.arguments["high"])
+        return np.broadcast_to(np.isfinite(ends[0]) | np.isfinite(ends[1]), self.event)
+
     def inside(self, log_density: Callable) -> Callable:
         """The density on the line."""
         if self.layer is None:
@@ -162,7 +168,7 @@ def _refuse_improper(nearest: Start, box: Box, target: Target, named: Parameters
     """The Gaussian nearest to a density of infinite mass grows without end; on a line that stands for a support until float32
     ends, where the density has not fallen."""
     endless = ~(np.maximum(np.abs(nearest.mean), nearest.std) < ENDLESS)
-    if box.layer is not None and (wide := np.flatnonzero(nearest.std > WIDE)).size:
+    if (wide := np.flatnonzero(box.has_end & (nearest.std > WIDE))).size:
         at = np.repeat(nearest.mean[None], 1 + 2 * len(wide), 0)
         for i, j in enumerate(wide):
             at[1 + 2 * i : 3 + 2 * i, j] = -EDGE, EDGE
@@ -173,10 +179,10 @@ def _refuse_improper(nearest: Start, box: Box, target: Target, named: Parameters
         name = f"number {which} of a point"
         if named is not None:
             name = next(repr(each) for each, own in named.slices.items() if own.start <= which < own.stop)
+        where = "an end of its support" if box.has_end[which] else "infinity"
         raise FlowsError(
-            f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to "
-            f"{'infinity' if box.layer is None else 'an end of its support'}, so that its mass has no end. Give it a prior, or "
-            "a support that ends"
+            f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to {where}, so "
+            "that its mass has no end. Give it a prior, or a support that ends"
         )
 
 
