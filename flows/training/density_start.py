@@ -181,8 +181,8 @@ def _refuse_improper(nearest: Start, box: Box, target: Target, named: Parameters
             name = next(repr(each) for each, own in named.slices.items() if own.start <= which < own.stop)
         where = "an end of its support" if box.has_end[which] else "infinity"
         raise FlowsError(
-            f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to {where}, so "
-            "that its mass has no end. Give it a prior, or a support that ends"
+            f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to {where}, "
+            "so that its mass has no end. Give it a prior, or a support that ends"
         )
 
 
