@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import registry
 
 CONTEXT, IMAGE = (2,), (4, 4, 2)
-TITLES = {  # of the modules that define them
+TITLES = {  # of the modules that define them; a layer of another module is among "Others"
     "compose": "Compositions",
     "coupling": "Coupling and autoregressive",
     "autoregressive": "Coupling and autoregressive",
@@ -104,7 +104,7 @@ def title_of(name):
     """Of the family that a bijection belongs to, by the module that defines it."""
     module = getattr(flows, name).__module__.removeprefix("flows.")
     room, file = module.partition(".")[0], module.rpartition(".")[2]
-    return "Models" if room == "models" else TITLES["compose" if room == "compose" else file]
+    return "Models" if room == "models" else TITLES.get("compose" if room == "compose" else file, "Others")
 
 
 def families():
@@ -115,7 +115,7 @@ def families():
         if is_constructor(thing) and any(isinstance(init_fun, BijectionInit) for init_fun, _ in values_of(name)):
             groups.setdefault(title_of(name), []).append(name)
     lines = []
-    for title in [*dict.fromkeys(TITLES.values()), "Models"]:
+    for title in [each for each in (*dict.fromkeys(TITLES.values()), "Others", "Models") if each in groups]:
         head = "| bijection | log-det | direct | inverse | context | events | reference |"
         lines += [f"## {title}", "", head, "|---" * 7 + "|", *map(row, groups.pop(title)), ""]
     return "\n".join(lines)

@@ -11,6 +11,8 @@ from types import ModuleType as _Module
 
 from flows import conditioners as conditioners
 from flows import datasets as datasets
+from flows import diagnostics as diagnostics
+from flows import models as models
 from flows import objectives as objectives
 from flows import training as training
 from flows import transformers as transformers
@@ -92,12 +94,11 @@ from flows.core.degrees import to_degrees as to_degrees
 from flows.core.errors import FitError as FitError
 from flows.core.errors import FlowsError as FlowsError
 from flows.core.one_hot import one_hot as one_hot
-from flows.core.params import calibrate as calibrate
 from flows.core.params import remeasure as remeasure
 from flows.core.params import trainable as trainable
 from flows.core.programs import keep_programs as keep_programs
 from flows.core.revision import revise as revise
-from flows.diagnostics import Report as Report
+from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
 from flows.diagnostics import verify as verify
 from flows.distributions.directional import CircularUniform as CircularUniform
@@ -149,5 +150,13 @@ from flows.training import select as select
 
 __version__ = "0.1.0"
 
-_ROOMS = ("conditioners", "datasets", "objectives", "training", "transformers")  # which have public names of their own
+_ROOMS = (
+    "conditioners",
+    "datasets",
+    "diagnostics",
+    "models",
+    "objectives",
+    "training",
+    "transformers",
+)  # which have public names of their own
 __all__ = [name for name in globals() if name[0] != "_" and (name in _ROOMS or not isinstance(globals()[name], _Module))]

@@ -19,8 +19,8 @@ spline = t.LinearSpline(num_bins=3)  # the cheapest to compile of those with an 
 
 
 halved = flows.Invert(flows.FixedAffine(2.0))  # its inverse is the native direction
-ordered = MaskedResidual(6, blocks=1, last_scale=1.0, order=(2, 0, 1))
-residual = Residual(6, blocks=1, last_scale=1.0)
+ordered = MaskedResidual(6, num_blocks=1, last_scale=1.0, order=(2, 0, 1))
+residual = Residual(6, num_blocks=1, last_scale=1.0)
 kinds = (t.Affine(), spline, t.Additive(), t.Affine(), spline)
 every_option = flows.Coupling(
     residual, kinds, mask=(True, False, True, False, False), flip=True, unconditional=spline, squash=5.0

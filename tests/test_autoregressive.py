@@ -20,8 +20,8 @@ NETWORKS = {
     "fewer units than features": MaskedMLP(3, last_scale=1.0),
     "no hidden layer": MaskedMLP(last_scale=1.0),
     "ordered": MaskedMLP(9, 7, last_scale=1.0, order=ORDER),
-    "residual": MaskedResidual(8, blocks=2, last_scale=1.0),
-    "residual, ordered, normalised": MaskedResidual(8, blocks=1, last_scale=1.0, order=ORDER, batch_norm=True),
+    "residual": MaskedResidual(8, num_blocks=2, last_scale=1.0),
+    "residual, ordered, normalised": MaskedResidual(8, num_blocks=1, last_scale=1.0, order=ORDER, batch_norm=True),
 }
 TRANSFORMERS = {"affine": t.Affine(), "spline": t.RationalQuadratic(num_bins=3)}
 
@@ -147,7 +147,7 @@ def test_a_network_of_the_users_own_takes_the_loop():
 @pytest.mark.parametrize("order", [None, ORDER])
 @pytest.mark.parametrize("random_order", [False, True])
 def test_the_jacobian_is_triangular_in_the_order_of_the_features(order, random_order):
-    init_fun = flows.Autoregressive(MaskedResidual(12, blocks=1, last_scale=1.0, order=order), random_order=random_order)
+    init_fun = flows.Autoregressive(MaskedResidual(12, num_blocks=1, last_scale=1.0, order=order), random_order=random_order)
     params, direct_fun, _ = init_fun(4, D)
     at = jnp.asarray(np.random.default_rng(0).normal(size=D), jnp.float32)
     jacobian = np.asarray(jax.jit(jax.jacfwd(lambda x: direct_fun(params, x[None])[0][0]))(at))

@@ -24,7 +24,7 @@ def layer(params, x):
 
 
 def test_a_residual_network_is_its_formula():
-    params, apply_fun = Residual(8, blocks=2, last_scale=1.0)(0, 3, 4, context_dim=2)
+    params, apply_fun = Residual(8, num_blocks=2, last_scale=1.0)(0, 3, 4, context_dim=2)
     layers, gates = params["layers"], params["gates"]
     h = layer(layers[0], np.concatenate([X, C], axis=1))
     for block in range(2):
@@ -36,7 +36,7 @@ def test_a_residual_network_is_its_formula():
 
 
 def test_a_normalised_residual_network_is_its_formula():
-    params, apply_fun = Residual(6, blocks=1, last_scale=1.0, batch_norm=True)(0, 3, 4, init_inputs=X)
+    params, apply_fun = Residual(6, num_blocks=1, last_scale=1.0, batch_norm=True)(0, 3, 4, init_inputs=X)
     norms = {name: np.asarray(leaf) + 0.2 for name, leaf in params["norms"].items()}
     h = layer(params["layers"][0], X)
     change = h
@@ -52,7 +52,7 @@ def test_a_normalised_residual_network_is_its_formula():
 @pytest.mark.parametrize("make", [Residual, MaskedResidual])
 def test_what_dropout_keeps_makes_up_for_what_it_drops(make):
     """One unit, dropped half the time: the outputs are two numbers, whose mean is that without dropout."""
-    params, apply_fun = make(1, blocks=1, activation="softplus", dropout=0.5, last_scale=1.0)(0, 2, 2)
+    params, apply_fun = make(1, num_blocks=1, activation="softplus", dropout=0.5, last_scale=1.0)(0, 2, 2)
     params = jax.tree.map(lambda leaf: leaf + 1, params)
     x = jnp.ones((64, 2))
     outputs = np.unique(np.round(apply_fun(params, x, rng=jax.random.key(1), train=True)[:, 1], 4))
@@ -149,7 +149,7 @@ def test_functions_show_the_keywords_of_their_network():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: Residual(0), lambda: Residual(4, blocks=0), lambda: Residual(4, dropout=1.0), lambda: Residual(4, dropout=True),
+    lambda: Residual(0), lambda: Residual(4, num_blocks=0), lambda: Residual(4, dropout=1.0), lambda: Residual(4, dropout=True),
     lambda: MaskedResidual(4, activation="swoosh"), lambda: MLP(4, dtype="int32"), lambda: MLP(2.5),
     lambda: Residual(4)(0, (2, 2), 4), lambda: MaskedResidual(4, order=(1, 1, 0))(0, 3, 3),
 ])  # fmt: skip

@@ -21,9 +21,9 @@ MAPS = RNG.normal(size=(6, 4, 4, 2)).astype(np.float32)
 NETS = {
     "ConvNet": ConvNet(4, last_scale=1.0),
     "without norms": ConvNet(4, last_scale=1.0, act_norm=False),
-    "ConvResidual": ConvResidual(4, blocks=1, last_scale=1.0),
-    "weight": ConvResidual(4, blocks=1, last_scale=1.0, norm="weight"),
-    "batch": ConvResidual(4, blocks=1, last_scale=1.0, norm="batch", first_kernel=1),
+    "ConvResidual": ConvResidual(4, num_blocks=1, last_scale=1.0),
+    "weight": ConvResidual(4, num_blocks=1, last_scale=1.0, norm="weight"),
+    "batch": ConvResidual(4, num_blocks=1, last_scale=1.0, norm="batch", first_kernel=1),
 }
 
 
@@ -154,7 +154,7 @@ def test_the_network_of_glow_is_its_formula():
 
 @pytest.mark.parametrize("norm", [None, "weight"])
 def test_a_convolutional_residual_network_is_its_formula(norm):
-    params, apply_fun = ConvResidual(5, blocks=1, last_scale=1.0, norm=norm)(0, (4, 4, 3), (4, 4, 6), context_dim=2)
+    params, apply_fun = ConvResidual(5, num_blocks=1, last_scale=1.0, norm=norm)(0, (4, 4, 3), (4, 4, 6), context_dim=2)
     start = jax.tree.map(np.asarray, params)
     params = jax.tree.map(np.asarray, stirred(params, 0.2))
 

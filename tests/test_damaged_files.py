@@ -100,7 +100,7 @@ def call(name, **arguments):
 
 
 TENSORS = {"log_scale": np.ones(2, np.float32), "shift": np.ones(2, np.float32)}
-HEADER = {"constructor": call("ActNorm"), "context": None, "event": [2], "flows": "0.1.0", "format": 3, "metadata": {}}
+HEADER = {"constructor": call("ActNorm"), "context": None, "event": [2], "flows": "0.1.0", "format": 7}
 
 
 def test_a_forged_file_that_is_right_is_read(path):
@@ -119,7 +119,7 @@ def test_a_forged_file_that_is_right_is_read(path):
         ({"constructor": call("Serial", layers=5)}, "TypeError"),
         ({"constructor": call("Serial", layers=[])}, "Serial: no layers"),
         ({"constructor": call("Serial", layers=["ActNorm"])}, "Serial: argument 1"),
-        ({"constructor": call("Repeat", layer=call("ActNorm"), n=-1)}, "Repeat: n"),
+        ({"constructor": call("Repeat", layer=call("ActNorm"), num_layers=-1)}, "Repeat: num_layers"),
         ({"constructor": call("NSF", num_layers="many")}, "num_layers"),
         ({"constructor": call("GMM", means={"dict": {}}, covariances=1, weights=None)}, "cannot be loaded"),
         ({"constructor": {"constructor": "ActNorm"}}, "cannot read"),
@@ -139,7 +139,10 @@ def test_a_forged_file_that_is_right_is_read(path):
         ({"event": [10**30]}, "expected at most 2,147,483,647 numbers"),
         ({"context": [1]}, "context"),
         ({"context": "x"}, "context_dim is 'x'"),
-        ({"format": 7, "flows": "9.0"}, r"format is 7, expected 1 to 6; it needs flows 9\.0"),
+        ({"format": 8, "flows": "9.0"}, r"format is 8, expected 7; it needs flows 9\.0"),
+        ({"format": 6}, "format is 6, of a version before 0.1.0, which was never released"),
+        ({"format": "7"}, "format is '7'"),
+        ({"format": True}, "format is True"),
         ({"extra": 1}, "extra"),
     ],
 )

@@ -18,7 +18,7 @@ MASK = {1: (False,), 2: (False, True), 5: (True, False, False, True, False)}
 def engines(transformer, with_context, d):
     """Name -> init_fun and the features in their order of dependence."""
     natural, given = np.arange(d), np.array(ORDER[d])
-    masked = MaskedResidual(6, blocks=1, last_scale=1.0, order=ORDER[d])
+    masked = MaskedResidual(6, num_blocks=1, last_scale=1.0, order=ORDER[d])
     kept_first = np.concatenate([np.flatnonzero(MASK[d]), np.flatnonzero(~np.array(MASK[d]))])
     return {
         "Elementwise": (flows.Elementwise(transformer, MLP(4, last_scale=1.0) if with_context else None), natural),

@@ -57,13 +57,13 @@ def test_computing_again_changes_nothing(model):
 
 
 def test_products_in_few_bits_train_nearly_as_well():
-    exact, low = (fit(0, AFFINE, ROWS, products=products, **{**QUICK, "max_epochs": 20}) for products in (None, "bfloat16"))
+    exact, low = (fit(0, AFFINE, ROWS, matmul_dtype=dtype, **{**QUICK, "max_epochs": 20}) for dtype in (None, "bfloat16"))
     assert {leaf.dtype for leaf in leaves(low)} == {np.dtype("float32")}
     assert any(not np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(low), strict=True))
     assert low.history["validation_loss"].min() < exact.history["validation_loss"].min() + 0.05
     again = fit(0, AFFINE, ROWS, **{**QUICK, "max_epochs": 20})
     assert all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
-    assert "expected one of 'bfloat16'" in error_of(lambda: fit(0, AFFINE, ROWS, products="float8", **QUICK))
+    assert "expected one of 'bfloat16'" in error_of(lambda: fit(0, AFFINE, ROWS, matmul_dtype="float8", **QUICK))
 
 
 def test_the_average_of_params_is_what_is_scored_and_returned():
@@ -161,7 +161,7 @@ def test_tensorboard_gets_every_loss(tmp_path):
 def test_bits_do_not_depend_on_what_was_fitted_before():
     """Layers computed again are traced by the function, and keep no other fit's products."""
     options = {"remat": True, **QUICK}
-    exact, low, again = (fit(0, AFFINE, ROWS, products=products, **options) for products in (None, "bfloat16", None))
+    exact, low, again = (fit(0, AFFINE, ROWS, matmul_dtype=dtype, **options) for dtype in (None, "bfloat16", None))
     differ = [not np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(low), strict=True)]
     assert any(differ) and all(np.array_equal(a, b) for a, b in zip(leaves(exact), leaves(again), strict=True))
 

@@ -229,7 +229,7 @@ def test_describe(path):
     header = describe(path)
     assert header["code"] == repr(init_fun) == "Flow(AffineCoupling(MLP(4, last_scale=1.0)))"
     assert (header["event"], header["context"], header["metadata"]) == ((2,), (2,), {"a": [1, None]})
-    assert (header["flows"], header["format"]) == (flows.__version__, 6)
+    assert (header["flows"], header["format"]) == (flows.__version__, 7)
     assert header["num_params"] == (1 + 2) * 4 + 4 + 4 * 2 + 2
     assert header["tensors"]["bijection/conditioner/0/w"] == {"shape": (3, 4), "dtype": "float32"}
     json.dumps(header)
@@ -317,6 +317,6 @@ def test_a_value_that_would_not_read_back_is_refused(path):
         save(path, both, drawn(both, 2), 2)
     with pytest.raises(TypeError, match="one name"):
         load(path, [Stretch, other])
-    point = flows.Report("x", ())  # a NamedTuple would come back as a tuple
+    point = flows.VerifyReport("x", ())  # a NamedTuple would come back as a tuple
     with pytest.raises(flows.FlowsError, match="would not read back"):
         save(path, Stretch(options=point), drawn(Stretch(), 2), 2)

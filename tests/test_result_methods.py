@@ -285,14 +285,6 @@ def test_it_prints_as_a_few_lines(of_table):
     assert len(triple) < 100 and "numbers in" in triple and len(repr(flows.ActNorm()(0, 2))) < 100
 
 
-def test_old_names_of_losses_are_understood(of_table):
-    history = of_table.history
-    for name in ("train", "validation", "start", "gaussian"):
-        np.testing.assert_array_equal(history[name], history[f"{name}_loss"])
-    with pytest.raises(KeyError):
-        history["loss"]
-
-
 def test_the_bar_says_that_it_compiles(monkeypatch):
     told, shown = io.StringIO(), []
     monkeypatch.setattr(tqdm, "set_description", lambda self, text, refresh=True: shown.append((self.desc, text)))

@@ -24,7 +24,7 @@ FEW = 8  # columns up to which the directions of the exact trace are unrolled
 
 @bijection(batched=True, likelihood=lambda trace, **_: "exact" if trace == "exact" else "unbiased")
 def Continuous(
-    network: ConditionerLike | None = None,
+    conditioner: ConditionerLike | None = None,
     trace: str = "exact",
     solver: str = "tsit5",
     steps: int | None = None,
@@ -44,7 +44,7 @@ def Continuous(
     `objectives.flow_matching` trains v without solving anything.
 
     Args:
-        network: a conditioner of the inputs (x, t), or of x with t as a last channel; by default a smooth
+        conditioner: a network of the inputs (x, t), or of x with t as a last channel; by default a smooth
             `MLP(64, 64, 64, activation="gelu")`; `conditioners.ConcatSquash` is that of FFJORD.
         trace: "exact", d derivatives of the network; or, with `rng`, an estimate e'(dv/dx)e of one, whose e are signs
             ("hutchinson") or normal ("hutchinson-normal"), the same along the way. Without `rng` it is exact.
@@ -78,7 +78,7 @@ def Continuous(
         >>> bool(abs(inverse_fun(params, y)[0] - 1).max() < 1e-4)
         True
     """
-    net = MLP(64, 64, 64, activation="gelu") if network is None else check_conditioner(network, "Continuous")
+    net = MLP(64, 64, 64, activation="gelu") if conditioner is None else check_conditioner(conditioner, "Continuous")
     kinetic, jacobian = (_weight(each, name) for each, name in ((kinetic, "kinetic"), (jacobian, "jacobian")))
     _check(trace, TRACES, "trace")
     _check(solver, TABLEAUX if steps is not None else ADAPTIVE, f"solver {'with' if steps is not None else 'without'} steps")

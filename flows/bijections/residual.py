@@ -26,7 +26,7 @@ NUMBERS = 2**24  # of Jacobians that are made at once
 
 
 @bijection(batched=True, likelihood=lambda log_det, **_: log_det)
-def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"):
+def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "exact"):
     """The identity and a network that contracts: y = x + g(x), log|det J| = log det(1 + dg/dx).
 
     Lip(g) < 1 makes it a bijection. "exact": the Jacobian is built by d forward derivatives, and its determinant costs d^3.
@@ -40,8 +40,8 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
     method ends. Its derivatives are those of the implicit function. A row that is not solved is NaN.
 
     Args:
-        network: `net(rng, d, d)` with a Lipschitz constant below 1, such as `conditioners.Lipschitz(64, 64)`, the default, or
-            one of your own that says so: `flows.conditioner(lipschitz=0.9)`.
+        conditioner: `net(rng, d, d)` with a Lipschitz constant below 1, such as `conditioners.Lipschitz(64, 64)`, the default,
+            or one of your own that says so: `flows.conditioner(lipschitz=0.9)`.
         log_det: "exact" or "unbiased", its label.
 
     Params:
@@ -66,7 +66,7 @@ def ResidualBlock(network: ConditionerLike | None = None, log_det: str = "exact"
         >>> inverse_fun(params, y)[0].round(5).tolist()
         [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
-    net = Lipschitz(64, 64) if network is None else check_conditioner(network, "ResidualBlock")
+    net = Lipschitz(64, 64) if conditioner is None else check_conditioner(conditioner, "ResidualBlock")
     bound = check_lipschitz(getattr(net, "lipschitz", None), f"ResidualBlock: {net!r:.60}")
     if bound is None or not bound < 1:
         raise FlowsError(

@@ -100,7 +100,7 @@ def _radius(height: Array) -> Array:
 
 @bijection(batched=True, support=Support(SPHERE, SPHERE))
 def SphereCoupling(
-    network: ConditionerLike | None = None, circle: Transformer | None = None, interval: Transformer | None = None
+    conditioner: ConditionerLike | None = None, circle: Transformer | None = None, interval: Transformer | None = None
 ):
     """A coupling layer of the sphere S^n: heights are mapped each by itself, and the longitude given the heights.
 
@@ -115,7 +115,7 @@ def SphereCoupling(
     both kinds of theta. What is no unit vector is NaN.
 
     Args:
-        network: a conditioner, by default `MLP(64, 64)`, that makes the circle's theta of the heights. theta_k is trained
+        conditioner: a network, by default `MLP(64, 64)`, that makes the circle's theta of the heights. theta_k is trained
             itself, or made by another such network of the context.
         circle: f, a transformer of period 2 pi, by default `CircularRationalQuadratic()`.
         interval: g, one that takes [-1, 1] onto itself, by default `RationalQuadratic(bound=1.0, ends="free")`.
@@ -140,7 +140,7 @@ def SphereCoupling(
         >>> round(float(jnp.square(outputs).sum()), 4)
         1.0
     """
-    net = MLP(64, 64) if network is None else check_conditioner(network, "SphereCoupling")
+    net = MLP(64, 64) if conditioner is None else check_conditioner(conditioner, "SphereCoupling")
     f = CircularRationalQuadratic() if circle is None else check_transformer(circle, "SphereCoupling: circle")
     g = (
         RationalQuadratic(bound=1.0, ends="free")

@@ -34,8 +34,8 @@ from flows.core.precision import precision
 
 
 @combinator(BijectionInit)
-def Repeat(layer: BijectionLike, n: int, reversible: bool = False):
-    """`Serial(*[layer] * n)` as one loop: the same params, stacked, and a compile time that does not grow with n.
+def Repeat(layer: BijectionLike, num_layers: int, reversible: bool = False):
+    """`Serial(*[layer] * n)` as one loop: the same params, stacked, and a compile time that does not grow with num_layers.
 
     y = f_n(... f_1(x)), each f_i the same layer with params of its own; log|det J| is their sum. The loop is
     `jax.lax.scan` with rematerialisation: only the results of matrix products with weights, and of convolutions, are kept for
@@ -43,18 +43,18 @@ def Repeat(layer: BijectionLike, n: int, reversible: bool = False):
 
     Args:
         layer: a bijection that keeps the shape of its event.
-        n: how many times.
-        reversible: keep the last output alone, as `Reversible` does, so that memory does not grow with n. Inputs are found
+        num_layers: how many times.
+        reversible: keep the last output alone, as `Reversible` does, so that memory does not grow with them. Inputs are found
             again by the inverse, and there are no derivatives in forward mode.
 
     Params:
-        The layer's params with a leading axis of n.
+        The layer's params with a leading axis of num_layers.
 
     Cost:
-        Direct: n times its layer. Inverse: n times its layer.
+        Direct: num_layers times its layer. Inverse: num_layers times its layer.
 
     Errors:
-        FlowsError: the layer changes the shape of the event, or n is below 1; with `reversible`, those of `Reversible`.
+        FlowsError: the layer changes the shape of the event, or num_layers is below 1; those of `Reversible`.
 
     Example:
         >>> import flows
@@ -63,7 +63,7 @@ def Repeat(layer: BijectionLike, n: int, reversible: bool = False):
         (8, 3)
     """
     check_layers("Repeat", (layer,), BijectionInit, "a bijection")
-    n = positive_int(n, "Repeat: n", most=10_000)
+    n = positive_int(num_layers, "Repeat: num_layers", most=10_000)
 
     def part(event: Shape, context: Shape | None) -> BijectionPart:
         with Place("the layer of Repeat", layer, event) as place, repeated(n):

@@ -171,7 +171,7 @@ def _rescaled(layer: dict[str, Array]) -> dict[str, Array]:
 @conditioner
 def ConvResidual(
     width: int = 64,
-    blocks: int = 2,
+    num_blocks: int = 2,
     activation: str | Callable = "relu",
     last_scale: float = 0.01,
     dropout: float = 0.0,
@@ -187,7 +187,7 @@ def ConvResidual(
 
     Args:
         width: channels of every hidden layer.
-        blocks: residual blocks.
+        num_blocks: residual blocks.
         activation: as in `MLP`.
         last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
         dropout: the share of units dropped before the second layer of a block with `train=True`, which needs `rng`; in [0, 1).
@@ -199,7 +199,7 @@ def ConvResidual(
     Params:
         `{"layers": ({"w": (k, k, inputs, outputs), "b": (outputs,)}, ...)}`, with "gain": (outputs,) where norm is "weight",
         for which "w" is v. With a context "context": (context_dim, width) and "gates", a dense layer for each block. With
-        batch norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 blocks, width).
+        batch norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 num_blocks, width).
 
     Errors:
         FlowsError: an argument outside its range; inputs that are not images; a context of images not k times as large; dropout
@@ -212,19 +212,19 @@ def ConvResidual(
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> params, apply_fun = flows.conditioners.ConvResidual(32, blocks=1, norm="weight")(0, (8, 8, 3), (8, 8, 6))
+        >>> params, apply_fun = flows.conditioners.ConvResidual(32, num_blocks=1, norm="weight")(0, (8, 8, 3), (8, 8, 6))
         >>> apply_fun(params, jnp.ones((10, 8, 8, 3))).shape
         (10, 8, 8, 6)
     """
     if norm not in NORMS:
         raise FlowsError(f"ConvResidual: norm is {norm!r:.60}; expected 'weight', 'batch' or None")
     first_kernel = positive_int(first_kernel, "ConvResidual: first_kernel", most=99)
-    body = _ImageBlocks("ConvResidual", width, blocks, activation, last_scale, dropout, norm == "batch")
+    body = _ImageBlocks("ConvResidual", width, num_blocks, activation, last_scale, dropout, norm == "batch")
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         images = Images("ConvResidual", input_dim, output_dim, context_dim, naming(formula, body.call_keywords))
         keys = jax.random.split(rng, 3)
-        sizes = [(first_kernel, images.channels, width), *[(3, width, width)] * (2 * blocks), (1, width, output_dim[-1])]
+        sizes = [(first_kernel, images.channels, width), *[(3, width, width)] * (2 * num_blocks), (1, width, output_dim[-1])]
         if norm == "weight":  # of kernels without a scale, as zeros have no direction
             layers = conv_layers(keys[0], sizes, [1.0] * len(sizes))
             layers = tuple(with_gain(layer, scale) for layer, scale in zip(layers, body.scales, strict=True))

@@ -24,8 +24,8 @@ def conv(w: Array, x: Array) -> Array:
     """The convolution of images with kernels, of stride 1, with zeros beyond the edges.
 
     y[i, j] = sum_(a, b) w[a, b]'x[i + a - m, j + b - m], a and b from 0 to k - 1 and m = (k - 1) // 2: the sides stay. Every
-    convolution of the library is this one, with all the bits of float32 unless `fit(products=)` asks for fewer. In the body of
-    a loop its gradient costs what it costs outside; on CPUs that of `jax.lax.conv_general_dilated` takes many times as long.
+    convolution of the library is this one, with all the bits of float32 unless `fit(matmul_dtype=)` asks for fewer. In the body
+    of a loop its gradient costs what it costs outside; on CPUs that of `jax.lax.conv_general_dilated` takes many times as long.
 
     Args:
         w: kernels, (k, k, channels, outputs).

@@ -20,7 +20,7 @@ SMALL = 0.01  # of the second layer of each block, at the start
 @conditioner
 def Residual(
     width: int = 64,
-    blocks: int = 2,
+    num_blocks: int = 2,
     activation: str | Callable = "relu",
     last_scale: float = 0.01,
     dropout: float = 0.0,
@@ -34,7 +34,7 @@ def Residual(
 
     Args:
         width: units of every hidden layer.
-        blocks: residual blocks.
+        num_blocks: residual blocks.
         activation: as in `MLP`.
         last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
         dropout: the share of units dropped before the second layer of a block with `train=True`, which needs `rng`; in [0, 1).
@@ -43,7 +43,7 @@ def Residual(
 
     Params:
         `{"layers": ({"w": (inputs, outputs), "b": (outputs,)}, ...)}`; with a context "gates", a dense layer for each block;
-        with batch_norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 blocks, width).
+        with batch_norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 num_blocks, width).
 
     Errors:
         FlowsError: an argument outside its range; dropout with `train=True` and no `rng`.
@@ -53,11 +53,11 @@ def Residual(
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> params, apply_fun = flows.conditioners.Residual(32, blocks=1)(0, 3, 4, context_dim=2)
+        >>> params, apply_fun = flows.conditioners.Residual(32, num_blocks=1)(0, 3, 4, context_dim=2)
         >>> apply_fun(params, jnp.ones((10, 3)), context=jnp.ones((10, 2))).shape
         (10, 4)
     """
-    body = Blocks("Residual", width, blocks, activation, last_scale, dropout, batch_norm)
+    body = Blocks("Residual", width, num_blocks, activation, last_scale, dropout, batch_norm)
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
         if not isinstance(input_dim, int) or not isinstance(context_dim, int):
@@ -65,7 +65,7 @@ def Residual(
                 f"Residual: the inputs are events {input_dim}, the context {context_dim or 'none'}; expected vectors. "
                 f"{OF_IMAGES}"
             )
-        sizes = [input_dim + context_dim, *[width] * (2 * blocks + 1), output_dim]
+        sizes = [input_dim + context_dim, *[width] * (2 * num_blocks + 1), output_dim]
         keys = jax.random.split(rng)
         layers = dense_layers(keys[0], pairwise(sizes), body.scales)
         start = body.init(keys[1], layers, context_dim, params)
@@ -85,7 +85,7 @@ def Residual(
 @conditioner
 def MaskedResidual(
     width: int = 64,
-    blocks: int = 2,
+    num_blocks: int = 2,
     activation: str | Callable = "relu",
     last_scale: float = 0.01,
     dropout: float = 0.0,
@@ -97,7 +97,7 @@ def MaskedResidual(
     Outputs are `(num_params, input_dim)` flattened, as in `MaskedMLP`; every hidden layer has units of the same degrees.
 
     Args:
-        width, blocks, activation, last_scale, dropout, batch_norm: as in `Residual`.
+        width, num_blocks, activation, last_scale, dropout, batch_norm: as in `Residual`.
         order: as in `MaskedMLP`.
 
     Params:
@@ -116,10 +116,10 @@ def MaskedResidual(
         >>> jax.jacobian(lambda x: apply_fun(params, x))(jax.numpy.ones(3))[0].tolist()  # the first sees nothing
         [0.0, 0.0, 0.0]
     """
-    body = Blocks("MaskedResidual", width, blocks, activation, last_scale, dropout, batch_norm)
+    body = Blocks("MaskedResidual", width, num_blocks, activation, last_scale, dropout, batch_norm)
 
     def net(rng, input_dim, output_dim, context_dim=0, init_inputs=None, init_context=None, params=None):
-        hidden = [width] * (2 * blocks + 1)
+        hidden = [width] * (2 * num_blocks + 1)
         degrees = degrees_of("MaskedResidual", input_dim, output_dim, hidden, context_dim, order)
         keys = jax.random.split(rng)
         masked = Masked(degrees, body.formula, lambda params: params["layers"], body.per_unit, body.call_keywords)
@@ -136,12 +136,13 @@ class Blocks:
     axes: tuple[int, ...] = (1,)  # of h, over which the moments of a unit are taken
 
     def __init__(
-        self, name: str, width: int, blocks: int, activation: Any, last_scale: float, dropout: float, batch_norm: bool
+        self, name: str, width: int, num_blocks: int, activation: Any, last_scale: float, dropout: float, batch_norm: bool
     ):
         self.name, self.act = name, as_activation(activation)
-        self.width, self.blocks = positive_int(width, f"{name}: width"), positive_int(blocks, f"{name}: blocks", most=1000)
+        self.width = positive_int(width, f"{name}: width")
+        self.num_blocks = positive_int(num_blocks, f"{name}: num_blocks", most=1000)
         self.dropout, self.batch_norm = check_dropout(dropout, name), batch_norm
-        self.scales = [1.0, *[1.0, SMALL] * self.blocks, finite(last_scale, f"{name}: last_scale")]
+        self.scales = [1.0, *[1.0, SMALL] * self.num_blocks, finite(last_scale, f"{name}: last_scale")]
         measured = {"init_inputs", "init_context", "params"} if batch_norm else set[str]()
         self.init_keywords = {"context_dim"} | measured
         self.call_keywords = {"context"} | ({"rng"} if dropout else set()) | ({"train"} if dropout or batch_norm else set())
@@ -151,9 +152,9 @@ class Blocks:
             return old
         params: dict[str, Any] = {"layers": layers}
         if context_dim:
-            params["gates"] = dense_layers(key, [(context_dim, self.width)] * self.blocks, [1.0] * self.blocks)
+            params["gates"] = dense_layers(key, [(context_dim, self.width)] * self.num_blocks, [1.0] * self.num_blocks)
         if self.batch_norm:
-            zeros = jnp.zeros((2 * self.blocks, self.width))
+            zeros = jnp.zeros((2 * self.num_blocks, self.width))
             params |= {"norms": {"log_gamma": zeros, "beta": zeros}, "fixed": {"mean": zeros, "var": zeros + 1}}
         return params
 
@@ -164,7 +165,7 @@ class Blocks:
             units["gates"] = tuple(jax.nn.sigmoid(affine(gate["w"], gate["b"], context)) for gate in params["gates"])
         if self.batch_norm:
             norms = (*params["norms"].values(), *params["fixed"].values())
-            units["norms"] = tuple(tuple(each[i][:, None] for each in norms) for i in range(2 * self.blocks))
+            units["norms"] = tuple(tuple(each[i][:, None] for each in norms) for i in range(2 * self.num_blocks))
         return jax.tree.map(self.beside, units)
 
     def beside(self, unit: Array) -> Array:
@@ -186,7 +187,7 @@ class Blocks:
             return (h - mean) * jnp.exp(log_gamma) * jax.lax.rsqrt(var + EPSILON) + beta
 
         h = dense(0, x)
-        for block in range(self.blocks):
+        for block in range(self.num_blocks):
             change = h
             for i in (2 * block, 2 * block + 1):
                 change = normalised(change, units["norms"][i]) if self.batch_norm else change
@@ -195,7 +196,7 @@ class Blocks:
                     change = dropped(change, self.dropout, jax.random.fold_in(key, block))
                 change = dense(i + 1, change)
             h = h + (change * units["gates"][block] if "gates" in units else change)
-        return dense(2 * self.blocks + 1, h)
+        return dense(2 * self.num_blocks + 1, h)
 
     def measured(self, params: Any, dense: Callable, inputs: Array | None, context: Array | None) -> Any:
         """The params with the statistics of data, in rows."""

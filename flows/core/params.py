@@ -220,9 +220,6 @@ def remeasure(
     return _move(params, new) if moving else new
 
 
-calibrate = remeasure  # its older name; what people call calibration is another thing
-
-
 def _part_way(m: Any, old: Any, new: Any) -> Any:
     """m * old + (1 - m) * new; under `Repeat` each layer has a momentum of its own, along the first axis."""
     m = jnp.reshape(m, jnp.shape(m) + (1,) * (jnp.ndim(old) - jnp.ndim(m)))

@@ -2,6 +2,6 @@
 
 from flows.diagnostics.images import Bits, bits_per_dim, typicality
 from flows.diagnostics.properties import Trial, enable_x64
-from flows.diagnostics.report import Property, Report, verify
+from flows.diagnostics.report import Property, VerifyReport, verify
 
-__all__ = ["Bits", "Property", "Report", "Trial", "bits_per_dim", "enable_x64", "typicality", "verify"]
+__all__ = ["Bits", "Property", "VerifyReport", "Trial", "bits_per_dim", "enable_x64", "typicality", "verify"]

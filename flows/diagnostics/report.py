@@ -33,7 +33,7 @@ class Property(NamedTuple):
     detail: str
 
 
-class Report(NamedTuple):
+class VerifyReport(NamedTuple):
     """What `verify` found; prints as a table.
 
     Attributes:
@@ -67,7 +67,7 @@ def verify(
     inputs: Any = None,
     rows: int = 64,
     raise_on_failure: bool = False,
-) -> Report:
+) -> VerifyReport:
     """Check that a layer keeps the contract, at random params and some points, in float64.
 
     Round trips both ways; both log-dets against the Jacobian by automatic differentiation; jit and row-by-row agreement;
@@ -86,7 +86,7 @@ def verify(
         raise_on_failure: raise `FlowsError` with the report unless all hold.
 
     Returns:
-        A `Report`: print it, or read `.passed` and `.properties`.
+        A `VerifyReport`: print it, or read `.passed` and `.properties`.
 
     Errors:
         TypeError: `init_fun` is not a bijection.
@@ -115,7 +115,7 @@ def verify(
     rows = positive_int(rows, "verify: rows", most=100_000)
     with enable_x64():
         found = tuple(_properties(layer, closure, input_dim, as_key(rng), context_dim, inputs, rows))
-    report = Report(name[:200], found, layer.likelihood)
+    report = VerifyReport(name[:200], found, layer.likelihood)
     if raise_on_failure and not report.passed:
         raise FlowsError(str(report))
     return report

@@ -62,7 +62,7 @@ def NICEImage(
 def RealNVPImage(
     num_layers: int = 3,
     width: int = 32,
-    blocks: int = 4,
+    num_blocks: int = 4,
     num_scales: int = 2,
     norm: str | None = "batch",
     scan: bool | None = None,
@@ -76,7 +76,7 @@ def RealNVPImage(
     Args:
         num_layers: couplings of each kind and scale.
         width: channels of the networks at the first scale.
-        blocks: residual blocks of each network.
+        num_blocks: residual blocks of each network.
         num_scales: scales; the sides of an image are to be multiples of 2^(num_scales - 1).
         norm: of the networks, as in `ConvResidual`.
         scan: one compiled loop (`Repeat`) over pairs of couplings, by default beyond 4.
@@ -95,7 +95,7 @@ def RealNVPImage(
 
     Example:
         >>> import flows
-        >>> params, log_pdf, sample = flows.Flow(flows.RealNVPImage(1, width=4, blocks=1))(0, (4, 4, 1))
+        >>> params, log_pdf, sample = flows.Flow(flows.RealNVPImage(1, width=4, num_blocks=1))(0, (4, 4, 1))
         >>> sample(1, params, 3).shape
         (3, 4, 4, 1)
     """
@@ -103,7 +103,7 @@ def RealNVPImage(
     num_layers = positive_int(num_layers, "RealNVPImage: num_layers")
 
     def couplings(count: int, at: int, mask: str) -> BijectionInit:
-        net = ConvResidual(width * 2**at, blocks, norm=norm)
+        net = ConvResidual(width * 2**at, num_blocks, norm=norm)
         first, second = ([Coupling(net, Affine(LOG_SCALE), mask, flip), BatchNorm()] for flip in (False, True))
         return stack("RealNVPImage", first, count, scan, (), second, UNROLLED_AFFINE)
 
@@ -185,7 +185,7 @@ def GlowImage(
 def NSFImage(
     num_layers: int = 7,
     width: int = 64,
-    blocks: int = 3,
+    num_blocks: int = 3,
     num_scales: int = 2,
     num_bins: int = 8,
     bound: float = 3.0,
@@ -204,7 +204,7 @@ def NSFImage(
     Args:
         num_layers: steps of each scale.
         width: channels of the networks; 96 in the paper for CIFAR-10.
-        blocks: residual blocks of each network.
+        num_blocks: residual blocks of each network.
         num_scales: scales, 3 in the paper for CIFAR-10; the sides of an image are to be multiples of 2^num_scales.
         num_bins, bound: of the splines, which are the identity beyond +-bound.
         multi_scale: channels leave between scales; not so in the paper for CIFAR-10.
@@ -229,12 +229,12 @@ def NSFImage(
 
     Example:
         >>> import flows
-        >>> params, log_pdf, sample = flows.Flow(flows.NSFImage(1, width=4, blocks=1))(0, (4, 4, 1))
+        >>> params, log_pdf, sample = flows.Flow(flows.NSFImage(1, width=4, num_blocks=1))(0, (4, 4, 1))
         >>> sample(1, params, 3).shape
         (3, 4, 4, 1)
     """
     num_scales = _scales(num_scales, "NSFImage")
-    net = ConvResidual(width, blocks, dropout=dropout, norm="batch", first_kernel=1)
+    net = ConvResidual(width, num_blocks, dropout=dropout, norm="batch", first_kernel=1)
     transformer = Affine(scale="sigmoid") if affine else RationalQuadratic(num_bins, bound)
     step = [ActNorm(), InvertibleLinear(), Coupling(net, transformer, squash=squash)]
 

@@ -72,10 +72,10 @@ def _nsf(num_scales: int, side: int, images: int, steps: int, batch: int, colour
     return Preset(_pixels(colours, NSFImage(num_scales=num_scales, squash=None, **given)), (side, side, 3), fit, NSF)
 
 
-def _realnvp(side: int, num_scales: int, width: int, blocks: int, epochs: int, flips: bool = False) -> Preset:
+def _realnvp(side: int, num_scales: int, width: int, num_blocks: int, epochs: int, flips: bool = False) -> Preset:
     """The clip is of the gradient of nats an image."""
     optimizer = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(1e-3))
-    model = RealNVPImage(width=width, blocks=blocks, num_scales=num_scales)
+    model = RealNVPImage(width=width, num_blocks=num_blocks, num_scales=num_scales)
     layers = Logit(False), *([RandomFlip()] if flips else []), model
     return Preset(_pixels(256, *layers, low=0.05, width=0.9), (side, side, 3), _trained(optimizer, 64, epochs), REALNVP)
 

@@ -34,8 +34,8 @@ from flows.core.errors import TRACING_ERRORS, warn_user
 from flows.core.inputs import as_context, as_dim, as_event, default_dtype, size
 from flows.core.params import check_structure, structure
 from flows.persistence.container import DTYPES, blamed_on, read, write
-from flows.persistence.formats import FORMAT, TEXTS, as_then, layout_then
 
+FORMAT = 7  # that of 0.1.0, and the first that loads for good; lower ones were never released
 FILES, LEAST_BYTES = 20, 2**22  # what a model may take without being asked: so many times its file, and never less
 BESIDE, TEXT = "result:", "text"  # how names of tensors begin that are no params; the one that holds text
 PathLike = str | os.PathLike
@@ -164,7 +164,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
         part, like = _abstract(init_fun, header["event"], header["context"])
         spend(size=sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(like)))
         treedef, shapes = structure(like)
-        expected = dict(zip(_names(layout_then(like, header["format"])), shapes, strict=True))
+        expected = dict(zip(_names(like), shapes, strict=True))
         got = {name: tensor.shape for name, tensor in tensors.items()}
         if got != expected:
             names = sorted({name for name, _ in got.items() ^ expected.items()})[:3]
@@ -189,10 +189,10 @@ def describe(path: PathLike) -> dict[str, Any]:
 
     Returns:
         A dict: `code` and `constructor`, the model as code and as JSON; `event` and `context` (None if there is none);
-        `likelihood`, what its log-density is ('exact', 'unbiased' or 'lower bound'; None if it has layers of your own and is
-        of a file older than the label); `flows`, the version that wrote it; `format`; `metadata`; `columns`, names of those
-        that were fitted to, or None; `num_params`, the count of numbers; `tensors`, those of params by name;
-        `training_rows`, how many rows of the training data are among them (those of a `KernelDensity`).
+        `likelihood`, what its log-density is ('exact', 'unbiased' or 'lower bound'); `flows`, the version that wrote it;
+        `format`; `metadata`; `columns`, names of those that were fitted to, or None; `num_params`, the count of numbers;
+        `tensors`, those of params by name; `training_rows`, how many rows of the
+        training data are among them (those of a `KernelDensity`).
 
     Errors:
         FlowsError: a file that is missing, damaged or foreign.
@@ -304,16 +304,12 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, n
     with blamed_on(f"{path!r} is not a model that this version of flows can read"):
         if header.get("kind") == "fit":
             raise FlowsError("it is the checkpoint of a fit; give its folder to flows.fit(checkpoint=...)")
-        if header["format"] not in range(1, FORMAT + 1) or isinstance(header["format"], bool):
-            raise FlowsError(f"its format is {header['format']!r}, expected 1 to {FORMAT}; it needs flows {header['flows']}")
-        of_old = {"metadata"} if header["format"] < TEXTS else set()
-        if set(header) != {"constructor", "context", "event", "flows", "format", *of_old}:
+        _check_format(header["format"], header["flows"])
+        if set(header) != {"constructor", "context", "event", "flows", "format"}:
             raise FlowsError(f"its header has {sorted(header)}")
-        more = {}
-        if not of_old:
-            beside = [name for name in tensors if name.startswith(BESIDE)]
-            more = {name.removeprefix(BESIDE): tensors.pop(name) for name in beside}
-        text = {"metadata": header.pop("metadata")} if of_old else _text(more.pop(TEXT, None))
+        beside = [name for name in tensors if name.startswith(BESIDE)]
+        more = {name.removeprefix(BESIDE): tensors.pop(name) for name in beside}
+        text = _text(more.pop(TEXT, None))
         if (
             not isinstance(header["flows"], str)
             or not isinstance(text.get("metadata", {}), dict)
@@ -322,9 +318,18 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, n
             raise FlowsError("its header or its text has values of the wrong type")
         if whole := sorted(name for name, tensor in tensors.items() if not _is_real(tensor.dtype)):
             raise FlowsError(f"its params {whole[:3]} are not real numbers")
-        constructor = as_then(header["constructor"], header["format"])
-        header |= {"constructor": constructor, "event": as_event(header["event"]), "context": as_context(header["context"])}
+        header |= {"event": as_event(header["event"]), "context": as_context(header["context"])}
         return header, tensors, more, text
+
+
+def _check_format(found: Any, version: Any) -> None:
+    if type(found) is not int or found > FORMAT:
+        raise FlowsError(f"its format is {found!r}, expected {FORMAT}; it needs flows {version}")
+    if found < FORMAT:
+        raise FlowsError(
+            f"its format is {found}, of a version before 0.1.0, which was never released; expected {FORMAT}. Load it with the "
+            "flows that wrote it, and save its params anew"
+        )
 
 
 def _text(tensor: np.ndarray | None) -> dict[str, Any]:

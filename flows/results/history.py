@@ -39,9 +39,6 @@ class Epoch(NamedTuple):
     best: Callable[[], Distribution]
 
 
-OLD = {"train": "train_loss", "validation": "validation_loss", "start": "start_loss", "gaussian": "gaussian_loss"}
-
-
 class History(dict):
     """The losses of a fit, a dict of arrays, and their picture. A loss is minus the mean log-likelihood, in nats a row, unless
     the fit minimised an objective of another kind.
@@ -62,12 +59,6 @@ class History(dict):
     def unit(self) -> str:
         """What its losses are."""
         return "nats a row" if self.objective is None else self.objective
-
-    def __missing__(self, name: str) -> Any:
-        """What losses were called before they had it in their names."""
-        if name in OLD and OLD[name] in self:
-            return self[OLD[name]]
-        raise KeyError(name)
 
     @property
     def best(self) -> float:

@@ -15,7 +15,7 @@ from flows.core.errors import warn_user
 from flows.persistence.container import DTYPES, INTEGERS, MAX_RECORD, blamed_on, read, sweep, write
 from flows.training.options import Options
 
-FORMAT = 1
+FORMAT = 2
 NAME = "fit.flows"
 ENTRIES = {"kind", "flows", "format", "settings", "record"}
 

@@ -39,7 +39,7 @@ def fit_ensemble(
     dequantize: Any = None,
     ema: float | None = EMA,
     accumulate: int = 1,
-    products: str | None = None,
+    matmul_dtype: str | None = None,
     remat: bool = False,
     checkpoint: Any = None,
     checkpoint_every: float = 10.0,

@@ -39,7 +39,7 @@ def fit(
     dequantize: Any = None,
     ema: float | None = EMA,
     accumulate: int = 1,
-    products: str | None = None,
+    matmul_dtype: str | None = None,
     remat: bool = False,
     checkpoint: Any = None,
     checkpoint_every: float = 10.0,
@@ -130,7 +130,7 @@ def fit(
         ema: use an exponential moving average of the params with this decay a step for validation and for the result; at first
             it forgets faster. None for the params themselves.
         accumulate: compute the gradient of a batch in so many parts, one after the other, for the memory of one.
-        products: the dtype of the networks' matrix products and convolutions in training, "bfloat16" or "float16"; params,
+        matmul_dtype: the dtype of the networks' matrix products and convolutions in training, "bfloat16" or "float16"; params,
             transformers, log-dets and losses stay as they are, and so do validation and the fitted model.
         remat: keep only the inputs of each layer for the gradient, and compute the rest again: less memory, more time.
         checkpoint: a folder. The training is saved there in one file, which is replaced whole or not at all; the same call

@@ -187,7 +187,7 @@ class Options:
     dequantize: Any = None
     ema: Annotated[float | None, optional(decay)] = EMA
     accumulate: Annotated[int, positive_int] = 1
-    products: Annotated[str | None, one_of("bfloat16", "float16", None)] = None
+    matmul_dtype: Annotated[str | None, one_of("bfloat16", "float16", None)] = None
     remat: Annotated[bool, true_or_false] = False
     checkpoint: Annotated[Any, optional(folder), MAY_CHANGE] = None
     checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
@@ -252,7 +252,7 @@ class Options:
 
     @property
     def precision(self) -> Precision:
-        return Precision(self.products, self.remat)
+        return Precision(self.matmul_dtype, self.remat)
 
     def rows_a_step(self, rows: float) -> int:
         """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size."""

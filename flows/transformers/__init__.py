@@ -24,6 +24,4 @@ from flows.transformers.quadratic import QuadraticSpline as QuadraticSpline
 from flows.transformers.rational_quadratic import RationalQuadratic as RationalQuadratic
 from flows.transformers.sum_of_squares import SumOfSquares as SumOfSquares
 
-Linear, Quadratic, Cubic = LinearSpline, QuadraticSpline, CubicSpline  # their names before
-
 __all__ = [name for name in globals() if name[0] != "_" and not isinstance(globals()[name], _Module)]

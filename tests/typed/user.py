@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import flows
 from flows.core.contract import LogPdf, Sample, Transform
-from flows.diagnostics import Report
+from flows.diagnostics import VerifyReport
 from flows.results.history import History
 from flows.training import FitResult
 
@@ -58,7 +58,7 @@ assert_type(result, FitResult)
 assert_type(result.history, History)
 flows.fit(0, flows.Normal(trainable=True), [[1.0, 2.0]], validation=0.2)
 flows.select(0, {"a": init_fun, "b": flows.Normal()}, x)
-report: Report = flows.verify(closure, 3)
+report: VerifyReport = flows.verify(closure, 3)
 
 
 # Wrong
