@@ -81,12 +81,8 @@ from flows.compose import Through as Through
 from flows.conditioners import MLP as MLP
 from flows.conditioners.base import conditioner as conditioner
 from flows.core.caching import clear_caches as clear_caches
-from flows.core.contract import CIRCLE as CIRCLE
-from flows.core.contract import SPHERE as SPHERE
 from flows.core.contract import Bijection as Bijection
 from flows.core.contract import Distribution as Distribution
-from flows.core.contract import Region as Region
-from flows.core.contract import Support as Support
 from flows.core.decorators import bijection as bijection
 from flows.core.decorators import distribution as distribution
 from flows.core.degrees import from_degrees as from_degrees
@@ -98,6 +94,10 @@ from flows.core.params import remeasure as remeasure
 from flows.core.params import trainable as trainable
 from flows.core.programs import keep_programs as keep_programs
 from flows.core.revision import revise as revise
+from flows.core.support import CIRCLE as CIRCLE
+from flows.core.support import SPHERE as SPHERE
+from flows.core.support import Region as Region
+from flows.core.support import Support as Support
 from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
 from flows.diagnostics import verify as verify

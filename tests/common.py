@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import flows
-from flows.bijections.supports import regions_of
+from flows.bijections.composition import regions_of
 from flows.diagnostics import Trial, enable_x64
 from flows.training.course import Course
 

@@ -9,7 +9,7 @@ import numpy as np
 import flows
 from flows import transformers as t
 from flows.conditioners import ConcatSquash, ConvNet, ConvResidual, Lipschitz, MaskedMLP, MaskedResidual, Residual
-from flows.core.regions import inside, resolved
+from flows.core.support import inside, resolved
 
 small = flows.MLP(8, last_scale=1.0)
 smooth = ConcatSquash(4, last_scale=1.0)

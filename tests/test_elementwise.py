@@ -1,5 +1,7 @@
 """The fixed scalar maps against high-precision values, at the ends of float32, and outside their supports."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from scipy import special
 
 import flows
 from flows.bijections import Support
-from flows.bijections.supports import layers_of
+from flows.bijections.composition import layers_of
 from flows.diagnostics import enable_x64
 
 TINY, LARGE, LARGEST = 1.2e-38, 1e30, 3e38  # the smallest normal number of float32, and near the largest
@@ -18,7 +20,8 @@ POSITIVE = REAL[REAL > 0]
 
 def declared(init_fun):
     """The intervals of its inputs and outputs."""
-    return Support(*layers_of(init_fun)[0].declared[:2])
+    declared = layers_of(init_fun)[0].declared
+    return Support(declared.inputs, declared.outputs)
 
 
 def softplus(x):
@@ -70,7 +73,8 @@ MAPS = {
 
 
 def inside(interval, x):
-    return x[(x > interval[0]) & (x < interval[1])]
+    low, high = interval
+    return x[(x > low) & (x < high)]
 
 
 def as_float32(x):
@@ -101,7 +105,7 @@ def test_values_are_right_to_the_ends_of_float32_and_gradients_are_numbers(name)
         np.testing.assert_allclose(log_det, as_float32(log_slope(x.astype(float))), rtol=1e-6, atol=2e-7)
         assert not np.isnan(slopes).any()
 
-        edge = np.nextafter(np.float32(own.outputs[1]), np.float32(0)) if np.isfinite(own.outputs[1]) else LARGEST
+        edge = np.nextafter(np.float32(own.outputs.high), np.float32(0)) if np.isfinite(own.outputs.high) else LARGEST
         y = np.append(inside(own.outputs, REAL), np.float32(edge))
         *_, inputs, slopes = both(y[:, None])
         x, log_det = (np.asarray(each).ravel() for each in inputs)
@@ -136,7 +140,8 @@ def test_values_of_fifty_digit_arithmetic():
 def test_outside_the_support_is_nan_and_its_ends_are_not(name):
     init_fun = MAPS[name][0]
     params, *functions = init_fun(0, 1)
-    for fun, (low, high) in zip(functions, declared(init_fun)[:2], strict=True):
+    own = declared(init_fun)
+    for fun, (low, high) in zip(functions, (own.inputs, own.outputs), strict=True):
         ends = [end for end in (low, high) if np.isfinite(end)]
         outside = [
             end + sign * step for end, sign in zip((low, high), (-1, 1), strict=True) if end in ends for step in (0.5, LARGE)
@@ -159,7 +164,7 @@ def test_layers_that_are_not_defined_everywhere_say_so():
         flows.Sigmoid(),
         flows.Softplus(),
     )
-    assert all(each.own_support[:2] != Support()[:2] and each.own_support.entrywise for each in bounded)
+    assert all(replace(each.own_support, entrywise=False) != Support() and each.own_support.entrywise for each in bounded)
     assert flows.LeakyReLU().own_support == Support(entrywise=True) and flows.ActNorm().own_support == Support()
 
 

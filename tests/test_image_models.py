@@ -51,7 +51,7 @@ def test_presets_are_what_fit_takes(name):
     assert "arXiv:" in own.source
     if name in ("glow-cifar10", "nice-mnist", "nsf-cifar10-5bit", "realnvp-cifar10"):  # the others are as these
         region = flows.support(own.distribution, own.input_dim)
-        assert region.inputs[0].max() == 0 and region.inputs[1].min() == (31 if "5bit" in name else 255)
+        assert region.inputs.low.max() == 0 and region.inputs.high.min() == (31 if "5bit" in name else 255)
     assert flows.core.from_json(flows.core.to_json(own.distribution)) == own.distribution
 
 
@@ -173,7 +173,7 @@ def test_contexts_that_are_not_taken_are_refused():
         flows.RandomFlip()(0, (4, 4, 1), context_dim=2)
     flipped = flows.Serial(flows.RandomFlip(), flows.NICEImage(2, (4,)))
     jax.eval_shape(lambda: flipped(0, (4, 4, 1), context_dim=2).params)
-    assert flows.support(flows.NICEImage(2, (4,)), (4, 4, 1)).outputs[0].shape == (16,)
+    assert flows.support(flows.NICEImage(2, (4,)), (4, 4, 1)).outputs.low.shape == (16,)
 
 
 @pytest.mark.parametrize("model", [flows.GlowImage(1, 4), flows.RealNVPImage(1, 4, 1, norm="weight")])

@@ -254,7 +254,7 @@ def test_supports_go_through_layouts():
     first = flows.Serial(Reshape((2, 2, 1)), flows.FixedAffine(0.5, 0.25), flows.Logit(), Squeeze(), flows.ActNorm())
     low, high = flows.support(first, 4).inputs
     assert low.tolist() == [-0.5] * 4 and high.tolist() == [1.5] * 4
-    assert flows.support(first, 4).outputs[0].shape == (1, 1, 4)
+    assert flows.support(first, 4).outputs.low.shape == (1, 1, 4)
     params, log_pdf, _ = flows.Flow(first)(0, 4)
     densities = log_pdf(params, np.array([[0.5, 0.0, 1.0, 1.4], [0.5, 0.0, 1.0, 1.6]], np.float32))
     assert np.isfinite(densities[0]) and densities[1] == -INFINITY
@@ -266,7 +266,9 @@ def test_supports_go_through_layouts():
         (Through(Stripes(axis=0), flows.ActNorm()), (-INFINITY, INFINITY), (-INFINITY, INFINITY)),
     ):
         found = flows.support(init_fun, (2, 2, 8))
-        assert [np.unique(end).tolist() for region in found[:2] for end in region] == [[end] for end in (*inputs, *outputs)]
+        assert [np.unique(end).tolist() for region in (found.inputs, found.outputs) for end in region] == [
+            [end] for end in (*inputs, *outputs)
+        ]
     mixed = flows.Serial(Checkerboard(), flows.Unconstrain(low=(0.0, -1.0)))
     assert "cannot be told before Checkerboard()" in error_of(lambda: flows.support(mixed, (2, 2, 1)))
 

@@ -37,7 +37,7 @@ def test_samples_stay_within_the_levels():
     assert (slopes(jnp.full((50, 2), 255.0)) == 1).all()
     assert 254.5 < y.min() < 254.51 and 255.49 < y.max() < 255.5 and (inverse_fun(params, y)[0] == x).all()
     region = flows.support(flows.Dequantize(0.5, levels=3), 2)
-    assert region.inputs[1].tolist() == [1.0, 1.0] and region.outputs[0].tolist() == [-0.25, -0.25]
+    assert region.inputs.high.tolist() == [1.0, 1.0] and region.outputs.low.tolist() == [-0.25, -0.25]
     mixed = flows.Dequantize((1.0, 0.0), levels=4)(0, 2, init_inputs=np.float32([[2.0, 5.0], [3.0, 7.0]]))
     assert mixed.params["fixed"]["offset"].tolist() == [0.0, 0.0]
     close(mixed.inverse_fun(mixed.params, np.float32([[9.0, 9.0], [-3.0, 0.3]]))[0], [[3.0, 9.0], [0.0, 0.3]], 1e-6)
@@ -185,7 +185,7 @@ def test_flips_and_noise_are_of_training_alone():
         ))  # fmt: skip
     assert "expected an image" in error_of(lambda: flows.RandomFlip()(0, 3))
     region = flows.support(flows.Serial(flows.RandomFlip(), flows.Dequantize(1.0, levels=17)), (4, 4, 1))
-    assert region.inputs[0].min() == 0 and region.inputs[1].max() == 16
+    assert region.inputs.low.min() == 0 and region.inputs.high.max() == 16
     assert "std" in error_of(lambda: flows.Noise(0.0))
 
 

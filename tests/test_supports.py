@@ -20,7 +20,7 @@ QUICK = {"max_epochs": 2, "batch_size": 64, "verbose": 0}
 
 
 def ends(found):
-    return [[end.tolist() for end in region] for region in found[:2]]
+    return [[end.tolist() for end in region] for region in (found.inputs, found.outputs)]
 
 
 def test_supports_are_composed_entry_by_entry():
@@ -49,7 +49,7 @@ def test_supports_are_composed_entry_by_entry():
         assert ends(support(init_fun, 2, **context)) == of_two, init_fun
     by_entry = Serial(FixedAffine((1.0, -0.1)), flows.Unconstrain(low=(0.0, -INFINITY), high=(1.0, 2.0)))
     assert ends(support(by_entry, 2)) == [[[0.0, -20.0], [1.0, INFINITY]], [[-INFINITY] * 2, [INFINITY] * 2]]
-    assert support(Logit(), (2, 2, 3)).inputs[0].shape == (2, 2, 3)
+    assert support(Logit(), (2, 2, 3)).inputs.low.shape == (2, 2, 3)
 
 
 def test_what_has_no_support_that_could_be_told():
@@ -272,3 +272,26 @@ def test_ends_far_from_the_data_are_told_and_one_that_is_near_is_fine():
     with pytest.warns(DataWarning, match="float32 keeps few digits"):
         fit(0, flows.Normal(trainable=True), rows, support=(-5e4, 5e4), **QUICK)
     fit(0, flows.Normal(trainable=True), rows, support=(-8, 1e8), **QUICK)
+
+
+def test_regions_are_told_apart():
+    """By all that they say, and print as that."""
+    line, halves = flows.Region(), flows.Region(0.0, np.array([1.0, np.inf]))
+    assert flows.CIRCLE != line != flows.SPHERE and flows.Region(period=2 * np.pi) == flows.CIRCLE
+    again = flows.Region(period=2 * np.pi), flows.Region(0.0, np.array([1.0, np.inf]))
+    assert len({flows.CIRCLE, flows.SPHERE, halves, *again}) == 3
+    assert [repr(each) for each in (line, flows.SPHERE)] == ["Region()", "Region(low=-1.0, high=1.0, sphere=1)"]
+    assert repr(halves) == "Region(low=0.0, high=[1.0, inf])" and repr(flows.CIRCLE) == f"Region(period={2 * np.pi})"
+    low, high = flows.Region(0.0, 1.0)
+    assert (low, high) == (0.0, 1.0) and (-np.inf, np.inf) != flows.CIRCLE
+    with pytest.raises(AttributeError):
+        flows.CIRCLE.period = 1.0
+
+
+def test_a_support_says_what_a_layer_touches_some_of():
+    pair = flows.Support((0.0, 1.0))
+    assert pair.inputs == flows.Region(0.0, 1.0) and pair.outputs == flows.Region() and pair.inverted.outputs == pair.inputs
+    assert not flows.Support().untouched(3).any()
+    assert flows.Support(leaves=(1,)).untouched(3).tolist() == [False, True, False]
+    assert flows.Support(touches=(1,), leaves=(1,)).untouched(3).tolist() == [True, True, True]
+    assert flows.Arcsinh((0, 2)).own_support.untouched(3).tolist() == [False, True, False]

@@ -1,19 +1,24 @@
 """Tails drawn in by arcsinh, of a location and a scale measured from data."""
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.scaling import check_features, named
 from flows.core import Array, FlowsError, bijection
-from flows.core.contract import Support
+from flows.core.support import Support
 
 QUARTILES = 1.3489795  # between the quartiles of a standard normal
 
 
-@bijection(support=lambda features: Support(keeps=partial(others, features)))
+def touching(features: Sequence[int] | None, **_: Any) -> Support:
+    """What a layer of some features declares."""
+    return Support(touches=None if features is None else tuple(features))
+
+
+@bijection(support=touching)
 def Arcsinh(features: Sequence[int] | None = None):
     """arcsinh of features that have heavy tails, measured from data and not trained: linear at the median, a logarithm far out.
 
@@ -73,13 +78,6 @@ def Arcsinh(features: Sequence[int] | None = None):
         return jnp.where(which, fixed["shift"] + fixed["scale"] * u, y)
 
     return init_fun
-
-
-def others(features: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """The columns that are no such features."""
-    return (
-        () if features is None else tuple(i for i in range(count) if i not in check_features(features, "Arcsinh", "features"))
-    )
 
 
 def _log_hypot(u: Array) -> Array:

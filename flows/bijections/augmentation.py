@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import Composite, FlowsError, bijection, positive
-from flows.core.contract import Support
 from flows.core.lifting import leaf_bijection
+from flows.core.support import Support
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def RandomFlip():
     """Images flipped from left to right with probability 1/2 under `train=True`; else as they are. log|det J| = 0.
 

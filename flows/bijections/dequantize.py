@@ -8,13 +8,13 @@ import numpy as np
 from jax import lax
 
 from flows.core import FlowsError, Shape, bijection, numbers, positive_int
-from flows.core.contract import Region, Support
 from flows.core.numerics import along, beside
+from flows.core.support import Region, Rounding, Support
 
 
 def _support(step: float | Sequence[float], levels: int | None) -> Support:
     if levels is None:
-        return Support(entrywise=True)
+        return Support(entrywise=True, rounding=Rounding(step, None))
     steps, top = numbers(step, "Dequantize: step"), positive_int(levels, "Dequantize: levels") - 1
     if not top:
         raise FlowsError("Dequantize: levels is 1, and a column of one value has no density; expected 2 or more")
@@ -26,7 +26,7 @@ def _support(step: float | Sequence[float], levels: int | None) -> Support:
     def noisy(event: Shape) -> Region:
         return Region(np.where(bounded, -steps / 2, -np.inf), np.where(bounded, (top + 0.5) * steps, np.inf))
 
-    return Support(values, noisy, entrywise=True)
+    return Support(values, noisy, entrywise=True, rounding=Rounding(step, levels))
 
 
 @bijection(likelihood="lower bound", support=_support)

@@ -13,7 +13,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError, unfused
 from flows.core.budget import spend
-from flows.core.contract import Region, Support
+from flows.core.support import Region, Support
 from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128
@@ -163,7 +163,7 @@ def circles(transformer: Any, other: Any = None, name: str = "") -> Support:
 
     def region(event: tuple[int, ...]) -> Region:
         whole = len(periods) == np.prod(event)  # one for each entry, and not for each feature
-        return Region(-np.inf, np.inf, np.reshape(periods, event) if whole else np.array(periods))
+        return Region(period=np.reshape(periods, event) if whole else np.array(periods))
 
     return Support(region, region)
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, bijection, positive_int
-from flows.core.contract import Support
 from flows.core.precision import HIGHEST
+from flows.core.support import Support
 
 
-@bijection(support=Support(keeps="spheres"))
+@bijection(support=Support(rotates=True))
 def Householder(num_reflections: int | None = None):
     """A trained orthogonal matrix, as a product of reflections: y = x H_1 ... H_k, log|det J| = 0.
 

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, Shape, bijection, positive_int
-from flows.core.contract import Support
 from flows.core.inputs import as_event, size
+from flows.core.support import Support
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Checkerboard():
     """Pixels of one colour of a chessboard, then those of the other: (H, W, C) to (H, W / 2, 2 C), log|det J| = 0.
 
@@ -57,7 +57,7 @@ def Checkerboard():
     return init_fun
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Stripes(axis: int):
     """Every other row, or column, to channels: (H, W, C) to (H / 2, W, 2 C) or (H, W / 2, 2 C), log|det J| = 0.
 
@@ -101,7 +101,7 @@ def Stripes(axis: int):
     return init_fun
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Patchify(p: int):
     """Blocks of `p` x `p` pixels to tokens: (H, W, C) to (T, p^2 C), T = (H / p) (W / p), log|det J| = 0.
 
@@ -147,7 +147,7 @@ def Patchify(p: int):
     return init_fun
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Reshape(shape: int | Sequence[int] | None = None):
     """The same numbers, in the same order, as another event: y = x.reshape(shape), log|det J| = 0.
 

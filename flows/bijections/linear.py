@@ -9,12 +9,12 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.core import Array, FlowsError, bijection
 from flows.core.budget import spend
-from flows.core.contract import Support
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
+from flows.core.support import Support
 
 
-@bijection(support=Support(keeps="spheres"))
+@bijection(support=Support(rotates=True))
 def FixedInvertibleLinear():
     """A random orthogonal matrix, not trained: y = x W, log|det J| = places * log|det W|, from the stored W.
 

@@ -1,7 +1,6 @@
 """Columns that are normal one by one, by a monotone spline through quantiles measured from data."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import product
 
 import jax
@@ -9,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from flows.bijections.arcsinh import others
+from flows.bijections.arcsinh import touching
 from flows.bijections.scaling import check_features, named
 from flows.core import Array, FlowsError, bijection, positive_int
-from flows.core.contract import Support
 from flows.transformers.rational_quadratic import backward, forward
 
 REACH = 2.4  # standard deviations of a normal, up to which quantiles are taken: 0.8% of it lies beyond, on each side
@@ -20,7 +18,7 @@ BEYOND = 2.5  # rows on each side, at least, by which an outer quantile can be t
 LEAST_GAP = 0.01  # of the distance between the outer quantiles, over the number of knots: between two of them
 
 
-@bijection(support=lambda features, **_: Support(keeps=partial(others, features)))
+@bijection(support=touching)
 def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
     """Each feature made normal by itself, by a monotone spline through quantiles of data, which is not trained.
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import FlowsError, bijection, numbers, positive_int
-from flows.core.contract import Support
 from flows.core.numerics import blocks_to_channels
+from flows.core.support import Support
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Reverse(axis: int = -1):
     """An axis in reverse order, by default the last: y_i = x_{n-1-i} of its n entries, log|det J| = 0.
 
@@ -50,7 +50,7 @@ def Reverse(axis: int = -1):
     return init_fun
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Shuffle():
     """The last axis in an order drawn at init: y_i = x_{p(i)} with p = argsort(ranks), log|det J| = 0.
 
@@ -74,7 +74,7 @@ def Shuffle():
     return init_fun
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Permute(order: Sequence[int]):
     """The last axis in a given order: y_i = x_{order[i]}, log|det J| = 0.
 
@@ -116,7 +116,7 @@ def unpermute(params, y, axis=-1):
     return jnp.take(y, jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), axis=axis)
 
 
-@bijection(support=Support(keeps="entries"))
+@bijection(support=Support(moves_entries=True))
 def Squeeze(factor: int = 2):
     """Blocks of `factor` x `factor` pixels to channels: (H, W, C) to (H / factor, W / factor, C factor^2), log|det J| = 0.
 

@@ -5,11 +5,11 @@ import math
 import jax.numpy as jnp
 
 from flows.core import bijection, positive
-from flows.core.contract import Region, Support
+from flows.core.support import Region, Support
 
 
 def _circle(period: float) -> Support:
-    region = Region(-math.inf, math.inf, float(period))
+    region = Region(period=float(period))
     return Support(region, region)
 
 

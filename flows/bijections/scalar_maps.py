@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, bijection, check_fits, numbers, positive
-from flows.core.contract import POSITIVE, REAL, Numbers, Support
+from flows.core.contract import Numbers
+from flows.core.support import POSITIVE, REAL, Support
 
 
 def scalar_map(direct: Callable, log_slope: Callable, inverse: Callable) -> Callable:

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, bijection
-from flows.core.contract import Support
 from flows.core.inputs import size
 from flows.core.numerics import along
+from flows.core.support import Support
 
 
 @bijection
@@ -106,7 +106,7 @@ def Scale():
     return init_fun
 
 
-@bijection(support=lambda as_is, **_: Support(keeps=check_features(as_is, "Standardize", "as_is")))
+@bijection(support=lambda as_is, **_: Support(leaves=check_features(as_is, "Standardize", "as_is")))
 def Standardize(as_is: Sequence[int] = ()):
     """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
 

@@ -10,10 +10,10 @@ from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import Array, FlowsError, Given, bijection
-from flows.core.contract import SPHERE, ConditionerLike, Region, Shape, Support
+from flows.core.contract import ConditionerLike, Shape
 from flows.core.inputs import as_context
 from flows.core.keywords import naming
-from flows.core.regions import OFF_SPHERE
+from flows.core.support import OFF_SPHERE, SPHERE, Region, Support
 from flows.core.validation import TO_VECTORS
 from flows.transformers import CircularRationalQuadratic, RationalQuadratic
 from flows.transformers.base import Transformer, check_transformer

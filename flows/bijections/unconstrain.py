@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, bijection, check_fits
-from flows.core.contract import REAL, Numbers, Support
+from flows.core.contract import Numbers
 from flows.core.numerics import beside
+from flows.core.support import REAL, Support
 
 
 def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:

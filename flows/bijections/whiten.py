@@ -8,15 +8,15 @@ from jax.scipy.linalg import solve_triangular
 
 from flows.bijections.scaling import channel_scale, check_features, left_as_is, named
 from flows.core import Array, FlowsError, bijection
-from flows.core.contract import Support
 from flows.core.inputs import size
 from flows.core.precision import HIGHEST
+from flows.core.support import Support
 from flows.core.validation import share
 
 MOST_COLUMNS = 512  # the map has a number for every pair of columns
 
 
-@bijection(support=lambda as_is, **_: Support(keeps=check_features(as_is, "Whiten", "as_is")))
+@bijection(support=lambda as_is, **_: Support(leaves=check_features(as_is, "Whiten", "as_is")))
 def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[int] = ()):
     """Mean 0, variance 1 and no correlation for each feature, by a triangular map measured from data and not trained.
 

@@ -11,6 +11,7 @@ from flows.core import (
     Composite,
     FlowsError,
     Given,
+    Piece,
     bijection_part,
     check_layers,
     combinator,
@@ -84,4 +85,5 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
             native_inverse=native_inverse,
         )
 
-    return Composite(compose, (bijection,))
+    piece = Piece(bijection, argument="bijection", inverted=True, event=own_event)
+    return Composite(compose, (bijection,), order="chain", pieces=(piece,))

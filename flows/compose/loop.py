@@ -15,6 +15,7 @@ from flows.core import (
     Composite,
     FlowsError,
     Given,
+    Piece,
     bijection_part,
     check_layers,
     combinator,
@@ -74,7 +75,7 @@ def Repeat(layer: BijectionLike, num_layers: int, reversible: bool = False):
             check_reversible("Repeat", (layer,), (own,), (place,))
             return replace(whole, direct=direct_of(own.direct, turn_of(layer, event, context, own, place), n))
 
-    return Composite(part, (layer,))
+    return Composite(part, (layer,), order="loop", pieces=(Piece(layer, argument="layer", copies=n),))
 
 
 def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:

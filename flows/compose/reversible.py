@@ -72,7 +72,7 @@ def Reversible(*layers: BijectionLike):
         direct = direct_of(own.direct, Turn(parts, places, several=True), None)
         return replace(own, name="Reversible", direct=direct, path=None)
 
-    return Composite(part, layers)
+    return Composite(part, layers, order="chain")
 
 
 class Turn(NamedTuple):

@@ -55,7 +55,7 @@ def Serial(*layers: BijectionLike):
     def part(event: Shape, context: Shape | None) -> BijectionPart:
         return chain("Serial", *parts_of("Serial", layers, event, context), context)
 
-    return Composite(part, layers)
+    return Composite(part, layers, order="chain")
 
 
 def parts_of(

@@ -14,15 +14,16 @@ from flows.core import (
     Composite,
     FlowsError,
     Given,
-    InitFun,
+    Piece,
     bijection_part,
     check_layers,
     combinator,
     shared,
 )
 from flows.core.contract import BijectionLike, Shape
-from flows.core.decorators import EVERYWHERE, NOTHING
+from flows.core.decorators import NOTHING
 from flows.core.errors import Place
+from flows.core.structure import moves_entries
 
 
 @combinator(BijectionInit)
@@ -120,15 +121,8 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
             path=None,
         )
 
-    return Composite(compose, (layout, *layers))
-
-
-def moves_entries(layout: Any) -> bool:
-    """Whether a bijection is known to do nothing but move entries."""
-    inner = getattr(layout, "inner", None)
-    if isinstance(inner, Composite):
-        return all(map(moves_entries, inner.layers))
-    return moves_entries(inner) if isinstance(inner, InitFun) else getattr(layout, "own_support", EVERYWHERE).keeps == "entries"
+    pieces = Piece(layout, ("layout",), "layout"), *(Piece(layer, ("layers", i)) for i, layer in enumerate(layers))
+    return Composite(compose, (layout, *layers), order="between", pieces=pieces)
 
 
 def _part_of_context(layout: Any, event: Shape, context: Shape | None) -> BijectionPart | None:

@@ -19,7 +19,6 @@ from flows.core.cpu_loops import in_pieces as in_pieces
 from flows.core.cpu_loops import iteration as iteration
 from flows.core.cpu_loops import unfused as unfused
 from flows.core.decorators import BijectionInit as BijectionInit
-from flows.core.decorators import Composite as Composite
 from flows.core.decorators import DistributionInit as DistributionInit
 from flows.core.decorators import InitFun as InitFun
 from flows.core.decorators import bijection as bijection
@@ -42,6 +41,8 @@ from flows.core.parts import Part as Part
 from flows.core.parts import exact_log_dets as exact_log_dets
 from flows.core.parts import shared as shared
 from flows.core.revision import revise as revise
+from flows.core.structure import Composite as Composite
+from flows.core.structure import Piece as Piece
 from flows.core.validation import check_fits as check_fits
 from flows.core.validation import check_widths as check_widths
 from flows.core.validation import finite as finite

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,15 @@ from flows.core.budget import MADE, spend
 from flows.core.caching import Memo
 from flows.core.closures import closure_bijection, closure_distribution, settle
 from flows.core.constructors import Identity, Value, check_decorated, constructor, is_constructor, said_of
-from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape, Support
+from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype
 from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
 from flows.core.lifting import leaf_bijection, leaf_distribution
 from flows.core.parts import BijectionPart, DistributionPart, Part, exact_on_request
 from flows.core.publish import publish
-from flows.core.regions import resolved
+from flows.core.structure import Composite
+from flows.core.support import Support, resolved
 from flows.core.validation import check_finite, check_rows
 
 P = ParamSpec("P")
@@ -33,15 +34,6 @@ _parts = Memo(size=4096)
 NOTHING = Given()
 EVERYWHERE = Support()
 EXACT = frozenset({"exact"})
-
-
-class Composite(NamedTuple):
-    """A combinator's own body: `part(event, context)`, the layers it is made of, and which keywords of init it names
-    whatever they do."""
-
-    part: Callable[[Shape, Shape | None], Part]
-    layers: tuple[Any, ...]
-    keywords: frozenset[str] = frozenset()
 
 
 OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_prob", "draw", "fit", "init", "apply", "forward"}

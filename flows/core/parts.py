@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 
-from flows.core.contract import Array, Given, Params, Region, Shape
+from flows.core.contract import Array, Given, Params, Shape
+from flows.core.support import Region
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.dequantize import Dequantize
 from flows.core import DistributionInit, FlowsError, positive_int
 from flows.core.inputs import as_context, as_key, as_rows_of_context, pieces_of, size
+from flows.core.structure import declared_by, structure_of
+from flows.core.support import Rounding
 from flows.distributions.draws import functions
-from flows.distributions.mixture import Mixture
 from flows.distributions.support import chain_of, support
 
 DRAWS = 10_000  # of groups of the reference, by which groups are judged
@@ -103,27 +103,29 @@ def levels_of(init_fun: Any) -> int | None:
     if not isinstance(init_fun, DistributionInit):
         raise TypeError(f"bits_per_dim: fit has the init_fun {init_fun!r:.60}; expected what flows.fit returned")
     found = _dequantised(init_fun)
-    if found is None or any(not np.all(np.asarray(each["step"]) == 1) for each in found):
+    if found is None or any(not np.all(np.asarray(each.step) == 1) for each in found):
         raise FlowsError(
             f"bits_per_dim: {init_fun!r:.120} has no Dequantize(1.0), and a density has no bits; fit whole numbers with "
             "dequantize=1.0, or put that layer first"
         )
-    levels = [each["levels"] for each in found if each["levels"] is not None]
+    levels = [each.levels for each in found if each.levels is not None]
     return min(levels, default=None)
 
 
-def _dequantised(init_fun: Any) -> list[dict[str, Any]] | None:
-    """The arguments of the `Dequantize` that comes first in a model, but for what moves entries, or of each component of a
-    mixture; None where there is none."""
+def _dequantised(init_fun: Any) -> list[Rounding] | None:
+    """What the layer that adds noise takes pixels for, if it comes first in a model, but for what moves entries; or those of
+    each component of a mixture. None where there is none."""
     layers, base = chain_of(init_fun)
     for layer in layers:
-        if getattr(layer.init_fun, "constructor", None) is Dequantize and not layer.inverted:
-            return [layer.init_fun.arguments]
-        if layer.declared.keeps != "entries":
+        rounding = declared_by(layer.value).rounding
+        if rounding is not None and not layer.inverted:
+            return [rounding]
+        if not layer.declared.moves_entries:
             return None
-    if not isinstance(base, DistributionInit) or base.constructor is not Mixture:
+    order, pieces = structure_of(base)
+    if order != "mixture":
         return None
-    found = [_dequantised(each) for each in base.arguments["components"]]
+    found = [_dequantised(piece.value) for piece in pieces]
     return None if None in found else [each for own in found for each in own or ()]
 
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array
-from flows.core.contract import Region
-from flows.core.regions import tangents
+from flows.core.support import Region, tangents
 
 
 def enable_x64() -> AbstractContextManager:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.supports import regions_of
+from flows.bijections.composition import regions_of
 from flows.compose import Serial
 from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, positive_int, trainable
 from flows.core.caching import fresh_caches
@@ -16,7 +16,7 @@ from flows.core.contract import BijectionLike
 from flows.core.errors import TRACING_ERRORS
 from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
 from flows.core.keywords import CALL, INIT, named_by, select
-from flows.core.regions import inside
+from flows.core.support import inside
 from flows.core.validation import check_rows
 from flows.diagnostics.properties import RowByRow, Trial, enable_x64
 

@@ -1,6 +1,6 @@
 """Which rows a fitted model is not to be trusted on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +11,13 @@ from flows.bijections.arcsinh import Arcsinh
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import Whiten
 from flows.compose import Serial
-from flows.core import Array, DistributionInit, InitFun, bijection_part
+from flows.core import Array, InitFun, Piece, bijection_part
 from flows.core.caching import Memo
 from flows.core.contract import Shape
 from flows.core.inputs import as_context, as_event, pieces_of
-from flows.distributions.flow import Flow
-from flows.distributions.mixture import Mixture
-from flows.distributions.standardized_context import StandardizedContext, standardized
+from flows.core.structure import chain as layers_in
+from flows.core.structure import declared_by, opened, params_in, structure_of
+from flows.distributions.standardized_context import standardized
 from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
 
 TOLERANCE = 1e-3  # of a round trip, in standard deviations of a column, and of log-dets, in nats
@@ -102,21 +102,16 @@ def verify_rows(
 
 def _chains(init_fun: Any, params: Any) -> Iterator[list[Step]]:
     """The bijections from data to noise: one chain for each component of a mixture."""
-    constructor = getattr(init_fun, "constructor", None)
-    arguments = getattr(init_fun, "arguments", {})
-    if constructor is Flow:
-        for rest in _chains(arguments["prior"], params["prior"]):
-            yield [Step(arguments["bijection"], params["bijection"]), *rest]
-    elif constructor is StandardizedContext:
-        for rest in _chains(arguments["distribution"], params["distribution"]):
-            yield [Step(None, params["fixed"]), *rest]
-    elif constructor is Mixture:
-        copies, components = arguments["num_components"], arguments["components"]
-        for i in range(copies or len(components)):
-            own = jax.tree.map(lambda leaf, i=i: leaf[i], params["components"]) if copies else params["components"][i]
-            yield from _chains(components[0 if copies else i], own)
-    elif isinstance(getattr(init_fun, "inner", None), DistributionInit):
-        yield from _chains(init_fun.inner, params)
+    order, pieces = structure_of(opened(init_fun))
+    if order in ("flow", "context"):
+        of_context = order == "context"
+        first = Step(None, params["fixed"]) if of_context else Step(pieces[0].value, params_in(params, pieces[0].params_at))
+        for rest in _chains(pieces[-1].value, params_in(params, pieces[-1].params_at)):
+            yield [first, *rest]
+    elif order == "mixture":
+        for piece in pieces:
+            for copy in [None] if piece.copies is None else range(piece.copies):
+                yield from _chains(piece.value, params_in(params, piece.params_at, copy))
     else:
         yield []
 
@@ -144,10 +139,11 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
     before: Any = None  # their part
     for i, each in enumerate(bijections):
         parts.append(None if each is None else bijection_part(each, own, shape))
-        if i == with_splines and each.constructor is Serial:
-            layers = each.inner.layers
-            leading = layers[: next(i for i, layer in enumerate(layers) if spline_bound(layer) < float("inf"))]
-            before = bijection_part(Serial(*leading), own, shape) if leading else before
+        order, pieces = structure_of(each)
+        if i == with_splines and order == "chain" and not any(piece.inverted for piece in pieces):
+            bounds = [spline_bound(piece.value) for piece in pieces]
+            leading = pieces[: next(i for i, bound in enumerate(bounds) if bound < float("inf"))]
+            before = bijection_part(Serial(*(piece.value for piece in leading)), own, shape) if leading else before
         own = own if each is None else parts[-1].output
 
     def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
@@ -160,7 +156,7 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
                 continue
             seen = context if "context" in part.keywords else None
             if i == with_splines:
-                places = y if not leading else before.direct(own[: len(leading)], y, seen, None, False)[0]
+                places = y if not leading else before.direct(_params_of(leading, own), y, seen, None, False)[0]
             steps.append((part, own, seen))
             y, slope = part.direct(own, y, seen, None, False)
             log_det = log_det + slope
@@ -172,17 +168,22 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
     return jax.jit(run) if all(part is None or part.compiled for part in parts) else run
 
 
+def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
+    return tuple(params_in(params, piece.params_at) for piece in pieces)
+
+
 def _spread(chain: list[Step], x: np.ndarray) -> Any:
     """The standard deviation of each column: as the first layers keep it, or that of these rows."""
     first = next((each for each in chain if each.bijection is not None), None)
-    constructor = getattr(first and first.bijection, "constructor", None)
-    layers: Any = () if first is None else first.bijection.inner.layers if constructor is Serial else (first.bijection,)
-    names = [getattr(layer, "constructor", None) for layer in layers]
-    params: Any = () if first is None else first.params if constructor is Serial else (first.params,)
-    if names[:1] == [Arcsinh] and names[1:2] in ([Standardize], [Whiten]):
-        heavy = np.isin(np.arange(x.shape[-1]), layers[0].arguments["features"])
-        return np.where(heavy, params[0]["fixed"]["scale"], params[1]["fixed"]["std"])
-    if names[:1] in ([Standardize], [Whiten]):
-        return params[0]["fixed"]["std"]
+    layers = [] if first is None else [step for step in layers_in(first.bijection)[:2] if not step.inverted]
+    names = [getattr(layer.value, "constructor", None) for layer in layers]
+
+    def scale(i: int, name: str) -> Any:
+        return params_in(first and first.params, layers[i].at)["fixed"][name]
+
+    if names in ([Arcsinh, Standardize], [Arcsinh, Whiten]):
+        return np.where(declared_by(layers[0].value).untouched(x.shape[-1]), scale(1, "std"), scale(0, "scale"))
+    if names and names[0] in (Standardize, Whiten):
+        return scale(0, "std")
     std = np.std(x, 0) if len(x) > 1 else np.ones(x.shape[1:])
     return np.where(std > 0, std, 1.0)

@@ -12,11 +12,11 @@ import numpy as np
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
 from flows.core import Array, FlowsError, Given, Shape, distribution, numbers, positive
-from flows.core.contract import SPHERE, ConditionerLike, Numbers, Region, Support
+from flows.core.contract import ConditionerLike, Numbers
 from flows.core.inputs import as_context, size
 from flows.core.keywords import naming
 from flows.core.numerics import soft_clip, soft_clip_inverse
-from flows.core.regions import off_sphere
+from flows.core.support import SPHERE, Region, Support, off_sphere
 from flows.distributions.polar import draw_angle, log_area, log_mass
 
 BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14
@@ -30,7 +30,7 @@ def _check_sphere(shape: Shape, name: str) -> int:
 
 
 def _circles(period: float, **_: Any) -> Support:
-    region = Region(-math.inf, math.inf, float(period))
+    region = Region(period=float(period))
     return Support(region, region)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.supports import bounded_region
+from flows.bijections.composition import bounded_region
 from flows.core import (
     Array,
     BijectionInit,
@@ -16,6 +16,7 @@ from flows.core import (
     DistributionPart,
     FlowsError,
     Given,
+    Piece,
     Shape,
     bijection_part,
     check_layers,
@@ -29,7 +30,7 @@ from flows.core import (
 from flows.core.contract import BijectionLike, DistributionLike
 from flows.core.errors import Place
 from flows.core.paths import still
-from flows.core.regions import beyond, inside, wrapped
+from flows.core.support import beyond, inside, wrapped
 from flows.distributions.normal import Normal
 
 STANDARD = Normal()  # the default, a value like any other
@@ -149,4 +150,5 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
         own["path"] = path if part.path or base.path else None
         return DistributionPart("Flow", init, event, context, **both, **own)
 
-    return Composite(compose, (bijection, prior))
+    pieces = Piece(bijection, ("bijection",), "bijection"), Piece(prior, ("prior",), "prior")
+    return Composite(compose, (bijection, prior), order="flow", pieces=pieces)

@@ -22,9 +22,9 @@ from flows.core import (
     positive_int,
     shared,
 )
-from flows.core.contract import DistributionLike, Region
+from flows.core.contract import DistributionLike
 from flows.core.errors import Place
-from flows.core.regions import everywhere
+from flows.core.support import Region, everywhere
 
 
 @combinator(DistributionInit)
@@ -107,7 +107,7 @@ def Joint(*bases: DistributionLike, sizes: Sequence[int] | None = None):
         own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": _beside(parts)}
         return DistributionPart("Joint", init, event, context, **shared(parts), **own)
 
-    return Composite(compose, bases)
+    return Composite(compose, bases, order="joint")
 
 
 def _beside(parts: Sequence[DistributionPart]) -> Region:
@@ -115,5 +115,5 @@ def _beside(parts: Sequence[DistributionPart]) -> Region:
     regions = [everywhere(part.event) if part.region is None else part.region for part in parts]
     before = np.cumsum([0, *[region.sphere.max(initial=0) for region in regions]])
     spheres = [np.where(region.sphere > 0, region.sphere + n, 0) for region, n in zip(regions, before, strict=False)]
-    low, high = (np.concatenate([region[i] for region in regions]) for i in (0, 1))
-    return Region(low, high, np.concatenate([region.period for region in regions]), np.concatenate(spheres))
+    low, high, period = (np.concatenate([getattr(each, name) for each in regions]) for name in ("low", "high", "period"))
+    return Region(low, high, period, np.concatenate(spheres))

@@ -17,6 +17,7 @@ from flows.core import (
     FlowsError,
     Given,
     InitFun,
+    Piece,
     Shape,
     check_layers,
     combinator,
@@ -33,7 +34,6 @@ from flows.core.contract import DistributionLike, Numbers
 from flows.core.errors import Place
 from flows.core.inputs import size
 from flows.core.params import check_structure, structure
-from flows.core.regions import same_kind
 from flows.distributions.blocks import in_blocks, size_of_blocks
 from flows.distributions.infinities import logsumexp
 from flows.distributions.seeding import spread_rows
@@ -133,7 +133,9 @@ def Mixture(
 
         return _part(init, parts, places, count if copies else None, event, context)
 
-    return Composite(compose, components, keywords=OWN_KEYWORDS)
+    of_each = [Piece(each, ("components", i)) for i, each in enumerate(components)]
+    pieces = (Piece(components[0], ("components",), copies=count),) if copies else tuple(of_each)
+    return Composite(compose, components, OWN_KEYWORDS, order="mixture", pieces=pieces)
 
 
 def _part(
@@ -184,7 +186,7 @@ def _part(
     of_parts = shared(parts)
     of_parts["keywords"] |= OWN_KEYWORDS
     region = parts[0].region
-    if any(part.region is not None and not same_kind(part.region, region) for part in parts):
+    if any(part.region is not None and not part.region.same_kind(region) for part in parts):
         raise FlowsError("Mixture: some components live on a circle or a sphere and others do not; expected the same for all")
     return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample, region=region)
 

@@ -15,6 +15,7 @@ from flows.core import (
     DistributionPart,
     FlowsError,
     Given,
+    Piece,
     Shape,
     check_layers,
     combinator,
@@ -104,7 +105,8 @@ def StandardizedContext(distribution: DistributionLike):
             keywords=part.keywords | OWN_KEYWORDS,
         )
 
-    return Composite(compose, (distribution,), keywords=OWN_KEYWORDS)
+    pieces = (Piece(distribution, ("distribution",), "distribution"),)
+    return Composite(compose, (distribution,), OWN_KEYWORDS, order="context", pieces=pieces)
 
 
 def standardized(fixed: dict[str, Array], context: Array) -> Array:

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from flows.bijections.supports import Layer, layers_of, support_of
+from flows.bijections.composition import Layer, layers_of, support_of
 from flows.core import DistributionInit, InitFun, distribution_part
 from flows.core.constructors import Value, is_constructor
-from flows.core.contract import Support
 from flows.core.inputs import as_context, as_event
-from flows.core.regions import everywhere
-from flows.distributions.flow import Flow
-from flows.distributions.standardized_context import StandardizedContext
+from flows.core.structure import opened, structure_of
+from flows.core.support import Support, everywhere
 
 
 def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
@@ -60,11 +58,9 @@ def chain_of(init_fun: Any) -> tuple[list[Layer], Any]:
     """The bijections that a distribution's points go through, and its base; or those of a bijection, and None."""
     if not isinstance(init_fun, DistributionInit):
         return layers_of(init_fun), None
-    if init_fun.constructor is StandardizedContext:
-        return chain_of(init_fun.arguments["distribution"])
-    if init_fun.constructor is Flow:
-        of_prior, base = chain_of(init_fun.arguments["prior"])
-        return [*layers_of(init_fun.arguments["bijection"]), *of_prior], base
-    if isinstance(init_fun.inner, DistributionInit):
-        return chain_of(init_fun.inner)
-    return [], init_fun
+    init_fun = opened(init_fun)
+    order, pieces = structure_of(init_fun)
+    if order not in ("flow", "context"):
+        return [], init_fun
+    of_base, base = chain_of(pieces[-1].value)
+    return [*(layers_of(pieces[0].value) if order == "flow" else ()), *of_base], base

@@ -11,7 +11,7 @@ import numpy as np
 from flows.core import Array, DistributionInit, FlowsError, part_of
 from flows.core.inputs import as_array, as_context, as_event, as_key
 from flows.core.publish import publish
-from flows.distributions.mixture import Mixture
+from flows.core.structure import replaced, structure_of, value_at
 from flows.persistence.models import TEXT
 from flows.results.result import FitResult, Kept
 
@@ -31,16 +31,11 @@ class EnsembleResult(FitResult):
 
     @property
     def members(self) -> int:
-        return self._mixture.arguments["num_components"]
+        return self._mixture.copies
 
     @property
     def member(self) -> DistributionInit:
-        def without(init_fun: Any, path: tuple[str, ...]) -> Any:
-            if not path:
-                return init_fun.arguments["components"][0]
-            return init_fun.constructor(**{**init_fun.arguments, path[0]: without(init_fun.arguments[path[0]], path[1:])})
-
-        return without(self.init_fun, self.path)
+        return replaced(self.init_fun, self.path, self._mixture.value)
 
     @property
     def folds(self) -> bool:
@@ -48,15 +43,13 @@ class EnsembleResult(FitResult):
 
     @cached_property
     def _mixture(self) -> Any:
-        """The mixture of the members, as a constructor's value."""
-        found: Any = self.init_fun
-        for name in self.path:
-            found = getattr(found, "arguments", {}).get(name)
-        if getattr(found, "constructor", None) is not Mixture or found.arguments["num_components"] is None:
+        """The member that the mixture has so many copies of."""
+        pieces = structure_of(value_at(self.init_fun, self.path)).pieces
+        if not pieces or pieces[0].copies is None:
             raise FlowsError(
                 f"the model has no mixture of members at {'/'.join(self.path) or 'its top'}: {self.init_fun!r:.70}"
             )
-        return found
+        return pieces[0]
 
     def log_pdfs(self, params: Any, inputs: Any, *, context: Any = None, rng: Any = None) -> Array:
         """log p(x) of every member, (members, batch), in nats: where they differ, the data did not say.

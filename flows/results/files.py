@@ -9,7 +9,7 @@ from flows.core import Bijection, BijectionInit, FlowsError
 from flows.core.contract import Shape
 from flows.core.inputs import as_context, as_event
 from flows.core.publish import publish
-from flows.core.regions import MOST_TURNS
+from flows.core.support import MOST_TURNS
 from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
 from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, distribution_part
-from flows.core.contract import Region
 from flows.core.inputs import as_array, as_context, as_event
-from flows.core.regions import on_turn, wrapped
+from flows.core.support import Region, on_turn, wrapped
 from flows.results.frames import Columns, in_order
 
 

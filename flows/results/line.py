@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logit, ndtr, ndtri
 
-from flows.bijections.supports import layers_of, support_of
+from flows.bijections.composition import layers_of, support_of
 from flows.core import Array, DistributionInit, FlowsError, bijection_part
 from flows.core.caching import Memo
-from flows.core.contract import REAL, Shape
+from flows.core.contract import Shape
 from flows.core.numerics import soft_clip
-from flows.core.regions import inside
+from flows.core.support import inside
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.distributions.location_scale import BOUND, Laplace, Logistic, regressed
@@ -38,7 +38,7 @@ class Line(NamedTuple):
 
     tail: Callable[[Any, Array, Any, Array], Array]
     point: Callable[[Any, Array, Any, Array], Array]
-    support: tuple[float, float] = REAL
+    support: tuple[float, float] = (-np.inf, np.inf)
 
 
 def line_of(init_fun: Any, context: Shape | None) -> Line | None:
@@ -69,7 +69,7 @@ def _flow(arguments: Any, context: Shape | None) -> Line | None:
         region, outputs, _ = support_of(layers_of(arguments["bijection"]), COLUMN, context)
     except FlowsError:  # it cannot be told
         return None
-    if outputs[0][0] > base.support[0] or outputs[1][0] < base.support[1]:
+    if outputs.low[0] > base.support[0] or outputs.high[0] < base.support[1]:
         return None  # some of the base's mass comes from nowhere
     low, high = (float(end[0]) for end in region)
 
@@ -158,7 +158,7 @@ def _gmm(arguments: Any, context: Shape | None) -> Line:
         mean, scale = normals(params)
         return mean + scale * (jnp.where(upper, -1, 1) * ndtri(u))[None]
 
-    return _weighted(lambda params: jax.nn.softmax(params.get("fixed", params)["logits"]), tails, points, REAL)
+    return _weighted(lambda params: jax.nn.softmax(params.get("fixed", params)["logits"]), tails, points, (-np.inf, np.inf))
 
 
 def _weighted(weights: Callable, tails: Callable, points: Callable, support: tuple[float, float]) -> Line:

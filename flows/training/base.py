@@ -5,7 +5,8 @@ from typing import Any
 
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.core import DistributionInit
-from flows.distributions.flow import STANDARD, Flow
+from flows.core.structure import replaced, structure_of
+from flows.distributions.flow import STANDARD
 from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal
 from flows.training.options import Options
@@ -13,7 +14,7 @@ from flows.training.preprocess import Prepared
 
 
 def is_flow(model: Any) -> bool:
-    return isinstance(model, DistributionInit) and model.constructor is Flow
+    return structure_of(model).order == "flow"
 
 
 def mixing_of(model: Any, options: Options) -> bool:
@@ -43,4 +44,5 @@ def with_base(model: Any, base: DistributionInit) -> Any:
     """A flow whose base is the standard normal, with another one; any other model as it is."""
     if not is_flow(model):
         return base if model == STANDARD else model
-    return Flow(model.arguments["bijection"], with_base(model.arguments["prior"], base))
+    prior = structure_of(model).pieces[1]
+    return replaced(model, prior.params_at, with_base(prior.value, base))

@@ -5,17 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from flows.bijections.dequantize import Dequantize
-from flows.bijections.supports import Layer, layers_of, support_of
+from flows.bijections.composition import Layer, layers_of, support_of
 from flows.bijections.unconstrain import Unconstrain
 from flows.compose import joined
-from flows.core import BijectionInit, DistributionInit, FlowsError, InitFun, distribution_part
-from flows.core.contract import SPHERE, Region, Shape
+from flows.core import BijectionInit, DistributionInit, FlowsError, InitFun, Value, distribution_part
+from flows.core.contract import Shape
 from flows.core.degrees import told_of_degrees
 from flows.core.errors import warn_user
-from flows.core.regions import MOST_TURNS, NEAR_END, OFF_SPHERE, blocks_of
+from flows.core.structure import declared_by, structure_of
+from flows.core.support import MOST_TURNS, NEAR_END, OFF_SPHERE, SPHERE, Region, blocks_of
 from flows.distributions.flow import Flow
-from flows.distributions.joint import Joint
 from flows.training.dependent import COARSE, DataWarning, name_of, place_of
 from flows.training.gaussian import moments
 from flows.training.options import Options
@@ -33,9 +32,10 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     These are all up to the last that is not defined on the whole line, or that adds noise as wide as a step of the data.
     """
     layers, base = list[Layer](), init_fun
-    while isinstance(base, DistributionInit) and base.constructor is Flow:
-        layers += layers_of(base.arguments["bijection"])
-        base = base.arguments["prior"]
+    while (structure := structure_of(base)).order == "flow":  # a model that is short for one stays whole
+        bijection, prior = structure.pieces
+        layers += layers_of(bijection.value)
+        base = prior.value
     deciding = max((i + 1 for i, each in enumerate(layers) if adds_noise(each)), default=0)
     remedy = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
     try:
@@ -47,29 +47,29 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
         raise FlowsError(f"fit: {error}, {remedy}") from None
     for each in layers[:deciding]:
         if not each.declared.entrywise:
-            last = layers[deciding - 1].value
+            last = layers[deciding - 1].bijection
             why = "which trains, mixes or moves entries"
-            raise FlowsError(f"fit: {last!r:.60} comes after {each.value!r:.60}, {why}, {remedy}")
+            raise FlowsError(f"fit: {last!r:.60} comes after {each.bijection!r:.60}, {why}, {remedy}")
     if not deciding:
         return (), init_fun
-    rest = [each.value for each in layers[deciding:]]
+    rest = [each.bijection for each in layers[deciding:]]
     left = Flow(joined(rest), base) if rest else base
-    return tuple(each.value for each in layers[:deciding]), left
+    return tuple(each.bijection for each in layers[:deciding]), left
 
 
 def adds_noise(layer: Layer) -> bool:
-    return isinstance(layer.init_fun, BijectionInit) and layer.init_fun.constructor is Dequantize
+    return declared_by(layer.value).rounding is not None
 
 
 def own_noise(init_fun: Any, columns: int) -> np.ndarray:
     """Which columns, or channels, a model dequantises itself; none where its parts have columns of their own."""
     noisy = np.zeros(columns, bool)
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    if any(each.constructor is Joint for each in within):
+    if any(structure_of(each).order == "joint" for each in within):
         return noisy
     for each in within:
-        if each.constructor is Dequantize:
-            steps = np.asarray(each.arguments["step"]) > 0
+        if (rounding := declared_by(each).rounding) is not None:
+            steps = np.asarray(rounding.step) > 0
             # Behind a layout there are other channels, and each may be of any of these.
             noisy |= steps if steps.shape in ((), (columns,)) else steps.any()
     return noisy
@@ -87,21 +87,22 @@ def check_noise_once(init_fun: Any, options: Options, data: Data, steps: np.ndar
         if wrong.any():
             j = int(np.argmax(wrong))
             what = name_of(j, names) if data.train.x.ndim == 2 else f"channel {j}"
-            layer = next(each for each in init_fun.values_within() if each.constructor is Dequantize)
+            layer = next(each for each in init_fun.values_within() if declared_by(each).rounding is not None)
             raise FlowsError(f"{options.caller}: {refuse(what, layer)}")
 
 
-def _noise_twice(what: str, layer: BijectionInit) -> str:
+def _noise_twice(what: str, layer: Value) -> str:
     return (
         f"dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
         "Leave dequantize= out: the model dequantises itself"
     )
 
 
-def _noise_on_logits(what: str, layer: BijectionInit) -> str:
-    levels, step = layer.arguments["levels"], layer.arguments["step"]
-    known = levels is not None and not np.ndim(step)
-    ends = f"(0, {(levels - 1) * step:g})" if known else "(low, high), the least and the largest value that is recorded"
+def _noise_on_logits(what: str, layer: Value) -> str:
+    step, levels = declared_by(layer).rounding or (0.0, None)
+    ends = "(low, high), the least and the largest value that is recorded"
+    if levels is not None and not isinstance(step, Sequence):
+        ends = f"(0, {(levels - 1) * step:g})"
     return (
         f"support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide as a step of the "
         f"data. Leave that layer out, and give dequantize={step}, support={ends}; or leave support= and dequantize= out, "
@@ -154,7 +155,7 @@ def check_degrees(init_fun: Any, data: Data, caller: str = "fit") -> None:
     """Refuse two columns of degrees where a model is one of the sphere, which may have no part at such an event."""
     x, names = data.train.x, data.source.names
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    if x.shape[1:] == (2,) and any(isinstance(each, InitFun) and each.own_support.inputs is SPHERE for each in within):
+    if x.shape[1:] == (2,) and any(isinstance(each, InitFun) and each.own_support.inputs == SPHERE for each in within):
         degrees = told_of_degrees(np.asarray(x), [name_of(i, names) for i in range(2)])
         if degrees:
             raise FlowsError(f"{caller}: data has 2 columns, and {init_fun!r:.80} takes unit vectors: {degrees}")
@@ -226,10 +227,10 @@ def tell_of_curved(curved: np.ndarray, region: Region | None, data: Data, option
 def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:
     """Refuse rows outside the region where the layers are defined, and name one."""
     region = support_of([layer for each in before for layer in layers_of(each)], data.train.x.shape[1:])[0]
-    if np.isneginf(region[0]).all() and np.isposinf(region[1]).all():
+    if np.isneginf(region.low).all() and np.isposinf(region.high).all():
         return
     for rows, numbers, given in _shares(data):
-        outside = (rows.x < region[0]) | (rows.x > region[1])  # no float64 copy of images
+        outside = (rows.x < region.low) | (rows.x > region.high)  # no float64 copy of images
         if outside.any():
             raise _refusal(np.asarray(rows.x, float), outside, numbers, given, region, data.source.names, "outside")
 

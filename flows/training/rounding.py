@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from flows.bijections.supports import layers_of
+from flows.bijections.composition import layers_of
 from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
 from flows.core.inputs import rows_within
-from flows.training.before import adds_noise
+from flows.core.structure import declared_by
 from flows.training.dependent import DataWarning, name_of, place_of
 from flows.training.grid import LEAST_TIES, OFF_GRID, ULPS, step_of
 from flows.training.options import Options
@@ -137,12 +137,12 @@ def rows_at_noise(own: Sequence[BijectionInit], few: np.ndarray) -> Iterator[tup
     trains or mixes, behind which they are not known."""
     before = tuple[BijectionInit, ...]()
     for layer in (each for value in own for each in layers_of(value)):
-        if adds_noise(layer):
-            yield layer.init_fun.arguments["step"], few, before
+        if (rounding := declared_by(layer.value).rounding) is not None:
+            yield rounding.step, few, before
         elif not layer.declared.entrywise:
             return
         else:
-            few, before = layer.mapped(few, few.shape[1:], backwards=False), (*before, layer.value)
+            few, before = layer.mapped(few, few.shape[1:], backwards=False), (*before, layer.bijection)
 
 
 def scale_before(few: np.ndarray, reached: np.ndarray) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""What a model is made of: combinators and distributions declare the values within them, and one walk serves all who ask.
+
+A combinator returns `Composite(part, layers, order=..., pieces=...)`. Who declares no order is one layer to everyone, and
+nobody looks at what it is made of.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from flows.core.contract import Shape
+from flows.core.errors import FlowsError
+from flows.core.support import Support
+
+# What pieces are to each other: layers one after the other; one layer many times; layers within another layout, which comes
+# first; a bijection and what its outputs are drawn from; a distribution given a context; components; blocks of features.
+ORDERS = ("opaque", "chain", "loop", "between", "flow", "context", "mixture", "joint")
+
+
+class Piece(NamedTuple):
+    """A value within another.
+
+    Attributes:
+        value: a constructor's value, or a plain closure.
+        params_at: where its params are in those of the whole, such as ("prior",) or (2,).
+        argument: the constructor's argument that holds it.
+        inverted: whether it runs backwards, on which event it does if that is known (`event`).
+        copies: how many copies of its params there are, stacked in front; None for one that is not stacked.
+    """
+
+    value: Any
+    params_at: tuple[Any, ...] = ()
+    argument: str = ""
+    inverted: bool = False
+    event: Shape | None = None
+    copies: int | None = None
+
+
+class Composite(NamedTuple):
+    """A combinator's own body.
+
+    Attributes:
+        part: `part(event, context)`, what it is there.
+        layers: the values it is made of.
+        keywords: which keywords of init it names whatever they do.
+        order: what they are to each other, one of `ORDERS`.
+        pieces: the same values, with where they are; by default the params are a tuple, those of each layer.
+    """
+
+    part: Callable[[Shape, Shape | None], Any]
+    layers: tuple[Any, ...]
+    keywords: frozenset[str] = frozenset()
+    order: str = "opaque"
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def structure(self) -> "Structure":
+        if self.order == "opaque":
+            return LEAF
+        return Structure(self.order, self.pieces or tuple([Piece(layer, (i,)) for i, layer in enumerate(self.layers)]))
+
+
+class Structure(NamedTuple):
+    """What a value is made of; without pieces where it is one layer, or one distribution."""
+
+    order: str = "opaque"
+    pieces: tuple[Piece, ...] = ()
+
+
+class Step(NamedTuple):
+    """A layer of a chain: its value, where its params are, and whether it runs backwards.
+
+    `event` is what one that is inverted makes, where that is known.
+    """
+
+    value: Any
+    at: tuple[Any, ...] = ()
+    inverted: bool = False
+    event: Shape | None = None
+
+
+LEAF = Structure()
+
+
+def declared_by(value: Any) -> Support:
+    """What a layer says itself of where its points live; a plain closure says nothing."""
+    return getattr(value, "own_support", None) or Support()
+
+
+def opened(value: Any) -> Any:
+    """The value that a model is short for; any other as it is."""
+    while hasattr(getattr(value, "inner", None), "inner"):
+        value = value.inner
+    return value
+
+
+def structure_of(value: Any) -> Structure:
+    """What a value itself is made of, where it is no model that is short for another: those are `opened` first."""
+    inner = getattr(value, "inner", None)
+    return inner.structure if isinstance(inner, Composite) else LEAF
+
+
+def chain(value: Any, at: tuple[Any, ...] = ()) -> list[Step]:
+    """The layers of a bijection, one after the other; a loop counts as one, as do layers within another layout."""
+    value = opened(value)
+    order, pieces = structure_of(value)
+    if order != "chain":
+        return [Step(value, at)]
+    found = list[Step]()
+    for piece in pieces:
+        own = chain(piece.value, (*at, *piece.params_at))
+        found += undone(own, piece.event) if piece.inverted else own
+    return found
+
+
+def undone(steps: Sequence[Step], event: Shape | None) -> list[Step]:
+    """Layers backwards, from the last to the first; `event` is that of the first, where it is known."""
+    found = list[Step]()
+    for step in steps:
+        found.append(Step(step.value, step.at, not step.inverted, event))
+        event = None if event is None else behind([step], event)
+    return found[::-1]
+
+
+def behind(steps: Sequence[Step], event: Shape) -> Shape:
+    """The event behind layers, as far as it is layouts that change it: others may need a context, and are not made for this."""
+    for step in steps:
+        if declared_by(step.value).moves_entries:
+            try:
+                event = (step.event or event) if step.inverted else step.value.part(event, None).output
+            except FlowsError:  # something else has changed it before
+                break
+    return event
+
+
+def moves_entries(value: Any) -> bool:
+    """Whether a bijection is known to do nothing but move entries."""
+    value = opened(value)
+    pieces = structure_of(value).pieces
+    return all(moves_entries(piece.value) for piece in pieces) if pieces else declared_by(value).moves_entries
+
+
+def value_at(value: Any, path: Sequence[Any]) -> Any:
+    """The value whose params are at `path`; None where there is none."""
+    for piece in structure_of(value).pieces if path else ():
+        if tuple(path[: (at := len(piece.params_at))]) == piece.params_at:
+            return value_at(piece.value, path[at:])
+    return None if path else value
+
+
+def replaced(value: Any, path: Sequence[Any], new: Any) -> Any:
+    """The model with another one in place of that whose params are at `path`."""
+    if not path:
+        return new
+    piece = next(each for each in structure_of(value).pieces if tuple(path[: len(each.params_at)]) == each.params_at)
+    own = replaced(piece.value, path[len(piece.params_at) :], new)
+    return value.constructor(**{**value.arguments, piece.argument: own})
+
+
+def params_in(params: Any, at: Sequence[Any], copy: int | None = None) -> Any:
+    """The params of a piece among those of the whole; of one of its copies, where there are some."""
+
+    for key in at:
+        params = params[key]
+    return params if copy is None else jax.tree.map(lambda leaf: leaf[copy], params)

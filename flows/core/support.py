@@ -1,0 +1,239 @@
+"""Where points live: a region of the line, angles, points of spheres. What layers declare of it, and who asks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core.contract import Array, Shape
+from flows.core.errors import FlowsError
+
+OFF_SPHERE = 1e-4  # by how much |x|^2 may differ from 1
+NEAR_END = 1e-6  # of a period: by how much rounding may move what is recorded at an end of a turn
+MOST_TURNS = 1e4  # from 0, beyond which float32 has no digits of an angle
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Region:
+    """Where the entries of points live, numbers that stand for all of them or arrays of the event; `low, high = region`.
+
+    Attributes:
+        low, high: the ends between which they lie.
+        period: of an angle, which is any real number modulo its period; 0 of what is none.
+        sphere: 0 where an entry is a number of its own, k where it is a coordinate of the k-th unit vector of the event.
+    """
+
+    low: Any = -np.inf
+    high: Any = np.inf
+    period: Any = 0.0
+    sphere: Any = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.low, self.high))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Region) and all(map(np.array_equal, self._fields(), other._fields()))
+
+    def __hash__(self) -> int:
+        return hash(tuple((np.shape(each), np.asarray(each).tobytes()) for each in self._fields()))
+
+    def __repr__(self) -> str:
+        """What differs from the whole line."""
+        names = ("low", "high", "period", "sphere")
+        shown = (
+            f"{name}={np.asarray(each).tolist()}"
+            for name, each, usual in zip(names, self._fields(), WHOLE_LINE, strict=True)
+            if not np.all(np.asarray(each) == usual)
+        )
+        return f"Region({', '.join(shown)})"
+
+    def _fields(self) -> tuple[Any, Any, Any, Any]:
+        return self.low, self.high, self.period, self.sphere
+
+    @property
+    def flat(self) -> bool:
+        """Whether no entry is an angle, or a coordinate of a sphere."""
+        return not (np.any(self.period) or np.any(self.sphere))
+
+    @property
+    def kind(self) -> "Region":
+        """The same without ends: which entries are angles of which periods, and coordinates of which unit vectors."""
+        return replace(self, low=-np.inf, high=np.inf)
+
+    def same_kind(self, other: "Region | None") -> bool:
+        """Whether the same entries are angles, of the same period, and coordinates of the same unit vectors."""
+        if other is None:
+            return self.flat
+        return np.allclose(self.period, other.period) and np.array_equal(self.sphere, other.sphere)
+
+    @property
+    def noun(self) -> str:
+        """What points of this kind are, for errors."""
+        return "points of a sphere" if np.any(self.sphere) else "angles" if np.any(self.period) else "numbers of the line"
+
+    @property
+    def remedy(self) -> str:
+        """Layers and bases that live there."""
+        return "SphereFlow and SphereUniform" if np.any(self.sphere) else "circular transformers, Rotation and CircularUniform"
+
+
+WHOLE_LINE = (-np.inf, np.inf, 0.0, 0)
+REAL = Region()
+POSITIVE = Region(0.0, np.inf)
+UNIT = Region(0.0, 1.0)
+CIRCLE = Region(period=2 * np.pi)
+SPHERE = Region(-1.0, 1.0, sphere=1)  # the event is one unit vector
+
+
+class Rounding(NamedTuple):
+    """What a layer that adds noise to rounded values takes these for: their step, one for all columns or one each, and how many
+    there are."""
+
+    step: float | Sequence[float]
+    levels: int | None
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where the inputs and the outputs of a bijection live, or the points of a distribution (its inputs, which are then its
+    outputs too), and what a bijection does to angles and unit vectors that it is handed.
+
+    Attributes:
+        inputs, outputs: a `Region`, a pair (low, high), or a function of the event that returns one.
+        entrywise: it has no params, and makes each entry of the output of the same entry of the input alone.
+        moves_entries: a permutation or a layout, which only moves entries.
+        rotates: a rotation, which keeps the sphere as a whole.
+        touches: features outside which it leaves all as it is; None for all.
+        leaves: features that it leaves as they are.
+        rounding: of a layer that adds noise to rounded values, what these are.
+    """
+
+    inputs: Any = REAL
+    outputs: Any = REAL
+    entrywise: bool = False
+    moves_entries: bool = False
+    rotates: bool = False
+    touches: tuple[int, ...] | None = None
+    leaves: tuple[int, ...] = ()
+    rounding: Rounding | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "outputs"):
+            if isinstance(pair := getattr(self, name), tuple):
+                object.__setattr__(self, name, Region(*pair))
+
+    @property
+    def inverted(self) -> "Support":
+        return replace(self, inputs=self.outputs, outputs=self.inputs)
+
+    def untouched(self, count: int) -> np.ndarray:
+        """Which of so many features stay as they are."""
+        kept = np.isin(np.arange(count), self.leaves)
+        return kept if self.touches is None else kept | ~np.isin(np.arange(count), self.touches)
+
+
+def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
+    """What was declared, as arrays of the event, which are not to be written to: one number may stand for all."""
+    declared = declared(event) if callable(declared) else declared
+    declared = declared if isinstance(declared, Region) else Region(*declared)
+    try:
+        low, high, period = (np.broadcast_to(np.asarray(each, float), event) for each in (*declared, declared.period))
+        sphere = np.broadcast_to(np.asarray(declared.sphere, int), event)
+    except ValueError:
+        raise FlowsError(f"{whose}: its support does not fit the event {event}") from None
+    if sphere.any() and len(event) != 1:
+        raise FlowsError(f"{whose}: a point of a sphere is a unit vector, and the event is {event}; expected one axis")
+    return Region(low, high, period, sphere)
+
+
+def everywhere(event: Shape) -> Region:
+    """The whole line for each entry."""
+    return resolved(REAL, event)
+
+
+def blocks_of(sphere: np.ndarray) -> list[np.ndarray]:
+    """The entries of each unit vector."""
+    return [np.flatnonzero(sphere == each) for each in np.unique(sphere[sphere > 0])]
+
+
+def inside(region: Region, x: Array) -> Array:
+    """Points of the line, an event or rows of them, taken into a region: the same where it is the whole line."""
+    low, high = region
+    shape = (1,) * (x.ndim - low.ndim) + low.shape
+    sphere = np.broadcast_to(region.sphere, low.shape)
+    of_sphere = (sphere > 0).reshape(shape)
+    from_low, to_high = (np.isfinite(end).reshape(shape) & ~of_sphere for end in (low, high))
+    ends = (jnp.asarray(np.where(np.isfinite(end), end, 0.0).reshape(shape), x.dtype) for end in (low, high))
+    low, high = ends
+    between = low + (high - low) * jax.nn.sigmoid(x)
+    one_sided = jnp.where(from_low, low + jnp.exp(x), jnp.where(to_high, high - jnp.exp(-x), x))
+    x = jnp.where(from_low & to_high, between, one_sided)
+    for block in blocks_of(sphere):
+        v = x[..., block]
+        squared = jnp.square(v).sum(-1, keepdims=True)
+        first = jnp.zeros_like(v).at[..., 0].set(1.0)
+        x = x.at[..., block].set(jnp.where(squared > 0, v / jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), first))
+    return x
+
+
+def beyond(region: Region, x: Array) -> Array:
+    """Which entries of rows x lie outside a region, whose ends belong to it; NaN does not."""
+    low, high = region
+    sphere = np.broadcast_to(region.sphere, low.shape)
+    low, high = (jnp.asarray(np.where(sphere > 0, far, end), x.dtype)[None] for end, far in ((low, -np.inf), (high, np.inf)))
+    outside = (x < low) | (x > high)
+    for block in blocks_of(sphere):
+        outside = outside.at[:, block].set(off_sphere(x[:, block])[:, None])
+    return outside
+
+
+def off_sphere(x: Array) -> Array:
+    """Whether points (..., n + 1) are no unit vectors; False where they are NaN."""
+    return jnp.abs(jnp.square(x).sum(-1) - 1) > OFF_SPHERE
+
+
+def wrapped(region: Region | None, x: Array, low: np.ndarray | None = None) -> Array:
+    """Rows x with their angles within half a period of 0: in [-period / 2, period / 2); or in [low, low + period)."""
+    if region is None or not np.any(region.period):
+        return x
+    turn = np.where(region.period > 0, region.period, 1.0)
+    low = -turn / 2 if low is None else low
+    period, first, start = (jnp.asarray(each, x.dtype)[None] for each in (turn, low, low / turn))
+    turned = x - period * jnp.floor(x / period - start)
+    turned = jnp.maximum(jnp.where(turned >= first + period, turned - period, turned), first)  # of a rounding
+    return jnp.where((region.period > 0)[None] & jnp.isfinite(x), turned, x)
+
+
+def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
+    """Rows x with their angles on the turn that begins at low, both of whose ends stay: in [low, low + period]."""
+    if region is None or not np.any(region.period):
+        return x
+    slack = NEAR_END * region.period
+    first, last, least, most = (
+        jnp.asarray(each, x.dtype)[None] for each in (low, low + region.period, low - slack, low + region.period + slack)
+    )
+    there = (region.period > 0)[None] & (x >= least) & (x <= most)
+    return jnp.where(there, jnp.clip(x, first, last), wrapped(region, x, low))
+
+
+def tangents(region: Region, x: Array) -> Array:
+    """An orthonormal basis of the directions in which rows x (batch, d) can move within a region: (batch, d, dimensions)."""
+    batch, d = x.shape
+    free = np.flatnonzero(region.sphere == 0)
+    columns = [jnp.broadcast_to(jnp.eye(d, dtype=x.dtype)[:, free], (batch, d, len(free)))]
+    for block in blocks_of(region.sphere):
+        columns.append(jnp.zeros((batch, d, len(block) - 1), x.dtype).at[:, block].set(_beside(x[:, block])))
+    return jnp.concatenate(columns, axis=2)
+
+
+def _beside(v: Array) -> Array:
+    """An orthonormal basis (batch, m, m - 1) of what is orthogonal to unit vectors v (batch, m)."""
+    # The reflection that exchanges v and the last unit vector, away from which its sign is chosen.
+    sign = jnp.where(v[:, -1:] > 0, 1.0, -1.0)
+    w = v.at[:, -1].add(sign[:, 0])
+    m = v.shape[1]
+    reflection = jnp.eye(m, dtype=v.dtype)[None] - 2 * w[:, :, None] * w[:, None] / jnp.square(w).sum(1)[:, None, None]
+    return reflection[:, :, :-1]
