@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas
 import pytest
-from common import AFFINE, QUICK, ROWS, error_of
+from common import AFFINE, QUICK, ROWS, close, error_of
 from scipy import stats
 
 import flows
@@ -187,3 +187,14 @@ def test_refusals_of_distribution_functions():
             call()
     assert "interval: share" in error_of(lambda: result.interval(1.0))
     assert "cdf: x has shape (3,)" in error_of(lambda: result.cdf(np.zeros(3)))
+
+
+def test_a_standardised_context_is_seen_standardised():
+    init_fun = flows.StandardizedContext(flows.Normal(trainable=True, regression=True))
+    params = init_fun(0, 1, context_dim=1).params
+    params["fixed"] = {"mean": jnp.array([3.0]), "std": jnp.array([2.0])}
+    params["distribution"] = jax.tree.map(jnp.ones_like, params["distribution"]) | {"log_scale": jnp.zeros(1)}
+    result = flows.FitResult(params, *init_fun(0, 1, context_dim=1)[1:], init_fun, 1, 1)
+    assert result.cdf_by == "map"
+    close(result.quantile(0.5, context=[7.0]), 1.0 + (7.0 - 3.0) / 2.0, 1e-5)
+    close(result.cdf(np.array([[3.0]]), context=[7.0]), [0.5], 1e-5)

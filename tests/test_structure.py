@@ -9,7 +9,7 @@ import pytest
 from common import QUICK, ROWS, close
 
 import flows
-from flows.core import BijectionInit, Composite, DistributionInit, Piece, combinator, distribution_part
+from flows.core import BijectionInit, Cdf, Composite, DistributionInit, Piece, combinator, distribution_part
 from flows.core.structure import chain, moves_entries, params_in, replaced, structure_of, value_at
 from flows.diagnostics.rows import verify_rows
 from flows.training.before import own_noise, split_off
@@ -60,7 +60,7 @@ def Either(*components):
         def init(key, given):
             return tuple(part.init(own, given) for part, own in zip(parts, jax.random.split(key, len(parts)), strict=True))
 
-        return replace(parts[0], name="Either", init=init, log_pdf=log_pdf, sample=sample, joint_draw=None, path=None)
+        return replace(parts[0], name="Either", init=init, log_pdf=log_pdf, sample=sample, joint_draw=None, path=None, cdf=None)
 
     return Composite(part, components, order="mixture")
 
@@ -127,6 +127,44 @@ def test_a_fit_of_it_is_that_of_the_layers_it_has():
     close(results[0].log_prob(ROWS[:5]), results[1].log_prob(ROWS[:5]), 1e-6)
     assert results[0].member == flows.Flow(flows.Standardize(), own)
     assert results[0].verify(ROWS[:20]).passed
+
+
+def triangle(arguments, context):
+    """Of the density 2 x / width^2 on (0, width)."""
+    width = arguments["width"]
+
+    def tail(params, x, context, upper):
+        below = jnp.clip(x / width, 0, 1) ** 2
+        return jnp.where(upper, 1 - below, below)
+
+    return Cdf(tail, lambda params, u, context, upper: width * jnp.sqrt(jnp.where(upper, 1 - u, u)), (0.0, width))
+
+
+@flows.distribution(support=lambda width: flows.Support((0.0, width)), cdf=triangle)
+def Triangle(width=1.0):
+    def init_fun(rng, shape):
+        return {}, log_pdf, lambda rng, params: width * jnp.sqrt(jax.random.uniform(rng, shape))
+
+    def log_pdf(params, x):
+        return jnp.log(2 * x / width**2).sum()
+
+    return init_fun
+
+
+def test_quantiles_of_a_base_of_ones_own_are_exact():
+    """By its own distribution function, in flows, mixtures and copies; in several columns there is none."""
+    for init_fun, median in (
+        (Triangle(2.0), np.sqrt(2.0)),
+        (flows.Flow(Twice(flows.FixedAffine(0.5), flows.FixedAffine(2.0)), Triangle(2.0)), np.sqrt(2.0)),
+        (flows.Flow(flows.FixedAffine(-0.5), flows.Flow(flows.FixedAffine(-1.0), Triangle())), np.sqrt(2.0)),
+        (flows.Mixture(Triangle(2.0), Triangle(2.0)), np.sqrt(2.0)),
+        (flows.Mixture(Triangle(2.0), num_components=3), np.sqrt(2.0)),
+    ):
+        result = flows.FitResult(*init_fun(0, 1), init_fun, 1)
+        assert result.cdf_by == "map"
+        close(result.quantile(0.5), median, 1e-6)
+        close(result.cdf(np.array([[median]])), [0.5], 1e-6)
+    assert distribution_part(Triangle(), (2,), None).cdf is None
 
 
 @pytest.mark.parametrize("value", [lambda *call: None, flows.Coupling(), flows.FactorOut(flows.ActNorm()), flows.Normal()])

@@ -35,7 +35,9 @@ from flows.core.params import remeasure as remeasure
 from flows.core.params import stacked as stacked
 from flows.core.params import trainable as trainable
 from flows.core.params import unstacked as unstacked
+from flows.core.parts import COLUMN as COLUMN
 from flows.core.parts import BijectionPart as BijectionPart
+from flows.core.parts import Cdf as Cdf
 from flows.core.parts import DistributionPart as DistributionPart
 from flows.core.parts import Part as Part
 from flows.core.parts import exact_log_dets as exact_log_dets

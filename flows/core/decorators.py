@@ -22,7 +22,7 @@ from flows.core.errors import FlowsError
 from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype
 from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
 from flows.core.lifting import leaf_bijection, leaf_distribution
-from flows.core.parts import BijectionPart, DistributionPart, Part, exact_on_request
+from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request
 from flows.core.publish import publish
 from flows.core.structure import Composite
 from flows.core.support import Support, resolved
@@ -44,6 +44,7 @@ class InitFun(Value):
 
     batched: bool
     own_support: Support
+    own_cdf: Callable[[dict, Shape | None], Any] | None  # of its arguments and a context
     labels: frozenset[str]  # its own and those of its layers
 
     def __getattr__(self, name: str) -> Any:
@@ -61,12 +62,21 @@ class InitFun(Value):
         return "params, direct_fun, inverse_fun = init_fun(rng, input_dim)"
 
     def __init__(
-        self, construct: Callable, arguments: dict, inner: Any, batched: bool, likelihood: Any, support: Any, draws: bool = True
+        self,
+        construct: Callable,
+        arguments: dict,
+        inner: Any,
+        batched: bool,
+        likelihood: Any,
+        support: Any,
+        draws: bool = True,
+        cdf: Callable | None = None,
     ):
         if not (callable(inner) or isinstance(inner, Composite)):
             raise TypeError(f"{construct.__name__} returned {inner!r:.60}; a constructor returns its init_fun")
         super().__init__(construct, arguments, inner)
         object.__setattr__(self, "batched", batched)
+        object.__setattr__(self, "own_cdf", cdf)
         name = construct.__name__
         label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
         object.__setattr__(self, "own_support", said_of(support, arguments, f"{name}: support"))
@@ -116,6 +126,8 @@ class InitFun(Value):
         # A user's network may look at the whole batch, as a plain closure may.
         if isinstance(part, DistributionPart):
             part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
+            if self.own_cdf is not None and event == COLUMN:
+                part = replace(part, cdf=partial(self.own_cdf, self.arguments, context))
         if self.batched and _has_function(self.arguments):
             part = replace(part, independent=False)
         if "rng" not in part.keywords and self.labels == EXACT:
@@ -248,6 +260,7 @@ def distribution(
     batched: bool = False,
     likelihood: str | Callable[..., str] = "exact",
     support: Support | Callable[..., Support] = EVERYWHERE,
+    cdf: Callable | None = None,
 ) -> Callable[[Callable[P, Any]], Callable[P, DistributionInit]]: ...
 def distribution(
     function: Callable | None = None,
@@ -256,6 +269,7 @@ def distribution(
     batched: bool = False,
     likelihood: str | Callable[..., str] = "exact",
     support: Support | Callable[..., Support] = EVERYWHERE,
+    cdf: Callable | None = None,
 ) -> Any:
     """Make a constructor of distributions of a function that returns an `init_fun`.
 
@@ -265,7 +279,9 @@ def distribution(
 
     Args:
         batched, likelihood: as in `flows.bijection`.
-        support: `Support(CIRCLE)` or `Support(SPHERE)` (`flows.core.contract`) where points are angles or unit vectors.
+        support: `Support(CIRCLE)` or `Support(SPHERE)` where points are angles or unit vectors.
+        cdf: `cdf(arguments, context_dim)` of the constructor's arguments, by name, that returns the distribution function of
+            one column, a `flows.core.Cdf`, or None: quantiles of flows on it are then exact, not counted among draws.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp
@@ -280,7 +296,7 @@ def distribution(
         >>> log_pdf(params, jnp.array([[1.0, 2.0]])).tolist(), sample(1, params, 5).shape
         ([-3.0], (5, 2))
     """
-    return _decorate(DistributionInit, function, batched, likelihood, support)
+    return _decorate(DistributionInit, function, batched, likelihood, support, cdf=cdf)
 
 
 def combinator(
@@ -301,14 +317,16 @@ def _label(likelihood: Any, name: str) -> str:
     return likelihood
 
 
-def _decorate(make: type[InitFun], function: Callable | None, batched: bool, likelihood: Any, support: Any) -> Any:
+def _decorate(
+    make: type[InitFun], function: Callable | None, batched: bool, likelihood: Any, support: Any, **declared: Any
+) -> Any:
     if not isinstance(batched, bool):
         raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
     if not callable(likelihood):
         _label(likelihood, make.__name__.removesuffix("Init").lower())
 
     def decorate(function: Callable) -> Callable:
-        return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support))
+        return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support, **declared))
 
     if function is not None:
         check_decorated(function, f"flows.{make.__name__.removesuffix('Init').lower()}", "an init_fun")

@@ -10,12 +10,27 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import jax
 
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.support import Region
+
+COLUMN = (1,)  # the event of one column
+
+
+class Cdf(NamedTuple):
+    """The distribution function of one column, and its inverse.
+
+    `tail(params, x, context, upper)` is P(X <= x), or P(X > x) where upper, of rows (n,), with a context of each or None;
+    `point(params, u, context, upper)` is the x whose tail is u. The distribution lives within `support`.
+    """
+
+    tail: Callable[[Any, Array, Any, Array], Array]
+    point: Callable[[Any, Array, Any, Array], Array]
+    support: tuple[float, float] = (-inf, inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +110,8 @@ class DistributionPart(Part):
 
     `joint_draw(rng, params, n, dtype, context) -> (samples, log_pdf)` is there where one pass makes both. `region` is where its
     points live, as far as it is told. `path(params, x, context, rng) -> (x_1, velocity, draw)` is as of a bijection, and
-    draw(key) are as many draws of the base, x_0.
+    draw(key) are as many draws of the base, x_0. `cdf()` is there for one column, and makes its distribution function, or None
+    where the map does not give it.
     """
 
     log_pdf: Callable
@@ -103,6 +119,7 @@ class DistributionPart(Part):
     joint_draw: Callable | None = None
     region: Region | None = None
     path: Callable | None = None
+    cdf: Callable[[], Cdf | None] | None = None
 
     def draw(self, rng: Array, params: Params, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
         """The samples of `sample`, with their log-density."""

@@ -1,6 +1,7 @@
 """A normalizing flow: the distribution that a bijection makes of a base."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from flows.bijections.composition import bounded_region
 from flows.core import (
+    COLUMN,
     Array,
     BijectionInit,
     Composite,
@@ -31,6 +33,7 @@ from flows.core.contract import BijectionLike, DistributionLike
 from flows.core.errors import Place
 from flows.core.paths import still
 from flows.core.support import beyond, inside, wrapped
+from flows.distributions.cdf import of_flow
 from flows.distributions.normal import Normal
 
 STANDARD = Normal()  # the default, a value like any other
@@ -148,6 +151,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
 
         own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": region}
         own["path"] = path if part.path or base.path else None
+        own["cdf"] = partial(of_flow, bijection, part, base) if event == COLUMN else None
         return DistributionPart("Flow", init, event, context, **both, **own)
 
     pieces = Piece(bijection, ("bijection",), "bijection"), Piece(prior, ("prior",), "prior")

@@ -1,18 +1,39 @@
 """Mixtures of normals, given or fitted."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import ndtr, ndtri
 
-from flows.core import Array, FlowsError, Shape, distribution, numbers, positive_int
+from flows.core import Array, Cdf, FlowsError, Shape, distribution, numbers, positive_int
 from flows.core.contract import Numbers
 from flows.core.numerics import LOG_2PI
+from flows.distributions.cdf import weighted
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.distributions.seeding import fitted_normals
 
 
-@distribution(batched=True)
+def _cdf(arguments: Any, context: Shape | None) -> Cdf:
+    def normals(params: Any) -> tuple[Array, Array]:
+        own = params.get("fixed", params)
+        log_scale = own["log_scale"] if "log_scale" in own else own["tril"][:, 0]
+        return own["mean"], jnp.exp(log_scale)
+
+    def tails(params: Any, x: Array, context: Any, upper: Array) -> Array:
+        mean, scale = normals(params)
+        return ndtr(jnp.where(upper, -1, 1)[None] * (x[None] - mean) / scale)
+
+    def points(params: Any, u: Array, context: Any, upper: Array) -> Array:
+        mean, scale = normals(params)
+        return mean + scale * (jnp.where(upper, -1, 1) * ndtri(u))[None]
+
+    return weighted(lambda params: jax.nn.softmax(params.get("fixed", params)["logits"]), tails, points)
+
+
+@distribution(batched=True, cdf=_cdf)
 def GMM(
     means: Numbers | None = None,
     covariances: Numbers | None = None,

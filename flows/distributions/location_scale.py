@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import logit
 from scipy.special import stdtrit
 
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, FlowsError, Given, Shape, distribution, positive
+from flows.core import Array, Cdf, FlowsError, Given, Shape, distribution, positive
 from flows.core.contract import ConditionerLike
 from flows.core.inputs import as_context, size
 from flows.core.keywords import naming
@@ -159,7 +160,46 @@ def regressed(context: Array, slope: Array) -> Array:
     return jnp.matmul(context.reshape(context.shape[0], -1).astype(slope.dtype), slope, precision="highest")
 
 
-@distribution(batched=True)
+def symmetric(tail: Callable, point: Callable) -> Callable[[Any, Shape | None], Cdf | None]:
+    """The `cdf` of a distribution around its location: P(X > x) is P(X <= -x) of the standard form."""
+
+    def cdf(arguments: Any, context: Shape | None) -> Cdf | None:
+        if arguments["conditioner"] is not None:
+            return None
+        wider = arguments.get("temperature", 1.0)
+
+        def theta(params: Any, context: Any) -> tuple[Any, Any]:
+            if not params:
+                return 0.0, wider
+            loc, scale = params["loc"], wider * jnp.exp(soft_clip(params["log_scale"], BOUND))
+            return (loc + regressed(context, params["slope"])[:, 0] if "slope" in params else loc), scale
+
+        def own_tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
+            loc, scale = theta(params, context)
+            z = (x - loc) / scale
+            return tail(jnp.where(upper, -z, z))
+
+        def own_point(params: Any, u: Array, context: Any, upper: Array) -> Array:
+            loc, scale = theta(params, context)
+            z = point(u)
+            return loc + scale * jnp.where(upper, -z, z)
+
+        return Cdf(own_tail, own_point)
+
+    return cdf
+
+
+def _laplace_tail(z: Array) -> Array:
+    half = jnp.exp(-jnp.abs(z)) / 2
+    return jnp.where(z > 0, 1 - half, half)
+
+
+def _laplace_point(u: Array) -> Array:
+    far = jnp.log(2 * jnp.minimum(u, 1 - u))
+    return jnp.where(u > 0.5, -far, far)
+
+
+@distribution(batched=True, cdf=symmetric(_laplace_tail, _laplace_point))
 def Laplace(trainable: bool = False, conditioner: ConditionerLike | None = None):
     """Independent Laplace distributions, one for each entry of the event: sharper at the centre than a normal, heavier outside.
 
@@ -193,7 +233,7 @@ def Laplace(trainable: bool = False, conditioner: ConditionerLike | None = None)
     return location_scale("Laplace", Family(log_density, jax.random.laplace, measured), trainable, conditioner)
 
 
-@distribution(batched=True)
+@distribution(batched=True, cdf=symmetric(jax.nn.sigmoid, logit))
 def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None, temperature: float = 1.0):
     """Independent logistic distributions, one for each entry of the event; `Sigmoid` makes the standard one uniform.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import (
+    COLUMN,
     Array,
     Composite,
     DistributionInit,
@@ -35,6 +36,7 @@ from flows.core.errors import Place
 from flows.core.inputs import size
 from flows.core.params import check_structure, structure
 from flows.distributions.blocks import in_blocks, size_of_blocks
+from flows.distributions.cdf import of_mixture
 from flows.distributions.infinities import logsumexp
 from flows.distributions.seeding import spread_rows
 
@@ -188,7 +190,8 @@ def _part(
     region = parts[0].region
     if any(part.region is not None and not part.region.same_kind(region) for part in parts):
         raise FlowsError("Mixture: some components live on a circle or a sphere and others do not; expected the same for all")
-    return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample, region=region)
+    cdf = partial(of_mixture, parts, copies) if event == COLUMN else None
+    return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample, region=region, cdf=cdf)
 
 
 def _components_of(params: Any, count: int, copies: bool, trainable: bool) -> list:

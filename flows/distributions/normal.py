@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import ndtr, ndtri
 
 from flows.bijections.whiten import correlation_factor
 from flows.core import Array, FlowsError, Shape, distribution, positive
@@ -15,13 +16,13 @@ from flows.core.inputs import size
 from flows.core.numerics import LOG_2PI, soft_clip, soft_clip_inverse
 from flows.core.validation import share
 from flows.distributions.infinities import honest_far_out
-from flows.distributions.location_scale import Family, location_scale
+from flows.distributions.location_scale import Family, location_scale, symmetric
 
 TRIL_BOUND = 1e4
 ENOUGH = 1.5  # rows for each column, from which a covariance is taken as it is
 
 
-@distribution(batched=True)
+@distribution(batched=True, cdf=symmetric(ndtr, ndtri))
 def Normal(
     trainable: bool = False,
     covariance: str = "diagonal",

@@ -1,5 +1,6 @@
 """A conditional distribution whose context comes in any units."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from flows.bijections.scaling import channel_scale
 from flows.core import (
     Array,
+    Cdf,
     Composite,
     DistributionInit,
     DistributionPart,
@@ -91,6 +93,15 @@ def StandardizedContext(distribution: DistributionLike):
             with place:
                 return part.draw(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
 
+        def cdf() -> Cdf | None:
+            found = None if part.cdf is None else part.cdf()
+            return None if found is None else Cdf(seen(found.tail), seen(found.point), found.support)
+
+        def seen(function: Callable) -> Callable:
+            return lambda params, x, context, upper: function(
+                params["distribution"], x, standardized(params["fixed"], context), upper
+            )
+
         def path(params: Any, x: Array, context: Any, rng: Array) -> tuple:
             return part.path(params["distribution"], x, standardized(params["fixed"], context), rng)  # type: ignore[misc]
 
@@ -102,6 +113,7 @@ def StandardizedContext(distribution: DistributionLike):
             sample=sample,
             joint_draw=joint_draw,
             path=None if part.path is None else path,
+            cdf=None if part.cdf is None else cdf,
             keywords=part.keywords | OWN_KEYWORDS,
         )
 

@@ -1,14 +1,28 @@
 """The uniform distribution on a box."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError, check_fits, distribution, numbers
+from flows.core import Array, Cdf, FlowsError, Shape, check_fits, distribution, numbers
 from flows.core.contract import Numbers
 
 
-@distribution(batched=True)
+def _cdf(arguments: Any, context: Shape | None) -> Cdf:
+    low, high = (float(np.ravel(arguments[name])[0]) for name in ("low", "high"))
+
+    def tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
+        return jnp.clip(jnp.where(upper, high - x, x - low) / (high - low), 0, 1)
+
+    def point(params: Any, u: Array, context: Any, upper: Array) -> Array:
+        return jnp.where(upper, high - u * (high - low), low + u * (high - low))
+
+    return Cdf(tail, point, (low, high))
+
+
+@distribution(batched=True, cdf=_cdf)
 def Uniform(low: Numbers = 0.0, high: Numbers = 1.0):
     """Uniform on a box, its faces included: log p(x) = -sum(log(high - low)) inside and -inf outside, in nats.
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, positive
+from flows.core import Array, Cdf, FlowsError, positive
 from flows.core.inputs import as_array, as_context, as_event, as_key, cast, default_dtype, working_dtype
+from flows.core.parts import COLUMN
+from flows.results.cdf import cdf_of
 from flows.results.frames import as_numbers
 from flows.results.inputs import Inputs
-from flows.results.line import COLUMN, Line, line_of
 
 DRAWS = 10_000  # of each context, where a distribution function is counted
 PIECE = 2_000_000  # numbers drawn together for that
@@ -23,7 +24,7 @@ class OneColumn(Inputs):
     @property
     def cdf_by(self) -> str:
         """How `cdf`, `quantile` and `interval` are found: by the model's own "map", which is exact, or by "draws"."""
-        return "draws" if self._line is None else "map"
+        return "draws" if self._map is None else "map"
 
     def cdf(self, x: Any, *, context: Any = None, rng: Any = 0) -> Array:
         """P(X <= x) of one column: for each row (n, 1) of x, (n,); of an angle on the turn of the data, P(low <= X <= x).
@@ -48,9 +49,9 @@ class OneColumn(Inputs):
             raise FlowsError(f"cdf: x has shape {x.shape}; expected (rows, 1)")
         n, dtype = x.shape[0], working_dtype(x.dtype)
         x, contexts = self._on_turn(x.astype(dtype))[:, 0], self._of_each(given, n)
-        if self._line is not None:
+        if self._map is not None:
             contexts = None if contexts is None else contexts.astype(dtype)
-            return self._line.tail(cast(self.params, dtype), x, contexts, jnp.zeros(n, bool))
+            return self._map.tail(cast(self.params, dtype), x, contexts, jnp.zeros(n, bool))
         values, found = np.asarray(x), np.zeros(n)
         for own, draws in self._draws(as_key(rng), given, n):
             rows = np.sort(draws, axis=1)  # NaN comes last
@@ -86,7 +87,7 @@ class OneColumn(Inputs):
         rows, many = (given["context"].shape[0], True) if self._batched(given) else (1, False)
         leaves = jax.tree.leaves(self.params)
         dtype = working_dtype(jnp.result_type(*leaves)) if leaves else default_dtype()
-        if self._line is None:
+        if self._map is None:
             found: Any = np.zeros((rows, *shares.shape))
             for own, draws in self._draws(as_key(rng), given, rows):
                 found[own] = np.moveaxis(np.quantile(draws, shares, axis=1), -1, 0)
@@ -95,7 +96,7 @@ class OneColumn(Inputs):
             where: Any = jnp.where if isinstance(shares, jax.core.Tracer) else np.where
             near = [jnp.tile(jnp.ravel(jnp.asarray(each)), rows) for each in (where(upper, 1 - shares, shares), upper)]
             contexts = None if contexts is None else jnp.repeat(contexts.astype(dtype), shares.size, 0)
-            found = self._line.point(cast(self.params, dtype), near[0].astype(dtype), contexts, near[1])
+            found = self._map.point(cast(self.params, dtype), near[0].astype(dtype), contexts, near[1])
             found = found.reshape(rows, *shares.shape)
         return jnp.asarray(found if many else found[0], dtype)
 
@@ -116,8 +117,8 @@ class OneColumn(Inputs):
         return both[..., 0], both[..., 1]
 
     @property
-    def _line(self) -> Line | None:
-        return line_of(self.init_fun, as_context(self.context_dim)) if as_event(self.input_dim) == COLUMN else None
+    def _map(self) -> Cdf | None:
+        return cdf_of(self.init_fun, as_context(self.context_dim)) if as_event(self.input_dim) == COLUMN else None
 
     def _check_column(self, what: str) -> None:
         if as_event(self.input_dim) != COLUMN:
