@@ -4,7 +4,7 @@ import gc
 
 import jax
 
-from flows.training import step
+from flows.training.loop import step
 
 jax.config.update("jax_disable_most_optimizations", True)
 step.SMALL = -1  # so that `fit` does not ask for more

@@ -136,7 +136,7 @@ def of_digits() -> np.ndarray:
 
 def real(rows: np.ndarray) -> np.ndarray:
     """Complete rows of a table that was recorded, with noise as wide as the step of each column that is rounded."""
-    from flows.training.rounding import step_of
+    from flows.training.data.rounding import step_of
 
     rows = rows[np.isfinite(rows).all(1)]
     steps = np.array([step_of(column) or 0.0 for column in rows.T])

@@ -12,7 +12,7 @@ import pytest
 import flows
 from flows.bijections.composition import regions_of
 from flows.diagnostics import Trial, enable_x64
-from flows.training.course import Course
+from flows.training.loop.progress import Course
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
 

@@ -17,6 +17,15 @@ FLOORS = [
     {"results"},
     {"training"},
 ]
+TRAINING = [  # the same within flows/training
+    {"fingerprint"},
+    {"options"},
+    {"data"},
+    {"loop"},
+    {"density", "fitting", "candidates"},
+    {"fit", "ensemble", "comparison", "stacking"},
+    {"select"},
+]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}
 # Inside functions only, so that importing flows stays light.
@@ -49,6 +58,16 @@ def test_imports_point_one_way():
                 assert FLOOR[parts[1]] <= FLOOR[room], f"{file.name} imports {module}, a floor above"
             allowed = LIGHT | set(sys.stdlib_module_names) | (extras if inside else set())
             assert parts[0] in allowed, f"{file.name} imports {module}"
+
+
+def test_data_come_before_the_loop_and_the_loop_before_fits():
+    floor = {room: i for i, rooms in enumerate(TRAINING) for room in rooms}
+    for file in (ROOT / "training").rglob("*.py"):
+        room = file.relative_to(ROOT / "training").parts[0].removesuffix(".py")
+        for module, _ in imports(file):
+            parts = module.split(".")
+            if parts[:2] == ["flows", "training"] and room != "__init__" and parts[2:3] not in ([], [room]):
+                assert floor[parts[2]] < floor[room], f"{file.relative_to(ROOT)} imports {module}, a floor above"
 
 
 def test_files_are_rooms_and_errors_are_for_users():

@@ -9,10 +9,11 @@ import pytest
 import flows
 from flows.training import DataWarning, fit, select
 from flows.training.comparison import unseen_rows
-from flows.training.copies import groups_of
+from flows.training.data.copies import groups_of
+from flows.training.data.read import read_arrays
+from flows.training.data.splitting import folds_of_rows, split
+from flows.training.data.table import cross_fitted
 from flows.training.options import Options
-from flows.training.reading import cross_fitted, read_arrays
-from flows.training.splitting import folds_of_rows, split
 
 DRAW = np.random.default_rng(0)
 NORMAL = np.random.default_rng(0).normal(size=(2000, 3))
@@ -72,7 +73,7 @@ def test_rounded_rows_that_were_copied_are_told_by_how_often_each_is_there():
 
 def test_tables_of_too_many_bytes_are_not_looked_at(monkeypatch):
     assert copies(TWICE) == 10
-    monkeypatch.setattr("flows.training.copies.MOST_BYTES", TWICE.nbytes - 1)
+    monkeypatch.setattr("flows.training.data.copies.MOST_BYTES", TWICE.nbytes - 1)
     assert groups_of((TWICE, None)) is None
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import flows
-from flows.training.course import TIMES_BACK, Course
+from flows.training.loop.progress import TIMES_BACK, Course
 from flows.training.options import LEARNING_RATE, Options
 
 ROWS = np.random.default_rng(0).normal(size=(300, 1)).astype(np.float32) * np.float32(np.exp(-0.5))

@@ -12,9 +12,9 @@ from targets import TARGETS
 
 import flows
 from flows.training import fit_to_density
-from flows.training.gaussian_start import nearest_gaussian
-from flows.training.target import Target
-from flows.training.variational import DensityOptions, ReverseKL, powers, rounds_of, stands
+from flows.training.density.gaussian import nearest_gaussian
+from flows.training.density.target import Target
+from flows.training.density.variational import DensityOptions, ReverseKL, powers, rounds_of, stands
 
 QUICK = {"max_epochs": 3, "steps_per_epoch": 20, "num_samples": 64, "num_held_out": 200, "num_weights": 500, "verbose": 0}
 QUICK["standardize"] = False  # the model as it is, from where it starts

@@ -10,9 +10,10 @@ import pytest
 from common import AFFINE, QUICK, ROWS, error_of
 
 import flows
-from flows.training import fit, fit_ensemble, loop
-from flows.training.course import Course
-from flows.training.step import State
+from flows.training import fit, fit_ensemble
+from flows.training.loop import run
+from flows.training.loop.progress import Course
+from flows.training.loop.step import State
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_the_members_that_were_fitted_are_kept_where_one_was_not():
     """Member 1 has no best epoch, so it is as it was at the start; the other has moved."""
     start, state = {"w": jnp.zeros((2, 3))}, State(*[None] * 3, ({"w": jnp.ones((2, 3))}, ()), *[None] * 4)
     courses = [Course(validation=[9.0, 9.0, 9.0, 1.0], best_epoch=3), Course()]
-    kept = loop._kept(SimpleNamespace(params=lambda parts: parts[0]), state, start, courses, SimpleNamespace(members=2))
+    kept = run._kept(SimpleNamespace(params=lambda parts: parts[0]), state, start, courses, SimpleNamespace(members=2))
     assert kept["w"].tolist() == [[1.0] * 3, [0.0] * 3]
 
 

@@ -14,8 +14,8 @@ from common import error_of
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
-from flows.training.data_checks import scale_of_context
-from flows.training.rounding import step_of
+from flows.training.data.columns import scale_of_context
+from flows.training.data.rounding import step_of
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 2))

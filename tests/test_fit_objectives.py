@@ -11,7 +11,7 @@ from common import close, error_of
 import flows
 from flows import objectives
 from flows.objectives.matching import paired
-from flows.training.objective import Function
+from flows.training.loop.losses import Function
 
 QUICK = {"max_epochs": 2, "batch_size": 90, "verbose": 0, "folds": 1}
 MATCHED = flows.Flow(flows.Continuous(flows.MLP(8, activation="tanh"), steps=4))

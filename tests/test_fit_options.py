@@ -13,9 +13,9 @@ from common import AFFINE, QUICK, ROWS, error_of
 import flows
 from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
 from flows.training.comparison import SelectOptions
+from flows.training.density.variational import DensityOptions
 from flows.training.fitting import EnsembleOptions
 from flows.training.options import Options
-from flows.training.variational import DensityOptions
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 

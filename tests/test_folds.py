@@ -8,10 +8,11 @@ from scipy.special import logsumexp
 
 import flows
 from flows.training import DataWarning, EnsembleResult, fit
+from flows.training.data.gaussian import regression_loss
+from flows.training.data.splitting import split
+from flows.training.data.table import Rows
 from flows.training.fitting import ready
-from flows.training.gaussian import regression_loss
 from flows.training.options import Options
-from flows.training.reading import Rows, split
 
 DRAW = np.random.default_rng(0)
 ROWS = DRAW.normal(size=(62, 2)) @ [[1.0, 2.0], [0.0, 0.5]]

@@ -11,8 +11,8 @@ from scipy.stats import multivariate_normal, norm
 
 import flows
 from flows.training import fit
-from flows.training.base import from_gaussian
-from flows.training.gaussian import shrinkage_of_start
+from flows.training.data.base import from_gaussian
+from flows.training.data.gaussian import shrinkage_of_start
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)

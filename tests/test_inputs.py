@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 import flows
 from flows.diagnostics import enable_x64
-from flows.training.losses import has_running_statistics
+from flows.training.loop.losses import has_running_statistics
 
 NORMAL = flows.Normal(trainable=True)(0, 1)
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)

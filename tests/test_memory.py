@@ -7,8 +7,9 @@ from common import close, error_of
 
 import flows
 from flows.core.inputs import rows_within
-from flows.training import preprocess, reading
-from flows.training.gaussian import moments
+from flows.training.data import standardize
+from flows.training.data.gaussian import moments
+from flows.training.data.read import read
 from flows.training.options import Options
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(600, 4, 4, 1)).astype(np.uint8)
@@ -23,7 +24,7 @@ def test_rows_are_fewer_where_events_are_larger():
 
 
 def prepared(x):
-    return preprocess.prepare_folds(*checked(x), Options(folds=1, verbose=0), jax.random.key(0), own_of(MODEL), 1)
+    return standardize.prepare_folds(*checked(x), Options(folds=1, verbose=0), jax.random.key(0), own_of(MODEL), 1)
 
 
 def own_of(model):
@@ -31,10 +32,10 @@ def own_of(model):
 
 
 def checked(x):
-    from flows.training.data_checks import check_data
+    from flows.training.data.columns import check_data
 
     options = Options(folds=1, verbose=0)
-    found = reading.read(x, options, jax.random.key(0))
+    found = read(x, options, jax.random.key(0))
     return found, check_data(found, options, own_of(MODEL))
 
 
@@ -55,11 +56,11 @@ def test_whole_numbers_stay_small_on_the_device(tmp_path):
 
 def test_a_row_is_named_rightly_where_some_are_looked_at(monkeypatch):
     """A pixel at the end of a support, in the one row of four that is looked at."""
-    monkeypatch.setattr(preprocess, "LOOKED_AT", (10**6, 16 * 150))
+    monkeypatch.setattr(standardize, "LOOKED_AT", (10**6, 16 * 150))
     model = flows.Flow(flows.Serial(flows.Dequantize(1.0), flows.Invert(flows.Exp())))
     held_out = IMAGES[:50] + 1
-    found = reading.read(IMAGES + 1, Options(folds=1, verbose=0, validation=held_out), jax.random.key(0))
-    few = preprocess._some(found)
+    found = read(IMAGES + 1, Options(folds=1, verbose=0, validation=held_out), jax.random.key(0))
+    few = standardize._some(found)
     assert len(few.train.x) == len(few.source.numbers) == 150 and few.source.numbers[3] == 12
     rows = IMAGES + 1
     rows[48] = 0  # log of noise about 0
@@ -79,7 +80,7 @@ def test_layers_measure_fewer_images(monkeypatch):
 
         return init_fun
 
-    monkeypatch.setattr(preprocess, "MEASURED", (10_000, 16 * 50))
+    monkeypatch.setattr(standardize, "MEASURED", (10_000, 16 * 50))
     flows.fit(0, flows.Flow(Looking()), IMAGES + np.random.default_rng(1).normal(size=IMAGES.shape), **QUICK)
     assert max(seen)[0] == 50
 

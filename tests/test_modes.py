@@ -10,9 +10,9 @@ from common import error_of
 
 import flows
 from flows.training import fit_to_density
-from flows.training.density_start import box_of
-from flows.training.modes import modes_of
-from flows.training.target import Target
+from flows.training.density.modes import modes_of
+from flows.training.density.start import box_of
+from flows.training.density.target import Target
 
 BIJECTION = flows.Invert(flows.MAF(2, hidden=(16,)))
 IAF = flows.Flow(BIJECTION)

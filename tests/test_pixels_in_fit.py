@@ -9,7 +9,9 @@ from common import error_of
 
 import flows
 from flows import ActNorm, Dequantize, FixedAffine, Flow, Serial
-from flows.training import DataWarning, reading
+from flows.training import DataWarning
+from flows.training.data import streams
+from flows.training.data.read import read
 from flows.training.options import Options
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1)).astype(np.uint8)
@@ -83,10 +85,10 @@ def test_pixels_are_looked_at_in_all_places():
 
 
 def test_few_large_images_of_a_file_are_held_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "HELD_OUT", (reading.HELD_OUT[0], 2**12))
+    monkeypatch.setattr(streams, "HELD_OUT", (streams.HELD_OUT[0], 2**12))
     np.save(tmp_path / "images.npy", np.tile(IMAGES, (4, 2, 2, 1)))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    found = reading.read(mapped, Options(folds=1, verbose=0, batch_size=100), jax.random.key(0))
+    found = read(mapped, Options(folds=1, verbose=0, batch_size=100), jax.random.key(0))
     assert found.held_out.x.shape == (2**12 // 64, 8, 8, 1)
     epoch = np.concatenate([numbers for _, numbers in found.source.chunks(0)])
     assert not set(epoch) & set(found.source.others) and len(set(epoch)) == len(epoch) > 1_000

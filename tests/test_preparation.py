@@ -15,10 +15,10 @@ from scipy.stats import multivariate_normal
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
-from flows.training.data_checks import _clusters
-from flows.training.endings import falling_by
-from flows.training.gaussian import shrinkage_of
-from flows.training.marginals import entropy, heavy_tails, sharp
+from flows.training.data.columns import _clusters
+from flows.training.data.gaussian import shrinkage_of
+from flows.training.data.shapes import entropy, heavy_tails, sharp
+from flows.training.loop.messages import falling_by
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)

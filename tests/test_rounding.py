@@ -6,7 +6,7 @@ from common import error_of
 
 import flows
 from flows.training import DataWarning, fit
-from flows.training.rounding import step_of, ties
+from flows.training.data.rounding import step_of, ties
 
 DRAW = np.random.default_rng(0)
 NORMAL = np.random.default_rng(0).normal(size=20_000)

@@ -7,8 +7,8 @@ from common import AFFINE, QUICK, ROWS
 
 import flows
 from flows.training import fit
+from flows.training.data.table import Rows
 from flows.training.fitting import kept_of
-from flows.training.reading import Rows
 
 FRESH = np.random.default_rng(1).normal(size=(200, 2))
 

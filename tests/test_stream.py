@@ -11,10 +11,12 @@ from common import error_of
 
 import flows
 from flows.diagnostics import enable_x64
-from flows.training import fit, fit_ensemble, reading
+from flows.training import fit, fit_ensemble
+from flows.training.data import streams
+from flows.training.data.read import read
+from flows.training.data.table import Rows
+from flows.training.loop.epochs import Stream
 from flows.training.options import Options
-from flows.training.reading import Rows
-from flows.training.stream import Stream
 
 N = 6000
 DATA = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
@@ -26,8 +28,8 @@ QUICK = {"max_epochs": 4, "batch_size": 100, "learning_rate": 0.02, "verbose": 0
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(reading, "CHUNK_BYTES", 16_000)  # 2,000 rows
-    monkeypatch.setattr(reading, "BLOCK", 64)
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 16_000)  # 2,000 rows
+    monkeypatch.setattr(streams, "BLOCK", 64)
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_a_mapped_file_is_fitted_as_well_as_an_array(mapped):
 
 
 def test_a_result_tells_all_rows_of_a_stream(mapped, monkeypatch):
-    monkeypatch.setattr(reading, "LOOKED_AT", (1000, 2**24))
+    monkeypatch.setattr(streams, "LOOKED_AT", (1000, 2**24))
     settings = {**QUICK, "max_epochs": 1}
     result = fit(0, AFFINE, mapped, validation=0.2, **settings)
     assert result.history["rows"] + result.history["held_out"] == N
@@ -85,7 +87,7 @@ def test_a_result_tells_all_rows_of_a_stream(mapped, monkeypatch):
 
 def test_every_row_of_a_mapped_file_is_read_once_an_epoch_and_those_held_out_never(mapped):
     key = jax.random.key(3)
-    data = reading.read(mapped, Options(validation=0.2, batch_size=100), key)
+    data = read(mapped, Options(validation=0.2, batch_size=100), key)
     source, held_out = data.source, data.held_out.x
     epochs = [np.concatenate([numbers for _, numbers in source.chunks(epoch)]) for epoch in range(4)]
     assert len(held_out) == pytest.approx(0.2 * N, abs=128)
@@ -105,7 +107,7 @@ def test_batches_of_any_length_are_fitted_and_nothing_is_lost():
     assert best(result) == pytest.approx(best(fit(0, AFFINE, DATA, validation=HELD_OUT, **QUICK)), abs=0.02)
     assert batches.starts >= 4
     options = Options(validation=HELD_OUT, batch_size=100, steps_per_epoch=25)
-    source = reading.read(Batches(), options, jax.random.key(0)).source
+    source = read(Batches(), options, jax.random.key(0)).source
     rows = np.concatenate([chunk.x for epoch in range(6) for chunk, _ in source.chunks(epoch)])
     np.testing.assert_array_equal(rows, np.concatenate([DATA] * 3)[:15_000])
 

@@ -12,7 +12,7 @@ import flows
 from flows.core import BijectionInit, Cdf, Composite, DistributionInit, Piece, combinator, distribution_part
 from flows.core.structure import chain, moves_entries, params_in, replaced, structure_of, value_at
 from flows.diagnostics.rows import verify_rows
-from flows.training.before import own_noise, split_off
+from flows.training.data.support import own_noise, split_off
 
 
 @combinator(BijectionInit)

@@ -11,8 +11,8 @@ from common import error_of
 from scipy import stats
 
 import flows
-from flows.training.before import turn_of
-from flows.training.reading import Data, Rows, Source
+from flows.training.data.support import turn_of
+from flows.training.data.table import Data, Rows, Source
 
 PI = np.pi
 CHANCE = 0.02  # of a share of 10,000 draws: four standard errors

@@ -2,11 +2,11 @@
 
 from flows.results import DensityFitResult, Diagnostics, EnsembleResult, Epoch, FitResult, History, TensorBoard
 from flows.training.comparison import Candidate
-from flows.training.dependent import DataWarning
+from flows.training.data.dependence import DataWarning
+from flows.training.density.variational import fit_to_density
 from flows.training.ensemble import fit_ensemble
 from flows.training.fit import fit
 from flows.training.select import Selection, select
-from flows.training.variational import fit_to_density
 
 __all__ = [
     "Candidate",

@@ -13,13 +13,13 @@ from flows.core.inputs import pieces_of
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult
-from flows.training.base import from_gaussian, mixing_of
-from flows.training.before import check_noise_once, curved, region_of, turn_of
-from flows.training.data_checks import Columns
+from flows.training.data.base import from_gaussian, mixing_of
+from flows.training.data.columns import Columns
+from flows.training.data.standardize import Prepared, prepare_folds
+from flows.training.data.support import check_noise_once, curved, region_of, turn_of
+from flows.training.data.table import Data, Rows, cross_fitted, take
 from flows.training.fitting import fit_rows, num_trained, own_layers
 from flows.training.options import Options, check_distribution, optional
-from flows.training.preprocess import Prepared, prepare_folds
-from flows.training.reading import Data, Rows, cross_fitted, take
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
 SOON = 1 / 3  # ... after that share of its epochs

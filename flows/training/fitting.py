@@ -36,8 +36,11 @@ from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
-from flows.training.base import from_gaussian, is_flow, mixing_of
-from flows.training.before import (
+from flows.training.data.base import from_gaussian, is_flow, mixing_of
+from flows.training.data.columns import check_data
+from flows.training.data.read import read
+from flows.training.data.standardize import Prepared, prepare_folds
+from flows.training.data.support import (
     check_degrees,
     check_ends_are_near,
     check_noise_once,
@@ -48,17 +51,14 @@ from flows.training.before import (
     tell_of_curved,
     turn_of,
 )
-from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.data_checks import check_data
-from flows.training.diagnose import cause
-from flows.training.loop import train
-from flows.training.losses import Likelihood, has_running_statistics
-from flows.training.objective import Function, Objective, check_keywords
+from flows.training.data.table import Data, Rows, all_rows, take, unsplit
+from flows.training.loop.checkpoint import Checkpoint, settings_of
+from flows.training.loop.diagnose import cause
+from flows.training.loop.epochs import Epochs, Stream
+from flows.training.loop.losses import Function, Likelihood, Objective, check_keywords, has_running_statistics
+from flows.training.loop.run import train
+from flows.training.loop.step import schedule_of, trainer
 from flows.training.options import FEW, FOLDS, Options
-from flows.training.preprocess import Prepared, prepare_folds
-from flows.training.reading import Data, Rows, all_rows, read, take, unsplit
-from flows.training.step import Epochs, schedule_of, trainer
-from flows.training.stream import Stream
 
 MIXTURES = (GMM, Mixture)
 OUTSIDE = 0.01  # of the values: what may lie outside the splines' range

@@ -11,12 +11,13 @@ from flows.core.calls import explained_call
 from flows.core.contract import DistributionLike
 from flows.core.inputs import as_key
 from flows.results.result import OF_LABELS, FitResult
-from flows.training.before import check_ends_are_near, own_noise
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
-from flows.training.data_checks import check_data
+from flows.training.data.columns import check_data
+from flows.training.data.read import read_arrays
+from flows.training.data.support import check_ends_are_near, own_noise
+from flows.training.data.table import unsplit
 from flows.training.options import FEW, FOLDS, LEARNING_RATE
-from flows.training.reading import read_arrays, unsplit
 from flows.training.stacking import as_one, stacked_scores
 
 TINY = 1e-3  # nats

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from flows.training.losses import HeldOut
+from flows.training.loop.losses import HeldOut
+from flows.training.loop.step import Report, warmup_cosine
 from flows.training.options import Options
-from flows.training.step import Report, warmup_cosine
 
 TIMES_BACK = 8  # each time with a tenth of the learning rate
 FAR, BEYOND_CHANCE = 0.1, 3.0  # nats, and times chance: by which both losses of a fit that fell apart are above those before

@@ -16,13 +16,12 @@ from flows.core.contract import Shape
 from flows.core.inputs import pieces_of, rows_within
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
-from flows.training.before import check_finite_behind, check_inside, unconstraining
-from flows.training.data_checks import Columns, check_spread
-from flows.training.diagnose import Suspects
-from flows.training.gaussian import Scale, Yardstick, by_chance, moments, regression_loss
+from flows.training.data.columns import Columns, check_spread
+from flows.training.data.gaussian import Scale, Yardstick, by_chance, moments, regression_loss
+from flows.training.data.scaling import Scaling, scaling_of
+from flows.training.data.support import check_finite_behind, check_inside, unconstraining
+from flows.training.data.table import LOOKED_AT, Data, Rows, Source, Suspects, cross_fitted, floating, narrow, take, unsplit
 from flows.training.options import Options
-from flows.training.reading import LOOKED_AT, Data, Rows, Source, cross_fitted, floating, narrow, take, unsplit
-from flows.training.scaling import Scaling, scaling_of
 
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
 

@@ -1,4 +1,5 @@
-"""The epochs of data that do not fit into memory: a thread reads chunks ahead of the steps that train on them."""
+"""The epochs of rows on the device, each one compiled call; and of data that do not fit there, of which a thread reads chunks
+ahead of the steps that train on them."""
 
 import queue
 import threading
@@ -11,14 +12,59 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array
-from flows.training.diagnose import Suspects
-from flows.training.preprocess import Prepared
-from flows.training.reading import Chunks, DataFailed, Rows, take
-from flows.training.step import Report, Schedule, State, Trainer, before_epochs
+from flows.training.data.standardize import Prepared
+from flows.training.data.streams import DataFailed
+from flows.training.data.table import Chunks, Rows, Suspects, take
+from flows.training.loop.step import Report, Schedule, State, Trainer, before_epochs
+
+
+class Epochs:
+    """The epochs of rows that are on the device, each one compiled call. `keys` are a key, or those of members."""
+
+    def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
+        self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
+        self.order = orders(keys, len(rows.of_member(0).train.x), rows.source.batch_size, rows.source.steps)
+
+    def run(self, state: State, number: int) -> tuple[State, Report]:
+        return self._run(state, number, self.rows.source.steps)
+
+    def score(self, state: State) -> tuple[State, Report]:
+        """The state whose best params are those of the start, and what they are worth."""
+        state, report = self._run(state, 0, 0)
+        return before_epochs(state), report
+
+    def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
+        order, steps = self.order(number), self.rows.source.steps
+        schedule = self.schedule(number * steps, steps)
+        return self.compiled.run(state, self.keys, taken, order, schedule, self.rows.train, self.rows.held_out)
+
+    def suspects(self, number: int, step: int, member: int) -> Suspects:
+        """The rows of a step."""
+        order = self.order(number)
+        index, own = (order if self.keys.ndim == 0 else order[member])[step], self.rows.of_member(member)
+        return Suspects(take(own.train, index), own.source.numbers[index])
+
+
+def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
+    """The rows of each step of an epoch, (steps, batch_size), by its number; with an axis of members in front where keys have.
+
+    Rows that fill no batch are left out, others in each epoch. It runs on the host: a sort on the device takes longer, and half
+    a second to compile.
+    """
+    seeds = np.asarray(jax.random.key_data(keys)).tolist()
+
+    def of_one(seed: list[int], epoch: int) -> np.ndarray:
+        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * batch_size]
+        return order.astype(np.int32).reshape(steps, batch_size)
+
+    def of_epoch(epoch: int) -> np.ndarray:
+        return of_one(seeds, epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
+
+    return of_epoch
 
 
 class Stream:
-    """The epochs of a stream, with the methods of `step.Epochs`; it keeps the rows of the last step that was not taken."""
+    """The epochs of a stream, with the methods of `Epochs`; it keeps the rows of the last step that was not taken."""
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array, chunks: Chunks):
         self.rows, self.compiled, self.schedule, self.keys, self.chunks = rows, compiled, schedule, keys, chunks

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from flows.core import Distribution
 from flows.core.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
-from flows.training.checkpoint import Checkpoint
-from flows.training.course import Course
-from flows.training.endings import TOLD, after, compare, error_of, error_of_stream, history_of
-from flows.training.gaussian import Yardstick
+from flows.training.data.gaussian import Yardstick
+from flows.training.data.streams import DataFailed
+from flows.training.loop.checkpoint import Checkpoint
+from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of
+from flows.training.loop.progress import Course
+from flows.training.loop.step import Report, State, Trainer
 from flows.training.options import Options
-from flows.training.reading import DataFailed
-from flows.training.step import Report, State, Trainer
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
 COMES_BACK = 0.3  # of the rate at which a fit fell apart: what it grows to again

@@ -9,8 +9,8 @@ import numpy as np
 from flows.core import FitError, FlowsError
 from flows.core.errors import warn_user
 from flows.results.history import History
-from flows.training.course import Course
-from flows.training.gaussian import Yardstick
+from flows.training.data.gaussian import Yardstick
+from flows.training.loop.progress import Course
 from flows.training.options import Options
 
 UNJUDGED = Yardstick()

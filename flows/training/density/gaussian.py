@@ -12,7 +12,7 @@ from scipy.linalg import solve_triangular
 from flows.core import Array
 from flows.core.numerics import LOG_2PI
 from flows.objectives import log_normalizer
-from flows.training.target import Target, lbfgs
+from flows.training.density.target import Target, lbfgs
 
 ITERATIONS = 100  # of L-BFGS
 DRAWS = 256  # at least, and four for each column

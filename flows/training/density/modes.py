@@ -12,8 +12,8 @@ from scipy.stats import norm
 from flows.core.errors import FlowsError, warn_user
 from flows.core.numerics import LOG_2PI
 from flows.objectives import effective_sample_size
-from flows.training.gaussian_start import Start, cholesky_of
-from flows.training.target import Target
+from flows.training.density.gaussian import Start, cholesky_of
+from flows.training.density.target import Target
 
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations of the starting points, in turn
 CANDIDATES, UNLIKE = 4_096, 0.05  # points among which later starts are chosen, and the share of them that comes into question

@@ -32,14 +32,15 @@ from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult
 from flows.results.history import History
 from flows.results.parameters import Parameters
-from flows.training.checkpoint import Checkpoint, settings_of
-from flows.training.density_checks import by_names, check_density, check_order
-from flows.training.density_figures import ENOUGH, ENOUGH_K, RELIABLE, Figures, history_of_start
-from flows.training.density_start import begin, box_of, starts_of
+from flows.training.data.gaussian import Yardstick, by_chance
+from flows.training.density.checks import by_names, check_density, check_order
+from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures, history_of_start
+from flows.training.density.start import begin, box_of, starts_of
 from flows.training.fingerprint import fingerprint
-from flows.training.gaussian import Yardstick, by_chance
-from flows.training.loop import train
-from flows.training.losses import HeldOut
+from flows.training.loop.checkpoint import Checkpoint, settings_of
+from flows.training.loop.losses import HeldOut
+from flows.training.loop.run import train
+from flows.training.loop.step import Report, State, before_epochs, schedule_of, trainer
 from flows.training.options import (
     MAY_CHANGE,
     Options,
@@ -50,7 +51,6 @@ from flows.training.options import (
     share,
     true_or_false,
 )
-from flows.training.step import Report, State, before_epochs, schedule_of, trainer
 
 HARDLY, HARDLY_K = 0.01, 0.1  # growth of the effective sample size, and fall of Pareto k, in a round that gained little
 COLDEST = 0.01  # the power of the density at which annealing begins

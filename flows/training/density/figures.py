@@ -15,10 +15,10 @@ from flows.objectives import Estimate, effective_sample_size, log_normalizer, pa
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import Diagnostics
 from flows.results.history import History
-from flows.training.density_start import Beginning, Box
-from flows.training.losses import HeldOut
-from flows.training.modes import Modes
-from flows.training.target import Target
+from flows.training.density.modes import Modes
+from flows.training.density.start import Beginning, Box
+from flows.training.density.target import Target
+from flows.training.loop.losses import HeldOut
 
 ENOUGH, ENOUGH_K = 0.99, 0.6  # the effective sample size, as a share of the draws, and the Pareto k that need no more
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted

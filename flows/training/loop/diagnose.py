@@ -1,7 +1,7 @@
 """The cause of a loss or a gradient that is not finite: the row and the column, the layer, or the params."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,10 @@ from flows.core import Array, DistributionPart
 from flows.core.inputs import pieces_of
 from flows.core.nonfinite import first_nonfinite_layer
 from flows.core.params import stop_fixed
-from flows.training.reading import Rows, floating, take
+from flows.training.data.table import Rows, Suspects, floating, take
 
 SHOWN = 3  # leaves that are named
 TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
-
-
-class Suspects(NamedTuple):
-    """The rows of a step that was not taken, or of a validation that is not finite."""
-
-    rows: Rows
-    numbers: np.ndarray  # of the rows in what was given
-    given: str = "data"
-    train: bool = True  # of a step
 
 
 def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array, deviations: Callable[[Array], Any]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import poisson
 
 from flows.core.inputs import pieces_of
-from flows.training.grid import grid_of
+from flows.training.data.grid import grid_of
 
 MOST_BYTES = 2**30  # of rows, above which nobody looks
 LOOKED_AT = 100_000  # unlike rows by which columns are judged

@@ -17,12 +17,12 @@ from flows.core.validation import MOST
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
-from flows.training.base import is_flow, with_base
-from flows.training.before import unconstraining
-from flows.training.density_checks import check_rows_apart
-from flows.training.gaussian_start import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
-from flows.training.modes import Modes, modes_of, wide_normal_is_better
-from flows.training.target import Target
+from flows.training.data.base import is_flow, with_base
+from flows.training.data.support import unconstraining
+from flows.training.density.checks import check_rows_apart
+from flows.training.density.gaussian import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
+from flows.training.density.modes import Modes, modes_of, wide_normal_is_better
+from flows.training.density.target import Target
 
 MOST_STARTS = 10_000
 WIDE = 10.0  # a standard deviation, on the line that stands for a support, from which its ends are looked at

@@ -12,7 +12,7 @@ from flows.core.contract import Shape
 from flows.core.publish import publish
 from flows.objectives import reverse_kl
 from flows.results.parameters import Parameters
-from flows.training.target import TOGETHER, Target
+from flows.training.density.target import TOGETHER, Target
 
 SAME = 1e-3  # of a log-density, and of a nat: what the rows beside a row may change of it
 

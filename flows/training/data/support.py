@@ -15,10 +15,10 @@ from flows.core.errors import warn_user
 from flows.core.structure import declared_by, structure_of
 from flows.core.support import MOST_TURNS, NEAR_END, OFF_SPHERE, SPHERE, Region, blocks_of
 from flows.distributions.flow import Flow
-from flows.training.dependent import COARSE, DataWarning, name_of, place_of
-from flows.training.gaussian import moments
+from flows.training.data.dependence import COARSE, DataWarning, name_of, place_of
+from flows.training.data.gaussian import moments
+from flows.training.data.table import Data, Rows
 from flows.training.options import Options
-from flows.training.reading import Data, Rows
 
 # Of a standard deviation, what is lost of a column in its distance to an end: from there on few draws are unlike each other,
 # and scores are off by a hundredth of a nat and soon by a nat.

@@ -10,10 +10,10 @@ from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
 from flows.core.inputs import rows_within
 from flows.core.structure import declared_by
-from flows.training.dependent import DataWarning, name_of, place_of
-from flows.training.grid import LEAST_TIES, OFF_GRID, ULPS, step_of
+from flows.training.data.dependence import DataWarning, name_of, place_of
+from flows.training.data.grid import LEAST_TIES, OFF_GRID, ULPS, step_of
+from flows.training.data.table import LOOKED_AT, Data, Source
 from flows.training.options import Options
-from flows.training.reading import LOOKED_AT, Data, Source
 
 ATOM = 0.01  # the share of rows from which one value is an atom, if it is LEAST_TIES rows at least
 ALONE, LEVELS = 5, 10  # times as many rows as any other value has, of more than so many: an atom among rounded values

@@ -10,11 +10,11 @@ from flows.bijections.arcsinh import Arcsinh
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.core import BijectionInit
-from flows.training.data_checks import Columns
-from flows.training.gaussian import correlation_factor, moments, shrinkage_of, shrinkage_of_start
-from flows.training.marginals import heavy_tails, sharp
+from flows.training.data.columns import Columns
+from flows.training.data.gaussian import correlation_factor, moments, shrinkage_of, shrinkage_of_start
+from flows.training.data.shapes import heavy_tails, sharp
+from flows.training.data.table import Rows
 from flows.training.options import Options
-from flows.training.reading import Rows
 
 # Of a standard deviation: what is left of a column that those before it all but tell, of which it is freed. With few rows for
 # each column networks overfit what is left, once it is as loud as the rest.

@@ -7,13 +7,11 @@ import numpy as np
 
 from flows.core import BijectionInit, FlowsError
 from flows.core.errors import warn_user
-from flows.training import dependent
-from flows.training.copies import groups_of
-from flows.training.dependent import COARSE, DataWarning, name_of, place_of
-from flows.training.gaussian import Scale, moments
-from flows.training.options import Options
-from flows.training.reading import Data, Source
-from flows.training.rounding import (
+from flows.training.data import dependence
+from flows.training.data.copies import groups_of
+from flows.training.data.dependence import COARSE, DataWarning, name_of, place_of
+from flows.training.data.gaussian import Scale, moments
+from flows.training.data.rounding import (
     ATOM,
     UNBOUNDED,
     check_pixels,
@@ -24,6 +22,8 @@ from flows.training.rounding import (
     steps_of,
     ties,
 )
+from flows.training.data.table import Data, Source
+from flows.training.options import Options
 
 CLUSTERS, EMPTY, GAP = 20, 0.95, 0.01  # pieces at most, the share of a range that is empty between them, and what is a gap
 CROWD = 20  # rows of a cluster, at least
@@ -159,7 +159,7 @@ def check_columns(
     standardized, transformed = standardize is not False, standardize is True
     said: dict[str, list[str]] = {}
     sample = some_of(x)
-    dependent.check(x, scale, np.flatnonzero(~as_is & ~noisy), dtype, names)
+    dependence.check(x, scale, np.flatnonzero(~as_is & ~noisy), dtype, names)
     found: dict[str, float] = {}
     for j in map(int, np.flatnonzero(~as_is)):
         column, label = sample[:, j], name_of(j, names)

@@ -7,8 +7,8 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.core.errors import warn_user
-from flows.training.gaussian import FEWEST, Scale
-from flows.training.grid import step_of
+from flows.training.data.gaussian import FEWEST, Scale
+from flows.training.data.grid import step_of
 
 MOST_PAIRS = 3000  # columns up to which all pairs are compared
 MOST_COMBINED = 512  # columns up to which combinations are looked for

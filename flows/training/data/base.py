@@ -9,8 +9,8 @@ from flows.core.structure import replaced, structure_of
 from flows.distributions.flow import STANDARD
 from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal
+from flows.training.data.standardize import Prepared
 from flows.training.options import Options
-from flows.training.preprocess import Prepared
 
 
 def is_flow(model: Any) -> bool:

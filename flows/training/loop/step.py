@@ -12,12 +12,9 @@ from flows.core import Array, trainable
 from flows.core.caching import Memo, program
 from flows.core.lifting import abstract
 from flows.core.params import structure
-from flows.training.diagnose import Suspects
-from flows.training.layout import Layout, Tree, Vector
-from flows.training.losses import HeldOut
+from flows.training.loop.losses import HeldOut
+from flows.training.loop.params_vector import Layout, Tree, Vector
 from flows.training.options import Options
-from flows.training.preprocess import Prepared
-from flows.training.reading import take
 
 SMALL = 20_000  # trained numbers up to which compiling less well saves more time than it costs
 CLIP = 5.0  # the largest norm of a gradient
@@ -322,48 +319,3 @@ def _all_finite(tree: Any) -> Array:
 def before_epochs(state: State) -> State:
     """A state that was scored before its first epoch."""
     return state._replace(epoch=jnp.zeros_like(state.epoch))
-
-
-class Epochs:
-    """The epochs of rows that are on the device, each one compiled call. `keys` are a key, or those of members."""
-
-    def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
-        self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
-        self.order = orders(keys, len(rows.of_member(0).train.x), rows.source.batch_size, rows.source.steps)
-
-    def run(self, state: State, number: int) -> tuple[State, Report]:
-        return self._run(state, number, self.rows.source.steps)
-
-    def score(self, state: State) -> tuple[State, Report]:
-        """The state whose best params are those of the start, and what they are worth."""
-        state, report = self._run(state, 0, 0)
-        return before_epochs(state), report
-
-    def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
-        order, steps = self.order(number), self.rows.source.steps
-        schedule = self.schedule(number * steps, steps)
-        return self.compiled.run(state, self.keys, taken, order, schedule, self.rows.train, self.rows.held_out)
-
-    def suspects(self, number: int, step: int, member: int) -> Suspects:
-        """The rows of a step."""
-        order = self.order(number)
-        index, own = (order if self.keys.ndim == 0 else order[member])[step], self.rows.of_member(member)
-        return Suspects(take(own.train, index), own.source.numbers[index])
-
-
-def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
-    """The rows of each step of an epoch, (steps, batch_size), by its number; with an axis of members in front where keys have.
-
-    Rows that fill no batch are left out, others in each epoch. It runs on the host: a sort on the device takes longer, and half
-    a second to compile.
-    """
-    seeds = np.asarray(jax.random.key_data(keys)).tolist()
-
-    def of_one(seed: list[int], epoch: int) -> np.ndarray:
-        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * batch_size]
-        return order.astype(np.int32).reshape(steps, batch_size)
-
-    def of_epoch(epoch: int) -> np.ndarray:
-        return of_one(seeds, epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
-
-    return of_epoch
