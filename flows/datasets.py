@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, distribution, positive, positive_int
-from flows.core.numerics import LOG_2PI
+from flows.core import LOG_2PI, Array, FlowsError, distribution, positive, positive_int
 from flows.distributions.infinities import honest_far_out, logsumexp
 
 LEAST_NOISE = 0.01

@@ -70,6 +70,14 @@ def test_data_come_before_the_loop_and_the_loop_before_fits():
                 assert floor[parts[2]] < floor[room], f"{file.relative_to(ROOT)} imports {module}, a floor above"
 
 
+def test_core_has_one_door():
+    """Other rooms import from `flows.core`, and need not know its files."""
+    for file in ROOT.rglob("*.py"):
+        if file.relative_to(ROOT).parts[0] != "core":
+            for module, _ in imports(file):
+                assert not module.startswith("flows.core."), f"{file.relative_to(ROOT)} imports {module}; expected flows.core"
+
+
 def test_files_are_rooms_and_errors_are_for_users():
     for file in ROOT.rglob("*.py"):
         text = file.read_text()

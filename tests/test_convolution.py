@@ -11,7 +11,7 @@ from common import close, error_of, stirred
 import flows
 from flows import transformers as t
 from flows.conditioners import ConvNet, ConvResidual, conv, convolution
-from flows.core.precision import Precision, computed_with
+from flows.core.numerics import Precision, computed_with
 from flows.diagnostics import enable_x64
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from common import close, error_of
 from registry import small
 
 import flows
-from flows.core.degrees import told_of_degrees
+from flows.bijections.degrees import told_of_degrees
 
 PLACES = {  # latitude, longitude: x to 0 of either on the globe, y to 90 east, z to the north
     (0, 0): (1, 0, 0), (0, 90): (0, 1, 0), (0, -90): (0, -1, 0), (0, 180): (-1, 0, 0), (90, 17): (0, 0, 1),

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import flows
-from flows.core.calls import ELSEWHERE
 from flows.core.constructors import is_constructor
+from flows.core.errors import ELSEWHERE
 from flows.results.history import History
 from flows.results.result import FitResult
 from flows.training import fit, fit_ensemble, fit_to_density, select

@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import flows
-from flows.core import kept, programs
+from flows.core import programs
 from flows.core.programs import DIRECTORY, ENABLED, THRESHOLD
 
 CHILD = """
@@ -143,7 +143,7 @@ def test_a_folder_that_others_may_read_becomes_the_users_alone(fresh):
     open_to_others.mkdir()
     for names in (
         (),
-        (program(1)[0], program(1)[0].replace("-cache", "-atime"), ".lockfile", kept.LOOKED, f"{kept.LOOKED}-12"),
+        (program(1)[0], program(1)[0].replace("-cache", "-atime"), ".lockfile", programs.LOOKED, f"{programs.LOOKED}-12"),
     ):
         for name in names:
             (open_to_others / name).write_bytes(program(1)[1])
@@ -288,9 +288,9 @@ def test_a_folder_that_is_gone_later_costs_a_warning(fresh):
 
 def test_programs_that_must_not_be_read_are_deleted_before_they_are(fresh):
     folder = flows.keep_programs()
-    good, large = program(kept.MOST_KERNELS), program(kept.MOST_KERNELS + 1)
+    good, large = program(programs.MOST_KERNELS), program(programs.MOST_KERNELS + 1)
     damaged, other = program(3), (folder / "notes-cache", b"nonsense")
-    zstandard = f"jit_f-{9:064x}-cache", kept.ZSTANDARD
+    zstandard = f"jit_f-{9:064x}-cache", programs.ZSTANDARD
     other[0].write_bytes(other[1])
     for name, content in (good, large, (damaged[0], damaged[1][:-1]), zstandard):
         (folder / name).write_bytes(content)
@@ -309,20 +309,20 @@ def test_a_program_is_looked_at_once(fresh, monkeypatch):
     (folder / program(1)[0]).write_bytes(program(1)[1])
     os.utime(folder / program(1)[0], (0, 0))  # before the last look
     seen = []
-    monkeypatch.setattr(kept, "kernels_of", lambda content: seen.append(content) or 1)
+    monkeypatch.setattr(programs, "kernels_of", lambda content: seen.append(content) or 1)
     flows.keep_programs()
     assert not seen
     (folder / program(2)[0]).write_bytes(program(2)[1])
     flows.keep_programs()
     assert seen == [program(2)[1]]
-    assert not list(folder.glob(f"{kept.LOOKED}-*"))
+    assert not list(folder.glob(f"{programs.LOOKED}-*"))
 
 
 def test_what_was_not_used_for_longest_is_deleted_beyond_the_limit(fresh, monkeypatch):
     folder = flows.keep_programs()
     (folder / "data.npz").write_bytes(bytes(1000))
-    monkeypatch.setattr(kept, "LIMIT", 250)
-    monkeypatch.setattr(kept, "kernels_of", lambda content: 1)
+    monkeypatch.setattr(programs, "LIMIT", 250)
+    monkeypatch.setattr(programs, "kernels_of", lambda content: 1)
     for i, (read, written) in enumerate([(5, 50), (40, 1), (30, 3), (1, 20)]):
         (folder / program(i)[0]).write_bytes(bytes(100))
         os.utime(folder / program(i)[0], (read, written))

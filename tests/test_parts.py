@@ -14,7 +14,7 @@ from registry import masked, small, spline
 import flows
 from flows.core.caching import fresh_caches, program
 from flows.core.closures import Bound
-from flows.core.params import structure
+from flows.core.params import shapes_of
 from flows.training.loop.step import _program_of
 
 
@@ -68,7 +68,7 @@ def test_a_first_init_may_be_traced_and_leaves_no_tracer_behind(name):
     assert float(jnp.abs(found[0][0][0] - found[0][0][1]).min()) > 1e-3  # the two keys draw two models
     with fresh_caches():
         shapes = jax.eval_shape(lambda key: FIRST_INITS[name]()(key, 3).params, keys[0])
-        assert structure(shapes) == structure(FIRST_INITS[name]()(0, 3).params)
+        assert shapes_of(shapes) == shapes_of(FIRST_INITS[name]()(0, 3).params)
 
 
 def calls_in_flows(function):
@@ -131,7 +131,7 @@ def test_a_closure_in_all_its_places_has_plain_params():
     )
     params, direct_fun, inverse_fun = layer(0, 3)
     assert not any(isinstance(node, Bound) for node in jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, Bound)))
-    assert [structure(own)[1] for own in params] == [((3,),), ((3,),), ((2, 3),), ((2,),)]
+    assert [shapes_of(own)[1] for own in params] == [((3,),), ((3,),), ((2, 3),), ((2,),)]
     y, log_det = direct_fun(params, X)
     np.testing.assert_allclose(
         y[:, :1] / X[:, :1], np.exp(2.0), rtol=1e-5
@@ -141,7 +141,7 @@ def test_a_closure_in_all_its_places_has_plain_params():
     np.testing.assert_allclose(back, X, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(minus, -log_det, rtol=1e-6)
     moved = flows.remeasure(layer, params, X)
-    assert structure(moved) == structure(params)
+    assert shapes_of(moved) == shapes_of(params)
 
 
 def test_copies_of_a_closure_that_breaks_the_first_rule_are_refused():

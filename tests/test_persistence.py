@@ -19,7 +19,7 @@ from saved_models import MODELS, OWN, Mixed, Rotation, Stretch, drawn, same, sma
 import flows
 from flows import describe, load, save
 from flows.core.inputs import as_context, as_event
-from flows.core.publish import publish
+from flows.core.publish import functions_of
 from flows.diagnostics import enable_x64
 from flows.persistence.container import START
 from flows.persistence.models import _abstract
@@ -44,7 +44,7 @@ def test_every_registered_model_reads_back(name, path):
         same(triple.params, params)
         kind = flows.Bijection if name in BIJECTIONS else flows.Distribution
         assert isinstance(triple, kind)
-        original = publish(*_abstract(case.init_fun, as_event(event), as_context(context_dim)))
+        original = functions_of(*_abstract(case.init_fun, as_event(event), as_context(context_dim)))
         assert triple[1] is original[0] and triple[2] is original[1]
         assert describe(path)["code"] == repr(case.init_fun) or "SmallConv" in repr(case.init_fun)
 

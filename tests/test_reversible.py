@@ -9,7 +9,7 @@ from registry import SmallConv
 
 import flows
 from flows import transformers as t
-from flows.core.precision import Precision, computed_with
+from flows.core.numerics import Precision, computed_with
 from flows.diagnostics import enable_x64
 
 STEP = flows.Serial(flows.ActNorm(), flows.InvertibleLinear(), flows.Coupling(flows.MLP(8, last_scale=1.0), t.Affine()))

@@ -1,5 +1,5 @@
 """Bijections: one idea a file. `flows/__init__.py` lists the public ones."""
 
-from flows.core.support import Support
+from flows.core import Support
 
 __all__ = ["Support"]

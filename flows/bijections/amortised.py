@@ -12,10 +12,7 @@ import numpy as np
 
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, FlowsError, Given
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import as_context
-from flows.core.keywords import naming
+from flows.core import Array, ConditionerLike, FlowsError, Given, as_context, naming
 
 FLOOR = 1e-3  # of a slope
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.scaling import check_features, named
-from flows.core import Array, FlowsError, bijection
-from flows.core.support import Support
+from flows.core import Array, FlowsError, Support, bijection
 
 QUARTILES = 1.3489795  # between the quartiles of a standard normal
 

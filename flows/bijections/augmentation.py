@@ -3,9 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from flows.core import Composite, FlowsError, bijection, positive
-from flows.core.lifting import leaf_bijection
-from flows.core.support import Support
+from flows.core import Composite, FlowsError, Support, bijection, leaf_bijection, positive
 
 
 @bijection(support=Support(moves_entries=True))

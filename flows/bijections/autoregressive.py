@@ -10,10 +10,7 @@ from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
 from flows.conditioners.network import Squash, build_leading, check_squash, measured_by
-from flows.core import FlowsError, Given, bijection
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import as_context
-from flows.core.keywords import naming
+from flows.core import ConditionerLike, FlowsError, Given, as_context, bijection, naming
 from flows.transformers import Affine, Gated
 from flows.transformers.base import Transformer
 

@@ -3,9 +3,7 @@
 import jax.numpy as jnp
 
 from flows.bijections.scaling import channel_moments
-from flows.core import FlowsError, bijection
-from flows.core.inputs import size
-from flows.core.numerics import along
+from flows.core import FlowsError, along, bijection, size
 
 EPSILON = 1e-5
 

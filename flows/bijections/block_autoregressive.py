@@ -8,11 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from flows.conditioners.dense import affine, dense_layers
-from flows.core import Array, FlowsError, bijection, positive_int
-from flows.core.budget import spend
-from flows.core.inputs import as_context, size
-from flows.core.numerics import soft_clip
-from flows.core.precision import HIGHEST
+from flows.core import HIGHEST, Array, FlowsError, as_context, bijection, positive_int, size, soft_clip, spend
 from flows.transformers.solve import solve
 
 LEAST = 1e-3  # of the gate and of what it leaves

@@ -8,9 +8,7 @@ import numpy as np
 
 from flows.bijections.engine import Columns, Seen, for_each
 from flows.conditioners.network import Squash, build_events
-from flows.core import Array, FlowsError, Given
-from flows.core.inputs import as_context
-from flows.core.keywords import naming
+from flows.core import Array, FlowsError, Given, as_context, naming
 from flows.transformers.base import Transformer
 
 

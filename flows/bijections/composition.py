@@ -9,10 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.compose import Invert
-from flows.core import FlowsError, Given, bijection_part
-from flows.core.contract import Shape
-from flows.core.structure import Step, behind, chain, declared_by, structure_of, undone
-from flows.core.support import REAL, Region, Support, everywhere, resolved
+from flows.core import (
+    REAL,
+    FlowsError,
+    Given,
+    Region,
+    Shape,
+    Step,
+    Support,
+    behind,
+    bijection_part,
+    chain,
+    declared_by,
+    everywhere,
+    resolved,
+    structure_of,
+    undone,
+)
 
 
 class Layer(Step):

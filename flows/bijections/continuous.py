@@ -11,10 +11,19 @@ from flows.bijections.solvers import ADAPTIVE, ADJOINTS, TABLEAUX, adaptive, fix
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_events, build_leading, measured_by
-from flows.core import Array, FlowsError, Given, bijection, positive, positive_int
-from flows.core.contract import ConditionerLike, Shape
-from flows.core.inputs import as_context, size
-from flows.core.keywords import naming
+from flows.core import (
+    Array,
+    ConditionerLike,
+    FlowsError,
+    Given,
+    Shape,
+    as_context,
+    bijection,
+    naming,
+    positive,
+    positive_int,
+    size,
+)
 
 TRACES = ("exact", "hutchinson", "hutchinson-normal")
 TOLERANCE, FINE = 1e-5, 1e-10  # in float32 and in float64

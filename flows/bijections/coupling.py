@@ -11,11 +11,7 @@ from flows.bijections.engine import Columns, Seen, Trained, as_transformers, cir
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import Squash, build_events, build_leading, check_squash, measured_by
-from flows.core import FlowsError, Given, bijection
-from flows.core.budget import spend
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import as_context
-from flows.core.keywords import naming
+from flows.core import ConditionerLike, FlowsError, Given, as_context, bijection, naming, spend
 from flows.transformers import Affine
 from flows.transformers.base import Transformer
 

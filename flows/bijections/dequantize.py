@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import FlowsError, Shape, bijection, numbers, positive_int
-from flows.core.numerics import along, beside
-from flows.core.support import Region, Rounding, Support
+from flows.core import FlowsError, Region, Rounding, Shape, Support, along, beside, bijection, numbers, positive_int
 
 
 def _support(step: float | Sequence[float], levels: int | None) -> Support:

@@ -9,10 +9,7 @@ import jax.numpy as jnp
 from flows.bijections.engine import Columns, Trained, as_transformers, circles, for_each
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import FlowsError, Given, bijection
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import as_context, size
-from flows.core.keywords import naming
+from flows.core import ConditionerLike, FlowsError, Given, as_context, bijection, naming, size
 from flows.transformers.base import Transformer
 
 

@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, unfused
-from flows.core.budget import spend
-from flows.core.support import Region, Support
+from flows.core import Array, FlowsError, Region, Support, spend, unfused
 from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128

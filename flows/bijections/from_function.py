@@ -7,9 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError, Shape, bijection
-from flows.core.constructors import check_function
-from flows.core.errors import TRACING_ERRORS
+from flows.core import TRACING_ERRORS, Array, FlowsError, Shape, bijection, check_function
 
 MAX_STEPS = 100
 HALVINGS = 24

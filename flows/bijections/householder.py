@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from flows.core import Array, bijection, positive_int
-from flows.core.precision import HIGHEST
-from flows.core.support import Support
+from flows.core import HIGHEST, Array, Support, bijection, positive_int
 
 
 @bijection(support=Support(rotates=True))

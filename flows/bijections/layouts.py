@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Shape, bijection, positive_int
-from flows.core.inputs import as_event, size
-from flows.core.support import Support
+from flows.core import Array, FlowsError, Shape, Support, as_event, bijection, positive_int, size
 
 
 @bijection(support=Support(moves_entries=True))

@@ -7,11 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from flows.core import Array, FlowsError, bijection
-from flows.core.budget import spend
-from flows.core.inputs import size
-from flows.core.precision import HIGHEST
-from flows.core.support import Support
+from flows.core import HIGHEST, Array, FlowsError, Support, bijection, size, spend
 
 
 @bijection(support=Support(rotates=True))

@@ -11,10 +11,7 @@ from jax.scipy.linalg import expm, solve_triangular
 
 from flows.bijections.householder import pairs_that_cancel, reflections
 from flows.bijections.linear import triangle
-from flows.core import Array, FlowsError, bijection, positive_int
-from flows.core.inputs import size
-from flows.core.numerics import along
-from flows.core.precision import HIGHEST
+from flows.core import HIGHEST, Array, FlowsError, along, bijection, positive_int, size
 
 product = partial(jnp.matmul, precision=HIGHEST)
 

@@ -12,11 +12,23 @@ from flows.compose import Serial
 from flows.conditioners import MLP, FromStax, MaskedMLP
 from flows.conditioners.base import ConditionerInit, Leading, check_conditioner, conditioner
 from flows.conditioners.masked import Masked
-from flows.core import BijectionInit, Composite, FlowsError, Shape, bijection, combinator, positive_int
-from flows.core.constructors import check_function, check_takes
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import as_key
-from flows.core.keywords import CALL, named_by, naming, select
+from flows.core import (
+    CALL,
+    BijectionInit,
+    Composite,
+    ConditionerLike,
+    FlowsError,
+    Shape,
+    as_key,
+    bijection,
+    check_function,
+    check_takes,
+    combinator,
+    named_by,
+    naming,
+    positive_int,
+    select,
+)
 from flows.transformers import Affine, Inverse, RationalQuadratic
 
 

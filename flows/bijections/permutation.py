@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError, bijection, numbers, positive_int
-from flows.core.numerics import blocks_to_channels
-from flows.core.support import Support
+from flows.core import FlowsError, Support, bijection, blocks_to_channels, numbers, positive_int
 
 
 @bijection(support=Support(moves_entries=True))

@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from flows.bijections.amortised import amortised, bend_of, slope_of
-from flows.core import Array, bijection
-from flows.core.contract import ConditionerLike
-from flows.core.precision import HIGHEST
+from flows.core import HIGHEST, Array, ConditionerLike, bijection
 from flows.transformers.solve import solve
 
 MOST = 10.0  # of log alpha

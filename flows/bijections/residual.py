@@ -12,11 +12,7 @@ from flows.bijections.from_function import newton
 from flows.conditioners.base import check_conditioner, check_lipschitz
 from flows.conditioners.lipschitz import Lipschitz
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, FlowsError, Given, bijection
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import as_context
-from flows.core.keywords import naming
-from flows.core.numerics import varying
+from flows.core import Array, ConditionerLike, FlowsError, Given, as_context, bijection, naming, varying
 
 LOG_DETS = ("exact", "unbiased")
 FEW = 16  # entries up to which the inverse begins with Newton's method, whose Jacobians are solved with

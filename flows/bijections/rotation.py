@@ -4,8 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from flows.core import bijection, positive
-from flows.core.support import Region, Support
+from flows.core import Region, Support, bijection, positive
 
 
 def _circle(period: float) -> Support:

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, bijection, check_fits, numbers, positive
-from flows.core.contract import Numbers
-from flows.core.support import POSITIVE, REAL, Support
+from flows.core import POSITIVE, REAL, Array, FlowsError, Numbers, Support, bijection, check_fits, numbers, positive
 
 
 def scalar_map(direct: Callable, log_slope: Callable, inverse: Callable) -> Callable:

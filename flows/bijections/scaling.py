@@ -5,10 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, bijection
-from flows.core.inputs import size
-from flows.core.numerics import along
-from flows.core.support import Support
+from flows.core import Array, FlowsError, Support, along, bijection, size
 
 
 @bijection

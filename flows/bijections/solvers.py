@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import Array
-from flows.core.numerics import varying
+from flows.core import Array, varying
 
 # Runge-Kutta methods: the weights of earlier slopes at each stage, and those of the step.
 TABLEAUX: dict[str, tuple[list[list[Any]], list[Any]]] = {

@@ -9,12 +9,21 @@ import numpy as np
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, FlowsError, Given, bijection
-from flows.core.contract import ConditionerLike, Shape
-from flows.core.inputs import as_context
-from flows.core.keywords import naming
-from flows.core.support import OFF_SPHERE, SPHERE, Region, Support
-from flows.core.validation import TO_VECTORS
+from flows.core import (
+    OFF_SPHERE,
+    SPHERE,
+    TO_VECTORS,
+    Array,
+    ConditionerLike,
+    FlowsError,
+    Given,
+    Region,
+    Shape,
+    Support,
+    as_context,
+    bijection,
+    naming,
+)
 from flows.transformers import CircularRationalQuadratic, RationalQuadratic
 from flows.transformers.base import Transformer, check_transformer
 

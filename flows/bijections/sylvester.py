@@ -7,9 +7,7 @@ from flows.bijections.amortised import amortised, slope_of
 from flows.bijections.householder import reflections
 from flows.bijections.linear import triangle
 from flows.bijections.planar import dot, log_slope
-from flows.core import Array, FlowsError, bijection, positive_int
-from flows.core.contract import ConditionerLike
-from flows.core.numerics import soft_clip
+from flows.core import Array, ConditionerLike, FlowsError, bijection, positive_int, soft_clip
 from flows.transformers.solve import solve
 
 BASES = ("orthogonal", "householder", "triangular")

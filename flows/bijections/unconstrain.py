@@ -4,10 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, bijection, check_fits
-from flows.core.contract import Numbers
-from flows.core.numerics import beside
-from flows.core.support import REAL, Support
+from flows.core import REAL, Array, FlowsError, Numbers, Support, beside, bijection, check_fits
 
 
 def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
 
 from flows.bijections.scalar_maps import scalar_map
-from flows.core import Array, bijection, finite, positive
-from flows.core.numerics import LOG_2PI
-from flows.core.support import REAL, UNIT, Support
+from flows.core import LOG_2PI, REAL, UNIT, Array, Support, bijection, finite, positive
 
 EDGE = 1e-5
 

@@ -7,11 +7,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from flows.bijections.scaling import channel_scale, check_features, left_as_is, named
-from flows.core import Array, FlowsError, bijection
-from flows.core.inputs import size
-from flows.core.precision import HIGHEST
-from flows.core.support import Support
-from flows.core.validation import share
+from flows.core import HIGHEST, Array, FlowsError, Support, bijection, share, size
 
 MOST_COLUMNS = 512  # the map has a number for every pair of columns
 

@@ -6,9 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from flows.compose.serial import Serial
-from flows.core import Array, BijectionInit, BijectionPart, Composite, FlowsError, Given, combinator
-from flows.core.contract import BijectionLike, Shape
-from flows.core.inputs import size
+from flows.core import Array, BijectionInit, BijectionLike, BijectionPart, Composite, FlowsError, Given, Shape, combinator, size
 
 
 @combinator(BijectionInit)

@@ -7,18 +7,20 @@ from typing import Any
 from flows.core import (
     Array,
     BijectionInit,
+    BijectionLike,
     BijectionPart,
     Composite,
     FlowsError,
     Given,
     Piece,
+    Place,
+    Shape,
+    as_dim,
+    as_event,
     bijection_part,
     check_layers,
     combinator,
 )
-from flows.core.contract import BijectionLike, Shape
-from flows.core.errors import Place
-from flows.core.inputs import as_dim, as_event
 
 
 @combinator(BijectionInit)

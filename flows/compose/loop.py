@@ -11,27 +11,28 @@ from flows.compose.reversible import check_reversible, direct_of, turn_of
 from flows.core import (
     Array,
     BijectionInit,
+    BijectionLike,
     BijectionPart,
     Composite,
     FlowsError,
     Given,
     Piece,
+    Place,
+    Shape,
     bijection_part,
+    check_copies,
+    check_equal_functions,
     check_layers,
     combinator,
+    default_dtype,
     iteration,
     positive_int,
+    precision,
+    repeated,
     stacked,
     unstacked,
+    varying,
 )
-from flows.core.budget import repeated
-from flows.core.closures import check_equal_functions
-from flows.core.contract import BijectionLike, Shape
-from flows.core.errors import Place
-from flows.core.inputs import default_dtype
-from flows.core.numerics import varying
-from flows.core.params import check_copies
-from flows.core.precision import precision
 
 
 @combinator(BijectionInit)

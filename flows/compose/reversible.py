@@ -10,21 +10,25 @@ from jax import lax
 
 from flows.compose.serial import Serial, parts_of
 from flows.core import (
+    KEY,
+    NOTHING,
     Array,
     BijectionInit,
+    BijectionLike,
     BijectionPart,
     Composite,
     FlowsError,
+    InitFun,
+    Place,
+    Shape,
+    abstract,
     combinator,
+    computed_with,
     iteration,
+    precision,
+    stop_fixed,
+    varying,
 )
-from flows.core.contract import BijectionLike, Shape
-from flows.core.decorators import NOTHING, InitFun
-from flows.core.errors import Place
-from flows.core.lifting import KEY, abstract
-from flows.core.numerics import varying
-from flows.core.params import stop_fixed
-from flows.core.precision import computed_with, precision
 
 MISSED = 1e-3  # of the spread of an entry: by how much inputs that are found again may be off
 

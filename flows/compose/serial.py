@@ -9,20 +9,21 @@ import jax.numpy as jnp
 from flows.core import (
     Array,
     BijectionInit,
+    BijectionLike,
     BijectionPart,
     Composite,
     FlowsError,
     Given,
+    Place,
+    Shape,
     bijection_part,
     check_layers,
     combinator,
+    note_nonfinite,
+    path_of,
+    precision,
     shared,
 )
-from flows.core.contract import BijectionLike, Shape
-from flows.core.errors import Place
-from flows.core.nonfinite import note_nonfinite
-from flows.core.paths import path_of
-from flows.core.precision import precision
 
 
 @combinator(BijectionInit)

@@ -8,22 +8,23 @@ import jax.numpy as jnp
 
 from flows.compose.serial import Serial
 from flows.core import (
+    NOTHING,
     Array,
     BijectionInit,
+    BijectionLike,
     BijectionPart,
     Composite,
     FlowsError,
     Given,
     Piece,
+    Place,
+    Shape,
     bijection_part,
     check_layers,
     combinator,
+    moves_entries,
     shared,
 )
-from flows.core.contract import BijectionLike, Shape
-from flows.core.decorators import NOTHING
-from flows.core.errors import Place
-from flows.core.structure import moves_entries
 
 
 @combinator(BijectionInit)

@@ -19,10 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.conditioners.base import conditioner
-from flows.core import Array, FlowsError
-from flows.core.constructors import check_function, check_takes, refuse_argument
-from flows.core.inputs import as_event
-from flows.core.keywords import named_by, select
+from flows.core import Array, FlowsError, as_event, check_function, check_takes, named_by, refuse_argument, select
 
 
 @conditioner

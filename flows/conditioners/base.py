@@ -9,11 +9,24 @@ from typing import Any, NamedTuple, ParamSpec, overload
 
 import jax.numpy as jnp
 
-from flows.core.constructors import Value, check_decorated, check_takes, constructor, is_constructor, refuse_argument, said_of
-from flows.core.contract import Array
-from flows.core.errors import FlowsError
-from flows.core.inputs import as_key, size
-from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
+from flows.core import (
+    INIT,
+    Array,
+    FlowsError,
+    Value,
+    as_key,
+    check_decorated,
+    check_takes,
+    constructor,
+    is_constructor,
+    named_by,
+    positional,
+    refuse_argument,
+    refuse_unknown,
+    said_of,
+    signature,
+    size,
+)
 
 P = ParamSpec("P")
 OF_IMAGES = (

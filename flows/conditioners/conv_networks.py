@@ -9,9 +9,7 @@ from flows.conditioners.base import conditioner
 from flows.conditioners.convolution import Images, conv, conv_layers, convolved, with_gain
 from flows.conditioners.dense import as_activation, check_dropout, dense_layers, dropped, need_rng, product
 from flows.conditioners.residual import Blocks
-from flows.core import Array, FlowsError, finite, positive_int
-from flows.core.keywords import naming
-from flows.core.numerics import along
+from flows.core import Array, FlowsError, along, finite, naming, positive_int
 
 EPSILON = 1e-6  # of a variance, so that a unit that is constant in the data is not scaled without bound
 NORMS = (None, "weight", "batch")

@@ -10,10 +10,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from flows.conditioners.dense import check_floating, dense_layers
-from flows.core import Array, FlowsError
-from flows.core.inputs import as_context, size
-from flows.core.numerics import along, blocks_to_channels
-from flows.core.precision import HIGHEST, precision
+from flows.core import HIGHEST, Array, FlowsError, along, as_context, blocks_to_channels, precision, size
 
 POSITIONS, LEAST = 2048, 64  # pixels of a piece of a batch, and outputs from which on pieces are faster
 FEW = 4  # times as many channels as outputs: these are few

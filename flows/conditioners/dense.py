@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError
-from flows.core.budget import LAYER, spend
-from flows.core.precision import HIGHEST, precision
+from flows.core import HIGHEST, LAYER, Array, FlowsError, precision, spend
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from flows.conditioners.base import OF_IMAGES, Leading, conditioner
 from flows.conditioners.dense import affine, dense_layers, product
-from flows.core import Array, FlowsError, finite, positive_int
-from flows.core.precision import HIGHEST
+from flows.core import HIGHEST, Array, FlowsError, finite, positive_int
 
 STEEPEST = 10.0  # of log beta
 PRODUCTS = 6  # of a matrix with itself, for the bound on its norm

@@ -12,9 +12,7 @@ from jax import lax
 
 from flows.conditioners.base import Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng, product
-from flows.core import Array, FlowsError, finite, iteration, positive_int
-from flows.core.budget import spend
-from flows.core.keywords import naming
+from flows.core import Array, FlowsError, finite, iteration, naming, positive_int, spend
 
 CACHE = 2**18  # floats: about what one core keeps close
 SEGMENTS = 4

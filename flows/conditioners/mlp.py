@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from flows.conditioners.base import OF_IMAGES, Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, check_dropout, check_floating, dense_layers, dropped, need_rng
-from flows.core import Array, FlowsError, finite, positive_int
-from flows.core.keywords import naming
+from flows.core import Array, FlowsError, finite, naming, positive_int
 
 
 @conditioner

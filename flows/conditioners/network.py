@@ -9,10 +9,21 @@ import jax.numpy as jnp
 
 from flows.conditioners.base import Leading, as_network
 from flows.conditioners.masked import Masked
-from flows.core import Array, FlowsError, Given, Shape, positive
-from flows.core.inputs import as_dim, size
-from flows.core.keywords import CALL, INIT, named_by, select
-from flows.core.numerics import saturated, soft_clip
+from flows.core import (
+    CALL,
+    INIT,
+    Array,
+    FlowsError,
+    Given,
+    Shape,
+    as_dim,
+    named_by,
+    positive,
+    saturated,
+    select,
+    size,
+    soft_clip,
+)
 
 FAR = 1e18
 Squash = float | tuple[str, float] | None

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from flows.conditioners.base import OF_IMAGES, Leading, conditioner
 from flows.conditioners.dense import affine, as_activation, check_dropout, dense_layers, dropped, need_rng
 from flows.conditioners.masked import Masked, degrees_of
-from flows.core import Array, FlowsError, finite, positive_int
-from flows.core.keywords import naming
+from flows.core import Array, FlowsError, finite, naming, positive_int
 
 EPSILON = 1e-3
 SMALL = 0.01  # of the second layer of each block, at the start

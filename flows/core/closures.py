@@ -20,7 +20,7 @@ from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
 from flows.core.lifting import KEY, Author, Form, Functions, bijection_form, distribution_form
-from flows.core.params import check_structure, structure
+from flows.core.params import check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart, Part
 
 P = TypeVar("P", bound=Part)
@@ -157,7 +157,7 @@ class Closure(Author):
     def init(self, key: Array, given: Given) -> Bound:
         params, *made = self._run(key, given)
         if given.params is not None:
-            check_structure(given.params, structure(params), self.name)
+            check_structure(given.params, shapes_of(params), self.name)
             params = params if "params" in self.names else given.params
         if self.keywords_of(*made) != self.keywords:
             raise FlowsError(

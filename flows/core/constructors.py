@@ -16,8 +16,8 @@ from weakref import WeakSet
 import jax
 import numpy as np
 
-from flows.core.budget import spend
 from flows.core.errors import FlowsError
+from flows.core.validation import spend
 
 P = ParamSpec("P")
 V = TypeVar("V", bound="Value")

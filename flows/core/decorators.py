@@ -13,24 +13,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.budget import MADE, spend
-from flows.core.caching import Memo
 from flows.core.closures import closure_bijection, closure_distribution, settle
 from flows.core.constructors import Identity, Value, check_decorated, constructor, is_constructor, said_of
 from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
-from flows.core.inputs import as_array, as_context, as_event, as_key, default_dtype
-from flows.core.keywords import INIT, named_by, positional, refuse_unknown, signature
+from flows.core.inputs import (
+    INIT,
+    as_array,
+    as_context,
+    as_event,
+    as_key,
+    default_dtype,
+    named_by,
+    positional,
+    refuse_unknown,
+    signature,
+)
 from flows.core.lifting import leaf_bijection, leaf_distribution
-from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request
-from flows.core.publish import publish
+from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, made_once
+from flows.core.publish import functions_of
 from flows.core.structure import Composite
 from flows.core.support import Support, resolved
-from flows.core.validation import check_finite, check_rows
+from flows.core.validation import MADE, check_finite, check_rows, spend
 
 P = ParamSpec("P")
 I = TypeVar("I", bound="InitFun")
-_parts = Memo(size=4096)
 NOTHING = Given()
 EVERYWHERE = Support()
 EXACT = frozenset({"exact"})
@@ -114,7 +121,7 @@ class InitFun(Value):
         """What it is at one event and context: made once."""
         if isinstance(self.inner, InitFun):  # a model, short for a composition
             return self.inner.part(event, context)
-        return _parts((self, event, context), lambda: self._make_part(event, context))
+        return made_once((self, event, context), lambda: self._make_part(event, context))
 
     def _make_part(self, event: Shape, context: Shape | None) -> Part:
         spend(parts=MADE)
@@ -140,7 +147,7 @@ class InitFun(Value):
         part = self.part(event, context)
         params, part = settle(part, part.init(as_key(rng), given))
         refuse_unused_context(self, part, context)
-        return (params, *publish(part, params))
+        return (params, *functions_of(part, params))
 
     def _given(self, event: Shape, context_dim=0, init_inputs=None, init_context=None, params=None, **unknown):
         name = self.constructor.__name__
@@ -367,25 +374,18 @@ def part_of(layer: Any, key: Array, event: Shape, context: Shape | None) -> Any:
     return settle(part, part.init(key, NOTHING))[1] if part.closures else part
 
 
-def events_of(init_fun: InitFun) -> list[tuple[Shape, Shape | None]]:
-    """The events and contexts at which its part was made, and is still known."""
-    while isinstance(init_fun.inner, InitFun):
-        init_fun = init_fun.inner
-    return [(event, context) for value, event, context in _parts.keys() if value == init_fun]  # noqa: SIM118
-
-
 def bijection_part(layer: Any, event: Shape, context: Shape | None) -> BijectionPart:
     """The part of one layer of a combinator: a constructor's value or a plain closure."""
     if isinstance(layer, InitFun):
         return layer.part(event, context)
-    return _parts((Identity(layer), event, context), lambda: closure_bijection(layer, event, context))
+    return made_once((Identity(layer), event, context), lambda: closure_bijection(layer, event, context))
 
 
 def distribution_part(layer: Any, event: Shape, context: Shape | None) -> DistributionPart:
     """As `bijection_part`, for a distribution."""
     if isinstance(layer, InitFun):
         return layer.part(event, context)
-    return _parts((Identity(layer), event, context), lambda: closure_distribution(layer, event, context))
+    return made_once((Identity(layer), event, context), lambda: closure_distribution(layer, event, context))
 
 
 def _has_function(x: Any) -> bool:

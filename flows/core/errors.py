@@ -1,12 +1,20 @@
-"""The errors and warnings a user sees: each says what was got, what was expected and what to do."""
+"""Errors for users, with the place of the layer and the layer that returned NaN; warnings; calls that do not fit."""
 
 import contextlib
+import difflib
+import functools
+import inspect
 import os
 import sys
 import warnings
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
+
+from flows.core.contract import Array
 
 PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
@@ -69,3 +77,66 @@ TRACING_ERRORS: tuple[type[Exception], ...] = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
+
+
+_seen: ContextVar[list[str] | None] = ContextVar("seen", default=None)
+
+
+def note_nonfinite(name: str, *arrays: Array) -> None:
+    """Called by compositions with what each of their layers returned."""
+    found = _seen.get()
+    if found is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
+        return
+    if not all(bool(jnp.isfinite(array).all()) for array in arrays):
+        found.append(name)
+
+
+def first_nonfinite_layer(run: Callable[[], Any]) -> str | None:
+    """The name of the layer that was the first, or None if none was seen; `run` is done step by step, outside jit."""
+    token = _seen.set([])
+    try:
+        with jax.disable_jit():
+            run()
+        found = _seen.get()
+        return found[0] if found else None
+    finally:
+        _seen.reset(token)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# How other libraries call them.
+ELSEWHERE = {
+    "epochs": "max_epochs", "n_epochs": "max_epochs", "num_epochs": "max_epochs", "lr": "learning_rate",
+    "max_patience": "patience", "val_prop": "validation", "validation_split": "validation", "val_data": "validation",
+    "sample_weight": "weights", "condition": "context", "conditions": "context", "seed": "rng", "key": "rng",
+    "random_state": "rng", "show_progress": "verbose", "optim": "optimizer", "y": "context",
+}  # fmt: skip
+
+
+def explained_call(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function that refuses a call which does not fit with the name that was meant, and an `example` of a call."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                name, unknown = function.__name__, [each for each in kwargs if each not in signature.parameters]
+                if not unknown:
+                    raise TypeError(f"{name}: {error}; expected a call such as {example}") from None
+                meant = ELSEWHERE.get(unknown[0])
+                known = list(signature.parameters)
+                close = [meant] if meant in known else difflib.get_close_matches(unknown[0], known)
+                remedy = f"; did you mean {close[0]}=?" if close else "."
+                own = ", ".join(each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY)
+                raise TypeError(f"{name}: it takes no {unknown[0]}={remedy} Its keywords are {own}") from None
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

@@ -16,9 +16,8 @@ import numpy as np
 from flows.core.caching import holds_tracer, program
 from flows.core.contract import Array, Given, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
-from flows.core.inputs import as_dim, default_dtype
-from flows.core.keywords import CALL, INIT, named_by, select
-from flows.core.params import check_leaves, check_structure, structure
+from flows.core.inputs import CALL, INIT, as_dim, default_dtype, named_by, select
+from flows.core.params import check_leaves, check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
@@ -231,7 +230,7 @@ class Leaf(Author):
 
     def init(self, key: Array, given: Given) -> Params:
         if given.params is not None:
-            check_structure(given.params, structure(self.params), self.name)
+            check_structure(given.params, shapes_of(self.params), self.name)
             if "params" not in self.names:
                 return given.params
         data = given.init_inputs if "init_inputs" in self.names else None

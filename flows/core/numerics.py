@@ -1,8 +1,11 @@
-"""Constants, and small functions of arrays that several packages share."""
+"""Formulas that many layers share, and the precision that a training step asks of matrix products."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,3 +73,28 @@ def beside(x: Array, towards: float) -> Array:
     """The next number above x, or below where `towards` is negative; beside 0 the least that is not flushed to it."""
     found = jnp.nextafter(x, jnp.full_like(x, towards * jnp.inf))
     return jnp.where(x == 0, towards * jnp.finfo(x.dtype).tiny, found)
+
+
+HIGHEST = jax.lax.Precision.HIGHEST  # of matrix products, whose inputs an accelerator would else round
+
+
+class Precision(NamedTuple):
+    matmul_dtype: str | None = None  # the dtype of the networks' matrix products; None: that of the data
+    remat: bool = False  # layers keep their inputs alone and are computed again for the gradient
+
+
+_precision: ContextVar[Precision] = ContextVar("precision", default=Precision())  # noqa: B039
+
+
+def precision() -> Precision:
+    return _precision.get()
+
+
+@contextmanager
+def computed_with(how: Precision) -> Iterator[None]:
+    """What is traced within is computed so."""
+    token = _precision.set(how)
+    try:
+        yield
+    finally:
+        _precision.reset(token)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.batching import on_cpu, put
 from flows.core.constructors import check_takes
 from flows.core.contract import Params
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array
-from flows.core.sizes import on_cpu, put
 
 
 def _is_fixed(path: tuple) -> bool:
@@ -61,7 +61,7 @@ def check_floats(params: Params, name: str) -> None:
             )
 
 
-def structure(params: Params) -> tuple:
+def shapes_of(params: Params) -> tuple:
     """The treedef and the leaf shapes, as a hashable key."""
     leaves, treedef = jax.tree.flatten(params)
     return treedef, tuple([tuple(jnp.shape(leaf)) for leaf in leaves])
@@ -69,7 +69,7 @@ def structure(params: Params) -> tuple:
 
 def check_structure(params: Params, expected: tuple, name: str) -> None:
     """Refuse params made for another model, before a wrong shape can broadcast."""
-    got = structure(params)
+    got = shapes_of(params)
     if got == expected:
         return
     if got[0] != expected[0]:
@@ -215,7 +215,7 @@ def remeasure(
     event = inputs.shape[1] if inputs.ndim == 2 else inputs.shape[1:]
     check_takes(init_fun, "init_fun(rng, input_dim)", "remeasure: init_fun")
     new = init_fun(rng, event, init_inputs=inputs, params=params, **keywords)[0]
-    check_structure(params, structure(new), "remeasure")
+    check_structure(params, shapes_of(new), "remeasure")
     new = jax.tree.map(lambda a, b: jnp.asarray(b, jnp.result_type(a)), params, new)
     return _move(params, new) if moving else new
 

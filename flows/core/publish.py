@@ -11,25 +11,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.core.batching import call_filled, current_iteration, filled, first, grown
 from flows.core.caching import Memo
 from flows.core.contract import Array, Params, Shape
-from flows.core.cpu_loops import current_iteration
 from flows.core.errors import FlowsError
-from flows.core.inputs import MOST_NUMBERS, as_array, as_dim, as_key, as_rows_of_context, cast, default_dtype, working_dtype
+from flows.core.inputs import (
+    CALL,
+    MOST_NUMBERS,
+    as_array,
+    as_dim,
+    as_key,
+    as_rows_of_context,
+    cast,
+    default_dtype,
+    positional,
+    refuse_unknown,
+    signature,
+    working_dtype,
+)
 from flows.core.inputs import size as size_of
-from flows.core.keywords import CALL, positional, refuse_unknown, signature
 from flows.core.lifting import FIRST_RULE
-from flows.core.params import check_floats, check_structure, stop_fixed, structure
+from flows.core.params import check_floats, check_structure, shapes_of, stop_fixed
 from flows.core.parts import BijectionPart, DistributionPart
-from flows.core.sizes import call_filled, filled, first, grown
 from flows.core.validation import check_result, check_rows
 
 _published = Memo(size=1024)
 
 
-def publish(part: Any, params: Params) -> tuple[Callable, Callable]:
+def functions_of(part: Any, params: Params) -> tuple[Callable, Callable]:
     """The two functions of a triple; equal parts share theirs, and so what was compiled."""
-    expected = structure(params)
+    expected = shapes_of(params)
     make = _publish_bijection if isinstance(part, BijectionPart) else _publish_distribution
     return _published((part, expected) if part.shared else None, lambda: make(part, expected))
 

@@ -8,10 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import DistributionInit, FlowsError, positive_int
-from flows.core.inputs import as_context, as_key, as_rows_of_context, pieces_of, size
-from flows.core.structure import declared_by, structure_of
-from flows.core.support import Rounding
+from flows.core import (
+    DistributionInit,
+    FlowsError,
+    Rounding,
+    as_context,
+    as_key,
+    as_rows_of_context,
+    declared_by,
+    pieces_of,
+    positive_int,
+    size,
+    structure_of,
+)
 from flows.distributions.draws import functions
 from flows.distributions.support import chain_of, support
 

@@ -10,8 +10,7 @@ import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array
-from flows.core.support import Region, tangents
+from flows.core import Array, Region, tangents
 
 
 def enable_x64() -> AbstractContextManager:

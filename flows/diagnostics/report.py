@@ -10,14 +10,30 @@ import numpy as np
 
 from flows.bijections.composition import regions_of
 from flows.compose import Serial
-from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Shape, positive_int, trainable
-from flows.core.caching import fresh_caches
-from flows.core.contract import BijectionLike
-from flows.core.errors import TRACING_ERRORS
-from flows.core.inputs import as_array, as_context, as_dim, as_event, as_key, cast
-from flows.core.keywords import CALL, INIT, named_by, select
-from flows.core.support import inside
-from flows.core.validation import check_rows
+from flows.core import (
+    CALL,
+    INIT,
+    TRACING_ERRORS,
+    Array,
+    BijectionInit,
+    BijectionLike,
+    DistributionInit,
+    FlowsError,
+    Shape,
+    as_array,
+    as_context,
+    as_dim,
+    as_event,
+    as_key,
+    cast,
+    check_rows,
+    fresh_caches,
+    inside,
+    named_by,
+    positive_int,
+    select,
+    trainable,
+)
 from flows.diagnostics.properties import RowByRow, Trial, enable_x64
 
 FEW = 5  # rows of what runs one by one

@@ -11,12 +11,22 @@ from flows.bijections.arcsinh import Arcsinh
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import Whiten
 from flows.compose import Serial
-from flows.core import Array, InitFun, Piece, bijection_part
-from flows.core.caching import Memo
-from flows.core.contract import Shape
-from flows.core.inputs import as_context, as_event, pieces_of
-from flows.core.structure import chain as layers_in
-from flows.core.structure import declared_by, opened, params_in, structure_of
+from flows.core import (
+    Array,
+    InitFun,
+    Memo,
+    Piece,
+    Shape,
+    as_context,
+    as_event,
+    bijection_part,
+    declared_by,
+    opened,
+    params_in,
+    pieces_of,
+    structure_of,
+)
+from flows.core import chain as layers_in
 from flows.distributions.standardized_context import standardized
 from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
 

@@ -11,9 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, Shape
-from flows.core.cpu_loops import iteration, off_strides
-from flows.core.inputs import rows_within
+from flows.core import Array, Shape, iteration, off_strides, rows_within
 
 # Rows of a block: per row, draws of a spline flow cost the most in small ones, and in those that leave the cache.
 # [us a row of NSF in 6 columns: 38 of 64, 30 of 128, 24 of 256, 20 of 512 and of 784, 27 of 2,064.]

@@ -12,9 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.composition import layers_of, support_of
-from flows.core import Array, BijectionPart, DistributionPart, FlowsError
-from flows.core.parts import COLUMN, Cdf
-from flows.core.support import inside
+from flows.core import COLUMN, Array, BijectionPart, Cdf, DistributionPart, FlowsError, inside
 
 HALVINGS = 2_000  # at most, of the interval in which the quantile of a mixture lies: float64 has as many powers of 2
 PROBES = (-2.0, -0.5, 0.5, 2.0)  # where it is looked at whether a map rises

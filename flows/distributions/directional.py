@@ -11,12 +11,26 @@ import numpy as np
 
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, FlowsError, Given, Shape, distribution, numbers, positive
-from flows.core.contract import ConditionerLike, Numbers
-from flows.core.inputs import as_context, size
-from flows.core.keywords import naming
-from flows.core.numerics import soft_clip, soft_clip_inverse
-from flows.core.support import SPHERE, Region, Support, off_sphere
+from flows.core import (
+    SPHERE,
+    Array,
+    ConditionerLike,
+    FlowsError,
+    Given,
+    Numbers,
+    Region,
+    Shape,
+    Support,
+    as_context,
+    distribution,
+    naming,
+    numbers,
+    off_sphere,
+    positive,
+    size,
+    soft_clip,
+    soft_clip_inverse,
+)
 from flows.distributions.polar import draw_angle, log_area, log_mass
 
 BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14

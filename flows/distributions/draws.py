@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flows.core import Array, Bijection, Params
-from flows.core.errors import warn_user
+from flows.core import Array, Bijection, Params, warn_user
 
 
 def sample_with_log_pdf(

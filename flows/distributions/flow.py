@@ -13,26 +13,29 @@ from flows.core import (
     COLUMN,
     Array,
     BijectionInit,
+    BijectionLike,
     Composite,
     DistributionInit,
+    DistributionLike,
     DistributionPart,
     FlowsError,
     Given,
     Piece,
+    Place,
     Shape,
+    beyond,
     bijection_part,
     check_layers,
     combinator,
     distribution_part,
     exact_log_dets,
     in_pieces,
+    inside,
     shared,
+    still,
     trainable,
+    wrapped,
 )
-from flows.core.contract import BijectionLike, DistributionLike
-from flows.core.errors import Place
-from flows.core.paths import still
-from flows.core.support import beyond, inside, wrapped
 from flows.distributions.cdf import of_flow
 from flows.distributions.normal import Normal
 

@@ -8,9 +8,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 
-from flows.core import Array, Cdf, FlowsError, Shape, distribution, numbers, positive_int
-from flows.core.contract import Numbers
-from flows.core.numerics import LOG_2PI
+from flows.core import LOG_2PI, Array, Cdf, FlowsError, Numbers, Shape, distribution, numbers, positive_int
 from flows.distributions.cdf import weighted
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.distributions.seeding import fitted_normals

@@ -12,19 +12,20 @@ from flows.core import (
     Array,
     Composite,
     DistributionInit,
+    DistributionLike,
     DistributionPart,
     FlowsError,
     Given,
+    Place,
+    Region,
     Shape,
     check_layers,
     combinator,
     distribution_part,
+    everywhere,
     positive_int,
     shared,
 )
-from flows.core.contract import DistributionLike
-from flows.core.errors import Place
-from flows.core.support import Region, everywhere
 
 
 @combinator(DistributionInit)

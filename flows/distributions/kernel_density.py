@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Array, FlowsError, distribution, in_pieces, positive_int
-from flows.core.numerics import LOG_2PI
+from flows.core import LOG_2PI, Array, FlowsError, distribution, in_pieces, positive_int
 from flows.distributions.infinities import honest_far_out
 
 LEFT_OUT = 500  # rows by which bandwidths are chosen, at most

@@ -15,11 +15,21 @@ from scipy.special import stdtrit
 
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, Cdf, FlowsError, Given, Shape, distribution, positive
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import as_context, size
-from flows.core.keywords import naming
-from flows.core.numerics import soft_clip, soft_clip_inverse
+from flows.core import (
+    Array,
+    Cdf,
+    ConditionerLike,
+    FlowsError,
+    Given,
+    Shape,
+    as_context,
+    distribution,
+    naming,
+    positive,
+    size,
+    soft_clip,
+    soft_clip_inverse,
+)
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0

@@ -14,27 +14,30 @@ from flows.core import (
     Array,
     Composite,
     DistributionInit,
+    DistributionLike,
     DistributionPart,
     FlowsError,
     Given,
     InitFun,
+    Numbers,
     Piece,
+    Place,
     Shape,
+    check_equal_functions,
     check_layers,
+    check_structure,
     combinator,
     distribution_part,
     numbers,
     positive_int,
+    repeated,
+    shapes_of,
     shared,
+    size,
     stacked,
+    unbound,
     unstacked,
 )
-from flows.core.budget import repeated
-from flows.core.closures import check_equal_functions, unbound
-from flows.core.contract import DistributionLike, Numbers
-from flows.core.errors import Place
-from flows.core.inputs import size
-from flows.core.params import check_structure, structure
 from flows.distributions.blocks import in_blocks, size_of_blocks
 from flows.distributions.cdf import of_mixture
 from flows.distributions.infinities import logsumexp
@@ -205,7 +208,7 @@ def _components_of(params: Any, count: int, copies: bool, trainable: bool) -> li
         raise FlowsError(f"Mixture: params have {len(params['components'])} components, expected {count}")
     components = unstacked(params["components"], count, "Mixture") if copies else list(params["components"])
     logits = jnp.zeros(count)
-    check_structure(params[of_weights], structure(logits if trainable else {"logits": logits}), "Mixture: the weights")
+    check_structure(params[of_weights], shapes_of(logits if trainable else {"logits": logits}), "Mixture: the weights")
     return components
 
 

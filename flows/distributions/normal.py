@@ -9,12 +9,20 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 
 from flows.bijections.whiten import correlation_factor
-from flows.core import Array, FlowsError, Shape, distribution, positive
-from flows.core.budget import spend
-from flows.core.contract import ConditionerLike
-from flows.core.inputs import size
-from flows.core.numerics import LOG_2PI, soft_clip, soft_clip_inverse
-from flows.core.validation import share
+from flows.core import (
+    LOG_2PI,
+    Array,
+    ConditionerLike,
+    FlowsError,
+    Shape,
+    distribution,
+    positive,
+    share,
+    size,
+    soft_clip,
+    soft_clip_inverse,
+    spend,
+)
 from flows.distributions.infinities import honest_far_out
 from flows.distributions.location_scale import Family, location_scale, symmetric
 

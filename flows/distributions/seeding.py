@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from flows.core import Array
-from flows.core.numerics import LOG_2PI
+from flows.core import LOG_2PI, Array
 
 ROUNDS = 10  # of k-means
 ITERATIONS = 60  # of expectation-maximisation

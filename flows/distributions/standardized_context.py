@@ -14,19 +14,20 @@ from flows.core import (
     Cdf,
     Composite,
     DistributionInit,
+    DistributionLike,
     DistributionPart,
     FlowsError,
     Given,
     Piece,
+    Place,
     Shape,
+    along,
     check_layers,
+    check_structure,
     combinator,
     distribution_part,
+    shapes_of,
 )
-from flows.core.contract import DistributionLike
-from flows.core.errors import Place
-from flows.core.numerics import along
-from flows.core.params import check_structure, structure
 
 OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # named whatever the distribution names
 
@@ -70,7 +71,7 @@ def StandardizedContext(distribution: DistributionLike):
                 raise FlowsError('StandardizedContext: params are not its own, {"distribution": ..., "fixed": ...}')
             start = {"mean": jnp.zeros(columns), "std": jnp.ones(columns)}
             if old is not None:
-                check_structure(old["fixed"], structure(start), "StandardizedContext: fixed")
+                check_structure(old["fixed"], shapes_of(start), "StandardizedContext: fixed")
             if seen is not None:
                 classes = ((seen == 0) | (seen == 1)).all(tuple(range(seen.ndim - 1)))
                 fixed = jax.tree.map(partial(jnp.where, classes), start, channel_scale(seen))

@@ -3,11 +3,19 @@
 from typing import Any
 
 from flows.bijections.composition import Layer, layers_of, support_of
-from flows.core import DistributionInit, InitFun, distribution_part
-from flows.core.constructors import Value, is_constructor
-from flows.core.inputs import as_context, as_event
-from flows.core.structure import opened, structure_of
-from flows.core.support import Support, everywhere
+from flows.core import (
+    DistributionInit,
+    InitFun,
+    Support,
+    Value,
+    as_context,
+    as_event,
+    distribution_part,
+    everywhere,
+    is_constructor,
+    opened,
+    structure_of,
+)
 
 
 def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:

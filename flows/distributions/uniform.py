@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Cdf, FlowsError, Shape, check_fits, distribution, numbers
-from flows.core.contract import Numbers
+from flows.core import Array, Cdf, FlowsError, Numbers, Shape, check_fits, distribution, numbers
 
 
 def _cdf(arguments: Any, context: Shape | None) -> Cdf:

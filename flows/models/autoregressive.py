@@ -10,9 +10,7 @@ from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import Squash, build_leading
-from flows.core import Array, FlowsError, bijection, distribution, positive_int
-from flows.core.inputs import as_context
-from flows.core.numerics import LOG_2PI, soft_clip
+from flows.core import LOG_2PI, Array, FlowsError, as_context, bijection, distribution, positive_int, soft_clip
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Affine, Gated, Inverse

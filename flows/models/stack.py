@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from flows.compose import Repeat, Reversible, Serial
-from flows.core import BijectionInit, check_widths, positive_int
-from flows.core.budget import spend
+from flows.core import BijectionInit, check_widths, positive_int, spend
 
 # Deeper stacks are loops, as benchmarks/README.md has it: affine layers gain from one soon, as most of what they take beyond
 # their matrix products is for each array of weights; the others compile sooner for about the same step. What integrates in each

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, positive_int
-from flows.core.inputs import as_key
+from flows.core import Array, FlowsError, as_key, positive_int
 from flows.objectives.problem import Problem
 
 LEAST_FOR_TAIL = 25  # weights, of which the 5 largest are then the tail

@@ -8,10 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError, positive_int
-from flows.core.inputs import as_array, as_key
-from flows.core.keywords import named_by
-from flows.core.params import check_floats
+from flows.core import Array, FlowsError, as_array, as_key, check_floats, named_by, positive_int
 from flows.distributions.draws import functions
 from flows.objectives.problem import Problem, along, log_mean, weighted_sum
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flows.core import Array, FlowsError
-from flows.core.inputs import as_array, as_key
+from flows.core import Array, FlowsError, as_array, as_key
 from flows.distributions.draws import functions
 from flows.objectives.problem import weighted_sum
 

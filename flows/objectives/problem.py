@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError
-from flows.core.constructors import check_function
-from flows.core.inputs import as_array
-from flows.core.keywords import named_by, select
+from flows.core import Array, FlowsError, as_array, check_function, named_by, select
 from flows.distributions.draws import functions, sample_with_log_pdf
 from flows.distributions.infinities import logsumexp
 

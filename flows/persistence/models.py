@@ -15,24 +15,34 @@ import jax
 import numpy as np
 
 from flows.core import (
+    LARGEST_EVENT,
+    LIKELIHOODS,
+    TOO_MUCH,
+    TRACING_ERRORS,
     FlowsError,
     Given,
     InitFun,
     Params,
     Part,
     Shape,
+    as_context,
+    as_dim,
+    as_event,
+    check_structure,
+    default_dtype,
     from_json,
+    in_library,
+    is_constructor,
     positive_int,
+    refuse_unused_context,
+    settle,
+    shapes_of,
+    size,
+    spend,
     to_json,
+    warn_user,
+    within,
 )
-from flows.core.budget import LARGEST_EVENT, TOO_MUCH, spend, within
-from flows.core.closures import settle
-from flows.core.constructors import in_library, is_constructor
-from flows.core.contract import LIKELIHOODS
-from flows.core.decorators import refuse_unused_context
-from flows.core.errors import TRACING_ERRORS, warn_user
-from flows.core.inputs import as_context, as_dim, as_event, default_dtype, size
-from flows.core.params import check_structure, structure
 from flows.persistence.container import DTYPES, blamed_on, read, write
 
 FORMAT = 7  # that of 0.1.0, and the first that loads for good; lower ones were never released
@@ -113,7 +123,7 @@ def save_model(
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
     description, event, context = _constructor_json(init_fun), as_event(input_dim), as_context(context_dim)
     part, like = _abstract(init_fun, event, context)
-    check_structure(params, structure(like), f"save: {part.name}")
+    check_structure(params, shapes_of(like), f"save: {part.name}")
     names = _names(params)
     if len({*names, "__metadata__"}) <= len(names) or any(name.startswith(BESIDE) for name in names):
         raise FlowsError(
@@ -163,7 +173,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
         part, like = _abstract(init_fun, header["event"], header["context"])
         spend(size=sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(like)))
-        treedef, shapes = structure(like)
+        treedef, shapes = shapes_of(like)
         expected = dict(zip(_names(like), shapes, strict=True))
         got = {name: tensor.shape for name, tensor in tensors.items()}
         if got != expected:

@@ -2,10 +2,7 @@
 
 import jax
 
-from flows.core import DistributionInit, distribution_part
-from flows.core.caching import Memo
-from flows.core.contract import DistributionLike, Shape
-from flows.core.parts import COLUMN, Cdf
+from flows.core import COLUMN, Cdf, DistributionInit, DistributionLike, Memo, Shape, distribution_part
 
 _kept = Memo(size=64)
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core.contract import Shape
+from flows.core import Shape
 from flows.objectives.importance import Estimate
 from flows.persistence.models import TEXT
 from flows.results.parameters import Parameters

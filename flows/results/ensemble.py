@@ -8,10 +8,20 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from flows.core import Array, DistributionInit, FlowsError, part_of
-from flows.core.inputs import as_array, as_context, as_event, as_key
-from flows.core.publish import publish
-from flows.core.structure import replaced, structure_of, value_at
+from flows.core import (
+    Array,
+    DistributionInit,
+    FlowsError,
+    as_array,
+    as_context,
+    as_event,
+    as_key,
+    functions_of,
+    part_of,
+    replaced,
+    structure_of,
+    value_at,
+)
 from flows.persistence.models import TEXT
 from flows.results.result import FitResult, Kept
 
@@ -78,7 +88,7 @@ class EnsembleResult(FitResult):
     @cached_property
     def _of_one(self) -> Callable:
         part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
-        return publish(part, self.params_of_member(0))[0]
+        return functions_of(part, self.params_of_member(0))[0]
 
     def _beside(self) -> dict[str, Any]:
         beside = super()._beside()

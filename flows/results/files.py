@@ -5,11 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import Bijection, BijectionInit, FlowsError
-from flows.core.contract import Shape
-from flows.core.inputs import as_context, as_event
-from flows.core.publish import publish
-from flows.core.support import MOST_TURNS
+from flows.core import MOST_TURNS, Bijection, BijectionInit, FlowsError, Shape, as_context, as_event, functions_of
 from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
 from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics
@@ -56,7 +52,7 @@ def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: in
         [[2.0]]
     """
     with load_model(path, constructors, max_bytes) as model:
-        functions = publish(model.part, model.params)
+        functions = functions_of(model.part, model.params)
         if isinstance(model.init_fun, BijectionInit):
             return Bijection(model.params, *functions)
         return _result(model, functions)

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core import FlowsError
-from flows.core.inputs import as_array, native
+from flows.core import FlowsError, as_array, native
 
 SHOWN = 5  # columns that an error names
 

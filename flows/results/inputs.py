@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, distribution_part
-from flows.core.inputs import as_array, as_context, as_event
-from flows.core.support import Region, on_turn, wrapped
+from flows.core import Array, FlowsError, Region, as_array, as_context, as_event, distribution_part, on_turn, wrapped
 from flows.results.frames import Columns, in_order
 
 

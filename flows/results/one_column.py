@@ -7,9 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Cdf, FlowsError, positive
-from flows.core.inputs import as_array, as_context, as_event, as_key, cast, default_dtype, working_dtype
-from flows.core.parts import COLUMN
+from flows.core import (
+    COLUMN,
+    Array,
+    Cdf,
+    FlowsError,
+    as_array,
+    as_context,
+    as_event,
+    as_key,
+    cast,
+    default_dtype,
+    positive,
+    working_dtype,
+)
 from flows.results.cdf import cdf_of
 from flows.results.frames import as_numbers
 from flows.results.inputs import Inputs

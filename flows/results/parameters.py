@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError
-from flows.core.contract import Shape
-from flows.core.inputs import as_array
+from flows.core import Array, FlowsError, Shape, as_array
 
 MOST = 10_000  # numbers, or names
 

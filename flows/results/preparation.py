@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flows.bijections.whiten import Whiten
-from flows.core import DistributionInit
-from flows.core.contract import Shape
+from flows.core import DistributionInit, Shape
 
 SHOWN = 6  # columns that are named
 

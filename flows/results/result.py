@@ -7,10 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Distribution, FlowsError, InitFun, part_of, positive_int
-from flows.core.contract import DistributionLike
-from flows.core.inputs import as_array, as_context, as_event
-from flows.core.publish import publish
+from flows.core import (
+    Array,
+    Distribution,
+    DistributionLike,
+    FlowsError,
+    InitFun,
+    as_array,
+    as_context,
+    as_event,
+    functions_of,
+    part_of,
+    positive_int,
+)
 from flows.diagnostics.rows import RowReport, verify_rows
 from flows.persistence.models import TEXT, save_model
 from flows.results.frames import Columns, framed
@@ -320,7 +329,7 @@ def _made_anew(kind: type[FitResult], params: Any, attributes: dict[str, Any]) -
     event, context = as_event(attributes["input_dim"]), as_context(attributes["context_dim"])
     part = part_of(attributes["init_fun"], jax.random.key(0), event, context)
     params = jax.tree.map(jax.numpy.asarray, params)
-    return kind(params, *publish(part, params), **attributes)
+    return kind(params, *functions_of(part, params), **attributes)
 
 
 class _Rest:

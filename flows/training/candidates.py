@@ -5,8 +5,7 @@ import numpy as np
 from flows.bijections.normal_scores import NormalScores
 from flows.compose import Serial
 from flows.conditioners import MLP
-from flows.core import FlowsError
-from flows.core.contract import DistributionLike, Shape
+from flows.core import DistributionLike, FlowsError, Shape
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal

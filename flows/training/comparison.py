@@ -8,8 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from flows.core import Array, FlowsError, positive
-from flows.core.inputs import pieces_of
+from flows.core import Array, FlowsError, pieces_of, positive
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult

@@ -5,9 +5,7 @@ from typing import Any
 
 import optax
 
-from flows.core.calls import explained_call
-from flows.core.contract import DistributionLike
-from flows.core.inputs import as_key
+from flows.core import DistributionLike, as_key, explained_call
 from flows.results.ensemble import EnsembleResult
 from flows.training.fitting import EnsembleOptions, fit_members, ready
 from flows.training.options import EMA, LEARNING_RATE, check_distribution

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError
-from flows.core.constructors import Value, file_name
+from flows.core import FlowsError, Value, file_name
 
 PLAIN = bool | int | float | complex | str | bytes | type(None) | type(...)
 MOST_INSIDE = 10_000  # objects that a function may hold on to

@@ -14,22 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import (
+    UNEQUAL,
     Array,
     BijectionInit,
     Distribution,
     DistributionInit,
     FlowsError,
     Given,
+    as_dim,
+    cast,
+    functions_of,
     initialize,
     part_of,
     positive_int,
     stacked,
     trainable,
+    warn_user,
 )
-from flows.core.closures import UNEQUAL
-from flows.core.errors import warn_user
-from flows.core.inputs import as_dim, cast
-from flows.core.publish import publish
 from flows.diagnostics.rows import spline_bound
 from flows.distributions.gmm import GMM
 from flows.distributions.mixture import Mixture
@@ -159,7 +160,7 @@ def _publisher(flow: Any, key: Array, rows: Prepared, outer: Callable[[Any], Any
 
     def published(trained: Any) -> Distribution:
         params = outer(trained)
-        return Distribution(params, *publish(part_of(flow, key, rows.event, rows.context), params))
+        return Distribution(params, *functions_of(part_of(flow, key, rows.event, rows.context), params))
 
     return published
 

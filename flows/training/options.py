@@ -14,9 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from flows.core import BijectionInit, DistributionInit, FlowsError, positive, positive_int
-from flows.core.constructors import Value, is_constructor
-from flows.core.precision import Precision
+from flows.core import BijectionInit, DistributionInit, FlowsError, Precision, Value, is_constructor, positive, positive_int
 from flows.objectives import maximum_likelihood
 from flows.training.fingerprint import fingerprint
 

@@ -6,10 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core import FlowsError
-from flows.core.calls import explained_call
-from flows.core.contract import DistributionLike
-from flows.core.inputs import as_key
+from flows.core import DistributionLike, FlowsError, as_key, explained_call
 from flows.results.result import OF_LABELS, FitResult
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions

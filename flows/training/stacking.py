@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.core import Distribution, part_of
-from flows.core.inputs import as_context, as_event
-from flows.core.publish import publish
+from flows.core import Distribution, as_context, as_event, functions_of, part_of
 from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
@@ -78,7 +76,7 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
     history |= {"validation_loss": losses, "best_epoch": np.zeros(front, int), "error": np.full(front, error)}
     history |= {"stacked": np.array(len(results))}
     part = part_of(flow, jax.random.key(0), as_event(first.input_dim), as_context(first.context_dim))
-    triple = Distribution(params, *publish(part, params))
+    triple = Distribution(params, *functions_of(part, params))
     told: dict[str, Any] = {name: getattr(first, name) for name in ("table", "context_table", "kept", "turn")}
     told["seconds"] = float(np.sum([each.seconds or 0.0 for each in results]))
     given = (*triple, flow, first.input_dim, first.context_dim, History(history))

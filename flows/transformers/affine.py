@@ -5,8 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, FlowsError, positive
-from flows.core.numerics import soft_clip
+from flows.core import Array, FlowsError, positive, soft_clip
 from flows.transformers.base import Transformer, check_transformer, transformer
 
 MIN_SCALE = 1e-3  # of a sigmoid, so that the inverse cannot overflow

@@ -4,10 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, overload
 
-from flows.core.constructors import Value, check_decorated, constructor, refuse_argument, said_of
-from flows.core.contract import Array
-from flows.core.errors import FlowsError
-from flows.core.inputs import as_array, as_key
+from flows.core import Array, FlowsError, Value, as_array, as_key, check_decorated, constructor, refuse_argument, said_of
 
 P = ParamSpec("P")
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, positive, positive_int
-from flows.core.numerics import soft_clip
+from flows.core import Array, positive, positive_int, soft_clip
 from flows.transformers.base import transformer
 from flows.transformers.bins import fold
 from flows.transformers.mixture import Mixture, along, apart, log_odds, quantile

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import Array, FlowsError, positive, positive_int
-from flows.core.numerics import soft_clip
+from flows.core import Array, FlowsError, positive, positive_int, soft_clip
 from flows.transformers.base import transformer
 from flows.transformers.solve import solve
 

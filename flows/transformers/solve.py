@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import Array
-from flows.core.numerics import varying
+from flows.core import Array, varying
 
 NEWTON_STEPS = 24  # after these the bracket is halved in the order of floats, which finds any root in as many steps as bits
 CLOSE = 4  # roundings of the value, or floats left in the bracket, that count as solved

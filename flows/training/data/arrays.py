@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import FlowsError
-from flows.core.validation import check_finite
+from flows.core import FlowsError, check_finite
 from flows.results.frames import Columns, in_order, numbers_of
 from flows.training.data.splitting import LEAST_ROWS, counted
 from flows.training.data.table import Rows, dtype_of

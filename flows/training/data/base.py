@@ -4,8 +4,7 @@ import math
 from typing import Any
 
 from flows.bijections.whiten import MOST_COLUMNS
-from flows.core import DistributionInit
-from flows.core.structure import replaced, structure_of
+from flows.core import DistributionInit, replaced, structure_of
 from flows.distributions.flow import STANDARD
 from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flows.core import BijectionInit, FlowsError
-from flows.core.errors import warn_user
+from flows.core import BijectionInit, FlowsError, warn_user
 from flows.training.data import dependence
 from flows.training.data.copies import groups_of
 from flows.training.data.dependence import COARSE, DataWarning, name_of, place_of

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import poisson
 
-from flows.core.inputs import pieces_of
+from flows.core import pieces_of
 from flows.training.data.grid import grid_of
 
 MOST_BYTES = 2**30  # of rows, above which nobody looks

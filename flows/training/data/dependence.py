@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import FlowsError
-from flows.core.errors import warn_user
+from flows.core import FlowsError, warn_user
 from flows.training.data.gaussian import FEWEST, Scale
 from flows.training.data.grid import step_of
 

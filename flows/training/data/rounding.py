@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 
 from flows.bijections.composition import layers_of
-from flows.core import BijectionInit, FlowsError
-from flows.core.errors import warn_user
-from flows.core.inputs import rows_within
-from flows.core.structure import declared_by
+from flows.core import BijectionInit, FlowsError, declared_by, rows_within, warn_user
 from flows.training.data.dependence import DataWarning, name_of, place_of
 from flows.training.data.grid import LEAST_TIES, OFF_GRID, ULPS, step_of
 from flows.training.data.table import LOOKED_AT, Data, Source

@@ -11,9 +11,7 @@ import numpy as np
 from flows.bijections.dequantize import Dequantize
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import Serial, joined
-from flows.core import Array, BijectionInit, Given, bijection_part, stacked
-from flows.core.contract import Shape
-from flows.core.inputs import pieces_of, rows_within
+from flows.core import Array, BijectionInit, Given, Shape, bijection_part, pieces_of, rows_within, stacked
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.columns import Columns, check_spread

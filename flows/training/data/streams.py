@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError
-from flows.core.inputs import rows_within
+from flows.core import Array, FlowsError, rows_within
 from flows.results.frames import in_order, named_apart
 from flows.training.data.arrays import read_rows, read_validation
 from flows.training.data.splitting import LEAST_ROWS, seed_of

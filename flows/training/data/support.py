@@ -6,14 +6,27 @@ from typing import Any
 import numpy as np
 
 from flows.bijections.composition import Layer, layers_of, support_of
+from flows.bijections.degrees import told_of_degrees
 from flows.bijections.unconstrain import Unconstrain
 from flows.compose import joined
-from flows.core import BijectionInit, DistributionInit, FlowsError, InitFun, Value, distribution_part
-from flows.core.contract import Shape
-from flows.core.degrees import told_of_degrees
-from flows.core.errors import warn_user
-from flows.core.structure import declared_by, structure_of
-from flows.core.support import MOST_TURNS, NEAR_END, OFF_SPHERE, SPHERE, Region, blocks_of
+from flows.core import (
+    MOST_TURNS,
+    NEAR_END,
+    OFF_SPHERE,
+    SPHERE,
+    BijectionInit,
+    DistributionInit,
+    FlowsError,
+    InitFun,
+    Region,
+    Shape,
+    Value,
+    blocks_of,
+    declared_by,
+    distribution_part,
+    structure_of,
+    warn_user,
+)
 from flows.distributions.flow import Flow
 from flows.training.data.dependence import COARSE, DataWarning, name_of, place_of
 from flows.training.data.gaussian import moments

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError
-from flows.core.inputs import working_dtype
+from flows.core import Array, FlowsError, working_dtype
 from flows.results.frames import Columns
 from flows.training.data.splitting import folds_of_rows
 from flows.training.options import Options

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import DistributionInit, FlowsError, initialize
-from flows.core.contract import Shape
-from flows.core.publish import publish
+from flows.core import DistributionInit, FlowsError, Shape, functions_of, initialize
 from flows.objectives import reverse_kl
 from flows.results.parameters import Parameters
 from flows.training.density.target import TOGETHER, Target
@@ -23,7 +21,7 @@ def check_density(init_fun: Any, log_density: Callable, key: jax.Array, event: S
     n = max(event) + 2  # unlike any axis of a point
 
     def loss(params: Any) -> jax.Array:
-        return reverse_kl(params, (params, *publish(part, params)), log_density, key, n)
+        return reverse_kl(params, (params, *functions_of(part, params)), log_density, key, n)
 
     try:
         jax.eval_shape(loss, params)

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from flows.core import Array
-from flows.core.numerics import LOG_2PI
+from flows.core import LOG_2PI, Array
 from flows.objectives import log_normalizer
 from flows.training.density.target import Target, lbfgs
 

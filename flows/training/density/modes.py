@@ -9,8 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import norm
 
-from flows.core.errors import FlowsError, warn_user
-from flows.core.numerics import LOG_2PI
+from flows.core import LOG_2PI, FlowsError, warn_user
 from flows.objectives import effective_sample_size
 from flows.training.density.gaussian import Start, cholesky_of
 from flows.training.density.target import Target

@@ -10,10 +10,7 @@ import numpy as np
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
-from flows.core import Array, FlowsError, bijection_part, distribution_part, positive_int
-from flows.core.contract import Shape
-from flows.core.inputs import as_array
-from flows.core.validation import MOST
+from flows.core import MOST, Array, FlowsError, Shape, as_array, bijection_part, distribution_part, positive_int
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
-from flows.core.contract import Shape
-from flows.core.sizes import grown
+from flows.core import Shape, grown
 
 TOGETHER = 1_024  # points of one call, and so of one program
 

@@ -15,17 +15,21 @@ import optax
 from flows.core import (
     Array,
     Distribution,
+    DistributionLike,
     DistributionPart,
     FlowsError,
+    Shape,
+    as_dim,
+    as_event,
+    as_key,
+    cast,
+    explained_call,
+    functions_of,
     initialize,
     positive,
     positive_int,
+    warn_user,
 )
-from flows.core.calls import explained_call
-from flows.core.contract import DistributionLike, Shape
-from flows.core.errors import warn_user
-from flows.core.inputs import as_dim, as_event, as_key, cast
-from flows.core.publish import publish
 from flows.distributions.flow import Flow
 from flows.objectives import reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
@@ -105,7 +109,7 @@ class ReverseKL(NamedTuple):
 
     def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
         """At the power of the density, (1,), that is this step's."""
-        triple = (params, *publish(self.part, params))
+        triple = (params, *functions_of(self.part, params))
         return reverse_kl(params, triple, lambda x: beta * self.log_density(x), key, self.num_samples, estimator=self.estimator)
 
     def held_out(self, params: Any, found: HeldOut, key: Array) -> HeldOut:
@@ -113,7 +117,7 @@ class ReverseKL(NamedTuple):
 
     def cause(self, params: Any, key: Array, n: int) -> str:
         """Say what is not finite among so many draws."""
-        log_pdf, sample = publish(self.part, params)
+        log_pdf, sample = functions_of(self.part, params)
         x = sample(key, params, n)
         for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
             finite = np.isfinite(np.asarray(values, float)).reshape(len(x), -1).all(1)
@@ -277,13 +281,13 @@ def fit_to_density(
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
     figures = Figures(log_density, box, start, options.num_weights, options.num_held_out, dtype)
-    triple = Distribution(params, *publish(part, params))
+    triple = Distribution(params, *functions_of(part, params))
     found = figures.of(triple, of_weights)
     if options.anneal is not None or not found.enough:
         problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
         settings = partial(_settings, init_fun, key, given, named)
         params, history = _trained(problem, figures, params, options, settings, of_steps)
-        triple = Distribution(params, *publish(part, params))
+        triple = Distribution(params, *functions_of(part, params))
         found = figures.of(triple, of_weights)
         if start.base is not None and found.lacking is not None:
             triple = triple._replace(params=start.weighed(params, found.lacking))
@@ -318,7 +322,7 @@ def _trained(
     key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
 
     def published(params: Any) -> Distribution:
-        return Distribution(params, *publish(problem.part, params))
+        return Distribution(params, *functions_of(problem.part, params))
 
     def rates(number: int) -> np.ndarray:
         this = next(i for i, end in enumerate(rounds) if number < end)

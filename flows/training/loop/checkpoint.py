@@ -10,8 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError
-from flows.core.errors import warn_user
+from flows.core import Array, FlowsError, warn_user
 from flows.persistence.container import DTYPES, INTEGERS, MAX_RECORD, blamed_on, read, sweep, write
 from flows.training.options import Options
 

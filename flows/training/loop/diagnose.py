@@ -7,10 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, DistributionPart
-from flows.core.inputs import pieces_of
-from flows.core.nonfinite import first_nonfinite_layer
-from flows.core.params import stop_fixed
+from flows.core import Array, DistributionPart, first_nonfinite_layer, pieces_of, stop_fixed
 from flows.training.data.table import Rows, Suspects, floating, take
 
 SHOWN = 3  # leaves that are named

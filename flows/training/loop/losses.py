@@ -8,11 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flows.core import Array, Distribution, DistributionPart, FlowsError, Given
-from flows.core.params import stop_fixed
-from flows.core.precision import Precision, computed_with
-from flows.core.publish import publish
-from flows.core.validation import check_result
+from flows.core import (
+    Array,
+    Distribution,
+    DistributionPart,
+    FlowsError,
+    Given,
+    Precision,
+    check_result,
+    computed_with,
+    functions_of,
+    stop_fixed,
+)
 from flows.training.data.standardize import measured_of
 from flows.training.data.table import Rows, floating, take
 from flows.training.options import keywords_of_objective, name_of_objective
@@ -172,7 +179,7 @@ class Objective(NamedTuple):
         params, function = stop_fixed(params), self.function.function
         named = {"context": rows.context, "weights": rows.weights, "rng": key, "train": train}
         given = {name: named[name] for name in keywords_of_objective(function)}
-        value = function(params, Distribution(params, *publish(self.part, params)), rows.x, **given)
+        value = function(params, Distribution(params, *functions_of(self.part, params)), rows.x, **given)
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
         if shape != () or not jnp.issubdtype(dtype, jnp.floating):
             got = f"a {type(value).__name__}" if shape is None else f"an array of dtype {dtype} and shape {shape}"

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import FitError, FlowsError
-from flows.core.errors import warn_user
+from flows.core import FitError, FlowsError, warn_user
 from flows.results.history import History
 from flows.training.data.gaussian import Yardstick
 from flows.training.loop.progress import Course

@@ -8,10 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Array, trainable
-from flows.core.caching import Memo, program
-from flows.core.lifting import abstract
-from flows.core.params import structure
+from flows.core import Array, Memo, abstract, program, shapes_of, trainable
 from flows.training.loop.losses import HeldOut
 from flows.training.loop.params_vector import Layout, Tree, Vector
 from flows.training.options import Options
@@ -107,7 +104,7 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
     how = options.accumulate, options.ema, options.members, dtype, folds
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
     compiler = {"xla_backend_optimization_level": 1} if small else None
-    key = None if known is None else (problem, structure(params), known, how)
+    key = None if known is None else (problem, shapes_of(params), known, how)
     return _trainers(key, lambda: _make_trainer(problem, optimizer, layout, compiler, *how))
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.core.errors import FlowsError
-from flows.core.support import OFF_SPHERE
+from flows.core import OFF_SPHERE, FlowsError
 
 POLE, TURN = 90.0, 360.0  # the largest latitude, and the largest longitude of either sign
 RADIANS = np.pi / 2 * (1 + 1e-6), np.pi * (1 + 1e-6)  # the same in radians, of one sign or the other, whatever float32 rounds

@@ -6,10 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.contract import Array
-from flows.core.errors import FlowsError
-from flows.core.inputs import default_dtype
-from flows.core.validation import positive_int
+from flows.core import Array, FlowsError, default_dtype, positive_int
 
 
 def one_hot(labels: Any, classes: int) -> Array:
