@@ -4,10 +4,10 @@ import gc
 
 import jax
 
-from flows.training.loop import step
+from flows.training.loop import trainer
 
 jax.config.update("jax_disable_most_optimizations", True)
-step.SMALL = -1  # so that `fit` does not ask for more
+trainer.SMALL = -1  # so that `fit` does not ask for more
 jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where in the source a program comes from
 # Tracing makes many objects that live on; looking for cycles among them all is a tenth of the time.
 gc.freeze()

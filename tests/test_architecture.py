@@ -18,13 +18,13 @@ FLOORS = [
     {"training"},
 ]
 TRAINING = [  # the same within flows/training
-    {"fingerprint"},
+    {"fingerprint", "keywords"},
     {"options"},
     {"data"},
     {"loop"},
     {"density", "fitting", "candidates"},
-    {"fit", "ensemble", "comparison", "stacking"},
-    {"select"},
+    {"fit", "comparison", "stacking"},
+    {"ensemble", "select"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}

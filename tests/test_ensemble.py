@@ -113,4 +113,16 @@ def test_the_members_that_were_fitted_are_kept_where_one_was_not():
 def test_members_without_params_are_an_ensemble_too():
     result = fit_ensemble(0, flows.Normal(), ROWS, members=2, **QUICK)
     np.testing.assert_allclose(result.log_pdfs(result.params, ROWS[:4])[1], result.log_pdf(result.params, ROWS[:4]), rtol=1e-5)
-    assert "fit_ensemble: max_epochs is 0" in error_of(lambda: fit_ensemble(0, AFFINE, ROWS, max_epochs=0))
+    assert "fit: max_epochs is 0" in error_of(lambda: fit_ensemble(0, AFFINE, ROWS, max_epochs=0))
+
+
+def test_members_of_a_fit_are_an_ensemble():
+    """`fit(members=)` is `fit_ensemble`, also where few rows would have been fitted over folds."""
+    large = flows.Flow(flows.Coupling(flows.MLP(32, 32)))  # of more numbers than there are rows
+    by_fit = fit(0, large, ROWS, members=2, **QUICK)
+    assert isinstance(by_fit, flows.training.EnsembleResult) and by_fit.members == 2 and not by_fit.folds
+    again = fit_ensemble(0, large, ROWS, members=2, **QUICK)
+    np.testing.assert_array_equal(by_fit.log_prob(ROWS[:5]), again.log_prob(ROWS[:5]))
+    with pytest.raises(TypeError, match="members is 2 and folds is 5; expected one of them"):
+        fit(0, AFFINE, ROWS, members=2, folds=5)
+    assert "members is 0" in error_of(lambda: fit(0, AFFINE, ROWS, members=0))

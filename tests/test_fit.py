@@ -11,7 +11,7 @@ import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, FitResult, fit
 from flows.training.loop.epochs import orders
-from flows.training.loop.step import warmup_cosine
+from flows.training.loop.trainer import warmup_cosine
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(300, 2))

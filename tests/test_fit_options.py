@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from typing import get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import flows
 from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
 from flows.training.comparison import SelectOptions
 from flows.training.density.variational import DensityOptions
-from flows.training.fitting import EnsembleOptions
+from flows.training.keywords import FitKeywords, SelectKeywords
 from flows.training.options import Options
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -24,15 +25,31 @@ LOOP = flows.Flow(flows.Repeat(flows.Serial(flows.Coupling(flows.MLP(8, last_sca
 
 @pytest.mark.parametrize(
     ("function", "record"),
-    [(fit, Options), (flows.select, SelectOptions), (fit_ensemble, EnsembleOptions), (fit_to_density, DensityOptions)],
+    [(fit, Options), (flows.select, SelectOptions), (fit_ensemble, Options), (fit_to_density, DensityOptions)],
 )
 def test_a_keyword_is_an_option_with_the_same_default(function, record):
     """So a new option is a keyword of a function and a line of a record."""
     keywords = {each.name: each.default for each in inspect.signature(function).parameters.values() if each.kind == KEYWORD}
     options = {each.name: each.default for each in dataclasses.fields(record)}
-    own = {flows.select: {"validation": 0.2}, fit_to_density: {"max_epochs": 50, "patience": 10}}.get(function, {})
+    of_density = {"max_epochs": 50, "patience": 10}
+    own = {flows.select: {"validation": 0.2}, fit_ensemble: {"members": 8}, fit_to_density: of_density}.get(function, {})
     assert keywords == {name: default for name, default in (options | own).items() if name in keywords}
     assert keywords.keys() <= options.keys()
+
+
+def test_keywords_that_are_handed_on_are_those_of_fit():
+    """With their types and defaults, in what `help` shows; another one is refused, with what was meant."""
+    keywords = {each.name: each for each in inspect.signature(fit).parameters.values() if each.kind == KEYWORD}
+    types = {name: each.annotation for name, each in keywords.items() if name not in ("folds", "members")}
+    assert types == get_type_hints(FitKeywords)
+    for function, named in ((fit_ensemble, FitKeywords), (flows.select, SelectKeywords)):
+        shown = inspect.signature(function).parameters
+        assert named.__annotations__.keys() <= shown.keys()
+        assert all(shown[name] == keywords[name] for name in named.__annotations__)
+        with pytest.raises(TypeError, match="it takes no epochs=; did you mean max_epochs="):
+            function(0, AFFINE, ROWS, epochs=3)
+    with pytest.raises(TypeError, match="it takes no folds="):
+        fit_ensemble(0, AFFINE, ROWS, folds=3)
 
 
 def leaves(result):

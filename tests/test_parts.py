@@ -15,7 +15,7 @@ import flows
 from flows.core.caching import fresh_caches, program
 from flows.core.closures import Bound
 from flows.core.params import shapes_of
-from flows.training.loop.step import _program_of
+from flows.training.loop.trainer import _program_of
 
 
 @flows.bijection

@@ -1,48 +1,17 @@
 """`flows.fit_ensemble`: how far models of the same data differ."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack, cast
 
-import optax
-
-from flows.core import DistributionLike, as_key, explained_call
+from flows.core import DistributionLike, explained_call
 from flows.results.ensemble import EnsembleResult
-from flows.training.fitting import EnsembleOptions, fit_members, ready
-from flows.training.options import EMA, LEARNING_RATE, check_distribution
+from flows.training.fit import fit
+from flows.training.keywords import FitKeywords, hands_on
 
 
 @explained_call("flows.fit_ensemble(0, flow, data, members=8)")
+@hands_on(fit, FitKeywords.__annotations__)
 def fit_ensemble(
-    rng: Any,
-    init_fun: DistributionLike,
-    data: Any,
-    *,
-    members: int = 8,
-    context: Any = None,
-    weights: Any = None,
-    objective: Callable | None = None,
-    validation: Any = None,
-    batch_size: int | None = None,
-    max_epochs: int | None = None,
-    steps_per_epoch: int | None = None,
-    max_minutes: float | None = None,
-    patience: int | None = None,
-    learning_rate: float = LEARNING_RATE,
-    weight_decay: float = 0.0,
-    optimizer: optax.GradientTransformation | None = None,
-    standardize: bool | str = True,
-    standardize_context: bool = True,
-    support: Any = None,
-    as_is: Any = (),
-    dequantize: Any = None,
-    ema: float | None = EMA,
-    accumulate: int = 1,
-    matmul_dtype: str | None = None,
-    remat: bool = False,
-    checkpoint: Any = None,
-    checkpoint_every: float = 10.0,
-    callbacks: Any = (),
-    verbose: int = 1,
+    rng: Any, init_fun: DistributionLike, data: Any, *, members: int = 8, **keywords: Unpack[FitKeywords]
 ) -> EnsembleResult:
     """Fit several models to the same data at once, each from an init and with batches of its own.
 
@@ -73,7 +42,4 @@ def fit_ensemble(
         >>> result.log_pdfs(result.params, data[:5]).shape
         (3, 5)
     """
-    options, key = EnsembleOptions.of(locals()), as_key(rng)
-    check_distribution(init_fun, options.caller)
-    rows, model = ready(data, options, key, init_fun)
-    return fit_members(key, model, rows, options)
+    return cast(EnsembleResult, fit(rng, init_fun, data, members=members, **keywords))

@@ -22,6 +22,7 @@ def fit(
     objective: Callable | None = None,
     validation: Any = None,
     folds: int | None = None,
+    members: int | None = None,
     batch_size: int | None = None,
     max_epochs: int | None = None,
     steps_per_epoch: int | None = None,
@@ -89,6 +90,8 @@ def fit(
             an `EnsembleResult`: log p(x) = logsumexp_m log p_m(x) - log folds. By default 5 where fewer than 2,000 rows have to
             train a `Flow` of more numbers than these, and no `validation` was given: chance has too large a part in one fit to
             few rows. 1 for a single model.
+        members: fit so many models instead, each from an init and with batches of its own, to the same rows, and return their
+            average as an `EnsembleResult`, as `flows.fit_ensemble` does.
         batch_size: rows a step, all training rows where they are fewer; by default 256, or an eighth of the training rows if
             that is less, but 8 at least.
         max_epochs: passes over the training rows; by default 100, or as many as 3,000 steps take.
@@ -158,7 +161,40 @@ def fit(
         >>> sample(1, params, 4).shape
         (4, 2)
     """
-    options, key = Options.of(locals()), as_key(rng)
+    if members is not None and folds not in (None, 1):
+        raise TypeError(
+            f"fit: members is {members} and folds is {folds}; expected one of them, as folds have rows of their own"
+        )
+    options = Options(
+        context=context,
+        weights=weights,
+        objective=objective,
+        validation=validation,
+        batch_size=batch_size,
+        max_epochs=max_epochs,
+        steps_per_epoch=steps_per_epoch,
+        max_minutes=max_minutes,
+        patience=patience,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        standardize=standardize,
+        standardize_context=standardize_context,
+        support=support,
+        as_is=as_is,
+        dequantize=dequantize,
+        ema=ema,
+        accumulate=accumulate,
+        matmul_dtype=matmul_dtype,
+        remat=remat,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        callbacks=callbacks,
+        verbose=verbose,
+        folds=folds if members is None else 1,
+        members=members,
+    )
+    key = as_key(rng)
     check_distribution(init_fun, options.caller)
     rows, model = ready(data, options, key, init_fun)
     return fit_rows(key, model, rows, options)

@@ -4,10 +4,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from operator import itemgetter
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,6 @@ from flows.core import (
     functions_of,
     initialize,
     part_of,
-    positive_int,
     stacked,
     trainable,
     warn_user,
@@ -58,18 +56,11 @@ from flows.training.loop.diagnose import cause
 from flows.training.loop.epochs import Epochs, Stream
 from flows.training.loop.losses import Function, Likelihood, Objective, check_keywords, has_running_statistics
 from flows.training.loop.run import train
-from flows.training.loop.step import schedule_of, trainer
+from flows.training.loop.trainer import schedule_of, trainer
 from flows.training.options import FEW, FOLDS, Options
 
 MIXTURES = (GMM, Mixture)
 OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EnsembleOptions(Options):
-    members: Annotated[int, partial(positive_int, most=10_000)] = 8
-    folds: int | None = 1
-    caller: str = "fit_ensemble"
 
 
 def warn_of_range(model: Any, rows: Prepared, columns: np.ndarray) -> None:
@@ -146,9 +137,11 @@ def _first_layers(init_fun: Any, data: Data) -> tuple[BijectionInit, ...]:
 
 
 def fit_rows(key: Array, init_fun: Any, rows: Prepared, options: Options) -> FitResult:
-    """Fit one model, or with folds several, to rows that are ready, and give it as the user sees it."""
+    """Fit one model, or several to folds or as members, to rows that are ready, and give it as the user sees it."""
     if rows.folds:
         return fit_members(key, init_fun, rows, replace(options, members=len(rows.folds)))
+    if options.members is not None:
+        return fit_members(key, init_fun, rows, options)
     began = time.monotonic()
     flow = rows.outer(init_fun)
     fitted, history = train_members(key, init_fun, rows, options, _publisher(flow, key, rows, rows.outer_params))

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields, replace
+from functools import partial
 from typing import Annotated, Any, Self
 
 import jax
@@ -170,6 +171,7 @@ class Options:
     objective: Annotated[Callable | None, optional(objective_of_rows)] = None
     validation: Annotated[Any, optional(share_or_rows)] = None
     folds: Annotated[int | None, optional(positive_int)] = None
+    members: Annotated[int | None, optional(partial(positive_int, most=10_000))] = None
     batch_size: Annotated[Any, optional(positive_int)] = None
     max_epochs: Annotated[Any, optional(positive_int)] = None
     steps_per_epoch: Annotated[int | None, optional(positive_int)] = None
@@ -191,7 +193,6 @@ class Options:
     checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
-    members: int | None = None  # of an ensemble
     stands: Callable[[list[float], list[float]], bool] | None = None  # whether a fit is over, by its importance weights
     tempered: int = 0  # the first epochs, whose validation loss says nothing
     judged: bool = True  # whether a fit says when it ends behind its start, or the closed-form Gaussian
@@ -200,11 +201,6 @@ class Options:
     caller: str = "fit"
     expected: str = "data where the model is defined (flows.support says where that is) and finite values from its layers"
     remedy: str = "Give a base without edges, or data in its support"
-
-    @classmethod
-    def of(cls, arguments: dict[str, Any]) -> Self:
-        """The options among the arguments of a function. Those that it does not have keep their defaults."""
-        return cls(**{each.name: arguments[each.name] for each in fields(cls) if each.name in arguments})
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -279,7 +275,7 @@ class Options:
     def lasting(self) -> dict[str, Any]:
         """The options that have to stay the same where a fit goes on from a checkpoint, as the checkpoint holds them."""
         lasting = [each.name for each in fields(self) if _declared(each) and MAY_CHANGE not in _declared(each)]
-        named = {name: getattr(self, name) for name in [*lasting, "members"] if name != "objective"} | {
+        named = {name: getattr(self, name) for name in lasting if name != "objective"} | {
             "as_is": list(self.as_is),
             "validation": "rows" if self.share is None else self.share,
             "optimizer": "default" if self.optimizer is None else "given",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from flows.training.data.columns import check_data
 from flows.training.data.read import read_arrays
 from flows.training.data.support import check_ends_are_near, own_noise
 from flows.training.data.table import unsplit
-from flows.training.options import FEW, FOLDS, LEARNING_RATE
+from flows.training.fit import fit
+from flows.training.keywords import SelectKeywords, hands_on
+from flows.training.options import FEW, FOLDS
 from flows.training.stacking import as_one, stacked_scores
 
 TINY = 1e-3  # nats
@@ -99,27 +101,15 @@ class Selection(NamedTuple):
 
 
 @explained_call("flows.select(0, None, data)")
+@hands_on(fit, SelectKeywords.__annotations__)
 def select(
     rng: Any,
     candidates: Sequence[DistributionLike] | Mapping[str, DistributionLike] | None,
     data: Any,
     *,
-    context: Any = None,
-    weights: Any = None,
     validation: Any = 0.2,
-    batch_size: int | None = None,
-    max_epochs: int | None = None,
-    max_minutes: float | None = None,
     total_minutes: float | None = None,
-    patience: int | None = None,
-    learning_rate: float = LEARNING_RATE,
-    weight_decay: float = 0.0,
-    standardize: bool | str = True,
-    standardize_context: bool = True,
-    support: Any = None,
-    as_is: Any = (),
-    dequantize: Any = None,
-    verbose: int = 1,
+    **keywords: Unpack[SelectKeywords],
 ) -> Selection:
     """Fit each of several models to the same rows and compare them on the same others.
 
@@ -168,13 +158,15 @@ def select(
         >>> selection.candidates[0].name
         'flow'
     """
-    options, key = SelectOptions.of(locals() | {"judged": False}), as_key(rng)  # the table says which is behind
+    # The table says which is behind.
+    options = SelectOptions(validation=validation, total_minutes=total_minutes, judged=False, **keywords)
+    key = as_key(rng)
     found = read_arrays(data, options, key)
     given = found.source.given[0]
     rows = len(found.source.numbers) + (0 if found.source.others is None else len(found.source.others))
     folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
     models = (
-        suggested(rows, given.x.shape[1:], context is not None, mostly_whole(given.x))
+        suggested(rows, given.x.shape[1:], options.context is not None, mostly_whole(given.x))
         if candidates is None
         else _named(candidates)
     )

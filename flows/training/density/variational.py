@@ -44,7 +44,8 @@ from flows.training.fingerprint import fingerprint
 from flows.training.loop.checkpoint import Checkpoint, settings_of
 from flows.training.loop.losses import HeldOut
 from flows.training.loop.run import train
-from flows.training.loop.step import Report, State, before_epochs, schedule_of, trainer
+from flows.training.loop.step import Report, State, before_epochs
+from flows.training.loop.trainer import schedule_of, trainer
 from flows.training.options import (
     MAY_CHANGE,
     Options,
@@ -257,7 +258,27 @@ def fit_to_density(
         >>> result.sample(1, result.params, 10_000).mean(0).round(1).tolist(), round(result.diagnostics.log_normalizer.value, 2)
         ([3.0, 3.0], 1.84)
     """
-    options = DensityOptions.of(locals())
+    options = DensityOptions(
+        starts=starts,
+        num_samples=num_samples,
+        estimator=estimator,
+        max_epochs=max_epochs,
+        steps_per_epoch=steps_per_epoch,
+        max_minutes=max_minutes,
+        patience=patience,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        standardize=standardize,
+        support=support,
+        ema=ema,
+        num_held_out=num_held_out,
+        num_weights=num_weights,
+        anneal=anneal,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
     check_order(init_fun, log_density)
     check_distribution(init_fun, options.caller)
     if getattr(init_fun, "likelihood", "exact") == "lower bound":

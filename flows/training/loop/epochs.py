@@ -15,7 +15,8 @@ from flows.core import Array
 from flows.training.data.standardize import Prepared
 from flows.training.data.streams import DataFailed
 from flows.training.data.table import Chunks, Rows, Suspects, take
-from flows.training.loop.step import Report, Schedule, State, Trainer, before_epochs
+from flows.training.loop.step import Report, State, before_epochs
+from flows.training.loop.trainer import Schedule, Trainer
 
 
 class Epochs:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from flows.training.loop.losses import HeldOut
-from flows.training.loop.step import Report, warmup_cosine
+from flows.training.loop.step import Report
+from flows.training.loop.trainer import warmup_cosine
 from flows.training.options import Options
 
 TIMES_BACK = 8  # each time with a tenth of the learning rate

@@ -22,7 +22,8 @@ from flows.training.data.streams import DataFailed
 from flows.training.loop.checkpoint import Checkpoint
 from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of
 from flows.training.loop.progress import Course
-from flows.training.loop.step import Report, State, Trainer
+from flows.training.loop.step import Report, State
+from flows.training.loop.trainer import Trainer
 from flows.training.options import Options
 
 DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back

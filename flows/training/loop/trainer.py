@@ -1,0 +1,149 @@
+"""The compiled functions of a training: made once for equal problems, for one model or the members of an ensemble."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flows.core import Memo, abstract, program, shapes_of, trainable
+from flows.training.loop.params_vector import Layout, Tree, Vector
+from flows.training.loop.step import Program, updates_of
+from flows.training.options import Options
+
+SMALL = 20_000  # trained numbers up to which compiling less well saves more time than it costs
+CLIP = 5.0  # the largest norm of a gradient
+
+# The learning rate of each step is an argument of the compiled program, so that one program serves every rate and length.
+DEFAULT_OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(1.0))
+Schedule = Callable[[int, int], np.ndarray]  # (first, count) -> what the updates of each of these steps are multiplied by
+_trainers = Memo(size=64)
+
+
+class Trainer(NamedTuple):
+    """The compiled functions of a training. Those of an ensemble have a leading axis of members in all but the rows.
+
+    `start(params) -> State`; `run(state, key, steps, order, schedule, rows, held_out) -> (State, Report)`, an epoch of so many
+    steps, all or none: without any the params are scored as they are; the same in pieces: `advance(state, key, piece, order,
+    schedule, rows) -> (State, losses, taken)` and `finish(state, key, rows, held_out) -> (State, validation, better)`;
+    `back(state, lost, lr_scale, lr_most, restart, params) -> State`: members that are lost go back to their best params, or to
+    `params` where they restart, with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
+
+    `order` (steps, batch_size) are the rows of each step, and `schedule` (steps,) is what its updates are multiplied by.
+    """
+
+    start: Callable
+    run: Callable
+    advance: Callable
+    finish: Callable
+    back: Callable
+    params: Callable
+
+
+def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool = False) -> Trainer:
+    """The compiled functions of a training; equal problems with equal options share them. `params` are those of one member;
+    with folds each member has rows of its own."""
+    default = options.optimizer is None
+    optimizer = default_optimizer(options.weight_decay) if default else options.optimizer
+    layout: Layout = Vector(params) if default else Tree()  # another optimizer may tell one leaf from another
+    known = f"default {options.weight_decay}" if default else _program_of(optimizer, params)
+    small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
+    how = options.accumulate, options.ema, dtype
+    key = None if known is None else (problem, shapes_of(params), known, how, options.members, folds)
+
+    def make() -> Trainer:
+        whole = optax.with_extra_args_support(optimizer)
+        if isinstance(layout, Tree):
+            # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
+            whole = optax.partition({True: whole, False: optax.set_to_zero()}, trainable)
+        return compiled(Program(problem, whole, layout, *how), options.members, folds, small)
+
+    return _trainers(key, make)
+
+
+def compiled(own: Program, members: int | None, folds: bool, small: bool) -> Trainer:
+    """The functions of a program, compiled; with an axis of members in front where there are some."""
+
+    def of_members(function: Callable, *axes: int | None, donate: bool = True) -> Callable:
+        if members is not None:
+            on_cpu = jax.default_backend() == "cpu"
+            function = one_after_another(function, axes, members) if on_cpu else jax.vmap(function, axes, axis_size=members)
+        options = {"xla_backend_optimization_level": 1} if small and donate else None
+        return jax.jit(function, donate_argnums=0 if donate else (), compiler_options=options)
+
+    def params_of(parts: tuple[Any, Any]) -> Any:
+        def joined(moved: Any, still: Any) -> Any:
+            return own.layout.join(own.layout.leaves(moved), still)
+
+        parts = jax.device_get(parts)
+        if members is None:
+            return jax.tree.map(jnp.asarray, joined(*parts))
+        each = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
+        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *each)
+
+    of_rows = 0 if folds else None
+    return Trainer(
+        start=of_members(own.start, 0, donate=False),
+        run=of_members(own.run, 0, 0, None, 0, None, of_rows, of_rows),
+        advance=of_members(own.advance, 0, 0, None, 0, None, None),
+        finish=of_members(own.finish, 0, 0, None, None),
+        back=of_members(own.back, 0, 0, 0, 0, 0, 0, donate=False),
+        params=params_of,
+    )
+
+
+def one_after_another(function: Callable, axes: tuple[int | None, ...], members: int) -> Callable:
+    """What `jax.vmap(function, axes)` returns, where a processor is as fast with one member at a time: batches of products are
+    slow on CPUs."""
+
+    def of_each(*arguments: Any) -> Any:
+        own = [argument for argument, axis in zip(arguments, axes, strict=True) if axis is not None]
+
+        def of_one(carry: None, given: list) -> tuple[None, Any]:
+            rest = iter(given)
+            return carry, function(*(each if axis is None else next(rest) for each, axis in zip(arguments, axes, strict=True)))
+
+        return jax.lax.scan(of_one, None, own, length=members)[1]
+
+    return of_each
+
+
+def default_optimizer(weight_decay: float) -> optax.GradientTransformation:
+    if not weight_decay:
+        return DEFAULT_OPTIMIZER
+    return optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(1.0, weight_decay=weight_decay))
+
+
+def warmup_cosine(peak: float, steps: int) -> Schedule:
+    """A learning rate that rises for a twentieth of the steps and falls to 0 along a cosine."""
+    warm = steps // 20
+
+    def of_steps(first: int, count: int) -> np.ndarray:
+        t = np.arange(first, first + count)
+        falling = (1 + np.cos(np.pi * (t - warm) / (steps - warm))) / 2
+        return (peak * np.where(t < warm, t / max(warm, 1), falling)).astype(np.float32)
+
+    return of_steps
+
+
+def schedule_of(options: Options, steps: int) -> Schedule:
+    """The learning-rate schedule of so many steps; an optimizer that was given has its own."""
+    if options.optimizer is not None:
+        return lambda first, count: np.ones(count, np.float32)
+    return warmup_cosine(float(options.learning_rate), steps)
+
+
+def _program_of(optimizer: Any, params: Any) -> str | None:
+    """All that an optimizer computes: one that is made anew and equal has the same."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def run(params: Any, state: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return optimizer.init(params), updates_of(optimizer, params, state, params, jnp.zeros(()))
+
+    params = abstract(params)
+    with jax.numpy_dtype_promotion("standard"):
+        state = jax.eval_shape(optimizer.init, params)
+    return program(run, params, state)
