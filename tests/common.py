@@ -12,7 +12,7 @@ import pytest
 import flows
 from flows.bijections.composition import regions_of
 from flows.diagnostics import Trial, enable_x64
-from flows.training.loop.progress import Course
+from flows.training.loop.progress import Progress
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
 
@@ -105,7 +105,7 @@ def held_out_first(seed, n):
 
 def interrupting(monkeypatch, after, times=1):
     """Sends the signal of Ctrl-C while the epoch `after` runs."""
-    real, epochs = Course.add, []
+    real, epochs = Progress.add, []
 
     def add(self, report, margin, judged=True):
         epochs.append(1)
@@ -114,4 +114,4 @@ def interrupting(monkeypatch, after, times=1):
                 os.kill(os.getpid(), signal.SIGINT)
         return real(self, report, margin, judged)
 
-    monkeypatch.setattr(Course, "add", add)
+    monkeypatch.setattr(Progress, "add", add)

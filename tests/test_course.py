@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import flows
-from flows.training.loop.progress import TIMES_BACK, Course
+from flows.training.loop.progress import TIMES_BACK, Progress
 from flows.training.options import LEARNING_RATE, Options
 
 ROWS = np.random.default_rng(0).normal(size=(300, 1)).astype(np.float32) * np.float32(np.exp(-0.5))
@@ -73,7 +73,7 @@ def test_an_optimizer_of_ones_own_counts_as_before():
 
 def course(train, validation, **more):
     best = int(np.argmin(validation))
-    return Course(train=train, validation=validation, best_epoch=best, waited=len(train) - 1 - best, initial=9.0, **more)
+    return Progress(train=train, validation=validation, best_epoch=best, waited=len(train) - 1 - best, initial=9.0, **more)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_falls_apart(train, validation, apart):
     of_ones_own = [{"optimizer": optax.sgd(1.0)}, {"objective": flows.objectives.flow_matching}]
     for other in (*of_ones_own, {"max_epochs": 5}, {"max_epochs": 7}, {"patience": 4}):
         assert not course(train, validation).falls_apart(Options(**{"max_epochs": 20, "patience": 3, **other}), 0.1)
-    early = Course(train=train[2:], validation=validation[2:], waited=3, initial=2.0)
+    early = Progress(train=train[2:], validation=validation[2:], waited=3, initial=2.0)
     assert early.falls_apart(options, 0.1) == apart, "beside the start"
     noted = course(train, validation)
     noted.go_back()

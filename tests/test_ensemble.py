@@ -1,7 +1,5 @@
 """Ensembles: many fits in one program, and what their members disagree on."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +10,7 @@ from common import AFFINE, QUICK, ROWS, error_of
 import flows
 from flows.training import fit, fit_ensemble
 from flows.training.loop import run
-from flows.training.loop.progress import Course
-from flows.training.loop.step import State
+from flows.training.loop.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +101,9 @@ def test_a_member_that_cannot_be_helped_is_named():
 
 def test_the_members_that_were_fitted_are_kept_where_one_was_not():
     """Member 1 has no best epoch, so it is as it was at the start; the other has moved."""
-    start, state = {"w": jnp.zeros((2, 3))}, State(*[None] * 3, ({"w": jnp.ones((2, 3))}, ()), *[None] * 4)
-    courses = [Course(validation=[9.0, 9.0, 9.0, 1.0], best_epoch=3), Course()]
-    kept = run._kept(SimpleNamespace(params=lambda parts: parts[0]), state, start, courses, SimpleNamespace(members=2))
+    best, start = {"w": jnp.ones((2, 3))}, {"w": jnp.zeros((2, 3))}
+    progress = [Progress(validation=[9.0, 9.0, 9.0, 1.0], best_epoch=3), Progress()]
+    kept = run.kept_of(best, start, progress, 2)
     assert kept["w"].tolist() == [[1.0] * 3, [0.0] * 3]
 
 

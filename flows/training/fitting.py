@@ -55,7 +55,7 @@ from flows.training.loop.checkpoint import Checkpoint, settings_of
 from flows.training.loop.diagnose import cause
 from flows.training.loop.epochs import Epochs, Stream
 from flows.training.loop.losses import Function, Likelihood, Objective, check_keywords, has_running_statistics
-from flows.training.loop.run import train
+from flows.training.loop.run import Training, run_epochs
 from flows.training.loop.trainer import schedule_of, trainer
 from flows.training.options import FEW, FOLDS, Options
 
@@ -243,7 +243,8 @@ def train_members(
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
-        best, history = train(compiled, params, epochs.run, epochs.score, options, saved, why, published, size, rows.yardstick)
+        training = Training(compiled, params, epochs.run, epochs.score, why, published, size, rows.yardstick, saved)
+        best, history = run_epochs(training, options)
     return published(best), history
 
 

@@ -43,7 +43,7 @@ from flows.training.density.start import begin, box_of, starts_of
 from flows.training.fingerprint import fingerprint
 from flows.training.loop.checkpoint import Checkpoint, settings_of
 from flows.training.loop.losses import HeldOut
-from flows.training.loop.run import train
+from flows.training.loop.run import Training, run_epochs
 from flows.training.loop.step import Report, State, before_epochs
 from flows.training.loop.trainer import schedule_of, trainer
 from flows.training.options import (
@@ -373,7 +373,8 @@ def _trained(
         return problem.cause(params, jax.random.fold_in(key, number), problem.num_samples)
 
     yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
-    return train(compiled, params, run, score, options, saved, why, published, math.prod(event), yardstick)
+    training = Training(compiled, params, run, score, why, published, math.prod(event), yardstick, saved)
+    return run_epochs(training, options)
 
 
 def _settings(

@@ -9,14 +9,14 @@ import numpy as np
 from flows.core import FitError, FlowsError, warn_user
 from flows.results.history import History
 from flows.training.data.gaussian import Yardstick
-from flows.training.loop.progress import Course
+from flows.training.loop.progress import Progress
 from flows.training.options import Options
 
 UNJUDGED = Yardstick()
 DECIDING, WORTH, FEWEST_HELD_OUT = 0.8, 0.5, 20  # share of squared deviations, nats, rows: from which one row decides the mean
 MANY_EPOCHS, FALLING = 40, 3.0  # from which a fit can be said to have been too short, and times chance from which it was
 SEEN = 2.0  # standard errors of the loss, below which a gain would not show
-TOLD = {  # in a history, and what a course calls it
+TOLD = {  # in a history, and what the progress of a member calls it
     "train_loss": "train",
     "validation_loss": "validation",
     "skipped": "skipped",
@@ -25,12 +25,14 @@ TOLD = {  # in a history, and what a course calls it
 }
 
 
-def history_of(courses: list[Course], options: Options, yardstick: Yardstick = UNJUDGED, interrupted: bool = False) -> History:
-    arrays = {name: np.array([getattr(course, of) for course in courses]) for name, of in TOLD.items()}
-    arrays["error"] = np.array([math.nan if course.carried is None else course.carried[-1] for course in courses])
+def history_of(
+    members: list[Progress], options: Options, yardstick: Yardstick = UNJUDGED, interrupted: bool = False
+) -> History:
+    arrays: dict[str, Any] = {name: np.array([getattr(member, of) for member in members]) for name, of in TOLD.items()}
+    arrays["error"] = np.array([math.nan if member.carried is None else member.carried[-1] for member in members])
     if options.members is None:
         arrays = {name: np.asarray(array[0]) for name, array in arrays.items()}
-        arrays["best_epoch"] = courses[0].best_epoch
+        arrays["best_epoch"] = members[0].best_epoch
     for name in ("batch_size", "max_epochs", "patience"):
         if getattr(options, name) is not None:
             arrays[name] = np.array(getattr(options, name))
@@ -39,20 +41,20 @@ def history_of(courses: list[Course], options: Options, yardstick: Yardstick = U
     return History(arrays, interrupted=interrupted, objective=options.objective_name)
 
 
-def after(courses: list[Course], history: History, kept: Callable, options: Options, margin: float, cause: Callable) -> None:
+def after(members: list[Progress], history: History, kept: Callable, options: Options, margin: float, cause: Callable) -> None:
     """Warn of what happened, or raise an error where no epoch was good."""
     who = options.caller
-    without = [course for course in courses if course.best == math.inf or not course.usable]
+    without = [member for member in members if member.best == math.inf or not member.usable]
     if history.interrupted and without:
         raise KeyboardInterrupt
     if history.interrupted:
-        epochs = ", ".join(dict.fromkeys(_named(course) for course in courses))
+        epochs = ", ".join(dict.fromkeys(_named(member) for member in members))
         warn_user(f"{who}: interrupted; these are the params of {epochs}")
     if without:
-        course = without[0]
-        validation = course.validation
-        if not course.train[-1] < course.start + margin or (
-            math.isfinite(course.initial) and not math.isfinite(validation[-1])
+        member = without[0]
+        validation = member.validation
+        if not member.train[-1] < member.start + margin or (
+            math.isfinite(member.initial) and not math.isfinite(validation[-1])
         ):
             why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
         elif math.isfinite(validation[-1]):
@@ -62,49 +64,49 @@ def after(courses: list[Course], history: History, kept: Callable, options: Opti
             what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
                 validation[-1], "a log-density that is NaN"
             )
-            why = f"some of what is held out has {what} under this model: {cause(courses.index(course))}. {options.remedy}"
+            why = f"some of what is held out has {what} under this model: {cause(members.index(member))}. {options.remedy}"
         message = f"{who}: the validation {options.measure} was {validation[-1]} in the last of {len(validation)} epochs: {why}"
         raise FitError(message, kept(), history, why)
-    if apart := sum(course.fell_apart for course in courses):
+    if apart := sum(member.fell_apart for member in members):
         warn_user(
             f"{who}: the fit fell apart {apart} time{'s' * (apart > 1)} near the highest learning rate: both losses rose far "
             f"above those of the best epoch, and stayed there for {options.patience} epochs. It went back there, and on at a "
             "lower rate; a lower learning_rate from the start may do better"
         )
-    if skipped := sum(sum(course.skipped) for course in courses):
+    if skipped := sum(sum(member.skipped) for member in members):
         warn_user(
             f"{who}: {skipped} steps were skipped, as their loss, gradient or update was not finite; history['skipped'] has "
             "how many in each epoch"
         )
 
 
-def compare(courses: list[Course], yardstick: Yardstick, options: Options) -> None:
+def compare(members: list[Progress], yardstick: Yardstick, options: Options) -> None:
     """Warn where the start, or the closed-form Gaussian, is better than what came of it, beyond chance."""
     who, gaussian = options.caller, yardstick.gaussian
-    best = float(np.mean([course.best for course in courses]))
-    of_members = np.broadcast_to(yardstick.held_out, (len(courses), yardstick.held_out.shape[-1]))
-    for course, numbers in zip(courses, of_members, strict=True):
-        if course.carried is not None and (told := _carried(course.carried, numbers, yardstick.given)):
+    best = float(np.mean([member.best for member in members]))
+    of_members = np.broadcast_to(yardstick.held_out, (len(members), yardstick.held_out.shape[-1]))
+    for member, numbers in zip(members, of_members, strict=True):
+        if member.carried is not None and (told := _carried(member.carried, numbers, yardstick.given)):
             warn_user(f"{who}: {told}")
             break
-    if len(courses[0].validation) <= options.tempered:
+    if len(members[0].validation) <= options.tempered:
         warn_user(f"{who}: it ended while the density was tempered, so these are the params of the start; allow it more time")
         return
-    for course in courses:
-        least = float(np.nan_to_num(course.validation, nan=np.inf).min())
-        if course.best_epoch < 0 and least > course.initial + yardstick.by_chance:
+    for member in members:
+        least = float(np.nan_to_num(member.validation, nan=np.inf).min())
+        if member.best_epoch < 0 and least > member.initial + yardstick.by_chance:
             warn_user(
                 f"{who}: no epoch was better on what is held out than the start, whose params these are: the "
-                f"{options.measure} was {course.initial:.6g} there and {least:.6g} at best afterwards. Lower the learning "
+                f"{options.measure} was {member.initial:.6g} there and {least:.6g} at best afterwards. Lower the learning "
                 "rate, or give a smaller model"
             )
             break
     if options.objective is not None:
         return
-    epochs = len(courses[0].validation)
+    epochs = len(members[0].validation)
     used_up = epochs >= MANY_EPOCHS and epochs > options.max_epochs - (options.patience or 0)  # else patience ended it
-    falling = float(np.mean([falling_by(course.validation) for course in courses])) if used_up else 0.0
-    errors = [course.carried[-1] for course in courses if course.carried is not None and math.isfinite(course.carried[-1])]
+    falling = float(np.mean([falling_by(member.validation) for member in members])) if used_up else 0.0
+    errors = [member.carried[-1] for member in members if member.carried is not None and math.isfinite(member.carried[-1])]
     if falling > max(FALLING * yardstick.by_chance, SEEN * float(np.mean(errors or 0.0))):
         warn_user(
             f"{who}: the loss on what is held out was still falling, by {falling:.3g} nats from half to three quarters of the "
@@ -144,28 +146,28 @@ def _carried(held_out: list[float], numbers: np.ndarray, given: str) -> str:
     )
 
 
-def _named(course: Course) -> str:
-    return f"epoch {course.best_epoch}" if course.best_epoch >= 0 else "the start"
+def _named(member: Progress) -> str:
+    return f"epoch {member.best_epoch}" if member.best_epoch >= 0 else "the start"
 
 
-def error_of(courses: list[Course], i: int, cause: str, params: Any, options: Options) -> FitError:
-    course, whose = courses[i], "" if options.members is None else f" of member {i}"
-    if course.start == math.inf:
+def error_of(members: list[Progress], i: int, cause: str, params: Any, options: Options) -> FitError:
+    member, whose = members[i], "" if options.members is None else f" of member {i}"
+    if member.start == math.inf:
         what = f"no {options.measure}{whose} is finite at the initial params"
         message = f"{options.caller}: {what}: {cause}. Expected {options.expected}"
     else:
         message = (
-            f"{options.caller}: epoch {len(course.train) - 1}{whose} had to be undone, the last of {course.times_back}, though "
+            f"{options.caller}: epoch {len(member.train) - 1}{whose} had to be undone, the last of {member.times_back}, though "
             f"each time the learning rate was lowered to a tenth: {cause}. Clip gradients, lower the rate further, or look "
             "there"
         )
-    return FitError(message, params, history_of(courses, options), cause)
+    return FitError(message, params, history_of(members, options), cause)
 
 
-def error_of_stream(error: Exception, params: Any, courses: list[Course], options: Options) -> FitError:
+def error_of_stream(error: Exception, params: Any, members: list[Progress], options: Options) -> FitError:
     cause = f"{type(error).__name__}: {error}" if not isinstance(error, FlowsError) else str(error)
     message = (
-        f"{options.caller}: the data failed in epoch {len(courses[0].train)}: {cause}. The error has the best params before it "
+        f"{options.caller}: the data failed in epoch {len(members[0].train)}: {cause}. The error has the best params before it "
         "in .params, and .history"
     )
-    return FitError(message, params, history_of(courses, options), cause)
+    return FitError(message, params, history_of(members, options), cause)

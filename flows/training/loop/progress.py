@@ -1,6 +1,7 @@
 """What happened in a training so far, epoch by epoch, and whether it goes on."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,36 +16,24 @@ FAR, BEYOND_CHANCE = 0.1, 3.0  # nats, and times chance: by which both losses of
 NEAR_PEAK = 0.5  # of the highest learning rate, above which it may be the rate that a fit fell apart by
 
 
-class Course:
+@dataclass(eq=False)
+class Progress:
     """What happened to one member so far, epoch by epoch, in nats and the units of the data."""
 
-    def __init__(
-        self,
-        train=(),
-        validation=(),
-        skipped=(),
-        best_epoch=-1,
-        start=math.inf,
-        taken=0,
-        times_back=0,
-        waited=0,
-        initial=math.inf,
-        usable=0,
-        carried=None,
-        effective=(),
-        fell_apart=0,
-        tails=(),
-    ):
-        self.train, self.validation, self.skipped = list[float](train), list[float](validation), list[int](skipped)
-        self.best_epoch, self.start = best_epoch, start  # start: the first finite loss
-        self.taken, self.times_back = taken, times_back
-        self.fell_apart = fell_apart  # of these times back, how often patience would have ended it
-        self.waited = waited  # epochs since the best, but for those that were undone
-        self.initial = initial  # the validation loss before the first epoch
-        self.usable = usable  # epochs that were not lost
-        self.effective = list[float](effective)  # sample sizes of the start, and after each epoch; NaN of one that was lost
-        self.tails = list[float](tails)  # and Pareto k
-        self.carried: Any = carried  # what `_carried` says of the best epoch
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)  # steps of each epoch
+    best_epoch: int = -1
+    start: float = math.inf  # the first finite loss
+    taken: int = 0  # steps
+    times_back: int = 0
+    waited: int = 0  # epochs since the best, but for those that were undone
+    initial: float = math.inf  # the validation loss before the first epoch
+    usable: int = 0  # epochs that were not lost
+    carried: Any = None  # what the best epoch found of the rows held out
+    effective: list[float] = field(default_factory=list)  # sample sizes of the start, and after each epoch; NaN of one lost
+    fell_apart: int = 0  # of these times back, how often patience would have ended it
+    tails: list[float] = field(default_factory=list)  # and Pareto k
 
     @property
     def best(self) -> float:
@@ -60,25 +49,16 @@ class Course:
     def add(self, report: Report, margin: float, judged: bool = True) -> bool:
         """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best, or, where
         an epoch is not judged, without a step that was taken."""
-        taken, validation = report.taken, float(report.validation.mean)
         finite = report.losses[np.isfinite(report.losses)]
         self.train.append(float(finite.mean()) if len(finite) else math.nan)
-        self.skipped.append(int((~taken).sum()))
-        self.taken += int(taken.sum())
-        self.validation.append(validation if judged else math.nan)
+        self.skipped.append(int((~report.taken).sum()))
+        self.taken += int(report.taken.sum())
         if not judged:
-            self.effective.append(math.nan)
-            self.tails.append(math.nan)
-            self.usable += bool(taken.any())
-            self.start = min(self.start, self.initial)  # those of the training are of another density
-            return not taken.any()
+            return self._add_unjudged(report)
+        self.validation.append(float(report.validation.mean))
         if len(finite) and self.start == math.inf:
             self.start = float(finite[0])
-        limit = min(self.start, self.best) + margin
-        # Under a base with edges the validation loss may be inf for some epochs, without any harm.
-        harmless = validation == math.inf and self.best_epoch < 0 and taken.all() and self.train[-1] < limit
-        above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
-        lost = not taken.any() or math.isnan(validation) or validation == -math.inf or (above and not harmless)
+        lost = self._is_lost(report, margin)
         self.usable += not lost
         self.effective.append(math.nan if lost else float(report.validation.effective))
         self.tails.append(math.nan if lost else float(report.validation.tail))
@@ -88,6 +68,21 @@ class Course:
         elif not lost:
             self.waited += 1
         return lost
+
+    def _add_unjudged(self, report: Report) -> bool:
+        for found in (self.validation, self.effective, self.tails):
+            found.append(math.nan)
+        self.usable += bool(report.taken.any())
+        self.start = min(self.start, self.initial)  # those of the training are of another density
+        return not report.taken.any()
+
+    def _is_lost(self, report: Report, margin: float) -> bool:
+        validation, limit = self.validation[-1], min(self.start, self.best) + margin
+        # Under a base with edges the validation loss may be inf for some epochs, without any harm.
+        harmless = validation == math.inf and self.best_epoch < 0 and report.taken.all() and self.train[-1] < limit
+        above = float(report.validation.rest) > limit  # but for a single row, which may be an outlier
+        nothing = not report.taken.any() or math.isnan(validation) or validation == -math.inf
+        return bool(nothing or (above and not harmless))
 
     def over(self, options: Options) -> bool:
         stands = options.stands is not None and options.stands(self.effective, self.tails)

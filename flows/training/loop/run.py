@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from flows.training.data.gaussian import Yardstick
 from flows.training.data.streams import DataFailed
 from flows.training.loop.checkpoint import Checkpoint
 from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of
-from flows.training.loop.progress import Course
+from flows.training.loop.progress import Progress
 from flows.training.loop.step import Report, State
 from flows.training.loop.trainer import Trainer
 from flows.training.options import Options
@@ -30,160 +30,207 @@ DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse tha
 COMES_BACK = 0.3  # of the rate at which a fit fell apart: what it grows to again
 
 
-def train(
-    trainer: Trainer,
-    params: Any,
-    run: Callable[[State, int], tuple[State, Report]],
-    score: Callable[[State], tuple[State, Report]],
-    options: Options,
-    checkpoint: Checkpoint | None,
-    why: Callable[[Any, int, int | None, int], str],
-    published: Callable[[Any], Distribution],
-    event_size: int,
-    yardstick: Yardstick,
-) -> tuple[Any, History]:
-    """Train, and return the best params and the history. Params of an ensemble are stacked.
+class Training(NamedTuple):
+    """What is trained, and what the loop asks of it. Params of an ensemble are stacked.
 
-    Args:
+    Attributes:
+        trainer: the compiled functions.
+        params: those of the start.
         run: of a state and the number of an epoch, runs it.
         score: of the state at the start, gives it with its params as the best so far, and their validation loss.
-        why: of params, the number of an epoch, a step and a member, tells what is not finite in that step, or in the validation
-            if the step is None.
+        cause: of params, the number of an epoch, a step and a member, tells what is not finite in that step, or in the
+            validation if the step is None.
         published: of params, gives the triple of the model that a user sees.
         event_size: numbers of an event.
         yardstick: what the losses are told and judged by.
+        checkpoint: where it is saved.
     """
-    count = options.members or 1
-    state, courses, start = trainer.start(params), [Course() for _ in range(count)], time.monotonic()
-    end = start + options.max_seconds
-    saved = None if checkpoint is None else checkpoint.load(state)
-    if saved is not None:
-        state, courses = saved[0], [Course(**each) for each in saved[1]]
-    done_before, number, stopped = len(courses[0].train), len(courses[0].train) - 1, False
-    bar = tqdm(total=options.max_epochs, initial=done_before, desc="compiling", unit="epoch", disable=not options.verbose)
-    compiled = seconds_of_compiling() if options.verbose else 0.0
-    with bar, _interrupts() as interrupts:
-        if saved is None:
-            state, report = score(state)
-            for course, own in zip(courses, _of_each(report, options.members, yardstick.log_dets), strict=True):
-                course.begin(own.validation)
-        margin = _margin(event_size, courses, options)
-        while (
-            not all(course.over(options) for course in courses)
-            and (not courses[0].train or time.monotonic() < end)
-            and not (interrupts or stopped)
-        ):
-            number, lr_scales, lr_mosts = len(courses[0].train), np.array(state.lr_scale), np.array(state.lr_most)
-            try:
-                state, report = run(state, number)
-            except DataFailed as failure:
-                kept = published(_kept(trainer, failure.state, params, courses, options)).params
-                raise error_of_stream(failure.error, kept, courses, options) from failure.error
-            reports = _of_each(report, options.members, yardstick.log_dets)
-            done = [course.over(options) for course in courses]  # these members train on with the others, but keep their best
-            judged = number >= options.tempered
-            lost = [course.add(own, margin, judged) for course, own in zip(courses, reports, strict=True)]
-            _tell(bar, courses, yardstick, options)
-            said = advice(seconds_of_compiling() - compiled) if options.verbose else None
-            if said is not None:
-                bar.write(said, file=bar.fp)
-            apart = [
-                not over and course.falls_apart(options, yardstick.by_chance)
-                for course, over in zip(courses, done, strict=True)
-            ]
-            if any(lost) or any(apart):
-                for i in map(int, np.flatnonzero(lost)):
-                    courses[i].times_back += not done[i]
-                    if courses[i].beyond_help(options) and not done[i]:
-                        step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
-                        cause = why(_own(trainer, state, options, i), number, step, i)
-                        kept = published(_kept(trainer, state, params, courses, options)).params
-                        raise error_of(courses, i, cause, kept, options)
-                for i in map(int, np.flatnonzero(apart)):
-                    courses[i].go_back()
-                lr_mosts = np.where(np.reshape(apart, lr_scales.shape), lr_mosts * COMES_BACK, lr_mosts)
-                restart = np.array([course.best == math.inf for course in courses]).reshape(lr_scales.shape)
-                gone = np.logical_or(lost, apart).reshape(lr_scales.shape)
-                state = trainer.back(state, gone, np.minimum(lr_scales / 10, lr_mosts), lr_mosts, restart, params)
-            if checkpoint is not None:
-                over = all(course.over(options) for course in courses)
-                checkpoint.save(state, [vars(course) for course in courses], at_once=over)
-            if options.callbacks:
-                best = partial(lambda best: published(trainer.params(best)), state.best)
-                told = _epoch(courses, lr_scales, options, time.monotonic() - start, best)
-                stopped = any([_says_stop(callback(told)) for callback in options.callbacks])
-        if checkpoint is not None and not all(course.over(options) for course in courses):  # by time, or on request
-            checkpoint.save(state, [vars(course) for course in courses], at_once=True)
-    history = history_of(courses, options, yardstick, bool(interrupts))
-    kept = partial(_kept, trainer, state, params, courses, options)
-    after(
-        courses,
-        history,
-        lambda: published(kept()).params,
-        options,
-        margin,
-        lambda i: why(_own(trainer, state, options, i), number, None, i),
-    )
-    if options.judged:
-        compare(courses, yardstick, options)
-    return trainer.params(state.best), history
+
+    trainer: Trainer
+    params: Any
+    run: Callable[[State, int], tuple[State, Report]]
+    score: Callable[[State], tuple[State, Report]]
+    cause: Callable[[Any, int, int | None, int], str]
+    published: Callable[[Any], Distribution]
+    event_size: int
+    yardstick: Yardstick
+    checkpoint: Checkpoint | None = None
 
 
-def _margin(event_size: int, courses: list[Course], options: Options) -> float:
-    """By how much an epoch may be worse before a fit goes back: of an objective, whose unit is not known, by its start too."""
-    starts = [abs(course.initial) for course in courses if math.isfinite(course.initial)]
-    return DIVERGED * (event_size + (max(starts, default=0.0) if options.objective is not None else 0.0))
+def run_epochs(training: Training, options: Options) -> tuple[Any, History]:
+    """Train, and return the best params and the history."""
+    loop = Loop(training, options)
+    with loop.bar, _interrupts() as interrupts:
+        loop.begin()
+        while loop.goes_on and not interrupts:
+            loop.epoch()
+        loop.end()
+    return loop.ended(bool(interrupts))
 
 
-def _own(trainer: Trainer, state: State, options: Options, i: int) -> Any:
-    """The params of member i as they are."""
-    current = trainer.params(state.params)
-    return current if options.members is None else jax.tree.map(itemgetter(i), current)
+class Loop:
+    """A training while it runs: its state on the device, and the progress of each member."""
+
+    def __init__(self, training: Training, options: Options):
+        self.training, self.options, self.began = training, options, time.monotonic()
+        self.state = training.trainer.start(training.params)
+        self.members = [Progress() for _ in range(options.members or 1)]
+        saved = None if training.checkpoint is None else training.checkpoint.load(self.state)
+        if saved is not None:
+            self.state, self.members = saved[0], [Progress(**each) for each in saved[1]]
+        self.resumed, self.stopped, self.margin = saved is not None, False, 0.0
+        done, quiet = len(self.members[0].train), not options.verbose
+        self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
+        self.compiled = 0.0 if quiet else seconds_of_compiling()
+
+    @property
+    def over(self) -> bool:
+        return all(each.over(self.options) for each in self.members)
+
+    @property
+    def goes_on(self) -> bool:
+        in_time = not self.members[0].train or time.monotonic() < self.began + self.options.max_seconds
+        return not self.over and in_time and not self.stopped
+
+    def begin(self) -> None:
+        if not self.resumed:
+            self.state, report = self.training.score(self.state)
+            for each, own in zip(self.members, self._of_each(report), strict=True):
+                each.begin(own.validation)
+        # Of an objective, whose unit is not known, by its start too.
+        starts = [abs(each.initial) for each in self.members if math.isfinite(each.initial)]
+        of_start = 0.0 if self.options.objective is None else max(starts, default=0.0)
+        self.margin = DIVERGED * (self.training.event_size + of_start)
+
+    def epoch(self) -> None:
+        """Run an epoch; go back where a member is lost, save and call back."""
+        number, scales = len(self.members[0].train), np.array(self.state.lr_scale)
+        most = np.array(self.state.lr_most)
+        try:
+            self.state, report = self.training.run(self.state, number)
+        except DataFailed as failure:
+            kept = self._published(failure.state).params
+            raise error_of_stream(failure.error, kept, self.members, self.options) from failure.error
+        reports = self._of_each(report)
+        done = [each.over(self.options) for each in self.members]  # these train on with the others, but keep their best
+        judged = number >= self.options.tempered
+        lost = [each.add(own, self.margin, judged) for each, own in zip(self.members, reports, strict=True)]
+        self._show()
+        by_chance = self.training.yardstick.by_chance
+        apart = [not over and each.falls_apart(self.options, by_chance) for each, over in zip(self.members, done, strict=True)]
+        for i in map(int, np.flatnonzero(lost)):
+            self.members[i].times_back += not done[i]
+            if self.members[i].beyond_help(self.options) and not done[i]:
+                self._give_up(i, number, reports[i])
+        for i in map(int, np.flatnonzero(apart)):
+            self.members[i].go_back()
+        if any(lost) or any(apart):
+            self._go_back(np.array(lost), np.array(apart), scales, most)
+        if self.training.checkpoint is not None:
+            self._save(self.training.checkpoint, at_once=self.over)
+        if self.options.callbacks:
+            self._call_back(scales)
+
+    def end(self) -> None:
+        if self.training.checkpoint is not None and not self.over:  # by time, or on request
+            self._save(self.training.checkpoint, at_once=True)
+
+    def ended(self, interrupted: bool) -> tuple[Any, History]:
+        """The best params and the history, with what there is to be said."""
+        training, options, members = self.training, self.options, self.members
+        history = history_of(members, options, training.yardstick, interrupted)
+        last = len(members[0].train) - 1
+        after(
+            members,
+            history,
+            lambda: self._published(self.state).params,
+            options,
+            self.margin,
+            lambda i: training.cause(self._params_of(i), last, None, i),
+        )
+        if options.judged:
+            compare(members, training.yardstick, options)
+        return training.trainer.params(self.state.best), history
+
+    def _give_up(self, i: int, number: int, report: Report) -> None:
+        step = None if report.taken.all() else int(np.argmin(report.taken))
+        cause = self.training.cause(self._params_of(i), number, step, i)
+        raise error_of(self.members, i, cause, self._published(self.state).params, self.options)
+
+    def _go_back(self, lost: np.ndarray, apart: np.ndarray, scales: np.ndarray, most: np.ndarray) -> None:
+        """Members that are lost, or fell apart, start again from their best params at a lower rate."""
+        lost, apart = (each.reshape(scales.shape) for each in (lost, apart))
+        most = np.where(apart, most * COMES_BACK, most)
+        restart = np.array([each.best == math.inf for each in self.members]).reshape(scales.shape)
+        scale = np.minimum(scales / 10, most)
+        self.state = self.training.trainer.back(self.state, lost | apart, scale, most, restart, self.training.params)
+
+    def _save(self, checkpoint: Checkpoint, at_once: bool) -> None:
+        checkpoint.save(self.state, [vars(each) for each in self.members], at_once=at_once)
+
+    def _call_back(self, scales: np.ndarray) -> None:
+        best = partial(lambda best: self.training.published(self.training.trainer.params(best)), self.state.best)
+        told = _epoch(self.members, scales, self.options, time.monotonic() - self.began, best)
+        self.stopped = any([_says_stop(callback(told)) for callback in self.options.callbacks])
+
+    def _params_of(self, i: int) -> Any:
+        """The params of member i as they are."""
+        current = self.training.trainer.params(self.state.params)
+        return current if self.options.members is None else jax.tree.map(itemgetter(i), current)
+
+    def _published(self, state: State) -> Distribution:
+        """The best so far as a user sees it; of members that have none, the start."""
+        best, start = self.training.trainer.params(state.best), self.training.params
+        return self.training.published(kept_of(best, start, self.members, self.options.members))
+
+    def _of_each(self, report: Report) -> list[Report]:
+        """The report of each member as arrays of NumPy, with its losses in the units of the data."""
+        losses, taken, held_out, better = jax.tree.map(np.asarray, report)
+        of_train, of_held_out = self.training.yardstick.log_dets
+        mean, rest = (each.astype(float) - of_held_out for each in (held_out.mean, held_out.rest))
+        losses = losses.astype(float) - np.asarray(of_train)[..., None]
+        arrays = Report(losses, taken, held_out._replace(mean=mean, rest=rest), better)
+        members = self.options.members
+        return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
+
+    def _show(self) -> None:
+        """Tell the bar."""
+        options, gaussian = self.options, self.training.yardstick.gaussian
+        train, validation = (np.mean([getattr(each, name)[-1] for each in self.members]) for name in ("train", "validation"))
+        best = sorted({each.best_epoch for each in self.members})
+        of_gaussian = {} if gaussian is None else {"gaussian_loss": f"{gaussian:.3f}"}
+        self.bar.set_description("fit" if options.objective is None else f"fit by {options.objective_name}", refresh=False)
+        self.bar.set_postfix(
+            train_loss=f"{train:.3f}",
+            validation_loss=f"{validation:.3f}",
+            best_epoch="-".join(map(str, best[:1] + best[1:][-1:])),
+            **of_gaussian,
+        )
+        self.bar.update()
+        said = advice(seconds_of_compiling() - self.compiled) if options.verbose else None
+        if said is not None:
+            self.bar.write(said, file=self.bar.fp)
+
+
+def kept_of(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
+    """The best params, and those of the start for members that have none."""
+    without = np.array([each.best == math.inf for each in progress])
+    if members is None:
+        return start if without[0] else best
+    return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
 
 
 def _says_stop(answer: Any) -> bool:
     return np.asarray(answer).dtype == bool and np.ndim(answer) == 0 and bool(answer)
 
 
-def _kept(trainer: Trainer, state: State, start: Any, courses: list[Course], options: Options) -> Any:
-    """The best params, and those of the start for members that have none."""
-    best, without = trainer.params(state.best), np.array([course.best == math.inf for course in courses])
-    if options.members is None:
-        return start if without[0] else best
-    return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
-
-
-def _of_each(report: Report, members: int | None, log_dets: tuple[float, float]) -> list[Report]:
-    """The report of each member as arrays of NumPy, with its losses in the units of the data."""
-    losses, taken, held_out, better = jax.tree.map(np.asarray, report)
-    mean, rest = (each.astype(float) - log_dets[1] for each in (held_out.mean, held_out.rest))
-    arrays = Report(
-        losses.astype(float) - np.asarray(log_dets[0])[..., None], taken, held_out._replace(mean=mean, rest=rest), better
-    )
-    return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
-
-
-def _tell(bar: tqdm, courses: list[Course], yardstick: Yardstick, options: Options) -> None:
-    train, validation = (np.mean([getattr(course, name)[-1] for course in courses]) for name in ("train", "validation"))
-    best = sorted({course.best_epoch for course in courses})
-    of_gaussian = {} if yardstick.gaussian is None else {"gaussian_loss": f"{yardstick.gaussian:.3f}"}
-    bar.set_description("fit" if options.objective is None else f"fit by {options.objective_name}", refresh=False)
-    bar.set_postfix(
-        train_loss=f"{train:.3f}",
-        validation_loss=f"{validation:.3f}",
-        best_epoch="-".join(map(str, best[:1] + best[1:][-1:])),
-        **of_gaussian,
-    )
-    bar.update()
-
-
-def _epoch(courses: list[Course], lr_scales: np.ndarray, options: Options, seconds: float, best: Callable) -> Epoch:
+def _epoch(progress: list[Progress], scales: np.ndarray, options: Options, seconds: float, best: Callable) -> Epoch:
     values: dict[str, list] = {
-        name: [getattr(course, TOLD[name])[-1] for course in courses] for name in ("train_loss", "validation_loss", "skipped")
+        name: [getattr(each, TOLD[name])[-1] for each in progress] for name in ("train_loss", "validation_loss", "skipped")
     }
-    values |= {"best_epoch": [course.best_epoch for course in courses], "rate": np.ravel(lr_scales).tolist()}
+    values |= {"best_epoch": [each.best_epoch for each in progress], "rate": np.ravel(scales).tolist()}
     told = {name: each[0] if options.members is None else np.array(each) for name, each in values.items()}
-    number = len(courses[0].train) - 1
+    number = len(progress[0].train) - 1
     return Epoch(
         number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=lambda: best().params, best=best, **told
     )
