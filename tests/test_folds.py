@@ -8,10 +8,12 @@ from scipy.special import logsumexp
 
 import flows
 from flows.training import DataWarning, EnsembleResult, fit
+from flows.training.data.facts import check
 from flows.training.data.gaussian import regression_loss
+from flows.training.data.prepare import prepare
+from flows.training.data.read import read
 from flows.training.data.splitting import split
 from flows.training.data.table import Rows
-from flows.training.fitting import ready
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
@@ -60,7 +62,9 @@ def test_the_yardstick_is_that_of_the_folds(averaged):
 
 
 def test_no_member_sees_what_it_holds_out():
-    rows, _ = ready(ROWS, Options(), jax.random.key(0), MODEL)
+    options, key = Options(), jax.random.key(0)
+    found = read(ROWS, options, key)
+    rows = prepare(found, check(MODEL, found, options, key), options, key)
     assert rows.train.x.shape == (5, 50, 2) and rows.held_out.x.shape == (5, 12, 2)
     for i, fold in enumerate(held_out()):
         own = rows.of_member(i)

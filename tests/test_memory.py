@@ -8,6 +8,7 @@ from common import close, error_of
 import flows
 from flows.core.inputs import rows_within
 from flows.training.data import standardize
+from flows.training.data.facts import Facts
 from flows.training.data.gaussian import moments
 from flows.training.data.read import read
 from flows.training.options import Options
@@ -24,7 +25,10 @@ def test_rows_are_fewer_where_events_are_larger():
 
 
 def prepared(x):
-    return standardize.prepare_folds(*checked(x), Options(folds=1, verbose=0), jax.random.key(0), own_of(MODEL), 1)
+    found, columns = checked(x)
+    curved = np.zeros(x.shape[-1], bool)
+    facts = Facts(MODEL, own_of(MODEL), own_of(MODEL), columns, curved, None, folds=1, mixing=True)
+    return standardize.prepare_folds(found, facts, Options(folds=1, verbose=0), jax.random.key(0))
 
 
 def own_of(model):

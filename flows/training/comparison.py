@@ -12,12 +12,12 @@ from flows.core import Array, FlowsError, pieces_of, positive
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult
-from flows.training.data.base import from_gaussian, mixing_of
 from flows.training.data.columns import Columns
+from flows.training.data.facts import facts_of_candidate, num_trained
+from flows.training.data.prepare import with_model
 from flows.training.data.standardize import Prepared, prepare_folds
-from flows.training.data.support import check_noise_once, curved, region_of, turn_of
 from flows.training.data.table import Data, Rows, cross_fitted, take
-from flows.training.fitting import fit_rows, num_trained, own_layers
+from flows.training.fitting import fit_prepared
 from flows.training.options import Options, check_distribution, optional
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
@@ -143,11 +143,11 @@ class Comparison:
 
     def _fit(self, init_fun: Any) -> tuple[FitResult, str]:
         """The result, and why it was given up, or "". What is left of the time for all is all that it has."""
-        rows, model = self._ready(init_fun)
+        rows = self._prepared(init_fun)
         minutes = min(self.options.max_minutes or math.inf, max(self.end - time.monotonic(), 1e-3) / 60)
         options = replace(self.options, max_minutes=None if minutes == math.inf else minutes)
         if self.folds > 1:
-            return fit_rows(self.key, model, rows, options), ""
+            return fit_prepared(rows, options, self.key), ""
         best, test, why = self.best, self.unseen[0], list[str]()
 
         def given_up(epoch: Epoch) -> bool:
@@ -159,21 +159,16 @@ class Comparison:
                 why.append(f"given up after {epoch.number + 1} epochs, {nats:.3g} nats behind")
             return bool(why)
 
-        result = fit_rows(self.key, model, rows, replace(options, callbacks=(given_up,)))
+        result = fit_prepared(rows, replace(options, callbacks=(given_up,)), self.key)
         return result, "".join(why)
 
-    def _ready(self, init_fun: Any) -> tuple[Prepared, Any]:
+    def _prepared(self, init_fun: Any) -> Prepared:
         """The rows for a model."""
-        data = self.found
-        own, model = own_layers(init_fun, data, self.options)
-        region = region_of(init_fun, data)
-        bent = curved(region, data)
-        check_noise_once(init_fun, self.options, data, self.columns.steps)
-        columns, mixing = self.columns.left_curved(bent) if bent.any() else self.columns, mixing_of(model, self.options)
-        known = (own, bent.tobytes(), mixing)
+        facts = facts_of_candidate(init_fun, self.found, self.columns, self.options, self.folds)
+        known = (facts.first, facts.curved.tobytes(), facts.mixing)
         if (rows := self.prepared.get(known)) is None:
-            rows = self.prepared[known] = prepare_folds(data, columns, self.options, self.key, own, self.folds, mixing)
-        return rows._replace(turn=turn_of(region, data)), from_gaussian(model, rows, self.options)
+            rows = self.prepared[known] = prepare_folds(self.found, facts, self.options, self.key)
+        return with_model(rows, self.found, facts, self.options)
 
     def _scored(self, result: FitResult) -> tuple[np.ndarray, float]:
         """The scores of all rows held out, and the microseconds that one takes."""

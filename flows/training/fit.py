@@ -1,4 +1,4 @@
-"""`flows.fit`: from raw data to a result. Read, check and preprocess the data, initialise the model, train it."""
+"""`flows.fit`: from raw data to a result. The data are read, checked and prepared, then the model is trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,10 @@ import optax
 
 from flows.core import DistributionLike, as_key, explained_call
 from flows.results.result import FitResult
-from flows.training.fitting import fit_rows, ready
+from flows.training.data.facts import check
+from flows.training.data.prepare import prepare
+from flows.training.data.read import read
+from flows.training.fitting import fit_prepared
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 
 
@@ -196,5 +199,7 @@ def fit(
     )
     key = as_key(rng)
     check_distribution(init_fun, options.caller)
-    rows, model = ready(data, options, key, init_fun)
-    return fit_rows(key, model, rows, options)
+    split = read(data, options, key)
+    facts = check(init_fun, split, options, key)
+    rows = prepare(split, facts, options, key)
+    return fit_prepared(rows, options, key)

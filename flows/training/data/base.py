@@ -6,22 +6,10 @@ from typing import Any
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.core import DistributionInit, replaced, structure_of
 from flows.distributions.flow import STANDARD
-from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal
+from flows.training.data.facts import is_flow
 from flows.training.data.standardize import Prepared
 from flows.training.options import Options
-
-
-def is_flow(model: Any) -> bool:
-    return structure_of(model).order == "flow"
-
-
-def mixing_of(model: Any, options: Options) -> bool:
-    """Whether each column is freed of all before it, however little these tell: where it was asked for, and for densities
-    without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along columns.
-    """
-    diagonal = isinstance(model, DistributionInit) and model.constructor is GMM and model.arguments["covariance"] == "diagonal"
-    return options.standardize == "whiten" or not (is_flow(model) or diagonal)
 
 
 def from_gaussian(model: Any, rows: Prepared, options: Options) -> Any:

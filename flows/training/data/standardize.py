@@ -15,6 +15,7 @@ from flows.core import Array, BijectionInit, Given, Shape, bijection_part, piece
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.columns import Columns, check_spread
+from flows.training.data.facts import Facts
 from flows.training.data.gaussian import Scale, Yardstick, by_chance, moments, regression_loss
 from flows.training.data.scaling import Scaling, scaling_of
 from flows.training.data.support import check_finite_behind, check_inside, unconstraining
@@ -44,6 +45,7 @@ class Prepared(NamedTuple):
     held_out: Rows
     folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; train and held_out are theirs
     turn: np.ndarray | None = None  # where that of each angle begins, as the data have it
+    model: Any = None  # that is trained
 
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""
@@ -112,7 +114,7 @@ class Prepared(NamedTuple):
         return params[0] if len(params) == 1 else params
 
 
-def prepare(
+def prepare_one(
     data: Data,
     columns: Columns,
     options: Options,
@@ -163,23 +165,16 @@ def prepare(
     )  # fmt: skip
 
 
-def prepare_folds(
-    found: Data,
-    columns: Columns,
-    options: Options,
-    key: Array,
-    own: Sequence[BijectionInit],
-    folds: int,
-    mixing: bool = True,
-) -> Prepared:
+def prepare_folds(found: Data, facts: Facts, options: Options, key: Array) -> Prepared:
     """The rows of members that each hold out another part of them, with an axis of members in front; of one, as they are."""
+    columns, own, mixing, folds = facts.columns, facts.first, facts.mixing, facts.folds
     if folds == 1:
-        return prepare(found, columns, options, key, own, mixing)
+        return prepare_one(found, columns, options, key, own, mixing)
     of_folds = cross_fitted(found, options, key, folds)
-    every = prepare(unsplit(found, options), columns, options, key, own, mixing)
+    every = prepare_one(unsplit(found, options), columns, options, key, own, mixing)
     for i, data in enumerate(of_folds):
         check_spread(data.train.x, moments(data.train.x, data.train.weights), columns.judged, data.source, f" without fold {i}")
-    each = tuple(prepare(data, columns, options, key, own, mixing, every.scaling) for data in of_folds)
+    each = tuple(prepare_one(data, columns, options, key, own, mixing, every.scaling) for data in of_folds)
     train, held_out = (stacked([getattr(rows, name) for rows in each]) for name in ("train", "held_out"))
     yardsticks = [rows.yardstick for rows in each]
     gaussians = [of.gaussian for of in yardsticks if of.gaussian is not None]

@@ -174,7 +174,7 @@ def check_degrees(init_fun: Any, data: Data, caller: str = "fit") -> None:
             raise FlowsError(f"{caller}: data has 2 columns, and {init_fun!r:.80} takes unit vectors: {degrees}")
 
 
-def curved(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray:
+def curved_columns(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray:
     """Which columns, or channels, are angles or coordinates of unit vectors; rows that are no unit vectors are refused."""
     columns = data.train.x.shape[-1]
     if region is None or region.flat:

@@ -14,7 +14,8 @@ from flows.core import MOST, Array, FlowsError, Shape, as_array, bijection_part,
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
-from flows.training.data.base import is_flow, with_base
+from flows.training.data.base import with_base
+from flows.training.data.facts import is_flow
 from flows.training.data.support import unconstraining
 from flows.training.density.checks import check_rows_apart
 from flows.training.density.gaussian import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
