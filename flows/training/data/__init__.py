@@ -1,1 +1,1 @@
-"""Data on their way to a model: `read.py` is where rows come in, `standardize.py` where they leave for the device."""
+"""Data on their way to a model: `read.py`, then `facts.py`, which checks them, then `prepare.py`, after which they train."""

@@ -1,1 +1,1 @@
-"""The training loop: `run.py` runs epochs, each of which `step.py` makes one compiled call, and says what happened."""
+"""The training loop: `run.py` runs epochs, says what happened and goes back; `step.py` is what an epoch computes."""
