@@ -89,6 +89,7 @@ from flows.core import Bijection as Bijection
 from flows.core import Distribution as Distribution
 from flows.core import FitError as FitError
 from flows.core import FlowsError as FlowsError
+from flows.core import Layer as Layer
 from flows.core import Region as Region
 from flows.core import Support as Support
 from flows.core import bijection as bijection

@@ -281,3 +281,48 @@ def test_verify_looks_at_enough_points_to_find_what_is_rarely_wrong():
     assert flows.verify(NearlyRight(), 2, rows=2).passed, "two points say nothing"
     for rows in (0, 1.5, True, "many"):
         assert "verify: rows is" in error_of(lambda rows=rows: flows.verify(NearlyRight(), 2, rows=rows))
+
+
+def test_a_layer_may_be_a_record():
+    """Its inverse's own log-det is taken, and of the keywords that its functions name they are handed those that it says."""
+
+    @flows.bijection
+    def Noted(wrong=False):
+        def init_fun(rng, shape, context_dim=0):
+            functions = (5,) if wrong else (inverse_fun, both)
+            return flows.Layer({"a": jnp.zeros(shape)}, direct_fun, *functions, keywords=("context",))
+
+        def direct_fun(params, x, context=None, rng=None):
+            seen.append(rng)
+            return x * jnp.exp(params["a"]) + context.sum(), params["a"].sum()
+
+        def inverse_fun(params, y, context=None, rng=None):
+            return (y - context.sum()) * jnp.exp(-params["a"])
+
+        def both(params, y, context=None, rng=None):
+            return inverse_fun(params, y, context), -params["a"].sum() + 7.0
+
+        return init_fun
+
+    seen = []
+    params, direct_fun, inverse_fun = Noted()(0, 2, context_dim=1)
+    y, log_det = direct_fun(params, X[:, :2], context=jnp.ones(1), rng=0)
+    x, back = inverse_fun(params, y, context=jnp.ones(1))
+    np.testing.assert_allclose(x, X[:, :2], rtol=1e-5)
+    assert set(seen) == {None} and log_det.tolist() == [0.0] * len(X) and back.tolist() == [7.0] * len(X)
+    with pytest.raises(TypeError, match=r"Noted: its init_fun returned Layer.*expected a Layer of params and functions"):
+        Noted(wrong=True)(0, 2, context_dim=1)
+
+
+def test_a_longer_tuple_is_told_what_a_record_is():
+    @flows.bijection
+    def Four():
+        def init_fun(rng, shape):
+            return {}, lambda params, x: (x, x.sum()), lambda params, y: y, lambda params, y: (y, y.sum())
+
+        return init_fun
+
+    with pytest.raises(
+        TypeError, match=r"Four: its init_fun returned .*expected \(params, function, function\), or a flows.Layer"
+    ):
+        Four()(0, 2)

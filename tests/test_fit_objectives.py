@@ -97,7 +97,7 @@ def test_a_layer_of_ones_own_can_offer_its_velocity():
         """dx/dt = a: x(0) = x(1) - a."""
 
         def init_fun(rng, shape):
-            return {"a": jnp.zeros(shape)}, direct_fun, inverse_fun, None, velocity
+            return flows.Layer({"a": jnp.zeros(shape)}, direct_fun, inverse_fun, velocity=velocity)
 
         def direct_fun(params, x):
             return x - params["a"], jnp.zeros((), x.dtype)

@@ -12,7 +12,7 @@ import numpy as np
 
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, ConditionerLike, FlowsError, Given, as_context, naming
+from flows.core import Array, ConditionerLike, FlowsError, Given, Layer, as_context, naming
 
 FLOOR = 1e-3  # of a slope
 
@@ -43,7 +43,7 @@ def amortised(name: str, conditioner: ConditionerLike | None, start: Callable, d
             return pair(params, y)[0]
 
         pair = jax.vmap(inverse, (None, 0))
-        return started(rng, shape), jax.vmap(direct, (None, 0)), inverse_fun, pair
+        return Layer(started(rng, shape), jax.vmap(direct, (None, 0)), inverse_fun, pair)
 
     def conditional_init(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
         if not context_dim:
@@ -73,8 +73,7 @@ def amortised(name: str, conditioner: ConditionerLike | None, start: Callable, d
         def inverse_fun(params, y, context=None, rng=None, train=False):
             return pair(params, y, context, rng, train)[0]
 
-        shown = {"context", *names}
-        return {**own, "conditioner": net_params}, *(naming(each, shown) for each in (direct_fun, inverse_fun, pair))
+        return Layer({**own, "conditioner": net_params}, direct_fun, inverse_fun, pair, keywords={"context", *names})
 
     if net is None:
         return trained_init

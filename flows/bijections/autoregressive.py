@@ -10,7 +10,7 @@ from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
 from flows.conditioners.network import Squash, build_leading, check_squash, measured_by
-from flows.core import ConditionerLike, FlowsError, Given, as_context, bijection, naming
+from flows.core import ConditionerLike, FlowsError, Given, Layer, as_context, bijection, naming
 from flows.transformers import Affine, Gated
 from flows.transformers.base import Transformer
 
@@ -138,9 +138,8 @@ def Autoregressive(
             x, log_slope = solved(params, y, context, rng, train, True)
             return x, -log_slope.sum(0)
 
-        shown = {"context", *names}
-        functions = (naming(each, shown) for each in (direct_fun, inverse_fun, inverse_and_log_det))
-        return {**own, "conditioner": start}, *functions
+        params = {**own, "conditioner": start}
+        return Layer(params, direct_fun, inverse_fun, inverse_and_log_det, keywords={"context", *names})
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.bijections.engine import Columns, Seen, for_each
 from flows.conditioners.network import Squash, build_events
-from flows.core import Array, FlowsError, Given, as_context, naming
+from flows.core import Array, FlowsError, Given, Layer, as_context
 from flows.transformers.base import Transformer
 
 
@@ -74,7 +74,7 @@ def coupling_of_pixels(net: Callable, transformers: tuple[Transformer, ...], fli
             log_det = columns.direct(theta, moved(x), params["transformer"])[1]
             return joined(y, x), -moved(log_det).sum((0, 2, 3))
 
-        functions = (naming(each, {"context", *names}) for each in (direct_fun, inverse_fun, inverse_and_log_det))
-        return {**own, "conditioner": start}, *functions
+        params = {**own, "conditioner": start}
+        return Layer(params, direct_fun, inverse_fun, inverse_and_log_det, keywords={"context", *names})
 
     return init_fun

@@ -16,6 +16,7 @@ from flows.core import (
     ConditionerLike,
     FlowsError,
     Given,
+    Layer,
     Shape,
     as_context,
     bijection,
@@ -172,8 +173,7 @@ def Continuous(
             return solve(params, y, context, None, False, False, NOISE, DATA)[0]
 
         shown = {"context"} | ({"rng"} if trace != "exact" else set()) | ({"train"} if kinetic or jacobian else set())
-        functions = naming(direct_fun, shown), naming(inverse_fun, {"context"}), None, naming(velocity, {"context"})
-        return running.params, *functions
+        return Layer(running.params, naming(direct_fun, shown), inverse_fun, velocity=velocity)
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
 

@@ -11,7 +11,7 @@ from flows.bijections.engine import Columns, Seen, Trained, as_transformers, cir
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import Squash, build_events, build_leading, check_squash, measured_by
-from flows.core import ConditionerLike, FlowsError, Given, as_context, bijection, naming, spend
+from flows.core import ConditionerLike, FlowsError, Given, Layer, as_context, bijection, naming, spend
 from flows.transformers import Affine
 from flows.transformers.base import Transformer
 
@@ -180,9 +180,8 @@ def Coupling(
                 total += _of_rows(trained.direct(params["unconditional"], kept_x)[1])
             return joined(params, kept_x, moved_x), -total
 
-        shown = {"context", *names}
-        functions = (naming(each, shown) for each in (direct_fun, inverse_fun, inverse_and_log_det))
-        return {**own, "conditioner": start}, *functions
+        params = {**own, "conditioner": start}
+        return Layer(params, direct_fun, inverse_fun, inverse_and_log_det, keywords={"context", *names})
 
     return naming(init_fun, named)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flows.bijections.engine import Columns, Trained, as_transformers, circles, for_each
 from flows.conditioners.base import check_conditioner
 from flows.conditioners.network import build_leading, measured_by
-from flows.core import ConditionerLike, FlowsError, Given, as_context, bijection, naming, size
+from flows.core import ConditionerLike, FlowsError, Given, Layer, as_context, bijection, naming, size
 from flows.transformers.base import Transformer
 
 
@@ -83,8 +83,7 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
         def inverse_fun(params, y, context=None, rng=None, train=False):
             return apply(columns.inverse, params, y, context, rng, train)[0].T.reshape(y.shape)
 
-        shown = {"context", *names}
-        return own, *(naming(each, shown) for each in (direct_fun, inverse_fun))
+        return Layer(own, direct_fun, inverse_fun, keywords={"context", *names})
 
     if net is None:
         return trained_init

@@ -17,6 +17,7 @@ from flows.core import (
     ConditionerLike,
     FlowsError,
     Given,
+    Layer,
     Region,
     Shape,
     Support,
@@ -209,9 +210,8 @@ def SphereCoupling(
             a, z = solved(params, y, context, rng, train)
             return jnp.where(astray(y)[:, None], jnp.nan, _point(a, z).T)
 
-        shown = {"context", *of_circle.keywords}
-        functions = (naming(each, shown) for each in (direct_fun, inverse_fun))
-        return {"circle": of_circle.params, "interval": of_interval.params}, *functions
+        params = {"circle": of_circle.params, "interval": of_interval.params}
+        return Layer(params, direct_fun, inverse_fun, keywords={"context", *of_circle.keywords})
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
 

@@ -37,6 +37,7 @@ from flows.core.contract import ConditionerLike as ConditionerLike
 from flows.core.contract import Distribution as Distribution
 from flows.core.contract import DistributionLike as DistributionLike
 from flows.core.contract import Given as Given
+from flows.core.contract import Layer as Layer
 from flows.core.contract import Numbers as Numbers
 from flows.core.contract import Params as Params
 from flows.core.contract import Shape as Shape

@@ -4,7 +4,7 @@ params, direct_fun, inverse_fun = init_fun(rng, input_dim=5)      # a bijection
 params, log_pdf, sample         = init_fun(rng, input_dim=5)      # a distribution
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -80,6 +80,26 @@ BijectionLike = Callable[..., tuple[Params, Transform, Transform]]
 DistributionLike = Callable[..., tuple[Params, LogPdf, Sample]]
 ConditionerLike = Callable[..., tuple[Params, Callable]]
 Numbers = float | Sequence[Any] | np.ndarray | Array
+
+
+class Layer(NamedTuple):
+    """What the init of a layer returns where `(params, direct_fun, inverse_fun)` does not say it all.
+
+    Attributes:
+        params, direct, inverse: the triple.
+        inverse_and_log_det: the inverse with minus the log-det of `direct` at the point that it returns, where it has at hand
+            what that is made of.
+        velocity: `velocity(params, t, x) -> dx/dt` of a layer whose points follow a differential equation, t being 1 at the
+            data and 0 at the noise; `flows.objectives.flow_matching` trains it.
+        keywords: which of context, rng and train the functions are handed, of those that they name; by default all of these.
+    """
+
+    params: Params
+    direct: Callable
+    inverse: Callable
+    inverse_and_log_det: Callable | None = None
+    velocity: Callable | None = None
+    keywords: Iterable[str] = ()
 
 
 class Given(NamedTuple):

@@ -220,10 +220,7 @@ def bijection(
     functions of `context`, `rng`, `train`. They never depend on `rng` or on data: what is drawn or measured is in params, a
     pytree of float arrays. What must not train is under the key "fixed".
 
-    Where the inverse has at hand what its log-det is made of, init may return a fourth: `(params, direct_fun, inverse_fun,
-    inverse_and_log_det)`, the last of which gives the pair (x, log_det), minus that of direct_fun at the x returned. A layer
-    whose points follow a differential equation may return a fifth, with None for the fourth where there is none: `velocity(
-    params, t, x) -> dx/dt`, t being 1 at the data and 0 at the noise; `flows.objectives.flow_matching` trains it.
+    Where a triple does not say it all (an inverse that makes its log-det, a velocity), init returns a `flows.Layer`.
 
     A constructor's own arguments arrive in one immutable form: lists and arrays as tuples of Python numbers (take them up with
     `np.asarray`), dtypes as names.

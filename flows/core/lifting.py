@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core.caching import holds_tracer, program
-from flows.core.contract import Array, Given, Params, Shape
+from flows.core.contract import Array, Given, Layer, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
-from flows.core.inputs import CALL, INIT, as_dim, default_dtype, named_by, select
+from flows.core.inputs import CALL, INIT, as_dim, default_dtype, named_by, naming, select
 from flows.core.params import check_leaves, check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
@@ -36,7 +36,7 @@ class Form(NamedTuple):
 
     take: Callable[..., Functions]
     run: Callable[..., tuple]
-    entries: tuple[int, ...] = (3,)  # how many an author's init_fun may return
+    records: bool = False  # whether an author's init_fun may return a `Layer`
 
 
 def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
@@ -59,7 +59,7 @@ def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
         check_result(back, x.shape, name, "the inverse's points")
         return y, log_det, back
 
-    return Form(take, run, (3,) if pairs else (3, 4, 5))
+    return Form(take, run, records=not pairs)
 
 
 def distribution_form(name: str, event: Shape, batched: bool) -> Form:
@@ -84,9 +84,14 @@ class Author:
     def call(self, key: Array, input_dim: Any, given: Given) -> tuple[Any, ...]:
         named = select(self.names, context_dim=as_dim(self.context), **given._asdict())
         triple = self.init_fun(key, input_dim, **named)
-        functions = [each for i, each in enumerate(triple) if i and not (i == 3 and each is None)] if triple else []
-        if not isinstance(triple, tuple | list) or len(triple) not in self.form.entries or not all(map(callable, functions)):
-            raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected (params, function, function)")
+        if isinstance(triple, Layer) and self.form.records:
+            params, *functions, keywords = triple
+            if not all(each is None or callable(each) for each in functions):
+                raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected a Layer of params and functions")
+            return params, *(each if each is None or not keywords else naming(each, keywords) for each in functions)
+        if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
+            more = ", or a flows.Layer" if self.form.records else ""
+            raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected (params, function, function){more}")
         return tuple(triple)
 
     def keywords_of(self, *functions: Callable) -> frozenset[str]:
