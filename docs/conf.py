@@ -33,7 +33,6 @@ smartquotes = False
 copybutton_exclude = ".linenos, .gp, .go"  # code is copied without its prompts and outputs
 
 add_function_parentheses = False
-autodoc_preserve_defaults = True
 maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 
