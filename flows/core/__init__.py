@@ -120,6 +120,8 @@ from flows.core.programs import advice as advice
 from flows.core.programs import keep_programs as keep_programs
 from flows.core.programs import seconds_of_compiling as seconds_of_compiling
 from flows.core.publish import functions_of as functions_of
+from flows.core.publish import joint_draw_of as joint_draw_of
+from flows.core.publish import path_of_log_pdf as path_of_log_pdf
 from flows.core.structure import Composite as Composite
 from flows.core.structure import Piece as Piece
 from flows.core.structure import Step as Step

@@ -4,8 +4,10 @@ They check shapes and keywords, cast to one dtype, stop the gradient of fixed le
 is traced: once for each shape.
 """
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,29 @@ from flows.core.validation import check_result, check_rows
 _published = Memo(size=1024)
 
 
+class JointDraw(NamedTuple):
+    """What draws with their log-density, in one pass, beside a `sample`; that log-density is `log_pdf`'s."""
+
+    log_pdf: Callable
+    draw: Callable
+    likelihood: str
+
+
+# Of functions that were published, as long as they are in use: how a sample draws with its density, and the path of a log_pdf.
+_joint_draws: WeakKeyDictionary[Callable, JointDraw] = WeakKeyDictionary()
+_paths: WeakKeyDictionary[Callable, Callable] = WeakKeyDictionary()
+
+
+def joint_draw_of(sample: Callable) -> JointDraw | None:
+    """Of a sample that was published; None of any other function."""
+    return _joint_draws.get(sample) if inspect.isfunction(sample) else None
+
+
+def path_of_log_pdf(log_pdf: Callable) -> Callable | None:
+    """`path(params, x, context, rng)` of a log_pdf that was published by a model with a continuous layer."""
+    return _paths.get(log_pdf) if inspect.isfunction(log_pdf) else None
+
+
 def functions_of(part: Any, params: Params) -> tuple[Callable, Callable]:
     """The two functions of a triple; equal parts share theirs, and so what was compiled."""
     expected = shapes_of(params)
@@ -62,7 +87,7 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
             refuse_unknown(f"{part.name}: {name}", unknown, CALL)
             context, rng = _given(part, context, rng, train)
             run = compiled if current_iteration() is None else checked  # the body of a loop is compiled with it
-            with explained(part.name):
+            with explained(part.name, params):
                 return call_filled(run, part, event, params, as_array(inputs, "inputs"), context, rng, bool(train))
 
         return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
@@ -106,7 +131,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     def log_pdf(params, inputs, *, context=None, rng=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: log_pdf", unknown, CALL)
         context, rng = _given(part, context, rng, train)
-        with explained(part.name):
+        with explained(part.name, params):
             x = as_array(inputs, "inputs")
             return call_filled(compiled_log_pdf, part, part.event, params, x, context, rng, bool(train))
 
@@ -136,7 +161,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         size = filled(n) if part.compiled and part.independent and fits and n else n
         if context is not None and context.shape != part.context and size > n:
             context = grown(context, size)
-        with explained(part.name):
+        with explained(part.name, params):
             found = compiled(as_key(rng), params, size, context)
         return found if size == n else jax.tree.map(lambda each: first(each, n), found)
 
@@ -148,8 +173,9 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
         return part.path(params, x.astype(dtype), context, rng)  # type: ignore[misc]
 
-    sample.joint_draw = log_pdf, with_log_pdf, part.likelihood  # type: ignore[attr-defined]  # for `sample_with_log_pdf`
-    log_pdf.path = None if part.path is None else path  # type: ignore[attr-defined]  # for `flow_matching`
+    _joint_draws[sample] = JointDraw(log_pdf, with_log_pdf, part.likelihood)
+    if part.path is not None:
+        _paths[log_pdf] = path
     return (
         _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),
         _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"}),
@@ -199,8 +225,8 @@ def _prepare(part: Any, expected: tuple, params: Params, context: Any, dtype: An
 class explained:
     """Turns JAX's account of a broken first rule into one that names the layer and the remedy."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, params: Params):
+        self.name, self.params = name, params
 
     def __enter__(self) -> None:
         return None
@@ -208,6 +234,14 @@ class explained:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and issubclass(kind, jax.errors.UnexpectedTracerError):
             raise FlowsError(FIRST_RULE.format(name=self.name)) from error
-        refused = kind in (TypeError, OverflowError) and "argument" in str(error) and "jit" in str(error)
-        if refused or (kind is ValueError and "masked arrays" in str(error)):
+        if kind in (TypeError, OverflowError, ValueError) and not all(map(_is_number, jax.tree.leaves(self.params))):
             raise TypeError(f"{self.name}: params hold what is no array of numbers; expected those of its init_fun") from None
+
+
+def _is_number(leaf: Any) -> bool:
+    """Whether JAX takes it for an array of numbers."""
+    if isinstance(leaf, jax.Array):
+        return True
+    if isinstance(leaf, np.ndarray | np.generic):
+        return not np.ma.isMaskedArray(leaf) and (leaf.dtype.kind in "biufc" or jnp.issubdtype(leaf.dtype, jnp.inexact))
+    return isinstance(leaf, bool | float | complex) or (isinstance(leaf, int) and -(2**31) <= leaf < 2**31)

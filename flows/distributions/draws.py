@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flows.core import Array, Bijection, Params, warn_user
+from flows.core import Array, Bijection, Params, joint_draw_of, warn_user
 
 
 def sample_with_log_pdf(
@@ -41,14 +41,14 @@ def sample_with_log_pdf(
     """
     log_pdf, sample = functions("sample_with_log_pdf", distribution)
     given = {} if context is None else {"context": context}
-    partner, joint_draw, likelihood = getattr(sample, "joint_draw", (None, None, "exact"))
-    if partner is log_pdf and joint_draw is not None:
-        if likelihood == "lower bound":
+    joint = joint_draw_of(sample)
+    if joint is not None and joint.log_pdf is log_pdf:
+        if joint.likelihood == "lower bound":
             warn_user(
                 "sample_with_log_pdf: the draws are rounded, or have noise on them, and the density is that of the point "
                 "before: no mass, and not what log_pdf gives. Leave Dequantize out of a model whose draws are to be weighted"
             )
-        return joint_draw(rng, params, num_samples, **given)
+        return joint.draw(rng, params, num_samples, **given)
     x = sample(rng, params, num_samples, **given)
     return x, log_pdf(params, x, **given)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flows.core import Array, FlowsError, as_array, as_key
+from flows.core import Array, FlowsError, as_array, as_key, path_of_log_pdf
 from flows.distributions.draws import functions
 from flows.objectives.problem import weighted_sum
 
@@ -68,7 +68,7 @@ def flow_matching(
         12
     """
     log_pdf, _ = functions("flow_matching", distribution)
-    path = getattr(log_pdf, "path", None)
+    path = path_of_log_pdf(log_pdf)
     if path is None:
         raise FlowsError(
             "flow_matching: the distribution has no continuous layer, or hides it in a loop; expected a flow such as "
