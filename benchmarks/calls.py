@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-RENAMES = {  # of keywords, the old name and the new: the calls below use the old one where a checkout knows it
-    "products": "matmul_dtype",
-    "network": "conditioner",
-    "blocks": "num_blocks",
-    "n": "num_layers",
-}
+# Of keywords, the old name and the new: the calls below use the old one where a checkout knows it.
+RENAMES = {"products": "matmul_dtype"}
 CALLS: dict[str, Callable[[], Any]] = {}
 
 

@@ -103,7 +103,7 @@ def test_the_members_that_were_fitted_are_kept_where_one_was_not():
     """Member 1 has no best epoch, so it is as it was at the start; the other has moved."""
     best, start = {"w": jnp.ones((2, 3))}, {"w": jnp.zeros((2, 3))}
     progress = [Progress(validation=[9.0, 9.0, 9.0, 1.0], best_epoch=3), Progress()]
-    kept = run.kept_of(best, start, progress, 2)
+    kept = run.best_or_start(best, start, progress, 2)
     assert kept["w"].tolist() == [[1.0] * 3, [0.0] * 3]
 
 

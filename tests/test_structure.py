@@ -170,3 +170,12 @@ def test_quantiles_of_a_base_of_ones_own_are_exact():
 @pytest.mark.parametrize("value", [lambda *call: None, flows.Coupling(), flows.FactorOut(flows.ActNorm()), flows.Normal()])
 def test_who_declares_nothing_is_one(value):
     assert structure_of(value).pieces == () and [step.value for step in chain(value)] == [value]
+
+
+def test_an_order_that_nobody_knows_is_refused():
+    @combinator(BijectionInit)
+    def Chained(layer):
+        return Composite(layer.part, (layer,), order="chian")
+
+    with pytest.raises(TypeError, match="Chained: order is 'chian'; expected one of opaque, chain"):
+        Chained(flows.ActNorm())

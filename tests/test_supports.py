@@ -284,12 +284,16 @@ def test_regions_are_told_apart():
     assert repr(halves) == "Region(low=0.0, high=[1.0, inf])" and repr(flows.CIRCLE) == f"Region(period={2 * np.pi})"
     low, high = flows.Region(0.0, 1.0)
     assert (low, high) == (0.0, 1.0) and (-np.inf, np.inf) != flows.CIRCLE
+    assert flows.Region(0, 1) == flows.Region(-0.0, 1.0) and hash(flows.Region(0, 1)) == hash(flows.Region(-0.0, 1.0))
     with pytest.raises(AttributeError):
         flows.CIRCLE.period = 1.0
 
 
 def test_a_support_says_what_a_layer_touches_some_of():
     pair = flows.Support((0.0, 1.0))
+    assert pair == flows.Support([0.0, 1.0])
+    with pytest.raises(TypeError, match=r"Support: outputs is 5; expected a Region, a pair \(low, high\)"):
+        flows.Support((0.0, 1.0), 5)
     assert pair.inputs == flows.Region(0.0, 1.0) and pair.outputs == flows.Region() and pair.inverted.outputs == pair.inputs
     assert not flows.Support().untouched(3).any()
     assert flows.Support(leaves=(1,)).untouched(3).tolist() == [False, True, False]

@@ -32,7 +32,7 @@ from flows.core.inputs import (
 from flows.core.lifting import leaf_bijection, leaf_distribution
 from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, made_once
 from flows.core.publish import functions_of
-from flows.core.structure import Composite
+from flows.core.structure import ORDERS, Composite
 from flows.core.support import Support, resolved
 from flows.core.validation import MADE, check_finite, check_rows, spend
 
@@ -81,6 +81,8 @@ class InitFun(Value):
     ):
         if not (callable(inner) or isinstance(inner, Composite)):
             raise TypeError(f"{construct.__name__} returned {inner!r:.60}; a constructor returns its init_fun")
+        if isinstance(inner, Composite) and inner.order not in ORDERS:
+            raise TypeError(f"{construct.__name__}: order is {inner.order!r:.40}; expected one of {', '.join(ORDERS)}")
         super().__init__(construct, arguments, inner)
         object.__setattr__(self, "batched", batched)
         object.__setattr__(self, "own_cdf", cdf)

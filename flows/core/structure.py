@@ -163,7 +163,6 @@ def replaced(value: Any, path: Sequence[Any], new: Any) -> Any:
 
 def params_in(params: Any, at: Sequence[Any], copy: int | None = None) -> Any:
     """The params of a piece among those of the whole; of one of its copies, where there are some."""
-
     for key in at:
         params = params[key]
     return params if copy is None else jax.tree.map(lambda leaf: leaf[copy], params)

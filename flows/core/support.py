@@ -38,7 +38,8 @@ class Region:
         return isinstance(other, Region) and all(map(np.array_equal, self._fields(), other._fields()))
 
     def __hash__(self) -> int:
-        return hash(tuple((np.shape(each), np.asarray(each).tobytes()) for each in self._fields()))
+        numbers = (np.asarray(each, float) + 0.0 for each in self._fields())  # -0 and 0 are equal, as 1 and 1.0 are
+        return hash(tuple((each.shape, each.tobytes()) for each in numbers))
 
     def __repr__(self) -> str:
         """What differs from the whole line."""
@@ -122,8 +123,13 @@ class Support:
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs"):
-            if isinstance(pair := getattr(self, name), tuple):
-                object.__setattr__(self, name, Region(*pair))
+            given = getattr(self, name)
+            if isinstance(given, tuple | list) and len(given) == 2:
+                object.__setattr__(self, name, Region(*given))
+            elif not isinstance(given, Region) and not callable(given):
+                raise TypeError(
+                    f"Support: {name} is {given!r:.80}; expected a Region, a pair (low, high), or a function of the event"
+                )
 
     @property
     def inverted(self) -> "Support":

@@ -70,7 +70,7 @@ class RowReport(NamedTuple):
         return "\n".join([*lines, f"and {len(self.rows) - SHOWN:,} more"] if len(self.rows) > SHOWN else lines)
 
 
-class Step(NamedTuple):
+class Stage(NamedTuple):
     """One bijection of a chain, or where params is what a context is standardised by, None."""
 
     bijection: Any
@@ -110,12 +110,12 @@ def verify_rows(
     return RowReport(tuple(Untrusted(i, reasons[i]) for i in sorted(reasons)), len(rows), *worst)
 
 
-def _chains(init_fun: Any, params: Any) -> Iterator[list[Step]]:
+def _chains(init_fun: Any, params: Any) -> Iterator[list[Stage]]:
     """The bijections from data to noise: one chain for each component of a mixture."""
     order, pieces = structure_of(opened(init_fun))
     if order in ("flow", "context"):
         of_context = order == "context"
-        first = Step(None, params["fixed"]) if of_context else Step(pieces[0].value, params_in(params, pieces[0].params_at))
+        first = Stage(None, params["fixed"]) if of_context else Stage(pieces[0].value, params_in(params, pieces[0].params_at))
         for rest in _chains(pieces[-1].value, params_in(params, pieces[-1].params_at)):
             yield [first, *rest]
     elif order == "mixture":
@@ -127,7 +127,7 @@ def _chains(init_fun: Any, params: Any) -> Iterator[list[Step]]:
 
 
 def _errors(
-    chain: list[Step], event: Shape, shape: Shape | None, rows: Array, context: Any
+    chain: list[Stage], event: Shape, shape: Shape | None, rows: Array, context: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each row the error of its round trip, that of its log-det, and how far out the first splines see it."""
     bijections, params = tuple(each.bijection for each in chain), [each.params for each in chain]
@@ -182,7 +182,7 @@ def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
     return tuple(params_in(params, piece.params_at) for piece in pieces)
 
 
-def _spread(chain: list[Step], x: np.ndarray) -> Any:
+def _spread(chain: list[Stage], x: np.ndarray) -> Any:
     """The standard deviation of each column: as the first layers keep it, or that of these rows."""
     first = next((each for each in chain if each.bijection is not None), None)
     layers = [] if first is None else [step for step in layers_in(first.bijection)[:2] if not step.inverted]

@@ -337,8 +337,8 @@ def _check_format(found: Any, version: Any) -> None:
         raise FlowsError(f"its format is {found!r}, expected {FORMAT}; it needs flows {version}")
     if found < FORMAT:
         raise FlowsError(
-            f"its format is {found}, of a version before 0.1.0, which was never released; expected {FORMAT}. Load it with the "
-            "flows that wrote it, and save its params anew"
+            f"its format is {found}, of a version before 0.1.0, which was never released; expected {FORMAT}. Take its "
+            "params out with the flows that wrote it, and save them with this one"
         )
 
 

@@ -21,8 +21,6 @@ def fit_ensemble(
 
     Args:
         members: how many.
-        member: the model of one, as a constructor's value.
-        path: where the mixture of the members is in params.
         rng, init_fun, data and all others: as of `flows.fit`.
 
     Returns:

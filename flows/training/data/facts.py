@@ -33,7 +33,7 @@ class Facts(NamedTuple):
     Attributes:
         model: what is left of it behind its first layers.
         first: the layers of the model that rows go through before they are standardised.
-        as_they_are: those that come first in a model, before which nothing is standardised.
+        leading: the same layers, also where nothing is standardised, so that rows do not go through them.
         columns: what the checks found.
         curved: which columns are angles or coordinates of unit vectors.
         region: where points of the model live, as far as that is told.
@@ -43,7 +43,7 @@ class Facts(NamedTuple):
 
     model: Any
     first: tuple[BijectionInit, ...]
-    as_they_are: tuple[BijectionInit, ...]
+    leading: tuple[BijectionInit, ...]
     columns: Columns
     curved: np.ndarray
     region: Region | None
@@ -60,14 +60,14 @@ def check(init_fun: Any, found: Data, options: Options, key: Array) -> Facts:
     folds = folds_of(model, found, options, key)
     region = region_of(init_fun, found)
     curved = curved_columns(region, found)
-    as_they_are = first if options.standardize is not False else _first_layers(init_fun, found)
+    leading = first if options.standardize is not False else _first_layers(init_fun, found)
     noisy = own_noise(init_fun, found.train.x.shape[-1])
     whole = found if folds == 1 else unsplit(found, options)
-    columns = check_data(whole, options, as_they_are, clusters, curved, noisy)
+    columns = check_data(whole, options, leading, clusters, curved, noisy)
     check_noise_once(init_fun, options, found, columns.steps)
     check_ends_are_near(found, first, options.support)
     tell_of_curved(curved, region, found, options)
-    return Facts(model, first, as_they_are, columns, curved, region, folds, mixing_of(model, options))
+    return Facts(model, first, leading, columns, curved, region, folds, mixing_of(model, options))
 
 
 def facts_of_candidate(init_fun: Any, found: Data, columns: Columns, options: Options, folds: int) -> Facts:

@@ -17,8 +17,9 @@ OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
 
 
 def prepare(found: Data, facts: Facts, options: Options, key: Array) -> Prepared:
+    """Rows that were checked, as they are trained on; what lies outside the range of splines is told."""
     rows = with_model(prepare_folds(found, facts, options, key), found, facts, options)
-    if options.standardize is not False or not facts.as_they_are:  # else these are pixels, which layers bring to the line
+    if options.standardize is not False or not facts.leading:  # else these are pixels, which layers bring to the line
         warn_of_range(rows.model, rows, ~facts.curved)
     return rows
 

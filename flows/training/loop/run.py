@@ -181,7 +181,7 @@ class Loop:
     def _published(self, state: State) -> Distribution:
         """The best so far as a user sees it; of members that have none, the start."""
         best, start = self.training.trainer.params(state.best), self.training.params
-        return self.training.published(kept_of(best, start, self.members, self.options.members))
+        return self.training.published(best_or_start(best, start, self.members, self.options.members))
 
     def _of_each(self, report: Report) -> list[Report]:
         """The report of each member as arrays of NumPy, with its losses in the units of the data."""
@@ -212,7 +212,7 @@ class Loop:
             self.bar.write(said, file=self.bar.fp)
 
 
-def kept_of(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
+def best_or_start(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
     """The best params, and those of the start for members that have none."""
     without = np.array([each.best == math.inf for each in progress])
     if members is None:
