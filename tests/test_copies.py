@@ -8,11 +8,9 @@ import pytest
 
 import flows
 from flows.training import DataWarning, fit, select
-from flows.training.comparison import unseen_rows
 from flows.training.data.copies import groups_of
 from flows.training.data.read import read_arrays
-from flows.training.data.splitting import folds_of_rows, split
-from flows.training.data.table import cross_fitted
+from flows.training.data.splitting import folds_of_rows, split_numbers
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
@@ -80,19 +78,19 @@ def test_tables_of_too_many_bytes_are_not_looked_at(monkeypatch):
 @pytest.mark.parametrize("share", [0.1, 0.25])
 def test_copies_are_held_out_together(share):
     groups = groups_of((np.repeat(NORMAL[:230], 10, 0), None))
-    train, held_out = split(2300, share, KEY, groups)
+    train, held_out = split_numbers(2300, share, KEY, groups)
     assert len(held_out) == round(2300 * share) // 10 * 10 and sorted([*train, *held_out]) == list(range(2300))
     assert not set(groups[train]) & set(groups[held_out])
-    one, other = split(2300, share, jax.random.key(1), groups)[1], split(2300, share, jax.random.key(2), groups)[1]
+    one, other = (split_numbers(2300, share, jax.random.key(seed), groups)[1] for seed in (1, 2))
     assert set(groups[one]) != set(groups[other])
-    few = split(310, share, KEY, groups_of((TWICE, None)))
+    few = split_numbers(310, share, KEY, groups_of((TWICE, None)))
     assert len(few[1]) == round(310 * share) and len(few[0]) == 310 - len(few[1]), "rows that are no copies fill it up"
 
 
 def test_unlike_rows_are_held_out_as_often_as_others():
     """A row that is there ten times is one of the unlike rows, and no likelier to be held out."""
     groups = np.concatenate([np.arange(100), np.repeat(np.arange(100, 110), 10)])
-    held_out = [split(200, 0.2, jax.random.key(seed), groups)[1] for seed in range(100)]
+    held_out = [split_numbers(200, 0.2, jax.random.key(seed), groups)[1] for seed in range(100)]
     assert {len(each) for each in held_out} == {40}, "what does not fit makes room for what does"
     often = np.mean([np.isin(np.arange(110), groups[each]) for each in held_out], 0)
     assert abs(often[:100].mean() - often[100:].mean()) < 0.1
@@ -100,9 +98,9 @@ def test_unlike_rows_are_held_out_as_often_as_others():
 
 def test_rows_without_copies_are_split_as_ever():
     order = np.random.default_rng(np.asarray(jax.random.key_data(KEY)).tolist()).permutation(2000)
-    assert (split(2000, 0.1, KEY)[1] == order[:200]).all() and (split(2000, 0.1, KEY)[0] == order[200:]).all()
+    assert (split_numbers(2000, 0.1, KEY)[1] == order[:200]).all() and (split_numbers(2000, 0.1, KEY)[0] == order[200:]).all()
     found = read_arrays(NORMAL, Options(folds=1), KEY)
-    assert found.source.groups is None and (found.source.others == order[:200]).all()
+    assert found.groups is None and (found.others == order[:200]).all()
     for fold, (train, held_out) in enumerate(folds_of_rows(2000, 3, KEY)):
         assert (held_out == order[666 * fold :][:666]).all() and (train == np.setdiff1d(np.arange(2000), held_out)).all()
 
@@ -110,11 +108,11 @@ def test_rows_without_copies_are_split_as_ever():
 def test_too_few_unlike_rows_are_split_as_rows():
     for sizes in ([100] * 4, [1, 399], [60, 340]):
         groups = np.repeat(np.arange(len(sizes)), sizes)
-        train, held_out = split(400, 0.1, KEY, groups)
+        train, held_out = split_numbers(400, 0.1, KEY, groups)
         assert 20 <= len(held_out) <= 100 and len(train) + len(held_out) == 400
         for train, held_out in folds_of_rows(400, 5, KEY, groups):
             assert len(train) == 320 and len(held_out) == 80
-    train, held_out = split(400, 0.01, KEY, np.repeat(np.arange(40), 10))
+    train, held_out = split_numbers(400, 0.01, KEY, np.repeat(np.arange(40), 10))
     assert len(held_out) == 10 and len(set(held_out // 10)) == 1
 
 
@@ -135,13 +133,13 @@ def test_all_folds_of_a_table_keep_copies_together():
     rows = np.repeat(NORMAL[:100], 4, 0)
     options = Options(folds=1)
     found = read_arrays(rows, options, KEY)
-    groups = found.source.groups
-    for data in cross_fitted(found, options, KEY, 4):
-        assert not set(groups[data.source.numbers]) & set(groups[data.source.others])
+    groups = found.groups
+    for data in found.folds(options, KEY, 4):
+        assert not set(groups[data.train.numbers]) & set(groups[data.others])
         assert data.train.x.shape == (300, 3) and data.held_out.x.shape == (100, 3)
-    scored = unseen_rows(found, options, KEY, 5)
-    assert all(rows.x.shape == (80, 3) for rows, _ in scored)
-    held_out = [set(groups[numbers]) for _, numbers in scored]
+    scored = [fold.held_out for fold in found.folds(options, KEY, 5)]
+    assert all(table.x.shape == (80, 3) for table in scored)
+    held_out = [set(groups[table.numbers]) for table in scored]
     assert sum(map(len, held_out)) == len(set.union(*held_out)) == 100
 
 

@@ -12,7 +12,7 @@ from flows.training.data.facts import check
 from flows.training.data.gaussian import regression_loss
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
-from flows.training.data.splitting import split
+from flows.training.data.splitting import split_numbers
 from flows.training.data.table import Rows
 from flows.training.options import Options
 
@@ -68,8 +68,8 @@ def test_no_member_sees_what_it_holds_out():
     assert rows.train.x.shape == (5, 50, 2) and rows.held_out.x.shape == (5, 12, 2)
     for i, fold in enumerate(held_out()):
         own = rows.of_member(i)
-        assert set(own.source.numbers) == set(range(62)) - set(fold) and (own.source.others == fold).all()
-        for x, numbers in ((rows.train.x[i], own.source.numbers), (rows.held_out.x[i], fold)):
+        assert set(own.split.train.numbers) == set(range(62)) - set(fold) and (own.split.others == fold).all()
+        for x, numbers in ((rows.train.x[i], own.split.train.numbers), (rows.held_out.x[i], fold)):
             close(own.deviations(x) * own.scaling.std + own.scaling.mean, ROWS[numbers], 1e-5)
 
 
@@ -111,7 +111,7 @@ def test_choices_are_those_of_all_rows():
 @pytest.mark.filterwarnings("ignore:fit. column 1:flows.training.DataWarning")
 def test_all_rows_are_judged():
     rows = DRAW.normal(size=(100, 2))
-    rows[split(100, 0.1, jax.random.key(0))[1][0], 0] = 1e30
+    rows[split_numbers(100, 0.1, jax.random.key(0))[1][0], 0] = 1e30
     with pytest.warns(UserWarning, match="decides the score"), pytest.warns(DataWarning, match=r"column 0 \(1e\+30 in row \d+"):
         result = fit(0, MODEL, rows, folds=5, **QUICK)
     assert np.isfinite(result.log_pdf(result.params, rows)).all()

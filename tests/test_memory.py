@@ -25,10 +25,9 @@ def test_rows_are_fewer_where_events_are_larger():
 
 
 def prepared(x):
-    found, columns = checked(x)
-    curved = np.zeros(x.shape[-1], bool)
-    facts = Facts(MODEL, own_of(MODEL), own_of(MODEL), columns, curved, None, folds=1, mixing=True)
-    return standardize.prepare_folds(found, facts, Options(folds=1, verbose=0), jax.random.key(0))
+    split, columns = checked(x)
+    facts = Facts(MODEL, own_of(MODEL), own_of(MODEL), columns, None, folds=1, mixing=True)
+    return standardize.prepare_folds(split, facts, Options(folds=1, verbose=0), jax.random.key(0))
 
 
 def own_of(model):
@@ -39,8 +38,8 @@ def checked(x):
     from flows.training.data.columns import check_data
 
     options = Options(folds=1, verbose=0)
-    found = read(x, options, jax.random.key(0))
-    return found, check_data(found, options, own_of(MODEL))
+    split = read(x, options, jax.random.key(0))
+    return split, check_data(split, options, own_of(MODEL))
 
 
 @pytest.mark.filterwarnings("ignore:fit. 1800 of 2400 rows of data are copies:flows.training.DataWarning")
@@ -65,7 +64,7 @@ def test_a_row_is_named_rightly_where_some_are_looked_at(monkeypatch):
     held_out = IMAGES[:50] + 1
     found = read(IMAGES + 1, Options(folds=1, verbose=0, validation=held_out), jax.random.key(0))
     few = standardize._some(found)
-    assert len(few.train.x) == len(few.source.numbers) == 150 and few.source.numbers[3] == 12
+    assert len(few.train.x) == len(few.train.numbers) == 150 and few.train.numbers[3] == 12
     rows = IMAGES + 1
     rows[48] = 0  # log of noise about 0
     told = error_of(lambda: flows.fit(0, model, rows, validation=held_out, **QUICK))

@@ -14,7 +14,7 @@ from flows.diagnostics import enable_x64
 from flows.training import fit, fit_ensemble
 from flows.training.data import streams
 from flows.training.data.read import read
-from flows.training.data.table import Rows
+from flows.training.data.table import Rows, Table
 from flows.training.loop.epochs import Stream
 from flows.training.options import Options
 
@@ -52,7 +52,7 @@ class Batches:
 
 
 def in_batches_of(size):
-    return SimpleNamespace(source=SimpleNamespace(batch_size=size))
+    return SimpleNamespace(split=SimpleNamespace(batch_size=size))
 
 
 def odd_batches(batches):
@@ -88,14 +88,14 @@ def test_a_result_tells_all_rows_of_a_stream(mapped, monkeypatch):
 def test_every_row_of_a_mapped_file_is_read_once_an_epoch_and_those_held_out_never(mapped):
     key = jax.random.key(3)
     data = read(mapped, Options(validation=0.2, batch_size=100), key)
-    source, held_out = data.source, data.held_out.x
-    epochs = [np.concatenate([numbers for _, numbers in source.chunks(epoch)]) for epoch in range(4)]
+    held_out = data.held_out.x
+    epochs = [np.concatenate([chunk.numbers for chunk in data.chunks(epoch)]) for epoch in range(4)]
     assert len(held_out) == pytest.approx(0.2 * N, abs=128)
     for numbers in epochs:
-        assert len(numbers) == source.steps * 100 == len(set(numbers.tolist())) <= N - len(held_out)
+        assert len(numbers) == data.steps * 100 == len(set(numbers.tolist())) <= N - len(held_out)
     assert len(held_out) + len(set(np.concatenate(epochs).tolist())) == N
-    rows, numbers = next(iter(source.chunks(0)))
-    np.testing.assert_array_equal(rows.x, DATA[numbers])
+    chunk = next(iter(data.chunks(0)))
+    np.testing.assert_array_equal(chunk.x, DATA[chunk.numbers])
     seen = {tuple(row) for row in DATA[epochs[0]]}
     assert not seen & {tuple(row) for row in held_out}
     assert not np.array_equal(epochs[0], epochs[1])
@@ -107,8 +107,8 @@ def test_batches_of_any_length_are_fitted_and_nothing_is_lost():
     assert best(result) == pytest.approx(best(fit(0, AFFINE, DATA, validation=HELD_OUT, **QUICK)), abs=0.02)
     assert batches.starts >= 4
     options = Options(validation=HELD_OUT, batch_size=100, steps_per_epoch=25)
-    source = read(Batches(), options, jax.random.key(0)).source
-    rows = np.concatenate([chunk.x for epoch in range(6) for chunk, _ in source.chunks(epoch)])
+    split = read(Batches(), options, jax.random.key(0))
+    rows = np.concatenate([chunk.x for epoch in range(6) for chunk in split.chunks(epoch)])
     np.testing.assert_array_equal(rows, np.concatenate([DATA] * 3)[:15_000])
 
 
@@ -198,7 +198,7 @@ def test_a_stream_keeps_its_dtype_and_its_key():
 def test_the_rows_of_a_step_that_was_not_taken_are_kept():
     of = Stream(in_batches_of(5), None, None, jax.random.split(jax.random.key(0), 2), None)
     order = np.arange(40).reshape(2, 4, 5)[:, ::-1]
-    of._note(Rows(DATA[:40]), np.arange(100, 140), order, np.array([[True] * 4, [True, False, True, False]]))
+    of._note(Table.of(Rows(DATA[:40]), numbers=np.arange(100, 140)), order, np.array([[True] * 4, [True, False, True, False]]))
     found = of.suspects(0, 1, 1)
     assert list(of.refused) == [1] and found.numbers.tolist() == (100 + order[1, 1]).tolist()
     np.testing.assert_array_equal(found.rows.x, DATA[order[1, 1]])

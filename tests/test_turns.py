@@ -12,7 +12,7 @@ from scipy import stats
 
 import flows
 from flows.training.data.support import turn_of
-from flows.training.data.table import Data, Rows, Source
+from flows.training.data.table import Rows, Split, Table
 
 PI = np.pi
 CHANCE = 0.02  # of a share of 10,000 draws: four standard errors
@@ -61,9 +61,8 @@ def test_without_a_turn_angles_are_around_0():
 
 
 def rows_of(x, others=None):
-    x = np.asarray(x, float)
-    few = Rows(x if others is None else np.asarray(others, float), None, None)
-    return Data(Rows(x, None, None), few, Source(*[None] * len(Source._fields))._replace(numbers=np.arange(len(x))))
+    tables = [Table.of(Rows(np.asarray(each, float))) for each in (x, x if others is None else others)]
+    return Split(*tables, tables[0], None, batch_size=1, steps=1)
 
 
 @pytest.mark.parametrize(

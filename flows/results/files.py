@@ -10,7 +10,7 @@ from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
 from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
-from flows.results.frames import Columns
+from flows.results.frames import Header
 from flows.results.history import History
 from flows.results.parameters import Parameters
 from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
@@ -151,7 +151,7 @@ def _turn(turn: np.ndarray, part: Any) -> np.ndarray:
     return turn
 
 
-def _columns(described: Any, shape: Shape | None) -> Columns | None:
+def _columns(described: Any, shape: Shape | None) -> Header | None:
     if described is None:
         return None
 
@@ -165,4 +165,4 @@ def _columns(described: Any, shape: Shape | None) -> Columns | None:
     labels, library = described["labels"], described["library"]
     if not isinstance(labels, list) or library not in ("pandas", "polars") or shape != (len(labels),):
         raise FlowsError(f"its columns are not those of {shape}")
-    return Columns(tuple(map(label, labels)), library)
+    return Header(tuple(map(label, labels)), library)

@@ -10,7 +10,7 @@ from flows.core import FlowsError, as_array, native
 SHOWN = 5  # columns that an error names
 
 
-class Columns(NamedTuple):
+class Header(NamedTuple):
     """The labels of the columns of a table, in order, and the library it was made with, "pandas" or "polars"."""
 
     labels: tuple[Any, ...]
@@ -33,33 +33,33 @@ def _described(label: Any) -> Any:
     return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else str(label)
 
 
-def columns_of(x: Any) -> Columns | None:
+def header_of(x: Any) -> Header | None:
     """Those of a table of pandas or polars; None for what is no table."""
     labels = getattr(x, "columns", None) if hasattr(x, "to_numpy") else None
     if labels is None:
         return None
-    return Columns(tuple(labels), type(x).__module__.partition(".")[0])
+    return Header(tuple(labels), type(x).__module__.partition(".")[0])
 
 
-def named_apart(x: Any, what: str) -> Columns | None:
+def named_apart(x: Any, what: str) -> Header | None:
     """The columns of a table that is fitted to, whose names, as text, must be unlike each other."""
-    own = columns_of(x)
-    if own is not None and (twice := _twice(own.names)):
+    header = header_of(x)
+    if header is not None and (twice := _twice(header.names)):
         raise FlowsError(f"{what} has columns of one name, {_listed(twice)}; rename them, so that they can be told apart")
-    return own
+    return header
 
 
 def as_numbers(x: Any, what: str) -> Any:
     """A table as an array of numbers, whatever its columns hold them in; anything else is returned as it is."""
-    own = columns_of(x)
-    if own is None:
+    header = header_of(x)
+    if header is None:
         if isinstance(x, dict) or (hasattr(x, "collect") and not hasattr(x, "to_numpy")):
             raise TypeError(f"{what} is a {type(x).__name__}; expected rows of numbers or a table (a lazy one: x.collect())")
         return x.to_numpy() if hasattr(x, "to_numpy") else x
-    columns = [np.asarray(_column(x, j).to_numpy()) for j in range(len(own.names))]
+    columns = [np.asarray(_column(x, j).to_numpy()) for j in range(len(header.names))]
     wrong = [
         (name, each.dtype if each.ndim == 1 else f"arrays of shape {each.shape[1:]}")
-        for name, each in zip(own.names, columns, strict=True)
+        for name, each in zip(header.names, columns, strict=True)
         if each.dtype.kind not in "iufb" or each.ndim > 1
     ]
     if wrong:
@@ -73,40 +73,40 @@ def as_numbers(x: Any, what: str) -> Any:
     return np.stack(columns, 1) if columns else x.to_numpy()
 
 
-def in_order(x: Any, fitted: Columns | None, what: str) -> Any:
+def in_order(x: Any, fitted: Header | None, what: str) -> Any:
     """The numbers of a table whose columns are put in the order of those that a model was fitted to; arrays as they are."""
-    own, numbers = columns_of(x), as_numbers(x, what)
-    if own is None and fitted is not None and hasattr(x, "to_numpy"):
+    header, numbers = header_of(x), as_numbers(x, what)
+    if header is None and fitted is not None and hasattr(x, "to_numpy"):
         raise FlowsError(
             f"{what} is a {type(x).__name__}, whose order cannot be checked; expected a table with the columns "
             f"{_listed(fitted.names)} (of one row of it, table.iloc[[0]]), or an array"
         )
-    if own is None or fitted is None or own.names == fitted.names:
+    if header is None or fitted is None or header.names == fitted.names:
         return numbers
-    there = set(own.names)
+    there = set(header.names)
     missing, foreign = [each for each in fitted.names if each not in there], sorted(there - set(fitted.names))
-    told = [("lacks", missing), ("has besides", foreign), ("has twice", _twice(own.names))]
+    told = [("lacks", missing), ("has besides", foreign), ("has twice", _twice(header.names))]
     if any(names for _, names in told):
         said = "; it ".join(f"{verb} {_listed(names)}" for verb, names in told if names)
         raise FlowsError(f"{what} {said}. Expected the columns that the model was fitted to: {_listed(fitted.names)}")
-    return numbers[:, [own.names.index(name) for name in fitted.names]]
+    return numbers[:, [header.names.index(name) for name in fitted.names]]
 
 
-def framed(rows: Any, columns: Columns | None) -> Any:
+def framed(rows: Any, header: Header | None) -> Any:
     """Rows as a table of such columns; an array where a model was fitted to one."""
-    if columns is None:
+    if header is None:
         return rows
     try:
-        library: Any = importlib.import_module(columns.library if columns.library in ("pandas", "polars") else "pandas")
+        library: Any = importlib.import_module(header.library if header.library in ("pandas", "polars") else "pandas")
     except ImportError:
         raise FlowsError(
-            f"the model was fitted to a table of {columns.library}, which is not installed; install it, or take an array: "
+            f"the model was fitted to a table of {header.library}, which is not installed; install it, or take an array: "
             "result.sample(rng, result.params, n)"
         ) from None
     array = np.asarray(rows)
-    if columns.library == "polars":
-        return library.DataFrame(array, schema=list(columns.names))
-    return library.DataFrame(array, columns=list(columns.labels))
+    if header.library == "polars":
+        return library.DataFrame(array, schema=list(header.names))
+    return library.DataFrame(array, columns=list(header.labels))
 
 
 def numbers_of(x: Any, what: str) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, Region, as_array, as_context, as_event, distribution_part, on_turn, wrapped
-from flows.results.frames import Columns, in_order
+from flows.results.frames import Header, in_order
 
 
 class Inputs:
@@ -19,8 +19,8 @@ class Inputs:
     sample: Any
     turn: np.ndarray | None
     context_dim: Any
-    table: Columns | None
-    context_table: Columns | None
+    table: Header | None
+    context_table: Header | None
 
     def _rows(self, x: Any) -> Any:
         return in_order(x, self.table, "x")

@@ -22,7 +22,7 @@ from flows.core import (
 )
 from flows.diagnostics.rows import RowReport, verify_rows
 from flows.persistence.models import TEXT, save_model
-from flows.results.frames import Columns, framed
+from flows.results.frames import Header, framed
 from flows.results.history import History
 from flows.results.one_column import OneColumn
 from flows.results.page import page_of
@@ -89,8 +89,8 @@ class FitResult(OneColumn, Distribution):
     input_dim: Any
     context_dim: Any
     history: History
-    table: Columns | None
-    context_table: Columns | None
+    table: Header | None
+    context_table: Header | None
     kept: Kept | None
     turn: np.ndarray | None
     seconds: float | None

@@ -2,7 +2,7 @@
 
 from flows.results import DensityFitResult, Diagnostics, EnsembleResult, Epoch, FitResult, History, TensorBoard
 from flows.training.comparison import Candidate
-from flows.training.data.dependence import DataWarning
+from flows.training.data.table import DataWarning
 from flows.training.density.variational import fit_to_density
 from flows.training.ensemble import fit_ensemble
 from flows.training.fit import fit

@@ -12,11 +12,11 @@ from flows.core import Array, FlowsError, pieces_of, positive
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult
-from flows.training.data.columns import Columns
+from flows.training.data.columns import ColumnFacts
 from flows.training.data.facts import facts_of_candidate, num_trained
 from flows.training.data.prepare import with_model
 from flows.training.data.standardize import Prepared, prepare_folds
-from flows.training.data.table import Data, Rows, cross_fitted, take
+from flows.training.data.table import Split, Table
 from flows.training.fitting import fit_prepared
 from flows.training.options import Options, check_distribution, optional
 
@@ -59,29 +59,15 @@ class SelectOptions(Options):
     total_minutes: Annotated[float | None, optional(positive)] = None
 
 
-class Unseen(NamedTuple):
-    """Rows to score, which a fit has not seen, and their numbers."""
-
-    rows: Rows
-    numbers: np.ndarray
-
-
-def unseen_rows(found: Data, options: Options, key: Array, folds: int) -> list[Unseen]:
-    """The rows held out, of each fold."""
-    each = [found] if folds == 1 else cross_fitted(found, options, key, folds)
-    numbers = [np.arange(len(of.held_out.x)) if of.source.others is None else of.source.others for of in each]
-    return [Unseen(of.held_out, own) for of, own in zip(each, numbers, strict=True)]
-
-
 class Comparison:
     """The candidates that were fitted so far: each once, or, with folds, to all rows but those of each fold."""
 
-    def __init__(self, key: Array, options: SelectOptions, columns: Columns, found: Data, folds: int):
-        self.key, self.options, self.columns, self.found, self.folds = key, options, columns, found, folds
-        self.unseen = unseen_rows(found, options, key, folds)
+    def __init__(self, key: Array, options: SelectOptions, columns: ColumnFacts, split: Split, folds: int):
+        self.key, self.options, self.columns, self.split, self.folds = key, options, columns, split, folds
+        self.unseen = [each.held_out for each in ([split] if folds == 1 else split.folds(options, key, folds))]
         self.end = time.monotonic() + (math.inf if options.total_minutes is None else 60 * options.total_minutes)
         self.rows = np.concatenate([test.numbers for test in self.unseen])
-        weights = [np.ones(len(test.numbers)) if test.rows.weights is None else test.rows.weights for test in self.unseen]
+        weights = [np.ones(len(test)) if test.weights is None else test.weights for test in self.unseen]
         self.weights = np.concatenate(weights)
         self.fitted: list[Candidate] = []
         self.prepared: dict[tuple, Prepared] = {}  # by the layers of a model's own that rows go through first
@@ -154,7 +140,7 @@ class Comparison:
             if best is None or epoch.number + 1 != math.ceil(SOON * epoch.max_epochs):
                 return False
             params, log_pdf, _ = epoch.best()
-            nats, error = self.mean(best.scores - _scores(log_pdf, params, test.rows, self.options.dequantize, self.key))
+            nats, error = self.mean(best.scores - _scores(log_pdf, params, test, self.options.dequantize, self.key))
             if nats > HOPELESS * error:
                 why.append(f"given up after {epoch.number + 1} epochs, {nats:.3g} nats behind")
             return bool(why)
@@ -164,11 +150,11 @@ class Comparison:
 
     def _prepared(self, init_fun: Any) -> Prepared:
         """The rows for a model."""
-        facts = facts_of_candidate(init_fun, self.found, self.columns, self.options, self.folds)
-        known = (facts.first, facts.curved.tobytes(), facts.mixing)
+        facts = facts_of_candidate(init_fun, self.split, self.columns, self.options, self.folds)
+        known = (facts.first, facts.columns.curved.tobytes(), facts.mixing)
         if (rows := self.prepared.get(known)) is None:
-            rows = self.prepared[known] = prepare_folds(self.found, facts, self.options, self.key)
-        return with_model(rows, self.found, facts, self.options)
+            rows = self.prepared[known] = prepare_folds(self.split, facts, self.options, self.key)
+        return with_model(rows, self.split, facts, self.options)
 
     def _scored(self, result: FitResult) -> tuple[np.ndarray, float]:
         """The scores of all rows held out, and the microseconds that one takes."""
@@ -177,11 +163,11 @@ class Comparison:
         else:
             of_each = [(result.log_pdf, result.params)]
         dequantize = self.options.dequantize
-        scores = [_scores(*of, test.rows, dequantize, self.key) for of, test in zip(of_each, self.unseen, strict=True)]
+        scores = [_scores(*of, test, dequantize, self.key) for of, test in zip(of_each, self.unseen, strict=True)]
         began = time.process_time()
-        _scores(*of_each[0], self.unseen[0].rows, dequantize, self.key)  # it is compiled by now
+        _scores(*of_each[0], self.unseen[0], dequantize, self.key)  # it is compiled by now
         seconds = time.process_time() - began
-        return np.concatenate(scores), 1e6 * seconds * len(of_each) / len(self.unseen[0].numbers)
+        return np.concatenate(scores), 1e6 * seconds * len(of_each) / len(self.unseen[0])
 
     def _numbers(self, result: FitResult) -> int:
         """How many numbers are trained, of a single model."""
@@ -198,12 +184,12 @@ class Comparison:
         return float(mean), float(np.sqrt((np.square(w) * np.square(values - mean)).sum()) / w.sum())
 
 
-def _scores(log_pdf: Callable, params: Any, rows: Rows, dequantize: Any, key: Any) -> np.ndarray:
+def _scores(log_pdf: Callable, params: Any, table: Table, dequantize: Any, key: Any) -> np.ndarray:
     """log_pdf of each row."""
     rng = {} if dequantize is None or dequantize is False else {"rng": key}
     found = []
-    for own in pieces_of(len(rows.x), rows.x.shape[1:]):
-        piece = take(rows, own)
+    for own in pieces_of(len(table), table.event):
+        piece = table.take(own)
         context = {} if piece.context is None else {"context": piece.context}
         found.append(np.asarray(log_pdf(params, piece.x, **rng, **context), float))
     return np.concatenate(found)

@@ -64,16 +64,16 @@ def _publisher(flow: Any, key: Array, rows: Prepared, outer: Callable[[Any], Any
 
 def told(rows: Prepared, history: History, began: float) -> dict[str, Any]:
     """What a result knows of its rows; how many there were goes to the history."""
-    source, held_out = rows.source, [each.source.held_out for each in rows.folds or (rows,)]
-    others = 0 if not rows.folds or source.others is None else len(source.others)  # all rows are trained on by some fold
-    history["rows"] = np.array((len(source.numbers) if source.rows is None else source.rows) + others)
+    split, held_out = rows.split, [each.held_out_as_given for each in rows.folds or (rows,)]
+    others = len(split.others) if rows.folds else 0  # all rows are trained on by some fold
+    history["rows"] = np.array(split.total + others)
     history["held_out"] = np.array(sum(len(each.x) for each in held_out))
     if held_out[0].weights is not None:
         weights = np.concatenate([each.weights for each in held_out])
         history["effective"] = np.array(np.square(weights.sum()) / np.square(weights).sum())
     few = [kept_of(each, KEPT // len(held_out)) for each in held_out]
     kept = jax.tree.map(lambda *each: np.stack(each), *few) if rows.folds else few[0]
-    tables = {"table": source.table, "context_table": source.context_table}
+    tables = {"table": split.whole.header, "context_table": split.whole.context_header}
     return {**tables, "kept": kept, "turn": rows.turn, "seconds": time.monotonic() - began}
 
 
@@ -104,16 +104,16 @@ def train_members(
     Params of members have a leading axis, and each member has an init and an order of rows of its own. `published` makes of
     params that are trained the triple that a user sees.
     """
-    init_fun, members, source = rows.model, options.members, rows.source
+    init_fun, members, split = rows.model, options.members, rows.split
     inner = rows.inner(init_fun)
-    options = options.settled(source.batch_size, source.steps)
+    options = options.settled(split.batch_size, split.steps)
     keys = key if members is None else jax.random.split(key, members)
     key_of_member = [key] if members is None else list(keys)
     starts, parts = list[Any](), list[Any]()
     for i, each in enumerate(key_of_member):
         own = rows.of_member(i)
         start, part = initialize(inner, each, rows.event, rows.context, own.given)
-        starts.append(cast(own.inner_params(start), source.dtype))
+        starts.append(cast(own.inner_params(start), rows.dtype))
         parts.append(part)
     part, start = parts[0], starts[0]
     if rows.context is not None and "context" not in part.keywords:
@@ -126,21 +126,25 @@ def train_members(
         options = replace(options, max_epochs=1)
 
     problem = _problem(inner, part, start, rows, options)
-    compiled = trainer(problem, start, options, source.dtype, bool(rows.folds))
-    schedule = schedule_of(options, options.max_epochs * source.steps)
+    compiled = trainer(problem, start, options, rows.dtype, bool(rows.folds))
+    schedule = schedule_of(options, options.max_epochs * split.steps)
     epochs: Any = Epochs(rows, compiled, schedule, keys)
-    if source.chunks is not None:
-        epochs = Stream(rows, compiled, schedule, keys, source.chunks)
+    if split.chunks is not None:
+        epochs = Stream(rows, compiled, schedule, keys, split.chunks)
     saved = None
     if options.checkpoint is not None:
-        saved = Checkpoint(options, settings_of(rows.outer(init_fun), key, source.given, options, batch_size=source.batch_size))
+        given = split.whole.rows, split.validation
+        saved = Checkpoint(
+            options,
+            settings_of(rows.outer(init_fun), key, given, options, batch_size=split.batch_size),
+        )
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
         if options.objective is not None:
             return f"the {options.measure}, or its gradient, is not finite there"
         own = rows.of_member(member)
-        suspects = own.suspects() if step is None else epochs.suspects(number, step, member)
-        return cause(part, params, suspects, key_of_member[member], own.deviations)
+        table = own.split.held_out if step is None else epochs.suspects(number, step, member)
+        return cause(part, params, table, step is not None, key_of_member[member], own.deviations)
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
@@ -151,7 +155,7 @@ def train_members(
 
 def _problem(model: Any, part: Any, params: Any, rows: Prepared, options: Options) -> Any:
     """What a step and a validation minimise."""
-    batch, statistics = rows.source.batch_size // options.accumulate, has_running_statistics(params)
+    batch, statistics = rows.split.batch_size // options.accumulate, has_running_statistics(params)
     if options.objective is None:
         exact = getattr(model, "likelihood", "exact") == "unbiased"
         return Likelihood(part, batch, options.precision, statistics, exact)

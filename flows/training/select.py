@@ -13,7 +13,6 @@ from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data.columns import check_data
 from flows.training.data.read import read_arrays
 from flows.training.data.support import check_ends_are_near, own_noise
-from flows.training.data.table import unsplit
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
 from flows.training.options import FEW, FOLDS
@@ -161,19 +160,18 @@ def select(
     # The table says which is behind.
     options = SelectOptions(validation=validation, total_minutes=total_minutes, judged=False, **keywords)
     key = as_key(rng)
-    found = read_arrays(data, options, key)
-    given = found.source.given[0]
-    rows = len(found.source.numbers) + (0 if found.source.others is None else len(found.source.others))
+    split = read_arrays(data, options, key)
+    table, rows = split.whole, len(split.numbers())
     folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
     models = (
-        suggested(rows, given.x.shape[1:], options.context is not None, mostly_whole(given.x))
+        suggested(rows, table.event, options.context is not None, mostly_whole(table.x))
         if candidates is None
         else _named(candidates)
     )
-    noisy = np.all([own_noise(model, given.x.shape[-1]) for model in models.values()], 0)
-    columns = check_data(found if folds == 1 else unsplit(found, options), options, noisy=noisy)
-    check_ends_are_near(found, (), options.support)
-    comparison = Comparison(key, options, columns, found, folds)
+    noisy = np.all([own_noise(model, len(table.labels)) for model in models.values()], 0)
+    columns = check_data(split if folds == 1 else split.unsplit(options), options, noisy=noisy)
+    check_ends_are_near(split.train, (), columns.ends)
+    comparison = Comparison(key, options, columns, split, folds)
     for name, model in models.items():
         comparison.add(name, model)
     ranked = comparison.ranked()

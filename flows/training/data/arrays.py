@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError, check_finite
-from flows.results.frames import Columns, in_order, numbers_of
+from flows.results.frames import in_order, numbers_of
 from flows.training.data.splitting import LEAST_ROWS, counted
-from flows.training.data.table import Rows, dtype_of
+from flows.training.data.table import Rows, Table, dtype_of
 
 
 def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None) -> Rows:
@@ -46,23 +46,27 @@ def _weights(weights: Any, rows: int) -> np.ndarray:
     return w
 
 
-def read_validation(validation: Any, rows: Rows, table: Columns | None = None, context_table: Columns | None = None) -> Rows:
-    """Rows to validate on, or a pair of them and their context, like the rows to train on; columns are put in order by name."""
+def read_validation(validation: Any, table: Table) -> Table:
+    """Rows to validate on, or a pair of them and their context, like those of a table; columns are put in order by name."""
     pair = isinstance(validation, tuple) and len(validation) == 2
-    if rows.context is not None and (not pair or validation[1] is None):
+    event, of_context = table.event, table.context_event
+    if of_context is not None and (not pair or validation[1] is None):
         raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
-    if rows.context is None and pair and any(np.ndim(each) != rows.x.ndim - 1 for each in validation):
+    if of_context is None and pair and any(np.ndim(each) != len(event) for each in validation):
         raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
-    x, c = validation if rows.context is not None else (validation, None)
-    x, c = in_order(x, table, "fit: validation"), in_order(c, context_table, "fit: the context of validation")
+    x, c = validation if of_context is not None else (validation, None)
+    x, c = in_order(x, table.header, "fit: validation"), in_order(c, table.context_header, "fit: the context of validation")
     if np.ndim(x) < 2:
-        raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(rows.x.shape[1:])})")
-    held_out = read_rows(x, c, "validation", "the context of validation")
-    for name, own, like in zip(("validation", "the context of validation"), held_out, rows, strict=False):
-        if own is not None and (own.shape[1:] != like.shape[1:] or not len(own)):
-            raise FlowsError(f"fit: {name} has shape {own.shape}, expected (rows, {_listed(like.shape[1:])})")
-    if len(rows.x) < LEAST_ROWS:
-        raise FlowsError(f"fit: data has {counted(len(rows.x))}; expected at least {LEAST_ROWS}")
+        raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(event)})")
+    held_out = Table.of(read_rows(x, c, "validation", "the context of validation"), table.headers, given="validation")
+    for name, array, shape in (
+        ("validation", held_out.x, event),
+        ("the context of validation", held_out.context, of_context or ()),
+    ):
+        if array is not None and (array.shape[1:] != shape or not len(array)):
+            raise FlowsError(f"fit: {name} has shape {array.shape}, expected (rows, {_listed(shape)})")
+    if len(table) < LEAST_ROWS:
+        raise FlowsError(f"fit: data has {counted(len(table))}; expected at least {LEAST_ROWS}")
     return held_out
 
 

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flows.core import BijectionInit, FlowsError, warn_user
-from flows.training.data import dependence
+from flows.core import BijectionInit, FlowsError, Region, warn_user
 from flows.training.data.copies import groups_of
-from flows.training.data.dependence import COARSE, DataWarning, name_of, place_of
+from flows.training.data.dependence import COARSE, check_dependence
 from flows.training.data.gaussian import Scale, moments
 from flows.training.data.rounding import (
     ATOM,
@@ -21,7 +20,8 @@ from flows.training.data.rounding import (
     steps_of,
     ties,
 )
-from flows.training.data.table import Data, Source
+from flows.training.data.support import ends_of
+from flows.training.data.table import DataWarning, Split, Table
 from flows.training.options import Options
 
 CLUSTERS, EMPTY, GAP = 20, 0.95, 0.01  # pieces at most, the share of a range that is empty between them, and what is a gap
@@ -30,67 +30,77 @@ FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognor
 TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
 
 
-class Columns(NamedTuple):
-    """What is known of columns, or of channels of images, before they are standardised."""
+class ColumnFacts(NamedTuple):
+    """What is known of columns, or of channels of images, before they are standardised.
 
-    as_is: np.ndarray  # whether a column stays as it is
-    of_context: Scale | None  # None where the context is not standardised
-    steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
-    judged: np.ndarray  # whether a column has to vary
-    curved: np.ndarray  # whether it is an angle, or a coordinate of a unit vector; it then stays as it is
+    Attributes:
+        as_is: whether a column stays as it is.
+        judged: whether it has to vary.
+        curved: whether it is an angle, or a coordinate of a unit vector; it then stays as it is.
+        steps: by which columns are dequantised, 0 for one that is continuous; None where none is.
+        ends: of the support that was given.
+        of_context: the scale of the context; None where it is not standardised.
+    """
 
-    def left_curved(self, curved: np.ndarray) -> "Columns":
+    as_is: np.ndarray
+    judged: np.ndarray
+    curved: np.ndarray
+    steps: np.ndarray | None
+    ends: Region | None
+    of_context: Scale | None
+
+    def left_curved(self, curved: np.ndarray) -> "ColumnFacts":
         """The same for a model to which these columns are angles or coordinates of unit vectors."""
         return self._replace(as_is=self.as_is | curved, judged=self.judged & ~curved, curved=curved)
 
 
 def check_data(
-    data: Data,
+    split: Split,
     options: Options,
     own: Sequence[BijectionInit] = (),
-    mixed: bool = False,
+    clusters: bool = False,
     curved: np.ndarray | None = None,
     noisy: np.ndarray | None = None,
-) -> Columns:
+) -> ColumnFacts:
     """Check the training rows and their context, and measure the context's columns.
 
-    `own` are a model's own first layers; a model that is `mixed` has a mixture in it, which clusters suit; columns are `curved`
-    if they are angles or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
+    `own` are a model's own first layers; it suits `clusters` if it has a mixture in it; columns are `curved` if they are angles
+    or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
     """
-    x, context, weights = data.train
-    check_copies(data)
-    curved = np.zeros(x.shape[-1], bool) if curved is None else curved
+    table, columns = split.train, len(split.train.labels)
+    x, context, weights = table.rows
+    check_copies(split)
+    curved = np.zeros(columns, bool) if curved is None else curved
     as_is = curved.copy()
-    for column in options.as_is:
-        as_is[place_of(column, len(as_is), data.source.names, "as_is has")] = True
-    steps = steps_of(options.dequantize, x, data.source.names)
-    widths = np.zeros(len(as_is)) if steps is None else steps  # of the noise that columns will have, in their own units
+    as_is[[table.place(column, "as_is has") for column in options.as_is]] = True
+    steps = steps_of(options.dequantize, table)
+    widths = np.zeros(columns) if steps is None else steps  # of the noise that columns will have, in their own units
     few = some_of(x)
-    check_rounded(few, widths, data.source)
+    check_rounded(few, widths, table.labels)
     for own_steps, reached, before in rows_at_noise(own, few):
         each = np.broadcast_to(own_steps, widths.shape)
-        check_rounded(reached, each, data.source, before)
+        check_rounded(reached, each, table.labels, before)
         widths = np.maximum(widths, each * scale_before(few, reached) if before else each)
     scale = moments(x, weights)
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     judged = ~as_is & (widths == 0)
-    check_spread(x, scale, judged, data.source)
+    check_spread(table, scale, judged)
     noisy = widths > 0 if noisy is None else noisy | (widths > 0)
     if x.ndim == 2:
-        check_columns(data, scale, as_is, noisy, options.standardize, mixed)
+        check_columns(split, scale, as_is, noisy, options.standardize, clusters)
     else:
-        check_pixels(data, ~as_is & ~noisy, options)
+        check_pixels(split, ~as_is & ~noisy, options)
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
-    return Columns(as_is, of_context, steps, judged, curved)
+    return ColumnFacts(as_is, judged, curved, steps, ends_of(options.support, columns, table.names), of_context)
 
 
-def check_copies(data: Data) -> None:
+def check_copies(split: Split) -> None:
     """Warn of rows of data that are copies of others, and of rows of validation that are among data."""
-    source, (rows, validation) = data.source, data.source.given
-    if source.groups is not None:
-        _, first, of_each = np.unique(source.groups, return_index=True, return_inverse=True)
+    rows, validation = split.whole, split.validation
+    if split.groups is not None:
+        _, first, of_each = np.unique(split.groups, return_index=True, return_inverse=True)
         copies = np.flatnonzero(first[of_each.ravel()] != np.arange(len(of_each)))
         if len(copies):
             warn_user(
@@ -99,7 +109,7 @@ def check_copies(data: Data) -> None:
                 "of others. Drop them, or keep one of each, with weights= for how often it is there",
                 DataWarning,
             )
-    if validation is not None and source.chunks is None:
+    if validation is not None and split.chunks is None:
         groups = groups_of((rows.x, rows.context), (validation.x, validation.context))
         if groups is None:
             return
@@ -115,15 +125,15 @@ def check_copies(data: Data) -> None:
             )
 
 
-def check_spread(x: np.ndarray, scale: Scale, judged: np.ndarray, source: Source, which: str = "") -> None:
+def check_spread(table: Table, scale: Scale, judged: np.ndarray, which: str = "") -> None:
     """Refuse a column that never changes, or by less than the working dtype can tell."""
-    flat, (mean, std), dtype = x.reshape(-1, x.shape[-1]), scale, source.dtype
+    flat, (mean, std), dtype = table.x.reshape(-1, len(table.labels)), scale, table.dtype
     for j in map(int, np.flatnonzero(judged)):
-        what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
+        what = table.labels[j]
         if flat[0, j] == flat[:, j].max() == flat[:, j].min():
             raise FlowsError(
-                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(x)} training rows{which}), so it has no density. "
-                "Leave it out, or add noise the size of its recorded step"
+                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(table)} training rows{which}), so it has no "
+                "density. Leave it out, or add noise the size of its recorded step"
             )
         if not np.isfinite(std[j]):
             raise FlowsError(f"fit: {what} of data varies by more than {dtype.name} can hold. Rescale it")
@@ -147,21 +157,21 @@ def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> 
 
 
 def check_columns(
-    data: Data, scale: Scale, as_is: np.ndarray, noisy: np.ndarray, standardize: bool | str, mixed: bool = False
+    split: Split, scale: Scale, as_is: np.ndarray, noisy: np.ndarray, standardize: bool | str, clusters: bool = False
 ) -> None:
     """Warn of odd columns of a table, and refuse those that have no density, or have none once they are standardised."""
-    x, std, source = data.train.x, scale.std, data.source
-    dtype, names = source.dtype, source.names
-    everywhere, places = x, source.numbers
-    if source.others is not None:  # an outlier may be in the share that is held out, whose score it would decide
-        everywhere, places = np.concatenate([x, data.held_out.x]), np.concatenate([places, source.others])
+    table, x, std = split.train, split.train.x, scale.std
+    dtype, names = table.dtype, table.names
+    everywhere, places = x, table.numbers
+    if len(split.others):  # an outlier may be in the share that is held out, whose score it would decide
+        everywhere, places = np.concatenate([x, split.held_out.x]), np.concatenate([places, split.others])
     standardized, transformed = standardize is not False, standardize is True
     said: dict[str, list[str]] = {}
     sample = some_of(x)
-    dependence.check(x, scale, np.flatnonzero(~as_is & ~noisy), dtype, names)
+    check_dependence(table, scale, np.flatnonzero(~as_is & ~noisy))
     found: dict[str, float] = {}
     for j in map(int, np.flatnonzero(~as_is)):
-        column, label = sample[:, j], name_of(j, names)
+        column, label = sample[:, j], table.labels[j]
         far = _farthest(column, everywhere[:, j])
         if far is not None:
             row, times, spread, rare = far
@@ -174,7 +184,7 @@ def check_columns(
             said.setdefault("tails", []).append(f"{label} ({value}, {times:.3g} of these ranges)")
         if abs(scale.mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:
             said.setdefault("offset", []).append(label)
-        pieces = 0 if noisy[j] or mixed else _clusters(column)
+        pieces = 0 if noisy[j] or clusters else _clusters(column)
         if pieces:
             said.setdefault("clusters", []).append(f"{label} ({pieces} of them)")
         text, step = ("", None) if noisy[j] else ties(column)

@@ -1,13 +1,13 @@
 """Columns that others determine: copies and combinations have no density together, and near ones cost digits."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from flows.core import FlowsError, warn_user
 from flows.training.data.gaussian import FEWEST, Scale
 from flows.training.data.grid import step_of
+from flows.training.data.table import DataWarning, Table
 
 MOST_PAIRS = 3000  # columns up to which all pairs are compared
 MOST_COMBINED = 512  # columns up to which combinations are looked for
@@ -21,21 +21,19 @@ COARSER = 2.0  # times its own step: what others are rounded to, at most
 MORE, NEARLY = 1.1, 0.99  # times what rounding explains, in that share of the rows
 
 
-class DataWarning(UserWarning):
-    """Data can be fitted, but are probably not as they were meant."""
-
-
-def check(x: np.ndarray, scale: Scale, columns: np.ndarray, dtype: np.dtype, names: Sequence[str] | None) -> None:
-    """Refuse columns that are others again, or combinations of others, to the digits of `dtype`; warn of those that nearly are.
+def check_dependence(table: Table, scale: Scale, columns: np.ndarray) -> None:
+    """Refuse columns that are others again, or combinations of others, to the digits of the working dtype; warn of those that
+    nearly are.
 
     `columns` are the numbers of those that are looked at.
     """
+    x, dtype = table.x, table.dtype
     if len(columns) < 2 or len(x) < 3:
         return
     spread = _few(len(x), columns)
     z = (x[spread][:, columns] - scale.mean[columns]) / scale.std[columns]
     if len(columns) <= MOST_PAIRS:
-        _refuse_copies(x, z, scale, columns, dtype, names)
+        _refuse_copies(table, z, scale, columns)
     if len(columns) > MOST_COMBINED:
         return
     if len(x) < FEWEST * len(columns):
@@ -52,20 +50,20 @@ def check(x: np.ndarray, scale: Scale, columns: np.ndarray, dtype: np.dtype, nam
         coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
         largest = _largest_remainder(x, scale, columns, int(j), coefficients)
         if largest <= 64 * np.finfo(dtype).eps * max(1.0, np.abs(coefficients).sum()):
+            formula = _formula(coefficients, scale, columns, int(j), table.labels)
             raise FlowsError(
-                f"fit: {name_of(int(columns[j]), names)} of data is a combination of others, "
-                f"{_formula(coefficients, scale, columns, int(j), names)}, to all digits of {dtype.name}: together they have "
-                "no density. Leave one of them out"
+                f"fit: {table.labels[columns[j]]} of data is a combination of others, {formula}, to all digits of "
+                f"{dtype.name}: together they have no density. Leave one of them out"
             )
-        few.append(f"{name_of(int(columns[j]), names)} ({np.log10(max(remainders[j] / lost[j], 1)):.1f} digits)")
+        few.append(f"{table.labels[columns[j]]} ({np.log10(max(remainders[j] / lost[j], 1)):.1f} digits)")
     close = np.flatnonzero((remainders < TOLD) & (remainders >= np.minimum(LITTLE, 10**DIGITS * lost)))
     steps = np.array([step_of(x[spread][:, k]) or 0.0 for k in columns]) if len(close) else np.zeros(len(columns))
     for j in close[steps[close] > 0]:
         coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
         missed = (z[:, j] - z[:, :j] @ coefficients) * scale.std[columns[j]]
         if _is_rounding(missed, steps[: j + 1], coefficients * scale.std[columns[j]] / scale.std[columns[:j]]):
-            formula = _formula(coefficients, scale, columns, int(j), names)
-            told.append(f"{name_of(int(columns[j]), names)} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
+            formula = _formula(coefficients, scale, columns, int(j), table.labels)
+            told.append(f"{table.labels[columns[j]]} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
     if told:
         warn_user(
             f"fit: {'; '.join(told)}: what others leave of it is no more than rounding explains. Leave it out; or give "
@@ -108,19 +106,18 @@ def _largest_remainder(x: np.ndarray, scale: Scale, columns: np.ndarray, j: int,
     return largest
 
 
-def _formula(coefficients: np.ndarray, scale: Scale, columns: np.ndarray, j: int, names: Sequence[str] | None) -> str:
+def _formula(coefficients: np.ndarray, scale: Scale, columns: np.ndarray, j: int, labels: Sequence[str]) -> str:
     used = np.flatnonzero(np.abs(coefficients) > 1e-4)
     used = used[np.argsort(-np.abs(coefficients[used]), kind="stable")]
     factors = coefficients * scale.std[columns[j]] / scale.std[columns[:j]]
-    terms = [f"{factors[k]:.4g} x {name_of(int(columns[k]), names)}" for k in sorted(used[:SHOWN])]
+    terms = [f"{factors[k]:.4g} x {labels[columns[k]]}" for k in sorted(used[:SHOWN])]
     more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
     return " + ".join(terms).replace("+ -", "- ") + more
 
 
-def _refuse_copies(
-    x: np.ndarray, z: np.ndarray, scale: Scale, columns: np.ndarray, dtype: np.dtype, names: Sequence[str] | None
-) -> None:
+def _refuse_copies(table: Table, z: np.ndarray, scale: Scale, columns: np.ndarray) -> None:
     """Refuse a column that is another but for scale and offset."""
+    x, dtype = table.x, table.dtype
     norms = np.sqrt(np.square(z).sum(0))
     z = z / np.where(norms > 0, norms, 1.0)
     for a, b in np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1)):
@@ -128,20 +125,6 @@ def _refuse_copies(
         one, other = ((x[:, k] - scale.mean[k]) / scale.std[k] for k in (i, j))
         if np.abs(one - np.sign(z[:, a] @ z[:, b]) * other).max() <= 64 * np.finfo(dtype).eps:
             raise FlowsError(
-                f"fit: {name_of(j, names)} of data is {name_of(i, names)} again, but for scale and offset: together they have "
+                f"fit: {table.labels[j]} of data is {table.labels[i]} again, but for scale and offset: together they have "
                 "no density. Leave one of them out"
             )
-
-
-def name_of(j: int, names: Sequence[str] | None) -> str:
-    return f"column {names[j]!r}" if names else f"column {j}"
-
-
-def place_of(column: Any, columns: int, names: Sequence[str] | None, what: str) -> int:
-    """The number of a column that is given by name or number."""
-    if names is not None and str(column) in names:
-        return list(names).index(str(column))
-    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
-        return int(column)
-    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
-    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")

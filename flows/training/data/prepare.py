@@ -10,23 +10,23 @@ from flows.training.data.base import from_gaussian
 from flows.training.data.facts import Facts
 from flows.training.data.standardize import Prepared, prepare_folds
 from flows.training.data.support import turn_of
-from flows.training.data.table import Data
+from flows.training.data.table import Split
 from flows.training.options import Options
 
 OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
 
 
-def prepare(found: Data, facts: Facts, options: Options, key: Array) -> Prepared:
+def prepare(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
     """Rows that were checked, as they are trained on; what lies outside the range of splines is told."""
-    rows = with_model(prepare_folds(found, facts, options, key), found, facts, options)
+    rows = with_model(prepare_folds(split, facts, options, key), split, facts, options)
     if options.standardize is not False or not facts.leading:  # else these are pixels, which layers bring to the line
-        warn_of_range(rows.model, rows, ~facts.curved)
+        warn_of_range(rows.model, rows, ~facts.columns.curved)
     return rows
 
 
-def with_model(rows: Prepared, found: Data, facts: Facts, options: Options) -> Prepared:
+def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
     """The rows with the model that is trained on them, whose base may start at what was measured, and the turn of angles."""
-    return rows._replace(turn=turn_of(facts.region, found), model=from_gaussian(facts.model, rows, options))
+    return rows._replace(turn=turn_of(facts.region, split), model=from_gaussian(facts.model, rows, options))
 
 
 def warn_of_range(model: Any, rows: Prepared, columns: np.ndarray) -> None:

@@ -8,14 +8,14 @@ from flows.core import Array
 from flows.results.frames import named_apart
 from flows.training.data.arrays import read_rows, read_validation
 from flows.training.data.copies import groups_of
-from flows.training.data.splitting import split
+from flows.training.data.splitting import split_numbers
 from flows.training.data.streams import iterated, mapped
-from flows.training.data.table import Data, shares, take
+from flows.training.data.table import Split, Table
 from flows.training.options import Options
 
 
-def read(data: Any, options: Options, key: Array) -> Data:
-    """Read what a fit is given: arrays and tables whole, of a stream the rows that a first look needs."""
+def read(data: Any, options: Options, key: Array) -> Split:
+    """Read what a fit is given: arrays and frames whole, of a stream the rows that a first look needs."""
     if isinstance(data, np.memmap):
         return mapped(data, options, key)
     if hasattr(data, "__iter__") and not (
@@ -25,18 +25,17 @@ def read(data: Any, options: Options, key: Array) -> Data:
     return read_arrays(data, options, key)
 
 
-def read_arrays(data: Any, options: Options, key: Array) -> Data:
-    """Read arrays or tables, and split them."""
-    tables = named_apart(data, "fit: data"), named_apart(options.context, "fit: context")
-    rows = read_rows(data, options.context, weights=options.weights)
-    numbers, others = np.arange(len(rows.x)), None
-    if rows.weights is not None:  # a row of weight 0 is as if it were not there
-        numbers = np.flatnonzero(rows.weights)
-    groups = groups_of((rows.x, rows.context))
+def read_arrays(data: Any, options: Options, key: Array) -> Split:
+    """Read arrays or frames, and split them."""
+    headers = named_apart(data, "fit: data"), named_apart(options.context, "fit: context")
+    whole = Table.of(read_rows(data, options.context, weights=options.weights), headers)
+    numbers = whole.numbers
+    if whole.weights is not None:  # a row of weight 0 is as if it were not there
+        numbers = np.flatnonzero(whole.weights)
+    groups = groups_of((whole.x, whole.context))
     if options.share is None:
-        held_out = read_validation(options.validation, rows, *tables)
+        held_out = read_validation(options.validation, whole)
     else:
-        of_train, of_others = split(len(numbers), options.share, key, None if groups is None else groups[numbers])
-        numbers, others = numbers[of_train], numbers[of_others]
-        held_out = take(rows, others)
-    return shares(rows, numbers, held_out, others, options, tables, groups)
+        of_train, of_others = split_numbers(len(numbers), options.share, key, None if groups is None else groups[numbers])
+        numbers, held_out = numbers[of_train], whole.take(numbers[of_others])
+    return Split.of(whole, numbers, held_out, options, groups)

@@ -7,9 +7,8 @@ import numpy as np
 
 from flows.bijections.composition import layers_of
 from flows.core import BijectionInit, FlowsError, declared_by, rows_within, warn_user
-from flows.training.data.dependence import DataWarning, name_of, place_of
 from flows.training.data.grid import LEAST_TIES, OFF_GRID, ULPS, step_of
-from flows.training.data.table import LOOKED_AT, Data, Source
+from flows.training.data.table import LOOKED_AT, DataWarning, Split, Table
 from flows.training.options import Options
 
 ATOM = 0.01  # the share of rows from which one value is an atom, if it is LEAST_TIES rows at least
@@ -35,11 +34,11 @@ def ties(column: np.ndarray) -> tuple[str, float | None]:
     return (f"is {atom}" if often else ""), None
 
 
-def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray | None:
+def steps_of(dequantize: Any, table: Table) -> np.ndarray | None:
     """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised."""
     if dequantize is None or dequantize is False:
         return None
-    columns = x.shape[-1]
+    x, columns = table.x, len(table.labels)
     if dequantize is True:
         found = [(step_of(column) or 0.0, column.std()) for column in values_of(some_of(x)).T]
         steps = np.array([step if step > FINE * std else 0.0 for step, std in found])
@@ -51,7 +50,7 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
         for column, step in dequantize.items():
             if isinstance(step, bool) or not isinstance(step, int | float | np.number):
                 raise FlowsError(f"fit: dequantize has the step {step!r:.60} for column {column!r}; expected a number")
-            steps[place_of(column, columns, names, "dequantize has a step for")] = step
+            steps[table.place(column, "dequantize has a step for")] = step
     else:
         given = np.asarray(dequantize)
         if given.dtype.kind not in "iuf" or given.shape not in ((), (columns,)):
@@ -65,7 +64,7 @@ def steps_of(dequantize: Any, x: np.ndarray, names: Sequence[str] | None) -> np.
     return steps
 
 
-def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source, before: Sequence[BijectionInit] = ()) -> None:
+def check_rounded(x: np.ndarray, steps: np.ndarray, labels: Sequence[str], before: Sequence[BijectionInit] = ()) -> None:
     """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn where a few values are not. `x` are
     rows as they come out of the layers `before` it."""
     flat = values_of(x)
@@ -79,9 +78,8 @@ def check_rounded(x: np.ndarray, steps: np.ndarray, source: Source, before: Sequ
         off = _missed(column, least, step)
         if not off.any():
             continue
-        what = name_of(j, source.names) if x.ndim == 2 else f"channel {j}"
         behind = f", behind {', '.join(f'{each!r:.60}' for each in before)}," if before else ""
-        what = f"fit: {what} of data{behind} is to be dequantised in steps of {step:.6g}, but"
+        what = f"fit: {labels[j]} of data{behind} is to be dequantised in steps of {step:.6g}, but"
         odd = column[off][0]
         if off.mean() <= OFF_GRID:
             warn_user(
@@ -109,13 +107,13 @@ def _missed(values: np.ndarray, start: float, step: float) -> np.ndarray:
     return np.abs(places - np.round(places)) > slack
 
 
-def check_pixels(data: Data, channels: np.ndarray, options: Options) -> None:
+def check_pixels(split: Split, channels: np.ndarray, options: Options) -> None:
     """Warn of images whose pixels are rounded, in these channels."""
-    values, said, steps = values_of(some_of(data.train.x)), list[str](), dict[int, float]()
+    values, said, steps = values_of(some_of(split.train.x)), list[str](), dict[int, float]()
     for j in map(int, np.flatnonzero(channels)):
         text, step = ties(values[:, j])
         if step is not None:
-            said.append(f"channel {j} {text}")
+            said.append(f"{split.train.labels[j]} {text}")
             steps[j] = step
     if not steps:
         return
@@ -123,7 +121,7 @@ def check_pixels(data: Data, channels: np.ndarray, options: Options) -> None:
     each = f"{steps[0]:.9g}" if alike else "{" + ", ".join(f"{j}: {step:.9g}" for j, step in steps.items()) + "}"
     remedy = f"Give dequantize={each}, the step of the pixels"
     if alike and options.support is None:
-        seen = [rows.x for rows in (data.train, data.held_out)]
+        seen = [table.x for table in split.tables]
         low, high = min(float(x.min()) for x in seen), max(float(x.max()) for x in seen)
         remedy += f", and support=({min(low, 0):.6g}, {high:.6g}), the least and the largest that there may be, here of data"
     warn_user(f"fit: {'; '.join(said)}. {UNBOUNDED}. {remedy}; or a model with flows.Dequantize first", DataWarning)

@@ -10,7 +10,7 @@ from flows.bijections.arcsinh import Arcsinh
 from flows.bijections.scaling import Standardize
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.core import BijectionInit
-from flows.training.data.columns import Columns
+from flows.training.data.columns import ColumnFacts
 from flows.training.data.gaussian import correlation_factor, moments, shrinkage_of, shrinkage_of_start
 from flows.training.data.shapes import heavy_tails, sharp
 from flows.training.data.table import Rows
@@ -93,7 +93,7 @@ class Scaling(NamedTuple):
         return (*of_tails, {"fixed": fixed})
 
 
-def scaling_of(rows: Rows, columns: Columns, options: Options, mixing: bool, like: Scaling | None = None) -> Scaling:
+def scaling_of(rows: Rows, columns: ColumnFacts, options: Options, mixing: bool, like: Scaling | None = None) -> Scaling:
     """Mean and standard deviation of each column, or channel; of vectors the tails and the correlation too, unless they are to
     stay. With `mixing` each column is freed of all before it, otherwise those that these all but tell. Which have tails, how
     far correlations are shrunk and what is unmixed may be chosen already."""

@@ -10,7 +10,7 @@ SMALLER = 1, 2, 4  # times: parts that are held out, where copies leave too few 
 ENOUGH = 0.5  # of the rows that are to be held out: with fewer, copies are so many that they are held out apart
 
 
-def split(n: int, validation: float, key: Array, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the rows to train on and of those held out, drawn at random; all of one of the `groups` to one side."""
     held_out = max(round(n * validation), 1)
     if n - held_out < LEAST_ROWS:

@@ -1,6 +1,7 @@
 """Rows from the units of the data to those of the model and onto the device, and the fitted params back again."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,18 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.dequantize import Dequantize
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import Serial, joined
 from flows.core import Array, BijectionInit, Given, Shape, bijection_part, pieces_of, rows_within, stacked
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
-from flows.training.data.columns import Columns, check_spread
+from flows.training.data.columns import check_spread
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import Scale, Yardstick, by_chance, moments, regression_loss
 from flows.training.data.scaling import Scaling, scaling_of
-from flows.training.data.support import check_finite_behind, check_inside, unconstraining
-from flows.training.data.table import LOOKED_AT, Data, Rows, Source, Suspects, cross_fitted, floating, narrow, take, unsplit
+from flows.training.data.support import check_finite_behind, check_inside
+from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
 from flows.training.options import Options
 
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
@@ -32,37 +32,49 @@ class Prepared(NamedTuple):
     rows have gone through them once and for all. A user gets it with them, as `outer`.
     """
 
-    source: Source
-    event: Shape
-    context: Shape | None
+    split: Split  # whose rows to train on, and those held out, are on the device
+    held_out_as_given: Rows
     layers: tuple[BijectionInit, ...]
     params: tuple[Any, ...]  # of the layers
     scaling: Scaling | None
     of_context: Scale | None
     trained_with_layers: bool
     yardstick: Yardstick
-    train: Rows
-    held_out: Rows
-    folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; train and held_out are theirs
+    folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; those of `split` are theirs
     turn: np.ndarray | None = None  # where that of each angle begins, as the data have it
     model: Any = None  # that is trained
 
+    @property
+    def train(self) -> Rows:
+        return self.split.train.rows
+
+    @property
+    def held_out(self) -> Rows:
+        return self.split.held_out.rows
+
+    @property
+    def dtype(self) -> np.dtype:
+        """To work in."""
+        return self.split.train.dtype
+
+    @property
+    def event(self) -> Shape:
+        return self.split.whole.event
+
+    @property
+    def context(self) -> Shape | None:
+        return self.split.whole.context_event
+
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""
-        x = rows.x if self.trained_with_layers or self.scaling is None else _scaled(rows.x, self.scaling, self.source.dtype)
-        return _cast_rows(Rows(x, _standardized(rows.context, self.of_context), rows.weights), self.source.dtype)
+        x = rows.x if self.trained_with_layers or self.scaling is None else _scaled(rows.x, self.scaling, self.dtype)
+        return _cast_rows(Rows(x, _standardized(rows.context, self.of_context), rows.weights), self.dtype)
 
     @property
     def given(self) -> Given:
         """What the model's init is given."""
         few = measured_of(self.train) if self.train.weights is None else _by_weight(self.train)
         return Given(few.x, few.context)
-
-    def suspects(self) -> Suspects:
-        """The rows held out."""
-        if self.source.others is None:
-            return Suspects(self.held_out, np.arange(len(self.held_out.x)), "validation", train=False)
-        return Suspects(self.held_out, self.source.others, train=False)
 
     def of_member(self, member: int) -> "Prepared":
         """The rows of one member; these, where all have the same."""
@@ -105,38 +117,25 @@ class Prepared(NamedTuple):
             params = params["prior"]
         params = changed(params)
         if self.of_context is not None:
-            params = {"distribution": params, "fixed": _cast(self.of_context._asdict(), self.source.dtype)}
+            params = {"distribution": params, "fixed": _cast(self.of_context._asdict(), self.dtype)}
         return {"bijection": of_layers, "prior": params} if self.layers else params
 
     @property
     def _params_of_layers(self) -> Any:
-        params = jax.tree.map(partial(jnp.asarray, dtype=self.source.dtype), self.params)
+        params = jax.tree.map(partial(jnp.asarray, dtype=self.dtype), self.params)
         return params[0] if len(params) == 1 else params
 
 
-def prepare_one(
-    data: Data,
-    columns: Columns,
-    options: Options,
-    key: Array,
-    own: Sequence[BijectionInit] = (),
-    mixing: bool = True,
-    like: Scaling | None = None,
-) -> Prepared:
-    """Rows that were read and checked, for the training of a model that comes after layers of its `own`. What is chosen is
-    chosen as it was in a scaling that is given; what is measured is measured on these rows."""
-    source, event = data.source, data.train.x.shape[1:]
-    before = tuple(own)
-    if (box := unconstraining(options.support, event[-1], source.names, columns.steps)) is not None:
-        before = (box, *before)
-    if columns.steps is not None:
-        before = (Dequantize(tuple(columns.steps)), *before)
-    check_inside(data, before)
-    inside = bool(before) and (source.chunks is not None or any(each.likelihood != "exact" for each in before))
+def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: Scaling | None = None) -> Prepared:
+    """Rows that were read and checked, for the training of a model. What is chosen is chosen as it was in a scaling that is
+    given; what is measured is measured on these rows."""
+    columns, before, event, dtype = facts.columns, facts.first, split.train.event, split.train.dtype
+    check_inside(split, before)
+    inside = bool(before) and (split.chunks is not None or any(each.likelihood != "exact" for each in before))
     # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
-    train, held_out, log_dets, params = _through(before, _some(data) if inside and len(event) > 1 else data, key)
+    train, held_out, log_dets, params = _through(before, _some(split) if inside and len(event) > 1 else split, key)
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
-    scaling = None if as_it_is else scaling_of(train, columns, options, mixing, like)
+    scaling = None if as_it_is else scaling_of(train, columns, options, facts.mixing, like)
     gaussian = None
     if len(event) == 1 and event[0] <= MOST_COLUMNS and not columns.curved.any() and options.objective is None:
         gaussian = regression_loss(train, held_out)
@@ -145,47 +144,47 @@ def prepare_one(
     if scaling is not None:
         layers, params = (*layers, *scaling.layers), (*params, *scaling.params)
     if inside:
-        train, held_out, log_dets = data.train, data.held_out, (np.zeros(1), np.zeros(1))
+        train, held_out, log_dets = split.train.rows, split.held_out.rows, (np.zeros(1), np.zeros(1))
     elif scaling is not None:
         log_dets = log_dets[0] + scaling.log_det(train.x), log_dets[1] + scaling.log_det(held_out.x)
-        train, held_out = (rows._replace(x=_scaled(rows.x, scaling, source.dtype)) for rows in (train, held_out))
+        train, held_out = (rows._replace(x=_scaled(rows.x, scaling, dtype)) for rows in (train, held_out))
     means = (0.0, 0.0)  # an objective is no log-density, to which log-dets could be added
     if options.objective is None:
         means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
-    device = []
-    for rows in (train, held_out):
+    on_device = []
+    for table, rows in zip(split.tables, (train, held_out), strict=True):
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
-        device.append(jax.tree.map(jnp.asarray, _cast_rows(rows, source.dtype)))
-    numbers, given = (np.arange(len(held_out.x)), "validation") if source.others is None else (source.others, "data")
-    yardstick = Yardstick(means, gaussian, by_chance(len(held_out.x), held_out.weights), numbers, given)
-    context = None if data.train.context is None else data.train.context.shape[1:]
-    return Prepared(
-        source, event, context, layers, params, scaling, columns.of_context, inside, yardstick, device[0], device[1]
-    )  # fmt: skip
+        on_device.append(table.with_rows(jax.tree.map(jnp.asarray, _cast_rows(rows, dtype))))
+    chance = by_chance(len(split.held_out), held_out.weights)
+    yardstick = Yardstick(means, gaussian, chance, split.held_out.numbers, split.held_out.given)
+    as_given, split = split.held_out.rows, replace(split, train=on_device[0], held_out=on_device[1])
+    return Prepared(split, as_given, layers, params, scaling, columns.of_context, inside, yardstick)
 
 
-def prepare_folds(found: Data, facts: Facts, options: Options, key: Array) -> Prepared:
+def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
     """The rows of members that each hold out another part of them, with an axis of members in front; of one, as they are."""
-    columns, own, mixing, folds = facts.columns, facts.first, facts.mixing, facts.folds
-    if folds == 1:
-        return prepare_one(found, columns, options, key, own, mixing)
-    of_folds = cross_fitted(found, options, key, folds)
-    every = prepare_one(unsplit(found, options), columns, options, key, own, mixing)
-    for i, data in enumerate(of_folds):
-        check_spread(data.train.x, moments(data.train.x, data.train.weights), columns.judged, data.source, f" without fold {i}")
-    each = tuple(prepare_one(data, columns, options, key, own, mixing, every.scaling) for data in of_folds)
-    train, held_out = (stacked([getattr(rows, name) for rows in each]) for name in ("train", "held_out"))
+    if facts.folds == 1:
+        return prepare_one(split, facts, options, key)
+    of_folds = split.folds(options, key, facts.folds)
+    every = prepare_one(split.unsplit(options), facts, options, key)
+    for i, fold in enumerate(of_folds):
+        table = fold.train
+        check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
+    each = tuple(prepare_one(fold, facts, options, key, every.scaling) for fold in of_folds)
     yardsticks = [rows.yardstick for rows in each]
     gaussians = [of.gaussian for of in yardsticks if of.gaussian is not None]
     log_dets = [of.log_dets for of in yardsticks]
     of_train, of_held_out = np.array(log_dets).T
     yardstick = every.yardstick._replace(
         log_dets=(of_train, of_held_out),
-        gaussian=float(np.mean(gaussians)) if len(gaussians) == folds else None,
+        gaussian=float(np.mean(gaussians)) if len(gaussians) == facts.folds else None,
         held_out=np.stack([of.held_out for of in yardsticks]),
     )
-    return each[0]._replace(train=train, held_out=held_out, yardstick=yardstick, folds=each)
+    first = each[0].split
+    train, held_out = (stacked([getattr(rows, name) for rows in each]) for name in ("train", "held_out"))
+    first = replace(first, train=first.train.with_rows(train), held_out=first.held_out.with_rows(held_out))
+    return each[0]._replace(split=first, yardstick=yardstick, folds=each)
 
 
 def measured_of(rows: Rows) -> Rows:
@@ -200,11 +199,10 @@ def _by_weight(rows: Rows) -> Rows:
     return floating(take(rows, np.searchsorted(total, total[-1] * (np.arange(count) + 0.5) / count)))
 
 
-def _some(data: Data) -> Data:
+def _some(split: Split) -> Split:
     """As many of the training rows as a stream is looked at by, from all over, and the first of those held out."""
-    every = slice(None, None, -(-len(data.train.x) // rows_within(*LOOKED_AT, data.train.x.shape[1:])))
-    source = data.source._replace(numbers=data.source.numbers[every])
-    return data._replace(train=take(data.train, every), held_out=take(data.held_out, slice(1)), source=source)
+    every = slice(None, None, -(-len(split.train) // rows_within(*LOOKED_AT, split.train.event)))
+    return replace(split, train=split.train.take(every), held_out=split.held_out.take(slice(1)))
 
 
 def _scaled(x: np.ndarray, scaling: Scaling, dtype: np.dtype) -> np.ndarray:
@@ -220,23 +218,24 @@ def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
 
 
 def _through(
-    before: Sequence[BijectionInit], data: Data, key: Array
+    before: Sequence[BijectionInit], split: Split, key: Array
 ) -> tuple[Rows, Rows, tuple[np.ndarray, np.ndarray], tuple]:
     """All rows as the layers make them, noise included; the log-dets, of each row or one for all; and the layers' params."""
     if not before:
-        return data.train, data.held_out, (np.zeros(1), np.zeros(1)), ()
-    part, dtype = bijection_part(Serial(*before), data.train.x.shape[1:], None), data.source.dtype
-    params = part.init(key, Given(jnp.asarray(measured_of(data.train).x, dtype)))
+        return split.train.rows, split.held_out.rows, (np.zeros(1), np.zeros(1)), ()
+    part, dtype = bijection_part(Serial(*before), split.train.event, None), split.train.dtype
+    params = part.init(key, Given(jnp.asarray(measured_of(split.train.rows).x, dtype)))
     direct = jax.jit(lambda params, x, key: part.direct(params, x, None, key, True))
     found, log_dets = [], []
-    for rows, own_key in zip((data.train, data.held_out), jax.random.split(key), strict=True):
-        starts = pieces_of(len(rows.x), rows.x.shape[1:])
-        keys = jax.random.split(own_key, len(starts))
-        made = [direct(params, jnp.asarray(rows.x[own], dtype), each) for own, each in zip(starts, keys, strict=True)]
-        of_y = float if rows.x.ndim == 2 else dtype
-        y, log_det = (np.concatenate([np.asarray(each[i], own) for each in made]) for i, own in enumerate((of_y, float)))
-        check_finite_behind(data, rows, y, before)
-        found.append(rows._replace(x=y))
+    for table, of_table in zip(split.tables, jax.random.split(key), strict=True):
+        x = table.x
+        starts = pieces_of(len(x), table.event)
+        keys = jax.random.split(of_table, len(starts))
+        made = [direct(params, jnp.asarray(x[piece], dtype), each) for piece, each in zip(starts, keys, strict=True)]
+        of_y = float if x.ndim == 2 else dtype
+        y, log_det = (np.concatenate([np.asarray(each[i], kind) for each in made]) for i, kind in enumerate((of_y, float)))
+        check_finite_behind(table, y, before)
+        found.append(table.rows._replace(x=y))
         log_dets.append(log_det)
     return found[0], found[1], (log_dets[0], log_dets[1]), params
 

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError, rows_within
-from flows.results.frames import in_order, named_apart
+from flows.results.frames import Header, in_order, named_apart
 from flows.training.data.arrays import read_rows, read_validation
 from flows.training.data.splitting import LEAST_ROWS, seed_of
-from flows.training.data.table import LOOKED_AT, Data, Rows, Source, dtype_of, take
+from flows.training.data.table import LOOKED_AT, Rows, Split, Table, take
 from flows.training.options import Options
 
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
@@ -33,12 +33,12 @@ class DataFailed(Exception):
         self.state: Any = None
 
 
-def mapped(data: np.memmap, options: Options, key: Array) -> Data:
+def mapped(data: np.memmap, options: Options, key: Array) -> Split:
     """A memory-mapped file, of which whole blocks of neighbouring rows are held out and shuffled."""
     n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), seed_of(key)
     if options.weights is not None:
         raise FlowsError(OF_A_STREAM)
-    table = named_apart(context, "fit: context")
+    headers = None, named_apart(context, "fit: context")
     if context is not None and not isinstance(context, np.memmap):
         context = read_rows(context, None, "context").x
     if context is not None and len(context) != n:
@@ -55,31 +55,28 @@ def mapped(data: np.memmap, options: Options, key: Array) -> Data:
             f"left for batch_size={batch_size}. Give them as an array in memory, np.array(data)"
         )
 
-    def rows_at(numbers: np.ndarray, name: str = "data") -> Rows:
-        return read_rows(data[numbers], None if context is None else context[numbers], name)
+    def table_at(numbers: np.ndarray, name: str = "data") -> Table:
+        return Table.of(read_rows(data[numbers], None if context is None else context[numbers], name), headers, numbers)
 
     looked_at = np.sort(numbers[:: -(-len(numbers) // rows_within(*LOOKED_AT, data.shape[1:]))])
-    first = rows_at(looked_at)
+    first = table_at(looked_at)
     if options.share is None:
-        held_out, of_others = read_validation(options.validation, first, None, table), None
+        held_out = read_validation(options.validation, first)
     else:
-        of_others = np.sort(_rows_of(blocks[:others], block, n))
-        held_out = rows_at(of_others)
+        held_out = table_at(np.sort(_rows_of(blocks[:others], block, n)))
     chunk, steps = _chunk_of(data[:1], batch_size), options.steps_an_epoch(len(numbers), batch_size)
 
-    def chunks(epoch: int) -> Iterator[tuple[Rows, np.ndarray]]:
+    def chunks(epoch: int) -> Iterator[Table]:
         rng = np.random.default_rng([*seed, epoch])
         order = _rows_of(rng.permutation(blocks[others:]), block, n)[: steps * batch_size]
         for start in range(0, len(order), chunk):
             numbers = np.sort(order[start : start + chunk])
-            yield rows_at(numbers, f"a chunk of data from row {numbers[0]} on"), numbers
+            yield table_at(numbers, f"a chunk of data from row {numbers[0]} on")
 
-    given = (first, held_out)
-    source = Source(looked_at, of_others, given, dtype_of(first.x), batch_size, steps, context_table=table, chunks=chunks)
-    return Data(first, held_out, source._replace(rows=len(numbers)))
+    return Split(first, held_out, first, held_out.rows, batch_size, steps, chunks=chunks, total=len(numbers))
 
 
-def iterated(data: Any, options: Options) -> Data:
+def iterated(data: Any, options: Options) -> Split:
     """An iterable of batches, which starts again when it ends if it can."""
     if options.weights is not None:
         raise FlowsError(OF_A_STREAM)
@@ -89,76 +86,86 @@ def iterated(data: Any, options: Options) -> Data:
         raise FlowsError("fit: data is an iterable, which may be of any length: give steps_per_epoch")
     if options.share is not None:
         raise FlowsError("fit: data is an iterable, of which no share can be held out: give validation rows")
-    steps, batch_size = options.steps_per_epoch, options.rows_a_step(math.inf)
-    once = iter(data) is data
-    state: dict[str, Any] = {"iterator": iter(data), "seen": 0, "left": None}
-
-    def batch() -> Rows | None:
-        """The next batch that it yields, or None at its end."""
-        for again in (True, False):
-            found = next(state["iterator"], None)
-            if found is not None:
-                x, context = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-                name = f"a batch after row {state['seen']} of data"
-                tables = state.setdefault("tables", (named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")))
-                x, context = in_order(x, tables[0], f"fit: {name}"), in_order(context, tables[1], f"fit: the context of {name}")
-                rows = read_rows(x, context, name)
-                like = jax.tree.map(lambda array: array.shape[1:], rows)
-                if not len(rows.x):
-                    raise FlowsError(f"fit: {name} has no rows; expected at least one in each batch")
-                if state.setdefault("like", like) != like:
-                    raise FlowsError(f"fit: {name} has rows of shape {like[:2]}; those before it {state['like'][:2]}")
-                return rows
-            if once or not again:
-                return None
-            state["iterator"] = iter(data)
-        return None
-
-    def gathered(count: int) -> tuple[Rows, np.ndarray] | None:
-        """So many rows with their numbers, or None where there are fewer left."""
-        pieces = [] if state["left"] is None else [state["left"]]
-        while sum(len(piece.x) for piece in pieces) < count:
-            more = batch()
-            if more is None:
-                return None
-            state["seen"] += len(more.x)
-            pieces.append(more)
-        rows = jax.tree.map(lambda *each: np.concatenate(each), *pieces)
-        state["left"] = take(rows, slice(count, None))
-        first = state["seen"] - len(rows.x)
-        return take(rows, slice(count)), np.arange(first, first + count)
-
-    first = batch()
-    event = ()
-    if first is not None:
-        state["left"], state["seen"], event = first, len(first.x), first.x.shape[1:]
-    looked_at = min(max(rows_within(*LOOKED_AT, event), batch_size), steps * batch_size)
-    found = gathered(looked_at)
-    if found is None:
+    steps, batch_size, batches = options.steps_per_epoch, options.rows_a_step(math.inf), _Batches(data)
+    looked_at = min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size)
+    first = batches.gathered(looked_at)
+    if first is None:
         raise FlowsError(
             f"fit: data ended before the {looked_at} rows of an epoch of {steps} steps; give fewer steps_per_epoch"
         )
-    first = found[0]
-    state["left"] = jax.tree.map(lambda *each: np.concatenate(each), first, state["left"])  # they are trained on, too
+    batches.put_back(first.rows)  # they are trained on, too
     chunk = _chunk_of(first.x[:1], batch_size)
 
-    def chunks(epoch: int) -> Iterator[tuple[Rows, np.ndarray]]:
+    def chunks(epoch: int) -> Iterator[Table]:
         left = steps * batch_size
         while left:
-            found = gathered(min(chunk, left))
+            found = batches.gathered(min(chunk, left))
             if found is None:
                 raise FlowsError(
                     f"fit: data ended in epoch {epoch}; an iterator cannot start again. Give max_epochs and steps_per_epoch "
                     "that it has rows for, or an iterable that starts anew with each iter()"
                 )
             yield found
-            left -= len(found[1])
+            left -= len(found)
 
-    held_out = read_validation(options.validation, first, *state["tables"])
-    table, context_table = state["tables"]
-    given = (first, held_out)
-    source = Source(found[1], None, given, dtype_of(first.x), batch_size, steps, table, context_table, chunks)
-    return Data(first, held_out, source._replace(rows=steps * batch_size))
+    held_out = read_validation(options.validation, first)
+    return Split(first, held_out, first, held_out.rows, batch_size, steps, chunks=chunks, total=steps * batch_size)
+
+
+class _Batches:
+    """The rows of an iterable of batches, one after the other; it starts again when it ends, if it can."""
+
+    def __init__(self, data: Any):
+        self.data, self.iterator, self.once = data, iter(data), iter(data) is data
+        self.seen = 0
+        self.like: Any = None  # the shapes of a row and of its context
+        self.headers: tuple[Header | None, Header | None] = (None, None)
+        self.left = self._next()
+        self.event = () if self.left is None else self.left.x.shape[1:]
+
+    def gathered(self, count: int) -> Table | None:
+        """So many rows, or None where there are fewer left."""
+        pieces = [] if self.left is None else [self.left]
+        while sum(len(piece.x) for piece in pieces) < count:
+            more = self._next()
+            if more is None:
+                return None
+            pieces.append(more)
+        rows = _joined(*pieces)
+        self.left = take(rows, slice(count, None))
+        first = self.seen - len(rows.x)
+        return Table.of(take(rows, slice(count)), self.headers, np.arange(first, first + count))
+
+    def put_back(self, rows: Rows) -> None:
+        self.left = _joined(rows, self.left)
+
+    def _next(self) -> Rows | None:
+        """The next batch, or None at the end."""
+        found = next(self.iterator, None)
+        if found is None and not self.once:
+            self.iterator = iter(self.data)
+            found = next(self.iterator, None)
+        if found is None:
+            return None
+        x, context = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+        name = f"a batch after row {self.seen} of data"
+        if self.like is None:
+            self.headers = named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")
+        header, context_header = self.headers
+        context = in_order(context, context_header, f"fit: the context of {name}")
+        rows = read_rows(in_order(x, header, f"fit: {name}"), context, name)
+        if not len(rows.x):
+            raise FlowsError(f"fit: {name} has no rows; expected at least one in each batch")
+        like = jax.tree.map(lambda array: array.shape[1:], rows)
+        self.like = like if self.like is None else self.like
+        if self.like != like:
+            raise FlowsError(f"fit: {name} has rows of shape {like[:2]}; those before it {self.like[:2]}")
+        self.seen += len(rows.x)
+        return rows
+
+
+def _joined(*pieces: Any) -> Rows:
+    return jax.tree.map(lambda *each: np.concatenate(each), *pieces)
 
 
 def _rows_of(blocks: np.ndarray, block: int, n: int) -> np.ndarray:

@@ -28,10 +28,9 @@ from flows.core import (
     warn_user,
 )
 from flows.distributions.flow import Flow
-from flows.training.data.dependence import COARSE, DataWarning, name_of, place_of
+from flows.training.data.dependence import COARSE
 from flows.training.data.gaussian import moments
-from flows.training.data.table import Data, Rows
-from flows.training.options import Options
+from flows.training.data.table import DataWarning, Split, Table, place_of
 
 # Of a standard deviation, what is lost of a column in its distance to an end: from there on few draws are unlike each other,
 # and scores are off by a hundredth of a nat and soon by a nat.
@@ -88,20 +87,17 @@ def own_noise(init_fun: Any, columns: int) -> np.ndarray:
     return noisy
 
 
-def check_noise_once(init_fun: Any, options: Options, data: Data, steps: np.ndarray | None) -> None:
+def check_noise_once(init_fun: Any, labels: Sequence[str], ends: Region | None, steps: np.ndarray | None, caller: str) -> None:
     """Refuse what `dequantize=` and `support=` would put before a model's own Dequantize: noise again, or logits."""
-    columns, names = data.train.x.shape[-1], data.source.names
-    noisy, box = own_noise(init_fun, columns), unconstraining(options.support, columns, names, steps)
-    bounded = np.zeros(columns, bool)
-    if box is not None:
-        bounded |= np.isfinite(box.arguments["low"]) | np.isfinite(box.arguments["high"])
+    columns = len(labels)
+    noisy, bounded = own_noise(init_fun, columns), np.zeros(columns, bool)
+    if ends is not None:
+        bounded |= np.isfinite(ends.low) | np.isfinite(ends.high)
     twice = noisy & (np.zeros(columns) if steps is None else steps).astype(bool)
     for wrong, refuse in ((bounded & noisy, _noise_on_logits), (twice, _noise_twice)):
         if wrong.any():
-            j = int(np.argmax(wrong))
-            what = name_of(j, names) if data.train.x.ndim == 2 else f"channel {j}"
             layer = next(each for each in init_fun.values_within() if declared_by(each).rounding is not None)
-            raise FlowsError(f"{options.caller}: {refuse(what, layer)}")
+            raise FlowsError(f"{caller}: {refuse(labels[int(np.argmax(wrong))], layer)}")
 
 
 def _noise_twice(what: str, layer: Value) -> str:
@@ -123,8 +119,8 @@ def _noise_on_logits(what: str, layer: Value) -> str:
     )
 
 
-def unconstraining(support: Any, columns: int, names: Sequence[str] | None, steps: np.ndarray | None) -> BijectionInit | None:
-    """The layer that takes the box `support` to the whole line, half a step wider where columns are dequantised."""
+def ends_of(support: Any, columns: int, names: tuple[str, ...] | None = None) -> Region | None:
+    """The ends of each column that `support=` gives, infinite where a side is open."""
     if support is None:
         return None
     low, high = np.full(columns, -np.inf), np.full(columns, np.inf)
@@ -134,6 +130,12 @@ def unconstraining(support: Any, columns: int, names: Sequence[str] | None, step
             low[at], high[at] = _pair(pair, f"column {column!r} of support", ())
     else:
         low[:], high[:] = _pair(support, "support", (columns,))
+    return Region(low, high)
+
+
+def box_layer(ends: Region, steps: np.ndarray | None) -> BijectionInit:
+    """The layer that takes a box to the whole line, half a step wider where columns are dequantised."""
+    low, high = ends
     if steps is not None:
         low, high = low - steps / 2, high + steps / 2
     return Unconstrain(*(float(end[0]) if (end == end[0]).all() else tuple(end) for end in (low, high)))
@@ -158,43 +160,42 @@ def _pair(given: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np
     return ends[0], ends[1]
 
 
-def region_of(init_fun: Any, data: Data) -> Region | None:
+def region_of(init_fun: Any, table: Table) -> Region | None:
     """Where the points of a model live, as far as it is told."""
-    x, context, _ = data.train
-    return distribution_part(init_fun, x.shape[1:], None if context is None else context.shape[1:]).region
+    return distribution_part(init_fun, table.event, table.context_event).region
 
 
-def check_degrees(init_fun: Any, data: Data, caller: str = "fit") -> None:
+def check_degrees(init_fun: Any, table: Table, caller: str = "fit") -> None:
     """Refuse two columns of degrees where a model is one of the sphere, which may have no part at such an event."""
-    x, names = data.train.x, data.source.names
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    if x.shape[1:] == (2,) and any(isinstance(each, InitFun) and each.own_support.inputs == SPHERE for each in within):
-        degrees = told_of_degrees(np.asarray(x), [name_of(i, names) for i in range(2)])
+    if table.event == (2,) and any(isinstance(each, InitFun) and each.own_support.inputs == SPHERE for each in within):
+        degrees = told_of_degrees(np.asarray(table.x), table.labels)
         if degrees:
             raise FlowsError(f"{caller}: data has 2 columns, and {init_fun!r:.80} takes unit vectors: {degrees}")
 
 
-def curved_columns(region: Region | None, data: Data, caller: str = "fit") -> np.ndarray:
+def curved_columns(region: Region | None, split: Split, caller: str = "fit") -> np.ndarray:
     """Which columns, or channels, are angles or coordinates of unit vectors; rows that are no unit vectors are refused."""
-    columns = data.train.x.shape[-1]
+    labels = split.train.labels
+    columns = len(labels)
     if region is None or region.flat:
         return np.zeros(columns, bool)
     for block in blocks_of(region.sphere):
-        for rows, numbers, given in _shares(data):
-            squared = np.square(np.asarray(rows.x, float)[:, block]).sum(1)
+        for table in split.tables:
+            squared = np.square(np.asarray(table.x, float)[:, block]).sum(1)
             off = np.abs(squared - 1) > OFF_SPHERE
             if off.any():
                 row = int(np.argmax(off))
-                which = ", ".join(name_of(int(i), data.source.names).removeprefix("column ") for i in block)
-                degrees = told_of_degrees(np.asarray(rows.x)[:, block], [name_of(int(i), data.source.names) for i in block])
+                which = ", ".join(labels[i].removeprefix("column ") for i in block)
+                degrees = told_of_degrees(np.asarray(table.x)[:, block], [labels[i] for i in block])
                 raise FlowsError(
-                    f"{caller}: row {numbers[row]} of {given} is no point of the sphere: the squares of its columns {which} "
-                    f"add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected unit vectors: "
-                    + (degrees or "divide each row by its norm, or give a model of the line")
+                    f"{caller}: row {table.numbers[row]} of {table.given} is no point of the sphere: the squares of its "
+                    f"columns {which} add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected "
+                    "unit vectors: " + (degrees or "divide each row by its norm, or give a model of the line")
                 )
-        vectors = np.asarray(data.train.x)[:, block]
+        vectors = np.asarray(split.train.x)[:, block]
         if (vectors == vectors[:1]).all():
-            which = ", ".join(name_of(int(i), data.source.names).removeprefix("column ") for i in block)
+            which = ", ".join(labels[i].removeprefix("column ") for i in block)
             one = ", ".join(f"{each:.6g}" for each in vectors[0])
             raise FlowsError(
                 f"{caller}: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
@@ -204,7 +205,7 @@ def curved_columns(region: Region | None, data: Data, caller: str = "fit") -> np
     return kind.reshape(-1, columns).any(0)
 
 
-def turn_of(region: Region | None, data: Data) -> np.ndarray | None:
+def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
     """Where the turn begins on which the data give each angle, of the shape of the event, 0 for what is none; None without any.
 
     It is [0, period) where that holds all rows, then [-period / 2, period / 2), then another that begins at a multiple of half
@@ -212,7 +213,7 @@ def turn_of(region: Region | None, data: Data) -> np.ndarray | None:
     """
     if region is None or not np.any(region.period):
         return None
-    rows = [np.asarray(rows.x) for rows, _, _ in _shares(data)]
+    rows = [np.asarray(table.x) for table in split.tables]
     least = np.min([x.min(0) for x in rows], 0).astype(float)
     most = np.max([x.max(0) for x in rows], 0).astype(float)
     period = np.where(region.period > 0, region.period, 1.0)
@@ -224,47 +225,45 @@ def turn_of(region: Region | None, data: Data) -> np.ndarray | None:
     return np.where(region.period > 0, np.where(known, turn, -half), 0.0)
 
 
-def tell_of_curved(curved: np.ndarray, region: Region | None, data: Data, options: Options) -> None:
+def tell_of_curved(curved: np.ndarray, region: Region | None, table: Table, caller: str) -> None:
     """Say which angles look like degrees. That columns of circles and spheres stay as they are is what their model asks for."""
     if region is None:
         return
     for i in map(int, np.flatnonzero(curved)):
-        period, spread = float(region.period[..., i].max()), float(np.ptp(data.train.x[..., i]))
+        period, spread = float(region.period[..., i].max()), float(np.ptp(table.x[..., i]))
         if period and spread > TURNS * period:
             warn_user(
-                f"{options.caller}: {name_of(i, data.source.names)} spans {spread:.4g}, {spread / period:.0f} turns of "
+                f"{caller}: {table.labels[i]} spans {spread:.4g}, {spread / period:.0f} turns of "
                 f"{period:.4g}: are these degrees? Give radians, or transformers and a base of their period"
             )
 
 
-def check_inside(data: Data, before: Sequence[BijectionInit]) -> None:
+def check_inside(split: Split, before: Sequence[BijectionInit]) -> None:
     """Refuse rows outside the region where the layers are defined, and name one."""
-    region = support_of([layer for each in before for layer in layers_of(each)], data.train.x.shape[1:])[0]
+    region = _defined(before, split.train)
     if np.isneginf(region.low).all() and np.isposinf(region.high).all():
         return
-    for rows, numbers, given in _shares(data):
-        outside = (rows.x < region.low) | (rows.x > region.high)  # no float64 copy of images
+    for table in split.tables:
+        outside = (table.x < region.low) | (table.x > region.high)  # no float64 copy of images
         if outside.any():
-            raise _refusal(np.asarray(rows.x, float), outside, numbers, given, region, data.source.names, "outside")
+            raise _refusal(table, outside, region, "outside")
 
 
-def check_ends_are_near(data: Data, own: Sequence[BijectionInit], support: Any) -> None:
+def check_ends_are_near(table: Table, own: Sequence[BijectionInit], ends: Region | None) -> None:
     """Refuse ends so far from the data that the distance to them keeps no digits of how these vary; warn where it keeps few."""
-    x, dtype, names = data.train.x, data.source.dtype, data.source.names
-    box = unconstraining(support, x.shape[-1], names, None)
-    first = own if box is None else (box,)
-    region = support_of([layer for each in first for layer in layers_of(each)], x.shape[1:])[0]
+    x, dtype = table.x, table.dtype
+    region = _defined(own, table) if ends is None else ends
     if x.ndim != 2 or not np.isfinite(np.stack(np.broadcast_arrays(*region))).any():
         return
-    mean, std = moments(x, data.train.weights)
+    mean, std = moments(x, table.weights)
     for j in map(int, np.flatnonzero(std > 0)):
-        ends = [float(end[j]) for end in region]
-        near = min(abs(end - mean[j]) for end in ends)
+        low, high = (float(end[j]) for end in region)
+        near = min(abs(low - mean[j]), abs(high - mean[j]))
         lost, times = near * np.finfo(dtype).eps / std[j], near / std[j]
         if not COARSE < lost < np.inf or abs(mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:  # of those, others tell
             continue
         told = (
-            f"fit: the support of {name_of(j, names)} is ({ends[0]:.6g}, {ends[1]:.6g}), whose nearer end is {times:.2g} "
+            f"fit: the support of {table.labels[j]} is ({low:.6g}, {high:.6g}), whose nearer end is {times:.2g} "
             f"standard deviations from the data: {dtype.name} keeps"
         )
         remedy = "Leave support out for it, or give ends near the data"
@@ -273,33 +272,29 @@ def check_ends_are_near(data: Data, own: Sequence[BijectionInit], support: Any) 
         warn_user(f"{told} few digits of how the data vary. {remedy}", DataWarning)
 
 
-def check_finite_behind(data: Data, rows: Rows, y: np.ndarray, before: Sequence[BijectionInit]) -> None:
+def check_finite_behind(table: Table, y: np.ndarray, before: Sequence[BijectionInit]) -> None:
     """Refuse rows that the layers take to infinity, as y: values at an end."""
     bad = ~np.isfinite(y)
     if bad.any():
-        numbers, given = next((numbers, given) for share, numbers, given in _shares(data) if share is rows)
-        region = support_of([layer for each in before for layer in layers_of(each)], y.shape[1:])[0]
-        raise _refusal(np.asarray(rows.x, float), bad, numbers, given, region, data.source.names, "at an end of")
+        raise _refusal(table, bad, _defined(before, table), "at an end of")
 
 
-def _shares(data: Data) -> list[tuple[Rows, np.ndarray, str]]:
-    others = data.source.others
-    held_out = (np.arange(len(data.held_out.x)), "validation") if others is None else (others, "data")
-    return [(data.train, data.source.numbers, "data"), (data.held_out, *held_out)]
+def _defined(before: Sequence[BijectionInit], table: Table) -> Region:
+    """Where these layers are defined."""
+    return support_of([layer for each in before for layer in layers_of(each)], table.event)[0]
 
 
-def _refusal(
-    x: np.ndarray, bad: np.ndarray, numbers: np.ndarray, given: str, region: Region, names: Any, where: str
-) -> FlowsError:
+def _refusal(table: Table, bad: np.ndarray, region: Region, where: str) -> FlowsError:
     row, *entry = (int(i) for i in np.argwhere(bad)[0])
     low, high = (float(end[tuple(entry)]) for end in region)
-    what = name_of(entry[0], names) if len(entry) == 1 else f"entry {tuple(entry)}"
+    what = table.labels[entry[0]] if len(entry) == 1 else f"entry {tuple(entry)}"
     remedy = (
         "Widen the support, drop such rows, or give dequantize= if values were rounded"
         if where != "outside"
         else "Correct the support, drop such rows, or leave out the layer that is defined there alone"
     )
+    value = float(table.x[(row, *entry)])
     return FlowsError(
-        f"fit: {what} of {given} is {x[(row, *entry)]:.6g} in row {numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
+        f"fit: {what} of {table.given} is {value:.6g} in row {table.numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
         f"model is defined; {int(bad.any(tuple(range(1, bad.ndim))).sum())} rows are. {remedy}"
     )

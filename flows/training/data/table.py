@@ -1,19 +1,24 @@
-"""Rows on their way to a model: what a fit is given, those to train on and those held out, and where they are in the data."""
+"""Rows on their way to a model: tables, which know what their rows and columns are called, and what a fit is given, split in
+those to train on and those held out.
+"""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError, working_dtype
-from flows.results.frames import Columns
+from flows.core import Array, FlowsError, Shape, working_dtype
+from flows.results.frames import Header
 from flows.training.data.splitting import folds_of_rows
 from flows.training.options import Options
 
 LOOKED_AT = 100_000, 2**24  # rows, and numbers, by which a stream is checked and measured before the first step
 
-Chunks = Callable[[int], Iterator[tuple["Rows", np.ndarray]]]  # (epoch) -> pieces of its rows, each with their numbers
+
+class DataWarning(UserWarning):
+    """Data can be fitted, but are probably not as they were meant."""
 
 
 class Rows(NamedTuple):
@@ -24,90 +29,172 @@ class Rows(NamedTuple):
     weights: Any = None
 
 
-class Source(NamedTuple):
-    """Where the rows are in what was given, and how they are taken from there."""
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows with what errors call them and their columns. It never crosses into a compiled function; its rows do.
 
-    numbers: np.ndarray  # of the training rows in the data
-    others: np.ndarray | None  # those of the rows held out, if they are a share of the data
-    given: tuple[Rows, Rows | None]  # all rows of data and those to validate on, by which a checkpoint knows them
-    dtype: np.dtype  # to work in
-    batch_size: int  # rows a step
-    steps: int  # an epoch
-    table: Columns | None = None  # of data
-    context_table: Columns | None = None
-    chunks: Chunks | None = None  # of a stream
-    groups: np.ndarray | None = None  # a number of each row of data, which copies have in common; None where there are none
-    rows: int | None = None  # of a stream: how many there are to train on in an epoch, of which `numbers` were looked at
+    Attributes:
+        rows: as NumPy arrays in the units of the data; of the rows of a model, on the device in the model's units.
+        numbers: of the rows in what was given, "data" or "validation".
+        given: which of these it was.
+        labels: "column 'age'", "column 3" or "channel 1", for each.
+        dtype: to work in.
+        header: the columns of the frame that data were, and `context_header` those of the context.
+    """
+
+    rows: Rows
+    numbers: np.ndarray
+    given: str
+    labels: tuple[str, ...]
+    dtype: np.dtype
+    header: Header | None = None
+    context_header: Header | None = None
+
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        headers: tuple[Header | None, Header | None] = (None, None),
+        numbers: np.ndarray | None = None,
+        given: str = "data",
+    ) -> "Table":
+        """Rows as they were read, those of these numbers, or all."""
+        header, context_header = headers
+        kind = "column" if rows.x.ndim == 2 else "channel"
+        names = list(range(rows.x.shape[-1])) if header is None else list(map(repr, header.names))
+        labels = tuple(f"{kind} {name}" for name in names)
+        numbers = np.arange(len(rows.x)) if numbers is None else numbers
+        return cls(rows, numbers, given, labels, dtype_of(rows.x), header, context_header)
 
     @property
-    def held_out(self) -> "Rows":
-        """The rows held out, in the units of the data."""
-        rows, held_out = self.given
-        return take(rows, self.others) if held_out is None else held_out
+    def x(self) -> Any:
+        return self.rows.x
+
+    @property
+    def context(self) -> Any:
+        return self.rows.context
+
+    @property
+    def weights(self) -> Any:
+        return self.rows.weights
+
+    @property
+    def event(self) -> Shape:
+        """The shape of a row."""
+        return tuple(self.rows.x.shape[1:])
+
+    @property
+    def context_event(self) -> Shape | None:
+        """The shape of a row's context."""
+        return None if self.rows.context is None else tuple(self.rows.context.shape[1:])
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of the columns of data."""
-        return None if self.table is None else self.table.names
+        """Of the columns."""
+        return None if self.header is None else self.header.names
+
+    @property
+    def headers(self) -> tuple[Header | None, Header | None]:
+        return self.header, self.context_header
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, index: Any) -> "Table":
+        """Some of its rows."""
+        return replace(self, rows=take(self.rows, index), numbers=self.numbers[index])
+
+    def with_rows(self, rows: Rows) -> "Table":
+        """The same rows in other units."""
+        return replace(self, rows=rows)
+
+    def with_x(self, x: Any) -> "Table":
+        return replace(self, rows=self.rows._replace(x=x))
+
+    def place(self, column: Any, what: str) -> int:
+        """The number of a column that is given by name or number."""
+        return place_of(column, len(self.labels), self.names, what)
 
 
-class Data(NamedTuple):
-    """What a fit is given, as NumPy arrays in the units of the data. Of a stream, `train` are the rows that were looked at."""
-
-    train: Rows
-    held_out: Rows
-    source: Source
+Chunks = Callable[[int], Iterator[Table]]  # (epoch) -> pieces of its rows
 
 
-def shares(
-    rows: Rows,
-    numbers: np.ndarray,
-    held_out: Rows,
-    others: np.ndarray | None,
-    options: Options,
-    tables: tuple[Columns | None, Columns | None],
-    groups: np.ndarray | None,
-) -> Data:
-    """Data of which the rows of these numbers are trained on, and others, or rows that were given, are held out."""
-    given = (rows, held_out if others is None else None)
-    batch_size = options.rows_a_step(len(numbers))
-    steps = options.steps_an_epoch(len(numbers), batch_size)
-    source = Source(numbers, others, given, dtype_of(rows.x), batch_size, steps, *tables, groups=groups)
-    return Data(take(rows, numbers), held_out, source)
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What a fit is given.
+
+    Attributes:
+        train: the rows to train on; of a stream those that were looked at.
+        held_out: the others, or rows to validate on that were given.
+        whole: all rows of data; of a stream those that were looked at.
+        validation: rows to validate on that were given. By these two a checkpoint knows the data.
+        batch_size: rows a step.
+        steps: an epoch.
+        groups: a number of each row of data, which copies have in common; None where there are none.
+        chunks: of a stream.
+        total: rows to train on in an epoch.
+    """
+
+    train: Table
+    held_out: Table
+    whole: Table
+    validation: Rows | None
+    batch_size: int
+    steps: int
+    groups: np.ndarray | None = None
+    chunks: Chunks | None = None
+    total: int = 0
+
+    @classmethod
+    def of(cls, whole: Table, numbers: np.ndarray, held_out: Table, options: Options, groups: np.ndarray | None) -> "Split":
+        """The rows of these numbers to train on, and others held out."""
+        batch_size = options.rows_a_step(len(numbers))
+        steps = options.steps_an_epoch(len(numbers), batch_size)
+        validation = held_out.rows if held_out.given == "validation" else None
+        return cls(whole.take(numbers), held_out, whole, validation, batch_size, steps, groups, total=len(numbers))
+
+    @property
+    def tables(self) -> tuple[Table, Table]:
+        return self.train, self.held_out
+
+    @property
+    def others(self) -> np.ndarray:
+        """The numbers of the rows of data that are held out."""
+        return self.held_out.numbers if self.held_out.given == "data" else self.held_out.numbers[:0]
+
+    def numbers(self) -> np.ndarray:
+        """Those of all rows of data that count."""
+        return np.unique(np.concatenate([self.train.numbers, self.others]))
+
+    def divided(self, numbers: np.ndarray, others: np.ndarray, options: Options) -> "Split":
+        """The rows divided anew: those of these numbers to train on, the others to hold out."""
+        return Split.of(self.whole, numbers, self.whole.take(others), options, self.groups)
+
+    def unsplit(self, options: Options) -> "Split":
+        """All rows that count, to train on as to hold out."""
+        numbers = self.numbers()
+        return self.divided(numbers, numbers, options)
+
+    def folds(self, options: Options, key: Array, count: int) -> list["Split"]:
+        """One for each fold, which holds out another part of the rows."""
+        numbers = self.numbers()
+        if self.chunks is not None:
+            raise FlowsError(f"fit: folds is {count}, but data is a stream; leave folds out, or give an array in memory")
+        if not 2 <= count <= len(numbers) // 2:
+            raise FlowsError(f"fit: folds is {count}; expected folds from 2 to {len(numbers) // 2}, half the rows")
+        groups = None if self.groups is None else self.groups[numbers]
+        parts = folds_of_rows(len(numbers), count, key, groups)
+        return [self.divided(numbers[of_train], numbers[others], options) for of_train, others in parts]
 
 
-def unsplit(found: Data, options: Options) -> Data:
-    """All rows that count, to train on as to hold out."""
-    numbers = all_rows(found)
-    return divided(found, numbers, numbers, options)
-
-
-def divided(found: Data, numbers: np.ndarray, others: np.ndarray, options: Options) -> Data:
-    """The rows of what was read divided anew: those of these numbers to train on, the others to hold out."""
-    rows, tables = found.source.given[0], (found.source.table, found.source.context_table)
-    return shares(rows, numbers, take(rows, others), others, options, tables, found.source.groups)
-
-
-def cross_fitted(found: Data, options: Options, key: Array, folds: int) -> list[Data]:
-    """The data of each fold, which holds out another part of the rows."""
-    numbers = all_rows(found)
-    if found.source.chunks is not None:
-        raise FlowsError(f"fit: folds is {folds}, but data is a stream; leave folds out, or give an array in memory")
-    if not 2 <= folds <= len(numbers) // 2:
-        raise FlowsError(f"fit: folds is {folds}; expected folds from 2 to {len(numbers) // 2}, half the rows")
-    parts = folds_of_rows(len(numbers), folds, key, groups_at(found, numbers))
-    return [divided(found, numbers[of_train], numbers[others], options) for of_train, others in parts]
-
-
-def groups_at(found: Data, numbers: np.ndarray) -> np.ndarray | None:
-    """The groups of copies of these rows; None where there are no copies."""
-    return None if found.source.groups is None else found.source.groups[numbers]
-
-
-def all_rows(found: Data) -> np.ndarray:
-    """The numbers of all rows that count."""
-    others = found.source.others
-    return np.sort(found.source.numbers if others is None else np.concatenate([found.source.numbers, others]))
+def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str) -> int:
+    """The number of a column that is given by name or number."""
+    if names is not None and str(column) in names:
+        return names.index(str(column))
+    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
+        return int(column)
+    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
+    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")
 
 
 def dtype_of(x: np.ndarray) -> np.dtype:
@@ -126,12 +213,3 @@ def narrow(x: Any) -> bool:
 def floating(rows: Rows) -> Rows:
     """Rows whose data are floating numbers."""
     return rows._replace(x=rows.x.astype(np.float32)) if narrow(rows.x) else rows
-
-
-class Suspects(NamedTuple):
-    """The rows of a step that was not taken, or of a validation that is not finite."""
-
-    rows: Rows
-    numbers: np.ndarray  # of the rows in what was given
-    given: str = "data"
-    train: bool = True  # of a step

@@ -16,7 +16,7 @@ from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
 from flows.training.data.base import with_base
 from flows.training.data.facts import is_flow
-from flows.training.data.support import unconstraining
+from flows.training.data.support import box_layer, ends_of
 from flows.training.density.checks import check_rows_apart
 from flows.training.density.gaussian import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
 from flows.training.density.modes import Modes, modes_of, wide_normal_is_better
@@ -93,7 +93,8 @@ def box_of(support: Any, parameters: Parameters | None, event: Shape) -> Box:
     """Of `support=`: a pair, a dict by column, or by the names of parameters."""
     if parameters is not None and support is not None:
         support = _by_name(support, parameters)
-    return Box(unconstraining(support, event[-1], None, None), event)
+    ends = ends_of(support, event[-1])
+    return Box(None if ends is None else box_layer(ends, None), event)
 
 
 def _by_name(support: Any, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:

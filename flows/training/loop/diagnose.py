@@ -8,19 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, DistributionPart, first_nonfinite_layer, pieces_of, stop_fixed
-from flows.training.data.table import Rows, Suspects, floating, take
+from flows.training.data.table import Rows, Table, floating, take
 
 SHOWN = 3  # leaves that are named
 TOO_LARGE = "losses and gradients are finite, but the updates of the optimizer are too large"
 
 
-def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array, deviations: Callable[[Array], Any]) -> str:
-    """Say where log_pdf, or its gradient, is not finite among the suspects; `deviations` of rows are their columns in standard
-    deviations from the means."""
-    rows, rng = floating(suspects.rows), key if "rng" in part.keywords else None
+def cause(
+    part: DistributionPart, params: Any, table: Table, train: bool, key: Array, deviations: Callable[[Array], Any]
+) -> str:
+    """Say where log_pdf, or its gradient in training, is not finite among rows; `deviations` of rows are their columns in
+    standard deviations from the means."""
+    rows, rng = floating(table.rows), key if "rng" in part.keywords else None
 
     def log_pdf(params: Any, rows: Rows) -> Array:
-        return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, suspects.train)
+        return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, train)
 
     pieces = [take(rows, own) for own in pieces_of(len(rows.x), rows.x.shape[1:])]
     values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
@@ -32,10 +34,10 @@ def cause(part: DistributionPart, params: Any, suspects: Suspects, key: Array, d
         far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
         where = f", which {layer} is the first to return" if layer else ""
         return (
-            f"log_pdf is {values[bad[0]]} at row {suspects.numbers[bad[0]]} of {suspects.given}{where}; of the row's columns, "
+            f"log_pdf is {values[bad[0]]} at row {table.numbers[bad[0]]} of {table.given}{where}; of the row's columns, "
             f"{far[1]} is farthest out: {flat[far]:.3g} standard deviations from the mean"
         )
-    if not suspects.train:
+    if not train:
         return TOO_LARGE
     gradient = jax.grad(lambda params: -log_pdf(params, rows).mean())(params)
     leaves = [

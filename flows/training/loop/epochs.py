@@ -14,7 +14,7 @@ import numpy as np
 from flows.core import Array
 from flows.training.data.standardize import Prepared
 from flows.training.data.streams import DataFailed
-from flows.training.data.table import Chunks, Rows, Suspects, take
+from flows.training.data.table import Chunks, Table
 from flows.training.loop.step import Report, State, before_epochs
 from flows.training.loop.trainer import Schedule, Trainer
 
@@ -24,10 +24,10 @@ class Epochs:
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
         self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
-        self.order = orders(keys, len(rows.of_member(0).train.x), rows.source.batch_size, rows.source.steps)
+        self.order = orders(keys, len(rows.of_member(0).train.x), rows.split.batch_size, rows.split.steps)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
-        return self._run(state, number, self.rows.source.steps)
+        return self._run(state, number, self.rows.split.steps)
 
     def score(self, state: State) -> tuple[State, Report]:
         """The state whose best params are those of the start, and what they are worth."""
@@ -35,15 +35,15 @@ class Epochs:
         return before_epochs(state), report
 
     def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
-        order, steps = self.order(number), self.rows.source.steps
+        order, steps = self.order(number), self.rows.split.steps
         schedule = self.schedule(number * steps, steps)
         return self.compiled.run(state, self.keys, taken, order, schedule, self.rows.train, self.rows.held_out)
 
-    def suspects(self, number: int, step: int, member: int) -> Suspects:
+    def suspects(self, number: int, step: int, member: int) -> Table:
         """The rows of a step."""
         order = self.order(number)
-        index, own = (order if self.keys.ndim == 0 else order[member])[step], self.rows.of_member(member)
-        return Suspects(take(own.train, index), own.source.numbers[index])
+        index = (order if self.keys.ndim == 0 else order[member])[step]
+        return self.rows.of_member(member).split.train.take(index)
 
 
 def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
@@ -70,23 +70,23 @@ class Stream:
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array, chunks: Chunks):
         self.rows, self.compiled, self.schedule, self.keys, self.chunks = rows, compiled, schedule, keys, chunks
         self.seed = np.asarray(jax.random.key_data(keys)).ravel().tolist()
-        self.refused: dict[int, Suspects] = {}  # by member, of the first step of an epoch that was not taken
+        self.refused: dict[int, Table] = {}  # by member, of the first step of an epoch that was not taken
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
-        losses, taken, first = [], [], number * self.rows.source.steps
+        losses, taken, first = [], [], number * self.rows.split.steps
         rng = np.random.default_rng([*self.seed, number])
         self.refused = {}
         try:
             with _ahead(partial(self._ready, number)) as chunks:
-                for piece, (chunk, numbers) in enumerate(chunks):
-                    rows = jax.tree.map(jnp.asarray, chunk)  # not in the thread, which has settings of JAX of its own
-                    size = len(numbers) // self.rows.source.batch_size
-                    order, schedule = self._order(rng, len(numbers)), self.schedule(first, size)
+                for piece, chunk in enumerate(chunks):
+                    rows = jax.tree.map(jnp.asarray, chunk.rows)  # not in the thread, which has settings of JAX of its own
+                    size = len(chunk) // self.rows.split.batch_size
+                    order, schedule = self._order(rng, len(chunk)), self.schedule(first, size)
                     state, loss, was_taken = self.compiled.advance(state, self.keys, piece, order, schedule, rows)
                     first += len(schedule)
                     losses.append(np.asarray(loss))
                     taken.append(np.asarray(was_taken))
-                    self._note(chunk, numbers, order, taken[-1])
+                    self._note(chunk, order, taken[-1])
         except DataFailed as failure:
             failure.state = state  # which has the best params; the one before is used up
             raise
@@ -98,24 +98,22 @@ class Stream:
         state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
         return before_epochs(state), Report(np.zeros((*self.keys.shape, 0)), np.zeros((*self.keys.shape, 0)), value, better)
 
-    def _note(self, chunk: Rows, numbers: np.ndarray, order: np.ndarray, taken: np.ndarray) -> None:
+    def _note(self, chunk: Table, order: np.ndarray, taken: np.ndarray) -> None:
         for member, own in enumerate(np.atleast_2d(taken)):
             if not own.all() and member not in self.refused:
                 index = (order if self.keys.ndim == 0 else order[member])[np.argmin(own)]
-                self.refused[member] = Suspects(take(chunk, index), numbers[index])
+                self.refused[member] = chunk.take(index)
 
-    def suspects(self, number: int, step: int, member: int) -> Suspects:
+    def suspects(self, number: int, step: int, member: int) -> Table:
         return self.refused[member]
 
     def _order(self, rng: np.random.Generator, rows: int) -> np.ndarray:
-        orders = [
-            rng.permutation(rows).astype(np.int32).reshape(-1, self.rows.source.batch_size) for _ in range(self.keys.size)
-        ]
+        orders = [rng.permutation(rows).astype(np.int32).reshape(-1, self.rows.split.batch_size) for _ in range(self.keys.size)]
         return orders[0] if self.keys.ndim == 0 else np.stack(orders)
 
-    def _ready(self, number: int) -> Iterator[tuple[Rows, np.ndarray]]:
-        for rows, numbers in self.chunks(number):
-            yield self.rows.ready(rows), numbers
+    def _ready(self, number: int) -> Iterator[Table]:
+        for chunk in self.chunks(number):
+            yield chunk.with_rows(self.rows.ready(chunk.rows))
 
 
 class _ahead:
