@@ -69,8 +69,10 @@ def test_no_member_sees_what_it_holds_out():
     for i, fold in enumerate(held_out()):
         own = rows.of_member(i)
         assert set(own.split.train.numbers) == set(range(62)) - set(fold) and (own.split.others == fold).all()
+        scale = own.pipeline.steps[0].fixed
+        close(scale["mean"], ROWS[own.split.train.numbers].mean(0), 1e-9)
         for x, numbers in ((rows.train.x[i], own.split.train.numbers), (rows.held_out.x[i], fold)):
-            close(own.deviations(x) * own.scaling.std + own.scaling.mean, ROWS[numbers], 1e-5)
+            close(own.deviations(x) * scale["std"] + scale["mean"], ROWS[numbers], 1e-5)
 
 
 def test_folds_with_weights_contexts_and_noise():

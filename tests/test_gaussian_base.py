@@ -84,7 +84,7 @@ def test_what_is_no_flow_on_a_standard_normal_keeps_its_base():
 
 def test_vectors_of_very_many_columns_keep_their_base():
     for columns, expected in ((512, flows.Flow(ACT, FULL)), (513, flows.Flow(ACT))):
-        rows = SimpleNamespace(event=(columns,), context=None, scaling=SimpleNamespace(shrinkage=0.0))
+        rows = SimpleNamespace(event=(columns,), context=None, pipeline=SimpleNamespace(shrinkage=0.0))
         assert from_gaussian(flows.Flow(ACT), rows, Options()) == expected
 
 

@@ -9,15 +9,18 @@ import numpy as np
 import optax
 import pandas
 import pytest
-from common import error_of
+from common import close, error_of
 from scipy.stats import multivariate_normal
 
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
-from flows.training.data.columns import _clusters
+from flows.training.data.columns import _clusters, check_data
 from flows.training.data.gaussian import shrinkage_of
+from flows.training.data.pipeline import pipeline_of
+from flows.training.data.read import read
 from flows.training.data.shapes import entropy, heavy_tails, sharp
+from flows.training.data.table import Rows
 from flows.training.loop.messages import falling_by
 from flows.training.options import Options
 
@@ -164,6 +167,30 @@ def test_columns_with_edges_of_their_own_are_not_mixed():
     weights = np.r_[np.ones(2000), np.full(2000, 3.0)]  # of two uniform halves: 1/4 and 3/4
     x = np.r_[DRAW.random(2000), 1 + DRAW.random(2000)]
     assert entropy(x, weights) == pytest.approx(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)), abs=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:fit. values farther than:flows.training.DataWarning")
+def test_sums_of_columns_with_heavy_tails_are_freed_before_arcsinh():
+    """Behind arcsinh a sum is no sum; ratios are differences there alone."""
+    rng = np.random.default_rng(0)
+    parts = rng.standard_t(1.5, size=(3, 800))
+    sums = np.stack([*parts, parts.sum(0) + 0.1 * rng.normal(size=800)], 1)
+    z = 2 * np.random.default_rng(0).normal(size=800)
+    ratios = np.exp(np.stack([z, z + 0.05 * rng.normal(size=800)], 1))
+    freed = flows.Whiten(unmixed=(0, 1, 2)), flows.Arcsinh((0, 1, 2)), flows.Standardize()
+    for rows, layers in ((sums, freed), (ratios, (flows.Arcsinh((0, 1)), flows.Whiten(unmixed=(0,))))):
+        columns = check_data(read(rows, Options(), jax.random.key(0)), Options())
+        pipeline = pipeline_of(Rows(rows), columns, Options(), mixing=False, dtype=np.dtype("float32"))
+        assert pipeline.layers == layers
+        y, log_det = pipeline.direct(rows)
+        each = [layer(0, rows.shape[1]).direct_fun for layer in layers]
+        x, total = np.float32(rows), 0.0
+        for direct_fun, params in zip(each, pipeline.params, strict=True):
+            x, of_layer = direct_fun(params, x)
+            total = total + of_layer
+        close(x, y, 1e-3)
+        close(total, log_det, 1e-3)
+        close(pipeline.deviations(y), pipeline.deviations_before(rows), 1e-6)
 
 
 def test_heavy_tails_go_through_arcsinh():

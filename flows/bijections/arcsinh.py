@@ -1,13 +1,14 @@
 """Tails drawn in by arcsinh, of a location and a scale measured from data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.scaling import check_features, named
-from flows.core import Array, FlowsError, Support, bijection
+from flows.core import FlowsError, Support, bijection
 
 QUARTILES = 1.3489795  # between the quartiles of a standard normal
 
@@ -17,7 +18,11 @@ def touching(features: Sequence[int] | None, **_: Any) -> Support:
     return Support(touches=None if features is None else tuple(features))
 
 
-@bijection(support=touching)
+def _declared(features: Sequence[int] | None) -> Support:
+    return replace(touching(features), unit=lambda params: (params["fixed"]["shift"], params["fixed"]["scale"]))
+
+
+@bijection(support=_declared)
 def Arcsinh(features: Sequence[int] | None = None):
     """arcsinh of features that have heavy tails, measured from data and not trained: linear at the median, a logarithm far out.
 
@@ -66,21 +71,29 @@ def Arcsinh(features: Sequence[int] | None = None):
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        fixed, which = params["fixed"], chosen(len(x))
-        u = jnp.where(which, (x - fixed["shift"]) / fixed["scale"], 0.0)
-        log_slope = -jnp.log(fixed["scale"]) - _log_hypot(u)
-        return jnp.where(which, jnp.arcsinh(u), x), jnp.where(which, log_slope, 0.0).sum()
+        return drawn_in(params["fixed"], chosen(len(x)), x)
 
     def inverse_fun(params, y):
-        fixed, which = params["fixed"], chosen(len(y))
-        u = jnp.sinh(jnp.where(which, y, 0.0))
-        return jnp.where(which, fixed["shift"] + fixed["scale"] * u, y)
+        return drawn_out(params["fixed"], chosen(len(y)), y)
 
     return init_fun
 
 
-def _log_hypot(u: Array) -> Array:
+def drawn_in(fixed: Any, which: Any, x: Any, xp: Any = jnp) -> tuple[Any, Any]:
+    """An event, or rows, behind arcsinh of `which` features, and log|det J|; `xp` is what computes it, JAX or NumPy."""
+    u = xp.where(which, (x - fixed["shift"]) / fixed["scale"], 0.0)
+    log_slope = -xp.log(fixed["scale"]) - _log_hypot(u, xp)
+    return xp.where(which, xp.arcsinh(u), x), xp.where(which, log_slope, 0.0).sum(-1)
+
+
+def drawn_out(fixed: Any, which: Any, y: Any, xp: Any = jnp) -> Any:
+    """The inverse of `drawn_in`."""
+    u = xp.sinh(xp.where(which, y, 0.0))
+    return xp.where(which, fixed["shift"] + fixed["scale"] * u, y)
+
+
+def _log_hypot(u: Any, xp: Any) -> Any:
     """log(1 + u^2) / 2, where u^2 would overflow too."""
-    far = jnp.abs(u) > 1e4
-    near = jnp.where(far, 0.0, u)
-    return jnp.where(far, jnp.log(jnp.where(far, jnp.abs(u), 1.0)), 0.5 * jnp.log1p(near * near))
+    far = xp.abs(u) > 1e4
+    near = xp.where(far, 0.0, u)
+    return xp.where(far, xp.log(xp.where(far, xp.abs(u), 1.0)), 0.5 * xp.log1p(near * near))

@@ -252,3 +252,18 @@ def bounded_region(bijection: Any, event: Shape, context: Shape | None, base: Re
             raise
         return None
     return region if deciding or not region.flat else None
+
+
+def unit_of(layers: Sequence[tuple[Any, Any]], count: int) -> tuple[Any, Any, np.ndarray]:
+    """The middle and the standard deviation of each of so many features, and which of them are known, as the first of these
+    layers that touches a feature has measured it; pairs of a value and its params, up to one that says nothing of units."""
+    middle, deviation, known = np.zeros(count), np.ones(count), np.zeros(count, bool)
+    for value, params in layers:
+        declared = declared_by(value)
+        if declared.unit is None or known.all():
+            break
+        new = ~known & (True if declared.touches is None else ~declared.untouched(count))
+        of_middle, of_deviation = (np.asarray(each, float) for each in declared.unit(params))
+        middle, deviation = np.where(new, of_middle, middle), np.where(new, of_deviation, deviation)
+        known |= new
+    return middle, deviation, known

@@ -1,6 +1,7 @@
 """A scale for each feature, with a shift set from data in activation normalisation and standardisation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +104,13 @@ def Scale():
     return init_fun
 
 
-@bijection(support=lambda as_is, **_: Support(leaves=check_features(as_is, "Standardize", "as_is")))
+def scaling_support(as_is: Any, name: str) -> Support:
+    """What a layer declares that measures the mean and standard deviation of features, but for some that stay as they are."""
+    leaves = check_features(as_is, name, "as_is")
+    return Support(leaves=leaves, unit=lambda params: (params["fixed"]["mean"], params["fixed"]["std"]))
+
+
+@bijection(support=lambda as_is: scaling_support(as_is, "Standardize"))
 def Standardize(as_is: Sequence[int] = ()):
     """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
 
@@ -143,13 +150,24 @@ def Standardize(as_is: Sequence[int] = ()):
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        mean, std = params["fixed"]["mean"], params["fixed"]["std"]
-        return (x - along(mean, x)) / along(std, x), -jnp.log(std).sum() * size(x.shape[:-1])
+        return scaled(params["fixed"], x, size(x.shape[:-1]))
 
     def inverse_fun(params, y):
-        return y * along(params["fixed"]["std"], y) + along(params["fixed"]["mean"], y)
+        return unscaled(params["fixed"], y)
 
     return init_fun
+
+
+def scaled(fixed: Any, x: Any, places: int, xp: Any = jnp) -> tuple[Any, Any]:
+    """An event, or rows, in standard deviations from the mean of each of their channels, and log|det J|, where so many places
+    of an event share each; `xp` is what computes it, JAX or NumPy."""
+    mean, std = fixed["mean"], fixed["std"]
+    return (x - along(mean, x)) / along(std, x), -xp.log(std).sum() * places
+
+
+def unscaled(fixed: Any, y: Any) -> Any:
+    """The inverse of `scaled`."""
+    return y * along(fixed["std"], y) + along(fixed["mean"], y)
 
 
 def check_features(given: Sequence[int], name: str, argument: str) -> tuple[int, ...]:

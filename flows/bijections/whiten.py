@@ -1,18 +1,23 @@
 """Columns of mean 0 and variance 1 that are not correlated, by a triangular map measured from data."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 
-from flows.bijections.scaling import channel_scale, check_features, left_as_is, named
-from flows.core import HIGHEST, Array, FlowsError, Support, bijection, share, size
+from flows.bijections.scaling import channel_scale, check_features, left_as_is, named, scaling_support
+from flows.core import HIGHEST, FlowsError, bijection, share, size
 
+LEAST = 8  # units of rounding: of the diagonal of L
+SINGULAR = 1e-5  # of a standard deviation: what a column may add to those before it, and be lost in a product of float64
 MOST_COLUMNS = 512  # the map has a number for every pair of columns
 
 
-@bijection(support=lambda as_is, **_: Support(leaves=check_features(as_is, "Whiten", "as_is")))
+@bijection(support=lambda as_is, **_: scaling_support(as_is, "Whiten"))
 def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[int] = ()):
     """Mean 0, variance 1 and no correlation for each feature, by a triangular map measured from data and not trained.
 
@@ -64,47 +69,72 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        fixed = params["fixed"]
-        factor = jnp.tril(fixed["factor"])
-        # The inverse of L, and a product: to solve for each row is slow on CPUs.
-        inverse = solve_triangular(factor, jnp.eye(len(x), dtype=x.dtype), lower=True)
-        y = _product(inverse, (x - fixed["mean"]) / fixed["std"])
-        return y, -jnp.log(fixed["std"]).sum() - jnp.log(jnp.abs(jnp.diagonal(factor))).sum()
+        return whitened(params["fixed"], x)
 
     def inverse_fun(params, y):
-        fixed = params["fixed"]
-        return _product(jnp.tril(fixed["factor"]), y) * fixed["std"] + fixed["mean"]
+        return unwhitened(params["fixed"], y)
 
     return init_fun
 
 
-def correlation_factor(z: Array, shrinkage: float = 0.0, alone: np.ndarray | bool = False) -> Array:
-    """L, lower triangular, with L L' = (1 - shrinkage) z'z / n + shrinkage I, of rows z (n, d). Columns that are `alone` have
-    to be 0, and get those of the identity.
+def whitened(fixed: Any, x: Any, xp: Any = jnp) -> tuple[Any, Any]:
+    """An event, or rows, of which each feature is freed of those before it, and log|det J|; `xp` is what computes it, JAX or
+    NumPy."""
+    factor = xp.tril(fixed["factor"])
+    # The inverse of L, and a product: to solve for each row is slow on CPUs.
+    y = _product(_inverse(factor, xp), (x - fixed["mean"]) / fixed["std"], xp)
+    return y, -xp.log(fixed["std"]).sum() - xp.log(xp.abs(xp.diagonal(factor))).sum()
 
-    By QR of the rows, as a product z'z would lose half of the digits; its diagonal is at least 8 units of rounding.
+
+def unwhitened(fixed: Any, y: Any, xp: Any = jnp) -> Any:
+    """The inverse of `whitened`."""
+    return _product(xp.tril(fixed["factor"]), y, xp) * fixed["std"] + fixed["mean"]
+
+
+def correlation_factor(z: Any, shrinkage: float = 0.0, alone: Any = False, weights: Any = None, xp: Any = jnp) -> Any:
+    """L, lower triangular, with L L' = (1 - shrinkage) R + shrinkage I, R the mean of z z' over rows z (n, d). Columns that are
+    `alone` have to be 0, and get those of the identity.
+
+    By QR of the rows, as their product would lose half of the digits; its diagonal is at least 8 units of rounding. NumPy, in
+    float64, takes the product where that keeps enough.
     """
     n, d = z.shape
-    added = jnp.diag(jnp.where(alone, 1.0, jnp.full(d, shrinkage**0.5, z.dtype)))
-    rows = jnp.concatenate([z * ((1 - shrinkage) / n) ** 0.5, added])
-    upper = jnp.linalg.qr(rows, mode="r")
-    diagonal = jnp.diagonal(upper)
-    factor = (upper * jnp.where(diagonal < 0, -1.0, 1.0)[:, None]).T
-    short = jnp.maximum(8 * jnp.finfo(z.dtype).eps - jnp.abs(diagonal), 0)
-    return factor + jnp.diag(short)
+    if weights is not None:
+        z = z * xp.sqrt(weights / weights.mean())[:, None]
+    if xp is np and (factor := _by_product(z, shrinkage)) is not None:
+        return factor
+    added = xp.diag(xp.where(alone, 1.0, xp.full(d, shrinkage**0.5, z.dtype)))
+    rows = xp.concatenate([z * ((1 - shrinkage) / n) ** 0.5, added])
+    upper = xp.linalg.qr(rows, mode="r")
+    diagonal = xp.diagonal(upper)
+    factor = (upper * xp.where(diagonal < 0, -1.0, 1.0)[:, None]).T
+    short = xp.maximum(LEAST * xp.finfo(z.dtype).eps - xp.abs(diagonal), 0)
+    return factor + xp.diag(short)
 
 
-def left_unmixed(factor: Array, unmixed: np.ndarray) -> Array:
+def _by_product(z: np.ndarray, shrinkage: float) -> np.ndarray | None:
+    try:
+        factor: np.ndarray = np.linalg.cholesky((1 - shrinkage) / len(z) * (z.T @ z) + shrinkage * np.eye(z.shape[1]))
+    except np.linalg.LinAlgError:
+        return None
+    return factor if np.diagonal(factor).min() >= SINGULAR else None
+
+
+def left_unmixed(factor: Any, unmixed: np.ndarray, xp: Any = jnp) -> Any:
     """The map from y to z = L w where y_i is z_i if that feature is unmixed, and w_i otherwise."""
     if not unmixed.any():
         return factor
-    identity = jnp.eye(len(factor), dtype=factor.dtype)
-    inverse = solve_triangular(factor, identity, lower=True)
-    return solve_triangular(jnp.where(unmixed[:, None], identity, inverse), identity, lower=True)
+    return _inverse(xp.where(unmixed[:, None], xp.eye(len(factor), dtype=factor.dtype), _inverse(factor, xp)), xp)
 
 
-def _product(matrix: Array, z: Array) -> Array:
-    """matrix z; an infinite entry would make NaN of others, also of those it does not reach."""
-    infinite = jnp.isinf(z)
-    y = jnp.matmul(matrix, jnp.where(infinite, 0.0, z), precision=HIGHEST)
-    return jnp.where(infinite, z, y)
+def _inverse(factor: Any, xp: Any) -> Any:
+    solve = solve_triangular if xp is jnp else scipy.linalg.solve_triangular
+    return solve(factor, xp.eye(len(factor), dtype=factor.dtype), lower=True)
+
+
+def _product(matrix: Any, z: Any, xp: Any) -> Any:
+    """matrix z of an event, or of each of the rows z; an infinite entry would make NaN of others, also of those it does not
+    reach."""
+    infinite = xp.isinf(z)
+    multiply = partial(jnp.matmul, precision=HIGHEST) if xp is jnp else np.matmul
+    return xp.where(infinite, z, multiply(matrix, xp.where(infinite, 0.0, z).T).T)

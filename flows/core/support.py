@@ -1,6 +1,6 @@
 """Where points live: a region of the line, angles, points of spheres. What layers declare of it, and who asks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -110,6 +110,9 @@ class Support:
         touches: features outside which it leaves all as it is; None for all.
         leaves: features that it leaves as they are.
         rounding: of a layer that adds noise to rounded values, what these are.
+        unit: of a layer that measures features, a function of its params: what it takes for the middle of each, and for one
+            standard deviation.
+        clusters: of a distribution that is a mixture, "anywhere" or, if its components have no correlations, "along columns".
     """
 
     inputs: Any = REAL
@@ -120,6 +123,8 @@ class Support:
     touches: tuple[int, ...] | None = None
     leaves: tuple[int, ...] = ()
     rounding: Rounding | None = None
+    unit: Callable[[Any], tuple[Any, Any]] | None = None
+    clusters: str = ""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs"):

@@ -1,5 +1,6 @@
 """Which rows a fitted model is not to be trusted on."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -7,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.arcsinh import Arcsinh
-from flows.bijections.scaling import Standardize
-from flows.bijections.whiten import Whiten
+from flows.bijections.composition import unit_of
 from flows.compose import Serial
 from flows.core import (
     Array,
@@ -20,7 +19,6 @@ from flows.core import (
     as_context,
     as_event,
     bijection_part,
-    declared_by,
     opened,
     params_in,
     pieces_of,
@@ -28,12 +26,11 @@ from flows.core import (
 )
 from flows.core import chain as layers_in
 from flows.distributions.standardized_context import standardized
-from flows.transformers import CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic
+from flows.transformers.base import Transformer
 
 TOLERANCE = 1e-3  # of a round trip, in standard deviations of a column, and of log-dets, in nats
 ROUNDINGS = 8  # of the value itself, which no round trip in its dtype can save
 SHOWN = 20  # rows that a report prints
-SPLINES = (CubicSpline, LinearRational, LinearSpline, QuadraticSpline, RationalQuadratic)
 _programs = Memo(size=64)
 
 
@@ -80,7 +77,8 @@ class Stage(NamedTuple):
 def spline_bound(init_fun: Any) -> float:
     """The least half-width of the splines of a model, or a layer; inf without any."""
     values = init_fun.values_within() if isinstance(init_fun, InitFun) else ()
-    return min((value.arguments["bound"] for value in values if value.constructor in SPLINES), default=float("inf"))
+    bounds = [value.bound for value in values if isinstance(value, Transformer)]
+    return min((bound for bound in bounds if bound is not None), default=float("inf"))
 
 
 def verify_rows(
@@ -185,15 +183,9 @@ def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
 def _spread(chain: list[Stage], x: np.ndarray) -> Any:
     """The standard deviation of each column: as the first layers keep it, or that of these rows."""
     first = next((each for each in chain if each.bijection is not None), None)
-    layers = [] if first is None else [step for step in layers_in(first.bijection)[:2] if not step.inverted]
-    names = [getattr(layer.value, "constructor", None) for layer in layers]
-
-    def scale(i: int, name: str) -> Any:
-        return params_in(first and first.params, layers[i].at)["fixed"][name]
-
-    if names in ([Arcsinh, Standardize], [Arcsinh, Whiten]):
-        return np.where(declared_by(layers[0].value).untouched(x.shape[-1]), scale(1, "std"), scale(0, "scale"))
-    if names and names[0] in (Standardize, Whiten):
-        return scale(0, "std")
+    layers = [] if first is None else layers_in(first.bijection)
+    forwards = itertools.takewhile(lambda step: not step.inverted, layers)
+    of_layers = [(step.value, params_in(first and first.params, step.at)) for step in forwards]
+    _, deviation, known = unit_of(of_layers, x.shape[-1])
     std = np.std(x, 0) if len(x) > 1 else np.ones(x.shape[1:])
-    return np.where(std > 0, std, 1.0)
+    return np.where(known, deviation, np.where(std > 0, std, 1.0))

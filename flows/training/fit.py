@@ -114,7 +114,8 @@ def fit(
             standard `Normal()`, becomes one with a full covariance, which starts at that of the rows and trains, and with a
             context at the linear regression on it: the start is the closed-form Gaussian. Correlations are shrunk by as much as
             cross-validation says, where rows are few, and more where these are not normal. Columns whose tails are so heavy
-            that their Gaussian gains more than 0.2 nats by arcsinh go through `Arcsinh` first. What is no flow, such as a
+            that their Gaussian gains more than 0.2 nats by arcsinh go through `Arcsinh` first; after the columns that others
+            tell were freed of these, where the Gaussian of all is better so by as much. What is no flow, such as a
             mixture, has all columns freed of those before them, as "whiten" asks for flows too; a mixture of diagonal Gaussians
             is left with its columns. "columns" for `Flow(Standardize(), init_fun)` alone, for images by their channels; False
             for neither. Vectors of more than 512 columns are scaled alone.

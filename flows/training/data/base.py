@@ -14,15 +14,15 @@ from flows.training.options import Options
 
 def from_gaussian(model: Any, rows: Prepared, options: Options) -> Any:
     """A flow whose base is the standard normal, with a base that starts at the covariance of the rows."""
-    scaling = rows.scaling
-    if scaling is None or options.standardize is not True or not is_flow(model) or options.objective is not None:
+    pipeline = rows.pipeline
+    if pipeline is None or options.standardize is not True or not is_flow(model) or options.objective is not None:
         return model
     conditional = rows.context is not None and math.prod(rows.context) <= MOST_COLUMNS
     if len(rows.event) != 1 or rows.event[0] > MOST_COLUMNS or (rows.event == (1,) and not conditional):
         return model
     base = Normal(trainable=True, regression=conditional)
     if rows.event[0] > 1:
-        shrinkage = scaling.shrinkage or None
+        shrinkage = pipeline.shrinkage or None
         base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
     return with_base(model, base)
 

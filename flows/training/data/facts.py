@@ -7,9 +7,18 @@ from typing import Any, NamedTuple
 import jax
 
 from flows.bijections.dequantize import Dequantize
-from flows.core import Array, BijectionInit, DistributionInit, FlowsError, Given, Region, part_of, structure_of, trainable
-from flows.distributions.gmm import GMM
-from flows.distributions.mixture import Mixture
+from flows.core import (
+    Array,
+    BijectionInit,
+    DistributionInit,
+    FlowsError,
+    Given,
+    Region,
+    declared_by,
+    part_of,
+    structure_of,
+    trainable,
+)
 from flows.training.data.columns import ColumnFacts, check_data
 from flows.training.data.support import (
     box_layer,
@@ -24,8 +33,6 @@ from flows.training.data.support import (
 )
 from flows.training.data.table import Split, Table
 from flows.training.options import FEW, FOLDS, Options
-
-MIXTURES = (GMM, Mixture)
 
 
 class Facts(NamedTuple):
@@ -55,9 +62,8 @@ def check(init_fun: Any, split: Split, options: Options, key: Array) -> Facts:
     """Check what was read, for a model."""
     table = split.train
     own, model = own_layers(init_fun, table, options)
-    clusters = isinstance(model, DistributionInit) and any(
-        each.constructor in MIXTURES for each in (model, *model.values_within())
-    )
+    within = [model, *model.values_within()] if isinstance(model, DistributionInit) else []
+    clusters = any(structure_of(each).order == "mixture" or declared_by(each).clusters for each in within)
     folds = folds_of(model, split, options, key)
     region = region_of(init_fun, table)
     curved = curved_columns(region, split)
@@ -130,5 +136,4 @@ def mixing_of(model: Any, options: Options) -> bool:
     """Whether each column is freed of all before it, however little these tell: where it was asked for, and for densities
     without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along columns.
     """
-    diagonal = isinstance(model, DistributionInit) and model.constructor is GMM and model.arguments["covariance"] == "diagonal"
-    return options.standardize == "whiten" or not (is_flow(model) or diagonal)
+    return options.standardize == "whiten" or not (is_flow(model) or declared_by(model).clusters == "along columns")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from flows.bijections.whiten import LEAST, correlation_factor
 from flows.core import LOG_2PI, pieces_of
 
 SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -17,7 +18,7 @@ FOLDS = 5
 PLENTY = 100  # rows for each column from which shrinking correlations gains nothing
 FEW_ROWS = 25  # for each column, from which a flow starts at the correlation that they show
 NOT_NORMAL = 3.0  # standard errors of the kurtosis
-SINGULAR = 1e-5  # of a standard deviation: what a column may add to those before it, and be lost in a product of float64
+LOST = LEAST * float(np.finfo(float).eps)  # the diagonal of a correlation that is singular
 NO_ROWS = np.zeros(0, int)
 FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
 
@@ -44,23 +45,6 @@ def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
     far = np.where((far > 0) & np.isfinite(far), far, 1.0)  # squares of what is divided by it neither overflow nor vanish
     squares = sum(w @ np.square((values - mean) / far) for values, w in pieces())
     return Scale(mean, far * np.sqrt(squares / total))
-
-
-def correlation_factor(z: np.ndarray, weights: np.ndarray | None = None, shrinkage: float = 0.0) -> np.ndarray:
-    """L, lower triangular, with L L' = (1 - shrinkage) R + shrinkage I, R the mean of z z' over rows z (n, d)."""
-    n, d = z.shape
-    root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
-    rows = z * root[:, None]
-    correlation = (1 - shrinkage) / n * (rows.T @ rows) + shrinkage * np.eye(d)
-    try:
-        factor = np.linalg.cholesky(correlation)
-    except np.linalg.LinAlgError:
-        factor = np.zeros((d, d))
-    if np.diagonal(factor).min() >= SINGULAR:
-        return factor
-    rows = np.concatenate([rows * math.sqrt((1 - shrinkage) / n), math.sqrt(shrinkage) * np.eye(d)])
-    upper: Any = np.linalg.qr(rows, mode="r")  # by the rows, as their product has lost the digits that are wanted
-    return (upper * np.where(np.diagonal(upper) < 0, -1.0, 1.0)[:, None]).T
 
 
 def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -107,8 +91,8 @@ def shrinkage_of_start(z: np.ndarray, shrinkage: float, weights: np.ndarray | No
     few = (FEW_ROWS * d / n - 1) / 2
     if d == 1 or few <= 0 or n < FEWEST * d:
         return shrinkage
-    factor = correlation_factor(z, weights)
-    if not np.diagonal(factor).min() > 0:
+    factor = correlation_factor(z, weights=weights, xp=np)
+    if np.diagonal(factor).min() <= LOST:
         return shrinkage
     distances = np.square(solve_triangular(factor, z.T, lower=True)).sum(0)
     kurtosis = float(np.average(np.square(distances), weights=weights)) / (d * (d + 2))
@@ -152,8 +136,8 @@ def regression_loss(train: Any, held_out: Any) -> float | None:
     std = np.where(std > 0, std, 1.0)
     z = residuals / std
     shrinkage = shrinkage_of(z, train.weights)
-    factor = correlation_factor(z, train.weights, shrinkage)
-    if not np.diagonal(factor).min() > 0:
+    factor = correlation_factor(z, shrinkage, weights=train.weights, xp=np)
+    if np.diagonal(factor).min() <= LOST:
         return None
     losses = _loss((held_out.x - of_held_out @ coefficients) / std, factor) + np.log(std).sum()
     loss = float(np.average(losses, weights=held_out.weights))

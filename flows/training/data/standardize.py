@@ -17,7 +17,7 @@ from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.columns import check_spread
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import Scale, Yardstick, by_chance, moments, regression_loss
-from flows.training.data.scaling import Scaling, scaling_of
+from flows.training.data.pipeline import Pipeline, pipeline_of
 from flows.training.data.support import check_finite_behind, check_inside
 from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
 from flows.training.options import Options
@@ -36,7 +36,7 @@ class Prepared(NamedTuple):
     held_out_as_given: Rows
     layers: tuple[BijectionInit, ...]
     params: tuple[Any, ...]  # of the layers
-    scaling: Scaling | None
+    pipeline: Pipeline | None  # the last of the layers, which standardise
     of_context: Scale | None
     trained_with_layers: bool
     yardstick: Yardstick
@@ -67,7 +67,7 @@ class Prepared(NamedTuple):
 
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""
-        x = rows.x if self.trained_with_layers or self.scaling is None else _scaled(rows.x, self.scaling, self.dtype)
+        x = rows.x if self.trained_with_layers or self.pipeline is None else self.pipeline.direct(rows.x)[0]
         return _cast_rows(Rows(x, _standardized(rows.context, self.of_context), rows.weights), self.dtype)
 
     @property
@@ -83,11 +83,9 @@ class Prepared(NamedTuple):
     def deviations(self, x: Array) -> np.ndarray:
         """The columns of the model's rows, in standard deviations from their means."""
         z: np.ndarray = np.asarray(x, float)
-        if self.scaling is None:
+        if self.pipeline is None:
             return z
-        if self.trained_with_layers:
-            return (self.scaling.tamed(z) - self.scaling.mean) / self.scaling.std
-        return self.scaling.deviations(z)
+        return self.pipeline.deviations_before(z) if self.trained_with_layers else self.pipeline.deviations(z)
 
     def inner(self, init_fun: Any) -> Any:
         """The model that is trained on the rows here."""
@@ -126,8 +124,8 @@ class Prepared(NamedTuple):
         return params[0] if len(params) == 1 else params
 
 
-def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: Scaling | None = None) -> Prepared:
-    """Rows that were read and checked, for the training of a model. What is chosen is chosen as it was in a scaling that is
+def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: Pipeline | None = None) -> Prepared:
+    """Rows that were read and checked, for the training of a model. What is chosen is chosen as it was in a pipeline that is
     given; what is measured is measured on these rows."""
     columns, before, event, dtype = facts.columns, facts.first, split.train.event, split.train.dtype
     check_inside(split, before)
@@ -135,19 +133,24 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
     train, held_out, log_dets, params = _through(before, _some(split) if inside and len(event) > 1 else split, key)
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
-    scaling = None if as_it_is else scaling_of(train, columns, options, facts.mixing, like)
+    pipeline = None
+    if not as_it_is and like is not None:
+        pipeline = like.again(train.x, train.weights)
+    elif not as_it_is:
+        pipeline = pipeline_of(train, columns, options, facts.mixing, dtype)
     gaussian = None
     if len(event) == 1 and event[0] <= MOST_COLUMNS and not columns.curved.any() and options.objective is None:
         gaussian = regression_loss(train, held_out)
         gaussian = None if gaussian is None else gaussian - _mean(log_dets[1], held_out.weights)
     layers = before
-    if scaling is not None:
-        layers, params = (*layers, *scaling.layers), (*params, *scaling.params)
+    if pipeline is not None:
+        layers, params = (*layers, *pipeline.layers), (*params, *pipeline.params)
     if inside:
         train, held_out, log_dets = split.train.rows, split.held_out.rows, (np.zeros(1), np.zeros(1))
-    elif scaling is not None:
-        log_dets = log_dets[0] + scaling.log_det(train.x), log_dets[1] + scaling.log_det(held_out.x)
-        train, held_out = (rows._replace(x=_scaled(rows.x, scaling, dtype)) for rows in (train, held_out))
+    elif pipeline is not None:
+        (x, of_train), (of_others, of_held_out) = pipeline.direct(train.x), pipeline.direct(held_out.x)
+        log_dets = log_dets[0] + of_train, log_dets[1] + of_held_out
+        train, held_out = train._replace(x=x), held_out._replace(x=of_others)
     means = (0.0, 0.0)  # an objective is no log-density, to which log-dets could be added
     if options.objective is None:
         means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
@@ -159,7 +162,7 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     chance = by_chance(len(split.held_out), held_out.weights)
     yardstick = Yardstick(means, gaussian, chance, split.held_out.numbers, split.held_out.given)
     as_given, split = split.held_out.rows, replace(split, train=on_device[0], held_out=on_device[1])
-    return Prepared(split, as_given, layers, params, scaling, columns.of_context, inside, yardstick)
+    return Prepared(split, as_given, layers, params, pipeline, columns.of_context, inside, yardstick)
 
 
 def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
@@ -171,7 +174,7 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
     for i, fold in enumerate(of_folds):
         table = fold.train
         check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
-    each = tuple(prepare_one(fold, facts, options, key, every.scaling) for fold in of_folds)
+    each = tuple(prepare_one(fold, facts, options, key, every.pipeline) for fold in of_folds)
     yardsticks = [rows.yardstick for rows in each]
     gaussians = [of.gaussian for of in yardsticks if of.gaussian is not None]
     log_dets = [of.log_dets for of in yardsticks]
@@ -203,13 +206,6 @@ def _some(split: Split) -> Split:
     """As many of the training rows as a stream is looked at by, from all over, and the first of those held out."""
     every = slice(None, None, -(-len(split.train) // rows_within(*LOOKED_AT, split.train.event)))
     return replace(split, train=split.train.take(every), held_out=split.held_out.take(slice(1)))
-
-
-def _scaled(x: np.ndarray, scaling: Scaling, dtype: np.dtype) -> np.ndarray:
-    """Of vectors in float64; of images piece by piece, in the dtype to work in."""
-    if x.ndim == 2:
-        return scaling.direct(x)
-    return np.concatenate([scaling.direct(x[own]).astype(dtype) for own in pieces_of(len(x), x.shape[1:])])
 
 
 def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:

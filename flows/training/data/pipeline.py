@@ -1,0 +1,227 @@
+"""How the rows of vectors and images are standardised: layers that are measured one after the other, in float64.
+
+Columns whose tails are heavy go through `Arcsinh`, then all of them through `Standardize`, or through `Whiten`, which frees a
+column of those before it where these all but tell it. Where freed columns have a better Gaussian if that is done first, a
+`Whiten` comes before `Arcsinh`, as behind that one sums are no sums.
+
+Each layer's own formulas are run here in NumPy; what is found becomes the layer's params.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flows.bijections.arcsinh import Arcsinh, drawn_in, drawn_out
+from flows.bijections.composition import unit_of
+from flows.bijections.scaling import Standardize, scaled, unscaled
+from flows.bijections.whiten import MOST_COLUMNS, Whiten, correlation_factor, left_unmixed, unwhitened, whitened
+from flows.core import LOG_2PI, BijectionInit, pieces_of
+from flows.training.data.columns import ColumnFacts
+from flows.training.data.gaussian import FEWEST, moments, shrinkage_of, shrinkage_of_start
+from flows.training.data.shapes import TAILS, heavy_tails, sharp
+from flows.training.data.table import Rows
+from flows.training.options import Options
+
+# Of a standard deviation: what is left of a column that those before it all but tell, of which it is freed. With few rows for
+# each column networks overfit what is left, once it is as loud as the rest.
+FREED, FREED_OF_MANY, MANY_ROWS = 0.2, 0.3, 50
+
+Weights = np.ndarray | None
+
+
+class Measured(NamedTuple):
+    """A layer that was measured.
+
+    Attributes:
+        layer: the constructor's value.
+        fixed: what was measured, its params.
+        direct: of rows, gives them behind it and its log-det, of each row or one for all.
+        inverse: of rows behind it, gives them before it.
+        again: of rows and their weights, gives the same layer measured on these.
+    """
+
+    layer: BijectionInit
+    fixed: dict[str, np.ndarray]
+    direct: Callable[[np.ndarray], tuple[np.ndarray, Any]]
+    inverse: Callable[[np.ndarray], np.ndarray]
+    again: Callable[[np.ndarray, Weights], "Measured"]
+
+    @property
+    def params(self) -> dict[str, dict[str, np.ndarray]]:
+        return {"fixed": self.fixed}
+
+
+class Pipeline(NamedTuple):
+    """The layers that standardise rows, in order.
+
+    Attributes:
+        steps: the layers, measured.
+        shrinkage: of the correlations from which a flow starts behind them.
+        dtype: in which images are scaled, piece by piece.
+    """
+
+    steps: tuple[Measured, ...]
+    shrinkage: float
+    dtype: np.dtype
+
+    @property
+    def layers(self) -> tuple[BijectionInit, ...]:
+        return tuple(step.layer for step in self.steps)
+
+    @property
+    def params(self) -> tuple[Any, ...]:
+        return tuple(step.params for step in self.steps)
+
+    def direct(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows behind all layers, and the log-dets, of each row or one for all."""
+        if x.ndim == 2:
+            return _through(self.steps, np.asarray(x, float))
+        made = [_through(self.steps, x[piece]) for piece in pieces_of(len(x), x.shape[1:])]
+        return np.concatenate([y.astype(self.dtype) for y, _ in made]), made[0][1]
+
+    def deviations(self, y: np.ndarray) -> np.ndarray:
+        """The columns of rows behind all layers, in standard deviations from their middle, as the layers measured these."""
+        for step in self.steps[::-1]:
+            y = step.inverse(y)
+        return self.deviations_before(y)
+
+    def deviations_before(self, x: np.ndarray) -> np.ndarray:
+        """The same of rows before all layers."""
+        middle, deviation, _ = unit_of([(step.layer, step.params) for step in self.steps], x.shape[-1])
+        return (x - middle) / deviation
+
+    def again(self, x: np.ndarray, weights: Weights) -> "Pipeline":
+        """What was chosen, measured on other rows."""
+        steps = list[Measured]()
+        for step in self.steps:
+            steps.append(step.again(x, weights))
+            x = steps[-1].direct(x)[0] if step is not self.steps[-1] else x
+        return self._replace(steps=tuple(steps))
+
+
+def pipeline_of(rows: Rows, columns: ColumnFacts, options: Options, mixing: bool, dtype: np.dtype) -> Pipeline:
+    """Mean and standard deviation of each column, or channel; of vectors the tails and the correlation too, unless they are to
+    stay. With `mixing` each column is freed of all before it, otherwise those that these all but tell."""
+    x, weights, as_is = rows.x, rows.weights, columns.as_is
+    if x.ndim != 2 or options.standardize not in (True, "whiten"):
+        return Pipeline((_scaling(x, weights, as_is),), 0.0, dtype)
+    x = np.asarray(x, float)
+    steps, shrinkage = _tails_first(x, weights, as_is, mixing)
+    if len(steps) > 1 and (freeing := _freeing(x, weights, as_is)) is not None:
+        others, of_others = _tails_first(freeing.direct(x)[0], weights, as_is, mixing)
+        others = (freeing, *others)
+        if _gaussian(others, x, weights) < _gaussian(steps, x, weights) - TAILS:
+            steps, shrinkage = others, of_others
+    return Pipeline(steps, shrinkage, dtype)
+
+
+def _tails_first(x: np.ndarray, weights: Weights, as_is: np.ndarray, mixing: bool) -> tuple[tuple[Measured, ...], float]:
+    """The layers of vectors x, and the shrinkage of the correlations from which a flow starts behind them."""
+    heavy, shift, scale = heavy_tails(x, weights)
+    heavy &= ~as_is
+    steps = (_drawing_in(heavy, shift, scale),) if heavy.any() else ()
+    last, shrinkage = _last(_through(steps, x)[0], weights, as_is, mixing)
+    return (*steps, last), shrinkage
+
+
+def _last(x: np.ndarray, weights: Weights, as_is: np.ndarray, mixing: bool) -> tuple[Measured, float]:
+    """The last layer, `Standardize` or `Whiten`, and the shrinkage of the correlations from which a flow starts behind it."""
+    scaling, free = _scaling(x, weights, as_is), np.flatnonzero(~as_is)
+    if len(as_is) > MOST_COLUMNS or not len(free):
+        return scaling, 0.0
+    z = scaling.direct(x)[0][:, free]
+    shrinkage = shrinkage_of(z, weights)
+    factor = correlation_factor(z, shrinkage, weights=weights, xp=np)
+    of_start = shrinkage_of_start(z, shrinkage, weights)
+    alone = _alone(z, factor, weights, mixing)
+    if alone.all() and not mixing:
+        return scaling, of_start
+    return _whitening(as_is, shrinkage, free[alone], scaling.fixed, _within(factor, alone, as_is)), of_start
+
+
+def _freeing(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> Measured | None:
+    """A layer that frees the columns which those before them all but tell; None where there are none, or too many."""
+    free = np.flatnonzero(~as_is)
+    if not 1 < len(free) <= len(as_is) <= MOST_COLUMNS or len(x) < FEWEST * len(free):
+        return None
+    scaling = _scaling(x, weights, as_is)
+    z = scaling.direct(x)[0][:, free]
+    factor = correlation_factor(z, weights=weights, xp=np)
+    alone = _alone(z, factor, weights, mixing=False)
+    if alone.all():
+        return None
+    return _whitening(as_is, 0.0, free[alone], scaling.fixed, _within(factor, alone, as_is))
+
+
+def _alone(z: np.ndarray, factor: np.ndarray, weights: Weights, mixing: bool) -> np.ndarray:
+    """Which of the columns z (n, d) are scaled alone: those that keep enough of their own, and those that mixing would blur."""
+    n, d = z.shape
+    left = FREED if n < MANY_ROWS * d else FREED_OF_MANY
+    told = np.full(d, True) if mixing else np.diagonal(factor) <= left
+    return ~told | sharp(z, factor, weights, told)
+
+
+def _within(factor: np.ndarray, alone: np.ndarray, as_is: np.ndarray) -> np.ndarray:
+    """The factor of all columns, where some stay as they are."""
+    free, found = np.flatnonzero(~as_is), np.eye(len(as_is))
+    found[np.ix_(free, free)] = np.tril(left_unmixed(factor, alone, np))
+    return found
+
+
+def _gaussian(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights) -> float:
+    """The loss of the closed-form Gaussian behind these layers, on its own rows."""
+    y, log_det = _through(steps, x)
+    mean, std = moments(y, weights)
+    std = np.where(std > 0, std, 1.0)
+    factor = correlation_factor((y - mean) / std, weights=weights, xp=np)
+    entropy = np.log(std).sum() + np.log(np.diagonal(factor)).sum() + 0.5 * y.shape[1] * (1 + LOG_2PI)
+    return float(entropy - np.average(np.broadcast_to(log_det, len(y)), weights=weights))
+
+
+def _through(steps: tuple[Measured, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    total = np.zeros(1)
+    for step in steps:
+        x, log_det = step.direct(x)
+        total = total + log_det
+    return x, total
+
+
+def _drawing_in(heavy: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> Measured:
+    """`Arcsinh`, which folds measure on all rows."""
+    fixed = {"shift": np.where(heavy, shift, 0.0), "scale": np.where(heavy, scale, 1.0)}
+    direct, inverse = partial(drawn_in, fixed, heavy, xp=np), partial(drawn_out, fixed, heavy, xp=np)
+    return Measured(Arcsinh(_numbers(heavy)), fixed, direct, inverse, lambda x, weights: _drawing_in(heavy, shift, scale))
+
+
+def _scaling(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> Measured:
+    """`Standardize`."""
+    mean, std = moments(x, weights)
+    fixed = {"mean": np.where(as_is, 0.0, mean), "std": np.where(as_is | ~(std > 0), 1.0, std)}
+    direct = partial(scaled, fixed, places=math.prod(x.shape[1:-1]), xp=np)
+
+    def again(x: np.ndarray, weights: Weights) -> Measured:
+        return _scaling(x, weights, as_is)
+
+    return Measured(Standardize(as_is=_numbers(as_is)), fixed, direct, partial(unscaled, fixed), again)
+
+
+def _whitening(
+    as_is: np.ndarray, shrinkage: float, unmixed: np.ndarray, scale: dict[str, np.ndarray], factor: np.ndarray
+) -> Measured:
+    """`Whiten`."""
+    layer = Whiten(shrinkage, as_is=_numbers(as_is), unmixed=tuple(map(int, unmixed)))
+    fixed = {**scale, "factor": factor}
+
+    def again(x: np.ndarray, weights: Weights) -> Measured:
+        scaling, free = _scaling(x, weights, as_is), np.flatnonzero(~as_is)
+        anew = correlation_factor(scaling.direct(x)[0][:, free], shrinkage, weights=weights, xp=np)
+        return _whitening(as_is, shrinkage, unmixed, scaling.fixed, _within(anew, np.isin(free, unmixed), as_is))
+
+    return Measured(layer, fixed, partial(whitened, fixed, xp=np), partial(unwhitened, fixed, xp=np), again)
+
+
+def _numbers(which: np.ndarray) -> tuple[int, ...]:
+    return tuple(map(int, np.flatnonzero(which)))
