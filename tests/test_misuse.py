@@ -133,17 +133,6 @@ def test_wrong_kinds_are_type_errors(call, told):
 
 
 def test_equal_models_share_their_functions_however_they_were_made():
-    """Slices, sets, and functions that JAX has wrapped, made anew in each init, are equal to those of the last one."""
-
-    def layer(rng, input_dim):
-        first, chosen = slice(None, 2), {0, 1}
-        scaled = jax.jit(lambda p, x: (x.at[:, first].multiply(len(chosen)), jnp.full(len(x), 2 * jnp.log(2.0))))
-        return {"a": jnp.ones(2)}, lambda p, x: scaled(p, x), lambda p, y: scaled(p, y)
-
-    assert layer(0, 4)[1] is not layer(0, 4)[1]
-    assert flows.Serial(layer)(0, 4).direct_fun is flows.Serial(layer)(0, 4).direct_fun
-    params, direct_fun, _ = flows.Repeat(layer, 2)(0, 4)
-    np.testing.assert_allclose(direct_fun(params, np.ones((1, 4), np.float32))[0], [[4, 4, 1, 1]])
     first, again = (flows.Joint(Normal(), flows.Laplace())(0, 2) for _ in range(2))
     assert first.log_pdf is again.log_pdf
 
@@ -154,18 +143,6 @@ def test_a_namespace_that_changed_is_seen_by_a_new_layer():
     settings.scale = 3.0
     scaled.append(flows.FromFunction(lambda params, x: x * settings.scale)(0, 1).direct_fun({}, np.ones((1, 1), np.float32))[0])
     assert [float(each[0, 0]) for each in scaled] == [2.0, 3.0]
-
-
-def test_functions_that_differ_at_each_init_are_told_of():
-    made = []
-
-    def layer(rng, input_dim):
-        made.append(None)
-        count = float(len(made))
-        return {}, lambda p, x: (x + count, jnp.zeros(len(x))), lambda p, y: (y - count, jnp.zeros(len(y)))
-
-    with pytest.raises(flows.FlowsError, match="differ from one init to the next"):
-        flows.Repeat(layer, 2)(0, 2)
 
 
 def test_a_conditional_base_measures_a_context_given_alone():

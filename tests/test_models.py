@@ -178,20 +178,24 @@ def test_models_refuse_what_they_cannot_be():
 
 
 @pytest.mark.parametrize("jitted", [False, True])
-def test_a_closure_around_a_layer_in_a_loop_leaves_the_layer_as_it_was(jitted):
+def test_a_layer_around_another_in_a_loop_leaves_the_layer_as_it_was(jitted):
     """What jit keeps of a function that was traced within a loop must not hold the loop's own index."""
     inner = flows.Coupling(flows.MLP(4), t.RationalQuadratic(2))
     kept = {}
 
-    def closure(rng, input_dim, **keywords):
-        params, direct_fun, inverse_fun = inner(rng, input_dim)
-        run = kept.setdefault("run", jax.jit(direct_fun)) if jitted else direct_fun
-        return params, lambda params, x, **_: run(params, x), lambda params, y, **_: inverse_fun(params, y)
+    @flows.bijection(batched=True)
+    def Around():
+        def init_fun(rng, shape):
+            params, direct_fun, inverse_fun = inner(rng, shape)
+            run = kept.setdefault("run", jax.jit(direct_fun)) if jitted else direct_fun
+            return params, lambda params, x: run(params, x), lambda params, y: inverse_fun(params, y)[0]
+
+        return init_fun
 
     x = np.ones((3, 2), np.float32)
     single = inner(0, 2)
     for n in (2, 3):
-        params, direct_fun, _ = flows.Repeat(closure, n)(0, 2)
+        params, direct_fun, _ = flows.Repeat(Around(), n)(0, 2)
         y, log_det = x, 0.0
         for i in range(n):
             y, more = single.direct_fun(jax.tree.map(lambda leaf, i=i: leaf[i], params), y)

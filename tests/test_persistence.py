@@ -259,7 +259,7 @@ def test_a_function_among_the_arguments_is_named(path):
         (Stretch(options={"f": np.tanh}), r"Stretch\.options\['f'\] is .*tanh"),
     ]:
         with pytest.raises(flows.FlowsError, match=message):
-            save(path, init_fun, drawn(init_fun, 2), 2)
+            save(path, init_fun, init_fun(0, 2).params, 2)
     assert not path.exists()
 
 

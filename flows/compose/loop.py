@@ -21,13 +21,13 @@ from flows.core import (
     Shape,
     bijection_part,
     check_copies,
-    check_equal_functions,
     check_layers,
     combinator,
     default_dtype,
     iteration,
     positive_int,
     precision,
+    refuse_closures,
     repeated,
     stacked,
     unstacked,
@@ -86,22 +86,20 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
     if not part.compiled:
         raise FlowsError(f"Repeat: {part.name} runs row by row and cannot be scanned; use Serial(*[layer] * n)")
 
+    refuse_closures(part, f"Repeat: {n} layers are to run as one loop (Serial(*[layer] * {n}) runs them one by one)")
     measured_params = _measuring(part, place)
 
     def init(key: Array, given: Given) -> Any:
         keys, measured = jax.random.split(key, n), given.init_inputs is not None and part.measures
-        if measured and not part.closures:
+        if measured:
             if given.params is not None:
                 check_copies(given.params, n, "Repeat")
             return measured_params(keys, given)
-        params, x = list[Any](), given.init_inputs
         all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
-        for i, (own_key, old) in enumerate(zip(keys, all_old, strict=True)):
+        params = list[Any]()
+        for own_key, old in zip(keys, all_old, strict=True):
             with place:
-                params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))
-                if measured and x is not None and i + 1 < n:
-                    x = part.measured_output(params[-1], x, given.init_context, own_key)
-        check_equal_functions(f"Repeat: the functions of {part.name}", params)
+                params.append(part.init(own_key, given._replace(params=old)))
         return stacked(params)
 
     def scan(step: Any, params: Any, x: Array, given: Any, rng: Any, reverse: bool) -> tuple[Array, Array]:

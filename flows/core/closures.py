@@ -1,96 +1,52 @@
 """Plain closures as layers, the style of jax-flows 0.0.1: a function that returns params and two functions of batches.
 
-The functions of a closure are made anew by each call, and are known only then. So its part gives back its params as `Bound`,
-together with the functions that came with them, and runs whatever functions it finds there. `settle` separates them:
-plain params for the user, and a part that holds the functions. Functions that compute the same (`caching.program`) are one
-object, so that nothing compiles twice. A closure whose functions depend on rng or on data breaks the first rule: its own triple
-is right, compiles at each init and is not kept; what needs the functions of one init to serve another (`fit`, `Repeat`, copies
-in a `Mixture`) refuses it.
+The functions of a closure are made by the init that makes its params, and serve these alone. So a part of one is never kept: it
+is there for one init, which hands it its functions. What needs several inits of one part, or an init that is traced, or makes
+functions again for params that are there (copies, members, a file), refuses a closure; a constructor has no such limits.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
-from flows.core.caching import Memo
 from flows.core.constructors import check_takes
 from flows.core.contract import Array, Given, Params, Shape
+from flows.core.decorators import NOTHING, InitFun
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
 from flows.core.lifting import KEY, Author, Form, Functions, bijection_form, distribution_form
 from flows.core.params import check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart, Part
 
-P = TypeVar("P", bound=Part)
-_functions = Memo(size=1024)  # by the part and the program that they are traced to
-UNEQUAL = (
-    "{name} differ from one init to the next: put what they draw from rng, or measure, into params. If they do not, make the "
-    "layer a constructor (flows.bijection, flows.distribution), so that its functions are made once"
-)
+REMEDY = "Make it a constructor with @flows.bijection, or @flows.distribution, whose functions serve the params of every init"
 
 
-@jax.tree_util.register_pytree_with_keys_class
-class Bound:
-    """The params of a closure, and the functions that came with them; are these shared by all that compute the same?"""
-
-    def __init__(self, params: Params, functions: Functions, shared: bool):
-        self.params, self.functions, self.shared = params, functions, shared
-
-    def tree_flatten_with_keys(self) -> tuple[tuple, tuple]:
-        return ((jax.tree_util.GetAttrKey("params"), self.params),), (self.functions, self.shared)
-
-    @classmethod
-    def tree_unflatten(cls, functions: tuple[Functions, bool], children: tuple) -> "Bound":
-        return cls(children[0], *functions)
+def initialize(layer: Any, key: Array, event: Shape, context: Shape | None, given: Given = NOTHING) -> tuple[Params, Any]:
+    """The params and the part of a whole model: a constructor's value, or a plain closure that is a distribution."""
+    part = distribution_part(layer, event, context)
+    return part.init(key, given), part
 
 
-def check_equal_functions(name: str, params: Sequence[Params]) -> None:
-    """Refuse copies of a closure whose functions differ: one program is to run them all."""
-    if len({jax.tree.structure(each) for each in params}) > 1:
-        raise FlowsError(UNEQUAL.format(name=name))
+def part_of(layer: Any, event: Shape, context: Shape | None) -> Any:
+    """The part of a whole model whose params are known already."""
+    part = distribution_part(layer, event, context)
+    refuse_closures(part, f"functions are to be made for params of {layer!r:.80}")
+    return part
 
 
-def settle(part: P, params: Params) -> tuple[Params, P]:
-    """Plain params, and the part that runs on them with the functions that the closures in `params` came with."""
-    if not part.closures:
-        return params, part
-    tree, bound = jax.tree.structure(params), jax.tree.leaves(params, is_leaf=_is_bound)
-    shared = all([node.shared for node in bound if _is_bound(node)])
-    return unbound(params), _functions((part, tree) if shared else None, lambda: _with_functions(part, tree, shared))
+def bijection_part(layer: Any, event: Shape, context: Shape | None) -> BijectionPart:
+    """The part of one layer of a combinator: a constructor's value or a plain closure."""
+    if isinstance(layer, InitFun):
+        return layer.part(event, context)
+    return closure_bijection(layer, event, context)
 
 
-def unbound(params: Params) -> Params:
-    """Plain params, without the functions of closures."""
-    return jax.tree.map(lambda node: node.params if _is_bound(node) else node, params, is_leaf=_is_bound)
-
-
-def _is_bound(node: Any) -> bool:
-    return isinstance(node, Bound)
-
-
-def _with_functions(part: P, tree: Any, shared: bool) -> P:
-    def bound(params: Params) -> Params:
-        return jax.tree.unflatten(tree, jax.tree.leaves(params))
-
-    def on_params(function: Callable) -> Callable:
-        return lambda params, *call: function(bound(params), *call)
-
-    def init(key: Array, given: Given) -> Params:
-        return unbound(part.init(key, given))
-
-    if isinstance(part, BijectionPart):
-        native = part.native_inverse and on_params(part.native_inverse)
-        own: Any = {"direct": on_params(part.direct), "inverse": on_params(part.inverse), "native_inverse": native}
-    elif isinstance(part, DistributionPart):
-
-        def of_draws(function: Callable) -> Callable:
-            return lambda rng, params, *call: function(rng, bound(params), *call)
-
-        joint_draw = part.joint_draw and of_draws(part.joint_draw)
-        own = {"log_pdf": on_params(part.log_pdf), "sample": of_draws(part.sample), "joint_draw": joint_draw}
-    return replace(part, init=init, closures=False, shared=shared, **own)
+def distribution_part(layer: Any, event: Shape, context: Shape | None) -> DistributionPart:
+    """As `bijection_part`, for a distribution."""
+    if isinstance(layer, InitFun):
+        return layer.part(event, context)
+    return closure_distribution(layer, event, context)
 
 
 def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> BijectionPart:
@@ -98,33 +54,49 @@ def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> B
     closure = Closure(layer, event, context, bijection_form(name_of(layer), batched=True, pairs=True))
 
     def run(i: int) -> Callable:
-        return lambda bound, *call: bound.functions[i](bound.params, *call)
+        return lambda params, *call: closure.functions[i](params, *call)
 
     own: Any = {"direct": run(0), "inverse": run(1), "output": closure.output, "independent": False}
     own["noisy"] = "rng" in closure.keywords
-    return BijectionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
+    return BijectionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, (closure,), **own)
 
 
 def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -> DistributionPart:
     """The part of a plain closure that returns a distribution's triple."""
     closure = Closure(layer, event, context, distribution_form(name_of(layer), event, batched=True))
 
-    def log_pdf(bound: Bound, *call: Any) -> Array:
-        return bound.functions[0](bound.params, *call)
+    def log_pdf(params: Params, *call: Any) -> Array:
+        return closure.functions[0](params, *call)
 
-    def sample(rng: Array, bound: Bound, *call: Any) -> Array:
-        return bound.functions[1](rng, bound.params, *call)
+    def sample(rng: Array, params: Params, *call: Any) -> Array:
+        return closure.functions[1](rng, params, *call)
 
     own: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False, "noisy": "rng" in closure.keywords}
-    return DistributionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, True, **own)
+    return DistributionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, (closure,), **own)
 
 
 def name_of(layer: Callable) -> str:
     return getattr(layer, "__name__", repr(layer))
 
 
+def refuse_closures(part: Part, what: str) -> None:
+    """Refuse a part with a plain closure where functions of one init would have to serve the params of another."""
+    if part.closures:
+        names = ", ".join(dict.fromkeys(closure.name for closure in part.closures))
+        raise FlowsError(f"{what}, but the functions of {names}, a plain closure, are those of one init. {REMEDY}")
+
+
+def with_functions_of(part: Part, like: Part) -> Part:
+    """A part of a model that holds the closures of another one, with the functions that their init has made."""
+    for closure, made in zip(part.closures, like.closures, strict=True):
+        closure.functions = made.functions
+    return part
+
+
 class Closure(Author):
-    """A plain closure. What is known of it before any init comes from a run with an abstract key."""
+    """A plain closure in one part. What is known of it before its init comes from a run with an abstract key."""
+
+    functions: Functions = ()
 
     def __init__(self, layer: Callable, event: Shape, context: Shape | None, form: Form):
         check_takes(layer, "init_fun(rng, input_dim)", "a layer")
@@ -140,21 +112,16 @@ class Closure(Author):
         except TRACING_ERRORS:
             with jax.ensure_compile_time_eval():
                 params = run(jax.random.key(0), Given())
-        self.keywords, functions = self.keywords_of(*made), form.take(*made)
-        self.output, self.compiled, remembers = self.try_out(functions, params, self.keywords)
-        if self.compiled and not remembers:
-            self._share(functions, params)  # they hold no data, as those of a later init may
+        self.keywords = self.keywords_of(*made)
+        self.output, self.compiled, _ = self.try_out(form.take(*made), params, self.keywords)
 
     def _run(self, key: Array, given: Given) -> tuple[Params, Callable, Callable]:
         with jax.ensure_compile_time_eval():
             return self.call(key, as_dim(self.event), given)
 
-    def _share(self, functions: Functions, params: Params) -> tuple[Functions, bool]:
-        """The functions that compute the same, and whether these are kept."""
-        digest = self.digest(functions, params, self.keywords) if self.compiled else None
-        return _functions(None if digest is None else (self, digest), lambda: functions), digest is not None
-
-    def init(self, key: Array, given: Given) -> Bound:
+    def init(self, key: Array, given: Given) -> Params:
+        if isinstance(key, jax.core.Tracer):
+            raise FlowsError(f"{self.name}: it is a plain closure, whose init cannot be traced (by jit, vmap, scan). {REMEDY}")
         params, *made = self._run(key, given)
         if given.params is not None:
             check_structure(given.params, shapes_of(params), self.name)
@@ -163,4 +130,5 @@ class Closure(Author):
             raise FlowsError(
                 f"{self.name}: its functions name other keywords from one init to the next; name the same each time"
             )
-        return Bound(params, *self._share(self.form.take(*made), params))
+        self.functions = self.form.take(*made)
+        return params

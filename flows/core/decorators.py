@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.closures import closure_bijection, closure_distribution, settle
-from flows.core.constructors import Identity, Value, check_decorated, constructor, is_constructor, said_of
+from flows.core.constructors import Value, check_decorated, constructor, is_constructor, said_of
 from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import (
@@ -41,8 +40,6 @@ I = TypeVar("I", bound="InitFun")
 NOTHING = Given()
 EVERYWHERE = Support()
 EXACT = frozenset({"exact"})
-
-
 OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_prob", "draw", "fit", "init", "apply", "forward"}
 
 
@@ -53,6 +50,7 @@ class InitFun(Value):
     own_support: Support
     own_cdf: Callable[[dict, Shape | None], Any] | None  # of its arguments and a context
     labels: frozenset[str]  # its own and those of its layers
+    has_closure: bool  # whether a layer of it is a plain closure
 
     def __getattr__(self, name: str) -> Any:
         if name in OF_TRIPLES:
@@ -62,11 +60,9 @@ class InitFun(Value):
     @property
     def _instead(self) -> str:
         """What to do with it, for an error."""
-        if isinstance(self, DistributionInit):
-            return (
-                "params, log_pdf, sample = init_fun(rng, input_dim); or result = flows.fit(rng, init_fun, data), which has it"
-            )
-        return "params, direct_fun, inverse_fun = init_fun(rng, input_dim)"
+        if isinstance(self, BijectionInit):
+            return "params, direct_fun, inverse_fun = init_fun(rng, input_dim)"
+        return "params, log_pdf, sample = init_fun(rng, input_dim); or result = flows.fit(rng, init_fun, data), which has it"
 
     def __init__(
         self,
@@ -84,14 +80,19 @@ class InitFun(Value):
         if isinstance(inner, Composite) and inner.order not in ORDERS:
             raise TypeError(f"{construct.__name__}: order is {inner.order!r:.40}; expected one of {', '.join(ORDERS)}")
         super().__init__(construct, arguments, inner)
-        object.__setattr__(self, "batched", batched)
-        object.__setattr__(self, "own_cdf", cdf)
         name = construct.__name__
         label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
-        object.__setattr__(self, "own_support", said_of(support, arguments, f"{name}: support"))
         beneath = [each.labels for each in self.values_beneath() if isinstance(each, InitFun)]
-        labels = frozenset({label}.union(*beneath)) - (frozenset() if draws else {"unbiased"})
-        object.__setattr__(self, "labels", labels)
+        layers = inner.layers if isinstance(inner, Composite) else ()
+        fields = {
+            "batched": batched,
+            "own_cdf": cdf,
+            "own_support": said_of(support, arguments, f"{name}: support"),
+            "labels": frozenset({label}.union(*beneath)) - (frozenset() if draws else {"unbiased"}),
+            "has_closure": getattr(inner, "has_closure", False) or not all([_keeps(layer) for layer in layers]),
+        }
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
 
     @property
     def likelihood(self) -> str:
@@ -123,7 +124,8 @@ class InitFun(Value):
         """What it is at one event and context: made once."""
         if isinstance(self.inner, InitFun):  # a model, short for a composition
             return self.inner.part(event, context)
-        return made_once((self, event, context), lambda: self._make_part(event, context))
+        key = None if self.has_closure else (self, event, context)  # the part of a plain closure serves one init alone
+        return made_once(key, lambda: self._make_part(event, context))
 
     def _make_part(self, event: Shape, context: Shape | None) -> Part:
         spend(parts=MADE)
@@ -147,7 +149,7 @@ class InitFun(Value):
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
         context, given, event = self._given(as_event(input_dim), **keywords)
         part = self.part(event, context)
-        params, part = settle(part, part.init(as_key(rng), given))
+        params = part.init(as_key(rng), given)
         refuse_unused_context(self, part, context)
         return (params, *functions_of(part, params))
 
@@ -361,30 +363,9 @@ def refuse_unused_context(init_fun: Any, part: Part, context: Shape | None) -> N
         raise TypeError(f"{init_fun!r}: context_dim was given, but no layer of it takes a context; leave it out")
 
 
-def initialize(layer: Any, key: Array, event: Shape, context: Shape | None, given: Given = NOTHING) -> tuple[Params, Any]:
-    """The params and the part of a whole model: a constructor's value, or a plain closure that is a distribution."""
-    part = distribution_part(layer, event, context)
-    return settle(part, part.init(key, given))
-
-
-def part_of(layer: Any, key: Array, event: Shape, context: Shape | None) -> Any:
-    """The part of a whole model whose params are known already."""
-    part = distribution_part(layer, event, context)
-    return settle(part, part.init(key, NOTHING))[1] if part.closures else part
-
-
-def bijection_part(layer: Any, event: Shape, context: Shape | None) -> BijectionPart:
-    """The part of one layer of a combinator: a constructor's value or a plain closure."""
-    if isinstance(layer, InitFun):
-        return layer.part(event, context)
-    return made_once((Identity(layer), event, context), lambda: closure_bijection(layer, event, context))
-
-
-def distribution_part(layer: Any, event: Shape, context: Shape | None) -> DistributionPart:
-    """As `bijection_part`, for a distribution."""
-    if isinstance(layer, InitFun):
-        return layer.part(event, context)
-    return made_once((Identity(layer), event, context), lambda: closure_distribution(layer, event, context))
+def _keeps(layer: Any) -> bool:
+    """Whether its part can be kept."""
+    return isinstance(layer, InitFun) and not layer.has_closure
 
 
 def _has_function(x: Any) -> bool:

@@ -155,14 +155,14 @@ def leaf_bijection(name: str, init_fun: Callable, event: Shape, context: Shape |
     own: Any = {"direct": direct, "inverse": inverse, "output": leaf.output, "native_inverse": native}
     if velocity is not None:
         own["path"] = lambda params, x, context, rng: (x, lambda t, x: velocity(params, t, x, context))
-    return BijectionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, False, **own)
+    return BijectionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, (), **own)
 
 
 def leaf_distribution(name: str, init_fun: Callable, event: Shape, context: Shape | None, batched: bool) -> DistributionPart:
     """As `leaf_bijection`, for a distribution."""
     leaf = Leaf(name, init_fun, event, context, distribution_form(name, event, batched))
     own: Any = {"log_pdf": leaf.functions[0], "sample": leaf.functions[1]}
-    return DistributionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, False, **own)
+    return DistributionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, (), **own)
 
 
 class Leaf(Author):

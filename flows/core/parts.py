@@ -48,12 +48,11 @@ class Part:
         event, context: the shapes that it was made for; context is None where there is none.
         keywords: all keywords of the vocabulary that its init or its functions name.
         compiled: whether its functions can be traced.
-        closures: whether a plain closure is in it, whose functions come with its params (`closures.py`).
+        closures: the plain closures in it, in order: their functions are made by its init, so that it serves one init alone.
         noisy: whether `rng` does more in it than make its log-det an estimate: its functions may draw points from it.
         likelihood: what its log-density is, 'exact', 'unbiased' or 'lower bound', as of the value that it is the part of.
         independent: whether a row's result is its own, in calls without rng and train; not known of what a user's own function
             makes of a batch, a plain closure or a network.
-        shared: whether it is that of every init, so that what is made of it is kept; not where a closure breaks the first rule.
     """
 
     name: str
@@ -62,8 +61,7 @@ class Part:
     context: Shape | None
     keywords: frozenset[str]
     compiled: bool
-    closures: bool
-    shared: bool = field(default=True, kw_only=True)
+    closures: tuple[Any, ...]
     independent: bool = field(default=True, kw_only=True)
     noisy: bool = field(default=False, kw_only=True)
     likelihood: str = field(default="exact", kw_only=True)
@@ -161,7 +159,7 @@ def shared(parts: Sequence[Part]) -> dict[str, Any]:
     return {
         "keywords": frozenset().union(*[part.keywords for part in parts]),
         "compiled": all([part.compiled for part in parts]),
-        "closures": any([part.closures for part in parts]),
+        "closures": tuple([closure for part in parts for closure in part.closures]),
         "independent": all([part.independent for part in parts]),
         "noisy": any([part.noisy for part in parts]),
     }

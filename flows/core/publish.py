@@ -67,7 +67,7 @@ def functions_of(part: Any, params: Params) -> tuple[Callable, Callable]:
     """The two functions of a triple; equal parts share theirs, and so what was compiled."""
     expected = shapes_of(params)
     make = _publish_bijection if isinstance(part, BijectionPart) else _publish_distribution
-    return _published((part, expected) if part.shared else None, lambda: make(part, expected))
+    return _published(None if part.closures else (part, expected), lambda: make(part, expected))
 
 
 def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, Callable]:

@@ -23,19 +23,18 @@ from flows.core import (
     Piece,
     Place,
     Shape,
-    check_equal_functions,
     check_layers,
     check_structure,
     combinator,
     distribution_part,
     numbers,
     positive_int,
+    refuse_closures,
     repeated,
     shapes_of,
     shared,
     size,
     stacked,
-    unbound,
     unstacked,
 )
 from flows.distributions.blocks import in_blocks, size_of_blocks
@@ -116,6 +115,8 @@ def Mixture(
         for place in places:
             with place, repeated(count if copies else 1):
                 parts.append(distribution_part(place.layer, event, context))
+        if copies and count > 1:
+            refuse_closures(parts[0], f"Mixture: {count} copies of one component are to run as one")
         if copies and not parts[0].compiled:
             raise FlowsError(f"Mixture: {parts[0].name} runs uncompiled; use Mixture(*[component] * {count})")
 
@@ -127,14 +128,12 @@ def Mixture(
                 with places[0 if copies else i]:
                     own += (parts[0 if copies else i].init(own_key, given._replace(params=params)),)
             if copies:
-                check_equal_functions(f"Mixture: the functions of {parts[0].name}", own)
                 own = stacked(own)
             if given.params is not None:
                 return {**given.params, "components": own}
             logits = jnp.log(jnp.asarray(w, float))
             rest = {"logits": logits} if trainable else {"fixed": {"logits": logits}}
-            moved = _apart(keys[0], unbound(own), given.init_inputs, count, copies)
-            return {"components": jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(moved)), **rest}
+            return {"components": _apart(keys[0], own, given.init_inputs, count, copies), **rest}
 
         return _part(init, parts, places, count if copies else None, event, context)
 

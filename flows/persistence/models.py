@@ -34,8 +34,8 @@ from flows.core import (
     in_library,
     is_constructor,
     positive_int,
+    refuse_closures,
     refuse_unused_context,
-    settle,
     shapes_of,
     size,
     spend,
@@ -256,13 +256,11 @@ def _abstract(init_fun: InitFun, event: Shape, context: Shape | None) -> tuple[P
     """The part, and the shapes of its params: init is traced, so that nothing is drawn or compiled."""
     part = init_fun.part(event, context)
     refuse_unused_context(init_fun, part, context)
-    if not part.closures:
-        try:
-            return part, jax.eval_shape(part.init, jax.eval_shape(jax.random.key, 0), Given())
-        except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's
-            pass
-    params, part = settle(part, part.init(jax.random.key(0), Given()))
-    return part, params
+    refuse_closures(part, "a file holds no functions, so that another init would have to make them")
+    try:
+        return part, jax.eval_shape(part.init, jax.eval_shape(jax.random.key, 0), Given())
+    except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's
+        return part, part.init(jax.random.key(0), Given())
 
 
 def _names(params: Params) -> list[str]:

@@ -87,7 +87,7 @@ class EnsembleResult(FitResult):
 
     @cached_property
     def _of_one(self) -> Callable:
-        part = part_of(self.member, jax.random.key(0), as_event(self.input_dim), as_context(self.context_dim))
+        part = part_of(self.member, as_event(self.input_dim), as_context(self.context_dim))
         return functions_of(part, self.params_of_member(0))[0]
 
     def _beside(self) -> dict[str, Any]:

@@ -311,6 +311,7 @@ class FitResult(OneColumn, Distribution):
         return type(self)(**{**has, **changes})
 
     def __reduce__(self) -> tuple:
+        part_of(self.init_fun, as_event(self.input_dim), as_context(self.context_dim))  # refuses what cannot be made anew
         return _made_anew, (type(self), jax.device_get(self.params), self._attributes())
 
     def _attributes(self) -> dict[str, Any]:
@@ -327,7 +328,7 @@ class FitResult(OneColumn, Distribution):
 
 def _made_anew(kind: type[FitResult], params: Any, attributes: dict[str, Any]) -> FitResult:
     event, context = as_event(attributes["input_dim"]), as_context(attributes["context_dim"])
-    part = part_of(attributes["init_fun"], jax.random.key(0), event, context)
+    part = part_of(attributes["init_fun"], event, context)
     params = jax.tree.map(jax.numpy.asarray, params)
     return kind(params, *functions_of(part, params), **attributes)
 

@@ -13,17 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import (
-    UNEQUAL,
     Array,
     Distribution,
-    FlowsError,
     as_dim,
     cast,
+    distribution_part,
     functions_of,
-    initialize,
-    part_of,
+    refuse_closures,
     stacked,
     trainable,
+    with_functions_of,
 )
 from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
@@ -48,16 +47,16 @@ def fit_prepared(rows: Prepared, options: Options, key: Array) -> FitResult:
         return fit_members(rows, options, key)
     began = time.monotonic()
     flow = rows.outer(rows.model)
-    fitted, history = train_members(rows, options, key, _publisher(flow, key, rows, rows.outer_params))
+    fitted, history = train_members(rows, options, key, _publisher(flow, rows, rows.outer_params))
     return FitResult(*fitted, flow, as_dim(rows.event), as_dim(rows.context), history, **told(rows, history, began))
 
 
-def _publisher(flow: Any, key: Array, rows: Prepared, outer: Callable[[Any], Any]) -> Callable[[Any], Distribution]:
-    """Of params that are trained, the triple that a user sees; `outer` makes its params."""
+def _publisher(flow: Any, rows: Prepared, outer: Callable[[Any], Any]) -> Callable[[Any, Any], Distribution]:
+    """Of params that are trained, and the part that was, the triple that a user sees; `outer` makes its params."""
 
-    def published(trained: Any) -> Distribution:
-        params = outer(trained)
-        return Distribution(params, *functions_of(part_of(flow, key, rows.event, rows.context), params))
+    def published(trained: Any, part: Any) -> Distribution:
+        params, whole = outer(trained), distribution_part(flow, rows.event, rows.context)
+        return Distribution(params, *functions_of(with_functions_of(whole, part), params))
 
     return published
 
@@ -97,30 +96,28 @@ def kept_of(rows: Rows, most: int) -> Kept:
 
 
 def train_members(
-    rows: Prepared, options: Options, key: Array, published: Callable[[Any], Distribution]
+    rows: Prepared, options: Options, key: Array, published: Callable[[Any, Any], Distribution]
 ) -> tuple[Distribution, History]:
     """Train one model, or the members of an ensemble: the best as a user sees it, and the history.
 
     Params of members have a leading axis, and each member has an init and an order of rows of its own. `published` makes of
-    params that are trained the triple that a user sees.
+    params that are trained, and their part, the triple that a user sees.
     """
     init_fun, members, split = rows.model, options.members, rows.split
     inner = rows.inner(init_fun)
     options = options.settled(split.batch_size, split.steps)
     keys = key if members is None else jax.random.split(key, members)
     key_of_member = [key] if members is None else list(keys)
-    starts, parts = list[Any](), list[Any]()
+    part = distribution_part(inner, rows.event, rows.context)
+    if members is not None:
+        refuse_closures(part, f"{options.caller}: {members} models are to be trained as one")
+    starts = list[Any]()
     for i, each in enumerate(key_of_member):
         own = rows.of_member(i)
-        start, part = initialize(inner, each, rows.event, rows.context, own.given)
-        starts.append(cast(own.inner_params(start), rows.dtype))
-        parts.append(part)
-    part, start = parts[0], starts[0]
+        starts.append(cast(own.inner_params(part.init(each, own.given)), rows.dtype))
+    start = starts[0]
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
-    another = part_of(inner, jax.random.fold_in(key, 1), rows.event, rows.context)  # as that of the result will be
-    if part.compiled and any(each is not part for each in (*parts, another)):
-        raise FlowsError(UNEQUAL.format(name=f"{options.caller}: the functions of {init_fun!r:.80}"))
     params = start if members is None else stacked(starts)
     if not any(jax.tree.leaves(trainable(start))):
         options = replace(options, max_epochs=1)
@@ -146,11 +143,14 @@ def train_members(
         table = own.split.held_out if step is None else epochs.suspects(number, step, member)
         return cause(part, params, table, step is not None, key_of_member[member], own.deviations)
 
+    def of_user(trained: Any) -> Distribution:
+        return published(trained, part)
+
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
-        training = Training(compiled, params, epochs.run, epochs.score, why, published, size, rows.yardstick, saved)
+        training = Training(compiled, params, epochs.run, epochs.score, why, of_user, size, rows.yardstick, saved)
         best, history = run_epochs(training, options)
-    return published(best), history
+    return of_user(best), history
 
 
 def _problem(model: Any, part: Any, params: Any, rows: Prepared, options: Options) -> Any:
@@ -183,7 +183,7 @@ def fit_members(rows: Prepared, options: Options, key: Array) -> EnsembleResult:
     flow = (
         several(rows.outer(rows.model)) if rows.folds else rows.outer(several(rows.model))
     )  # before the training, as it may be refused
-    fitted, history = train_members(rows, options, key, _publisher(flow, key, rows, outer))
+    fitted, history = train_members(rows, options, key, _publisher(flow, rows, outer))
     dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
     own = {"path": path, **told(rows, history, began)}
     return EnsembleResult(*fitted, flow, *dims, history, **own)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
@@ -75,7 +74,7 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
     history = {name: first.history[name] for name in ("rows", "held_out", "gaussian_loss") if name in first.history}
     history |= {"validation_loss": losses, "best_epoch": np.zeros(front, int), "error": np.full(front, error)}
     history |= {"stacked": np.array(len(results))}
-    part = part_of(flow, jax.random.key(0), as_event(first.input_dim), as_context(first.context_dim))
+    part = part_of(flow, as_event(first.input_dim), as_context(first.context_dim))
     triple = Distribution(params, *functions_of(part, params))
     told: dict[str, Any] = {name: getattr(first, name) for name in ("table", "context_table", "kept", "turn")}
     told["seconds"] = float(np.sum([each.seconds or 0.0 for each in results]))

@@ -15,9 +15,10 @@ from flows.core import (
     Given,
     Region,
     declared_by,
-    part_of,
+    distribution_part,
     structure_of,
     trainable,
+    warn_user,
 )
 from flows.training.data.columns import ColumnFacts, check_data
 from flows.training.data.support import (
@@ -102,7 +103,13 @@ def folds_of(model: Any, split: Split, options: Options, key: Array) -> int:
     rows, table = len(split.numbers()), split.train
     if rows >= FEW or rows < 2 * FOLDS or not is_flow(model) or model.likelihood == "lower bound":
         return 1
-    part = part_of(model, key, table.event, table.context_event)
+    part = distribution_part(model, table.event, table.context_event)
+    if part.closures:
+        warn_user(
+            f"{options.caller}: on {rows} rows {FOLDS} models are better than one, but {model!r:.80} has a plain closure in "
+            "it, so one is trained. Make it a constructor with @flows.bijection"
+        )
+        return 1
     return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1
 
 
