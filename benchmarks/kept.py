@@ -4,7 +4,7 @@
 
 `flows.keep_programs` against flowjax in a process that has to compile, and against flowjax with JAX's own cache switched on
 by hand. Processes take turns, each pinned to the same core; medians over the rounds. Writes benchmarks/results/kept.json and
-prints the table of benchmarks/README.md.
+prints the table of benchmarks/speed.md.
 """
 
 import argparse
