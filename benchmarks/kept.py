@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import records
+
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = {"flows": ".venv", "flowjax": ".venv-peers"}
 RESULTS = ROOT / "benchmarks" / "results" / "kept.json"
@@ -68,7 +70,7 @@ def main() -> None:
     rounds = []
     for _ in range(options.rounds):
         rounds.append(one_round())
-        options.out.write_text(json.dumps(rounds, indent=1) + "\n")
+        records.write(options.out, rounds)
         print(table(rounds), flush=True)
 
 

@@ -18,6 +18,7 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import records
 from peers.workloads import WORKLOADS
 from processes import Peer
 from tables import RESULTS, picture, rewrite
@@ -148,12 +149,12 @@ def main() -> None:
         os.environ.update(KEEPING)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "speed.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
+    results = records.read(file)
 
     def keep(name: str, found: dict) -> None:
         """Beside what earlier runs measured, if it was not measured again."""
         results[name] = {**results.get(name, {}), **found}
-        file.write_text(json.dumps(results, indent=1) + "\n")
+        records.write(file, results)
         print(name, json.dumps(found), flush=True)
 
     keep("machine", machine())

@@ -3,10 +3,11 @@
 In speed.md and peers.md each stands between two comments, <!-- NAME --> and <!-- end -->.
 """
 
-import json
 import re
 from pathlib import Path
 from textwrap import fill
+
+import records
 
 FOLDER = Path(__file__).resolve().parent
 PAGES = FOLDER / "speed.md", FOLDER / "peers.md"
@@ -194,4 +195,4 @@ def picture(results: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    rewrite(json.loads(RESULTS.read_text()))
+    rewrite(records.read(RESULTS))
