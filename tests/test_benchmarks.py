@@ -47,3 +47,45 @@ def test_the_index_leads_to_every_program_and_page():
         assert text.count("\n") <= 400, f"{page.name} is two pages"
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (FOLDER / link).exists(), f"{page.name} links to {link}, which is not there"
+
+
+def test_results_have_one_record_a_line(made, tmp_path):
+    import records
+
+    found = {
+        "b": {"seed 1": {"nats": -1.5, "ahead": [0.1, 2e-07]}, "seed 0": {"nats": float("inf"), "of": [[1, 2], [3]]}, "n": 3},
+        "a": [{"x": None, "told": []}, {"y": {}}, [1, "two\n"]],
+        "none": {},
+        "flat": {"1": True},
+    }
+    expected = """{
+ "b": {
+  "seed 1": {"nats": -1.5, "ahead": [0.1, 2e-07]},
+  "seed 0": {"nats": Infinity, "of": [[1, 2], [3]]},
+  "n": 3
+ },
+ "a": [
+  {"x": null, "told": []},
+  {
+   "y": {}
+  },
+  [1, "two\\n"]
+ ],
+ "none": {},
+ "flat": {"1": true}
+}
+"""
+    file = tmp_path / "found.json"
+    assert records.read(file) == {}
+    records.write(file, found)
+    assert file.read_text() == expected
+    assert json.dumps(records.read(file)) == json.dumps(found)
+    records.write(file, {1: (2, 3)})
+    assert file.read_text() == '{"1": [2, 3]}\n'
+
+
+def test_results_are_as_records_writes_them(made):
+    import records
+
+    for file in (FOLDER / "results").glob("*.json"):
+        assert file.read_text() == records.as_text(records.read(file)) + "\n", f"{file.name}: write it by records.write"
