@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import records
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -94,7 +95,7 @@ def table(found: dict) -> str:
 
 def main() -> None:
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
     kept = ROOT / "out" / "clothes.npz"  # samples, for a picture of all
     drawn = dict(np.load(kept)) if kept.exists() else {}
     if not options.table and any(own["asked"] != options.minutes for own in found.values()):
@@ -107,7 +108,7 @@ def main() -> None:
                 run = of_flows if PARTS[part] is None else of_normflows
                 found[part], drawn[part] = run(images, options, Path(folder), **(PARTS[part] or {}))
             found[part] |= {"asked": options.minutes, "cores": len(os.sched_getaffinity(0))}
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
+            records.write(options.out, found)
             np.savez(kept, **drawn)
         blocks = [Block(grid(drawn[part], 10), part) for part in PARTS if part in drawn]
         note = "Samples after the same time, not chosen, at temperature 1"

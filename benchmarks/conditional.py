@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import records
 from sets import of_household, table
 
 import flows
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
     if not options.table:
         os.sched_setaffinity(0, {options.core})
         warnings.simplefilter("ignore")
@@ -154,7 +155,7 @@ def main() -> None:
             for name in options.sets:
                 of = found.setdefault(name, {})
                 of[seed] = measured(name, int(seed), options.methods, of.get(seed, {}))
-                options.out.write_text(json.dumps(found, indent=1) + "\n")
+                records.write(options.out, found)
     print(as_table(found))
 
 

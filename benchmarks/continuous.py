@@ -20,7 +20,6 @@ not measured again.
 """
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -28,6 +27,8 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
+
+import records
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--part", nargs="+", default=["time", "shapes", "power"], choices=["time", "shapes", "power"])
@@ -346,11 +347,11 @@ def tables(found: dict) -> str:
 
 
 def main() -> None:
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
 
     def save():
         found["versions"] = {"jax": jax.__version__, "python": platform.python_version()}
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        records.write(options.out, found)
 
     if not options.table:
         for part in options.part:

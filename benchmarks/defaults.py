@@ -8,7 +8,6 @@ the CPU, compiling included. What is in benchmarks/results/defaults.json already
 """
 
 import argparse
-import json
 import os
 import time
 import warnings
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import records
 from sets import SETS
 
 import flows
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what was measured")
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
     if not options.table:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
         for name in options.sets:
@@ -139,7 +139,7 @@ def main() -> None:
                 if options.only in candidate and name not in found.get(candidate, {}):
                     found.setdefault(candidate, {})[name] = measured(candidate, name)
                     print(f"{name}, {candidate}: {found[candidate][name]}", flush=True)
-                    options.out.write_text(json.dumps(found, indent=1) + "\n")
+                    records.write(options.out, found)
     print(table(found))
 
 

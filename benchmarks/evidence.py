@@ -9,13 +9,13 @@ benchmarks/results/evidence.json.
 """
 
 import argparse
-import json
 import os
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+import records
 from densities import Target, known
 
 import flows
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
     if not options.table:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
         for name in options.targets:
@@ -73,7 +73,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 found[name].append(measured(known(name), seed))
                 print(name, seed, {key: round(value, 5) for key, value in found[name][-1].items()}, flush=True)
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
+            records.write(options.out, found)
     print(table(found))
 
 

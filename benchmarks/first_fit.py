@@ -12,7 +12,6 @@ or split them. Written to benchmarks/results/first_fit.json; what is there alrea
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import subprocess
@@ -23,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import records
 from sets import SETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -237,7 +237,7 @@ def main() -> None:
             for name in options.sets:
                 file = options.scores / f"{name} {seed}"
                 for method in options.methods:
-                    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+                    found = records.read(options.out)
                     of = found.setdefault(name, {})
                     if seed in of.setdefault(method, {}):
                         continue
@@ -249,8 +249,8 @@ def main() -> None:
                     print(
                         f"{name}, seed {seed}, {method}: {of[method][seed]['nats']:.3f} in {one['seconds']:.0f} s", flush=True
                     )
-                    options.out.write_text(json.dumps(found, indent=1) + "\n")
-    found = json.loads(options.out.read_text())
+                    records.write(options.out, found)
+    found = records.read(options.out)
     for name, of in found.items():
         for seed in map(str, range(options.seeds)):
             compare(of, seed, options.scores / f"{name} {seed}")

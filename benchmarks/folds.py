@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import records
 from sets import bounded, clusters, drawn, gaussian, of_household, scikit, shape, split, student, table, tailed
 
 import flows
@@ -94,14 +95,14 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    found = json.loads(RESULTS.read_text()) if options.table else {}
+    found = records.read(RESULTS) if options.table else {}
     if not options.table:
         os.sched_setaffinity(0, {options.core})
         warnings.simplefilter("ignore")
         for name in SETS:
             found[name] = [measured(name, seed) for seed in range(options.seeds)]
             print(name, json.dumps(found[name]), flush=True)
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            records.write(RESULTS, found)
     print(as_table(found))
 
 

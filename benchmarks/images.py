@@ -27,6 +27,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import records
+
 PARTS = ("floor", "memory", "depth", "peers")
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--part", nargs="+", default=PARTS, choices=PARTS)
@@ -332,14 +334,14 @@ def tables(found: dict) -> str:
 
 
 def main() -> None:
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
 
     def save() -> None:
         (processor,) = {
             line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
         }
         found["machine"] = {"processor": processor, "jax": jax.__version__, "python": platform.python_version()}
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        records.write(options.out, found)
 
     if not options.table:
         for part in options.part:

@@ -4,7 +4,7 @@
 
 `flows.keep_programs` against flowjax in a process that has to compile, and against flowjax with JAX's own cache switched on
 by hand. Processes take turns, each pinned to the same core; medians over the rounds. Writes benchmarks/results/kept.json and
-prints the table of benchmarks/README.md.
+prints the table of benchmarks/speed.md.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import statistics
 import subprocess
 import tempfile
 from pathlib import Path
+
+import records
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = {"flows": ".venv", "flowjax": ".venv-peers"}
@@ -68,7 +70,7 @@ def main() -> None:
     rounds = []
     for _ in range(options.rounds):
         rounds.append(one_round())
-        options.out.write_text(json.dumps(rounds, indent=1) + "\n")
+        records.write(options.out, rounds)
         print(table(rounds), flush=True)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import records
 from densities import TARGETS, Target, known
 
 import flows
@@ -116,7 +117,7 @@ def main() -> None:
         name, starts, seed = options.one
         print(json.dumps(of_flowjax(name, int(seed)) if starts == "flowjax" else measured(name, int(starts), int(seed))))
         return
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
     if not options.table:
         for name in options.targets:
             for starts in options.starts:
@@ -126,7 +127,7 @@ def main() -> None:
                     one = json.loads(told.splitlines()[-1])
                     found.setdefault(name, {}).setdefault(starts, {})[seed] = one
                     print(name, starts, seed, {key: value for key, value in one.items() if key != "warned"}, flush=True)
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
+            records.write(options.out, found)
     print(table(found))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+import records
 from peers.workloads import POWER
 from power_data import GAUSSIAN, load
 
@@ -92,7 +93,7 @@ def main():
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
     table = "\n".join(lines)
     print(table, f"\na full-covariance normal: {GAUSSIAN}")
-    (options.out / "power.json").write_text(json.dumps({"seconds": options.seconds, "results": results}, indent=1))
+    records.write(options.out / "power.json", {"seconds": options.seconds, "results": results})
     (options.out / "power.md").write_text(table + "\n")
     picture(results, options.out / "power.png", options.seconds)
 

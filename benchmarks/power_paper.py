@@ -1,6 +1,5 @@
 """The published settings on POWER: hours on a GPU, days on a processor, and the same command goes on where it stopped."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+import records
 from tabular_data import Split
 
 import flows
@@ -70,11 +70,11 @@ def run(name: str, split: Split, folder: Path, seed: int = 0) -> dict[str, Any]:
 def run_all(names: list[str], split: Split, folder: Path) -> None:
     """Writes paper.json and paper.md as each model ends."""
     file = folder / "paper.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
+    results = records.read(file)
     for name in names:
         print(f"{name}: {SETTINGS[name].init_fun}", flush=True)
         results[name] = found = run(name, split, folder)
-        file.write_text(json.dumps(results, indent=1))
+        records.write(file, results)
         print(
             f"{name}: {found['nats']:.3f} +- {2 * found['standard error']:.3f} nats; published {found['published']}", flush=True
         )

@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import records
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ("TwoMoons", "EightGaussians", "Checkerboard", "Rings", "Spirals", "Pinwheel")
@@ -105,7 +106,7 @@ def main() -> None:
     defaults = {shape: default(shape, options) for shape in options.shapes if shape in SHAPES[:2]}
     lines = [f"| {shape} | {d['truth']:.3f} | {d['test']:.3f} | {d['seconds']:.0f} s |" for shape, d in defaults.items()]
     tables = table(results) + "\n\n| the defaults | truth | flows | |\n|---|---|---|---|\n" + "\n".join(lines)
-    (options.out / "shapes.json").write_text(json.dumps({"six": results, "defaults": defaults}, indent=1))
+    records.write(options.out / "shapes.json", {"six": results, "defaults": defaults})
     (options.out / "shapes.md").write_text(tables + "\n")
     print(tables)
 

@@ -6,8 +6,8 @@
 Every library runs in a process of its own, pinned to one core or two; they take turns, and each figure is the median over
 the turns: CPU time on one core, the clock's on two. Floor: the bare matrix products of the conditioners.
 
-Writes speed.json and speed.png. Those in benchmarks/results are the figures of benchmarks/README.md: what is measured again
-goes there, and `tables.py` writes the tables anew.
+Writes speed.json and speed.png. Those in benchmarks/results are the figures of benchmarks/speed.md and peers.md: what is
+measured again goes there, and `tables.py` writes the tables anew.
 """
 
 import argparse
@@ -18,9 +18,10 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import records
 from peers.workloads import WORKLOADS
 from processes import Peer
-from tables import README, picture, tables, written
+from tables import RESULTS, picture, rewrite
 
 ROOT = Path(__file__).resolve().parent.parent
 JAX, TORCH = ".venv-peers", ".venv-torch"
@@ -143,17 +144,17 @@ def main() -> None:
     parser.add_argument("--keep-memory", action="store_true", help="let no process give back what it frees")
     options = parser.parse_args()
     if options.keep_memory:
-        if options.out.resolve() == README.parent / "results":
-            parser.error("--keep-memory needs --out FOLDER: the README's figures are of processes that give memory back")
+        if options.out.resolve() == RESULTS.parent:
+            parser.error("--keep-memory needs --out FOLDER: the figures of speed.md are of processes that give memory back")
         os.environ.update(KEEPING)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "speed.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
+    results = records.read(file)
 
     def keep(name: str, found: dict) -> None:
         """Beside what earlier runs measured, if it was not measured again."""
         results[name] = {**results.get(name, {}), **found}
-        file.write_text(json.dumps(results, indent=1) + "\n")
+        records.write(file, results)
         print(name, json.dumps(found), flush=True)
 
     keep("machine", machine())
@@ -180,8 +181,8 @@ def main() -> None:
     if "kernels" in options.parts:
         keep("kernels", {name: script("kernels.py", ".venv", name) for name in WORKLOADS if name != "MAF d63"})
     picture(results, options.out / "speed.png")
-    if options.out.resolve() == README.parent / "results":
-        README.write_text(written(README.read_text(), tables(results)))
+    if options.out.resolve() == RESULTS.parent:
+        rewrite(results)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ already is not measured again.
 """
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import records
 
 import flows
 
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     places = {path.stem: path for path in options.places}
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
     for seed in [] if options.table else map(str, range(options.seeds)):
         for name in options.sets if options.sets is not None else [*SETS, *places]:
             for model in options.models:
@@ -159,7 +159,7 @@ def main() -> None:
                 if seed not in own:
                     own[seed] = measure(name, model, int(seed), places)
                     print(f"{name}, {model}, seed {seed}: {own[seed]}", flush=True)
-                    options.out.write_text(json.dumps(found, indent=1) + "\n")
+                    records.write(options.out, found)
                     flows.clear_caches()
     print(table(found))
 

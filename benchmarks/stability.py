@@ -18,7 +18,6 @@ Written to benchmarks/results/stability.json; what is there already is not measu
 """
 
 import argparse
-import json
 import warnings
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import records
 from sklearn.datasets import make_moons
 
 import flows
@@ -229,10 +229,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "stability.json")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found = records.read(options.out)
 
     def save() -> None:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        records.write(options.out, found)
 
     if not options.table:
         for part in options.parts:

@@ -1,14 +1,17 @@
-"""The tables and the picture of what `speed.py` measured; `tables.py` writes those of README.md anew, from results/speed.json.
+"""The tables and the picture of what `speed.py` measured; `tables.py` writes them anew, from results/speed.json.
 
-In README.md each stands between two comments, <!-- NAME --> and <!-- end -->.
+In speed.md and peers.md each stands between two comments, <!-- NAME --> and <!-- end -->.
 """
 
-import json
 import re
 from pathlib import Path
+from textwrap import fill
 
-README = Path(__file__).resolve().parent / "README.md"
-RESULTS = README.parent / "results" / "speed.json"
+import records
+
+FOLDER = Path(__file__).resolve().parent
+PAGES = FOLDER / "speed.md", FOLDER / "peers.md"
+RESULTS = FOLDER / "results" / "speed.json"
 COLUMNS = ("floor", "flows", "flows_repeat", "flows_unrolled", "flowjax", "distrax", "bijx", "zuko", "nflows")
 NAMES = {"flows_repeat": "a loop", "flows_unrolled": "unrolled"}
 OURS = ("floor", "flows", "flows_repeat", "flows_unrolled")
@@ -116,11 +119,11 @@ def kernels(results: dict) -> str:
 def versions(results: dict) -> str:
     of = results["machine"]
     each = "; ".join(", ".join(f"{name} {version}" for name, version in held.items()) for held in of["versions"])
-    return f"Measured on: {of['processor']}. Versions: {each}."
+    return fill(f"Measured on: {of['processor']}. Versions: {each}.", 128)
 
 
 def tables(results: dict) -> dict[str, str]:
-    """The Markdown of each table, by the name that it has in README.md."""
+    """The Markdown of each table, by the name that it has on its page."""
     found = {"machine": versions(results), "one core": side_by_side(results, 1), "ratios": ratios(results)}
     if "first calls" in results:
         found["first calls"] = by_depth(results)
@@ -132,18 +135,33 @@ def tables(results: dict) -> dict[str, str]:
     return found
 
 
-def written(text: str, found: dict[str, str]) -> str:
-    """README.md with these tables in their places."""
+def written(pages: dict[Path, str], found: dict[str, str]) -> dict[Path, str]:
+    """The pages with these tables in their places."""
+    pages = dict(pages)
     for name, table in found.items():
-        text, places = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda at, table=table: f"{at[1]}\n{table}\n\n{at[2]}",
-            text,
-            flags=re.DOTALL,
-        )
+        places = 0
+        for page, text in pages.items():
+            pages[page], here = re.subn(
+                rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+                lambda at, table=table: f"{at[1]}\n{table}\n\n{at[2]}",
+                text,
+                flags=re.DOTALL,
+            )
+            places += here
         if places != 1:
-            raise ValueError(f"{README}: <!-- {name} --> stands in {places} places, expected 1")
-    return text
+            names = " and ".join(page.name for page in pages)
+            raise ValueError(f"<!-- {name} --> stands in {places} places of {names}, expected 1")
+    return pages
+
+
+def read_pages() -> dict[Path, str]:
+    return {page: page.read_text() for page in PAGES}
+
+
+def rewrite(results: dict) -> None:
+    """The tables of the pages anew."""
+    for page, text in written(read_pages(), tables(results)).items():
+        page.write_text(text)
 
 
 def picture(results: dict, path: Path) -> None:
@@ -177,4 +195,4 @@ def picture(results: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(), tables(json.loads(RESULTS.read_text()))))
+    rewrite(records.read(RESULTS))

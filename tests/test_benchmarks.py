@@ -1,6 +1,7 @@
-"""The figures in the benchmarks' README are those that were measured."""
+"""The figures on the benchmarks' pages are those that were measured, and the index leads to them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,15 +20,72 @@ def made(monkeypatch):
     return tables
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results(made):
+def test_the_tables_of_the_pages_are_those_of_the_results(made):
     found = made.tables(json.loads(made.RESULTS.read_text()))
     assert {"machine", "one core", "ratios", "first calls", "first fit", "sizes", "eager", "kernels"} <= set(found)
-    text = made.README.read_text()
-    assert made.written(text, found) == text, "run python benchmarks/tables.py"
-    assert made.written(text, {**found, "sizes": found["sizes"].replace("| first |", "| other |")}) != text
-    assert text.count("<!-- end -->") == len(found), "a table without figures"
+    pages = made.read_pages()
+    assert made.written(pages, found) == pages, "run python benchmarks/tables.py"
+    assert made.written(pages, {**found, "sizes": found["sizes"].replace("| first |", "| other |")}) != pages
+    assert "".join(pages.values()).count("<!-- end -->") == len(found), "a table without figures"
 
 
 def test_a_table_that_has_no_place_is_refused(made):
-    with pytest.raises(ValueError, match="<!-- weather --> stands in 0 places"):
-        made.written(made.README.read_text(), {"weather": "| |"})
+    with pytest.raises(ValueError, match=r"<!-- weather --> stands in 0 places of speed\.md and peers\.md"):
+        made.written(made.read_pages(), {"weather": "| |"})
+
+
+def test_the_index_leads_to_every_program_and_page():
+    index = (FOLDER / "README.md").read_text()
+    for program in FOLDER.glob("*.py"):
+        assert f"`{program.name}`" in index, f"benchmarks/README.md does not tell of {program.name}"
+    pages = [page for page in FOLDER.glob("*.md") if page.name != "README.md"]
+    for page in pages:
+        assert f"]({page.name})" in index, f"benchmarks/README.md does not lead to {page.name}"
+        assert (FOLDER.parent / "docs" / "benchmarks" / page.name).exists(), f"{page.name} is no page of docs/"
+    for page in [FOLDER / "README.md", *pages]:
+        text = page.read_text()
+        assert text.count("\n") <= 400, f"{page.name} is two pages"
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (FOLDER / link).exists(), f"{page.name} links to {link}, which is not there"
+
+
+def test_results_have_one_record_a_line(made, tmp_path):
+    import records
+
+    found = {
+        "b": {"seed 1": {"nats": -1.5, "ahead": [0.1, 2e-07]}, "seed 0": {"nats": float("inf"), "of": [[1, 2], [3]]}, "n": 3},
+        "a": [{"x": None, "told": []}, {"y": {}}, [1, "two\n"]],
+        "none": {},
+        "flat": {"1": True},
+    }
+    expected = """{
+ "b": {
+  "seed 1": {"nats": -1.5, "ahead": [0.1, 2e-07]},
+  "seed 0": {"nats": Infinity, "of": [[1, 2], [3]]},
+  "n": 3
+ },
+ "a": [
+  {"x": null, "told": []},
+  {
+   "y": {}
+  },
+  [1, "two\\n"]
+ ],
+ "none": {},
+ "flat": {"1": true}
+}
+"""
+    file = tmp_path / "found.json"
+    assert records.read(file) == {}
+    records.write(file, found)
+    assert file.read_text() == expected
+    assert json.dumps(records.read(file)) == json.dumps(found)
+    records.write(file, {1: (2, 3)})
+    assert file.read_text() == '{"1": [2, 3]}\n'
+
+
+def test_results_are_as_records_writes_them(made):
+    import records
+
+    for file in (FOLDER / "results").glob("*.json"):
+        assert file.read_text() == records.as_text(records.read(file)) + "\n", f"{file.name}: write it by records.write"

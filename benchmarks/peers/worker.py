@@ -25,7 +25,7 @@ rng = np.random.default_rng(0)
 mixing = np.linalg.cholesky(0.5 * np.eye(work.d) + 0.5)
 batch, rows = ((rng.normal(size=(n, work.d)) @ mixing.T).astype(np.float32) for n in (512, 10_000))
 # As in any process that has held data: glibc learns from the largest array freed, up to 32 MB, how much freed memory to keep.
-# Without it, some steps pay for new pages, by chance (README.md).
+# Without it, some steps pay for new pages, by chance (speed.md).
 np.ones(31 * 2**20, np.uint8).sum()
 
 

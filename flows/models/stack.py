@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from flows.compose import Repeat, Reversible, Serial
 from flows.core import BijectionInit, check_widths, positive_int, spend
 
-# Deeper stacks are loops, as benchmarks/README.md has it: affine layers gain from one soon, as most of what they take beyond
+# Deeper stacks are loops, as benchmarks/speed.md has it: affine layers gain from one soon, as most of what they take beyond
 # their matrix products is for each array of weights; the others compile sooner for about the same step. What integrates in each
 # layer compiles little, and a loop would integrate again for the gradient. Part of what a model is, as params are stacked then.
 UNROLLED = 3
