@@ -18,7 +18,7 @@ from flows.training.data.prepare import with_model
 from flows.training.data.standardize import Prepared, prepare_folds
 from flows.training.data.table import Split, Table
 from flows.training.fitting import fit_prepared
-from flows.training.options import Options, check_distribution, optional
+from flows.training.options import Options, Run, check_distribution, optional
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
 SOON = 1 / 3  # ... after that share of its epochs
@@ -54,9 +54,13 @@ class Candidate(NamedTuple):
     cost: float = math.nan
 
 
+OF_SELECT = Run(judged=False)  # the table says which is behind
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SelectOptions(Options):
     total_minutes: Annotated[float | None, optional(positive)] = None
+    run: Run = OF_SELECT
 
 
 class Comparison:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -161,6 +161,29 @@ ROW_KEYWORDS = ("context", "weights", "rng", "train")
 MAY_CHANGE = "may change"  # where a fit goes on from a checkpoint
 
 
+class Run(NamedTuple):
+    """What is known of a training beside the options that a user gives.
+
+    Attributes:
+        caller: the function that was called, which errors name.
+        expected: what errors say that it expected.
+        remedy: what they say is to be done where the density is 0.
+        judged: whether it says when it ends behind its start, or the closed-form Gaussian.
+        tempered: the first epochs, whose validation loss says nothing.
+        stands: whether it is over, by its importance weights.
+    """
+
+    caller: str = "fit"
+    expected: str = "data where the model is defined (flows.support says where that is) and finite values from its layers"
+    remedy: str = "Give a base without edges, or data in its support"
+    judged: bool = True
+    tempered: int = 0
+    stands: Callable[[list[float], list[float]], bool] | None = None
+
+
+OF_FIT = Run()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
     """The keywords of `flows.fit`, each with its type, its check and its default; those without a check are checked when the
@@ -193,14 +216,7 @@ class Options:
     checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
-    stands: Callable[[list[float], list[float]], bool] | None = None  # whether a fit is over, by its importance weights
-    tempered: int = 0  # the first epochs, whose validation loss says nothing
-    judged: bool = True  # whether a fit says when it ends behind its start, or the closed-form Gaussian
-
-    # What errors say: which function was called, what it expected, and what to do where the density is 0.
-    caller: str = "fit"
-    expected: str = "data where the model is defined (flows.support says where that is) and finite values from its layers"
-    remedy: str = "Give a base without edges, or data in its support"
+    run: Run = OF_FIT
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -224,6 +240,10 @@ class Options:
             raise TypeError(
                 f"{self.caller}: weight_decay={self.weight_decay} is for the default optimizer; use optax.adamw instead"
             )
+
+    @property
+    def caller(self) -> str:
+        return self.run.caller
 
     @property
     def objective_name(self) -> str | None:

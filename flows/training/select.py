@@ -157,8 +157,7 @@ def select(
         >>> selection.candidates[0].name
         'flow'
     """
-    # The table says which is behind.
-    options = SelectOptions(validation=validation, total_minutes=total_minutes, judged=False, **keywords)
+    options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
     key = as_key(rng)
     split = read_arrays(data, options, key)
     table, rows = split.whole, len(split.numbers())

@@ -49,6 +49,7 @@ from flows.training.loop.trainer import schedule_of, trainer
 from flows.training.options import (
     MAY_CHANGE,
     Options,
+    Run,
     check_distribution,
     decay,
     one_of,
@@ -70,6 +71,14 @@ def enough_for_a_tail(x: Any, name: str) -> int:
     return x
 
 
+OF_DENSITY = Run(
+    caller="fit_to_density",
+    expected="a log_density that is finite where the model draws: start with a model nearer to it, rescale its points, or give "
+    "the support= that it has",
+    remedy="Give a model that draws only where log_density is finite",
+)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DensityOptions(Options):
     starts: Any = 32  # checked where the support is known
@@ -82,13 +91,7 @@ class DensityOptions(Options):
     num_held_out: Annotated[int, positive_int] = 4_000
     num_weights: Annotated[int, enough_for_a_tail, MAY_CHANGE] = 10_000
     anneal: Annotated[float | None, optional(share)] = None
-
-    caller: str = "fit_to_density"
-    expected: str = (
-        "a log_density that is finite where the model draws: start with a model nearer to it, rescale its points, or give the "
-        "support= that it has"
-    )
-    remedy: str = "Give a model that draws only where log_density is finite"
+    run: Run = OF_DENSITY
 
 
 class ReverseKL(NamedTuple):
@@ -334,7 +337,7 @@ def _trained(
             f"fit_to_density: anneal is {options.anneal} of {options.max_epochs} epochs, which leaves none for the density "
             "itself; expected more epochs, or a smaller share"
         )
-    options = replace(options, stands=partial(stands, rounds), tempered=tempered)
+    options = replace(options, run=options.run._replace(stands=partial(stands, rounds), tempered=tempered))
     saved = None
     if options.checkpoint is not None:
         saved = Checkpoint(options, settings(options, event))

@@ -64,7 +64,7 @@ def after(members: list[Progress], history: History, kept: Callable, options: Op
             what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
                 validation[-1], "a log-density that is NaN"
             )
-            why = f"some of what is held out has {what} under this model: {cause(members.index(member))}. {options.remedy}"
+            why = f"some of what is held out has {what} under this model: {cause(members.index(member))}. {options.run.remedy}"
         message = f"{who}: the validation {options.measure} was {validation[-1]} in the last of {len(validation)} epochs: {why}"
         raise FitError(message, kept(), history, why)
     if apart := sum(member.fell_apart for member in members):
@@ -89,7 +89,7 @@ def compare(members: list[Progress], yardstick: Yardstick, options: Options) -> 
         if member.carried is not None and (told := _carried(member.carried, numbers, yardstick.given)):
             warn_user(f"{who}: {told}")
             break
-    if len(members[0].validation) <= options.tempered:
+    if len(members[0].validation) <= options.run.tempered:
         warn_user(f"{who}: it ended while the density was tempered, so these are the params of the start; allow it more time")
         return
     for member in members:
@@ -154,7 +154,7 @@ def error_of(members: list[Progress], i: int, cause: str, params: Any, options: 
     member, whose = members[i], "" if options.members is None else f" of member {i}"
     if member.start == math.inf:
         what = f"no {options.measure}{whose} is finite at the initial params"
-        message = f"{options.caller}: {what}: {cause}. Expected {options.expected}"
+        message = f"{options.caller}: {what}: {cause}. Expected {options.run.expected}"
     else:
         message = (
             f"{options.caller}: epoch {len(member.train) - 1}{whose} had to be undone, the last of {member.times_back}, though "

@@ -85,7 +85,7 @@ class Progress:
         return bool(nothing or (above and not harmless))
 
     def over(self, options: Options) -> bool:
-        stands = options.stands is not None and options.stands(self.effective, self.tails)
+        stands = options.run.stands is not None and options.run.stands(self.effective, self.tails)
         return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
 
     def falls_apart(self, options: Options, by_chance: float) -> bool:
@@ -96,7 +96,7 @@ class Progress:
         Only where the rate is known, and still near its peak.
         """
         number, waited = len(self.train), self.waited
-        known = options.optimizer is None and options.objective is None and options.stands is None
+        known = options.optimizer is None and options.objective is None and options.run.stands is None
         if not known or waited < options.patience or number >= options.max_epochs or self.times_back >= TIMES_BACK:
             return False
         still_ahead = warmup_cosine(1.0, options.max_epochs)(number - 1, options.max_epochs - number + 1)

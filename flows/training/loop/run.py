@@ -113,7 +113,7 @@ class Loop:
             raise error_of_stream(failure.error, kept, self.members, self.options) from failure.error
         reports = self._of_each(report)
         done = [each.over(self.options) for each in self.members]  # these train on with the others, but keep their best
-        judged = number >= self.options.tempered
+        judged = number >= self.options.run.tempered
         lost = [each.add(own, self.margin, judged) for each, own in zip(self.members, reports, strict=True)]
         self._show()
         by_chance = self.training.yardstick.by_chance
@@ -148,7 +148,7 @@ class Loop:
             self.margin,
             lambda i: training.cause(self._params_of(i), last, None, i),
         )
-        if options.judged:
+        if options.run.judged:
             compare(members, training.yardstick, options)
         return training.trainer.params(self.state.best), history
 
