@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 
 from flows.bijections.scaling import channel_moments
-from flows.core import FlowsError, along, bijection, size
+from flows.core import FlowsError, Support, along, bijection, size
 
 EPSILON = 1e-5
 
 
-@bijection(batched=True)
+@bijection(support=Support(running=True), batched=True)
 def BatchNorm(momentum: float = 0.9):
     """Normalisation by statistics, then a trained scale and shift, for each feature or channel.
 

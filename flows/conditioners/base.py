@@ -51,14 +51,16 @@ def as_network(pair: Any, name: str) -> Network:
 
 class ConditionerInit(Value):
     """`net(rng, input_dim, output_dim) -> Network(params, apply_fun)`. `.lipschitz` bounds |apply(x) - apply(x')| / |x - x'|,
-    Euclidean, at any params; None where nothing is known."""
+    Euclidean, at any params; None where nothing is known. `.running` is whether it keeps running statistics under "fixed"."""
 
     lipschitz: float | None
+    running: bool
 
-    def __init__(self, construct: Callable, arguments: dict[str, Any], inner: Any, lipschitz: Any = None):
+    def __init__(self, construct: Callable, arguments: dict[str, Any], inner: Any, lipschitz: Any = None, running: Any = False):
         super().__init__(construct, arguments, inner)
         bound, name = said_of(lipschitz, arguments, f"{construct.__name__}: lipschitz"), construct.__name__
         object.__setattr__(self, "lipschitz", check_lipschitz(bound, name))
+        object.__setattr__(self, "running", bool(said_of(running, arguments, f"{name}: running")))
 
     def __call__(self, rng: Any, input_dim: Any, output_dim: Any, **keywords: Any) -> Network:
         name = self.constructor.__name__
@@ -77,9 +79,15 @@ class ConditionerInit(Value):
 def conditioner(function: Callable[P, Any], /) -> Callable[P, ConditionerInit]: ...
 @overload
 def conditioner(
-    *, lipschitz: float | Callable[..., float | None] | None = None
+    *, lipschitz: float | Callable[..., float | None] | None = None, running: bool | Callable[..., bool] = False
 ) -> Callable[[Callable[P, Any]], Callable[P, ConditionerInit]]: ...
-def conditioner(function: Callable | None = None, /, *, lipschitz: float | Callable[..., float | None] | None = None) -> Any:
+def conditioner(
+    function: Callable | None = None,
+    /,
+    *,
+    lipschitz: float | Callable[..., float | None] | None = None,
+    running: bool | Callable[..., bool] = False,
+) -> Any:
     """Make a constructor of conditioners of a function that returns `net(rng, input_dim, output_dim)`.
 
     `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim). A plain
@@ -89,6 +97,8 @@ def conditioner(function: Callable | None = None, /, *, lipschitz: float | Calla
         function: the constructor to be; its arguments are plain values, as of `flows.bijection`.
         lipschitz: a bound on the network's Lipschitz constant in its inputs, Euclidean, at any params; or a function of the
             constructor's arguments, by name, that returns one. `ResidualBlock` asks for one below 1.
+        running: whether it keeps running statistics under "fixed", as batch norm does, which `fit` measures again before each
+            validation; or such a function.
 
     Errors:
         TypeError: when used, what it returns is not such a pair.
@@ -103,7 +113,7 @@ def conditioner(function: Callable | None = None, /, *, lipschitz: float | Calla
         >>> flows.AffineCoupling(Linear())
         AffineCoupling(...Linear())
     """
-    make = partial(ConditionerInit, lipschitz=lipschitz)
+    make = partial(ConditionerInit, lipschitz=lipschitz, running=running)
     if function is not None:
         check_decorated(function, "flows.conditioner", "net(rng, input_dim, output_dim)")
     return (lambda function: constructor(function, make)) if function is None else constructor(function, make)

@@ -166,7 +166,7 @@ def _rescaled(layer: dict[str, Array]) -> dict[str, Array]:
     return {name: leaf * along(scale, leaf) for name, leaf in layer.items() if name != "log_scale"}
 
 
-@conditioner
+@conditioner(running=lambda norm, **_: norm == "batch")
 def ConvResidual(
     width: int = 64,
     num_blocks: int = 2,

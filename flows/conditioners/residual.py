@@ -16,7 +16,7 @@ EPSILON = 1e-3
 SMALL = 0.01  # of the second layer of each block, at the start
 
 
-@conditioner
+@conditioner(running=lambda batch_norm, **_: batch_norm)
 def Residual(
     width: int = 64,
     num_blocks: int = 2,
@@ -81,7 +81,7 @@ def Residual(
     return naming(net, body.init_keywords)
 
 
-@conditioner
+@conditioner(running=lambda batch_norm, **_: batch_norm)
 def MaskedResidual(
     width: int = 64,
     num_blocks: int = 2,

@@ -112,6 +112,7 @@ class Support:
         rounding: of a layer that adds noise to rounded values, what these are.
         unit: of a layer that measures features, a function of its params: what it takes for the middle of each, and for one
             standard deviation.
+        running: of a layer that keeps running statistics under "fixed", to be measured again before each validation.
         clusters: of a distribution that is a mixture, "anywhere" or, if its components have no correlations, "along columns".
     """
 
@@ -124,6 +125,7 @@ class Support:
     leaves: tuple[int, ...] = ()
     rounding: Rounding | None = None
     unit: Callable[[Any], tuple[Any, Any]] | None = None
+    running: bool = False
     clusters: str = ""
 
     def __post_init__(self) -> None:

@@ -122,7 +122,7 @@ def train_members(
     if not any(jax.tree.leaves(trainable(start))):
         options = replace(options, max_epochs=1)
 
-    problem = _problem(inner, part, start, rows, options)
+    problem = _problem(inner, part, rows, options)
     compiled = trainer(problem, start, options, rows.dtype, bool(rows.folds))
     schedule = schedule_of(options, options.max_epochs * split.steps)
     epochs: Any = Epochs(rows, compiled, schedule, keys)
@@ -153,9 +153,9 @@ def train_members(
     return of_user(best), history
 
 
-def _problem(model: Any, part: Any, params: Any, rows: Prepared, options: Options) -> Any:
+def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:
     """What a step and a validation minimise."""
-    batch, statistics = rows.split.batch_size // options.accumulate, has_running_statistics(params)
+    batch, statistics = rows.split.batch_size // options.accumulate, has_running_statistics(model)
     if options.objective is None:
         exact = getattr(model, "likelihood", "exact") == "unbiased"
         return Likelihood(part, batch, options.precision, statistics, exact)

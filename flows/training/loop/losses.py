@@ -15,8 +15,10 @@ from flows.core import (
     FlowsError,
     Given,
     Precision,
+    Value,
     check_result,
     computed_with,
+    declared_by,
     functions_of,
     stop_fixed,
 )
@@ -104,11 +106,10 @@ class Likelihood(NamedTuple):
         return result if rows.weights is None else rows.weights * result
 
 
-def has_running_statistics(params: Any) -> bool:
-    """Whether something is to be measured again after an epoch: it keeps a "var" under "fixed" (batch norm, in layers and in
-    networks)."""
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    return any(path.endswith("['fixed']['var']") for path in paths)
+def has_running_statistics(model: Any) -> bool:
+    """Whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
+    within = [model, *model.values_within()] if isinstance(model, Value) else []
+    return any(declared_by(each).running or getattr(each, "running", False) for each in within)
 
 
 class Function:
