@@ -263,6 +263,9 @@ def test_the_validation_loss_is_that_of_the_measured_statistics(given):
     assert result.history["best_epoch"] == 0
     loss = -result.log_pdf(result.params, held_out).mean()
     np.testing.assert_allclose(result.history["validation_loss"], [loss], rtol=1e-5)
+    last, again = (params["bijection"][2]["fixed"] for params in (result.params, flows.remeasure(model, result.params, rows)))
+    np.testing.assert_allclose(last["mean"], again["mean"], atol=1e-5)
+    np.testing.assert_allclose(last["var"], again["var"], rtol=1e-4)
 
 
 def test_a_model_that_draws_numbers_gets_its_keys():
