@@ -88,7 +88,7 @@ def outcome(tests: str, select: str, mistake: Mistake | None = None, timeout: in
         options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--basetemp", f"{folder}/temporary"]
         try:
             result = subprocess.run(
-                [sys.executable, "-c", PYTEST, *options, f"tests/{tests}", "-k", select],
+                [sys.executable, "-c", PYTEST, *options, str(next((copy / "tests").rglob(tests))), "-k", select],
                 cwd=copy,
                 env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
                 timeout=timeout,

@@ -93,3 +93,9 @@ def test_every_public_name_is_documented():
 def test_importing_flows_compiles_nothing_and_starts_no_device():
     code = "import jax, flows; from jax._src import xla_bridge as b; raise SystemExit(bool(b._backends))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tests_lie_in_folders_after_the_rooms():
+    folders = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
+    rooms = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    assert folders - rooms == {"examples", "pages"} and len(folders & rooms) > 10

@@ -1,4 +1,4 @@
-"""What other libraries compute at given parameters, in float64, for tests/test_parity.py: `parity.py LIBRARY`.
+"""What other libraries compute at given parameters, in float64, for tests/models/test_parity.py: `parity.py LIBRARY`.
 
 Each library runs in an environment of its own, once; its numbers lie in tests/fixtures/parity/LIBRARY.json, with the versions
 that made them. What to install with pip:

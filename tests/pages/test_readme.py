@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 SMALLER = {
     r"max_epochs=[25]\b": "max_epochs=1",
     r"members=\d+": "members=2",

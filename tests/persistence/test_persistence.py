@@ -24,7 +24,7 @@ from flows.diagnostics import enable_x64
 from flows.persistence.container import START
 from flows.persistence.models import _abstract
 
-TESTS = os.path.dirname(os.path.abspath(__file__))
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # What is read back is what was written
 

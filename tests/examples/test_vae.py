@@ -10,7 +10,7 @@ import pytest
 
 import flows
 
-FILE = Path(__file__).parents[1] / "examples" / "vae.py"
+FILE = Path(__file__).parents[2] / "examples" / "vae.py"
 EPOCHS = 6
 
 

@@ -15,7 +15,7 @@ from files.make import OWN, TOLERANCE, answers, distance, names_in
 import flows
 from flows.core.constructors import is_constructor
 
-FOLDERS = sorted(Path(__file__).parent.glob("files/format_*"))
+FOLDERS = sorted(Path(__file__).parents[1].glob("files/format_*"))
 # Models that compile long, which the slow tests have a look at; their parts are in other files as well.
 LONG = ("bnaf", "bnaf_of_a_context", "ffjord", "glowimage", "naf", "nsf_of_a_context", "realnvpimage", "umnn")
 FILES = [

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -221,7 +222,7 @@ def test_damaged_and_foreign_files(tmp_path, ended):
 
 
 CHILD = """
-import sys; sys.path[:0] = [{root!r}, {tests!r}]
+import sys; sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
 import conftest, test_checkpoint  # programs are made as in this process
 test_checkpoint.fit({folder!r}, max_epochs=400, patience=400)
 """
@@ -229,8 +230,8 @@ test_checkpoint.fit({folder!r}, max_epochs=400, patience=400)
 
 def test_a_killed_fit_goes_on(tmp_path):
     """Three times, at any instant, while it does little but write."""
-    tests = os.path.dirname(__file__)
-    code = CHILD.format(root=os.path.dirname(tests), tests=tests, folder=str(tmp_path))
+    here = Path(__file__).parent
+    code = CHILD.format(root=str(here.parents[1]), tests=str(here.parent), here=str(here), folder=str(tmp_path))
     path, wait, written = tmp_path / NAME, np.random.default_rng(0), 0.0
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", code]) as process:

@@ -11,7 +11,7 @@ import flows
 from flows.core import BijectionInit
 from flows.core.constructors import is_constructor
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
 
 

@@ -21,7 +21,7 @@ from flows import transformers as t
 from flows.conditioners import Lipschitz, MaskedMLP
 from flows.diagnostics import enable_x64
 
-FIXTURES = Path(__file__).parent / "fixtures" / "parity"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 PEERS = {file.stem: json.loads(file.read_text())["cases"] for file in sorted(FIXTURES.glob("*.json"))}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 BOUND = 3.0  # of all splines but that of the circle, whose bound is pi
