@@ -95,7 +95,6 @@ from flows.core import Support as Support
 from flows.core import bijection as bijection
 from flows.core import clear_caches as clear_caches
 from flows.core import distribution as distribution
-from flows.core import keep_programs as keep_programs
 from flows.core import remeasure as remeasure
 from flows.core import revise as revise
 from flows.core import trainable as trainable
@@ -142,6 +141,7 @@ from flows.models.sphere import SphereFlow as SphereFlow
 from flows.models.splines import NSF as NSF
 from flows.persistence import describe as describe
 from flows.persistence import save as save
+from flows.persistence.programs import keep_programs as keep_programs
 from flows.results import FitResult as FitResult
 from flows.results import load as load
 from flows.training import fit as fit

@@ -4,11 +4,6 @@ An author writes functions of one event (`decorators.py`); they are lifted to ba
 (`parts.py`), which combinators compose. `publish.py` makes of a part the functions that a user calls.
 """
 
-from flows.core.batching import grown as grown
-from flows.core.batching import in_pieces as in_pieces
-from flows.core.batching import iteration as iteration
-from flows.core.batching import off_strides as off_strides
-from flows.core.batching import unfused as unfused
 from flows.core.caching import Memo as Memo
 from flows.core.caching import clear_caches as clear_caches
 from flows.core.caching import fresh_caches as fresh_caches
@@ -59,6 +54,7 @@ from flows.core.errors import Place as Place
 from flows.core.errors import explained_call as explained_call
 from flows.core.errors import first_nonfinite_layer as first_nonfinite_layer
 from flows.core.errors import note_nonfinite as note_nonfinite
+from flows.core.errors import shortened as shortened
 from flows.core.errors import warn_user as warn_user
 from flows.core.inputs import CALL as CALL
 from flows.core.inputs import INIT as INIT
@@ -91,10 +87,15 @@ from flows.core.numerics import along as along
 from flows.core.numerics import beside as beside
 from flows.core.numerics import blocks_to_channels as blocks_to_channels
 from flows.core.numerics import computed_with as computed_with
+from flows.core.numerics import grown as grown
+from flows.core.numerics import in_pieces as in_pieces
+from flows.core.numerics import iteration as iteration
+from flows.core.numerics import off_strides as off_strides
 from flows.core.numerics import precision as precision
 from flows.core.numerics import saturated as saturated
 from flows.core.numerics import soft_clip as soft_clip
 from flows.core.numerics import soft_clip_inverse as soft_clip_inverse
+from flows.core.numerics import unfused as unfused
 from flows.core.numerics import varying as varying
 from flows.core.params import check_copies as check_copies
 from flows.core.params import check_floats as check_floats
@@ -114,9 +115,6 @@ from flows.core.parts import exact_log_dets as exact_log_dets
 from flows.core.parts import path_of as path_of
 from flows.core.parts import shared as shared
 from flows.core.parts import still as still
-from flows.core.programs import advice as advice
-from flows.core.programs import keep_programs as keep_programs
-from flows.core.programs import seconds_of_compiling as seconds_of_compiling
 from flows.core.publish import functions_of as functions_of
 from flows.core.publish import joint_draw_of as joint_draw_of
 from flows.core.publish import path_of_log_pdf as path_of_log_pdf

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.batching import on_cpu, put
 from flows.core.constructors import check_takes
 from flows.core.contract import Params
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array
+from flows.core.numerics import on_cpu, put
 
 
 def _is_fixed(path: tuple) -> bool:

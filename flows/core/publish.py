@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.batching import call_filled, current_iteration, filled, first, grown
 from flows.core.caching import Memo
 from flows.core.contract import Array, Params, Shape
 from flows.core.errors import FlowsError
@@ -33,6 +32,7 @@ from flows.core.inputs import (
 )
 from flows.core.inputs import size as size_of
 from flows.core.lifting import FIRST_RULE
+from flows.core.numerics import call_filled, current_iteration, filled, first, grown
 from flows.core.params import check_floats, check_structure, shapes_of, stop_fixed
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result, check_rows

@@ -1,4 +1,6 @@
-"""Models in files: `models.py` says what is written, `container.py` how bytes stay whole."""
+"""What lies on disk: `models.py` says what a file of a model holds, `container.py` how its bytes stay whole, and `programs.py`
+keeps compiled programs for the next process.
+"""
 
 from flows.persistence.models import describe, save
 

@@ -8,7 +8,7 @@ import pytest
 from common import stirred
 
 import flows
-from flows.core.batching import filled
+from flows.core.numerics import filled
 
 X = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
 CONTEXT = np.random.default_rng(1).normal(size=(1000, 2)).astype(np.float32)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import Distribution, advice, seconds_of_compiling
+from flows.core import Distribution
+from flows.persistence.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
 from flows.training.data.gaussian import Yardstick
 from flows.training.data.streams import DataFailed

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.monitoring
 
-from flows.core.errors import FlowsError, shortened, warn_user
+from flows.core import FlowsError, shortened, warn_user
 
 LIMIT = 500_000_000  # bytes
 # XLA for CPUs links the kernels of a program that it reads back each within the last, on one stack [jaxlib 0.10.2 on Linux: 850
