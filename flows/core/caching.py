@@ -25,14 +25,23 @@ class Memo:
         """The entry of `key`, made if it is not there. What is made for the key None is never kept."""
         if key is None:
             return make()
-        own = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
+        entry = self.get(key)
+        return self.keep(key, make()) if entry is None else entry
+
+    def get(self, key: Hashable) -> Any:
+        """The entry of `key`, or None."""
+        in_mode = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
         with self.lock:
-            if own in self.entries:
-                self.entries.move_to_end(own)
-                return self.entries[own]
-        made = make()
+            if in_mode not in self.entries:
+                return None
+            self.entries.move_to_end(in_mode)
+            return self.entries[in_mode]
+
+    def keep(self, key: Hashable, made: T) -> T:
+        """The entry of `key`: what was made, unless another thread was faster."""
+        in_mode = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
         with self.lock:
-            made = self.entries.setdefault(own, made)
+            made = self.entries.setdefault(in_mode, made)
             while len(self.entries) > self.size:
                 self.entries.popitem(last=False)
         return made

@@ -124,8 +124,11 @@ class InitFun(Value):
         """What it is at one event and context: made once."""
         if isinstance(self.inner, InitFun):  # a model, short for a composition
             return self.inner.part(event, context)
-        key = None if self.has_closure else (self, event, context)  # the part of a plain closure serves one init alone
-        return made_once(key, lambda: self._make_part(event, context))
+        if self.has_closure:  # the part of a plain closure serves one init alone
+            return self._make_part(event, context)
+        key = (self, event, context)
+        part = made_once.get(key)  # called so, as every function within stands in the traceback of an author's error
+        return made_once.keep(key, self._make_part(event, context)) if part is None else part
 
     def _make_part(self, event: Shape, context: Shape | None) -> Part:
         spend(parts=MADE)
