@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from flows.bijections.engine import Columns, Trained, as_transformers, circles, for_each
+from flows.bijections.engine import Columns, Trained, as_transformers, circles, conditioned, for_each
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_leading, measured_by
-from flows.core import ConditionerLike, FlowsError, Given, Layer, as_context, bijection, naming, size
+from flows.conditioners.network import running
+from flows.core import ConditionerLike, FlowsError, Layer, bijection, size
 from flows.transformers.base import Transformer
 
 
@@ -58,33 +57,29 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
 
         return trained.init(rng), direct_fun, inverse_fun
 
-    def conditional_init(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
-        if not context_dim:
+    def make(key, shape, context, given):
+        if context is None:
             raise FlowsError("Elementwise: a conditioner makes the parameters of a context; give context_dim to init_fun")
         columns = Columns(for_each(transformers, size(shape), "Elementwise"))
-        keys = jax.random.split(rng)
-        old = params or {}
-        data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
-        given = Given(data, init_context, old.get("conditioner"))
-        start, run, names, *_ = build_leading(net, keys[0], 0, columns.num_params * size(shape), as_context(context_dim), given)
+        keys, old = jax.random.split(key), given.params or {}
+        given = given._replace(params=old.get("conditioner"))
+        start, network = running(net, keys[0], (0,), (columns.num_params * size(shape),), context, given)
         own = {"conditioner": start}
         if columns.has_weights:
             own["weights"] = old["weights"] if old else columns.init(keys[1])
 
-        def apply(step, params, x, context, rng, train):
+        def apply(step, params, x, **call):
             x = leading(x)
-            theta = run(params["conditioner"], x[:0], jnp.moveaxis(context, 0, -1), rng, train)
+            theta = network.run(params["conditioner"], x, **call)
             return step(theta.reshape(columns.num_params, *x.shape), x, params.get("weights"))
 
-        def direct_fun(params, x, context=None, rng=None, train=False):
-            y, log_det = apply(columns.direct, params, x, context, rng, train)
+        def direct(params, x, **call):
+            y, log_det = apply(columns.direct, params, x, **call)
             return y.T.reshape(x.shape), log_det.sum(0)
 
-        def inverse_fun(params, y, context=None, rng=None, train=False):
-            return apply(columns.inverse, params, y, context, rng, train)[0].T.reshape(y.shape)
+        def inverse(params, y, **call):
+            return apply(columns.inverse, params, y, **call)[0].T.reshape(y.shape)
 
-        return Layer(own, direct_fun, inverse_fun, keywords={"context", *names})
+        return Layer(own, direct, inverse, keywords={"context", *network.keywords})
 
-    if net is None:
-        return trained_init
-    return naming(conditional_init, {"context_dim", *measured_by(net)})
+    return trained_init if net is None else conditioned(net, make)
