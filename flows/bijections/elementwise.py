@@ -1,6 +1,7 @@
 """A transformer on every feature, each on its own."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,20 +43,24 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
     transformers = as_transformers(transformer, "Elementwise")
     net: Any = None if conditioner is None else check_conditioner(conditioner, "Elementwise")
 
-    def leading(x):
-        return x.reshape(x.shape[0], size(x.shape[1:])).T
+    def layer(params, direct, inverse, keywords=()):
+        """Of functions of (entries, batch), with the log-slope of each."""
+
+        def leading(x):
+            return x.reshape(x.shape[0], size(x.shape[1:])).T
+
+        def direct_of_rows(params, x, **call):
+            y, log_slope = direct(params, leading(x), **call)
+            return y.T.reshape(x.shape), log_slope.sum(0)
+
+        def inverse_of_rows(params, y, **call):
+            return inverse(params, leading(y), **call)[0].T.reshape(y.shape)
+
+        return Layer(params, direct_of_rows, inverse_of_rows, keywords=keywords)
 
     def trained_init(rng, shape):
         trained = Trained(Columns(for_each(transformers, size(shape), "Elementwise")))
-
-        def direct_fun(params, x):
-            y, log_det = trained.direct(params, leading(x))
-            return y.T.reshape(x.shape), log_det.sum(0)
-
-        def inverse_fun(params, y):
-            return trained.inverse(params, leading(y))[0].T.reshape(y.shape)
-
-        return trained.init(rng), direct_fun, inverse_fun
+        return layer(trained.init(rng), trained.direct, trained.inverse)
 
     def make(key, shape, context, given):
         if context is None:
@@ -69,17 +74,10 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
             own["weights"] = old["weights"] if old else columns.init(keys[1])
 
         def apply(step, params, x, **call):
-            x = leading(x)
             theta = network.run(params["conditioner"], x, **call)
             return step(theta.reshape(columns.num_params, *x.shape), x, params.get("weights"))
 
-        def direct(params, x, **call):
-            y, log_det = apply(columns.direct, params, x, **call)
-            return y.T.reshape(x.shape), log_det.sum(0)
-
-        def inverse(params, y, **call):
-            return apply(columns.inverse, params, y, **call)[0].T.reshape(y.shape)
-
-        return Layer(own, direct, inverse, keywords={"context", *network.keywords})
+        on_each = partial(apply, columns.direct), partial(apply, columns.inverse)
+        return layer(own, *on_each, keywords={"context", *network.keywords})
 
     return trained_init if net is None else conditioned(net, make)
