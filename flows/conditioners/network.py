@@ -32,9 +32,10 @@ MEASURED = ("init_inputs", "init_context", "params")
 
 
 class Running(NamedTuple):
-    """A conditioner at work, without its params: `run(params, x, context=None, rng=None, train=False)`.
+    """A conditioner at work, without its params, which functions must not close over.
 
-    Features lead in x and in what comes out; the context is (batch, *context).
+    `run(params, x, context=None, rng=None, train=False)`: features lead in x and in what comes out; the context is (batch,
+    *context).
     """
 
     run: Callable[..., Array]
