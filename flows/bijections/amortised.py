@@ -3,16 +3,17 @@
 Their authors write formulas of one event and its parameters; a layer is made of them here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.bijections.engine import conditioned
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, ConditionerLike, FlowsError, Given, Layer, as_context, naming
+from flows.conditioners.network import running
+from flows.core import Array, ConditionerLike, FlowsError, Layer
 
 FLOOR = 1e-3  # of a slope
 
@@ -38,43 +39,34 @@ def amortised(name: str, conditioner: ConditionerLike | None, start: Callable, d
             raise FlowsError(f"{name}: the event is {shape}; expected a vector, such as input_dim=5")
         return start(rng, shape[0])
 
+    def layer(params: Any, direct: Callable, pair: Callable, keywords: Iterable[str] = ()) -> Layer:
+        return Layer(params, direct, lambda params, y, **call: pair(params, y, **call)[0], pair, keywords=keywords)
+
     def trained_init(rng, shape):
-        def inverse_fun(params, y):
-            return pair(params, y)[0]
+        return layer(started(rng, shape), jax.vmap(direct, (None, 0)), jax.vmap(inverse, (None, 0)))
 
-        pair = jax.vmap(inverse, (None, 0))
-        return Layer(started(rng, shape), jax.vmap(direct, (None, 0)), inverse_fun, pair)
-
-    def conditional_init(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
-        if not context_dim:
+    def make(key, shape, context, given):
+        if context is None:
             raise FlowsError(f"{name}: a conditioner makes the parameters of a context; give context_dim to init_fun")
-        keys, old = jax.random.split(rng), params or {}
+        keys, old = jax.random.split(key), given.params or {}
         own = {key: old[key] for key in old if key != "conditioner"} or started(keys[0], shape)
-        leaves, treedef = jax.tree.flatten(own)
-        ends = np.cumsum([leaf.size for leaf in leaves])
-        data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
-        given = Given(data, init_context, old.get("conditioner"))
-        net_params, run, names, *_ = build_leading(net, keys[1], 0, int(ends[-1]), as_context(context_dim), given)
+        sizes = {name: own[name].size for name in sorted(own)}
+        ends = np.cumsum(list(sizes.values()))
+        given = given._replace(params=old.get("conditioner"))
+        net_params, network = running(net, keys[1], (0,), (int(ends[-1]),), context, given)
 
-        def theta_of(params, x, context, rng, train):
+        def theta_of(params, x, **call):
             """The parameters of each row: those that are trained, and what the network adds."""
-            moves = run(params["conditioner"], x.T[:0], jnp.moveaxis(context, 0, -1), rng, train)
-            each = [params[key] for key in sorted(own)]
-            pieces = zip(each, jnp.split(moves.T, ends[:-1], axis=1), strict=True)
-            rows = [leaf[None] + piece.reshape(-1, *leaf.shape) for leaf, piece in pieces]
-            return jax.tree.unflatten(treedef, rows)
+            moves = network.run(params["conditioner"], x.T, **call)
+            pieces = zip(sizes, jnp.split(moves.T, ends[:-1], axis=1), strict=True)
+            return {name: params[name][None] + piece.reshape(-1, *params[name].shape) for name, piece in pieces}
 
-        def direct_fun(params, x, context=None, rng=None, train=False):
-            return jax.vmap(direct)(theta_of(params, x, context, rng, train), x)
+        def of_rows(params, x, **call):
+            return jax.vmap(direct)(theta_of(params, x, **call), x)
 
-        def pair(params, y, context=None, rng=None, train=False):
-            return jax.vmap(inverse)(theta_of(params, y, context, rng, train), y)
+        def pair(params, y, **call):
+            return jax.vmap(inverse)(theta_of(params, y, **call), y)
 
-        def inverse_fun(params, y, context=None, rng=None, train=False):
-            return pair(params, y, context, rng, train)[0]
+        return layer({**own, "conditioner": net_params}, of_rows, pair, {"context", *network.keywords})
 
-        return Layer({**own, "conditioner": net_params}, direct_fun, inverse_fun, pair, keywords={"context", *names})
-
-    if net is None:
-        return trained_init
-    return naming(conditional_init, {"context_dim", *measured_by(net)})
+    return trained_init if net is None else conditioned(net, make)

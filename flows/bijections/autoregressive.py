@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from flows.bijections.engine import Columns, Seen, as_transformers, circles, for_each
+from flows.bijections.engine import Columns, Seen, as_transformers, circles, conditioned, for_each
 from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
-from flows.conditioners.network import Squash, build_leading, check_squash, measured_by
-from flows.core import ConditionerLike, FlowsError, Given, Layer, as_context, bijection, naming
+from flows.conditioners.network import Squash, check_squash, running
+from flows.core import ConditionerLike, FlowsError, Layer, bijection
 from flows.transformers import Affine, Gated
 from flows.transformers.base import Transformer
 
@@ -68,12 +68,12 @@ def Autoregressive(
     if random_order and len(set(transformers)) > 1:
         raise FlowsError("Autoregressive: a random order cannot tell which feature is whose transformer; give one for all")
 
-    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+    def make(key, shape, context, given):
         if len(shape) != 1:
             raise FlowsError(f"Autoregressive: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
-        columns = Columns(for_each(transformers, d, "Autoregressive"))
-        keys = jax.random.split(rng, 3)
+        each = for_each(transformers, d, "Autoregressive")
+        columns, seen_as, keys = Columns(each), Seen([one.period for one in each]), jax.random.split(key, 3)
 
         def ordered(params, x):
             return x[jnp.argsort(params["fixed"]["ranks"])] if random_order else x
@@ -81,67 +81,62 @@ def Autoregressive(
         def restored(params, x):
             return x[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if random_order else x
 
-        own = params
+        own = given.params
         if own is None:
             ranks = {"ranks": jax.random.permutation(keys[0], d).astype(float)} if random_order else {}
             transformer = columns.init(keys[1]) if columns.has_weights else ()
             own = {"conditioner": None, "transformer": transformer, "fixed": ranks}
-        seen_as = Seen([each.period for each in for_each(transformers, d, "Autoregressive")])
         pairs = bool(seen_as.angles.any())
         if pairs and d > 1 and ordered_itself(net):
             raise FlowsError(
                 f"Autoregressive: {net!r:.60} has an order of its own, which does not go with angles; put Permute in front"
             )
         see, width = (seen_as.in_pairs, 2 * d) if pairs else (lambda x: x, d)
-        data = None if init_inputs is None else see(ordered(own, init_inputs.T)).T
-        given = Given(data, init_context, own["conditioner"])
+        data = None if given.init_inputs is None else see(ordered(own, given.init_inputs.T)).T
+        given = given._replace(init_inputs=data, params=own["conditioner"])
         ours = isinstance(net, ConditionerInit) and not isinstance(net.inner, TwoArguments)
-        alone = d == 1 and not context_dim and ours  # one feature has nothing before it
+        alone = d == 1 and context is None and ours  # one feature has nothing before it
         inputs, width = (0, 1) if alone else (width, width)
-        running = build_leading(net, keys[2], inputs, columns.num_params * width, as_context(context_dim), given, squash)
-        if d > 1 and running.sees_all:
+        start, network = running(net, keys[2], (inputs,), (columns.num_params * width,), context, given, squash)
+        if d > 1 and network.sees_all:
             raise FlowsError(
                 f"Autoregressive: each output of {net!r:.60} depends on all inputs; expected a masked network, such as "
                 "MaskedMLP(64)"
             )
-        start, run, names, solve, _ = running
 
-        def theta_of(params, x, context, rng, train):
-            theta = columns.alone(run(params["conditioner"], see(x)[:inputs], context, rng, train))
+        def theta_of(params, x, **call):
+            theta = columns.alone(network.run(params["conditioner"], see(x), **call))
             return theta.reshape(columns.num_params, width, x.shape[1])[:, :: width // d]
 
-        def direct_fun(params, x, context=None, rng=None, train=False):
-            context = None if context is None else jnp.moveaxis(context, 0, -1)
+        def direct(params, x, **call):
             x = ordered(params, x.T)
-            theta = theta_of(params, x, context, rng, train)
-            y, log_det = columns.direct(theta, x, params["transformer"])
+            y, log_det = columns.direct(theta_of(params, x, **call), x, params["transformer"])
             return restored(params, y).T, log_det.sum(0)
 
-        def solved(params, y, context, rng, train, with_slope):
+        def solved(params, y, with_slope, **call):
             """x, found one feature after the other, and each log dy/dx by the theta that found it."""
-            context = None if context is None else jnp.moveaxis(context, 0, -1)
             weights, y = params["transformer"], ordered(params, y.T)
 
             def find(feature, theta, y):
                 return columns.inverse_of_one(feature, theta, y, weights, with_slope)
 
-            if solve is not None and not pairs and not (train and names):
-                x, log_slope = solve(params["conditioner"], context, y, find)
+            if network.solve is not None and not pairs and not (call.get("train") and network.keywords):
+                x, log_slope = network.solve(params["conditioner"], call.get("context"), y, find)
             else:
-                x, log_slope = one_by_one(lambda x: theta_of(params, x, context, rng, train), find, y)
+                x, log_slope = one_by_one(lambda x: theta_of(params, x, **call), find, y)
             return restored(params, x).T, log_slope
 
-        def inverse_fun(params, y, context=None, rng=None, train=False):
-            return solved(params, y, context, rng, train, False)[0]
+        def inverse(params, y, **call):
+            return solved(params, y, False, **call)[0]
 
-        def inverse_and_log_det(params, y, context=None, rng=None, train=False):
-            x, log_slope = solved(params, y, context, rng, train, True)
+        def inverse_and_log_det(params, y, **call):
+            x, log_slope = solved(params, y, True, **call)
             return x, -log_slope.sum(0)
 
         params = {**own, "conditioner": start}
-        return Layer(params, direct_fun, inverse_fun, inverse_and_log_det, keywords={"context", *names})
+        return Layer(params, direct, inverse, inverse_and_log_det, keywords={"context", *network.keywords})
 
-    return naming(init_fun, {"context_dim", *measured_by(net)})
+    return conditioned(net, make)
 
 
 def one_by_one(theta_of, find, y):

@@ -7,20 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flows.bijections.engine import conditioned
 from flows.bijections.solvers import ADAPTIVE, ADJOINTS, TABLEAUX, adaptive, fixed, required
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_events, build_leading, measured_by
+from flows.conditioners.network import running
 from flows.core import (
     Array,
     ConditionerLike,
     FlowsError,
-    Given,
     Layer,
-    Shape,
-    as_context,
     bijection,
-    naming,
     positive,
     positive_int,
     size,
@@ -100,26 +97,25 @@ def Continuous(
     elif tolerance is not None:
         tolerance = positive(tolerance, "Continuous: tolerance")
 
-    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+    def make(key, shape, context, given):
         if steps is None:
             required()
-        data = None if init_inputs is None else jnp.concatenate([init_inputs, jnp.ones_like(init_inputs[..., :1])], -1)
-        running = _running(net, rng, shape, as_context(context_dim), Given(data, init_context, params))
-        if running.keywords:
+        data = given.init_inputs
+        data = None if data is None else jnp.concatenate([data, jnp.ones_like(data[..., :1])], -1)  # the time as well
+        inputs = (*shape[:-1], shape[-1] + 1)
+        start, network = running(net, key, inputs, shape, context, given._replace(init_inputs=data))
+        if network.keywords:
             raise FlowsError(
-                f"Continuous: {net!r:.80} names {', '.join(sorted(running.keywords))}, and its velocity would change along the "
+                f"Continuous: {net!r:.80} names {', '.join(sorted(network.keywords))}, and its velocity would change along the "
                 "way; expected a network without dropout or batch statistics"
             )
-        run = running.run
 
         def velocity(params, t, x, context=None):
             """v of rows x at times t, one for all or one for each."""
             channels = jnp.moveaxis(x, -1, 0)
             times = jnp.reshape(t, (1, -1, *(1,) * (x.ndim - 2))).astype(x.dtype)
             inputs = jnp.concatenate([channels, jnp.broadcast_to(times, (1, *channels.shape[1:]))])
-            if len(shape) == 1 and context is not None:
-                context = jnp.moveaxis(context, 0, -1)
-            return jnp.moveaxis(run(params, inputs, context, None, False), 0, -1)
+            return jnp.moveaxis(network.run(params, inputs, context), 0, -1)
 
         def field(traced, train):
             """d/dt of the state of rows: x alone, or with the log-det and the penalty."""
@@ -161,7 +157,7 @@ def Continuous(
 
             return jax.vmap(one)(x, context, noise)
 
-        def direct_fun(params, x, context=None, rng=None, train=False):
+        def direct(params, x, context=None, rng=None, train=False):
             noise = None
             if rng is not None and trace != "exact":
                 draw = jax.random.rademacher if trace == "hutchinson" else jax.random.normal
@@ -169,20 +165,13 @@ def Continuous(
             y, log_det, penalty = solve(params, x, context, noise, True, train, DATA, NOISE)
             return y, log_det + penalty  # both integrals run from 1 to 0
 
-        def inverse_fun(params, y, context=None):
+        def inverse(params, y, context=None):
             return solve(params, y, context, None, False, False, NOISE, DATA)[0]
 
         shown = {"context"} | ({"rng"} if trace != "exact" else set()) | ({"train"} if kinetic or jacobian else set())
-        return Layer(running.params, naming(direct_fun, shown), inverse_fun, velocity=velocity)
+        return Layer(start, direct, inverse, velocity=velocity, keywords=shown)
 
-    return naming(init_fun, {"context_dim", *measured_by(net)})
-
-
-def _running(net: Any, key: Array, shape: Shape, context: Shape | None, given: Given) -> Any:
-    """The network of points and the time, as a last feature or channel."""
-    if len(shape) == 1:
-        return build_leading(net, key, shape[0] + 1, shape[0], context, given)
-    return build_events(net, key, (*shape[:-1], shape[-1] + 1), shape, context, given)
+    return conditioned(net, make)
 
 
 def _exact(v: Callable, x: Array) -> tuple[Array, Array, Array]:

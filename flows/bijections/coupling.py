@@ -2,20 +2,16 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from flows.bijections.checkerboard import coupling_of_pixels
-from flows.bijections.engine import Columns, Seen, Trained, as_transformers, circles, cut, for_each, reorder
+from flows.bijections.engine import as_transformers, circles, conditioned
+from flows.bijections.masks import MASKS, Features, Pixels
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import Squash, build_events, build_leading, check_squash, measured_by
-from flows.core import ConditionerLike, FlowsError, Given, Layer, as_context, bijection, naming, spend
+from flows.conditioners.network import Squash, check_squash, running
+from flows.core import ConditionerLike, FlowsError, Layer, bijection
 from flows.transformers import Affine
 from flows.transformers.base import Transformer
-
-MASKS = ("halves", "alternating", "random", "checkerboard")
 
 
 @bijection(
@@ -85,122 +81,59 @@ def Coupling(
     squash = check_squash(squash, "Coupling: squash")
     if isinstance(mask, str) and mask not in MASKS:
         raise FlowsError(f"Coupling: mask is {mask!r}; expected one of {', '.join(MASKS)}, or a boolean for each feature")
-    named = {"context_dim", *measured_by(net)}
-    if mask == "checkerboard":
-        if of_kept is not None:
-            raise FlowsError(
-                "Coupling: mask='checkerboard' returns kept pixels as they are, and unconditional was given for them; expected "
-                "one of the two. Give Through(Checkerboard(), Coupling(..., unconditional=...)), whose mask is the same"
-            )
-        return naming(coupling_of_pixels(net, transformers, flip, squash), named)
+    if mask == "checkerboard" and of_kept is not None:
+        raise FlowsError(
+            "Coupling: mask='checkerboard' returns kept pixels as they are, and unconditional was given for them; expected one "
+            "of the two. Give Through(Checkerboard(), Coupling(..., unconditional=...)), whose mask is the same"
+        )
 
-    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
-        d, vector = shape[-1], len(shape) == 1
-        spend(size=40 * d)  # of the mask, and of the places of what is kept and moved
-        keep = _kept(mask, d) ^ (flip and not (isinstance(mask, str) and d == 1))
-        kept, moved = np.flatnonzero(keep), np.flatnonzero(~keep)
-        if not len(moved):
-            raise FlowsError(f"Coupling: the mask keeps all {d} features, and flip is {flip}; one at least must be transformed")
-        order = np.concatenate([kept, moved])
-        columns = _columns(transformers, moved, d)
-        periods = [each.period for each in for_each(transformers, d, "Coupling")]
-        seen_as = Seen([periods[i] for i in kept])
-        if mask == "random" and max(len(set(transformers)), len(set(of_kept or ()))) > 1:
-            raise FlowsError("Coupling: a random mask cannot tell which feature is whose transformer; give one for all")
-        trained = None if of_kept is None or not len(kept) else Trained(_columns(of_kept, kept, d))
-        alone = mask != "random" and trained is None and not columns.has_weights
-        # Each split takes a tenth of a second to compile.
-        keys = [rng] * 4 if alone else jax.random.split(rng, 4)
-        outputs = columns.num_params * len(moved)
+    def make(key, shape, context, given):
+        at = Pixels(transformers, flip, shape) if mask == "checkerboard" else Features(transformers, of_kept, mask, flip, shape)
+        columns, trained = at.columns, at.trained
+        key, own = at.start(key, given.params)
+        data = None if given.init_inputs is None else jnp.moveaxis(at.seen(at.cut(own, given.init_inputs)[0]), 0, -1)
+        given = given._replace(init_inputs=data, params=own["conditioner"])
+        start, network = running(net, key, at.inputs, at.outputs, context, given, squash)
 
-        def ordered(params, x):
-            """Kept features first."""
-            return reorder(x[jnp.argsort(params["fixed"]["ranks"])] if mask == "random" else x, order)
+        def theta_of(params, kept, moved, inverse=False, **call):
+            theta = columns.alone(at.used(network.run(params["conditioner"], at.seen(kept), **call)), inverse)
+            return theta.reshape(columns.num_params, *moved.shape)
 
-        def restored(params, y):
-            y = reorder(y, np.argsort(order))
-            return y[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if mask == "random" else y
-
-        own = params
-        if own is None:
-            ranks = {"ranks": jax.random.permutation(keys[0], d).astype(float)} if mask == "random" else {}
-            own = {
-                "conditioner": None,
-                "transformer": columns.init(keys[2]) if columns.has_weights else (),
-                "unconditional": {} if trained is None else trained.init(keys[1]),
-                "fixed": ranks,
-            }
-        context, given = as_context(context_dim), Given(None, init_context, own["conditioner"])
-        if init_inputs is not None:
-            seen = seen_as(ordered(own, jnp.moveaxis(init_inputs, -1, 0))[: len(kept)])
-            given = given._replace(init_inputs=jnp.moveaxis(seen, 0, -1))
-        if vector:
-            running = build_leading(net, keys[3], seen_as.size, outputs, context, given, squash)
-        else:
-            running = build_events(net, keys[3], (*shape[:-1], seen_as.size), (*shape[:-1], outputs), context, given, squash)
-        start, run, names, *_ = running
-
-        def theta_of(params, kept_x, context, rng, train, inverse=False):
-            if vector and context is not None:
-                context = jnp.moveaxis(context, 0, -1)
-            theta = columns.alone(run(params["conditioner"], seen_as(kept_x), context, rng, train), inverse)
-            return theta.reshape(columns.num_params, len(moved), *kept_x.shape[1:])
-
-        def direct_fun(params, x, context=None, rng=None, train=False):
-            # Features lead, the batch follows: this is where speed is decided.
-            kept_x, moved_x = cut(ordered(params, jnp.moveaxis(x, -1, 0)), len(kept), len(moved))
-            theta = theta_of(params, kept_x, context, rng, train)
-            y, log_det = columns.direct(theta, moved_x, params["transformer"])
-            total = _of_rows(log_det)
+        def mapped(params, kept, moved, theta):
+            """y in two parts, and the log-det."""
+            moved, log_det = columns.direct(theta, moved, params["transformer"])
+            total = _of_rows(at.used(log_det))
             if trained is not None:
-                kept_x, log_det = trained.direct(params["unconditional"], kept_x)
+                kept, log_det = trained.direct(params["unconditional"], kept)
                 total += _of_rows(log_det)
-            return joined(params, kept_x, y), total
+            return kept, moved, total
 
-        def solved(params, y, context, rng, train):
+        def solved(params, y, **call):
             """x in two parts, and theta of what is moved."""
-            kept_x, moved_y = cut(ordered(params, jnp.moveaxis(y, -1, 0)), len(kept), len(moved))
+            kept, moved = at.cut(params, y)
             if trained is not None:
-                kept_x = trained.inverse(params["unconditional"], kept_x)[0]
-            theta = theta_of(params, kept_x, context, rng, train, inverse=True)
-            return kept_x, columns.inverse(theta, moved_y, params["transformer"])[0], theta
+                kept = trained.inverse(params["unconditional"], kept)[0]
+            theta = theta_of(params, kept, moved, inverse=True, **call)
+            return kept, at.used(columns.inverse(theta, moved, params["transformer"])[0]), theta
 
-        def joined(params, kept_x, moved_x):
-            return jnp.moveaxis(restored(params, jnp.concatenate([kept_x, moved_x])), 0, -1)
+        def direct(params, x, **call):
+            # Features lead, the batch follows: this is where speed is decided.
+            kept, moved = at.cut(params, x)
+            kept, moved, log_det = mapped(params, kept, moved, theta_of(params, kept, moved, **call))
+            return at.joined(params, kept, moved), log_det
 
-        def inverse_fun(params, y, context=None, rng=None, train=False):
-            kept_x, moved_x, _ = solved(params, y, context, rng, train)
-            return joined(params, kept_x, moved_x)
+        def inverse(params, y, **call):
+            return at.joined(params, *solved(params, y, **call)[:2])
 
-        def inverse_and_log_det(params, y, context=None, rng=None, train=False):
-            """The network runs once; the log-det is that of direct_fun at the x returned."""
-            kept_x, moved_x, theta = solved(params, y, context, rng, train)
-            total = _of_rows(columns.direct(theta, moved_x, params["transformer"])[1])
-            if trained is not None:
-                total += _of_rows(trained.direct(params["unconditional"], kept_x)[1])
-            return joined(params, kept_x, moved_x), -total
+        def inverse_and_log_det(params, y, **call):
+            """The network runs once; the log-det is that of direct at the x returned."""
+            kept, moved, theta = solved(params, y, **call)
+            return at.joined(params, kept, moved), -mapped(params, kept, moved, theta)[2]
 
         params = {**own, "conditioner": start}
-        return Layer(params, direct_fun, inverse_fun, inverse_and_log_det, keywords={"context", *names})
+        return Layer(params, direct, inverse, inverse_and_log_det, keywords={"context", *network.keywords})
 
-    return naming(init_fun, named)
-
-
-def _kept(mask: str | Sequence[bool], d: int) -> np.ndarray:
-    """Which features are kept. A random mask puts those that are first, so its are the first half."""
-    if mask in ("halves", "random"):
-        return np.arange(d) < d // 2
-    if mask == "alternating":
-        return np.arange(d) % 2 == 1
-    kept = np.asarray(mask)
-    if kept.shape != (d,) or kept.dtype != bool:
-        raise FlowsError(f"Coupling: mask is {mask!r:.80}; expected {d} booleans, one for each feature, True for kept")
-    return kept
-
-
-def _columns(transformers: tuple, features: np.ndarray, d: int) -> Columns:
-    each = for_each(transformers, d, "Coupling")
-    return Columns(tuple(each[i] for i in features))
+    return conditioned(net, make)
 
 
 def _of_rows(log_det):

@@ -1,15 +1,15 @@
 """A transformer on every feature, each on its own."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from flows.bijections.engine import Columns, Trained, as_transformers, circles, for_each
+from flows.bijections.engine import Columns, Trained, as_transformers, circles, conditioned, for_each
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_leading, measured_by
-from flows.core import ConditionerLike, FlowsError, Given, Layer, as_context, bijection, naming, size
+from flows.conditioners.network import running
+from flows.core import ConditionerLike, FlowsError, Layer, bijection, size
 from flows.transformers.base import Transformer
 
 
@@ -43,48 +43,41 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
     transformers = as_transformers(transformer, "Elementwise")
     net: Any = None if conditioner is None else check_conditioner(conditioner, "Elementwise")
 
-    def leading(x):
-        return x.reshape(x.shape[0], size(x.shape[1:])).T
+    def layer(params, direct, inverse, keywords=()):
+        """Of functions of (entries, batch), with the log-slope of each."""
+
+        def leading(x):
+            return x.reshape(x.shape[0], size(x.shape[1:])).T
+
+        def direct_of_rows(params, x, **call):
+            y, log_slope = direct(params, leading(x), **call)
+            return y.T.reshape(x.shape), log_slope.sum(0)
+
+        def inverse_of_rows(params, y, **call):
+            return inverse(params, leading(y), **call)[0].T.reshape(y.shape)
+
+        return Layer(params, direct_of_rows, inverse_of_rows, keywords=keywords)
 
     def trained_init(rng, shape):
         trained = Trained(Columns(for_each(transformers, size(shape), "Elementwise")))
+        return layer(trained.init(rng), trained.direct, trained.inverse)
 
-        def direct_fun(params, x):
-            y, log_det = trained.direct(params, leading(x))
-            return y.T.reshape(x.shape), log_det.sum(0)
-
-        def inverse_fun(params, y):
-            return trained.inverse(params, leading(y))[0].T.reshape(y.shape)
-
-        return trained.init(rng), direct_fun, inverse_fun
-
-    def conditional_init(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
-        if not context_dim:
+    def make(key, shape, context, given):
+        if context is None:
             raise FlowsError("Elementwise: a conditioner makes the parameters of a context; give context_dim to init_fun")
         columns = Columns(for_each(transformers, size(shape), "Elementwise"))
-        keys = jax.random.split(rng)
-        old = params or {}
-        data = None if init_inputs is None else jnp.zeros((len(init_inputs), 0), init_inputs.dtype)
-        given = Given(data, init_context, old.get("conditioner"))
-        start, run, names, *_ = build_leading(net, keys[0], 0, columns.num_params * size(shape), as_context(context_dim), given)
+        keys, old = jax.random.split(key), given.params or {}
+        given = given._replace(params=old.get("conditioner"))
+        start, network = running(net, keys[0], (0,), (columns.num_params * size(shape),), context, given)
         own = {"conditioner": start}
         if columns.has_weights:
             own["weights"] = old["weights"] if old else columns.init(keys[1])
 
-        def apply(step, params, x, context, rng, train):
-            x = leading(x)
-            theta = run(params["conditioner"], x[:0], jnp.moveaxis(context, 0, -1), rng, train)
+        def apply(step, params, x, **call):
+            theta = network.run(params["conditioner"], x, **call)
             return step(theta.reshape(columns.num_params, *x.shape), x, params.get("weights"))
 
-        def direct_fun(params, x, context=None, rng=None, train=False):
-            y, log_det = apply(columns.direct, params, x, context, rng, train)
-            return y.T.reshape(x.shape), log_det.sum(0)
+        on_each = partial(apply, columns.direct), partial(apply, columns.inverse)
+        return layer(own, *on_each, keywords={"context", *network.keywords})
 
-        def inverse_fun(params, y, context=None, rng=None, train=False):
-            return apply(columns.inverse, params, y, context, rng, train)[0].T.reshape(y.shape)
-
-        return Layer(own, direct_fun, inverse_fun, keywords={"context", *names})
-
-    if net is None:
-        return trained_init
-    return naming(conditional_init, {"context_dim", *measured_by(net)})
+    return trained_init if net is None else conditioned(net, make)

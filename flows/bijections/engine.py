@@ -3,7 +3,7 @@
 Features are in the leading axis: they are selected and reordered, and each is transformed by its own transformer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Region, Support, spend, unfused
+from flows.conditioners.network import measured_by
+from flows.core import Array, FlowsError, Given, Region, Support, as_context, naming, spend, unfused
 from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128
 CHEAP = 2  # parameters of a transformer too cheap to be worth a copy of what it reads
+
+
+def conditioned(net: Any, make: Callable) -> Callable:
+    """The init_fun of a layer, or of a base, whose parameters are made by the network `net`.
+
+    `make(key, shape, context, given)` returns its params and functions, context being a shape or None. It starts the network by
+    `running`, and its functions take `**call`, for the network alone: what of context, rng and train this one names, which a
+    `Layer` tells by its keywords.
+    """
+
+    def init_fun(rng, shape, context_dim=0, **given):
+        return make(rng, shape, as_context(context_dim), Given(**given))
+
+    return naming(init_fun, {"context_dim", *measured_by(net)})
 
 
 def reorder(x: Array, order: np.ndarray) -> Array:

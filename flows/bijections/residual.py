@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flows.bijections.engine import conditioned
 from flows.bijections.from_function import newton
 from flows.conditioners.base import check_conditioner, check_lipschitz
 from flows.conditioners.lipschitz import Lipschitz
-from flows.conditioners.network import build_leading, measured_by
-from flows.core import Array, ConditionerLike, FlowsError, Given, as_context, bijection, naming, varying
+from flows.conditioners.network import running
+from flows.core import Array, ConditionerLike, FlowsError, Layer, bijection, varying
 
 LOG_DETS = ("exact", "unbiased")
 FEW = 16  # entries up to which the inverse begins with Newton's method, whose Jacobians are solved with
@@ -76,21 +77,22 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
             f"ResidualBlock: the series of a Lipschitz constant of {bound} is too long; expected at most {LARGEST}"
         )
 
-    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
+    def make(key, shape, context, given):
         if len(shape) != 1:
             raise FlowsError(f"ResidualBlock: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
-        start, run, names, *_ = build_leading(net, rng, d, d, as_context(context_dim), Given(init_inputs, init_context, params))
-        if names:
-            raise FlowsError(f"ResidualBlock: {net!r:.80} names {', '.join(sorted(names))}, so its constant is not certain")
+        start, network = running(net, key, shape, shape, context, given)
+        if network.keywords:
+            named = ", ".join(sorted(network.keywords))
+            raise FlowsError(f"ResidualBlock: {net!r:.80} names {named}, so its constant is not certain")
 
         def g_of(params: Any, context: Any) -> Callable:
             """The network of a batch (batch, d), or of one event (d,) with its context."""
 
             def g(x: Array) -> Array:
                 if x.ndim == 1:
-                    return run(params, x[:, None], None if context is None else context[:, None], None, False)[:, 0]
-                return run(params, x.T, None if context is None else context.T, None, False).T
+                    return network.run(params, x[:, None], None if context is None else context[None])[:, 0]
+                return network.run(params, x.T, context).T
 
             return g
 
@@ -112,13 +114,13 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
 
             return lax.map(one, (x, context), batch_size=most)
 
-        def direct_fun(params, x, context=None, rng=None):
+        def direct(params, x, context=None, rng=None):
             if rng is None or log_det == "exact":
                 return exact_in_pieces(params, x, context)
             g, held = g_of(params, context), g_of(*lax.stop_gradient((params, context)))
             return x + g(x), drawn_log_det(rng, g, held, x, float(bound))
 
-        def inverse_fun(params, y, context=None):
+        def inverse(params, y, context=None):
             def near(y, context):
                 return newton(lambda p, x, c: x + g_of(p, c)(x), *held((params, y, context)), shape, plain=False)
 
@@ -126,10 +128,9 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
             start = jax.vmap(near)(y, context) if d <= FEW else y
             return fixed_point(g_of(params, context), y, float(bound), held(jnp.where(jnp.isnan(start), y, start)))
 
-        shown = {"context"} | ({"rng"} if log_det == "unbiased" else set())
-        return start, naming(direct_fun, shown), naming(inverse_fun, {"context"})
+        return Layer(start, direct, inverse, keywords=("context", "rng") if log_det == "unbiased" else ("context",))
 
-    return naming(init_fun, {"context_dim", *measured_by(net)})
+    return conditioned(net, make)
 
 
 def drawn_log_det(key: Array, g: Callable, held: Callable, x: Array, bound: float) -> Array:

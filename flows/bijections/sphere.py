@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.bijections.engine import conditioned
 from flows.conditioners import MLP
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_leading, measured_by
+from flows.conditioners.network import running
 from flows.core import (
     OFF_SPHERE,
     SPHERE,
@@ -16,14 +17,11 @@ from flows.core import (
     Array,
     ConditionerLike,
     FlowsError,
-    Given,
     Layer,
     Region,
     Shape,
     Support,
-    as_context,
     bijection,
-    naming,
 )
 from flows.transformers import CircularRationalQuadratic, RationalQuadratic
 from flows.transformers.base import Transformer, check_transformer
@@ -165,28 +163,22 @@ def SphereCoupling(
             'RationalQuadratic(bound=1.0, ends="free")'
         )
 
-    def init_fun(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
-        n, context_shape, keys = check_sphere(shape, "SphereCoupling"), as_context(context_dim), jax.random.split(rng)
-        old = params or {}
+    def make(key, shape, context, given):
+        n, keys, old = check_sphere(shape, "SphereCoupling"), jax.random.split(key), given.params or {}
+        heights = None if given.init_inputs is None else _heights(given.init_inputs.T)[1].T
+        of_circle = given._replace(init_inputs=heights, params=old.get("circle"))
+        of_interval = given._replace(params=old.get("interval"))
+        own_circle, on_circle = running(net, keys[0], (n - 1,), (f.num_params,), context, of_circle)
+        own_interval, on_interval = running(net, keys[1], (0,), (g.num_params * (n - 1),), context, of_interval)
 
-        def given(name: str, data: Array | None) -> Given:
-            return Given(data, init_context, old.get(name))
-
-        heights = None if init_inputs is None else _heights(init_inputs.T)[1].T
-        nothing = None if init_inputs is None else init_inputs[:, :0]
-        of_circle = build_leading(net, keys[0], n - 1, f.num_params, context_shape, given("circle", heights))
-        of_interval = build_leading(net, keys[1], 0, g.num_params * (n - 1), context_shape, given("interval", nothing))
-        run_circle, run_interval = of_circle.run, of_interval.run
-
-        def thetas(params: Any, context: Any, rng: Any, train: bool, like: Array) -> tuple[Array, Any]:
+        def thetas(params: Any, like: Array, **call: Any) -> tuple[Array, Any]:
             """theta of the heights, and a function that makes that of the longitude of them."""
-            context = None if context is None else jnp.moveaxis(context, 0, -1)
-            theta = run_interval(params["interval"], like[:0], context, rng, train).reshape(g.num_params, n - 1, -1)
-            return theta, lambda z: run_circle(params["circle"], z, context, rng, train)
+            theta = on_interval.run(params["interval"], like, **call).reshape(g.num_params, n - 1, -1)
+            return theta, lambda z: on_circle.run(params["circle"], z, **call)
 
-        def direct_fun(params, x, context=None, rng=None, train=False):
+        def direct(params, x, **call):
             a, z, q = _heights(x.T)
-            theta, of_longitude = thetas(params, context, rng, train, z)
+            theta, of_longitude = thetas(params, z, **call)
             fade = _fading(q)
             new_z, log_g = g.direct(theta * fade[None, 1:], z)
             new_a, log_f = f.direct(of_longitude(z) * fade[:1], a)
@@ -194,26 +186,21 @@ def SphereCoupling(
             y = jnp.where(outside[:, None], jnp.nan, _point(new_a, new_z).T)
             return y, jnp.where(outside, jnp.nan, log_f + _log_det(log_g, new_z, q))
 
-        def solved(params, y, context, rng, train):
-            """The longitude and the heights."""
+        def inverse(params, y, **call):
             new_a, new_z, _ = _heights(y.T)
-            theta, of_longitude = thetas(params, context, rng, train, new_z)
+            theta, of_longitude = thetas(params, new_z, **call)
             heights, fade = list[Array](), jnp.ones_like(new_a)
             for k in reversed(range(n - 1)):  # from the last height, whose map nothing fades
                 heights.append(g.inverse(theta[:, k] * fade[None], new_z[k])[0])
                 fade = fade * (1 - heights[-1]) * (1 + heights[-1])
             z = jnp.stack(heights[::-1])
-            of_a = of_longitude(z) * fade[None]
-            return f.inverse(of_a, new_a)[0], z
-
-        def inverse_fun(params, y, context=None, rng=None, train=False):
-            a, z = solved(params, y, context, rng, train)
+            a = f.inverse(of_longitude(z) * fade[None], new_a)[0]
             return jnp.where(astray(y)[:, None], jnp.nan, _point(a, z).T)
 
-        params = {"circle": of_circle.params, "interval": of_interval.params}
-        return Layer(params, direct_fun, inverse_fun, keywords={"context", *of_circle.keywords})
+        params = {"circle": own_circle, "interval": own_interval}
+        return Layer(params, direct, inverse, keywords={"context", *on_circle.keywords})
 
-    return naming(init_fun, {"context_dim", *measured_by(net)})
+    return conditioned(net, make)
 
 
 def _heights(x: Array) -> tuple[Array, Array, Array]:

@@ -32,9 +32,12 @@ MEASURED = ("init_inputs", "init_context", "params")
 
 
 class Running(NamedTuple):
-    """A conditioner at work: `run(params, x, context, rng, train)`, with features leading, in x and in what comes out."""
+    """A conditioner at work, without its params, which functions must not close over.
 
-    params: Any
+    `run(params, x, context=None, rng=None, train=False)`: features lead in x and in what comes out; the context is (batch,
+    *context).
+    """
+
     run: Callable[..., Array]
     keywords: frozenset[str] = frozenset()  # of rng and train: what it names
     solve: Callable[..., Any] | None = None  # `solve(params, context, y, find)`, as `Masked` has it, for one of ours
@@ -47,6 +50,24 @@ def measured_by(net: Any) -> frozenset[str]:
     return names | {"init_context"} if "init_inputs" in names else names
 
 
+def running(
+    net: Callable,
+    key: Array,
+    inputs: Shape,
+    outputs: Shape,
+    context: Shape | None = None,
+    given: Given = NOTHING,
+    squash: Squash = None,
+) -> tuple[Any, Running]:
+    """The params of a conditioner, and what runs it: on vectors, or on events of several axes.
+
+    With `squash` it sees x within that, and no more than 1 beyond.
+    """
+    if len(inputs) == 1:
+        return build_leading(net, key, inputs[0], outputs[0], context, given, squash)
+    return build_events(net, key, inputs, outputs, context, given, squash)
+
+
 def build_leading(
     net: Callable,
     key: Array,
@@ -55,47 +76,47 @@ def build_leading(
     context: Shape | None = None,
     given: Given = NOTHING,
     squash: Squash = None,
-) -> Running:
-    """A conditioner on vectors: `run` maps (input_dim, batch) to (output_dim, batch), the context being (context_dim, batch).
+) -> tuple[Any, Running]:
+    """A conditioner on vectors: `run` maps (input_dim, batch) to (output_dim, batch).
 
-    A network that does not name `context_dim` has the context appended to its inputs. One without any input is replaced by
-    params of its own: constants, which start at 0. With `squash` it sees x within that, and no more than 1
-    beyond.
+    A network that does not name `context_dim` has the context appended to its inputs. With an `input_dim` of 0 it sees the
+    context alone, and of x only the number of rows counts. One without any input is replaced by params of its own: constants,
+    which start at 0.
     """
     takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
-        return Running(_or_old(given, {"theta": jnp.zeros(output_dim)}), _constant)
+        return _or_old(given, {"theta": jnp.zeros(output_dim)}), Running(_constant)
 
     seen = partial(_seen, squash)
     inputs = input_dim if takes_context else input_dim + extra
     keywords = {"context_dim": as_dim(context)} if takes_context and extra else {}
     data = given.init_inputs
     if data is not None:
+        data = data if input_dim else jnp.zeros((data.shape[0], 0), data.dtype)
         data = seen(data) if takes_context or given.init_context is None else _appended(seen(data), given.init_context, 1)
     keywords |= _data_of(net, given, data)
     params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
     names = named_by(apply_fun, CALL)
     ours = isinstance(apply_fun, Leading)
 
-    def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:
-        x = seen(x)
+    def run(params: Any, x: Array, context: Array | None = None, rng: Any = None, train: bool = False) -> Array:
+        x = seen(x if input_dim else x[:0])
         if context is not None and not takes_context:
-            x = _appended(x, context, 0)
+            x = _appended(x, context.T, 0)
         own = context if takes_context else None
         if ours:
-            y = apply_fun.leading(params, x, **select(names, context=own, rng=rng, train=train))
+            y = apply_fun.leading(params, x, **select(names, context=_leading(own), rng=rng, train=train))
             return _checked(y, (output_dim, x.shape[1]), net, x.dtype, output_dim)
-        own = None if own is None else jnp.moveaxis(own, -1, 0)
         y = apply_fun(params, x.T, **select(names, context=own, rng=rng, train=train))
         return _checked(y, (x.shape[1], output_dim), net, x.dtype, output_dim).T
 
     def solve(params: Any, context: Array | None, y: Array, find: Callable) -> Any:
-        return apply_fun.solve(params, context, y, find, seen)
+        return apply_fun.solve(params, _leading(context), y, find, seen)
 
     params = params if measured_by(net) else _or_old(given, params)
     masked = isinstance(apply_fun, Masked)
-    return Running(params, run, names & {"rng", "train"}, solve if masked else None, ours and not masked)
+    return params, Running(run, names & {"rng", "train"}, solve if masked else None, ours and not masked)
 
 
 def build_events(
@@ -106,7 +127,7 @@ def build_events(
     context: Shape | None = None,
     given: Given = NOTHING,
     squash: Squash = None,
-) -> Running:
+) -> tuple[Any, Running]:
     """As `build_leading` for events of several axes: (channels, batch, *space) to (outputs, batch, *space).
 
     A network that does not name `context_dim` sees a vector context as further channels, the same at every place.
@@ -129,14 +150,14 @@ def build_events(
     params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
     names = named_by(apply_fun, CALL)
 
-    def run(params: Any, x: Array, context: Array | None, rng: Any, train: bool) -> Array:
+    def run(params: Any, x: Array, context: Array | None = None, rng: Any = None, train: bool = False) -> Array:
         # Transposed after it is squashed: else XLA tells the network of an inverse from that of a gradient, and runs both.
         x = jnp.moveaxis(_seen(squash, x), 0, -1)
         own = context if takes_context else None
         y = apply_fun(params, with_context(x, context), **select(names, context=own, rng=rng, train=train))
         return jnp.moveaxis(_checked(y, (x.shape[0], *output_dim), net, x.dtype, output_dim), -1, 0)
 
-    return Running(params if measured_by(net) else _or_old(given, params), run, names & {"rng", "train"})
+    return params if measured_by(net) else _or_old(given, params), Running(run, names & {"rng", "train"})
 
 
 def check_squash(squash: Any, name: str) -> Squash:
@@ -171,7 +192,11 @@ def _appended(x: Array, context: Array, axis: int) -> Array:
     return jnp.concatenate([x, context.astype(x.dtype)], axis=axis)
 
 
-def _constant(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+def _leading(context: Array | None) -> Array | None:
+    return None if context is None else jnp.moveaxis(context, 0, -1)
+
+
+def _constant(params: Any, x: Array, context: Any = None, rng: Any = None, train: bool = False) -> Array:
     return jnp.broadcast_to(params["theta"][:, None], (params["theta"].shape[0], x.shape[1]))
 
 

@@ -188,9 +188,15 @@ def named_by(fun: Callable, vocabulary: tuple[str, ...]) -> frozenset[str]:
 
 
 def naming(fun: F, names: Iterable[str]) -> F:
-    """`fun`, with a signature that shows of the vocabulary just `names`: for functions whose keywords depend on their parts."""
-    everything = inspect.signature(fun).parameters.values()
+    """`fun`, with a signature that shows of the vocabulary just `names`: for functions whose keywords depend on their parts.
+
+    One that takes `**keywords` shows all of them.
+    """
+    everything = list(inspect.signature(fun).parameters.values())
     shown = [each for each in everything if each.name not in DEFAULTS or each.name in names]
+    if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        written = {each.name for each in shown}
+        shown[-1:] = signature((), [name for name in names if name not in written]).parameters.values()
     fun.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return fun
 

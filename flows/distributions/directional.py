@@ -10,20 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_leading, measured_by
 from flows.core import (
     SPHERE,
     Array,
     ConditionerLike,
     FlowsError,
-    Given,
     Numbers,
     Region,
     Shape,
     Support,
-    as_context,
     distribution,
-    naming,
     numbers,
     off_sphere,
     positive,
@@ -31,6 +27,7 @@ from flows.core import (
     soft_clip,
     soft_clip_inverse,
 )
+from flows.distributions.conditional import conditional
 from flows.distributions.polar import draw_angle, log_area, log_mass
 
 BOUND = 14.0  # nats: trained concentrations lie between e^-14 and e^14
@@ -182,32 +179,13 @@ def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Cal
 
         return {leaf: jnp.asarray(value, float)[0] for leaf, value in theta.items()}, log_pdf, sample
 
-    def conditional(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
-        context_shape = as_context(context_dim)
-        if context_shape is None:
-            raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
-        form.given(shape)
-        nothing = None if init_context is None else jnp.zeros((init_context.shape[0], 0))
-        network = build_leading(net, rng, 0, form.outputs(shape), context_shape, Given(nothing, init_context, params))
-        run = network.run  # the functions must not close over the params
-
-        def theta_of(params, context, rng, train):
-            context = jnp.moveaxis(context, 0, -1)
-            raw = run(params, jnp.zeros((0, context.shape[-1]), context.dtype), context, rng, train)
-            return form.of_network(raw.T, shape)
-
-        def log_pdf(params, x, context=None, rng=None, train=False):
-            return form.log_density(theta_of(params, context, rng, train), x)
-
-        def sample(rng, params, num_samples, context=None):
-            return form.draw(theta_of(params, context, None, False), rng, num_samples, shape)
-
-        return network.params, naming(log_pdf, {"context", *network.keywords}), sample
+    def outputs(shape: Shape) -> int:
+        form.given(shape)  # refuses an event that does not fit
+        return form.outputs(shape)
 
     if net is None:
         return trained if trainable else fixed
-    measures = measured_by(net)
-    return naming(conditional, {"context_dim", *measures, *({"init_context"} if "init_inputs" in measures else set())})
+    return conditional(name, net, outputs, form.of_network, form.log_density, form.draw)
 
 
 def _log_concentration(concentration: Any, name: str) -> np.ndarray:

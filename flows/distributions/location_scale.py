@@ -14,22 +14,20 @@ from jax.scipy.special import logit
 from scipy.special import stdtrit
 
 from flows.conditioners.base import check_conditioner
-from flows.conditioners.network import build_leading, measured_by
 from flows.core import (
     Array,
     Cdf,
     ConditionerLike,
     FlowsError,
-    Given,
     Shape,
     as_context,
     distribution,
-    naming,
     positive,
     size,
     soft_clip,
     soft_clip_inverse,
 )
+from flows.distributions.conditional import conditional
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0
@@ -113,27 +111,10 @@ def location_scale(
 
         return params, log_pdf, sample
 
-    def conditional(rng, shape, context_dim=0, init_inputs=None, init_context=None, params=None):
-        context_shape, shapes = as_context(context_dim), shapes_of(shape)
-        if context_shape is None:
-            raise FlowsError(f"{name}: its conditioner makes parameters of a context; give init_fun context_dim=")
-        sizes = [size(of) for of in shapes.values()]
-        nothing = None if init_context is None else jnp.zeros((init_context.shape[0], 0))  # the network sees the context alone
-        network = build_leading(net, rng, 0, sum(sizes), context_shape, Given(nothing, init_context, params))
-        run = network.run  # the functions must not close over the params
-
-        def theta_of(params, context, rng, train):
-            context = jnp.moveaxis(context, 0, -1)
-            raw = run(params, jnp.zeros((0, context.shape[-1]), context.dtype), context, rng, train)
-            return dict(zip(shapes, jnp.split(raw.T, np.cumsum(sizes)[:-1].tolist(), axis=1), strict=True))
-
-        def log_pdf(params, x, context=None, rng=None, train=False):
-            return density(theta_of(params, context, rng, train), x)
-
-        def sample(rng, params, num_samples, context=None):
-            return draws(theta_of(params, context, None, False), rng, num_samples, shape)
-
-        return network.params, naming(log_pdf, {"context", *network.keywords}), sample
+    def of_network(raw: Array, shape: Shape) -> dict[str, Array]:
+        sizes = {leaf: size(of) for leaf, of in shapes_of(shape).items()}
+        pieces = jnp.split(raw, np.cumsum(list(sizes.values()))[:-1].tolist(), axis=1)
+        return dict(zip(sizes, pieces, strict=True))
 
     def linear_in_context(rng, shape, context_dim=0, init_inputs=None, init_context=None):
         context_shape = as_context(context_dim)
@@ -160,9 +141,7 @@ def location_scale(
 
     if net is None:
         return linear_in_context if regression else trained if trainable else init_fun
-    measures = measured_by(net)
-    of_data = {"init_context"} if "init_inputs" in measures else set()  # the context is all that its data are
-    return naming(conditional, {"context_dim", *measures, *of_data})
+    return conditional(name, net, lambda shape: sum(map(size, shapes_of(shape).values())), of_network, density, draws)
 
 
 def regressed(context: Array, slope: Array) -> Array:

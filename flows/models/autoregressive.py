@@ -9,7 +9,7 @@ from flows.bijections.autoregressive import Autoregressive, InverseAutoregressiv
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
-from flows.conditioners.network import Squash, build_leading
+from flows.conditioners.network import Squash, running
 from flows.core import LOG_2PI, Array, FlowsError, as_context, bijection, distribution, positive_int, soft_clip
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
@@ -154,7 +154,7 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
             raise FlowsError(f"MixtureMADE: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
         inputs = 0 if d == 1 and not context_dim else d  # one feature has nothing before it
-        params, run, _, solve, _ = build_leading(net, rng, inputs, 3 * num * d, as_context(context_dim))
+        params, network = running(net, rng, (inputs,), (3 * num * d,), as_context(context_dim))
 
         def parts(theta: Array) -> tuple[Array, Array, Array]:
             """log w, m and log s, each (components, features, batch)."""
@@ -163,11 +163,9 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
             return jax.nn.log_softmax(logits, axis=0), m + along(offsets, m), log_s
 
         def log_pdf(params, x, context=None):
-            context = None if context is None else context.T
-
             def of_finite(x: Array) -> Array:
                 x = x.T
-                log_w, m, log_s = parts(run(params, x[:inputs], context, None, False).reshape(3 * num, d, x.shape[1]))
+                log_w, m, log_s = parts(network.run(params, x, context).reshape(3 * num, d, x.shape[1]))
                 z = (x[None] - m) * jnp.exp(-log_s)
                 return (logsumexp(log_w - log_s - 0.5 * jnp.square(z)) - 0.5 * LOG_2PI).sum(0)
 
@@ -184,11 +182,10 @@ def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), 
         def sample(rng, params, num_samples, context=None):
             keys, dtype = jax.random.split(rng), jax.tree.leaves(params)[0].dtype
             noise = jax.random.uniform(keys[0], (d, num_samples), dtype), jax.random.normal(keys[1], (d, num_samples), dtype)
-            context = None if context is None else context.T
-            if solve is None:
-                theta = run(params, jnp.zeros((0, num_samples), dtype), context, None, False)
+            if network.solve is None:
+                theta = network.run(params, noise[1], context)  # of which it sees nothing
                 return find(jnp.zeros((), int), theta[:, None], noise)[0].T
-            return solve(params, context, noise, find)[0].T
+            return network.solve(params, context, noise, find)[0].T
 
         return params, log_pdf, sample
 

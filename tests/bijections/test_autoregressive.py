@@ -30,13 +30,13 @@ def solved(net, transformer, with_context, rows=BATCH):
     """Both inverses as functions of (params, y, context), with arguments for them."""
     with enable_x64():
         context = (CONTEXT,) if with_context else None
-        running = build_leading(net, jax.random.key(0), D, transformer.num_params * D, context, squash=4.0)
-        params = stirred(running.params, 0.2)
+        params, running = build_leading(net, jax.random.key(0), D, transformer.num_params * D, context, squash=4.0)
+        params = stirred(params, 0.2)
         y = jnp.asarray(np.random.default_rng(1).normal(size=(D, rows)))
-        context = jnp.asarray(np.random.default_rng(2).normal(size=(CONTEXT, rows))) if with_context else None
+        context = jnp.asarray(np.random.default_rng(2).normal(size=(rows, CONTEXT))) if with_context else None
 
     def theta_of(params, x, context):
-        return running.run(params, x, context, None, False).reshape(transformer.num_params, D, x.shape[1])
+        return running.run(params, x, context).reshape(transformer.num_params, D, x.shape[1])
 
     def find(feature, theta, y):
         x = transformer.inverse(theta, y)[0]

@@ -194,6 +194,21 @@ def test_jacobians_of_many_rows_are_made_in_pieces(monkeypatch):
         close(direct_fun(params, jnp.asarray(X[:5], jnp.float32))[1], expected[:5], 1e-6)
 
 
+def test_a_network_sees_a_context_of_several_axes_as_it_was_given():
+    @flows.conditioner(lipschitz=0.5)
+    def Shifted():
+        def net(rng, input_dim, output_dim, context_dim=0):
+            return {}, lambda params, x, context: 0.3 * jnp.tanh(x + context[:, 0, :1] + 2 * context[:, 1, :1])
+
+        return net
+
+    context = jax.random.normal(jax.random.key(0), (6, 2, 2))
+    params, direct_fun, inverse_fun = flows.ResidualBlock(Shifted())(0, 3, context_dim=(2, 2))
+    y = direct_fun(params, X, context=context)[0]
+    close(y, X + 0.3 * np.tanh(X + context[:, 0, :1] + 2 * context[:, 1, :1]), 1e-5)
+    close(inverse_fun(params, y, context=context)[0], X, 1e-5)
+
+
 def test_fit_names_a_row_whose_root_is_not_found():
     """A network that contracts near 0 alone, though it says that it always does."""
 

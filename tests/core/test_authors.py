@@ -282,7 +282,8 @@ def test_verify_looks_at_enough_points_to_find_what_is_rarely_wrong():
 
 
 def test_a_layer_may_be_a_record():
-    """Its inverse's own log-det is taken, and of the keywords that its functions name they are handed those that it says."""
+    """Its inverse's own log-det is taken, and of the keywords that its functions name, or take as `**call`, they are handed
+    those that it says."""
 
     @flows.bijection
     def Noted(wrong=False):
@@ -297,8 +298,8 @@ def test_a_layer_may_be_a_record():
         def inverse_fun(params, y, context=None, rng=None):
             return (y - context.sum()) * jnp.exp(-params["a"])
 
-        def both(params, y, context=None, rng=None):
-            return inverse_fun(params, y, context), -params["a"].sum() + 7.0
+        def both(params, y, **call):
+            return inverse_fun(params, y, **call), -params["a"].sum() + 7.0
 
         return init_fun
 
