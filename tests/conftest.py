@@ -23,6 +23,29 @@ TOGETHER = {  # files that fit `common.AFFINE` to as many rows, so that programs
     "test_results.py": "test_fit",
     "test_select.py": "test_fit",
 }
+REPEATS = (  # cases that show what another case of the same test does, and take long: `make test-all` runs them
+    "test_round_trip_and_log_dets_are_exact[NSFImage-(4, 4, 2)-context]",
+    "test_round_trip_and_log_dets_are_exact[RealNVPImage-(4, 2, 1)-context]",
+    "test_round_trip_and_log_dets_are_exact[GlowImage-(4, 4, 1)]",
+    "test_the_same_numbers[normflows-Residual-float32]",
+    "test_scores_held_out_are_those_of_fresh_rows[False]",
+    "test_a_stopped_fit_ends_with_the_same_bits[given optimizer]",
+    "test_distribution_functions_are_on_the_turn[0.0]",
+    "test_distribution_functions_are_on_the_turn[-3.141592653589793]",
+    "test_distribution_functions_are_on_the_turn[4.0]",
+    "test_segments_and_pieces_change_nothing[residual, ordered, normalised-False]",
+    "test_presets_are_what_fit_takes[nsf-cifar10-5bit]",
+    "test_presets_are_what_fit_takes[realnvp-cifar10]",
+    "test_models_have_the_published_sizes[nsf-imagenet64]",
+    "test_models_have_the_published_sizes[nsf-cifar10]",
+    "test_every_scale_sees_a_context_of_images[model1]",
+    "test_a_mixture_is_fitted_at_init[diagonal]",
+    "test_loops_run_under_shard_map[numerical inverse]",
+    "test_a_residual_block_has_ends[in a box]",
+    "test_estimates_of_the_trace_are_unbiased_and_exact_without_rng[hutchinson-normal]",
+    "test_round_trip_log_dets_and_gradients[NSF coupling, linear maps]",
+    "test_every_layer_is_called_as_before[NeuralSplineCoupling-3]",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,6 +55,8 @@ def pytest_collection_modifyitems(items):
     What takes long starts first, so that no process is left alone with it at the end.
     """
     for item in items:
+        if item.name in REPEATS:
+            item.add_marker(pytest.mark.slow)
         if item.path.name not in ALONE and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.stem)))
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flows
-from flows.core import batching as loops
+from flows.core import numerics as loops
 
 MODEL = flows.Flow(flows.MAF(2, hidden=(8,)))
 ROWS = 103  # in pieces of 7 and a last one that is filled up

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flows.core.programs import DIRECTORY, ENABLED, THRESHOLD
 from jax.experimental.compilation_cache import compilation_cache
 
 import flows
-from flows.core import programs
+from flows.persistence import programs
+from flows.persistence.programs import DIRECTORY, ENABLED, THRESHOLD
 
 CHILD = """
 import collections, hashlib, json, os, sys, warnings

@@ -101,7 +101,7 @@ def test_moments_are_those_of_all_rows_in_pieces(monkeypatch):
 
 
 def test_pieces_of_images_hold_fewer(monkeypatch):
-    from flows.core import batching
+    from flows.core import numerics
 
     seen = []
 
@@ -109,10 +109,10 @@ def test_pieces_of_images_hold_fewer(monkeypatch):
         seen.append(x.shape)
         return x.reshape(x.shape[0], -1).sum(1)
 
-    monkeypatch.setattr(batching, "NUMBERS_OF_IMAGES", 16 * 40)
+    monkeypatch.setattr(numerics, "NUMBERS_OF_IMAGES", 16 * 40)
     x = IMAGES.astype(np.float32)
-    close(batching.in_pieces(fun, (), x), x.reshape(600, -1).sum(1), 1e-6)
+    close(numerics.in_pieces(fun, (), x), x.reshape(600, -1).sum(1), 1e-6)
     assert seen[-1] == (40, 4, 4, 1)
     flat = x.reshape(600, 16)
-    close(batching.in_pieces(fun, (), flat, event=(4, 4, 1)), flat.sum(1), 1e-6)
+    close(numerics.in_pieces(fun, (), flat, event=(4, 4, 1)), flat.sum(1), 1e-6)
     assert seen[-1] == (40, 16)
