@@ -25,14 +25,14 @@ class Memo:
         """The entry of `key`, made if it is not there. What is made for the key None is never kept."""
         if key is None:
             return make()
-        own = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
+        full_key = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
         with self.lock:
-            if own in self.entries:
-                self.entries.move_to_end(own)
-                return self.entries[own]
+            if full_key in self.entries:
+                self.entries.move_to_end(full_key)
+                return self.entries[full_key]
         made = make()
         with self.lock:
-            made = self.entries.setdefault(own, made)
+            made = self.entries.setdefault(full_key, made)
             while len(self.entries) > self.size:
                 self.entries.popitem(last=False)
         return made
@@ -93,8 +93,8 @@ def program(function: Callable, *arguments: Any) -> str | None:
 
     def of_floats(*rest: Any) -> Callable:
         def run(*floats: Any) -> Any:
-            each = iter(floats), iter(rest)
-            return function(*jax.tree.unflatten(tree, [next(each[not is_float]) for is_float in floating]))
+            iterators = iter(floats), iter(rest)
+            return function(*jax.tree.unflatten(tree, [next(iterators[not is_float]) for is_float in floating]))
 
         return run
 
