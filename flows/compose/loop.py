@@ -69,12 +69,12 @@ def Repeat(layer: BijectionLike, num_layers: int, reversible: bool = False):
 
     def part(event: Shape, context: Shape | None) -> BijectionPart:
         with Place("the layer of Repeat", layer, event) as place, repeated(n):
-            own = bijection_part(layer, event, context)
-            whole = loop(own, place, n)
+            layer_part = bijection_part(layer, event, context)
+            whole = loop(layer_part, place, n)
             if not reversible:
                 return whole
-            check_reversible("Repeat", (layer,), (own,), (place,))
-            return replace(whole, direct=direct_of(own.direct, turn_of(layer, event, context, own, place), n))
+            check_reversible("Repeat", (layer,), (layer_part,), (place,))
+            return replace(whole, direct=direct_of(layer_part.direct, turn_of(layer, event, context, layer_part, place), n))
 
     return Composite(part, (layer,), order="loop", pieces=(Piece(layer, argument="layer", copies=n),))
 
@@ -102,32 +102,36 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
                 params.append(part.init(own_key, given._replace(params=old)))
         return stacked(params)
 
-    def scan(step: Any, params: Any, x: Array, given: Any, rng: Any, reverse: bool) -> tuple[Array, Array]:
+    def scan(step: Any, params: Any, x: Array, context: Any, rng: Any, reverse: bool) -> tuple[Array, Array]:
         """Carries the event with the batch trailing: the engine's own transposes then cancel inside the body."""
         keys = None if rng is None else jax.random.split(rng, n)
 
         def body(carry: Any, of_layer: Any) -> Any:
-            (x, total), (i, own, key) = carry, of_layer
+            (x, total), (i, layer_params, key) = carry, of_layer
             with iteration(i), place:
-                y, log_det = step(own, jnp.moveaxis(x, -1, 0), key)
+                y, log_det = step(layer_params, jnp.moveaxis(x, -1, 0), key)
             return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
-        body = jax.checkpoint(body, prevent_cse=False, policy=None if precision().remat else _kept)
-        start = varying((jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype)), (x, params, given, keys))
+        body = jax.checkpoint(body, prevent_cse=False, policy=None if precision().remat else _saved)
+        start = varying((jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype)), (x, params, context, keys))
         (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
         return jnp.moveaxis(x, -1, 0), total
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        return scan(lambda own, x, key: part.direct(own, x, context, key, train), params, x, context, rng, False)
+        return scan(
+            lambda layer_params, x, key: part.direct(layer_params, x, context, key, train), params, x, context, rng, False
+        )
 
     def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
-        def step(own: Any, y: Array, key: Any) -> tuple[Array, Array]:
-            return part.inverse(own, y, context, key, train), jnp.zeros(y.shape[0], y.dtype)
+        def step(layer_params: Any, y: Array, key: Any) -> tuple[Array, Array]:
+            return part.inverse(layer_params, y, context, key, train), jnp.zeros(y.shape[0], y.dtype)
 
         return scan(step, params, y, context, rng, True)[0]
 
     def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        return scan(lambda own, y, key: part.invert(own, y, context, key, train), params, y, context, rng, True)
+        return scan(
+            lambda layer_params, y, key: part.invert(layer_params, y, context, key, train), params, y, context, rng, True
+        )
 
     native = None if part.native_inverse is None else native_inverse
     return replace(part, name="Repeat", init=init, direct=direct, inverse=inverse, native_inverse=native, path=None)
@@ -142,8 +146,8 @@ def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], An
             key, old = of_layer
             with place:
                 params = part.init(key, given._replace(init_inputs=x, params=old))
-                own = key if "rng" in part.keywords else None
-                return part.direct(params, x, given.init_context, own, False)[0], params
+                layer_key = key if "rng" in part.keywords else None
+                return part.direct(params, x, given.init_context, layer_key, False)[0], params
 
         x = jnp.asarray(given.init_inputs)
         x = x.astype(jnp.promote_types(x.dtype, default_dtype()))  # that of params, so that every layer returns what it takes
@@ -152,7 +156,7 @@ def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], An
     return measured
 
 
-def _kept(primitive: Any, *given: Any, **params: Any) -> bool:
+def _saved(primitive: Any, *operands: Any, **params: Any) -> bool:
     """What a loop keeps for its gradient: products with weights, and convolutions."""
     products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    return primitive is jax.lax.conv_general_dilated_p or products(primitive, *given, **params)
+    return primitive is jax.lax.conv_general_dilated_p or products(primitive, *operands, **params)

@@ -72,9 +72,9 @@ def Reversible(*layers: BijectionLike):
     def part(event: Shape, context: Shape | None) -> BijectionPart:
         parts, places = parts_of("Reversible", layers, event, context)
         check_reversible("Reversible", layers, parts, places)
-        own = whole.part(event, context)
-        direct = direct_of(own.direct, Turn(parts, places, several=True), None)
-        return replace(own, name="Reversible", direct=direct, path=None)
+        serial_part = whole.part(event, context)
+        direct = direct_of(serial_part.direct, Turn(parts, places, several=True), None)
+        return replace(serial_part, name="Reversible", direct=direct, path=None)
 
     return Composite(part, layers, order="chain")
 
@@ -86,7 +86,7 @@ class Turn(NamedTuple):
     places: tuple[Place, ...]
     several: bool
 
-    def each(self, params: Any, key: Any) -> list[tuple[BijectionPart, Place, Any, Any]]:
+    def layers(self, params: Any, key: Any) -> list[tuple[BijectionPart, Place, Any, Any]]:
         if not self.several:
             return [(self.parts[0], self.places[0], params, key)]
         keys = [None] * len(self.parts) if key is None else jax.random.split(key, len(self.parts))
@@ -95,15 +95,15 @@ class Turn(NamedTuple):
     def back(self, params: Any, y: Array, of_y: Any, context: Any, key: Any, train: bool) -> tuple[Array, tuple[Any, Any, Any]]:
         """The input of an output, and the cotangents of params, input and context from those of output and log-det."""
         of_params, of_context, (of_x, of_log_det) = list[Any](), None, of_y
-        for part, place, own, own_key in self.each(params, key)[::-1]:
+        for part, place, layer_params, layer_key in self.layers(params, key)[::-1]:
 
-            def run(own: Any, x: Array, context: Any, part: Any = part, key: Any = own_key) -> tuple[Array, Array]:
-                return part.direct(own, x, context, key, train)
+            def run(layer_params: Any, x: Array, context: Any, part: Any = part, key: Any = layer_key) -> tuple[Array, Array]:
+                return part.direct(layer_params, x, context, key, train)
 
             with place:
-                y = part.inverse(own, y, context, own_key, train)
-                own_of, of_x, more = jax.vjp(run, own, y, context)[1]((of_x, of_log_det))
-            of_params.append(own_of)
+                y = part.inverse(layer_params, y, context, layer_key, train)
+                of_layer, of_x, more = jax.vjp(run, layer_params, y, context)[1]((of_x, of_log_det))
+            of_params.append(of_layer)
             of_context = more if of_context is None else jax.tree.map(jnp.add, of_context, more)
         return y, (tuple(of_params[::-1]) if self.several else of_params[0], of_x, of_context)
 
@@ -134,9 +134,9 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
                 return whole(params, x, context, rng, train)
 
             def body(carry: Any, of_turn: Any) -> Any:
-                (x, total), (i, own, key) = carry, of_turn
+                (x, total), (i, turn_params, key) = carry, of_turn
                 with iteration(i):
-                    y, log_det = whole(own, trailing(x), context, key, train)
+                    y, log_det = whole(turn_params, trailing(x), context, key, train)
                 return (trailing(y), total + log_det), None
 
             start = trailing(x), jnp.zeros(x.shape[0], x.dtype)
@@ -145,20 +145,20 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
             (y, total), _ = lax.scan(body, start, (jnp.arange(n), params, keys))
             return trailing(y), total
 
-        def kept(params: Any, x: Array, context: Any, rng: Any) -> tuple[Any, Any]:
+        def saving(params: Any, x: Array, context: Any, rng: Any) -> tuple[Any, Any]:
             y, total = forwards(params, x, context, rng)
             return (y, total), (params, x, y, context, rng)
 
         def backwards(residuals: Any, of_outputs: tuple[Array, Array]) -> tuple[Any, Any, Any, None]:
             params, x, y, context, rng = residuals
             with computed_with(how):
-                found, (of_params, of_x, of_context) = all_turns(params, y, of_outputs, context, rng)
-            wrong = jnp.where(_missed(x, found), jnp.nan, 0.0).astype(x.dtype)
+                recomputed, (of_params, of_x, of_context) = all_turns(params, y, of_outputs, context, rng)
+            wrong = jnp.where(_missed(x, recomputed), jnp.nan, 0.0).astype(x.dtype)
 
-            def told(cotangent: Any) -> Any:
+            def witnessed(cotangent: Any) -> Any:
                 return jax.tree.map(lambda leaf: leaf + wrong.astype(leaf.dtype), cotangent)
 
-            return told(of_params), told(of_x), told(of_context), None
+            return witnessed(of_params), witnessed(of_x), witnessed(of_context), None
 
         def all_turns(params: Any, y: Array, of_outputs: tuple[Array, Array], context: Any, rng: Any) -> tuple[Array, Any]:
             if n is None:
@@ -166,10 +166,10 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
             of_y, of_log_det = of_outputs
 
             def body(carry: Any, of_turn: Any) -> Any:
-                (y, of_y, of_context), (i, own, key) = carry, of_turn
+                (y, of_y, of_context), (i, turn_params, key) = carry, of_turn
                 with iteration(i):
                     cotangents = trailing(of_y), of_log_det
-                    x, (of_own, of_x, more) = turn.back(own, trailing(y), cotangents, context, key, train)
+                    x, (of_own, of_x, more) = turn.back(turn_params, trailing(y), cotangents, context, key, train)
                 return (trailing(x), trailing(of_x), jax.tree.map(jnp.add, of_context, more)), of_own
 
             keys = None if rng is None else jax.random.split(rng, n)
@@ -178,20 +178,20 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
             (x, of_x, of_context), of_params = lax.scan(body, start, (jnp.arange(n), params, keys), reverse=True)
             return trailing(x), (of_params, trailing(of_x), of_context)
 
-        forwards.defvjp(kept, backwards)
+        forwards.defvjp(saving, backwards)
         return forwards(*varying((params, x, context), (params, x, context)), rng)
 
     return direct
 
 
-def _missed(x: Array, found: Array) -> Array:
+def _missed(x: Array, recomputed: Array) -> Array:
     """Whether the inputs that were found are others, by the spread of each column or channel; a constant has but roundings."""
     if not x.size:
         return jnp.asarray(False)
     rows, roundings = tuple(range(x.ndim - 1)), 64 * jnp.finfo(x.dtype).eps
-    spread, own = jnp.std(x, rows), jnp.abs(x).max(rows)
-    tolerance = MISSED * spread + roundings * jnp.where(spread > roundings * own, own, own.max())
-    return ~(jnp.abs(found - x).max(rows) <= tolerance).all()
+    spread, largest = jnp.std(x, rows), jnp.abs(x).max(rows)
+    tolerance = MISSED * spread + roundings * jnp.where(spread > roundings * largest, largest, largest.max())
+    return ~(jnp.abs(recomputed - x).max(rows) <= tolerance).all()
 
 
 def check_reversible(name: str, layers: tuple, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]) -> None:

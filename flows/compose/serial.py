@@ -99,25 +99,25 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(x.shape[0], x.dtype)
-        for i, (part, own, key) in enumerate(zip(parts, params, split(rng), strict=True)):
+        for i, (part, layer_params, key) in enumerate(zip(parts, params, split(rng), strict=True)):
             run = _remat(part.direct) if precision().remat else part.direct
             with places[i]:
-                x, log_det = run(own, x, context, key, train)
+                x, log_det = run(layer_params, x, context, key, train)
             note_nonfinite(f"{part.name} (layer {i} of {name})", x, log_det)
             total += log_det
         return x, total
 
     def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
-        for part, place, own, key in backwards(params, rng):
+        for part, place, layer_params, key in backwards(params, rng):
             with place:
-                y = part.inverse(own, y, context, key, train)
+                y = part.inverse(layer_params, y, context, key, train)
         return y
 
     def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(y.shape[0], y.dtype)
-        for part, place, own, key in backwards(params, rng):
+        for part, place, layer_params, key in backwards(params, rng):
             with place:
-                y, log_det = part.invert(own, y, context, key, train)
+                y, log_det = part.invert(layer_params, y, context, key, train)
             total += log_det
         return y, total
 
@@ -137,7 +137,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
 
 def _remat(direct: Callable) -> Callable:
     """A new function each time: what jax.checkpoint traced it keeps by the function, whatever the precision was then."""
-    return jax.checkpoint(lambda *given: direct(*given), static_argnums=4)
+    return jax.checkpoint(lambda *arguments: direct(*arguments), static_argnums=4)
 
 
 def _check_params(name: str, params: Any, n: int) -> None:

@@ -86,10 +86,10 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
                 raise FlowsError('Through: params are not those of Through, {"layout": ..., "layers": ...}')
             x = given.init_inputs if part.measures else None
             with place:
-                own = there.init(keys[0], given._replace(params=old and old["layout"]))
-                x = None if x is None else there.measured_output(own, x, given.init_context, keys[0])
+                layout_params = there.init(keys[0], given._replace(params=old and old["layout"]))
+                x = None if x is None else there.measured_output(layout_params, x, given.init_context, keys[0])
             data = Given(x, laid_out(given.init_context), old and old["layers"])
-            return {"layout": own, "layers": part.init(keys[1], data)}
+            return {"layout": layout_params, "layers": part.init(keys[1], data)}
 
         def passing(run: Any) -> Any:
             """`run`, of the layers, between the layout and its inverse."""

@@ -30,18 +30,18 @@ class Memo:
 
     def get(self, key: Hashable) -> Any:
         """The entry of `key`, or None."""
-        in_mode = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
+        full_key = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
         with self.lock:
-            if in_mode not in self.entries:
+            if full_key not in self.entries:
                 return None
-            self.entries.move_to_end(in_mode)
-            return self.entries[in_mode]
+            self.entries.move_to_end(full_key)
+            return self.entries[full_key]
 
     def keep(self, key: Hashable, made: T) -> T:
         """The entry of `key`: what was made, unless another thread was faster."""
-        in_mode = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
+        full_key = (bool(jax.config.jax_enable_x64), key)  # type: ignore[attr-defined]
         with self.lock:
-            made = self.entries.setdefault(in_mode, made)
+            made = self.entries.setdefault(full_key, made)
             while len(self.entries) > self.size:
                 self.entries.popitem(last=False)
         return made
@@ -102,8 +102,8 @@ def program(function: Callable, *arguments: Any) -> str | None:
 
     def of_floats(*rest: Any) -> Callable:
         def run(*floats: Any) -> Any:
-            each = iter(floats), iter(rest)
-            return function(*jax.tree.unflatten(tree, [next(each[not is_float]) for is_float in floating]))
+            iterators = iter(floats), iter(rest)
+            return function(*jax.tree.unflatten(tree, [next(iterators[not is_float]) for is_float in floating]))
 
         return run
 

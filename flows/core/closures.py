@@ -15,7 +15,7 @@ from flows.core.contract import Array, Given, Params, Shape
 from flows.core.decorators import NOTHING, InitFun
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
-from flows.core.lifting import KEY, Author, Form, Functions, bijection_form, distribution_form
+from flows.core.lifting import KEY, Author, CallingForm, Functions, bijection_form, distribution_form
 from flows.core.params import check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart, Part
 
@@ -56,9 +56,9 @@ def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> B
     def run(i: int) -> Callable:
         return lambda params, *call: closure.functions[i](params, *call)
 
-    own: Any = {"direct": run(0), "inverse": run(1), "output": closure.output, "independent": False}
-    own["noisy"] = "rng" in closure.keywords
-    return BijectionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, (closure,), **own)
+    fields: Any = {"direct": run(0), "inverse": run(1), "output": closure.output, "independent": False}
+    fields["noisy"] = "rng" in closure.keywords
+    return BijectionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, (closure,), **fields)
 
 
 def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -> DistributionPart:
@@ -71,8 +71,10 @@ def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -
     def sample(rng: Array, params: Params, *call: Any) -> Array:
         return closure.functions[1](rng, params, *call)
 
-    own: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False, "noisy": "rng" in closure.keywords}
-    return DistributionPart(closure.name, closure.init, event, context, closure.keywords, closure.compiled, (closure,), **own)
+    fields: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False, "noisy": "rng" in closure.keywords}
+    return DistributionPart(
+        closure.name, closure.init, event, context, closure.keywords, closure.compiled, (closure,), **fields
+    )
 
 
 def name_of(layer: Callable) -> str:
@@ -98,7 +100,7 @@ class Closure(Author):
 
     functions: Functions = ()
 
-    def __init__(self, layer: Callable, event: Shape, context: Shape | None, form: Form):
+    def __init__(self, layer: Callable, event: Shape, context: Shape | None, form: CallingForm):
         check_takes(layer, "init_fun(rng, input_dim)", "a layer")
         super().__init__(name_of(layer), layer, event, context, form)
         made: list[Callable] = []

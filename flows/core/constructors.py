@@ -170,16 +170,16 @@ def to_json(value: Value) -> dict[str, Any]:
 
     def encode(x: Any, where: str) -> Any:
         if isinstance(x, Value):
-            inside = {name: encode(each, f"{where}.{name}") for name, each in x.arguments.items()}
+            inside = {name: encode(argument, f"{where}.{name}") for name, argument in x.arguments.items()}
             return {"constructor": file_name(x.constructor), "arguments": inside}
         if isinstance(x, float) and not math.isfinite(x):
             return {"float": repr(x)}
         if x is None or isinstance(x, bool | int | float | str):
             return x
         if isinstance(x, tuple):
-            return [encode(each, f"{where}[{i}]") for i, each in enumerate(x)]
+            return [encode(entry, f"{where}[{i}]") for i, entry in enumerate(x)]
         if isinstance(x, Mapping) and all(isinstance(key, str) for key in x):
-            return {"dict": {key: encode(each, f"{where}[{key!r}]") for key, each in x.items()}}
+            return {"dict": {key: encode(entry, f"{where}[{key!r}]") for key, entry in x.items()}}
         raise FlowsError(
             f"{where} is {_describe(x)}, which cannot be written to a file. Expected numbers, strings, tuples, arrays or "
             "values of constructors: give activations by name, and make a function of your own a constructor "
@@ -191,30 +191,30 @@ def to_json(value: Value) -> dict[str, Any]:
 
 def from_json(description: Any, constructors: tuple[Callable, ...] = ()) -> Any:
     """The value that `to_json` described. Names are looked up in the library and in `constructors`, nowhere else."""
-    library = {file_name(each): each for each in _CONSTRUCTORS if in_library(each)}
-    own = {each.__name__: each for each in constructors}
+    library = {file_name(construct): construct for construct in _CONSTRUCTORS if in_library(construct)}
+    by_name = {construct.__name__: construct for construct in constructors}
     left = iter(range(MOST_CONSTRUCTORS))
 
     def decode(x: Any) -> Any:
         if isinstance(x, list):
-            return tuple(decode(each) for each in x)
+            return tuple(decode(entry) for entry in x)
         if not isinstance(x, dict):
             return x
         if set(x) == {"float"} and x["float"] in ("inf", "-inf", "nan"):
             return float(x["float"])
         if set(x) == {"dict"} and isinstance(x["dict"], dict):
-            return {key: decode(each) for key, each in x["dict"].items()}
+            return {key: decode(entry) for key, entry in x["dict"].items()}
         if set(x) == {"constructor", "arguments"} and isinstance(x["arguments"], dict):
             if next(left, None) is None:
                 raise FlowsError(f"it has more than {MOST_CONSTRUCTORS:,} constructors")
             name = str(x["constructor"])
-            construct = own.get(name.rpartition(":")[2]) if ":" in name else library.get(name)
+            construct = by_name.get(name.rpartition(":")[2]) if ":" in name else library.get(name)
             if construct is None:
                 raise FlowsError(
                     f"unknown constructor {name!r}: this version of flows has none of that name, and among "
-                    f"constructors= there is {sorted(own) or 'nothing'}. Pass its constructor in constructors=[...]"
+                    f"constructors= there is {sorted(by_name) or 'nothing'}. Pass its constructor in constructors=[...]"
                 )
-            return call(construct, {key: decode(each) for key, each in x["arguments"].items()})
+            return call(construct, {key: decode(argument) for key, argument in x["arguments"].items()})
         raise FlowsError(f"cannot read {str(x)[:100]!r} as a constructor value")
 
     return decode(description)
@@ -248,7 +248,7 @@ def _freeze(x: Any, where: str) -> Any:
     if isinstance(x, type) and (issubclass(x, np.generic) or isinstance(getattr(x, "dtype", None), np.dtype)):
         return np.dtype(x).name
     if type(x) in (list, tuple, range):
-        return tuple(_freeze(each, where) for each in x)
+        return tuple(_freeze(entry, where) for entry in x)
     if type(x) is dict:
         return {key: _freeze(x[key], where) for key in sorted(x, key=repr)}
     return x
@@ -286,11 +286,11 @@ def _values_in(x: Any) -> Iterator[Value]:
     if isinstance(x, Value):
         yield x
     elif isinstance(x, tuple):
-        for each in x:
-            yield from _values_in(each)
+        for entry in x:
+            yield from _values_in(entry)
     elif isinstance(x, Mapping):
-        for each in x.values():
-            yield from _values_in(each)
+        for entry in x.values():
+            yield from _values_in(entry)
 
 
 def _call_as_code(value: Value) -> str:
@@ -306,7 +306,7 @@ def _call_as_code(value: Value) -> str:
             parts += map(_as_code, argument)
             forced = by_position = False
         elif parameter.kind is parameter.VAR_KEYWORD:
-            parts += [f"{key}={_as_code(each)}" for key, each in argument.items()]
+            parts += [f"{key}={_as_code(extra)}" for key, extra in argument.items()]
         elif not (forced or required) and _key_of(argument) == _key_of(_freeze(parameter.default, name)):
             by_position = False
         elif parameter.kind is not parameter.KEYWORD_ONLY and (forced or (by_position and (required or callable(argument)))):

@@ -82,7 +82,7 @@ class InitFun(Value):
         super().__init__(construct, arguments, inner)
         name = construct.__name__
         label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
-        beneath = [each.labels for each in self.values_beneath() if isinstance(each, InitFun)]
+        beneath = [value.labels for value in self.values_beneath() if isinstance(value, InitFun)]
         layers = inner.layers if isinstance(inner, Composite) else ()
         fields = {
             "batched": batched,
@@ -318,8 +318,8 @@ def combinator(
     The label, as of `bijection`, is what it adds itself: `InitFun.likelihood` is the weakest of its and its layers'. Without
     `draws` it hands no rng to layers that would make estimates of it, so that what they say is exact.
     """
-    own: Any = {"batched": True, "likelihood": likelihood, "support": EVERYWHERE, "draws": draws}
-    return lambda function: constructor(function, partial(make, **own))
+    settings: Any = {"batched": True, "likelihood": likelihood, "support": EVERYWHERE, "draws": draws}
+    return lambda function: constructor(function, partial(make, **settings))
 
 
 def _label(likelihood: Any, name: str) -> str:

@@ -84,11 +84,11 @@ _seen: ContextVar[list[str] | None] = ContextVar("seen", default=None)
 
 def note_nonfinite(name: str, *arrays: Array) -> None:
     """Called by compositions with what each of their layers returned."""
-    found = _seen.get()
-    if found is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
+    layers = _seen.get()
+    if layers is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
         return
     if not all(bool(jnp.isfinite(array).all()) for array in arrays):
-        found.append(name)
+        layers.append(name)
 
 
 def first_nonfinite_layer(run: Callable[[], Any]) -> str | None:
@@ -97,8 +97,8 @@ def first_nonfinite_layer(run: Callable[[], Any]) -> str | None:
     try:
         with jax.disable_jit():
             run()
-        found = _seen.get()
-        return found[0] if found else None
+        layers = _seen.get()
+        return layers[0] if layers else None
     finally:
         _seen.reset(token)
 
@@ -126,15 +126,17 @@ def explained_call(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                name, unknown = function.__name__, [each for each in kwargs if each not in signature.parameters]
+                name, unknown = function.__name__, [keyword for keyword in kwargs if keyword not in signature.parameters]
                 if not unknown:
                     raise TypeError(f"{name}: {error}; expected a call such as {example}") from None
                 meant = ELSEWHERE.get(unknown[0])
                 known = list(signature.parameters)
                 close = [meant] if meant in known else difflib.get_close_matches(unknown[0], known)
                 remedy = f"; did you mean {close[0]}=?" if close else "."
-                own = ", ".join(each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY)
-                raise TypeError(f"{name}: it takes no {unknown[0]}={remedy} Its keywords are {own}") from None
+                keywords = ", ".join(
+                    parameter.name for parameter in signature.parameters.values() if parameter.kind is parameter.KEYWORD_ONLY
+                )
+                raise TypeError(f"{name}: it takes no {unknown[0]}={remedy} Its keywords are {keywords}") from None
             return function(*args, **kwargs)
 
         return call

@@ -97,16 +97,16 @@ def _holding(x: Any, what: str) -> Any:
     """The dtype that holds whole numbers: float32, or float64 where some are too large for it."""
     if isinstance(x, jax.core.Tracer) or x.dtype.itemsize < 4:
         return np.float32
-    given = np.asarray(x)
-    lost = given.astype(np.float32).astype(np.float64) != given.astype(np.float64)
+    numbers = np.asarray(x)
+    lost = numbers.astype(np.float32).astype(np.float64) != numbers.astype(np.float64)
     if not lost.any():
         return np.float32
     if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         return np.float64
     raise FlowsError(
-        f"{what} holds the whole number {given[lost][0]}, which float32 cannot: it would be {np.float32(given[lost][0]):.0f}. "
-        "Subtract an offset, before fitting as well; or call jax.config.update('jax_enable_x64', True) first; or give floats, "
-        "which are rounded"
+        f"{what} holds the whole number {numbers[lost][0]}, which float32 cannot: it would be "
+        f"{np.float32(numbers[lost][0]):.0f}. Subtract an offset, before fitting as well; or call "
+        "jax.config.update('jax_enable_x64', True) first; or give floats, which are rounded"
     )
 
 
@@ -124,10 +124,10 @@ def cast(tree: Any, dtype: Any) -> Any:
     """`tree` with its floating leaves in `dtype`."""
 
     def one(path: tuple, leaf: Any) -> Any:
-        own = jnp.result_type(leaf)
-        if jnp.issubdtype(own, jnp.complexfloating):
-            raise FlowsError(f"params{jax.tree_util.keystr(path)} has dtype {own}; expected real numbers")
-        return jnp.asarray(leaf, dtype) if jnp.issubdtype(own, jnp.floating) else leaf
+        leaf_dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(leaf_dtype, jnp.complexfloating):
+            raise FlowsError(f"params{jax.tree_util.keystr(path)} has dtype {leaf_dtype}; expected real numbers")
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf_dtype, jnp.floating) else leaf
 
     return jax.tree_util.tree_map_with_path(one, tree)
 
@@ -182,7 +182,7 @@ def named_by(fun: Callable, vocabulary: tuple[str, ...]) -> frozenset[str]:
     except (TypeError, ValueError):  # a built-in without a signature
         return frozenset()
     names = set(parameters) & set(vocabulary)
-    if any([each.kind is each.VAR_KEYWORD for each in parameters.values()]):
+    if any([parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()]):
         names |= {"init_inputs"} & set(vocabulary)
     return frozenset(names)
 
@@ -193,9 +193,9 @@ def naming(fun: F, names: Iterable[str]) -> F:
     One that takes `**keywords` shows all of them.
     """
     everything = list(inspect.signature(fun).parameters.values())
-    shown = [each for each in everything if each.name not in DEFAULTS or each.name in names]
+    shown = [parameter for parameter in everything if parameter.name not in DEFAULTS or parameter.name in names]
     if shown and shown[-1].kind is inspect.Parameter.VAR_KEYWORD:
-        written = {each.name for each in shown}
+        written = {parameter.name for parameter in shown}
         shown[-1:] = signature((), [name for name in names if name not in written]).parameters.values()
     fun.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return fun

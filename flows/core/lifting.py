@@ -31,7 +31,7 @@ FIRST_RULE = (
 )
 
 
-class Form(NamedTuple):
+class CallingForm(NamedTuple):
     """`take(*functions)` makes an author's functions those of a part; `run(functions, params, x, call, key)` runs them."""
 
     take: Callable[..., Functions]
@@ -39,7 +39,7 @@ class Form(NamedTuple):
     records: bool = False  # whether an author's init_fun may return a `Layer`
 
 
-def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
+def bijection_form(name: str, batched: bool, pairs: bool = False) -> CallingForm:
     """With `pairs` the inverse returns its log-det too, as that of a plain closure does."""
     form = plain if batched else lift
 
@@ -59,10 +59,10 @@ def bijection_form(name: str, batched: bool, pairs: bool = False) -> Form:
         check_result(back, x.shape, name, "the inverse's points")
         return y, log_det, back
 
-    return Form(take, run, records=not pairs)
+    return CallingForm(take, run, records=not pairs)
 
 
-def distribution_form(name: str, event: Shape, batched: bool) -> Form:
+def distribution_form(name: str, event: Shape, batched: bool) -> CallingForm:
     form = plain if batched else lift
 
     def take(log_pdf: Callable, sample: Callable) -> Functions:
@@ -71,13 +71,13 @@ def distribution_form(name: str, event: Shape, batched: bool) -> Form:
     def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
         return functions[0](params, x, *call), functions[1](key, params, x.shape[0], x.dtype, call[0])
 
-    return Form(take, run)
+    return CallingForm(take, run)
 
 
 class Author:
     """One init_fun, a decorated layer's or a plain closure, at one event and context."""
 
-    def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: Form):
+    def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: CallingForm):
         self.name, self.init_fun, self.event, self.context, self.form = name, init_fun, event, context, form
         self.names = named_by(init_fun, INIT)
 
@@ -86,16 +86,18 @@ class Author:
         triple = self.init_fun(key, input_dim, **named)
         if isinstance(triple, Layer) and self.form.records:
             params, *functions, keywords = triple
-            if not all(each is None or callable(each) for each in functions):
+            if not all(function is None or callable(function) for function in functions):
                 raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected a Layer of params and functions")
-            return params, *(each if each is None or not keywords else naming(each, keywords) for each in functions)
+            return params, *(
+                function if function is None or not keywords else naming(function, keywords) for function in functions
+            )
         if not isinstance(triple, tuple | list) or len(triple) != 3 or not all(map(callable, triple[1:])):
             more = ", or a flows.Layer" if self.form.records else ""
             raise TypeError(f"{self.name}: its init_fun returned {triple!r:.80}; expected (params, function, function){more}")
         return tuple(triple)
 
     def keywords_of(self, *functions: Callable) -> frozenset[str]:
-        return self.names.union(*[named_by(each, CALL) for each in functions if each is not None])
+        return self.names.union(*[named_by(function, CALL) for function in functions if function is not None])
 
     def try_out(self, functions: Functions, params: Params, keywords: frozenset[str]) -> tuple[Shape, bool, bool]:
         """The event of the first result, whether the functions can be traced, and whether they remember a tracer."""
@@ -152,17 +154,17 @@ def leaf_bijection(name: str, init_fun: Callable, event: Shape, context: Shape |
     """The part of one decorated layer."""
     leaf = Leaf(name, init_fun, event, context, bijection_form(name, batched))
     direct, inverse, native, velocity = leaf.functions
-    own: Any = {"direct": direct, "inverse": inverse, "output": leaf.output, "native_inverse": native}
+    fields: Any = {"direct": direct, "inverse": inverse, "output": leaf.output, "native_inverse": native}
     if velocity is not None:
-        own["path"] = lambda params, x, context, rng: (x, lambda t, x: velocity(params, t, x, context))
-    return BijectionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, (), **own)
+        fields["path"] = lambda params, x, context, rng: (x, lambda t, x: velocity(params, t, x, context))
+    return BijectionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, (), **fields)
 
 
 def leaf_distribution(name: str, init_fun: Callable, event: Shape, context: Shape | None, batched: bool) -> DistributionPart:
     """As `leaf_bijection`, for a distribution."""
     leaf = Leaf(name, init_fun, event, context, distribution_form(name, event, batched))
-    own: Any = {"log_pdf": leaf.functions[0], "sample": leaf.functions[1]}
-    return DistributionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, (), **own)
+    fields: Any = {"log_pdf": leaf.functions[0], "sample": leaf.functions[1]}
+    return DistributionPart(name, leaf.init, event, context, leaf.keywords, leaf.compiled, (), **fields)
 
 
 class Leaf(Author):
@@ -175,7 +177,7 @@ class Leaf(Author):
 
     start: Callable[[Array, Given], Params]  # init, with the data that it names
 
-    def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: Form):
+    def __init__(self, name: str, init_fun: Callable, event: Shape, context: Shape | None, form: CallingForm):
         super().__init__(name, init_fun, event, context, form)
         self.traced = False
         fits = self._trace(nullcontext) or self._trace(jax.ensure_compile_time_eval)
@@ -292,9 +294,9 @@ def of_time(velocity: Callable, batched: bool) -> Callable:
         def of(t: Array, x: Array, context: Any) -> Array:
             return velocity(params, t, x, **select(names, context=context))
 
-        found = of(t, x, context) if batched else jax.vmap(of)(t, x, context)
-        check_result(found, x.shape, "velocity", "velocities")
-        return found
+        velocities = of(t, x, context) if batched else jax.vmap(of)(t, x, context)
+        check_result(velocities, x.shape, "velocity", "velocities")
+        return velocities
 
     return call
 

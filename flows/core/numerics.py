@@ -24,7 +24,8 @@ LOG_2PI = math.log(2 * math.pi)
 PIECE = 2064
 # Numbers of vectors, and of images, of which networks make many more. [1,024 densities of GlowImage(4), (32, 32, 3): 641 ms
 # whole, 319 so; 10,000 of RealNVP in 512 columns: 96 ms, 144 with the budget of images.]
-NUMBERS, NUMBERS_OF_IMAGES = 2**20, 2**17
+NUMBERS = 2**20  # in a piece of vectors
+NUMBERS_OF_IMAGES = 2**17  # in a piece of images
 
 _iteration: ContextVar[tuple[Array, Any] | None] = ContextVar("iteration", default=None)
 # Equal where the same function is being traced; jax 0.7 has it elsewhere.
@@ -40,8 +41,8 @@ def soft_clip(raw: Array, bound: float) -> Array:
 @soft_clip.defjvp
 def _(bound: float, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # The derivative as one factor: multiplied by the bound first, a large cotangent would overflow.
-    bent = soft_clip(primals[0], bound)
-    return bent, (1 - jnp.square(bent / bound)) * tangents[0]
+    clipped = soft_clip(primals[0], bound)
+    return clipped, (1 - jnp.square(clipped / bound)) * tangents[0]
 
 
 def saturated(x: Array, bound: float) -> Array:
@@ -50,9 +51,9 @@ def saturated(x: Array, bound: float) -> Array:
     return within + jnp.tanh(x - within)
 
 
-def soft_clip_inverse(bent: Array, bound: float) -> Array:
-    """The `raw` whose soft_clip is `bent`, which is cut off at nine tenths of the bound: beyond, raw would be far off."""
-    return bound * jnp.arctanh(jnp.clip(bent / bound, -0.9, 0.9))
+def soft_clip_inverse(clipped: Array, bound: float) -> Array:
+    """The `raw` whose soft_clip is `clipped`, which is cut off at nine tenths of the bound: beyond, raw would be far off."""
+    return bound * jnp.arctanh(jnp.clip(clipped / bound, -0.9, 0.9))
 
 
 def varying(tree: Any, like: Any) -> Any:
@@ -64,8 +65,8 @@ def varying(tree: Any, like: Any) -> Any:
 
 def _axes(x: Any) -> frozenset[str]:
     kind: Any = jax.typeof(x)
-    found = getattr(kind, "vma", None) or getattr(getattr(kind, "manual_axis_type", None), "varying", None)
-    return found or frozenset()
+    axes = getattr(kind, "vma", None) or getattr(getattr(kind, "manual_axis_type", None), "varying", None)
+    return axes or frozenset()
 
 
 def _cast(x: Array, axes: tuple[str, ...]) -> Array:
@@ -87,8 +88,8 @@ def blocks_to_channels(x: Array, k: int) -> Array:
 
 def beside(x: Array, towards: float) -> Array:
     """The next number above x, or below where `towards` is negative; beside 0 the least that is not flushed to it."""
-    found = jnp.nextafter(x, jnp.full_like(x, towards * jnp.inf))
-    return jnp.where(x == 0, towards * jnp.finfo(x.dtype).tiny, found)
+    neighbor = jnp.nextafter(x, jnp.full_like(x, towards * jnp.inf))
+    return jnp.where(x == 0, towards * jnp.finfo(x.dtype).tiny, neighbor)
 
 
 HIGHEST = jax.lax.Precision.HIGHEST  # of matrix products, whose inputs an accelerator would else round
@@ -167,8 +168,8 @@ def in_pieces(fun: Callable, params: Any, *rows: Any, event: Shape | None = None
     How many fit goes by the size of `event`, by default that of the first of `rows`. What is differentiated is taken whole: its
     gradient would be slower in pieces, as they keep what it needs. So are rows whose number is a symbol of `jax.export`.
     """
-    n, *own = jax.tree.leaves(rows)[0].shape
-    event = tuple(own) if event is None else event
+    n, *shape = jax.tree.leaves(rows)[0].shape
+    event = tuple(shape) if event is None else event
     piece = rows_within(PIECE, NUMBERS if len(event) == 1 else NUMBERS_OF_IMAGES, event)
     if not isinstance(n, int) or n < 2 * piece or jax.default_backend() != "cpu":
         return fun(params, *rows)
@@ -214,18 +215,20 @@ def call_filled(run: Callable, part: Any, event: Shape, params: Params, x: Array
     Not under a trace, where the program is the caller's; not with rng or train, nor where a plain closure or a user's network
     is in it, as rows may then depend on each other; not for arrays on several devices; not for what `run` will refuse.
     """
-    each = (x,) if context is None or context.shape == part.context else (x, context)  # what has a row for each of n
+    with_rows = (x,) if context is None or context.shape == part.context else (x, context)  # what has a row for each of n
     traced = any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, context))])
     if traced or rng is not None or train or not part.independent or not part.compiled:
         return run(params, x, context, rng, train)
     n = len(x) if x.ndim else 0
     size = filled(n)
-    fits = all([a.shape == (n, *shape) and _on_one_device(a) for a, shape in zip(each, (event, part.context), strict=False)])
+    fits = all(
+        [a.shape == (n, *shape) and _on_one_device(a) for a, shape in zip(with_rows, (event, part.context), strict=False)]
+    )
     if not n or size == n or not fits:
         return run(params, x, context, rng, train)
-    x, *of_rows = [grown(a, size) for a in each]
-    found = run(params, x, *(of_rows or [context]), rng, train)
-    return jax.tree.map(lambda a: first(a, n), found)
+    x, *of_rows = [grown(a, size) for a in with_rows]
+    results = run(params, x, *(of_rows or [context]), rng, train)
+    return jax.tree.map(lambda a: first(a, n), results)
 
 
 def grown(x: Array, size: int) -> Array:

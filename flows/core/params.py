@@ -73,12 +73,12 @@ def check_structure(params: Params, expected: tuple, name: str) -> None:
     if got == expected:
         return
     if got[0] != expected[0]:
-        told = (
+        difference = (
             _difference(params, expected[0].unflatten(range(expected[0].num_leaves)))
             or f"params have the structure {got[0]}, expected {expected[0]}"
         )
         raise FlowsError(
-            f"{name}: {told}; pass the params that init_fun returned for this model, or what an optimiser made of them"
+            f"{name}: {difference}; pass the params that init_fun returned for this model, or what an optimiser made of them"
         )
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     wrong = [
@@ -95,9 +95,9 @@ def _difference(got: Any, expected: Any, where: str = "params") -> str:
         return f"{where} is {_kind(got)}, expected {_kind(expected)}"
     if isinstance(got, dict) and got.keys() != expected.keys():
         lacking, besides = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
-        told = [f"lacks {', '.join(map(repr, lacking))}"] * bool(lacking)
-        told += [f"has {', '.join(map(repr, besides))} besides"] * bool(besides)
-        return f"{where} {' and '.join(told)}"
+        differences = [f"lacks {', '.join(map(repr, lacking))}"] * bool(lacking)
+        differences += [f"has {', '.join(map(repr, besides))} besides"] * bool(besides)
+        return f"{where} {' and '.join(differences)}"
     if isinstance(got, list | tuple) and len(got) != len(expected):
         return f"{where} is {_kind(got)}, expected {_kind(expected)}"
     keys = got.keys() if isinstance(got, dict) else range(len(got)) if isinstance(got, list | tuple) else ()
@@ -118,7 +118,7 @@ def stacked(trees: Sequence[Params]) -> Params:
     leaves = jax.tree.leaves(trees)
     if not all(map(on_cpu, leaves)) or len({(leaf.sharding, leaf.committed) for leaf in leaves}) > 1:
         return _stack(*trees)
-    return jax.tree.map(lambda *each: put(np.stack(each), like=each[0]), *trees)
+    return jax.tree.map(lambda *leaves: put(np.stack(leaves), like=leaves[0]), *trees)
 
 
 @jax.jit

@@ -174,8 +174,8 @@ def path_of(parts: tuple[BijectionPart, ...]) -> Callable:
             names = ", ".join(part.name for part in parts)
             raise FlowsError(f"flow_matching: {names}: expected one continuous layer, and that the last")
         keys = jax.random.split(rng, len(parts))
-        for part, own, key in zip(before, params, keys, strict=False):
-            x = still(part, own, x, context, key)
+        for part, layer_params, key in zip(before, params, keys, strict=False):
+            x = still(part, layer_params, x, context, key)
         return last.path(params[-1], x, context, keys[-1])
 
     return path

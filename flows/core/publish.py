@@ -162,8 +162,8 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         if context is not None and context.shape != part.context and size > n:
             context = grown(context, size)
         with explained(part.name, params):
-            found = compiled(as_key(rng), params, size, context)
-        return found if size == n else jax.tree.map(lambda each: first(each, n), found)
+            draws = compiled(as_key(rng), params, size, context)
+        return draws if size == n else jax.tree.map(lambda leaf: first(leaf, n), draws)
 
     def path(params: Params, inputs: Any, context: Any, rng: Array) -> tuple:
         x = as_array(inputs, "inputs")
@@ -185,7 +185,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
 def _prepare_draws(part: DistributionPart, expected: tuple, params: Params, context: Any, n: int) -> tuple[Params, Any, Any]:
     """Samples have the dtype of the params."""
     dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
-    dtype = max(map(working_dtype, dtypes), key=lambda each: each.itemsize) if dtypes else default_dtype()
+    dtype = max(map(working_dtype, dtypes), key=lambda candidate: candidate.itemsize) if dtypes else default_dtype()
     params, context = _prepare(part, expected, params, context, dtype, n)
     return params, dtype, context
 

@@ -110,20 +110,20 @@ def chain(value: Any, at: tuple[Any, ...] = ()) -> list[Step]:
     order, pieces = structure_of(value)
     if order != "chain":
         return [Step(value, at)]
-    found = list[Step]()
+    steps = list[Step]()
     for piece in pieces:
-        own = chain(piece.value, (*at, *piece.params_at))
-        found += undone(own, piece.event) if piece.inverted else own
-    return found
+        inner_steps = chain(piece.value, (*at, *piece.params_at))
+        steps += undone(inner_steps, piece.event) if piece.inverted else inner_steps
+    return steps
 
 
 def undone(steps: Sequence[Step], event: Shape | None) -> list[Step]:
     """Layers backwards, from the last to the first; `event` is that of the first, where it is known."""
-    found = list[Step]()
+    backwards = list[Step]()
     for step in steps:
-        found.append(Step(step.value, step.at, not step.inverted, event))
+        backwards.append(Step(step.value, step.at, not step.inverted, event))
         event = None if event is None else behind([step], event)
-    return found[::-1]
+    return backwards[::-1]
 
 
 def behind(steps: Sequence[Step], event: Shape) -> Shape:
@@ -156,9 +156,9 @@ def replaced(value: Any, path: Sequence[Any], new: Any) -> Any:
     """The model with another one in place of that whose params are at `path`."""
     if not path:
         return new
-    piece = next(each for each in structure_of(value).pieces if tuple(path[: len(each.params_at)]) == each.params_at)
-    own = replaced(piece.value, path[len(piece.params_at) :], new)
-    return value.constructor(**{**value.arguments, piece.argument: own})
+    piece = next(piece for piece in structure_of(value).pieces if tuple(path[: len(piece.params_at)]) == piece.params_at)
+    inner = replaced(piece.value, path[len(piece.params_at) :], new)
+    return value.constructor(**{**value.arguments, piece.argument: inner})
 
 
 def params_in(params: Any, at: Sequence[Any], copy: int | None = None) -> Any:
@@ -174,7 +174,7 @@ V = TypeVar("V", bound=Value)
 def events_of(value: Any) -> list[tuple[Shape, Shape | None]]:
     """The events and contexts at which its part was made, and is still known."""
     value = opened(value)
-    return [(event, context) for each, event, context in made_once.keys() if each == value]  # noqa: SIM118
+    return [(event, context) for known, event, context in made_once.keys() if known == value]  # noqa: SIM118
 
 
 def revise(init_fun: V, **arguments: Any) -> V:
@@ -213,22 +213,24 @@ def revise(init_fun: V, **arguments: Any) -> V:
     def revised(x: Any) -> Any:
         if isinstance(x, Value):
             known.update(x.arguments)
-            own = {name: arguments[name] if name in arguments else revised(each) for name, each in x.arguments.items()}
-            return call(x.constructor, own)
+            changed = {
+                name: arguments[name] if name in arguments else revised(argument) for name, argument in x.arguments.items()
+            }
+            return call(x.constructor, changed)
         if isinstance(x, tuple):
-            return tuple(revised(each) for each in x)
-        return {key: revised(each) for key, each in x.items()} if isinstance(x, Mapping) else x
+            return tuple(revised(entry) for entry in x)
+        return {key: revised(entry) for key, entry in x.items()} if isinstance(x, Mapping) else x
 
     new = revised(init_fun)
     if missing := sorted(arguments.keys() - known):
-        told = f"has the argument {', '.join(missing)}; there are {', '.join(sorted(known))}"
-        raise FlowsError(f"revise: no constructor in {init_fun!r:.200} {told}")
+        message = f"has the argument {', '.join(missing)}; there are {', '.join(sorted(known))}"
+        raise FlowsError(f"revise: no constructor in {init_fun!r:.200} {message}")
     for event, context in events_of(init_fun):
         try:
             check_structure(_abstract(init_fun, event, context), shapes_of(_abstract(new, event, context)), "the revised model")
         except FlowsError as error:
-            told = ", ".join(f"{name}={value!r:.60}" for name, value in arguments.items())
-            raise FlowsError(f"revise: {told} would change the params at events {event}: {error}") from None
+            message = ", ".join(f"{name}={value!r:.60}" for name, value in arguments.items())
+            raise FlowsError(f"revise: {message} would change the params at events {event}: {error}") from None
     return new
 
 

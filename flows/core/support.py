@@ -38,16 +38,16 @@ class Region:
         return isinstance(other, Region) and all(map(np.array_equal, self._fields(), other._fields()))
 
     def __hash__(self) -> int:
-        numbers = (np.asarray(each, float) + 0.0 for each in self._fields())  # -0 and 0 are equal, as 1 and 1.0 are
-        return hash(tuple((each.shape, each.tobytes()) for each in numbers))
+        numbers = (np.asarray(field, float) + 0.0 for field in self._fields())  # -0 and 0 are equal, as 1 and 1.0 are
+        return hash(tuple((array.shape, array.tobytes()) for array in numbers))
 
     def __repr__(self) -> str:
         """What differs from the whole line."""
         names = ("low", "high", "period", "sphere")
         shown = (
-            f"{name}={np.asarray(each).tolist()}"
-            for name, each, usual in zip(names, self._fields(), WHOLE_LINE, strict=True)
-            if not np.all(np.asarray(each) == usual)
+            f"{name}={np.asarray(field).tolist()}"
+            for name, field, usual in zip(names, self._fields(), WHOLE_LINE, strict=True)
+            if not np.all(np.asarray(field) == usual)
         )
         return f"Region({', '.join(shown)})"
 
@@ -130,12 +130,12 @@ class Support:
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs"):
-            given = getattr(self, name)
-            if isinstance(given, tuple | list) and len(given) == 2:
-                object.__setattr__(self, name, Region(*given))
-            elif not isinstance(given, Region) and not callable(given):
+            declared = getattr(self, name)
+            if isinstance(declared, tuple | list) and len(declared) == 2:
+                object.__setattr__(self, name, Region(*declared))
+            elif not isinstance(declared, Region) and not callable(declared):
                 raise TypeError(
-                    f"Support: {name} is {given!r:.80}; expected a Region, a pair (low, high), or a function of the event"
+                    f"Support: {name} is {declared!r:.80}; expected a Region, a pair (low, high), or a function of the event"
                 )
 
     @property
@@ -144,8 +144,8 @@ class Support:
 
     def untouched(self, count: int) -> np.ndarray:
         """Which of so many features stay as they are."""
-        kept = np.isin(np.arange(count), self.leaves)
-        return kept if self.touches is None else kept | ~np.isin(np.arange(count), self.touches)
+        stays = np.isin(np.arange(count), self.leaves)
+        return stays if self.touches is None else stays | ~np.isin(np.arange(count), self.touches)
 
 
 def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
@@ -153,7 +153,7 @@ def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
     declared = declared(event) if callable(declared) else declared
     declared = declared if isinstance(declared, Region) else Region(*declared)
     try:
-        low, high, period = (np.broadcast_to(np.asarray(each, float), event) for each in (*declared, declared.period))
+        low, high, period = (np.broadcast_to(np.asarray(number, float), event) for number in (*declared, declared.period))
         sphere = np.broadcast_to(np.asarray(declared.sphere, int), event)
     except ValueError:
         raise FlowsError(f"{whose}: its support does not fit the event {event}") from None
@@ -169,7 +169,7 @@ def everywhere(event: Shape) -> Region:
 
 def blocks_of(sphere: np.ndarray) -> list[np.ndarray]:
     """The entries of each unit vector."""
-    return [np.flatnonzero(sphere == each) for each in np.unique(sphere[sphere > 0])]
+    return [np.flatnonzero(sphere == number) for number in np.unique(sphere[sphere > 0])]
 
 
 def inside(region: Region, x: Array) -> Array:
@@ -214,7 +214,7 @@ def wrapped(region: Region | None, x: Array, low: np.ndarray | None = None) -> A
         return x
     turn = np.where(region.period > 0, region.period, 1.0)
     low = -turn / 2 if low is None else low
-    period, first, start = (jnp.asarray(each, x.dtype)[None] for each in (turn, low, low / turn))
+    period, first, start = (jnp.asarray(array, x.dtype)[None] for array in (turn, low, low / turn))
     turned = x - period * jnp.floor(x / period - start)
     turned = jnp.maximum(jnp.where(turned >= first + period, turned - period, turned), first)  # of a rounding
     return jnp.where((region.period > 0)[None] & jnp.isfinite(x), turned, x)
@@ -226,7 +226,7 @@ def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
         return x
     slack = NEAR_END * region.period
     first, last, least, most = (
-        jnp.asarray(each, x.dtype)[None] for each in (low, low + region.period, low - slack, low + region.period + slack)
+        jnp.asarray(array, x.dtype)[None] for array in (low, low + region.period, low - slack, low + region.period + slack)
     )
     there = (region.period > 0)[None] & (x >= least) & (x <= most)
     return jnp.where(there, jnp.clip(x, first, last), wrapped(region, x, low))

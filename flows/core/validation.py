@@ -12,7 +12,8 @@ from flows.core.contract import Array, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_dim
 
-LEAST, MOST = 1e-37, 1e37  # what float32 holds, with room for a factor
+LEAST = 1e-37  # what float32 holds above 0, with room for a factor
+MOST = 1e37  # what float32 holds, with room for a factor
 TO_VECTORS = "latitude and longitude in degrees become unit vectors (n, 3) by flows.from_degrees(latitude, longitude)"
 
 
@@ -116,7 +117,8 @@ def check_result(x: Any, shape: Shape, name: str, what: str) -> None:
 
 MOST_PARTS = 10_000  # constructors, and the layers and components that these stand for ...
 BYTES_A_PART = 500  # ... or more where so many bytes are allowed for each
-MADE, LAYER = 20, 10  # what a part that is made, or a layer of a network, counts: each takes milliseconds
+MADE = 20  # parts, as how many one counts that is made: each takes milliseconds
+LAYER = 10  # parts, as how many a layer of a network counts, for the same reason
 LARGEST_EVENT = 2**25  # bytes: many layers make masks and places of so many entries, at 10 times as much
 
 TOO_MUCH = "it asks for {:,} bytes or more, of which {:,} are allowed. If you trust the file, give max_bytes="

@@ -80,16 +80,16 @@ def bits_per_dim(
     check_inside(x, init_fun, fit, "bits_per_dim: images")
     rows, key = len(x), as_key(rng)
     context_of = contexts(fit, context, rows, "bits_per_dim")
-    found, together = list[np.ndarray](), min(batch_size, rows)
+    log_ps, together = list[np.ndarray](), min(batch_size, rows)
     # The last piece is filled up with the first images, as another size would be another program.
     for i, index in enumerate(np.arange(-(-rows // together) * together).reshape(-1, together) % rows):
         piece = jnp.asarray(x[index], float)
         draws = [
-            np.asarray(log_pdf(fit[0], piece, rng=each, **context_of(index)), float)
-            for each in jax.random.split(jax.random.fold_in(key, i), samples)
+            np.asarray(log_pdf(fit[0], piece, rng=draw_key, **context_of(index)), float)
+            for draw_key in jax.random.split(jax.random.fold_in(key, i), samples)
         ]
-        found.append(np.logaddexp.reduce(draws, 0) - math.log(samples))
-    bits = -np.concatenate(found)[:rows] / (size(x.shape[1:]) * math.log(2))
+        log_ps.append(np.logaddexp.reduce(draws, 0) - math.log(samples))
+    bits = -np.concatenate(log_ps)[:rows] / (size(x.shape[1:]) * math.log(2))
     mean = float(bits.mean())
     return Bits(mean, float(bits.std(ddof=1) / rows**0.5) if rows > 1 and math.isfinite(mean) else math.nan, bits)
 
@@ -98,30 +98,30 @@ def contexts(fit: Any, context: Any, rows: int, name: str) -> Callable[[Any], di
     """A function of an index of rows that gives their context as a keyword, be it of each or one for all."""
     if context is None:
         return lambda index: {}
-    own, shape = np.asarray(context), as_context(getattr(fit, "context_dim", None))
+    array, shape = np.asarray(context), as_context(getattr(fit, "context_dim", None))
     if shape is None:  # a triple, which does not tell: its log_pdf does
-        shape = own.shape[1:] if own.ndim > 1 and len(own) == rows else own.shape
-    if own.shape == shape:
-        return lambda index: {"context": own}
-    each = np.asarray(as_rows_of_context(jnp.asarray(own), shape, rows, name))
-    return lambda index: {"context": each[index]}
+        shape = array.shape[1:] if array.ndim > 1 and len(array) == rows else array.shape
+    if array.shape == shape:
+        return lambda index: {"context": array}
+    of_rows = np.asarray(as_rows_of_context(jnp.asarray(array), shape, rows, name))
+    return lambda index: {"context": of_rows[index]}
 
 
 def levels_of(init_fun: Any) -> int | None:
     """The levels of the layer that dequantises images in steps of 1; None where they have no ends."""
     if not isinstance(init_fun, DistributionInit):
         raise TypeError(f"bits_per_dim: fit has the init_fun {init_fun!r:.60}; expected what flows.fit returned")
-    found = _dequantised(init_fun)
-    if found is None or any(not np.all(np.asarray(each.step) == 1) for each in found):
+    roundings = _dequantized(init_fun)
+    if roundings is None or any(not np.all(np.asarray(rounding.step) == 1) for rounding in roundings):
         raise FlowsError(
             f"bits_per_dim: {init_fun!r:.120} has no Dequantize(1.0), and a density has no bits; fit whole numbers with "
             "dequantize=1.0, or put that layer first"
         )
-    levels = [each.levels for each in found if each.levels is not None]
+    levels = [rounding.levels for rounding in roundings if rounding.levels is not None]
     return min(levels, default=None)
 
 
-def _dequantised(init_fun: Any) -> list[Rounding] | None:
+def _dequantized(init_fun: Any) -> list[Rounding] | None:
     """What the layer that adds noise takes pixels for, if it comes first in a model, but for what moves entries; or those of
     each component of a mixture. None where there is none."""
     layers, base = chain_of(init_fun)
@@ -134,8 +134,8 @@ def _dequantised(init_fun: Any) -> list[Rounding] | None:
     order, pieces = structure_of(base)
     if order != "mixture":
         return None
-    found = [_dequantised(piece.value) for piece in pieces]
-    return None if None in found else [each for own in found for each in own or ()]
+    of_components = [_dequantized(piece.value) for piece in pieces]
+    return None if None in of_components else [rounding for roundings in of_components for rounding in roundings or ()]
 
 
 def check_pixels(x: np.ndarray, levels: int | None, name: str) -> None:
@@ -199,11 +199,11 @@ def typicality(
     """
     log_pdf, _ = functions("typicality", fit)
     group = positive_int(group, "typicality: group")
-    own = _surprise(fit, log_pdf, np.asarray(x), context, "typicality: x")
+    surprises = _surprise(fit, log_pdf, np.asarray(x), context, "typicality: x")
     usual = _surprise(fit, log_pdf, np.asarray(reference), reference_context, "typicality: reference")
-    if len(own) < group or len(usual) < max(group, 2):
+    if len(surprises) < group or len(usual) < max(group, 2):
         raise FlowsError(
-            f"typicality: x has {len(own)} rows and reference {len(usual)}; expected at least {group} and {max(group, 2)}"
+            f"typicality: x has {len(surprises)} rows and reference {len(usual)}; expected at least {group} and {max(group, 2)}"
         )
     if not np.isfinite(usual).all():
         row = int(np.argmin(np.isfinite(usual)))
@@ -217,14 +217,14 @@ def typicality(
         seed = np.asarray(jax.random.key_data(as_key(rng))).tolist()
         groups = np.random.default_rng(seed).choice(usual, (DRAWS, group)).mean(1)
     far = np.sort(np.abs(groups - entropy))
-    off = np.abs(own[: len(own) // group * group].reshape(-1, group).mean(1) - entropy)
+    off = np.abs(surprises[: len(surprises) // group * group].reshape(-1, group).mean(1) - entropy)
     return np.where(np.isnan(off), np.nan, (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far)))
 
 
 def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any, name: str) -> np.ndarray:
     """-log p of rows, in pieces."""
     context_of = contexts(fit, context, len(rows), name)
-    found = list[np.ndarray]()
+    surprises = list[np.ndarray]()
     for piece in pieces_of(len(rows), rows.shape[1:]):
-        found.append(-np.asarray(log_pdf(fit[0], rows[piece], **context_of(piece)), float))
-    return np.concatenate(found) if found else np.zeros(0)
+        surprises.append(-np.asarray(log_pdf(fit[0], rows[piece], **context_of(piece)), float))
+    return np.concatenate(surprises) if surprises else np.zeros(0)

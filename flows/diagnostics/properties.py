@@ -165,7 +165,7 @@ def _slopes(values: tuple[Array, Array], pull: Callable) -> tuple[Array, Any, Ar
     of_log_det = jnp.concatenate([jnp.zeros((size, rows), log_det.dtype), _waves(log_det)[None]])
     params, points = jax.vmap(pull)((of_y, of_log_det))
     jacobian = jnp.moveaxis(points[:-1].reshape(size, rows, size), 1, 0)
-    return jacobian, jax.tree.map(lambda each: each[-1], params), points[-1]
+    return jacobian, jax.tree.map(lambda leaf: leaf[-1], params), points[-1]
 
 
 def _waves(like: Array) -> Array:

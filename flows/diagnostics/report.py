@@ -37,8 +37,11 @@ from flows.core import (
 from flows.diagnostics.properties import RowByRow, Trial, enable_x64
 
 FEW = 5  # rows of what runs one by one
-KEYS, SURE = 400, 5.0  # draws of an estimate; standard errors that its mean may be away from the exact value
-EXACT, LOOSE, SINGLE = 1e-9, 1e-6, 1e-3  # algebra in float64; a solver in float64; a round trip in float32
+KEYS = 400  # draws of an estimate
+SURE = 5.0  # standard errors that its mean may be away from the exact value
+EXACT = 1e-9  # relative: of algebra in float64
+LOOSE = 1e-6  # relative: of a solver in float64
+SINGLE = 1e-3  # relative: of a round trip in float32
 
 
 class Property(NamedTuple):
@@ -65,11 +68,11 @@ class VerifyReport(NamedTuple):
     @property
     def passed(self) -> bool:
         """Whether every property holds."""
-        return all(each.passed for each in self.properties)
+        return all(line.passed for line in self.properties)
 
     def __str__(self) -> str:
-        width = max(len(each.name) for each in self.properties)
-        lines = [f"{'pass' if each.passed else 'FAIL'}  {each.name:{width}}  {each.detail}" for each in self.properties]
+        width = max(len(line.name) for line in self.properties)
+        lines = [f"{'pass' if line.passed else 'FAIL'}  {line.name:{width}}  {line.detail}" for line in self.properties]
         verdict = f"a bijection, log_det: {self.likelihood}" if self.passed else "NOT a bijection"
         return "\n".join([f"{self.name}: {verdict}", *lines])
 
@@ -130,8 +133,8 @@ def verify(
             raise FlowsError("verify: inputs have no rows; expected a few points to test at")
     rows = positive_int(rows, "verify: rows", most=100_000)
     with enable_x64():
-        found = tuple(_properties(layer, closure, input_dim, as_key(rng), context_dim, inputs, rows))
-    report = VerifyReport(name[:200], found, layer.likelihood)
+        properties = tuple(_properties(layer, closure, input_dim, as_key(rng), context_dim, inputs, rows))
+    report = VerifyReport(name[:200], properties, layer.likelihood)
     if raise_on_failure and not report.passed:
         raise FlowsError(str(report))
     return report
@@ -150,21 +153,21 @@ def _properties(
         return
 
     x = _points(layer, keys[2], event, rows) if inputs is None else jnp.asarray(np.asarray(inputs), float)
-    given: dict[str, Any] = {}
+    context_keyword: dict[str, Any] = {}
     own_inverse = None
     if context_shape is not None:
-        given["context"] = jax.random.normal(keys[4], context_shape)
+        context_keyword["context"] = jax.random.normal(keys[4], context_shape)
     if closure is not None:
         named = select(named_by(closure, INIT), context_dim=context_dim)
         function = closure(keys[0], as_dim(event), **named)[2]
-        keywords = select(named_by(function, CALL), **given)
+        keywords = select(named_by(function, CALL), **context_keyword)
         own_inverse = partial(function, params[0], **keywords)
 
     def direct(x: Array, params: Any = params) -> tuple[Array, Array]:
-        return direct_fun(params, x, **given)
+        return direct_fun(params, x, **context_keyword)
 
     def inverse(y: Array, params: Any = params) -> tuple[Array, Array]:
-        return inverse_fun(params, y, **given)
+        return inverse_fun(params, y, **context_keyword)
 
     def check(name: str, tolerance: float, measure: Callable[[], Any]) -> Property:
         try:
@@ -174,15 +177,15 @@ def _properties(
         worst = max(_difference(a, b) for a, b in pairs)
         return Property(name, bool(worst <= tolerance), f"largest difference {worst:.1e}")
 
-    with_params = partial(direct_fun, **given), partial(inverse_fun, **given)
+    with_params = partial(direct_fun, **context_keyword), partial(inverse_fun, **context_keyword)
     regions = regions_of(layer, event)
     try:
-        found = jax.jit(partial(_measured, *with_params, regions))(params, x)
+        measured = jax.jit(partial(_measured, *with_params, regions))(params, x)
     except Exception:  # one by one, so that what fails says why
-        found, x = None, x[:FEW]
+        measured, x = None, x[:FEW]
     trial = RowByRow(*with_params, params, x, regions=regions)
-    for each, (tolerance, pairs) in ROUND_TRIPS.items():
-        yield check(each, tolerance, lambda each=each, pairs=pairs: pairs(trial) if found is None else found[each])  # type: ignore[misc]
+    for trip, (tolerance, pairs) in ROUND_TRIPS.items():
+        yield check(trip, tolerance, lambda trip=trip, pairs=pairs: pairs(trial) if measured is None else measured[trip])  # type: ignore[misc]
     if own_inverse is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
         yield check("its own log_det of inverse", LOOSE, lambda: [(own_inverse(y)[1], inverse(y)[1]) for y in [direct(x)[0]]])
     try:
@@ -193,7 +196,7 @@ def _properties(
         yield Property("jit agrees", False, _say(error))
     else:
         yield check(
-            "jit agrees", EXACT, lambda: zip(jax.jit(direct)(x) if found is None else found["y"], direct(x), strict=True)
+            "jit agrees", EXACT, lambda: zip(jax.jit(direct)(x) if measured is None else measured["y"], direct(x), strict=True)
         )
     yield check(
         "row by row agrees",
@@ -207,17 +210,17 @@ def _properties(
         with fresh_caches():
             other = layer(keys[5], input_dim, context_dim=context_dim)
         y = direct(x)[0]
-        yield from zip(other.direct_fun(params, x, **given), direct(x), strict=True)
-        yield from zip(other.inverse_fun(params, y, **given), inverse(y), strict=True)
+        yield from zip(other.direct_fun(params, x, **context_keyword), direct(x), strict=True)
+        yield from zip(other.inverse_fun(params, y, **context_keyword), inverse(y), strict=True)
 
     yield check("functions free of rng", EXACT, lambda: list(other_functions()))
 
     try:
-        of_params, of_x = trial.gradients if found is None else found["gradients"]
+        of_params, of_x = trial.gradients if measured is None else measured["gradients"]
     except Exception as error:
         yield Property("finite gradients", False, _say(error))
         return
-    finite = all(bool(jnp.isfinite(each).all()) for each in jax.tree.leaves((of_params, of_x)))
+    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((of_params, of_x)))
     yield Property("finite gradients", finite, "of params and inputs")
     masks = jax.tree.leaves(trainable(params))
     fixed = [leaf for leaf, train in zip(jax.tree.leaves(of_params), masks, strict=True) if not train]
@@ -233,7 +236,7 @@ def _properties(
 
     yield check("round trip in float32", SINGLE, single)
     if "rng" in layer.part(event, context_shape).keywords and layer.likelihood != "lower bound":
-        yield _mean_over_keys(partial(direct_fun, params, x[:FEW], **given), jax.random.split(keys[3], KEYS))
+        yield _mean_over_keys(partial(direct_fun, params, x[:FEW], **context_keyword), jax.random.split(keys[3], KEYS))
 
 
 def _mean_over_keys(direct: Callable, keys: Array) -> Property:

@@ -63,7 +63,7 @@ class RowReport(NamedTuple):
     def __str__(self) -> str:
         worst = f"largest round-trip error {self.round_trip:.1e} standard deviations, of log-dets {self.log_det:.1e} nats"
         lines = [f"{len(self.rows):,} of {self.looked_at:,} rows are not to be trusted; {worst}"]
-        lines += [f"row {each.row}: {each.reason}" for each in self.rows[:SHOWN]]
+        lines += [f"row {untrusted.row}: {untrusted.reason}" for untrusted in self.rows[:SHOWN]]
         return "\n".join([*lines, f"and {len(self.rows) - SHOWN:,} more"] if len(self.rows) > SHOWN else lines)
 
 
@@ -97,7 +97,7 @@ def verify_rows(
     note(~np.isfinite(log_p), log_p, "its log-density is {}")
     worst = [0.0, 0.0]
     for chain in _chains(init_fun, params):
-        bound = min((spline_bound(each.bijection) for each in chain), default=float("inf"))  # of this component alone
+        bound = min((spline_bound(stage.bijection) for stage in chain), default=float("inf"))  # of this component alone
         trips, log_dets, places = _errors(chain, event, shape, rows, context)
         bad = ~(np.isfinite(trips) & np.isfinite(log_dets))
         note(bad, trips, "the model, or its inverse, is not finite there")
@@ -128,12 +128,15 @@ def _errors(
     chain: list[Stage], event: Shape, shape: Shape | None, rows: Array, context: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each row the error of its round trip, that of its log-det, and how far out the first splines see it."""
-    bijections, params = tuple(each.bijection for each in chain), [each.params for each in chain]
+    bijections, params = tuple(stage.bijection for stage in chain), [stage.params for stage in chain]
     there_and_back = _programs((bijections, event, shape), lambda: _program(bijections, event, shape))
-    found = [
-        there_and_back(params, rows[own], None if context is None else context[own]) for own in pieces_of(len(rows), event)
+    outputs = [
+        there_and_back(params, rows[piece], None if context is None else context[piece])
+        for piece in pieces_of(len(rows), event)
     ]
-    back, log_det, back_log_det, places = (np.concatenate([np.asarray(each[j], float) for each in found]) for j in range(4))
+    back, log_det, back_log_det, places = (
+        np.concatenate([np.asarray(output[j], float) for output in outputs]) for j in range(4)
+    )
     x = np.asarray(rows, float)
     off = np.abs(back - x) - ROUNDINGS * float(jnp.finfo(rows.dtype).eps) * np.abs(x)
     trips = (np.maximum(off, 0.0) / _spread(chain, x)[None]).reshape(len(x), -1).max(1)
@@ -141,35 +144,35 @@ def _errors(
 
 
 def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
-    parts, own = list[Any](), event
-    with_splines = next((i for i, each in enumerate(bijections) if spline_bound(each) < float("inf")), None)
+    parts, current = list[Any](), event
+    with_splines = next((i for i, bijection in enumerate(bijections) if spline_bound(bijection) < float("inf")), None)
     leading: Any = ()  # the layers before the splines in their own step
     before: Any = None  # their part
-    for i, each in enumerate(bijections):
-        parts.append(None if each is None else bijection_part(each, own, shape))
-        order, pieces = structure_of(each)
+    for i, bijection in enumerate(bijections):
+        parts.append(None if bijection is None else bijection_part(bijection, current, shape))
+        order, pieces = structure_of(bijection)
         if i == with_splines and order == "chain" and not any(piece.inverted for piece in pieces):
             bounds = [spline_bound(piece.value) for piece in pieces]
             leading = pieces[: next(i for i, bound in enumerate(bounds) if bound < float("inf"))]
-            before = bijection_part(Serial(*(piece.value for piece in leading)), own, shape) if leading else before
-        own = own if each is None else parts[-1].output
+            before = bijection_part(Serial(*(piece.value for piece in leading)), current, shape) if leading else before
+        current = current if bijection is None else parts[-1].output
 
     def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
         # What random layers would add is left out, as in log_pdf without rng.
         y, places, steps = x, jnp.zeros_like(x), list[tuple]()
         log_det = back_log_det = jnp.zeros(x.shape[0], x.dtype)
-        for i, (part, own) in enumerate(zip(parts, params, strict=True)):
+        for i, (part, stage_params) in enumerate(zip(parts, params, strict=True)):
             if part is None:
-                context = standardized(own, context)
+                context = standardized(stage_params, context)
                 continue
             seen = context if "context" in part.keywords else None
             if i == with_splines:
-                places = y if not leading else before.direct(_params_of(leading, own), y, seen, None, False)[0]
-            steps.append((part, own, seen))
-            y, slope = part.direct(own, y, seen, None, False)
+                places = y if not leading else before.direct(_params_of(leading, stage_params), y, seen, None, False)[0]
+            steps.append((part, stage_params, seen))
+            y, slope = part.direct(stage_params, y, seen, None, False)
             log_det = log_det + slope
-        for part, own, seen in steps[::-1]:
-            y, slope = part.invert(own, y, seen, None, False)
+        for part, stage_params, seen in steps[::-1]:
+            y, slope = part.invert(stage_params, y, seen, None, False)
             back_log_det = back_log_det + slope
         return y, log_det, back_log_det, places
 
@@ -182,7 +185,7 @@ def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
 
 def _spread(chain: list[Stage], x: np.ndarray) -> Any:
     """The standard deviation of each column: as the first layers keep it, or that of these rows."""
-    first = next((each for each in chain if each.bijection is not None), None)
+    first = next((stage for stage in chain if stage.bijection is not None), None)
     layers = [] if first is None else layers_in(first.bijection)
     forwards = itertools.takewhile(lambda step: not step.inverted, layers)
     of_layers = [(step.value, params_in(first and first.params, step.at)) for step in forwards]

@@ -46,8 +46,10 @@ from flows.core import (
 from flows.persistence.container import DTYPES, blamed_on, read, write
 
 FORMAT = 7  # that of 0.1.0, and the first that loads for good; lower ones were never released
-FILES, LEAST_BYTES = 20, 2**22  # what a model may take without being asked: so many times its file, and never less
-BESIDE, TEXT = "result:", "text"  # how names of tensors begin that are no params; the one that holds text
+FILES = 20  # times the bytes of its file: what a model may take without being asked
+LEAST_BYTES = 2**22  # bytes that a model may take, however small its file
+BESIDE = "result:"  # how names of tensors begin that are no params
+TEXT = "text"  # the name, behind BESIDE, of the tensor that holds text
 PathLike = str | os.PathLike
 
 
@@ -131,7 +133,7 @@ def save_model(
             f"'__metadata__' nor '{BESIDE}...'"
         )
     tensors = {name: _as_numpy(name, leaf) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)}
-    if not allow_nan and (lost := [name for name, each in tensors.items() if np.isnan(each.astype(np.float64)).any()]):
+    if not allow_nan and (lost := [name for name, array in tensors.items() if np.isnan(array.astype(np.float64)).any()]):
         raise FlowsError(
             f"save: params are NaN in {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}: a training that failed. Save those "
             "from before it, or give allow_nan=True"
@@ -153,13 +155,13 @@ def save_model(
         "flows": sys.modules["flows"].__version__,  # not imported: `flows` imports this file
         "format": FORMAT,
     }
-    write(path, header, tensors | {BESIDE + name: np.asarray(each, order="C") for name, each in beside.items()})
+    write(path, header, tensors | {BESIDE + name: np.asarray(array, order="C") for name, array in beside.items()})
 
 
 @contextmanager
 def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int | None) -> Iterator[Loaded]:
     """What is in a file, for a `with` in which errors are blamed on it, and constructors are made within what it may take."""
-    path, own = _as_path(path, "load"), _checked_constructors(constructors)
+    path, checked = _as_path(path, "load"), _checked_constructors(constructors)
     header, tensors, more, text = _read(path)
     allowed = max(FILES * os.path.getsize(path), LEAST_BYTES)
     if max_bytes is not None:
@@ -168,7 +170,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
         event = 4 * max(size(header["event"]), size(header["context"] or ()))
         if event > max(allowed, LARGEST_EVENT):
             raise FlowsError(TOO_MUCH.format(event, max(allowed, LARGEST_EVENT)))
-        init_fun = from_json(header["constructor"], own)
+        init_fun = from_json(header["constructor"], checked)
         if not isinstance(init_fun, InitFun):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
         part, like = _abstract(init_fun, header["event"], header["context"])
@@ -188,7 +190,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
             warn_user(f"{path!r} has float64 params, which become float32 in this session; {remedy}")
         leaves = jax.device_put([tensors[name] for name in expected])  # which compiles nothing, as jnp.asarray would
         params, dims = jax.tree.unflatten(treedef, leaves), (as_dim(header["event"]), as_dim(header["context"]))
-        yield Loaded(init_fun, part, params, *dims, more, text, own)
+        yield Loaded(init_fun, part, params, *dims, more, text, checked)
 
 
 def describe(path: PathLike) -> dict[str, Any]:
@@ -218,13 +220,13 @@ def describe(path: PathLike) -> dict[str, Any]:
     path = _as_path(path, "describe")
     header, tensors, _, text = _read(path)
     with blamed_on(f"{path!r} cannot be described"):
-        about = {name: {"shape": each.shape, "dtype": each.dtype.name} for name, each in sorted(tensors.items())}
-        count = sum(each.size for each in tensors.values())
+        about = {name: {"shape": tensor.shape, "dtype": tensor.dtype.name} for name, tensor in sorted(tensors.items())}
+        count = sum(tensor.size for tensor in tensors.values())
         more = {"num_params": count, "tensors": about, "training_rows": _rows_held(header["constructor"])}
-        columns = [str(each) for each in text["table"]["labels"]] if "table" in text else None
-        own = {"metadata": text.get("metadata", {}), "columns": columns}
-        own["likelihood"] = text.get("likelihood") or _label_of(header["constructor"])
-        return {"code": _as_code(header["constructor"]), **header, **own, **more}
+        columns = [str(label) for label in text["table"]["labels"]] if "table" in text else None
+        extras = {"metadata": text.get("metadata", {}), "columns": columns}
+        extras["likelihood"] = text.get("likelihood") or _label_of(header["constructor"])
+        return {"code": _as_code(header["constructor"]), **header, **extras, **more}
 
 
 def _as_path(path: Any, name: str) -> str:
@@ -239,8 +241,8 @@ def _rows_held(description: Any) -> int:
         return sum(map(_rows_held, description))
     if not isinstance(description, dict):
         return 0
-    own = description["arguments"]["num_points"] if description.get("constructor") == "KernelDensity" else 0
-    return own + sum(map(_rows_held, description.values()))
+    rows = description["arguments"]["num_points"] if description.get("constructor") == "KernelDensity" else 0
+    return rows + sum(map(_rows_held, description.values()))
 
 
 def _label_of(description: Any) -> str | None:
@@ -279,9 +281,11 @@ def _as_numpy(name: str, leaf: Any) -> np.ndarray:
 def _constructor_json(init_fun: InitFun) -> Any:
     """The constructor as JSON, once it is certain that it reads back as an equal value."""
     description = to_json(init_fun)
-    used = [each.constructor for each in (init_fun, *init_fun.values_within())]
+    used = [value.constructor for value in (init_fun, *init_fun.values_within())]
     with blamed_on(f"save: {init_fun!r:.200} would not read back as the same model"):
-        again = from_json(json.loads(json.dumps(description)), tuple(each for each in used if not in_library(each)))
+        again = from_json(
+            json.loads(json.dumps(description)), tuple(constructor for constructor in used if not in_library(constructor))
+        )
         if again != init_fun:
             raise FlowsError(f"but as {again!r:.200}; give plain arguments, and each constructor a name of its own")
     return description
@@ -298,12 +302,14 @@ def _checked_metadata(metadata: Any) -> dict[str, Any]:
 
 
 def _checked_constructors(constructors: Any) -> tuple[Callable, ...]:
-    own = tuple(constructors) if isinstance(constructors, list | tuple | set | frozenset) else None
-    if own is None or not all(map(is_constructor, own)):
+    checked = tuple(constructors) if isinstance(constructors, list | tuple | set | frozenset) else None
+    if checked is None or not all(map(is_constructor, checked)):
         raise TypeError(f"load: constructors is {constructors!r:.200}; expected a list of constructors, not called: [MyLayer]")
-    if len({each.__name__ for each in own}) < len(set(own)):
-        raise TypeError(f"load: two of constructors have one name in {[each.__name__ for each in own]}; rename one")
-    return own
+    if len({constructor.__name__ for constructor in checked}) < len(set(checked)):
+        raise TypeError(
+            f"load: two of constructors have one name in {[constructor.__name__ for constructor in checked]}; rename one"
+        )
+    return checked
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
@@ -330,12 +336,12 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, n
         return header, tensors, more, text
 
 
-def _check_format(found: Any, version: Any) -> None:
-    if type(found) is not int or found > FORMAT:
-        raise FlowsError(f"its format is {found!r}, expected {FORMAT}; it needs flows {version}")
-    if found < FORMAT:
+def _check_format(file_format: Any, version: Any) -> None:
+    if type(file_format) is not int or file_format > FORMAT:
+        raise FlowsError(f"its format is {file_format!r}, expected {FORMAT}; it needs flows {version}")
+    if file_format < FORMAT:
         raise FlowsError(
-            f"its format is {found}, of a version before 0.1.0, which was never released; expected {FORMAT}. Take its "
+            f"its format is {file_format}, of a version before 0.1.0, which was never released; expected {FORMAT}. Take its "
             "params out with the flows that wrote it, and save them with this one"
         )
 
@@ -349,7 +355,7 @@ def _text(tensor: np.ndarray | None) -> dict[str, Any]:
 
 
 def _is_real(dtype: Any) -> bool:
-    return dtype.name in {np.dtype(each).name for each in DTYPES.values()}  # by name: in any byte order
+    return dtype.name in {np.dtype(known).name for known in DTYPES.values()}  # by name: in any byte order
 
 
 def _as_code(x: Any) -> str:
@@ -359,4 +365,4 @@ def _as_code(x: Any) -> str:
     if isinstance(x, list):
         return f"({', '.join(map(_as_code, x))}{',' * (len(x) == 1)})"
     name, inside = (x["constructor"], x["arguments"]) if set(x) == {"constructor", "arguments"} else ("dict", x.get("dict", x))
-    return f"{str(name).replace(':', '.')}({', '.join(f'{key}={_as_code(each)}' for key, each in inside.items())})"
+    return f"{str(name).replace(':', '.')}({', '.join(f'{key}={_as_code(argument)}' for key, argument in inside.items())})"

@@ -30,7 +30,7 @@ ZSTANDARD = b"\x28\xb5\x2f\xfd"
 LOOKED = ".looked"  # a file whose time is that of the last look
 
 
-class Kept:
+class ProgramFolder:
     """The programs of a folder, each of which is looked at once: later processes go by the time of the last look."""
 
     def __init__(self, folder: Path):
@@ -65,18 +65,18 @@ class Kept:
 
     def shrink(self) -> None:
         """Delete the programs that were not used for longest, until the rest is within the limit."""
-        found = []
+        files = []
         for entry in self.programs():
             with suppress(FileNotFoundError):
                 of = entry.stat()
-                found.append((max(of.st_atime, of.st_mtime), of.st_size, entry.path))
-        size = sum(own for _, own, _ in found)
-        for _, own, path in sorted(found):
+                files.append((max(of.st_atime, of.st_mtime), of.st_size, entry.path))
+        size = sum(file_size for _, file_size, _ in files)
+        for _, file_size, path in sorted(files):
             if size <= LIMIT:
                 return
             with suppress(FileNotFoundError):
                 os.unlink(path)
-            size -= own
+            size -= file_size
 
     def programs(self) -> list[os.DirEntry]:
         with os.scandir(self.folder) as entries:
@@ -110,7 +110,8 @@ def _time(path: Path) -> int:
         return 0
 
 
-ENABLED, DIRECTORY = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
+ENABLED = "jax_enable_compilation_cache"  # JAX's setting: whether it keeps programs
+DIRECTORY = "jax_compilation_cache_dir"  # JAX's setting: in which folder
 THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
 USUAL_THRESHOLD = 1.0  # JAX's own: programs that compile in less than a second are not kept
 BEFORE_READING = "/jax/compilation_cache/compile_requests_use_cache"  # JAX's event before it looks for a program
@@ -120,9 +121,9 @@ OURS = re.compile(  # what JAX, XLA and this module write into the folder
 )
 LONG = 3.0  # seconds of compiling after which a bar says how to keep programs
 
-_kept: Kept | None = None  # where this module made JAX keep programs
+_in_use: ProgramFolder | None = None  # where this module made JAX keep programs
 _compiled = math.nan  # seconds, counted from the first call of `seconds_of_compiling`
-_told = False
+_advised = False
 
 
 def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
@@ -159,8 +160,8 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         >>> flows.keep_programs()  # doctest: +SKIP
         PosixPath('/home/ada/.cache/jax-flows/programs')
     """
-    global _kept, _told
-    _told = True
+    global _in_use, _advised
+    _advised = True
     check_folder(folder)
     if not setting(ENABLED):
         warn_user("keep_programs: no programs are kept, as jax_enable_compilation_cache is off; remove that setting")
@@ -171,7 +172,7 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         )
         return None
     configured = setting(DIRECTORY)
-    if configured and (_kept is None or configured != str(_kept.folder)):
+    if configured and (_in_use is None or configured != str(_in_use.folder)):
         no_threshold()
         if folder is not None and Path(folder).expanduser().absolute() != Path(configured).absolute():
             warn_user(
@@ -180,12 +181,12 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
             )
         return None if "://" in configured else Path(configured)
     try:
-        path = _kept.folder if _kept is not None and folder is None and configured else own_folder(folder)
-        kept = Kept(path)
-        damaged = kept.look_first()
-        kept.shrink()
+        path = _in_use.folder if _in_use is not None and folder is None and configured else own_folder(folder)
+        programs = ProgramFolder(path)
+        damaged = programs.look_first()
+        programs.shrink()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home is known
-        still = _kept.folder if _kept is not None and configured else None
+        still = _in_use.folder if _in_use is not None and configured else None
         instead = "every process compiles anew" if still is None else f"JAX goes on keeping them in {still}"
         warn_user(
             f"keep_programs: no programs are kept there, and {instead}: {error}. Make the folder writable, or name another: "
@@ -196,7 +197,7 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         warn_user(
             f"keep_programs: {damaged} of the programs in {path} were damaged; they are deleted, and made anew when needed"
         )
-    if _kept is None:
+    if _in_use is None:
         jax.monitoring.register_event_listener(_look_before_reading)
     if configured != str(path):
         from jax.experimental.compilation_cache import compilation_cache
@@ -204,7 +205,7 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         jax.config.update(DIRECTORY, str(path))
         compilation_cache.reset_cache()  # JAX has looked for a cache once, if it has compiled anything
     no_threshold()
-    _kept = kept
+    _in_use = programs
     return path
 
 
@@ -240,31 +241,31 @@ def own_folder(folder: str | os.PathLike[str] | None) -> Path:
     path = (user_folder() if folder is None else Path(folder)).expanduser().absolute()
     if sys.platform != "win32":
         check_parents(path.resolve())
-    for each in (*reversed(path.parents), path):
-        if not each.exists():
-            each.mkdir(mode=0o700, exist_ok=True)
+    for directory in (*reversed(path.parents), path):
+        if not directory.exists():
+            directory.mkdir(mode=0o700, exist_ok=True)
     path = path.resolve(strict=True)
     if sys.platform != "win32":
-        found = path.stat()
-        if found.st_uid != os.getuid():
+        status = path.stat()
+        if status.st_uid != os.getuid():
             raise FlowsError(
-                f"keep_programs: {path} belongs to user {found.st_uid}, and you are {os.getuid()}; programs from there would "
+                f"keep_programs: {path} belongs to user {status.st_uid}, and you are {os.getuid()}; programs from there would "
                 "be run. Name a folder of your own: flows.keep_programs('programs')"
             )
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise FlowsError(
-                f"keep_programs: others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}), and programs from there "
+                f"keep_programs: others may write to {path} (mode {stat.S_IMODE(status.st_mode):o}), and programs from there "
                 f"would be run. Name another folder, or delete what is in this one and make it yours alone: chmod 700 '{path}'"
             )
-        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             others = sorted(name for name in os.listdir(path) if not OURS.fullmatch(name))
             if others:
                 raise FlowsError(
-                    f"keep_programs: others may read {path} (mode {stat.S_IMODE(found.st_mode):o}), and it holds other files, "
+                    f"keep_programs: others may read {path} (mode {stat.S_IMODE(status.st_mode):o}), and it holds other files, "
                     f"such as {others[0]}, so its mode is left as it is. Name a folder within it, which is made for you alone: "
                     f"flows.keep_programs({str(path / 'programs')!r})"
                 )
-            path.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IRWXG | stat.S_IRWXO))
+            path.chmod(stat.S_IMODE(status.st_mode) & ~(stat.S_IRWXG | stat.S_IRWXO))
     return path
 
 
@@ -273,11 +274,11 @@ def check_parents(path: Path) -> None:
     unless it is sticky, as /tmp is."""
     for parent in path.parents:
         if parent.is_dir():
-            found = parent.stat()
-            shared = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not is_private(found.st_gid))
-            if shared and not found.st_mode & stat.S_ISVTX:
+            status = parent.stat()
+            shared = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not is_private(status.st_gid))
+            if shared and not status.st_mode & stat.S_ISVTX:
                 raise FlowsError(
-                    f"keep_programs: others may write to {parent} (mode {stat.S_IMODE(found.st_mode):o}), so they could put a "
+                    f"keep_programs: others may write to {parent} (mode {stat.S_IMODE(status.st_mode):o}), so they could put a "
                     f"folder of theirs in the place of {path}, and programs from there would be run. Name a folder elsewhere, "
                     f"or make that one yours to write: chmod go-w '{parent}'"
                 )
@@ -289,17 +290,17 @@ def is_private(group: int) -> bool:
     import pwd
 
     try:
-        user, found = pwd.getpwuid(os.getuid()), grp.getgrgid(group)
+        user, record = pwd.getpwuid(os.getuid()), grp.getgrgid(group)
     except KeyError:
         return False
-    return group == user.pw_gid and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
+    return group == user.pw_gid and record.gr_name == user.pw_name and set(record.gr_mem) <= {user.pw_name}
 
 
 def user_folder() -> Path:
     """Where this system keeps what programs of the user can make again."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(given):
-        caches = Path(given)
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(configured):
+        caches = Path(configured)
     elif sys.platform == "win32":
         caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -317,9 +318,9 @@ def no_threshold() -> None:
 
 def _look_before_reading(event: str, **_: Any) -> None:
     """What was written since the last look, by this process or another, is looked at before JAX reads it."""
-    if event == BEFORE_READING and _kept is not None and setting(DIRECTORY) == str(_kept.folder):
+    if event == BEFORE_READING and _in_use is not None and setting(DIRECTORY) == str(_in_use.folder):
         try:
-            _kept.look()
+            _in_use.look()
         except OSError:  # JAX will find the same, and warn
             return
 
@@ -340,8 +341,8 @@ def seconds_of_compiling() -> float:
 
 def advice(seconds: float) -> str | None:
     """What to say, once in a process, of so many seconds of compiling; None where programs are kept, or it was no time."""
-    global _told
-    if _told or setting(DIRECTORY) or not setting(ENABLED) or seconds <= LONG:
+    global _advised
+    if _advised or setting(DIRECTORY) or not setting(ENABLED) or seconds <= LONG:
         return None
-    _told = True
+    _advised = True
     return f"compiling took {seconds:.0f} s: flows.keep_programs(), called first, keeps programs for the next process"

@@ -4,7 +4,7 @@ import jax
 
 from flows.core import COLUMN, Cdf, DistributionInit, DistributionLike, Memo, Shape, distribution_part
 
-_kept = Memo(size=64)
+_cdfs = Memo(size=64)
 
 
 def cdf_of(init_fun: DistributionLike, context: Shape | None) -> Cdf | None:
@@ -14,7 +14,7 @@ def cdf_of(init_fun: DistributionLike, context: Shape | None) -> Cdf | None:
         if not isinstance(init_fun, DistributionInit):
             return None
         part = distribution_part(init_fun, COLUMN, context)
-        found = None if part.cdf is None else part.cdf()
-        return None if found is None else found._replace(tail=jax.jit(found.tail), point=jax.jit(found.point))
+        cdf = None if part.cdf is None else part.cdf()
+        return None if cdf is None else cdf._replace(tail=jax.jit(cdf.tail), point=jax.jit(cdf.point))
 
-    return _kept((init_fun, context), make)
+    return _cdfs((init_fun, context), make)

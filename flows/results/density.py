@@ -11,7 +11,8 @@ from flows.persistence.models import TEXT
 from flows.results.parameters import Parameters
 from flows.results.result import FitResult
 
-DIAGNOSTICS, PARAMETERS = "diagnostics", "parameters"  # how their tensor and their names in a file are called
+DIAGNOSTICS = "diagnostics"  # how their tensor in a file is called
+PARAMETERS = "parameters"  # how their names in the text of a file are called
 
 
 class Diagnostics(NamedTuple):
@@ -67,15 +68,18 @@ class DensityFitResult(FitResult):
         return self.named.packed(x, "x")
 
     def _beside(self) -> dict[str, Any]:
-        found, log_z = self.diagnostics, self.diagnostics.log_normalizer
-        numbers = [found.effective_sample_size, *log_z, found.pareto_k, found.num_samples, found.modes]
+        diagnostics, log_z = self.diagnostics, self.diagnostics.log_normalizer
+        numbers = [diagnostics.effective_sample_size, *log_z, diagnostics.pareto_k, diagnostics.num_samples, diagnostics.modes]
         beside = {**super()._beside(), DIAGNOSTICS: np.array(numbers, np.float64)}
         if self.named is not None:
             beside[TEXT] = {**beside[TEXT], PARAMETERS: self.named.described()}
         return beside
 
     def _summary(self) -> list[tuple[str, str]]:
-        found, log_z = self.diagnostics, self.diagnostics.log_normalizer
-        told = f"effective sample size {found.effective_sample_size:.3f}, log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}"
-        modes = f", {found.modes} mode{'s' * (found.modes > 1)} found" if found.modes else ""
-        return [*super()._summary(), ("  diagnostics", f"{told}, Pareto k {found.pareto_k:.2f}{modes}")]
+        diagnostics, log_z = self.diagnostics, self.diagnostics.log_normalizer
+        figures = (
+            f"effective sample size {diagnostics.effective_sample_size:.3f}, log Z {log_z.value:.4f} +- "
+            f"{log_z.standard_error:.4f}"
+        )
+        modes = f", {diagnostics.modes} mode{'s' * (diagnostics.modes > 1)} found" if diagnostics.modes else ""
+        return [*super()._summary(), ("  diagnostics", f"{figures}, Pareto k {diagnostics.pareto_k:.2f}{modes}")]

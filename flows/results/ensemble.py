@@ -77,8 +77,8 @@ class EnsembleResult(FitResult):
                 )
             mixture = mixture[name]
         keys = None if rng is None else jax.random.split(as_key(rng), self.members)
-        rows, given = as_array(self._rows(inputs), "inputs"), self._context(context).get("context")
-        return _of_members(self.log_pdf_of_member, self.path, self.members, params, rows, given, keys)
+        rows, contexts = as_array(self._rows(inputs), "inputs"), self._context(context).get("context")
+        return _of_members(self.log_pdf_of_member, self.path, self.members, params, rows, contexts, keys)
 
     @property
     def log_pdf_of_member(self) -> Callable:
@@ -103,7 +103,7 @@ class EnsembleResult(FitResult):
         if not self.folds:
             return super()._scores_of_kept()
         x, context = cast(Kept, self.kept)[:2]
-        contexts = [{}] * self.members if context is None else [{"context": each} for each in context]
+        contexts = [{}] * self.members if context is None else [{"context": member_context} for member_context in context]
         return np.stack([self.log_pdf_of_member(self.params_of_member(i), x[i], **contexts[i]) for i in range(self.members)])
 
     def _scores_of(self, x: Any, context: Any) -> Any:
@@ -114,8 +114,8 @@ class EnsembleResult(FitResult):
 def _of_members(
     of_one: Callable, path: tuple[str, ...], members: int, params: Any, inputs: Array, context: Any, keys: Any
 ) -> Array:
-    def of_member(own: Any, key: Any) -> Array:
-        return of_one(_with(params, path, own), inputs, context=context, **({} if key is None else {"rng": key}))
+    def of_member(member_params: Any, key: Any) -> Array:
+        return of_one(_with(params, path, member_params), inputs, context=context, **({} if key is None else {"rng": key}))
 
     return jax.vmap(of_member, axis_size=members)(reduce(getitem, (*path, "components"), params), keys)
 

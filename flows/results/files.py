@@ -62,17 +62,17 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     arrays, text = dict(model.more), model.text
     if unknown := set(text) - TEXTS:
         raise FlowsError(f"its text has {sorted(unknown)[:3]}")
-    found = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
+    of_history = {name: arrays.pop(name) for name in list(arrays) if name.startswith(HISTORY)}
     scores, weights, numbers, turn = (arrays.pop(name, None) for name in (SCORES, SCORE_WEIGHTS, DIAGNOSTICS, TURN))
     if arrays or ("path" in text and numbers is not None) or (PARAMETERS in text and numbers is None):
         raise FlowsError(f"its tensors {sorted(arrays)[:3] or [DIAGNOSTICS]} are not what such a result has")
-    own: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "table": _columns(text.get("table"), as_event(model.input_dim)),
         "context_table": _columns(text.get("context_table"), as_context(model.context_dim)),
         "metadata": text.get("metadata"),
         "turn": None if turn is None else _turn(turn, model.part),
     }
-    history = History({name.removeprefix(HISTORY): each for name, each in found.items()})
+    history = History({name.removeprefix(HISTORY): array for name, array in of_history.items()})
     history.interrupted = text.get("interrupted") is True
     objective = text.get("objective")
     if objective is not None and not (isinstance(objective, str) and len(objective) <= 200):
@@ -82,13 +82,13 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
     result: FitResult
     if "path" in text:
         path = text["path"]
-        if not isinstance(path, list) or not all(isinstance(each, str) for each in path):
+        if not isinstance(path, list) or not all(isinstance(name, str) for name in path):
             raise FlowsError("the place of its members is not described as that of an ensemble")
-        result = EnsembleResult(*triple, path=tuple(path), **own)
+        result = EnsembleResult(*triple, path=tuple(path), **fields)
     elif numbers is not None:
-        result = DensityFitResult(*triple, diagnostics=_diagnostics(numbers), named=_parameters(text, model), **own)
+        result = DensityFitResult(*triple, diagnostics=_diagnostics(numbers), named=_parameters(text, model), **fields)
     else:
-        result = FitResult(*triple, **own)
+        result = FitResult(*triple, **fields)
     members = result.members if isinstance(result, EnsembleResult) else None
     _check_history(history, members)
     if scores is not None:
@@ -112,11 +112,11 @@ def _diagnostics(numbers: np.ndarray) -> Diagnostics:
 def _parameters(text: dict[str, Any], model: Loaded) -> Parameters | None:
     if PARAMETERS not in text:
         return None
-    given = text[PARAMETERS]
-    if not isinstance(given, list) or not all(isinstance(each, list) and len(each) == 2 for each in given):
-        raise FlowsError(f"its {PARAMETERS} are {given!r:.80}; expected names and shapes")
-    named = Parameters.of({name if isinstance(name, str) else "": shape for name, shape in given}, "its file")
-    if len(named.names) != len(given) or (named.size,) != as_event(model.input_dim):
+    described = text[PARAMETERS]
+    if not isinstance(described, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in described):
+        raise FlowsError(f"its {PARAMETERS} are {described!r:.80}; expected names and shapes")
+    named = Parameters.of({name if isinstance(name, str) else "": shape for name, shape in described}, "its file")
+    if len(named.names) != len(described) or (named.size,) != as_event(model.input_dim):
         raise FlowsError(f"its {PARAMETERS} have {named.size} numbers, and the model {model.input_dim}")
     return named
 
@@ -131,9 +131,9 @@ def _check_history(history: History, members: int | None) -> None:
     front, epochs = () if members is None else (members,), np.shape(history.get("validation_loss", 0.0))[-1:]
     shapes = {name: (*front, *epochs) for name in ("train_loss", "validation_loss", "skipped")}
     shapes |= dict.fromkeys(("best_epoch", "start_loss", "error"), front)
-    for name, each in history.items():
-        if each.shape != shapes.get(name, ()) or (name in WHOLE and each.dtype.kind not in "iu"):
-            raise FlowsError(f"its history has {name!r} of dtype {each.dtype} and shape {each.shape}")
+    for name, array in history.items():
+        if array.shape != shapes.get(name, ()) or (name in WHOLE and array.dtype.kind not in "iu"):
+            raise FlowsError(f"its history has {name!r} of dtype {array.dtype} and shape {array.shape}")
     if "validation_loss" in history:
         best = history.get("best_epoch", np.array(np.nan))
         if not epochs or not ((best >= -1) & (best < epochs[0])).all():
@@ -145,8 +145,8 @@ def _check_history(history: History, members: int | None) -> None:
 def _turn(turn: np.ndarray, part: Any) -> np.ndarray:
     """Refuse what is not where the turns of the model's angles begin."""
     period = np.zeros(part.event) if part.region is None else part.region.period
-    told = turn.dtype == np.float64 and turn.shape == part.event and period.any()
-    if not told or not (np.abs(turn) <= (MOST_TURNS + 1) * period).all():
+    fits = turn.dtype == np.float64 and turn.shape == part.event and period.any()
+    if not fits or not (np.abs(turn) <= (MOST_TURNS + 1) * period).all():
         raise FlowsError(f"its turns of angles have shape {turn.shape}, or are not those of this model")
     return turn
 
@@ -155,12 +155,12 @@ def _columns(described: Any, shape: Shape | None) -> Header | None:
     if described is None:
         return None
 
-    def label(each: Any) -> Any:
-        if isinstance(each, list):
-            return tuple(label(one) for one in each)
-        if not isinstance(each, str | int) or isinstance(each, bool):
-            raise FlowsError(f"the label {each!r:.60} of its columns is none")
-        return each
+    def label(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(label(one) for one in value)
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise FlowsError(f"the label {value!r:.60} of its columns is none")
+        return value
 
     labels, library = described["labels"], described["library"]
     if not isinstance(labels, list) or library not in ("pandas", "polars") or shape != (len(labels),):

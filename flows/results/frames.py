@@ -58,16 +58,16 @@ def as_numbers(x: Any, what: str) -> Any:
         return x.to_numpy() if hasattr(x, "to_numpy") else x
     columns = [np.asarray(_column(x, j).to_numpy()) for j in range(len(header.names))]
     wrong = [
-        (name, each.dtype if each.ndim == 1 else f"arrays of shape {each.shape[1:]}")
-        for name, each in zip(header.names, columns, strict=True)
-        if each.dtype.kind not in "iufb" or each.ndim > 1
+        (name, column.dtype if column.ndim == 1 else f"arrays of shape {column.shape[1:]}")
+        for name, column in zip(header.names, columns, strict=True)
+        if column.dtype.kind not in "iufb" or column.ndim > 1
     ]
     if wrong:
-        told = ", ".join(f"{name!r} holds {dtype}" for name, dtype in wrong[:SHOWN])
+        described = ", ".join(f"{name!r} holds {dtype}" for name, dtype in wrong[:SHOWN])
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise TypeError(
-            f"{what}: column{'s' * (len(wrong) > 1)} {told}{more}; expected numbers without missing values. Leave them out, "
-            "encode them, or drop or fill what is missing"
+            f"{what}: column{'s' * (len(wrong) > 1)} {described}{more}; expected numbers without missing values. Leave them "
+            "out, encode them, or drop or fill what is missing"
         )
     # Column by column, as a table of several dtypes would become one of objects.
     return np.stack(columns, 1) if columns else x.to_numpy()
@@ -84,10 +84,10 @@ def in_order(x: Any, fitted: Header | None, what: str) -> Any:
     if header is None or fitted is None or header.names == fitted.names:
         return numbers
     there = set(header.names)
-    missing, foreign = [each for each in fitted.names if each not in there], sorted(there - set(fitted.names))
-    told = [("lacks", missing), ("has besides", foreign), ("has twice", _twice(header.names))]
-    if any(names for _, names in told):
-        said = "; it ".join(f"{verb} {_listed(names)}" for verb, names in told if names)
+    missing, foreign = [name for name in fitted.names if name not in there], sorted(there - set(fitted.names))
+    faults = [("lacks", missing), ("has besides", foreign), ("has twice", _twice(header.names))]
+    if any(names for _, names in faults):
+        said = "; it ".join(f"{verb} {_listed(names)}" for verb, names in faults if names)
         raise FlowsError(f"{what} {said}. Expected the columns that the model was fitted to: {_listed(fitted.names)}")
     return numbers[:, [header.names.index(name) for name in fitted.names]]
 
@@ -126,7 +126,7 @@ def _column(x: Any, j: int) -> Any:
 
 
 def _twice(names: tuple[str, ...]) -> list[str]:
-    return sorted({each for each in names if names.count(each) > 1})
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _listed(names: Any) -> str:

@@ -65,7 +65,7 @@ class History(dict):
         """The validation loss of the best epoch, or of the start; of members the mean of theirs."""
         losses, best = np.atleast_2d(self["validation_loss"]), np.atleast_1d(self["best_epoch"])
         starts = np.broadcast_to(self.get("start_loss", np.nan), best.shape)
-        return float(np.mean([own[i] if i >= 0 else start for own, i, start in zip(losses, best, starts, strict=True)]))
+        return float(np.mean([curve[i] if i >= 0 else start for curve, i, start in zip(losses, best, starts, strict=True)]))
 
     def plot(self, axes: Any = None) -> Any:
         """Draw the losses by epoch, with the best one marked; needs matplotlib.

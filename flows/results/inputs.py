@@ -32,9 +32,9 @@ class Inputs:
             raise TypeError("context was given, but this model was fitted without one; leave it out")
         return {"context": as_array(in_order(context, self.context_table, "context"), "context")}
 
-    def _drawn(self, key: Any, n: int, given: dict[str, Any]) -> Array:
+    def _drawn(self, key: Any, n: int, keywords: dict[str, Any]) -> Array:
         """Draws by the fitted params, with angles on their turn."""
-        drawn = self.sample(key, self.params, n, **given)
+        drawn = self.sample(key, self.params, n, **keywords)
         return drawn if self.turn is None else wrapped(self._region, drawn, self.turn)
 
     def _on_turn(self, x: Array) -> Array:
@@ -51,18 +51,18 @@ class Inputs:
             return None
         return distribution_part(self.init_fun, as_event(self.input_dim), as_context(self.context_dim)).region
 
-    def _batched(self, given: dict[str, Any]) -> bool:
-        return bool(given) and given["context"].ndim == 1 + len(as_context(self.context_dim) or ())
+    def _batched(self, keywords: dict[str, Any]) -> bool:
+        return bool(keywords) and keywords["context"].ndim == 1 + len(as_context(self.context_dim) or ())
 
-    def _of_each(self, given: dict[str, Any], rows: int) -> Any:
+    def _of_each(self, keywords: dict[str, Any], rows: int) -> Any:
         """A context for each row, or None where the model takes none."""
         shape = as_context(self.context_dim)
         if shape is None:
             return None
         one = f"{shape}, one for all rows"
-        if not given:
+        if not keywords:
             raise FlowsError(f"context is missing; expected {(rows, *shape)}, a row for each of {rows}, or {one}")
-        context = given["context"]
+        context = keywords["context"]
         if context.shape == shape:
             context = jnp.broadcast_to(context, (rows, *shape))
         if context.shape != (rows, *shape):

@@ -55,22 +55,22 @@ class OneColumn(Inputs):
             FlowsError: a model of several columns.
         """
         self._check_column("cdf")
-        x, given = as_array(self._rows(x), "x"), self._context(context)
+        x, keywords = as_array(self._rows(x), "x"), self._context(context)
         if x.ndim != 2 or x.shape[1:] != COLUMN:
             raise FlowsError(f"cdf: x has shape {x.shape}; expected (rows, 1)")
         n, dtype = x.shape[0], working_dtype(x.dtype)
-        x, contexts = self._on_turn(x.astype(dtype))[:, 0], self._of_each(given, n)
+        x, contexts = self._on_turn(x.astype(dtype))[:, 0], self._of_each(keywords, n)
         if self._map is not None:
             contexts = None if contexts is None else contexts.astype(dtype)
             return self._map.tail(cast(self.params, dtype), x, contexts, jnp.zeros(n, bool))
-        values, found = np.asarray(x), np.zeros(n)
-        for own, draws in self._draws(as_key(rng), given, n):
+        values, shares = np.asarray(x), np.zeros(n)
+        for piece, draws in self._draws(as_key(rng), keywords, n):
             rows = np.sort(draws, axis=1)  # NaN comes last
-            each = zip(rows, values[own, None], strict=True) if self._batched(given) else [(rows[0], values)]
-            counts = [np.searchsorted(row, value, side="right") for row, value in each]
-            unknown = np.isnan(values[own]) | np.isnan(rows[:, -1])
-            found[own] = np.where(unknown, np.nan, np.concatenate(counts) / DRAWS)
-        return jnp.asarray(found, dtype)
+            pairs = zip(rows, values[piece, None], strict=True) if self._batched(keywords) else [(rows[0], values)]
+            counts = [np.searchsorted(row, value, side="right") for row, value in pairs]
+            unknown = np.isnan(values[piece]) | np.isnan(rows[:, -1])
+            shares[piece] = np.where(unknown, np.nan, np.concatenate(counts) / DRAWS)
+        return jnp.asarray(shares, dtype)
 
     def quantile(self, q: Any, *, context: Any = None, rng: Any = 0) -> Array:
         """The x with P(X <= x) = q of one column: of the shape of q, and (n, *q.shape) for n contexts. Angles are on the turn
@@ -85,7 +85,7 @@ class OneColumn(Inputs):
             FlowsError: a model of several columns, or q outside [0, 1].
         """
         self._check_column("quantile")
-        given, q = self._context(context), as_numbers(q, "q")
+        keywords, q = self._context(context), as_numbers(q, "q")
         if isinstance(q, jax.core.Tracer):
             shares: Any = q
         else:  # on the host in float64, so that 1 - q keeps the digits of what is near 1
@@ -95,21 +95,21 @@ class OneColumn(Inputs):
                 raise FlowsError("quantile: q is empty; expected numbers from 0 to 1")
             if not ((shares >= 0) & (shares <= 1)).all():
                 raise FlowsError(f"quantile: q is {q!r:.80}; expected numbers from 0 to 1")
-        rows, many = (given["context"].shape[0], True) if self._batched(given) else (1, False)
+        rows, many = (keywords["context"].shape[0], True) if self._batched(keywords) else (1, False)
         leaves = jax.tree.leaves(self.params)
         dtype = working_dtype(jnp.result_type(*leaves)) if leaves else default_dtype()
         if self._map is None:
-            found: Any = np.zeros((rows, *shares.shape))
-            for own, draws in self._draws(as_key(rng), given, rows):
-                found[own] = np.moveaxis(np.quantile(draws, shares, axis=1), -1, 0)
+            quantiles: Any = np.zeros((rows, *shares.shape))
+            for piece, draws in self._draws(as_key(rng), keywords, rows):
+                quantiles[piece] = np.moveaxis(np.quantile(draws, shares, axis=1), -1, 0)
         else:
-            contexts, upper = self._of_each(given, rows), shares > 0.5
+            contexts, upper = self._of_each(keywords, rows), shares > 0.5
             where: Any = jnp.where if isinstance(shares, jax.core.Tracer) else np.where
-            near = [jnp.tile(jnp.ravel(jnp.asarray(each)), rows) for each in (where(upper, 1 - shares, shares), upper)]
+            near = [jnp.tile(jnp.ravel(jnp.asarray(array)), rows) for array in (where(upper, 1 - shares, shares), upper)]
             contexts = None if contexts is None else jnp.repeat(contexts.astype(dtype), shares.size, 0)
-            found = self._map.point(cast(self.params, dtype), near[0].astype(dtype), contexts, near[1])
-            found = found.reshape(rows, *shares.shape)
-        return jnp.asarray(found if many else found[0], dtype)
+            quantiles = self._map.point(cast(self.params, dtype), near[0].astype(dtype), contexts, near[1])
+            quantiles = quantiles.reshape(rows, *shares.shape)
+        return jnp.asarray(quantiles if many else quantiles[0], dtype)
 
     def interval(self, share: float = 0.9, *, context: Any = None, rng: Any = 0) -> tuple[Array, Array]:
         """The ends between which one column lies with this probability, as likely above as below: (n,) each for n contexts.
@@ -137,13 +137,13 @@ class OneColumn(Inputs):
                 f"{what}: the event of this model is {as_event(self.input_dim)}; expected one of a single column, (1,)"
             )
 
-    def _draws(self, key: Array, given: dict[str, Any], rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+    def _draws(self, key: Array, keywords: dict[str, Any], rows: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Draws of one column, (rows of a piece, DRAWS); all rows share theirs, (1, DRAWS), unless each has a context."""
-        if not self._batched(given):
-            yield slice(None), np.asarray(self._drawn(key, DRAWS, given)).reshape(1, DRAWS)
+        if not self._batched(keywords):
+            yield slice(None), np.asarray(self._drawn(key, DRAWS, keywords)).reshape(1, DRAWS)
             return
         step = max(PIECE // DRAWS, 1)
         for i in range(0, rows, step):
-            few = given["context"][i : i + step]
+            few = keywords["context"][i : i + step]
             drawn = self._drawn(jax.random.fold_in(key, i), DRAWS * len(few), {"context": jnp.repeat(few, DRAWS, 0)})
             yield slice(i, i + len(few)), np.asarray(drawn).reshape(-1, DRAWS)

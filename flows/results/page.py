@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-WIDTH, HEIGHT, ROOM = 420, 160, 6  # of the picture, in pixels
+WIDTH = 420  # of the picture, in pixels
+HEIGHT = 160  # of the picture, in pixels
+ROOM = 6  # around the curves, in pixels
 COLORS = {"train_loss": "#b0b0b0", "validation_loss": "#2166ac"}
 
 
@@ -23,9 +25,9 @@ def page_of(lines: Sequence[tuple[str, str]], history: Any) -> str:
 def _curve(history: Any) -> str:
     """The losses by epoch as an SVG, cut where the first epochs are far above all others; "" where there are none."""
     losses = {name: np.atleast_2d(np.asarray(history[name], float)) for name in COLORS if name in history}
-    shown = np.concatenate([each.ravel() for each in losses.values()]) if losses else np.zeros(0)
+    shown = np.concatenate([array.ravel() for array in losses.values()]) if losses else np.zeros(0)
     shown = shown[np.isfinite(shown)]
-    epochs = max((each.shape[1] for each in losses.values()), default=0)
+    epochs = max((array.shape[1] for array in losses.values()), default=0)
     if epochs < 2 or not len(shown):
         return ""
     low, high = float(shown.min()), float(np.quantile(shown, 0.95))
@@ -40,7 +42,7 @@ def _curve(history: Any) -> str:
         ]
         return f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
 
-    curves = "".join(line(own, COLORS[name]) for name, each in losses.items() for own in each)
+    curves = "".join(line(values, COLORS[name]) for name, array in losses.items() for values in array)
     key = ", ".join(f'<span style="color:{COLORS[name]}">{name.replace("_", " ")}</span>' for name in losses)
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="losses by epoch">{curves}</svg>'

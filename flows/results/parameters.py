@@ -22,26 +22,26 @@ class Parameters(NamedTuple):
     @classmethod
     def of(cls, shapes: Mapping, caller: str) -> "Parameters":
         """Of a dict from names to shapes, such as {"mu": (), "weights": (3, 2)}."""
-        found = list[Shape]()
-        for name, given in shapes.items():
+        checked = list[Shape]()
+        for name, described in shapes.items():
             if not isinstance(name, str) or not name:
                 raise FlowsError(f"{caller}: a parameter is called {name!r:.60}; expected a text, such as 'mu'")
-            shape = (given,) if isinstance(given, int | np.integer) and not isinstance(given, bool) else given
+            shape = (described,) if isinstance(described, int | np.integer) and not isinstance(described, bool) else described
             whole = isinstance(shape, tuple | list) and all(
                 isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in shape
             )
             if not whole:
                 raise FlowsError(
-                    f"{caller}: the shape of {name!r} is {given!r:.60}; expected a tuple of positive numbers, () of a single "
-                    "one"
+                    f"{caller}: the shape of {name!r} is {described!r:.60}; expected a tuple of positive numbers, () of a "
+                    "single one"
                 )
-            found.append(tuple(map(int, shape)))
-        own = cls(tuple(shapes), tuple(found))
-        if not found or len(found) > MOST or own.size > MOST:
+            checked.append(tuple(map(int, shape)))
+        parameters = cls(tuple(shapes), tuple(checked))
+        if not checked or len(checked) > MOST or parameters.size > MOST:
             raise FlowsError(
-                f"{caller}: there are {len(found)} parameters of {own.size} numbers; expected 1 to {MOST:,} of each"
+                f"{caller}: there are {len(checked)} parameters of {parameters.size} numbers; expected 1 to {MOST:,} of each"
             )
-        return own
+        return parameters
 
     @property
     def size(self) -> int:
@@ -57,7 +57,7 @@ class Parameters(NamedTuple):
     def unpacked(self, x: Array) -> dict[str, Array]:
         """Vectors (..., size) as a dict of arrays (..., *shape)."""
         where = zip(self.slices.items(), self.shapes, strict=True)
-        return {name: x[..., own].reshape(*x.shape[:-1], *shape) for (name, own), shape in where}
+        return {name: x[..., entries].reshape(*x.shape[:-1], *shape) for (name, entries), shape in where}
 
     def packed(self, values: Any, what: str) -> Array:
         """A dict of arrays (n, *shape) as vectors (n, size)."""
@@ -66,13 +66,13 @@ class Parameters(NamedTuple):
             got = sorted(map(str, values)) if isinstance(values, Mapping) else f"{values!r:.60}"
             raise FlowsError(f"{what} is {got}; expected a dict of arrays {expected}")
         arrays = [as_array(values[name], f"{what}[{name!r}]") for name in self.names]
-        rows = {each.shape[0] if each.ndim else None for each in arrays}
-        fits = all(each.shape[1:] == shape for each, shape in zip(arrays, self.shapes, strict=True))
+        rows = {array.shape[0] if array.ndim else None for array in arrays}
+        fits = all(array.shape[1:] == shape for array, shape in zip(arrays, self.shapes, strict=True))
         if len(rows) > 1 or None in rows or not fits:
-            got = ", ".join(f"{name!r}: {each.shape}" for name, each in zip(self.names, arrays, strict=True))
+            got = ", ".join(f"{name!r}: {array.shape}" for name, array in zip(self.names, arrays, strict=True))
             raise FlowsError(f"{what} has shapes {got}; expected {expected}")
         sizes = map(math.prod, self.shapes)
-        return jnp.concatenate([each.reshape(len(each), size) for each, size in zip(arrays, sizes, strict=True)], 1)
+        return jnp.concatenate([array.reshape(len(array), size) for array, size in zip(arrays, sizes, strict=True)], 1)
 
     @property
     def _shown(self) -> list[tuple[str, Shape]]:

@@ -12,10 +12,10 @@ SHOWN = 6  # columns that are named
 def freed_columns(init_fun: Any, event: Shape, names: Sequence[str] | None) -> str:
     """Which columns a model frees of what those before them tell, or ""."""
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    layers = [each.arguments for each in within if each.constructor is Whiten]
+    layers = [value.arguments for value in within if value.constructor is Whiten]
     if not layers or len(event) != 1:
         return ""
-    stay = {0}.union(set.intersection(*({*own["unmixed"], *own["as_is"]} for own in layers)))
+    stay = {0}.union(set.intersection(*({*arguments["unmixed"], *arguments["as_is"]} for arguments in layers)))
     freed = [j for j in range(event[0]) if j not in stay]
     if not freed:
         return ""

@@ -29,7 +29,10 @@ from flows.results.page import page_of
 from flows.results.preparation import freed_columns
 
 # How tensors beside a model are called.
-HISTORY, SCORES, SCORE_WEIGHTS, TURN = "history/", "scores", "score_weights", "turn"
+HISTORY = "history/"  # with this in front: the arrays of the history
+SCORES = "scores"  # of rows held out
+SCORE_WEIGHTS = "score_weights"  # of the same rows
+TURN = "turn"  # where the turns of angles begin
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
 OF_LABELS = {
@@ -146,8 +149,8 @@ class FitResult(OneColumn, Distribution):
         Errors:
             FlowsError: a table that lacks a column, or has others. TypeError: a column that is no number. As of log_pdf.
         """
-        given = {} if rng is None else {"rng": rng}
-        return self.log_pdf(self.params, self._rows(x), **self._context(context), **given)
+        keywords = {} if rng is None else {"rng": rng}
+        return self.log_pdf(self.params, self._rows(x), **self._context(context), **keywords)
 
     def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
         """Draws by the fitted params: (n, *event), a table where the model was fitted to one.
@@ -160,10 +163,10 @@ class FitResult(OneColumn, Distribution):
             n: how many.
             context: (*context,) for all, (rows, *context), or a table.
         """
-        n, given = positive_int(n, "draw: n"), self._context(context)
-        if not self._batched(given):
-            return framed(self._drawn(rng, n, given), self.table)
-        rows = jnp.repeat(given["context"], n, 0)
+        n, keywords = positive_int(n, "draw: n"), self._context(context)
+        if not self._batched(keywords):
+            return framed(self._drawn(rng, n, keywords), self.table)
+        rows = jnp.repeat(keywords["context"], n, 0)
         drawn = self._drawn(rng, len(rows), {"context": rows})
         return drawn.reshape(-1, n, *drawn.shape[1:])
 
@@ -210,14 +213,14 @@ class FitResult(OneColumn, Distribution):
             FlowsError: there are no scores of rows held out.
         """
         known = np.atleast_2d(self.scores)
-        own = np.atleast_2d(np.asarray(self._scores_of(x, context), float))
+        scores_of_x = np.atleast_2d(np.asarray(self._scores_of(x, context), float))
         weights = np.ones(known.shape) if self.score_weights is None else np.atleast_2d(self.score_weights)
-        total, below = weights.sum(), np.zeros(own.shape[1])
-        for scores, w, of_x in zip(known, weights, own, strict=True):
+        total, below = weights.sum(), np.zeros(scores_of_x.shape[1])
+        for scores, w, of_x in zip(known, weights, scores_of_x, strict=True):
             order = np.argsort(scores)
             no_higher = np.concatenate([[0.0], np.cumsum(w[order])])
             below += no_higher[np.searchsorted(scores[order], of_x, side="right")]
-        unknown = np.isnan(own).any(0) | np.isnan(known).any()
+        unknown = np.isnan(scores_of_x).any(0) | np.isnan(known).any()
         of_x = np.square(weights).sum() / total
         return np.where(unknown, np.nan, np.minimum((of_x + below) / (of_x + total), 1.0))
 
@@ -233,9 +236,9 @@ class FitResult(OneColumn, Distribution):
         Errors:
             FlowsError: the model has no bijection to look at.
         """
-        rows, given = as_array(self._rows(data), "data"), self._context(context)
-        log_p = np.asarray(self.log_pdf(self.params, rows, **given), float)
-        of_each = self._of_each(given, len(rows))
+        rows, keywords = as_array(self._rows(data), "data"), self._context(context)
+        log_p = np.asarray(self.log_pdf(self.params, rows, **keywords), float)
+        of_each = self._of_each(keywords, len(rows))
         return verify_rows(self.init_fun, self.params, self.input_dim, self.context_dim, rows, of_each, log_p)
 
     def save(self, path: Any, metadata: dict | None = None, *, allow_nan: bool = False) -> None:
@@ -248,7 +251,7 @@ class FitResult(OneColumn, Distribution):
 
     def _beside(self) -> dict[str, Any]:
         """What stands beside the model in a file: arrays by name, and a text."""
-        arrays = {HISTORY + name: np.asarray(each) for name, each in self.history.items()}
+        arrays = {HISTORY + name: np.asarray(array) for name, array in self.history.items()}
         if self.has_scores:
             arrays[SCORES] = self.scores
             if self.score_weights is not None:
@@ -259,8 +262,8 @@ class FitResult(OneColumn, Distribution):
         if self.history.objective is not None:
             text["objective"] = self.history.objective
         tables = {"table": self.table, "context_table": self.context_table}
-        text |= {name: each.described() for name, each in tables.items() if each is not None}
-        return {name: each for name, each in arrays.items() if each.dtype.kind in KINDS} | {TEXT: text}
+        text |= {name: header.described() for name, header in tables.items() if header is not None}
+        return {name: array for name, array in arrays.items() if array.dtype.kind in KINDS} | {TEXT: text}
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:14} {text}".rstrip() for name, text in self._summary())
@@ -299,9 +302,9 @@ class FitResult(OneColumn, Distribution):
                 return [*lines, ("  training", f"a stack of {int(history['stacked'])} models{lasted}")]
             epochs, which = np.shape(history["validation_loss"])[-1], sorted(set(np.ravel(history["best_epoch"]).tolist()))
             number = " to ".join(map(str, which[:1] + which[1:][-1:]))
-            kept = f"best epoch {number} of {epochs}" if which[-1] >= 0 else f"kept the start, of {epochs} epochs"
+            outcome = f"best epoch {number} of {epochs}" if which[-1] >= 0 else f"kept the start, of {epochs} epochs"
             lasted = "" if self.seconds is None else f", {self.seconds:.1f} s"
-            lines.append(("  training", kept + lasted))
+            lines.append(("  training", outcome + lasted))
         return lines
 
     def _replace(self, **changes: Any) -> "FitResult":
@@ -318,9 +321,9 @@ class FitResult(OneColumn, Distribution):
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def _scores_of_kept(self) -> Any:
-        kept = cast(Kept, self.kept)
-        given: dict[str, Any] = {} if kept.context is None else {"context": kept.context}
-        return self.log_pdf(self.params, kept.x, **given)
+        held_out = cast(Kept, self.kept)
+        keywords: dict[str, Any] = {} if held_out.context is None else {"context": held_out.context}
+        return self.log_pdf(self.params, held_out.x, **keywords)
 
     def _scores_of(self, x: Any, context: Any) -> Any:
         return self.log_prob(x, context=context)

@@ -18,7 +18,8 @@ MANY = 20_000  # rows from which models grow again
 COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtures, by their covariance
 MOST = {"full": 4, "diagonal": 2}  # of these, the largest
 WIDTH = 32  # of the network of a conditional normal
-MANY_BINS, MOSTLY = 32, 0.8  # of splines, which single out values that repeat; the share of whole numbers from which they pay
+MANY_BINS = 32  # of splines, which single out values that repeat
+MOSTLY = 0.8  # of the values of a column: the share of whole numbers from which such splines pay
 ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
 
 

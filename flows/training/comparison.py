@@ -68,7 +68,7 @@ class Comparison:
 
     def __init__(self, key: Array, options: SelectOptions, columns: ColumnFacts, split: Split, folds: int):
         self.key, self.options, self.columns, self.split, self.folds = key, options, columns, split, folds
-        self.unseen = [each.held_out for each in ([split] if folds == 1 else split.folds(options, key, folds))]
+        self.unseen = [part.held_out for part in ([split] if folds == 1 else split.folds(options, key, folds))]
         self.end = time.monotonic() + (math.inf if options.total_minutes is None else 60 * options.total_minutes)
         self.rows = np.concatenate([test.numbers for test in self.unseen])
         weights = [np.ones(len(test)) if test.weights is None else test.weights for test in self.unseen]
@@ -79,8 +79,8 @@ class Comparison:
 
     @property
     def best(self) -> Candidate | None:
-        scored = [each for each in self.fitted if each.result is not None]
-        return max(scored, key=lambda each: each.nats, default=None)
+        scored = [candidate for candidate in self.fitted if candidate.result is not None]
+        return max(scored, key=lambda candidate: candidate.nats, default=None)
 
     def add(self, name: str, init_fun: Any) -> None:
         """Fit and score one more, whatever goes wrong with it: the others are worth having."""
@@ -102,10 +102,12 @@ class Comparison:
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
             why = f"{kind}{error}"
         if why or result is None:
-            found = Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, scores, time.monotonic() - start)
+            candidate = Candidate(
+                name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, scores, time.monotonic() - start
+            )
         else:
             nats, spread = self.mean(scores)
-            found = Candidate(
+            candidate = Candidate(
                 name,
                 init_fun,
                 result,
@@ -118,16 +120,16 @@ class Comparison:
                 time.monotonic() - start,
                 cost,
             )
-        self.fitted.append(found)
+        self.fitted.append(candidate)
 
     def ranked(self) -> list[Candidate]:
         best = self.best
         if best is None:
-            told = " ".join(f"{each.name}: {each.failure}." for each in self.fitted)
-            raise FlowsError(f"select: no candidate could be fitted. {told}")
+            failures = " ".join(f"{candidate.name}: {candidate.failure}." for candidate in self.fitted)
+            raise FlowsError(f"select: no candidate could be fitted. {failures}")
         return sorted(
-            (each._replace(behind=self.difference(best.scores, each.scores)) for each in self.fitted),
-            key=lambda each: -np.inf if each.result is None else each.nats,
+            (candidate._replace(behind=self.difference(best.scores, candidate.scores)) for candidate in self.fitted),
+            key=lambda candidate: -np.inf if candidate.result is None else candidate.nats,
             reverse=True,
         )
 
@@ -191,9 +193,9 @@ class Comparison:
 def _scores(log_pdf: Callable, params: Any, table: Table, dequantize: Any, key: Any) -> np.ndarray:
     """log_pdf of each row."""
     rng = {} if dequantize is None or dequantize is False else {"rng": key}
-    found = []
-    for own in pieces_of(len(table), table.event):
-        piece = table.take(own)
+    scores = []
+    for rows in pieces_of(len(table), table.event):
+        piece = table.take(rows)
         context = {} if piece.context is None else {"context": piece.context}
-        found.append(np.asarray(log_pdf(params, piece.x, **rng, **context), float))
-    return np.concatenate(found)
+        scores.append(np.asarray(log_pdf(params, piece.x, **rng, **context), float))
+    return np.concatenate(scores)

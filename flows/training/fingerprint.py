@@ -38,7 +38,7 @@ class _Walk:
     """Through what a function of one module is made of; what was met before is told by its number."""
 
     def __init__(self, module: str):
-        self.module, self.met, self.kept = module, dict[int, int](), list[Any]()
+        self.module, self.met, self.alive = module, dict[int, int](), list[Any]()
 
     def of(self, x: Any) -> Iterator[str]:
         if isinstance(x, PLAIN):
@@ -49,7 +49,7 @@ class _Walk:
             yield f"again {self.met[id(x)]};"
         else:
             self.met[id(x)] = len(self.met)
-            self.kept.append(x)  # or another object could get its id
+            self.alive.append(x)  # or another object could get its id
             if len(self.met) > MOST_INSIDE:
                 raise _CannotTell(f"more than {MOST_INSIDE:,} objects")
             yield f"{type(x).__name__}("
@@ -82,9 +82,9 @@ class _Walk:
         elif isinstance(x, tuple | list | range):
             yield from self._all(*x)
         elif isinstance(x, dict):
-            yield from self._all(*(each for pair in x.items() for each in pair))
+            yield from self._all(*(value for pair in x.items() for value in pair))
         elif isinstance(x, set | frozenset):
-            yield from sorted("".join(_Walk(self.module).of(each)) for each in x)
+            yield from sorted("".join(_Walk(self.module).of(value)) for value in x)
         elif callable(wrapped):  # by functools.wraps, as jax.jit does
             yield from self.of(wrapped)
         elif hasattr(x, "__dict__") and type(x).__module__ != "builtins":
@@ -94,8 +94,8 @@ class _Walk:
         else:
             raise _CannotTell(f"{x!r:.60}")
 
-    def _all(self, *each: Any) -> Iterator[str]:
-        for x in each:
+    def _all(self, *values: Any) -> Iterator[str]:
+        for x in values:
             yield from self.of(x)
 
     def _array(self, x: Any) -> str:
@@ -109,16 +109,19 @@ class _Walk:
         module, name = getattr(x, "__module__", None), getattr(x, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(name, str) or module == self.module:
             return False
-        found = sys.modules.get(module)
+        reached = sys.modules.get(module)
         for step in name.split("."):
-            found = getattr(found, step, None)
-        return found is x or isinstance(x, types.BuiltinFunctionType)
+            reached = getattr(reached, step, None)
+        return reached is x or isinstance(x, types.BuiltinFunctionType)
 
     def _named(self, function: types.FunctionType, code: types.CodeType) -> list[Any]:
         """The variables of its module that a function, or one inside it, names."""
-        own = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-        return own + [
-            each for inner in code.co_consts if isinstance(inner, types.CodeType) for each in self._named(function, inner)
+        variables = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
+        return variables + [
+            variable
+            for inner in code.co_consts
+            if isinstance(inner, types.CodeType)
+            for variable in self._named(function, inner)
         ]
 
 

@@ -48,7 +48,7 @@ def fit_prepared(rows: Prepared, options: Options, key: Array) -> FitResult:
     began = time.monotonic()
     flow = rows.outer(rows.model)
     fitted, history = train_members(rows, options, key, _publisher(flow, rows, rows.outer_params))
-    return FitResult(*fitted, flow, as_dim(rows.event), as_dim(rows.context), history, **told(rows, history, began))
+    return FitResult(*fitted, flow, as_dim(rows.event), as_dim(rows.context), history, **fields_of_result(rows, history, began))
 
 
 def _publisher(flow: Any, rows: Prepared, outer: Callable[[Any], Any]) -> Callable[[Any, Any], Distribution]:
@@ -61,19 +61,19 @@ def _publisher(flow: Any, rows: Prepared, outer: Callable[[Any], Any]) -> Callab
     return published
 
 
-def told(rows: Prepared, history: History, began: float) -> dict[str, Any]:
+def fields_of_result(rows: Prepared, history: History, began: float) -> dict[str, Any]:
     """What a result knows of its rows; how many there were goes to the history."""
-    split, held_out = rows.split, [each.held_out_as_given for each in rows.folds or (rows,)]
+    split, held_out = rows.split, [fold.held_out_as_given for fold in rows.folds or (rows,)]
     others = len(split.others) if rows.folds else 0  # all rows are trained on by some fold
     history["rows"] = np.array(split.total + others)
-    history["held_out"] = np.array(sum(len(each.x) for each in held_out))
+    history["held_out"] = np.array(sum(len(part.x) for part in held_out))
     if held_out[0].weights is not None:
-        weights = np.concatenate([each.weights for each in held_out])
+        weights = np.concatenate([part.weights for part in held_out])
         history["effective"] = np.array(np.square(weights.sum()) / np.square(weights).sum())
-    few = [kept_of(each, KEPT // len(held_out)) for each in held_out]
-    kept = jax.tree.map(lambda *each: np.stack(each), *few) if rows.folds else few[0]
+    few = [kept_of(part, KEPT // len(held_out)) for part in held_out]
+    held_out_rows = jax.tree.map(lambda *arrays: np.stack(arrays), *few) if rows.folds else few[0]
     tables = {"table": split.whole.header, "context_table": split.whole.context_header}
-    return {**tables, "kept": kept, "turn": rows.turn, "seconds": time.monotonic() - began}
+    return {**tables, "kept": held_out_rows, "turn": rows.turn, "seconds": time.monotonic() - began}
 
 
 def kept_of(rows: Rows, most: int) -> Kept:
@@ -112,9 +112,9 @@ def train_members(
     if members is not None:
         refuse_closures(part, f"{options.caller}: {members} models are to be trained as one")
     starts = list[Any]()
-    for i, each in enumerate(key_of_member):
-        own = rows.of_member(i)
-        starts.append(cast(own.inner_params(part.init(each, own.given)), rows.dtype))
+    for i, member_key in enumerate(key_of_member):
+        member_rows = rows.of_member(i)
+        starts.append(cast(member_rows.inner_params(part.init(member_key, member_rows.given)), rows.dtype))
     start = starts[0]
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
@@ -130,18 +130,18 @@ def train_members(
         epochs = Stream(rows, compiled, schedule, keys, split.chunks)
     saved = None
     if options.checkpoint is not None:
-        given = split.whole.rows, split.validation
+        data = split.whole.rows, split.validation
         saved = Checkpoint(
             options,
-            settings_of(rows.outer(init_fun), key, given, options, batch_size=split.batch_size),
+            settings_of(rows.outer(init_fun), key, data, options, batch_size=split.batch_size),
         )
 
     def why(params: Any, number: int, step: int | None, member: int) -> str:
         if options.objective is not None:
             return f"the {options.measure}, or its gradient, is not finite there"
-        own = rows.of_member(member)
-        table = own.split.held_out if step is None else epochs.suspects(number, step, member)
-        return cause(part, params, table, step is not None, key_of_member[member], own.deviations)
+        member_rows = rows.of_member(member)
+        table = member_rows.split.held_out if step is None else epochs.suspects(number, step, member)
+        return cause(part, params, table, step is not None, key_of_member[member], member_rows.deviations)
 
     def of_user(trained: Any) -> Distribution:
         return published(trained, part)
@@ -174,8 +174,8 @@ def fit_members(rows: Prepared, options: Options, key: Array) -> EnsembleResult:
     def outer(trained: Any) -> Any:
         if not rows.folds:
             return rows.outer_params(trained, mixed)
-        own = [jax.tree.map(itemgetter(i), trained) for i in range(members)]
-        return mixed(stacked([fold.outer_params(each) for fold, each in zip(rows.folds, own, strict=True)]))
+        params_of_folds = [jax.tree.map(itemgetter(i), trained) for i in range(members)]
+        return mixed(stacked([fold.outer_params(params) for fold, params in zip(rows.folds, params_of_folds, strict=True)]))
 
     def several(model: Any) -> Any:
         return Mixture(model, num_components=members, trainable=False)
@@ -185,5 +185,5 @@ def fit_members(rows: Prepared, options: Options, key: Array) -> EnsembleResult:
     )  # before the training, as it may be refused
     fitted, history = train_members(rows, options, key, _publisher(flow, rows, outer))
     dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
-    own = {"path": path, **told(rows, history, began)}
-    return EnsembleResult(*fitted, flow, *dims, history, **own)
+    fields = {"path": path, **fields_of_result(rows, history, began)}
+    return EnsembleResult(*fitted, flow, *dims, history, **fields)

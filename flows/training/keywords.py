@@ -50,10 +50,12 @@ def hands_on(to: Callable, names: Collection[str]) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        known = {each.name for each in own}
-        more = [each for name, each in inspect.signature(to).parameters.items() if name in names and name not in known]
-        function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        parameters = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        known = {parameter.name for parameter in parameters}
+        more = [
+            parameter for name, parameter in inspect.signature(to).parameters.items() if name in names and name not in known
+        ]
+        function.__signature__ = signature.replace(parameters=[*parameters, *more])  # type: ignore[attr-defined]
         return function
 
     return decorate

@@ -21,12 +21,16 @@ from flows.training.fingerprint import fingerprint
 
 LEARNING_RATE = 5e-3
 EMA = 0.998
-# A fit without options: rows a step, how many steps an epoch has at least, passes over the rows or steps if these are more,
-# and epochs without a better loss.
-BATCH_SIZE, BATCHES, EPOCHS, STEPS, PATIENCE = 256, 8, 100, 3_000, 10
+# Of a fit without options.
+BATCH_SIZE = 256  # rows a step, at most
+BATCHES = 8  # steps of an epoch, at least
+EPOCHS = 100  # passes over the rows, or more where STEPS are more
+STEPS = 3_000  # steps in all, at least
+PATIENCE = 10  # epochs without a better loss, or more in a long fit
 LEAST_BATCH = 8  # of one row nothing can be normalised
 SHARE = 0.1  # of the rows that are held out
-FEW, FOLDS = 2_000, 5  # rows below which models of more trained numbers than these are averaged over folds, and how many
+FEW = 2_000  # rows below which models of more trained numbers than these are averaged over folds
+FOLDS = 5  # parts of the rows, each held out from one of these models
 
 Check = Callable[[Any, str], Any]  # of a value and its name in errors: the value as it is kept
 
@@ -38,7 +42,7 @@ def optional(check: Check) -> Check:
 
 def one_of(*known: Any) -> Check:
     def check(x: Any, name: str) -> Any:
-        if not any(type(x) is type(each) and x == each for each in known):
+        if not any(type(x) is type(value) and x == value for value in known):
             raise FlowsError(f"{name} is {x!r:.60}; expected one of {', '.join(map(repr, known))}")
         return x
 
@@ -103,10 +107,10 @@ def optax_optimizer(x: Any, name: str) -> optax.GradientTransformation:
 def columns(x: Any, name: str) -> tuple[str | int, ...]:
     """Columns by name or number; whether there are such is checked when the data are read."""
     several = isinstance(x, list | tuple | range | set | frozenset) or np.ndim(x) == 1  # arrays, and an index of pandas
-    given = tuple(x) if several else (x,)
-    if not all(isinstance(each, str | int | np.integer) and not isinstance(each, bool) for each in given):
+    labels = tuple(x) if several else (x,)
+    if not all(isinstance(label, str | int | np.integer) and not isinstance(label, bool) for label in labels):
         raise FlowsError(f"{name} is {x!r:.80}; expected columns by name or number, such as ('hour', 3)")
-    return tuple(each if isinstance(each, str) else int(each) for each in given)
+    return tuple(label if isinstance(label, str) else int(label) for label in labels)
 
 
 def functions(x: Any, name: str) -> tuple[Callable, ...]:
@@ -151,9 +155,13 @@ def objective_in_full(function: Any, caller: str) -> str:
 def keywords_of_objective(function: Callable) -> tuple[str, ...]:
     """Those of context, weights, rng and train that it names, all where it takes any keyword."""
     parameters = inspect.signature(function).parameters.values()
-    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return ROW_KEYWORDS
-    named = {each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)}
+    named = {
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
     return tuple(name for name in ROW_KEYWORDS if name in named)
 
 
@@ -219,13 +227,13 @@ class Options:
     run: Run = OF_FIT
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for option in fields(self):
+            value = getattr(self, option.name)
             if isinstance(value, np.generic | jax.Array) and value.ndim == 0:
                 value = value.item()
-            if declared := _declared(each):
-                value = declared[0](value, f"{self.caller}: {each.name}")
-            object.__setattr__(self, each.name, value)
+            if declared := _declared(option):
+                value = declared[0](value, f"{self.caller}: {option.name}")
+            object.__setattr__(self, option.name, value)
         if self.optimizer is not None and self.learning_rate != type(self).learning_rate:
             raise TypeError(
                 f"{self.caller}: learning_rate={self.learning_rate} is for the default optimizer; set the rate in optimizer "
@@ -270,12 +278,12 @@ class Options:
 
     def rows_a_step(self, rows: float) -> int:
         """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size."""
-        given = self.batch_size is not None
-        wanted = self.batch_size if given else min(BATCH_SIZE, max(rows // BATCHES, self.accumulate, LEAST_BATCH))
+        is_set = self.batch_size is not None
+        wanted = self.batch_size if is_set else min(BATCH_SIZE, max(rows // BATCHES, self.accumulate, LEAST_BATCH))
         batch_size = int(min(wanted, rows))
         if batch_size < self.accumulate:
             raise FlowsError(f"{self.caller}: accumulate is {self.accumulate}, but a batch has only {batch_size} rows")
-        if given and batch_size % self.accumulate and batch_size < rows:
+        if is_set and batch_size % self.accumulate and batch_size < rows:
             raise FlowsError(
                 f"{self.caller}: batch_size is {batch_size}, which does not split into accumulate={self.accumulate} equal parts"
             )
@@ -294,7 +302,7 @@ class Options:
 
     def lasting(self) -> dict[str, Any]:
         """The options that have to stay the same where a fit goes on from a checkpoint, as the checkpoint holds them."""
-        lasting = [each.name for each in fields(self) if _declared(each) and MAY_CHANGE not in _declared(each)]
+        lasting = [option.name for option in fields(self) if _declared(option) and MAY_CHANGE not in _declared(option)]
         named = {name: getattr(self, name) for name in lasting if name != "objective"} | {
             "as_is": list(self.as_is),
             "validation": "rows" if self.share is None else self.share,

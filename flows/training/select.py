@@ -72,29 +72,36 @@ class Selection(NamedTuple):
     def __str__(self) -> str:
         stack = [self.stacked] if self.stacked is not None and len(self.weights) > 1 else []
         ranked = sorted(
-            [*self.candidates, *stack], key=lambda each: -np.inf if each.result is None else each.nats, reverse=True
+            [*self.candidates, *stack],
+            key=lambda candidate: -np.inf if candidate.result is None else candidate.nats,
+            reverse=True,
         )
-        width = max(len(each.name) for each in ranked)
+        width = max(len(model.name) for model in ranked)
         heads = f"{'log-likelihood':>18}  {'behind the best':>18}  {'params':>9}  {'seconds':>7}  {'us a row':>8}"
         lines = [f"{'model':{width}}  {heads}"]
-        for each in ranked:
-            if each.result is None:
-                lines.append(f"{each.name:{width}}  {'' if each.failure.startswith(NO_FAULT) else 'failed: '}{each.failure}")
+        for model in ranked:
+            if model.result is None:
+                lines.append(f"{model.name:{width}}  {'' if model.failure.startswith(NO_FAULT) else 'failed: '}{model.failure}")
                 continue
-            nats, behind = f"{each.nats:.3f} +- {each.error:.3f}", f"{each.behind[0]:.3f} +- {each.behind[1]:.3f}"
+            nats, behind = f"{model.nats:.3f} +- {model.error:.3f}", f"{model.behind[0]:.3f} +- {model.behind[1]:.3f}"
             lines.append(
-                f"{each.name:{width}}  {nats:>18}  {behind:>18}  {each.num_params:>9,}  {each.seconds:>7.1f}  {each.cost:>8.3g}"
+                f"{model.name:{width}}  {nats:>18}  {behind:>18}  {model.num_params:>9,}  {model.seconds:>7.1f}  "
+                f"{model.cost:>8.3g}"
             )
         if stack:
             shares = ", ".join(f"{share:.2f} {name}" for name, share in self.weights.items())
             lines.append(f"The stack is {shares}; .best is {'the stack' if self.stack_leads else 'the single model'}")
-        others = [each for each in self.candidates[1:] if each.result is not None]
-        equal = [each.name for each in others if each.behind[0] <= max(SURE * each.behind[1], TINY)]
+        others = [candidate for candidate in self.candidates[1:] if candidate.result is not None]
+        equal = [candidate.name for candidate in others if candidate.behind[0] <= max(SURE * candidate.behind[1], TINY)]
         if equal:
             lines.append(f"The first model is no better, within {SURE:g} standard errors, than {', '.join(equal)}")
-        labels = {each.name: getattr(each.result.init_fun, "likelihood", "exact") for each in self.candidates if each.result}
+        labels = {
+            candidate.name: getattr(candidate.result.init_fun, "likelihood", "exact")
+            for candidate in self.candidates
+            if candidate.result
+        }
         for label, text in OF_LABELS.items():
-            if names := [name for name, own in labels.items() if own == label]:
+            if names := [name for name, likelihood in labels.items() if likelihood == label]:
                 lines.append(f"Log-likelihood of {', '.join(names)}: {text}")
         return "\n".join(lines)
 
@@ -181,38 +188,42 @@ def select(
 def _stacked(comparison: Comparison, ranked: list[Candidate]) -> tuple[dict[str, float], Candidate | None]:
     """The weights of candidates in their mixture, by name, and the mixture as a candidate."""
     single = ranked[0]
-    able = [each for each in ranked if each.result is not None and not (np.isnan(each.scores) | (each.scores == np.inf)).any()]
+    able = [
+        candidate
+        for candidate in ranked
+        if candidate.result is not None and not (np.isnan(candidate.scores) | (candidate.scores == np.inf)).any()
+    ]
     if len(able) < 2:
         return {single.name: 1.0}, single
-    began, found = time.monotonic(), stacked_scores(np.stack([each.scores for each in able], 1), comparison.weights)
-    used = [(each, float(weight)) for each, weight in zip(able, found.weights, strict=True) if weight > 0]
+    began, mixture = time.monotonic(), stacked_scores(np.stack([candidate.scores for candidate in able], 1), comparison.weights)
+    used = [(candidate, float(weight)) for candidate, weight in zip(able, mixture.weights, strict=True) if weight > 0]
     used.sort(key=lambda pair: -pair[1])
-    members, weights = [each for each, _ in used], np.array([weight for _, weight in used])
-    shares = {each.name: weight for each, weight in used}
+    members, weights = [candidate for candidate, _ in used], np.array([weight for _, weight in used])
+    shares = {candidate.name: weight for candidate, weight in used}
     if len(members) == 1:
         return shares, members[0]
-    nats, error = comparison.mean(found.scores)
-    results = [each.result for each in members if each.result is not None]
+    nats, error = comparison.mean(mixture.scores)
+    results = [member.result for member in members if member.result is not None]
     try:
-        result, why = as_one(results, weights, found.scores, error, comparison.folds), ""
+        result, why = as_one(results, weights, mixture.scores, error, comparison.folds), ""
     except (FlowsError, TypeError) as failure:  # a model that cannot be a component
         result, why = None, str(failure)
     stack = Candidate(
         "stack", None if result is None else result.init_fun, result, nats, error,
-        comparison.difference(single.scores, found.scores), sum(each.num_params for each in members), why, found.scores,
-        time.monotonic() - began, sum(each.cost for each in members),
+        comparison.difference(single.scores, mixture.scores), sum(member.num_params for member in members), why, mixture.scores,
+        time.monotonic() - began, sum(member.cost for member in members),
     )  # fmt: skip
     return shares, stack
 
 
 def _named(candidates: Any) -> dict[str, DistributionLike]:
     if isinstance(candidates, Mapping):
-        named = {str(name): each for name, each in candidates.items()}
+        named = {str(name): candidate for name, candidate in candidates.items()}
     elif isinstance(candidates, list | tuple):
         named = {}
-        for each in candidates:
-            name = repr(each)
-            named[name if name not in named else f"{name} ({len(named)})"] = each
+        for candidate in candidates:
+            name = repr(candidate)
+            named[name if name not in named else f"{name} ({len(named)})"] = candidate
     else:
         raise FlowsError(f"select: candidates is {candidates!r:.80}; expected a list or a dict of distributions, or None")
     if not named:

@@ -13,7 +13,8 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import FitResult
 
-ITERATIONS, SETTLED = 300, 1e-5  # of expectation-maximisation, and the largest change of a weight at which it has arrived
+ITERATIONS = 300  # of expectation-maximisation, at most
+SETTLED = 1e-5  # the largest change of a weight at which it has arrived
 WORTH = 0.005  # nats a row: what a density has to add to the others to stay
 PSEUDO_ROWS = 1.0  # of the prior, shared out evenly, so that no weight is 0 by chance alone
 FOLDS = 5  # by which weights are found without the rows that they are judged by
@@ -40,8 +41,8 @@ def stacked_scores(scores: np.ndarray, counts: np.ndarray | None = None) -> Stac
     counts = np.ones(len(scores)) if counts is None else counts * len(counts) / counts.sum()
     fold = np.random.default_rng(0).permutation(len(scores)) % min(FOLDS, len(scores))
     crossed = np.full(len(scores), np.nan)
-    for own in range(min(FOLDS, len(scores))):
-        out = fold == own
+    for number in range(min(FOLDS, len(scores))):
+        out = fold == number
         weights = _likeliest(scores[~out], counts[~out]) if (~out).any() else _even(scores)
         crossed[out] = mixed(scores[out], weights)
     return Stack(_likeliest(scores, counts), crossed)
@@ -58,17 +59,17 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
         folds: 1 where there are none.
     """
     first, log_weights = results[0], jnp.log(jnp.asarray(weights, jnp.float32))
-    models = [each.member if isinstance(each, EnsembleResult) and folds > 1 else each.init_fun for each in results]
+    models = [result.member if isinstance(result, EnsembleResult) and folds > 1 else result.init_fun for result in results]
     flow = Mixture(*models, weights=tuple(map(float, weights)), trainable=False)
-    params: Any = {"components": tuple(each.params for each in results), "fixed": {"logits": log_weights}}
+    params: Any = {"components": tuple(result.params for result in results), "fixed": {"logits": log_weights}}
     front: tuple[int, ...] = ()
     losses = -np.atleast_1d(scores.mean())
     if folds > 1:
-        own = {
-            "components": tuple(each.params["components"] for each in results),
+        of_folds = {
+            "components": tuple(result.params["components"] for result in results),
             "fixed": {"logits": jnp.broadcast_to(log_weights, (folds, len(results)))},
         }
-        params = {"components": own, "fixed": {"logits": jnp.full(folds, -np.log(folds), log_weights.dtype)}}
+        params = {"components": of_folds, "fixed": {"logits": jnp.full(folds, -np.log(folds), log_weights.dtype)}}
         flow, front = Mixture(flow, num_components=folds, trainable=False), (folds,)
         losses = -scores.reshape(folds, -1).mean(1, keepdims=True)
     history = {name: first.history[name] for name in ("rows", "held_out", "gaussian_loss") if name in first.history}
@@ -76,48 +77,51 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
     history |= {"stacked": np.array(len(results))}
     part = part_of(flow, as_event(first.input_dim), as_context(first.context_dim))
     triple = Distribution(params, *functions_of(part, params))
-    told: dict[str, Any] = {name: getattr(first, name) for name in ("table", "context_table", "kept", "turn")}
-    told["seconds"] = float(np.sum([each.seconds or 0.0 for each in results]))
-    given = (*triple, flow, first.input_dim, first.context_dim, History(history))
-    return EnsembleResult(*given, path=(), **told) if folds > 1 else FitResult(*given, **told)
+    fields: dict[str, Any] = {name: getattr(first, name) for name in ("table", "context_table", "kept", "turn")}
+    fields["seconds"] = float(np.sum([result.seconds or 0.0 for result in results]))
+    arguments = (*triple, flow, first.input_dim, first.context_dim, History(history))
+    return EnsembleResult(*arguments, path=(), **fields) if folds > 1 else FitResult(*arguments, **fields)
 
 
 def mixed(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """log sum_k w_k p_k of each row."""
     some = weights > 0
-    found: np.ndarray = logsumexp(scores[:, some], axis=1, b=weights[some])
-    return found
+    log_densities: np.ndarray = logsumexp(scores[:, some], axis=1, b=weights[some])
+    return log_densities
 
 
 def _likeliest(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The likeliest weights, without the densities that add next to nothing, the least first."""
-    kept = list(range(scores.shape[1]))
-    weights = _maximised(scores, counts)
-    while len(kept) > 1:
-        whole = np.average(mixed(scores[:, kept], weights), weights=counts)
-        rests = [[each for each in kept if each != left_out] for left_out in kept]
-        tried = [_maximised(scores[:, rest], counts, np.delete(weights, i)) for i, rest in enumerate(rests)]
-        values = [np.average(mixed(scores[:, rest], own), weights=counts) for rest, own in zip(rests, tried, strict=True)]
+    members = list(range(scores.shape[1]))
+    weights = _maximized(scores, counts)
+    while len(members) > 1:
+        whole = np.average(mixed(scores[:, members], weights), weights=counts)
+        rests = [[member for member in members if member != left_out] for left_out in members]
+        tried = [_maximized(scores[:, rest], counts, np.delete(weights, i)) for i, rest in enumerate(rests)]
+        values = [
+            np.average(mixed(scores[:, rest], rest_weights), weights=counts)
+            for rest, rest_weights in zip(rests, tried, strict=True)
+        ]
         best = int(np.argmax(values))
         if not values[best] > whole - WORTH:
             break
-        kept, weights = rests[best], tried[best]
-    found = np.zeros(scores.shape[1])
-    found[kept] = weights
-    return found
+        members, weights = rests[best], tried[best]
+    all_weights = np.zeros(scores.shape[1])
+    all_weights[members] = weights
+    return all_weights
 
 
-def _maximised(scores: np.ndarray, counts: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+def _maximized(scores: np.ndarray, counts: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """Expectation-maximisation of the weights alone, whose likelihood has one maximum."""
     count = scores.shape[1]
     weights = _even(scores) if start is None else start / start.sum()
     # A row to which every density gives 0 says nothing of the weights.
-    told = np.isfinite(scores).any(1)
-    densities = np.exp(scores[told] - scores[told].max(1, keepdims=True))
+    informative = np.isfinite(scores).any(1)
+    densities = np.exp(scores[informative] - scores[informative].max(1, keepdims=True))
     for _ in range(ITERATIONS):
         parts = densities * weights
-        parts *= (counts[told] / parts.sum(1))[:, None]
-        new = (parts.sum(0) + PSEUDO_ROWS / count) / (counts[told].sum() + PSEUDO_ROWS)
+        parts *= (counts[informative] / parts.sum(1))[:, None]
+        new = (parts.sum(0) + PSEUDO_ROWS / count) / (counts[informative].sum() + PSEUDO_ROWS)
         settled, weights = np.abs(new - weights).max() < SETTLED, new
         if settled:
             break

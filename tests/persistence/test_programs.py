@@ -49,8 +49,8 @@ def fresh(tmp_path, monkeypatch):
         jax.config.update(name, value)
         monkeypatch.delenv(name.upper(), raising=False)
     compilation_cache.reset_cache()
-    monkeypatch.setattr(programs, "_kept", None)
-    monkeypatch.setattr(programs, "_told", False)
+    monkeypatch.setattr(programs, "_in_use", None)
+    monkeypatch.setattr(programs, "_advised", False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     yield tmp_path
     for name, value in before.items():
@@ -348,7 +348,7 @@ def test_a_bar_that_compiled_for_long_says_once_how_to_keep_programs(fresh, monk
         return printed.err.count("s: flows.keep_programs(), called first, keeps programs for the next process")
 
     assert [said(0), said(1), said(1)] == [0, 1, 0]
-    monkeypatch.setattr(programs, "_told", False)
+    monkeypatch.setattr(programs, "_advised", False)
     before = programs.seconds_of_compiling()
     jax.jit(lambda x: x - 9)(jnp.ones(2))
     took = programs.seconds_of_compiling() - before

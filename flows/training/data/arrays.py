@@ -52,13 +52,13 @@ def read_validation(validation: Any, table: Table) -> Table:
     event, of_context = table.event, table.context_event
     if of_context is not None and (not pair or validation[1] is None):
         raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
-    if of_context is None and pair and any(np.ndim(each) != len(event) for each in validation):
+    if of_context is None and pair and any(np.ndim(array) != len(event) for array in validation):
         raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
     x, c = validation if of_context is not None else (validation, None)
     x, c = in_order(x, table.header, "fit: validation"), in_order(c, table.context_header, "fit: the context of validation")
     if np.ndim(x) < 2:
         raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(event)})")
-    held_out = Table.of(read_rows(x, c, "validation", "the context of validation"), table.headers, given="validation")
+    held_out = Table.of(read_rows(x, c, "validation", "the context of validation"), table.headers, source="validation")
     for name, array, shape in (
         ("validation", held_out.x, event),
         ("the context of validation", held_out.context, of_context or ()),

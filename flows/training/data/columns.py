@@ -24,7 +24,9 @@ from flows.training.data.support import ends_of
 from flows.training.data.table import DataWarning, Split, Table
 from flows.training.options import Options
 
-CLUSTERS, EMPTY, GAP = 20, 0.95, 0.01  # pieces at most, the share of a range that is empty between them, and what is a gap
+CLUSTERS = 20  # pieces of a column, at most, that are taken for clusters
+EMPTY = 0.95  # of the range of a column: what is empty between its clusters, at least
+GAP = 0.01  # of the range of a column: room between two values that is wider is a gap
 CROWD = 20  # rows of a cluster, at least
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
@@ -57,15 +59,15 @@ class ColumnFacts(NamedTuple):
 def check_data(
     split: Split,
     options: Options,
-    own: Sequence[BijectionInit] = (),
+    layers: Sequence[BijectionInit] = (),
     clusters: bool = False,
     curved: np.ndarray | None = None,
     noisy: np.ndarray | None = None,
 ) -> ColumnFacts:
     """Check the training rows and their context, and measure the context's columns.
 
-    `own` are a model's own first layers; it suits `clusters` if it has a mixture in it; columns are `curved` if they are angles
-    or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
+    `layers` are a model's own first ones; it suits `clusters` if it has a mixture in it; columns are `curved` if they are
+    angles or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
     """
     table, columns = split.train, len(split.train.labels)
     x, context, weights = table.rows
@@ -77,10 +79,10 @@ def check_data(
     widths = np.zeros(columns) if steps is None else steps  # of the noise that columns will have, in their own units
     few = some_of(x)
     check_rounded(few, widths, table.labels)
-    for own_steps, reached, before in rows_at_noise(own, few):
-        each = np.broadcast_to(own_steps, widths.shape)
-        check_rounded(reached, each, table.labels, before)
-        widths = np.maximum(widths, each * scale_before(few, reached) if before else each)
+    for own_steps, reached, before in rows_at_noise(layers, few):
+        noise_widths = np.broadcast_to(own_steps, widths.shape)
+        check_rounded(reached, noise_widths, table.labels, before)
+        widths = np.maximum(widths, noise_widths * scale_before(few, reached) if before else noise_widths)
     scale = moments(x, weights)
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     judged = ~as_is & (widths == 0)
@@ -151,9 +153,9 @@ def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> 
         raise FlowsError(
             f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"
         )
-    told = std > 8 * np.finfo(np.float32).eps * np.abs(mean)
+    varies = std > 8 * np.finfo(np.float32).eps * np.abs(mean)
     classes = ((context == 0) | (context == 1)).reshape(-1, context.shape[-1]).all(0)  # so that zeros are no class
-    return Scale(np.where(classes, 0.0, mean), np.where(told & ~classes, std, 1.0))
+    return Scale(np.where(classes, 0.0, mean), np.where(varies & ~classes, std, 1.0))
 
 
 def check_columns(
@@ -169,7 +171,7 @@ def check_columns(
     said: dict[str, list[str]] = {}
     sample = some_of(x)
     check_dependence(table, scale, np.flatnonzero(~as_is & ~noisy))
-    found: dict[str, float] = {}
+    steps_by_name: dict[str, float] = {}
     for j in map(int, np.flatnonzero(~as_is)):
         column, label = sample[:, j], table.labels[j]
         far = _farthest(column, everywhere[:, j])
@@ -191,11 +193,11 @@ def check_columns(
         if step is not None:
             said.setdefault("ties", []).append(f"{label} {text}")
             key = names[j] if names else str(j)
-            found[repr(key) if names else key] = step
+            steps_by_name[repr(key) if names else key] = step
         elif text:
             said.setdefault("atoms", []).append(f"{label} {text}")
     if "ties" in said:
-        dictionary = "{" + ", ".join(f"{key}: {step:.9g}" for key, step in found.items()) + "}"
+        dictionary = "{" + ", ".join(f"{key}: {step:.9g}" for key, step in steps_by_name.items()) + "}"
         warn_user(
             f"fit: {'; '.join(said['ties'])}. {UNBOUNDED}. Give dequantize={dictionary} to spread each over the width of its "
             "step, or model these columns apart",

@@ -12,12 +12,14 @@ from flows.training.data.grid import grid_of
 
 MOST_BYTES = 2**30  # of rows, above which nobody looks
 LOOKED_AT = 100_000  # unlike rows by which columns are judged
-ATOM, LARGE = 0.01, 10  # of the rows, and times as many as the median of groups: one that is larger than both is an atom
+ATOM = 0.01  # of all rows: a group of equal ones is an atom if it is larger than this, and than LARGE allows
+LARGE = 10  # times the median size of groups of equal rows
 FEW = 50  # unlike rows, of which each is there twice: a discrete table
 CHANCE = 0.01  # that so many rows are equal
 IMAGE = 16  # numbers, from which two images are not equal by chance
 NEAR = 5  # values by which it is told how crowded they are
-UNEVEN, SPIKY = 3.0, 30.0  # times as many pairs are equal, at most, as where values lie evenly; of prices, say, which do not
+UNEVEN = 3.0  # times as many pairs of values are equal, at most, as where values lie evenly
+SPIKY = 30.0  # the same of values on a grid, of prices, say, which lie less evenly
 ODD = 1e-6  # the chance of sizes of groups that are none
 MIXED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -32,7 +34,7 @@ def groups_of(*tables: Table) -> np.ndarray | None:
     equal rows are no chance. Or groups of equal rows are of sizes that no independent rows have, whatever they are drawn from:
     of f_k groups of k rows on average, f_k^2 <= (k + 1) / k f_(k-1) f_(k+1), as k! f_k are moments of a Poisson rate.
     """
-    if not tables or sum(each.nbytes for table in tables for each in table if each is not None) > MOST_BYTES:
+    if not tables or sum(array.nbytes for table in tables for array in table if array is not None) > MOST_BYTES:
         return None
     hashes = hashes_of(tables)
     if (np.diff(np.sort(hashes)) > 0).all():
@@ -50,17 +52,17 @@ def groups_of(*tables: Table) -> np.ndarray | None:
 
 def hashes_of(tables: tuple[Table, ...]) -> np.ndarray:
     """64 bits of each row, the same for equal ones."""
-    found = []
+    hashes = []
     parts = [[part for part in table if part is not None] for table in tables]
-    dtypes = [np.result_type(*each) for each in zip(*parts, strict=True)]
-    for own in parts:
-        n = len(own[0])
+    dtypes = [np.result_type(*arrays) for arrays in zip(*parts, strict=True)]
+    for table_parts in parts:
+        n = len(table_parts[0])
         total = np.zeros(n, np.uint64)
-        for number, (part, dtype) in enumerate(zip(own, dtypes, strict=True)):
+        for number, (part, dtype) in enumerate(zip(table_parts, dtypes, strict=True)):
             for piece in pieces_of(n, part.shape[1:]):
                 total[piece] = _mixed(total[piece] + np.uint64(number)) ^ _hashed(part[piece], dtype)
-        found.append(total)
-    return np.concatenate(found)
+        hashes.append(total)
+    return np.concatenate(hashes)
 
 
 def _hashed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -104,10 +106,10 @@ def _no_chance(tables: tuple[Table, ...], first: np.ndarray, copies: int) -> boo
         return False
     starts = np.cumsum([0, *(len(table[0]) for table in tables)])
     unlike = np.sort(first)[:: -(-len(first) // LOOKED_AT)]
-    own = [unlike[(unlike >= low) & (unlike < high)] - low for low, high in pairwise(starts)]
+    rows_of_table = [unlike[(unlike >= low) & (unlike < high)] - low for low, high in pairwise(starts)]
     values = [table[0].reshape(len(table[0]), -1) for table in tables]
     for j in range(math.prod(event)):
-        column = np.concatenate([x[rows, j] for x, rows in zip(values, own, strict=True)]).astype(float)
+        column = np.concatenate([x[rows, j] for x, rows in zip(values, rows_of_table, strict=True)]).astype(float)
         pairs = _coincidences(column) * (starts[-1] / len(column)) ** 2
         if poisson.sf(copies - 1, pairs) < CHANCE:
             return True

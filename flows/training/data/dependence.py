@@ -18,7 +18,8 @@ DIGITS = 3  # of what a column adds to others, below which it is warned of
 TOLD = 0.5  # of a standard deviation: what a rounded column adds to others that tell it, at most
 COARSE = 1e-3  # of a standard deviation: what is lost where a column is far from 0, or from an end of its support
 COARSER = 2.0  # times its own step: what others are rounded to, at most
-MORE, NEARLY = 1.1, 0.99  # times what rounding explains, in that share of the rows
+MORE = 1.1  # times the error that rounding makes: what is taken for no more than it
+NEARLY = 0.99  # of the rows: the share whose error has to be no more than that
 
 
 def check_dependence(table: Table, scale: Scale, columns: np.ndarray) -> None:
@@ -44,7 +45,7 @@ def check_dependence(table: Table, scale: Scale, columns: np.ndarray) -> None:
         )
         return
     remainders = np.abs(np.diagonal(np.linalg.qr(z, mode="r"))) / np.sqrt(len(z))  # of each column, given those before it
-    few, told = [], []
+    few, rounded = [], []
     lost = np.finfo(dtype).eps * _offsets(scale, columns)
     for j in np.flatnonzero((remainders < LITTLE) & (remainders < 10**DIGITS * lost)):
         coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
@@ -63,10 +64,10 @@ def check_dependence(table: Table, scale: Scale, columns: np.ndarray) -> None:
         missed = (z[:, j] - z[:, :j] @ coefficients) * scale.std[columns[j]]
         if _is_rounding(missed, steps[: j + 1], coefficients * scale.std[columns[j]] / scale.std[columns[:j]]):
             formula = _formula(coefficients, scale, columns, int(j), table.labels)
-            told.append(f"{table.labels[columns[j]]} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
-    if told:
+            rounded.append(f"{table.labels[columns[j]]} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
+    if rounded:
         warn_user(
-            f"fit: {'; '.join(told)}: what others leave of it is no more than rounding explains. Leave it out; or give "
+            f"fit: {'; '.join(rounded)}: what others leave of it is no more than rounding explains. Leave it out; or give "
             "dequantize=, which spreads each value over its step",
             DataWarning,
         )

@@ -62,38 +62,38 @@ class Facts(NamedTuple):
 def check(init_fun: Any, split: Split, options: Options, key: Array) -> Facts:
     """Check what was read, for a model."""
     table = split.train
-    own, model = own_layers(init_fun, table, options)
+    layers, model = own_layers(init_fun, table, options)
     within = [model, *model.values_within()] if isinstance(model, DistributionInit) else []
-    clusters = any(structure_of(each).order == "mixture" or declared_by(each).clusters for each in within)
+    clusters = any(structure_of(value).order == "mixture" or declared_by(value).clusters for value in within)
     folds = folds_of(model, split, options, key)
     region = region_of(init_fun, table)
     curved = curved_columns(region, split)
-    leading = own if options.standardize is not False else _leading_layers(init_fun, table)
+    leading = layers if options.standardize is not False else _leading_layers(init_fun, table)
     noisy = own_noise(init_fun, len(table.labels))
     whole = split if folds == 1 else split.unsplit(options)
     columns = check_data(whole, options, leading, clusters, curved, noisy)
     check_noise_once(init_fun, table.labels, columns.ends, columns.steps, options.caller)
-    check_ends_are_near(table, own, columns.ends)
+    check_ends_are_near(table, layers, columns.ends)
     tell_of_curved(curved, region, table, options.caller)
-    return Facts(model, _first_layers(columns, own), leading, columns, region, folds, mixing_of(model, options))
+    return Facts(model, _first_layers(columns, layers), leading, columns, region, folds, mixing_of(model, options))
 
 
 def facts_of_candidate(init_fun: Any, split: Split, columns: ColumnFacts, options: Options, folds: int) -> Facts:
     """Those of one model among several, for rows that were checked without any."""
     table = split.train
-    own, model = own_layers(init_fun, table, options)
+    layers, model = own_layers(init_fun, table, options)
     region = region_of(init_fun, table)
     curved = curved_columns(region, split)
     check_noise_once(init_fun, table.labels, columns.ends, columns.steps, options.caller)
     columns = columns.left_curved(curved) if curved.any() else columns
-    return Facts(model, _first_layers(columns, own), own, columns, region, folds, mixing_of(model, options))
+    return Facts(model, _first_layers(columns, layers), layers, columns, region, folds, mixing_of(model, options))
 
 
-def _first_layers(columns: ColumnFacts, own: tuple[BijectionInit, ...]) -> tuple[BijectionInit, ...]:
+def _first_layers(columns: ColumnFacts, layers: tuple[BijectionInit, ...]) -> tuple[BijectionInit, ...]:
     """Those that rows go through: noise and a box that were asked for, then the model's own."""
     noise = () if columns.steps is None else (Dequantize(tuple(columns.steps)),)
     box = () if columns.ends is None else (box_layer(columns.ends, columns.steps),)
-    return (*noise, *box, *own)
+    return (*noise, *box, *layers)
 
 
 def folds_of(model: Any, split: Split, options: Options, key: Array) -> int:

@@ -33,13 +33,13 @@ class Scale(NamedTuple):
 def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
     """Of rows, in pieces, as an array like all of them may not fit into memory twice."""
     channels, of_rows = x.shape[-1], np.ones(len(x)) if weights is None else weights
-    each = math.prod(x.shape[1:-1])  # values of a channel in a row
+    values_per_row = math.prod(x.shape[1:-1])  # values of a channel in a row
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for own in pieces_of(len(x), x.shape[1:]):
-            yield x[own].reshape(-1, channels), np.repeat(of_rows[own], each)
+        for piece in pieces_of(len(x), x.shape[1:]):
+            yield x[piece].reshape(-1, channels), np.repeat(of_rows[piece], values_per_row)
 
-    total = of_rows.sum() * each
+    total = of_rows.sum() * values_per_row
     mean = sum(w @ values for values, w in pieces()) / total
     far = np.max([np.abs(values - mean).max(0) for values, _ in pieces()], 0)
     far = np.where((far > 0) & np.isfinite(far), far, 1.0)  # squares of what is divided by it neither overflow nor vanish
@@ -59,8 +59,8 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
     tried = SHRINKAGES if n >= FEWEST * d else SHRINKAGES[1:]
     fold = np.random.default_rng(0).permutation(n) % FOLDS
     losses = np.zeros(len(tried))
-    for own in range(FOLDS):
-        out = fold == own
+    for number in range(FOLDS):
+        out = fold == number
         if not w[out].sum() or not w[~out].sum():
             continue
         rows = z[~out] * np.sqrt(w[~out] / w[~out].sum())[:, None]
@@ -107,7 +107,7 @@ class Yardstick(NamedTuple):
     gaussian: float | None = None  # the loss of the closed-form Gaussian on the rows held out, in the units of the data
     by_chance: float = 0.0  # by how many nats one of two equally good models may be behind the other there
     held_out: np.ndarray = NO_ROWS  # the numbers of the rows held out, of each member where these differ, in ...
-    given: str = "data"
+    source: str = "data"
 
 
 def by_chance(rows: int, weights: np.ndarray | None = None) -> float:

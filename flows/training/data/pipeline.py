@@ -27,7 +27,9 @@ from flows.training.options import Options
 
 # Of a standard deviation: what is left of a column that those before it all but tell, of which it is freed. With few rows for
 # each column networks overfit what is left, once it is as loud as the rest.
-FREED, FREED_OF_MANY, MANY_ROWS = 0.2, 0.3, 50
+FREED = 0.2  # of a standard deviation, where rows are few
+FREED_OF_MANY = 0.3  # of a standard deviation, where they are many
+MANY_ROWS = 50  # rows for each column, from which they are many
 
 Weights = np.ndarray | None
 
@@ -160,15 +162,15 @@ def _alone(z: np.ndarray, factor: np.ndarray, weights: Weights, mixing: bool) ->
     """Which of the columns z (n, d) are scaled alone: those that keep enough of their own, and those that mixing would blur."""
     n, d = z.shape
     left = FREED if n < MANY_ROWS * d else FREED_OF_MANY
-    told = np.full(d, True) if mixing else np.diagonal(factor) <= left
-    return ~told | sharp(z, factor, weights, told)
+    explained = np.full(d, True) if mixing else np.diagonal(factor) <= left
+    return ~explained | sharp(z, factor, weights, explained)
 
 
 def _within(factor: np.ndarray, alone: np.ndarray, as_is: np.ndarray) -> np.ndarray:
     """The factor of all columns, where some stay as they are."""
-    free, found = np.flatnonzero(~as_is), np.eye(len(as_is))
-    found[np.ix_(free, free)] = np.tril(left_unmixed(factor, alone, np))
-    return found
+    free, whole = np.flatnonzero(~as_is), np.eye(len(as_is))
+    whole[np.ix_(free, free)] = np.tril(left_unmixed(factor, alone, np))
+    return whole
 
 
 def _gaussian(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights) -> float:

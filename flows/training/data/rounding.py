@@ -12,7 +12,8 @@ from flows.training.data.table import LOOKED_AT, DataWarning, Split, Table
 from flows.training.options import Options
 
 ATOM = 0.01  # the share of rows from which one value is an atom, if it is LEAST_TIES rows at least
-ALONE, LEVELS = 5, 10  # times as many rows as any other value has, of more than so many: an atom among rounded values
+ALONE = 5  # times as many rows as any other value has: an atom among rounded values
+LEVELS = 10  # values of a rounded column; one of them is an atom only where there are more
 FINE = 1e-3  # of a standard deviation: steps below it do no harm
 IMAGES = 2**22  # numbers of the images by which channels are judged, whose pixels are drawn at random from these
 UNBOUNDED = "A density is unbounded on values that repeat, so a better fit may be no better model"
@@ -40,8 +41,8 @@ def steps_of(dequantize: Any, table: Table) -> np.ndarray | None:
         return None
     x, columns = table.x, len(table.labels)
     if dequantize is True:
-        found = [(step_of(column) or 0.0, column.std()) for column in values_of(some_of(x)).T]
-        steps = np.array([step if step > FINE * std else 0.0 for step, std in found])
+        steps_and_spreads = [(step_of(column) or 0.0, column.std()) for column in values_of(some_of(x)).T]
+        steps = np.array([step if step > FINE * std else 0.0 for step, std in steps_and_spreads])
         if not steps.any():
             raise FlowsError("fit: dequantize=True, but no column is rounded to a step that shows; leave it out, or give steps")
         return steps
@@ -52,13 +53,13 @@ def steps_of(dequantize: Any, table: Table) -> np.ndarray | None:
                 raise FlowsError(f"fit: dequantize has the step {step!r:.60} for column {column!r}; expected a number")
             steps[table.place(column, "dequantize has a step for")] = step
     else:
-        given = np.asarray(dequantize)
-        if given.dtype.kind not in "iuf" or given.shape not in ((), (columns,)):
+        numbers = np.asarray(dequantize)
+        if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (columns,)):
             raise FlowsError(
                 f"fit: dequantize is {dequantize!r:.80}; expected True, a step, {columns} steps (0: continuous), or "
                 "a dict of steps by column"
             )
-        steps[:] = given
+        steps[:] = numbers
     if not np.isfinite(steps).all() or (steps < 0).any() or not steps.any():
         raise FlowsError(f"fit: dequantize is {dequantize!r:.80}; expected finite steps, 0 or more, and one above 0")
     return steps
@@ -78,7 +79,7 @@ def check_rounded(x: np.ndarray, steps: np.ndarray, labels: Sequence[str], befor
         off = _missed(column, least, step)
         if not off.any():
             continue
-        behind = f", behind {', '.join(f'{each!r:.60}' for each in before)}," if before else ""
+        behind = f", behind {', '.join(f'{layer!r:.60}' for layer in before)}," if before else ""
         what = f"fit: {labels[j]} of data{behind} is to be dequantised in steps of {step:.6g}, but"
         odd = column[off][0]
         if off.mean() <= OFF_GRID:
@@ -92,8 +93,8 @@ def check_rounded(x: np.ndarray, steps: np.ndarray, labels: Sequence[str], befor
                 f"{what} its least value, {least:.6g}, from which steps are counted, is no such step from {often:.6g}. Round it"
             )
         else:
-            found = step_of(column)
-            remedy = "leave it out" if found is None else f"give {found:.9g}, to which it is rounded"
+            rounding_step = step_of(column)
+            remedy = "leave it out" if rounding_step is None else f"give {rounding_step:.9g}, to which it is rounded"
             raise FlowsError(
                 f"{what} {odd:.6g} is no such step from {least:.6g}; {remedy}. Pixels are whole numbers 0, 1, 2, ..., not "
                 "floats in [0, 1]"
@@ -118,8 +119,8 @@ def check_pixels(split: Split, channels: np.ndarray, options: Options) -> None:
     if not steps:
         return
     alike = len(steps) == values.shape[1] and len(set(steps.values())) == 1
-    each = f"{steps[0]:.9g}" if alike else "{" + ", ".join(f"{j}: {step:.9g}" for j, step in steps.items()) + "}"
-    remedy = f"Give dequantize={each}, the step of the pixels"
+    argument = f"{steps[0]:.9g}" if alike else "{" + ", ".join(f"{j}: {step:.9g}" for j, step in steps.items()) + "}"
+    remedy = f"Give dequantize={argument}, the step of the pixels"
     if alike and options.support is None:
         seen = [table.x for table in split.tables]
         low, high = min(float(x.min()) for x in seen), max(float(x.max()) for x in seen)
@@ -127,11 +128,13 @@ def check_pixels(split: Split, channels: np.ndarray, options: Options) -> None:
     warn_user(f"fit: {'; '.join(said)}. {UNBOUNDED}. {remedy}; or a model with flows.Dequantize first", DataWarning)
 
 
-def rows_at_noise(own: Sequence[BijectionInit], few: np.ndarray) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
+def rows_at_noise(
+    layers: Sequence[BijectionInit], few: np.ndarray
+) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
     """Of each Dequantize among first layers its step, rows as they reach it, and the layers they come from; up to a layer that
     trains or mixes, behind which they are not known."""
     before = tuple[BijectionInit, ...]()
-    for layer in (each for value in own for each in layers_of(value)):
+    for layer in (inner for value in layers for inner in layers_of(value)):
         if (rounding := declared_by(layer.value).rounding) is not None:
             yield rounding.step, few, before
         elif not layer.declared.entrywise:
@@ -142,9 +145,9 @@ def rows_at_noise(own: Sequence[BijectionInit], few: np.ndarray) -> Iterator[tup
 
 def scale_before(few: np.ndarray, reached: np.ndarray) -> np.ndarray:
     """How much wider each column, or channel, is before layers than behind them."""
-    spread, behind = (np.ptp(each.reshape(-1, each.shape[-1]), 0) for each in (few, reached))
-    told = (spread > 0) & (behind > 0) & np.isfinite(behind)
-    return np.divide(spread, behind, out=np.ones_like(spread), where=told)
+    spread, behind = (np.ptp(rows.reshape(-1, rows.shape[-1]), 0) for rows in (few, reached))
+    known = (spread > 0) & (behind > 0) & np.isfinite(behind)
+    return np.divide(spread, behind, out=np.ones_like(spread), where=known)
 
 
 def some_of(x: np.ndarray) -> np.ndarray:

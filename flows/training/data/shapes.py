@@ -23,16 +23,16 @@ def sharp(z: np.ndarray, factor: np.ndarray, weights: np.ndarray | None = None, 
     Entropy", 1976), and a difference that may be chance does not count.
     """
     z, weights = _looked_at(z, weights)
-    found = np.zeros(z.shape[1], bool)
+    chosen = np.zeros(z.shape[1], bool)
     if len(z) < FEWEST:
-        return found
+        return chosen
     w = np.linalg.solve(factor, z.T).T
     chance = np.sqrt(2 / len(z))  # twice the standard error of the entropy of a normal
     mixed = np.tril(factor, -1).any(1)
     for i in map(int, np.flatnonzero(mixed if among is None else mixed & among)):
         alone, freed = entropy(z[:, i], weights), entropy(w[:, i], weights) + np.log(factor[i, i])
-        found[i] = alone < freed - chance
-    return found
+        chosen[i] = alone < freed - chance
+    return chosen
 
 
 def entropy(x: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -80,8 +80,8 @@ def _score(y: np.ndarray, log_slope: np.ndarray, weights: np.ndarray, fold: np.n
     total = 0.0
     y, size = (y / size, size) if (size := np.abs(y).max()) > LARGE else (y, 1.0)  # squares do not overflow
     log_slope = log_slope - np.log(size)
-    for own in range(FOLDS):
-        out = fold == own
+    for number in range(FOLDS):
+        out = fold == number
         if not weights[out].sum() or not weights[~out].sum():
             continue
         mean = np.average(y[~out], weights=weights[~out])

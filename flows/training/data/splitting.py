@@ -41,19 +41,19 @@ def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = No
             part = together
             break
     sizes = np.bincount(part[part >= 0], minlength=folds)
-    found = []
+    pairs = []
     for fold in range(folds):  # where copies do not fill one, what is over in others is neither trained on nor held out
         out = part[order] == fold
-        found.append((np.sort(order[~out][: n - sizes.max()]), order[out][: sizes.min()]))
-    return found
+        pairs.append((np.sort(order[~out][: n - sizes.max()]), order[out][: sizes.min()]))
+    return pairs
 
 
 def _parts(groups: np.ndarray, order: np.ndarray, size: int, parts: int) -> np.ndarray:
     """The part of each row, -1 where it is in none: whole groups, in an order at random, as they fit into so many rows."""
-    _, first, own, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    _, first, group_of_row, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     place = np.empty(len(order), int)
     place[order] = np.arange(len(order))
-    found, left = np.full(len(sizes), -1), np.argsort(place[first])
+    part_of_group, left = np.full(len(sizes), -1), np.argsort(place[first])
     for part in range(parts):
         total = np.cumsum(sizes[left])
         taken = int(np.searchsorted(total, size, side="right"))  # all that fit before one that does not
@@ -66,9 +66,9 @@ def _parts(groups: np.ndarray, order: np.ndarray, size: int, parts: int) -> np.n
                 chosen.append(group)
                 room -= int(sizes[group])
                 rest[i] = -1
-        found[chosen] = part
+        part_of_group[chosen] = part
         left = np.array([group for group in rest if group >= 0], int)
-    return found[own.ravel()]
+    return part_of_group[group_of_row.ravel()]
 
 
 def shuffled(n: int, key: Array) -> np.ndarray:

@@ -111,7 +111,7 @@ class Prepared(NamedTuple):
         """Params of `outer` from those of `inner`; those of the model itself are `changed`."""
         of_layers = self._params_of_layers
         if self.layers and self.trained_with_layers:  # where some may have been measured again; of members they are the same
-            of_layers = jax.tree.map(lambda own, like: own.reshape(-1, *like.shape)[0], params["bijection"], of_layers)
+            of_layers = jax.tree.map(lambda leaf, like: leaf.reshape(-1, *like.shape)[0], params["bijection"], of_layers)
             params = params["prior"]
         params = changed(params)
         if self.of_context is not None:
@@ -129,7 +129,7 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     given; what is measured is measured on these rows."""
     columns, before, event, dtype = facts.columns, facts.first, split.train.event, split.train.dtype
     check_inside(split, before)
-    inside = bool(before) and (split.chunks is not None or any(each.likelihood != "exact" for each in before))
+    inside = bool(before) and (split.chunks is not None or any(layer.likelihood != "exact" for layer in before))
     # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
     train, held_out, log_dets, params = _through(before, _some(split) if inside and len(event) > 1 else split, key)
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
@@ -160,7 +160,7 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
         on_device.append(table.with_rows(jax.tree.map(jnp.asarray, _cast_rows(rows, dtype))))
     chance = by_chance(len(split.held_out), held_out.weights)
-    yardstick = Yardstick(means, gaussian, chance, split.held_out.numbers, split.held_out.given)
+    yardstick = Yardstick(means, gaussian, chance, split.held_out.numbers, split.held_out.source)
     as_given, split = split.held_out.rows, replace(split, train=on_device[0], held_out=on_device[1])
     return Prepared(split, as_given, layers, params, pipeline, columns.of_context, inside, yardstick)
 
@@ -174,8 +174,8 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
     for i, fold in enumerate(of_folds):
         table = fold.train
         check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
-    each = tuple(prepare_one(fold, facts, options, key, every.pipeline) for fold in of_folds)
-    yardsticks = [rows.yardstick for rows in each]
+    prepared = tuple(prepare_one(fold, facts, options, key, every.pipeline) for fold in of_folds)
+    yardsticks = [rows.yardstick for rows in prepared]
     gaussians = [of.gaussian for of in yardsticks if of.gaussian is not None]
     log_dets = [of.log_dets for of in yardsticks]
     of_train, of_held_out = np.array(log_dets).T
@@ -184,10 +184,10 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
         gaussian=float(np.mean(gaussians)) if len(gaussians) == facts.folds else None,
         held_out=np.stack([of.held_out for of in yardsticks]),
     )
-    first = each[0].split
-    train, held_out = (stacked([getattr(rows, name) for rows in each]) for name in ("train", "held_out"))
+    first = prepared[0].split
+    train, held_out = (stacked([getattr(rows, name) for rows in prepared]) for name in ("train", "held_out"))
     first = replace(first, train=first.train.with_rows(train), held_out=first.held_out.with_rows(held_out))
-    return each[0]._replace(split=first, yardstick=yardstick, folds=each)
+    return prepared[0]._replace(split=first, yardstick=yardstick, folds=prepared)
 
 
 def measured_of(rows: Rows) -> Rows:
@@ -222,18 +222,18 @@ def _through(
     part, dtype = bijection_part(Serial(*before), split.train.event, None), split.train.dtype
     params = part.init(key, Given(jnp.asarray(measured_of(split.train.rows).x, dtype)))
     direct = jax.jit(lambda params, x, key: part.direct(params, x, None, key, True))
-    found, log_dets = [], []
+    results, log_dets = [], []
     for table, of_table in zip(split.tables, jax.random.split(key), strict=True):
         x = table.x
         starts = pieces_of(len(x), table.event)
         keys = jax.random.split(of_table, len(starts))
-        made = [direct(params, jnp.asarray(x[piece], dtype), each) for piece, each in zip(starts, keys, strict=True)]
+        made = [direct(params, jnp.asarray(x[piece], dtype), piece_key) for piece, piece_key in zip(starts, keys, strict=True)]
         of_y = float if x.ndim == 2 else dtype
-        y, log_det = (np.concatenate([np.asarray(each[i], kind) for each in made]) for i, kind in enumerate((of_y, float)))
+        y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in made]) for i, kind in enumerate((of_y, float)))
         check_finite_behind(table, y, before)
-        found.append(table.rows._replace(x=y))
+        results.append(table.rows._replace(x=y))
         log_dets.append(log_det)
-    return found[0], found[1], (log_dets[0], log_dets[1]), params
+    return results[0], results[1], (log_dets[0], log_dets[1]), params
 
 
 def _standardized(x: Any, scale: Scale | None) -> Any:

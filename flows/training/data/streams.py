@@ -19,7 +19,8 @@ from flows.training.options import Options
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
 # Neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows. There are fewer
 # in a block where each is large, so that this many blocks at least may be held out.
-BLOCK, BLOCKS_HELD_OUT = 1024, 4
+BLOCK = 1024  # rows, at most
+BLOCKS_HELD_OUT = 4  # blocks, at least
 HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
 OF_A_STREAM = "fit: weights are for data in memory; draw the rows of a stream in proportion to theirs instead"
 
@@ -99,14 +100,14 @@ def iterated(data: Any, options: Options) -> Split:
     def chunks(epoch: int) -> Iterator[Table]:
         left = steps * batch_size
         while left:
-            found = batches.gathered(min(chunk, left))
-            if found is None:
+            table = batches.gathered(min(chunk, left))
+            if table is None:
                 raise FlowsError(
                     f"fit: data ended in epoch {epoch}; an iterator cannot start again. Give max_epochs and steps_per_epoch "
                     "that it has rows for, or an iterable that starts anew with each iter()"
                 )
-            yield found
-            left -= len(found)
+            yield table
+            left -= len(table)
 
     held_out = read_validation(options.validation, first)
     return Split(first, held_out, first, held_out.rows, batch_size, steps, chunks=chunks, total=steps * batch_size)
@@ -141,13 +142,13 @@ class _Batches:
 
     def _next(self) -> Rows | None:
         """The next batch, or None at the end."""
-        found = next(self.iterator, None)
-        if found is None and not self.once:
+        batch = next(self.iterator, None)
+        if batch is None and not self.once:
             self.iterator = iter(self.data)
-            found = next(self.iterator, None)
-        if found is None:
+            batch = next(self.iterator, None)
+        if batch is None:
             return None
-        x, context = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+        x, context = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
         name = f"a batch after row {self.seen} of data"
         if self.like is None:
             self.headers = named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")
@@ -165,7 +166,7 @@ class _Batches:
 
 
 def _joined(*pieces: Any) -> Rows:
-    return jax.tree.map(lambda *each: np.concatenate(each), *pieces)
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *pieces)
 
 
 def _rows_of(blocks: np.ndarray, block: int, n: int) -> np.ndarray:

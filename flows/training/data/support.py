@@ -48,7 +48,7 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
         bijection, prior = structure.pieces
         layers += layers_of(bijection.value)
         base = prior.value
-    deciding = max((i + 1 for i, each in enumerate(layers) if adds_noise(each)), default=0)
+    deciding = max((i + 1 for i, layer in enumerate(layers) if adds_noise(layer)), default=0)
     remedy = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
     try:
         deciding = max(deciding, support_of(layers, event, context)[2])
@@ -57,16 +57,16 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
             deciding += more
     except FlowsError as error:
         raise FlowsError(f"fit: {error}, {remedy}") from None
-    for each in layers[:deciding]:
-        if not each.declared.entrywise:
+    for layer in layers[:deciding]:
+        if not layer.declared.entrywise:
             last = layers[deciding - 1].bijection
             why = "which trains, mixes or moves entries"
-            raise FlowsError(f"fit: {last!r:.60} comes after {each.bijection!r:.60}, {why}, {remedy}")
+            raise FlowsError(f"fit: {last!r:.60} comes after {layer.bijection!r:.60}, {why}, {remedy}")
     if not deciding:
         return (), init_fun
-    rest = [each.bijection for each in layers[deciding:]]
+    rest = [layer.bijection for layer in layers[deciding:]]
     left = Flow(joined(rest), base) if rest else base
-    return tuple(each.bijection for each in layers[:deciding]), left
+    return tuple(layer.bijection for layer in layers[:deciding]), left
 
 
 def adds_noise(layer: Layer) -> bool:
@@ -77,10 +77,10 @@ def own_noise(init_fun: Any, columns: int) -> np.ndarray:
     """Which columns, or channels, a model dequantises itself; none where its parts have columns of their own."""
     noisy = np.zeros(columns, bool)
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    if any(structure_of(each).order == "joint" for each in within):
+    if any(structure_of(value).order == "joint" for value in within):
         return noisy
-    for each in within:
-        if (rounding := declared_by(each).rounding) is not None:
+    for value in within:
+        if (rounding := declared_by(value).rounding) is not None:
             steps = np.asarray(rounding.step) > 0
             # Behind a layout there are other channels, and each may be of any of these.
             noisy |= steps if steps.shape in ((), (columns,)) else steps.any()
@@ -96,7 +96,7 @@ def check_noise_once(init_fun: Any, labels: Sequence[str], ends: Region | None, 
     twice = noisy & (np.zeros(columns) if steps is None else steps).astype(bool)
     for wrong, refuse in ((bounded & noisy, _noise_on_logits), (twice, _noise_twice)):
         if wrong.any():
-            layer = next(each for each in init_fun.values_within() if declared_by(each).rounding is not None)
+            layer = next(value for value in init_fun.values_within() if declared_by(value).rounding is not None)
             raise FlowsError(f"{caller}: {refuse(labels[int(np.argmax(wrong))], layer)}")
 
 
@@ -141,22 +141,22 @@ def box_layer(ends: Region, steps: np.ndarray | None) -> BijectionInit:
     return Unconstrain(*(float(end[0]) if (end == end[0]).all() else tuple(end) for end in (low, high)))
 
 
-def _pair(given: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    each = f", or of {shape[0]} numbers each," if shape else ","
-    expected = f"a pair (low, high) of numbers{each} -inf or inf where a side is open"
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise FlowsError(f"fit: {name} is {given!r:.80}; expected {expected}")
+def _pair(pair: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    or_several = f", or of {shape[0]} numbers each," if shape else ","
+    expected = f"a pair (low, high) of numbers{or_several} -inf or inf where a side is open"
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise FlowsError(f"fit: {name} is {pair!r:.80}; expected {expected}")
     ends = []
-    for end, missing in zip(given, (-np.inf, np.inf), strict=True):
+    for end, missing in zip(pair, (-np.inf, np.inf), strict=True):
         try:
             value = np.asarray(missing if end is None else end, float)
         except (TypeError, ValueError):
-            raise FlowsError(f"fit: {name} is {given!r:.80}; expected {expected}") from None
+            raise FlowsError(f"fit: {name} is {pair!r:.80}; expected {expected}") from None
         if value.shape not in {(), shape} or np.isnan(value).any():
-            raise FlowsError(f"fit: {name} is {given!r:.80}; expected {expected}")
+            raise FlowsError(f"fit: {name} is {pair!r:.80}; expected {expected}")
         ends.append(value)
     if not (ends[0] < ends[1]).all():
-        raise FlowsError(f"fit: {name} is {given!r:.80}; expected low < high")
+        raise FlowsError(f"fit: {name} is {pair!r:.80}; expected low < high")
     return ends[0], ends[1]
 
 
@@ -168,7 +168,7 @@ def region_of(init_fun: Any, table: Table) -> Region | None:
 def check_degrees(init_fun: Any, table: Table, caller: str = "fit") -> None:
     """Refuse two columns of degrees where a model is one of the sphere, which may have no part at such an event."""
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    if table.event == (2,) and any(isinstance(each, InitFun) and each.own_support.inputs == SPHERE for each in within):
+    if table.event == (2,) and any(isinstance(value, InitFun) and value.own_support.inputs == SPHERE for value in within):
         degrees = told_of_degrees(np.asarray(table.x), table.labels)
         if degrees:
             raise FlowsError(f"{caller}: data has 2 columns, and {init_fun!r:.80} takes unit vectors: {degrees}")
@@ -189,20 +189,20 @@ def curved_columns(region: Region | None, split: Split, caller: str = "fit") -> 
                 which = ", ".join(labels[i].removeprefix("column ") for i in block)
                 degrees = told_of_degrees(np.asarray(table.x)[:, block], [labels[i] for i in block])
                 raise FlowsError(
-                    f"{caller}: row {table.numbers[row]} of {table.given} is no point of the sphere: the squares of its "
+                    f"{caller}: row {table.numbers[row]} of {table.source} is no point of the sphere: the squares of its "
                     f"columns {which} add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected "
                     "unit vectors: " + (degrees or "divide each row by its norm, or give a model of the line")
                 )
         vectors = np.asarray(split.train.x)[:, block]
         if (vectors == vectors[:1]).all():
             which = ", ".join(labels[i].removeprefix("column ") for i in block)
-            one = ", ".join(f"{each:.6g}" for each in vectors[0])
+            one = ", ".join(f"{coordinate:.6g}" for coordinate in vectors[0])
             raise FlowsError(
                 f"{caller}: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
                 "so they have no density. Leave them out, or add noise the size of their recorded step"
             )
-    kind = (region.period > 0) | (region.sphere > 0)
-    return kind.reshape(-1, columns).any(0)
+    curved = (region.period > 0) | (region.sphere > 0)
+    return curved.reshape(-1, columns).any(0)
 
 
 def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
@@ -249,10 +249,10 @@ def check_inside(split: Split, before: Sequence[BijectionInit]) -> None:
             raise _refusal(table, outside, region, "outside")
 
 
-def check_ends_are_near(table: Table, own: Sequence[BijectionInit], ends: Region | None) -> None:
+def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Region | None) -> None:
     """Refuse ends so far from the data that the distance to them keeps no digits of how these vary; warn where it keeps few."""
     x, dtype = table.x, table.dtype
-    region = _defined(own, table) if ends is None else ends
+    region = _defined(layers, table) if ends is None else ends
     if x.ndim != 2 or not np.isfinite(np.stack(np.broadcast_arrays(*region))).any():
         return
     mean, std = moments(x, table.weights)
@@ -262,14 +262,14 @@ def check_ends_are_near(table: Table, own: Sequence[BijectionInit], ends: Region
         lost, times = near * np.finfo(dtype).eps / std[j], near / std[j]
         if not COARSE < lost < np.inf or abs(mean[j]) * np.finfo(dtype).eps > COARSE * std[j]:  # of those, others tell
             continue
-        told = (
+        message = (
             f"fit: the support of {table.labels[j]} is ({low:.6g}, {high:.6g}), whose nearer end is {times:.2g} "
             f"standard deviations from the data: {dtype.name} keeps"
         )
         remedy = "Leave support out for it, or give ends near the data"
         if lost > TOO_COARSE:
-            raise FlowsError(f"{told} too few digits of how the data vary. {remedy}")
-        warn_user(f"{told} few digits of how the data vary. {remedy}", DataWarning)
+            raise FlowsError(f"{message} too few digits of how the data vary. {remedy}")
+        warn_user(f"{message} few digits of how the data vary. {remedy}", DataWarning)
 
 
 def check_finite_behind(table: Table, y: np.ndarray, before: Sequence[BijectionInit]) -> None:
@@ -281,7 +281,7 @@ def check_finite_behind(table: Table, y: np.ndarray, before: Sequence[BijectionI
 
 def _defined(before: Sequence[BijectionInit], table: Table) -> Region:
     """Where these layers are defined."""
-    return support_of([layer for each in before for layer in layers_of(each)], table.event)[0]
+    return support_of([layer for bijection in before for layer in layers_of(bijection)], table.event)[0]
 
 
 def _refusal(table: Table, bad: np.ndarray, region: Region, where: str) -> FlowsError:
@@ -295,6 +295,6 @@ def _refusal(table: Table, bad: np.ndarray, region: Region, where: str) -> Flows
     )
     value = float(table.x[(row, *entry)])
     return FlowsError(
-        f"fit: {what} of {table.given} is {value:.6g} in row {table.numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
+        f"fit: {what} of {table.source} is {value:.6g} in row {table.numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
         f"model is defined; {int(bad.any(tuple(range(1, bad.ndim))).sum())} rows are. {remedy}"
     )

@@ -36,7 +36,7 @@ class Table:
     Attributes:
         rows: as NumPy arrays in the units of the data; of the rows of a model, on the device in the model's units.
         numbers: of the rows in what was given, "data" or "validation".
-        given: which of these it was.
+        source: which of these it was.
         labels: "column 'age'", "column 3" or "channel 1", for each.
         dtype: to work in.
         header: the columns of the frame that data were, and `context_header` those of the context.
@@ -44,7 +44,7 @@ class Table:
 
     rows: Rows
     numbers: np.ndarray
-    given: str
+    source: str
     labels: tuple[str, ...]
     dtype: np.dtype
     header: Header | None = None
@@ -56,7 +56,7 @@ class Table:
         rows: Rows,
         headers: tuple[Header | None, Header | None] = (None, None),
         numbers: np.ndarray | None = None,
-        given: str = "data",
+        source: str = "data",
     ) -> "Table":
         """Rows as they were read, those of these numbers, or all."""
         header, context_header = headers
@@ -64,7 +64,7 @@ class Table:
         names = list(range(rows.x.shape[-1])) if header is None else list(map(repr, header.names))
         labels = tuple(f"{kind} {name}" for name in names)
         numbers = np.arange(len(rows.x)) if numbers is None else numbers
-        return cls(rows, numbers, given, labels, dtype_of(rows.x), header, context_header)
+        return cls(rows, numbers, source, labels, dtype_of(rows.x), header, context_header)
 
     @property
     def x(self) -> Any:
@@ -150,7 +150,7 @@ class Split:
         """The rows of these numbers to train on, and others held out."""
         batch_size = options.rows_a_step(len(numbers))
         steps = options.steps_an_epoch(len(numbers), batch_size)
-        validation = held_out.rows if held_out.given == "validation" else None
+        validation = held_out.rows if held_out.source == "validation" else None
         return cls(whole.take(numbers), held_out, whole, validation, batch_size, steps, groups, total=len(numbers))
 
     @property
@@ -160,7 +160,7 @@ class Split:
     @property
     def others(self) -> np.ndarray:
         """The numbers of the rows of data that are held out."""
-        return self.held_out.numbers if self.held_out.given == "data" else self.held_out.numbers[:0]
+        return self.held_out.numbers if self.held_out.source == "data" else self.held_out.numbers[:0]
 
     def numbers(self) -> np.ndarray:
         """Those of all rows of data that count."""

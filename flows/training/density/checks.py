@@ -38,10 +38,10 @@ def check_density(init_fun: Any, log_density: Callable, key: jax.Array, event: S
 
 def _of_one_point(log_density: Callable, event: Shape) -> bool:
     try:
-        found = jax.eval_shape(log_density, jax.ShapeDtypeStruct(event, jnp.zeros(()).dtype))
+        result = jax.eval_shape(log_density, jax.ShapeDtypeStruct(event, jnp.zeros(()).dtype))
     except Exception:
         return False
-    return getattr(found, "shape", None) == ()
+    return getattr(result, "shape", None) == ()
 
 
 def _of_points(named: Parameters | None) -> str:

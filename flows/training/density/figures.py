@@ -20,27 +20,29 @@ from flows.training.density.start import Beginning, Box
 from flows.training.density.target import Target
 from flows.training.loop.losses import HeldOut
 
-ENOUGH, ENOUGH_K = 0.99, 0.6  # the effective sample size, as a share of the draws, and the Pareto k that need no more
+ENOUGH = 0.99  # of the draws: the effective sample size above which no more is needed
+ENOUGH_K = 0.6  # the Pareto k up to which no more is needed
 RELIABLE = 0.7  # the Pareto k up to which importance weights can be trusted
 OF_MODES = 0.02  # of the draws that count, the share of Gaussians at the modes: what is lost where these are of no use
 WIDER = 2.0  # times the width of a mode, of half of these Gaussians
-LEFT, SEEN = 0.5, 0.01  # of the mass of a mode, below which the model has left it; masses that are looked at
+LEFT = 0.5  # of the mass of a mode: the share of the model's draws there, below which it has left the mode
+SEEN = 0.01  # of all mass: modes that have less are not looked at
 
 
-class Found(NamedTuple):
+class Verdict(NamedTuple):
     """What the weights say: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats, and how much more mass
     each mode has than the model's draws there (modes,)."""
 
     diagnostics: Diagnostics
-    told: list[str]
+    messages: list[str]
     loss: float
     lacking: np.ndarray | None = None
 
     @property
     def enough(self) -> bool:
         """Whether nothing is to be gained."""
-        found = self.diagnostics
-        return not self.told and found.effective_sample_size > ENOUGH and found.pareto_k <= ENOUGH_K
+        diagnostics = self.diagnostics
+        return not self.messages and diagnostics.effective_sample_size > ENOUGH and diagnostics.pareto_k <= ENOUGH_K
 
 
 class Figures:
@@ -55,8 +57,8 @@ class Figures:
 
     def __init__(self, log_density: Callable, box: Box, start: Beginning, n: int, num_held_out: int, dtype: Any):
         self.target, self.box, self.n = Target(log_density, box.event, dtype), box, n
-        self.found = 0 if start.modes is None else len(start.modes.shares)
-        self.modes = start.modes.widened(WIDER) if start.modes and (self.found > 1 or not start.at_mode) else None
+        self.num_modes = 0 if start.modes is None else len(start.modes.shares)
+        self.modes = start.modes.widened(WIDER) if start.modes and (self.num_modes > 1 or not start.at_mode) else None
         self.of_modes = 0 if self.modes is None else math.ceil(OF_MODES * n)
         self.together = num_held_out  # draws of one call, so that one program serves
 
@@ -76,10 +78,10 @@ class Figures:
             sample_with_log_pdf(jax.random.fold_in(key, i), triple[0], triple, self.together)
             for i in range(-(-n // self.together))
         ]
-        x, log_q = (np.concatenate([np.asarray(each[j]) for each in drawn])[:n] for j in (0, 1))
+        x, log_q = (np.concatenate([np.asarray(piece[j]) for piece in drawn])[:n] for j in (0, 1))
         return x, log_q.astype(float)
 
-    def of(self, triple: Any, key: Array) -> Found:
+    def of(self, triple: Any, key: Array) -> Verdict:
         """What they say of a model."""
         of_model, of_modes = jax.random.split(key)
         x, log_q = self._drawn(triple, of_model, self.n - self.of_modes)
@@ -102,33 +104,35 @@ class Figures:
                 f"the importance weights of {len(bad) or self.n} of {self.n} draws are no numbers, so there are no "
                 "diagnostics. Look at log_density where the model draws"
             )
-            return Found(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, self.n, self.found), [why], loss)
-        found = Diagnostics(effective_sample_size(log_w) / self.n, log_normalizer(log_w), pareto_k(log_w), self.n, self.found)
-        told, lacking = ([], None) if parts is None else self._of_modes(parts, log_w)
-        if found.pareto_k > RELIABLE:
-            told.append(
-                f"Pareto k is {found.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither its "
-                "importance weights nor log Z can be trusted. Train longer, or give a larger model"
+            return Verdict(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, self.n, self.num_modes), [why], loss)
+        diagnostics = Diagnostics(
+            effective_sample_size(log_w) / self.n, log_normalizer(log_w), pareto_k(log_w), self.n, self.num_modes
+        )
+        messages, lacking = ([], None) if parts is None else self._of_modes(parts, log_w)
+        if diagnostics.pareto_k > RELIABLE:
+            messages.append(
+                f"Pareto k is {diagnostics.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither "
+                "its importance weights nor log Z can be trusted. Train longer, or give a larger model"
             )
-        return Found(found, told, loss, lacking)
+        return Verdict(diagnostics, messages, loss, lacking)
 
     def _of_modes(self, log_parts: np.ndarray, log_w: np.ndarray) -> tuple[list[str], np.ndarray]:
         """A warning of modes that have far less of the model's draws than of the mass; and the ratio, of each."""
         modes = cast(Modes, self.modes)
-        nearest = softmax(log_parts, 1).reshape(len(log_parts), 2, self.found).sum(1)
-        mass, own = softmax(log_w) @ nearest, nearest[: self.n - self.of_modes].mean(0)
-        lacking = mass / np.maximum(own, 1 / self.n)
-        left = np.flatnonzero((mass > SEEN) & (own < LEFT * mass))
+        nearest = softmax(log_parts, 1).reshape(len(log_parts), 2, self.num_modes).sum(1)
+        mass, share_of_draws = softmax(log_w) @ nearest, nearest[: self.n - self.of_modes].mean(0)
+        lacking = mass / np.maximum(share_of_draws, 1 / self.n)
+        left = np.flatnonzero((mass > SEEN) & (share_of_draws < LEFT * mass))
         if not len(left):
             return [], lacking
-        k = left[np.argmax((mass - own)[left])]
+        k = left[np.argmax((mass - share_of_draws)[left])]
         at = np.asarray(self.box.back(jnp.asarray(modes.means[k : k + 1], self.target.dtype)))[0]
-        told = (
+        message = (
             f"the model has left {len(left)} of {len(mass)} modes: at {at!s:.100} lie {mass[k]:.1%} of the mass, and "
-            f"{own[k]:.1%} of its draws. Give a flow on Normal() with standardize=True, which starts at all of them, or a "
-            "larger one"
+            f"{share_of_draws[k]:.1%} of its draws. Give a flow on Normal() with standardize=True, which starts at all of "
+            "them, or a larger one"
         )
-        return [told], lacking
+        return [message], lacking
 
 
 def history_of_start(loss: float) -> History:

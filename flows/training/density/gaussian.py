@@ -44,25 +44,25 @@ def nearest_gaussian(rng: np.random.Generator, target: Target) -> Start | None:
     modes, both are weighed: where the constant of p is larger as seen by draws of the standard normal, q has missed a part.
     """
     (d,) = target.event
-    found = _minimised(target, whitened(rng.standard_normal((max(DRAWS, 4 * d), d))))
-    if found is None:
+    mean_and_factor = _minimized(target, whitened(rng.standard_normal((max(DRAWS, 4 * d), d))))
+    if mean_and_factor is None:
         return None
     seen = list[tuple[float, float]]()
-    for mean, factor in (found, (np.zeros(d), np.eye(d))):
+    for mean, factor in (mean_and_factor, (np.zeros(d), np.eye(d))):
         noise = rng.standard_normal((WEIGHED, d))
         log_q = -0.5 * (np.square(noise) + LOG_2PI).sum(1) - np.log(np.diag(factor)).sum()
         log_w = target(mean + noise @ factor.T) - log_q
         seen.append(log_normalizer(log_w) if np.isfinite(log_w).any() else (-math.inf, 0.0))
     (nearest, _), (standard, error) = seen
     missed = not math.isfinite(nearest) or standard - 2 * error > nearest + MISSED
-    return None if missed else Start.of(*found)
+    return None if missed else Start.of(*mean_and_factor)
 
 
 def whitened(z: np.ndarray) -> np.ndarray:
     """Rows moved and mixed so that their mean is 0 and their covariance I."""
     z = z - z.mean(0)
-    found: np.ndarray = solve_triangular(np.linalg.cholesky(z.T @ z / len(z)), z.T, lower=True).T
-    return found
+    white: np.ndarray = solve_triangular(np.linalg.cholesky(z.T @ z / len(z)), z.T, lower=True).T
+    return white
 
 
 def cholesky_of(a: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def cholesky_of(a: np.ndarray) -> np.ndarray:
     return signed
 
 
-def _minimised(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _minimized(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """m and L, unless they are not finite, or no better than the standard normal.
 
     Where L-BFGS ends it starts again, in units of the Gaussian found so far: from 0 a parameter of millions hardly has a slope.
@@ -97,10 +97,10 @@ def _minimised(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
         of_units = partial(downhill, jnp.asarray(mean, target.dtype), jnp.asarray(std, target.dtype))
         start = np.concatenate([np.zeros(2 * d), rest])
         before = float(of_units(jnp.asarray(start, target.dtype))[0])
-        found, least = lbfgs(of_units, start, target.dtype, ITERATIONS, SETTLED)
-        if not np.isfinite(found).all() or not least <= before:
+        end, least = lbfgs(of_units, start, target.dtype, ITERATIONS, SETTLED)
+        if not np.isfinite(end).all() or not least <= before:
             break
-        moved, mean, std, rest = True, mean + std * found[:d], std * np.exp(found[d : 2 * d]), found[2 * d :]
+        moved, mean, std, rest = True, mean + std * end[:d], std * np.exp(end[d : 2 * d]), end[2 * d :]
         if before - least < SETTLED or max(std.max(), np.abs(mean).max()) > ENDLESS:
             break
     factor = np.eye(d)

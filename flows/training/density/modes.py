@@ -15,16 +15,21 @@ from flows.training.density.gaussian import Start, cholesky_of
 from flows.training.density.target import Target
 
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations of the starting points, in turn
-CANDIDATES, UNLIKE = 4_096, 0.05  # points among which later starts are chosen, and the share of them that comes into question
-TURNS, MOST_GAPS = 4, 6  # in which starts are chosen; pairs of modes between which one more is
-ITERATIONS, GRADIENT = 100, 1e-3  # of L-BFGS, at most, and the largest slope at which it has arrived
+CANDIDATES = 4_096  # points among which later starts are chosen
+UNLIKE = 0.05  # of these points of one scale: the share that comes into question
+TURNS = 4  # in which starts are chosen
+MOST_GAPS = 6  # pairs of modes between which one more start is
+ITERATIONS = 100  # of L-BFGS, at most
+GRADIENT = 1e-3  # the largest entry of the gradient at which it has arrived
 FAR = 1e4  # times the largest starting point: where nothing has been found, and the density goes on rising
 COARSE = 0.5  # nats of a rounding of the log-density at its maximum
 ROUNDED = 1e-5  # of a log-density, within which two are the same in float32
-BARRIER, BETWEEN = 1.0, 9  # nats of a dip, from which two maxima are two modes; points between them at which one is looked for
+BARRIER = 1.0  # nats of a dip, from which two maxima are two modes
+BETWEEN = 9  # points between two maxima, at which a dip is looked for
 DROP = 0.5  # nats that a Gaussian falls within one standard deviation
 WIDTHS = 2.0 ** np.arange(-24, 9)  # times that of the curvature, among which one is looked for
-WEIGHED, LEAST_SHARE = 8_192, 0.02  # draws by which masses are weighed, and the least share of them of a mode
+WEIGHED = 8_192  # draws by which masses are weighed
+LEAST_SHARE = 0.02  # of these draws: the share of a mode, at least, before shares are made to add up to 1
 ENOUGH = 100  # draws of the density itself that these have to be as good as; else masses are those of the Gaussians
 NEGLIGIBLE = 1e-3  # of the mass of the largest mode
 
@@ -40,29 +45,29 @@ class Modes(NamedTuple):
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """n points of the mixture."""
-        own = rng.choice(len(self.shares), n, p=self.shares)
+        component = rng.choice(len(self.shares), n, p=self.shares)
         z = rng.standard_normal((n, self.means.shape[1]))
-        return self.means[own] + np.einsum("nij,nj->ni", self.factors[own], z)
+        return self.means[component] + np.einsum("nij,nj->ni", self.factors[component], z)
 
     def log_parts(self, x: np.ndarray) -> np.ndarray:
         """log of share times density of each mode, (n, k)."""
-        found = np.empty((len(x), len(self.shares)))
+        parts = np.empty((len(x), len(self.shares)))
         for k, (mean, factor, share) in enumerate(zip(self.means, self.factors, self.shares, strict=True)):
             z = np.linalg.solve(factor, (x - mean).T)
-            found[:, k] = math.log(share) + norm.logpdf(z).sum(0) - np.log(np.diag(factor)).sum()
-        return found
+            parts[:, k] = math.log(share) + norm.logpdf(z).sum(0) - np.log(np.diag(factor)).sum()
+        return parts
 
     def log_pdf(self, x: np.ndarray) -> np.ndarray:
         """(n,)"""
-        found: np.ndarray = logsumexp(self.log_parts(x), 1)
-        return found
+        total: np.ndarray = logsumexp(self.log_parts(x), 1)
+        return total
 
     def reach(self, x: np.ndarray) -> np.ndarray:
         """As `log_pdf`, with the tails of a Cauchy distribution in place of normal ones, (n,)."""
         log_parts, d = self.log_parts(x), self.means.shape[1]
         top = np.log(self.shares) - 0.5 * d * LOG_2PI - np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(1)
-        found: np.ndarray = logsumexp(top - 0.5 * (d + 1) * np.log1p(2 * (top - log_parts)), 1)
-        return found
+        total: np.ndarray = logsumexp(top - 0.5 * (d + 1) * np.log1p(2 * (top - log_parts)), 1)
+        return total
 
     def widened(self, by: float) -> "Modes":
         """Half of each as it is, and half of so many times the width, which reaches into its tails."""
@@ -135,8 +140,8 @@ def _chosen(points: np.ndarray, unlike: np.ndarray, n: int) -> np.ndarray:
     what is known of it."""
     chosen, distance = list[int](), np.full(len(points), np.inf)
     for i in range(n):
-        own = np.arange(i % len(SCALES), len(points), len(SCALES))
-        able = own[np.argsort(-unlike[own], kind="stable")[: int(UNLIKE * len(own))]]
+        of_scale = np.arange(i % len(SCALES), len(points), len(SCALES))
+        able = of_scale[np.argsort(-unlike[of_scale], kind="stable")[: int(UNLIKE * len(of_scale))]]
         able = able[: max((unlike[able] > BARRIER).sum(), 1)]
         chosen.append(int(able[distance[able].argmax()]))
         distance = np.minimum(distance, np.square(points - points[chosen[-1]]).sum(1))
@@ -145,12 +150,12 @@ def _chosen(points: np.ndarray, unlike: np.ndarray, n: int) -> np.ndarray:
 
 def _gaussians(target: Target, ends: np.ndarray, heights: np.ndarray, groups: list[np.ndarray]) -> Modes:
     """The Gaussians at the highest end of each group, with shares as of their own masses."""
-    tops = [int(own[0]) for own in groups]
+    tops = [int(group[0]) for group in groups]
     of_each = zip(ends[tops], heights[tops], target.hessians(ends[tops]), strict=True)
-    factors = np.stack([_factor(target, *each) for each in of_each])
+    factors = np.stack([_factor(target, *maximum) for maximum in of_each])
     log_mass = heights[tops] + np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
-    kept = log_mass > log_mass.max() + math.log(NEGLIGIBLE)
-    return Modes(ends[tops][kept], factors[kept], np.exp(log_softmax(log_mass[kept])))
+    heavy = log_mass > log_mass.max() + math.log(NEGLIGIBLE)
+    return Modes(ends[tops][heavy], factors[heavy], np.exp(log_softmax(log_mass[heavy])))
 
 
 def _arrived(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,10 +205,10 @@ def _joined(target: Target, ends: np.ndarray, heights: np.ndarray) -> list[np.nd
     linked = np.zeros((len(groups), len(groups)), bool)
     if len(first):
         a, b = np.array([_nearest(ends, groups[i], groups[j]) for i, j in zip(first, second, strict=True)]).T
-        tops = heights[[own[0] for own in groups]]
+        tops = heights[[group[0] for group in groups]]
         linked[first, second] = ~_dips(target, ends[a], ends[b], np.minimum(tops[first], tops[second]))
     labels = connected_components(linked, directed=False)[1]
-    return [np.sort(np.concatenate([groups[i] for i in np.flatnonzero(labels == each)])) for each in np.unique(labels)]
+    return [np.sort(np.concatenate([groups[i] for i in np.flatnonzero(labels == label)])) for label in np.unique(labels)]
 
 
 def _dips(target: Target, a: np.ndarray, b: np.ndarray, height: np.ndarray) -> np.ndarray:
@@ -243,8 +248,8 @@ def _weighed(rng: np.random.Generator, target: Target, modes: Modes) -> Modes:
     effective = _effective(log_w := target(x) - logsumexp(log_parts, 1))
     if effective * WEIGHED > ENOUGH:
         shares = _likeliest(log_parts - np.log(drawn.shares), np.exp(log_w - logsumexp(log_w)), shares)
-    kept = np.argsort(-shares)[: int((shares > NEGLIGIBLE * shares.max()).sum())]
-    return Modes(drawn.means[kept], drawn.factors[kept], shares[kept] / shares[kept].sum(), effective)
+    heavy = np.argsort(-shares)[: int((shares > NEGLIGIBLE * shares.max()).sum())]
+    return Modes(drawn.means[heavy], drawn.factors[heavy], shares[heavy] / shares[heavy].sum(), effective)
 
 
 def _effective(log_w: np.ndarray) -> float:

@@ -24,7 +24,8 @@ from flows.training.density.target import Target
 
 MOST_STARTS = 10_000
 WIDE = 10.0  # a standard deviation, on the line that stands for a support, from which its ends are looked at
-EDGE, FALL = 80.0, 1.0  # where float32 nearly ends there, and the nats by which a density has to have fallen
+EDGE = 80.0  # on the line that stands for a support, where float32 nearly ends
+FALL = 1.0  # nats by which a density has to have fallen there
 NEAR = 3.0  # standard deviations of a Gaussian, within which a mode is its own
 
 
@@ -115,7 +116,7 @@ def _by_name(support: Any, parameters: Parameters) -> tuple[np.ndarray, np.ndarr
             if not numbers or (np.isfinite(value) & (np.abs(value) > MOST)).any():
                 raise refusal
             all_ends[parameters.slices[name]] = np.broadcast_to(value, shape).ravel()
-        low, high = (each[parameters.slices[name]] for each in ends)
+        low, high = (end[parameters.slices[name]] for end in ends)
         if not (low < high).all():
             raise refusal
     return ends
@@ -157,7 +158,7 @@ def begin(
             away = np.linalg.solve(nearest.std[:, None] * nearest.factor, modes.means[0] - nearest.mean)
             at_mode = bool(np.square(away).mean() < NEAR**2)
         layers = (*layers, Whiten())
-        fixed = (*fixed, {"fixed": {name: jnp.asarray(each, float) for name, each in nearest._asdict().items()}})
+        fixed = (*fixed, {"fixed": {name: jnp.asarray(array, float) for name, array in nearest._asdict().items()}})
     if layers:
         init_fun = Flow(joined(layers), init_fun)
     return Beginning(init_fun, fixed, base, modes, at_mode)
@@ -177,7 +178,7 @@ def _refuse_improper(nearest: Start, box: Box, target: Target, named: Parameters
         which = int(endless.argmax())
         name = f"number {which} of a point"
         if named is not None:
-            name = next(repr(each) for each, own in named.slices.items() if own.start <= which < own.stop)
+            name = next(repr(parameter) for parameter, entries in named.slices.items() if entries.start <= which < entries.stop)
         where = "an end of its support" if box.has_end[which] else "infinity"
         raise FlowsError(
             f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to {where}, "
@@ -196,7 +197,7 @@ def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: A
         log_diagonal = np.log(np.diagonal(modes.factors, axis1=1, axis2=2))
         tril = np.tril(modes.factors, -1) + log_diagonal[:, :, None] * np.eye(mean.shape[1])
         numbers = {"mean": mean, "tril": tril, "logits": np.log(modes.shares)}
-        return {name: jnp.asarray(each, dtype) for name, each in numbers.items()}
+        return {name: jnp.asarray(array, dtype) for name, array in numbers.items()}
     part = bijection_part(init_fun.arguments["bijection"], event, None)
     d = modes.means.shape[1]
     z = whitened(np.random.default_rng(0).standard_normal((max(DRAWS, 4 * d), d)))

@@ -25,22 +25,22 @@ class Target:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The log-density of points (..., *event); -inf where it is no number."""
-        found = self.raw(x)
-        return np.where(np.isnan(found) | (found == np.inf), -np.inf, found)
+        values = self.raw(x)
+        return np.where(np.isnan(values) | (values == np.inf), -np.inf, values)
 
     def raw(self, x: np.ndarray) -> np.ndarray:
         """The log-density of points (..., *event), as it is."""
         flat = x.reshape(-1, *self.event)
-        found = np.empty(len(flat))
+        values = np.empty(len(flat))
         for i in range(0, len(flat), TOGETHER):
             piece = jnp.asarray(flat[i : i + TOGETHER], self.dtype)
-            found[i : i + len(piece)] = np.asarray(self._values(grown(piece, TOGETHER)))[: len(piece)]
-        return found.reshape(x.shape[: x.ndim - len(self.event)])
+            values[i : i + len(piece)] = np.asarray(self._values(grown(piece, TOGETHER)))[: len(piece)]
+        return values.reshape(x.shape[: x.ndim - len(self.event)])
 
     def climbed(self, points: np.ndarray, iterations: int, settled: float) -> tuple[np.ndarray, np.ndarray]:
         """Where L-BFGS ends from each of the points, and the log-density there."""
-        found = [lbfgs(self._downhill, point, self.dtype, iterations, settled) for point in points]
-        return np.stack([end for end, _ in found]), -np.array([least for _, least in found])
+        ends = [lbfgs(self._downhill, point, self.dtype, iterations, settled) for point in points]
+        return np.stack([end for end, _ in ends]), -np.array([least for _, least in ends])
 
     def hessians(self, points: np.ndarray) -> np.ndarray:
         """The second derivatives at points (k, d), (k, d, d)."""
@@ -63,5 +63,5 @@ def lbfgs(value_and_grad: Callable, start: np.ndarray, dtype: Any, iterations: i
         return (float(value), slope) if usable else (math.inf, np.zeros_like(slope))
 
     with np.errstate(over="ignore"):  # of steps too long for float32
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "gtol": settled})
-    return found.x, float(found.fun)
+        optimum = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "gtol": settled})
+    return optimum.x, float(optimum.fun)

@@ -58,7 +58,8 @@ from flows.training.options import (
     true_or_false,
 )
 
-HARDLY, HARDLY_K = 0.01, 0.1  # growth of the effective sample size, and fall of Pareto k, in a round that gained little
+HARDLY = 0.01  # of the best effective sample size: its growth in a round that gained little
+HARDLY_K = 0.1  # the fall of Pareto k in such a round
 COLDEST = 0.01  # the power of the density at which annealing begins
 DENSITY_RATE = 3e-3
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
@@ -116,8 +117,8 @@ class ReverseKL(NamedTuple):
         triple = (params, *functions_of(self.part, params))
         return reverse_kl(params, triple, lambda x: beta * self.log_density(x), key, self.num_samples, estimator=self.estimator)
 
-    def held_out(self, params: Any, found: HeldOut, key: Array) -> HeldOut:
-        return found
+    def held_out(self, params: Any, figures: HeldOut, key: Array) -> HeldOut:
+        return figures
 
     def cause(self, params: Any, key: Array, n: int) -> str:
         """Say what is not finite among so many draws."""
@@ -291,7 +292,7 @@ def fit_to_density(
         )
     key, named = as_key(rng), Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
     event = as_event(input_dim if named is None else named.size)
-    given = log_density
+    user_density = log_density
     if named is not None:
         log_density = by_names(log_density, named)
     of_init, of_steps, of_weights, of_start, of_last = jax.random.split(key, 5)
@@ -306,21 +307,21 @@ def fit_to_density(
     params = cast(start.set(params, event, dtype), dtype)
     figures = Figures(log_density, box, start, options.num_weights, options.num_held_out, dtype)
     triple = Distribution(params, *functions_of(part, params))
-    found = figures.of(triple, of_weights)
-    if options.anneal is not None or not found.enough:
+    outcome = figures.of(triple, of_weights)
+    if options.anneal is not None or not outcome.enough:
         problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
-        settings = partial(_settings, init_fun, key, given, named)
+        settings = partial(_settings, init_fun, key, user_density, named)
         params, history = _trained(problem, figures, params, options, settings, of_steps)
         triple = Distribution(params, *functions_of(part, params))
-        found = figures.of(triple, of_weights)
-        if start.base is not None and found.lacking is not None:
-            triple = triple._replace(params=start.weighed(params, found.lacking))
-            found = figures.of(triple, of_last)
+        outcome = figures.of(triple, of_weights)
+        if start.base is not None and outcome.lacking is not None:
+            triple = triple._replace(params=start.weighed(params, outcome.lacking))
+            outcome = figures.of(triple, of_last)
     else:
-        history = history_of_start(found.loss)
-    for each in found.told:
-        warn_user(f"fit_to_density: {each}")
-    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=found.diagnostics, named=named)
+        history = history_of_start(outcome.loss)
+    for message in outcome.messages:
+        warn_user(f"fit_to_density: {message}")
+    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=outcome.diagnostics, named=named)
 
 
 def _trained(

@@ -60,8 +60,8 @@ class Checkpoint:
         if not at_once and time.monotonic() < self.last + self.every:
             return
         arrays = dict(zip(_names(state), map(np.asarray, jax.device_get(jax.tree.leaves(state))), strict=True))
-        known = {np.dtype(each).name for each in (DTYPES | INTEGERS).values()}
-        if unknown := {name: each.dtype for name, each in arrays.items() if each.dtype.name not in known}:
+        known = {np.dtype(dtype).name for dtype in (DTYPES | INTEGERS).values()}
+        if unknown := {name: array.dtype for name, array in arrays.items() if array.dtype.name not in known}:
             raise FlowsError(f"fit: a checkpoint cannot hold these leaves of the optimizer's state: {unknown}")
         version = sys.modules["flows"].__version__  # not imported: `flows` imports this file
         header = {"kind": "fit", "flows": version, "format": FORMAT, "settings": self.settings, "record": record}
@@ -78,9 +78,9 @@ class Checkpoint:
 def settings_of(init_fun: Any, key: Array, rows: Any, options: Options, **others: Any) -> dict[str, Any]:
     """What makes a fit the one it is, for JSON: the model as it prints, a digest of the rows, the key, options and `others`."""
     digest = hashlib.sha256()
-    for each in jax.tree.leaves(rows):
-        digest.update(f"{each.dtype} {each.shape}".encode())
-        digest.update(np.ascontiguousarray(each).ravel().view(np.uint8).data)
+    for leaf in jax.tree.leaves(rows):
+        digest.update(f"{leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).ravel().view(np.uint8).data)
     model = re.sub(r" at 0x[0-9a-f]+", "", repr(init_fun))
     rng = np.asarray(jax.random.key_data(key)).tolist()
     return {"model": model, "data": digest.hexdigest(), "rng": rng, **options.lasting(), **others}

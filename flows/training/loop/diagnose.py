@@ -24,7 +24,7 @@ def cause(
     def log_pdf(params: Any, rows: Rows) -> Array:
         return part.log_pdf(stop_fixed(params), rows.x, rows.context, rng, train)
 
-    pieces = [take(rows, own) for own in pieces_of(len(rows.x), rows.x.shape[1:])]
+    pieces = [take(rows, piece) for piece in pieces_of(len(rows.x), rows.x.shape[1:])]
     values = np.concatenate([np.asarray(log_pdf(params, piece), float) for piece in pieces])
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
@@ -34,7 +34,7 @@ def cause(
         far = np.unravel_index(np.abs(flat).argmax(), flat.shape)
         where = f", which {layer} is the first to return" if layer else ""
         return (
-            f"log_pdf is {values[bad[0]]} at row {table.numbers[bad[0]]} of {table.given}{where}; of the row's columns, "
+            f"log_pdf is {values[bad[0]]} at row {table.numbers[bad[0]]} of {table.source}{where}; of the row's columns, "
             f"{far[1]} is farthest out: {flat[far]:.3g} standard deviations from the mean"
         )
     if not train:

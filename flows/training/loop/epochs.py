@@ -99,9 +99,9 @@ class Stream:
         return before_epochs(state), Report(np.zeros((*self.keys.shape, 0)), np.zeros((*self.keys.shape, 0)), value, better)
 
     def _note(self, chunk: Table, order: np.ndarray, taken: np.ndarray) -> None:
-        for member, own in enumerate(np.atleast_2d(taken)):
-            if not own.all() and member not in self.refused:
-                index = (order if self.keys.ndim == 0 else order[member])[np.argmin(own)]
+        for member, was_taken in enumerate(np.atleast_2d(taken)):
+            if not was_taken.all() and member not in self.refused:
+                index = (order if self.keys.ndim == 0 else order[member])[np.argmin(was_taken)]
                 self.refused[member] = chunk.take(index)
 
     def suspects(self, number: int, step: int, member: int) -> Table:

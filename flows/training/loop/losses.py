@@ -109,7 +109,7 @@ class Likelihood(NamedTuple):
 def has_running_statistics(model: Any) -> bool:
     """Whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
     within = [model, *model.values_within()] if isinstance(model, Value) else []
-    return any(declared_by(each).running or getattr(each, "running", False) for each in within)
+    return any(declared_by(value).running or getattr(value, "running", False) for value in within)
 
 
 class Function:
@@ -158,9 +158,9 @@ class Objective(NamedTuple):
 
         def chunk(at: Array) -> tuple[Array, Array]:
             few = floating(take(rows, at))
-            own = None if key is None else jax.random.fold_in(key, at[0])
+            chunk_key = None if key is None else jax.random.fold_in(key, at[0])
             weight = jnp.asarray(len(few.x), few.x.dtype) if few.weights is None else few.weights.sum()
-            return weight * self._of(params, few, own, False), weight
+            return weight * self._of(params, few, chunk_key, False), weight
 
         totals, weights = jax.lax.map(chunk, jnp.arange(whole * size).reshape(whole, size))
         total, weight = totals.sum(), weights.sum()
@@ -179,8 +179,8 @@ class Objective(NamedTuple):
     def _of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
         params, function = stop_fixed(params), self.function.function
         named = {"context": rows.context, "weights": rows.weights, "rng": key, "train": train}
-        given = {name: named[name] for name in keywords_of_objective(function)}
-        value = function(params, Distribution(params, *functions_of(self.part, params)), rows.x, **given)
+        keywords = {name: named[name] for name in keywords_of_objective(function)}
+        value = function(params, Distribution(params, *functions_of(self.part, params)), rows.x, **keywords)
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
         if shape != () or not jnp.issubdtype(dtype, jnp.floating):
             got = f"a {type(value).__name__}" if shape is None else f"an array of dtype {dtype} and shape {shape}"

@@ -13,8 +13,11 @@ from flows.training.loop.progress import Progress
 from flows.training.options import Options
 
 UNJUDGED = Yardstick()
-DECIDING, WORTH, FEWEST_HELD_OUT = 0.8, 0.5, 20  # share of squared deviations, nats, rows: from which one row decides the mean
-MANY_EPOCHS, FALLING = 40, 3.0  # from which a fit can be said to have been too short, and times chance from which it was
+DECIDING = 0.8  # of the squared deviations from the mean of the rows held out: the share from which one row decides it
+WORTH = 0.5  # nats by which the loss is less without that row, at least
+FEWEST_HELD_OUT = 20  # rows held out, below which one of them may well decide
+MANY_EPOCHS = 40  # epochs, from which a fit can be said to have been too short
+FALLING = 3.0  # times chance: the fall of the loss above which it was
 SEEN = 2.0  # standard errors of the loss, below which a gain would not show
 TOLD = {  # in a history, and what the progress of a member calls it
     "train_loss": "train",
@@ -41,7 +44,9 @@ def history_of(
     return History(arrays, interrupted=interrupted, objective=options.objective_name)
 
 
-def after(members: list[Progress], history: History, kept: Callable, options: Options, margin: float, cause: Callable) -> None:
+def after(
+    members: list[Progress], history: History, best_params: Callable, options: Options, margin: float, cause: Callable
+) -> None:
     """Warn of what happened, or raise an error where no epoch was good."""
     who = options.caller
     without = [member for member in members if member.best == math.inf or not member.usable]
@@ -66,7 +71,7 @@ def after(members: list[Progress], history: History, kept: Callable, options: Op
             )
             why = f"some of what is held out has {what} under this model: {cause(members.index(member))}. {options.run.remedy}"
         message = f"{who}: the validation {options.measure} was {validation[-1]} in the last of {len(validation)} epochs: {why}"
-        raise FitError(message, kept(), history, why)
+        raise FitError(message, best_params(), history, why)
     if apart := sum(member.fell_apart for member in members):
         warn_user(
             f"{who}: the fit fell apart {apart} time{'s' * (apart > 1)} near the highest learning rate: both losses rose far "
@@ -86,8 +91,8 @@ def compare(members: list[Progress], yardstick: Yardstick, options: Options) -> 
     best = float(np.mean([member.best for member in members]))
     of_members = np.broadcast_to(yardstick.held_out, (len(members), yardstick.held_out.shape[-1]))
     for member, numbers in zip(members, of_members, strict=True):
-        if member.carried is not None and (told := _carried(member.carried, numbers, yardstick.given)):
-            warn_user(f"{who}: {told}")
+        if member.carried is not None and (message := _carried(member.carried, numbers, yardstick.source)):
+            warn_user(f"{who}: {message}")
             break
     if len(members[0].validation) <= options.run.tempered:
         warn_user(f"{who}: it ended while the density was tempered, so these are the params of the start; allow it more time")
@@ -133,13 +138,13 @@ def falling_by(losses: list[float]) -> float:
     return float(early - late) if math.isfinite(early) else 0.0
 
 
-def _carried(held_out: list[float], numbers: np.ndarray, given: str) -> str:
+def _carried(held_out: list[float], numbers: np.ndarray, source: str) -> str:
     """What is said where one row held out decides the mean of all."""
     (mean, row, rest, share, *_), count = held_out, len(numbers)
     if share < DECIDING or mean - rest < WORTH or count < FEWEST_HELD_OUT:
         return ""
     return (
-        f"row {numbers[int(row)]} of {given}, one of {count} held out, has log-density "
+        f"row {numbers[int(row)]} of {source}, one of {count} held out, has log-density "
         f"{-(count * mean - (count - 1) * rest):.4g} where the mean of the others is {-rest:.4g}, and decides the score. The "
         "model is not to be trusted that far out: look at the row, or give a base with tails, such as "
         "StudentT(trainable=True)"

@@ -12,7 +12,8 @@ from flows.training.loop.trainer import warmup_cosine
 from flows.training.options import Options
 
 TIMES_BACK = 8  # each time with a tenth of the learning rate
-FAR, BEYOND_CHANCE = 0.1, 3.0  # nats, and times chance: by which both losses of a fit that fell apart are above those before
+FAR = 0.1  # nats by which both losses of a fit that fell apart are above those before, at least
+BEYOND_CHANCE = 3.0  # times chance: the same, where this is more
 NEAR_PEAK = 0.5  # of the highest learning rate, above which it may be the rate that a fit fell apart by
 
 
@@ -44,7 +45,7 @@ class Progress:
         """Note what the start is worth."""
         self.effective, self.tails = [float(held_out.effective)], [float(held_out.tail)]
         if math.isfinite(float(held_out.mean)):
-            self.initial, self.carried = float(held_out.mean), [float(each) for each in held_out]
+            self.initial, self.carried = float(held_out.mean), [float(number) for number in held_out]
 
     def add(self, report: Report, margin: float, judged: bool = True) -> bool:
         """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best, or, where
@@ -64,14 +65,14 @@ class Progress:
         self.tails.append(math.nan if lost else float(report.validation.tail))
         if report.better and not lost:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
-            self.carried = [float(each) for each in report.validation]
+            self.carried = [float(number) for number in report.validation]
         elif not lost:
             self.waited += 1
         return lost
 
     def _add_unjudged(self, report: Report) -> bool:
-        for found in (self.validation, self.effective, self.tails):
-            found.append(math.nan)
+        for record in (self.validation, self.effective, self.tails):
+            record.append(math.nan)
         self.usable += bool(report.taken.any())
         self.start = min(self.start, self.initial)  # those of the training are of another density
         return not report.taken.any()

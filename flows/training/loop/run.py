@@ -78,7 +78,7 @@ class Loop:
         self.members = [Progress() for _ in range(options.members or 1)]
         saved = None if training.checkpoint is None else training.checkpoint.load(self.state)
         if saved is not None:
-            self.state, self.members = saved[0], [Progress(**each) for each in saved[1]]
+            self.state, self.members = saved[0], [Progress(**fields) for fields in saved[1]]
         self.resumed, self.stopped, self.margin = saved is not None, False, 0.0
         done, quiet = len(self.members[0].train), not options.verbose
         self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
@@ -86,7 +86,7 @@ class Loop:
 
     @property
     def over(self) -> bool:
-        return all(each.over(self.options) for each in self.members)
+        return all(member.over(self.options) for member in self.members)
 
     @property
     def goes_on(self) -> bool:
@@ -96,10 +96,10 @@ class Loop:
     def begin(self) -> None:
         if not self.resumed:
             self.state, report = self.training.score(self.state)
-            for each, own in zip(self.members, self._of_each(report), strict=True):
-                each.begin(own.validation)
+            for member, member_report in zip(self.members, self._of_each(report), strict=True):
+                member.begin(member_report.validation)
         # Of an objective, whose unit is not known, by its start too.
-        starts = [abs(each.initial) for each in self.members if math.isfinite(each.initial)]
+        starts = [abs(member.initial) for member in self.members if math.isfinite(member.initial)]
         of_start = 0.0 if self.options.objective is None else max(starts, default=0.0)
         self.margin = DIVERGED * (self.training.event_size + of_start)
 
@@ -110,15 +110,19 @@ class Loop:
         try:
             self.state, report = self.training.run(self.state, number)
         except DataFailed as failure:
-            kept = self._published(failure.state).params
-            raise error_of_stream(failure.error, kept, self.members, self.options) from failure.error
+            best_params = self._published(failure.state).params
+            raise error_of_stream(failure.error, best_params, self.members, self.options) from failure.error
         reports = self._of_each(report)
-        done = [each.over(self.options) for each in self.members]  # these train on with the others, but keep their best
+        done = [member.over(self.options) for member in self.members]  # these train on with the others, but keep their best
         judged = number >= self.options.run.tempered
-        lost = [each.add(own, self.margin, judged) for each, own in zip(self.members, reports, strict=True)]
+        lost = [
+            member.add(member_report, self.margin, judged) for member, member_report in zip(self.members, reports, strict=True)
+        ]
         self._show()
         by_chance = self.training.yardstick.by_chance
-        apart = [not over and each.falls_apart(self.options, by_chance) for each, over in zip(self.members, done, strict=True)]
+        apart = [
+            not over and member.falls_apart(self.options, by_chance) for member, over in zip(self.members, done, strict=True)
+        ]
         for i in map(int, np.flatnonzero(lost)):
             self.members[i].times_back += not done[i]
             if self.members[i].beyond_help(self.options) and not done[i]:
@@ -160,19 +164,19 @@ class Loop:
 
     def _go_back(self, lost: np.ndarray, apart: np.ndarray, scales: np.ndarray, most: np.ndarray) -> None:
         """Members that are lost, or fell apart, start again from their best params at a lower rate."""
-        lost, apart = (each.reshape(scales.shape) for each in (lost, apart))
+        lost, apart = (flags.reshape(scales.shape) for flags in (lost, apart))
         most = np.where(apart, most * COMES_BACK, most)
-        restart = np.array([each.best == math.inf for each in self.members]).reshape(scales.shape)
+        restart = np.array([member.best == math.inf for member in self.members]).reshape(scales.shape)
         scale = np.minimum(scales / 10, most)
         self.state = self.training.trainer.back(self.state, lost | apart, scale, most, restart, self.training.params)
 
     def _save(self, checkpoint: Checkpoint, at_once: bool) -> None:
-        checkpoint.save(self.state, [vars(each) for each in self.members], at_once=at_once)
+        checkpoint.save(self.state, [vars(member) for member in self.members], at_once=at_once)
 
     def _call_back(self, scales: np.ndarray) -> None:
         best = partial(lambda best: self.training.published(self.training.trainer.params(best)), self.state.best)
-        told = _epoch(self.members, scales, self.options, time.monotonic() - self.began, best)
-        self.stopped = any([_says_stop(callback(told)) for callback in self.options.callbacks])
+        epoch = _epoch(self.members, scales, self.options, time.monotonic() - self.began, best)
+        self.stopped = any([_says_stop(callback(epoch)) for callback in self.options.callbacks])
 
     def _params_of(self, i: int) -> Any:
         """The params of member i as they are."""
@@ -188,7 +192,7 @@ class Loop:
         """The report of each member as arrays of NumPy, with its losses in the units of the data."""
         losses, taken, held_out, better = jax.tree.map(np.asarray, report)
         of_train, of_held_out = self.training.yardstick.log_dets
-        mean, rest = (each.astype(float) - of_held_out for each in (held_out.mean, held_out.rest))
+        mean, rest = (loss.astype(float) - of_held_out for loss in (held_out.mean, held_out.rest))
         losses = losses.astype(float) - np.asarray(of_train)[..., None]
         arrays = Report(losses, taken, held_out._replace(mean=mean, rest=rest), better)
         members = self.options.members
@@ -197,8 +201,10 @@ class Loop:
     def _show(self) -> None:
         """Tell the bar."""
         options, gaussian = self.options, self.training.yardstick.gaussian
-        train, validation = (np.mean([getattr(each, name)[-1] for each in self.members]) for name in ("train", "validation"))
-        best = sorted({each.best_epoch for each in self.members})
+        train, validation = (
+            np.mean([getattr(member, name)[-1] for member in self.members]) for name in ("train", "validation")
+        )
+        best = sorted({member.best_epoch for member in self.members})
         of_gaussian = {} if gaussian is None else {"gaussian_loss": f"{gaussian:.3f}"}
         self.bar.set_description("fit" if options.objective is None else f"fit by {options.objective_name}", refresh=False)
         self.bar.set_postfix(
@@ -215,7 +221,7 @@ class Loop:
 
 def best_or_start(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
     """The best params, and those of the start for members that have none."""
-    without = np.array([each.best == math.inf for each in progress])
+    without = np.array([member.best == math.inf for member in progress])
     if members is None:
         return start if without[0] else best
     return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
@@ -227,31 +233,31 @@ def _says_stop(answer: Any) -> bool:
 
 def _epoch(progress: list[Progress], scales: np.ndarray, options: Options, seconds: float, best: Callable) -> Epoch:
     values: dict[str, list] = {
-        name: [getattr(each, TOLD[name])[-1] for each in progress] for name in ("train_loss", "validation_loss", "skipped")
+        name: [getattr(member, TOLD[name])[-1] for member in progress] for name in ("train_loss", "validation_loss", "skipped")
     }
-    values |= {"best_epoch": [each.best_epoch for each in progress], "rate": np.ravel(scales).tolist()}
-    told = {name: each[0] if options.members is None else np.array(each) for name, each in values.items()}
+    values |= {"best_epoch": [member.best_epoch for member in progress], "rate": np.ravel(scales).tolist()}
+    fields = {name: of_members[0] if options.members is None else np.array(of_members) for name, of_members in values.items()}
     number = len(progress[0].train) - 1
     return Epoch(
-        number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=lambda: best().params, best=best, **told
+        number=number, max_epochs=options.max_epochs, seconds=seconds, best_params=lambda: best().params, best=best, **fields
     )
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
     """The interrupts so far (Ctrl-C): the first waits for the end of an epoch, a second one does not."""
-    found: list[int] = []
+    interrupts: list[int] = []
 
     def note(number: int, frame: Any) -> None:
-        if found:
+        if interrupts:
             raise KeyboardInterrupt
-        found.append(number)
+        interrupts.append(number)
 
     if threading.current_thread() is not threading.main_thread():  # which alone may set signals
-        yield found
+        yield interrupts
         return
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield found
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)

@@ -82,12 +82,12 @@ class Program:
 
         def one(i: Array, so_far: tuple) -> tuple:
             carry, losses, taken = so_far
-            this = jax.tree.map(lambda each: each[i], (order, of_steps, schedule))
+            this = jax.tree.map(lambda array: array[i], (order, of_steps, schedule))
             carry, (loss, was_taken) = self.step(rows, still, carry, this)
             return carry, losses.at[i].set(loss), taken.at[i].set(was_taken)
 
-        found = carry, jnp.full(len(order), jnp.nan, self.dtype), jnp.ones(len(order), bool)
-        carry, losses, taken = jax.lax.fori_loop(0, len(order) if steps is None else steps, one, found)
+        start = carry, jnp.full(len(order), jnp.nan, self.dtype), jnp.ones(len(order), bool)
+        carry, losses, taken = jax.lax.fori_loop(0, len(order) if steps is None else steps, one, start)
         moved, opt_state, average, lr_scale, _ = carry
         state = state._replace(params=(moved, still), opt_state=opt_state, average=average, lr_scale=lr_scale)
         return state, losses, taken
@@ -101,8 +101,8 @@ class Program:
             updates, new_state = updates_of(self.optimizer, gradients, opt_state, moved, value)
             updates = jax.tree.map(lambda update: update * (lr_scale * rate).astype(update.dtype), updates)
             new = optax.apply_updates(moved, updates)
-        taken, kept = _all_finite((value, gradients, new)), (moved, opt_state, average)
-        moved, opt_state, average = _where(taken, (new, new_state, _averaged(average, new, self.decay)), kept)
+        taken, old = _all_finite((value, gradients, new)), (moved, opt_state, average)
+        moved, opt_state, average = _where(taken, (new, new_state, _averaged(average, new, self.decay)), old)
         lr_scale = jnp.where(taken, jnp.minimum(RECOVERY * lr_scale, lr_most), lr_scale / 2)
         return (moved, opt_state, average, lr_scale, lr_most), (value, taken)
 
@@ -122,7 +122,7 @@ class Program:
         keys = None if key is None else jax.random.split(key, self.accumulate)
         zero = (jnp.zeros((), self.dtype), jax.tree.map(jnp.zeros_like, leaves))
         total, _ = jax.lax.scan(add, zero, (index.reshape(self.accumulate, -1), keys))
-        return jax.tree.map(lambda each: each / self.accumulate, total)
+        return jax.tree.map(lambda leaf: leaf / self.accumulate, total)
 
     def finish(self, state: State, key: Array, rows: Any, held_out: Any) -> tuple[State, HeldOut, Array]:
         """The end of an epoch: what is measured anew, the validation, and whether the params are the best so far."""
@@ -152,7 +152,7 @@ class Program:
             lambda new, old: old if jnp.issubdtype(old.dtype, jnp.integer) else new, fresh.opt_state, state.opt_state
         )
         best_loss = jnp.where(restart, fresh.best_loss, state.best_loss)
-        lr_scale, lr_most = (each.astype(fresh.lr_scale.dtype) for each in (lr_scale, lr_most))
+        lr_scale, lr_most = (scale.astype(fresh.lr_scale.dtype) for scale in (lr_scale, lr_most))
         fresh = fresh._replace(opt_state=opt_state, best_loss=best_loss, epoch=state.epoch, lr_scale=lr_scale, lr_most=lr_most)
         return _where(lost, fresh, state)
 

@@ -63,7 +63,7 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
     return _trainers(key, make)
 
 
-def compiled(own: Program, members: int | None, folds: bool, small: bool) -> Trainer:
+def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool) -> Trainer:
     """The functions of a program, compiled; with an axis of members in front where there are some."""
 
     def of_members(function: Callable, *axes: int | None, donate: bool = True) -> Callable:
@@ -75,21 +75,21 @@ def compiled(own: Program, members: int | None, folds: bool, small: bool) -> Tra
 
     def params_of(parts: tuple[Any, Any]) -> Any:
         def joined(moved: Any, still: Any) -> Any:
-            return own.layout.join(own.layout.leaves(moved), still)
+            return uncompiled.layout.join(uncompiled.layout.leaves(moved), still)
 
         parts = jax.device_get(parts)
         if members is None:
             return jax.tree.map(jnp.asarray, joined(*parts))
-        each = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
-        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *each)
+        params_by_member = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
+        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params_by_member)
 
     of_rows = 0 if folds else None
     return Trainer(
-        start=of_members(own.start, 0, donate=False),
-        run=of_members(own.run, 0, 0, None, 0, None, of_rows, of_rows),
-        advance=of_members(own.advance, 0, 0, None, 0, None, None),
-        finish=of_members(own.finish, 0, 0, None, None),
-        back=of_members(own.back, 0, 0, 0, 0, 0, 0, donate=False),
+        start=of_members(uncompiled.start, 0, donate=False),
+        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows),
+        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None),
+        finish=of_members(uncompiled.finish, 0, 0, None, None),
+        back=of_members(uncompiled.back, 0, 0, 0, 0, 0, 0, donate=False),
         params=params_of,
     )
 
@@ -99,13 +99,15 @@ def one_after_another(function: Callable, axes: tuple[int | None, ...], members:
     slow on CPUs."""
 
     def of_each(*arguments: Any) -> Any:
-        own = [argument for argument, axis in zip(arguments, axes, strict=True) if axis is not None]
+        mapped = [argument for argument, axis in zip(arguments, axes, strict=True) if axis is not None]
 
-        def of_one(carry: None, given: list) -> tuple[None, Any]:
-            rest = iter(given)
-            return carry, function(*(each if axis is None else next(rest) for each, axis in zip(arguments, axes, strict=True)))
+        def of_one(carry: None, slices: list) -> tuple[None, Any]:
+            rest = iter(slices)
+            return carry, function(
+                *(argument if axis is None else next(rest) for argument, axis in zip(arguments, axes, strict=True))
+            )
 
-        return jax.lax.scan(of_one, None, own, length=members)[1]
+        return jax.lax.scan(of_one, None, mapped, length=members)[1]
 
     return of_each
 
