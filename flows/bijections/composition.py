@@ -28,7 +28,7 @@ from flows.core import (
 )
 
 
-class Layer(Step):
+class PlacedStep(Step):
     """A step of a chain that says where its points live."""
 
     @property
@@ -44,10 +44,10 @@ class Layer(Step):
             if any(layer.curved for layer in within):
                 own = _told_by(lambda event: within)
         elif order == "between":
-            layout, *rest = ([Layer(*step) for step in chain(piece.value)] for piece in pieces)
+            layout, *rest = ([PlacedStep(*step) for step in chain(piece.value)] for piece in pieces)
             within = [layer for each in rest for layer in each]
             if any(layer.curved or layer.bounded for layer in [*layout, *within]):
-                own = _told_by(lambda event: [*layout, *within, *(Layer(*step) for step in undone(layout, event))])
+                own = _told_by(lambda event: [*layout, *within, *(PlacedStep(*step) for step in undone(layout, event))])
         return own.inverted if self.inverted else own
 
     def region(self, event: Shape, of_outputs: bool = False) -> Region:
@@ -107,18 +107,18 @@ class Layer(Step):
         return replace(kind, period=steps[0]) if np.allclose(steps[0], steps[1]) else None
 
 
-def layers_of(bijection: Any) -> list[Layer]:
+def layers_of(bijection: Any) -> list[PlacedStep]:
     """The layers that a bijection is made of, one after the other; a loop counts as one, as do layers in another layout."""
-    return [Layer(*step) for step in chain(bijection)]
+    return [PlacedStep(*step) for step in chain(bijection)]
 
 
-def _told_by(layers: Callable[[Shape], list[Layer]]) -> Support:
+def _told_by(layers: Callable[[Shape], list[PlacedStep]]) -> Support:
     """What is declared by layers, at an event that they keep, which count as one."""
     return Support(lambda event: support_of(layers(event), event)[0], lambda event: support_of(layers(event), event)[1])
 
 
 def support_of(
-    layers: Sequence[Layer],
+    layers: Sequence[PlacedStep],
     event: Shape,
     context: Shape | None = None,
     base: Region | Callable[[Shape], Region] | None = None,
@@ -169,14 +169,14 @@ def _region(low: np.ndarray, high: np.ndarray, kind: Region | None) -> Region:
 
 
 def _kinds(
-    layers: Sequence[Layer], event: Shape, context: Shape | None, base: Region | Callable[[Shape], Region] | None
+    layers: Sequence[PlacedStep], event: Shape, context: Shape | None, base: Region | Callable[[Shape], Region] | None
 ) -> tuple[Region | None, Region | None]:
     """The kinds of the entries of inputs and of outputs; None where all are numbers of the line."""
     if not any(layer.curved for layer in layers) and (base is None or (isinstance(base, Region) and base.flat)):
         return None, None
     kinds, events = [everywhere(event).kind], [event]
 
-    def ask(wanted: Region, whose: str, layers: Sequence[Layer]) -> None:
+    def ask(wanted: Region, whose: str, layers: Sequence[PlacedStep]) -> None:
         """See to it that the last of the kinds is what is wanted."""
         if wanted.same_kind(kinds[-1]):
             return

@@ -18,7 +18,7 @@ from flows.core import (
     BijectionPart,
     Composite,
     FlowsError,
-    InitFun,
+    ModelValue,
     Place,
     Shape,
     abstract,
@@ -110,9 +110,9 @@ class Turn(NamedTuple):
 
 def turn_of(layer: BijectionLike, event: Shape, context: Shape | None, whole: BijectionPart, place: Place) -> Turn:
     """The layers of which one in a loop is composed, each of whose gradients is taken by itself."""
-    while isinstance(layer, InitFun) and isinstance(layer.inner, InitFun):
+    while isinstance(layer, ModelValue) and isinstance(layer.inner, ModelValue):
         layer = layer.inner
-    if isinstance(layer, InitFun) and layer.constructor is Serial:
+    if isinstance(layer, ModelValue) and layer.constructor is Serial:
         parts, places = parts_of("Serial", layer.arguments["layers"], event, context)
         return Turn(parts, places, several=True)
     return Turn((whole,), (place,), several=False)

@@ -26,6 +26,8 @@ from flows.core.constructors import is_constructor as is_constructor
 from flows.core.constructors import refuse_argument as refuse_argument
 from flows.core.constructors import said_of as said_of
 from flows.core.constructors import to_json as to_json
+from flows.core.contract import CALL as CALL
+from flows.core.contract import INIT as INIT
 from flows.core.contract import LIKELIHOODS as LIKELIHOODS
 from flows.core.contract import Array as Array
 from flows.core.contract import Bijection as Bijection
@@ -41,7 +43,7 @@ from flows.core.contract import Shape as Shape
 from flows.core.decorators import NOTHING as NOTHING
 from flows.core.decorators import BijectionInit as BijectionInit
 from flows.core.decorators import DistributionInit as DistributionInit
-from flows.core.decorators import InitFun as InitFun
+from flows.core.decorators import ModelValue as ModelValue
 from flows.core.decorators import bijection as bijection
 from flows.core.decorators import check_layers as check_layers
 from flows.core.decorators import combinator as combinator
@@ -56,8 +58,6 @@ from flows.core.errors import first_nonfinite_layer as first_nonfinite_layer
 from flows.core.errors import note_nonfinite as note_nonfinite
 from flows.core.errors import shortened as shortened
 from flows.core.errors import warn_user as warn_user
-from flows.core.inputs import CALL as CALL
-from flows.core.inputs import INIT as INIT
 from flows.core.inputs import as_array as as_array
 from flows.core.inputs import as_context as as_context
 from flows.core.inputs import as_dim as as_dim

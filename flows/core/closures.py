@@ -12,7 +12,7 @@ import jax
 
 from flows.core.constructors import check_takes
 from flows.core.contract import Array, Given, Params, Shape
-from flows.core.decorators import NOTHING, InitFun
+from flows.core.decorators import NOTHING, ModelValue
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
 from flows.core.lifting import KEY, Author, CallingForm, Functions, bijection_form, distribution_form
@@ -37,14 +37,14 @@ def part_of(layer: Any, event: Shape, context: Shape | None) -> Any:
 
 def bijection_part(layer: Any, event: Shape, context: Shape | None) -> BijectionPart:
     """The part of one layer of a combinator: a constructor's value or a plain closure."""
-    if isinstance(layer, InitFun):
+    if isinstance(layer, ModelValue):
         return layer.part(event, context)
     return closure_bijection(layer, event, context)
 
 
 def distribution_part(layer: Any, event: Shape, context: Shape | None) -> DistributionPart:
     """As `bijection_part`, for a distribution."""
-    if isinstance(layer, InitFun):
+    if isinstance(layer, ModelValue):
         return layer.part(event, context)
     return closure_distribution(layer, event, context)
 

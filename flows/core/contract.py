@@ -13,6 +13,21 @@ import numpy as np
 Array = jax.Array
 Params = Any  # a pytree of float arrays; leaves under the dict key "fixed" do not train
 Shape = tuple[int, ...]
+
+# The vocabulary of keywords, those of an init and those of a call, and what each is where it is not given. An author names what
+# is used, and is handed just that.
+INIT = ("context_dim", "init_inputs", "init_context", "params")
+CALL = ("context", "rng", "train")
+DEFAULTS = {
+    "context_dim": 0,
+    "init_inputs": None,
+    "init_context": None,
+    "params": None,
+    "context": None,
+    "rng": None,
+    "train": False,
+}
+
 LIKELIHOODS = ("exact", "unbiased", "lower bound")  # from the strongest claim to the weakest
 
 
@@ -37,6 +52,13 @@ class Sample(Protocol):
     """Draws, (num_samples, *event)."""
 
     def __call__(self, rng: Any, params: Params, num_samples: int = 1, *, context: Any = None) -> Array: ...
+
+
+class InitFun(Protocol):
+    """What makes a model's params and functions: a constructor's value, or a plain function of this form. It takes those of the
+    keywords of `INIT` that it names."""
+
+    def __call__(self, rng: Any, input_dim: Any) -> "Bijection | Distribution": ...
 
 
 class Bijection(NamedTuple):

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core.constructors import Value, check_decorated, constructor, is_constructor, said_of
-from flows.core.contract import LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
+from flows.core.contract import INIT, LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import (
-    INIT,
     as_array,
     as_context,
     as_event,
@@ -36,14 +35,14 @@ from flows.core.support import Support, resolved
 from flows.core.validation import MADE, check_finite, check_rows, spend
 
 P = ParamSpec("P")
-I = TypeVar("I", bound="InitFun")
+I = TypeVar("I", bound="ModelValue")
 NOTHING = Given()
 EVERYWHERE = Support()
 EXACT = frozenset({"exact"})
 OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_prob", "draw", "fit", "init", "apply", "forward"}
 
 
-class InitFun(Value):
+class ModelValue(Value):
     """An init_fun with a memory: what the constructors of bijections and of distributions return."""
 
     batched: bool
@@ -82,7 +81,7 @@ class InitFun(Value):
         super().__init__(construct, arguments, inner)
         name = construct.__name__
         label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
-        beneath = [value.labels for value in self.values_beneath() if isinstance(value, InitFun)]
+        beneath = [value.labels for value in self.values_beneath() if isinstance(value, ModelValue)]
         layers = inner.layers if isinstance(inner, Composite) else ()
         fields = {
             "batched": batched,
@@ -122,7 +121,7 @@ class InitFun(Value):
 
     def part(self, event: Shape, context: Shape | None) -> Any:
         """What it is at one event and context: made once."""
-        if isinstance(self.inner, InitFun):  # a model, short for a composition
+        if isinstance(self.inner, ModelValue):  # a model, short for a composition
             return self.inner.part(event, context)
         if self.has_closure:  # the part of a plain closure serves one init alone
             return self._make_part(event, context)
@@ -188,14 +187,14 @@ def _finite(x: Array, what: str) -> Array:
     return x.astype(default_dtype())
 
 
-class BijectionInit(InitFun):
+class BijectionInit(ModelValue):
     """`init_fun(rng, input_dim, ...) -> Bijection(params, direct_fun, inverse_fun)`."""
 
     def __call__(self, rng: Any, input_dim: Any, **keywords: Any) -> Bijection:
         return Bijection(*self._triple(rng, input_dim, keywords))
 
 
-class DistributionInit(InitFun):
+class DistributionInit(ModelValue):
     """`init_fun(rng, input_dim, ...) -> Distribution(params, log_pdf, sample)`."""
 
     def __call__(self, rng: Any, input_dim: Any, **keywords: Any) -> Distribution:
@@ -315,7 +314,7 @@ def combinator(
 ) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
     """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written.
 
-    The label, as of `bijection`, is what it adds itself: `InitFun.likelihood` is the weakest of its and its layers'. Without
+    The label, as of `bijection`, is what it adds itself: `ModelValue.likelihood` is the weakest of its and its layers'. Without
     `draws` it hands no rng to layers that would make estimates of it, so that what they say is exact.
     """
     settings: Any = {"batched": True, "likelihood": likelihood, "support": EVERYWHERE, "draws": draws}
@@ -329,7 +328,7 @@ def _label(likelihood: Any, name: str) -> str:
 
 
 def _decorate(
-    make: type[InitFun], function: Callable | None, batched: bool, likelihood: Any, support: Any, **declared: Any
+    make: type[ModelValue], function: Callable | None, batched: bool, likelihood: Any, support: Any, **declared: Any
 ) -> Any:
     if not isinstance(batched, bool):
         raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
@@ -347,7 +346,7 @@ def _decorate(
 # Layers inside combinators
 
 
-def check_layers(name: str, layers: Sequence[Any], make: type[InitFun], article: str) -> None:
+def check_layers(name: str, layers: Sequence[Any], make: type[ModelValue], article: str) -> None:
     """Refuse, when a combinator is made, what cannot be one of its layers."""
     for i, layer in enumerate(layers):
         where = f"{name}: argument {i + 1}"
@@ -355,9 +354,9 @@ def check_layers(name: str, layers: Sequence[Any], make: type[InitFun], article:
             raise TypeError(f"{where} is a list of {len(layer)}; expected {article} for each argument: {name}(*layers)")
         if is_constructor(layer):
             raise TypeError(f"{where} is the constructor {layer.__name__}; call it: {layer.__name__}(...)")
-        if isinstance(layer, InitFun) and not isinstance(layer, make):
+        if isinstance(layer, ModelValue) and not isinstance(layer, make):
             raise TypeError(f"{where} is {layer!r:.80}, expected {article}")
-        if (isinstance(layer, Value) and not isinstance(layer, InitFun)) or not callable(layer):
+        if (isinstance(layer, Value) and not isinstance(layer, ModelValue)) or not callable(layer):
             raise TypeError(f"{where} is {layer!r:.80}, expected {article}: an init_fun, called with (rng, input_dim)")
 
 
@@ -368,7 +367,7 @@ def refuse_unused_context(init_fun: Any, part: Part, context: Shape | None) -> N
 
 def _keeps(layer: Any) -> bool:
     """Whether its part can be kept."""
-    return isinstance(layer, InitFun) and not layer.has_closure
+    return isinstance(layer, ModelValue) and not layer.has_closure
 
 
 def _has_function(x: Any) -> bool:
@@ -378,4 +377,4 @@ def _has_function(x: Any) -> bool:
 
 
 def _init_keywords(layer: Any) -> frozenset[str]:
-    return layer.keywords if isinstance(layer, InitFun) else named_by(layer, INIT)
+    return layer.keywords if isinstance(layer, ModelValue) else named_by(layer, INIT)

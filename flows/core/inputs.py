@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.contract import Array, Shape
+from flows.core.contract import DEFAULTS, Array, Shape
 from flows.core.errors import FlowsError
 
 MOST_NUMBERS = 2**31 - 1  # of an event, or of what is drawn in one call: what 32 bits can count
@@ -161,18 +161,7 @@ def pieces_of(rows: int, event: Shape) -> list[slice]:
 
 
 F = TypeVar("F", bound=Callable)
-INIT = ("context_dim", "init_inputs", "init_context", "params")
-CALL = ("context", "rng", "train")
 RENAMED = {"evaluation": "train= (and the opposite: train=True uses the batch)"}  # since jax-flows 0.0.1
-DEFAULTS = {
-    "context_dim": 0,
-    "init_inputs": None,
-    "init_context": None,
-    "params": None,
-    "context": None,
-    "rng": None,
-    "train": False,
-}
 
 
 def named_by(fun: Callable, vocabulary: tuple[str, ...]) -> frozenset[str]:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core.caching import holds_tracer, program
-from flows.core.contract import Array, Given, Layer, Params, Shape
+from flows.core.contract import CALL, INIT, Array, Given, Layer, Params, Shape
 from flows.core.errors import TRACING_ERRORS, FlowsError
-from flows.core.inputs import CALL, INIT, as_dim, default_dtype, named_by, naming, select
+from flows.core.inputs import as_dim, default_dtype, named_by, naming, select
 from flows.core.params import check_leaves, check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result

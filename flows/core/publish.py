@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core.caching import Memo
-from flows.core.contract import Array, Params, Shape
+from flows.core.contract import CALL, Array, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import (
-    CALL,
     MOST_NUMBERS,
     as_array,
     as_dim,

@@ -12,8 +12,8 @@ from flows.bijections.composition import unit_of
 from flows.compose import Serial
 from flows.core import (
     Array,
-    InitFun,
     Memo,
+    ModelValue,
     Piece,
     Shape,
     as_context,
@@ -76,7 +76,7 @@ class Stage(NamedTuple):
 
 def spline_bound(init_fun: Any) -> float:
     """The least half-width of the splines of a model, or a layer; inf without any."""
-    values = init_fun.values_within() if isinstance(init_fun, InitFun) else ()
+    values = init_fun.values_within() if isinstance(init_fun, ModelValue) else ()
     bounds = [value.bound for value in values if isinstance(value, Transformer)]
     return min((bound for bound in bounds if bound is not None), default=float("inf"))
 

@@ -18,7 +18,7 @@ from flows.core import (
     DistributionPart,
     FlowsError,
     Given,
-    InitFun,
+    ModelValue,
     Numbers,
     Piece,
     Place,
@@ -98,7 +98,7 @@ def Mixture(
     if num_components is not None and len(components) > 1:
         raise TypeError(f"Mixture: num_components repeats one component, but {len(components)} were given; leave it out")
     for each in components:
-        if isinstance(each, InitFun) and each.estimates and each.likelihood != "unbiased":
+        if isinstance(each, ModelValue) and each.estimates and each.likelihood != "unbiased":
             raise FlowsError(
                 f"Mixture: {each!r:.80} needs rng for the noise on its data, but an exact log-det, so no rng, as a component. "
                 "Put Dequantize before the mixture: Flow(Dequantize(), Mixture(...))"

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flows.bijections.composition import Layer, layers_of, support_of
+from flows.bijections.composition import PlacedStep, layers_of, support_of
 from flows.core import (
     DistributionInit,
-    InitFun,
+    ModelValue,
     Support,
     Value,
     as_context,
@@ -52,7 +52,7 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
     event, context = as_event(input_dim), as_context(context_dim)
     if is_constructor(init_fun):
         raise TypeError(f"support: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
-    if not callable(init_fun) or (isinstance(init_fun, Value) and not isinstance(init_fun, InitFun)):
+    if not callable(init_fun) or (isinstance(init_fun, Value) and not isinstance(init_fun, ModelValue)):
         raise TypeError(f"support: {init_fun!r:.80} is no model; expected a bijection or a distribution, such as flows.Logit()")
     layers, base = chain_of(init_fun)
     of_base = None if base is None else (lambda event: distribution_part(base, event, context).region or everywhere(event))
@@ -62,7 +62,7 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
     return Support(inputs, outputs)
 
 
-def chain_of(init_fun: Any) -> tuple[list[Layer], Any]:
+def chain_of(init_fun: Any) -> tuple[list[PlacedStep], Any]:
     """The bijections that a distribution's points go through, and its base; or those of a bijection, and None."""
     if not isinstance(init_fun, DistributionInit):
         return layers_of(init_fun), None

@@ -21,7 +21,7 @@ from flows.core import (
     TRACING_ERRORS,
     FlowsError,
     Given,
-    InitFun,
+    ModelValue,
     Params,
     Part,
     Shape,
@@ -56,7 +56,7 @@ PathLike = str | os.PathLike
 class Loaded(NamedTuple):
     """A model from a file, and what stands beside it there: arrays by name, and what its text says."""
 
-    init_fun: InitFun
+    init_fun: ModelValue
     part: Part
     params: Params
     input_dim: Any
@@ -120,7 +120,7 @@ def save_model(
     path = _as_path(path, "save")
     if not isinstance(allow_nan, bool):
         raise FlowsError(f"save: allow_nan is {allow_nan!r:.40}; expected True or False")
-    if not isinstance(init_fun, InitFun):
+    if not isinstance(init_fun, ModelValue):
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")
     description, event, context = _constructor_json(init_fun), as_event(input_dim), as_context(context_dim)
@@ -171,7 +171,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
         if event > max(allowed, LARGEST_EVENT):
             raise FlowsError(TOO_MUCH.format(event, max(allowed, LARGEST_EVENT)))
         init_fun = from_json(header["constructor"], checked)
-        if not isinstance(init_fun, InitFun):
+        if not isinstance(init_fun, ModelValue):
             raise FlowsError(f"{init_fun!r:.80} is neither a bijection nor a distribution")
         part, like = _abstract(init_fun, header["event"], header["context"])
         spend(size=sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(like)))
@@ -254,7 +254,7 @@ def _label_of(description: Any) -> str | None:
         return None
 
 
-def _abstract(init_fun: InitFun, event: Shape, context: Shape | None) -> tuple[Part, Params]:
+def _abstract(init_fun: ModelValue, event: Shape, context: Shape | None) -> tuple[Part, Params]:
     """The part, and the shapes of its params: init is traced, so that nothing is drawn or compiled."""
     part = init_fun.part(event, context)
     refuse_unused_context(init_fun, part, context)
@@ -278,7 +278,7 @@ def _as_numpy(name: str, leaf: Any) -> np.ndarray:
     return array
 
 
-def _constructor_json(init_fun: InitFun) -> Any:
+def _constructor_json(init_fun: ModelValue) -> Any:
     """The constructor as JSON, once it is certain that it reads back as an equal value."""
     description = to_json(init_fun)
     used = [value.constructor for value in (init_fun, *init_fun.values_within())]

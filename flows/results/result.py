@@ -12,7 +12,7 @@ from flows.core import (
     Distribution,
     DistributionLike,
     FlowsError,
-    InitFun,
+    ModelValue,
     as_array,
     as_context,
     as_event,
@@ -280,7 +280,7 @@ class FitResult(OneColumn, Distribution):
         lines.append(("  model", f"{self.init_fun!r:.100}{'...' * (len(repr(self.init_fun)) > 100)}"))
         if freed := freed_columns(self.init_fun, shape, self.columns):
             lines.append(("  columns", freed))
-        if isinstance(self.init_fun, InitFun) and self.init_fun.likelihood != "exact":
+        if isinstance(self.init_fun, ModelValue) and self.init_fun.likelihood != "exact":
             lines.append(("  likelihood", OF_LABELS[self.init_fun.likelihood]))
         if "validation_loss" in history:
             best, error = history.best, float(np.mean(history.get("error", np.nan)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.bijections.composition import Layer, layers_of, support_of
+from flows.bijections.composition import PlacedStep, layers_of, support_of
 from flows.bijections.degrees import told_of_degrees
 from flows.bijections.unconstrain import Unconstrain
 from flows.compose import joined
@@ -17,7 +17,7 @@ from flows.core import (
     BijectionInit,
     DistributionInit,
     FlowsError,
-    InitFun,
+    ModelValue,
     Region,
     Shape,
     Value,
@@ -43,7 +43,7 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
 
     These are all up to the last that is not defined on the whole line, or that adds noise as wide as a step of the data.
     """
-    layers, base = list[Layer](), init_fun
+    layers, base = list[PlacedStep](), init_fun
     while (structure := structure_of(base)).order == "flow":  # a model that is short for one stays whole
         bijection, prior = structure.pieces
         layers += layers_of(bijection.value)
@@ -69,7 +69,7 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     return tuple(layer.bijection for layer in layers[:deciding]), left
 
 
-def adds_noise(layer: Layer) -> bool:
+def adds_noise(layer: PlacedStep) -> bool:
     return declared_by(layer.value).rounding is not None
 
 
@@ -168,7 +168,7 @@ def region_of(init_fun: Any, table: Table) -> Region | None:
 def check_degrees(init_fun: Any, table: Table, caller: str = "fit") -> None:
     """Refuse two columns of degrees where a model is one of the sphere, which may have no part at such an event."""
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    if table.event == (2,) and any(isinstance(value, InitFun) and value.own_support.inputs == SPHERE for value in within):
+    if table.event == (2,) and any(isinstance(value, ModelValue) and value.own_support.inputs == SPHERE for value in within):
         degrees = told_of_degrees(np.asarray(table.x), table.labels)
         if degrees:
             raise FlowsError(f"{caller}: data has 2 columns, and {init_fun!r:.80} takes unit vectors: {degrees}")
