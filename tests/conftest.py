@@ -24,9 +24,14 @@ TOGETHER = {  # files that fit `common.AFFINE` to as many rows, so that programs
     "test_select.py": "test_fit",
 }
 REPEATS = (  # cases that show what another case of the same test does, and take long: `make test-all` runs them
-    "test_round_trip_and_log_dets_are_exact[NSFImage-(4, 4, 2)-context]",
-    "test_round_trip_and_log_dets_are_exact[RealNVPImage-(4, 2, 1)-context]",
-    "test_round_trip_and_log_dets_are_exact[GlowImage-(4, 4, 1)]",
+    "test_round_trip_log_dets_and_gradients[RNODE]",
+    "test_round_trip_log_dets_and_gradients[IResNet]",
+    "test_a_residual_block_has_ends[falls, unbiased]",
+    "test_the_density_integrates_to_one[datasets.Spirals-2]",
+    "test_von_mises_and_von_mises_fisher_equal_scipy[500.0]",
+    "test_all_wells_are_found_with_their_masses[5-4]",
+    "test_data_can_be_given_to_init[GlowImage]",
+    "test_an_old_file_says_what_it_said[format_7/nsfimage]",
     "test_the_same_numbers[normflows-Residual-float32]",
     "test_scores_held_out_are_those_of_fresh_rows[False]",
     "test_a_stopped_fit_ends_with_the_same_bits[given optimizer]",
@@ -46,6 +51,13 @@ REPEATS = (  # cases that show what another case of the same test does, and take
     "test_round_trip_log_dets_and_gradients[NSF coupling, linear maps]",
     "test_every_layer_is_called_as_before[NeuralSplineCoupling-3]",
 )
+REPEATED = (  # the same, of every test of a layer
+    "[NSFImage-(4, 4, 2)-context]",
+    "[RealNVPImage-(4, 2, 1)-context]",
+    "[GlowImage-(4, 4, 1)]",
+    "[ResidualBlock of many features-20]",
+    "[Continuous-2-context]",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -55,7 +67,7 @@ def pytest_collection_modifyitems(items):
     What takes long starts first, so that no process is left alone with it at the end.
     """
     for item in items:
-        if item.name in REPEATS:
+        if item.name in REPEATS or item.name.endswith(REPEATED):
             item.add_marker(pytest.mark.slow)
         if item.path.name not in ALONE and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.stem)))

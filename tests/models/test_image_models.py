@@ -223,7 +223,7 @@ def test_digits_are_learned_and_kept_in_a_file(tmp_path):
             params, _, sample = epoch.best()
             seen.append(np.asarray(sample(0, params, 8)))
 
-    result = flows.fit(0, model, train, max_epochs=30, learning_rate=1e-2, folds=1, verbose=0, callbacks=[look])
+    result = flows.fit(0, model, train, max_epochs=24, learning_rate=1e-2, folds=1, verbose=0, callbacks=[look])
     bits = flows.bits_per_dim(result, test)
     assert bits.mean < 2.28 and bits.error < 0.03
     samples = np.asarray(result.draw(1, 64))
