@@ -126,7 +126,9 @@ def table(found: dict) -> str:
         "|" + "---|" * (len(METHODS) + 4),
     ]
     for name in (each for each in SETS if found.get(each, {}).get("NSF()")):
-        of, cells = found[name], [str(len(found[name]["NSF()"]))]
+        of = found[name]
+        seeds, of_select = len(of["NSF()"]), len(of.get("select", {}))
+        cells = [f"{seeds}" if seeds == of_select else f"{seeds}, select {of_select}"]
         for method in METHODS:
             told = list(of.get(method, {}).values())
             cells.append("" if not told else " ({:.0f})".format(np.mean([each["seconds"] for each in told])))
