@@ -1,4 +1,6 @@
-"""`flows.fit`: from raw data to a result. The data are read, checked and prepared, then the model is trained."""
+"""`flows.fit`: the way from raw data to a result. `read`, `check` and `prepare` handle the rows; `fit_prepared` trains and
+makes the result, which averages several models where `check` finds that folds pay.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -118,7 +120,7 @@ def fit(
             tell were freed of these, where the Gaussian of all is better so by as much. What is no flow, such as a
             mixture, has all columns freed of those before them, as "whiten" asks for flows too; a mixture of diagonal Gaussians
             is left with its columns. "columns" for `Flow(Standardize(), init_fun)` alone, for images by their channels; False
-            for neither. Vectors of more than 512 columns are scaled alone.
+            for neither. No column of vectors of more than 512 is freed of others.
         standardize_context: the same by mean and standard deviation for each column of the context (`StandardizedContext`).
         support: where the data live, (low, high), each a number or one for each column, infinite where a side is open; or a
             dict {column: (low, high)} by number or name. The model is fitted behind `Unconstrain`, so that no density and no

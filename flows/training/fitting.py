@@ -1,4 +1,6 @@
-"""Models trained on rows that are prepared, one or the members of an ensemble, and given as a user sees them."""
+"""Prepared rows become a result. This file makes the model's params, builds the training, runs the loop, and puts the best
+params behind the layers of the data as a `FitResult`, or as an `EnsembleResult` where there are folds or members.
+"""
 
 import contextlib
 import math

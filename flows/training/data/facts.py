@@ -1,5 +1,5 @@
-"""What is known of the rows and of the model before anything is prepared. What is wrong is refused here, in this order: the
-model's own first layers, folds, where its points live, the columns, noise that would be added twice, ends of a support.
+"""What the rows and the model tell before anything is prepared: first layers, number of folds, where points live, columns.
+Most of what is wrong is refused here, in this order; noise that would be added twice and ends of a support come last.
 """
 
 from typing import Any, NamedTuple

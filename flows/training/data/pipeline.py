@@ -1,10 +1,9 @@
-"""How the rows of vectors and images are standardised: layers that are measured one after the other, in float64.
+"""The layers that standardise rows: they are chosen and measured in NumPy and float64, and what is found becomes their params.
 
-Columns whose tails are heavy go through `Arcsinh`, then all of them through `Standardize`, or through `Whiten`, which frees a
-column of those before it where these all but tell it. Where freed columns have a better Gaussian if that is done first, a
-`Whiten` comes before `Arcsinh`, as behind that one sums are no sums.
-
-Each layer's own formulas are run here in NumPy; what is found becomes the layer's params.
+Columns of vectors whose tails are heavy go through `Arcsinh`. Then all go through `Standardize`, or through `Whiten`, which
+frees a column of those before it where these all but tell it. A `Whiten` comes before `Arcsinh` where that gives a better
+Gaussian, as behind arcsinh sums are no sums. Images, and vectors under "columns", go through `Standardize` alone. Folds choose
+layers on all rows, and measure all but `Arcsinh` anew on their own training rows.
 """
 
 import math

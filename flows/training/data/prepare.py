@@ -1,4 +1,6 @@
-"""Rows that were checked, on the device in the units of the model, and the model that is trained on them."""
+"""The last step before training: `standardize.py` prepares the rows, and this file gives a flow the base that fits them. It
+warns where values lie outside the range of the model's splines.
+"""
 
 from typing import Any
 

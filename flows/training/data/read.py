@@ -1,4 +1,6 @@
-"""The rows that a fit is given, read, and split into those to train on and those held out."""
+"""Arrays, frames and streams become a `Split` of NumPy rows: those to train on and those held out, copies kept together. An
+array or frame is read whole; of a stream only the rows that the checks need are read here. Folds divide the rows anew later.
+"""
 
 from typing import Any
 

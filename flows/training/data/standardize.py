@@ -1,4 +1,6 @@
-"""Rows from the units of the data to those of the model and onto the device, and the fitted params back again."""
+"""Checked rows go through the first layers and the pipeline, are cast and put on the device; each fold has rows of its own.
+`Prepared` keeps the way back: it puts the model and its fitted params behind the same layers.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

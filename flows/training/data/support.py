@@ -1,4 +1,6 @@
-"""The layers that rows go through before they are standardised: into a box's inside, or where the model's own layers live."""
+"""The layers that rows go through before they are standardised, and the region where points of a model live. Rows, supports and
+models that do not go together are refused.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,1 +1,3 @@
-"""The training loop: `run.py` runs epochs, says what happened and goes back; `step.py` is what an epoch computes."""
+"""The training loop. `run.py` runs epochs, `progress.py` decides when they end, `trainer.py` makes what is compiled, and
+`step.py` is what an epoch computes.
+"""

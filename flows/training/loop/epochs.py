@@ -94,7 +94,7 @@ class Stream:
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
 
     def score(self, state: State) -> tuple[State, Report]:
-        """As of `step.Epochs`."""
+        """As of `Epochs`."""
         state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
         return before_epochs(state), Report(np.zeros((*self.keys.shape, 0)), np.zeros((*self.keys.shape, 0)), value, better)
 

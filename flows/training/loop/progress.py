@@ -1,4 +1,6 @@
-"""What happened in a training so far, epoch by epoch, and whether it goes on."""
+"""What happened to each member so far, epoch by epoch. `Progress.over` decides early stopping, by patience; an epoch is better
+or not by what `step.py` found on the device.
+"""
 
 import math
 from dataclasses import dataclass, field

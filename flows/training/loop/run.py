@@ -1,4 +1,6 @@
-"""The training loop: it runs epochs, stops early, goes back where a fit diverges, and tells what happened."""
+"""The loop over epochs on the host: it runs each compiled epoch and asks `Progress` whether the fit goes on or goes back. It
+also ends on time, a callback or Ctrl-C, saves checkpoints, and returns the best params.
+"""
 
 import math
 import signal

@@ -1,4 +1,6 @@
-"""What an epoch computes on the device: every step of the optimizer, calibration, validation, the best params."""
+"""What one epoch computes on the device: optimizer steps, running statistics, and validation of the averaged params. It keeps
+the best params in its state.
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple

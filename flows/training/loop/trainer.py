@@ -1,4 +1,6 @@
-"""The compiled functions of a training: made once for equal problems, for one model or the members of an ensemble."""
+"""The compiled functions of a training. They are made here and kept for equal problems; JAX compiles each at its first call,
+for most fits when `run.py` scores the start.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
