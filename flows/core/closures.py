@@ -15,7 +15,7 @@ from flows.core.contract import Array, Given, Params, Shape
 from flows.core.decorators import NOTHING, ModelValue
 from flows.core.errors import TRACING_ERRORS, FlowsError
 from flows.core.inputs import as_dim
-from flows.core.lifting import KEY, Author, CallingForm, Functions, bijection_form, distribution_form
+from flows.core.lifting import KEY, Author, CallingForm, Functions, bijection_form, distribution_form, traced_by_author
 from flows.core.params import check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart, Part
 
@@ -54,7 +54,7 @@ def closure_bijection(layer: Callable, event: Shape, context: Shape | None) -> B
     closure = Closure(layer, event, context, bijection_form(name_of(layer), batched=True, pairs=True))
 
     def run(i: int) -> Callable:
-        return lambda params, *call: closure.functions[i](params, *call)
+        return lambda params, *call: closure.function(i)(params, *call)
 
     fields: Any = {"direct": run(0), "inverse": run(1), "output": closure.output, "independent": False}
     fields["noisy"] = "rng" in closure.keywords
@@ -66,10 +66,10 @@ def closure_distribution(layer: Callable, event: Shape, context: Shape | None) -
     closure = Closure(layer, event, context, distribution_form(name_of(layer), event, batched=True))
 
     def log_pdf(params: Params, *call: Any) -> Array:
-        return closure.functions[0](params, *call)
+        return closure.function(0)(params, *call)
 
     def sample(rng: Array, params: Params, *call: Any) -> Array:
-        return closure.functions[1](rng, params, *call)
+        return closure.function(1)(rng, params, *call)
 
     fields: Any = {"log_pdf": log_pdf, "sample": sample, "independent": False, "noisy": "rng" in closure.keywords}
     return DistributionPart(
@@ -121,8 +121,17 @@ class Closure(Author):
         with jax.ensure_compile_time_eval():
             return self.call(key, as_dim(self.event), given)
 
+    def function(self, i: int) -> Callable:
+        """One of the functions that its init has made."""
+        if not self.functions:
+            raise FlowsError(
+                f"{self.name}: functions are to be made for params that are there, but those of a plain closure are of one "
+                f"init. {REMEDY}"
+            )
+        return self.functions[i]
+
     def init(self, key: Array, given: Given) -> Params:
-        if isinstance(key, jax.core.Tracer):
+        if isinstance(key, jax.core.Tracer) and not traced_by_author():
             raise FlowsError(f"{self.name}: it is a plain closure, whose init cannot be traced (by jit, vmap, scan). {REMEDY}")
         params, *made = self._run(key, given)
         if given.params is not None:

@@ -6,6 +6,7 @@ which tells the shape of what they return, whether JAX can trace them, and wheth
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from flows.core.params import check_leaves, check_structure, shapes_of
 from flows.core.parts import BijectionPart, DistributionPart
 from flows.core.validation import check_result
 
+_traced: ContextVar[bool] = ContextVar("traced", default=False)
+
 # direct, inverse and, of some, the inverse with its log-det (or None) and the velocity; or log_pdf and sample
 Functions = tuple[Any, ...]
 KEY = partial(jax.eval_shape, jax.random.key, 0)  # an abstract one
@@ -29,6 +32,12 @@ FIRST_RULE = (
     "{name}: a function closes over a value that its init_fun drew from rng or computed from data. Put it into params "
     '(under "fixed" if it must not train): functions never depend on rng or on data'
 )
+
+
+def traced_by_author() -> bool:
+    """Whether the init of a decorated layer is being traced: it may make a model of plain closures, as functions that hold on
+    to what that init drew are refused anyway."""
+    return _traced.get()
 
 
 class CallingForm(NamedTuple):
@@ -211,8 +220,12 @@ class Leaf(Author):
         return digests[0] == digests[1] and not self.remembers
 
     def _run(self, constants: Callable, made: list[Callable], key: Array, given: Given) -> Params:
-        with constants():
-            params, *functions = self.call(key, self.event, given)
+        token = _traced.set(True)
+        try:
+            with constants():
+                params, *functions = self.call(key, self.event, given)
+        finally:
+            _traced.reset(token)
         made[:] = made or functions  # those of the first run stay
         return check_leaves(params, self.name)
 

@@ -149,9 +149,24 @@ def test_what_needs_several_inits_of_one_model_refuses_a_closure(path):
         lambda: flows.fit(0, flow, data, folds=3, **quick),
         lambda: flows.save(path, Inside(), params, 3),
         lambda: pickle.dumps(result),
+        lambda: result.verify(data),
+        lambda: flows.select(0, {"closure": flow}, data, **quick),
     ):
         with pytest.raises(flows.FlowsError, match=r"plain closure.*@flows\.bijection"):
             refused()
+
+
+def test_a_decorated_layer_may_make_a_model_of_closures():
+    @flows.bijection(batched=True)
+    def Around():
+        def init_fun(rng, shape):
+            params, direct_fun, inverse_fun = flows.Serial(scale_closure, scale_closure)(rng, shape)
+            return params, direct_fun, lambda params, y: inverse_fun(params, y)[0]
+
+        return init_fun
+
+    params, direct_fun, _ = flows.Serial(Around(), flows.ActNorm())(0, 3)
+    np.testing.assert_allclose(direct_fun(params, X)[0], np.exp(2.0) * X, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [shuffle_closure, centering_closure])

@@ -254,3 +254,7 @@ def test_tables_of_a_stream_are_put_in_order_by_name(mapped):
     assert conditional.context_columns == ("a", "b")
     given = [conditional.log_prob(DATA[:9], context=each) for each in (table[:9], table[["b", "a"]][:9])]
     np.testing.assert_array_equal(*given)
+
+
+def test_folds_of_a_stream_are_refused(mapped):
+    assert "folds is 3, but data is a stream" in error_of(lambda: fit(0, AFFINE, mapped, folds=3, **QUICK))

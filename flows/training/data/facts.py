@@ -16,6 +16,7 @@ from flows.core import (
     Region,
     declared_by,
     distribution_part,
+    refuse_closures,
     structure_of,
     trainable,
     warn_user,
@@ -70,6 +71,8 @@ def check(init_fun: Any, split: Split, options: Options, key: Array) -> Facts:
     curved = curved_columns(region, split)
     leading = layers if options.standardize is not False else _leading_layers(init_fun, table)
     noisy = own_noise(init_fun, len(table.labels))
+    if folds > 1:
+        split.check_folds(folds)
     whole = split if folds == 1 else split.unsplit(options)
     columns = check_data(whole, options, leading, clusters, curved, noisy)
     check_noise_once(init_fun, table.labels, columns.ends, columns.steps, options.caller)
@@ -86,6 +89,9 @@ def facts_of_candidate(init_fun: Any, split: Split, columns: ColumnFacts, option
     curved = curved_columns(region, split)
     check_noise_once(init_fun, table.labels, columns.ends, columns.steps, options.caller)
     columns = columns.left_curved(curved) if curved.any() else columns
+    if folds > 1:
+        what = f"{folds} models of folds are to be trained as one (give rows as validation= for one model)"
+        refuse_closures(distribution_part(model, table.event, table.context_event), what)
     return Facts(model, _first_layers(columns, layers), layers, columns, region, folds, mixing_of(model, options))
 
 

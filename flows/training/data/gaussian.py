@@ -74,7 +74,7 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
             except np.linalg.LinAlgError:
                 losses[i] = np.inf
                 continue
-            losses[i] += w[out] @ _loss(held_out, factor)
+            losses[i] += w[out] @ losses_of(held_out, factor)
     return tried[int(losses.argmin())]
 
 
@@ -139,7 +139,7 @@ def regression_loss(train: Any, held_out: Any) -> float | None:
     factor = correlation_factor(z, shrinkage, weights=train.weights, xp=np)
     if np.diagonal(factor).min() <= LOST:
         return None
-    losses = _loss((held_out.x - of_held_out @ coefficients) / std, factor) + np.log(std).sum()
+    losses = losses_of((held_out.x - of_held_out @ coefficients) / std, factor) + np.log(std).sum()
     loss = float(np.average(losses, weights=held_out.weights))
     return loss if math.isfinite(loss) else None
 
@@ -149,7 +149,7 @@ def _design(rows: Any) -> np.ndarray:
     return ones if rows.context is None else np.concatenate([ones, rows.context.reshape(len(ones), -1)], 1)
 
 
-def _loss(z: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def losses_of(z: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """-log N(z; 0, L L') of each row, in nats."""
     y = solve_triangular(factor, z.T, lower=True)
     return 0.5 * np.square(y).sum(0) + 0.5 * LOG_2PI * len(y) + np.log(np.diagonal(factor)).sum()

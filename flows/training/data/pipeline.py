@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.bijections.arcsinh import Arcsinh, drawn_in, drawn_out
+from flows.bijections.arcsinh import QUARTILES, Arcsinh, drawn_in, drawn_out
 from flows.bijections.composition import unit_of
 from flows.bijections.scaling import Standardize, scaled, unscaled
 from flows.bijections.whiten import MOST_COLUMNS, Whiten, correlation_factor, left_unmixed, unwhitened, whitened
-from flows.core import LOG_2PI, BijectionInit, pieces_of
+from flows.core import BijectionInit, pieces_of
 from flows.training.data.columns import ColumnFacts
-from flows.training.data.gaussian import FEWEST, moments, shrinkage_of, shrinkage_of_start
-from flows.training.data.shapes import TAILS, heavy_tails, sharp
+from flows.training.data.gaussian import FEWEST, losses_of, moments, shrinkage_of, shrinkage_of_start
+from flows.training.data.shapes import FOLDS, TAILS, heavy_tails, sharp
 from flows.training.data.table import Rows
 from flows.training.options import Options
 
@@ -96,11 +96,7 @@ class Pipeline(NamedTuple):
 
     def again(self, x: np.ndarray, weights: Weights) -> "Pipeline":
         """What was chosen, measured on other rows."""
-        steps = list[Measured]()
-        for step in self.steps:
-            steps.append(step.again(x, weights))
-            x = steps[-1].direct(x)[0] if step is not self.steps[-1] else x
-        return self._replace(steps=tuple(steps))
+        return self._replace(steps=measured_again(self.steps, x, weights))
 
 
 def pipeline_of(rows: Rows, columns: ColumnFacts, options: Options, mixing: bool, dtype: np.dtype) -> Pipeline:
@@ -114,7 +110,7 @@ def pipeline_of(rows: Rows, columns: ColumnFacts, options: Options, mixing: bool
     if len(steps) > 1 and (freeing := _freeing(x, weights, as_is)) is not None:
         others, of_others = _tails_first(freeing.direct(x)[0], weights, as_is, mixing)
         others = (freeing, *others)
-        if _gaussian(others, x, weights) < _gaussian(steps, x, weights) - TAILS:
+        if _held_out_loss(others, x, weights) < _held_out_loss(steps, x, weights) - TAILS:
             steps, shrinkage = others, of_others
     return Pipeline(steps, shrinkage, dtype)
 
@@ -148,13 +144,26 @@ def _freeing(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> Measured | N
     free = np.flatnonzero(~as_is)
     if not 1 < len(free) <= len(as_is) <= MOST_COLUMNS or len(x) < FEWEST * len(free):
         return None
-    scaling = _scaling(x, weights, as_is)
-    z = scaling.direct(x)[0][:, free]
-    factor = correlation_factor(z, weights=weights, xp=np)
-    alone = _alone(z, factor, weights, mixing=False)
-    if alone.all():
-        return None
-    return _whitening(as_is, 0.0, free[alone], scaling.fixed, _within(factor, alone, as_is))
+    z = _scaling(x, weights, as_is).direct(x)[0][:, free]
+    alone = _alone(z, correlation_factor(z, weights=weights, xp=np), weights, mixing=False)
+    return None if alone.all() else _freeing_others(as_is, free[alone], x, weights)
+
+
+def _freeing_others(as_is: np.ndarray, unmixed: np.ndarray, x: np.ndarray, weights: Weights) -> Measured:
+    """`Whiten` with the median and the distance of the quartiles for a unit, which no single row moves, as `Arcsinh` behind it
+    is measured in this unit."""
+    mean, std = _scaling(x, weights, as_is).fixed.values()
+    free, alone = np.flatnonzero(~as_is), as_is | np.isin(np.arange(len(as_is)), unmixed)
+    z = ((x - mean) / std)[:, free]
+    factor = _within(correlation_factor(z, weights=weights, xp=np), alone[free], as_is)
+    low, median, high = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
+    median = np.where(as_is, 0.0, median)
+    unit = np.where(as_is, 1.0, np.where(high > low, (high - low) / QUARTILES, std))
+    # x = mean + std factor w, where w of a column that is alone is offset + inner y, y being what the layer makes of it.
+    offset, inner = np.where(alone, (median - mean) / std, 0.0), np.where(alone, unit / std, 1.0)
+    scale = {"mean": mean + std * (factor @ offset), "std": unit}
+    again = partial(_freeing_others, as_is, unmixed)
+    return _whitening(as_is, 0.0, unmixed, scale, (std / unit)[:, None] * factor * inner[None], again)
 
 
 def _alone(z: np.ndarray, factor: np.ndarray, weights: Weights, mixing: bool) -> np.ndarray:
@@ -172,14 +181,30 @@ def _within(factor: np.ndarray, alone: np.ndarray, as_is: np.ndarray) -> np.ndar
     return whole
 
 
-def _gaussian(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights) -> float:
-    """The loss of the closed-form Gaussian behind these layers, on its own rows."""
-    y, log_det = _through(steps, x)
-    mean, std = moments(y, weights)
-    std = np.where(std > 0, std, 1.0)
-    factor = correlation_factor((y - mean) / std, weights=weights, xp=np)
-    entropy = np.log(std).sum() + np.log(np.diagonal(factor)).sum() + 0.5 * y.shape[1] * (1 + LOG_2PI)
-    return float(entropy - np.average(np.broadcast_to(log_det, len(y)), weights=weights))
+def _held_out_loss(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights) -> float:
+    """The loss of the closed-form Gaussian behind these layers, on rows of which neither has seen any."""
+    w = np.ones(len(x)) if weights is None else weights
+    fold, total = np.random.default_rng(0).permutation(len(x)) % FOLDS, 0.0
+    for number in range(FOLDS):
+        out = fold == number
+        if not w[out].sum() or not w[~out].sum():
+            continue
+        measured = measured_again(steps, x[~out], w[~out])
+        (y, _), (z, log_det) = _through(measured, x[~out]), _through(measured, x[out])
+        mean, std = moments(y, w[~out])
+        std = np.where(std > 0, std, 1.0)
+        factor = correlation_factor((y - mean) / std, weights=w[~out], xp=np)
+        total += w[out] @ (losses_of((z - mean) / std, factor) + np.log(std).sum() - log_det)
+    return float(total / w.sum())
+
+
+def measured_again(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights) -> tuple[Measured, ...]:
+    """The same layers, measured on other rows."""
+    again = list[Measured]()
+    for step in steps:
+        again.append(step.again(x, weights))
+        x = again[-1].direct(x)[0] if step is not steps[-1] else x
+    return tuple(again)
 
 
 def _through(steps: tuple[Measured, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -210,18 +235,24 @@ def _scaling(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> Measured:
 
 
 def _whitening(
-    as_is: np.ndarray, shrinkage: float, unmixed: np.ndarray, scale: dict[str, np.ndarray], factor: np.ndarray
+    as_is: np.ndarray,
+    shrinkage: float,
+    unmixed: np.ndarray,
+    scale: dict[str, np.ndarray],
+    factor: np.ndarray,
+    again: Callable[[np.ndarray, Weights], Measured] | None = None,
 ) -> Measured:
     """`Whiten`."""
     layer = Whiten(shrinkage, as_is=_numbers(as_is), unmixed=tuple(map(int, unmixed)))
     fixed = {**scale, "factor": factor}
 
-    def again(x: np.ndarray, weights: Weights) -> Measured:
+    def anew(x: np.ndarray, weights: Weights) -> Measured:
         scaling, free = _scaling(x, weights, as_is), np.flatnonzero(~as_is)
-        anew = correlation_factor(scaling.direct(x)[0][:, free], shrinkage, weights=weights, xp=np)
-        return _whitening(as_is, shrinkage, unmixed, scaling.fixed, _within(anew, np.isin(free, unmixed), as_is))
+        of_rows = correlation_factor(scaling.direct(x)[0][:, free], shrinkage, weights=weights, xp=np)
+        whole = _within(of_rows, np.isin(free, unmixed), as_is)
+        return _whitening(as_is, shrinkage, unmixed, scaling.fixed, whole)
 
-    return Measured(layer, fixed, partial(whitened, fixed, xp=np), partial(unwhitened, fixed, xp=np), again)
+    return Measured(layer, fixed, partial(whitened, fixed, xp=np), partial(unwhitened, fixed, xp=np), again or anew)
 
 
 def _numbers(which: np.ndarray) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ FEWEST = 50  # rows, below which shapes are chance
 TAILS = 0.2  # nats by which the best Gaussian of a column has to gain by arcsinh
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of arcsinh, in standard deviations of a normal with the column's quartiles
 FOLDS = 5
-LARGE = 1e100
 
 
 def sharp(z: np.ndarray, factor: np.ndarray, weights: np.ndarray | None = None, among: np.ndarray | None = None) -> np.ndarray:
@@ -78,7 +77,8 @@ def heavy_tails(y: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.nd
 def _score(y: np.ndarray, log_slope: np.ndarray, weights: np.ndarray, fold: np.ndarray) -> float:
     """The mean log-density, in nats, of values under the Gaussian of those in other folds."""
     total = 0.0
-    y, size = (y / size, size) if (size := np.abs(y).max()) > LARGE else (y, 1.0)  # squares do not overflow
+    size = np.abs(y).max() or 1.0
+    y = y / size  # squares neither overflow nor vanish
     log_slope = log_slope - np.log(size)
     for number in range(FOLDS):
         out = fold == number

@@ -175,13 +175,18 @@ class Split:
         numbers = self.numbers()
         return self.divided(numbers, numbers, options)
 
-    def folds(self, options: Options, key: Array, count: int) -> list["Split"]:
-        """One for each fold, which holds out another part of the rows."""
-        numbers = self.numbers()
+    def check_folds(self, count: int) -> None:
+        """Refuse more folds than there are rows for, and those of a stream."""
         if self.chunks is not None:
             raise FlowsError(f"fit: folds is {count}, but data is a stream; leave folds out, or give an array in memory")
-        if not 2 <= count <= len(numbers) // 2:
-            raise FlowsError(f"fit: folds is {count}; expected folds from 2 to {len(numbers) // 2}, half the rows")
+        most = len(self.numbers()) // 2
+        if not 2 <= count <= most:
+            raise FlowsError(f"fit: folds is {count}; expected folds from 2 to {most}, half the rows")
+
+    def folds(self, options: Options, key: Array, count: int) -> list["Split"]:
+        """One for each fold, which holds out another part of the rows."""
+        self.check_folds(count)
+        numbers = self.numbers()
         groups = None if self.groups is None else self.groups[numbers]
         parts = folds_of_rows(len(numbers), count, key, groups)
         return [self.divided(numbers[of_train], numbers[others], options) for of_train, others in parts]
