@@ -7,7 +7,7 @@ layers on all rows, and measure all but `Arcsinh` anew on their own training row
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from flows.bijections.whiten import MOST_COLUMNS, Whiten, correlation_factor, le
 from flows.core import BijectionInit, pieces_of
 from flows.training.data.columns import ColumnFacts
 from flows.training.data.gaussian import FEWEST, losses_of, moments, shrinkage_of, shrinkage_of_start
-from flows.training.data.shapes import FOLDS, TAILS, heavy_tails, sharp
+from flows.training.data.shapes import FOLDS, TAILS, heavy_tails, looked_at, sharp
 from flows.training.data.table import Rows
 from flows.training.options import Options
 
@@ -106,22 +106,40 @@ def pipeline_of(rows: Rows, columns: ColumnFacts, options: Options, mixing: bool
     if x.ndim != 2 or options.standardize not in (True, "whiten"):
         return Pipeline((_scaling(x, weights, as_is),), 0.0, dtype)
     x = np.asarray(x, float)
-    steps, shrinkage = _tails_first(x, weights, as_is, mixing)
-    if len(steps) > 1 and (freeing := _freeing(x, weights, as_is)) is not None:
-        others, of_others = _tails_first(freeing.direct(x)[0], weights, as_is, mixing)
-        others = (freeing, *others)
-        if _held_out_loss(others, x, weights) < _held_out_loss(steps, x, weights) - TAILS:
-            steps, shrinkage = others, of_others
-    return Pipeline(steps, shrinkage, dtype)
+    tails, before = _tails(x, weights, as_is), list[Measured]()
+    if tails and _freeing_is_better(*looked_at(x, weights), as_is, mixing, tails):
+        freeing = _freeing(x, weights, as_is)
+        if freeing is not None:
+            before, x = [freeing], freeing.direct(x)[0]
+            tails = _tails(x, weights, as_is)
+    steps, shrinkage = _tails_first(x, weights, as_is, mixing, tails)
+    return Pipeline((*before, *steps), shrinkage, dtype)
 
 
-def _tails_first(x: np.ndarray, weights: Weights, as_is: np.ndarray, mixing: bool) -> tuple[tuple[Measured, ...], float]:
-    """The layers of vectors x, and the shrinkage of the correlations from which a flow starts behind them."""
+def _freeing_is_better(x: np.ndarray, weights: Weights, as_is: np.ndarray, mixing: bool, tails: list[Measured]) -> bool:
+    """Whether columns are to be freed of those before them first, and then to have their tails drawn in."""
+    freeing = _freeing(x, weights, as_is)
+    if freeing is None:
+        return False
+    behind = freeing.direct(x)[0]
+    others = (freeing, *_tails_first(behind, weights, as_is, mixing, _tails(behind, weights, as_is))[0])
+    steps = _tails_first(x, weights, as_is, mixing, tails)[0]
+    return _held_out_loss(others, x, weights) < _held_out_loss(steps, x, weights) - TAILS
+
+
+def _tails(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> list[Measured]:
+    """`Arcsinh` of the columns that have heavy tails, if there are any."""
     heavy, shift, scale = heavy_tails(x, weights)
     heavy &= ~as_is
-    steps = (_drawing_in(heavy, shift, scale),) if heavy.any() else ()
-    last, shrinkage = _last(_through(steps, x)[0], weights, as_is, mixing)
-    return (*steps, last), shrinkage
+    return [_drawing_in(heavy, shift, scale)] if heavy.any() else []
+
+
+def _tails_first(
+    x: np.ndarray, weights: Weights, as_is: np.ndarray, mixing: bool, tails: list[Measured]
+) -> tuple[tuple[Measured, ...], float]:
+    """The layers of vectors x, and the shrinkage of the correlations from which a flow starts behind them."""
+    last, shrinkage = _last(_through(tails, x)[0], weights, as_is, mixing)
+    return (*tails, last), shrinkage
 
 
 def _last(x: np.ndarray, weights: Weights, as_is: np.ndarray, mixing: bool) -> tuple[Measured, float]:
@@ -152,7 +170,8 @@ def _freeing(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> Measured | N
 def _freeing_others(as_is: np.ndarray, unmixed: np.ndarray, x: np.ndarray, weights: Weights) -> Measured:
     """`Whiten` with the median and the distance of the quartiles for a unit, which no single row moves, as `Arcsinh` behind it
     is measured in this unit."""
-    mean, std = _scaling(x, weights, as_is).fixed.values()
+    measured = _scaling(x, weights, as_is).fixed
+    mean, std = measured["mean"], measured["std"]
     free, alone = np.flatnonzero(~as_is), as_is | np.isin(np.arange(len(as_is)), unmixed)
     z = ((x - mean) / std)[:, free]
     factor = _within(correlation_factor(z, weights=weights, xp=np), alone[free], as_is)
@@ -182,7 +201,8 @@ def _within(factor: np.ndarray, alone: np.ndarray, as_is: np.ndarray) -> np.ndar
 
 
 def _held_out_loss(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights) -> float:
-    """The loss of the closed-form Gaussian behind these layers, on rows of which neither has seen any."""
+    """The loss of the closed-form Gaussian behind these layers, on rows that neither has seen (but for `Arcsinh`, whose shift
+    and scale are those of all rows)."""
     w = np.ones(len(x)) if weights is None else weights
     fold, total = np.random.default_rng(0).permutation(len(x)) % FOLDS, 0.0
     for number in range(FOLDS):
@@ -207,7 +227,8 @@ def measured_again(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights)
     return tuple(again)
 
 
-def _through(steps: tuple[Measured, ...], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _through(steps: Sequence[Measured], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows behind these layers, and the log-dets, of each row or one for all."""
     total = np.zeros(1)
     for step in steps:
         x, log_det = step.direct(x)

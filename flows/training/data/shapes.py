@@ -21,7 +21,7 @@ def sharp(z: np.ndarray, factor: np.ndarray, weights: np.ndarray | None = None, 
     columns is the better by so much. Entropies are estimated by m-spacings (Vasicek, "A Test for Normality Based on Sample
     Entropy", 1976), and a difference that may be chance does not count.
     """
-    z, weights = _looked_at(z, weights)
+    z, weights = looked_at(z, weights)
     chosen = np.zeros(z.shape[1], bool)
     if len(z) < FEWEST:
         return chosen
@@ -52,7 +52,7 @@ def heavy_tails(y: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.nd
 
     It pays where the Gaussian of arcsinh((y - shift) / scale) gives rows that it has not seen more than the Gaussian of y does.
     """
-    y, weights = _looked_at(y, weights)
+    y, weights = looked_at(y, weights)
     heavy, shift, scale = np.zeros(y.shape[1], bool), np.zeros(y.shape[1]), np.ones(y.shape[1])
     if len(y) < FEWEST:
         return heavy, shift, scale
@@ -90,7 +90,7 @@ def _score(y: np.ndarray, log_slope: np.ndarray, weights: np.ndarray, fold: np.n
     return float(total / weights.sum())
 
 
-def _looked_at(x: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def looked_at(x: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Some rows, spread over all, of those that count."""
     if weights is not None:
         x, weights = x[weights > 0], weights[weights > 0]

@@ -108,9 +108,6 @@ class Table:
         """The same rows in other units."""
         return replace(self, rows=rows)
 
-    def with_x(self, x: Any) -> "Table":
-        return replace(self, rows=self.rows._replace(x=x))
-
     def place(self, column: Any, what: str) -> int:
         """The number of a column that is given by name or number."""
         return place_of(column, len(self.labels), self.names, what)
