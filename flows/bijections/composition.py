@@ -91,16 +91,17 @@ class PlacedStep(Step):
         not keep it."""
         if kind.flat:
             return kind
-        declared, entries = self.declared, kind.period.ravel()
-        if declared.moves_entries and not kind.sphere.any() and (entries == entries[0]).all():
-            return Region(period=np.full(event, entries[0]), sphere=np.zeros(event, int))
+        declared, entries, classes = self.declared, kind.period.ravel(), kind.classes.ravel()
+        alike = (entries == entries[0]).all() and (classes == classes[0]).all()
+        if declared.moves_entries and not kind.sphere.any() and alike:
+            return Region(period=np.full(event, entries[0]), sphere=np.zeros(event, int), classes=np.full(event, classes[0]))
         if kind.period.shape != event:
             return None
         if (kind.sphere == 1).all() and (declared.rotates or declared.moves_entries):
             return kind
-        if not ((kind.period > 0) | (kind.sphere > 0))[..., ~declared.untouched(event[-1])].any():
+        if kind.of_line[..., ~declared.untouched(event[-1])].all():
             return kind
-        if not self.declared.entrywise or kind.sphere.any():
+        if not self.declared.entrywise or kind.sphere.any() or kind.classes.any():
             return None
         at = self.mapped(np.stack([0 * kind.period, kind.period, 2 * kind.period]), event, backwards)
         steps = np.abs(np.diff(at, axis=0))
@@ -157,15 +158,18 @@ def support_of(
 
 
 def _ends(region: Region) -> Region:
-    """The intervals of a region; those of unit vectors are no matter of single entries."""
-    of_sphere = region.sphere > 0
-    return Region(np.where(of_sphere, -np.inf, region.low), np.where(of_sphere, np.inf, region.high))
+    """The intervals of a region; those of unit vectors are no matter of single entries, and codes are in none."""
+    of_others = (region.sphere > 0) | (region.classes > 0)
+    return Region(np.where(of_others, -np.inf, region.low), np.where(of_others, np.inf, region.high))
 
 
 def _region(low: np.ndarray, high: np.ndarray, kind: Region | None) -> Region:
     if kind is None:
-        return Region(low, high, np.zeros_like(low), np.zeros(low.shape, int))
-    return Region(np.where(kind.sphere > 0, -1.0, low), np.where(kind.sphere > 0, 1.0, high), kind.period, kind.sphere)
+        return Region(low, high, np.zeros_like(low), np.zeros(low.shape, int), np.zeros(low.shape, int))
+    of_sphere, coded = kind.sphere > 0, kind.classes > 0
+    low = np.where(of_sphere, -1.0, np.where(coded, 0.0, low))
+    high = np.where(of_sphere, 1.0, np.where(coded, kind.classes - 1.0, high))
+    return Region(low, high, kind.period, kind.sphere, kind.classes)
 
 
 def _kinds(
@@ -213,7 +217,7 @@ def _kinds(
         if wanted.flat and not kinds[-1].flat:
             raise FlowsError(
                 f"{layers[-1].bijection!r:.60} makes {kinds[-1].noun}, and the base is of the line; give one that lives there, "
-                f"such as {'SphereUniform()' if kinds[-1].sphere.any() else 'CircularUniform()'}"
+                f"such as {kinds[-1].base}"
             )
         ask(wanted, "the base", layers)
     return kinds[0], kinds[-1]

@@ -1,4 +1,4 @@
-"""Where points live: a region of the line, angles, points of spheres. What layers declare of it, and who asks."""
+"""Where points live: a region of the line, angles, points of spheres, codes. What layers declare of it, and who asks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +24,14 @@ class Region:
         low, high: the ends between which they lie.
         period: of an angle, which is any real number modulo its period; 0 of what is none.
         sphere: 0 where an entry is a number of its own, k where it is a coordinate of the k-th unit vector of the event.
+        classes: K where an entry is a code, a whole number from 0 to K - 1 that stands for one of K categories; else 0.
     """
 
     low: Any = -np.inf
     high: Any = np.inf
     period: Any = 0.0
     sphere: Any = 0
+    classes: Any = 0
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.low, self.high))
@@ -43,7 +45,7 @@ class Region:
 
     def __repr__(self) -> str:
         """What differs from the whole line."""
-        names = ("low", "high", "period", "sphere")
+        names = ("low", "high", "period", "sphere", "classes")
         shown = (
             f"{name}={np.asarray(field).tolist()}"
             for name, field, usual in zip(names, self._fields(), WHOLE_LINE, strict=True)
@@ -51,37 +53,54 @@ class Region:
         )
         return f"Region({', '.join(shown)})"
 
-    def _fields(self) -> tuple[Any, Any, Any, Any]:
-        return self.low, self.high, self.period, self.sphere
+    def _fields(self) -> tuple[Any, Any, Any, Any, Any]:
+        return self.low, self.high, self.period, self.sphere, self.classes
 
     @property
     def flat(self) -> bool:
-        """Whether no entry is an angle, or a coordinate of a sphere."""
-        return not (np.any(self.period) or np.any(self.sphere))
+        """Whether no entry is an angle, a coordinate of a sphere, or a code."""
+        return not (np.any(self.period) or np.any(self.sphere) or np.any(self.classes))
+
+    @property
+    def of_line(self) -> Any:
+        """Which entries are numbers of the line: no angles, no coordinates of unit vectors, no codes."""
+        return (self.period == 0) & (self.sphere == 0) & (self.classes == 0)
 
     @property
     def kind(self) -> "Region":
-        """The same without ends: which entries are angles of which periods, and coordinates of which unit vectors."""
+        """The same without ends: which entries are angles of which periods, coordinates of which unit vectors, and codes."""
         return replace(self, low=-np.inf, high=np.inf)
 
     def same_kind(self, other: "Region | None") -> bool:
-        """Whether the same entries are angles, of the same period, and coordinates of the same unit vectors."""
+        """Whether the same entries are angles, of the same period, coordinates of the same unit vectors, and codes of as many
+        categories."""
         if other is None:
             return self.flat
-        return np.allclose(self.period, other.period) and np.array_equal(self.sphere, other.sphere)
+        alike = np.array_equal(self.sphere, other.sphere) and np.array_equal(self.classes, other.classes)
+        return alike and np.allclose(self.period, other.period)
 
     @property
     def noun(self) -> str:
         """What points of this kind are, for errors."""
-        return "points of a sphere" if np.any(self.sphere) else "angles" if np.any(self.period) else "numbers of the line"
+        kinds = ("points of a sphere", self.sphere), ("angles", self.period), ("codes of categories", self.classes)
+        return next((noun for noun, entries in kinds if np.any(entries)), "numbers of the line")
+
+    @property
+    def base(self) -> str:
+        """A base that lives there, as code."""
+        return "SphereUniform()" if np.any(self.sphere) else "CircularUniform()" if np.any(self.period) else "Categorical(...)"
 
     @property
     def remedy(self) -> str:
         """Layers and bases that live there."""
-        return "SphereFlow and SphereUniform" if np.any(self.sphere) else "circular transformers, Rotation and CircularUniform"
+        if np.any(self.sphere):
+            return "SphereFlow and SphereUniform"
+        if np.any(self.period):
+            return "circular transformers, Rotation and CircularUniform"
+        return "Standardize(as_is=...), which leaves them as they are, and Categorical"
 
 
-WHOLE_LINE = (-np.inf, np.inf, 0.0, 0)
+WHOLE_LINE = (-np.inf, np.inf, 0.0, 0, 0)
 REAL = Region()
 POSITIVE = Region(0.0, np.inf)
 UNIT = Region(0.0, 1.0)
@@ -154,12 +173,12 @@ def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
     declared = declared if isinstance(declared, Region) else Region(*declared)
     try:
         low, high, period = (np.broadcast_to(np.asarray(number, float), event) for number in (*declared, declared.period))
-        sphere = np.broadcast_to(np.asarray(declared.sphere, int), event)
+        sphere, classes = (np.broadcast_to(np.asarray(number, int), event) for number in (declared.sphere, declared.classes))
     except ValueError:
         raise FlowsError(f"{whose}: its support does not fit the event {event}") from None
     if sphere.any() and len(event) != 1:
         raise FlowsError(f"{whose}: a point of a sphere is a unit vector, and the event is {event}; expected one axis")
-    return Region(low, high, period, sphere)
+    return Region(low, high, period, sphere, classes)
 
 
 def everywhere(event: Shape) -> Region:
@@ -184,6 +203,9 @@ def inside(region: Region, x: Array) -> Array:
     between = low + (high - low) * jax.nn.sigmoid(x)
     one_sided = jnp.where(from_low, low + jnp.exp(x), jnp.where(to_high, high - jnp.exp(-x), x))
     x = jnp.where(from_low & to_high, between, one_sided)
+    if np.any(classes := region.classes):
+        classes = np.broadcast_to(classes, sphere.shape)
+        x = jnp.where((classes > 0).reshape(shape), jnp.round(x), x)
     for block in blocks_of(sphere):
         v = x[..., block]
         squared = jnp.square(v).sum(-1, keepdims=True)
@@ -198,6 +220,8 @@ def beyond(region: Region, x: Array) -> Array:
     sphere = np.broadcast_to(region.sphere, low.shape)
     low, high = (jnp.asarray(np.where(sphere > 0, far, end), x.dtype)[None] for end, far in ((low, -np.inf), (high, np.inf)))
     outside = (x < low) | (x > high)
+    if np.any(region.classes):
+        outside |= (np.broadcast_to(region.classes, sphere.shape) > 0)[None] & jnp.isfinite(x) & (x != jnp.floor(x))
     for block in blocks_of(sphere):
         outside = outside.at[:, block].set(off_sphere(x[:, block])[:, None])
     return outside
@@ -235,7 +259,7 @@ def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
 def tangents(region: Region, x: Array) -> Array:
     """An orthonormal basis of the directions in which rows x (batch, d) can move within a region: (batch, d, dimensions)."""
     batch, d = x.shape
-    free = np.flatnonzero(region.sphere == 0)
+    free = np.flatnonzero((region.sphere == 0) & (np.broadcast_to(region.classes, region.sphere.shape) == 0))
     columns = [jnp.broadcast_to(jnp.eye(d, dtype=x.dtype)[:, free], (batch, d, len(free)))]
     for block in blocks_of(region.sphere):
         columns.append(jnp.zeros((batch, d, len(block) - 1), x.dtype).at[:, block].set(_beside(x[:, block])))

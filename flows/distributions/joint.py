@@ -116,5 +116,7 @@ def _beside(parts: Sequence[DistributionPart]) -> Region:
     regions = [everywhere(part.event) if part.region is None else part.region for part in parts]
     before = np.cumsum([0, *[region.sphere.max(initial=0) for region in regions]])
     spheres = [np.where(region.sphere > 0, region.sphere + n, 0) for region, n in zip(regions, before, strict=False)]
-    low, high, period = (np.concatenate([getattr(each, name) for each in regions]) for name in ("low", "high", "period"))
-    return Region(low, high, period, np.concatenate(spheres))
+    low, high, period, classes = (
+        np.concatenate([getattr(region, name) for region in regions]) for name in ("low", "high", "period", "classes")
+    )
+    return Region(low, high, period, np.concatenate(spheres), classes)

@@ -203,8 +203,7 @@ def curved_columns(region: Region | None, split: Split, caller: str = "fit") -> 
                 f"{caller}: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
                 "so they have no density. Leave them out, or add noise the size of their recorded step"
             )
-    curved = (region.period > 0) | (region.sphere > 0)
-    return curved.reshape(-1, columns).any(0)
+    return (~region.of_line).reshape(-1, columns).any(0)
 
 
 def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
