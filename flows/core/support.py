@@ -191,6 +191,25 @@ def blocks_of(sphere: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(sphere == number) for number in np.unique(sphere[sphere > 0])]
 
 
+def num_seen(region: Region) -> int:
+    """How many numbers networks see of a vector that lives in a region, of arrays of its event."""
+    return int(region.period.size + (region.period > 0).sum() + np.maximum(region.classes - 1, 0).sum())
+
+
+def seen(region: Region, x: Any, xp: Any = jnp) -> Any:
+    """What networks see of rows x (n, d) that live in a region: numbers and coordinates of unit vectors as they are, then cos
+    and sin of the angles, without a seam, then a 1 among zeros for each code."""
+    angles, codes = np.flatnonzero(region.period), np.flatnonzero(region.classes)
+    if not len(angles) and not len(codes):
+        return x
+    turned = x[:, angles] * xp.asarray(2 * np.pi / region.period[angles], x.dtype)[None]
+    classes = region.classes[codes]
+    each = np.concatenate([np.zeros(0), *map(np.arange, classes)])
+    one_hot = (x[:, np.repeat(codes, classes)] == xp.asarray(each, x.dtype)[None]).astype(x.dtype)
+    others = np.flatnonzero((region.period == 0) & (region.classes == 0))
+    return xp.concatenate([x[:, others], xp.cos(turned), xp.sin(turned), one_hot], 1)
+
+
 def inside(region: Region, x: Array) -> Array:
     """Points of the line, an event or rows of them, taken into a region: the same where it is the whole line."""
     low, high = region
