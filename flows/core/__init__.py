@@ -149,6 +149,7 @@ from flows.core.support import everywhere as everywhere
 from flows.core.support import inside as inside
 from flows.core.support import off_sphere as off_sphere
 from flows.core.support import on_turn as on_turn
+from flows.core.support import one_hot_codes as one_hot_codes
 from flows.core.support import resolved as resolved
 from flows.core.support import tangents as tangents
 from flows.core.support import wrapped as wrapped

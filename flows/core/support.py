@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -254,6 +255,19 @@ def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
     )
     there = (region.period > 0)[None] & (x >= least) & (x <= most)
     return jnp.where(there, jnp.clip(x, first, last), wrapped(region, x, low))
+
+
+def one_hot_codes(x: Array, classes: Sequence[int]) -> Array:
+    """Codes x (features, *batch) as zeros with a one, (sum(classes), *batch) in the dtype of x: classes[i] entries for
+    feature i, one feature after the other. What is no code is zeros alone."""
+    found, start = [x[:0]], 0
+    for count, run in groupby(classes):  # features of as many classes at once
+        n = len(list(run))
+        codes = jnp.arange(count, dtype=x.dtype).reshape(1, count, *[1] * (x.ndim - 1))
+        hot = x[start : start + n, None] == codes
+        found.append(hot.reshape(n * count, *x.shape[1:]).astype(x.dtype))
+        start += n
+    return jnp.concatenate(found)
 
 
 def tangents(region: Region, x: Array) -> Array:
