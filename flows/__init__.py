@@ -101,6 +101,7 @@ from flows.core import trainable as trainable
 from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
 from flows.diagnostics import verify as verify
+from flows.distributions.categorical import Categorical as Categorical
 from flows.distributions.chain_rule import ChainRule as ChainRule
 from flows.distributions.directional import CircularUniform as CircularUniform
 from flows.distributions.directional import SphereUniform as SphereUniform

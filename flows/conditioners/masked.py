@@ -66,19 +66,27 @@ def MaskedMLP(
 
     def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
         degrees = degrees_of("MaskedMLP", input_dim, output_dim, hidden, context_dim, order)
-        params = dense_layers(rng, pairwise(map(len, degrees)), [1.0] * len(hidden) + [last_scale])
-
-        def formula(dense, units, x, rng, train):
-            key = need_rng(rng, "MaskedMLP") if dropout and train else None
-            for i in range(len(hidden) + 1):
-                x = act(x) if i else x
-                x = dropped(x, dropout, jax.random.fold_in(key, i)) if i and key is not None else x
-                x = dense(i, x)
-            return x
-
-        return params, Masked(degrees, formula, keywords={"context", *(("rng", "train") if dropout else ())})
+        return masked_mlp("MaskedMLP", rng, degrees, act, last_scale, dropout)
 
     return net
+
+
+def masked_mlp(
+    name: str, rng: Array, degrees: list[np.ndarray], act: Callable, last_scale: float, dropout: float
+) -> tuple[tuple[dict[str, Array], ...], "Masked"]:
+    """The params of a masked network whose layers have units of these degrees, and the network."""
+    layers = len(degrees) - 1
+    params = dense_layers(rng, pairwise(map(len, degrees)), [1.0] * (layers - 1) + [last_scale])
+
+    def formula(dense, units, x, rng, train):
+        key = need_rng(rng, name) if dropout and train else None
+        for i in range(layers):
+            x = act(x) if i else x
+            x = dropped(x, dropout, jax.random.fold_in(key, i)) if i and key is not None else x
+            x = dense(i, x)
+        return x
+
+    return params, Masked(degrees, formula, keywords={"context", *(("rng", "train") if dropout else ())})
 
 
 def degrees_of(
@@ -93,15 +101,33 @@ def degrees_of(
     if d < 1 or outputs % d:
         remedy = "a context alone needs no masks: use MLP or Residual" if d == 0 else f"expected a multiple of input_dim={d}"
         raise FlowsError(f"{name}: input_dim is {d} and output_dim {outputs}; {remedy}")
-    widths = [d + context_dim, *hidden, outputs]
-    spend(size=8 * sum(widths) + 4 * sum(a * b for a, b in pairwise(widths)))  # of degrees and masks
+    _spend_on_masks([d + context_dim, *hidden, outputs])
     order = tuple(range(d)) if order is None else order
     if not isinstance(order, tuple) or set(order) != set(range(d)) or len(order) != d:
         raise FlowsError(f"{name}: order is {order!r:.60}; expected the features 0 to {d - 1}, each once")
     place = np.argsort(order)
-    lowest = 0 if context_dim else min(1, d - 1)  # a unit of degree 0 serves only what the context alone decides
-    between = [lowest + np.arange(units) % (d - lowest) for units in hidden]
+    between = _hidden_degrees(d, hidden, context_dim)
     return [np.concatenate([place + 1, np.zeros(context_dim, int)]), *between, np.tile(place, outputs // d)]
+
+
+def degrees_of_several(
+    inputs: Sequence[int], outputs: Sequence[int], hidden: Sequence[int], context_dim: int
+) -> list[np.ndarray]:
+    """As `degrees_of`, where feature i, in the order in which they come, has inputs[i] inputs and outputs[i] outputs; both are
+    laid out feature by feature."""
+    d = len(outputs)
+    _spend_on_masks([sum(inputs) + context_dim, *hidden, sum(outputs)])
+    seen = np.concatenate([np.repeat(np.arange(d) + 1, inputs), np.zeros(context_dim, int)])
+    return [seen, *_hidden_degrees(d, hidden, context_dim), np.repeat(np.arange(d), outputs)]
+
+
+def _hidden_degrees(d: int, hidden: Sequence[int], context_dim: int) -> list[np.ndarray]:
+    lowest = 0 if context_dim else min(1, d - 1)  # a unit of degree 0 serves only what the context alone decides
+    return [lowest + np.arange(units) % (d - lowest) for units in hidden]
+
+
+def _spend_on_masks(widths: Sequence[int]) -> None:
+    spend(size=8 * sum(widths) + 4 * sum(a * b for a, b in pairwise(widths)))  # degrees, and masks
 
 
 class Masked(Leading):
@@ -110,6 +136,8 @@ class Masked(Leading):
     `dense(i, h)` is dense layer i, from the units of `degrees[i]` to those of `degrees[i + 1]`; the rest of the formula is
     elementwise. `units` is what `per_unit(params, context)` returns: a pytree of arrays (units, batch or 1) that the formula
     adds to or multiplies with the hidden units, whose degrees are then `degrees[1]`. `layers(params)` are the dense layers.
+
+    A feature may have several inputs, and any number of outputs; those of the context, of degree 0, are the last inputs.
     """
 
     def __init__(
@@ -127,8 +155,8 @@ class Masked(Leading):
     @property
     def order(self) -> np.ndarray:
         """The features in the order in which they can be known."""
-        d = self.degrees[-1].max() + 1
-        return np.argsort(self.degrees[-1][:d])
+        first = np.unique(self.degrees[-1], return_index=True)[1]  # output of each degree: features are laid out in order
+        return np.argsort(np.argsort(first))
 
     def weights(self, params: Any) -> list[tuple[Array, Array]]:
         layers = zip(self.layers(params), self.masks, strict=True)
@@ -146,7 +174,8 @@ class Masked(Leading):
     def solve(self, params: Any, context: Array | None, y: Any, find: Callable, seen: Callable = lambda x: x) -> Any:
         """x (d, batch) and what `find` tells of it beside, such that x_i, others_i = find(i, theta_i, y_i), with theta_i
         (num_params, 1, batch) the outputs for feature i of the whole network at seen(x); y is (d, batch), or a tuple of such
-        arrays, as others may be.
+        arrays, as others may be. Of several inputs a feature, seen(x_i) are all of them, (inputs, batch). Where features differ
+        in their numbers of inputs or of outputs, all have the most of any: inputs besides have to be 0, and outputs are.
 
         Each hidden unit is computed once, in the step in which the last of its inputs becomes known: about the work of one
         whole pass, instead of d of them. On a CPU the batch runs in pieces that fit the cache.
@@ -179,43 +208,64 @@ class Masked(Leading):
 
     def _solve(self, params: Any, weights: list, y: Any, context: Array | None, find: Callable, seen: Callable) -> Any:
         first, order = jax.tree.leaves(y)[0], self.order
-        d = len(first)
+        d, count = len(first), int((self.degrees[0] > 0).sum())  # of features, and of their inputs
         inputs, *others = self.degrees
-        blocks = [_by_degree(degrees, d) for degrees in (inputs[:d], *others)]
-        widths = [each.shape[1] for each in blocks[:-1]]
+        degrees = [inputs[:count], *others]
+        blocks = [_by_degree(each, d) for each in degrees]
+        packed = [_Packed(each, d) for each in degrees[:-1]]
         if context is not None:  # its share is known from the start
-            weights = [(weights[0][0], affine(weights[0][0][d:], weights[0][1], context)), *weights[1:]]
+            weights = [(weights[0][0], affine(weights[0][0][count:], weights[0][1], context)), *weights[1:]]
         columns, biases = list[Array](), list[Array]()
-        for (w, b), before, after in zip(weights, blocks, blocks[1:], strict=False):
-            rows = _take(w if columns else w[:d], before, 0).reshape(before.size, w.shape[1])
+        for (w, b), before, after in zip(weights, packed, blocks[1:], strict=True):
+            rows = _take(w if columns else w[:count], before.units, 0)
             columns.append(_take(rows, after, 1).swapaxes(0, 1))  # (d, rows, width of a block)
             biases.append(_take(b.reshape(len(b), -1), after, 0))
         units = jax.tree.map(lambda a: _take(a, blocks[1], 0), self.per_unit(params, context))
 
         def step(state: tuple, at: tuple) -> tuple:
-            (known, last), (i, feature, columns, biases, units, y_i) = state, at
+            (known, last), (starts, feature, columns, biases, units, y_i) = state, at
             known = list(known)
 
             def dense(k: int, h: Array) -> Array:
-                known[k] = lax.dynamic_update_slice_in_dim(known[k], h, i * widths[k], 0)
+                known[k] = lax.dynamic_update_slice_in_dim(known[k], h, starts[k], 0)
                 return product(columns[k], known[k]) + biases[k]
 
             theta = self.formula(dense, units, seen(last), None, False)
             x_i, others = find(feature, theta[:, None], jax.tree.map(lambda a: a[None], y_i))
             return (tuple(known), x_i), jax.tree.map(lambda a: a[0], (x_i, others))
 
-        everything = (jnp.arange(d), jnp.asarray(order), columns, biases, units, jax.tree.map(lambda a: a[order], y))
+        starts = [jnp.asarray(each.starts) for each in packed]
+        everything = (starts, jnp.asarray(order), columns, biases, units, jax.tree.map(lambda a: a[order], y))
         # In each segment the products go over the units that can be known by its end, not over all.
         segments = SEGMENTS if d >= SEGMENTS and sum(w.size for w, _ in weights) > HEAVY else 1
         state, found = ((first[:0],) * len(columns), jnp.zeros_like(first[:1])), list[Any]()
         for start, end in pairwise(np.linspace(0, d, segments + 1).round().astype(int)):
-            known = tuple(jnp.pad(h, ((0, width * end - len(h)), (0, 0))) for h, width in zip(state[0], widths, strict=True))
+            known = tuple(jnp.pad(h, ((0, of.known_by(end) - len(h)), (0, 0))) for h, of in zip(state[0], packed, strict=True))
             i, feature, w, *rest = jax.tree.map(lambda a, s=start, e=end: a[s:e], everything)
             w = [each[:, : len(h)] for each, h in zip(w, known, strict=True)]
             part: Any
             state, part = lax.scan(step, (known, state[1]), (i, feature, w, *rest))
             found.append(part)
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[np.argsort(order)], *found)
+
+
+class _Packed:
+    """Units in the order in which they become known, those of one degree side by side.
+
+    A step writes as many as the most that one degree has: what it writes beyond its own, the steps to come overwrite before any
+    of their units is read.
+    """
+
+    def __init__(self, degrees: np.ndarray, d: int):
+        counts = np.bincount(degrees, minlength=d)[:d]
+        self.starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.width = max(1, int(counts.max()))
+        # Room for the last step, with an index one past the last; so have units that no feature is to see.
+        self.units = np.append(np.argsort(degrees, kind="stable")[: counts.sum()], [len(degrees)] * self.width)
+
+    def known_by(self, end: int) -> int:
+        """Rows that hold all units of the first steps."""
+        return int(self.starts[end - 1]) + self.width
 
 
 def _by_degree(degrees: np.ndarray, d: int) -> np.ndarray:

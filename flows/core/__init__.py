@@ -151,6 +151,7 @@ from flows.core.support import inside as inside
 from flows.core.support import num_seen as num_seen
 from flows.core.support import off_sphere as off_sphere
 from flows.core.support import on_turn as on_turn
+from flows.core.support import one_hot_codes as one_hot_codes
 from flows.core.support import resolved as resolved
 from flows.core.support import seen as seen
 from flows.core.support import tangents as tangents

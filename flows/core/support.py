@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -203,9 +204,7 @@ def seen(region: Region, x: Any, xp: Any = jnp) -> Any:
     if not len(angles) and not len(codes):
         return x
     turned = x[:, angles] * xp.asarray(2 * np.pi / region.period[angles], x.dtype)[None]
-    classes = region.classes[codes]
-    each = np.concatenate([np.zeros(0), *map(np.arange, classes)])
-    one_hot = (x[:, np.repeat(codes, classes)] == xp.asarray(each, x.dtype)[None]).astype(x.dtype)
+    one_hot = one_hot_codes(x[:, codes].T, region.classes[codes].tolist(), xp).T
     others = np.flatnonzero((region.period == 0) & (region.classes == 0))
     return xp.concatenate([x[:, others], xp.cos(turned), xp.sin(turned), one_hot], 1)
 
@@ -273,6 +272,19 @@ def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
     )
     there = (region.period > 0)[None] & (x >= least) & (x <= most)
     return jnp.where(there, jnp.clip(x, first, last), wrapped(region, x, low))
+
+
+def one_hot_codes(x: Any, classes: Sequence[int], xp: Any = jnp) -> Any:
+    """Codes x (features, *batch) as zeros with a one, (sum(classes), *batch) in the dtype of x: classes[i] entries for
+    feature i, one feature after the other. What is no code is zeros alone."""
+    found, start = [x[:0]], 0
+    for count, run in groupby(classes):  # features of as many classes at once
+        n = len(list(run))
+        codes = xp.arange(count, dtype=x.dtype).reshape(1, count, *[1] * (x.ndim - 1))
+        hot = x[start : start + n, None] == codes
+        found.append(hot.reshape(n * count, *x.shape[1:]).astype(x.dtype))
+        start += n
+    return xp.concatenate(found)
 
 
 def tangents(region: Region, x: Array) -> Array:

@@ -1,0 +1,176 @@
+"""The distribution of codes of categories, each given those before it."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.conditioners.dense import as_activation, check_dropout
+from flows.conditioners.masked import degrees_of_several, masked_mlp
+from flows.core import (
+    Array,
+    FlowsError,
+    Region,
+    Support,
+    as_context,
+    check_widths,
+    distribution,
+    in_pieces,
+    naming,
+    one_hot_codes,
+    positive_int,
+)
+
+MOST_CLASSES = 2**24  # whole numbers that float32 can tell apart
+LAST_SCALE = 0.01  # of the last layer's weights at the start, as of other masked networks
+
+
+def _of_codes(classes: Sequence[int], **settings: Any) -> Support:
+    counts = np.asarray(classes)
+    region = Region(0, counts - 1, classes=counts)
+    return Support(region, region)
+
+
+@distribution(batched=True, support=_of_codes)
+def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: float = 0.0):
+    """Codes of categories: log P(c) = sum_i log softmax(l_i(c_<i, context))[c_i], in nats, l made by a masked network.
+
+    Column i holds a code, a whole number from 0 to classes[i] - 1, as a float. The network sees the columns before it as zeros
+    with a one, and the context as it is; so the sum over all codes is 1, and a draw is a mass that was told before. With
+    `init_inputs` it starts near the frequencies of each column, log((count + 1) / (rows + classes)), whatever comes before;
+    without, at uniform ones. What is no code has log P = -inf (0.5, -1, an infinite number), and NaN stays NaN.
+
+    Args:
+        classes: how many categories each column has; the event is as long as there are.
+        hidden: widths of the network; () is linear in what it sees.
+        dropout: the share of hidden units dropped with `train=True`, which needs `rng`; in [0, 1).
+
+    Params:
+        A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`. The inputs of the first are the classes of all columns but the
+        last, column after column, then the context; the outputs of the last are the logits of all columns. Masked weights are
+        multiplied by 0 at use. `{"theta": (classes,)}` for one column without a context, which needs no network.
+
+    Cost:
+        A density is one pass of the network, in pieces that fit the cache; draws take about two, not one for each column.
+
+    Errors:
+        FlowsError: no classes, or one that is not a whole number above 0; a width or dropout outside its range; an event that
+            is not a vector of as many columns; a context of several axes; dropout with `train=True` and no `rng`.
+
+    Source:
+        Germain, Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015, arXiv:1502.03509,
+        for codes of more than two categories; Uria, Cote, Gregor, Murray and Larochelle, "Neural Autoregressive Distribution
+        Estimation", 2016, arXiv:1605.02226.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.Categorical(2, 3)(0, 2, init_inputs=jnp.array([[0.0, 2.0], [0.0, 1.0], [1.0, 2.0]]))
+        >>> jnp.exp(log_pdf(params, jnp.array([[0.0, 2.0], [0.0, 3.0]]))).round(1).tolist()          # 3 / 5 * 3 / 6, and none
+        [0.3..., 0.0]
+        >>> sample(1, params, 4).shape
+        (4, 2)
+    """
+    if not classes:
+        raise FlowsError("Categorical: no classes were given; expected how many categories each column has, Categorical(3, 2)")
+    classes = tuple(positive_int(each, "Categorical: a number of classes", most=MOST_CLASSES) for each in classes)
+    hidden, dropout = check_widths(hidden, "Categorical: hidden"), check_dropout(dropout, "Categorical")
+    d = len(classes)
+    seen_most = max(classes[:-1], default=1)  # of one column, by the network
+
+    def init_fun(rng, shape, context_dim=0, init_inputs=None):
+        if shape != (d,):
+            raise FlowsError(f"Categorical: the event is {shape}; expected ({d},), as classes are given for {d} columns")
+        context = as_context(context_dim)
+        if context is not None and len(context) != 1:
+            raise FlowsError(f"Categorical: context_dim is {context}; expected a whole number: flatten the context")
+        start = jnp.zeros(sum(classes)) if init_inputs is None else _log_frequencies(init_inputs, classes)
+        if d == 1 and context is None:
+            return {"theta": start}, log_pdf_alone, sample_alone
+
+        degrees = degrees_of_several((*classes[:-1], 0), classes, hidden, 0 if context is None else context[0])
+        params, network = masked_mlp("Categorical", rng, degrees, as_activation("relu"), LAST_SCALE, dropout)
+
+        def log_pdf(params, x, context=None, rng=None, train=False):
+            keywords = {"rng": rng, "train": True} if train and dropout else {}
+
+            def of_rows(params, x, context):
+                c, coded = _codes(x.T, classes)
+                seen = one_hot_codes(c[:-1], classes[:-1])
+                logits = network.leading(params, seen, None if context is None else context.T, **keywords)
+                return _scored(x, coded, _log_masses(logits, c, classes).sum(0))
+
+            if keywords:
+                return of_rows(params, x, context)  # pieces would all drop the same units
+            return in_pieces(of_rows, params, x, context, event=(sum(classes),))
+
+        def sample(rng, params, num_samples, context=None):
+            noise = jax.random.uniform(rng, (d, num_samples), params[0]["b"].dtype)
+            find, seen = partial(_find, classes), partial(_one_hot, seen_most)
+            return network.solve(params, None if context is None else context.T, noise, find, seen)[0].T
+
+        params = (*params[:-1], {**params[-1], "b": start})
+        return params, naming(log_pdf, {"context", *(("rng", "train") if dropout else ())}), sample
+
+    def log_pdf_alone(params, x):
+        c, coded = _codes(x.T, classes)
+        return _scored(x, coded, jax.nn.log_softmax(params["theta"])[c[0].astype(jnp.int32)])
+
+    def sample_alone(rng, params, num_samples):
+        noise = jax.random.uniform(rng, (1, num_samples), params["theta"].dtype)
+        return _find(classes, jnp.zeros((), int), params["theta"][:, None, None], noise)[0].T
+
+    return init_fun
+
+
+def _codes(x: Array, classes: Sequence[int]) -> tuple[Array, Array]:
+    """Of columns x (d, batch): their codes, 0 where there is none, and where there is one."""
+    coded = (x >= 0) & (x < jnp.asarray(classes, x.dtype)[:, None]) & (x == jnp.floor(x))
+    return jnp.where(coded, x, 0), coded
+
+
+def _scored(x: Array, coded: Array, log_p: Array) -> Array:
+    """log_p of rows x whose entries are all codes."""
+    log_p = jnp.where(coded.all(0), log_p, log_p - jnp.inf)
+    return jnp.where(jnp.isnan(x).any(1), jnp.nan, log_p)
+
+
+def _log_masses(logits: Array, c: Array, classes: Sequence[int]) -> Array:
+    """log softmax(l_i)[c_i] of each column, (d, batch), of the logits (sum(classes), batch)."""
+    found, column, place = list[Array](), 0, 0
+    for count, run in groupby(classes):  # columns of as many classes at once
+        n = len(list(run))
+        own = logits[place : place + n * count].reshape(n, count, logits.shape[1])
+        here = c[column : column + n, None] == jnp.arange(count, dtype=c.dtype)[None, :, None]
+        found.append(jnp.where(here, own, 0).sum(1) - jax.nn.logsumexp(own, axis=1))
+        column, place = column + n, place + n * count
+    return jnp.concatenate(found)
+
+
+def _find(classes: Sequence[int], column: Array, logits: Array, noise: Array) -> tuple[Array, tuple]:
+    """The code of a column (1, batch) by a uniform number each: the first whose cumulative mass is above that share of all.
+
+    The logits are (most classes of any column, 1, batch); what is beyond those of this column has no mass.
+    """
+    count = jnp.asarray(classes)[column]
+    mass = jnp.where((jnp.arange(logits.shape[0]) < count)[:, None, None], jax.nn.softmax(logits, axis=0), 0)
+    up_to = jnp.cumsum(mass, axis=0)
+    below = (up_to <= (noise * up_to[-1])[None]).sum(0)
+    return jnp.minimum(below, count - 1).astype(noise.dtype), ()
+
+
+def _one_hot(count: int, c: Array) -> Array:
+    return (c == jnp.arange(count, dtype=c.dtype)[:, None]).astype(c.dtype)
+
+
+def _log_frequencies(x: Array, classes: Sequence[int]) -> Array:
+    """log((count + 1) / (codes + classes)) of each code of each column, one column after the other; counted are codes alone."""
+    counts, total = np.asarray(classes), sum(classes)
+    c, coded = _codes(x.T, classes)
+    places = jnp.where(coded, c.astype(jnp.int32) + jnp.asarray(np.cumsum(counts) - counts, jnp.int32)[:, None], total)
+    found = jnp.zeros(total, x.dtype).at[places.ravel()].add(1, mode="drop")
+    rows = coded.sum(1).astype(x.dtype) + jnp.asarray(counts, x.dtype)
+    return jnp.log(found + 1) - jnp.log(rows)[np.repeat(np.arange(len(classes)), counts)]
