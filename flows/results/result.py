@@ -212,8 +212,11 @@ class FitResult(OneColumn, Distribution):
         Errors:
             FlowsError: there are no scores of rows held out.
         """
-        known = np.atleast_2d(self.scores)
-        scores_of_x = np.atleast_2d(np.asarray(self._scores_of(x, context), float))
+        return self.anomaly_of(np.asarray(self._scores_of(x, context), float))
+
+    def anomaly_of(self, scores_of_x: np.ndarray) -> np.ndarray:
+        """How usual scores are, (rows,), or after folds (folds, rows), as `anomaly` has it."""
+        known, scores_of_x = np.atleast_2d(self.scores), np.atleast_2d(scores_of_x)
         weights = np.ones(known.shape) if self.score_weights is None else np.atleast_2d(self.score_weights)
         total, below = weights.sum(), np.zeros(scores_of_x.shape[1])
         for scores, w, of_x in zip(known, weights, scores_of_x, strict=True):
