@@ -153,6 +153,16 @@ from flows.training import select as select
 
 __version__ = "0.1.0"
 
+
+def __getattr__(name: str):
+    """`flows.tables` is imported when it is first named: it needs the package narwhals, an extra."""
+    if name == "tables":
+        import importlib
+
+        return importlib.import_module("flows.tables")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 _ROOMS = (
     "conditioners",
     "datasets",
