@@ -33,7 +33,10 @@ def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _support(low: Numbers, high: Numbers) -> Support:
-    return Support(_ends(low, high), REAL, entrywise=True)
+    a, b = _ends(low, high)
+    open_on_both_sides = np.isinf(a) & np.isinf(b)
+    leaves = tuple(np.flatnonzero(open_on_both_sides).tolist()) if a.ndim == 1 else ()
+    return Support((a, b), REAL, entrywise=True, leaves=leaves)
 
 
 @bijection(support=_support)

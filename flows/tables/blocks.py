@@ -1,6 +1,6 @@
 """The columns of a frame side by side: what is modelled, and what a model sees of a condition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,15 +42,20 @@ def encoded(fields: Fields, names: Sequence[str], constants: Sequence[str], tabl
     return Rows(x, None, outside, gaps)
 
 
-def context(
-    fields: Fields, names: Sequence[str], table: Frame, what: str, errors: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a model sees of these columns, and which rows are outside or have gaps."""
-    blocks = []
-    outside, gaps = np.zeros(table.rows, bool), np.zeros(table.rows, bool)
-    for name in names:
-        entries = columns.checked(name, fields[name], table, what, errors)
-        blocks.append(columns.context(name, fields[name], table, entries.values, what))
-        outside |= entries.outside
-        gaps |= entries.gaps
-    return np.concatenate(blocks, 1), outside, gaps
+def context(fields: Fields, names: Sequence[str], table: Frame, values: np.ndarray, what: str) -> np.ndarray:
+    """What a model sees of these columns, which are encoded as `values`."""
+    seen = [columns.context(name, fields[name], table, values[:, j], what) for j, name in enumerate(names)]
+    return np.concatenate(seen, 1)
+
+
+def pieces(rows: Rows, of_condition: Rows, contexts: Callable[[slice], np.ndarray], size: int) -> Iterator[Rows]:
+    """Rows with their contexts, so many at a time, as the codes of a condition are one-hot in these.
+
+    Args:
+        of_condition: its columns as they are encoded.
+        contexts: of some of the rows, makes what a model sees of them.
+    """
+    outside, gaps = rows.outside | of_condition.outside, rows.gaps | of_condition.gaps
+    for start in range(0, len(outside), size):
+        part = slice(start, start + size)
+        yield Rows(rows.x[part], contexts(part), outside[part], gaps[part])

@@ -27,6 +27,11 @@ class Frame(NamedTuple):
         native = self.native.iloc[:, place] if self.header.library == "pandas" else self.native[:, place]
         return nw.from_native(native, series_only=True)
 
+    def sliced(self, part: slice) -> "Frame":
+        """Some of its rows."""
+        native = self.native.iloc[part] if self.header.library == "pandas" else self.native[part]
+        return self._replace(native=native, rows=len(native))
+
 
 def looked_at(frame: Any, what: str) -> Frame:
     """A frame that can be read; anything else is refused."""
@@ -109,3 +114,14 @@ def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
         return np.full(len(native), -1), []
     places = native.replace_strict(known, np.arange(len(known)), default=-1)
     return places.to_numpy().astype(np.int64), known.to_list()
+
+
+def taken(frame: Any, rows: np.ndarray) -> Any:
+    """These rows of a frame, by their numbers."""
+    return frame.iloc[rows].reset_index(drop=True) if hasattr(frame, "iloc") else frame[rows]
+
+
+def without(frame: Frame, name: str) -> Any:
+    """All columns of a frame but one."""
+    others = [place for other, place in frame.places.items() if other != name]
+    return frame.native.iloc[:, others] if frame.header.library == "pandas" else frame.native[:, others]

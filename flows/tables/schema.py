@@ -1,5 +1,6 @@
 """The schema of a table: what its columns hold, and the way from a frame to numbers and back."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -240,7 +241,8 @@ class Schema:
         if not self.condition:
             raise FlowsError("context: the schema has no condition; name columns of it: infer_schema(frame, condition=[...])")
         table = self._looked_at(frame, "context", self.condition)
-        return blocks.context(self._fields, self.condition, table, "context", "raise")[0]
+        values = blocks.encoded(self._fields, self.condition, (), table, "context", "raise").x
+        return blocks.context(self._fields, self.condition, table, values, "context")
 
     def rows(self, frame: Any, *, errors: str = "raise") -> Rows:
         """All of a frame as numbers: the modelled columns, and what a model sees of the condition.
@@ -252,14 +254,28 @@ class Schema:
         Errors:
             As of `encode`.
         """
+        return next(self.pieces(frame, sys.maxsize, errors=errors))
+
+    def pieces(self, frame: Any, size: int, *, errors: str = "raise") -> Iterator[Rows]:
+        """The same, so many rows at a time, as what a model sees of a condition may be much; without one all at once.
+
+        Args:
+            frame, errors: as of `rows`.
+            size: how many.
+        """
         if errors not in ("raise", "coerce"):
             raise FlowsError(f"errors is {errors!r:.60}; expected 'raise' or 'coerce'")
         table = self._looked_at(frame, "encode", self._fields)
         rows = blocks.encoded(self._fields, self.columns, self.constants, table, "encode", errors)
         if not self.condition:
-            return rows
-        context, outside, gaps = blocks.context(self._fields, self.condition, table, "encode", errors)
-        return rows._replace(context=context, outside=rows.outside | outside, gaps=rows.gaps | gaps)
+            yield rows
+            return
+        of_condition = blocks.encoded(self._fields, self.condition, (), table, "encode", errors)
+
+        def contexts(part: slice) -> np.ndarray:
+            return blocks.context(self._fields, self.condition, table.sliced(part), of_condition.x[part], "encode")
+
+        yield from blocks.pieces(rows, of_condition, contexts, size)
 
     def gaps(self, frame: Any) -> dict[str, np.ndarray]:
         """Which rows have a gap, by the columns that have some and no value for them."""
@@ -297,6 +313,10 @@ class Schema:
             native |= self._given(given, rows, library)
         names = [name for name in self._fields if name in native]
         return framed(library, [self._fields[name].label for name in names], [native[name] for name in names], rows)
+
+    def frame_of(self, values: Mapping[Any, Any]) -> Any:
+        """A frame of one row with these values, by the names of columns, of the library of the schema."""
+        return framed(self._library("frame_of"), list(values), [[value] for value in values.values()], 1)
 
     def to_json(self) -> str:
         """As text, which people may edit: a list of columns, each with its kind, the arguments of that, and what was learnt."""
