@@ -1,7 +1,7 @@
 """The model of a table: one distribution for the codes, one for the angles, one for the numbers, joined by the chain rule."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from flows.training.candidates import mostly_whole, suggested
 from flows.transformers import CircularRationalQuadratic
 
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (64, 64))  # of networks of codes alone, which are compared
-Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, DistributionLike] | str
+Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, DistributionLike] | Literal["auto"]
 
 
 def models_of(schema: Schema, model: Models, numbers: np.ndarray, conditional: bool) -> DistributionInit | dict[str, Any]:
@@ -34,13 +34,13 @@ def models_of(schema: Schema, model: Models, numbers: np.ndarray, conditional: b
         rows, columns = numbers.shape
         known = conditional or bool(schema.codes or schema.angles)
         model = suggested(rows, (columns,), known, mostly_whole(numbers))
-    if callable(model) and not isinstance(model, str):
-        return joined(schema, model)
     if isinstance(model, Mapping):
         return {str(name): joined(schema, of_numbers) for name, of_numbers in model.items()}
-    if isinstance(model, str) or not isinstance(model, Sequence):
+    if isinstance(model, str) or not (callable(model) or isinstance(model, Sequence)):
         raise TypeError(f'tables.fit: model is {model!r:.80}; expected a distribution of the numbers, several, or "auto"')
-    return _named([(repr(of_numbers), joined(schema, of_numbers)) for of_numbers in model])
+    if isinstance(model, Sequence):
+        return _named([(repr(of_numbers), joined(schema, of_numbers)) for of_numbers in model])
+    return joined(schema, model)
 
 
 def joined(schema: Schema, of_numbers: DistributionLike | None = None, hidden: tuple[int, ...] = (64, 64)) -> DistributionInit:
