@@ -20,7 +20,7 @@ WIDTHS: tuple[tuple[int, ...], ...] = ((), (64, 64))  # of networks of codes alo
 Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, DistributionLike] | Literal["auto"]
 
 
-def models_of(schema: Schema, model: Models, numbers: np.ndarray, conditional: bool) -> DistributionInit | dict[str, Any]:
+def models_of(schema: Schema, model: Any, numbers: np.ndarray, conditional: bool) -> DistributionInit | dict[str, Any]:
     """The model of all columns; several by name, where there are several to choose from.
 
     Args:
