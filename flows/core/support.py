@@ -72,6 +72,10 @@ class Region:
         """The same without ends: which entries are angles of which periods, coordinates of which unit vectors, and codes."""
         return replace(self, low=-np.inf, high=np.inf)
 
+    def of(self, features: Any) -> "Region":
+        """That of some features of vectors, of a region of arrays."""
+        return Region(*(field[features] for field in self._fields()))
+
     def same_kind(self, other: "Region | None") -> bool:
         """Whether the same entries are angles, of the same period, coordinates of the same unit vectors, and codes of as many
         categories."""

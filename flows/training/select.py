@@ -12,7 +12,7 @@ from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data.columns import check_data
 from flows.training.data.read import read_arrays
-from flows.training.data.support import check_ends_are_near, own_noise
+from flows.training.data.support import check_ends_are_near, coded_columns, own_noise
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
 from flows.training.options import FEW, FOLDS
@@ -175,7 +175,8 @@ def select(
         else _named(candidates)
     )
     noisy = np.all([own_noise(model, len(table.labels)) for model in models.values()], 0)
-    columns = check_data(split if folds == 1 else split.unsplit(options), options, noisy=noisy)
+    coded = np.all([coded_columns(model, table) for model in models.values()], 0)
+    columns = check_data(split if folds == 1 else split.unsplit(options), options, curved=coded, noisy=noisy)
     check_ends_are_near(split.train, (), columns.ends)
     comparison = Comparison(key, options, columns, split, folds)
     for name, model in models.items():

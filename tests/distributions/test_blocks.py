@@ -76,7 +76,7 @@ def of_case(name):
     @jax.jit
     def program(key, grid, given):
         made[:] = case.model(key, len(sides), context_dim=2 * case.context)
-        params, log_pdf, sample = stirred(made[0], by=0.3), *made[1:]
+        params, log_pdf, sample = stirred(made[0], by=0.15), *made[1:]
         samples = sample(1, params, 2048, **given)
         few = samples[:7]
         gradient = jax.grad(lambda params: log_pdf(params, few, **given).sum())(params)

@@ -8,6 +8,7 @@ import jax
 
 from flows.bijections.dequantize import Dequantize
 from flows.core import (
+    OF_BLOCKS,
     Array,
     BijectionInit,
     DistributionInit,
@@ -107,7 +108,7 @@ def folds_of(model: Any, split: Split, options: Options, key: Array) -> int:
     if options.folds is not None or options.validation is not None or split.chunks is not None:
         return options.folds or 1
     rows, table = len(split.numbers()), split.train
-    if rows >= FEW or rows < 2 * FOLDS or not is_flow(model) or model.likelihood == "lower bound":
+    if rows >= FEW or rows < 2 * FOLDS or not has_flow(model) or model.likelihood == "lower bound":
         return 1
     part = distribution_part(model, table.event, table.context_event)
     if part.closures:
@@ -145,8 +146,16 @@ def is_flow(model: Any) -> bool:
     return structure_of(model).order == "flow"
 
 
+def has_flow(model: Any) -> bool:
+    """Whether it is a flow, or has a block of features that is one."""
+    order, pieces = structure_of(model)
+    return order == "flow" or (order in OF_BLOCKS and any(has_flow(piece.value) for piece in pieces))
+
+
 def mixing_of(model: Any, options: Options) -> bool:
     """Whether each column is freed of all before it, however little these tell: where it was asked for, and for densities
-    without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along columns.
+    without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along columns,
+    and what is given columns as a context has a network for them.
     """
-    return options.standardize == "whiten" or not (is_flow(model) or declared_by(model).clusters == "along columns")
+    networks = has_flow(model) or structure_of(model).order == "chain rule"
+    return options.standardize == "whiten" or not (networks or declared_by(model).clusters == "along columns")
