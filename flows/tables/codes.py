@@ -11,7 +11,7 @@ import numpy as np
 from flows.core import FlowsError
 from flows.tables.dtypes import column_of
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import factorized
+from flows.tables.frames import factorized, holds_times
 from flows.tables.kinds import FEW_ROWS, Category, Constant
 
 
@@ -63,11 +63,11 @@ def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
 
 def taken(few: Any, places: np.ndarray) -> Any:
     """The values of a native column at these places."""
-    return few.array.take(places) if hasattr(few, "array") else few.gather(places)
+    return few.take(places).reset_index(drop=True) if hasattr(few, "take") else few.gather(places)
 
 
 def _factorized(name: str, column: Any, what: str, constant: bool = False) -> tuple[np.ndarray, list[Any]]:
-    dated = column.dtype.is_temporal()
+    dated = column.dtype.is_temporal() or holds_times(column)
     if dated and not constant:
         raise TypeError(
             f"{what}: column {name!r} holds {column.dtype}; expected text, numbers or booleans of a Category. Give it the kind "

@@ -25,7 +25,7 @@ def check(name: str, field: Field, column: Any, entries: Entries, what: str, gap
         row, count = int(entries.gaps.argmax()), int(entries.gaps.sum())
         raise FlowsError(
             f"{what}: column {name!r}, row {row}, is a gap, one of {count:,}; expected a value of {field.kind!r}. Drop such "
-            "rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, in which a gap is a value"
+            "rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where gaps are values"
         )
 
 
