@@ -127,7 +127,7 @@ class Schema:
 
     def __getitem__(self, name: Any) -> Kind:
         if str(name) not in self._fields:
-            raise KeyError(f"{name!r} is no column of the schema; its columns are {listed(list(self._fields))}")
+            raise FlowsError(f"{name!r} is no column of the schema; its columns are {listed(list(self._fields))}")
         return self._fields[str(name)].kind
 
     def __contains__(self, name: Any) -> bool:
