@@ -194,6 +194,7 @@ def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
     dtype = field.dtype or "datetime64[us]"
     unit = "ns" if kind.format is None and "ns" in str(dtype) else "us"
     ticks = np.rint(np.rint(values / field.step) * (field.step * _per_second(unit)))
+    ticks = np.clip(ticks, -(2.0**62), 2.0**62)  # of nanoseconds that is 146 years
     times = (ticks.astype(np.int64) + _from_text(field.least, unit)).view(f"M8[{unit}]")
     if kind.format is None:
         return column_of(library, dtype, times, name)

@@ -89,6 +89,13 @@ def framed(library: str, labels: Sequence[Any], columns: Sequence[Any], rows: in
     return frame
 
 
+def taken_rows(frame: Any, places: np.ndarray) -> Any:
+    """The rows of a native frame at these places, or those of a mask."""
+    if hasattr(frame, "iloc"):
+        return frame.iloc[places].reset_index(drop=True)
+    return frame.filter(places) if places.dtype == bool else frame[places]
+
+
 def zone_of(column: Any) -> Any:
     """The time zone of a column of times; None where it has none. narwhals does not know all of them in pandas."""
     dtype = column.to_native().dtype

@@ -1,5 +1,6 @@
 """Kinds of columns as their values suggest, each with the reason."""
 
+import decimal
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 from flows.core import FlowsError, warn_user
 from flows.results.frames import SHOWN
 from flows.tables import numbers
-from flows.tables.codes import as_plain
+from flows.tables.codes import PLAIN, as_plain
 from flows.tables.fields import Field
 from flows.tables.frames import factorized, holds_times, looked_at
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real
@@ -38,12 +39,11 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
       there is a step. No other bound is guessed, and never an angle: `schema.replace({name: tables.Circular(360)})`.
     - Dates and times are `DateTime`. What has one value in all rows is a `Constant`; what is none of these is `Ignored`.
 
+    A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, is told by a warning (`DataWarning`).
+
     Args:
         frame: of pandas or polars.
         condition: names of columns given which the others have their density.
-
-    Warnings:
-        DataWarning: a value repeats in a column without a step, as zeros among 0.0173 and 2.4481; give a step.
 
     Errors:
         FlowsError: columns of one name, no rows, a number that is not finite, a condition that is no column. TypeError: no
@@ -110,8 +110,8 @@ def _constant(value: Any) -> Guess:
 
 def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
     """What a column holds whose dtype does not tell that it is one of numbers or of times."""
-    odd = next((value for value in map(as_plain, values) if not isinstance(value, str | bool | int | float)), None)
-    if odd is not None:
+    odd = next((value for value in values if not isinstance(value, PLAIN)), None)
+    if odd is not None and not isinstance(odd, decimal.Decimal):
         return Guess(Ignored(), f"holds {type(odd).__name__}")
     texts = np.array([isinstance(value, str) for value in values])
     count = f"{len(values):,} values{' and gaps' * gaps}"
@@ -157,7 +157,7 @@ def _number(name: str, column: Any) -> Guess:
     low = None
     if levels[0] >= 0 and FAR_ABOVE * float(levels[0]) <= levels[-1] and (step is not None or levels[0] > 0):
         low = 0
-        why += f", none is negative, from {levels[0]:.6g} to {levels[-1]:.6g}"
+        why += ", none is negative and some are near 0"
     if whole:
         return Guess(Integer(low=low), why)
     spike = _spike(levels, counts) if step is None else ""
