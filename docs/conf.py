@@ -15,6 +15,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import flows
+import flows.tables  # it is imported when it is first named, and is public too
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

@@ -11,8 +11,10 @@ import numpy as np
 from flows.core import FlowsError
 from flows.tables.dtypes import column_of
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import factorized
+from flows.tables.frames import factorized, holds_times
 from flows.tables.kinds import FEW_ROWS, Category, Constant
+
+PLAIN = str | bool | int | float | np.generic  # what categories are
 
 
 def learnt(name: str, field: Field, column: Any, what: str) -> Field:
@@ -63,11 +65,11 @@ def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
 
 def taken(few: Any, places: np.ndarray) -> Any:
     """The values of a native column at these places."""
-    return few.array.take(places) if hasattr(few, "array") else few.gather(places)
+    return few.take(places).reset_index(drop=True) if hasattr(few, "take") else few.gather(places)
 
 
 def _factorized(name: str, column: Any, what: str, constant: bool = False) -> tuple[np.ndarray, list[Any]]:
-    dated = column.dtype.is_temporal()
+    dated = column.dtype.is_temporal() or holds_times(column)
     if dated and not constant:
         raise TypeError(
             f"{what}: column {name!r} holds {column.dtype}; expected text, numbers or booleans of a Category. Give it the kind "
@@ -83,10 +85,10 @@ def _factorized(name: str, column: Any, what: str, constant: bool = False) -> tu
         raise TypeError(
             f"{what}: column {name!r} holds values that cannot be told apart ({error}); give it the kind Ignored()"
         ) from None
-    plain = [as_plain(value) for value in values]
-    odd = next((value for value in plain if not isinstance(value, str | bool | int | float)), None)
+    plain = [as_plain(value) if constant or isinstance(value, PLAIN) else value for value in values]
+    odd = next((i for i, value in enumerate(plain) if not isinstance(value, PLAIN | decimal.Decimal)), None)
     if odd is not None:
-        row = int((places == plain.index(odd)).argmax())
+        row, odd = int((places == odd).argmax()), plain[odd]
         raise TypeError(
             f"{what}: column {name!r}, row {row}, is {odd!r:.60}, a {type(odd).__name__}; expected text, a number, True or "
             "False. Turn such values into text, or give the column the kind Ignored()"

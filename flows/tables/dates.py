@@ -11,7 +11,7 @@ from flows.core import FlowsError
 from flows.tables.codes import taken
 from flows.tables.dtypes import column_of, whole_range
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import factorized, gaps_of
+from flows.tables.frames import factorized, gaps_of, holds_times, without_zone, zone_of
 from flows.tables.kinds import DateTime
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
@@ -43,17 +43,17 @@ class Ticks(NamedTuple):
 def ticks_of(name: str, kind: DateTime, column: Any, what: str) -> Ticks:
     """The times of a column, also of text and whole numbers in a format."""
     gaps = gaps_of(column)
-    if not str(column.dtype).startswith("Date"):
+    if not holds_times(column):
         ticks = _parsed(name, kind, column, what)
         return Ticks(ticks, gaps, ticks, "us", False)
     if kind.format is not None:
         raise TypeError(f"{what}: column {name!r} holds {column.dtype}, no text; expected DateTime() without a format")
-    unit = "ns" if getattr(column.dtype, "time_unit", "us") == "ns" else "us"
-    zoned = getattr(column.dtype, "time_zone", None) is not None
-    there = column.drop_nulls()
+    there, zoned = column.drop_nulls(), zone_of(column) is not None
+    there, local = without_zone(there) if zoned else (there, there)
+    unit = "ns" if getattr(local.dtype, "time_unit", "us") == "ns" else "us"
     ticks, wall = np.zeros(len(gaps), np.int64), np.zeros(len(gaps), np.int64)
     ticks[~gaps] = there.dt.timestamp(unit).to_numpy()
-    wall[~gaps] = there.dt.replace_time_zone(None).dt.timestamp(unit).to_numpy() if zoned else ticks[~gaps]
+    wall[~gaps] = local.dt.timestamp(unit).to_numpy() if zoned else ticks[~gaps]
     return Ticks(ticks, gaps, wall, unit, zoned)
 
 
@@ -153,8 +153,8 @@ def _within_float32(field: Field, span: float) -> Field:
     if span <= MOST_STEPS * kind.step or not coarser:
         return field
     why = (
-        f"rounded to {NAMES[STEPS.index(coarser[0])]}, as float32 tells {MOST_STEPS:,} steps apart, and not {span / kind.step:.3g} "
-        f"of {kind.step:.6g} s"
+        f"rounded to {NAMES[STEPS.index(coarser[0])]}, as float32 tells {MOST_STEPS:,} steps apart, and not "
+        f"{span / kind.step:.3g} of {kind.step:.6g} s"
     )
     return replace(field, kind=replace(kind, step=coarser[0]), why=_joined(field.why, why))
 
@@ -194,6 +194,7 @@ def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
     dtype = field.dtype or "datetime64[us]"
     unit = "ns" if kind.format is None and "ns" in str(dtype) else "us"
     ticks = np.rint(np.rint(values / field.step) * (field.step * _per_second(unit)))
+    ticks = np.clip(ticks, -(2.0**62), 2.0**62)  # of nanoseconds that is 146 years
     times = (ticks.astype(np.int64) + _from_text(field.least, unit)).view(f"M8[{unit}]")
     if kind.format is None:
         return column_of(library, dtype, times, name)

@@ -25,7 +25,7 @@ def check(name: str, field: Field, column: Any, entries: Entries, what: str, gap
         row, count = int(entries.gaps.argmax()), int(entries.gaps.sum())
         raise FlowsError(
             f"{what}: column {name!r}, row {row}, is a gap, one of {count:,}; expected a value of {field.kind!r}. Drop such "
-            "rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, in which a gap is a value"
+            "rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where gaps are values"
         )
 
 
@@ -56,6 +56,10 @@ def _expected(name: str, field: Field, value: Any) -> tuple[str, str]:
         if end is not None
     ]
     open_end = " (an end has no density, unless there is a step)" if strict and value in (kind.low, kind.high) else ""
+    if strict and value in (kind.low, kind.high):
+        return f"{number} {' and '.join(bounds)}{open_end}", (
+            f"Move the end, or say how values were rounded: schema.replace({{{name!r}: Real(low=..., step=...)}})"
+        )
     wider = f"{type(kind).__name__}()" if kind.high is None else f"{type(kind).__name__}(low=..., high=...)"
     return (
         f"{number} {' and '.join(bounds)}{open_end}",

@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.core import FlowsError, explained_call, warn_user
 from flows.results.frames import numbers_of
-from flows.tables.frames import framed, listed, looked_at, taken, without
+from flows.tables.frames import framed, listed, looked_at, taken_rows, without
 from flows.tables.infer import infer_schema
 from flows.tables.model import Models, models_of
 from flows.tables.result import TableResult, steps_of
@@ -170,7 +170,7 @@ def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
         raise FlowsError(f"tables.fit: all {len(lacking)} rows have a gap, in {by_column}; ignore these columns, or fill them")
     warn_user(f"tables.fit: {int(lacking.sum())} of {len(lacking)} rows are left out, as they have gaps, in {by_column}")
     kept = np.flatnonzero(~lacking)
-    return taken(frame, kept), None if weights is None else np.asarray(weights)[kept]
+    return taken_rows(frame, kept), None if weights is None else np.asarray(weights)[kept]
 
 
 def _validation(frame: Any, schema: Schema) -> Any:

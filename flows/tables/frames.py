@@ -94,6 +94,39 @@ def framed(library: str, labels: Sequence[Any], columns: Sequence[Any], rows: in
     return frame
 
 
+def taken_rows(frame: Any, places: np.ndarray) -> Any:
+    """The rows of a native frame at these places, or those of a mask."""
+    if hasattr(frame, "iloc"):
+        return frame.iloc[places].reset_index(drop=True)
+    return frame.filter(places) if places.dtype == bool else frame[places]
+
+
+def zone_of(column: Any) -> Any:
+    """The time zone of a column of times; None where it has none. narwhals does not know all of them in pandas."""
+    dtype = column.to_native().dtype
+    return (
+        getattr(dtype, "tz", None)
+        or getattr(dtype, "time_zone", None)
+        or getattr(getattr(dtype, "pyarrow_dtype", None), "tz", None)
+    )
+
+
+def holds_times(column: Any) -> bool:
+    """Whether a column is of dates or times."""
+    return zone_of(column) is not None or str(column.dtype).startswith("Date")
+
+
+def without_zone(column: Any) -> tuple[Any, Any]:
+    """Times with a zone as such without: by Universal Time, and by the clock of the zone."""
+    if not column.implementation.is_pandas():
+        return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), column.dt.replace_time_zone(None)
+    native, zone = column.to_native(), zone_of(column)
+    if (arrow := getattr(native.dtype, "pyarrow_dtype", None)) is not None:
+        native = native.astype(library_of("pandas").DatetimeTZDtype(arrow.unit, zone))
+    both = native.dt.tz_convert("UTC").dt.tz_localize(None), native.dt.tz_localize(None)
+    return nw.from_native(both[0], series_only=True), nw.from_native(both[1], series_only=True)
+
+
 def gaps_of(column: Any) -> np.ndarray:
     """Which rows have no value: null, or NaN."""
     gaps = column.is_null().to_numpy()
@@ -114,11 +147,6 @@ def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
         return np.full(len(native), -1), []
     places = native.replace_strict(known, np.arange(len(known)), default=-1)
     return places.to_numpy().astype(np.int64), known.to_list()
-
-
-def taken(frame: Any, rows: np.ndarray) -> Any:
-    """These rows of a frame, by their numbers."""
-    return frame.iloc[rows].reset_index(drop=True) if hasattr(frame, "iloc") else frame[rows]
 
 
 def without(frame: Frame, name: str) -> Any:

@@ -4,15 +4,14 @@ import decimal
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError, warn_user
 from flows.results.frames import SHOWN
 from flows.tables import numbers
-from flows.tables.codes import as_plain
+from flows.tables.codes import PLAIN, as_plain
 from flows.tables.fields import Field
-from flows.tables.frames import factorized, looked_at
+from flows.tables.frames import factorized, holds_times, looked_at
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real
 from flows.tables.schema import Schema, names_of
 from flows.training.data.grid import LEAST_TIES, step_of
@@ -24,6 +23,7 @@ MOST_OF_ROWS = 0.5  # the same, as a share of the rows
 MOST_LEVELS = 20  # numbers that are categories, each in so many rows:
 ROWS_OF_LEVEL = 5
 FAR_ABOVE = 100  # times the least value that the largest is, where 0 may be the end
+MOST_WHOLE = 2.0**53  # below which float64 tells whole numbers
 LONG = 8  # digits after the point from which a step is no decimal
 SLACK = 1e-6  # of it, by which one with all digits may differ
 
@@ -39,12 +39,11 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
       there is a step. No other bound is guessed, and never an angle: `schema.replace({name: tables.Circular(360)})`.
     - Dates and times are `DateTime`. What has one value in all rows is a `Constant`; what is none of these is `Ignored`.
 
+    A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, is told by a warning (`DataWarning`).
+
     Args:
         frame: of pandas or polars.
         condition: names of columns given which the others have their density.
-
-    Warnings:
-        DataWarning: a value repeats in a column without a step, as zeros among 0.0173 and 2.4481; give a step.
 
     Errors:
         FlowsError: columns of one name, no rows, a number that is not finite, a condition that is no column. TypeError: no
@@ -84,21 +83,23 @@ class Guess(NamedTuple):
 
 def _guessed(name: str, column: Any) -> Guess:
     """What a column holds."""
-    if column.dtype.is_nested() or str(column.dtype) in ("Binary", "Time"):
-        return Guess(Ignored(), f"holds {column.dtype}")
+    dtype = str(column.dtype)
+    if column.dtype.is_numeric():
+        return _number(name, column)
+    if column.dtype.is_nested() or dtype in ("Binary", "Time"):
+        return Guess(Ignored(), f"holds {dtype}")
     try:
         places, values = factorized(column)
     except TypeError:  # of objects that cannot be told apart
-        return Guess(Ignored(), f"holds {column.dtype}")
-    gaps = int((places < 0).sum())
-    if len(values) + bool(gaps) == 1:
+        return Guess(Ignored(), f"holds {dtype}")
+    gaps = bool((places < 0).any())
+    if len(values) + gaps == 1:
         return _constant(as_plain(values[0]) if values else None)
-    if str(column.dtype).startswith(("Date", "Duration")) or column.dtype.is_numeric():
-        return DATED if str(column.dtype).startswith("Date") else _number(name, column)
+    if holds_times(column):
+        return Guess(DateTime(), "times")
+    if dtype.startswith("Duration"):
+        return _number(name, column)
     return _of_values(name, column, places, values, gaps)
-
-
-DATED = Guess(DateTime(), "times")
 
 
 def _constant(value: Any) -> Guess:
@@ -107,57 +108,56 @@ def _constant(value: Any) -> Guess:
     return Guess(Constant(value), "no value in any row" if value is None else "one value in all rows")
 
 
-def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: int) -> Guess:
-    """What a column holds whose dtype does not tell it: categories, or objects of Python."""
-    texts = [isinstance(value, str) for value in values]
-    odd = next((value for value in values if not isinstance(value, str | bool | int | float | np.generic)), None)
-    if odd is not None and not (column.dtype == nw.Object and isinstance(odd, decimal.Decimal)):
+def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
+    """What a column holds whose dtype does not tell that it is one of numbers or of times."""
+    odd = next((value for value in values if not isinstance(value, PLAIN)), None)
+    if odd is not None and not isinstance(odd, decimal.Decimal):
         return Guess(Ignored(), f"holds {type(odd).__name__}")
-    if str(column.dtype) == "Object" and not all(texts):
-        if any(texts):
-            row = int(np.append(texts, False)[places].argmax())
-            raise TypeError(
-                f"infer_schema: column {name!r}, row {row}, is {values[places[row]]!r:.60} among numbers; expected numbers or "
-                "text. Make it a gap (None), or turn all of them into text"
-            )
-        if not all(isinstance(value, bool) for value in values):
-            return _number(name, column)
-    count = f"{len(values):,} values" + (" and gaps" if gaps else "")
-    if column.dtype == nw.Boolean or not any(texts):
-        return Guess(
-            Category(),
-            "true or false" if not str(column.dtype).startswith(("Cat", "Enum")) else f"{count} of a categorical dtype",
-        )
+    texts = np.array([isinstance(value, str) for value in values])
+    count = f"{len(values):,} values{' and gaps' * gaps}"
     if str(column.dtype).startswith(("Categorical", "Enum")):
         return Guess(Category(), f"{count} of a categorical dtype")
+    if all(isinstance(value, bool | np.bool_) for value in values):
+        return Guess(Category(), f"true or false{', and gaps' * gaps}")
+    if not texts.any():
+        return _number(name, column)
+    if not texts.all():
+        row = int(np.append(texts, False)[places].argmax())
+        raise TypeError(
+            f"infer_schema: column {name!r}, row {row}, is {values[places[row]]!r:.60}, in a column with numbers; expected "
+            "numbers, or text. Make it a gap (None), or turn all of them into text"
+        )
     if len(values) > min(MOST_TEXTS, MOST_OF_ROWS * len(places)):
         return Guess(Ignored(), f"{len(values):,} texts in {len(places):,} rows")
     return Guess(Category(), f"{count} of text")
 
 
 def _number(name: str, column: Any) -> Guess:
-    """What numbers are: few values, whole ones, or others, with their step."""
+    """What numbers are: one value, few of them, whole ones, or others, with their step."""
     values, missing = numbers.values_of(name, column, "infer_schema")
-    values = values[~missing].astype(np.float64)
-    infinite = np.isinf(values)
+    there = values[~missing]
+    infinite = np.isinf(there)
     if infinite.any():
         row = int(np.flatnonzero(~missing)[infinite.argmax()])
         raise FlowsError(
-            f"infer_schema: column {name!r}, row {row}, is {values[infinite][0]}; expected finite numbers. Drop such rows, or "
-            "make it a gap (None)"
+            f"infer_schema: column {name!r}, row {row}, is {values[row]}; expected finite numbers. Drop such rows, or make it "
+            "a gap (None)"
         )
-    levels, counts = np.unique(values, return_counts=True)
+    levels, counts = np.unique(there, return_counts=True)
+    if len(levels) + missing.any() <= 1:
+        return _constant(levels[0].item() if len(levels) else None)
     if len(levels) <= MOST_LEVELS and counts.min() >= ROWS_OF_LEVEL:
-        return Guess(Category(), f"{len(levels)} numbers, each in {ROWS_OF_LEVEL} rows or more")
-    whole = bool((levels == np.rint(levels)).all())
-    step = 1.0 if whole else step_of(values)
+        gaps = ", and gaps" if missing.any() else ""
+        return Guess(Category(), f"{len(levels)} numbers, each in {ROWS_OF_LEVEL} rows or more{gaps}")
+    whole = levels.dtype.kind == "i" or bool((levels == np.rint(levels)).all() and np.abs(levels).max() < MOST_WHOLE)
+    step = 1.0 if whole else step_of(there)
     if step is not None and not whole:
         step = _exact(step, levels)
     why = "whole numbers" if whole else "numbers" if step is None else f"numbers in steps of {step:.6g}"
     low = None
-    if levels[0] >= 0 and FAR_ABOVE * levels[0] <= levels[-1] and (step is not None or levels[0] > 0):
+    if levels[0] >= 0 and FAR_ABOVE * float(levels[0]) <= levels[-1] and (step is not None or levels[0] > 0):
         low = 0
-        why += f", none is negative, from {levels[0]:.6g} to {levels[-1]:.6g}"
+        why += ", none is negative and some are near 0"
     if whole:
         return Guess(Integer(low=low), why)
     spike = _spike(levels, counts) if step is None else ""

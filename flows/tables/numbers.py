@@ -10,7 +10,7 @@ import numpy as np
 from flows.core import FlowsError
 from flows.tables.dtypes import column_of, is_duration, is_single, whole_range
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import factorized, gaps_of
+from flows.tables.frames import factorized, gaps_of, holds_times
 from flows.tables.kinds import Circular, Integer, Real
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
@@ -48,7 +48,7 @@ def _scattered(gaps: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _of_objects(name: str, column: Any, what: str) -> np.ndarray:
     """Numbers of a column whose dtype does not tell that they are."""
-    if column.dtype.is_temporal():
+    if column.dtype.is_temporal() or holds_times(column):
         raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind DateTime()")
     try:
         places, values = factorized(column)
@@ -135,7 +135,8 @@ def _on_steps(field: Field, numbers: np.ndarray) -> np.ndarray:
     low, high = ((end - first) / step for end in field.ends)
     slack = ON_GRID  # bounds that lie on a step but for rounding
     places = np.clip(np.rint((numbers - first) / step), np.ceil(low - slack), np.floor(high + slack))
-    return first + places * step
+    digits = decimals_of(step, float(field.origin or 0), float(field.offset))
+    return np.round(first + places * step, digits) if digits <= MOST_DIGITS else first + places * step
 
 
 def _turned(kind: Circular, values: np.ndarray) -> np.ndarray:

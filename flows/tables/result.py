@@ -12,7 +12,7 @@ from scipy.stats import qmc
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.result import FitResult
-from flows.tables.frames import listed, taken
+from flows.tables.frames import listed
 from flows.tables.schema import Schema
 from flows.training.select import Selection
 
@@ -85,7 +85,7 @@ class TableResult:
             return self.schema.decode(np.asarray(self.result.draw(key, n), np.float64))
         contexts = self.schema.context(condition)
         drawn = np.asarray(self.result.draw(key, n, context=contexts), np.float64).reshape(n * len(contexts), -1)
-        return self.schema.decode(drawn, given=taken(condition, np.repeat(np.arange(len(contexts)), n)))
+        return self.schema.decode(drawn, given=self.schema.given(condition, n))
 
     def anomaly(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
         """How usual each row is, (rows,), as `FitResult.anomaly`: of rows like those fitted to, a share a has at most the value
@@ -185,7 +185,7 @@ class TableResult:
             return None
         if given is None:
             raise FlowsError(f"given is missing; expected values of {', '.join(map(repr, names))}: a dict, or a frame")
-        return self.schema.frame_of(given) if isinstance(given, Mapping) else given
+        return self.schema.given(given)
 
     def _of_one_number(self, name: str, ask: Callable[..., Any], given: Any) -> Any:
         schema = self.schema

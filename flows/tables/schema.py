@@ -1,5 +1,6 @@
 """The schema of a table: what its columns hold, and the way from a frame to numbers and back."""
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from flows.core import FlowsError, shortened
 from flows.tables import blocks, columns, written
 from flows.tables.blocks import Rows
 from flows.tables.fields import Field
-from flows.tables.frames import Frame, check_columns, framed, listed, looked_at
+from flows.tables.frames import Frame, check_columns, framed, library_of, listed, looked_at, taken_rows
 from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Kind
 
 
@@ -62,6 +63,8 @@ class Schema:
         if not isinstance(kinds, Mapping):
             raise TypeError(f"Schema: kinds is a {type(kinds).__name__}; expected a dict of kinds by the names of columns")
         fields = {str(name): Field(_kind(str(name), kind), label=name) for name, kind in kinds.items()}
+        if len(fields) < len(kinds):
+            raise FlowsError(f"Schema: kinds are of {listed(list(kinds))}; expected names that are not alike as text")
         self._set(fields, names_of(condition), None)
 
     def _set(self, fields: dict[str, Field], condition: tuple[str, ...], library: str | None) -> None:
@@ -128,7 +131,7 @@ class Schema:
 
     def __getitem__(self, name: Any) -> Kind:
         if str(name) not in self._fields:
-            raise KeyError(f"{name!r} is no column of the schema; its columns are {listed(list(self._fields))}")
+            raise FlowsError(f"{name!r} is no column of the schema; its columns are {listed(list(self._fields))}")
         return self._fields[str(name)].kind
 
     def __contains__(self, name: Any) -> bool:
@@ -144,11 +147,13 @@ class Schema:
         return isinstance(other, Schema) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(self.to_json())
+        return hash((tuple(self._fields), self.condition))
 
     @property
     def _key(self) -> tuple:
-        return self.to_json(), self.condition
+        """What tells two schemas apart; not why kinds were guessed."""
+        fields = [(name, dataclasses.replace(field, why="")) for name, field in self._fields.items()]
+        return fields, self.condition, self.fitted_to
 
     def __repr__(self) -> str:
         """A table: column, kind, why."""
@@ -314,9 +319,24 @@ class Schema:
         names = [name for name in self._fields if name in native]
         return framed(library, [self._fields[name].label for name in names], [native[name] for name in names], rows)
 
-    def frame_of(self, values: Mapping[Any, Any]) -> Any:
-        """A frame of one row with these values, by the names of columns, of the library of the schema."""
-        return framed(self._library("frame_of"), list(values), [[value] for value in values.values()], 1)
+    def given(self, values: Any, n: int = 1) -> Any:
+        """A frame of the condition, for `context` and `decode`: n rows for each of what is given.
+
+        Args:
+            values: a dict of one value for each column of the condition, or a frame with these columns.
+            n: how often each row is repeated, one after the other.
+
+        Errors:
+            As of `context`; FlowsError: a dict that lacks a column, or has another.
+        """
+        if not self.condition:
+            raise FlowsError("given: the schema has no condition; leave given out, or fit with condition=[...]")
+        if isinstance(values, Mapping):
+            library = library_of(self._library("given"))
+            values = library.DataFrame({str(name): [value] for name, value in values.items()})
+        table = self._looked_at(values, "given", self.condition)
+        blocks.encoded(self._fields, self.condition, (), table, "given", "raise")
+        return taken_rows(table.native, np.repeat(np.arange(table.rows), n))
 
     def to_json(self) -> str:
         """As text, which people may edit: a list of columns, each with its kind, the arguments of that, and what was learnt."""
