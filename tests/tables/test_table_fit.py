@@ -201,10 +201,9 @@ def test_codes_alone_have_the_masses_of_their_counts():
     frame = pl.DataFrame({"a": np.repeat(["x", "y", "z"], [300, 150, 50]), "b": np.tile([True, False], 250)})
     result = tables.fit(0, frame, max_epochs=30, verbose=0)
     assert result.selection is not None and len(result.selection.candidates) == 2
-    every = frame.unique(maintain_order=True)
     counts = frame.group_by("a", "b").len()
-    shares = every.join(counts, on=["a", "b"])["len"].to_numpy() / len(frame)
-    np.testing.assert_allclose(np.exp(result.log_prob(every)), shares, atol=0.02)
+    masses = np.exp(result.log_prob(counts.select("a", "b")))
+    np.testing.assert_allclose(masses, counts["len"].to_numpy() / len(frame), atol=0.02)
     assert "Leave it out" in error_of(lambda: tables.fit(0, frame, model=FLOW))
 
 
