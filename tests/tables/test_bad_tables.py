@@ -220,6 +220,7 @@ def test_arrays_that_do_not_fit_are_refused():
         (lambda: DateTime(format="%Y %z"), "with a time zone; expected one without"),
         (lambda: Constant([1]), "Constant: [1] is a list"),
         (lambda: Schema({}), "Schema: there are no columns"),
+        (lambda: Schema({0: Real(), "0": Real()}), "kinds are of 0, '0'; expected names that are not alike as text"),
         (lambda: Schema({"x": Real()}, ["x", "x"]), "expected each name once"),
         (lambda: Schema({"x": Real()}).replace({"y": Real()}), "replace: 'y' is no column; expected some of 'x'"),
         (lambda: Schema({"x": Real()}).fitted(pd.DataFrame({"x": [None, np.nan]})), "column 'x' holds no finite number"),

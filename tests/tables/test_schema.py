@@ -440,3 +440,19 @@ def test_replaced_kinds_keep_what_is_known():
         open_.encode(frame)
     assert open_.fitted(frame).encode(frame)[:, 0].tolist() == [2, 0, 1]
     assert open_ != schema and open_ == again and hash(open_) == hash(again)
+
+
+@BOTH
+def test_what_is_given_becomes_a_frame_of_the_condition(library):
+    frame = library({"y": [1.0, 2.5], "town": ["b", "a"], "n": [3, 4]})
+    schema = Schema({"y": Real(), "town": Category(), "n": Integer()}, ["n", "town"]).fitted(frame)
+    three = schema.given({"town": "b", "n": 7}, 3)
+    assert isinstance(three, library) and list(three["town"]) == ["b"] * 3 and schema.context(three).tolist() == [[4, 0, 1]] * 3
+    each = schema.given(frame, 2)
+    assert list(each["town"]) == ["b", "b", "a", "a"] and list(schema.decode(np.zeros((4, 1)), given=each)["n"]) == [3, 3, 4, 4]
+    with pytest.raises(flows.FlowsError, match="given: the frame lacks 'town'; it has besides 'twn'"):
+        schema.given({"n": 1, "twn": "b"})
+    with pytest.raises(flows.FlowsError, match="given: column 'town', row 0, is 'c'; expected one of 'a', 'b'"):
+        schema.given({"n": 1, "town": "c"})
+    with pytest.raises(flows.FlowsError, match="the schema has no condition; leave given out"):
+        Schema({"y": Real()}).fitted(frame[["y"]]).given({"n": 1})
