@@ -51,7 +51,10 @@ nb_ipywidgets_js = {}  # nothing is fetched from elsewhere
 MODULES = [flows] + [
     each
     for name, each in vars(flows).items()
-    if inspect.ismodule(each) and (name in flows.__all__ or hasattr(each, "__all__")) and each is not flows.core
+    if inspect.ismodule(each)
+    and name[0] != "_"
+    and (name in flows.__all__ or hasattr(each, "__all__"))
+    and each is not flows.core
 ]
 
 

@@ -7,6 +7,8 @@ A constructor such as `RealNVP()` returns an `init_fun`; params are plain pytree
 """
 
 # The one list of public names: a new layer, distribution or model is imported here by its own name, and that is all.
+import importlib as _importlib
+import typing as _typing
 from types import ModuleType as _Module
 
 from flows import conditioners as conditioners
@@ -153,14 +155,15 @@ from flows.training import select as select
 
 __version__ = "0.1.0"
 
+if _typing.TYPE_CHECKING:
+    from flows import tables as tables
+else:
 
-def __getattr__(name: str):
-    """`flows.tables` is imported when it is first named: it needs the package narwhals, an extra."""
-    if name == "tables":
-        import importlib
-
-        return importlib.import_module("flows.tables")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name):
+        """`flows.tables` is imported when it is first named: it needs an extra."""
+        if name == "tables":
+            return _importlib.import_module("flows.tables")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 _ROOMS = (

@@ -124,15 +124,17 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
         raise FlowsError(
             f"{what}: column {name!r} holds gaps alone; expected a date. Give it the kind Constant(None), or Ignored()"
         )
-    least, largest = int(ticks.min()), int(ticks.max())
-    if field.least is None:
-        field = replace(field, least=_as_text(least, times.unit, times.zoned))
-    if field.largest is None:
-        field = replace(field, largest=_as_text(largest, times.unit, times.zoned))
+    least, largest, per_second = int(ticks.min()), int(ticks.max()), _per_second(times.unit)
     if kind.step is None:
-        step = _step_of(ticks - least, _per_second(times.unit))
+        step = _step_of(ticks - least, per_second)
         field = replace(field, kind=replace(kind, step=step), why=_joined(field.why, f"in {NAMES[STEPS.index(step)]}"))
-    return _within_float32(field, (largest - least) / _per_second(times.unit))
+    field = _within_float32(field, (largest - least) / per_second)
+    if field.least is None:
+        step = max(round(field.step * per_second), 1)
+        # Times that are to be rounded become whole hours, say, not those of the least of them.
+        start = least - least % step if ((ticks - least) % step).any() else least
+        field = replace(field, least=_as_text(start, times.unit, times.zoned))
+    return replace(field, largest=field.largest or _as_text(largest, times.unit, times.zoned))
 
 
 def _joined(why: str, more: str) -> str:

@@ -19,12 +19,13 @@ def check(name: str, field: Field, column: Any, entries: Entries, what: str, gap
         value = as_plain(column.item(row))
         expected, remedy = _expected(name, field, value)
         count = int(entries.outside.sum())
-        more = f", and {count - 1:,} rows more are none" if count > 1 else ""
-        raise FlowsError(f"{what}: column {name!r}, row {row}, is {_shown(value)}; expected {expected}{more}. {remedy}")
+        more = f", the first of {count:,} such" if count > 1 else ""
+        raise FlowsError(f"{what}: column {name!r}, row {row}, is {_shown(value)}{more}; expected {expected}. {remedy}")
     if gaps and entries.gaps.any():
         row, count = int(entries.gaps.argmax()), int(entries.gaps.sum())
+        more = f", the first of {count:,}" if count > 1 else ""
         raise FlowsError(
-            f"{what}: column {name!r}, row {row}, is a gap, one of {count:,}; expected a value of {field.kind!r}. Drop such "
+            f"{what}: column {name!r}, row {row}, is a gap{more}; expected a value of {field.kind!r}. Drop such "
             "rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where gaps are values"
         )
 

@@ -43,7 +43,8 @@ def looked_at(frame: Any, what: str) -> Frame:
             remedy = "; give its columns names: pandas.DataFrame(array, columns=[...])"
         kind = type(frame)
         name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}" if lazy or header else kind.__name__
-        raise TypeError(f"{what}: a {name} was given; expected a frame of pandas or polars{remedy}")
+        article = "an array" if isinstance(frame, np.ndarray) else f"a {name}"
+        raise TypeError(f"{what}: {article} was given; expected a frame of pandas or polars{remedy}")
     names = header.names
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -192,8 +192,9 @@ class DateTime(Kind):
     """A date or a time, with or without a time zone; as a number, the seconds since the least one.
 
     Args:
-        step: in seconds, to which times are rounded, counted from the least one: 1, 60, 3600 or 86400, say; None for the
-            coarsest of a second, a minute, an hour and a day that all values have.
+        step: in seconds, such as 60 or 86400, to which times are rounded; None for the coarsest of a second, a minute, an hour
+            and a day that all values have, counted from the least one. Where there were more than 2^22 steps, which is what
+            float32 tells apart, a schema takes the next of these that fits, and says so.
         format: how dates are written that are held as text or as whole numbers, such as "%Y%m%d"; without a time zone.
 
     Errors:

@@ -83,9 +83,10 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
         return replace(field, digits=digits)
     origin = field.origin
     if step is not None and origin is None:
-        # Steps of data that have them start at the least value; others are rounded to the multiples of the step.
+        # Steps of data that have them start at the least value; others are rounded to those from the low end, or from 0.
         places = (values - least) / step
-        origin = least if (np.abs(places - np.rint(places)) <= ON_GRID).all() else 0.0
+        others = field.kind.low or 0.0  # type: ignore[attr-defined]
+        origin = least if (np.abs(places - np.rint(places)) <= ON_GRID).all() else others
     return replace(field, least=least if field.least is None else field.least, origin=origin, digits=digits)
 
 
@@ -118,9 +119,10 @@ def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
             return Entries(_turned(kind, np.where(outside, np.nan, values)), outside, gaps)
         if isinstance(kind, Integer):
             outside |= (values != np.rint(values)) & ~gaps
-        strict = field.step == 0
-        for end, sign in ((kind.low, 1), (kind.high, -1)):
-            if end is not None:
+        strict, single = field.step == 0, str(column.dtype) == "Float32"
+        for given, sign in ((kind.low, 1), (kind.high, -1)):
+            if given is not None:
+                end = float(np.float32(given)) if single else given  # 0.1 of float32 is no more than 0.1
                 outside |= (sign * (values - end) <= 0) if strict else (sign * (values - end) < 0)
         whole = isinstance(field.offset, int) and values.dtype.kind == "i" and abs(field.offset) < 2**62
         numbers = (values - int(field.offset) if whole else values - float(field.offset)).astype(np.float64)
@@ -176,22 +178,29 @@ def _numbers(field: Field, values: np.ndarray) -> np.ndarray:
     if kind.step is not None:
         numbers = offset + _on_steps(field, values)
         digits = decimals_of(kind.step, field.origin or 0.0)
-        return np.round(numbers, digits) if digits <= MOST_DIGITS else numbers
+        numbers = np.round(numbers, digits) if digits <= MOST_DIGITS else numbers
+        return np.clip(numbers, kind.low, kind.high) if (kind.low, kind.high) != (None, None) else numbers
     numbers = offset + values
     if field.digits is not None:
-        numbers = _inside(kind, np.round(numbers, field.digits), 10.0**-field.digits)
-    return _inside(kind, numbers, 0.0, is_single(field.dtype or "float64"))
+        numbers = np.round(_within_digits(kind, numbers, field.digits), field.digits)
+    return _inside(kind, numbers, is_single(field.dtype or "float64"))
 
 
-def _inside(kind: Any, numbers: np.ndarray, margin: float, single: bool = False) -> np.ndarray:
+def _within_digits(kind: Any, numbers: np.ndarray, digits: int) -> np.ndarray:
+    """Numbers between the first and the last of so many digits that lie inside the box."""
+    unit = 10.0**digits
+    first = -np.inf if kind.low is None else (np.floor(kind.low * unit) + 1) / unit
+    last = np.inf if kind.high is None else (np.ceil(kind.high * unit) - 1) / unit
+    return np.clip(numbers, first, last) if first <= last else numbers
+
+
+def _inside(kind: Any, numbers: np.ndarray, single: bool) -> np.ndarray:
     """Numbers that are no ends of their box, as these have no density."""
     dtype = np.float32 if single else np.float64
     if kind.low is not None:
-        low = dtype(kind.low)
-        numbers = np.maximum(numbers, max(np.nextafter(low, dtype(np.inf)), kind.low + margin))
+        numbers = np.maximum(numbers, np.nextafter(dtype(kind.low), dtype(np.inf)))
     if kind.high is not None:
-        high = dtype(kind.high)
-        numbers = np.minimum(numbers, min(np.nextafter(high, dtype(-np.inf)), kind.high - margin))
+        numbers = np.minimum(numbers, np.nextafter(dtype(kind.high), dtype(-np.inf)))
     return numbers
 
 

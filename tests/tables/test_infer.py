@@ -1,5 +1,6 @@
 """What the columns of a frame suggest: each rule of `infer_schema` at its edge, and what it says."""
 
+import datetime as dt
 import warnings
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_times_durations_constants_and_the_rest(library):
     assert guessed(library, times[:1]) == Constant("2024-01-01T00:00:00")
     assert guessed(library, [[1], [2]]) == Ignored()
     assert guessed(library, [b"a", b"b"]) == Ignored()
+    assert guessed(pd.DataFrame, [dt.date(2024, 1, 1), dt.date(2024, 1, 2)]) == Ignored(), "objects, of no dtype of times"
+    assert guessed(pl.DataFrame, [dt.date(2024, 1, 1), dt.date(2024, 1, 3)]) == DateTime(step=86_400)
 
 
 def test_a_schema_prints_as_a_table():

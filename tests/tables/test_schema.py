@@ -214,6 +214,8 @@ def test_draws_stay_inside_bounds_and_dtypes(library):
             values = np.asarray(drawn["x"])
             assert values.dtype == dtype and (values >= low).all() and (values <= high).all()
             schema.encode(drawn)
+    schema, frame = fitted(library, Real(0, 0.1, 0.05), np.float32([0.05, 0.1]))
+    same(schema.decode(schema.encode(frame)), frame)
     schema, _ = fitted(library, Integer(), np.array([0, 250], np.uint8))
     assert list(schema.decode([[300.0], [-3.0]])["x"]) == [255, 0]
 
@@ -288,6 +290,9 @@ def test_a_step_that_float32_cannot_tell_apart_becomes_the_next_that_fits(librar
     schema, frame = fitted(library, DateTime(), long)
     assert schema["x"] == DateTime(step=3600) and "rounded to hours, as float32 tells 4,194,304 steps apart" in repr(schema)
     assert schema.encode(frame)[1] == 34 * 365 * 86_400 + 9 * 86_400 - 86_400
+    schema, frame = fitted(library, DateTime(), long + np.timedelta64(71, "m"))
+    back = np.array(schema.decode(schema.encode(frame))["x"], "M8[m]")
+    assert back.astype(str).tolist() == ["1990-01-01T01:00", "2024-01-01T01:00"], "whole hours"
     assert fitted(library, DateTime(step=30), long)[0]["x"].step == 3600
     assert fitted(library, DateTime(), long[:1] + np.array([0, 2**22], "m8[s]"))[0]["x"].step == 1
     assert fitted(library, DateTime(), long[:1] + np.array([0, 2**22 + 1], "m8[s]"))[0]["x"].step == 60
@@ -428,14 +433,26 @@ def test_replaced_kinds_keep_what_is_known():
     assert schema.replace({"x": Real()}).encode(frame)[:, 0].tolist() == [2, 0, 1]
     assert schema.replace({"x": Circular(2)}).encode(frame)[:, 0].tolist() == [1, 1, 0]
     assert schema.replace({"t": DateTime(step=3600)}).encode(frame)[:, 1].tolist() == [2 * 86_400, 0, 86_400]
-    open_ = schema.replace({"x": Category()})
+    open_, again = (schema.replace({"x": Category()}) for _ in range(2))
     with pytest.raises(
         flows.FlowsError, match=r"column 'x' is Category\(\), of which not all is known; .*schema.fitted\(frame\)"
     ):
         open_.encode(frame)
     assert open_.fitted(frame).encode(frame)[:, 0].tolist() == [2, 0, 1]
-    assert (
-        open_ != schema
-        and open_ == schema.replace({"x": Category()})
-        and hash(open_) == hash(schema.replace({"x": Category()}))
-    )
+    assert open_ != schema and open_ == again and hash(open_) == hash(again)
+
+
+@BOTH
+def test_what_is_given_becomes_a_frame_of_the_condition(library):
+    frame = library({"y": [1.0, 2.5], "town": ["b", "a"], "n": [3, 4]})
+    schema = Schema({"y": Real(), "town": Category(), "n": Integer()}, ["n", "town"]).fitted(frame)
+    three = schema.given({"town": "b", "n": 7}, 3)
+    assert isinstance(three, library) and list(three["town"]) == ["b"] * 3 and schema.context(three).tolist() == [[4, 0, 1]] * 3
+    each = schema.given(frame, 2)
+    assert list(each["town"]) == ["b", "b", "a", "a"] and list(schema.decode(np.zeros((4, 1)), given=each)["n"]) == [3, 3, 4, 4]
+    with pytest.raises(flows.FlowsError, match="given: the frame lacks 'town'; it has besides 'twn'"):
+        schema.given({"n": 1, "twn": "b"})
+    with pytest.raises(flows.FlowsError, match="given: column 'town', row 0, is 'c'; expected one of 'a', 'b'"):
+        schema.given({"n": 1, "town": "c"})
+    with pytest.raises(flows.FlowsError, match="the schema has no condition; leave given out"):
+        Schema({"y": Real()}).fitted(frame[["y"]]).given({"n": 1})
