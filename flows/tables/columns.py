@@ -24,10 +24,10 @@ def _room(kind: Kind) -> ModuleType:
 
 def learnt(name: str, field: Field, table: Frame, anew: bool, what: str) -> Field:
     """A column of which all is known; its dtype is read `anew` where that known is one of another library."""
-    column = table.column(name)
-    if field.dtype is None or anew:
+    column, first = table.column(name), field.dtype is None
+    if first or anew:
         field = replace(field, dtype=described(column), label=table.header.labels[table.places[name]])
-    if not field.complete or isinstance(field.kind, Circular):
+    if first or not field.complete or isinstance(field.kind, Circular):
         field = _room(field.kind).learnt(name, field, column, what)
     check(name, field, column, encoded(name, field, table, what), what, gaps=False)
     return field

@@ -18,7 +18,7 @@ class Field:
         kind: what it holds.
         label: its name in the frame, which need not be text.
         dtype: as `dtypes.described` tells it.
-        least: the least value, of dates as text of ISO 8601, from which numbers count where they have no low bound.
+        least: the least value, of dates as text of ISO 8601, from which numbers count; None where they have a low bound.
         largest: the same of dates, which tells the cycles that they went through.
         origin: a value that lies on the steps.
         digits: after the point, that hold all values; None where more than float64 has would be needed.
@@ -44,7 +44,7 @@ class Field:
             return False
         if isinstance(kind, DateTime) and (self.least is None or self.largest is None or kind.step is None):
             return False
-        if isinstance(kind, Real | Integer) and self.least is None:
+        if isinstance(kind, Real | Integer) and self.offset is None:
             return False
         if isinstance(kind, Real) and kind.step is not None and self.origin is None:
             return False

@@ -81,13 +81,19 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
     digits = field.digits if field.digits is not None else digits_of(values)
     if isinstance(field.kind, Circular):
         return replace(field, digits=digits)
-    origin = field.origin
+    low, origin = field.kind.low, field.origin  # type: ignore[attr-defined]
     if step is not None and origin is None:
-        # Steps of data that have them start at the least value; others are rounded to those from the low end, or from 0.
-        places = (values - least) / step
-        others = field.kind.low or 0.0  # type: ignore[attr-defined]
-        origin = least if (np.abs(places - np.rint(places)) <= ON_GRID).all() else others
-    return replace(field, least=least if field.least is None else field.least, origin=origin, digits=digits)
+        # Steps start at the low end or the least value, if all values are on them; others are rounded to those from 0.
+        starts = [start for start in (low, least) if start is not None]
+        origin = next((start for start in starts if _begin_at(values, start, step)), low or 0.0)
+    # A low end is the offset, so the least value is no matter: a file has as few values of rows as can be.
+    known = field.least if low is not None or field.least is not None else least
+    return replace(field, least=known, origin=origin, digits=digits)
+
+
+def _begin_at(values: np.ndarray, start: float, step: float) -> bool:
+    places = (values - start) / step
+    return bool((np.abs(places - np.rint(places)) <= ON_GRID).all())
 
 
 def digits_of(values: np.ndarray) -> int | None:

@@ -260,9 +260,9 @@ def test_json_is_a_line_a_column_and_tells_no_rows():
     line = next(line for line in text.split("\n") if '"r"' in line)
     assert json.loads(line.rstrip(",")) == {
         "name": "r", "kind": "Real", "low": 0, "high": 1, "step": 0.5,
-        "dtype": "float64", "least": 0.0, "origin": 0.0, "digits": 1,
+        "dtype": "float64", "origin": 0, "digits": 1,
     }  # fmt: skip
-    assert "06:00" not in text and "0.75" not in text, "no value of a row, but for the least and the largest"
+    assert "06:00" not in text and "0.75" not in text, "no value of a row, but for the least where there is no low end"
 
 
 def test_json_may_be_edited():
@@ -290,7 +290,7 @@ def test_json_may_be_edited():
         ('"period": 360, ', "", "column 'w': the kind Circular lacks an argument; expected period"),
         ('"least": "2024-01-01T00:00:00"', '"least": "yesterday"', "column 't': least is 'yesterday'; expected a time"),
         ('"digits": 1', '"digits": -1', "digits is -1; expected a whole number from 0 to 15"),
-        ('"least": 0.0', '"least": true', "column 'r': least is True; expected a finite number"),
+        ('"origin": 0', '"least": true', "column 'r': least is True; expected a finite number"),
         ('"dtype": "int64"', '"dtype": 5', "column 'n': dtype is 5; expected text"),
         ('"name": "n"', '"name": "x"', "has the name 'x', as one before; expected each once"),
         ('"name": "n"', '"name": 1.5', "the name of a column is 1.5"),
