@@ -17,6 +17,7 @@ from flows.core import Array, FlowsError, finite, iteration, naming, positive_in
 CACHE = 2**18  # floats: about what one core keeps close
 SEGMENTS = 4
 HEAVY = 100_000  # weights from which a pass is dominated by their products
+CUT = 1 / 16  # of the work of all steps, which a further segment has to save: it is compiled too
 
 
 @conditioner
@@ -72,9 +73,9 @@ def MaskedMLP(
 
 
 def masked_mlp(
-    name: str, rng: Array, degrees: list[np.ndarray], act: Callable, last_scale: float, dropout: float
+    name: str, rng: Array, degrees: list[np.ndarray], act: Callable, last_scale: float, dropout: float, **of_masked: Any
 ) -> tuple[tuple[dict[str, Array], ...], "Masked"]:
-    """The params of a masked network whose layers have units of these degrees, and the network."""
+    """The params of a masked network whose layers have units of these degrees, and the network; `Masked` is told the rest."""
     layers = len(degrees) - 1
     params = dense_layers(rng, pairwise(map(len, degrees)), [1.0] * (layers - 1) + [last_scale])
 
@@ -86,7 +87,7 @@ def masked_mlp(
             x = dense(i, x)
         return x
 
-    return params, Masked(degrees, formula, keywords={"context", *(("rng", "train") if dropout else ())})
+    return params, Masked(degrees, formula, keywords={"context", *(("rng", "train") if dropout else ())}, **of_masked)
 
 
 def degrees_of(
@@ -110,15 +111,12 @@ def degrees_of(
     return [np.concatenate([place + 1, np.zeros(context_dim, int)]), *between, np.tile(place, outputs // d)]
 
 
-def degrees_of_several(
-    inputs: Sequence[int], outputs: Sequence[int], hidden: Sequence[int], context_dim: int
-) -> list[np.ndarray]:
-    """As `degrees_of`, where feature i, in the order in which they come, has inputs[i] inputs and outputs[i] outputs; both are
-    laid out feature by feature."""
-    d = len(outputs)
-    _spend_on_masks([sum(inputs) + context_dim, *hidden, sum(outputs)])
-    seen = np.concatenate([np.repeat(np.arange(d) + 1, inputs), np.zeros(context_dim, int)])
-    return [seen, *_hidden_degrees(d, hidden, context_dim), np.repeat(np.arange(d), outputs)]
+def degrees_of_several(inputs: np.ndarray, outputs: np.ndarray, hidden: Sequence[int], context_dim: int) -> list[np.ndarray]:
+    """As `degrees_of`, of features in the order in which they come, with any number of inputs and of outputs: each input and
+    each output says whose it is."""
+    _spend_on_masks([len(inputs) + context_dim, *hidden, len(outputs)])
+    between = _hidden_degrees(int(outputs.max()) + 1, hidden, context_dim)
+    return [np.concatenate([inputs + 1, np.zeros(context_dim, int)]), *between, outputs]
 
 
 def _hidden_degrees(d: int, hidden: Sequence[int], context_dim: int) -> list[np.ndarray]:
@@ -137,7 +135,8 @@ class Masked(Leading):
     elementwise. `units` is what `per_unit(params, context)` returns: a pytree of arrays (units, batch or 1) that the formula
     adds to or multiplies with the hidden units, whose degrees are then `degrees[1]`. `layers(params)` are the dense layers.
 
-    A feature may have several inputs, and any number of outputs; those of the context, of degree 0, are the last inputs.
+    A feature may have several inputs, and any number of outputs, wherever they are; features are then known `as_they_come`, and
+    inputs of the context, of degree 0, are the last.
     """
 
     def __init__(
@@ -147,16 +146,18 @@ class Masked(Leading):
         layers: Callable = lambda params: params,
         per_unit: Callable = lambda params, context: (),
         keywords: Iterable[str] = ("context",),
+        as_they_come: bool = False,
     ):
         self.degrees, self.formula, self.layers, self.per_unit = degrees, formula, layers, per_unit
+        self.as_they_come = as_they_come
         self.masks = [(a[:, None] <= b).astype(np.float32) for a, b in pairwise(degrees)]
         super().__init__(naming(partial(self.whole), keywords))
 
     @property
     def order(self) -> np.ndarray:
         """The features in the order in which they can be known."""
-        first = np.unique(self.degrees[-1], return_index=True)[1]  # output of each degree: features are laid out in order
-        return np.argsort(np.argsort(first))
+        d = self.degrees[-1].max() + 1
+        return np.arange(d) if self.as_they_come else np.argsort(self.degrees[-1][:d])
 
     def weights(self, params: Any) -> list[tuple[Array, Array]]:
         layers = zip(self.layers(params), self.masks, strict=True)
@@ -210,17 +211,12 @@ class Masked(Leading):
         first, order = jax.tree.leaves(y)[0], self.order
         d, count = len(first), int((self.degrees[0] > 0).sum())  # of features, and of their inputs
         inputs, *others = self.degrees
-        degrees = [inputs[:count], *others]
-        blocks = [_by_degree(each, d) for each in degrees]
-        packed = [_Packed(each, d) for each in degrees[:-1]]
+        packed = [_Packed(each, d) for each in (inputs[:count], *others)]
         if context is not None:  # its share is known from the start
             weights = [(weights[0][0], affine(weights[0][0][count:], weights[0][1], context)), *weights[1:]]
-        columns, biases = list[Array](), list[Array]()
-        for (w, b), before, after in zip(weights, packed, blocks[1:], strict=True):
-            rows = _take(w if columns else w[:count], before.units, 0)
-            columns.append(_take(rows, after, 1).swapaxes(0, 1))  # (d, rows, width of a block)
-            biases.append(_take(b.reshape(len(b), -1), after, 0))
-        units = jax.tree.map(lambda a: _take(a, blocks[1], 0), self.per_unit(params, context))
+        rows = [_take(w[: len(of.degrees)], of.units, 0) for (w, _), of in zip(weights, packed, strict=False)]
+        biases = [b.reshape(len(b), -1) for _, b in weights]
+        per_unit = self.per_unit(params, context)
 
         def step(state: tuple, at: tuple) -> tuple:
             (known, last), (starts, feature, columns, biases, units, y_i) = state, at
@@ -230,52 +226,71 @@ class Masked(Leading):
                 known[k] = lax.dynamic_update_slice_in_dim(known[k], h, starts[k], 0)
                 return product(columns[k], known[k]) + biases[k]
 
-            theta = self.formula(dense, units, seen(last), None, False)
+            theta = self.formula(dense, units, seen(last)[: widths[0]], None, False)
             x_i, others = find(feature, theta[:, None], jax.tree.map(lambda a: a[None], y_i))
             return (tuple(known), x_i), jax.tree.map(lambda a: a[0], (x_i, others))
 
-        starts = [jnp.asarray(each.starts) for each in packed]
-        everything = (starts, jnp.asarray(order), columns, biases, units, jax.tree.map(lambda a: a[order], y))
-        # In each segment the products go over the units that can be known by its end, not over all.
-        segments = SEGMENTS if d >= SEGMENTS and sum(w.size for w, _ in weights) > HEAVY else 1
-        state, found = ((first[:0],) * len(columns), jnp.zeros_like(first[:1])), list[Any]()
-        for start, end in pairwise(np.linspace(0, d, segments + 1).round().astype(int)):
-            known = tuple(jnp.pad(h, ((0, of.known_by(end) - len(h)), (0, 0))) for h, of in zip(state[0], packed, strict=True))
-            i, feature, w, *rest = jax.tree.map(lambda a, s=start, e=end: a[s:e], everything)
-            w = [each[:, : len(h)] for each, h in zip(w, known, strict=True)]
+        # In each segment the products go over the units that can be known by its end, not over all, and as wide as it needs.
+        even = SEGMENTS if d >= SEGMENTS and sum(w.size for w, _ in weights) > HEAVY else 1
+        edges = {*np.linspace(0, d, even + 1).round().astype(int).tolist(), *_cut(packed[0].counts + packed[-1].counts)}
+        state, found = ((first[:0],) * len(rows), jnp.zeros_like(first[:1])), list[Any]()
+        for start, end in pairwise(sorted(edges)):
+            steps = slice(start, end)
+            blocks = [of.blocks(steps) for of in packed]
+            widths = [each.shape[1] for each in blocks]
+            known = tuple(jnp.pad(h, ((0, of.known_by(end) - len(h)), (0, 0))) for h, of in zip(state[0], packed, strict=False))
+            columns = [_take(w[: len(h)], to, 1).swapaxes(0, 1) for w, h, to in zip(rows, known, blocks[1:], strict=True)]
+            own = [_take(b, to, 0) for b, to in zip(biases, blocks[1:], strict=True)]
+            units = jax.tree.map(lambda a, to=blocks[1]: _take(a, to, 0), per_unit)
+            starts, feature = [jnp.asarray(of.starts[steps]) for of in packed[:-1]], order[steps]
+            everything = (starts, jnp.asarray(feature), columns, own, units, jax.tree.map(lambda a, at=feature: a[at], y))
             part: Any
-            state, part = lax.scan(step, (known, state[1]), (i, feature, w, *rest))
+            state, part = lax.scan(step, (known, state[1]), everything)
             found.append(part)
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[np.argsort(order)], *found)
 
 
 class _Packed:
-    """Units in the order in which they become known, those of one degree side by side.
+    """Units by degree, of 0 .. d - 1, which is the step that knows them: side by side, with those that no step reads left out.
 
-    A step writes as many as the most that one degree has: what it writes beyond its own, the steps to come overwrite before any
-    of their units is read.
+    A step writes as many as the most that one of its segment has: what it writes beyond its own, the steps to come overwrite
+    before any of their units is read.
     """
 
     def __init__(self, degrees: np.ndarray, d: int):
-        counts = np.bincount(degrees, minlength=d)[:d]
-        self.starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self.width = max(1, int(counts.max()))
-        # Room for the last step, with an index one past the last; so have units that no feature is to see.
-        self.units = np.append(np.argsort(degrees, kind="stable")[: counts.sum()], [len(degrees)] * self.width)
+        self.degrees, self.counts = degrees, np.bincount(degrees, minlength=d)[:d]
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.width = max(1, int(self.counts.max()))
+        order = np.argsort(degrees, kind="stable")[: self.counts.sum()]
+        self.units = np.append(order, [len(degrees)] * self.width)  # filled up with an index one past the last
 
     def known_by(self, end: int) -> int:
-        """Rows that hold all units of the first steps."""
+        """Rows for the units of the steps before `end`, and for what the last of them writes beyond."""
         return int(self.starts[end - 1]) + self.width
 
+    def blocks(self, steps: slice) -> np.ndarray:
+        """(steps, width): the units of each, filled up."""
+        counts = self.counts[steps, None]
+        places = np.arange(max(1, counts.max()))[None]
+        return np.where(places < counts, self.units[self.starts[steps, None] + places], len(self.degrees))
 
-def _by_degree(degrees: np.ndarray, d: int) -> np.ndarray:
-    """Row m: the units of degree m, of 0 .. d - 1, filled up with an index one past the last."""
-    each = [np.flatnonzero(degrees == m) for m in range(d)]
-    width = max(1, *map(len, each))
-    return np.stack([np.pad(units, (0, width - len(units)), constant_values=len(degrees)) for units in each])
+
+def _cut(widths: np.ndarray) -> list[int]:
+    """Where to cut steps of these widths into segments, each as wide as its widest, of which a further one costs a share of all
+    widths (CUT): 0, ..., len(widths)."""
+    best, begins = np.zeros(len(widths) + 1), np.zeros(len(widths) + 1, int)
+    for end in range(1, len(widths) + 1):
+        widest = np.maximum.accumulate(widths[:end][::-1])[::-1]  # from each start
+        cost = best[:end] + np.arange(end, 0, -1) * widest + CUT * widths.sum()
+        begins[end] = cost.argmin()
+        best[end] = cost.min()
+    edges = [len(widths)]
+    while edges[-1]:
+        edges.append(int(begins[edges[-1]]))
+    return edges
 
 
-def _take(a: Array, blocks: np.ndarray, axis: int) -> Array:
-    """`a` with its axis of units laid out in blocks; what a block lacks is 0."""
+def _take(a: Array, units: np.ndarray, axis: int) -> Array:
+    """`a` with its axis of units in this order; what is one past the last is 0."""
     padded = jnp.pad(a, [(0, int(i == axis)) for i in range(a.ndim)])
-    return jnp.take(padded, blocks, axis=axis)
+    return jnp.take(padded, units, axis=axis)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.conditioners.dense import as_activation, check_dropout
+from flows.conditioners.dense import check_dropout
 from flows.conditioners.masked import degrees_of_several, masked_mlp
 from flows.core import (
     Array,
@@ -78,8 +78,8 @@ def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: floa
         raise FlowsError("Categorical: no classes were given; expected how many categories each column has, Categorical(3, 2)")
     classes = tuple(positive_int(each, "Categorical: a number of classes", most=MOST_CLASSES) for each in classes)
     hidden, dropout = check_widths(hidden, "Categorical: hidden"), check_dropout(dropout, "Categorical")
-    d = len(classes)
-    seen_most = max(classes[:-1], default=1)  # of one column, by the network
+    d, total = len(classes), sum(classes)
+    layout = _Layout(classes)
 
     def init_fun(rng, shape, context_dim=0, init_inputs=None):
         if shape != (d,):
@@ -87,36 +87,39 @@ def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: floa
         context = as_context(context_dim)
         if context is not None and len(context) != 1:
             raise FlowsError(f"Categorical: context_dim is {context}; expected a whole number: flatten the context")
-        start = jnp.zeros(sum(classes)) if init_inputs is None else _log_frequencies(init_inputs, classes)
+        start = jnp.zeros(total) if init_inputs is None else _log_frequencies(init_inputs, classes)
         if d == 1 and context is None:
             return {"theta": start}, log_pdf_alone, sample_alone
 
-        degrees = degrees_of_several((*classes[:-1], 0), classes, hidden, 0 if context is None else context[0])
-        params, network = masked_mlp("Categorical", rng, degrees, as_activation("relu"), LAST_SCALE, dropout)
+        degrees = degrees_of_several(layout.seen, layout.scored, hidden, 0 if context is None else context[0])
+        params, network = masked_mlp(
+            "Categorical", rng, degrees, jax.nn.relu, LAST_SCALE, dropout, layers=layout.layers, as_they_come=True
+        )
 
         def log_pdf(params, x, context=None, rng=None, train=False):
             keywords = {"rng": rng, "train": True} if train and dropout else {}
 
             def of_rows(params, x, context):
-                c, coded = _codes(x.T, classes)
-                seen = one_hot_codes(c[:-1], classes[:-1])
-                logits = network.leading(params, seen, None if context is None else context.T, **keywords)
-                return _scored(x, coded, _log_masses(logits, c, classes).sum(0))
+                x = x.T
+                c, coded = _codes(x, classes)
+                logits = network.leading(params, layout.one_hot(c), None if context is None else context.T, **keywords)
+                return _scored(x, coded, layout.log_masses(logits, c))
 
             if keywords:
                 return of_rows(params, x, context)  # pieces would all drop the same units
-            return in_pieces(of_rows, params, x, context, event=(sum(classes),))
+            return in_pieces(of_rows, params, x, context, event=(total,))
 
         def sample(rng, params, num_samples, context=None):
             noise = jax.random.uniform(rng, (d, num_samples), params[0]["b"].dtype)
-            find, seen = partial(_find, classes), partial(_one_hot, seen_most)
-            return network.solve(params, None if context is None else context.T, noise, find, seen)[0].T
+            find = partial(_find, classes)
+            return network.solve(params, None if context is None else context.T, noise, find, layout.seen_alone)[0].T
 
         params = (*params[:-1], {**params[-1], "b": start})
         return params, naming(log_pdf, {"context", *(("rng", "train") if dropout else ())}), sample
 
     def log_pdf_alone(params, x):
-        c, coded = _codes(x.T, classes)
+        x = x.T
+        c, coded = _codes(x, classes)
         return _scored(x, coded, jax.nn.log_softmax(params["theta"])[c[0].astype(jnp.int32)])
 
     def sample_alone(rng, params, num_samples):
@@ -126,6 +129,46 @@ def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: floa
     return init_fun
 
 
+class _Layout:
+    """What the network sees and what it scores: columns of as many classes side by side, so that they are computed together and
+    compile time grows with the different numbers of classes alone. In the params they are as they come."""
+
+    def __init__(self, classes: tuple[int, ...]):
+        counts = np.asarray(classes)
+        self.order = np.argsort(counts, kind="stable")
+        self.earlier = self.order[self.order != len(classes) - 1]  # the last is seen by none
+        self.classes, self.of_earlier = counts[self.order].tolist(), counts[self.earlier].tolist()
+        self.scored, self.seen = (np.repeat(columns, counts[columns]) for columns in (self.order, self.earlier))
+        self.most_seen = max(self.of_earlier, default=1)
+
+    def layers(self, params: Any) -> list[dict[str, Array]]:
+        """Those of the params, with the first's inputs and the last's outputs in this order."""
+        layers = [dict(layer) for layer in params]
+        inputs = np.argsort(np.argsort(self.seen, kind="stable"))
+        context = np.arange(len(inputs), layers[0]["w"].shape[0])
+        outputs = np.argsort(np.argsort(self.scored, kind="stable"))
+        layers[0]["w"] = layers[0]["w"][np.concatenate([inputs, context])]
+        return [*layers[:-1], {"w": layers[-1]["w"][:, outputs], "b": layers[-1]["b"][outputs]}]
+
+    def one_hot(self, c: Array) -> Array:
+        return one_hot_codes(c[self.earlier], self.of_earlier)
+
+    def seen_alone(self, c: Array) -> Array:
+        """What is seen of one column (1, batch), as wide as of any."""
+        return one_hot_codes(c, [self.most_seen])
+
+    def log_masses(self, logits: Array, c: Array) -> Array:
+        """sum_i log softmax(l_i)[c_i], (batch,), of logits (sum(classes), batch) in this order and columns as they come."""
+        log_p, column, place = jnp.zeros(c.shape[1], c.dtype), 0, 0
+        for count, run in groupby(self.classes):
+            n = len(list(run))
+            own = logits[place : place + n * count].reshape(n, count, c.shape[1])
+            here = c[self.order[column : column + n], None] == jnp.arange(count, dtype=c.dtype)[None, :, None]
+            log_p += (jnp.where(here, own, 0).sum(1) - jax.nn.logsumexp(own, axis=1)).sum(0)
+            column, place = column + n, place + n * count
+        return log_p
+
+
 def _codes(x: Array, classes: Sequence[int]) -> tuple[Array, Array]:
     """Of columns x (d, batch): their codes, 0 where there is none, and where there is one."""
     coded = (x >= 0) & (x < jnp.asarray(classes, x.dtype)[:, None]) & (x == jnp.floor(x))
@@ -133,37 +176,21 @@ def _codes(x: Array, classes: Sequence[int]) -> tuple[Array, Array]:
 
 
 def _scored(x: Array, coded: Array, log_p: Array) -> Array:
-    """log_p of rows x whose entries are all codes."""
+    """log_p of rows, the columns x (d, batch), whose entries are all codes."""
     log_p = jnp.where(coded.all(0), log_p, log_p - jnp.inf)
-    return jnp.where(jnp.isnan(x).any(1), jnp.nan, log_p)
-
-
-def _log_masses(logits: Array, c: Array, classes: Sequence[int]) -> Array:
-    """log softmax(l_i)[c_i] of each column, (d, batch), of the logits (sum(classes), batch)."""
-    found, column, place = list[Array](), 0, 0
-    for count, run in groupby(classes):  # columns of as many classes at once
-        n = len(list(run))
-        own = logits[place : place + n * count].reshape(n, count, logits.shape[1])
-        here = c[column : column + n, None] == jnp.arange(count, dtype=c.dtype)[None, :, None]
-        found.append(jnp.where(here, own, 0).sum(1) - jax.nn.logsumexp(own, axis=1))
-        column, place = column + n, place + n * count
-    return jnp.concatenate(found)
+    return jnp.where(jnp.isnan(x).any(0), jnp.nan, log_p)
 
 
 def _find(classes: Sequence[int], column: Array, logits: Array, noise: Array) -> tuple[Array, tuple]:
     """The code of a column (1, batch) by a uniform number each: the first whose cumulative mass is above that share of all.
 
-    The logits are (most classes of any column, 1, batch); what is beyond those of this column has no mass.
+    The logits are (width, 1, batch); beyond those of this column there may be others, which have no mass.
     """
     count = jnp.asarray(classes)[column]
-    mass = jnp.where((jnp.arange(logits.shape[0]) < count)[:, None, None], jax.nn.softmax(logits, axis=0), 0)
-    up_to = jnp.cumsum(mass, axis=0)
+    own = (jnp.arange(logits.shape[0]) < count)[:, None, None]
+    up_to = jnp.cumsum(jax.nn.softmax(jnp.where(own, logits, -jnp.inf), axis=0), axis=0)
     below = (up_to <= (noise * up_to[-1])[None]).sum(0)
     return jnp.minimum(below, count - 1).astype(noise.dtype), ()
-
-
-def _one_hot(count: int, c: Array) -> Array:
-    return (c == jnp.arange(count, dtype=c.dtype)[:, None]).astype(c.dtype)
 
 
 def _log_frequencies(x: Array, classes: Sequence[int]) -> Array:
