@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from flows.core import DistributionLike, FlowsError, as_key, explained_call
+from flows.core import DistributionInit, DistributionLike, FlowsError, as_key, explained_call
 from flows.results.result import OF_LABELS, FitResult
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
@@ -189,11 +189,11 @@ def select(
 
 
 def _coded_to(model: Any, table: Table) -> np.ndarray:
-    """Which columns hold codes to a model; all to one that does not suit the table, of which the comparison tells."""
+    """Which columns hold codes to a model; all to one that cannot be made there, of which the comparison tells."""
     columns = len(table.labels)
     try:
-        return coded_columns(region_of(model, table), columns)
-    except (FlowsError, TypeError):
+        return coded_columns(region_of(model, table) if isinstance(model, DistributionInit) else None, columns)
+    except Exception:
         return np.ones(columns, bool)
 
 
