@@ -6,9 +6,9 @@
     python benchmarks/mixed_tables.py --table
 
 "NSF": `fit(0, Flow(NSF()), rows, dequantize=steps)` of the rows as the schema encodes them, codes among them. "typed NSF":
-`tables.fit(0, frame, model=Flow(NSF()))`, the same flow for the numbers alone, behind categories and angles. "no ends":
-the same without the low ends that are guessed. "tables": `tables.fit(0, frame)`. All are scored by the mean over 16 points of each cell, as of `TableResult.log_prob(draws=16)`, on a
-fifth of the rows. Written to benchmarks/results/mixed_tables.json.
+`tables.fit(0, frame, model=Flow(NSF()))`, the same flow for the numbers alone, behind categories and angles. "no ends": the
+same without the low ends that are guessed. "tables": `tables.fit(0, frame)`. All are scored by the mean over 16 points of each
+cell, as of `TableResult.log_prob(draws=16)`, on a fifth of the rows. Written to benchmarks/results/mixed_tables.json.
 """
 
 import argparse

@@ -139,17 +139,9 @@ def side_by_side(
                 )
         run_each = list(zip(parts, places, edges, strict=True))
 
-        def told(x: Array, i: int) -> list[Array]:
-            """What those after it see of a block."""
-            return [seen(blocks[i].region, x)] if dependent and i + 1 < len(blocks) else []
-
         def contexts(x: Array, context: Any) -> list[Any]:
             """Of each block."""
-            before, own = list[Array](), list[Any]()
-            for i, (a, b) in enumerate(edges):
-                own.append(joined(before, context))
-                before += told(x[:, a:b], i)
-            return own
+            return [block.context(x, context) for block in blocks]
 
         of_data = jax.jit(contexts)
 
@@ -157,8 +149,9 @@ def side_by_side(
             old, x = given.params, given.init_inputs
             if old is not None and (not isinstance(old, tuple | list) or len(old) != len(values)):
                 raise FlowsError(f"{name}: params are not a tuple of {len(values)}, one for each {word}")
-            nothing = [given.init_context, *[None] * (len(parts) - 1)] if dependent else [given.init_context] * len(parts)
-            own = of_data(x, given.init_context) if dependent and x is not None else nothing
+            own = [None if block.before else given.init_context for block in blocks]
+            if dependent and x is not None:
+                own = of_data(x, given.init_context)
             params = []
             for i, (own_key, (part, place, (a, b))) in enumerate(zip(jax.random.split(key, len(parts)), run_each, strict=True)):
                 block = None if x is None else x[:, a:b]
@@ -187,7 +180,8 @@ def side_by_side(
             for i, ((part, place, _), own, key) in enumerate(zip(run_each, params, split(rng), strict=True)):
                 with place:
                     draws.append(draw(part, key, own, joined(before, context)))
-                before += told(draws[-1][0], i)
+                if dependent and i + 1 < len(blocks):
+                    before.append(seen(blocks[i].region, draws[-1][0]))
             return draws
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:

@@ -76,7 +76,8 @@ class FitResult(OneColumn, Distribution):
             "best_epoch", counted from 0, whose params these are, or -1 for those of the start, whose validation loss is
             "start_loss"; "error", the standard error of the validation loss; "skipped", how many steps of each epoch were not
             taken; "gaussian_loss", that of the closed-form Gaussian on the same held-out rows (of vectors of at most 512
-            columns; with a context its mean is linear in it); "rows" and "held_out", how many there were, of a stream in an
+            columns; with a context its mean is linear in it; of codes and angles, on which it depends alike, the frequencies
+            and uniform densities); "rows" and "held_out", how many there were, of a stream in an
             epoch; with weights "effective", as how many rows of equal weight those held out are as good; "batch_size",
             "max_epochs" and "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted`
             is whether Ctrl-C ended the fit.

@@ -198,6 +198,20 @@ def test_noise_of_a_block_comes_before_all_are_standardised(kind):
     )
 
 
+def test_steps_that_show_are_not_those_of_codes():
+    rows = np.stack([CODE, np.round(FIRST), HOUR], 1)
+    model = flows.ChainRule(flows.Categorical(3), COUPLING, sizes=(1, 2))
+    assert facts_of(model, rows, dequantize=True)[0].first == (flows.Dequantize((0.0, 1.0, 0.0)),)
+    selection = flows.select(0, [model], rows, dequantize=True, max_epochs=1, verbose=0)
+    assert selection.single.init_fun.likelihood == "lower bound"
+    table = np.stack([CODE, HOUR, FIRST.round(1), TABLE[:, 3]], 1)
+    result = fit(0, mixed(flows.ChainRule), table, support={2: (0, np.inf)}, dequantize={2: 0.1}, folds=1, **QUICK)
+    draws = np.asarray(result.draw(0, 200))
+    assert (draws[:, 2] > 0).all() and set(draws[:, 0]) == {0.0, 1.0, 2.0} and np.isfinite(result.log_prob(table)).all()
+    message = error_of(lambda: fit(0, flows.Categorical(3), rows[:, :1], dequantize=True, **QUICK))
+    assert "no column is rounded to a step that shows" in message
+
+
 def test_noise_of_several_blocks_is_one_layer():
     noisy = flows.Flow(flows.Dequantize((1.0, 0.0)), flows.Normal(trainable=True))
     coarse = flows.Flow(flows.Dequantize(5.0), flows.Normal(trainable=True, regression=True))

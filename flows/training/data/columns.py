@@ -63,11 +63,13 @@ def check_data(
     clusters: bool = False,
     curved: np.ndarray | None = None,
     noisy: np.ndarray | None = None,
+    coded: np.ndarray | None = None,
 ) -> ColumnFacts:
     """Check the training rows and their context, and measure the context's columns.
 
     `layers` are a model's own first ones; it suits `clusters` if it has a mixture in it; columns are `curved` if they are
-    angles, coordinates of unit vectors or codes, and `noisy` if the model dequantises them, be it behind other layers.
+    angles, coordinates of unit vectors or codes, `coded` if they are codes, and `noisy` if the model dequantises them, be it
+    behind other layers.
     """
     table, columns = split.train, len(split.train.labels)
     x, context, weights = table.rows
@@ -75,7 +77,7 @@ def check_data(
     curved = np.zeros(columns, bool) if curved is None else curved
     as_is = curved.copy()
     as_is[[table.place(column, "as_is has") for column in options.as_is]] = True
-    steps = steps_of(options.dequantize, table)
+    steps = steps_of(options.dequantize, table, coded)
     widths = np.zeros(columns) if steps is None else steps  # of the noise that columns will have, in their own units
     few = some_of(x)
     check_rounded(few, widths, table.labels)

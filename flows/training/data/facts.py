@@ -28,6 +28,7 @@ from flows.training.data.support import (
     check_degrees,
     check_ends_are_near,
     check_noise_once,
+    coded_columns,
     curved_columns,
     own_noise,
     region_of,
@@ -75,7 +76,7 @@ def check(init_fun: Any, split: Split, options: Options, key: Array) -> Facts:
     if folds > 1:
         split.check_folds(folds)
     whole = split if folds == 1 else split.unsplit(options)
-    columns = check_data(whole, options, leading, clusters, curved, noisy)
+    columns = check_data(whole, options, leading, clusters, curved, noisy, coded_columns(region, len(table.labels)))
     check_noise_once(init_fun, table.labels, columns.ends, columns.steps, options.caller)
     check_ends_are_near(table, layers, columns.ends)
     tell_of_curved(curved, region, table, options.caller)

@@ -250,13 +250,8 @@ def curved_columns(region: Region | None, split: Split, caller: str = "fit") -> 
     return (~region.of_line).reshape(-1, columns).any(0)
 
 
-def coded_columns(model: Any, table: Table) -> np.ndarray:
-    """Which columns, or channels, hold codes to a model; all to one that does not suit the table, of which others tell."""
-    columns = len(table.labels)
-    try:
-        region = region_of(model, table)
-    except (FlowsError, TypeError):
-        return np.ones(columns, bool)
+def coded_columns(region: Region | None, columns: int) -> np.ndarray:
+    """Which columns, or channels, hold codes."""
     return np.zeros(columns, bool) if region is None else (region.classes > 0).reshape(-1, columns).any(0)
 
 
