@@ -385,6 +385,33 @@ DIRECTIONAL: dict[str, DirectionalCase] = {
 }
 
 
+class CodesCase(NamedTuple):
+    """A distribution some of whose entries are codes, in `classes`; those of 0 classes are numbers."""
+
+    init_fun: Any
+    classes: tuple[int, ...]
+    conditional: bool = False
+
+    @property
+    def events(self) -> tuple:
+        return (len(self.classes),)
+
+
+# The columns of more classes come first, last and in between, so that none is where the computation has it.
+CODES: dict[str, CodesCase] = {
+    "Categorical": CodesCase(flows.Categorical(3, 2, 4, 2, hidden=(8, 6)), (3, 2, 4, 2), conditional=True),
+    "Categorical of one column": CodesCase(flows.Categorical(5, hidden=(8,)), (5,), conditional=True),
+    "Categorical linear": CodesCase(flows.Categorical(2, 5, 3, hidden=()), (2, 5, 3), conditional=True),
+    "Mixture of Categorical": CodesCase(
+        flows.Mixture(flows.Categorical(3, 2, hidden=(4,)), num_components=2), (3, 2), conditional=True
+    ),
+    "Joint of Categorical": CodesCase(
+        flows.Joint(flows.Normal(trainable=True), flows.Categorical(2, 3, hidden=(4,)), sizes=(1, 2)), (0, 2, 3), conditional=True
+    ),
+    "Flow of codes": CodesCase(flows.Flow(flows.Reverse(), flows.Categorical(3, 3, hidden=(4,), dropout=0.5)), (3, 3)),
+}
+
+
 def points(case: Case, event: Any, rows: int, seed: int = 0, dtype: Any = np.float64) -> jax.Array:
     """Points in the domain, unlike 0 and unlike each other."""
     shape = event if isinstance(event, tuple) else (event,)

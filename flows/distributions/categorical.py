@@ -123,8 +123,10 @@ def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: floa
         return _scored(x, coded, jax.nn.log_softmax(params["theta"])[c[0].astype(jnp.int32)])
 
     def sample_alone(rng, params, num_samples):
-        noise = jax.random.uniform(rng, (1, num_samples), params["theta"].dtype)
-        return _find(classes, jnp.zeros((), int), params["theta"][:, None, None], noise)[0].T
+        up_to = jnp.cumsum(jax.nn.softmax(params["theta"]))
+        noise = jax.random.uniform(rng, (num_samples, 1), up_to.dtype)
+        below = jnp.searchsorted(up_to, noise * up_to[-1], side="right")
+        return jnp.minimum(below, total - 1).astype(up_to.dtype)
 
     return init_fun
 
@@ -135,7 +137,7 @@ class _Layout:
 
     def __init__(self, classes: tuple[int, ...]):
         counts = np.asarray(classes)
-        self.order = np.argsort(counts, kind="stable")
+        self.order = np.argsort(counts, kind="stable").astype(np.int32)
         self.earlier = self.order[self.order != len(classes) - 1]  # the last is seen by none
         self.classes, self.of_earlier = counts[self.order].tolist(), counts[self.earlier].tolist()
         self.scored, self.seen = (np.repeat(columns, counts[columns]) for columns in (self.order, self.earlier))
@@ -144,9 +146,8 @@ class _Layout:
     def layers(self, params: Any) -> list[dict[str, Array]]:
         """Those of the params, with the first's inputs and the last's outputs in this order."""
         layers = [dict(layer) for layer in params]
-        inputs = np.argsort(np.argsort(self.seen, kind="stable"))
-        context = np.arange(len(inputs), layers[0]["w"].shape[0])
-        outputs = np.argsort(np.argsort(self.scored, kind="stable"))
+        inputs, outputs = (np.argsort(np.argsort(of, kind="stable")).astype(np.int32) for of in (self.seen, self.scored))
+        context = np.arange(len(inputs), layers[0]["w"].shape[0], dtype=np.int32)
         layers[0]["w"] = layers[0]["w"][np.concatenate([inputs, context])]
         return [*layers[:-1], {"w": layers[-1]["w"][:, outputs], "b": layers[-1]["b"][outputs]}]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import registry
 from common import close, facts, stirred
-from registry import BIJECTIONS, DIRECTIONAL, DISTRIBUTIONS, MODELS, points
+from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS, MODELS, points
 
 import flows
 from flows.core import BijectionInit, DistributionInit, from_json, to_json
@@ -74,13 +74,12 @@ def of_case(name, event, with_context):
 def test_every_public_constructor_is_registered():
     others = {"MLP", "Dequantize"}  # a network; what draws without train, too, has tests of its own
     public = {name for name in flows.__all__ if is_constructor(getattr(flows, name))} - others
-    values = [each.init_fun for each in [*BIJECTIONS.values(), *DISTRIBUTIONS.values(), *DIRECTIONAL.values()]] + list(
-        MODELS.values()
-    )
+    distributions = [*DISTRIBUTIONS.values(), *DIRECTIONAL.values(), *CODES.values()]
+    values = [each.init_fun for each in [*BIJECTIONS.values(), *distributions]] + list(MODELS.values())
     registered = {value.constructor.__name__ for value in values}
     assert public <= registered, f"add {sorted(public - registered)} to tests/registry.py"
     assert all(isinstance(each.init_fun, BijectionInit) for each in BIJECTIONS.values())
-    assert all(isinstance(each.init_fun, DistributionInit) for each in [*DISTRIBUTIONS.values(), *DIRECTIONAL.values()])
+    assert all(isinstance(each.init_fun, DistributionInit) for each in distributions)
 
 
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases()))
@@ -275,9 +274,9 @@ def test_a_context_that_nothing_takes_is_an_error(name):
             of.bijection.direct_fun(of.bijection.params, of.x, context=np.ones(2))
 
 
-@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS, *MODELS])
+@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS, *CODES, *MODELS])
 def test_values_go_to_json_and_back(name):
-    init_fun = MODELS[name] if name in MODELS else {**BIJECTIONS, **DISTRIBUTIONS}[name].init_fun
+    init_fun = MODELS[name] if name in MODELS else {**BIJECTIONS, **DISTRIBUTIONS, **CODES}[name].init_fun
     if "FromFunction" in repr(init_fun):
         with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function"):
             to_json(init_fun)

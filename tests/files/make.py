@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import stirred
-from registry import BIJECTIONS, DIRECTIONAL, DISTRIBUTIONS, MODELS, Case, SmallConv, points
+from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS, MODELS, Case, SmallConv, points
 
 import flows
 from flows import transformers as t
@@ -77,6 +77,8 @@ def candidates() -> dict[str, Written]:
         found[name] = Written(model, 3, 0, 0.2, on_sphere if name == "SphereFlow" else Case(model))
     for name, of in DISTRIBUTIONS.items():
         found[name] = Written(of.init_fun, of.events[-1], FEATURES_OF_CONTEXT * (of.needs_context or of.conditional), 0.2)
+    for name, of_codes in CODES.items():
+        found[name] = Written(of_codes.init_fun, of_codes.events[-1], FEATURES_OF_CONTEXT * of_codes.conditional, 0.2)
     for name, case in BIJECTIONS.items():
         conditional = case.conditional or case.needs_context
         found[name] = Written(case.init_fun, case.events[-1], FEATURES_OF_CONTEXT * conditional, 0.2 * abs(case.stir), case)

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from registry import BIJECTIONS, DIRECTIONAL, DISTRIBUTIONS
+from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS
 from saved_models import MODELS, OWN, Mixed, Rotation, Stretch, drawn, same, small, tiny
 
 import flows
@@ -29,15 +29,15 @@ TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # What is read back is what was written
 
 
-@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS, *DIRECTIONAL])
+@pytest.mark.parametrize("name", [*BIJECTIONS, *DISTRIBUTIONS, *DIRECTIONAL, *CODES])
 def test_every_registered_model_reads_back(name, path):
-    case = {**BIJECTIONS, **DISTRIBUTIONS, **DIRECTIONAL}[name]
+    case = {**BIJECTIONS, **DISTRIBUTIONS, **DIRECTIONAL, **CODES}[name]
     event = case.events[-1]
     if "FromFunction" in repr(case.init_fun):
         with pytest.raises(flows.FlowsError, match=r"FromFunction\.fun is the function '(shifted_)?wave'"):
             save(path, case.init_fun, {}, event, 2 if "context" in name else 0)
         return
-    for context_dim in (2,) if case.needs_context else (0, 2) if case.conditional else (0,):
+    for context_dim in (2,) if getattr(case, "needs_context", False) else (0, 2) if case.conditional else (0,):
         params = drawn(case.init_fun, event, context_dim)
         save(path, case.init_fun, params, event, context_dim)
         triple = load(path, constructors=OWN)

@@ -219,6 +219,10 @@ def test_noise_of_several_blocks_is_one_layer():
     rows = np.stack([np.round(FIRST), TABLE[:, 3], 5 * np.round(FIRST / 5), HOUR], 1)
     known = facts_of(nested, rows)[0]
     assert known.first == (flows.Dequantize((1.0, 0.0, 5.0, 0.0)),)
+    behind = flows.Flow(flows.ActNorm(), nested)
+    message = error_of(lambda: fit(0, behind, rows, **QUICK))
+    assert "Dequantize(step=(1.0, 0.0, 5.0, 0.0)), of blocks of features, comes after ActNorm()" in message
+    assert fit(0, behind, rows, standardize=False, **{**QUICK, "max_epochs": 1}).init_fun == behind
     plain = flows.Normal(trainable=True), flows.Normal(trainable=True, regression=True)
     assert known.model == flows.ChainRule(flows.ChainRule(*plain, sizes=(2, 1)), COUPLING, sizes=(3, 1))
 

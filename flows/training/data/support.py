@@ -58,6 +58,7 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
         bijection, prior = structure.pieces
         layers += layers_of(bijection.value)
         base = prior.value
+    _refuse_noise_behind(layers, base, context)
     deciding = max((i + 1 for i, layer in enumerate(layers) if adds_noise(layer)), default=0)
     remedy = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
     try:
@@ -77,6 +78,16 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     rest = [layer.bijection for layer in layers[deciding:]]
     left = Flow(joined(rest), base) if rest else base
     return tuple(layer.bijection for layer in layers[:deciding]), left
+
+
+def _refuse_noise_behind(layers: Sequence[PlacedStep], base: Any, context: Shape | None) -> None:
+    """Refuse noise, as wide as a step of the data, of blocks of features that lie behind layers."""
+    pieces = structure_of(opened(base)).pieces
+    if pieces and pieces[-1].features and (noise := split_off(base, (pieces[-1].features[1],), context)[0]):
+        raise FlowsError(
+            f"fit: {noise[0]!r:.80}, of blocks of features, comes after {layers[-1].bijection!r:.60}, so the data cannot be "
+            "standardised behind it. Put it first, or give standardize=False"
+        )
 
 
 def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[tuple[BijectionInit, ...], Any]:
