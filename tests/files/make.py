@@ -37,7 +37,7 @@ ROWS, SEEDS, LARGEST = 4, 20, 1000
 TOLERANCE = 2e-6  # of the test, relative beyond 1
 FLOATS = 0.4 * TOLERANCE  # of float32 here: it leaves room for other compilers
 FEATURES_OF_CONTEXT = 2
-SAVED = re.compile(rb'constructor\\":\\"([\w.]+)\\"')
+SAVED = re.compile(rb'constructor\\":\\"([\w.:]+)\\"')
 
 
 class Written(NamedTuple):
