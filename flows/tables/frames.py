@@ -154,3 +154,8 @@ def without(frame: Frame, name: str) -> Any:
     """All columns of a frame but one."""
     others = [place for other, place in frame.places.items() if other != name]
     return frame.native.iloc[:, others] if frame.header.library == "pandas" else frame.native[:, others]
+
+
+def shortened_name(name: str, length: int = 40) -> str:
+    """A name of a column, cut where it is long."""
+    return name if len(name) <= length else f"{name[: length - 3]}..."

@@ -12,7 +12,7 @@ from flows.core import FlowsError, shortened
 from flows.tables import blocks, columns, written
 from flows.tables.blocks import Rows
 from flows.tables.fields import Field
-from flows.tables.frames import Frame, check_columns, framed, library_of, listed, looked_at, taken_rows
+from flows.tables.frames import Frame, check_columns, framed, library_of, listed, looked_at, shortened_name, taken_rows
 from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Kind
 
 
@@ -382,11 +382,6 @@ class Schema:
             name: self._native(name, columns.checked(name, self._fields[name], table, "decode: given", "raise").values, library)
             for name in self.condition
         }
-
-
-def shortened_name(name: str, length: int = 40) -> str:
-    """A name of a column, cut where it is long."""
-    return name if len(name) <= length else f"{name[: length - 3]}..."
 
 
 def _kind(name: str, kind: Any) -> Kind:
