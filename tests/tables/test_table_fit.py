@@ -84,6 +84,8 @@ def test_draws_agree_with_masses():
     assert stats.chisquare(counts, masses / masses.sum() * len(drawn)).pvalue > 1e-3
     below = frame.query("level < 3.5")["mass"].sum()
     assert (drawn["level"] < 3.5).mean() == pytest.approx(below, abs=0.03)
+    of_colours = drawn.groupby("colour")["level"].mean()
+    assert of_colours["red"] + 0.2 < of_colours["blue"], "numbers depend on codes"
     assert list(drawn.columns) == list(mixed().columns) and drawn["angle"].between(0, 360, inclusive="left").all()
 
 
