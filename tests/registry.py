@@ -406,7 +406,9 @@ CODES: dict[str, CodesCase] = {
         flows.Mixture(flows.Categorical(3, 2, hidden=(4,)), num_components=2), (3, 2), conditional=True
     ),
     "Joint of Categorical": CodesCase(
-        flows.Joint(flows.Normal(trainable=True), flows.Categorical(2, 3, hidden=(4,)), sizes=(1, 2)), (0, 2, 3), conditional=True
+        flows.Joint(flows.Normal(trainable=True), flows.Categorical(2, 3, hidden=(4,)), sizes=(1, 2)),
+        (0, 2, 3),
+        conditional=True,
     ),
     "Flow of codes": CodesCase(flows.Flow(flows.Reverse(), flows.Categorical(3, 3, hidden=(4,), dropout=0.5)), (3, 3)),
 }

@@ -85,9 +85,7 @@ def test_masses_sum_to_one_and_draws_follow_them(name, with_context):
 @pytest.mark.parametrize(("name", "with_context"), list(cases()))
 def test_every_trained_leaf_has_a_finite_gradient_that_is_not_zero(name, with_context):
     of = of_case(name, with_context)
-    for leaf, train in zip(
-        jax.tree.leaves(of.gradient), jax.tree.leaves(flows.trainable(of.distribution.params)), strict=True
-    ):
+    for leaf, train in zip(jax.tree.leaves(of.gradient), jax.tree.leaves(flows.trainable(of.distribution.params)), strict=True):
         assert np.isfinite(leaf).all() and (leaf != 0).any() == train
 
 
@@ -154,7 +152,9 @@ def test_programs_of_any_number_of_rows_are_exported():
     for classes in ((4,), (3, 2)):
         params, log_pdf, _ = flows.Categorical(*classes, hidden=(4,))(0, len(classes))
         shape = jax.ShapeDtypeStruct((rows, len(classes)), jnp.float32)
-        exported = export.export(jax.jit(log_pdf))(jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params), shape)
+        exported = export.export(jax.jit(log_pdf))(
+            jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params), shape
+        )
         x = np.ones((7, len(classes)), np.float32)
         close(exported.call(params, x), log_pdf(params, x), 1e-6)
 
@@ -182,7 +182,9 @@ def test_a_linear_one_is_its_formula(classes):
     of_input = np.concatenate([of_output[: -classes[-1]], [-1, -1]])
     assert w.shape == (len(of_input), len(of_output))
     x = every(classes)
-    seen = np.concatenate([np.eye(k)[x[:, i].astype(int)] for i, k in enumerate(classes[:-1])] + [np.tile(CONTEXT, (len(x), 1))], 1)
+    seen = np.concatenate(
+        [np.eye(k)[x[:, i].astype(int)] for i, k in enumerate(classes[:-1])] + [np.tile(CONTEXT, (len(x), 1))], 1
+    )
     logits = seen @ (w * (of_input[:, None] < of_output)) + b
     close(log_pdf(params, x, context=CONTEXT), softmax_of(logits, classes, x), 1e-5)
 
