@@ -40,9 +40,9 @@ def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: floa
     """Codes of categories: log P(c) = sum_i log softmax(l_i(c_<i, context))[c_i], in nats, l made by a masked network.
 
     Column i holds a code, a whole number from 0 to classes[i] - 1, as a float. The network sees the columns before it as zeros
-    with a one, and the context as it is; so the sum over all codes is 1, and a draw is a mass that was told before. With
-    `init_inputs` it starts near the frequencies of each column, log((count + 1) / (rows + classes)), whatever comes before;
-    without, at uniform ones. What is no code has log P = -inf (0.5, -1, an infinite number), and NaN stays NaN.
+    with a one, and the context as it is. The sum over all codes is 1 for any params. With `init_inputs` it starts
+    near the frequencies of each column, softmax(log(count + 1)), whatever comes before; without, near uniform ones. What is no
+    code has log P = -inf (0.5, -1, an infinite number), and NaN stays NaN.
 
     Args:
         classes: how many categories each column has; the event is as long as there are.
@@ -87,7 +87,7 @@ def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: floa
         context = as_context(context_dim)
         if context is not None and len(context) != 1:
             raise FlowsError(f"Categorical: context_dim is {context}; expected a whole number: flatten the context")
-        start = jnp.zeros(total) if init_inputs is None else _log_frequencies(init_inputs, classes)
+        start = jnp.zeros(total) if init_inputs is None else _start(init_inputs, classes)
         if d == 1 and context is None:
             return {"theta": start}, log_pdf_alone, sample_alone
 
@@ -194,11 +194,9 @@ def _find(classes: Sequence[int], column: Array, logits: Array, noise: Array) ->
     return jnp.minimum(below, count - 1).astype(noise.dtype), ()
 
 
-def _log_frequencies(x: Array, classes: Sequence[int]) -> Array:
-    """log((count + 1) / (codes + classes)) of each code of each column, one column after the other; counted are codes alone."""
+def _start(x: Array, classes: Sequence[int]) -> Array:
+    """log(count + 1) of each code of each column, one column after the other; counted are codes alone."""
     counts, total = np.asarray(classes), sum(classes)
     c, coded = _codes(x.T, classes)
     places = jnp.where(coded, c.astype(jnp.int32) + jnp.asarray(np.cumsum(counts) - counts, jnp.int32)[:, None], total)
-    found = jnp.zeros(total, x.dtype).at[places.ravel()].add(1, mode="drop")
-    rows = coded.sum(1).astype(x.dtype) + jnp.asarray(counts, x.dtype)
-    return jnp.log(found + 1) - jnp.log(rows)[np.repeat(np.arange(len(classes)), counts)]
+    return jnp.log(1 + jnp.zeros(total, x.dtype).at[places.ravel()].add(1, mode="drop"))
