@@ -202,7 +202,7 @@ def test_steps_that_show_are_not_those_of_codes():
     rows = np.stack([CODE, np.round(FIRST), HOUR], 1)
     model = flows.ChainRule(flows.Categorical(3), COUPLING, sizes=(1, 2))
     assert facts_of(model, rows, dequantize=True)[0].first == (flows.Dequantize((0.0, 1.0, 0.0)),)
-    selection = flows.select(0, [model], rows, dequantize=True, max_epochs=1, verbose=0)
+    selection = flows.select(0, [model], rows, validation=0.2, dequantize=True, max_epochs=1, verbose=0)
     assert selection.single.init_fun.likelihood == "lower bound"
     table = np.stack([CODE, HOUR, FIRST.round(1), TABLE[:, 3]], 1)
     result = fit(0, mixed(flows.ChainRule), table, support={2: (0, np.inf)}, dequantize={2: 0.1}, folds=1, **QUICK)
@@ -241,12 +241,14 @@ def test_codes_alone_and_what_is_no_code(kind):
     folds = fit(0, model, codes, folds=3, **QUICK)
     assert folds.member == model and np.isfinite(folds.log_pdf(folds.params, codes)).all()
     bad = codes.copy()
-    bad[7, 1] = 2.5
-    message = "column 1 of {} is 2.5 in row 7, which is no code; expected whole numbers 0 to 1"
+    bad[7, 1] = 0.5
+    message = "column 1 of {} is 0.5 in row 7, which is no code; expected whole numbers 0 to 1"
     for options in ({}, {"members": 2}, {"folds": 3}):
         assert message.format("data") in error_of(lambda o=options: fit(0, model, bad, **o, **QUICK))
     assert message.format("validation") in error_of(lambda: fit(0, model, codes, validation=bad, **QUICK))
     assert message.format("data") in error_of(lambda: flows.select(0, [model], bad, max_epochs=3, verbose=0))
+    bad[7, 1] = 2
+    assert "is 2 in row 7" in error_of(lambda: fit(0, model, bad, **QUICK))
     given = fit(
         0,
         kind(flows.Categorical(3), flows.Normal(trainable=True, regression=True)),
@@ -266,7 +268,7 @@ def test_models_are_compared_on_columns_of_codes(kind):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        selection = flows.select(0, models, rows, max_epochs=3, verbose=0)
+        selection = flows.select(0, models, rows, validation=0.2, max_epochs=1, verbose=0)
     assert all(candidate.result is not None for candidate in selection.candidates), selection
     message = error_of(lambda: flows.select(0, [*models, COUPLING], rows, max_epochs=3, verbose=0))
     assert "column 1 of data is constant" in message
