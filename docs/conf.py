@@ -15,6 +15,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import flows
+import flows.tables  # it is imported when it is first named, and is public too
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -50,7 +51,10 @@ nb_ipywidgets_js = {}  # nothing is fetched from elsewhere
 MODULES = [flows] + [
     each
     for name, each in vars(flows).items()
-    if inspect.ismodule(each) and (name in flows.__all__ or hasattr(each, "__all__")) and each is not flows.core
+    if inspect.ismodule(each)
+    and name[0] != "_"
+    and (name in flows.__all__ or hasattr(each, "__all__"))
+    and each is not flows.core
 ]
 
 

@@ -7,6 +7,8 @@ A constructor such as `RealNVP()` returns an `init_fun`; params are plain pytree
 """
 
 # The one list of public names: a new layer, distribution or model is imported here by its own name, and that is all.
+import importlib as _importlib
+import typing as _typing
 from types import ModuleType as _Module
 
 from flows import conditioners as conditioners
@@ -102,6 +104,7 @@ from flows.diagnostics import VerifyReport as VerifyReport
 from flows.diagnostics import bits_per_dim as bits_per_dim
 from flows.diagnostics import verify as verify
 from flows.distributions.categorical import Categorical as Categorical
+from flows.distributions.chain_rule import ChainRule as ChainRule
 from flows.distributions.directional import CircularUniform as CircularUniform
 from flows.distributions.directional import SphereUniform as SphereUniform
 from flows.distributions.directional import VonMises as VonMises
@@ -151,6 +154,17 @@ from flows.training import fit_to_density as fit_to_density
 from flows.training import select as select
 
 __version__ = "0.1.0"
+
+if _typing.TYPE_CHECKING:
+    from flows import tables as tables
+else:
+
+    def __getattr__(name):
+        """`flows.tables` is imported when it is first named: it needs an extra."""
+        if name == "tables":
+            return _importlib.import_module("flows.tables")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _ROOMS = (
     "conditioners",

@@ -316,6 +316,9 @@ DISTRIBUTIONS: dict[str, DistributionCase] = {
     "datasets.Spirals": DistributionCase(flows.datasets.Spirals(noise=0.4), (2,), reach=6.0),
     "datasets.TwoMoons": DistributionCase(flows.datasets.TwoMoons(noise=0.2), (2,), reach=4.0),
     "Joint": DistributionCase(flows.Joint(flows.Normal(conditioner=network), box), (2,), needs_context=True),
+    "ChainRule": DistributionCase(
+        flows.ChainRule(flows.Normal(trainable=True), flows.Normal(conditioner=network)), (2,), conditional=True
+    ),
     "GMM to fit": DistributionCase(flows.GMM(num_components=3, covariance="diagonal"), (1, 2)),
     "KernelDensity": DistributionCase(flows.KernelDensity(5), (1, 2)),
     "Laplace": DistributionCase(flows.Laplace(), (1,)),
@@ -374,6 +377,9 @@ DIRECTIONAL: dict[str, DirectionalCase] = {
     "VonMisesFisher conditional": DirectionalCase(flows.VonMisesFisher(conditioner=network), 3, needs_context=True),
     "VonMisesFisher of a circle": DirectionalCase(flows.VonMisesFisher((1.0, 1.0), 3.0), 2),
     "Mixture on the sphere": DirectionalCase(flows.Mixture(flows.VonMisesFisher(trainable=True), num_components=2), 3),
+    "ChainRule on the torus": DirectionalCase(
+        flows.ChainRule(flows.VonMises(trainable=True, period=24.0), flows.VonMises(conditioner=network, period=24.0)), 2
+    ),
     "Flow on the torus": DirectionalCase(flows.Flow(torus, flows.CircularUniform()), 2),
     "Flow on the sphere": DirectionalCase(flows.Flow(flows.SphereFlow(2, hidden=(8,), num_bins=3), flows.SphereUniform()), 3),
 }

@@ -16,6 +16,7 @@ FLOORS = [
     {"models", "objectives", "datasets", "persistence", "diagnostics"},
     {"results"},
     {"training"},
+    {"tables"},
 ]
 TRAINING = [  # the same within flows/training
     {"fingerprint", "keywords"},
@@ -34,6 +35,7 @@ EXTRAS = {
     "conditioners/adapters.py": {"equinox", "flax"},
     "results/history.py": {"matplotlib", "tensorboardX"},
 }
+ON_TOP = {"tables": {"narwhals"}}  # rooms above training: anywhere in a file, as they are imported when first named
 
 
 def imports(file):
@@ -56,7 +58,7 @@ def test_imports_point_one_way():
             parts = module.split(".")
             if parts[0] == "flows" and room != "__init__" and len(parts) > 1 and parts[1] != room:
                 assert FLOOR[parts[1]] <= FLOOR[room], f"{file.name} imports {module}, a floor above"
-            allowed = LIGHT | set(sys.stdlib_module_names) | (extras if inside else set())
+            allowed = LIGHT | set(sys.stdlib_module_names) | (extras if inside else set()) | ON_TOP.get(room, set())
             assert parts[0] in allowed, f"{file.name} imports {module}"
 
 
@@ -93,6 +95,18 @@ def test_every_public_name_is_documented():
 def test_importing_flows_compiles_nothing_and_starts_no_device():
     code = "import jax, flows; from jax._src import xla_bridge as b; raise SystemExit(bool(b._backends))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rooms_on_top_are_imported_when_they_are_named():
+    code = "import sys, flows; raise SystemExit('narwhals' in sys.modules or 'flows.tables' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert all(FLOOR[room] > FLOOR["training"] for room in ON_TOP)
+
+
+def test_a_room_on_top_says_how_its_extra_is_installed():
+    code = "import sys, flows; sys.modules['narwhals'] = None; flows.tables"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stderr.strip().endswith("ImportError: flows.tables needs the package narwhals: pip install 'jax-flows[tables]'")
 
 
 def test_tests_lie_in_folders_after_the_rooms():

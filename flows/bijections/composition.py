@@ -99,9 +99,10 @@ class PlacedStep(Step):
             return None
         if (kind.sphere == 1).all() and (declared.rotates or declared.moves_entries):
             return kind
-        if kind.of_line[..., ~declared.untouched(event[-1])].all():
+        touched = ~declared.untouched(event[-1])
+        if kind.of_line[..., touched].all():
             return kind
-        if not self.declared.entrywise or kind.sphere.any() or kind.classes.any():
+        if not declared.entrywise or (kind.sphere > 0)[..., touched].any() or (kind.classes > 0)[..., touched].any():
             return None
         at = self.mapped(np.stack([0 * kind.period, kind.period, 2 * kind.period]), event, backwards)
         steps = np.abs(np.diff(at, axis=0))

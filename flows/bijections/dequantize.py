@@ -11,9 +11,11 @@ from flows.core import FlowsError, Region, Rounding, Shape, Support, along, besi
 
 
 def _support(step: float | Sequence[float], levels: int | None) -> Support:
+    steps = numbers(step, "Dequantize: step")
+    leaves = tuple(np.flatnonzero(steps == 0).tolist()) if steps.ndim == 1 else ()
     if levels is None:
-        return Support(entrywise=True, rounding=Rounding(step, None))
-    steps, top = numbers(step, "Dequantize: step"), positive_int(levels, "Dequantize: levels") - 1
+        return Support(entrywise=True, leaves=leaves, rounding=Rounding(step, None))
+    top = positive_int(levels, "Dequantize: levels") - 1
     if not top:
         raise FlowsError("Dequantize: levels is 1, and a column of one value has no density; expected 2 or more")
     bounded = steps > 0
@@ -24,7 +26,7 @@ def _support(step: float | Sequence[float], levels: int | None) -> Support:
     def noisy(event: Shape) -> Region:
         return Region(np.where(bounded, -steps / 2, -np.inf), np.where(bounded, (top + 0.5) * steps, np.inf))
 
-    return Support(values, noisy, entrywise=True, rounding=Rounding(step, levels))
+    return Support(values, noisy, entrywise=True, leaves=leaves, rounding=Rounding(step, levels))
 
 
 @bijection(likelihood="lower bound", support=_support)

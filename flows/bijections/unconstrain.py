@@ -33,7 +33,10 @@ def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _support(low: Numbers, high: Numbers) -> Support:
-    return Support(_ends(low, high), REAL, entrywise=True)
+    ends = _ends(low, high)
+    open_sides = np.isinf(ends[0]) & np.isinf(ends[1])
+    leaves = tuple(np.flatnonzero(open_sides).tolist()) if open_sides.ndim == 1 else ()
+    return Support(ends, REAL, entrywise=True, leaves=leaves)
 
 
 @bijection(support=_support)

@@ -118,6 +118,7 @@ from flows.core.parts import still as still
 from flows.core.publish import functions_of as functions_of
 from flows.core.publish import joint_draw_of as joint_draw_of
 from flows.core.publish import path_of_log_pdf as path_of_log_pdf
+from flows.core.structure import OF_BLOCKS as OF_BLOCKS
 from flows.core.structure import Composite as Composite
 from flows.core.structure import Piece as Piece
 from flows.core.structure import Step as Step
@@ -147,10 +148,12 @@ from flows.core.support import beyond as beyond
 from flows.core.support import blocks_of as blocks_of
 from flows.core.support import everywhere as everywhere
 from flows.core.support import inside as inside
+from flows.core.support import num_seen as num_seen
 from flows.core.support import off_sphere as off_sphere
 from flows.core.support import on_turn as on_turn
 from flows.core.support import one_hot_codes as one_hot_codes
 from flows.core.support import resolved as resolved
+from flows.core.support import seen as seen
 from flows.core.support import tangents as tangents
 from flows.core.support import wrapped as wrapped
 from flows.core.validation import LARGEST_EVENT as LARGEST_EVENT

@@ -34,17 +34,20 @@ from flows.core.lifting import FIRST_RULE
 from flows.core.numerics import call_filled, current_iteration, filled, first, grown
 from flows.core.params import check_floats, check_structure, shapes_of, stop_fixed
 from flows.core.parts import BijectionPart, DistributionPart
+from flows.core.support import Region
 from flows.core.validation import check_result, check_rows
 
 _published = Memo(size=1024)
 
 
 class JointDraw(NamedTuple):
-    """What draws with their log-density, in one pass, beside a `sample`; that log-density is `log_pdf`'s."""
+    """What draws with their log-density, in one pass, beside a `sample`; that log-density is `log_pdf`'s. Draws live in
+    `region`."""
 
     log_pdf: Callable
     draw: Callable
     likelihood: str
+    region: Region | None
 
 
 # Of functions that were published, as long as they are in use: how a sample draws with its density, and the path of a log_pdf.
@@ -172,7 +175,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
         return part.path(params, x.astype(dtype), context, rng)  # type: ignore[misc]
 
-    _joint_draws[sample] = JointDraw(log_pdf, with_log_pdf, part.likelihood)
+    _joint_draws[sample] = JointDraw(log_pdf, with_log_pdf, part.likelihood, part.region)
     if part.path is not None:
         _paths[log_pdf] = path
     return (

@@ -17,8 +17,10 @@ from flows.core.parts import made_once
 from flows.core.support import Support
 
 # What pieces are to each other: layers one after the other; one layer many times; layers within another layout, which comes
-# first; a bijection and what its outputs are drawn from; a distribution given a context; components; blocks of features.
-ORDERS = ("opaque", "chain", "loop", "between", "flow", "context", "mixture", "joint")
+# first; a bijection and what its outputs are drawn from; a distribution given a context; components; blocks of features that
+# are independent; such blocks of which each is given those before it.
+ORDERS = ("opaque", "chain", "loop", "between", "flow", "context", "mixture", "joint", "chain rule")
+OF_BLOCKS = ("joint", "chain rule")
 
 
 class Piece(NamedTuple):
@@ -30,6 +32,8 @@ class Piece(NamedTuple):
         argument: the constructor's argument that holds it.
         inverted: whether it runs backwards, on which event it does if that is known (`event`).
         copies: how many copies of its params there are, stacked in front; None for one that is not stacked.
+        place: which of the values it is that the argument holds, where that is several.
+        features: of a block of features, where these begin and end.
     """
 
     value: Any
@@ -38,6 +42,8 @@ class Piece(NamedTuple):
     inverted: bool = False
     event: Shape | None = None
     copies: int | None = None
+    place: int | None = None
+    features: tuple[int, int] | None = None
 
 
 class Composite(NamedTuple):
@@ -158,7 +164,10 @@ def replaced(value: Any, path: Sequence[Any], new: Any) -> Any:
         return new
     piece = next(piece for piece in structure_of(value).pieces if tuple(path[: len(piece.params_at)]) == piece.params_at)
     inner = replaced(piece.value, path[len(piece.params_at) :], new)
-    return value.constructor(**{**value.arguments, piece.argument: inner})
+    if (place := piece.place) is not None:
+        several = value.arguments[piece.argument]
+        inner = (*several[:place], inner, *several[place + 1 :])
+    return call(value.constructor, {**value.arguments, piece.argument: inner})
 
 
 def params_in(params: Any, at: Sequence[Any], copy: int | None = None) -> Any:

@@ -72,6 +72,10 @@ class Region:
         """The same without ends: which entries are angles of which periods, coordinates of which unit vectors, and codes."""
         return replace(self, low=-np.inf, high=np.inf)
 
+    def of(self, features: Any) -> "Region":
+        """That of some features of vectors, of a region of arrays."""
+        return Region(*(field[features] for field in self._fields()))
+
     def same_kind(self, other: "Region | None") -> bool:
         """Whether the same entries are angles, of the same period, coordinates of the same unit vectors, and codes of as many
         categories."""
@@ -192,6 +196,23 @@ def blocks_of(sphere: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(sphere == number) for number in np.unique(sphere[sphere > 0])]
 
 
+def num_seen(region: Region) -> int:
+    """How many numbers networks see of a vector that lives in a region, of arrays of its event."""
+    return int(region.period.size + (region.period > 0).sum() + np.maximum(region.classes - 1, 0).sum())
+
+
+def seen(region: Region, x: Any, xp: Any = jnp) -> Any:
+    """What networks see of rows x (n, d) that live in a region: numbers and coordinates of unit vectors as they are, then cos
+    and sin of the angles, without a seam, then a 1 among zeros for each code."""
+    angles, codes = np.flatnonzero(region.period), np.flatnonzero(region.classes)
+    if not len(angles) and not len(codes):
+        return x
+    turned = x[:, angles] * xp.asarray(2 * np.pi / region.period[angles], x.dtype)[None]
+    one_hot = one_hot_codes(x[:, codes].T, region.classes[codes].tolist(), xp).T
+    others = np.flatnonzero((region.period == 0) & (region.classes == 0))
+    return xp.concatenate([x[:, others], xp.cos(turned), xp.sin(turned), one_hot], 1)
+
+
 def inside(region: Region, x: Array) -> Array:
     """Points of the line, an event or rows of them, taken into a region: the same where it is the whole line."""
     low, high = region
@@ -257,17 +278,17 @@ def on_turn(region: Region | None, x: Array, low: np.ndarray) -> Array:
     return jnp.where(there, jnp.clip(x, first, last), wrapped(region, x, low))
 
 
-def one_hot_codes(x: Array, classes: Sequence[int]) -> Array:
+def one_hot_codes(x: Any, classes: Sequence[int], xp: Any = jnp) -> Any:
     """Codes x (features, *batch) as zeros with a one, (sum(classes), *batch) in the dtype of x: classes[i] entries for
     feature i, one feature after the other. What is no code is zeros alone."""
     found, start = [x[:0]], 0
     for count, run in groupby(classes):  # features of as many classes at once
         n = len(list(run))
-        codes = jnp.arange(count, dtype=x.dtype).reshape(1, count, *[1] * (x.ndim - 1))
+        codes = xp.arange(count, dtype=x.dtype).reshape(1, count, *[1] * (x.ndim - 1))
         hot = x[start : start + n, None] == codes
         found.append(hot.reshape(n * count, *x.shape[1:]).astype(x.dtype))
         start += n
-    return jnp.concatenate(found)
+    return xp.concatenate(found)
 
 
 def tangents(region: Region, x: Array) -> Array:

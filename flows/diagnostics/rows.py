@@ -25,6 +25,7 @@ from flows.core import (
     structure_of,
 )
 from flows.core import chain as layers_in
+from flows.distributions.features import Block, blocks_within
 from flows.distributions.standardized_context import standardized
 from flows.transformers.base import Transformer
 
@@ -68,7 +69,8 @@ class RowReport(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One bijection of a chain, or where params is what a context is standardised by, None."""
+    """One bijection of a chain; a block of features, behind which come layers of that alone; or, where params is what a context
+    is standardised by, None."""
 
     bijection: Any
     params: Any
@@ -84,7 +86,8 @@ def spline_bound(init_fun: Any) -> float:
 def verify_rows(
     init_fun: Any, params: Any, input_dim: Any, context_dim: Any, rows: Array, context: Any, log_p: np.ndarray
 ) -> RowReport:
-    """Look at the round trip, the log-det, the log-density and the place of each row, in every component of a mixture."""
+    """Look at the round trip, the log-det, the log-density and the place of each row, in every component of a mixture and every
+    block of features."""
     event, shape = as_event(input_dim), as_context(context_dim)
     reasons = dict[int, str]()
     if not len(rows):
@@ -96,7 +99,7 @@ def verify_rows(
 
     note(~np.isfinite(log_p), log_p, "its log-density is {}")
     worst = [0.0, 0.0]
-    for chain in _chains(init_fun, params):
+    for chain in _chains(init_fun, params, event, shape):
         bound = min((spline_bound(stage.bijection) for stage in chain), default=float("inf"))  # of this component alone
         trips, log_dets, places = _errors(chain, event, shape, rows, context)
         bad = ~(np.isfinite(trips) & np.isfinite(log_dets))
@@ -108,18 +111,30 @@ def verify_rows(
     return RowReport(tuple(Untrusted(i, reasons[i]) for i in sorted(reasons)), len(rows), *worst)
 
 
-def _chains(init_fun: Any, params: Any) -> Iterator[list[Stage]]:
-    """The bijections from data to noise: one chain for each component of a mixture."""
+def _chains(init_fun: Any, params: Any, event: Shape, shape: Shape | None) -> Iterator[list[Stage]]:
+    """The bijections from data to noise: one chain for each component of a mixture, and each block of features with any."""
     order, pieces = structure_of(opened(init_fun))
     if order in ("flow", "context"):
         of_context = order == "context"
         first = Stage(None, params["fixed"]) if of_context else Stage(pieces[0].value, params_in(params, pieces[0].params_at))
-        for rest in _chains(pieces[-1].value, params_in(params, pieces[-1].params_at)):
+        if first.bijection is not None:
+            event = bijection_part(first.bijection, event, shape).output
+        for rest in _chains(pieces[-1].value, params_in(params, pieces[-1].params_at), event, shape):
             yield [first, *rest]
     elif order == "mixture":
         for piece in pieces:
             for copy in [None] if piece.copies is None else range(piece.copies):
-                yield from _chains(piece.value, params_in(params, piece.params_at, copy))
+                yield from _chains(piece.value, params_in(params, piece.params_at, copy), event, shape)
+    elif blocks := blocks_within(init_fun, event, shape):
+        of_blocks = [
+            [Stage(block, None), *rest]
+            for block in blocks
+            for rest in _chains(
+                block.piece.value, params_in(params, block.piece.params_at), block.part.event, block.part.context
+            )
+            if rest
+        ]
+        yield from of_blocks or [[]]
     else:
         yield []
 
@@ -144,11 +159,15 @@ def _errors(
 
 
 def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
-    parts, current = list[Any](), event
+    parts, current = list[Any](), event  # of a block of features, itself
     with_splines = next((i for i, bijection in enumerate(bijections) if spline_bound(bijection) < float("inf")), None)
     leading: Any = ()  # the layers before the splines in their own step
     before: Any = None  # their part
     for i, bijection in enumerate(bijections):
+        if isinstance(bijection, Block):
+            parts.append(bijection)
+            current, shape = bijection.part.event, bijection.part.context
+            continue
         parts.append(None if bijection is None else bijection_part(bijection, current, shape))
         order, pieces = structure_of(bijection)
         if i == with_splines and order == "chain" and not any(piece.inverted for piece in pieces):
@@ -165,6 +184,10 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
             if part is None:
                 context = standardized(stage_params, context)
                 continue
+            if isinstance(part, Block):
+                steps.append((part, y, None))
+                y, context = part.of(y), part.context(y, context)
+                continue
             seen = context if "context" in part.keywords else None
             if i == with_splines:
                 places = y if not leading else before.direct(_params_of(leading, stage_params), y, seen, None, False)[0]
@@ -172,11 +195,15 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
             y, slope = part.direct(stage_params, y, seen, None, False)
             log_det = log_det + slope
         for part, stage_params, seen in steps[::-1]:
+            if isinstance(part, Block):  # the others are as they were
+                y = stage_params.at[:, slice(*part.features)].set(y)
+                continue
             y, slope = part.invert(stage_params, y, seen, None, False)
             back_log_det = back_log_det + slope
         return y, log_det, back_log_det, places
 
-    return jax.jit(run) if all(part is None or part.compiled for part in parts) else run
+    bijection_parts = [part for part in parts if part is not None and not isinstance(part, Block)]
+    return jax.jit(run) if all(part.compiled for part in bijection_parts) else run
 
 
 def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
@@ -186,7 +213,7 @@ def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
 def _spread(chain: list[Stage], x: np.ndarray) -> Any:
     """The standard deviation of each column: as the first layers keep it, or that of these rows."""
     first = next((stage for stage in chain if stage.bijection is not None), None)
-    layers = [] if first is None else layers_in(first.bijection)
+    layers = [] if first is None or isinstance(first.bijection, Block) else layers_in(first.bijection)
     forwards = itertools.takewhile(lambda step: not step.inverted, layers)
     of_layers = [(step.value, params_in(first and first.params, step.at)) for step in forwards]
     _, deviation, known = unit_of(of_layers, x.shape[-1])

@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from flows.core import Array, FlowsError, as_array, as_key, path_of_log_pdf
+from flows.core import Array, FlowsError, as_array, as_key, joint_draw_of, path_of_log_pdf
 from flows.distributions.draws import functions
 from flows.objectives.problem import weighted_sum
 
@@ -51,8 +52,8 @@ def flow_matching(
 
     Errors:
         TypeError: no triple of a distribution. FlowsError: a distribution without a continuous layer before its base, or with
-            layers before it, or a base, that train; no rows; an unknown pairing; pairs with a context or weights, on which
-            noise would then depend.
+            layers before it, or a base, that train, or of codes; no rows; an unknown pairing; pairs with a context or weights,
+            on which noise would then depend.
 
     Source:
         Lipman, Chen, Ben-Hamu, Nickel and Le, "Flow Matching for Generative Modeling", 2023, arXiv:2210.02747; pairs: Tong et
@@ -67,8 +68,13 @@ def flow_matching(
         >>> round(float(loss))                                                                  # 2 (1 + 1 + 2^2)
         12
     """
-    log_pdf, _ = functions("flow_matching", distribution)
+    log_pdf, sample = functions("flow_matching", distribution)
     path = path_of_log_pdf(log_pdf)
+    if (known := joint_draw_of(sample)) is not None and known.region is not None and np.any(known.region.classes):
+        raise FlowsError(
+            "flow_matching: the distribution has codes of categories, and there is no way from noise to a code; fit it by "
+            "likelihood, or give a flow of the numbers, with the codes as its context"
+        )
     if path is None:
         raise FlowsError(
             "flow_matching: the distribution has no continuous layer, or hides it in a loop; expected a flow such as "

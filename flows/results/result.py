@@ -76,7 +76,8 @@ class FitResult(OneColumn, Distribution):
             "best_epoch", counted from 0, whose params these are, or -1 for those of the start, whose validation loss is
             "start_loss"; "error", the standard error of the validation loss; "skipped", how many steps of each epoch were not
             taken; "gaussian_loss", that of the closed-form Gaussian on the same held-out rows (of vectors of at most 512
-            columns; with a context its mean is linear in it); "rows" and "held_out", how many there were, of a stream in an
+            columns; with a context its mean is linear in it; of codes and angles, on which it depends alike, the frequencies
+            and uniform densities); "rows" and "held_out", how many there were, of a stream in an
             epoch; with weights "effective", as how many rows of equal weight those held out are as good; "batch_size",
             "max_epochs" and "patience", as they were used. A dict that draws itself: `history.plot()`. `history.interrupted`
             is whether Ctrl-C ended the fit.
@@ -212,8 +213,11 @@ class FitResult(OneColumn, Distribution):
         Errors:
             FlowsError: there are no scores of rows held out.
         """
-        known = np.atleast_2d(self.scores)
-        scores_of_x = np.atleast_2d(np.asarray(self._scores_of(x, context), float))
+        return self.anomaly_of(np.asarray(self._scores_of(x, context), float))
+
+    def anomaly_of(self, scores_of_x: np.ndarray) -> np.ndarray:
+        """How usual scores are, (rows,), or after folds (folds, rows), as `anomaly` has it."""
+        known, scores_of_x = np.atleast_2d(self.scores), np.atleast_2d(scores_of_x)
         weights = np.ones(known.shape) if self.score_weights is None else np.atleast_2d(self.score_weights)
         total, below = weights.sum(), np.zeros(scores_of_x.shape[1])
         for scores, w, of_x in zip(known, weights, scores_of_x, strict=True):

@@ -157,7 +157,8 @@ class Comparison:
     def _prepared(self, init_fun: Any) -> Prepared:
         """The rows for a model."""
         facts = facts_of_candidate(init_fun, self.split, self.columns, self.options, self.folds)
-        known = (facts.first, facts.columns.curved.tobytes(), facts.mixing)
+        kind = facts.region.kind if facts.region is not None and facts.columns.curved.any() else None
+        known = (facts.first, facts.columns.curved.tobytes(), kind, facts.mixing)
         if (rows := self.prepared.get(known)) is None:
             rows = self.prepared[known] = prepare_folds(self.split, facts, self.options, self.key)
         return with_model(rows, self.split, facts, self.options)

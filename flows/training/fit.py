@@ -93,8 +93,8 @@ def fit(
             warned of.
         folds: fit so many models, each without another part of the rows, by which it is stopped, and return their average as
             an `EnsembleResult`: log p(x) = logsumexp_m log p_m(x) - log folds. By default 5 where fewer than 2,000 rows have to
-            train a `Flow` of more numbers than these, and no `validation` was given: chance has too large a part in one fit to
-            few rows. 1 for a single model.
+            train a `Flow`, or blocks of features with one (`ChainRule`, `Joint`), of more numbers than these, and no
+            `validation` was given: chance has too large a part in one fit to few rows. 1 for a single model.
         members: fit so many models instead, each from an init and with batches of its own, to the same rows, and return their
             average as an `EnsembleResult`, as `flows.fit_ensemble` does.
         batch_size: rows a step, all training rows where they are fewer; by default 256, or an eighth of the training rows if
@@ -112,9 +112,11 @@ def fit(
         standardize: True to fit `Flow(Standardize(), init_fun)`: mean and standard deviation of each column are measured on the
             training rows and kept inside the fitted model, whose log_pdf and samples are in the units of the data. A column
             that those before it tell to more than 96% (91% where there are 50 rows or more for each column) is freed of them by
-            `Whiten`, unless its entropy is lower as it is (edges and spikes of its own). The base of a flow, where it is the
-            standard `Normal()`, becomes one with a full covariance, which starts at that of the rows and trains, and with a
-            context at the linear regression on it: the start is the closed-form Gaussian. Correlations are shrunk by as much as
+            `Whiten`, unless its entropy is lower as it is (edges and spikes of its own). Columns that the model declares to be
+            angles, unit vectors or codes stay as they are. The base of a flow, also of one of a block of features, where it is
+            the standard `Normal()`, becomes one with a full covariance, which starts at that of the rows and trains, and with a
+            context, or blocks before it, at the linear regression on these: the start is the closed-form Gaussian. Noise of
+            flows of blocks (`Dequantize`) comes before. Correlations are shrunk by as much as
             cross-validation says, where rows are few, and more where these are not normal. Columns whose tails are so heavy
             that their Gaussian gains more than 0.2 nats by arcsinh go through `Arcsinh` first; after the columns that others
             tell were freed of these, where the Gaussian of all is better so by as much. What is no flow, such as a
@@ -156,9 +158,10 @@ def fit(
     Errors:
         TypeError: `init_fun` is no distribution; an objective that cannot be called so, or does not name the context or the
             weights given; complex or object data; an unknown optimizer; a context nothing takes.
-        FlowsError: NaN or inf in the data, a column that is constant or a copy, too few rows, wrong shapes, settings outside
-            their range, a checkpoint that is damaged or of another fit. FitError: no loss, or none of what is held out, is ever
-            finite, or the fit diverges at any rate; it carries the best params, the history and the cause.
+        FlowsError: NaN or inf in the data, what is no code in a column of codes, a column that is constant or a copy, too few
+            rows, wrong shapes, settings outside their range, a checkpoint that is damaged or of another fit. FitError: no loss,
+            or none of what is held out, is ever finite, or the fit diverges at any rate; it carries the best params, the
+            history and the cause.
 
     Example:
         >>> import flows, jax

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from flows.core import DistributionLike, FlowsError, as_key, explained_call
+from flows.core import DistributionInit, DistributionLike, FlowsError, as_key, explained_call
 from flows.results.result import OF_LABELS, FitResult
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data.columns import check_data
 from flows.training.data.read import read_arrays
-from flows.training.data.support import check_ends_are_near, own_noise
+from flows.training.data.support import check_ends_are_near, coded_columns, own_noise, region_of
+from flows.training.data.table import Table
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
 from flows.training.options import FEW, FOLDS
@@ -175,7 +176,9 @@ def select(
         else _named(candidates)
     )
     noisy = np.all([own_noise(model, len(table.labels)) for model in models.values()], 0)
-    columns = check_data(split if folds == 1 else split.unsplit(options), options, noisy=noisy)
+    coded = np.all([_coded_to(model, table) for model in models.values()], 0)
+    whole = split if folds == 1 else split.unsplit(options)
+    columns = check_data(whole, options, curved=coded, noisy=noisy, coded=coded)
     check_ends_are_near(split.train, (), columns.ends)
     comparison = Comparison(key, options, columns, split, folds)
     for name, model in models.items():
@@ -183,6 +186,15 @@ def select(
     ranked = comparison.ranked()
     weights, stacked = _stacked(comparison, ranked)
     return Selection(tuple(ranked), comparison.rows, folds, weights, stacked)
+
+
+def _coded_to(model: Any, table: Table) -> np.ndarray:
+    """Which columns hold codes to a model; all to one that cannot be made there, of which the comparison tells."""
+    columns = len(table.labels)
+    try:
+        return coded_columns(region_of(model, table) if isinstance(model, DistributionInit) else None, columns)
+    except Exception:
+        return np.ones(columns, bool)
 
 
 def _stacked(comparison: Comparison, ranked: list[Candidate]) -> tuple[dict[str, float], Candidate | None]:

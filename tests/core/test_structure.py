@@ -87,7 +87,11 @@ def test_standardising_and_noise_see_within_it():
     first, left = split_off(noisy, (2,), None)
     assert first == (flows.Dequantize(1.0),) and left == flows.Flow(flows.ActNorm())
     assert own_noise(noisy, 2).all() and not own_noise(flows.Flow(flows.ActNorm()), 2).any()
-    assert not own_noise(flows.Joint(noisy, flows.Normal(), sizes=(1, 1)), 2).any()
+    beside = flows.Joint(flows.Normal(), noisy, sizes=(1, 2))
+    assert own_noise(beside, 3).tolist() == [False, True, True]
+    behind = flows.Flow(flows.ActNorm(), flows.ChainRule(beside, noisy, sizes=(3, 1)))
+    assert own_noise(behind, 4).tolist() == [False, True, True, True]
+    assert own_noise(flows.Flow(flows.Reverse(), beside), 3).all()
     images = np.arange(16.0).reshape(2, 2, 2, 2)
     model = flows.Flow(Twice(flows.Reverse(), flows.Dequantize(1.0, levels=16)), flows.Uniform(-0.5, 15.5))
     for each in (model, Either(model, model)):

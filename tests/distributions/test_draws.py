@@ -19,6 +19,7 @@ MODELS = {
     "loop": flows.Flow(flows.Repeat(flows.InverseAutoregressive(NET), 2)),
     "mixture": flows.Mixture(flows.Flow(flows.ActNorm()), flows.Normal(trainable=True)),
     "join": flows.Joint(flows.Flow(flows.ActNorm()), flows.Uniform(), sizes=(2, 1)),
+    "chain rule": flows.ChainRule(flows.Flow(flows.ActNorm()), flows.Flow(flows.Coupling(flows.MLP(4))), sizes=(2, 1)),
     "conditional": flows.StandardizedContext(flows.Flow(flows.Coupling(flows.MLP(4)))),
     "closure": flows.Flow(scale_closure),
 }

@@ -280,17 +280,15 @@ def test_annealing_keeps_both_modes_and_judges_only_what_it_did_to_the_density_i
     model = flows.Flow(flows.Repeat(flows.Invert(flows.Planar()), 8))
     seen: list = []
     settings = {**QUICK, "max_epochs": 10, "steps_per_epoch": 100, "learning_rate": 2e-2, "patience": 3}
-    result = fit_to_density(
-        0,
-        model,
-        two_modes,
-        1,
-        anneal=0.55,
-        starts=1,
-        estimator="total",
-        callbacks=[lambda epoch: seen.append(epoch.best_epoch)],
-        **settings,
-    )
+
+    def annealed(callback):
+        whole = {"anneal": 0.55, "starts": 1, "estimator": "total", "callbacks": [callback], **settings}
+        return fit_to_density(0, model, two_modes, 1, **whole)
+
+    result = annealed(lambda epoch: seen.append(epoch.best_epoch))
+    with pytest.warns(UserWarning, match="ended while the density was tempered"):
+        ended = [annealed(lambda epoch, last=last: epoch.number == last) for last in (0, 4)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, ended[0].params, ended[1].params)), "these are the params of the start"
     losses = result.history["validation_loss"]
     assert np.isnan(losses[:6]).all() and np.isfinite(losses[6:]).all() and len(losses) == 10
     assert np.isfinite(result.history["train_loss"]).all() and seen[:6] == [-1] * 6 and result.history["best_epoch"] >= 6

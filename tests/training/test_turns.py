@@ -109,6 +109,7 @@ def test_a_fit_keeps_the_turn_of_its_data(clock, tmp_path):
     assert flows.fit(0, result.init_fun, table - [12.0, 0.0], max_epochs=1, verbose=0).turn.tolist() == [-12.0, 0.0]
 
 
+@pytest.mark.filterwarnings("ignore:fit. the closed-form Gaussian")
 def test_turns_of_contexts_and_of_ensembles():
     rng = np.random.default_rng(1)
     context = rng.normal(size=(200, 1))

@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from flows.bijections.whiten import MOST_COLUMNS
-from flows.core import DistributionInit, replaced, structure_of
+from flows.core import DistributionInit, Shape, replaced, structure_of
+from flows.distributions.features import blocks_within
 from flows.distributions.flow import STANDARD
 from flows.distributions.normal import Normal
 from flows.training.data.facts import is_flow
@@ -13,16 +14,22 @@ from flows.training.options import Options
 
 
 def from_gaussian(model: Any, rows: Prepared, options: Options) -> Any:
-    """A flow whose base is the standard normal, with a base that starts at the covariance of the rows."""
-    pipeline = rows.pipeline
-    if pipeline is None or options.standardize is not True or not is_flow(model) or options.objective is not None:
+    """A flow whose base is the standard normal, or such blocks of features, with a base that starts at the covariance of the
+    rows."""
+    if rows.pipeline is None or options.standardize is not True or options.objective is not None:
         return model
-    conditional = rows.context is not None and math.prod(rows.context) <= MOST_COLUMNS
-    if len(rows.event) != 1 or rows.event[0] > MOST_COLUMNS or (rows.event == (1,) and not conditional):
+    return _started(model, rows.event, rows.context, rows.pipeline.shrinkage or None)
+
+
+def _started(model: Any, event: Shape, context: Shape | None, shrinkage: float | None) -> Any:
+    for block in blocks_within(model, event, context):
+        started = _started(block.piece.value, block.part.event, block.part.context, shrinkage)
+        model = replaced(model, block.piece.params_at, started)
+    conditional = context is not None and math.prod(context) <= MOST_COLUMNS
+    if not is_flow(model) or len(event) != 1 or event[0] > MOST_COLUMNS or (event == (1,) and not conditional):
         return model
     base = Normal(trainable=True, regression=conditional)
-    if rows.event[0] > 1:
-        shrinkage = pipeline.shrinkage or None
+    if event[0] > 1:
         base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
     return with_base(model, base)
 

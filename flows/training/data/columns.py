@@ -38,7 +38,7 @@ class ColumnFacts(NamedTuple):
     Attributes:
         as_is: whether a column stays as it is.
         judged: whether it has to vary.
-        curved: whether it is an angle, or a coordinate of a unit vector; it then stays as it is.
+        curved: whether it is an angle, a coordinate of a unit vector, or a code; it then stays as it is.
         steps: by which columns are dequantised, 0 for one that is continuous; None where none is.
         ends: of the support that was given.
         of_context: the scale of the context; None where it is not standardised.
@@ -52,7 +52,7 @@ class ColumnFacts(NamedTuple):
     of_context: Scale | None
 
     def left_curved(self, curved: np.ndarray) -> "ColumnFacts":
-        """The same for a model to which these columns are angles or coordinates of unit vectors."""
+        """The same for a model to which these columns are angles, coordinates of unit vectors, or codes."""
         return self._replace(as_is=self.as_is | curved, judged=self.judged & ~curved, curved=curved)
 
 
@@ -63,11 +63,13 @@ def check_data(
     clusters: bool = False,
     curved: np.ndarray | None = None,
     noisy: np.ndarray | None = None,
+    coded: np.ndarray | None = None,
 ) -> ColumnFacts:
     """Check the training rows and their context, and measure the context's columns.
 
     `layers` are a model's own first ones; it suits `clusters` if it has a mixture in it; columns are `curved` if they are
-    angles or coordinates of unit vectors, and `noisy` if the model dequantises them, be it behind other layers.
+    angles, coordinates of unit vectors or codes, `coded` if they are codes, and `noisy` if the model dequantises them, be it
+    behind other layers.
     """
     table, columns = split.train, len(split.train.labels)
     x, context, weights = table.rows
@@ -75,7 +77,7 @@ def check_data(
     curved = np.zeros(columns, bool) if curved is None else curved
     as_is = curved.copy()
     as_is[[table.place(column, "as_is has") for column in options.as_is]] = True
-    steps = steps_of(options.dequantize, table)
+    steps = steps_of(options.dequantize, table, coded)
     widths = np.zeros(columns) if steps is None else steps  # of the noise that columns will have, in their own units
     few = some_of(x)
     check_rounded(few, widths, table.labels)

@@ -8,6 +8,7 @@ import jax
 
 from flows.bijections.dequantize import Dequantize
 from flows.core import (
+    OF_BLOCKS,
     Array,
     BijectionInit,
     DistributionInit,
@@ -27,6 +28,7 @@ from flows.training.data.support import (
     check_degrees,
     check_ends_are_near,
     check_noise_once,
+    coded_columns,
     curved_columns,
     own_noise,
     region_of,
@@ -74,7 +76,7 @@ def check(init_fun: Any, split: Split, options: Options, key: Array) -> Facts:
     if folds > 1:
         split.check_folds(folds)
     whole = split if folds == 1 else split.unsplit(options)
-    columns = check_data(whole, options, leading, clusters, curved, noisy)
+    columns = check_data(whole, options, leading, clusters, curved, noisy, coded_columns(region, len(table.labels)))
     check_noise_once(init_fun, table.labels, columns.ends, columns.steps, options.caller)
     check_ends_are_near(table, layers, columns.ends)
     tell_of_curved(curved, region, table, options.caller)
@@ -107,7 +109,7 @@ def folds_of(model: Any, split: Split, options: Options, key: Array) -> int:
     if options.folds is not None or options.validation is not None or split.chunks is not None:
         return options.folds or 1
     rows, table = len(split.numbers()), split.train
-    if rows >= FEW or rows < 2 * FOLDS or not is_flow(model) or model.likelihood == "lower bound":
+    if rows >= FEW or rows < 2 * FOLDS or not has_flow(model) or model.likelihood == "lower bound":
         return 1
     part = distribution_part(model, table.event, table.context_event)
     if part.closures:
@@ -145,8 +147,16 @@ def is_flow(model: Any) -> bool:
     return structure_of(model).order == "flow"
 
 
+def has_flow(model: Any) -> bool:
+    """Whether it is a flow, or has a block of features that is one."""
+    order, pieces = structure_of(model)
+    return order == "flow" or (order in OF_BLOCKS and any(has_flow(piece.value) for piece in pieces))
+
+
 def mixing_of(model: Any, options: Options) -> bool:
     """Whether each column is freed of all before it, however little these tell: where it was asked for, and for densities
-    without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along columns.
+    without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along columns,
+    and what is given columns as a context has a network for them.
     """
-    return options.standardize == "whiten" or not (is_flow(model) or declared_by(model).clusters == "along columns")
+    networks = has_flow(model) or structure_of(model).order == "chain rule"
+    return options.standardize == "whiten" or not (networks or declared_by(model).clusters == "along columns")

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from flows.bijections.whiten import LEAST, correlation_factor
-from flows.core import LOG_2PI, pieces_of
+from flows.core import LOG_2PI, Region, pieces_of, seen
+from flows.training.data.table import Rows, take
 
 SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 FOLDS = 5
@@ -20,6 +21,7 @@ FEW_ROWS = 25  # for each column, from which a flow starts at the correlation th
 NOT_NORMAL = 3.0  # standard errors of the kurtosis
 LOST = LEAST * float(np.finfo(float).eps)  # the diagonal of a correlation that is singular
 NO_ROWS = np.zeros(0, int)
+MOST_NUMBERS = 2**25  # that a regression looks at: of more rows some tell
 FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
 
 
@@ -104,7 +106,8 @@ class Yardstick(NamedTuple):
     """What the losses of a fit are told and judged by."""
 
     log_dets: tuple[Any, Any] = (0.0, 0.0)  # of what the rows went through: nats a training row, and one held out (of members)
-    gaussian: float | None = None  # the loss of the closed-form Gaussian on the rows held out, in the units of the data
+    gaussian: float | None = None  # the loss of the closed form on the rows held out, in the units of the data
+    closed_form: str = "Gaussian"  # what it is
     by_chance: float = 0.0  # by how many nats one of two equally good models may be behind the other there
     held_out: np.ndarray = NO_ROWS  # the numbers of the rows held out, of each member where these differ, in ...
     source: str = "data"
@@ -117,6 +120,35 @@ def by_chance(rows: int, weights: np.ndarray | None = None) -> float:
     standard errors from 0 where it is more than 8 / n.
     """
     return 8 / rows if weights is None else float(8 * np.square(weights).sum() / np.square(weights.sum()))
+
+
+def closed_form_loss(train: Rows, held_out: Rows, region: Region | None) -> float | None:
+    """Minus the mean log-density of rows held out under what is made of the training rows without a network: frequencies of
+    codes, uniform angles, and the Gaussian of numbers, whose mean is linear in the context and in what networks see of the
+    others. `region` is where the rows live; None where they are too few, or of spheres.
+    """
+    if region is None or region.flat:
+        return regression_loss(train, held_out)
+    if region.sphere.any():
+        return None
+    numbers, others = np.flatnonzero(region.of_line), np.flatnonzero(~region.of_line)
+    loss = float(np.log(region.period[region.period > 0]).sum())
+    for j in np.flatnonzero(region.classes):
+        code, of_held_out = (rows.x[:, j].astype(int) for rows in (train, held_out))
+        w = None if train.weights is None else train.weights / train.weights.mean()
+        counts = np.bincount(code, w, region.classes[j]) + 1
+        loss -= float(np.average(np.log(counts / counts.sum())[of_held_out], weights=held_out.weights))
+    if not len(numbers):
+        return loss
+    given = []
+    for rows in (train, held_out):
+        width = rows.x.shape[1] + int(region.classes.sum()) + (0 if rows.context is None else math.prod(rows.context.shape[1:]))
+        few = take(rows, slice(None, None, -(-len(rows.x) * width // MOST_NUMBERS)))
+        told = [seen(region.of(others), np.asarray(few.x, float)[:, others], np)]
+        told += [] if few.context is None else [few.context.reshape(len(few.x), -1)]
+        given.append(Rows(few.x[:, numbers], np.concatenate(told, 1), few.weights))
+    of_numbers = regression_loss(*given)
+    return None if of_numbers is None else loss + of_numbers
 
 
 def regression_loss(train: Any, held_out: Any) -> float | None:

@@ -35,14 +35,16 @@ def ties(column: np.ndarray) -> tuple[str, float | None]:
     return (f"is {atom}" if often else ""), None
 
 
-def steps_of(dequantize: Any, table: Table) -> np.ndarray | None:
-    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised."""
+def steps_of(dequantize: Any, table: Table, coded: np.ndarray | None = None) -> np.ndarray | None:
+    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised. Columns that are `coded`
+    are not looked at for steps that show."""
     if dequantize is None or dequantize is False:
         return None
     x, columns = table.x, len(table.labels)
     if dequantize is True:
         steps_and_spreads = [(step_of(column) or 0.0, column.std()) for column in values_of(some_of(x)).T]
         steps = np.array([step if step > FINE * std else 0.0 for step, std in steps_and_spreads])
+        steps = steps if coded is None else np.where(coded, 0.0, steps)
         if not steps.any():
             raise FlowsError("fit: dequantize=True, but no column is rounded to a step that shows; leave it out, or give steps")
         return steps

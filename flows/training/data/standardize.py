@@ -18,7 +18,7 @@ from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.columns import check_spread
 from flows.training.data.facts import Facts
-from flows.training.data.gaussian import Scale, Yardstick, by_chance, moments, regression_loss
+from flows.training.data.gaussian import Scale, Yardstick, by_chance, closed_form_loss, moments
 from flows.training.data.pipeline import Pipeline, pipeline_of
 from flows.training.data.support import check_finite_behind, check_inside
 from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
@@ -141,8 +141,8 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     elif not as_it_is:
         pipeline = pipeline_of(train, columns, options, facts.mixing, dtype)
     gaussian = None
-    if len(event) == 1 and event[0] <= MOST_COLUMNS and not columns.curved.any() and options.objective is None:
-        gaussian = regression_loss(train, held_out)
+    if len(event) == 1 and event[0] <= MOST_COLUMNS and options.objective is None and _kept(split, train, columns.curved):
+        gaussian = closed_form_loss(train, held_out, facts.region)
         gaussian = None if gaussian is None else gaussian - _mean(log_dets[1], held_out.weights)
     layers = before
     if pipeline is not None:
@@ -162,7 +162,8 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
         on_device.append(table.with_rows(jax.tree.map(jnp.asarray, _cast_rows(rows, dtype))))
     chance = by_chance(len(split.held_out), held_out.weights)
-    yardstick = Yardstick(means, gaussian, chance, split.held_out.numbers, split.held_out.source)
+    closed_form = "Gaussian beside frequencies of codes and uniform angles" if columns.curved.any() else "Gaussian"
+    yardstick = Yardstick(means, gaussian, closed_form, chance, split.held_out.numbers, split.held_out.source)
     as_given, split = split.held_out.rows, replace(split, train=on_device[0], held_out=on_device[1])
     return Prepared(split, as_given, layers, params, pipeline, columns.of_context, inside, yardstick)
 
@@ -208,6 +209,12 @@ def _some(split: Split) -> Split:
     """As many of the training rows as a stream is looked at by, from all over, and the first of those held out."""
     every = slice(None, None, -(-len(split.train) // rows_within(*LOOKED_AT, split.train.event)))
     return replace(split, train=split.train.take(every), held_out=split.held_out.take(slice(1)))
+
+
+def _kept(split: Split, train: Rows, curved: np.ndarray) -> bool:
+    """Whether the first layers keep columns that are no numbers of the line."""
+    before = split.train.x
+    return not curved.any() or train.x is before or bool((train.x[:, curved] == before[:, curved]).all())
 
 
 def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:

@@ -9,11 +9,13 @@ import numpy as np
 
 from flows.bijections.composition import PlacedStep, layers_of, support_of
 from flows.bijections.degrees import told_of_degrees
+from flows.bijections.dequantize import Dequantize
 from flows.bijections.unconstrain import Unconstrain
 from flows.compose import joined
 from flows.core import (
     MOST_TURNS,
     NEAR_END,
+    OF_BLOCKS,
     OFF_SPHERE,
     SPHERE,
     BijectionInit,
@@ -26,9 +28,12 @@ from flows.core import (
     blocks_of,
     declared_by,
     distribution_part,
+    opened,
+    replaced,
     structure_of,
     warn_user,
 )
+from flows.distributions.features import Block, blocks_within
 from flows.distributions.flow import Flow
 from flows.training.data.dependence import COARSE
 from flows.training.data.gaussian import moments
@@ -43,8 +48,11 @@ TURNS = 3  # that an angle may span before it is taken for another unit
 def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple[BijectionInit, ...], Any]:
     """The first layers of a flow that are defined for the units of the data alone, and the model that is left.
 
-    These are all up to the last that is not defined on the whole line, or that adds noise as wide as a step of the data.
+    These are all up to the last that is not defined on the whole line, or that adds noise as wide as a step of the data. Those
+    of flows of blocks of features have to be noise.
     """
+    if blocks := blocks_within(init_fun, event, context):
+        return _noise_of_blocks(init_fun, blocks)
     layers, base = list[PlacedStep](), init_fun
     while (structure := structure_of(base)).order == "flow":  # a model that is short for one stays whole
         bijection, prior = structure.pieces
@@ -71,16 +79,41 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     return tuple(layer.bijection for layer in layers[:deciding]), left
 
 
+def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[tuple[BijectionInit, ...], Any]:
+    """The noise that flows of blocks add to their features, as layers of all features, and the model that is left."""
+    steps_of = dict[int | None, np.ndarray]()  # by the number of levels
+    for block in blocks:
+        first, left = split_off(block.piece.value, block.part.event, block.part.context)
+        for layer in first:
+            if (rounding := declared_by(layer).rounding) is None:
+                raise FlowsError(
+                    f"fit: {layer!r:.60} of {block.piece.value!r:.80}, a block of features, is defined for the units of the "
+                    "data alone, so these cannot be standardised behind it. Give support=, put a layer of all features in "
+                    "front of the blocks, or give standardize=False"
+                )
+            steps = steps_of.setdefault(rounding.levels, np.zeros(blocks[-1].features[1]))
+            steps[slice(*block.features)] = rounding.step
+        model = replaced(model, block.piece.params_at, left)
+    return tuple(Dequantize(tuple(steps), levels) for levels, steps in steps_of.items()), model
+
+
 def adds_noise(layer: PlacedStep) -> bool:
     return declared_by(layer.value).rounding is not None
 
 
 def own_noise(init_fun: Any, columns: int) -> np.ndarray:
-    """Which columns, or channels, a model dequantises itself; none where its parts have columns of their own."""
+    """Which columns, or channels, a model dequantises itself."""
+    order, pieces = structure_of(opened(init_fun))
+    if order in OF_BLOCKS:
+        sizes = [b - a for a, b in (piece.features or (0, 0) for piece in pieces)]
+        of_blocks = np.concatenate([own_noise(piece.value, size) for piece, size in zip(pieces, sizes, strict=True)])
+        return of_blocks if len(of_blocks) == columns else np.full(columns, of_blocks.any())
+    within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, ModelValue) else []
+    if any(structure_of(value).order in OF_BLOCKS for value in within):
+        of_pieces = np.any([own_noise(piece.value, columns) for piece in pieces], 0)
+        moved = any(declared_by(value).moves_entries for value in within)
+        return np.full(columns, of_pieces.any()) if moved else of_pieces
     noisy = np.zeros(columns, bool)
-    within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
-    if any(structure_of(value).order == "joint" for value in within):
-        return noisy
     for value in within:
         if (rounding := declared_by(value).rounding) is not None:
             steps = np.asarray(rounding.step) > 0
@@ -98,8 +131,17 @@ def check_noise_once(init_fun: Any, labels: Sequence[str], ends: Region | None, 
     twice = noisy & (np.zeros(columns) if steps is None else steps).astype(bool)
     for wrong, refuse in ((bounded & noisy, _noise_on_logits), (twice, _noise_twice)):
         if wrong.any():
-            layer = next(value for value in init_fun.values_within() if declared_by(value).rounding is not None)
-            raise FlowsError(f"{caller}: {refuse(labels[int(np.argmax(wrong))], layer)}")
+            column = int(np.argmax(wrong))
+            raise FlowsError(f"{caller}: {refuse(labels[column], _layer_of_noise(init_fun, column))}")
+
+
+def _layer_of_noise(model: Any, column: int) -> Value:
+    """The layer of a model that dequantises a column."""
+    for piece in structure_of(opened(model)).pieces:
+        if piece.features and piece.features[0] <= column < piece.features[1]:
+            return _layer_of_noise(piece.value, column - piece.features[0])
+    layer: Value = next(value for value in model.values_within() if declared_by(value).rounding is not None)
+    return layer
 
 
 def _noise_twice(what: str, layer: Value) -> str:
@@ -177,11 +219,13 @@ def check_degrees(init_fun: Any, table: Table, caller: str = "fit") -> None:
 
 
 def curved_columns(region: Region | None, split: Split, caller: str = "fit") -> np.ndarray:
-    """Which columns, or channels, are angles or coordinates of unit vectors; rows that are no unit vectors are refused."""
+    """Which columns, or channels, are angles, coordinates of unit vectors or codes; rows that are no unit vectors, or hold what
+    is no code, are refused."""
     labels = split.train.labels
     columns = len(labels)
     if region is None or region.flat:
         return np.zeros(columns, bool)
+    _check_codes(region, split, caller)
     for block in blocks_of(region.sphere):
         for table in split.tables:
             squared = np.square(np.asarray(table.x, float)[:, block]).sum(1)
@@ -204,6 +248,27 @@ def curved_columns(region: Region | None, split: Split, caller: str = "fit") -> 
                 "so they have no density. Leave them out, or add noise the size of their recorded step"
             )
     return (~region.of_line).reshape(-1, columns).any(0)
+
+
+def coded_columns(region: Region | None, columns: int) -> np.ndarray:
+    """Which columns, or channels, hold codes."""
+    return np.zeros(columns, bool) if region is None else (region.classes > 0).reshape(-1, columns).any(0)
+
+
+def _check_codes(region: Region, split: Split, caller: str) -> None:
+    """Refuse what is no code where the model has one."""
+    for entry in map(tuple, np.argwhere(region.classes)):
+        classes = int(region.classes[entry])
+        for table in split.tables:
+            column = np.asarray(table.x[(slice(None), *entry)])
+            wrong = (column < 0) | (column >= classes) | (column != np.floor(column))
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise FlowsError(
+                    f"{caller}: {table.labels[entry[-1]]} of {table.source} is {column[row]:.6g} in row {table.numbers[row]}, "
+                    f"which is no code; expected whole numbers 0 to {classes - 1}, one for each category. Of {len(wrong)} rows "
+                    f"{int(wrong.sum())} are so: give them a code, or drop them"
+                )
 
 
 def turn_of(region: Region | None, split: Split) -> np.ndarray | None:

@@ -18,6 +18,11 @@ SAME = 1e-3  # of a log-density, and of a nat: what the rows beside a row may ch
 def check_density(init_fun: Any, log_density: Callable, key: jax.Array, event: Shape, named: Parameters | None) -> None:
     """Refuse what is no density of the model's draws, or is one of a single point."""
     params, part = initialize(init_fun, key, event, None)
+    if part.region is not None and np.any(part.region.classes):
+        raise FlowsError(
+            f"fit_to_density: {init_fun!r:.80} draws codes of categories, through which there is no gradient; expected a "
+            "distribution of numbers or angles"
+        )
     n = max(event) + 2  # unlike any axis of a point
 
     def loss(params: Any) -> jax.Array:

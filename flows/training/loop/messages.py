@@ -119,9 +119,9 @@ def compare(members: list[Progress], yardstick: Yardstick, options: Options) -> 
         )
     if gaussian is not None and best > gaussian + yardstick.by_chance:
         warn_user(
-            f"{who}: the closed-form Gaussian is {best - gaussian:.3g} nats a row better on what is held out than this model: "
-            f"{-gaussian:.4g} against {-best:.4g}. Train longer or at another learning rate, or give a model that suits the "
-            "data: flows.select compares some, Gaussians among them"
+            f"{who}: the closed-form {yardstick.closed_form} is {best - gaussian:.3g} nats a row better on what is held out "
+            f"than this model: {-gaussian:.4g} against {-best:.4g}. Train longer or at another learning rate, or give a model "
+            "that suits the data: flows.select compares some, Gaussians among them"
         )
 
 

@@ -1,0 +1,215 @@
+"""Blocks of features, each with a distribution of its own: what `Joint` and `ChainRule` have in common, and who walks into
+them.
+
+Blocks are independent, or each is given those before it: its context is what networks see of their features, block by block,
+and then the context of the whole.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import (
+    OF_BLOCKS,
+    Array,
+    Composite,
+    DistributionInit,
+    DistributionLike,
+    DistributionPart,
+    FlowsError,
+    Given,
+    Piece,
+    Place,
+    Region,
+    Shape,
+    check_layers,
+    distribution_part,
+    everywhere,
+    num_seen,
+    opened,
+    positive_int,
+    seen,
+    shared,
+    size,
+    structure_of,
+)
+
+
+class Block(NamedTuple):
+    """A block of features of a distribution.
+
+    Attributes:
+        piece: its value, and where that is.
+        features: where they begin and end.
+        part: of its distribution.
+        before: where the features of blocks on which it depends live, block by block.
+    """
+
+    piece: Piece
+    features: tuple[int, int]
+    part: DistributionPart
+    before: tuple[Region, ...]
+
+    @property
+    def region(self) -> Region:
+        return everywhere(self.part.event) if self.part.region is None else self.part.region
+
+    def of(self, x: Array) -> Array:
+        """Its features of rows."""
+        return x[:, slice(*self.features)]
+
+    def context(self, x: Any, context: Any, xp: Any = jnp) -> Any:
+        """Its own context of rows x, of which it looks at features before its own, and their context."""
+        ends = np.cumsum([0, *(region.period.size for region in self.before)])
+        told = [seen(region, x[:, a:b], xp) for region, (a, b) in zip(self.before, pairwise(ends), strict=True)]
+        return joined(told, context, xp)
+
+
+def joined(told: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
+    """What networks see of blocks before one, and then a context, of rows."""
+    return xp.concatenate([*told, *(() if context is None else (context,))], 1) if told else context
+
+
+def blocks_within(value: Any, event: Shape, context: Shape | None) -> list[Block]:
+    """The blocks of features that a distribution is made of; none of one that is not made of such."""
+    order, pieces = structure_of(opened(value))
+    return _laid_out(order, pieces, context) if order in OF_BLOCKS else []
+
+
+def _laid_out(order: str, pieces: Sequence[Piece], context: Shape | None, places: Sequence[Place] = ()) -> list[Block]:
+    """The blocks, whose parts are made here: that of a block that depends on others needs those of these."""
+    blocks, before, width = list[Block](), tuple[Region, ...](), 0 if context is None else size(context)
+    for i, piece in enumerate(pieces):
+        a, b = features = piece.features or (0, 0)
+        own = (width,) if before else context
+        with places[i] if places else Place("a block", piece.value, (b - a,)):
+            blocks.append(Block(piece, features, distribution_part(piece.value, (b - a,), own), before))
+        if order == "chain rule":
+            before, width = (*before, blocks[-1].region), width + num_seen(blocks[-1].region)
+    return blocks
+
+
+def side_by_side(
+    name: str, values: Sequence[DistributionLike], sizes: Any, order: str, argument: str, example: str
+) -> Composite:
+    """What a constructor returns whose distributions are of blocks of features.
+
+    Args:
+        name, argument, example: of the constructor, of its argument that holds the distributions, and of a call, for errors.
+        values, sizes: the distributions, and how many features each has.
+        order: "joint", or "chain rule" where each depends on those before it.
+    """
+    check_layers(name, values, DistributionInit, "a distribution")
+    word = argument.removesuffix("s")
+    if not values:
+        raise TypeError(f"{name}: no {argument} were given; expected distributions, {example}")
+    widths = [1] * len(values) if sizes is None else list(sizes) if isinstance(sizes, tuple) else [sizes]
+    if len(widths) != len(values):
+        raise FlowsError(f"{name}: sizes are {sizes} for {len(values)} {argument}; expected one size for each")
+    widths = [positive_int(each, f"{name}: a size") for each in widths]
+    edges = list(pairwise([0, *np.cumsum(widths).tolist()]))
+    pieces = [
+        Piece(each, (i,), argument, place=i, features=features)
+        for i, (each, features) in enumerate(zip(values, edges, strict=True))
+    ]
+    dependent = order == "chain rule"
+
+    def compose(event: Shape, context: Shape | None) -> DistributionPart:
+        if event != (sum(widths),):
+            raise FlowsError(
+                f"{name}: the sizes {tuple(widths)} add up to {sum(widths)}, but the event is {event}; give sizes="
+            )
+        if dependent and len(values) > 1 and context is not None and len(context) > 1:
+            raise FlowsError(
+                f"{name}: context_dim is {context}, and only a vector can be joined to the features before a block; flatten "
+                f"the context, to context_dim={size(context)}"
+            )
+        places = [Place(f"{word} {i} of {name}", each, (n,)) for i, (each, n) in enumerate(zip(values, widths, strict=True))]
+        blocks = _laid_out(order, pieces, context, places)
+        parts = [block.part for block in blocks]
+        for i, block in enumerate(blocks):
+            if block.before and "context" not in block.part.keywords:
+                raise TypeError(
+                    f"{name}: {values[i]!r:.80} takes no context, so {word} {i} cannot depend on the features before it; give "
+                    "a conditional one, such as Flow(NSF()) or Normal(conditioner=MLP(32)), or set it beside them by Joint"
+                )
+        run_each = list(zip(parts, places, edges, strict=True))
+
+        def contexts(x: Array, context: Any) -> list[Any]:
+            """Of each block."""
+            return [block.context(x, context) for block in blocks]
+
+        of_data = jax.jit(contexts)
+
+        def init(key: Array, given: Given) -> tuple:
+            old, x = given.params, given.init_inputs
+            if old is not None and (not isinstance(old, tuple | list) or len(old) != len(values)):
+                raise FlowsError(f"{name}: params are not a tuple of {len(values)}, one for each {word}")
+            own = [None if block.before else given.init_context for block in blocks]
+            if dependent and x is not None:
+                own = of_data(x, given.init_context)
+            params = []
+            for i, (own_key, (part, place, (a, b))) in enumerate(zip(jax.random.split(key, len(parts)), run_each, strict=True)):
+                block = None if x is None else x[:, a:b]
+                with place:
+                    given_own = Given(block, own[i], None if old is None else old[i])
+                    params.append(part.init(own_key, given_own))
+            return tuple(params)
+
+        def split(rng: Any) -> Any:
+            return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
+
+        def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
+            total = jnp.zeros(x.shape[0], x.dtype)
+            each = zip(run_each, params, contexts(x, context), split(rng), strict=True)
+            for (part, place, (a, b)), own, of_block, key in each:
+                with place:
+                    log_p = part.log_pdf(own, x[:, a:b], of_block, key, train)
+                if dependent and a:  # what cannot be has no density, whatever a network makes of it
+                    log_p = jnp.where(jnp.isneginf(total) & ~jnp.isnan(x[:, a:b]).any(1), -jnp.inf, log_p)
+                total += log_p
+            return total
+
+        def drawn(draw: Callable, rng: Array, params: Any, context: Any) -> list[Any]:
+            """`draw(part, key, params, context) -> (x, ...)` of each block, given those that were drawn before it."""
+            before, draws = list[Array](), list[Any]()
+            for i, ((part, place, _), own, key) in enumerate(zip(run_each, params, split(rng), strict=True)):
+                with place:
+                    draws.append(draw(part, key, own, joined(before, context)))
+                if dependent and i + 1 < len(blocks):
+                    before.append(seen(blocks[i].region, draws[-1][0]))
+            return draws
+
+        def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
+            def draw(part: DistributionPart, key: Array, own: Any, context: Any) -> tuple[Array]:
+                return (part.sample(key, own, n, dtype, context),)
+
+            return jnp.concatenate([x for (x,) in drawn(draw, rng, params, context)], axis=1)
+
+        def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
+            draws = drawn(lambda part, key, own, context: part.draw(key, own, n, dtype, context), rng, params, context)
+            return jnp.concatenate([x for x, _ in draws], axis=1), sum((log_p for _, log_p in draws), jnp.zeros(n, dtype))
+
+        of_parts = shared(parts)
+        if dependent and any("init_context" in part.keywords for part in parts[1:]):
+            of_parts["keywords"] |= {"init_inputs"}  # which is the context of those after it
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": _beside(blocks)}
+        return DistributionPart(name, init, event, context, **of_parts, **own)
+
+    keywords = frozenset({"init_inputs"}) if dependent else frozenset[str]()
+    return Composite(compose, tuple(values), keywords, order=order, pieces=tuple(pieces))
+
+
+def _beside(blocks: Sequence[Block]) -> Region:
+    """The regions of blocks one after the other; unit vectors are numbered anew."""
+    regions = [block.region for block in blocks]
+    before = np.cumsum([0, *[region.sphere.max(initial=0) for region in regions]])
+    spheres = [np.where(region.sphere > 0, region.sphere + n, 0) for region, n in zip(regions, before, strict=False)]
+    low, high, period, classes = (
+        np.concatenate([getattr(region, name) for region in regions]) for name in ("low", "high", "period", "classes")
+    )
+    return Region(low, high, period, np.concatenate(spheres), classes)

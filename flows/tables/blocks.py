@@ -1,0 +1,61 @@
+"""The columns of a frame side by side: what is modelled, and what a model sees of a condition."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flows.tables import columns
+from flows.tables.fields import Field
+from flows.tables.frames import Frame
+
+
+class Rows(NamedTuple):
+    """Rows of a frame as numbers.
+
+    Attributes:
+        x: (rows, d), the modelled columns: codes, angles, numbers. NaN where there is a gap, -1 for an unknown category.
+        context: (rows, context_dim), what a model sees of the condition; None where there is none.
+        outside: which rows have a value that is none of its column, (rows,).
+        gaps: which rows have a gap where there is no value for that, (rows,).
+    """
+
+    x: np.ndarray
+    context: np.ndarray | None
+    outside: np.ndarray
+    gaps: np.ndarray
+
+
+Fields = Mapping[str, Field]
+
+
+def encoded(fields: Fields, names: Sequence[str], constants: Sequence[str], table: Frame, what: str, errors: str) -> Rows:
+    """These columns as numbers; constants are looked at, whether they are what they were."""
+    x = np.empty((table.rows, len(names)))
+    outside, gaps = np.zeros(table.rows, bool), np.zeros(table.rows, bool)
+    for j, name in enumerate((*names, *constants)):
+        entries = columns.checked(name, fields[name], table, what, errors)
+        outside |= entries.outside
+        gaps |= entries.gaps
+        if j < len(names):
+            x[:, j] = entries.values
+    return Rows(x, None, outside, gaps)
+
+
+def context(fields: Fields, names: Sequence[str], table: Frame, values: np.ndarray, what: str) -> np.ndarray:
+    """What a model sees of these columns, which are encoded as `values`."""
+    seen = [columns.context(name, fields[name], table, values[:, j], what) for j, name in enumerate(names)]
+    return np.concatenate(seen, 1)
+
+
+def pieces(rows: Rows, of_condition: Rows, contexts: Callable[[slice], np.ndarray], size: int) -> Iterator[Rows]:
+    """Rows with their contexts, so many at a time, as the codes of a condition are one-hot in these.
+
+    Args:
+        of_condition: its columns as they are encoded.
+        contexts: of some of the rows, makes what a model sees of them.
+    """
+    outside, gaps = rows.outside | of_condition.outside, rows.gaps | of_condition.gaps
+    for start in range(0, len(outside), size):
+        part = slice(start, start + size)
+        yield Rows(rows.x[part], contexts(part), outside[part], gaps[part])

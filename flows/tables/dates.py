@@ -1,0 +1,223 @@
+"""Dates and times as seconds since the least of them, and as what repeats: the day, the week, the year."""
+
+import datetime as dt
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+
+from flows.core import FlowsError
+from flows.tables.codes import taken
+from flows.tables.dtypes import column_of, whole_range
+from flows.tables.fields import Entries, Field
+from flows.tables.frames import factorized, gaps_of, holds_times, without_zone, zone_of
+from flows.tables.kinds import DateTime
+
+STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
+NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
+MOST_STEPS = 2**22  # which float32 tells apart, and the cells between them
+CYCLES = {"day": 86_400.0, "week": 604_800.0, "year": 365.2425 * 86_400.0}  # seconds
+LEAST_OF_CYCLE = 0.9  # that dates went through, so that it is told from the trend
+VALUES_OF_CYCLE = 3  # steps of it, at least
+
+
+class Ticks(NamedTuple):
+    """Times as whole numbers since 1970, by Universal Time where they have a zone.
+
+    Attributes:
+        ticks: (rows,), 0 where there is a gap.
+        gaps: which are missing.
+        wall: the same by the clock of the zone, by which days and weeks go.
+        unit: of a tick, "us" or "ns".
+        zoned: whether they have a time zone.
+    """
+
+    ticks: np.ndarray
+    gaps: np.ndarray
+    wall: np.ndarray
+    unit: str
+    zoned: bool
+
+
+def ticks_of(name: str, kind: DateTime, column: Any, what: str) -> Ticks:
+    """The times of a column, also of text and whole numbers in a format."""
+    gaps = gaps_of(column)
+    if not holds_times(column):
+        ticks = _parsed(name, kind, column, what)
+        return Ticks(ticks, gaps, ticks, "us", False)
+    if kind.format is not None:
+        raise TypeError(f"{what}: column {name!r} holds {column.dtype}, no text; expected DateTime() without a format")
+    there, zoned = column.drop_nulls(), zone_of(column) is not None
+    there, local = without_zone(there) if zoned else (there, there)
+    unit = "ns" if getattr(local.dtype, "time_unit", "us") == "ns" else "us"
+    ticks, wall = np.zeros(len(gaps), np.int64), np.zeros(len(gaps), np.int64)
+    ticks[~gaps] = there.dt.timestamp(unit).to_numpy()
+    wall[~gaps] = local.dt.timestamp(unit).to_numpy() if zoned else ticks[~gaps]
+    return Ticks(ticks, gaps, wall, unit, zoned)
+
+
+def _parsed(name: str, kind: DateTime, column: Any, what: str) -> np.ndarray:
+    """Microseconds of dates as text or whole numbers; each that occurs is read once."""
+    places, values = factorized(column)
+    if not values:
+        return np.zeros(len(places), np.int64)
+    if kind.format is None:
+        raise TypeError(
+            f"{what}: column {name!r} holds {column.dtype}, such as {values[0]!r:.60}; expected times. Say how they are "
+            "written: DateTime(format='%Y-%m-%d')"
+        )
+    text = [value if isinstance(value, str) else f"{value:.0f}" for value in values]
+    series = nw.new_series("", text, nw.String(), backend=column.implementation)
+    try:
+        times = series.str.to_datetime(format=kind.format)
+        ticks = times.dt.timestamp("us").to_numpy()
+    except Exception as error:
+        for i, value in enumerate(text):
+            if not _fits(value, kind.format):
+                raise FlowsError(
+                    f"{what}: column {name!r}, row {int((places == i).argmax())}, is {values[i]!r:.60}; expected a date "
+                    f"written as {kind.format!r}. Correct it, or make it a gap (None)"
+                ) from None
+        raise FlowsError(f"{what}: column {name!r} holds dates that are not written as {kind.format!r} ({error})") from None
+    return np.append(ticks, 0)[places]
+
+
+def _fits(text: str, written: str) -> bool:
+    try:
+        dt.datetime.strptime(text, written)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_text(tick: int, unit: str, zoned: bool) -> str:
+    """A time in ISO 8601; by Universal Time, which is told by a Z, if times have a zone."""
+    text = str(np.int64(tick).astype(f"M8[{unit}]"))
+    whole, _, fraction = text.partition(".")
+    fraction = fraction.rstrip("0")
+    return whole + (f".{fraction}" if fraction else "") + ("Z" if zoned else "")
+
+
+def _from_text(text: str, unit: str) -> int:
+    return int(np.array(text.removesuffix("Z"), f"M8[{unit}]").astype(np.int64))
+
+
+def is_iso(text: Any) -> bool:
+    """Whether it is a time as a schema writes it."""
+    try:
+        return isinstance(text, str) and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
+    except ValueError:
+        return False
+
+
+def _per_second(unit: str) -> int:
+    return 10**9 if unit == "ns" else 10**6
+
+
+def learnt(name: str, field: Field, column: Any, what: str) -> Field:
+    """Dates with the least and the largest of a column, and a step that float32 tells apart over such a span."""
+    kind: Any = field.kind
+    times = ticks_of(name, kind, column, what)
+    ticks = times.ticks[~times.gaps]
+    if not len(ticks):
+        raise FlowsError(
+            f"{what}: column {name!r} holds gaps alone; expected a date. Give it the kind Constant(None), or Ignored()"
+        )
+    least, largest, per_second = int(ticks.min()), int(ticks.max()), _per_second(times.unit)
+    if kind.step is None:
+        step = _step_of(ticks - least, per_second)
+        field = replace(field, kind=replace(kind, step=step), why=_joined(field.why, f"in {NAMES[STEPS.index(step)]}"))
+    field = _within_float32(field, (largest - least) / per_second)
+    if field.least is None:
+        step = max(round(field.step * per_second), 1)
+        # Times that are to be rounded become whole hours, say, not those of the least of them.
+        start = least - least % step if ((ticks - least) % step).any() else least
+        field = replace(field, least=_as_text(start, times.unit, times.zoned))
+    return replace(field, largest=field.largest or _as_text(largest, times.unit, times.zoned))
+
+
+def _joined(why: str, more: str) -> str:
+    return f"{why}, {more}" if why else more
+
+
+def _step_of(ticks: np.ndarray, per_second: int) -> float:
+    """The coarsest step of the ladder that all times have, counted from the least."""
+    for step in STEPS:
+        if not (ticks % max(round(step * per_second), 1)).any():
+            return step
+    return STEPS[-1]
+
+
+def _within_float32(field: Field, span: float) -> Field:
+    kind: Any = field.kind
+    coarser = [step for step in STEPS[::-1] if step > kind.step and span <= MOST_STEPS * step]
+    if span <= MOST_STEPS * kind.step or not coarser:
+        return field
+    why = (
+        f"rounded to {NAMES[STEPS.index(coarser[0])]}, as float32 tells {MOST_STEPS:,} steps apart, and not "
+        f"{span / kind.step:.3g} of {kind.step:.6g} s"
+    )
+    return replace(field, kind=replace(kind, step=coarser[0]), why=_joined(field.why, why))
+
+
+def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
+    """Seconds since the least date, on the steps."""
+    times = ticks_of(name, field.kind, column, what)  # type: ignore[arg-type]
+    _check_zone(name, field, times, what)
+    since = (times.ticks - _from_text(field.least, times.unit)).astype(np.float64)
+    seconds = np.rint(since / (field.step * _per_second(times.unit))) * field.step
+    seconds[times.gaps] = np.nan
+    return Entries(seconds, np.zeros(len(seconds), bool), times.gaps)
+
+
+def _check_zone(name: str, field: Field, times: Ticks, what: str) -> None:
+    if times.zoned == str(field.least).endswith("Z"):
+        return
+    given, expected = ("with", "without") if times.zoned else ("without", "with")
+    remedy = (
+        "dt.tz_localize(None) of pandas, dt.replace_time_zone(None)"
+        if times.zoned
+        else "dt.tz_localize(zone) of pandas, dt.replace_time_zone(zone)"
+    )
+    raise TypeError(
+        f"{what}: column {name!r} holds times {given} a time zone; expected times {expected} one, as the schema was fitted to. "
+        f"Turn them into such: {remedy} of polars"
+    )
+
+
+def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
+    """Seconds as a native column of times, or of text or whole numbers in the format."""
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise FlowsError(f"decode: column {name!r}, row {row}, is {values[row]:.6g}; expected a finite number of seconds")
+    kind: Any = field.kind
+    dtype = field.dtype or "datetime64[us]"
+    unit = "ns" if kind.format is None and "ns" in str(dtype) else "us"
+    ticks = np.rint(np.rint(values / field.step) * (field.step * _per_second(unit)))
+    ticks = np.clip(ticks, -(2.0**62), 2.0**62)  # of nanoseconds that is 146 years
+    times = (ticks.astype(np.int64) + _from_text(field.least, unit)).view(f"M8[{unit}]")
+    if kind.format is None:
+        return column_of(library, dtype, times, name)
+    few, places = np.unique(times, return_inverse=True)
+    text = [str(time.item().strftime(kind.format)) for time in few]
+    return taken(column_of(library, dtype, text if whole_range(dtype) is None else list(map(int, text)), name), places)
+
+
+def cycles_of(field: Field) -> tuple[float, ...]:
+    """The periods, in seconds, of the day, the week and the year that dates went through, in steps fine enough to show it."""
+    span = (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6
+    return tuple(cycle for cycle in CYCLES.values() if field.step * VALUES_OF_CYCLE <= cycle and span >= LEAST_OF_CYCLE * cycle)
+
+
+def context(name: str, field: Field, column: Any, seconds: np.ndarray, what: str) -> np.ndarray:
+    """The trend, 0 at the least date and 1 at the largest, and the cosine and sine of the cycles, by the clock of the zone."""
+    span = (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6 or CYCLES["day"]
+    times = ticks_of(name, field.kind, column, what)  # type: ignore[arg-type]
+    wall = times.wall / _per_second(times.unit)
+    turns = [2 * np.pi * (np.mod(wall, cycle) / cycle) for cycle in cycles_of(field)]
+    columns = [seconds / span, *(entry for turn in turns for entry in (np.cos(turn), np.sin(turn)))]
+    values = np.stack(columns, 1)
+    values[times.gaps] = np.nan
+    return values

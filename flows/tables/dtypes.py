@@ -1,0 +1,136 @@
+"""The dtypes of columns as text, which JSON has; and columns of such a dtype."""
+
+import ast
+import importlib
+import re
+from typing import Any
+
+import numpy as np
+
+from flows.core import FlowsError
+from flows.tables.frames import library_of
+
+Dtype = str | dict[str, Any]  # of categorical ones also the categories
+
+OF_POLARS = re.compile(
+    r"(U?Int\d+|Float\d+|String|Boolean|Date|Datetime|Duration|Decimal|Categorical|Object|Null)(?:\((.*)\))?"
+)
+WHOLE = re.compile(r"(u?)int(8|16|32|64)", re.IGNORECASE)
+
+
+def described(column: Any) -> Dtype:
+    """The dtype of a column of narwhals."""
+    native = column.to_native()
+    return _of_pandas(native.dtype) if column.implementation.is_pandas() else _of_polars(native.dtype)
+
+
+def _of_pandas(dtype: Any) -> Dtype:
+    name = type(dtype).__name__
+    if name == "CategoricalDtype":
+        categories = dtype.categories
+        return {"categories": categories.tolist(), "of": _of_pandas(categories.dtype), "ordered": bool(dtype.ordered)}
+    if name == "StringDtype":
+        return "str" if dtype.na_value is np.nan else f"string[{dtype.storage}]"
+    if name == "ArrowDtype":
+        return f"arrow[{dtype.pyarrow_dtype}]"
+    return str(dtype)
+
+
+def _of_polars(dtype: Any) -> Dtype:
+    if type(dtype).__name__ == "Enum":
+        return {"categories": dtype.categories.to_list(), "of": "Enum"}
+    if type(dtype).__name__ == "Categorical":
+        return "Categorical"
+    return str(dtype)
+
+
+def whole_range(dtype: Dtype) -> tuple[int, int] | None:
+    """The least and the largest number of a dtype of whole numbers; None for any other."""
+    found = WHOLE.search(dtype) if isinstance(dtype, str) and not dtype.startswith(("date", "time")) else None
+    if found is None:
+        return None
+    info = np.iinfo(f"{found[1].lower()}int{found[2]}")
+    return max(int(info.min), -(2**63)), min(int(info.max), 2**63 - 1)
+
+
+def is_single(dtype: Dtype) -> bool:
+    """Whether numbers of it have the digits of float32."""
+    return isinstance(dtype, str) and dtype.lower() in ("float32", "arrow[float]")
+
+
+def is_date(dtype: Dtype) -> bool:
+    """Whether it is one of dates or times."""
+    return isinstance(dtype, str) and dtype.lower().startswith(("date", "arrow[date", "arrow[timestamp"))
+
+
+def is_duration(dtype: Dtype) -> bool:
+    """Whether it is one of durations."""
+    return isinstance(dtype, str) and dtype.lower().startswith(("timedelta", "duration", "arrow[duration"))
+
+
+def column_of(library: str, dtype: Dtype, values: Any, name: str) -> Any:
+    """Values, an array of NumPy or a list, as a native column."""
+    module = library_of(library)
+    try:
+        if library == "polars":
+            return _polars(module, dtype, values)
+        return _pandas(module, dtype, values)
+    except FlowsError:
+        raise
+    except Exception as error:
+        raise FlowsError(
+            f"column {name!r}: {_shown(values)} do not fit the dtype {dtype!r:.80} ({error}); expected values of it"
+        ) from None
+
+
+def _shown(values: Any) -> str:
+    return repr(list(values[:5]))
+
+
+def _pandas(pandas: Any, dtype: Dtype, values: Any) -> Any:
+    target = _pandas_dtype(pandas, dtype, values)
+    zone = getattr(target, "tz", None) or getattr(getattr(target, "pyarrow_dtype", None), "tz", None)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+        times = pandas.Series(values)
+        if zone is not None:
+            times = times.dt.tz_localize("UTC").dt.tz_convert(zone)
+        return times if dtype == "object" else times.astype(target)
+    return pandas.Series(values, dtype=target) if isinstance(values, list) else pandas.Series(values).astype(target)
+
+
+def _pandas_dtype(pandas: Any, dtype: Dtype, values: Any) -> Any:
+    if isinstance(dtype, dict):
+        categories = _with_others(dtype, values)
+        of = pandas.Index(categories, dtype=_pandas_dtype(pandas, dtype["of"], ()))
+        return pandas.CategoricalDtype(of, ordered=bool(dtype.get("ordered", False)))
+    if dtype.startswith("arrow["):
+        arrow, name = importlib.import_module("pyarrow"), dtype[6:-1]
+        if name.startswith("dictionary<values="):
+            return pandas.ArrowDtype(arrow.dictionary(arrow.int32(), arrow.string()))
+        if name in ("string", "large_string"):
+            return pandas.ArrowDtype(getattr(arrow, name)())
+        return pandas.ArrowDtype.construct_from_string(f"{name}[pyarrow]")
+    return pandas.api.types.pandas_dtype(dtype)
+
+
+def _with_others(dtype: dict[str, Any], values: Any) -> list[Any]:
+    """The categories, and behind them values that a schema has besides, such as that of a pool."""
+    categories = list(dtype["categories"])
+    return categories + [value for value in values if value is not None and value not in categories]
+
+
+def _polars(polars: Any, dtype: Dtype, values: Any) -> Any:
+    if isinstance(dtype, dict):
+        return polars.Series(values, dtype=polars.Enum(_with_others(dtype, values)))
+    found = OF_POLARS.fullmatch(dtype)
+    if found is None:
+        raise FlowsError(f"{dtype!r:.60} is no dtype of polars that a schema knows; expected one such as 'Int64'")
+    target = getattr(polars, found[1])
+    if found[2]:
+        call = ast.parse(dtype, mode="eval").body
+        target = target(**{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})  # type: ignore[attr-defined]
+    if isinstance(values, list):
+        return polars.Series(values, dtype=target, strict=True)
+    if values.dtype.kind == "M" and (zone := getattr(target, "time_zone", None)):
+        return polars.Series(values).dt.replace_time_zone("UTC").dt.convert_time_zone(zone).cast(target)
+    return polars.Series(values).cast(target)

@@ -1,0 +1,36 @@
+"""`tables.load`: the fitted table of a file."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flows.core import FlowsError, as_context, as_event
+from flows.results.files import load as load_result
+from flows.results.result import FitResult
+from flows.tables.result import TABLE, TableResult
+from flows.tables.schema import Schema
+
+
+def load(path: Any, constructors: Iterable[Callable] = (), *, max_bytes: int | None = None) -> TableResult:
+    """The `TableResult` that `TableResult.save` wrote.
+
+    Args:
+        path, constructors, max_bytes: as of `flows.load`.
+
+    Errors:
+        FlowsError: a file that `flows.load` refuses, that holds no table, or whose schema is not that of its model.
+    """
+    result = load_result(path, constructors, max_bytes=max_bytes)
+    text = result.metadata.get(TABLE) if isinstance(result, FitResult) else None
+    if not isinstance(result, FitResult) or not isinstance(text, str):
+        raise FlowsError(f"{str(path)!r} holds no table: it was not saved by TableResult.save; read it by flows.load")
+    try:
+        schema = Schema.from_json(text)
+        sizes = len(schema.columns), schema.context_dim
+    except FlowsError as error:
+        raise FlowsError(f"{str(path)!r} has a schema that cannot be read: {error}") from error
+    if as_event(result.input_dim) != (sizes[0],) or as_context(result.context_dim) != as_context(sizes[1]):
+        raise FlowsError(
+            f"{str(path)!r} has a schema of {sizes[0]} columns and a condition of {sizes[1]} numbers, and a model of "
+            f"{result.input_dim} and {result.context_dim}"
+        )
+    return TableResult(schema, result)

@@ -1,0 +1,186 @@
+"""`tables.fit`: from a frame to a `TableResult`. It encodes the frame, makes the model, and hands both to `flows.fit`, or to
+`flows.select` where there are several models to choose from.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.core import FlowsError, explained_call, warn_user
+from flows.results.frames import numbers_of
+from flows.tables.frames import framed, listed, looked_at, taken_rows, without
+from flows.tables.infer import infer_schema
+from flows.tables.model import Models, models_of
+from flows.tables.result import TableResult, steps_of
+from flows.tables.schema import Schema
+from flows.training.fit import fit as fit_rows
+from flows.training.options import LEARNING_RATE
+from flows.training.select import select
+
+
+@explained_call("tables.fit(0, frame)")
+def fit(
+    rng: Any,
+    frame: Any,
+    schema: Schema | None = None,
+    *,
+    model: Models = "auto",
+    condition: Sequence[str] | str = (),
+    weights: Any = None,
+    gaps: str = "refuse",
+    validation: Any = None,
+    folds: int | None = None,
+    batch_size: int | None = None,
+    max_epochs: int | None = None,
+    max_minutes: float | None = None,
+    total_minutes: float | None = None,
+    patience: int | None = None,
+    learning_rate: float = LEARNING_RATE,
+    weight_decay: float = 0.0,
+    checkpoint: Any = None,
+    callbacks: Any = (),
+    verbose: int = 1,
+) -> TableResult:
+    """Fit one exact density to the rows of a table, whatever its columns hold: numbers with bounds and steps, counts,
+    categories, angles, dates.
+
+    log p(row) = log P(codes) + log p(angles | codes) + log p(numbers | codes, angles), each given the condition: a
+    `flows.Categorical` of the categories, an autoregressive layer of circular splines for the angles, and `model` for the
+    numbers and dates, behind their bounds, and with noise as wide as their steps.
+
+    Args:
+        rng: key or seed.
+        frame: of pandas or polars.
+        schema: what its columns hold; by default what `infer_schema` says of them. It is completed by the frame.
+        model: of the numbers: a distribution, such as `flows.Flow(flows.NSF())`; a list or a dict of several, of which
+            `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for so many rows and
+            numbers. Of categories alone, "auto" compares a linear model with a network.
+        condition: names of columns that are given, on which the others depend. They have no density.
+        weights: (rows,), 0 or more, or the name of a column, which is then not modelled.
+        gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value of its own.
+        validation: the share of rows that are held out, or a frame to validate on.
+        folds, batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, checkpoint, callbacks, verbose: as of
+            `flows.fit`; the first, and checkpoint and callbacks, for a single model.
+        total_minutes: as of `flows.select`; of a single model the limit, too.
+
+    Returns:
+        A `TableResult`.
+
+    Errors:
+        FlowsError, TypeError: a frame that does not fit the schema; the row, the column, the value, and what to do. An option
+        that a choice among several models does not have. As of `flows.fit`.
+
+    Source:
+        Uria, Murray and Larochelle, "RNADE", 2013, arXiv:1306.0186, for densities one column after the other.
+
+    Example:
+        >>> import numpy as np, pandas as pd
+        >>> import flows
+        >>> from flows import tables
+        >>> rng = np.random.default_rng(0)
+        >>> frame = pd.DataFrame({"colour": rng.choice(["red", "green"], 300), "size": rng.lognormal(size=300).round(2)})
+        >>> result = tables.fit(0, frame, model=flows.Normal(trainable=True), max_epochs=2, verbose=0)
+        >>> result.draw(1, 2).columns.tolist()
+        ['colour', 'size']
+    """
+    if gaps not in ("refuse", "drop"):
+        raise FlowsError(f"tables.fit: gaps is {gaps!r:.60}; expected 'refuse' or 'drop'")
+    frame, of_rows = without_weights(frame, weights)
+    schema = completed(frame, schema, condition)
+    if gaps == "drop":
+        frame, of_rows = _without_gaps(frame, schema, of_rows)
+    rows = schema.rows(frame)
+    models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
+    if validation is not None and not np.isscalar(validation):
+        validation = _validation(without_weights(validation, weights if isinstance(weights, str) else None)[0], schema)
+    shared: Any = {
+        "context": rows.context,
+        "weights": of_rows,
+        "batch_size": batch_size,
+        "max_epochs": max_epochs,
+        "max_minutes": max_minutes,
+        "patience": patience,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "verbose": verbose,
+        **_cells(schema),
+    }
+    library = looked_at(frame, "tables.fit").header.library
+    data = framed(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
+    if isinstance(models, dict):
+        for name, given in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
+            if given is not None:
+                raise FlowsError(
+                    f"tables.fit: {name} is given, and the best of {len(models)} models is looked for; leave it out, or give "
+                    "one model, such as model=flows.Flow(flows.NSF())"
+                )
+        shares = {} if validation is None else {"validation": validation}
+        selection = select(rng, models, data, total_minutes=total_minutes, **shares, **shared)
+        return TableResult(schema, selection.best, selection)
+    shared["max_minutes"] = min((limit for limit in (max_minutes, total_minutes) if limit is not None), default=None)
+    result = fit_rows(
+        rng, models, data, validation=validation, folds=folds, checkpoint=checkpoint, callbacks=callbacks, **shared
+    )
+    return TableResult(schema, result)
+
+
+def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str) -> Schema:
+    """The schema of a frame: what it says itself where none was given; with the condition."""
+    names = (condition,) if isinstance(condition, str) else tuple(condition)
+    if schema is None:
+        schema = infer_schema(frame, names)
+    elif not isinstance(schema, Schema):
+        raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
+    elif names and schema.condition and names != schema.condition:
+        raise FlowsError(
+            f"tables.fit: condition is {names!r:.100}, and that of the schema is {schema.condition!r:.100}; expected one of "
+            "them"
+        )
+    elif names and not schema.condition:
+        schema = Schema(schema.kinds, names)
+    schema = schema.fitted(frame)
+    if not schema.columns:
+        raise FlowsError(
+            "tables.fit: no column is left to model, as all are constant, ignored or of the condition; expected one at least:\n"
+            f"{schema}"
+        )
+    return schema
+
+
+def without_weights(frame: Any, weights: Any) -> tuple[Any, Any]:
+    """The frame without the column of weights, and these, as they are given to `flows.fit`."""
+    if not isinstance(weights, str):
+        return frame, weights
+    table = looked_at(frame, "tables.fit")
+    if weights not in table.places:
+        raise FlowsError(f"tables.fit: weights is {weights!r:.60}, no column of the frame; it has {listed(list(table.places))}")
+    values = numbers_of(table.column(weights).to_frame().to_native(), "tables.fit: weights")[:, 0]
+    return without(table, weights), values
+
+
+def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
+    """The rows without gaps, and their weights; the others are told."""
+    gaps = schema.gaps(frame)
+    if not gaps:
+        return frame, weights
+    lacking = np.any(list(gaps.values()), 0)
+    by_column = ", ".join(f"{name!r} in {int(mask.sum())}" for name, mask in gaps.items())
+    if lacking.all():
+        raise FlowsError(f"tables.fit: all {len(lacking)} rows have a gap, in {by_column}; ignore these columns, or fill them")
+    warn_user(f"tables.fit: {int(lacking.sum())} of {len(lacking)} rows are left out, as they have gaps, in {by_column}")
+    kept = np.flatnonzero(~lacking)
+    return taken_rows(frame, kept), None if weights is None else np.asarray(weights)[kept]
+
+
+def _validation(frame: Any, schema: Schema) -> Any:
+    """Rows to validate on, as `flows.fit` takes them."""
+    rows = schema.rows(frame)
+    return rows.x if rows.context is None else (rows.x, rows.context)
+
+
+def _cells(schema: Schema) -> dict[str, Any]:
+    """The bounds and steps of columns, by name, as `flows.fit` takes them."""
+    steps = {name: step for name, step in zip(schema.columns, steps_of(schema), strict=True) if step}
+    ends = {name: pair for name, pair in zip(schema.numbers, schema.supports, strict=True) if np.isfinite(pair).any()}
+    return {"dequantize": steps or None, "support": ends or None}

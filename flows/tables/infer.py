@@ -1,0 +1,181 @@
+"""Kinds of columns as their values suggest, each with the reason."""
+
+import decimal
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flows.core import FlowsError, warn_user
+from flows.results.frames import SHOWN
+from flows.tables import numbers
+from flows.tables.codes import PLAIN, as_plain
+from flows.tables.fields import Field
+from flows.tables.frames import factorized, holds_times, looked_at
+from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real
+from flows.tables.schema import Schema, names_of
+from flows.training.data.grid import LEAST_TIES, step_of
+from flows.training.data.rounding import ATOM
+from flows.training.data.table import DataWarning
+
+MOST_TEXTS = 500  # values of text that are categories
+MOST_OF_ROWS = 0.5  # the same, as a share of the rows
+MOST_LEVELS = 20  # numbers that are categories, each in so many rows:
+ROWS_OF_LEVEL = 5
+FAR_ABOVE = 100  # times the least value that the largest is, where 0 may be the end
+MOST_WHOLE = 2.0**53  # below which float64 tells whole numbers
+LONG = 8  # digits after the point from which a step is no decimal
+SLACK = 1e-6  # of it, by which one with all digits may differ
+
+
+def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
+    """The schema that the columns of a frame suggest, fitted to it. It prints as a table: column, kind, why.
+
+    - Text, booleans and categorical dtypes are a `Category`, in which a gap is a value of its own; text of more than 500
+      values, or of more than half as many as there are rows, is `Ignored`.
+    - Numbers of at most 20 values, each in 5 rows or more, are a `Category` too. Other whole numbers are `Integer`, others
+      `Real`, with the step to which they are rounded, if that shows. Durations are `Real`, in seconds.
+    - `low=0` where nothing is negative, the least value is at most a hundredth of the largest, and 0 itself occurs only if
+      there is a step. No other bound is guessed, and never an angle: `schema.replace({name: tables.Circular(360)})`.
+    - Dates and times are `DateTime`. What has one value in all rows is a `Constant`; what is none of these is `Ignored`.
+
+    A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, is told by a warning (`DataWarning`).
+
+    Args:
+        frame: of pandas or polars.
+        condition: names of columns given which the others have their density.
+
+    Errors:
+        FlowsError: columns of one name, no rows, a number that is not finite, a condition that is no column. TypeError: no
+            frame, a lazy one, or text among numbers.
+
+    Example:
+        >>> import pandas
+        >>> from flows import tables
+        >>> frame = pandas.DataFrame({"age": [31, 64, 18, 25], "town": ["Bonn", "Oslo", "Bonn", "Oslo"], "unit": "kg"})
+        >>> tables.infer_schema(frame)
+        column  kind                               why
+        age     Integer()                          whole numbers
+        town    Category(values=('Bonn', 'Oslo'))  2 values of text
+        unit    Constant(value='kg')               one value in all rows
+    """
+    table = looked_at(frame, "infer_schema")
+    guesses = {name: _guessed(name, table.column(name)) for name in table.places}
+    if spikes := [f"column {name!r} {guess.spike}" for name, guess in guesses.items() if guess.spike]:
+        more = f" and {len(spikes) - SHOWN} columns more" if len(spikes) > SHOWN else ""
+        warn_user(
+            f"infer_schema: {'; '.join(spikes[:SHOWN])}{more}, and shows no step. A density is unbounded on values that "
+            "repeat, so a better fit may be no better model. Give the step to which values are to be rounded: "
+            "schema.replace({name: tables.Real(step=...)})",
+            DataWarning,
+        )
+    fields = {name: Field(guess.kind, name, why=guess.why) for name, guess in guesses.items()}
+    return Schema._made(fields, names_of(condition), None).fitted(frame)
+
+
+class Guess(NamedTuple):
+    """A kind, the reason, and what a warning says of a value that repeats in it."""
+
+    kind: Kind
+    why: str
+    spike: str = ""
+
+
+def _guessed(name: str, column: Any) -> Guess:
+    """What a column holds."""
+    dtype = str(column.dtype)
+    if column.dtype.is_numeric():
+        return _number(name, column)
+    if column.dtype.is_nested() or dtype in ("Binary", "Time"):
+        return Guess(Ignored(), f"holds {dtype}")
+    try:
+        places, values = factorized(column)
+    except TypeError:  # of objects that cannot be told apart
+        return Guess(Ignored(), f"holds {dtype}")
+    gaps = bool((places < 0).any())
+    if len(values) + gaps == 1:
+        return _constant(as_plain(values[0]) if values else None)
+    if holds_times(column):
+        return Guess(DateTime(), "times")
+    if dtype.startswith("Duration"):
+        return _number(name, column)
+    return _of_values(name, column, places, values, gaps)
+
+
+def _constant(value: Any) -> Guess:
+    if value is not None and not isinstance(value, str | bool | int | float):
+        return Guess(Ignored(), f"holds {type(value).__name__}")
+    return Guess(Constant(value), "no value in any row" if value is None else "one value in all rows")
+
+
+def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
+    """What a column holds whose dtype does not tell that it is one of numbers or of times."""
+    odd = next((value for value in values if not isinstance(value, PLAIN)), None)
+    if odd is not None and not isinstance(odd, decimal.Decimal):
+        return Guess(Ignored(), f"holds {type(odd).__name__}")
+    texts = np.array([isinstance(value, str) for value in values])
+    count = f"{len(values):,} values{' and gaps' * gaps}"
+    if str(column.dtype).startswith(("Categorical", "Enum")):
+        return Guess(Category(), f"{count} of a categorical dtype")
+    if all(isinstance(value, bool | np.bool_) for value in values):
+        return Guess(Category(), f"true or false{', and gaps' * gaps}")
+    if not texts.any():
+        return _number(name, column)
+    if not texts.all():
+        row = int(np.append(texts, False)[places].argmax())
+        raise TypeError(
+            f"infer_schema: column {name!r}, row {row}, is {values[places[row]]!r:.60}, in a column with numbers; expected "
+            "numbers, or text. Make it a gap (None), or turn all of them into text"
+        )
+    if len(values) > min(MOST_TEXTS, MOST_OF_ROWS * len(places)):
+        return Guess(Ignored(), f"{len(values):,} texts in {len(places):,} rows")
+    return Guess(Category(), f"{count} of text")
+
+
+def _number(name: str, column: Any) -> Guess:
+    """What numbers are: one value, few of them, whole ones, or others, with their step."""
+    values, missing = numbers.values_of(name, column, "infer_schema")
+    there = values[~missing]
+    infinite = np.isinf(there)
+    if infinite.any():
+        row = int(np.flatnonzero(~missing)[infinite.argmax()])
+        raise FlowsError(
+            f"infer_schema: column {name!r}, row {row}, is {values[row]}; expected finite numbers. Drop such rows, or make it "
+            "a gap (None)"
+        )
+    levels, counts = np.unique(there, return_counts=True)
+    if len(levels) + missing.any() <= 1:
+        return _constant(levels[0].item() if len(levels) else None)
+    if len(levels) <= MOST_LEVELS and counts.min() >= ROWS_OF_LEVEL:
+        gaps = ", and gaps" if missing.any() else ""
+        return Guess(Category(), f"{len(levels)} numbers, each in {ROWS_OF_LEVEL} rows or more{gaps}")
+    whole = levels.dtype.kind == "i" or bool((levels == np.rint(levels)).all() and np.abs(levels).max() < MOST_WHOLE)
+    step = 1.0 if whole else step_of(there)
+    if step is not None and not whole:
+        step = _exact(step, levels)
+    why = "whole numbers" if whole else "numbers" if step is None else f"numbers in steps of {step:.6g}"
+    low = None
+    if levels[0] >= 0 and FAR_ABOVE * float(levels[0]) <= levels[-1] and (step is not None or levels[0] > 0):
+        low = 0
+        why += ", none is negative and some are near 0"
+    if whole:
+        return Guess(Integer(low=low), why)
+    spike = _spike(levels, counts) if step is None else ""
+    return Guess(Real(low=low, step=step), why + (f"; {spike}" if spike else ""), spike)
+
+
+def _exact(step: float, levels: np.ndarray) -> float:
+    """A step of thirds, say, with all digits: `step_of` tells those of which one can be sure."""
+    if numbers.decimals_of(step) < LONG:
+        return step
+    span = float(levels[-1] - levels[0])
+    finer = span / max(round(span / step), 1)
+    return finer if abs(finer - step) <= SLACK * step else step
+
+
+def _spike(levels: np.ndarray, counts: np.ndarray) -> str:
+    """Of a value that repeats as those beside it do not."""
+    most, rows = int(counts.argmax()), int(counts.sum())
+    if counts[most] < LEAST_TIES or counts[most] <= ATOM * rows:
+        return ""
+    return f"is {levels[most]:.6g} in {counts[most] / rows:.1%} of the rows"

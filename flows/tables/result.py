@@ -1,0 +1,218 @@
+"""What a fit to a table returns, and a file gives back: scores and draws of frames, in the units of the data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import qmc
+
+from flows.core import FlowsError, as_key, positive_int, warn_user
+from flows.diagnostics.rows import RowReport
+from flows.results.result import FitResult
+from flows.tables.frames import listed
+from flows.tables.schema import Schema
+from flows.training.select import Selection
+
+TABLE = "table"  # the key of the metadata that holds the schema
+PIECE = 65_536  # rows whose condition is encoded together, as its codes are one-hot
+
+
+@dataclass(frozen=True, eq=False)
+class TableResult:
+    """A fitted table: a density of its rows, and draws of such rows.
+
+    Attributes:
+        schema: what the columns hold, a `Schema`.
+        result: the `FitResult` of the rows as the schema encodes them.
+        selection: the `Selection` that the model came from, where there were several to choose from; no file has it.
+    """
+
+    schema: Schema
+    result: FitResult
+    selection: Selection | None = None
+
+    @property
+    def likelihood(self) -> str:
+        """'exact', 'unbiased' or 'lower bound', as that of the model."""
+        return getattr(self.result.init_fun, "likelihood", "exact")
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A dict of your own, from a file or for one."""
+        return {key: value for key, value in self.result.metadata.items() if key != TABLE}
+
+    def log_prob(self, frame: Any, *, draws: int | None = None, errors: str = "raise") -> np.ndarray:
+        """log p of each row, (rows,), in nats: the density of the numbers, angles and dates, in their units in the frame (of
+        dates a second), times the mass of the codes; given the condition, if there is one.
+
+        Args:
+            frame: rows with the columns of the schema, in any order.
+            draws: None for the density at the values as they are recorded. k for the log of the mean of the density over k
+                points of the cell that was rounded to each value, the same points for all rows: an estimate of the cell's mass
+                over its width, which tells rounded values of one model from those of another.
+            errors: "raise" to refuse a row that has no density, "coerce" for -inf where a category is unknown or a value out of
+                bounds, NaN where there is a gap, and a warning that counts them.
+
+        Errors:
+            FlowsError, TypeError: a frame that does not fit the schema; the row, the column, the value, and what to do.
+        """
+        moves = self._points_of_cells(draws)
+
+        def score(x: np.ndarray, **keywords: Any) -> np.ndarray:
+            of_points = [np.asarray(self.result.log_prob(x + move, **keywords), float) for move in moves]
+            return logsumexp(of_points, axis=0) - np.log(len(moves))
+
+        return self._of_rows(score, frame, errors, -np.inf)
+
+    def draw(self, rng: Any, n: int = 1, given: Any = None) -> Any:
+        """Draws, a frame like the one fitted to: its library, columns, order and dtypes; no ignored columns.
+
+        Values lie on their steps, within their bounds and among the known categories.
+
+        Args:
+            rng: key or seed.
+            n: how many; of a frame given, for each of its rows.
+            given: the condition: a dict of values, for all draws, or a frame.
+
+        Errors:
+            FlowsError: a condition that lacks, or is given to a model without one.
+        """
+        key, n, condition = as_key(rng), positive_int(n, "draw: n"), self._condition(given)
+        if condition is None:
+            return self.schema.decode(np.asarray(self.result.draw(key, n), np.float64))
+        contexts = self.schema.context(condition)
+        drawn = np.asarray(self.result.draw(key, n, context=contexts), np.float64).reshape(n * len(contexts), -1)
+        return self.schema.decode(drawn, given=self.schema.given(condition, n))
+
+    def anomaly(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
+        """How usual each row is, (rows,), as `FitResult.anomaly`: of rows like those fitted to, a share a has at most the value
+        a, whatever the model; small values are anomalies. With errors="coerce" a row without a density has the least value,
+        and one with a gap NaN.
+
+        Args:
+            frame, errors: as of `log_prob`.
+        """
+        least = self.result.anomaly_of(np.full((len(np.atleast_2d(self.result.scores)), 1), -np.inf))[0]
+        return self._of_rows(self.result.anomaly, frame, errors, float(least))
+
+    def quantile(self, q: Any, given: Any = None) -> Any:
+        """The value below which a share q of the one column lies, in its units: of the shape of q, and (rows, *q.shape) of a
+        frame given.
+
+        Args:
+            q: between 0 and 1, a number or an array.
+            given: as of `draw`.
+
+        Errors:
+            FlowsError: several columns, or one that is no number.
+        """
+        return self._of_one_number("quantile", partial(self.result.quantile, q), given)
+
+    def interval(self, share: float, given: Any = None) -> Any:
+        """The central interval (low, high) that holds a share of the one column, in its units; of a frame given (rows, 2).
+
+        Args:
+            share: between 0 and 1.
+            given: as of `draw`.
+
+        Errors:
+            FlowsError: several columns, or one that is no number.
+        """
+        return self._of_one_number("interval", partial(self.result.interval, share), given)
+
+    def verify(self, frame: Any) -> RowReport:
+        """Which rows the model is not to be trusted on, as `FitResult.verify`."""
+        rows = self.schema.rows(frame)
+        return self.result.verify(rows.x, **({} if rows.context is None else {"context": rows.context}))
+
+    def save(self, path: Any, metadata: dict | None = None) -> None:
+        """Write model, scores and schema to one file, which has categories, bounds and offsets in it, and no row: for
+        `tables.load`, and for `flows.load`, which gives the `FitResult`.
+
+        Args:
+            path: a file name.
+            metadata: a dict of your own, of what JSON has; by default its own.
+
+        Errors:
+            FlowsError: metadata with the key "table", which the schema has.
+        """
+        metadata = self.metadata if metadata is None else metadata
+        if isinstance(metadata, dict) and TABLE in metadata:
+            raise FlowsError(f"save: metadata has the key {TABLE!r}, under which the schema is kept; give it another name")
+        self.result.save(path, {**metadata, TABLE: self.schema.to_json()})
+
+    def __repr__(self) -> str:
+        return f"{self.result!r}\n{self.schema!r}"
+
+    def _of_rows(self, function: Callable, frame: Any, errors: str, outside: float) -> np.ndarray:
+        """A function of rows, with a value for those that have no density, and NaN for those with gaps."""
+        values, refused, lacking = list[np.ndarray](), 0, 0
+        for part in self.schema.pieces(frame, PIECE, errors=errors):
+            keywords = {} if part.context is None else {"context": part.context}
+            found = np.asarray(function(part.x, **keywords), float)
+            gaps = part.gaps & ~part.outside
+            values.append(np.where(part.outside, outside, np.where(gaps, np.nan, found)))
+            refused, lacking = refused + int(part.outside.sum()), lacking + int(gaps.sum())
+        if refused or lacking:
+            warn_user(
+                f"{refused} of {sum(map(len, values))} rows have an unknown category or a value out of bounds, and no density; "
+                f"{lacking} have a gap, and NaN"
+            )
+        return np.concatenate(values)
+
+    def _points_of_cells(self, draws: int | None) -> np.ndarray:
+        """By how much rows move to each of so many points of the cell that was rounded to them."""
+        steps = steps_of(self.schema)
+        if draws is None or not steps.any():
+            return np.zeros((1, len(steps)))
+        count = positive_int(draws, "log_prob: draws")
+        moves = np.zeros((count, len(steps)))
+        moves[:, steps > 0] = (qmc.Halton(int((steps > 0).sum()), seed=0).random(count) - 0.5) * steps[steps > 0]
+        return moves
+
+    def _condition(self, given: Any) -> Any:
+        """The condition as a frame; None where there is none."""
+        names = self.schema.condition
+        if not names:
+            if given is not None:
+                raise FlowsError(
+                    "given is there, and the table was fitted without a condition; leave it out, or name the columns on which "
+                    "the others are to depend in tables.fit(condition=)"
+                )
+            return None
+        if given is None:
+            raise FlowsError(f"given is missing; expected values of {', '.join(map(repr, names))}: a dict, or a frame")
+        return self.schema.given(given)
+
+    def _of_one_number(self, name: str, ask: Callable[..., Any], given: Any) -> Any:
+        schema = self.schema
+        if len(schema.columns) != 1 or not schema.numbers:
+            raise FlowsError(
+                f"{name}: the model is of {len(schema.columns)} columns, {listed(schema.columns)}; expected one number. "
+                "Name the others in tables.fit(condition=)"
+            )
+        condition, keywords = self._condition(given), dict[str, Any]()
+        if condition is not None:
+            context = schema.context(condition)
+            keywords["context"] = context[0] if isinstance(given, Mapping) else context
+        return in_units(schema, np.asarray(ask(**keywords), np.float64))
+
+
+def steps_of(schema: Schema) -> np.ndarray:
+    """The steps of all columns as they are encoded; 0 of codes and of what is continuous."""
+    return np.array([*[0.0] * len(schema.codes), *schema.angle_steps, *schema.steps])
+
+
+def in_units(schema: Schema, values: np.ndarray) -> Any:
+    """Encoded values of the one column, of any shape, in the units of the data; infinite ones stay, of times they are none."""
+    flat, finite = values.ravel(), np.isfinite(values.ravel())
+    frame = schema.decode(np.where(finite, flat, 0.0)[:, None])
+    (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.numbers[0])
+    units = (frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]).to_numpy()
+    if not finite.all():
+        is_time = units.dtype.kind in "mM"
+        units = np.where(finite, units if is_time else units.astype(float), np.datetime64("NaT") if is_time else flat)
+    return units.reshape(values.shape)[()]

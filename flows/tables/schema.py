@@ -1,0 +1,403 @@
+"""The schema of a table: what its columns hold, and the way from a frame to numbers and back."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from flows.core import FlowsError, shortened
+from flows.tables import blocks, columns, written
+from flows.tables.blocks import Rows
+from flows.tables.fields import Field
+from flows.tables.frames import Frame, check_columns, framed, library_of, listed, looked_at, taken_rows
+from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Kind
+
+
+class Schema:
+    """What the columns of a table hold, and the way from a frame of pandas or polars to numbers and back.
+
+    A frame becomes an array with the modelled columns in the order codes, angles, numbers. Codes are 0, 1, ..., in the order of
+    the values of their `Category`; angles what they are beyond `low`, within a period; numbers count from an offset, their low
+    bound or else the least value, subtracted in float64; times are seconds since the least one. No log-det comes with that: a
+    density of the array is one of the frame. Columns that are a `Constant` or `Ignored` are left out.
+
+    It has to be fitted to a frame, from which it learns what kinds leave open, and library, order and dtypes of the columns;
+    `infer_schema` does both. It keeps no rows: categories, bounds, offsets, the largest of dates, and formats.
+
+    Args:
+        kinds: of each column of the table by name, such as `{"age": tables.Integer(low=0), "town": tables.Category()}`.
+        condition: names of columns given which the others have their density; they are read by `context`.
+
+    Attributes:
+        kinds: by name, in the order of the frame.
+        condition: names.
+        codes, angles, numbers: names of the modelled columns of each block; `columns` are all of them, in this order.
+        classes: how many values each of the codes has.
+        periods: of the angles, in the units of the data.
+        supports: (low, high) of each of the numbers, less its offset; infinite where a side is open.
+        steps: of each of the numbers, 0 where it is continuous; `angle_steps` are those of the angles.
+        context_dim: how many numbers a model sees of the condition.
+        fitted_to: the library of the frame it was fitted to; None before that.
+
+    Errors:
+        FlowsError: a condition that is no column, or that is `Ignored`. TypeError: what is no kind.
+
+    Example:
+        >>> import pandas
+        >>> from flows import tables
+        >>> frame = pandas.DataFrame({"age": [31, 64, 18], "town": ["Bonn", "Oslo", "Bonn"]})
+        >>> schema = tables.Schema({"age": tables.Integer(low=0), "town": tables.Category()}).fitted(frame)
+        >>> schema.columns
+        ('town', 'age')
+        >>> schema.encode(frame).tolist()
+        [[0.0, 31.0], [1.0, 64.0], [0.0, 18.0]]
+        >>> schema.decode([[1.0, 40.0]])
+           age  town
+        0   40  Oslo
+    """
+
+    def __init__(self, kinds: Mapping[Any, Kind], condition: Sequence[Any] = ()):
+        if not isinstance(kinds, Mapping):
+            raise TypeError(f"Schema: kinds is a {type(kinds).__name__}; expected a dict of kinds by the names of columns")
+        fields = {str(name): Field(_kind(str(name), kind), label=name) for name, kind in kinds.items()}
+        if len(fields) < len(kinds):
+            raise FlowsError(f"Schema: kinds are of {listed(list(kinds))}; expected names that are not alike as text")
+        self._set(fields, names_of(condition), None)
+
+    def _set(self, fields: dict[str, Field], condition: tuple[str, ...], library: str | None) -> None:
+        if not fields:
+            raise FlowsError("Schema: there are no columns; expected one or more")
+        for name in condition:
+            if name not in fields:
+                raise FlowsError(f"Schema: the condition {name!r} is no column; expected some of {listed(list(fields))}")
+            if isinstance(fields[name].kind, Ignored):
+                raise FlowsError(f"Schema: the condition {name!r} is Ignored(); expected a kind that is read")
+        if len(set(condition)) < len(condition):
+            raise FlowsError(f"Schema: condition is {condition!r}; expected each name once")
+        self._fields, self.condition, self.fitted_to = fields, condition, library
+        # A condition in the order it was given in; modelled columns by block, each in the order of the frame.
+        self.codes, self.angles, self.numbers = (self._of(kind) for kind in ((Category,), (Circular,), NUMBERS))
+
+    def _of(self, kinds: tuple[type[Kind], ...]) -> tuple[str, ...]:
+        return tuple(
+            name for name, field in self._fields.items() if isinstance(field.kind, kinds) and name not in self.condition
+        )
+
+    @classmethod
+    def _made(cls, fields: dict[str, Field], condition: tuple[str, ...], library: str | None) -> "Schema":
+        schema = cls.__new__(cls)
+        schema._set(fields, condition, library)
+        return schema
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        return MappingProxyType({name: field.kind for name, field in self._fields.items()})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.codes + self.angles + self.numbers
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of the columns of one value."""
+        return self._of((Constant,))
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        return tuple(len(self._complete(name).kind.known) for name in self.codes)  # type: ignore[attr-defined]
+
+    @property
+    def periods(self) -> tuple[float, ...]:
+        return tuple(float(self._fields[name].kind.period) for name in self.angles)  # type: ignore[attr-defined]
+
+    @property
+    def supports(self) -> tuple[tuple[float, float], ...]:
+        return tuple(self._complete(name).ends for name in self.numbers)
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        return tuple(self._complete(name).step for name in self.numbers)
+
+    @property
+    def angle_steps(self) -> tuple[float, ...]:
+        return tuple(self._fields[name].step for name in self.angles)
+
+    @property
+    def context_dim(self) -> int:
+        return sum(columns.width(self._complete(name)) for name in self.condition)
+
+    def __getitem__(self, name: Any) -> Kind:
+        if str(name) not in self._fields:
+            raise FlowsError(f"{name!r} is no column of the schema; its columns are {listed(list(self._fields))}")
+        return self._fields[str(name)].kind
+
+    def __contains__(self, name: Any) -> bool:
+        return str(name) in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash((tuple(self._fields), self.condition))
+
+    @property
+    def _key(self) -> tuple:
+        """What tells two schemas apart; not why kinds were guessed."""
+        fields = [(name, dataclasses.replace(field, why="")) for name, field in self._fields.items()]
+        return fields, self.condition, self.fitted_to
+
+    def __repr__(self) -> str:
+        """A table: column, kind, why."""
+        rows = [("column", "kind", "why")]
+        for name, field in self._fields.items():
+            why = "; ".join(filter(None, ("condition" if name in self.condition else "", field.why)))
+            rows.append((shortened_name(name), shortened(field.kind, 60), why))
+        widths = [max(len(row[j]) for row in rows) for j in range(2)]
+        return "\n".join(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {why}".rstrip() for name, kind, why in rows)
+
+    def replace(self, kinds: Mapping[Any, Kind]) -> "Schema":
+        """The same schema with other kinds of some columns, which may leave something open that `fitted` has to learn.
+
+        Args:
+            kinds: of these columns, by name.
+
+        Errors:
+            FlowsError: a name that is no column. TypeError: what is no kind.
+        """
+        if not isinstance(kinds, Mapping):
+            raise TypeError(f"replace: kinds is a {type(kinds).__name__}; expected a dict of kinds by the names of columns")
+        fields = dict(self._fields)
+        for label, kind in kinds.items():
+            name = str(label)
+            if name not in fields:
+                raise FlowsError(f"replace: {name!r} is no column; expected some of {listed(list(fields))}")
+            old = fields[name]
+            new = Field(_kind(name, kind), old.label, old.dtype, why="given")
+            fields[name] = new.with_facts_of(old)
+        return self._made(fields, self.condition, self.fitted_to)
+
+    def fitted(self, frame: Any) -> "Schema":
+        """The same schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
+        dtypes, library and order. What is known already stays. Gaps are no matter here.
+
+        Args:
+            frame: of pandas or polars, with the columns of the schema, in any order.
+
+        Errors:
+            FlowsError, TypeError: those of `encode`, but for gaps.
+        """
+        what = "fitted"
+        table = self._looked_at(frame, what, self._fields)
+        order = list(self._fields)
+        if self.fitted_to is None:  # ignored columns may lack
+            order = [*table.places, *(name for name in order if name not in table.places)]
+        library, fields = table.header.library, dict(self._fields)
+        for name in order:
+            field = fields.pop(name)
+            read = not isinstance(field.kind, Ignored)
+            fields[name] = columns.learnt(name, field, table, library != self.fitted_to, what) if read else field
+        return self._made(fields, self.condition, library)
+
+    def encode(self, frame: Any) -> np.ndarray:
+        """The modelled columns of a frame as numbers.
+
+        Args:
+            frame: of pandas or polars, with the columns of the schema, in any order; ignored ones, and those of the condition,
+                may lack.
+
+        Returns:
+            float64, (rows, d): codes, angles, numbers, as `columns` names them.
+
+        Errors:
+            FlowsError: columns that are missing, doubled or besides; no rows; a value that is unknown, not finite, out of
+                bounds or missing, by its row and column. TypeError: no frame, a lazy one, or text among numbers; times with a
+                zone where there were none, or the other way round.
+        """
+        table = self._looked_at(frame, "encode", [*self.columns, *self.constants])
+        return blocks.encoded(self._fields, self.columns, self.constants, table, "encode", "raise").x
+
+    def context(self, frame: Any) -> np.ndarray:
+        """What a model sees of the columns of the condition, in their order.
+
+        Codes become one-hot, angles their cosine and sine. A number with one bound is log(x - low) or -log(high - x), one with
+        two log((x - low) / (high - x)), as of `flows.Unconstrain`; with a step, bounds are half a step further out, where its
+        cells end. Other numbers are as they are encoded. Times are a trend, 0 at the least and 1 at the largest that the schema
+        was fitted to, and cosine and sine of the day, the week and the year, by the clock of their zone; those of them that the
+        times went through, by nine tenths at least, and that have three steps or more.
+
+        Args:
+            frame: of pandas or polars, with the columns of the condition; other columns of the schema are not looked at.
+
+        Returns:
+            float64, (rows, context_dim).
+
+        Errors:
+            As of `encode`; FlowsError: the schema has no condition.
+        """
+        if not self.condition:
+            raise FlowsError("context: the schema has no condition; name columns of it: infer_schema(frame, condition=[...])")
+        table = self._looked_at(frame, "context", self.condition)
+        values = blocks.encoded(self._fields, self.condition, (), table, "context", "raise").x
+        return blocks.context(self._fields, self.condition, table, values, "context")
+
+    def rows(self, frame: Any, *, errors: str = "raise") -> Rows:
+        """All of a frame as numbers: the modelled columns, and what a model sees of the condition.
+
+        Args:
+            frame: of pandas or polars, with all columns but ignored ones.
+            errors: "raise", or "coerce": rows with a value that is none of its column, or with a gap, are told instead.
+
+        Errors:
+            As of `encode`.
+        """
+        return next(self.pieces(frame, sys.maxsize, errors=errors))
+
+    def pieces(self, frame: Any, size: int, *, errors: str = "raise") -> Iterator[Rows]:
+        """The same, so many rows at a time, as what a model sees of a condition may be much; without one all at once.
+
+        Args:
+            frame, errors: as of `rows`.
+            size: how many.
+        """
+        if errors not in ("raise", "coerce"):
+            raise FlowsError(f"errors is {errors!r:.60}; expected 'raise' or 'coerce'")
+        table = self._looked_at(frame, "encode", self._fields)
+        rows = blocks.encoded(self._fields, self.columns, self.constants, table, "encode", errors)
+        if not self.condition:
+            yield rows
+            return
+        of_condition = blocks.encoded(self._fields, self.condition, (), table, "encode", errors)
+
+        def contexts(part: slice) -> np.ndarray:
+            return blocks.context(self._fields, self.condition, table.sliced(part), of_condition.x[part], "encode")
+
+        yield from blocks.pieces(rows, of_condition, contexts, size)
+
+    def gaps(self, frame: Any) -> dict[str, np.ndarray]:
+        """Which rows have a gap, by the columns that have some and no value for them."""
+        table = self._looked_at(frame, "gaps", self._fields)
+        found = {}
+        for name in (*self.columns, *self.condition):
+            if not isinstance(self._fields[name].kind, Category | Constant):
+                mask = columns.encoded(name, self._complete(name), table, "gaps").gaps
+                if mask.any():
+                    found[name] = mask
+        return found
+
+    def decode(self, array: Any, given: Any = None) -> Any:
+        """Numbers as a frame of the library, the order and the dtypes that the schema was fitted to.
+
+        Values are rounded to their steps, or to the digits of those that the schema was fitted to, in float64; they lie inside
+        their bounds, and angles in [low, low + period). Columns of one value are filled in.
+
+        Args:
+            array: (rows, d), as `encode` returns them.
+            given: a frame with the columns of the condition, a row each, which are put in their places; None leaves them out.
+
+        Errors:
+            FlowsError: an array of another shape, or with NaN or what is no code, by its row and column.
+        """
+        values = np.asarray(array, np.float64)
+        if values.ndim != 2 or values.shape[1] != len(self.columns):
+            raise FlowsError(
+                f"decode: the array has shape {values.shape}; expected (rows, {len(self.columns)}), of {listed(self.columns)}"
+            )
+        rows, library = len(values), self._library("decode")
+        native = {name: self._native(name, values[:, j], library) for j, name in enumerate(self.columns)}
+        native |= {name: self._native(name, np.zeros(rows), library) for name in self.constants}
+        if given is not None:
+            native |= self._given(given, rows, library)
+        names = [name for name in self._fields if name in native]
+        return framed(library, [self._fields[name].label for name in names], [native[name] for name in names], rows)
+
+    def given(self, values: Any, n: int = 1) -> Any:
+        """A frame of the condition, for `context` and `decode`: n rows for each of what is given.
+
+        Args:
+            values: a dict of one value for each column of the condition, or a frame with these columns.
+            n: how often each row is repeated, one after the other.
+
+        Errors:
+            As of `context`; FlowsError: a dict that lacks a column, or has another.
+        """
+        if not self.condition:
+            raise FlowsError("given: the schema has no condition; leave given out, or fit with condition=[...]")
+        if isinstance(values, Mapping):
+            library = library_of(self._library("given"))
+            values = library.DataFrame({str(name): [value] for name, value in values.items()})
+        table = self._looked_at(values, "given", self.condition)
+        blocks.encoded(self._fields, self.condition, (), table, "given", "raise")
+        return taken_rows(table.native, np.repeat(np.arange(table.rows), n))
+
+    def to_json(self) -> str:
+        """As text, which people may edit: a list of columns, each with its kind, the arguments of that, and what was learnt."""
+        return written.to_json(self._fields, self.condition, self.fitted_to)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Schema":
+        """The schema that such a text tells; what it does not tell is learnt again by `fitted`.
+
+        Errors:
+            FlowsError: text that is no JSON, by line and column, or that has a kind, an argument or a name that there is not.
+        """
+        return cls._made(*written.from_json(text))
+
+    # What is behind these.
+
+    def _looked_at(self, frame: Any, what: str, expected: Any) -> Frame:
+        table = looked_at(frame, what)
+        ignored = {name for name, field in self._fields.items() if isinstance(field.kind, Ignored)}
+        check_columns(table, [name for name in expected if name not in ignored], self._fields, what)
+        return table
+
+    def _library(self, what: str) -> str:
+        if self.fitted_to is None:
+            raise FlowsError(
+                f"{what}: the schema was not fitted to a frame; expected schema.fitted(frame), or infer_schema(frame)"
+            )
+        return self.fitted_to
+
+    def _complete(self, name: str) -> Field:
+        return columns.complete(name, self._fields[name])
+
+    def _native(self, name: str, values: np.ndarray, library: str) -> Any:
+        return columns.decoded(name, self._complete(name), values, library)
+
+    def _given(self, given: Any, rows: int, library: str) -> dict[str, Any]:
+        if not self.condition:
+            raise FlowsError("decode: given is a frame, but the schema has no condition; leave it out")
+        table = self._looked_at(given, "decode: given", self.condition)
+        if table.rows != rows:
+            raise FlowsError(f"decode: given has {table.rows} rows and the array {rows}; expected as many")
+        return {
+            name: self._native(name, columns.checked(name, self._fields[name], table, "decode: given", "raise").values, library)
+            for name in self.condition
+        }
+
+
+def shortened_name(name: str, length: int = 40) -> str:
+    """A name of a column, cut where it is long."""
+    return name if len(name) <= length else f"{name[: length - 3]}..."
+
+
+def _kind(name: str, kind: Any) -> Kind:
+    if not isinstance(kind, Kind):
+        call = f"; call it: {kind.__name__}()" if isinstance(kind, type) and issubclass(kind, Kind) else ""
+        raise TypeError(f"Schema: the kind of column {name!r} is {kind!r:.60}; expected one such as tables.Real(){call}")
+    return kind
+
+
+def names_of(condition: Any) -> tuple[str, ...]:
+    """The names of a condition, as text."""
+    if isinstance(condition, str) or not isinstance(condition, Sequence):
+        raise TypeError(f"condition is {condition!r:.60}; expected a list of names of columns")
+    return tuple(map(str, condition))

@@ -1,0 +1,140 @@
+"""What the columns of a frame suggest: each rule of `infer_schema` at its edge, and what it says."""
+
+import datetime as dt
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from common import error_of
+
+from flows import tables
+from flows.tables import Category, Constant, DateTime, Ignored, Integer, Real, infer_schema
+from flows.training import DataWarning
+
+RNG = np.random.default_rng(0)
+BOTH = pytest.mark.parametrize("library", [pytest.param(pd.DataFrame, id="pandas"), pytest.param(pl.DataFrame, id="polars")])
+SPIKE = r"column 'x' is 0 in 20.0% of the rows, and shows no step\. .*tables.Real\(step="
+TEXTS = [f"v{i:03}" for i in range(501)]
+
+
+def guessed(library, values):
+    return infer_schema(library({"x": values}))["x"]
+
+
+@BOTH
+def test_text_is_a_category_unless_it_has_too_many_values(library):
+    assert guessed(library, ["b", "a", "b", "b"]) == Category(("a", "b"))
+    assert guessed(library, ["b", None, "b", "a"]) == Category(("a", "b", None)), "a gap is a value of its own"
+    assert guessed(library, ["b", "a", "c", "b"]) == Ignored(), "3 texts in 4 rows"
+    assert len(guessed(library, TEXTS[:500] * 2).values) == 500
+    assert guessed(library, TEXTS * 2) == Ignored()
+    assert guessed(library, [True, False, True]) == Category((False, True))
+    assert guessed(library, [True, None, True]) == Category((True, None))
+
+
+def test_categorical_dtypes_are_categories_of_the_values_that_occur():
+    values = ["b", "c", "b"]
+    assert guessed(pd.DataFrame, pd.Categorical(values, ["d", "c", "b"])) == Category(("c", "b")), "in the order of the dtype"
+    assert guessed(pl.DataFrame, pl.Series(values, dtype=pl.Enum(["d", "c", "b"]))) == Category(("c", "b"))
+    assert guessed(pl.DataFrame, pl.Series(values, dtype=pl.Categorical)) == Category(("b", "c"))
+    assert guessed(pd.DataFrame, pd.Categorical([3, 1, 2, 3])) == Category((1, 2, 3))
+    assert guessed(pd.DataFrame, pd.cut([1.0, 2.0, 3.0], 2)) == Ignored()
+
+
+@BOTH
+def test_few_numbers_are_a_category_and_others_whole_or_real(library):
+    assert guessed(library, np.repeat(np.arange(20) * 3, 5)) == Category(tuple(range(0, 60, 3)))
+    assert guessed(library, np.repeat(np.arange(20) / 4, 5)) == Category(tuple(np.arange(20) / 4))
+    assert guessed(library, np.repeat(np.arange(20) * 3, 5)[1:]) == Integer(low=0), "one in 4 rows"
+    assert guessed(library, np.repeat(np.arange(21), 5)) == Integer(low=0), "21 values"
+    assert guessed(library, [1.0, 2.0, None, 50.0]) == Integer(), "whole numbers beside gaps"
+    assert guessed(library, [0.0, None] * 5) == Category((0.0, None))
+    assert guessed(library, [1e300, -2e300, 3.0]) == Real(), "whole to float64, as all large numbers are"
+    assert guessed(library, RNG.normal(size=50)) == Real()
+    assert guessed(library, np.round(RNG.normal(size=300), 1)) == Real(step=0.1)
+    thirds = guessed(library, np.arange(300) % 70 / 3)
+    assert thirds.low == 0 and abs(thirds.step - 1 / 3) < 1e-15, "with all its digits"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("values", "low"),
+    [
+        ([1, 100, 40], 0),
+        ([1, 99, 40], None),
+        ([0, 99, 40], 0),
+        ([-1, 990, 40], None),
+        ([0.013, 1.37, 0.4], 0),
+        ([0.014, 1.37, 0.4], None),
+        ([0.0, 1.37, 0.4], None),  # 0 itself, and no step
+        ([0.0, 0.1, 0.2] * 4 + list(np.arange(30) / 10), 0),
+    ],
+)
+def test_zero_is_the_low_end_where_it_is_near(library, values, low):
+    assert guessed(library, values).low == low
+
+
+@BOTH
+def test_a_spike_in_a_column_without_step_is_told(library):
+    values = RNG.lognormal(size=200)
+    values[:40] = 0
+    with pytest.warns(DataWarning, match=SPIKE) as caught:
+        schema = infer_schema(library({"x": values}))
+    assert schema["x"] == Real() and "is 0 in 20.0% of the rows" in repr(schema)
+    assert caught[0].filename == __file__, "at the line that called it"
+    values[4:40] = RNG.lognormal(size=36)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        infer_schema(library({"x": values}))
+    with_step = schema.replace({"x": Real(step=0.01)})
+    assert with_step.fitted(library({"x": values})).steps == (0.01,)
+
+
+@BOTH
+def test_times_durations_constants_and_the_rest(library):
+    times = np.datetime64("2024-01-01", "us") + np.arange(30).astype("m8[h]")
+    assert guessed(library, times) == DateTime(step=3600)
+    assert guessed(library, np.arange(1, 31) ** 2 * np.timedelta64(250, "ms")) == Real(low=0)
+    assert guessed(library, np.repeat(np.arange(40), 5) * np.timedelta64(250, "ms")) == Real(low=0, step=0.25)
+    assert guessed(library, ["EUR"] * 3) == Constant("EUR")
+    assert guessed(library, [4.5] * 3) == Constant(4.5)
+    assert guessed(library, [None] * 3) == Constant(None)
+    assert guessed(library, times[:1]) == Constant("2024-01-01T00:00:00")
+    assert guessed(library, [[1], [2]]) == Ignored()
+    assert guessed(library, [b"a", b"b"]) == Ignored()
+    assert guessed(pd.DataFrame, [dt.date(2024, 1, 1), dt.date(2024, 1, 2)]) == Ignored(), "objects, of no dtype of times"
+    assert guessed(pl.DataFrame, [dt.date(2024, 1, 1), dt.date(2024, 1, 3)]) == DateTime(step=86_400)
+
+
+def test_a_schema_prints_as_a_table():
+    frame = pd.DataFrame({"town": ["b", "a", "b", "b"], "n": [1, 5, 3, 7], "id": ["p", "q", "r", "s"]})
+    assert repr(infer_schema(frame, condition=["town"])) == (
+        "column  kind                         why\n"
+        "town    Category(values=('a', 'b'))  condition; 2 values of text\n"
+        "n       Integer()                    whole numbers\n"
+        "id      Ignored()                    4 texts in 4 rows"
+    )
+
+
+@BOTH
+def test_what_cannot_be_read_is_refused(library):
+    assert error_of(lambda: infer_schema(library({"x": [1.5, np.inf]}))) == (
+        "infer_schema: column 'x', row 1, is inf; expected finite numbers. Drop such rows, or make it a gap (None)"
+    )
+    assert "the condition 'y' is no column" in error_of(lambda: infer_schema(library({"x": [1.5, 2.5]}), condition=["y"]))
+    with pytest.raises(TypeError, match="condition is 'x'; expected a list of names"):
+        infer_schema(library({"x": [1.5, 2.5]}), condition="x")
+    message = "the condition 'x' is Ignored"
+    assert message in error_of(lambda: infer_schema(library({"x": ["a", "b"], "y": [1, 2]}), condition=["x"]))
+
+
+def test_text_among_numbers_is_refused():
+    with pytest.raises(TypeError, match="infer_schema: column 'x', row 2, is 'n/a', in a column with numbers; expected"):
+        infer_schema(pd.DataFrame({"x": [1, 2, "n/a", 4]}))
+    assert guessed(pd.DataFrame, pd.Series([1, 2.5, None, 1], dtype=object)) == Real()
+
+
+def test_names_of_the_room():
+    assert all(getattr(tables, name).__doc__ for name in tables.__all__)
