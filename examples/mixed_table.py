@@ -23,7 +23,7 @@ from flows import tables
 
 DATA = Path(__file__).parent / "data" / "weather.csv"
 ROWS, DRAWN = "#888888", "#2166ac"
-CALM = "wind_speed_mph"
+SPEED = "wind_speed_mph"
 
 
 def read_weather():
@@ -39,7 +39,7 @@ def picture(path, rows, drawn):
     rose.set(theta_zero_location="N", theta_direction=-1, yticklabels=[], title="Wind from")
     scatter, rain, year = (figure.add_subplot(1, 4, 2 + i) for i in range(3))
     for frame, color, label, width in ((rows, ROWS, "held out", 2.5), (drawn, DRAWN, "drawn", 1.5)):
-        windy = frame.filter(pl.col(CALM) > 0)["wind_direction"].to_numpy()
+        windy = frame.filter(pl.col(SPEED) > 0)["wind_direction"].to_numpy()
         share, edges = np.histogram(windy % 360, np.arange(-5, 360, 10))
         angles = np.deg2rad(np.append(edges[:-1] + 5, 0))
         rose.plot(angles, np.append(share, share[0]) / len(windy), color=color, lw=width, label=label)
@@ -76,7 +76,7 @@ def main():
     frame, schema = read_weather()
     print(schema)
     complete = frame.drop_nulls()
-    odd = complete[CALM] > 200
+    odd = complete[SPEED] > 200
     order = np.random.default_rng(0).permutation(int((~odd).sum()))
     rows = complete.filter(~odd)[order]
     train, test = rows[: -len(rows) // 10], rows[-len(rows) // 10 :]
@@ -92,10 +92,9 @@ def main():
     picture(options.out / "mixed_table.png", test, result.draw(1, 20_000))
 
     error = complete.filter(odd)
-    print(
-        f"The wind of {error[CALM][0]:,.0f} miles an hour that somebody recorded: {result.log_prob(error)[0]:.2f} nats; of hours "
-        f"like those fitted, at most {result.anomaly(error)[0]:.2%} are as unusual"
-    )
+    score, usual = result.log_prob(error)[0], result.anomaly(error)[0]
+    print(f"The wind of {error[SPEED][0]:,.0f} miles an hour that somebody recorded: {score:.2f} nats")
+    print(f"Of hours like those fitted, at most {usual:.2%} are as unusual")
     result.save(options.out / "weather.flows")
     print("wrote", options.out / "mixed_table.png", options.out / "weather.flows")
 

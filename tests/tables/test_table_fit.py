@@ -48,7 +48,7 @@ def fitted(condition=()):
     return tables.fit(0, mixed(), schema, model=FLOW, validation=mixed(1_000, seed=9), **QUICK)
 
 
-def grid(result, points=40, angles=48):
+def grid(result, points=24, angles=48):
     """All codes, and points of angles and numbers, as a frame; and the volume of each point's cell."""
     t = np.linspace(-9, 9, points)
     share, width = 1 / (1 + np.exp(-t)), (t[1] - t[0]) / (2 + 2 * np.cosh(t))  # points lie closer near the ends
