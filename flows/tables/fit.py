@@ -60,8 +60,8 @@ def fit(
         weights: (rows,), 0 or more, or the name of a column, which is then not modelled.
         gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value of its own.
         validation: the share of rows that are held out, or a frame to validate on.
-        folds, batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, checkpoint, callbacks, verbose: as of
-            `flows.fit`; the first, and checkpoint and callbacks, for a single model.
+        batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, verbose: as of `flows.fit`.
+        folds, checkpoint, callbacks: the same, for a single model.
         total_minutes: as of `flows.select`; of a single model the limit, too.
 
     Returns:
