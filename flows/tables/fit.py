@@ -13,7 +13,7 @@ from flows.tables.frames import framed, listed, looked_at, taken_rows, without
 from flows.tables.infer import infer_schema
 from flows.tables.model import Models, models_of
 from flows.tables.result import TableResult, steps_of
-from flows.tables.schema import Schema
+from flows.tables.schema import Schema, names_of
 from flows.training.fit import fit as fit_rows
 from flows.training.options import LEARNING_RATE
 from flows.training.select import select
@@ -127,7 +127,7 @@ def fit(
 
 def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str) -> Schema:
     """The schema of a frame: what it says itself where none was given; with the condition."""
-    names = (condition,) if isinstance(condition, str) else tuple(condition)
+    names = names_of([condition] if isinstance(condition, str) else condition)
     if schema is None:
         schema = infer_schema(frame, names)
     elif not isinstance(schema, Schema):
@@ -164,6 +164,11 @@ def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
     gaps = schema.gaps(frame)
     if not gaps:
         return frame, weights
+    if weights is not None and np.shape(weights) != (len(frame),):
+        raise FlowsError(
+            f"tables.fit: weights have shape {np.shape(weights)}, expected ({len(frame)},): one for each row of the frame, "
+            "also for those with gaps"
+        )
     lacking = np.any(list(gaps.values()), 0)
     by_column = ", ".join(f"{name!r} in {int(mask.sum())}" for name, mask in gaps.items())
     if lacking.all():

@@ -117,14 +117,16 @@ def holds_times(column: Any) -> bool:
     return zone_of(column) is not None or str(column.dtype).startswith("Date")
 
 
-def without_zone(column: Any) -> tuple[Any, Any]:
-    """Times with a zone as such without: by Universal Time, and by the clock of the zone."""
+def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
+    """Times with a zone as such without: by Universal Time, and by the clock of a zone, their own by default."""
     if not column.implementation.is_pandas():
-        return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), column.dt.replace_time_zone(None)
-    native, zone = column.to_native(), zone_of(column)
+        local = column if zone is None else column.dt.convert_time_zone(zone)
+        return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), local.dt.replace_time_zone(None)
+    native = column.to_native()
     if (arrow := getattr(native.dtype, "pyarrow_dtype", None)) is not None:
-        native = native.astype(library_of("pandas").DatetimeTZDtype(arrow.unit, zone))
-    both = native.dt.tz_convert("UTC").dt.tz_localize(None), native.dt.tz_localize(None)
+        native = native.astype(library_of("pandas").DatetimeTZDtype(arrow.unit, arrow.tz))
+    local = native if zone is None else native.dt.tz_convert(zone)
+    both = native.dt.tz_convert("UTC").dt.tz_localize(None), local.dt.tz_localize(None)
     return nw.from_native(both[0], series_only=True), nw.from_native(both[1], series_only=True)
 
 
@@ -142,6 +144,8 @@ def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
     if column.implementation.is_pandas():
         places, values = library_of("pandas").factorize(native)
         return np.asarray(places, np.int64), values.tolist()
+    if str(native.dtype) == "Object":
+        raise TypeError("objects of Python in polars")
     values = native.unique()
     known = values.filter(values.is_not_null() & values.is_not_nan()) if native.dtype.is_float() else values.drop_nulls()
     if not len(known):

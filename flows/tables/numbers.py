@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError
@@ -14,6 +15,8 @@ from flows.tables.frames import factorized, gaps_of, holds_times
 from flows.tables.kinds import Circular, Integer, Real
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
+OF_128_BITS = ("Int128", "UInt128")  # which NumPy does not have
+FAR = 2**62  # beyond which no whole number is decoded
 MOST_WHOLE = 2.0**50  # times that, whose digits float64 tells surely apart
 ON_GRID = 1e-6  # of a step, by which values may miss those that start at the least one
 
@@ -21,6 +24,7 @@ ON_GRID = 1e-6  # of a step, by which values may miss those that start at the le
 def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of a column and which are gaps, NaN there. Whole numbers without gaps stay such, with all their digits."""
     gaps = gaps_of(column)
+    column = column.cast(nw.Float64()) if str(column.dtype) in OF_128_BITS else column
     dtype = column.dtype
     if dtype.is_integer() or str(dtype) == "Boolean":
         if not gaps.any():
@@ -130,11 +134,17 @@ def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
             if given is not None:
                 end = float(np.float32(given)) if single else given  # 0.1 of float32 is no more than 0.1
                 outside |= (sign * (values - end) <= 0) if strict else (sign * (values - end) < 0)
-        whole = isinstance(field.offset, int) and values.dtype.kind == "i" and abs(field.offset) < 2**62
+        whole = isinstance(field.offset, int) and values.dtype.kind == "i" and _without_overflow(values, field.offset)
         numbers = (values - int(field.offset) if whole else values - float(field.offset)).astype(np.float64)
         if isinstance(kind, Real) and kind.step is not None:
             numbers = _on_steps(field, numbers)
     return Entries(numbers, outside, gaps)
+
+
+def _without_overflow(values: np.ndarray, offset: int) -> bool:
+    """Whether int64 holds these whole numbers less an offset."""
+    ends = offset, int(values.min()) - offset, int(values.max()) - offset
+    return min(ends) >= -(2**63) and max(ends) < 2**63
 
 
 def _on_steps(field: Field, numbers: np.ndarray) -> np.ndarray:
@@ -178,7 +188,9 @@ def _numbers(field: Field, values: np.ndarray) -> np.ndarray:
     """What was counted from the offset: on the steps and inside the bounds."""
     kind: Any = field.kind
     if isinstance(kind, Integer):
-        whole = np.rint(np.clip(values, -(2.0**62), 2.0**62)).astype(np.int64) + int(field.offset)
+        start = int(field.offset)
+        whole = np.rint(np.clip(values, float(-FAR), float(FAR))).astype(np.int64)
+        whole = np.clip(whole, max(-FAR, -2 * FAR - start), min(FAR, 2 * FAR - 1 - start)) + start
         return np.clip(whole, kind.low, kind.high) if (kind.low, kind.high) != (None, None) else whole
     offset = float(field.offset)
     if kind.step is not None:
