@@ -219,8 +219,13 @@ def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
     if kind.format is None:
         return column_of(library, dtype, times, name)
     few, places = np.unique(times, return_inverse=True)
-    text = [str(time.item().strftime(kind.format)) for time in few]
+    text = [_written(time.item(), kind.format) for time in few]
     return taken(column_of(library, dtype, text if whole_range(dtype) is None else list(map(int, text)), name), places)
+
+
+def _written(time: dt.datetime, written: str) -> str:
+    """As `_parsed` reads it: years of four digits, which strftime does not write on all systems."""
+    return time.strftime(written.replace("%Y", f"{time.year:04d}"))
 
 
 def cycles_of(field: Field) -> tuple[float, ...]:

@@ -145,6 +145,11 @@ def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str)
             "tables.fit: no column is left to model, as all are constant, ignored or of the condition; expected one at least:\n"
             f"{schema}"
         )
+    if schema.condition and not schema.context_dim:
+        raise FlowsError(
+            f"tables.fit: the condition, {listed(schema.condition)}, has one value in all rows, so nothing depends on it; "
+            "leave it out, or name other columns"
+        )
     return schema
 
 
@@ -180,7 +185,10 @@ def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
 
 def _validation(frame: Any, schema: Schema) -> Any:
     """Rows to validate on, as `flows.fit` takes them."""
-    rows = schema.rows(frame)
+    try:
+        rows = schema.rows(frame)
+    except (FlowsError, TypeError) as error:
+        raise type(error)(f"tables.fit: validation: {error}") from None
     return rows.x if rows.context is None else (rows.x, rows.context)
 
 

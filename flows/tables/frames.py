@@ -1,7 +1,8 @@
 """Frames of pandas and polars: which columns they have, and one column at a time, by position, as names need not be text."""
 
+import datetime as dt
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -93,6 +94,18 @@ def framed(library: str, labels: Sequence[Any], columns: Sequence[Any], rows: in
     frame = module.DataFrame(dict(enumerate(columns)), index=module.RangeIndex(rows))
     frame.columns = module.Index(list(labels), dtype=object if not all(isinstance(x, str) for x in labels) else None)
     return frame
+
+
+def one_row(library: str, values: Mapping[Any, Any]) -> Any:
+    """A frame of one row, of values by name; dates of NumPy and of Python as times, which all libraries have."""
+    row = dict[str, list[Any]]()
+    for name, value in values.items():
+        if isinstance(value, np.datetime64):
+            value = value.astype("M8[us]").item()
+        elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            value = dt.datetime(value.year, value.month, value.day)
+        row[str(name)] = [value]
+    return library_of(library).DataFrame(row)
 
 
 def taken_rows(frame: Any, places: np.ndarray) -> Any:

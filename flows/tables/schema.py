@@ -12,7 +12,7 @@ from flows.core import FlowsError, shortened
 from flows.tables import blocks, columns, written
 from flows.tables.blocks import Rows
 from flows.tables.fields import Field
-from flows.tables.frames import Frame, check_columns, framed, library_of, listed, looked_at, shortened_name, taken_rows
+from flows.tables.frames import Frame, check_columns, framed, listed, looked_at, one_row, shortened_name, taken_rows
 from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Kind
 
 
@@ -328,8 +328,7 @@ class Schema:
         if not self.condition:
             raise FlowsError("given: the schema has no condition; leave given out, or fit with condition=[...]")
         if isinstance(values, Mapping):
-            library = library_of(self._library("given"))
-            values = library.DataFrame({str(name): [value] for name, value in values.items()})
+            values = one_row(self._library("given"), values)
         table = self._looked_at(values, "given", self.condition)
         blocks.encoded(self._fields, self.condition, (), table, "given", "raise")
         return taken_rows(table.native, np.repeat(np.arange(table.rows), n))

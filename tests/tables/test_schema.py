@@ -307,15 +307,28 @@ def test_a_step_that_float32_cannot_tell_apart_becomes_the_next_that_fits(librar
 @BOTH
 @pytest.mark.parametrize(
     ("format", "values"),
-    [("%Y%m%d", [20240131, 20231205, 20240229]), ("%d.%m.%Y %H:%M", ["31.01.2024 08:30", "05.12.2023 00:00"])],
+    [
+        ("%Y%m%d", [20240131, 20231205, 20240229]),
+        ("%Y%m%d", ["20240131", "09990228"]),
+        ("%d.%m.%Y %H:%M", ["31.01.2024 08:30", "05.12.2023 00:00"]),
+    ],
 )
 def test_dates_of_text_and_of_whole_numbers_come_back(library, format, values):
     schema, frame = fitted(library, DateTime(format=format), values)
-    assert schema["x"].step == (86_400 if isinstance(values[0], int) else 60)
+    assert schema["x"].step == (86_400 if format == "%Y%m%d" else 60)
     same(schema.decode(schema.encode(frame)), frame)
     message = r"column 'x', row 1, is .*2024.*; expected a date written as '%"
     with pytest.raises(flows.FlowsError, match=message):
-        schema.encode(library({"x": [values[0], 20241331 if isinstance(values[0], int) else "31.02.2024 08:30"]}))
+        schema.encode(
+            library(
+                {
+                    "x": [
+                        values[0],
+                        {int: 20241331, str: "20241331"}[type(values[0])] if format == "%Y%m%d" else "31.02.2024 08:30",
+                    ]
+                }
+            )
+        )
     gap = library({"x": [str(values[0]), None]})
     assert np.isnan(schema.rows(gap, errors="coerce").x[1, 0])
 
@@ -498,6 +511,10 @@ def test_what_is_given_becomes_a_frame_of_the_condition(library):
     assert isinstance(three, library) and list(three["town"]) == ["b"] * 3 and schema.context(three).tolist() == [[4, 0, 1]] * 3
     each = schema.given(frame, 2)
     assert list(each["town"]) == ["b", "b", "a", "a"] and list(schema.decode(np.zeros((4, 1)), given=each)["n"]) == [3, 3, 4, 4]
+    dated = Schema({"y": Real(), "n": DateTime()}, ["n"]).fitted(library({"y": [1.0, 2.5], "n": HOURS[:2]}))
+    for date in (np.datetime64("2024-05-01"), dt.date(2024, 5, 1), dt.datetime(2024, 5, 1), pd.Timestamp("2024-05-01")):
+        assert dated.given({"n": date})["n"][0] == dt.datetime(2024, 5, 1)
+        assert dated.context(dated.given({"n": date})).shape == (1, dated.context_dim)
     with pytest.raises(flows.FlowsError, match="given: the frame lacks 'town'; it has besides 'twn'"):
         schema.given({"n": 1, "twn": "b"})
     with pytest.raises(flows.FlowsError, match="given: column 'town', row 0, is 'c'; expected one of 'a', 'b'"):

@@ -218,6 +218,8 @@ def test_gaps_weights_and_validation():
         result = tables.fit(0, frame, SCHEMA, weights="weight", gaps="drop", validation=mixed(10).assign(weight=1.0), **small)
     assert result.result.history["rows"] == 58 and result.result.history["held_out"] == 10
     assert "no column of the frame" in error_of(lambda: tables.fit(0, frame, weights="size"))
+    message = error_of(lambda: tables.fit(0, mixed(60), SCHEMA, validation=frame.drop(columns="weight"), **small))
+    assert message.startswith("tables.fit: validation: ") and "column 'share', row 3, is a gap" in message
     for weights in (np.ones(58), np.ones(61)):
         message = error_of(
             lambda weights=weights: tables.fit(0, frame.drop(columns="weight"), SCHEMA, weights=weights, gaps="drop")
@@ -272,6 +274,12 @@ def test_every_kind_of_draw_is_encoded_again():
 @pytest.mark.parametrize("condition", [("nothing",), ("colour", "nothing")])
 def test_a_condition_that_is_no_column(condition):
     assert "'nothing'" in error_of(lambda: tables.fit(0, mixed(60), condition=condition, model=FLOW))
+
+
+def test_a_condition_of_one_value():
+    frame = mixed(60).assign(unit="kg")
+    message = error_of(lambda: tables.fit(0, frame, condition="unit", model=FLOW))
+    assert message.startswith("tables.fit: the condition, 'unit', has one value in all rows")
 
 
 def test_few_rows_and_many_categories_can_be_fitted():
