@@ -3,7 +3,7 @@
 import decimal
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import narwhals as nw
 import numpy as np
@@ -83,13 +83,13 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
     if isinstance(field.kind, Integer):
         least = math.floor(least)
     digits = field.digits if field.digits is not None else digits_of(values)
-    if isinstance(field.kind, Circular):
-        return replace(field, digits=digits)
     low, origin = field.kind.low, field.origin  # type: ignore[attr-defined]
     if step is not None and origin is None:
         # Steps start at the low end or the least value, if all values are on them; others are rounded to those from 0.
         starts = [start for start in (low, least) if start is not None]
         origin = next((start for start in starts if _begin_at(values, start, step)), low or 0.0)
+    if isinstance(field.kind, Circular):
+        return replace(field, origin=origin, digits=digits)
     # A low end is the offset, so the least value is no matter: a file has as few values of rows as can be.
     known = field.least if low is not None or field.least is not None else least
     return replace(field, least=known, origin=origin, digits=digits)
@@ -126,7 +126,7 @@ def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
     with np.errstate(invalid="ignore"):
         outside = np.isinf(values)
         if isinstance(kind, Circular):
-            return Entries(_turned(kind, np.where(outside, np.nan, values)), outside, gaps)
+            return Entries(_turned(field, np.where(outside, np.nan, values)), outside, gaps)
         if isinstance(kind, Integer):
             outside |= (values != np.rint(values)) & ~gaps
         strict, single = field.step == 0, str(column.dtype) == "Float32"
@@ -157,12 +157,17 @@ def _on_steps(field: Field, numbers: np.ndarray) -> np.ndarray:
     return np.round(first + places * step, digits) if digits <= MOST_DIGITS else first + places * step
 
 
-def _turned(kind: Circular, values: np.ndarray) -> np.ndarray:
+def _turned(field: Field, values: np.ndarray) -> np.ndarray:
     """Angles as what they are beyond the low end, in [0, period)."""
+    kind = cast(Circular, field.kind)
     angles = np.mod(values.astype(np.float64) - kind.low, kind.period)
     if kind.step is not None:
-        turns = round(kind.period / kind.step)
-        return np.mod(np.rint(angles / kind.step), turns) * kind.step
+        turns, first = (
+            round(kind.period / kind.step),
+            np.mod((kind.low if field.origin is None else field.origin) - kind.low, kind.step),
+        )
+        first = first if first < (1 - ON_GRID) * kind.step else 0.0
+        return first + np.mod(np.rint((angles - first) / kind.step), turns) * kind.step
     return np.where(angles >= kind.period, 0.0, angles)  # what is a rounding error below 0 comes out as the period
 
 
@@ -234,8 +239,8 @@ def unbounded(field: Field, values: np.ndarray) -> np.ndarray:
 def _angles(field: Field, values: np.ndarray) -> np.ndarray:
     """Angles in [low, low + period)."""
     kind: Any = field.kind
-    numbers = kind.low + _turned(kind, values + kind.low)
-    digits = field.digits if kind.step is None else decimals_of(kind.step, kind.low)
+    numbers = kind.low + _turned(field, values + kind.low)
+    digits = field.digits if kind.step is None else decimals_of(kind.step, kind.low, field.origin or 0.0)
     if digits is not None and digits <= MOST_DIGITS:
         numbers = np.round(numbers, digits)
     end = kind.low + kind.period

@@ -229,6 +229,15 @@ def test_angles_are_wrapped(library):
     assert list(schema.decode([[-1.0], [0.0], [361.0], [359.99999]])["x"]) == [179.0, -180.0, -179.0, -180.0]
     schema, _ = fitted(library, Circular(1440, step=5), [0, 1435, 700])
     assert list(schema.decode([[1438.0], [2.0], [-3.0]])["x"]) == [0, 0, 1435] and schema.angle_steps == (5.0,)
+    for kind, values in (
+        (Circular(360, 5, 10), [10, 350, 360]),
+        (Circular(360, step=10), [5, 15, 345]),
+        (Circular(1, 0.05, 0.1), [0.1, 0.3, 1.0]),
+    ):
+        schema, frame = fitted(library, kind, values)
+        same(schema.decode(schema.encode(frame)), frame)
+        assert schema.encode(frame).min() >= 0 and schema.encode(frame).max() < kind.period, "steps are those of the data"
+        same(Schema.from_json(schema.to_json()).decode(schema.encode(frame)), frame)
     schema, frame = fitted(library, Circular(2 * np.pi), [-1e-17, 1.0])
     assert schema.encode(frame)[0, 0] == 0
 
