@@ -80,7 +80,8 @@ def fit(
         >>> from flows import tables
         >>> rng = np.random.default_rng(0)
         >>> frame = pd.DataFrame({"colour": rng.choice(["red", "green"], 300), "size": rng.lognormal(size=300).round(2)})
-        >>> result = tables.fit(0, frame, model=flows.Normal(trainable=True), max_epochs=2, verbose=0)
+        >>> model = flows.Normal(conditioner=flows.conditioners.MLP(8))  # it takes a context, the colour
+        >>> result = tables.fit(0, frame, model=model, max_epochs=2, folds=1, verbose=0)
         >>> result.draw(1, 2).columns.tolist()
         ['colour', 'size']
     """
