@@ -1,13 +1,14 @@
 """The columns of a frame side by side: what is modelled, and what a model sees of a condition."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows.core import FlowsError
 from flows.tables import columns
 from flows.tables.fields import Field
-from flows.tables.frames import Frame
+from flows.tables.frames import Frame, listed
 
 
 class Rows(NamedTuple):
@@ -40,6 +41,17 @@ def encoded(fields: Fields, names: Sequence[str], constants: Sequence[str], tabl
         if j < len(names):
             x[:, j] = entries.values
     return Rows(x, None, outside, gaps)
+
+
+def numbers_of(array: Any, names: Sequence[str]) -> np.ndarray:
+    """Rows to decode, of a column for each name."""
+    try:
+        values = np.asarray(array, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"decode: the array is {array!r:.60} ({error}); expected numbers") from None
+    if values.ndim != 2 or values.shape[1] != len(names):
+        raise FlowsError(f"decode: the array has shape {values.shape}; expected (rows, {len(names)}), of {listed(names)}")
+    return values
 
 
 def context(fields: Fields, names: Sequence[str], table: Frame, values: np.ndarray, what: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError
@@ -20,6 +21,8 @@ PLAIN = str | bool | int | float | np.generic  # what categories are
 def learnt(name: str, field: Field, column: Any, what: str) -> Field:
     """A category with the values of a column: in their own order, a gap behind them, the pool last."""
     kind = field.kind
+    if isinstance(kind, Category) and kind.other is not None:
+        _check_other(name, field, column, what)
     if not isinstance(kind, Category) or kind.values is not None:
         return field
     places, values = _factorized(name, column, what)
@@ -30,6 +33,21 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
     if kind.other is not None and kind.other not in known:
         known.append(kind.other)
     return replace(field, kind=Category(tuple(known), kind.other))
+
+
+def _check_other(name: str, field: Field, column: Any, what: str) -> None:
+    """Refuse a name of the pool that is no value of the column's dtype, in which draws are."""
+    other, library = field.kind.other, "pandas" if column.implementation.is_pandas() else "polars"  # type: ignore[attr-defined]
+    try:
+        held = column_of(library, field.dtype or "object", [other], name)
+        fits = as_plain(nw.from_native(held, series_only=True).item(0)) == other
+    except FlowsError:
+        fits = False
+    if not fits:
+        raise FlowsError(
+            f"{what}: column {name!r} holds {column.dtype}, and other is {other!r:.60}; expected a value of that dtype, as "
+            "draws have it. Name another, such as other=-1 for whole numbers, or turn the column into text"
+        )
 
 
 def in_order(values: list[Any], dtype: Any) -> list[Any]:
@@ -85,8 +103,8 @@ def _factorized(name: str, column: Any, what: str, constant: bool = False) -> tu
         raise TypeError(
             f"{what}: column {name!r} holds values that cannot be told apart ({error}); give it the kind Ignored()"
         ) from None
-    plain = [as_plain(value) if constant or isinstance(value, PLAIN) else value for value in values]
-    odd = next((i for i, value in enumerate(plain) if not isinstance(value, PLAIN | decimal.Decimal)), None)
+    plain = [as_plain(value) if constant or isinstance(value, PLAIN | decimal.Decimal) else value for value in values]
+    odd = next((i for i, value in enumerate(plain) if not isinstance(value, PLAIN)), None)
     if odd is not None:
         row, odd = int((places == odd).argmax()), plain[odd]
         raise TypeError(

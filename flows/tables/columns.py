@@ -33,6 +33,13 @@ def learnt(name: str, field: Field, table: Frame, anew: bool, what: str) -> Fiel
     return field
 
 
+def replaced(field: Field, old: Field) -> Field:
+    """A column of another kind, with what stays known of the old one."""
+    field = field.with_facts_of(old)
+    both_dates = isinstance(field.kind, DateTime) and isinstance(old.kind, DateTime)
+    return dates.replaced(field, old) if both_dates else field
+
+
 def encoded(name: str, field: Field, table: Frame, what: str) -> Entries:
     """A column as numbers."""
     entries: Entries = _room(field.kind).encoded(name, field, table.column(name), what)

@@ -2,20 +2,21 @@
 
 import datetime as dt
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError
 from flows.tables.codes import taken
-from flows.tables.dtypes import column_of, whole_range
+from flows.tables.dtypes import column_of, whole_range, zone_in
 from flows.tables.fields import Entries, Field
 from flows.tables.frames import factorized, gaps_of, holds_times, without_zone, zone_of
-from flows.tables.kinds import DateTime
+from flows.tables.kinds import WHOLE, DateTime
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
 NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
+NANOSECONDS = 1677, 2262  # the years that are not whole, at the ends of what int64 counts
 MOST_STEPS = 2**22  # which float32 tells apart, and the cells between them
 CYCLES = {"day": 86_400.0, "week": 604_800.0, "year": 365.2425 * 86_400.0}  # seconds
 LEAST_OF_CYCLE = 0.9  # that dates went through, so that it is told from the trend
@@ -28,7 +29,7 @@ class Ticks(NamedTuple):
     Attributes:
         ticks: (rows,), 0 where there is a gap.
         gaps: which are missing.
-        wall: the same by the clock of the zone, by which days and weeks go.
+        wall: the same by the clock of the zone that the schema was fitted to, by which days and weeks go.
         unit: of a tick, "us" or "ns".
         zoned: whether they have a time zone.
     """
@@ -40,17 +41,17 @@ class Ticks(NamedTuple):
     zoned: bool
 
 
-def ticks_of(name: str, kind: DateTime, column: Any, what: str) -> Ticks:
+def ticks_of(name: str, field: Field, column: Any, what: str) -> Ticks:
     """The times of a column, also of text and whole numbers in a format."""
-    gaps = gaps_of(column)
+    gaps, kind = gaps_of(column), cast(DateTime, field.kind)
     if not holds_times(column):
         ticks = _parsed(name, kind, column, what)
         return Ticks(ticks, gaps, ticks, "us", False)
     if kind.format is not None:
         raise TypeError(f"{what}: column {name!r} holds {column.dtype}, no text; expected DateTime() without a format")
     there, zoned = column.drop_nulls(), zone_of(column) is not None
-    there, local = without_zone(there) if zoned else (there, there)
-    unit = "ns" if getattr(local.dtype, "time_unit", "us") == "ns" else "us"
+    there, local = without_zone(there, zone_in(field.dtype)) if zoned else (there, there)
+    unit = "ns" if getattr(local.dtype, "time_unit", "us") == "ns" and _has_nanoseconds(field.least) else "us"
     ticks, wall = np.zeros(len(gaps), np.int64), np.zeros(len(gaps), np.int64)
     ticks[~gaps] = there.dt.timestamp(unit).to_numpy()
     wall[~gaps] = local.dt.timestamp(unit).to_numpy() if zoned else ticks[~gaps]
@@ -70,7 +71,9 @@ def _parsed(name: str, kind: DateTime, column: Any, what: str) -> np.ndarray:
     text = [value if isinstance(value, str) else f"{value:.0f}" for value in values]
     series = nw.new_series("", text, nw.String(), backend=column.implementation)
     try:
-        times = series.str.to_datetime(format=kind.format)
+        # Polars takes %f for a whole number of nanoseconds, %6f for one of microseconds, and %.f for a fraction.
+        native = kind.format if column.implementation.is_pandas() else kind.format.replace(".%f", "%.f").replace("%f", "%6f")
+        times = series.str.to_datetime(format=native)
         ticks = times.dt.timestamp("us").to_numpy()
     except Exception as error:
         for i, value in enumerate(text):
@@ -81,6 +84,11 @@ def _parsed(name: str, kind: DateTime, column: Any, what: str) -> np.ndarray:
                 ) from None
         raise FlowsError(f"{what}: column {name!r} holds dates that are not written as {kind.format!r} ({error})") from None
     return np.append(ticks, 0)[places]
+
+
+def _has_nanoseconds(least: str | None) -> bool:
+    """Whether a time, if there is one, can be counted in nanoseconds since 1970, which go 292 years far."""
+    return least is None or NANOSECONDS[0] < _from_text(least, "Y") + 1970 < NANOSECONDS[1]
 
 
 def _fits(text: str, written: str) -> bool:
@@ -118,7 +126,7 @@ def _per_second(unit: str) -> int:
 def learnt(name: str, field: Field, column: Any, what: str) -> Field:
     """Dates with the least and the largest of a column, and a step that float32 tells apart over such a span."""
     kind: Any = field.kind
-    times = ticks_of(name, kind, column, what)
+    times = ticks_of(name, field, column, what)
     ticks = times.ticks[~times.gaps]
     if not len(ticks):
         raise FlowsError(
@@ -135,6 +143,16 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
         start = least - least % step if ((ticks - least) % step).any() else least
         field = replace(field, least=_as_text(start, times.unit, times.zoned))
     return replace(field, largest=field.largest or _as_text(largest, times.unit, times.zoned))
+
+
+def replaced(field: Field, old: Field) -> Field:
+    """Dates with another step: where steps begin is learnt anew, if not all dates are on them, or if there are too many."""
+    step: Any = field.kind.step  # type: ignore[attr-defined]
+    if old.least is None or old.largest is None or old.step == 0 or step == old.step:
+        return field
+    parts, span = old.step / step if step else 0.0, _from_text(old.largest, "us") - _from_text(old.least, "us")
+    stays = round(parts) >= 1 and abs(parts - round(parts)) < WHOLE * parts and span <= MOST_STEPS * step * 1e6
+    return field if stays else replace(field, least=None, largest=None)
 
 
 def _joined(why: str, more: str) -> str:
@@ -163,7 +181,7 @@ def _within_float32(field: Field, span: float) -> Field:
 
 def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
     """Seconds since the least date, on the steps."""
-    times = ticks_of(name, field.kind, column, what)  # type: ignore[arg-type]
+    times = ticks_of(name, field, column, what)
     _check_zone(name, field, times, what)
     since = (times.ticks - _from_text(field.least, times.unit)).astype(np.float64)
     seconds = np.rint(since / (field.step * _per_second(times.unit))) * field.step
@@ -201,8 +219,13 @@ def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
     if kind.format is None:
         return column_of(library, dtype, times, name)
     few, places = np.unique(times, return_inverse=True)
-    text = [str(time.item().strftime(kind.format)) for time in few]
+    text = [_written(time.item(), kind.format) for time in few]
     return taken(column_of(library, dtype, text if whole_range(dtype) is None else list(map(int, text)), name), places)
+
+
+def _written(time: dt.datetime, written: str) -> str:
+    """As `_parsed` reads it: years of four digits, which strftime does not write on all systems."""
+    return time.strftime(written.replace("%Y", f"{time.year:04d}"))
 
 
 def cycles_of(field: Field) -> tuple[float, ...]:
@@ -214,7 +237,7 @@ def cycles_of(field: Field) -> tuple[float, ...]:
 def context(name: str, field: Field, column: Any, seconds: np.ndarray, what: str) -> np.ndarray:
     """The trend, 0 at the least date and 1 at the largest, and the cosine and sine of the cycles, by the clock of the zone."""
     span = (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6 or CYCLES["day"]
-    times = ticks_of(name, field.kind, column, what)  # type: ignore[arg-type]
+    times = ticks_of(name, field, column, what)
     wall = times.wall / _per_second(times.unit)
     turns = [2 * np.pi * (np.mod(wall, cycle) / cycle) for cycle in cycles_of(field)]
     columns = [seconds / span, *(entry for turn in turns for entry in (np.cos(turn), np.sin(turn)))]

@@ -15,6 +15,8 @@ Dtype = str | dict[str, Any]  # of categorical ones also the categories
 OF_POLARS = re.compile(
     r"(U?Int\d+|Float\d+|String|Boolean|Date|Datetime|Duration|Decimal|Categorical|Object|Null)(?:\((.*)\))?"
 )
+ZONE = re.compile(r"datetime64\[\w+, (.+)\]|arrow\[timestamp\[\w+, tz=(.+)\]\]|.*time_zone='(.+)'\)")
+DECIMAL = re.compile(r"(decimal\d+)\((\d+), (-?\d+)\)")
 WHOLE = re.compile(r"(u?)int(8|16|32|64)", re.IGNORECASE)
 
 
@@ -51,6 +53,12 @@ def whole_range(dtype: Dtype) -> tuple[int, int] | None:
         return None
     info = np.iinfo(f"{found[1].lower()}int{found[2]}")
     return max(int(info.min), -(2**63)), min(int(info.max), 2**63 - 1)
+
+
+def zone_in(dtype: Dtype | None) -> str | None:
+    """The time zone of a dtype of times; None where it has none."""
+    found = ZONE.fullmatch(dtype) if isinstance(dtype, str) else None
+    return next(filter(None, found.groups())) if found else None
 
 
 def is_single(dtype: Dtype) -> bool:
@@ -107,6 +115,8 @@ def _pandas_dtype(pandas: Any, dtype: Dtype, values: Any) -> Any:
         arrow, name = importlib.import_module("pyarrow"), dtype[6:-1]
         if name.startswith("dictionary<values="):
             return pandas.ArrowDtype(arrow.dictionary(arrow.int32(), arrow.string()))
+        if (found := DECIMAL.fullmatch(name)) is not None:
+            return pandas.ArrowDtype(getattr(arrow, found[1])(int(found[2]), int(found[3])))
         if name in ("string", "large_string"):
             return pandas.ArrowDtype(getattr(arrow, name)())
         return pandas.ArrowDtype.construct_from_string(f"{name}[pyarrow]")

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from flows.core import FlowsError, as_context, as_event
+from flows.distributions.support import support
 from flows.results.files import load as load_result
 from flows.results.result import FitResult
 from flows.tables.result import TABLE, TableResult
@@ -33,4 +36,16 @@ def load(path: Any, constructors: Iterable[Callable] = (), *, max_bytes: int | N
             f"{str(path)!r} has a schema of {sizes[0]} columns and a condition of {sizes[1]} numbers, and a model of "
             f"{result.input_dim} and {result.context_dim}"
         )
+    region = support(result.init_fun, result.input_dim, result.context_dim).inputs
+    others = [0] * (sizes[0] - len(schema.codes))
+    for name, of_schema, of_model in (
+        ("categories", [*schema.classes, *others], region.classes),
+        ("periods", [*[0] * len(schema.codes), *schema.periods, *[0] * len(schema.numbers)], region.period),
+    ):
+        if not np.allclose(of_schema, of_model):
+            j = int(np.argmin(np.isclose(of_schema, of_model)))
+            raise FlowsError(
+                f"{str(path)!r} has a schema whose {name} are not those of its model: column {schema.columns[j]!r} has "
+                f"{of_schema[j]:.6g}, and {of_model[j]:.6g} there"
+            )
     return TableResult(schema, result)

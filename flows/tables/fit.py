@@ -13,7 +13,7 @@ from flows.tables.frames import framed, listed, looked_at, taken_rows, without
 from flows.tables.infer import infer_schema
 from flows.tables.model import Models, models_of
 from flows.tables.result import TableResult, steps_of
-from flows.tables.schema import Schema
+from flows.tables.schema import Schema, names_of
 from flows.training.fit import fit as fit_rows
 from flows.training.options import LEARNING_RATE
 from flows.training.select import select
@@ -80,7 +80,8 @@ def fit(
         >>> from flows import tables
         >>> rng = np.random.default_rng(0)
         >>> frame = pd.DataFrame({"colour": rng.choice(["red", "green"], 300), "size": rng.lognormal(size=300).round(2)})
-        >>> result = tables.fit(0, frame, model=flows.Normal(trainable=True), max_epochs=2, verbose=0)
+        >>> model = flows.Normal(conditioner=flows.conditioners.MLP(8))  # it takes a context, the colour
+        >>> result = tables.fit(0, frame, model=model, max_epochs=2, folds=1, verbose=0)
         >>> result.draw(1, 2).columns.tolist()
         ['colour', 'size']
     """
@@ -127,7 +128,7 @@ def fit(
 
 def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str) -> Schema:
     """The schema of a frame: what it says itself where none was given; with the condition."""
-    names = (condition,) if isinstance(condition, str) else tuple(condition)
+    names = names_of([condition] if isinstance(condition, str) else condition)
     if schema is None:
         schema = infer_schema(frame, names)
     elif not isinstance(schema, Schema):
@@ -144,6 +145,11 @@ def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str)
         raise FlowsError(
             "tables.fit: no column is left to model, as all are constant, ignored or of the condition; expected one at least:\n"
             f"{schema}"
+        )
+    if schema.condition and not schema.context_dim:
+        raise FlowsError(
+            f"tables.fit: the condition, {listed(schema.condition)}, has one value in all rows, so nothing depends on it; "
+            "leave it out, or name other columns"
         )
     return schema
 
@@ -164,6 +170,11 @@ def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
     gaps = schema.gaps(frame)
     if not gaps:
         return frame, weights
+    if weights is not None and np.shape(weights) != (len(frame),):
+        raise FlowsError(
+            f"tables.fit: weights have shape {np.shape(weights)}, expected ({len(frame)},): one for each row of the frame, "
+            "also for those with gaps"
+        )
     lacking = np.any(list(gaps.values()), 0)
     by_column = ", ".join(f"{name!r} in {int(mask.sum())}" for name, mask in gaps.items())
     if lacking.all():
@@ -175,7 +186,10 @@ def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
 
 def _validation(frame: Any, schema: Schema) -> Any:
     """Rows to validate on, as `flows.fit` takes them."""
-    rows = schema.rows(frame)
+    try:
+        rows = schema.rows(frame)
+    except (FlowsError, TypeError) as error:
+        raise type(error)(f"tables.fit: validation: {error}") from None
     return rows.x if rows.context is None else (rows.x, rows.context)
 
 

@@ -1,7 +1,8 @@
 """Frames of pandas and polars: which columns they have, and one column at a time, by position, as names need not be text."""
 
+import datetime as dt
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -95,6 +96,18 @@ def framed(library: str, labels: Sequence[Any], columns: Sequence[Any], rows: in
     return frame
 
 
+def one_row(library: str, values: Mapping[Any, Any]) -> Any:
+    """A frame of one row, of values by name; dates of NumPy and of Python as times, which all libraries have."""
+    row = dict[str, list[Any]]()
+    for name, value in values.items():
+        if isinstance(value, np.datetime64):
+            value = value.astype("M8[us]").item()
+        elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            value = dt.datetime(value.year, value.month, value.day)
+        row[str(name)] = [value]
+    return library_of(library).DataFrame(row)
+
+
 def taken_rows(frame: Any, places: np.ndarray) -> Any:
     """The rows of a native frame at these places, or those of a mask."""
     if hasattr(frame, "iloc"):
@@ -117,14 +130,16 @@ def holds_times(column: Any) -> bool:
     return zone_of(column) is not None or str(column.dtype).startswith("Date")
 
 
-def without_zone(column: Any) -> tuple[Any, Any]:
-    """Times with a zone as such without: by Universal Time, and by the clock of the zone."""
+def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
+    """Times with a zone as such without: by Universal Time, and by the clock of a zone, their own by default."""
     if not column.implementation.is_pandas():
-        return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), column.dt.replace_time_zone(None)
-    native, zone = column.to_native(), zone_of(column)
+        local = column if zone is None else column.dt.convert_time_zone(zone)
+        return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), local.dt.replace_time_zone(None)
+    native = column.to_native()
     if (arrow := getattr(native.dtype, "pyarrow_dtype", None)) is not None:
-        native = native.astype(library_of("pandas").DatetimeTZDtype(arrow.unit, zone))
-    both = native.dt.tz_convert("UTC").dt.tz_localize(None), native.dt.tz_localize(None)
+        native = native.astype(library_of("pandas").DatetimeTZDtype(arrow.unit, arrow.tz))
+    local = native if zone is None else native.dt.tz_convert(zone)
+    both = native.dt.tz_convert("UTC").dt.tz_localize(None), local.dt.tz_localize(None)
     return nw.from_native(both[0], series_only=True), nw.from_native(both[1], series_only=True)
 
 
@@ -142,6 +157,8 @@ def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
     if column.implementation.is_pandas():
         places, values = library_of("pandas").factorize(native)
         return np.asarray(places, np.int64), values.tolist()
+    if str(native.dtype) == "Object":
+        raise TypeError("objects of Python in polars")
     values = native.unique()
     known = values.filter(values.is_not_null() & values.is_not_nan()) if native.dtype.is_float() else values.drop_nulls()
     if not len(known):

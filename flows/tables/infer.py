@@ -146,10 +146,12 @@ def _number(name: str, column: Any) -> Guess:
     levels, counts = np.unique(there, return_counts=True)
     if len(levels) + missing.any() <= 1:
         return _constant(levels[0].item() if len(levels) else None)
-    if len(levels) <= MOST_LEVELS and counts.min() >= ROWS_OF_LEVEL:
+    is_duration = str(column.dtype).startswith("Duration")
+    if len(levels) <= MOST_LEVELS and counts.min() >= ROWS_OF_LEVEL and not is_duration:
         gaps = ", and gaps" if missing.any() else ""
         return Guess(Category(), f"{len(levels)} numbers, each in {ROWS_OF_LEVEL} rows or more{gaps}")
     whole = levels.dtype.kind == "i" or bool((levels == np.rint(levels)).all() and np.abs(levels).max() < MOST_WHOLE)
+    whole = whole and not is_duration
     step = 1.0 if whole else step_of(there)
     if step is not None and not whole:
         step = _exact(step, levels)

@@ -1,7 +1,7 @@
 """What a column of a table holds. Kinds are plain values: they print as code, compare by their arguments and go to JSON."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from flows.core import FlowsError, shortened
 
 FEW_ROWS = 5  # a value of fewer is pooled, where `other` is given
+MOST_WHOLE = 2**63  # below which int64 has whole numbers
 WHOLE = 1e-9  # of a step, by which a period may miss a whole number of them
 
 
@@ -104,6 +105,8 @@ class Integer(Kind):
         _check_box("Integer", self.low, self.high)
         _without_numpy(self)
         for name, end in (("low", self.low), ("high", self.high)):
+            if end is not None and abs(end) >= MOST_WHOLE:
+                raise FlowsError(f"Integer: {name} is {end!r}; expected a whole number of 64 bits")
             if end is not None and end != math.floor(end):
                 raise FlowsError(f"Integer: {name} is {end!r}; expected a whole number, or the kind Real(step=)")
 
@@ -133,8 +136,8 @@ class Category(Kind):
         object.__setattr__(self, "other", _plain("Category", self.other))
         if self.values is None:
             return
-        if isinstance(self.values, str) or not hasattr(self.values, "__iter__"):
-            raise FlowsError(f"Category: values is {self.values!r:.60}; expected a list of them")
+        if isinstance(self.values, str | Set | Mapping) or not hasattr(self.values, "__iter__"):
+            raise FlowsError(f"Category: values is {self.values!r:.60}; expected a list of them, in the order of their codes")
         values = tuple(_plain("Category", value) for value in self.values)
         if not values:
             raise FlowsError("Category: values is empty; expected one or more, or None for those of the frame")
@@ -267,6 +270,8 @@ def _plain(kind: str, value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and math.isnan(value):
         return None
+    if isinstance(value, float) and math.isinf(value):
+        raise FlowsError(f"{kind}: {value!r} is infinite; expected text, a finite number, True, False, or None for a gap")
     if value is not None and not isinstance(value, str | bool | int | float):
         raise FlowsError(
             f"{kind}: {value!r:.60} is a {type(value).__name__}; expected text, a number, True, False, or None for a gap"

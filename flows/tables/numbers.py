@@ -3,8 +3,9 @@
 import decimal
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
+import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError
@@ -14,6 +15,8 @@ from flows.tables.frames import factorized, gaps_of, holds_times
 from flows.tables.kinds import Circular, Integer, Real
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
+OF_128_BITS = ("Int128", "UInt128")  # which NumPy does not have
+FAR = 2**62  # beyond which no whole number is decoded
 MOST_WHOLE = 2.0**50  # times that, whose digits float64 tells surely apart
 ON_GRID = 1e-6  # of a step, by which values may miss those that start at the least one
 
@@ -21,6 +24,7 @@ ON_GRID = 1e-6  # of a step, by which values may miss those that start at the le
 def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of a column and which are gaps, NaN there. Whole numbers without gaps stay such, with all their digits."""
     gaps = gaps_of(column)
+    column = column.cast(nw.Float64()) if str(column.dtype) in OF_128_BITS else column
     dtype = column.dtype
     if dtype.is_integer() or str(dtype) == "Boolean":
         if not gaps.any():
@@ -79,13 +83,13 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
     if isinstance(field.kind, Integer):
         least = math.floor(least)
     digits = field.digits if field.digits is not None else digits_of(values)
-    if isinstance(field.kind, Circular):
-        return replace(field, digits=digits)
     low, origin = field.kind.low, field.origin  # type: ignore[attr-defined]
     if step is not None and origin is None:
         # Steps start at the low end or the least value, if all values are on them; others are rounded to those from 0.
         starts = [start for start in (low, least) if start is not None]
         origin = next((start for start in starts if _begin_at(values, start, step)), low or 0.0)
+    if isinstance(field.kind, Circular):
+        return replace(field, origin=origin, digits=digits)
     # A low end is the offset, so the least value is no matter: a file has as few values of rows as can be.
     known = field.least if low is not None or field.least is not None else least
     return replace(field, least=known, origin=origin, digits=digits)
@@ -122,7 +126,7 @@ def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
     with np.errstate(invalid="ignore"):
         outside = np.isinf(values)
         if isinstance(kind, Circular):
-            return Entries(_turned(kind, np.where(outside, np.nan, values)), outside, gaps)
+            return Entries(_turned(field, np.where(outside, np.nan, values)), outside, gaps)
         if isinstance(kind, Integer):
             outside |= (values != np.rint(values)) & ~gaps
         strict, single = field.step == 0, str(column.dtype) == "Float32"
@@ -130,11 +134,17 @@ def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
             if given is not None:
                 end = float(np.float32(given)) if single else given  # 0.1 of float32 is no more than 0.1
                 outside |= (sign * (values - end) <= 0) if strict else (sign * (values - end) < 0)
-        whole = isinstance(field.offset, int) and values.dtype.kind == "i" and abs(field.offset) < 2**62
+        whole = isinstance(field.offset, int) and values.dtype.kind == "i" and _without_overflow(values, field.offset)
         numbers = (values - int(field.offset) if whole else values - float(field.offset)).astype(np.float64)
         if isinstance(kind, Real) and kind.step is not None:
             numbers = _on_steps(field, numbers)
     return Entries(numbers, outside, gaps)
+
+
+def _without_overflow(values: np.ndarray, offset: int) -> bool:
+    """Whether int64 holds these whole numbers less an offset."""
+    ends = offset, int(values.min()) - offset, int(values.max()) - offset
+    return min(ends) >= -(2**63) and max(ends) < 2**63
 
 
 def _on_steps(field: Field, numbers: np.ndarray) -> np.ndarray:
@@ -147,12 +157,17 @@ def _on_steps(field: Field, numbers: np.ndarray) -> np.ndarray:
     return np.round(first + places * step, digits) if digits <= MOST_DIGITS else first + places * step
 
 
-def _turned(kind: Circular, values: np.ndarray) -> np.ndarray:
+def _turned(field: Field, values: np.ndarray) -> np.ndarray:
     """Angles as what they are beyond the low end, in [0, period)."""
+    kind = cast(Circular, field.kind)
     angles = np.mod(values.astype(np.float64) - kind.low, kind.period)
     if kind.step is not None:
-        turns = round(kind.period / kind.step)
-        return np.mod(np.rint(angles / kind.step), turns) * kind.step
+        turns, first = (
+            round(kind.period / kind.step),
+            np.mod((kind.low if field.origin is None else field.origin) - kind.low, kind.step),
+        )
+        first = first if first < (1 - ON_GRID) * kind.step else 0.0
+        return first + np.mod(np.rint((angles - first) / kind.step), turns) * kind.step
     return np.where(angles >= kind.period, 0.0, angles)  # what is a rounding error below 0 comes out as the period
 
 
@@ -178,7 +193,9 @@ def _numbers(field: Field, values: np.ndarray) -> np.ndarray:
     """What was counted from the offset: on the steps and inside the bounds."""
     kind: Any = field.kind
     if isinstance(kind, Integer):
-        whole = np.rint(np.clip(values, -(2.0**62), 2.0**62)).astype(np.int64) + int(field.offset)
+        start = int(field.offset)
+        whole = np.rint(np.clip(values, float(-FAR), float(FAR))).astype(np.int64)
+        whole = np.clip(whole, max(-FAR, -2 * FAR - start), min(FAR, 2 * FAR - 1 - start)) + start
         return np.clip(whole, kind.low, kind.high) if (kind.low, kind.high) != (None, None) else whole
     offset = float(field.offset)
     if kind.step is not None:
@@ -222,8 +239,8 @@ def unbounded(field: Field, values: np.ndarray) -> np.ndarray:
 def _angles(field: Field, values: np.ndarray) -> np.ndarray:
     """Angles in [low, low + period)."""
     kind: Any = field.kind
-    numbers = kind.low + _turned(kind, values + kind.low)
-    digits = field.digits if kind.step is None else decimals_of(kind.step, kind.low)
+    numbers = kind.low + _turned(field, values + kind.low)
+    digits = field.digits if kind.step is None else decimals_of(kind.step, kind.low, field.origin or 0.0)
     if digits is not None and digits <= MOST_DIGITS:
         numbers = np.round(numbers, digits)
     end = kind.low + kind.period

@@ -13,6 +13,7 @@ from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.result import FitResult
 from flows.tables.frames import listed
+from flows.tables.kinds import DateTime
 from flows.tables.schema import Schema
 from flows.training.select import Selection
 
@@ -140,7 +141,9 @@ class TableResult:
             FlowsError: metadata with the key "table", which the schema has.
         """
         metadata = self.metadata if metadata is None else metadata
-        if isinstance(metadata, dict) and TABLE in metadata:
+        if not isinstance(metadata, dict):
+            raise TypeError(f"save: metadata is a {type(metadata).__name__}; expected a dict of what JSON has")
+        if TABLE in metadata:
             raise FlowsError(f"save: metadata has the key {TABLE!r}, under which the schema is kept; give it another name")
         self.result.save(path, {**metadata, TABLE: self.schema.to_json()})
 
@@ -166,9 +169,9 @@ class TableResult:
     def _points_of_cells(self, draws: int | None) -> np.ndarray:
         """By how much rows move to each of so many points of the cell that was rounded to them."""
         steps = steps_of(self.schema)
+        count = 1 if draws is None else positive_int(draws, "log_prob: draws")
         if draws is None or not steps.any():
             return np.zeros((1, len(steps)))
-        count = positive_int(draws, "log_prob: draws")
         moves = np.zeros((count, len(steps)))
         moves[:, steps > 0] = (qmc.Halton(int((steps > 0).sum()), seed=0).random(count) - 0.5) * steps[steps > 0]
         return moves
@@ -209,10 +212,15 @@ def steps_of(schema: Schema) -> np.ndarray:
 def in_units(schema: Schema, values: np.ndarray) -> Any:
     """Encoded values of the one column, of any shape, in the units of the data; infinite ones stay, of times they are none."""
     flat, finite = values.ravel(), np.isfinite(values.ravel())
+    is_date = isinstance(schema[schema.numbers[0]], DateTime)
     frame = schema.decode(np.where(finite, flat, 0.0)[:, None])
     (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.numbers[0])
-    units = (frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]).to_numpy()
+    column = frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]
+    # NumPy has no zones: polars would tell such times by Universal Time; pandas hands on objects with theirs.
+    units = np.array(column.to_list(), object) if getattr(column.dtype, "time_zone", None) else column.to_numpy()
     if not finite.all():
-        is_time = units.dtype.kind in "mM"
-        units = np.where(finite, units if is_time else units.astype(float), np.datetime64("NaT") if is_time else flat)
+        if units.dtype.kind in "mM":
+            units = np.where(finite, units, units.dtype.type("NaT"))
+        else:
+            units = np.where(finite, units, np.array(None)) if is_date else np.where(finite, units.astype(float), flat)
     return units.reshape(values.shape)[()]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,7 @@ from flows.core import FlowsError, shortened
 from flows.tables import blocks, columns, written
 from flows.tables.blocks import Rows
 from flows.tables.fields import Field
-from flows.tables.frames import Frame, check_columns, framed, library_of, listed, looked_at, shortened_name, taken_rows
+from flows.tables.frames import Frame, check_columns, framed, listed, looked_at, one_row, shortened_name, taken_rows
 from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Kind
 
 
@@ -182,7 +182,7 @@ class Schema:
                 raise FlowsError(f"replace: {name!r} is no column; expected some of {listed(list(fields))}")
             old = fields[name]
             new = Field(_kind(name, kind), old.label, old.dtype, why="given")
-            fields[name] = new.with_facts_of(old)
+            fields[name] = columns.replaced(new, old)
         return self._made(fields, self.condition, self.fitted_to)
 
     def fitted(self, frame: Any) -> "Schema":
@@ -306,11 +306,7 @@ class Schema:
         Errors:
             FlowsError: an array of another shape, or with NaN or what is no code, by its row and column.
         """
-        values = np.asarray(array, np.float64)
-        if values.ndim != 2 or values.shape[1] != len(self.columns):
-            raise FlowsError(
-                f"decode: the array has shape {values.shape}; expected (rows, {len(self.columns)}), of {listed(self.columns)}"
-            )
+        values = blocks.numbers_of(array, self.columns)
         rows, library = len(values), self._library("decode")
         native = {name: self._native(name, values[:, j], library) for j, name in enumerate(self.columns)}
         native |= {name: self._native(name, np.zeros(rows), library) for name in self.constants}
@@ -332,8 +328,7 @@ class Schema:
         if not self.condition:
             raise FlowsError("given: the schema has no condition; leave given out, or fit with condition=[...]")
         if isinstance(values, Mapping):
-            library = library_of(self._library("given"))
-            values = library.DataFrame({str(name): [value] for name, value in values.items()})
+            values = one_row(self._library("given"), values)
         table = self._looked_at(values, "given", self.condition)
         blocks.encoded(self._fields, self.condition, (), table, "given", "raise")
         return taken_rows(table.native, np.repeat(np.arange(table.rows), n))
@@ -393,6 +388,6 @@ def _kind(name: str, kind: Any) -> Kind:
 
 def names_of(condition: Any) -> tuple[str, ...]:
     """The names of a condition, as text."""
-    if isinstance(condition, str) or not isinstance(condition, Sequence):
+    if isinstance(condition, str | Set | Mapping) or not isinstance(condition, Iterable):
         raise TypeError(f"condition is {condition!r:.60}; expected a list of names of columns")
     return tuple(map(str, condition))

@@ -55,6 +55,8 @@ def from_json(text: str) -> tuple[dict[str, Field], tuple[str, ...], str | None]
         read = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise FlowsError(f"from_json: line {error.lineno}, column {error.colno}: {error.msg}; expected JSON") from None
+    except (ValueError, RecursionError) as error:  # no text, a number of thousands of digits, brackets as deep
+        raise FlowsError(f"from_json: the text cannot be read ({error}); expected JSON") from None
     _only(read, ("version", "library", "condition", "columns"), "the text")
     if read.get("version") != VERSION:
         raise FlowsError(f"from_json: version is {read.get('version')!r:.60}; this flows reads {VERSION}")
@@ -95,7 +97,7 @@ def _field(column: Any, where: str) -> Field:
         raise FlowsError(f"from_json: {where} is {column!r:.60}; expected an object with a name and a kind")
     label = _tuples(column["name"])
     where = f"column {label!r:.60}"
-    if column.get("kind") not in KINDS:
+    if not isinstance(column.get("kind"), str) or column["kind"] not in KINDS:
         raise FlowsError(f"from_json: {where} has the kind {column.get('kind')!r:.60}; expected one of {', '.join(KINDS)}")
     make: Any = KINDS[column["kind"]]
     arguments = tuple(entry.name for entry in dataclasses.fields(make))
@@ -132,7 +134,7 @@ def _check_learnt(kind: Kind, learnt: dict[str, Any], where: str) -> None:
         elif name in ("least", "largest", "origin"):
             fits, expected = _is_number(value), "a finite number"
         elif name == "digits":
-            fits, expected = _is_number(value) and value == int(value) and 0 <= value <= 15, "a whole number from 0 to 15"
+            fits, expected = isinstance(value, int) and _is_number(value) and 0 <= value <= 15, "a whole number from 0 to 15"
         elif name == "dtype":
             fits, expected = isinstance(value, str) or _is_categorical(value), "text, or an object with categories and of"
         else:

@@ -211,7 +211,10 @@ def test_arrays_that_do_not_fit_are_refused():
         (lambda: Real(step=True), "Real: step is True"),
         (lambda: Integer(low=0.5), "Integer: low is 0.5; expected a whole number, or the kind Real(step=)"),
         (lambda: Category("abc"), "Category: values is 'abc'; expected a list of them"),
+        (lambda: Category({"a", "b"}), "expected a list of them, in the order of their codes"),
         (lambda: Category([]), "Category: values is empty"),
+        (lambda: Category([1.0, float("inf")]), "Category: inf is infinite"),
+        (lambda: Integer(low=10**30), "expected a whole number of 64 bits"),
         (lambda: Category(["a", "a"]), "Category: values has 'a' twice"),
         (lambda: Category([(1, 2)]), "Category: (1, 2) is a tuple; expected text, a number, True, False, or None for a gap"),
         (lambda: Circular(0), "Circular: period is 0; expected a number above 0"),
@@ -236,6 +239,8 @@ def test_what_is_no_kind_is_refused():
         Schema({"x": Real})
     with pytest.raises(TypeError, match="kinds is a list; expected a dict"):
         Schema([Real()])
+    with pytest.raises(TypeError, match=r"condition is \{'x'\}; expected a list of names of columns"):
+        Schema({"x": Real()}, {"x"})
     with pytest.raises(TypeError, match="replace: kinds is a list"):
         Schema({"x": Real()}).replace([Real()])
 
@@ -296,6 +301,10 @@ def test_json_may_be_edited():
         ('"name": "n"', '"name": 1.5', "the name of a column is 1.5"),
         ('["t"]', '["when"]', "the condition 'when' is no column"),
         ('["t"]', '"t"', "condition is 't'; expected a list"),
+        ('"kind": "Integer"', '"kind": ["Integer"]', "has the kind ['Integer']; expected one of"),
+        ('"digits": 1', '"digits": 1.0', "digits is 1.0; expected a whole number"),
+        ('"low": 0, "dtype"', '"low": ' + "9" * 5000 + ', "dtype"', "the text cannot be read (Exceeds the limit"),
+        ('["t"]', "[" * 100_000, "the text cannot be read (maximum recursion depth"),
         ('"version": 1', '"version": 2', "version is 2; this flows reads 1"),
         ('"version": 1', '"version": 1, "more": 2', "the text has 'more'; expected 'version', 'library'"),
         ('"pandas"', '"excel"', "library is 'excel'; expected one of 'pandas', 'polars', or null"),

@@ -1,6 +1,7 @@
 """What the columns of a frame suggest: each rule of `infer_schema` at its edge, and what it says."""
 
 import datetime as dt
+import decimal
 import warnings
 
 import numpy as np
@@ -41,6 +42,30 @@ def test_categorical_dtypes_are_categories_of_the_values_that_occur():
     assert guessed(pl.DataFrame, pl.Series(values, dtype=pl.Categorical)) == Category(("b", "c"))
     assert guessed(pd.DataFrame, pd.Categorical([3, 1, 2, 3])) == Category((1, 2, 3))
     assert guessed(pd.DataFrame, pd.cut([1.0, 2.0, 3.0], 2)) == Ignored()
+
+
+@BOTH
+def test_durations_are_numbers_in_seconds_however_few(library):
+    for minutes in (np.arange(40) % 4, RNG.integers(0, 200, 400)):
+        frame = library({"x": (minutes * 60_000).astype("m8[ms]")})
+        assert infer_schema(frame)["x"] == Real(low=0, step=60.0)
+        assert list(infer_schema(frame).decode([[90.0], [150.5]])["x"]) == [dt.timedelta(minutes=m) for m in (2, 3)]
+
+
+def test_decimals_are_numbers():
+    few = [decimal.Decimal(text) for text in ("1.10", "2.25")] * 20
+    many = [decimal.Decimal(i * i) / 100 for i in range(40)]
+    arrow = pd.ArrowDtype(pytest.importorskip("pyarrow").decimal128(10, 2))
+    assert guessed(pd.DataFrame, few) == Category((1.1, 2.25))
+    for values, kind in ((few, Category((1.1, 2.25))), (many, Real())):
+        for frame in (pl.DataFrame({"x": values}), pd.DataFrame({"x": pd.Series(values, dtype=arrow)})):
+            schema = infer_schema(frame)
+            assert schema["x"] == kind and list(schema.decode(schema.encode(frame))["x"]) == values
+
+
+def test_what_numpy_does_not_have():
+    assert guessed(pl.DataFrame, pl.Series(range(40), dtype=pl.Int128)) == Integer(low=0)
+    assert guessed(pl.DataFrame, pl.Series([object(), object()], dtype=pl.Object)) == Ignored()
 
 
 @BOTH

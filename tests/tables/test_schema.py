@@ -186,9 +186,11 @@ def test_numbers_count_from_their_low_bound_or_the_least_value_in_float64(librar
     schema, frame = fitted(library, Real(low=1e9, high=2e9), values)
     assert schema.encode(frame)[:, 0].tolist() == [0.25, 3.0, 7.5] and schema.supports == ((0.0, 1e9),)
     same(schema.decode(schema.encode(frame).astype(np.float32)), frame)
-    schema, frame = fitted(library, Integer(), [2**60 + 1, 2**60 + 4])
-    assert schema.encode(frame)[:, 0].tolist() == [0.0, 3.0]
-    same(schema.decode(schema.encode(frame)), frame)
+    for start in (2**60, 2**62, -(2**63)):
+        schema, frame = fitted(library, Integer(), [start + 1, start + 4])
+        assert schema.encode(frame)[:, 0].tolist() == [0.0, 3.0]
+        same(schema.decode(schema.encode(frame)), frame)
+        assert schema.decode([[1e300]])["x"][0] > start + 2**61, "and no overflow"
 
 
 @BOTH
@@ -227,6 +229,15 @@ def test_angles_are_wrapped(library):
     assert list(schema.decode([[-1.0], [0.0], [361.0], [359.99999]])["x"]) == [179.0, -180.0, -179.0, -180.0]
     schema, _ = fitted(library, Circular(1440, step=5), [0, 1435, 700])
     assert list(schema.decode([[1438.0], [2.0], [-3.0]])["x"]) == [0, 0, 1435] and schema.angle_steps == (5.0,)
+    for kind, values in (
+        (Circular(360, 5, 10), [10, 350, 360]),
+        (Circular(360, step=10), [5, 15, 345]),
+        (Circular(1, 0.05, 0.1), [0.1, 0.3, 1.0]),
+    ):
+        schema, frame = fitted(library, kind, values)
+        same(schema.decode(schema.encode(frame)), frame)
+        assert schema.encode(frame).min() >= 0 and schema.encode(frame).max() < kind.period, "steps are those of the data"
+        same(Schema.from_json(schema.to_json()).decode(schema.encode(frame)), frame)
     schema, frame = fitted(library, Circular(2 * np.pi), [-1e-17, 1.0])
     assert schema.encode(frame)[0, 0] == 0
 
@@ -243,8 +254,12 @@ def test_rare_and_unknown_values_are_pooled(library):
     assert schema["x"].values == ("a", "b", "c", None) and schema.encode(frame)[-1] == 3
     schema, frame = fitted(library, Category(("b", "a"), "a"), ["b", "z"])
     assert schema.encode(frame)[:, 0].tolist() == [0, 1]
-    with pytest.raises(flows.FlowsError, match=r"column 'x': .*'rest'.* do not fit the dtype .*nt64"):
-        fitted(library, Category(other="rest"), [1] * 6 + [2])[0].decode([[1.0]])
+    with pytest.raises(flows.FlowsError, match=r"column 'x' holds Int64, and other is 'rest'; expected a value of that dtype"):
+        fitted(library, Category(other="rest"), [1] * 6 + [2])
+    with pytest.raises(flows.FlowsError, match=r"column 'x' holds Boolean, and other is 'rest'"):
+        fitted(library, Category((True,), other="rest"), [True, False])
+    schema, frame = fitted(library, Category(other=-1), [1] * 6 + [2])
+    assert list(schema.decode(schema.encode(frame))["x"]) == [1] * 6 + [-1]
 
 
 def test_a_pool_is_a_category_of_a_categorical_dtype():
@@ -301,17 +316,62 @@ def test_a_step_that_float32_cannot_tell_apart_becomes_the_next_that_fits(librar
 @BOTH
 @pytest.mark.parametrize(
     ("format", "values"),
-    [("%Y%m%d", [20240131, 20231205, 20240229]), ("%d.%m.%Y %H:%M", ["31.01.2024 08:30", "05.12.2023 00:00"])],
+    [
+        ("%Y%m%d", [20240131, 20231205, 20240229]),
+        ("%Y%m%d", ["20240131", "09990228"]),
+        ("%d.%m.%Y %H:%M", ["31.01.2024 08:30", "05.12.2023 00:00"]),
+    ],
 )
 def test_dates_of_text_and_of_whole_numbers_come_back(library, format, values):
     schema, frame = fitted(library, DateTime(format=format), values)
-    assert schema["x"].step == (86_400 if isinstance(values[0], int) else 60)
+    assert schema["x"].step == (86_400 if format == "%Y%m%d" else 60)
     same(schema.decode(schema.encode(frame)), frame)
     message = r"column 'x', row 1, is .*2024.*; expected a date written as '%"
     with pytest.raises(flows.FlowsError, match=message):
-        schema.encode(library({"x": [values[0], 20241331 if isinstance(values[0], int) else "31.02.2024 08:30"]}))
+        schema.encode(
+            library(
+                {
+                    "x": [
+                        values[0],
+                        {int: 20241331, str: "20241331"}[type(values[0])] if format == "%Y%m%d" else "31.02.2024 08:30",
+                    ]
+                }
+            )
+        )
     gap = library({"x": [str(values[0]), None]})
     assert np.isnan(schema.rows(gap, errors="coerce").x[1, 0])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("format", "start"), [("%Y-%m-%d %H:%M:%S.%f", "2024-12-31 01:02:03."), ("%Y%m%d%H%M%S%f", "20241231010203")]
+)
+def test_fractions_of_seconds_in_text_are_read(library, format, start):
+    schema, frame = fitted(library, DateTime(format=format), [f"{start}500000", f"{start}750000"])
+    assert schema["x"].step == 0.001 and schema.encode(frame)[:, 0].tolist() == [0.0, 0.25]
+    same(schema.decode(schema.encode(frame)), frame)
+
+
+@BOTH
+def test_times_in_another_unit_are_read_beyond_the_years_that_nanoseconds_reach(library):
+    times = np.array(["1000-01-01T00", "1000-01-03T00"], "M8[us]")
+    schema, _ = fitted(library, DateTime(), times)
+    later = library({"x": np.array(["2024-01-01"], "M8[ns]")})
+    assert schema.encode(later)[0, 0] == (np.datetime64("2024-01-01") - np.datetime64("1000-01-01")) / np.timedelta64(1, "s")
+
+
+@BOTH
+def test_days_go_by_the_clock_of_the_zone_that_was_fitted_to(library):
+    zones = ["Europe/Berlin", "UTC", "America/New_York"]
+    times = pd.Series(pd.date_range("2024-03-25", periods=300, freq="h", tz="UTC"))
+    frames = [library({"x": np.arange(300) * 0.37, "t": times.dt.tz_convert(zone)}) for zone in zones]
+    schema = Schema({"x": Real(), "t": DateTime()}, ["t"]).fitted(frames[0])
+    expected = schema.context(frames[0])
+    assert expected.shape == (300, 5) and np.allclose(expected[23, 1:3], [1, 0]), "midnight in Berlin"
+    for frame in frames[1:]:
+        np.testing.assert_array_equal(schema.context(frame), expected)
+    other = pd.DataFrame if library is pl.DataFrame else pl.DataFrame
+    np.testing.assert_array_equal(schema.context(other({"t": times.dt.tz_convert("UTC")})), expected)
 
 
 @BOTH
@@ -433,6 +493,16 @@ def test_replaced_kinds_keep_what_is_known():
     assert schema.replace({"x": Real()}).encode(frame)[:, 0].tolist() == [2, 0, 1]
     assert schema.replace({"x": Circular(2)}).encode(frame)[:, 0].tolist() == [1, 1, 0]
     assert schema.replace({"t": DateTime(step=3600)}).encode(frame)[:, 1].tolist() == [2 * 86_400, 0, 86_400]
+    late = pd.DataFrame(
+        {"x": [1, 2, 3], "t": pd.to_datetime(["2024-01-01 00:00:37", "2024-01-01 02:00:40", "2024-01-03 00:00:00"])}
+    )
+    schema_of_late = Schema({"x": Integer(), "t": DateTime()}).fitted(late)
+    hours = schema_of_late.replace({"t": DateTime(step=3600)}).fitted(late)
+    assert hours.decode(hours.encode(late))["t"].tolist() == [*late["t"].dt.floor("h")]
+    assert hours.replace({"t": DateTime()}).fitted(late).encode(late).tolist() == schema_of_late.encode(late).tolist()
+    assert schema_of_late.replace({"t": DateTime(step=1e-6)}).fitted(late)["t"].step == 1, "which float32 tells apart"
+    with pytest.raises(TypeError, match=r"decode: the array is \[\['x'\]\]"):
+        hours.decode([["x"]])
     open_, again = (schema.replace({"x": Category()}) for _ in range(2))
     with pytest.raises(
         flows.FlowsError, match=r"column 'x' is Category\(\), of which not all is known; .*schema.fitted\(frame\)"
@@ -450,6 +520,10 @@ def test_what_is_given_becomes_a_frame_of_the_condition(library):
     assert isinstance(three, library) and list(three["town"]) == ["b"] * 3 and schema.context(three).tolist() == [[4, 0, 1]] * 3
     each = schema.given(frame, 2)
     assert list(each["town"]) == ["b", "b", "a", "a"] and list(schema.decode(np.zeros((4, 1)), given=each)["n"]) == [3, 3, 4, 4]
+    dated = Schema({"y": Real(), "n": DateTime()}, ["n"]).fitted(library({"y": [1.0, 2.5], "n": HOURS[:2]}))
+    for date in (np.datetime64("2024-05-01"), dt.date(2024, 5, 1), dt.datetime(2024, 5, 1), pd.Timestamp("2024-05-01")):
+        assert dated.given({"n": date})["n"][0] == dt.datetime(2024, 5, 1)
+        assert dated.context(dated.given({"n": date})).shape == (1, dated.context_dim)
     with pytest.raises(flows.FlowsError, match="given: the frame lacks 'town'; it has besides 'twn'"):
         schema.given({"n": 1, "twn": "b"})
     with pytest.raises(flows.FlowsError, match="given: column 'town', row 0, is 'c'; expected one of 'a', 'b'"):

@@ -145,6 +145,14 @@ def test_files_have_no_rows_and_give_the_same_scores(tmp_path):
         tmp_path / "b"
     )
     assert "holds no table" in error_of(lambda: tables.load(tmp_path / "b"))
+    text = result.schema.to_json()
+    for before, after, expected in (
+        ('["blue", ', '["grey", "blue", ', "'colour' has 4, and 3"),
+        ("360", "180", "'angle' has 180, and 360"),
+    ):
+        assert before in text
+        result.result.save(tmp_path / "edited", {"table": text.replace(before, after)})
+        assert expected in error_of(lambda: tables.load(tmp_path / "edited"))
 
 
 def test_rows_without_a_density_are_coerced_where_that_is_asked_for():
@@ -187,6 +195,19 @@ def test_one_number_has_quantiles_in_its_units():
     assert "expected one number" in error_of(lambda: fitted().quantile(0.5))
 
 
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame])
+def test_quantiles_are_of_the_dtype_of_the_column_and_in_its_zone(library):
+    zoned = pd.Series(pd.date_range("2020-01-01", periods=200, freq="7h", tz="Europe/Berlin"))
+    model = flows.Normal(trainable=True)
+    middle = tables.fit(0, library({"day": zoned}), model=model, **QUICK).quantile([0.0, 0.5])[1]
+    assert str(middle.tzinfo) == "Europe/Berlin" and zoned.iloc[0] < middle < zoned.iloc[-1]
+    seconds = np.random.default_rng(0).gamma(3.0, size=200)
+    result = tables.fit(0, library({"span": (seconds * 1e6).astype("m8[us]")}), model=model, **QUICK)
+    least, middle = result.quantile([0.0, 0.5])
+    assert np.isnat(least) and np.timedelta64(1, "s") < middle < np.timedelta64(5, "s")
+    assert "draws is 'a'" in error_of(lambda: result.log_prob(result.draw(0, 2), draws="a"))
+
+
 def test_gaps_weights_and_validation():
     frame = mixed(60)
     frame.loc[3, "share"], frame.loc[[3, 7], "level"] = np.nan, np.nan
@@ -197,6 +218,13 @@ def test_gaps_weights_and_validation():
         result = tables.fit(0, frame, SCHEMA, weights="weight", gaps="drop", validation=mixed(10).assign(weight=1.0), **small)
     assert result.result.history["rows"] == 58 and result.result.history["held_out"] == 10
     assert "no column of the frame" in error_of(lambda: tables.fit(0, frame, weights="size"))
+    message = error_of(lambda: tables.fit(0, mixed(60), SCHEMA, validation=frame.drop(columns="weight"), **small))
+    assert message.startswith("tables.fit: validation: ") and "column 'share', row 3, is a gap" in message
+    for weights in (np.ones(58), np.ones(61)):
+        message = error_of(
+            lambda weights=weights: tables.fit(0, frame.drop(columns="weight"), SCHEMA, weights=weights, gaps="drop")
+        )
+        assert f"weights have shape {weights.shape}, expected (60,)" in message
 
 
 def test_codes_alone_have_the_masses_of_their_counts():
@@ -246,6 +274,12 @@ def test_every_kind_of_draw_is_encoded_again():
 @pytest.mark.parametrize("condition", [("nothing",), ("colour", "nothing")])
 def test_a_condition_that_is_no_column(condition):
     assert "'nothing'" in error_of(lambda: tables.fit(0, mixed(60), condition=condition, model=FLOW))
+
+
+def test_a_condition_of_one_value():
+    frame = mixed(60).assign(unit="kg")
+    message = error_of(lambda: tables.fit(0, frame, condition="unit", model=FLOW))
+    assert message.startswith("tables.fit: the condition, 'unit', has one value in all rows")
 
 
 def test_few_rows_and_many_categories_can_be_fitted():
