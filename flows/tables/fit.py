@@ -87,14 +87,15 @@ def fit(
     """
     if gaps not in ("refuse", "drop"):
         raise FlowsError(f"tables.fit: gaps is {gaps!r:.60}; expected 'refuse' or 'drop'")
-    frame, of_rows = without_weights(frame, weights)
-    schema = completed(frame, schema, condition)
+    names = names_of([condition] if isinstance(condition, str) else condition)
+    of_rows = weights_of(frame, weights, names)
+    schema = completed(frame, schema, names, weights)
     if gaps == "drop":
         frame, of_rows = _without_gaps(frame, schema, of_rows)
     rows = schema.rows(frame)
     models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
     if validation is not None and not np.isscalar(validation):
-        validation = _validation(without_weights(validation, weights if isinstance(weights, str) else None)[0], schema)
+        validation = _validation(validation, schema)
     shared: Any = {
         "context": rows.context,
         "weights": of_rows,
@@ -126,11 +127,11 @@ def fit(
     return TableResult(schema, result)
 
 
-def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str) -> Schema:
-    """The schema of a frame: what it says itself where none was given; with the condition."""
-    names = names_of([condition] if isinstance(condition, str) else condition)
+def completed(frame: Any, schema: Schema | None, names: tuple[str, ...], weights: Any) -> Schema:
+    """The schema of a frame: what it says itself where none was given; with the condition, and without a column of weights."""
+    of_weights = isinstance(weights, str)
     if schema is None:
-        schema = infer_schema(frame, names)
+        schema = infer_schema(without(looked_at(frame, "tables.fit"), weights) if of_weights else frame, names)
     elif not isinstance(schema, Schema):
         raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
     elif names and schema.condition and names != schema.condition:
@@ -140,7 +141,7 @@ def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str)
         )
     elif names and not schema.condition:
         schema = Schema(schema.kinds, names)
-    schema = schema.fitted(frame)
+    schema = (schema.ignoring(weights, "weights") if of_weights else schema).fitted(frame)
     if not schema.columns:
         raise FlowsError(
             "tables.fit: no column is left to model, as all are constant, ignored or of the condition; expected one at least:\n"
@@ -154,15 +155,16 @@ def completed(frame: Any, schema: Schema | None, condition: Sequence[str] | str)
     return schema
 
 
-def without_weights(frame: Any, weights: Any) -> tuple[Any, Any]:
-    """The frame without the column of weights, and these, as they are given to `flows.fit`."""
+def weights_of(frame: Any, weights: Any, condition: Sequence[str]) -> Any:
+    """Those of rows, as `flows.fit` takes them; of a name, the column."""
     if not isinstance(weights, str):
-        return frame, weights
+        return weights
     table = looked_at(frame, "tables.fit")
     if weights not in table.places:
         raise FlowsError(f"tables.fit: weights is {weights!r:.60}, no column of the frame; it has {listed(list(table.places))}")
-    values = numbers_of(table.column(weights).to_frame().to_native(), "tables.fit: weights")[:, 0]
-    return without(table, weights), values
+    if weights in condition:
+        raise FlowsError(f"tables.fit: weights is {weights!r:.60}, which is a column of the condition; expected another one")
+    return numbers_of(table.column(weights).to_frame().to_native(), "tables.fit: weights")[:, 0]
 
 
 def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:

@@ -185,6 +185,10 @@ class Schema:
             fields[name] = columns.replaced(new, old)
         return self._made(fields, self.condition, self.fitted_to)
 
+    def ignoring(self, name: str, why: str = "") -> "Schema":
+        """The same schema with a column that is not read, whatever it was."""
+        return self._made({**self._fields, name: Field(Ignored(), label=name, why=why)}, self.condition, self.fitted_to)
+
     def fitted(self, frame: Any) -> "Schema":
         """The same schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
         dtypes, library and order. What is known already stays. Gaps are no matter here.

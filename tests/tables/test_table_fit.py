@@ -217,6 +217,10 @@ def test_gaps_weights_and_validation():
     with pytest.warns(UserWarning, match="2 of 60 rows are left out.*'share' in 1, 'level' in 2"):
         result = tables.fit(0, frame, SCHEMA, weights="weight", gaps="drop", validation=mixed(10).assign(weight=1.0), **small)
     assert result.result.history["rows"] == 58 and result.result.history["held_out"] == 10
+    complete = frame.dropna().head(3)
+    np.testing.assert_array_equal(result.log_prob(complete), result.log_prob(complete.drop(columns="weight")))
+    assert "weight" not in result.draw(1) and result.schema["weight"] == tables.Ignored()
+    assert "of the condition" in error_of(lambda: tables.fit(0, frame, weights="kind", condition="kind"))
     assert "no column of the frame" in error_of(lambda: tables.fit(0, frame, weights="size"))
     message = error_of(lambda: tables.fit(0, mixed(60), SCHEMA, validation=frame.drop(columns="weight"), **small))
     assert message.startswith("tables.fit: validation: ") and "column 'share', row 3, is a gap" in message
