@@ -18,6 +18,7 @@ from flows.tables.schema import Schema
 from flows.training.select import Selection
 
 TABLE = "table"  # the key of the metadata that holds the schema
+MOST_DRAWS = 10_000  # points of a cell
 PIECE = 65_536  # rows whose condition is encoded together, as its codes are one-hot
 
 
@@ -53,7 +54,7 @@ class TableResult:
             frame: rows with the columns of the schema, in any order.
             draws: None for the density at the values as they are recorded. k for the log of the mean of the density over k
                 points of the cell that was rounded to each value, the same points for all rows: an estimate of the cell's mass
-                over its width, which tells rounded values of one model from those of another.
+                over its width, by which two models of rounded values are compared; at most 10,000.
             errors: "raise" to refuse a row that has no density, "coerce" for -inf where a category is unknown or a value out of
                 bounds, NaN where there is a gap, and a warning that counts them.
 
@@ -169,7 +170,7 @@ class TableResult:
     def _points_of_cells(self, draws: int | None) -> np.ndarray:
         """By how much rows move to each of so many points of the cell that was rounded to them."""
         steps = steps_of(self.schema)
-        count = 1 if draws is None else positive_int(draws, "log_prob: draws")
+        count = 1 if draws is None else positive_int(draws, "log_prob: draws", most=MOST_DRAWS)
         if draws is None or not steps.any():
             return np.zeros((1, len(steps)))
         moves = np.zeros((count, len(steps)))
