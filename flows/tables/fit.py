@@ -69,7 +69,7 @@ def fit(
 
     Errors:
         FlowsError, TypeError: a frame that does not fit the schema; the row, the column, the value, and what to do. An option
-        that a choice among several models does not have. As of `flows.fit`.
+            that a choice among several models does not have. As of `flows.fit`.
 
     Source:
         Uria, Murray and Larochelle, "RNADE", 2013, arXiv:1306.0186, for densities one column after the other.
