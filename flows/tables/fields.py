@@ -77,7 +77,11 @@ class Field:
         if not (all(sorts) or (isinstance(self.kind, DateTime) and isinstance(old.kind, DateTime))):
             return self
         origin = old.origin if self.step and self.step == old.step else None
-        least = math.floor(old.least) if isinstance(self.kind, Integer) and old.least is not None else old.least
+        least = old.least
+        if isinstance(self.kind, Circular) or getattr(self.kind, "low", None) is not None:
+            least = None  # a low end is the offset
+        elif isinstance(self.kind, Integer) and least is not None:
+            least = math.floor(least)
         return replace(self, least=least, largest=old.largest, digits=old.digits, origin=origin)
 
 
