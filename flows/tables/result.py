@@ -221,7 +221,7 @@ def in_units(schema: Schema, values: np.ndarray) -> Any:
     units = np.array(column.to_list(), object) if getattr(column.dtype, "time_zone", None) else column.to_numpy()
     if not finite.all():
         if units.dtype.kind in "mM":
-            units = np.where(finite, units, units.dtype.type("NaT"))
+            units = np.where(finite, units, np.array("NaT", units.dtype))
         else:
             units = np.where(finite, units, np.array(None)) if is_date else np.where(finite, units.astype(float), flat)
     return units.reshape(values.shape)[()]
