@@ -3,6 +3,7 @@
 import os
 import signal
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 
 import flows
 from flows.bijections.composition import regions_of
+from flows.core.support import inside, resolved
 from flows.diagnostics import Trial, enable_x64
 from flows.training.loop.progress import Progress
 
@@ -115,3 +117,23 @@ def interrupting(monkeypatch, after, times=1):
         return real(self, report, margin, judged)
 
     monkeypatch.setattr(Progress, "add", add)
+
+
+def wave(params, x):
+    y = x + 0.3 * jnp.sin(x) * jnp.exp(params["a"])
+    return y + params["b"] * jnp.concatenate([jnp.ones(1, y.dtype), y[:-1]])
+
+
+def shifted_wave(params, x, context):
+    return wave(params, x) + context.sum()
+
+
+def wave_params(rng, shape):
+    return {"a": 0.1 * jnp.ones(()), "b": 0.5 * jnp.ones(())}
+
+
+def points(case: Any, event: Any, rows: int, seed: int = 0, dtype: Any = np.float64) -> jax.Array:
+    """Points in the domain, unlike 0 and unlike each other."""
+    shape = event if isinstance(event, tuple) else (event,)
+    x = np.random.default_rng(seed).normal(size=(rows, *shape))
+    return jnp.asarray(np.asarray(inside(resolved(case.domain, shape), jnp.asarray(x))).astype(dtype))

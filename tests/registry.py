@@ -3,13 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from common import shifted_wave, wave, wave_params
 
 import flows
 from flows import transformers as t
 from flows.conditioners import ConcatSquash, ConvNet, ConvResidual, Lipschitz, MaskedMLP, MaskedResidual, Residual
-from flows.core.support import inside, resolved
 
 small = flows.MLP(8, last_scale=1.0)
 smooth = ConcatSquash(4, last_scale=1.0)
@@ -41,19 +40,6 @@ class Case(NamedTuple):
     def one_column_of_context(self) -> int | None:
         """The event 1 where an engine's empty half must serve, with a context."""
         return 1 if self.init_fun.constructor in (flows.AffineCoupling, flows.Autoregressive, flows.MADE) else None
-
-
-def wave(params, x):
-    y = x + 0.3 * jnp.sin(x) * jnp.exp(params["a"])
-    return y + params["b"] * jnp.concatenate([jnp.ones(1, y.dtype), y[:-1]])
-
-
-def shifted_wave(params, x, context):
-    return wave(params, x) + context.sum()
-
-
-def wave_params(rng, shape):
-    return {"a": 0.1 * jnp.ones(()), "b": 0.5 * jnp.ones(())}
 
 
 @flows.conditioner
@@ -412,10 +398,3 @@ CODES: dict[str, CodesCase] = {
     ),
     "Flow of codes": CodesCase(flows.Flow(flows.Reverse(), flows.Categorical(3, 3, hidden=(4,), dropout=0.5)), (3, 3)),
 }
-
-
-def points(case: Case, event: Any, rows: int, seed: int = 0, dtype: Any = np.float64) -> jax.Array:
-    """Points in the domain, unlike 0 and unlike each other."""
-    shape = event if isinstance(event, tuple) else (event,)
-    x = np.random.default_rng(seed).normal(size=(rows, *shape))
-    return jnp.asarray(np.asarray(inside(resolved(case.domain, shape), jnp.asarray(x))).astype(dtype))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import registry
-from common import close, facts, stirred
-from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS, MODELS, points
+from common import close, facts, points, stirred
+from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS, MODELS
 
 import flows
 from flows.core import BijectionInit, DistributionInit, from_json, to_json

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import stirred
-from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS, MODELS, Case, SmallConv, points
+from common import points, stirred
+from registry import BIJECTIONS, CODES, DIRECTIONAL, DISTRIBUTIONS, MODELS, Case, SmallConv
 
 import flows
 from flows import transformers as t

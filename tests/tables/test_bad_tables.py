@@ -8,10 +8,10 @@ import pandas as pd
 import polars as pl
 import pytest
 from common import error_of
+from frames import BOTH
 
 from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Real, Schema, infer_schema
 
-BOTH = pytest.mark.parametrize("library", [pytest.param(pd.DataFrame, id="pandas"), pytest.param(pl.DataFrame, id="polars")])
 TIMES = np.array(["2024-01-01T00", "2024-01-01T06", "2024-01-02T00"], "M8[us]")
 GOOD = {
     "town": ["a", "b", "a"], "n": [1, 2, 7], "x": [0.5, 0.25, 0.75], "r": [0.5, 1.0, 0.0], "w": [10.0, 20.0, 30.0],

@@ -9,13 +9,13 @@ import pandas as pd
 import polars as pl
 import pytest
 from common import error_of
+from frames import BOTH
 
 from flows import tables
 from flows.tables import Category, Constant, DateTime, Ignored, Integer, Real, infer_schema
 from flows.training import DataWarning
 
 RNG = np.random.default_rng(0)
-BOTH = pytest.mark.parametrize("library", [pytest.param(pd.DataFrame, id="pandas"), pytest.param(pl.DataFrame, id="polars")])
 SPIKE = r"column 'x' is 0 in 20.0% of the rows, and shows no step\. .*tables.Real\(step="
 TEXTS = [f"v{i:03}" for i in range(501)]
 
