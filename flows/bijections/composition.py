@@ -190,8 +190,8 @@ def _kinds(
             before = None if layer.curved else layer.carries(found[0], shape, backwards=True)
             if before is None:
                 raise FlowsError(
-                    f"{whose} takes {wanted.noun}, which {layer.bijection!r:.60} before it does not make: put it first, or "
-                    f"give layers and a base that fit, such as {wanted.remedy}"
+                    f"{whose} takes {wanted.words.noun}, which {layer.bijection!r:.60} before it does not make: put it "
+                    f"first, or give layers and a base that fit, such as {wanted.words.remedy}"
                 )
             found.insert(0, before)
         kinds[:] = found
@@ -207,8 +207,8 @@ def _kinds(
             carried = layer.carries(kinds[-1], after, backwards=False)
             if carried is None:
                 raise FlowsError(
-                    f"{layer.bijection!r:.60} is handed {kinds[-1].noun}, which it does not keep: it trains, scales or mixes "
-                    "entries. Put it elsewhere, or leave it out"
+                    f"{layer.bijection!r:.60} is handed {kinds[-1].words.noun}, which it does not keep: it trains, scales or "
+                    "mixes entries. Put it elsewhere, or leave it out"
                 )
             made = carried
         kinds.append(made)
@@ -217,8 +217,8 @@ def _kinds(
         wanted = (base if isinstance(base, Region) else base(events[-1])).kind
         if wanted.flat and not kinds[-1].flat:
             raise FlowsError(
-                f"{layers[-1].bijection!r:.60} makes {kinds[-1].noun}, and the base is of the line; give one that lives there, "
-                f"such as {kinds[-1].base}"
+                f"{layers[-1].bijection!r:.60} makes {kinds[-1].words.noun}, and the base is of the line; give one that lives "
+                f"there, such as {kinds[-1].words.base}"
             )
         ask(wanted, "the base", layers)
     return kinds[0], kinds[-1]

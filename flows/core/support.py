@@ -85,26 +85,27 @@ class Region:
         return alike and np.allclose(self.period, other.period)
 
     @property
-    def noun(self) -> str:
-        """What points of this kind are, for errors."""
-        kinds = ("points of a sphere", self.sphere), ("angles", self.period), ("codes of categories", self.classes)
-        return next((noun for noun, entries in kinds if np.any(entries)), "numbers of the line")
-
-    @property
-    def base(self) -> str:
-        """A base that lives there, as code."""
-        return "SphereUniform()" if np.any(self.sphere) else "CircularUniform()" if np.any(self.period) else "Categorical(...)"
-
-    @property
-    def remedy(self) -> str:
-        """Layers and bases that live there."""
-        if np.any(self.sphere):
-            return "SphereFlow and SphereUniform"
-        if np.any(self.period):
-            return "circular transformers, Rotation and CircularUniform"
-        return "Standardize(as_is=...), which leaves them as they are, and Categorical"
+    def words(self) -> "Words":
+        """What errors say of points of this kind."""
+        return next((words for field, words in WORDS.items() if np.any(getattr(self, field))), OF_LINE)
 
 
+class Words(NamedTuple):
+    """What points of a kind are, a base that lives there, and layers and bases that do."""
+
+    noun: str
+    base: str
+    remedy: str
+
+
+OF_LINE = Words("numbers of the line", "Normal()", "layers and a base of the line")
+WORDS = {
+    "sphere": Words("points of a sphere", "SphereUniform()", "SphereFlow and SphereUniform"),
+    "period": Words("angles", "CircularUniform()", "circular transformers, Rotation and CircularUniform"),
+    "classes": Words(
+        "codes of categories", "Categorical(...)", "Standardize(as_is=...), which leaves them as they are, and Categorical"
+    ),
+}
 WHOLE_LINE = (-np.inf, np.inf, 0.0, 0, 0)
 REAL = Region()
 POSITIVE = Region(0.0, np.inf)
