@@ -156,13 +156,14 @@ from flows.training import select as select
 __version__ = "0.1.0"
 
 if _typing.TYPE_CHECKING:
+    from flows import sklearn as sklearn
     from flows import tables as tables
 else:
 
     def __getattr__(name):
-        """`flows.tables` is imported when it is first named: it needs an extra."""
-        if name == "tables":
-            return _importlib.import_module("flows.tables")
+        """`flows.tables` and `flows.sklearn` are imported when they are first named: they need extras."""
+        if name in ("sklearn", "tables"):
+            return _importlib.import_module(f"flows.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import flows
 
 ROOT = Path(flows.__file__).parent
@@ -17,6 +19,7 @@ FLOORS = [
     {"results"},
     {"training"},
     {"tables"},
+    {"sklearn"},
 ]
 TRAINING = [  # the same within flows/training
     {"fingerprint", "keywords"},
@@ -35,7 +38,11 @@ EXTRAS = {
     "conditioners/adapters.py": {"equinox", "flax"},
     "results/history.py": {"matplotlib", "tensorboardX"},
 }
-ON_TOP = {"tables": {"narwhals"}}  # rooms above training: anywhere in a file, as they are imported when first named
+# Rooms above training: anywhere in a file, as they are imported when they are first named.
+ON_TOP = {"tables": {"narwhals"}, "sklearn": {"narwhals", "sklearn"}}
+    "tables": {"narwhals"},
+    "sklearn": {"narwhals", "sklearn"},
+}  # rooms above training: anywhere in a file, as they are imported when first named
 
 
 def imports(file):
@@ -98,15 +105,18 @@ def test_importing_flows_compiles_nothing_and_starts_no_device():
 
 
 def test_rooms_on_top_are_imported_when_they_are_named():
-    code = "import sys, flows; raise SystemExit('narwhals' in sys.modules or 'flows.tables' in sys.modules)"
+    extras = {"narwhals", "sklearn", *(f"flows.{room}" for room in ON_TOP)}
+    code = f"import sys, flows; raise SystemExit(bool({extras} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert all(FLOOR[room] > FLOOR["training"] for room in ON_TOP)
 
 
-def test_a_room_on_top_says_how_its_extra_is_installed():
-    code = "import sys, flows; sys.modules['narwhals'] = None; flows.tables"
+@pytest.mark.parametrize(("room", "package"), [("tables", "narwhals"), ("sklearn", "sklearn")])
+def test_a_room_on_top_says_how_its_extra_is_installed(room, package):
+    code = f"import sys, flows; sys.modules['{package}'] = None; flows.{room}"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.stderr.strip().endswith("ImportError: flows.tables needs the package narwhals: pip install 'jax-flows[tables]'")
+    expected = f"ImportError: flows.{room} needs the package {package}: pip install 'jax-flows[{room}]'"
+    assert done.stderr.strip().endswith(expected)
 
 
 def test_tests_lie_in_folders_after_the_rooms():

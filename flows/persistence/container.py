@@ -6,6 +6,7 @@ before anything is parsed. Nothing in a file is run.
 """
 
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -13,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,8 +34,16 @@ OLD = 60.0  # seconds after which a temporary file is no longer being written
 TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
 
 
-def write(path: str, header: dict[str, Any], tensors: dict[str, np.ndarray], most: int = MAX_HEADER) -> None:
-    """One file, beside its place, synced and renamed: a failure leaves what was there before."""
+class Content(io.BytesIO):
+    """What is in a file, or shall be in one, in memory."""
+
+    def __repr__(self) -> str:
+        return "the file given"
+
+
+def write(path: str | BinaryIO, header: dict[str, Any], tensors: dict[str, np.ndarray], most: int = MAX_HEADER) -> None:
+    """One file, beside its place, synced and renamed: a failure leaves what was there before. One that is open gets it all at
+    once."""
     text = json.dumps({"file_sha256": "0" * 64, "header": header}, sort_keys=True, separators=(",", ":"))
     data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
     if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > most:
@@ -43,16 +52,24 @@ def write(path: str, header: dict[str, Any], tensors: dict[str, np.ndarray], mos
             "the arguments of constructors"
         )
     data[DIGEST] = _digest(data)
-    _put(path, data)
+    if isinstance(path, str):
+        _put(path, data)
+    else:
+        path.write(data)
 
 
-def read(path: str, most: int = MAX_HEADER) -> tuple[Any, dict[str, np.ndarray]]:
+def size_of(path: str | Content) -> int:
+    """Its bytes."""
+    return os.path.getsize(path) if isinstance(path, str) else path.getbuffer().nbytes
+
+
+def read(path: str | Content, most: int = MAX_HEADER) -> tuple[Any, dict[str, np.ndarray]]:
     """Header and tensors.
 
     A large foreign file is not read, and nothing parsed, before the digest holds.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if isinstance(path, str) else Content(path.getvalue()) as file:
             data = file.read(DIGEST.stop)
             data += file.read() if data.startswith(START, 8) else b""
     except (OSError, ValueError) as error:

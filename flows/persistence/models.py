@@ -3,13 +3,14 @@
 Constructors are looked up by name, among those at hand; nothing in a file is run.
 """
 
+import io
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
@@ -43,14 +44,14 @@ from flows.core import (
     warn_user,
     within,
 )
-from flows.persistence.container import DTYPES, blamed_on, read, write
+from flows.persistence.container import DTYPES, Content, blamed_on, read, size_of, write
 
 FORMAT = 7  # that of 0.1.0, and the first that loads for good; lower ones were never released
 FILES = 20  # times the bytes of its file: what a model may take without being asked
 LEAST_BYTES = 2**22  # bytes that a model may take, however small its file
 BESIDE = "result:"  # how names of tensors begin that are no params
 TEXT = "text"  # the name, behind BESIDE, of the tensor that holds text
-PathLike = str | os.PathLike
+PathLike = str | os.PathLike | BinaryIO
 
 
 class Loaded(NamedTuple):
@@ -81,7 +82,7 @@ def save(
     The file is written beside its place, synced and renamed: a failure leaves what was there before.
 
     Args:
-        path: the file; one that exists is replaced.
+        path: the file; one that exists is replaced. Or a binary file that is open, such as io.BytesIO.
         init_fun: a bijection or a distribution, the value of a constructor.
         params: its params; bfloat16, float16, float32 and float64 are kept.
         input_dim, context_dim: what it was made for, ints or tuples.
@@ -117,7 +118,7 @@ def save_model(
 ) -> None:
     """`save`, with more beside the model: arrays by name, and under TEXT a dict for JSON. It is asked for once all else is
     checked."""
-    path = _as_path(path, "save")
+    target = _as_path(path, "save", "write")
     if not isinstance(allow_nan, bool):
         raise FlowsError(f"save: allow_nan is {allow_nan!r:.40}; expected True or False")
     if not isinstance(init_fun, ModelValue):
@@ -155,18 +156,18 @@ def save_model(
         "flows": sys.modules["flows"].__version__,  # not imported: `flows` imports this file
         "format": FORMAT,
     }
-    write(path, header, tensors | {BESIDE + name: np.asarray(array, order="C") for name, array in beside.items()})
+    write(target, header, tensors | {BESIDE + name: np.asarray(array, order="C") for name, array in beside.items()})
 
 
 @contextmanager
 def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int | None) -> Iterator[Loaded]:
     """What is in a file, for a `with` in which errors are blamed on it, and constructors are made within what it may take."""
-    path, checked = _as_path(path, "load"), _checked_constructors(constructors)
-    header, tensors, more, text = _read(path)
-    allowed = max(FILES * os.path.getsize(path), LEAST_BYTES)
+    source, checked = _content(path, "load"), _checked_constructors(constructors)
+    header, tensors, more, text = _read(source)
+    allowed = max(FILES * size_of(source), LEAST_BYTES)
     if max_bytes is not None:
         allowed = positive_int(max_bytes, "load: max_bytes", most=2**62)
-    with blamed_on(f"{path!r}, written by flows {header['flows']}, cannot be loaded"), within(allowed):
+    with blamed_on(f"{source!r}, written by flows {header['flows']}, cannot be loaded"), within(allowed):
         event = 4 * max(size(header["event"]), size(header["context"] or ()))
         if event > max(allowed, LARGEST_EVENT):
             raise FlowsError(TOO_MUCH.format(event, max(allowed, LARGEST_EVENT)))
@@ -187,7 +188,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
         if narrowed:
             tensors |= {name: tensors[name].astype(np.float32) for name in wide}
             remedy = "call jax.config.update('jax_enable_x64', True) first to keep them"
-            warn_user(f"{path!r} has float64 params, which become float32 in this session; {remedy}")
+            warn_user(f"{source!r} has float64 params, which become float32 in this session; {remedy}")
         leaves = jax.device_put([tensors[name] for name in expected])  # which compiles nothing, as jnp.asarray would
         params, dims = jax.tree.unflatten(treedef, leaves), (as_dim(header["event"]), as_dim(header["context"]))
         yield Loaded(init_fun, part, params, *dims, more, text, checked)
@@ -197,7 +198,7 @@ def describe(path: PathLike) -> dict[str, Any]:
     """What is in a file that `save` wrote, verified against its digest. Your own constructors are not needed.
 
     Args:
-        path: a file that `save` wrote.
+        path: a file that `save` wrote, or a binary one that is open.
 
     Returns:
         A dict: `code` and `constructor`, the model as code and as JSON; `event` and `context` (None if there is none);
@@ -217,9 +218,9 @@ def describe(path: PathLike) -> dict[str, Any]:
         >>> header["code"], header["event"], header["num_params"], header["tensors"]["shift"]
         ('ActNorm()', (3,), 6, {'shape': (3,), 'dtype': 'float32'})
     """
-    path = _as_path(path, "describe")
-    header, tensors, _, text = _read(path)
-    with blamed_on(f"{path!r} cannot be described"):
+    source = _content(path, "describe")
+    header, tensors, _, text = _read(source)
+    with blamed_on(f"{source!r} cannot be described"):
         about = {name: {"shape": tensor.shape, "dtype": tensor.dtype.name} for name, tensor in sorted(tensors.items())}
         count = sum(tensor.size for tensor in tensors.values())
         more = {"num_params": count, "tensors": about, "training_rows": _rows_held(header["constructor"])}
@@ -229,10 +230,21 @@ def describe(path: PathLike) -> dict[str, Any]:
         return {"code": _as_code(header["constructor"]), **header, **extras, **more}
 
 
-def _as_path(path: Any, name: str) -> str:
-    if not isinstance(path, str | bytes | os.PathLike):
-        raise TypeError(f"{name}: path is {path!r:.60}; expected the name of a file, a str or a pathlib.Path")
-    return os.fsdecode(path)
+def _as_path(path: Any, name: str, verb: str) -> Any:
+    """The name of a file as text; a binary file that is open as it is."""
+    if isinstance(path, str | bytes | os.PathLike):
+        return os.fsdecode(path)
+    if callable(getattr(path, verb, None)) and not isinstance(path, io.TextIOBase):
+        return path
+    raise TypeError(
+        f"{name}: path is {path!r:.60}; expected the name of a file, a str or a pathlib.Path, or a binary file that is open"
+    )
+
+
+def _content(path: Any, name: str) -> str | Content:
+    """The name of a file, or all that is left to read of one that is open."""
+    source = _as_path(path, name, "read")
+    return source if isinstance(source, str) else Content(source.read())
 
 
 def _rows_held(description: Any) -> int:
@@ -312,7 +324,7 @@ def _checked_constructors(constructors: Any) -> tuple[Callable, ...]:
     return checked
 
 
-def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+def _read(path: str | Content) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
     """Header and tensors of a model, and the arrays and the text beside them."""
     header, tensors = read(path)
     with blamed_on(f"{path!r} is not a model that this version of flows can read"):

@@ -26,7 +26,7 @@ def load(path: PathLike, constructors: Iterable[Callable] = (), *, max_bytes: in
     functions are those of any equal model made before: what was compiled is not compiled again.
 
     Args:
-        path: a file that `save` wrote.
+        path: a file that `save` wrote, or a binary one that is open.
         constructors: your own constructors (decorated functions, not called) that the model was made with.
         max_bytes: what the params of the model, its masks and other constants may take, so that a small file cannot ask for
             all of the memory; by default 20 times the file, and no less than 4 MiB. A model has at most 10,000 layers and

@@ -1,7 +1,7 @@
 """Kinds of columns as their values suggest, each with the reason."""
 
 import decimal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,10 +61,31 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     """
     table = looked_at(frame, "infer_schema")
     guesses = {name: _guessed(name, table.column(name)) for name in table.places}
+    return _fitted(frame, guesses, condition, "infer_schema")
+
+
+def schema_of_numbers(frame: Any, what: str) -> Schema:
+    """The schema of a frame of numbers that have no meaning but their size, as arrays hold them: each column is `Real`, with
+    the step that shows, or a `Constant`; no codes, and no ends."""
+    table, guesses = looked_at(frame, what), dict[str, Guess]()
+    for name in table.places:
+        values, _ = numbers.values_of(name, table.column(name), what)
+        values = values[np.isfinite(values)]  # others are refused where they are encoded
+        levels, counts = np.unique(values, return_counts=True)
+        if not len(levels):
+            guesses[name] = _constant(None)
+            continue
+        step = None if len(levels) == 1 else _step(values, levels)
+        spike = _spike(levels, counts) if len(levels) > 1 and step is None else ""
+        guesses[name] = _constant(levels[0].item()) if len(levels) == 1 else Guess(Real(step=step), "numbers", spike)
+    return _fitted(frame, guesses, (), what)
+
+
+def _fitted(frame: Any, guesses: Mapping[str, "Guess"], condition: Sequence[Any], what: str) -> Schema:
     if spikes := [f"column {name!r} {guess.spike}" for name, guess in guesses.items() if guess.spike]:
         more = f" and {len(spikes) - SHOWN} columns more" if len(spikes) > SHOWN else ""
         warn_user(
-            f"infer_schema: {'; '.join(spikes[:SHOWN])}{more}, and shows no step. A density is unbounded on values that "
+            f"{what}: {'; '.join(spikes[:SHOWN])}{more}, and shows no step. A density is unbounded on values that "
             "repeat, so a better fit may be no better model. Give the step to which values are to be rounded: "
             "schema.replace({name: tables.Real(step=...)})",
             DataWarning,
@@ -150,11 +171,8 @@ def _number(name: str, column: Any) -> Guess:
     if len(levels) <= MOST_LEVELS and counts.min() >= ROWS_OF_LEVEL and not is_duration:
         gaps = ", and gaps" if missing.any() else ""
         return Guess(Category(), f"{len(levels)} numbers, each in {ROWS_OF_LEVEL} rows or more{gaps}")
-    whole = levels.dtype.kind == "i" or bool((levels == np.rint(levels)).all() and np.abs(levels).max() < MOST_WHOLE)
-    whole = whole and not is_duration
-    step = 1.0 if whole else step_of(there)
-    if step is not None and not whole:
-        step = _exact(step, levels)
+    step = _step(there, levels, is_duration)
+    whole = not is_duration and _are_whole(levels)
     why = "whole numbers" if whole else "numbers" if step is None else f"numbers in steps of {step:.6g}"
     low = None
     if levels[0] >= 0 and FAR_ABOVE * float(levels[0]) <= levels[-1] and (step is not None or levels[0] > 0):
@@ -164,6 +182,18 @@ def _number(name: str, column: Any) -> Guess:
         return Guess(Integer(low=low), why)
     spike = _spike(levels, counts) if step is None else ""
     return Guess(Real(low=low, step=step), why + (f"; {spike}" if spike else ""), spike)
+
+
+def _are_whole(levels: np.ndarray) -> bool:
+    return levels.dtype.kind == "i" or bool((levels == np.rint(levels)).all() and np.abs(levels).max() < MOST_WHOLE)
+
+
+def _step(values: np.ndarray, levels: np.ndarray, is_duration: bool = False) -> float | None:
+    """The step of values that occur at these levels; 1 of whole numbers, None where none shows."""
+    if _are_whole(levels) and not is_duration:
+        return 1.0
+    step = step_of(values)
+    return None if step is None else _exact(step, levels)
 
 
 def _exact(step: float, levels: np.ndarray) -> float:

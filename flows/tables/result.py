@@ -135,7 +135,7 @@ class TableResult:
         `tables.load`, and for `flows.load`, which gives the `FitResult`.
 
         Args:
-            path: a file name.
+            path: a file name, or a binary file that is open.
             metadata: a dict of your own, of what JSON has; by default its own.
 
         Errors:

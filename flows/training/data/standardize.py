@@ -13,7 +13,7 @@ import numpy as np
 
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import Serial, joined
-from flows.core import Array, BijectionInit, Given, Shape, bijection_part, pieces_of, rows_within, stacked
+from flows.core import Array, BijectionInit, Given, Shape, bijection_part, functions_of, pieces_of, rows_within, stacked
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.columns import check_spread
@@ -230,13 +230,14 @@ def _through(
         return split.train.rows, split.held_out.rows, (np.zeros(1), np.zeros(1)), ()
     part, dtype = bijection_part(Serial(*before), split.train.event, None), split.train.dtype
     params = part.init(key, Given(jnp.asarray(measured_of(split.train.rows).x, dtype)))
-    direct = jax.jit(lambda params, x, key: part.direct(params, x, None, key, True))
+    direct, _ = functions_of(part, params)  # of equal layers the same, so that a second fit compiles nothing
     results, log_dets = [], []
     for table, of_table in zip(split.tables, jax.random.split(key), strict=True):
         x = table.x
         starts = pieces_of(len(x), table.event)
         keys = jax.random.split(of_table, len(starts))
-        made = [direct(params, jnp.asarray(x[piece], dtype), piece_key) for piece, piece_key in zip(starts, keys, strict=True)]
+        pairs = zip(starts, keys, strict=True)
+        made = [direct(params, jnp.asarray(x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in pairs]
         of_y = float if x.ndim == 2 else dtype
         y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in made]) for i, kind in enumerate((of_y, float)))
         check_finite_behind(table, y, before)

@@ -1,0 +1,134 @@
+"""What the estimators share: a fit of one table, scores that do not depend on the rows beside, and pickles without rows."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from flows import tables
+from flows.core import FlowsError, ModelValue, in_library
+from flows.sklearn.inputs import fitted_frame, frame_of, is_nameless
+from flows.tables.infer import schema_of_numbers
+
+ROWS = 256  # that are scored together: the same program for any number of rows, so that scores do not depend on it
+MOST_BYTES = 2**62  # of a model that was pickled, as its own file
+
+
+class TableEstimator(BaseEstimator):
+    """An estimator over `tables.fit`."""
+
+    table_: tables.TableResult
+    model: Any
+    schema: tables.Schema | None
+    max_epochs: int | None
+    minutes: float | None
+    random_state: Any
+    _fitted_to_array: bool
+
+    def _read(self, X: Any, sample_weight: Any) -> tuple[Any, tables.Schema | None, np.ndarray | None]:
+        """Rows as a frame, what its columns hold, and their weights."""
+        frame, schema = fitted_frame(self, X), self.schema
+        if schema is None:
+            schema = schema_of_numbers(frame, "fit") if self._fitted_to_array or is_nameless(frame) else None
+        elif not isinstance(schema, tables.Schema):
+            raise TypeError(f"schema is a {type(schema).__name__}; expected a flows.tables.Schema, or None")
+        elif schema.condition:
+            raise FlowsError(
+                f"schema has the condition {schema.condition!r:.100}; expected one without, as all columns of X are modelled. "
+                "With a condition use flows.tables.fit"
+            )
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, frame, dtype=np.float64, ensure_non_negative=True)
+            if not weights.any():
+                raise FlowsError("sample_weight is 0 in all rows; expected a weight above 0 in some")
+        return frame, schema, weights
+
+    def _fit(self, frame: Any, schema: tables.Schema | None, weights: np.ndarray | None) -> None:
+        self.table_ = tables.fit(
+            seed_of(self.random_state),
+            frame,
+            schema,
+            model=self.model,
+            weights=weights,
+            max_epochs=self.max_epochs,
+            total_minutes=self.minutes,
+            verbose=0,
+        )
+        self.n_iter_ = _iterations(self.table_)
+
+    def _frame(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return frame_of(self, X)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fitted table as the bytes of its own file, which has no rows."""
+        state = dict(super().__getstate__())
+        if "table_" in state:
+            self.table_.save(file := io.BytesIO())
+            state["table_"] = file.getvalue()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "table_" in state:
+            file = io.BytesIO(state["table_"])
+            state = {**state, "table_": tables.load(file, own_constructors(state["model"]), max_bytes=MOST_BYTES)}
+        super().__setstate__(state)
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed, of None, a number or a generator."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) -> np.ndarray:
+    """log p of each row, (rows,), in nats: the same, whatever other rows there are.
+
+    Args:
+        outside: whether rows with a value that is none of its column have -inf, rather than being refused.
+    """
+    if outside:
+        _refuse_gaps(table.schema, frame)
+    found = list[np.ndarray]()
+    for rows in table.schema.pieces(frame, 2**16, errors="coerce" if outside else "raise"):
+        x = np.where(rows.outside[:, None], rows.x[~rows.outside][:1] if (~rows.outside).any() else 0.0, rows.x)
+        found.append(np.where(rows.outside, -np.inf, _in_chunks(table, x, rows.context)))
+    return np.concatenate(found)
+
+
+def _in_chunks(table: tables.TableResult, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    """Scores of rows, so many at once; the last are filled up with copies of one."""
+    more = -len(x) % ROWS
+    x, *contexts = (np.concatenate([of_rows, of_rows[:1].repeat(more, 0)]) for of_rows in (x, context) if of_rows is not None)
+    parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
+    scores = [table.result.log_prob(x[part], **({"context": contexts[0][part]} if contexts else {})) for part in parts]
+    return np.concatenate(scores).astype(np.float64)[: len(x) - more]
+
+
+def _refuse_gaps(schema: tables.Schema, frame: Any) -> None:
+    for name, gaps in schema.gaps(frame).items():
+        raise FlowsError(
+            f"column {name!r}, row {int(gaps.argmax())}, is a gap, the first of {int(gaps.sum())}; expected a value of "
+            f"{schema[name]!r}. Drop such rows, or fill them"
+        )
+
+
+def _iterations(table: tables.TableResult) -> int:
+    """The epochs of the model that was fitted for longest."""
+    results = [table.result]
+    if table.selection is not None:
+        results = [candidate.result for candidate in table.selection.candidates if candidate.result is not None]
+    return max(np.shape(result.history["validation_loss"])[-1] for result in results)
+
+
+def own_constructors(model: Any) -> list[Any]:
+    """Constructors of the user's own that a model is made with."""
+    if isinstance(model, ModelValue):
+        made = [value.constructor for value in (model, *model.values_within())]
+        return [constructor for constructor in dict.fromkeys(made) if not in_library(constructor)]
+    several: Iterable[Any] = model.values() if isinstance(model, Mapping) else model if isinstance(model, Sequence) else ()
+    return [] if isinstance(model, str) else [constructor for one in several for constructor in own_constructors(one)]

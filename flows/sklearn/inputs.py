@@ -1,0 +1,75 @@
+"""What scikit-learn hands to an estimator as frames, and frames as what it expects."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from flows.core import FlowsError
+from flows.results.frames import header_of
+from flows.tables.frames import framed, library_of, looked_at
+
+LIBRARIES = ("pandas", "polars")  # that hold the columns of an array, the first that is installed
+
+
+def is_frame(X: Any) -> bool:
+    """Whether it has columns with names; a lazy frame is one, too, which `flows.tables` refuses."""
+    return header_of(X) is not None or hasattr(X, "collect")
+
+
+def is_nameless(frame: Any) -> bool:
+    """Whether a frame is an array of numbers but for its type, as pandas makes one of an array: its columns are 0, 1, ..."""
+    labels = header_of(frame).labels  # type: ignore[union-attr]
+    return labels == tuple(range(len(labels))) and all(dtype.kind in "iuf" for dtype in frame.dtypes)
+
+
+def fitted_frame(estimator: Any, X: Any) -> Any:
+    """The rows to fit as a frame; it sets `n_features_in_` and, where all columns have names, `feature_names_in_`."""
+    estimator._fitted_to_array = not is_frame(X)
+    if estimator._fitted_to_array:
+        return of_array(_checked(estimator, X, reset=True, ensure_min_samples=2))
+    looked_at(X, "fit")
+    validate_data(estimator, X, skip_check_array=True)
+    return X
+
+
+def frame_of(estimator: Any, X: Any) -> Any:
+    """Rows like those fitted to as a frame."""
+    if estimator._fitted_to_array:
+        return of_array(_checked(estimator, X, reset=False))
+    if not is_frame(X):
+        names = list(estimator.table_.schema)
+        raise FlowsError(
+            f"X is a {type(X).__name__}, and {type(estimator).__name__} was fitted to a frame; expected a frame with the "
+            f"columns {', '.join(map(repr, names[:5]))}{' and more' * (len(names) > 5)}"
+        )
+    looked_at(X, "X")
+    validate_data(estimator, X, reset=False, skip_check_array=True)
+    return X
+
+
+def of_array(X: np.ndarray) -> Any:
+    """An array as a frame, whose columns are "0", "1", ..."""
+    library = next((name for name in LIBRARIES if importlib.util.find_spec(name)), None)
+    if library is None:
+        raise FlowsError("flows.sklearn holds the columns of an array in a frame of pandas or polars: pip install pandas")
+    columns: list[Any] = list(X.T)
+    if X.dtype == object:
+        series = library_of(library).Series
+        columns = [series(column.tolist()) for column in columns]
+    return framed(library, list(map(str, range(X.shape[1]))), columns, len(X))
+
+
+def as_given(estimator: Any, frame: Any) -> Any:
+    """Draws, or values of columns, as rows like those fitted to."""
+    return frame.to_numpy() if estimator._fitted_to_array else frame
+
+
+def _checked(estimator: Any, X: Any, reset: bool, ensure_min_samples: int = 1) -> np.ndarray:
+    """An array of finite numbers; of whatever a schema tells to be there, where one is given."""
+    of_kinds = {"dtype": None, "ensure_all_finite": False} if estimator.schema is not None else {"dtype": "numeric"}
+    X = validate_data(estimator, X, reset=reset, ensure_min_samples=ensure_min_samples, **of_kinds)
+    if X.dtype.kind == "f":
+        return X.astype(np.float32 if X.dtype.itemsize < 4 else np.float64 if X.dtype.itemsize > 8 else X.dtype, copy=False)
+    return X.astype(np.float64) if X.dtype.kind not in "iuOUS" else X.astype(object) if X.dtype.kind in "US" else X
