@@ -15,7 +15,8 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import flows
-import flows.tables  # it is imported when it is first named, and is public too
+import flows.sklearn  # these are imported when they are first named, and are public too
+import flows.tables
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
