@@ -87,7 +87,7 @@ def _of_sound_rows(result: FitResult, schema: Schema, x: np.ndarray, contexts: A
     score = _Densities(result, x, contexts)
     if not bar.disable:
         points = sum(axis.classes if isinstance(axis, Codes) else USUAL_POINTS for axis in axes)
-        bar.set_description(f"contributions, about {score.seconds() * points * rows:.2g} s")
+        bar.set_description(f"contributions, about {score.seconds(points * rows):.2g} s")
     known = _Neighbours(axes, drawn, given)
     found = np.empty(x.shape)
     for start in range(0, len(x), PIECE):
@@ -139,13 +139,14 @@ class _Densities:
             start += size
         return found
 
-    def seconds(self) -> float:
-        """What a row takes, once the density is compiled."""
-        places = np.resize(np.arange(len(self.x)), BATCHES[0])
+    def seconds(self, points: int) -> float:
+        """About what so many take, once the density is compiled."""
+        size = BATCHES[0] if points >= BATCHES[0] else BATCHES[-1]
+        places = np.resize(np.arange(len(self.x)), size)
         self(places, 0, self.x[places, 0])
         began = time.monotonic()
         self(places, 0, self.x[places, 0])
-        return (time.monotonic() - began) / BATCHES[0]
+        return (time.monotonic() - began) * points / size
 
 
 class _Neighbours:
