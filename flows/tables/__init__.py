@@ -6,6 +6,7 @@ frame = schema.decode(rows)                    # the same library, order and dty
 
 result = flows.tables.fit(0, frame)            # a TableResult
 result.log_prob(frame), result.draw(1, 10), result.anomaly(frame)
+result.contributions(frame)                    # which column makes a row odd
 """
 
 try:

@@ -95,6 +95,21 @@ def test_columns_of_an_array_are_numbers_with_their_steps():
     assert set(np.unique(texts.sample(50))) == {"a", "b"}
 
 
+def test_contributions_are_those_of_the_table():
+    frame = mixed(rows=5, seed=3)
+    found = fitted().contributions(frame)
+    pd.testing.assert_frame_equal(found, fitted().table_.contributions(frame, verbose=0))
+    assert list(found.columns) == ["town", "guests", "x"]
+    X = np.random.default_rng(0).normal(size=(300, 2)) @ np.array([[1.0, 2.0], [0.0, 0.5]])
+    X = np.insert(X, 1, 7.0, axis=1)
+    of_array = NormalizingFlow(NORMAL, **QUICK).fit(X).contributions(X[:4])
+    np.testing.assert_allclose(of_array[:, 1], 0)
+    others = X[:, [0, 1]]
+    slopes = np.linalg.lstsq(others, X[:, 2])[0]
+    expected = stats.norm(others @ slopes, (X[:, 2] - others @ slopes).std()).logpdf(X[:, 2])
+    np.testing.assert_allclose(of_array[:, 2], expected[:4], atol=0.1)
+
+
 @BOTH
 def test_pickles_clones_and_files_have_no_rows(library, tmp_path):
     estimator, frame = fitted(library, True), mixed(library)

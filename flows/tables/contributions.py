@@ -1,0 +1,178 @@
+"""How usual each column of a row is, given the others: log p(x) less the log of the sum, or of the integral, over that column.
+
+The panels of an integral begin at quantiles of draws, at the value of the row, and at values of the draws that are nearest to
+it in the other columns. `integrals.py` halves them.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flows.core import warn_user
+from flows.results.result import FitResult
+from flows.tables.blocks import Rows
+from flows.tables.frames import framed, looked_at
+from flows.tables.integrals import MOST_POINTS, Axis, Codes, axes_of
+from flows.tables.schema import Schema
+from flows.training.options import bar_or_none
+
+USUAL_POINTS = 160  # of an integral, for the time that is told beforehand
+DRAWS = 2_048
+NEAREST = 8  # draws
+BATCHES = (8_208, 1_040)  # rows whose density is asked for at once: few sizes, as each is compiled, and none is filled up
+PIECE = 512  # rows whose panels are held at once
+PENDING = 65_536  # rows whose condition is encoded at once
+
+
+def contributions(result: FitResult, schema: Schema, frame: Any, errors: str, verbose: int) -> Any:
+    """A frame of log p(x_j | the others), as `TableResult.contributions` tells."""
+    bar_or_none(verbose, "contributions: verbose")
+    table, columns = looked_at(frame, "contributions"), schema.columns
+    found = list[np.ndarray]()
+    unsolved, counted = np.zeros(len(columns), int), np.zeros(2, int)
+    with tqdm(total=table.rows, desc="contributions", unit="row", disable=not verbose) as bar:
+        for part in schema.pieces(frame, PENDING, errors=errors):
+            values, sound = _without_density(schema, part)
+            if len(sound):
+                contexts = None if part.context is None else part.context[sound]
+                values[sound] = _of_sound_rows(result, schema, part.x[sound], contexts, table.rows, bar)
+            unsolved += np.isnan(values[sound]).sum(0)
+            counted += [part.outside.sum(), (part.gaps & ~part.outside).sum()]
+            found.append(values)
+    _warn(columns, unsolved, counted, table.rows)
+    order = sorted(range(len(columns)), key=lambda j: table.places[columns[j]])
+    labels, whole = [table.header.labels[table.places[columns[j]]] for j in order], np.concatenate(found)
+    framed_values = framed(table.header.library, labels, [whole[:, j] for j in order], len(whole))
+    if table.header.library == "pandas":
+        framed_values.index = frame.index
+    return framed_values
+
+
+def _warn(columns: tuple[str, ...], unsolved: np.ndarray, counted: np.ndarray, rows: int) -> None:
+    if counted.any():
+        warn_user(
+            f"contributions: {counted[0]} of {rows} rows have an unknown category or a value out of bounds, which has -inf; "
+            f"{counted[1]} have a gap. What else is in these rows has NaN"
+        )
+    if unsolved.any():
+        by_column = ", ".join(f"{name!r} in {count}" for name, count in zip(columns, unsolved, strict=True) if count)
+        warn_user(
+            f"contributions: of {rows} rows some have NaN, {by_column}: the integral over the column needs more than "
+            f"{MOST_POINTS:,} points, or log p is not finite there. Look at them with result.verify"
+        )
+
+
+def _without_density(schema: Schema, part: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """NaN for all values, but -inf for those that are none of their column; and the places of rows that have a density."""
+    values = np.full(part.x.shape, np.nan)
+    codes, angles = len(schema.codes), len(schema.angles)
+    with np.errstate(invalid="ignore"):
+        wrong = np.isinf(part.x)
+        wrong[:, :codes] |= part.x[:, :codes] < 0
+        wrong[:, codes : codes + angles] |= np.isnan(part.x[:, codes : codes + angles]) & ~part.gaps[:, None]
+        for j, ((low, high), step) in enumerate(zip(schema.supports, schema.steps, strict=True), codes + angles):
+            t = part.x[:, j]
+            wrong[:, j] |= (t < low) | (t > high) | ((step == 0) & ((t == low) | (t == high)))
+    values[wrong & part.outside[:, None]] = -np.inf
+    return values, np.flatnonzero(~(part.outside | part.gaps))
+
+
+def _of_sound_rows(result: FitResult, schema: Schema, x: np.ndarray, contexts: Any, rows: int, bar: tqdm) -> np.ndarray:
+    """log p(x_j | the others) of rows that have a density, (rows, columns)."""
+    axes = axes_of(schema)
+    drawn, given = _draws(result, contexts)
+    axes = [axis.spread(drawn[:, j]) for j, axis in enumerate(axes)]
+    score = _Densities(result, x, contexts)
+    if not bar.disable:
+        points = sum(axis.classes if isinstance(axis, Codes) else USUAL_POINTS for axis in axes)
+        bar.set_description(f"contributions, about {score.seconds(points * rows):.2g} s")
+    known = _Neighbours(axes, drawn, given)
+    found = np.empty(x.shape)
+    for start in range(0, len(x), PIECE):
+        places = np.arange(start, min(start + PIECE, len(x)))
+        log_p = score(places, 0, x[places, 0])
+        distances = known.distances(x[places], None if contexts is None else contexts[places])
+        for j, axis in enumerate(axes):
+
+            def of_column(some: np.ndarray, t: np.ndarray, j: int = j, places: np.ndarray = places) -> np.ndarray:
+                return score(places[some], j, t)
+
+            near = known.nearest(j, distances, x[places, j])
+            found[places, j] = log_p - axis.log_total(of_column, x[places, j], near, score.rounding)
+        bar.update(len(places))
+    return found
+
+
+def _draws(result: FitResult, contexts: Any) -> tuple[np.ndarray, Any]:
+    """Draws of the model, and what each was given: of some of the rows, evenly spaced."""
+    if contexts is None:
+        drawn, given = np.asarray(result.draw(0, DRAWS), np.float64), None
+    else:
+        some = contexts[np.linspace(0, len(contexts) - 1, min(len(contexts), DRAWS)).astype(int)]
+        each = -(-DRAWS // len(some))
+        drawn = np.asarray(result.draw(0, each, context=some), np.float64).reshape(len(some) * each, -1)
+        given = np.repeat(some, each, 0)
+    finite = np.isfinite(drawn).all(1)
+    return drawn[finite], None if given is None else given[finite]
+
+
+class _Densities:
+    """log p of rows with one column moved, of a few sizes of batches."""
+
+    def __init__(self, result: FitResult, x: np.ndarray, contexts: Any):
+        self.result, self.x, self.contexts = result, x, contexts
+        self.rounding = 0.0  # of log p, relative; of the dtype that it comes in
+
+    def __call__(self, places: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
+        found, start = np.empty(len(places)), 0
+        while start < len(places):
+            size = next((size for size in BATCHES if len(places) - start >= size), BATCHES[-1])
+            some = places[start : start + size]
+            rows = self.x[np.resize(some, size)]
+            rows[: len(some), j] = values[start : start + size]
+            keywords = {} if self.contexts is None else {"context": self.contexts[np.resize(some, size)]}
+            log_p = np.asarray(self.result.log_prob(rows, **keywords))
+            self.rounding = float(np.finfo(log_p.dtype).eps)
+            found[start : start + size] = log_p[: len(some)]
+            start += size
+        return found
+
+    def seconds(self, points: int) -> float:
+        """About what so many take, once the density is compiled."""
+        size = BATCHES[0] if points >= BATCHES[0] else BATCHES[-1]
+        places = np.resize(np.arange(len(self.x)), size)
+        self(places, 0, self.x[places, 0])
+        began = time.monotonic()
+        self(places, 0, self.x[places, 0])
+        return (time.monotonic() - began) * points / size
+
+
+class _Neighbours:
+    """The draws that are nearest to rows in all columns but one, where the others may have modes that quantiles do not show."""
+
+    def __init__(self, axes: list["Axis"], drawn: np.ndarray, given: Any):
+        self.axes, self.drawn = axes, drawn
+        given = np.zeros((len(drawn), 0)) if given is None else given
+        self.scale = np.where(given.std(0) > 0, given.std(0), 1.0)
+        self.blocks, self.given = [axis.seen(drawn[:, j]) for j, axis in enumerate(axes)], given / self.scale
+
+    def distances(self, x: np.ndarray, contexts: Any) -> list[np.ndarray]:
+        """Squared, (rows, draws), by column; the last is that of all, and of the condition."""
+        found = [_squared(axis.seen(x[:, j]), self.blocks[j]) for j, axis in enumerate(self.axes)]
+        whole = np.sum(found, 0)
+        if contexts is not None:
+            whole = whole + _squared(contexts / self.scale, self.given)
+        return [*found, whole]
+
+    def nearest(self, j: int, distances: list[np.ndarray], own: np.ndarray) -> np.ndarray:
+        """Values of column j in these draws, (rows, NEAREST)."""
+        if len(self.drawn) <= NEAREST:
+            return np.repeat(own[:, None], NEAREST, 1)
+        places = np.argpartition(distances[-1] - distances[j], NEAREST, 1)[:, :NEAREST]
+        return self.drawn[places, j]
+
+
+def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
