@@ -104,7 +104,18 @@ def _digest(data: bytes | bytearray) -> bytes:
 
 
 def _put(path: str, data: bytearray) -> None:
-    temporary = ""
+    with beside(path, f", with room for {len(data):,} bytes") as file:
+        file.write(data)
+
+
+@contextmanager
+def beside(path: str, room: str = "") -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` once it is whole, and synced: a failure leaves what was there before.
+
+    Args:
+        room: for errors, how much is needed.
+    """
+    temporary, folder = "", ""
     try:
         target = os.path.realpath(path)  # a link stays a link
         exists, folder = os.path.exists(target), os.path.dirname(target)
@@ -114,14 +125,16 @@ def _put(path: str, data: bytearray) -> None:
             sweep(folder)
         temporary = os.path.join(folder, secrets.token_hex(8).join(TEMPORARY))
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if exists:
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except (OSError, ValueError) as error:
-        remedy = f"Expected a file name in a folder that exists, that you may write to, with room for {len(data):,} bytes"
+        if isinstance(error, FlowsError):
+            raise
+        remedy = f"Expected a file name in a folder that exists, that you may write to{room}"
         raise FlowsError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}. {remedy}") from error
     finally:
         with suppress(OSError):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
 from flows.core import (
     Array,
@@ -227,6 +228,19 @@ class FitResult(OneColumn, Distribution):
         unknown = np.isnan(scores_of_x).any(0) | np.isnan(known).any()
         of_x = np.square(weights).sum() / total
         return np.where(unknown, np.nan, np.minimum((of_x + below) / (of_x + total), 1.0))
+
+    def log_prob_and_anomaly(self, x: Any, *, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """`log_prob` and `anomaly` of rows, both (rows,), for the cost of one of them.
+
+        Args:
+            x, context: as of `log_prob`.
+
+        Errors:
+            FlowsError: there are no scores of rows held out.
+        """
+        of_x = np.asarray(self._scores_of(x, context), float)
+        log_p = of_x if of_x.ndim == 1 else logsumexp(of_x, axis=0) - np.log(len(of_x))
+        return log_p, self.anomaly_of(of_x)
 
     def verify(self, data: Any, *, context: Any = None) -> RowReport:
         """Which rows of data the model is not to be trusted on: their round trip or log-det misses, or is no number.

@@ -8,11 +8,17 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.tables import codes, dates, numbers
-from flows.tables.dtypes import column_of, described, is_date, is_duration
+from flows.tables.dtypes import Dtype, column_of, described, is_date, is_duration
 from flows.tables.faults import check
 from flows.tables.fields import Entries, Field
 from flows.tables.frames import Frame
 from flows.tables.kinds import Category, Circular, Constant, DateTime, Kind
+
+
+def dtype_of(schema: Any, name: str) -> Dtype | None:
+    """The dtype of a column of the frame that a schema was fitted to."""
+    dtype: Dtype | None = schema._fields[name].dtype
+    return dtype
 
 
 def _room(kind: Kind) -> ModuleType:

@@ -12,6 +12,26 @@ from flows.tables.fields import Entries, Field
 from flows.tables.kinds import Category, Circular, Constant, Integer
 
 
+class CellError(FlowsError):
+    """A value that is none of its column.
+
+    Attributes:
+        column, row: its place, counted from 0.
+        said: what it is, and what was expected.
+    """
+
+    column: str
+    row: int
+    said: str
+
+    @classmethod
+    def at(cls, what: str, column: str, row: int, said: str, remedy: str) -> "CellError":
+        """Made so that it can be pickled as any other."""
+        error = cls(f"{what}: column {column!r}, row {row}, {said}. {remedy}")
+        error.column, error.row, error.said = column, row, said
+        return error
+
+
 def check(name: str, field: Field, column: Any, entries: Entries, what: str, gaps: bool = True) -> None:
     """Refuse the first value that is none of its column, and the first gap where there may be none."""
     if entries.outside.any():
@@ -20,14 +40,15 @@ def check(name: str, field: Field, column: Any, entries: Entries, what: str, gap
         expected, remedy = _expected(name, field, value)
         count = int(entries.outside.sum())
         more = f", the first of {count:,} such" if count > 1 else ""
-        raise FlowsError(f"{what}: column {name!r}, row {row}, is {_shown(value)}{more}; expected {expected}. {remedy}")
+        raise CellError.at(what, name, row, f"is {_shown(value)}{more}; expected {expected}", remedy)
     if gaps and entries.gaps.any():
         row, count = int(entries.gaps.argmax()), int(entries.gaps.sum())
         more = f", the first of {count:,}" if count > 1 else ""
-        raise FlowsError(
-            f"{what}: column {name!r}, row {row}, is a gap{more}; expected a value of {field.kind!r}. Drop such "
-            "rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where gaps are values"
+        remedy = (
+            "Drop such rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where gaps "
+            "are values"
         )
+        raise CellError.at(what, name, row, f"is a gap{more}; expected a value of {field.kind!r}", remedy)
 
 
 def _shown(value: Any) -> str:

@@ -98,8 +98,20 @@ class TableResult:
         Args:
             frame, errors: as of `log_prob`.
         """
-        least = self.result.anomaly_of(np.full((len(np.atleast_2d(self.result.scores)), 1), -np.inf))[0]
-        return self._of_rows(self.result.anomaly, frame, errors, float(least))
+        return self._of_rows(self.result.anomaly, frame, errors, self._least())
+
+    def log_prob_and_anomaly(self, frame: Any, *, errors: str = "raise") -> tuple[np.ndarray, np.ndarray]:
+        """`log_prob` and `anomaly` of rows, both (rows,), for the cost of one of them.
+
+        Args:
+            frame, errors: as of `log_prob`.
+        """
+
+        def both(x: np.ndarray, **keywords: Any) -> np.ndarray:
+            return np.stack(self.result.log_prob_and_anomaly(x, **keywords))
+
+        log_p, usual = self._of_rows(both, frame, errors, np.array([[-np.inf], [self._least()]]))
+        return log_p, usual
 
     def contributions(self, frame: Any, *, errors: str = "raise", verbose: int = 1) -> Any:
         """Which column makes a row odd: log p(x_j | all other columns), a frame with a column for each that is modelled.
@@ -181,8 +193,13 @@ class TableResult:
     def __repr__(self) -> str:
         return f"{self.result!r}\n{self.schema!r}"
 
-    def _of_rows(self, function: Callable, frame: Any, errors: str, outside: float) -> np.ndarray:
-        """A function of rows, with a value for those that have no density, and NaN for those with gaps."""
+    def _least(self) -> float:
+        """The least value that `anomaly` has."""
+        return float(self.result.anomaly_of(np.full((len(np.atleast_2d(self.result.scores)), 1), -np.inf))[0])
+
+    def _of_rows(self, function: Callable, frame: Any, errors: str, outside: Any) -> np.ndarray:
+        """A function of rows, (rows,) or several such, with a value for those that have no density, and NaN for those with
+        gaps."""
         values, refused, lacking = list[np.ndarray](), 0, 0
         for part in self.schema.pieces(frame, PIECE, errors=errors):
             keywords = {} if part.context is None else {"context": part.context}
@@ -192,10 +209,10 @@ class TableResult:
             refused, lacking = refused + int(part.outside.sum()), lacking + int(gaps.sum())
         if refused or lacking:
             warn_user(
-                f"{refused} of {sum(map(len, values))} rows have an unknown category or a value out of bounds, and no density; "
-                f"{lacking} have a gap, and NaN"
+                f"{refused} of {sum(each.shape[-1] for each in values)} rows have an unknown category or a value out of "
+                f"bounds, and no density; {lacking} have a gap, and NaN"
             )
-        return np.concatenate(values)
+        return np.concatenate(values, -1)
 
     def _points_of_cells(self, draws: int | None) -> np.ndarray:
         """By how much rows move to each of so many points of the cell that was rounded to them."""

@@ -68,11 +68,18 @@ def test_frames_are_scored_and_drawn_as_tables_are(library, weighted):
     assert (weights is not None) == weighted, "weights count in the scores held out"
 
 
-def test_scores_do_not_depend_on_the_rows_beside():
-    frame = mixed(rows=700, seed=2)
-    whole = fitted().score_samples(frame)
+def test_scores_do_not_depend_on_the_rows_beside(monkeypatch):
+    frame, sizes = mixed(rows=700, seed=2), set()
+    whole, log_prob = fitted().score_samples(frame), flows.FitResult.log_prob
+
+    def spied(self, x, **keywords):
+        sizes.add(len(x))
+        return log_prob(self, x, **keywords)
+
+    monkeypatch.setattr(flows.FitResult, "log_prob", spied)
     for places in ([0], [699], range(255), range(257)):
         np.testing.assert_array_equal(fitted().score_samples(frame.iloc[list(places)]), whole[list(places)])
+    assert sizes == {256}, "one program for any number of rows"
 
 
 def test_columns_of_an_array_are_numbers_with_their_steps():
@@ -125,9 +132,11 @@ def test_pickles_clones_and_files_have_no_rows(library, tmp_path):
     np.testing.assert_array_equal(tables.load(tmp_path / "model").log_prob(frame[:3]), estimator.table_.log_prob(frame[:3]))
     assert isinstance(loaded.sample(1), library)
     stored = (tmp_path / "model").read_bytes()
-    for x in np.sort(frame["x"])[1:]:  # numbers count from the least one
-        for held in (text, stored):
-            assert np.float64(x).tobytes() not in held and np.float32(x).tobytes() not in held and str(x).encode() not in held
+    x = np.sort(frame["x"])
+    for values in (x[1:], x[1:] - x[0]):  # numbers count from the least one
+        for value in values:
+            held = [np.float64(value).tobytes(), np.float32(value).tobytes(), str(value).encode()]
+            assert not any(one in text or one in stored for one in held)
     copy = clone(estimator)
     assert copy.get_params() == estimator.get_params() and not hasattr(copy, "table_")
 

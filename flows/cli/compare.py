@@ -1,0 +1,81 @@
+"""`flows compare`: which of several models gives the same rows the larger density."""
+
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.options import Debug, Encoding, Format, Gaps, Json, NoCache, Quiet, ReadingOptions, Separator
+
+EXAMPLE = "flows compare small.flows large.flows power.csv"
+
+
+def run(
+    files: Annotated[
+        list[str], typer.Argument(metavar="MODEL... DATA", help="Models, and the rows to score.", show_default=False)
+    ],
+    format: Format = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
+    gaps: Gaps = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    no_cache: NoCache = False,
+) -> None:
+    """The mean log p of the same rows by several models, and how far each is behind the best, with the standard error."""
+    import numpy as np
+
+    from flows.cli.columns import typed
+    from flows.cli.failures import Mistake
+    from flows.cli.models import asked, blocks, keep_programs, kept_reading, loaded, print_json, reading_of
+    from flows.cli.source import Source
+
+    if len(files) < 3:
+        raise Mistake("compare: expected two models or more, and a file of rows: flows compare a.flows b.flows data.csv")
+    *models, data = files
+    keep_programs(no_cache)
+    tables = [loaded(path) for path in models]
+    for path, table in zip(models[1:], tables[1:], strict=True):
+        if fault := _fault(tables[0].schema, table.schema):
+            raise Mistake(f"{models[0]} and {path} cannot be compared: {fault}")
+    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), kept_reading(tables[0])))
+    parts: list[list[np.ndarray]] = [[] for _ in models]
+    for block in blocks(source):
+        for part, table in zip(parts, tables, strict=True):
+            frame = typed(block, source.origin, table.schema)
+            part.append(asked(table.log_prob, frame, source.name, block.first, "Correct it, or leave the row out"))
+    scores = np.stack([np.concatenate(each) for each in parts])
+    means, root = scores.mean(1), np.sqrt(scores.shape[1])
+    best = int(means.argmax())
+    behind = [(float((scores[best] - one).mean()), float((scores[best] - one).std() / root)) for one in scores]
+    order = np.argsort(-means)
+    if json:
+        told = {"rows": scores.shape[1], "models": []}
+        for i in order:
+            error = float(scores[i].std() / root)
+            told["models"].append({"model": models[i], "log_prob": float(means[i]), "error": error, "behind": list(behind[i])})
+        print_json(told)
+        return
+    width = max(len("model"), *map(len, models))
+    print(f"{'model':{width}}  {'log-likelihood':>18}  {'behind the best':>18}")
+    for i in order:
+        nats = f"{means[i]:.3f} +- {scores[i].std() / root:.3f}"
+        print(f"{models[i]:{width}}  {nats:>18}  {f'{behind[i][0]:.3f} +- {behind[i][1]:.3f}':>18}")
+
+
+def _fault(one: Any, other: Any) -> str:
+    """Why densities of two schemas have unlike units; empty where they have the same."""
+    for word, a, b in (
+        ("columns", set(one.columns), set(other.columns)),
+        ("conditions", set(one.condition), set(other.condition)),
+        ("categories", set(one.codes), set(other.codes)),
+    ):
+        if a != b:
+            odd = ", ".join(map(repr, sorted(a ^ b)[:5]))
+            if word == "categories":
+                return f"{odd} is a category in one and a number in the other"
+            return f"their {word} are unlike, in {odd}"
+    for name in one.codes:
+        if set(one[name].known) != set(other[name].known):
+            return f"the category {name!r} has other values in one than in the other"
+    return ""

@@ -1,0 +1,147 @@
+"""`flows fit`: a model of the rows of a file."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.options import Data, Debug, Encoding, Force, Format, Gaps, Json, NoCache, Quiet, ReadingOptions, Seed, Separator
+
+EXAMPLE = "flows fit power.csv -o power.flows --minutes 2"
+
+
+class Models(StrEnum):
+    """Models of the numbers."""
+
+    auto = "auto"
+    NSF = "NSF"
+    MAF = "MAF"
+    RealNVP = "RealNVP"
+    Gaussian = "Gaussian"
+
+
+def run(
+    data: Data,
+    output: Annotated[str, typer.Option("-o", "--output", help="The file of the model.")],
+    schema: Annotated[
+        str | None, typer.Option("--schema", metavar="FILE", help="What columns hold, as `flows schema` writes it.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--condition", metavar="COL", help="A column on which the others depend; it can be given to `flows sample`."
+        ),
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
+    weights: Annotated[str | None, typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
+    model: Annotated[Models, typer.Option("--model", help="Of the numbers; auto compares several.")] = Models.auto,
+    minutes: Annotated[float, typer.Option("--minutes", help="After which the model at hand ends with its epoch.")] = 5.0,
+    max_epochs: Annotated[int | None, typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
+    drop_gaps: Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")] = False,
+    seed: Seed = 0,
+    force: Force = False,
+    format: Format = None,
+    separator: Separator = None,
+    encoding: Encoding = None,
+    gaps: Gaps = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    no_cache: NoCache = False,
+) -> None:
+    """Fit one exact density to the rows of a file: numbers, counts, categories, dates, whatever its columns hold."""
+    import sys
+    import time
+
+    import flows
+    from flows import tables
+    from flows.cli.failures import Mistake, Stopped
+    from flows.cli.fitting import read_rows, schema_of
+    from flows.cli.models import KEY, asked, keep_programs, print_json, reading_of
+    from flows.cli.output import refuse_existing
+
+    if not 0 < minutes < float("inf"):
+        raise Mistake(f"--minutes is {minutes:g}; expected a number above 0")
+    refuse_existing(output, force)
+    reading = reading_of(ReadingOptions(format, separator, encoding, gaps))
+    frame, source = read_rows(data, reading, rows, seed)
+    known = schema_of(frame, source, schema, tuple(condition or ()), tuple(ignore or ()), weights or "")
+    frame = frame.drop([name for name in ignore or () if name in frame.columns])
+    if not (quiet or json):
+        print(f"{len(frame):,} rows of {source.name}\n{known}\n", flush=True)
+    keep_programs(no_cache)
+    conditional = bool(known.condition or known.codes or known.angles)
+    started = time.monotonic()
+    result = asked(
+        lambda rows: tables.fit(
+            seed,
+            rows,
+            known,
+            model=_model(model, conditional, bool(known.numbers)),
+            weights=weights,
+            gaps="drop" if drop_gaps else "refuse",
+            max_epochs=max_epochs,
+            total_minutes=minutes,
+            verbose=int(sys.stderr.isatty() and not quiet),
+        ),
+        frame,
+        source.name,
+        1,
+        "Correct it, or give --drop-gaps, or --schema with other kinds",
+    )
+    limited = time.monotonic() - started >= 60 * minutes
+    result.save(output, {KEY: reading.kept()})
+    ended = (
+        "its time was over: another run may differ" if limited else "no limit of time ended it: an equal run gives equal bytes"
+    )
+    if json:
+        print_json({**_told(result), "file": output, "limited": limited, "flows": flows.__version__})
+    elif not quiet:
+        if result.selection is not None:
+            print(f"{result.selection}\n")
+        print(f"{result.result!r}\nwrote {output}; {ended}")
+    if _interrupted(result):
+        raise Stopped(f"stopped; the best so far is in {output}")
+
+
+def _model(model: Models, conditional: bool, numbers: bool) -> Any:
+    """Of the numbers, as `tables.fit` takes it."""
+    import flows
+
+    if model == Models.auto or not numbers:
+        return "auto"
+    if model == Models.Gaussian:
+        return flows.Normal(conditioner=flows.MLP(32)) if conditional else flows.Normal()
+    return flows.Flow(getattr(flows, model.value)())
+
+
+def _interrupted(result: Any) -> bool:
+    candidates = () if result.selection is None else result.selection.candidates
+    return bool(result.result.history.interrupted) or any(
+        one.failure.startswith("interrupted") or (one.result is not None and one.result.history.interrupted)
+        for one in candidates
+    )
+
+
+def _told(result: Any) -> dict[str, Any]:
+    """What was fitted, for JSON."""
+    from flows.cli.show import figures
+
+    told = figures(result)
+    if result.selection is not None:
+        told["selection"] = [
+            {
+                "model": one.name,
+                "log_prob": one.nats,
+                "error": one.error,
+                "behind": list(one.behind),
+                "params": one.num_params,
+                "seconds": one.seconds,
+                "failure": one.failure,
+            }
+            for one in result.selection.candidates
+        ]
+        told["weights"] = result.selection.weights
+        told["stack"] = result.selection.stack_leads
+    return told

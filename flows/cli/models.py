@@ -1,0 +1,97 @@
+"""Fitted tables of files, and rows as they are to be read for them."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import flows
+from flows import tables
+from flows.cli.columns import blame, typed
+from flows.cli.failures import Mistake
+from flows.cli.options import ReadingOptions, marks_of
+from flows.cli.source import FORMATS, GAPS, Block, Reading, Source
+from flows.tables.faults import CellError
+
+ROWS = 8_192  # of a block: scores and draws are made in these, so that they do not depend on how a file is read
+KEY = "reading"  # of the metadata of a model
+COERCE = "Correct it, or give --coerce"
+
+
+def reading_of(options: ReadingOptions, kept: dict[str, Any] | None = None) -> Reading:
+    """How to read a file: as it was said, or else as the rows that a model was fitted to."""
+    kept = kept or {}
+    if options.format is not None and options.format not in set(FORMATS.values()):
+        raise Mistake(f"--format is {options.format!r}; expected csv, parquet or npy")
+    separator = marks_of(options.separator) if options.separator is not None else str(kept.get("separator", ","))
+    if len(separator) != 1:
+        raise Mistake(f"--separator is {separator!r}; expected one character")
+    gaps = tuple(map(str, kept.get("gaps", GAPS)))
+    if options.gaps is not None:
+        gaps = ("", *options.gaps.split(","))
+    encoding = options.encoding or str(kept.get("encoding", "utf-8"))
+    return Reading(options.format, separator, encoding, tuple(dict.fromkeys(gaps)))
+
+
+def keep_programs(no_cache: bool) -> None:
+    """A second command does not compile what the first did."""
+    if not no_cache:
+        flows.keep_programs()
+
+
+def loaded(path: str) -> tables.TableResult:
+    """The fitted table of a file; of one without a schema, it says how that is used."""
+    text = flows.describe(path)["metadata"].get("table")
+    if not isinstance(text, str):
+        raise Mistake(f"{path} has a model and no schema of a table, as it was saved by result.save; use flows.load in Python")
+    return tables.load(path)
+
+
+def kept_reading(table: tables.TableResult) -> dict[str, Any]:
+    kept = table.metadata.get(KEY)
+    return kept if isinstance(kept, dict) else {}
+
+
+def scored(
+    table: tables.TableResult, source: Source, block: Block, coerce: bool
+) -> tuple[np.ndarray, np.ndarray, pl.DataFrame]:
+    """log p and anomaly of rows, and the rows as the model has them."""
+    frame = typed(block, source.origin, table.schema)
+    log_p, usual = asked(table.log_prob_and_anomaly, frame, source.name, block.first, errors="coerce" if coerce else "raise")
+    return log_p, usual, frame
+
+
+def asked(call: Any, frame: Any, where: str, first: int, remedy: str = COERCE, **keywords: Any) -> Any:
+    """What a table says of a frame; a value that is none is told by its row in the file."""
+    try:
+        return call(frame, **keywords)
+    except CellError as error:
+        raise blame(error, where, first, remedy) from None
+    except TypeError as error:  # of times with a zone where there were none
+        raise Mistake(f"{where}: {error}") from error
+
+
+def blocks(source: Source) -> Iterator[Block]:
+    """Rows in blocks that are counted from the first."""
+    return source.blocks(ROWS)
+
+
+def print_json(value: Any) -> None:
+    """One object on stdout; what is no number is null."""
+    json.dump(_plain(value), sys.stdout, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

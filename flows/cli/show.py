@@ -1,0 +1,58 @@
+"""`flows show`: what is in a file."""
+
+from typing import Any
+
+from flows.cli.options import Debug, Json, Model, Quiet
+
+EXAMPLE = "flows show power.flows"
+
+
+def run(model: Model, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+    """What a model is: as code, its schema, the rows it was fitted to, and how well it fits others."""
+    import os
+
+    import flows
+    from flows.cli.models import loaded, print_json
+
+    about = flows.describe(model)
+    table = loaded(model)
+    told = {
+        "file": model,
+        "bytes": os.path.getsize(model),
+        "flows": about["flows"],
+        "params": about["num_params"],
+        **figures(table),
+        "metadata": table.metadata,
+    }
+    if json:
+        print_json(told)
+        return
+    print(f"{table.result!r}\n\n{table.schema!r}\n")
+    if table.schema.condition:
+        print(f"condition      {', '.join(table.schema.condition)}")
+    print(f"log-density    {table.likelihood}")
+    if table.metadata:
+        print(f"metadata       {table.metadata}")
+    print(f"file           {told['bytes']:,} bytes, {told['params']:,} numbers, written by flows {told['flows']}")
+
+
+def figures(table: Any) -> dict[str, Any]:
+    """What a fit says of itself."""
+    import json
+
+    import numpy as np
+
+    history = table.result.history
+    best = np.atleast_1d(history.get("best_epoch", []))
+    loss = history.get("gaussian_loss")
+    return {
+        "model": repr(table.result.init_fun),
+        "likelihood": table.likelihood,
+        "schema": json.loads(table.schema.to_json()),
+        "condition": list(table.schema.condition),
+        "rows": int(history["rows"]) if "rows" in history else None,
+        "held_out": int(history["held_out"]) if "held_out" in history else None,
+        "log_prob": -float(history.best) if "validation_loss" in history else None,
+        "gaussian": None if loss is None else -float(loss),
+        "best_epoch": best.tolist(),
+    }
