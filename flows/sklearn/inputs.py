@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from flows.core import FlowsError
-from flows.results.frames import header_of
+from flows.results.frames import SHOWN, header_of
 from flows.tables.frames import framed, library_of, looked_at
 
 LIBRARIES = ("pandas", "polars")  # that hold the columns of an array, the first that is installed
@@ -29,8 +29,12 @@ def fitted_frame(estimator: Any, X: Any) -> Any:
     estimator._fitted_to_array = not is_frame(X)
     if estimator._fitted_to_array:
         return of_array(_checked(estimator, X, reset=True, ensure_min_samples=2))
-    looked_at(X, "fit")
-    validate_data(estimator, X, skip_check_array=True)
+    labels = looked_at(X, "fit").header.labels
+    estimator.n_features_in_ = len(labels)
+    if hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
+    if all(isinstance(label, str) for label in labels):
+        estimator.feature_names_in_ = np.array(labels, object)
     return X
 
 
@@ -44,9 +48,29 @@ def frame_of(estimator: Any, X: Any) -> Any:
             f"X is a {type(X).__name__}, and {type(estimator).__name__} was fitted to a frame; expected a frame with the "
             f"columns {', '.join(map(repr, names[:5]))}{' and more' * (len(names) > 5)}"
         )
-    looked_at(X, "X")
-    validate_data(estimator, X, reset=False, skip_check_array=True)
+    _check_columns(estimator, looked_at(X, "X").header.labels)
     return X
+
+
+def _check_columns(estimator: Any, labels: tuple[Any, ...]) -> None:
+    """Refuse a frame with other columns than fitted, or in another order, as scikit-learn does, which does not see the names of
+    all frames."""
+    if len(labels) != estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_"):
+        name, count = type(estimator).__name__, estimator.n_features_in_
+        raise FlowsError(f"X has {len(labels)} features, but {name} is expecting {count} features as input")
+    known = list(getattr(estimator, "feature_names_in_", labels))
+    if known == list(labels):
+        return
+    said = ["The feature names should match those that were passed during fit."]
+    for words, some, others in (
+        ("Feature names unseen at fit time:", labels, known),
+        ("Feature names seen at fit time, yet now missing:", known, labels),
+    ):
+        odd = sorted(str(one) for one in some if one not in others)
+        said += [words, *(f"- {one}" for one in odd[:SHOWN]), *["- ..."] * (len(odd) > SHOWN)] if odd else []
+    if len(said) == 1:
+        said.append("Feature names must be in the same order as they were in fit.")
+    raise FlowsError("\n".join([*said, ""]))
 
 
 def of_array(X: np.ndarray) -> Any:

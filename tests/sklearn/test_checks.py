@@ -5,7 +5,7 @@ import warnings
 
 import jax
 import pytest
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency, estimator_checks_generator
 
 import flows
 from flows.sklearn import FlowClassifier, FlowOutlierDetector, NormalizingFlow
@@ -49,3 +49,9 @@ def test_scikit_learn_says_that_it_is_an_estimator(estimator, check):
     with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
         warnings.simplefilter("ignore")
         check(estimator)
+
+
+def test_names_of_columns_are_told_as_scikit_learn_tells_them():
+    with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
+        warnings.simplefilter("ignore")
+        check_dataframe_column_names_consistency("NormalizingFlow", ESTIMATORS[0])

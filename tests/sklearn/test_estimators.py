@@ -183,6 +183,17 @@ def test_grids_folds_and_pipelines_and_one_seed_gives_one_fit():
     np.testing.assert_allclose(weighted, scores, atol=0.02)
 
 
+@BOTH
+def test_folds_and_grids_of_frames_with_weights(library):
+    frame, weights = mixed(library), np.random.default_rng(1).uniform(size=300)
+    estimator, folds = NormalizingFlow(GIVEN, **QUICK), KFold(2)
+    scores = cross_val_score(estimator, frame, cv=folds, params={"sample_weight": weights})
+    search = GridSearchCV(estimator, {"max_epochs": [2]}, cv=folds).fit(frame, sample_weight=weights)
+    assert search.best_score_ == scores.mean() < 0 and isinstance(search.best_estimator_.sample(1), library)
+    even = cross_val_score(estimator, frame, cv=folds)
+    assert (even != scores).all() and np.abs(even - scores).max() < 0.5
+
+
 @pytest.mark.slow
 def test_workers_give_the_same_scores():
     X = np.random.default_rng(0).normal(size=(300, 2))
