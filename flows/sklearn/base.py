@@ -41,12 +41,7 @@ class TableEstimator(BaseEstimator):
                 f"schema has the condition {schema.condition!r:.100}; expected one without, as all columns of X are modelled. "
                 "With a condition use flows.tables.fit"
             )
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, frame, dtype=np.float64, ensure_non_negative=True)
-            if not weights.any():
-                raise FlowsError("sample_weight is 0 in all rows; expected a weight above 0 in some")
-        return frame, schema, weights
+        return frame, schema, weights_of(frame, sample_weight)
 
     def _fit(self, frame: Any, schema: tables.Schema | None, weights: np.ndarray | None) -> None:
         self.table_ = tables.fit(
@@ -78,6 +73,16 @@ class TableEstimator(BaseEstimator):
             file = io.BytesIO(state["table_"])
             state = {**state, "table_": tables.load(file, own_constructors(state["model"]), max_bytes=MOST_BYTES)}
         super().__setstate__(state)
+
+
+def weights_of(rows: Any, sample_weight: Any) -> np.ndarray | None:
+    """Weights of rows, (rows,); None where all count alike."""
+    if sample_weight is None:
+        return None
+    weights: np.ndarray = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():
+        raise FlowsError("sample_weight is 0 in all rows; expected a weight above 0 in some")
+    return weights
 
 
 def seed_of(random_state: Any) -> int:

@@ -12,7 +12,7 @@ from flows import tables
 from flows.core import FlowsError, ModelValue, from_json, positive_int, to_json, within
 from flows.persistence.container import blamed_on
 from flows.persistence.models import LEAST_BYTES
-from flows.sklearn.base import TableEstimator, log_prob, seed_of
+from flows.sklearn.base import TableEstimator, log_prob, seed_of, weights_of
 from flows.sklearn.inputs import as_given
 
 KEY = "estimator"  # of the metadata of a file
@@ -85,12 +85,18 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         frame = self._frame(X)
         return log_prob(self.table_, frame)
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The mean of log p over rows, in nats, which can be compared over folds of unlike sizes.
 
         The `score` of scikit-learn's KernelDensity is the sum.
+
+        Args:
+            X: as of `fit`.
+            y: is not looked at.
+            sample_weight: (rows,), how much each counts.
         """
-        return float(self.score_samples(X).mean())
+        scores = self.score_samples(X)
+        return float(np.average(scores, weights=weights_of(X, sample_weight)))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Draws of rows, like those fitted to; rows alone, where GaussianMixture gives a pair.
