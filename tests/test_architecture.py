@@ -40,9 +40,6 @@ EXTRAS = {
 }
 # Rooms above training: anywhere in a file, as they are imported when they are first named.
 ON_TOP = {"tables": {"narwhals"}, "sklearn": {"narwhals", "sklearn"}}
-    "tables": {"narwhals"},
-    "sklearn": {"narwhals", "sklearn"},
-}  # rooms above training: anywhere in a file, as they are imported when first named
 
 
 def imports(file):
