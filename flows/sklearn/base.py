@@ -105,6 +105,16 @@ def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) ->
     return np.concatenate(found)
 
 
+def log_prob_of_each(table: tables.TableResult, frame: Any, contexts: np.ndarray) -> np.ndarray:
+    """log p of each row given each of several contexts, (rows, contexts), in nats. Rows are encoded once, which takes longer
+    than small models do; what they hold of the condition is not looked at."""
+    found = list[np.ndarray]()
+    for rows in table.schema.pieces(frame, 2**16):
+        given = [_in_chunks(table, rows.x, np.tile(context, (len(rows.x), 1))) for context in contexts]
+        found.append(np.stack(given, 1))
+    return np.concatenate(found)
+
+
 def _in_chunks(table: tables.TableResult, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """Scores of rows, so many at once; the last are filled up with copies of one."""
     more = -len(x) % ROWS

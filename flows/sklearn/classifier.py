@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from flows import tables
 from flows.core import FlowsError, warn_user
-from flows.sklearn.base import TableEstimator, log_prob
+from flows.sklearn.base import TableEstimator, log_prob_of_each
 from flows.tables.frames import framed, looked_at
 from flows.tables.infer import infer_schema
 
@@ -105,10 +105,12 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         """log P(class | row), (rows, classes), in the order of `classes_`. A row to which no class gives any density has the
         priors, and a warning counts such rows."""
         frame = self._frame(X)
-        rows = len(frame)
-        of_classes = [log_prob(self.table_, self._labelled(frame, np.full(rows, k))) for k in range(len(self.classes_))]
+        rows, places = len(frame), np.arange(len(self.classes_))
+        library = looked_at(frame, "predict").header.library
+        labels = framed(library, [self._label], [places], len(places))
+        joint = log_prob_of_each(self.table_, self._labelled(frame, np.zeros(rows)), self.table_.schema.context(labels))
         with np.errstate(divide="ignore"):
-            joint, log_priors = np.stack(of_classes, 1), np.log(self.priors_)
+            log_priors = np.log(self.priors_)
         lost = ~np.isfinite((joint + log_priors).max(1))
         if lost.any():
             warn_user(f"{int(lost.sum())} of {rows} rows have no density in any class; their classes have the priors")

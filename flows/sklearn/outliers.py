@@ -1,13 +1,13 @@
 """`FlowOutlierDetector`: rows that are unlike those fitted to, at a rate of false alarms that is kept."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.base import OutlierMixin
 
 from flows import tables
 from flows.core import FlowsError, warn_user
-from flows.results.result import FitResult
+from flows.results.result import FitResult, Kept
 from flows.sklearn.base import TableEstimator, log_prob
 
 MOST = 0.5  # the largest rate of alarms
@@ -22,7 +22,9 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
     raises an alarm on average over such sets of rows, whatever the model. After folds, below 2,000 rows, each row held out is
     scored by a model that has not seen it, and a new one by their mixture, which scores higher, not lower.
 
-    Values that are out of bounds, and unknown categories of a frame, have log p = -inf, and are outliers.
+    Values that are out of bounds, unknown categories of a frame, and other values than the one of a constant column have
+    log p = -inf, and are outliers. A row held out whose value would have been such a one without it, as no other row has it,
+    counts as an outlier among the scores, too: otherwise new rows like those fitted raised more alarms than promised.
 
     Args:
         alarm_rate: above 0, and at most 0.5.
@@ -81,9 +83,22 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         rate = self.alarm_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate <= MOST:
             raise FlowsError(f"alarm_rate is {rate!r:.60}; expected a number above 0, and at most {MOST}")
-        self._fit(*self._read(X, sample_weight))
-        self.offset_ = offset(self.table_.result, float(rate))
+        frame, schema, weights = self._read(X, sample_weight)
+        self._fit(frame, schema, weights)
+        self.offset_ = offset(self.table_.result, float(rate), self._alone(frame, weights))
         return self
+
+    def _alone(self, frame: Any, weights: np.ndarray | None) -> np.ndarray:
+        """Which of the rows held out alone have a category, or alone keep a column from being constant."""
+        schema, kept = self.table_.schema, cast(Kept, self.table_.result.kept).x.reshape(-1, len(self.table_.schema.columns))
+        x = schema.rows(frame).x
+        x = x if weights is None else x[weights > 0]
+        alone = np.zeros(len(kept), bool)
+        for j in range(x.shape[1]):
+            levels, counts = np.unique(x[:, j], return_counts=True)
+            if j < len(schema.codes) or len(levels) == 2:
+                alone |= np.isin(kept[:, j], levels[counts == 1].astype(kept.dtype))
+        return alone
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p of each row, (rows,), in nats; -inf of a value out of bounds, or of an unknown category."""
@@ -100,10 +115,15 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
 
-def offset(result: FitResult, rate: float) -> float:
+def offset(result: FitResult, rate: float, alone: np.ndarray | None = None) -> float:
     """The largest score held out of which lower ones are at most as usual as `rate`, by `FitResult.anomaly`; -inf, and a
-    warning, where there is none."""
+    warning, where there is none.
+
+    Args:
+        alone: which rows held out count as outliers, whatever their scores.
+    """
     scores = np.ravel(result.scores)
+    scores = scores if alone is None else np.where(alone, -np.inf, scores)
     weights = np.ones(scores.shape) if result.score_weights is None else np.ravel(result.score_weights)
     order, total = np.argsort(scores), weights.sum()
     of_x = np.square(weights).sum() / total
@@ -111,7 +131,14 @@ def offset(result: FitResult, rate: float) -> float:
     usual = (of_x + lower) / (of_x + total)
     able = np.flatnonzero(usual <= rate * (1 + SLACK))
     if len(able):
-        return float(scores[order[able[-1]]])
+        found = float(scores[order[able[-1]]])
+        if found == -np.inf:
+            share = weights[scores == -np.inf].sum() / total
+            warn_user(
+                f"of the rows held out, {share:.2%} have a value that no other row has, such as a category, and rows like them "
+                f"are outliers whatever their score: more than alarm_rate={rate:.3g}. Raise it, or ignore such columns"
+            )
+        return found
     warn_user(
         f"no row can raise an alarm at alarm_rate={rate:.3g}, as {len(scores)} rows were held out; the least rate at which one "
         f"can is {usual[0]:.3g}. Raise it, or fit more rows"

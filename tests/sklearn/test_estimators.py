@@ -302,6 +302,28 @@ def test_what_is_no_value_is_an_outlier(library):
     np.testing.assert_array_equal(again.decision_function(rows), detector.decision_function(rows))
 
 
+def test_a_value_that_one_row_alone_has_counts_as_an_outlier():
+    """A new row with such a value has log p = -inf: that these are rare is to be counted, or there are too many alarms."""
+    rng, flow = np.random.default_rng(0), flows.Flow(flows.NSF(1, hidden=(8,), num_bins=4))
+    X = np.concatenate([rng.normal(size=(200, 2)), np.zeros((200, 4))], 1)
+    X[17, 2] = X[30, 3] = X[30, 4] = 1.0
+    X[40:42, 5] = 1.0  # of two rows either would have been known by the other
+    detector = FlowOutlierDetector(0.05, flow, max_epochs=1, random_state=0).fit(X)
+    result = detector.table_.result
+    scores, kept = np.ravel(result.scores), result.kept.x.reshape(200, -1)
+    assert len(scores) == 200, "folds hold out all rows"
+    alone = (kept[:, 2] == 1) | (kept[:, 3] == 1)
+    assert alone.sum() == 2
+    assert detector.offset_ == np.sort(scores[~alone])[int(0.05 * 201) - 1 - 2]
+    with pytest.warns(UserWarning, match=r"1.00% have a value that no other row has.* more than alarm_rate=0.008"):
+        assert flows.sklearn.outliers.offset(result, 0.008, alone) == -np.inf
+    frame = mixed(rows=200).assign(town=["Rome", *["Bonn", "Oslo"] * 99, "Bonn"])
+    weights = np.arange(200) > 0
+    for of_rows, rows in ((None, 1), (weights, 0)):
+        detector = FlowOutlierDetector(0.1, flow, max_epochs=1, random_state=0).fit(frame, sample_weight=of_rows)
+        assert detector._alone(frame, of_rows).sum() == rows
+
+
 X, Y = np.random.default_rng(0).normal(size=(20, 2)), np.array([0, 1] * 10)
 HERE = mixed()
 GAP = HERE.assign(x=HERE["x"].where(HERE.index > 0))
