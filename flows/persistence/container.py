@@ -54,8 +54,13 @@ def write(path: str | BinaryIO, header: dict[str, Any], tensors: dict[str, np.nd
     data[DIGEST] = _digest(data)
     if isinstance(path, str):
         _put(path, data)
-    else:
-        path.write(data)
+        return
+    try:
+        written = path.write(data)
+    except (OSError, ValueError, TypeError) as error:
+        raise FlowsError(f"cannot write to {path!r:.80}: {error}. Expected a binary file that is open for writing") from error
+    if written is not None and written < len(data):
+        raise FlowsError(f"{path!r:.80} took {written:,} of {len(data):,} bytes; expected a file that is buffered")
 
 
 def size_of(path: str | Content) -> int:

@@ -223,7 +223,7 @@ def describe(path: PathLike) -> dict[str, Any]:
     with blamed_on(f"{source!r} cannot be described"):
         about = {name: {"shape": tensor.shape, "dtype": tensor.dtype.name} for name, tensor in sorted(tensors.items())}
         count = sum(tensor.size for tensor in tensors.values())
-        more = {"num_params": count, "tensors": about, "training_rows": _rows_held(header["constructor"])}
+        more = {"num_params": count, "tensors": about, "training_rows": rows_held(header["constructor"])}
         columns = [str(label) for label in text["table"]["labels"]] if "table" in text else None
         extras = {"metadata": text.get("metadata", {}), "columns": columns}
         extras["likelihood"] = text.get("likelihood") or _label_of(header["constructor"])
@@ -244,17 +244,23 @@ def _as_path(path: Any, name: str, verb: str) -> Any:
 def _content(path: Any, name: str) -> str | Content:
     """The name of a file, or all that is left to read of one that is open."""
     source = _as_path(path, name, "read")
-    return source if isinstance(source, str) else Content(source.read())
+    if isinstance(source, str):
+        return source
+    try:
+        return Content(source.read())
+    except (OSError, ValueError, TypeError) as error:
+        remedy = "Expected a binary file that is open for reading"
+        raise FlowsError(f"{name}: cannot read {source!r:.80}: {error}. {remedy}") from error
 
 
-def _rows_held(description: Any) -> int:
+def rows_held(description: Any) -> int:
     """The rows of data that a constructor in JSON holds in its params."""
     if isinstance(description, list):
-        return sum(map(_rows_held, description))
+        return sum(map(rows_held, description))
     if not isinstance(description, dict):
         return 0
     rows = description["arguments"]["num_points"] if description.get("constructor") == "KernelDensity" else 0
-    return rows + sum(map(_rows_held, description.values()))
+    return rows + sum(map(rows_held, description.values()))
 
 
 def _label_of(description: Any) -> str | None:

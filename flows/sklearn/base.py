@@ -1,7 +1,7 @@
-"""What the estimators share: a fit of one table, scores that do not depend on the rows beside, and pickles without rows."""
+"""What the estimators share: a fit of one table, scores that do not depend on the rows beside, and pickles."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from flows import tables
-from flows.core import FlowsError, ModelValue, in_library
+from flows.core import FlowsError, in_library, to_json, warn_user
+from flows.persistence.models import rows_held
 from flows.sklearn.inputs import fitted_frame, frame_of, is_nameless
 from flows.tables.infer import schema_of_numbers
 
@@ -43,13 +44,17 @@ class TableEstimator(BaseEstimator):
             )
         return frame, schema, weights_of(frame, sample_weight)
 
-    def _fit(self, frame: Any, schema: tables.Schema | None, weights: np.ndarray | None) -> None:
+    def _fit(self, frame: Any, schema: tables.Schema | None, weights: np.ndarray | None, folds: int | None = None) -> None:
+        minutes = self.minutes
+        if minutes is not None and not (isinstance(minutes, Real) and minutes > 0 and not isinstance(minutes, bool)):
+            raise FlowsError(f"minutes is {minutes!r:.60}; expected a number above 0, or None for no limit")
         self.table_ = tables.fit(
             seed_of(self.random_state),
             frame,
             schema,
             model=self.model,
             weights=weights,
+            folds=folds,
             max_epochs=self.max_epochs,
             total_minutes=self.minutes,
             verbose=0,
@@ -61,17 +66,20 @@ class TableEstimator(BaseEstimator):
         return frame_of(self, X)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fitted table as the bytes of its own file, which has no rows."""
+        """The fitted table as the bytes of its own file."""
         state = dict(super().__getstate__())
         if "table_" in state:
+            warn_of_rows(self.table_)
             self.table_.save(file := io.BytesIO())
             state["table_"] = file.getvalue()
+            state["_constructors"] = own_constructors(self.table_.result.init_fun)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "table_" in state:
-            file = io.BytesIO(state["table_"])
-            state = {**state, "table_": tables.load(file, own_constructors(state["model"]), max_bytes=MOST_BYTES)}
+            constructors = state.pop("_constructors")
+            table = tables.load(io.BytesIO(state["table_"]), constructors, max_bytes=MOST_BYTES)
+            state = {**state, "table_": table}
         super().__setstate__(state)
 
 
@@ -101,7 +109,7 @@ def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) ->
     found = list[np.ndarray]()
     for rows in table.schema.pieces(frame, 2**16, errors="coerce" if outside else "raise"):
         x = np.where(rows.outside[:, None], rows.x[~rows.outside][:1] if (~rows.outside).any() else 0.0, rows.x)
-        found.append(np.where(rows.outside, -np.inf, _in_chunks(table, x, rows.context)))
+        found.append(np.where(rows.outside, -np.inf, in_chunks(table, x, rows.context)))
     return np.concatenate(found)
 
 
@@ -110,17 +118,18 @@ def log_prob_of_each(table: tables.TableResult, frame: Any, contexts: np.ndarray
     than small models do; what they hold of the condition is not looked at."""
     found = list[np.ndarray]()
     for rows in table.schema.pieces(frame, 2**16):
-        given = [_in_chunks(table, rows.x, np.tile(context, (len(rows.x), 1))) for context in contexts]
+        given = [in_chunks(table, rows.x, np.tile(context, (len(rows.x), 1))) for context in contexts]
         found.append(np.stack(given, 1))
     return np.concatenate(found)
 
 
-def _in_chunks(table: tables.TableResult, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-    """Scores of rows, so many at once; the last are filled up with copies of one."""
+def in_chunks(table: tables.TableResult, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    """log p of encoded rows, so many at once; the last are filled up with copies of one."""
     more = -len(x) % ROWS
     x, *contexts = (np.concatenate([of_rows, of_rows[:1].repeat(more, 0)]) for of_rows in (x, context) if of_rows is not None)
     parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
-    scores = [table.result.log_prob(x[part], **({"context": contexts[0][part]} if contexts else {})) for part in parts]
+    with np.errstate(over="ignore"):  # what float32 does not hold is far from all rows, and scored as such
+        scores = [table.result.log_prob(x[part], **({"context": contexts[0][part]} if contexts else {})) for part in parts]
     return np.concatenate(scores).astype(np.float64)[: len(x) - more]
 
 
@@ -140,10 +149,14 @@ def _iterations(table: tables.TableResult) -> int:
     return max(np.shape(result.history["validation_loss"])[-1] for result in results)
 
 
+def warn_of_rows(table: tables.TableResult) -> None:
+    """A model may be made of rows of the data, which go where it goes."""
+    model: Any = table.result.init_fun
+    if rows := rows_held(to_json(model)):
+        warn_user(f"the model is a KernelDensity, whose file holds {rows:,} rows of the data; hand it on with them in mind")
+
+
 def own_constructors(model: Any) -> list[Any]:
     """Constructors of the user's own that a model is made with."""
-    if isinstance(model, ModelValue):
-        made = [value.constructor for value in (model, *model.values_within())]
-        return [constructor for constructor in dict.fromkeys(made) if not in_library(constructor)]
-    several: Iterable[Any] = model.values() if isinstance(model, Mapping) else model if isinstance(model, Sequence) else ()
-    return [] if isinstance(model, str) else [constructor for one in several for constructor in own_constructors(one)]
+    made = [value.constructor for value in (model, *model.values_within())]
+    return [constructor for constructor in dict.fromkeys(made) if not in_library(constructor)]

@@ -78,7 +78,7 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
 
         Args:
             X: a frame of pandas or polars, or an array (rows, columns).
-            y: labels, (rows,), of any type.
+            y: labels, (rows,), text or numbers of any type that scikit-learn takes for classes.
             sample_weight: (rows,), 0 or more.
 
         Returns:
@@ -90,7 +90,10 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         labels = column_or_1d(y, warn=True)
         check_consistent_length(frame, labels)
         check_classification_targets(labels)
-        classes, places = np.unique(labels, return_inverse=True)
+        try:
+            classes, places = np.unique(labels, return_inverse=True)
+        except TypeError as error:
+            raise FlowsError(f"y has labels that cannot be sorted ({error}); expected text, or numbers, without gaps") from None
         self._check_classes(classes, places, weights)
         priors = self._priors(classes, places, weights)
         schema = infer_schema(frame) if schema is None else schema
@@ -111,7 +114,13 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         joint = log_prob_of_each(self.table_, self._labelled(frame, np.zeros(rows)), self.table_.schema.context(labels))
         with np.errstate(divide="ignore"):
             log_priors = np.log(self.priors_)
-        lost = ~np.isfinite((joint + log_priors).max(1))
+        if unknown := np.isnan(joint).any(1).sum():
+            row = int(np.isnan(joint).any(1).argmax())
+            raise FlowsError(
+                f"log p of {unknown} of {rows} rows is NaN in some class, of the row {row} first; expected numbers. Look at "
+                "them with table_.verify"
+            )
+        lost = (joint + log_priors).max(1) == -np.inf
         if lost.any():
             warn_user(f"{int(lost.sum())} of {rows} rows have no density in any class; their classes have the priors")
         joint[lost] = 0.0
@@ -128,7 +137,7 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
 
     def _labelled(self, frame: Any, places: np.ndarray) -> Any:
         """Rows with their labels, as places among the classes."""
-        table = looked_at(frame, "fit")
+        table = looked_at(frame, "X")
         columns = [table.column(name).to_native() for name in table.places]
         if table.header.library == "pandas":
             columns = [column.reset_index(drop=True) for column in columns]
@@ -139,12 +148,12 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         counts = np.bincount(places if weights is None else places[weights > 0], minlength=len(classes))
         few = np.flatnonzero(counts < LEAST_ROWS)
         if len(classes) < 2:
-            raise FlowsError(f"y has 1 class, {classes[0]!r}; expected 2 or more, each of {LEAST_ROWS} rows at least")
+            raise FlowsError(f"y has 1 class, {classes.tolist()[0]!r}; expected 2 or more, each of {LEAST_ROWS} rows at least")
         if len(few):
             of_weight = "" if weights is None else " with a weight above 0"
             raise FlowsError(
-                f"the class {classes[few[0]]!r} has {counts[few[0]]} rows{of_weight}; expected {LEAST_ROWS} or more. Drop it, "
-                "or put it together with another"
+                f"the class {classes.tolist()[few[0]]!r} has {counts[few[0]]} rows{of_weight}; expected {LEAST_ROWS} or more. "
+                "Drop it, or put it together with another"
             )
 
     def _priors(self, classes: np.ndarray, places: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -158,7 +167,7 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         if priors.shape != (len(classes),) or not (priors >= 0).all() or abs(priors.sum() - 1) > SUM:
             raise FlowsError(
                 f"priors is {self.priors!r:.80}; expected {len(classes)} numbers, 0 or more with sum 1, in the order of the "
-                f"classes {', '.join(map(repr, classes[:5]))}"
+                f"classes {', '.join(map(repr, classes.tolist()[:5]))}"
             )
         return priors / priors.sum()
 

@@ -12,7 +12,7 @@ from flows import tables
 from flows.core import FlowsError, ModelValue, from_json, positive_int, to_json, within
 from flows.persistence.container import blamed_on
 from flows.persistence.models import LEAST_BYTES
-from flows.sklearn.base import TableEstimator, log_prob, seed_of, weights_of
+from flows.sklearn.base import TableEstimator, log_prob, seed_of, warn_of_rows, weights_of
 from flows.sklearn.inputs import as_given
 
 KEY = "estimator"  # of the metadata of a file
@@ -99,11 +99,12 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         return float(np.average(scores, weights=weights_of(X, sample_weight)))
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Draws of rows, like those fitted to; rows alone, where GaussianMixture gives a pair.
+        """Draws of rows, like those fitted to, without the columns that a schema ignores; rows alone, where GaussianMixture
+        gives a pair.
 
         Args:
             n_samples: how many.
-            random_state: None for others in each call, an int or a generator.
+            random_state: None for others in each call, an int or a `numpy.random.RandomState`.
         """
         check_is_fitted(self)
         return as_given(self, self.table_.draw(seed_of(random_state), positive_int(n_samples, "sample: n_samples")))
@@ -119,7 +120,8 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         least of a row is what makes it odd.
 
         Returns:
-            A frame with the columns that are modelled; of an array an array (rows, columns), 0 where a column is constant.
+            A frame with the columns that are modelled; of an array an array (rows, columns), 0 where a column is constant or
+            ignored.
         """
         frame = self._frame(X)
         found = self.table_.contributions(frame, verbose=0)
@@ -130,18 +132,20 @@ class NormalizingFlow(DensityMixin, TableEstimator):
 
     def save(self, path: Any) -> None:
         """Write the fitted estimator to one file, for `NormalizingFlow.load`, and for `flows.tables.load`, which gives its
-        `table_`. It has no row of the data.
+        `table_`. It has no row of the data, unless the model is made of them as a `KernelDensity` is, of which a warning tells.
+        A `random_state` that is no int is not kept.
 
         Args:
             path: a file name, or a binary file that is open.
         """
         check_is_fitted(self)
+        warn_of_rows(self.table_)
         names = getattr(self, "feature_names_in_", None)
         told = {
             "model": _described(self.model),
             "schema": None if self.schema is None else self.schema.to_json(),
-            "max_epochs": self.max_epochs,
-            "minutes": self.minutes,
+            "max_epochs": None if self.max_epochs is None else int(self.max_epochs),
+            "minutes": None if self.minutes is None else float(self.minutes),
             "random_state": int(self.random_state) if isinstance(self.random_state, Integral) else None,
             "iterations": self.n_iter_,
             "array": self._fitted_to_array,
@@ -168,14 +172,40 @@ class NormalizingFlow(DensityMixin, TableEstimator):
             raise FlowsError(f"{str(path)!r} holds a table, and no estimator; read it by flows.tables.load")
         with blamed_on(f"{str(path)!r} holds no estimator that can be read"), within(LEAST_BYTES):
             schema = None if told["schema"] is None else tables.Schema.from_json(told["schema"])
-            options = {name: told[name] for name in ("max_epochs", "minutes", "random_state")}
-            estimator = cls(_model(told["model"], constructors), schema=schema, **options)
+            estimator = cls(_model(told["model"], constructors), schema=schema, **_options(told))
+            estimator.n_features_in_, estimator._fitted_to_array = _columns(told, table.schema)
             if told["names"] is not None:
-                estimator.feature_names_in_ = np.array(list(map(str, told["names"])), object)
-            estimator.n_features_in_, estimator.n_iter_ = int(told["features"]), int(told["iterations"])
-            estimator._fitted_to_array = bool(told["array"])
+                estimator.feature_names_in_ = np.array(told["names"], object)
+            estimator.n_iter_, estimator._any_dtype = _whole(told, "iterations", 0), schema is not None
         estimator.table_ = table
         return estimator
+
+
+def _options(told: dict[str, Any]) -> dict[str, Any]:
+    """Options of a file, each of its type."""
+    options = {name: None if told[name] is None else _whole(told, name, 0) for name in ("max_epochs", "random_state")}
+    minutes = told["minutes"]
+    if minutes is not None and (type(minutes) is not float or not minutes > 0):
+        raise FlowsError(f"its minutes are {minutes!r:.60}; expected a number above 0, or null")
+    return {**options, "minutes": minutes}
+
+
+def _columns(told: dict[str, Any], schema: tables.Schema) -> tuple[int, bool]:
+    """How many columns X has, and whether it is an array."""
+    count, names, array = _whole(told, "features", 1), told["names"], told["array"]
+    read = [name for name in schema if not isinstance(schema[name], tables.Ignored)]
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    fits = names is None or (named and len(names) == count == len(set(names)) and set(read) <= set(names))
+    if not fits or type(array) is not bool or not len(read) <= count <= len(schema):
+        raise FlowsError(f"its columns, {names!r:.80} of {count}, are not those of its table, {', '.join(read[:5])}")
+    return count, array
+
+
+def _whole(told: dict[str, Any], name: str, least: int) -> int:
+    value = told[name]
+    if type(value) is not int or not least <= value < 2**62:
+        raise FlowsError(f"its {name} is {value!r:.60}; expected a whole number")
+    return value
 
 
 def _described(model: Any) -> Any:
@@ -192,7 +222,14 @@ def _model(described: Any, constructors: tuple[Callable, ...]) -> Any:
     if isinstance(described, str):
         return described
     if isinstance(described, list):
-        return [from_json(one, constructors) for one in described]
+        return [_distribution(one, constructors) for one in described]
     if "one" in described:
-        return from_json(described["one"], constructors)
-    return {name: from_json(one, constructors) for name, one in described["several"]}
+        return _distribution(described["one"], constructors)
+    return {str(name): _distribution(one, constructors) for name, one in described["several"]}
+
+
+def _distribution(described: Any, constructors: tuple[Callable, ...]) -> ModelValue:
+    value = from_json(described, constructors)
+    if not isinstance(value, ModelValue):
+        raise FlowsError(f"its model is {value!r:.60}; expected a distribution")
+    return value

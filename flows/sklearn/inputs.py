@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from flows.core import FlowsError
+from flows.core import FlowsError, native
 from flows.results.frames import SHOWN, header_of
 from flows.tables.frames import framed, library_of, looked_at
 
@@ -92,8 +92,15 @@ def as_given(estimator: Any, frame: Any) -> Any:
 
 def _checked(estimator: Any, X: Any, reset: bool, ensure_min_samples: int = 1) -> np.ndarray:
     """An array of finite numbers; of whatever a schema tells to be there, where one is given."""
-    of_kinds = {"dtype": None, "ensure_all_finite": False} if estimator.schema is not None else {"dtype": "numeric"}
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError("X is a masked array; expected one without a mask, or a frame, where a gap in a category is a value")
+    if reset:
+        estimator._any_dtype = estimator.schema is not None
+    of_kinds = {"dtype": None, "ensure_all_finite": False} if estimator._any_dtype else {"dtype": "numeric"}
     X = validate_data(estimator, X, reset=reset, ensure_min_samples=ensure_min_samples, **of_kinds)
+    X = native(X)
+    if X.dtype.kind in "OUS":
+        return X.astype(object)
     if X.dtype.kind == "f":
-        return X.astype(np.float32 if X.dtype.itemsize < 4 else np.float64 if X.dtype.itemsize > 8 else X.dtype, copy=False)
-    return X.astype(np.float64) if X.dtype.kind not in "iuOUS" else X.astype(object) if X.dtype.kind in "US" else X
+        return X.astype(np.float32) if X.dtype.itemsize < 4 else X
+    return X if X.dtype.kind in "iu" and X.dtype != np.uint64 else X.astype(np.float64)

@@ -22,7 +22,8 @@ USUAL_POINTS = 160  # of an integral, for the time that is told beforehand
 DRAWS = 2_048
 NEAREST = 8  # draws
 BATCHES = (8_208, 1_040)  # rows whose density is asked for at once: few sizes, as each is compiled, and none is filled up
-PIECE = 512  # rows whose panels are held at once
+PIECE = 512  # rows whose panels are held at once, and less where distances to draws would be more than so many numbers:
+NUMBERS = 2**24
 PENDING = 65_536  # rows whose condition is encoded at once
 
 
@@ -90,8 +91,9 @@ def _of_sound_rows(result: FitResult, schema: Schema, x: np.ndarray, contexts: A
         bar.set_description(f"contributions, about {score.seconds(points * rows):.2g} s")
     known = _Neighbours(axes, drawn, given)
     found = np.empty(x.shape)
-    for start in range(0, len(x), PIECE):
-        places = np.arange(start, min(start + PIECE, len(x)))
+    piece = max(min(PIECE, NUMBERS // (len(axes) * len(drawn) or 1)), 1)
+    for start in range(0, len(x), piece):
+        places = np.arange(start, min(start + piece, len(x)))
         log_p = score(places, 0, x[places, 0])
         distances = known.distances(x[places], None if contexts is None else contexts[places])
         for j, axis in enumerate(axes):
@@ -161,7 +163,9 @@ class _Neighbours:
     def distances(self, x: np.ndarray, contexts: Any) -> list[np.ndarray]:
         """Squared, (rows, draws), by column; the last is that of all, and of the condition."""
         found = [_squared(axis.seen(x[:, j]), self.blocks[j]) for j, axis in enumerate(self.axes)]
-        whole = np.sum(found, 0)
+        whole = found[0].copy()
+        for one in found[1:]:
+            whole += one
         if contexts is not None:
             whole = whole + _squared(contexts / self.scale, self.given)
         return [*found, whole]

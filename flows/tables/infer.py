@@ -72,10 +72,7 @@ def schema_of_numbers(frame: Any, what: str) -> Schema:
         values, _ = numbers.values_of(name, table.column(name), what)
         values = values[np.isfinite(values)]  # others are refused where they are encoded
         levels, counts = np.unique(values, return_counts=True)
-        if not len(levels):
-            guesses[name] = _constant(None)
-            continue
-        step = None if len(levels) == 1 else _step(values, levels)
+        step = _step(values, levels) if len(levels) > 1 else None
         spike = _spike(levels, counts) if len(levels) > 1 and step is None else ""
         guesses[name] = _constant(levels[0].item()) if len(levels) == 1 else Guess(Real(step=step), "numbers", spike)
     return _fitted(frame, guesses, (), what)

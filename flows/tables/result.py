@@ -134,8 +134,8 @@ class TableResult:
             One density for each class of a category, and 100 to 200 for each number and angle of a row, by Simpson's rule on
             panels that begin at quantiles of draws, at the row's own value and at values of draws like it elsewhere. Panels are
             halved until two levels agree to 1e-3, or to two roundings of log p where that is more. NaN, and a warning, where an
-            integral needs more than 4,096 points. A mode may be missed that is one of several, far from the row's own value,
-            and far narrower than draws are apart.
+            integral needs more than 4,096 points. Modes may be missed that are several, far from the row's own value, and far
+            narrower than the panels, eight of which lie between quantiles of draws.
 
         Errors:
             FlowsError, TypeError: as of `log_prob`; verbose that is neither 0 nor 1.

@@ -119,7 +119,10 @@ def train_members(
         starts.append(cast(member_rows.inner_params(part.init(member_key, member_rows.given)), rows.dtype))
     start = starts[0]
     if rows.context is not None and "context" not in part.keywords:
-        raise TypeError(f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out")
+        raise TypeError(
+            f"{options.caller}: context was given, but no layer of {init_fun!r} takes one; leave it out, or give a model that "
+            "takes one, such as Flow(NSF()) or Normal(conditioner=MLP(32))"
+        )
     params = start if members is None else stacked(starts)
     if not any(jax.tree.leaves(trainable(start))):
         options = replace(options, max_epochs=1)

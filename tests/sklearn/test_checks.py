@@ -29,7 +29,7 @@ SLOW = {  # checks that show what others of the same estimator show, on rows and
     ),
     "NormalizingFlow": ("dtypes", "positive_only", "series", "takes_y", "weights_shape", "overwrite", "not_overwritten"),
 }  # fmt: skip
-REASON = "rows of weight 0 take part in folds, and rows that repeat are batches of their own; here a class of one row is left"
+REASON = "a class has one row with a weight above 0 there, which is refused; rows that repeat are in other batches, too"
 
 
 def cases():

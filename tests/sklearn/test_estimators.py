@@ -6,6 +6,7 @@ import pickle
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -283,7 +284,8 @@ def test_offsets_are_conformal_quantiles_by_weights():
         weighted = FlowOutlierDetector(0.1, GIVEN, **QUICK).fit(frame, sample_weight=weights).table_.result
         some = np.linspace(weighted.scores.min() - 1, weighted.scores.max(), 500)
         usual = weighted.anomaly_of(np.stack([some] * len(np.atleast_2d(weighted.scores))))
-        np.testing.assert_array_equal(some < flows.sklearn.outliers.offset(weighted, 0.1), usual <= 0.1)
+        found = flows.sklearn.outliers.offset(np.ravel(weighted.scores), weighted.score_weights, 0.1)
+        np.testing.assert_array_equal(some < found, usual <= 0.1)
 
 
 @BOTH
@@ -295,7 +297,7 @@ def test_what_is_no_value_is_an_outlier(library):
     gap = library({"town": ["Bonn"] * 2, "guests": [9, 9], "x": [0.0, None], "unit": ["kg"] * 2})
     with pytest.raises(flows.FlowsError, match="column 'x', row 1, is a gap"):
         detector.predict(gap)
-    with pytest.warns(UserWarning, match=r"no row can raise an alarm at alarm_rate=0.001, as 30 rows .* is 0.0323"):
+    with pytest.warns(UserWarning, match=r"no row can raise an alarm at alarm_rate=0.001, as 300 rows .* is 0.00332"):
         quiet = FlowOutlierDetector(0.001, GIVEN, **QUICK).fit(mixed(library))
     assert quiet.offset_ == -np.inf and quiet.predict(rows).tolist() == [1, -1, -1]
     again = pickle.loads(pickle.dumps(detector))
@@ -314,18 +316,84 @@ def test_a_value_that_one_row_alone_has_counts_as_an_outlier():
     assert len(scores) == 200, "folds hold out all rows"
     alone = (kept[:, 2] == 1) | (kept[:, 3] == 1)
     assert alone.sum() == 2
-    assert detector.offset_ == np.sort(scores[~alone])[int(0.05 * 201) - 1 - 2]
+    usual = np.fmin(scores, flows.sklearn.base.in_chunks(detector.table_, kept.astype(float), None))
+    assert detector.offset_ == np.sort(usual[~alone])[int(0.05 * 201) - 1 - 2]
     with pytest.warns(UserWarning, match=r"1.00% have a value that no other row has.* more than alarm_rate=0.008"):
-        assert flows.sklearn.outliers.offset(result, 0.008, alone) == -np.inf
+        assert flows.sklearn.outliers.offset(np.where(alone, -np.inf, scores), None, 0.008) == -np.inf
     frame = mixed(rows=200).assign(town=["Rome", *["Bonn", "Oslo"] * 99, "Bonn"])
     weights = np.arange(200) > 0
     for of_rows, rows in ((None, 1), (weights, 0)):
         detector = FlowOutlierDetector(0.1, flow, max_epochs=1, random_state=0).fit(frame, sample_weight=of_rows)
-        assert detector._alone(frame, of_rows).sum() == rows
+        held_out = detector.table_.result.kept.x.reshape(-1, 3)
+        assert detector._alone(held_out, frame, of_rows).sum() == rows
+
+
+def test_alarms_are_rare_in_a_table_of_few_values_too():
+    """All rows of a category have one score: the promise is kept for it as a whole, or broken for it as a whole."""
+    for split in range(3):
+        rng = np.random.default_rng(split)
+        frame = pd.DataFrame({"c": rng.choice(["A", "B"], 600, p=[0.9, 0.1])})
+        detector = FlowOutlierDetector(0.07, max_epochs=20, random_state=split).fit(frame)
+        assert np.ndim(detector.table_.result.scores) == 2, "folds, whose members differ"
+        assert detector.predict(pd.DataFrame({"c": ["A", "B"]})).tolist() == [1, 1]
+
+
+@flows.distribution
+def Unsolved():
+    """NaN where the first column is large."""
+    inside = flows.Normal(trainable=True)
+
+    def init_fun(rng, shape):
+        params, log_pdf, sample = inside(rng, shape)
+
+        def log_pdf_of(params, x):
+            return jnp.where(x[0] > 4.0, jnp.nan, log_pdf(params, x[None])[0])
+
+        return params, log_pdf_of, lambda rng, params: sample(rng, params, 1)[0]
+
+    return init_fun
+
+
+def test_a_row_that_is_not_solved_is_told():
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    detector = FlowOutlierDetector(0.05, Unsolved(), **QUICK).fit(rows)
+    with pytest.warns(UserWarning, match="log p of 1 of 2 rows is NaN"):
+        assert detector.predict([[99.0, 0.0], [0.0, 0.0]]).tolist() == [-1, 1]
+    again = pickle.loads(pickle.dumps(detector.set_params(model=NORMAL)))
+    assert again.table_.result.init_fun == detector.table_.result.init_fun, "constructors of what was fitted go with it"
+
+
+def test_a_model_that_is_made_of_rows_is_told(tmp_path):
+    estimator = NormalizingFlow(flows.KernelDensity(), **QUICK).fit(np.random.default_rng(0).normal(size=(300, 2)))
+    for keep in (lambda: pickle.dumps(estimator), lambda: estimator.save(tmp_path / "model")):
+        with pytest.warns(UserWarning, match=r"KernelDensity, whose file holds \d+ rows"):
+            keep()
+
+
+def test_arrays_of_all_dtypes_and_options_of_numpy(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(300, 2)).round(1)
+    plain = NormalizingFlow(NORMAL, **QUICK).fit(rows).score_samples(rows)
+    for dtype in (">f8", np.longdouble):
+        np.testing.assert_array_equal(NormalizingFlow(NORMAL, **QUICK).fit(rows.astype(dtype)).score_samples(rows), plain)
+    far = np.arange(300, dtype=np.uint64)[:, None] * 10**15 + 2**63
+    assert np.ptp(NormalizingFlow(NORMAL, **QUICK).fit(far).sample(9)) > 10**15
+    estimator = NormalizingFlow(NORMAL, max_epochs=np.int64(2), minutes=np.float32(1), random_state=np.int64(0)).fit(rows)
+    estimator.save(tmp_path / "model")
+    loaded = NormalizingFlow.load(tmp_path / "model")
+    assert loaded.get_params() == {**estimator.get_params(), "max_epochs": 2, "minutes": 1.0, "random_state": 0}
+    assert estimator.score_samples([[1e300, 0.0]]) < -1e30, "without a warning"
 
 
 X, Y = np.random.default_rng(0).normal(size=(20, 2)), np.array([0, 1] * 10)
 HERE = mixed()
+
+
+def closed():
+    file = io.BytesIO()
+    file.close()
+    return file
+
+
 GAP = HERE.assign(x=HERE["x"].where(HERE.index > 0))
 
 
@@ -338,6 +406,13 @@ GAP = HERE.assign(x=HERE["x"].where(HERE.index > 0))
         (ValueError, "expected 2 numbers, 0 or more", lambda: FlowClassifier(GIVEN, priors=[0.5, 0.6]).fit(X, Y)),
         (TypeError, "a number for each class", lambda: FlowClassifier(GIVEN, priors="even").fit(X, Y)),
         (ValueError, "the target y is None", lambda: FlowClassifier(GIVEN).fit(X, None)),
+        (TypeError, "give a model that takes one", lambda: FlowClassifier(NORMAL).fit(X, Y)),
+        (ValueError, "minutes is 'x'", lambda: NormalizingFlow(NORMAL, minutes="x").fit(X)),
+        (ValueError, "cannot be sorted|unknown", lambda: FlowClassifier(GIVEN).fit(X, np.array([None, "a"] * 10, object))),
+        (TypeError, "masked array", lambda: NormalizingFlow(NORMAL).fit(np.ma.masked_greater(X, 1))),
+        (ValueError, "is a gap", lambda: NormalizingFlow(NORMAL).fit(pd.DataFrame({0: Y * 1.0, 1: np.nan}))),
+        (ValueError, "open for writing", lambda: fitted().save(open(__file__, "rb"))),
+        (ValueError, "open for reading", lambda: NormalizingFlow.load(closed())),
         (ValueError, "alarm_rate is 0", lambda: FlowOutlierDetector(0).fit(X)),
         (ValueError, "alarm_rate is 0.6", lambda: FlowOutlierDetector(0.6).fit(X)),
         (ValueError, "alarm_rate is '5%'", lambda: FlowOutlierDetector("5%").fit(X)),
@@ -371,11 +446,14 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     fitted().table_.save(tmp_path / "table")
     with pytest.raises(flows.FlowsError, match=r"holds a table, and no estimator"):
         NormalizingFlow.load(tmp_path / "table")
-    for told in (
-        {},
-        3,
-        {"schema": None, "max_epochs": 1, "minutes": 1, "random_state": 0, "model": {"one": {"constructor": "os"}}},
-    ):
+    fitted().save(tmp_path / "estimator")
+    right = tables.load(tmp_path / "estimator").metadata["estimator"]
+    faults = [
+        ("model", {"one": {"constructor": "os"}}), ("model", {"one": 5}), ("features", 99), ("features", -1), ("features", 1e308),
+        ("names", ["q"] * 4), ("names", "town"), ("array", "no"), ("max_epochs", "os"), ("minutes", -1.0), ("iterations", None),
+        ("random_state", {"a": 1}), ("schema", 5),
+    ]  # fmt: skip
+    for told in ({}, 3, *({**right, name: value} for name, value in faults)):
         fitted().table_.save(tmp_path / "table", {"estimator": told})
         with pytest.raises(flows.FlowsError, match="holds no estimator that can be read"):
             NormalizingFlow.load(tmp_path / "table")
