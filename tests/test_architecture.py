@@ -20,6 +20,8 @@ FLOORS = [
     {"training"},
     {"tables"},
     {"sklearn"},
+    {"cli"},
+    {"__main__"},
 ]
 TRAINING = [  # the same within flows/training
     {"fingerprint", "keywords"},
@@ -39,7 +41,7 @@ EXTRAS = {
     "results/history.py": {"matplotlib", "tensorboardX"},
 }
 # Rooms above training: anywhere in a file, as they are imported when they are first named.
-ON_TOP = {"tables": {"narwhals"}, "sklearn": {"narwhals", "sklearn"}}
+ON_TOP = {"tables": {"narwhals"}, "sklearn": {"narwhals", "sklearn"}, "cli": {"narwhals", "polars", "rich", "typer"}}
 
 
 def imports(file):
