@@ -1,13 +1,18 @@
-"""What tests of tables share: both libraries, a schema of one column, and when two frames are equal."""
+"""What tests of tables share: both libraries, a schema of one column, a mixed table, and when two frames are equal."""
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+import flows
 from flows.tables import Schema
 
 LIBRARIES = [pytest.param(pd.DataFrame, id="pandas"), pytest.param(pl.DataFrame, id="polars")]
+NORMAL = flows.Normal(trainable=True)
+GIVEN = flows.Normal(conditioner=flows.conditioners.MLP(8))  # of a context
+QUICK = {"max_epochs": 2, "random_state": 0}  # of an estimator
 BOTH = pytest.mark.parametrize("library", LIBRARIES)
 
 
@@ -23,3 +28,10 @@ def same(got, expected):
         pd.testing.assert_frame_equal(got, expected, check_exact=False, rtol=1e-15, atol=1e-13)
     else:
         assert_frame_equal(got, expected, check_exact=False, rel_tol=1e-15, abs_tol=1e-13)
+
+
+def mixed(library=pd.DataFrame, rows=300, seed=0):
+    rng = np.random.default_rng(seed)
+    town = rng.choice(["Bonn", "Oslo"], rows)
+    x = rng.normal(np.where(town == "Oslo", 2.0, 0.0))
+    return library({"town": town, "guests": rng.poisson(9, rows), "x": x, "unit": ["kg"] * rows})

@@ -153,7 +153,9 @@ def warn_of_rows(table: tables.TableResult) -> None:
     """A model may be made of rows of the data, which go where it goes."""
     model: Any = table.result.init_fun
     if rows := rows_held(to_json(model)):
-        warn_user(f"the model is a KernelDensity, whose file holds {rows:,} rows of the data; hand it on with them in mind")
+        warn_user(
+            f"the model is a KernelDensity, whose file holds up to {rows:,} rows of the data; hand it on with them in mind"
+        )
 
 
 def own_constructors(model: Any) -> list[Any]:

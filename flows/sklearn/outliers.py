@@ -20,10 +20,10 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
 
     A row is an outlier where log p is below `offset_`, the conformal quantile of the scores of n rows that were held out from
     training: the k-th least of them, k = floor(alarm_rate (n + 1)). Of rows like those fitted to, at most a share `alarm_rate`
-    raises an alarm on average over such sets of rows, whatever the model. Below 2,000 rows the model is fitted in folds, which hold out each row once: it
-    counts with the lower of two scores: by the model that has not seen it, and by the mixture that scores new rows.
-    The same rows decide when training stops, and how models of a stack are weighted, which with few of them lets the rate rise
-    by a little [30 rows, two columns, a flow of 100 epochs: 0.28 for 0.25].
+    raises an alarm on average over such sets of rows, whatever the model. Below 2,000 rows the model is fitted in folds, which
+    hold out each row once; it counts with the lower of two scores, by the model that has not seen it, and by the mixture that
+    scores new rows. The same rows decide when training stops, and how models of a stack are weighted, which with few of them
+    lets the rate rise by a little [30 rows, two columns, a flow of 100 epochs: 0.28 for 0.25].
 
     Values that are out of bounds, unknown categories of a frame, and other values than the one of a constant column have
     log p = -inf, and are outliers. A row held out whose value would have been such a one without it, as no other row has it,
