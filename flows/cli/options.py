@@ -14,8 +14,18 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all that is random.
 Format = Annotated[
     str | None, typer.Option("--format", help="csv, parquet or npy; by default that of the ending.", rich_help_panel=READING)
 ]
-Separator = Annotated[str | None, typer.Option("--separator", help="Of CSV; by default a comma.", rich_help_panel=READING)]
-Encoding = Annotated[str | None, typer.Option("--encoding", help="Of CSV; by default utf-8.", rich_help_panel=READING)]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        "--separator",
+        help="Of CSV, such as ';' or '\\t'; by default a comma, or what the model was fitted to.",
+        rich_help_panel=READING,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Of CSV; by default utf-8, or what the model was fitted to.", rich_help_panel=READING),
+]
 Gaps = Annotated[
     str | None,
     typer.Option(
@@ -43,3 +53,8 @@ class ReadingOptions:
 def marks_of(separator: str) -> str:
     """A separator as it is written in a shell."""
     return {"\\t": "\t", "tab": "\t"}.get(separator, separator)
+
+
+def is_tsv(path: str) -> bool:
+    """Whether the ending tells that tabs separate its values."""
+    return path.lower().endswith(".tsv")

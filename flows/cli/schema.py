@@ -26,14 +26,18 @@ def run(
     debug: Debug = False,
 ) -> None:
     """What the columns hold, and why, as JSON to edit and to hand to `flows fit --schema`."""
-    from flows.cli.fitting import read_rows, schema_of
+    from flows.cli.fitting import Columns, read
     from flows.cli.models import reading_of
-    from flows.cli.output import refuse_existing, write_text
+    from flows.cli.output import check_output, write_text
+    from flows.cli.source import Source
 
-    refuse_existing(output, force)
-    frame, source = read_rows(data, reading_of(ReadingOptions(format, separator, encoding, gaps)))
-    text = schema_of(frame, source, None, tuple(condition or ()), tuple(ignore or ())).to_json()
-    if output == "-":
-        print(text, end="")
-    else:
-        write_text(output, text)
+    if output != "-":
+        check_output(output, force)
+    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data))
+    _, schema = read(source, None, Columns(tuple(condition or ()), tuple(ignore or ())))
+    if output != "-":
+        write_text(output, schema.to_json())
+        if not (json or quiet):
+            print(f"{schema}\n\nwrote {output}; edit it, and hand it to flows fit --schema {output}")
+    if output == "-" or json:
+        print(schema.to_json(), end="")

@@ -298,3 +298,19 @@ def test_few_rows_and_many_categories_can_be_fitted():
     frame = pd.DataFrame({"town": [f"t{i}" for i in rng.integers(0, 500, 3_000)]})
     many = tables.fit(0, frame, tables.Schema({"town": tables.Category()}), model="auto", max_epochs=1, verbose=0)
     assert many.log_prob(frame).mean() == pytest.approx(-np.log(500), abs=0.2)
+
+
+@pytest.mark.parametrize("given", [None, {"group": "x"}], ids=["", "given"])
+def test_draws_beyond_float32_are_drawn_again(given):
+    frame = pd.DataFrame({"size": np.random.default_rng(0).lognormal(size=200), "group": np.repeat(["x", "y"], 100)})
+    schema = tables.Schema({"size": tables.Real(low=0), "group": tables.Category() if given else tables.Ignored()})
+    model = flows.Normal(conditioner=flows.MLP(2)) if given else flows.Normal(trainable=True)
+    result = tables.fit(0, frame, schema, condition=["group"] if given else [], model=model, **QUICK)
+    prior = jax.tree.map(np.zeros_like, result.result.params["prior"])
+    wide = prior[-1]["b"] if given else prior["log_scale"]
+    wide[-1] = 4.5  # of a logarithm: exp(90) at one standard deviation
+    result = tables.TableResult(result.schema, result.result._replace(params={**result.result.params, "prior": prior}))
+    context = {"context": np.array([1.0, 0.0])} if given else {}
+    assert np.isinf(np.asarray(result.result.draw(0, 400, **context))).any()
+    drawn = result.draw(0, 400, given)
+    assert np.isfinite(drawn["size"]).all() and drawn["size"].nunique() > 300
