@@ -71,16 +71,17 @@ def test_files_are_equal_however_they_are_read(model, flows, monkeypatch, tmp_pa
 
 
 def test_a_sampled_file_has_header_order_and_dtypes_of_the_data(model, shell, flows, tmp_path):
-    status, out, err = shell(tmp_path, "sample", model, "-n", 9000, "-o", "drawn.csv")
-    assert (status, out, err) == (0, "wrote 9,000 rows to drawn.csv\n", "")
+    status, out, err = shell(tmp_path, "sample", model, "-n", 16_384, "-o", "drawn.csv")
+    assert (status, out, err) == (0, "wrote 16,384 rows to drawn.csv\n", "")
     drawn, data = pl.read_csv(tmp_path / "drawn.csv"), pl.read_csv(POWER)
-    assert drawn.schema == data.schema and len(drawn) == 9000
-    assert flows("sample", model, "-n", 9000, "-o", "drawn.parquet", "--no-cache")[0] == 0
-    assert flows("sample", model, "-n", 9000, "-o", "again.parquet", "--no-cache")[0] == 0
+    assert drawn.schema == data.schema and len(drawn) == 16_384
+    assert not drawn[:8192].equals(drawn[8192:])
+    assert flows("sample", model, "-n", 16_384, "-o", "drawn.parquet", "--no-cache")[0] == 0
+    assert flows("sample", model, "-n", 16_384, "-o", "again.parquet", "--no-cache")[0] == 0
     assert (tmp_path / "drawn.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
     assert pl.read_parquet(tmp_path / "drawn.parquet").schema == data.schema
-    _, out, _ = flows("sample", model, "-n", 9000, "--seed", 1, "--json", "-o", "other.csv", "--no-cache")
-    assert json.loads(out) == {"rows": 9000, "file": "other.csv", "seed": 1, "columns": data.columns}
+    _, out, _ = flows("sample", model, "-n", 16_384, "--seed", 1, "--json", "-o", "other.csv", "--no-cache")
+    assert json.loads(out) == {"rows": 16_384, "file": "other.csv", "seed": 1, "columns": data.columns}
     assert not drawn.equals(pl.read_csv(tmp_path / "other.csv"))
 
 
@@ -184,6 +185,35 @@ def test_a_condition_is_given_by_values_or_by_a_file(flows, tmp_path):
     ):
         status, _, err = flows("sample", "w.flows", *asked)
         assert status == 2 and words in err, err
+
+
+def test_what_columns_hold_is_guessed_from_all_values(flows, tmp_path):
+    rows = [
+        {
+            "code": f"{n:04}",
+            "whole": str(n),
+            "late": f"{n}.5" if n == 150 else str(n),
+            "flag": ("True", "false")[n % 2],
+            "day": f"2024-01-{1 + n % 28:02}",
+            "time": f"2024-01-01 {n % 24:02}:00",
+            "zoned": f"2024-01-01T{n % 24:02}:00:00+02:00",
+            "gaps": ("NA", " null ", "7.25", "1e3")[n % 4],
+        }
+        for n in range(200)
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "rows.csv")
+    status, out, _ = flows("schema", "rows.csv")
+    found = {column["name"]: (column["kind"], column.get("dtype")) for column in json.loads(out)["columns"]}
+    assert status == 0 and found == {
+        "code": ("Ignored", None),
+        "whole": ("Integer", "Int64"),
+        "late": ("Real", "Float64"),
+        "flag": ("Category", "Boolean"),
+        "day": ("DateTime", "Date"),
+        "time": ("DateTime", "Datetime(time_unit='us', time_zone=None)"),
+        "zoned": ("DateTime", "Datetime(time_unit='us', time_zone='UTC')"),
+        "gaps": ("Category", "Float64"),
+    }
 
 
 def test_odd_rows_name_their_column(model, flows, tmp_path, rows, monkeypatch):

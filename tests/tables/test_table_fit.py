@@ -174,6 +174,18 @@ def test_rows_without_a_density_are_coerced_where_that_is_asked_for():
     assert "'raise' or 'coerce'" in error_of(lambda: result.log_prob(frame, errors="ignore"))
 
 
+@pytest.mark.filterwarnings("ignore:.*no density")
+@pytest.mark.parametrize("condition", [(), ("kind",)], ids=["", "given"])
+def test_scores_and_ranks_are_told_together(condition):
+    result, frame = fitted(condition), mixed(20, seed=2)
+    frame.loc[1, "colour"], frame.loc[2, "level"], frame.loc[3, "share"] = "pink", 7.0, np.nan
+    log_p, usual = result.log_prob_and_anomaly(frame, errors="coerce")
+    np.testing.assert_allclose(log_p, result.log_prob(frame, errors="coerce"), rtol=1e-6)
+    np.testing.assert_array_equal(usual, result.anomaly(frame, errors="coerce"))
+    assert np.isneginf(log_p[[1, 2]]).all() and np.isnan(log_p[3]) and np.isnan(usual[3])
+    assert "'pink'" in error_of(lambda: result.log_prob_and_anomaly(frame))
+
+
 def test_scores_of_cells_are_their_masses():
     """Of a Gaussian of whole numbers, exactly."""
     counts = np.random.default_rng(0).normal(20.0, 2.0, 300).round()
