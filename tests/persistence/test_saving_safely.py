@@ -118,9 +118,9 @@ def test_a_file_beside_takes_its_place_when_it_is_whole(tmp_path):
     with pytest.raises(KeyError), beside(str(path)) as file:
         file.write(b"other")
         raise KeyError
-    with pytest.raises(flows.FlowsError, match=r"cannot write .*: Disk full\. Expected a file name .* to, with room"):
-        with beside(str(path), ", with room") as file:
-            raise OSError("Disk full")
+    message = r"cannot write .*: Disk full\. Expected a file name .* to, with room"
+    with pytest.raises(flows.FlowsError, match=message), beside(str(path), ", with room"):
+        raise OSError("Disk full")
     assert path.read_bytes() == b"first\nsecond\n" and os.listdir(tmp_path) == ["rows.csv"]
 
 
