@@ -8,8 +8,8 @@
 "fit" holds back 2,000 rows of household power, runs `flows fit rows.csv -o m.flows --minutes 2`, and tells the mean of
 `TableResult.log_prob(draws=16)` of the rows held back; beside it the best of scikit-learn's mixtures of 3, 10, 30 and 100
 Gaussians of the same rows with noise as wide as their steps, by rows held out from these. "ratios" runs `flows score` on a
-million rows and `flows sample -n 1000000` with that model, and divides the CPU time of the process, with its imports and files, by
-that of `TableResult.log_prob` and `draw` of as many rows in Python. Written to benchmarks/results/command_line.json.
+million rows and `flows sample -n 1000000` with that model, and divides the CPU time of the process, with its imports and
+files, by that of `TableResult.log_prob` and `draw` of as many rows in Python. Written to benchmarks/results/command_line.json.
 """
 
 import argparse
