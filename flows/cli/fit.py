@@ -1,7 +1,7 @@
 """`flows fit`: a model of the rows of a file."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -24,20 +24,20 @@ def run(
     data: Data,
     output: Annotated[str, typer.Option("-o", "--output", help="The file of the model.")],
     schema: Annotated[
-        str | None, typer.Option("--schema", metavar="FILE", help="What columns hold, as `flows schema` writes it.")
+        Optional[str], typer.Option("--schema", metavar="FILE", help="What columns hold, as `flows schema` writes it.")
     ] = None,
     condition: Annotated[
-        list[str] | None,
+        Optional[list[str]],
         typer.Option(
             "--condition", metavar="COL", help="A column on which the others depend; it can be given to `flows sample`."
         ),
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
-    weights: Annotated[str | None, typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
+    ignore: Annotated[Optional[list[str]], typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
+    weights: Annotated[Optional[str], typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
     model: Annotated[Models, typer.Option("--model", help="Of the numbers; auto compares several.")] = Models.auto,
     minutes: Annotated[float, typer.Option("--minutes", help="After which the model at hand ends with its epoch.")] = 5.0,
-    max_epochs: Annotated[int | None, typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
+    max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
+    rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
     drop_gaps: Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")] = False,
     seed: Seed = 0,
     force: Force = False,

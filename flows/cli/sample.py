@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -15,8 +15,10 @@ def run(
     model: Model,
     n: Annotated[int, typer.Option("-n", help="How many; with --given for each of its rows.")] = 1,
     output: Output = "-",
-    where: Annotated[list[str] | None, typer.Option("--where", metavar="COL=VALUE", help="A value of the condition.")] = None,
-    given: Annotated[str | None, typer.Option("--given", metavar="FILE", help="Rows of the condition.")] = None,
+    where: Annotated[
+        Optional[list[str]], typer.Option("--where", metavar="COL=VALUE", help="A value of the condition.")
+    ] = None,
+    given: Annotated[Optional[str], typer.Option("--given", metavar="FILE", help="Rows of the condition.")] = None,
     seed: Seed = 0,
     force: Force = False,
     separator: Separator = None,

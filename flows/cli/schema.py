@@ -1,6 +1,6 @@
 """`flows schema`: what the columns of a file hold, as JSON to edit."""
 
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -13,9 +13,9 @@ def run(
     data: Data,
     output: Annotated[str, typer.Option("-o", "--output", help="The file to write; - is stdout.")] = "-",
     condition: Annotated[
-        list[str] | None, typer.Option("--condition", metavar="COL", help="A column on which the others depend.")
+        Optional[list[str]], typer.Option("--condition", metavar="COL", help="A column on which the others depend.")
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
+    ignore: Annotated[Optional[list[str]], typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
     force: Force = False,
     format: Format = None,
     separator: Separator = None,

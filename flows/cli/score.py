@@ -1,7 +1,7 @@
 """`flows score`: how likely, and how odd, each row of a file is."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -37,7 +37,7 @@ def run(
         ),
     ] = False,
     oddest: Annotated[
-        float | None,
+        Optional[float],
         typer.Option(
             "--oddest",
             help="For rows whose anomaly is at most this: the column that makes them odd, and log p of it given the others.",

@@ -75,7 +75,8 @@ def test_bad_rows_to_fit(flows, rows, tmp_path):
     mistake(fit(gap), "row 4, column 'active_power_kw', is a gap; expected a value of Real()")
     mistake(fit(text, "--gaps", "?,abc"), "row 4, column 'active_power_kw', is a gap")
     mistake(fit(rows("inf.csv", [(4, 1, "inf")])), "row 4, column 'active_power_kw', is inf; expected finite numbers")
-    mistake(fit(gap, "--rows", "29"), "row 4, column 'active_power_kw'")  # numbers are those of the file
+    last = rows("last.csv", [(30, 1, "NA")])
+    mistake(fit(last, "--rows", "20", "--seed", "1"), "row 30, column 'active_power_kw'")  # the number is that of the file
     for option in ("--condition", "--ignore", "--weights"):
         mistake(fit(gap, option, "volts"), f"{option} is 'volts', no column of gap.csv")
     mistake(fit(rows("one.csv", text="a\n1\n2\n"), "--ignore", "a"), "no column that is left to model")
