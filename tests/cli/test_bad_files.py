@@ -13,7 +13,6 @@ import flows as library
 from conftest import POWER, QUICK
 from flows import tables
 from flows.cli import compare
-from flows.cli.app import run
 from flows.cli.text import TextRows
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -288,5 +287,5 @@ def test_files_may_exceed_memory(model, start, tmp_path):
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = status
     assert status == 0 and used.ru_maxrss * 1024 < 2e9
-    assert sum(1 for _ in (tmp_path / "scored.csv").open()) == 500_001
-    assert run(["show", str(model)]) == 0
+    with (tmp_path / "scored.csv").open() as file:
+        assert sum(1 for _ in file) == 500_001
