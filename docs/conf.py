@@ -192,6 +192,7 @@ def setup(app):
     profile.mkdir(parents=True, exist_ok=True)
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40  # errors\n")
     os.environ["IPYTHONDIR"] = str(profile.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (app.srcdir.__fspath__(), os.environ.get("PYTHONPATH"))))
     logging.getLogger("traitlets").setLevel(logging.WARNING)  # a package of the theme's turns on all there is to log
 
     app.connect("source-read", on_source_read)

@@ -7,6 +7,8 @@ def main() -> None:
     """Run the command line; without its extra, say how to install that."""
     try:
         from flows.cli.app import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ImportError as error:
         if not (error.msg or "").startswith("the command flows needs"):
             raise

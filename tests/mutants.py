@@ -80,6 +80,7 @@ def outcome(tests: str, select: str, mistake: Mistake | None = None, timeout: in
         copy = Path(folder) / "copy"
         for name in ("flows", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (copy / "examples").symlink_to(ROOT / "examples")  # whose data are only read
         for name in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / name, copy)
         if mistake is not None:

@@ -6,7 +6,7 @@ import typer
 
 import flows
 from flows.cli import compare, fit, sample, schema, score, show
-from flows.cli.failures import STOPPED, USER, Stopped, status_of, tell, warn_in_one_line
+from flows.cli.failures import USER, answered, flushed, tell
 
 app = typer.Typer(
     name="flows",
@@ -16,7 +16,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (fit, schema, sample, score, show, compare):
-    app.command(command.__name__.rpartition(".")[2], epilog=command.EXAMPLE)(command.run)
+    name = command.__name__.rpartition(".")[2]
+    app.command(name, epilog=f"Example: {command.EXAMPLE}")(answered(command.run))
 
 
 def _version(asked: bool) -> None:
@@ -34,19 +35,15 @@ def main(
 
 def run(arguments: list[str]) -> int:
     """The exit status of a command: 0, 2 for a mistake of the user, 1 for a bug, 130 after Ctrl-C."""
-    warn_in_one_line()
     commands: Any = typer.main.get_command(app)
-
-    def call() -> None:
-        status = commands.main(arguments, prog_name="flows", standalone_mode=False)
-        if status == STOPPED:  # as typer tells Ctrl-C
-            raise Stopped
-
     try:
-        return status_of(call, "--debug" in arguments)
-    except Exception as error:  # of typer: an option that there is not, or a value that is none
+        return flushed(lambda: int(commands.main(arguments, prog_name="flows", standalone_mode=False) or 0))
+    except SystemExit:  # by which typer answers a closed pipe
+        return 0
+    except Exception as error:  # of typer, which may be built on the package click or not: an option or a value that is none
         if not hasattr(error, "format_message"):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             return USER
-        return tell(USER, f"{error.format_message()}. See flows {' '.join(arguments[:1])} --help")
+        known = [word for word in arguments[:1] if word in commands.commands]
+        return tell(USER, f"{error.format_message().rstrip('.')}. See {' '.join(['flows', *known])} --help")

@@ -1,6 +1,6 @@
 """Columns of text as what they hold: guessed from all values where a model is fitted, by its schema afterwards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -10,7 +10,7 @@ from flows.cli.source import Block, Origin
 from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Kind, Real, Schema
 from flows.tables.columns import dtype_of
 from flows.tables.dtypes import is_date, whole_range
-from flows.tables.faults import CellError
+from flows.tables.frames import listed
 
 ZERO_FIRST = r"^[+-]?0\d"  # a code, such as 007, whose zeros a number would lose
 TIME = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
@@ -19,14 +19,26 @@ WHERE = "--where"
 TRUE_FALSE = {"true": True, "false": False}
 
 
-def guessed(block: Block, gaps: Sequence[str]) -> pl.DataFrame:
-    """A frame of text with a dtype for each column that holds all its values: True and False, whole numbers, numbers, dates,
-    times of ISO 8601, or text."""
-    return pl.DataFrame([_guessed(_without_gaps(column, gaps)) for column in block.frame.get_columns()])
+def guessed(block: Block, origin: Origin, schema: Schema | None = None) -> pl.DataFrame:
+    """A frame with a dtype for each column that holds all its values: True and False, whole numbers, numbers, dates, times of
+    ISO 8601, or text; or else that of the schema, where that says what there is."""
+    if not origin.is_text:
+        return block.frame
+    columns = []
+    for column in block.frame.get_columns():
+        plain = _without_gaps(column, origin.gaps)
+        known = schema is not None and column.name in schema and not _is_open(schema[column.name])
+        columns.append(_as_kind(plain, schema, origin.name, block) if schema and known else _guessed(plain))
+    return pl.DataFrame(columns)
+
+
+def _is_open(kind: Kind) -> bool:
+    """Whether any values may be of it."""
+    return isinstance(kind, Ignored) or (isinstance(kind, Category) and kind.values is None)
 
 
 def _without_gaps(column: pl.Series, gaps: Sequence[str]) -> pl.Series:
-    return column.set(column.is_in(list(gaps)), None)
+    return column.set(column.str.strip_chars().is_in(list(gaps)), None)
 
 
 def _guessed(column: pl.Series) -> pl.Series:
@@ -68,56 +80,49 @@ def _times(column: pl.Series) -> pl.Series | None:
     return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us")
 
 
-def typed(block: Block, origin: Origin, schema: Schema, names: Sequence[str] | None = None) -> pl.DataFrame:
-    """Rows of a file as the schema has its columns; those that it ignores are left out.
+def typed(block: Block, origin: Origin, schema: Schema, names: Iterable[str] | None = None) -> pl.DataFrame:
+    """Rows of a file as the schema has its columns; others, and those that it ignores, are left out.
 
     Args:
         names: of the columns to be there; by default all of the schema that are read.
 
     Errors:
-        Mistake: a column that is missing, or besides; text that is no number or no time, by its row.
+        Mistake: a column that is missing; text that is no number or no time, by its row.
     """
     wanted = [name for name in (schema if names is None else names) if not isinstance(schema[name], Ignored)]
-    frame = block.frame
-    missing = [name for name in wanted if name not in frame.columns]
-    besides = [name for name in frame.columns if name not in schema]
+    missing = [name for name in wanted if name not in block.frame.columns]
     if missing:
-        raise Mistake(f"{origin.name} lacks the columns {_listed(missing)} of the model; it has {_listed(frame.columns)}")
-    if besides and names is None:
         raise Mistake(
-            f"{origin.name} has the columns {_listed(besides)}, which the model does not know; fit with --ignore them"
+            f"{origin.name} lacks {listed(missing)}; expected the columns {listed(wanted)} of the model, and found "
+            f"{listed(block.frame.columns)}"
         )
     if not origin.is_text:
-        return frame.select(wanted)
-    columns = [_without_gaps(frame[name], origin.gaps) for name in wanted]
-    return pl.DataFrame([_as_kind(column, schema, origin.name, block.first) for column in columns])
+        return block.frame.select(wanted)
+    columns = [_without_gaps(block.frame[name], origin.gaps) for name in wanted]
+    return pl.DataFrame([_as_kind(column, schema, origin.name, block) for column in columns])
 
 
 def of_options(given: Mapping[str, str], schema: Schema) -> pl.DataFrame:
     """One row of the condition, of texts by name."""
     frame = pl.DataFrame([pl.Series(name, [text], pl.String) for name, text in given.items()])
-    return typed(Block(1, frame), Origin(WHERE), schema, list(given))
+    return typed(Block(frame), Origin(WHERE), schema, given)
 
 
-def _as_kind(column: pl.Series, schema: Schema, where: str, first: int) -> pl.Series:
+def _as_kind(column: pl.Series, schema: Schema, where: str, block: Block) -> pl.Series:
     """Text as values of the kind that the schema has."""
-    name = column.name
-    sort, dtype = _sort_of(schema[name]), dtype_of(schema, name)
-    if sort == "times" and schema[name].format is not None:  # type: ignore[attr-defined]
-        sort = "text" if whole_range(dtype or "") is None else "whole numbers"
-    if isinstance(schema[name], Constant) and is_date(dtype or ""):
-        sort = "times"
+    sort = _sort_of(schema[column.name], dtype_of(schema, column.name) or "")
     if sort == "text":
         return column
     plain = column.str.strip_chars()
     parsed = _booleans(plain) if sort == "true or false" else _times(plain) if sort == "times" else _as_numbers(plain)
-    if parsed is None:
-        parsed = pl.Series(name, [None] * len(plain), pl.Null)
-    wrong = parsed.is_null() & column.is_not_null()
-    if wrong.any():
-        row = int(wrong.arg_max() or 0)
-        raise Mistake(f"{where}, row {first + row}, column {name!r}, is {column[row]!r:.60}; expected {sort}, as the model has")
-    return parsed.alias(name)
+    wrong = column.is_not_null() & (plain.str.contains(TIME).not_() if parsed is None else parsed.is_null())
+    if wrong.any() or parsed is None:
+        place = int(wrong.arg_max() or 0)
+        raise Mistake(
+            f"{where}, row {block.row(place)}, column {column.name!r}, is {column[place]!r:.60}; expected {sort}. Correct it, "
+            "or name it in --gaps"
+        )
+    return parsed.alias(column.name)
 
 
 def _as_numbers(column: pl.Series) -> pl.Series:
@@ -125,10 +130,13 @@ def _as_numbers(column: pl.Series) -> pl.Series:
     return whole if whole.null_count() == column.null_count() else column.cast(pl.Float64, strict=False)
 
 
-def _sort_of(kind: Kind) -> str:
+def _sort_of(kind: Kind, dtype: Any) -> str:
+    """What text is to be read as: numbers, times, true or false, or text."""
     if isinstance(kind, Real | Integer | Circular):
         return "numbers"
     if isinstance(kind, DateTime):
+        return "times" if kind.format is None else "text" if whole_range(dtype) is None else "numbers"
+    if isinstance(kind, Constant) and is_date(dtype):
         return "times"
     known = kind.known if isinstance(kind, Category) else (kind.value,) if isinstance(kind, Constant) else ()
     sorts = {type(value) for value in known if value is not None}
@@ -137,11 +145,12 @@ def _sort_of(kind: Kind) -> str:
     return "numbers" if sorts and sorts <= {int, float} else "text"
 
 
-def blame(error: CellError, where: str, first: int, remedy: str) -> Mistake:
-    """A value that is none of its column, by the row of the file."""
-    return Mistake(f"{where}, row {first + error.row}, column {error.column!r}, {error.said}. {remedy}")
-
-
-def _listed(names: Sequence[Any]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(repr, names[:5])) + more
+def text_among_numbers(column: pl.Series, share: float = 0.9) -> int | None:
+    """The place of the first value that is no number in a column of text nearly all of which are; None in others, and where
+    they are codes."""
+    if column.dtype != pl.String:
+        return None
+    numbers = _numbers(column.str.strip_chars())
+    if numbers is None or numbers.count() in (0, column.count()) or numbers.count() < share * column.count():
+        return None
+    return int((numbers.is_null() & column.is_not_null()).arg_max() or 0)

@@ -27,7 +27,7 @@ def run(
 
     from flows.cli.columns import typed
     from flows.cli.failures import Mistake
-    from flows.cli.models import asked, blocks, keep_programs, kept_reading, loaded, print_json, reading_of
+    from flows.cli.models import ROWS, asked, keep_programs, kept_reading, loaded, print_json, reading_of
     from flows.cli.source import Source
 
     if len(files) < 3:
@@ -38,12 +38,12 @@ def run(
     for path, table in zip(models[1:], tables[1:], strict=True):
         if fault := _fault(tables[0].schema, table.schema):
             raise Mistake(f"{models[0]} and {path} cannot be compared: {fault}")
-    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), kept_reading(tables[0])))
+    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data, kept_reading(tables[0])))
     parts: list[list[np.ndarray]] = [[] for _ in models]
-    for block in blocks(source):
+    for block in source.blocks(ROWS):
         for part, table in zip(parts, tables, strict=True):
             frame = typed(block, source.origin, table.schema)
-            part.append(asked(table.log_prob, frame, source.name, block.first, "Correct it, or leave the row out"))
+            part.append(asked(table.log_prob, frame, source.name, block, "Correct it, or leave the row out"))
     scores = np.stack([np.concatenate(each) for each in parts])
     means, root = scores.mean(1), np.sqrt(scores.shape[1])
     best = int(means.argmax())
@@ -66,8 +66,8 @@ def run(
 def _fault(one: Any, other: Any) -> str:
     """Why densities of two schemas have unlike units; empty where they have the same."""
     for word, a, b in (
-        ("columns", set(one.columns), set(other.columns)),
         ("conditions", set(one.condition), set(other.condition)),
+        ("columns", set(one.columns), set(other.columns)),
         ("categories", set(one.codes), set(other.codes)),
     ):
         if a != b:
@@ -76,6 +76,7 @@ def _fault(one: Any, other: Any) -> str:
                 return f"{odd} is a category in one and a number in the other"
             return f"their {word} are unlike, in {odd}"
     for name in one.codes:
-        if set(one[name].known) != set(other[name].known):
-            return f"the category {name!r} has other values in one than in the other"
+        pools, same = {one[name].other, other[name].other}, set(one[name].known) == set(other[name].known)
+        if pools != {None} and not (len(pools) == 1 and same):
+            return f"rare values of the category {name!r} are pooled in one as they are not in the other"
     return ""

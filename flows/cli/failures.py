@@ -1,5 +1,6 @@
 """Errors as one line and an exit status."""
 
+import functools
 import os
 import sys
 import traceback
@@ -22,32 +23,30 @@ class Stopped(Exception):
     """Ctrl-C, after which something was saved, or could not be."""
 
 
-def status_of(call: Callable[[], Any], debug: bool) -> int:
-    """Run it, and say in one line what went wrong."""
+def answered(command: Callable[..., None]) -> Callable[..., int]:
+    """A command that returns its exit status, and tells on stderr what went wrong."""
+
+    @functools.wraps(command)
+    def answer(**options: Any) -> int:
+        _warn_in_one_line(options["quiet"])
+        return flushed(lambda: _status_of(lambda: command(**options), options["debug"]))
+
+    return answer
+
+
+def flushed(status: Callable[[], int]) -> int:
+    """The status of what prints, once all is written."""
     try:
-        call()
+        found = status()
         sys.stdout.flush()
-        return 0
+        return found
     except BrokenPipeError:  # what reads our output has seen enough
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 0
-    except (KeyboardInterrupt, Stopped) as error:
-        return _told(STOPPED, str(error) or "stopped; nothing was written", debug)
-    except (Mistake, FlowsError) as error:
-        return _told(USER, str(error), debug)
-    except OSError as error:  # of stdout, as files have errors of their own
-        return _told(USER, f"cannot write: {error.strerror or error}", debug)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # typer's own
-            raise
-        return _told(BUG, f"{type(error).__name__}: {error}. This is a bug of flows. {REPORT}", debug)
-
-
-def _told(status: int, message: str, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    return tell(status, message)
+    except OSError as error:
+        _close_stdout()
+        where = error.filename or "stdin or stdout"
+        return tell(USER, f"cannot read or write {where}: {error.strerror or error}; expected a place with room for it")
 
 
 def tell(status: int, message: str) -> int:
@@ -56,10 +55,40 @@ def tell(status: int, message: str) -> int:
     return status
 
 
-def warn_in_one_line() -> None:
-    """Warnings of the library as a line on stderr."""
+def _status_of(call: Callable[[], Any], debug: bool) -> int:
+    try:
+        call()
+        return 0
+    except OSError:  # of stdin and stdout, as files have errors of their own
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exception(error)
+        return tell(*_answer_to(error))
+
+
+def _answer_to(error: BaseException) -> tuple[int, str]:
+    """An exit status, and what to say."""
+    if isinstance(error, KeyboardInterrupt | Stopped):
+        return STOPPED, str(error) or "stopped; nothing was written"
+    if isinstance(error, Mistake | FlowsError):
+        return USER, str(error)
+    if isinstance(error, MemoryError):
+        return USER, "there is not enough memory; give --rows to fit, or fewer columns"
+    return BUG, f"{type(error).__name__}: {error}. This is a bug of flows. {REPORT}"
+
+
+def _close_stdout() -> None:
+    """What is printed goes nowhere from here on, so that Python has nothing to complain of when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _warn_in_one_line(quiet: bool) -> None:
+    """Warnings of the library as a line on stderr, or not at all."""
 
     def show(message: Warning | str, *_: Any) -> None:
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        if not quiet:
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
     warnings.showwarning = show  # type: ignore[assignment]

@@ -1,7 +1,7 @@
 """`flows fit`: a model of the rows of a file."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -24,20 +24,20 @@ def run(
     data: Data,
     output: Annotated[str, typer.Option("-o", "--output", help="The file of the model.")],
     schema: Annotated[
-        str | None, typer.Option("--schema", metavar="FILE", help="What columns hold, as `flows schema` writes it.")
+        Optional[str], typer.Option("--schema", metavar="FILE", help="What columns hold, as `flows schema` writes it.")
     ] = None,
     condition: Annotated[
-        list[str] | None,
+        Optional[list[str]],
         typer.Option(
             "--condition", metavar="COL", help="A column on which the others depend; it can be given to `flows sample`."
         ),
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
-    weights: Annotated[str | None, typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
+    ignore: Annotated[Optional[list[str]], typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
+    weights: Annotated[Optional[str], typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
     model: Annotated[Models, typer.Option("--model", help="Of the numbers; auto compares several.")] = Models.auto,
     minutes: Annotated[float, typer.Option("--minutes", help="After which the model at hand ends with its epoch.")] = 5.0,
-    max_epochs: Annotated[int | None, typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
+    max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
+    rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
     drop_gaps: Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")] = False,
     seed: Seed = 0,
     force: Force = False,
@@ -57,26 +57,28 @@ def run(
     import flows
     from flows import tables
     from flows.cli.failures import Mistake, Stopped
-    from flows.cli.fitting import read_rows, schema_of
+    from flows.cli.fitting import Columns, read
     from flows.cli.models import KEY, asked, keep_programs, print_json, reading_of
-    from flows.cli.output import refuse_existing
+    from flows.cli.output import check_output
+    from flows.cli.source import Source
 
     if not 0 < minutes < float("inf"):
         raise Mistake(f"--minutes is {minutes:g}; expected a number above 0")
-    refuse_existing(output, force)
-    reading = reading_of(ReadingOptions(format, separator, encoding, gaps))
-    frame, source = read_rows(data, reading, rows, seed)
-    known = schema_of(frame, source, schema, tuple(condition or ()), tuple(ignore or ()), weights or "")
-    frame = frame.drop([name for name in ignore or () if name in frame.columns])
+    if output == "-":
+        raise Mistake("-o is -; expected a file, as a model is no text for stdout")
+    check_output(output, force)
+    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data))
+    columns = Columns(tuple(condition or ()), tuple(ignore or ()), weights or "")
+    block, known = read(source, schema, columns, rows, seed)
     if not (quiet or json):
-        print(f"{len(frame):,} rows of {source.name}\n{known}\n", flush=True)
+        print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)
     keep_programs(no_cache)
     conditional = bool(known.condition or known.codes or known.angles)
     started = time.monotonic()
     result = asked(
-        lambda rows: tables.fit(
+        lambda frame: tables.fit(
             seed,
-            rows,
+            frame,
             known,
             model=_model(model, conditional, bool(known.numbers)),
             weights=weights,
@@ -85,13 +87,13 @@ def run(
             total_minutes=minutes,
             verbose=int(sys.stderr.isatty() and not quiet),
         ),
-        frame,
+        block.frame,
         source.name,
-        1,
-        "Correct it, or give --drop-gaps, or --schema with other kinds",
+        block,
+        "Correct it, or give --drop-gaps where it is a gap, or --schema with other kinds",
     )
     limited = time.monotonic() - started >= 60 * minutes
-    result.save(output, {KEY: reading.kept()})
+    result.save(output, {KEY: source.reading.kept()})
     ended = (
         "its time was over: another run may differ" if limited else "no limit of time ended it: an equal run gives equal bytes"
     )

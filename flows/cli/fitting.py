@@ -1,67 +1,97 @@
 """What `flows fit` and `flows schema` share: rows with a dtype for each column, and the schema of them."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 
 from flows import tables
-from flows.cli.columns import guessed
+from flows.cli.columns import guessed, text_among_numbers
 from flows.cli.failures import Mistake
 from flows.cli.models import asked
-from flows.cli.source import Reading, Source
+from flows.cli.source import Block, Source
 from flows.core import FlowsError
-from flows.tables.schema import Schema
+from flows.tables import Ignored, Schema
+from flows.tables.frames import listed
 
 
-def read_rows(path: str, reading: Reading, rows: int | None = None, seed: int = 0) -> tuple[pl.DataFrame, Source]:
-    """All rows of a file, or so many of them at random, with a dtype for each column."""
-    source = Source(path, reading)
+class Columns(NamedTuple):
+    """Columns that options name: those that are given, those that are not read, and that of the weights."""
+
+    condition: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    weights: str = ""
+
+
+def read(source: Source, path: str | None, columns: Columns, rows: int | None = None, seed: int = 0) -> tuple[Block, Schema]:
+    """All rows of a file, or so many of them at random, and their schema: that of a file of JSON, or what columns suggest."""
+    schema = None if path is None else _of_file(path, columns)
     block = source.whole()
-    frame = guessed(block, reading.gaps) if source.origin.is_text else block.frame
-    if rows is not None and rows < len(frame):
-        frame = frame[np.sort(np.random.default_rng(seed).choice(len(frame), rows, replace=False))]
-    return frame, source
-
-
-def schema_of(
-    frame: pl.DataFrame,
-    source: Source,
-    path: str | None,
-    condition: tuple[str, ...],
-    ignore: tuple[str, ...],
-    weights: str = "",
-) -> Schema:
-    """That of a file of JSON, or what the columns suggest."""
-    for word, names in (("--condition", condition), ("--ignore", ignore), ("--weights", (weights,) if weights else ())):
-        for name in names:
-            if name not in frame.columns:
-                raise Mistake(
-                    f"{word} is {name!r}, no column of {source.name}, which has {', '.join(map(repr, frame.columns[:8]))}"
-                )
-    read = frame.drop([*ignore, *([weights] if weights else [])])
-    if path is None:
-        if not read.columns:
-            raise Mistake(f"no column of {source.name} is left to model")
-        schema = asked(lambda rows: tables.infer_schema(rows, condition), read, source.name, 1, "Correct it")
-    else:
-        schema = _from_file(path, condition)
-    for name in ignore:
+    _check_names(block, source.name, columns)
+    if schema is not None:
+        _check_columns(schema, str(path), block, source.name, columns)
+    block = _some(Block(guessed(block, source.origin, schema)), rows, seed)
+    schema = _suggested(block, source.name, columns) if schema is None else schema
+    for name in columns.ignore:  # they are in the schema, so that rows to score may have them, and may not
         schema = schema.ignoring(name, "--ignore")
+    return block, schema
+
+
+def _some(block: Block, rows: int | None, seed: int) -> Block:
+    """So many rows at random, in their order."""
+    if rows is None or rows >= len(block.frame):
+        return block
+    places = np.sort(np.random.default_rng(seed).choice(len(block.frame), rows, replace=False))
+    return Block(block.frame[places], numbers=1 + places)
+
+
+def _suggested(block: Block, name: str, columns: Columns) -> Schema:
+    frame = block.frame.drop([*columns.ignore, *filter(None, [columns.weights])])
+    if not frame.columns:
+        raise Mistake(f"{name} has no column that is left to model; expected one or more beside --ignore and --weights")
+    schema: Schema = asked(
+        lambda rows: tables.infer_schema(rows, columns.condition), frame, name, block, "Correct it, or name it in --gaps"
+    )
+    for column in frame.get_columns():
+        place = text_among_numbers(column) if isinstance(schema[column.name], Ignored) else None
+        if place is not None:
+            raise Mistake(
+                f"{name}, row {block.row(place)}, column {column.name!r}, is {column[place]!r:.60}, in a column of numbers. "
+                f"Correct it, name it in --gaps, or give --ignore {column.name}"
+            )
     return schema
 
 
-def _from_file(path: str, condition: tuple[str, ...]) -> Schema:
+def _check_names(block: Block, name: str, columns: Columns) -> None:
+    """Refuse an option that names no column."""
+    for option, names in zip(("--condition", "--ignore", "--weights"), columns, strict=True):
+        for one in [names] if isinstance(names, str) else names:
+            if one and one not in block.frame.columns:
+                raise Mistake(f"{option} is {one!r}, no column of {name}; expected one of {listed(block.frame.columns)}")
+
+
+def _check_columns(schema: Schema, path: str, block: Block, name: str, columns: Columns) -> None:
+    """Refuse a schema of a file that is of other columns than the rows."""
+    missing = [one for one in schema if one not in block.frame.columns and not isinstance(schema[one], Ignored)]
+    besides = [one for one in block.frame.columns if one not in schema and one not in (*columns.ignore, columns.weights)]
+    if missing:
+        raise Mistake(f"{name} lacks {listed(missing)}, which {path} has; expected the same columns, or another --schema")
+    if besides:
+        raise Mistake(f"{name} has {listed(besides)}, which {path} lacks; add it there, or give --ignore {besides[0]}")
+
+
+def _of_file(path: str, columns: Columns) -> Schema:
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Mistake(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise Mistake(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; expected JSON") from error
     try:
         schema = Schema.from_json(text)
     except FlowsError as error:
         raise Mistake(f"{path}: {str(error).removeprefix('from_json: ')}") from None
+    condition = columns.condition
     if condition and schema.condition and condition != schema.condition:
-        raise Mistake(
-            f"--condition is {', '.join(condition)}, and {path} has {', '.join(schema.condition)}; expected one of them"
-        )
-    return Schema(schema.kinds, condition) if condition and not schema.condition else schema
+        raise Mistake(f"--condition is {listed(condition)}, and {path} has {listed(schema.condition)}; expected one of them")
+    if condition and not schema.condition:
+        schema = Schema(schema.kinds, condition)
+    return schema

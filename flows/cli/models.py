@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,25 +10,25 @@ import polars as pl
 
 import flows
 from flows import tables
-from flows.cli.columns import blame, typed
 from flows.cli.failures import Mistake
-from flows.cli.options import ReadingOptions, marks_of
-from flows.cli.source import FORMATS, GAPS, Block, Reading, Source
+from flows.cli.options import ReadingOptions, is_tsv, marks_of
+from flows.cli.source import FORMATS, GAPS, Block, Reading
 from flows.tables.faults import CellError
 
 ROWS = 8_192  # of a block: scores and draws are made in these, so that they do not depend on how a file is read
 KEY = "reading"  # of the metadata of a model
-COERCE = "Correct it, or give --coerce"
 
 
-def reading_of(options: ReadingOptions, kept: dict[str, Any] | None = None) -> Reading:
+def reading_of(options: ReadingOptions, path: str = "-", kept: dict[str, Any] | None = None) -> Reading:
     """How to read a file: as it was said, or else as the rows that a model was fitted to."""
     kept = kept or {}
     if options.format is not None and options.format not in set(FORMATS.values()):
         raise Mistake(f"--format is {options.format!r}; expected csv, parquet or npy")
-    separator = marks_of(options.separator) if options.separator is not None else str(kept.get("separator", ","))
-    if len(separator) != 1:
-        raise Mistake(f"--separator is {separator!r}; expected one character")
+    separator = "\t" if is_tsv(path) else str(kept.get("separator", ","))
+    if options.separator is not None:
+        separator = marks_of(options.separator)
+    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
+        raise Mistake(f"--separator is {separator!r}; expected one character, such as ';' or '\\t'")
     gaps = tuple(map(str, kept.get("gaps", GAPS)))
     if options.gaps is not None:
         gaps = ("", *options.gaps.split(","))
@@ -55,28 +55,15 @@ def kept_reading(table: tables.TableResult) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def scored(
-    table: tables.TableResult, source: Source, block: Block, coerce: bool
-) -> tuple[np.ndarray, np.ndarray, pl.DataFrame]:
-    """log p and anomaly of rows, and the rows as the model has them."""
-    frame = typed(block, source.origin, table.schema)
-    log_p, usual = asked(table.log_prob_and_anomaly, frame, source.name, block.first, errors="coerce" if coerce else "raise")
-    return log_p, usual, frame
-
-
-def asked(call: Any, frame: Any, where: str, first: int, remedy: str = COERCE, **keywords: Any) -> Any:
-    """What a table says of a frame; a value that is none is told by its row in the file."""
+def asked(call: Callable[[pl.DataFrame], Any], frame: pl.DataFrame, where: str, block: Block, remedy: str) -> Any:
+    """What a table says of a frame, whose rows are those of a block; a value that is none is told by its row in the file."""
     try:
-        return call(frame, **keywords)
+        return call(frame)
     except CellError as error:
-        raise blame(error, where, first, remedy) from None
+        said = f"{where}, row {block.row(error.row)}, column {error.column!r}, {error.said}"
+        raise Mistake(f"{said}. {remedy}") from None
     except TypeError as error:  # of times with a zone where there were none
         raise Mistake(f"{where}: {error}") from error
-
-
-def blocks(source: Source) -> Iterator[Block]:
-    """Rows in blocks that are counted from the first."""
-    return source.blocks(ROWS)
 
 
 def print_json(value: Any) -> None:

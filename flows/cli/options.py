@@ -1,7 +1,7 @@
 """Options that several commands have."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -12,12 +12,22 @@ Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; 
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all that is random.")]
 Format = Annotated[
-    str | None, typer.Option("--format", help="csv, parquet or npy; by default that of the ending.", rich_help_panel=READING)
+    Optional[str], typer.Option("--format", help="csv, parquet or npy; by default that of the ending.", rich_help_panel=READING)
 ]
-Separator = Annotated[str | None, typer.Option("--separator", help="Of CSV; by default a comma.", rich_help_panel=READING)]
-Encoding = Annotated[str | None, typer.Option("--encoding", help="Of CSV; by default utf-8.", rich_help_panel=READING)]
+Separator = Annotated[
+    Optional[str],
+    typer.Option(
+        "--separator",
+        help="Of CSV, such as ';' or '\\t'; by default a comma, or what the model was fitted to.",
+        rich_help_panel=READING,
+    ),
+]
+Encoding = Annotated[
+    Optional[str],
+    typer.Option("--encoding", help="Of CSV; by default utf-8, or what the model was fitted to.", rich_help_panel=READING),
+]
 Gaps = Annotated[
-    str | None,
+    Optional[str],
     typer.Option(
         "--gaps",
         help="Texts of missing values beside empty cells, by default NA,N/A,NaN,nan,NULL,null,None.",
@@ -43,3 +53,8 @@ class ReadingOptions:
 def marks_of(separator: str) -> str:
     """A separator as it is written in a shell."""
     return {"\\t": "\t", "tab": "\t"}.get(separator, separator)
+
+
+def is_tsv(path: str) -> bool:
+    """Whether the ending tells that tabs separate its values."""
+    return path.lower().endswith(".tsv")

@@ -1,8 +1,10 @@
 """Files of rows that are written in blocks, whole or not at all; and stdout."""
 
+import codecs
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +12,47 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from flows.cli.failures import Mistake
-from flows.cli.source import FORMATS
+from flows.cli.options import is_tsv
+from flows.cli.source import FORMATS, Reading
 from flows.persistence.container import beside
 
 TIME = "%Y-%m-%dT%H:%M:%S%.f"
 
 
-def refuse_existing(path: str | None, force: bool) -> None:
-    """An output that exists is left alone."""
-    if path not in (None, "-") and os.path.exists(str(path)) and not force:
+class _Tried(Exception):
+    """A file could be written."""
+
+
+def check_output(path: str, force: bool) -> None:
+    """Refuse, before there is work to lose, an output that exists, or that cannot be written."""
+    if os.path.isfile(path) and not force:
         raise Mistake(f"{path} exists; give --force to replace it, or another name")
+    with suppress(_Tried), beside(path):
+        raise _Tried
 
 
-def write_frames(path: str, frames: Iterable[pl.DataFrame], separator: str = ",") -> None:
-    """All frames, one after the other, under one header; "-" is stdout.
+def check_rows_output(path: str, force: bool) -> None:
+    """The same, of a file of rows; "-" is stdout."""
+    if path == "-":
+        return
+    if not os.path.exists(path) and FORMATS.get(Path(path).suffix.lower()) not in ("csv", "parquet"):
+        raise Mistake(f"{path}: the ending tells no format to write; expected .csv, .tsv or .parquet")
+    check_output(path, force)
+
+
+def write_rows(path: str, frames: Iterable[pl.DataFrame], reading: Reading) -> None:
+    """All frames, one after the other, under one header, as `reading` has the rows they come from; "-" is stdout.
 
     Columns of text are written as they are; a file is beside its place until it is whole.
     """
     if path == "-":
-        _write_csv(sys.stdout.buffer, frames, separator)
-        sys.stdout.buffer.flush()
+        _write_csv(_to_stdout, frames, reading.separator, reading.encoding)
         return
-    kind = FORMATS.get(Path(path).suffix.lower())
-    if kind not in ("csv", "parquet"):
-        raise Mistake(f"{path}: the ending tells no format; expected .csv or .parquet")
     with beside(path) as file:
-        if kind == "csv":
-            _write_csv(file, frames, separator)
-        else:
+        if FORMATS.get(Path(path).suffix.lower()) == "parquet":
             _write_parquet(file, iter(frames))
+        else:
+            _write_csv(file.write, frames, "\t" if is_tsv(path) else reading.separator, reading.encoding)
 
 
 def write_text(path: str, text: str) -> None:
@@ -47,33 +61,58 @@ def write_text(path: str, text: str) -> None:
         file.write(text.encode())
 
 
-def _write_csv(file: Any, frames: Iterable[pl.DataFrame], separator: str) -> None:
+def _to_stdout(data: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _write_csv(write: Callable[[bytes], Any], frames: Iterable[pl.DataFrame], separator: str, encoding: str) -> None:
+    encoder = codecs.getincrementalencoder(encoding)()  # which puts a mark in front once, where there is one
     for i, frame in enumerate(frames):
         times = [
             pl.col(name).dt.strftime(TIME + "%:z" * bool(getattr(dtype, "time_zone", None)))
             for name, dtype in frame.schema.items()
             if dtype == pl.Datetime
         ]
-        file.write(frame.with_columns(times).write_csv(include_header=i == 0, separator=separator).encode())
+        try:
+            text = frame.with_columns(times).write_csv(include_header=i == 0, separator=separator)
+        except pl.exceptions.PolarsError as error:  # of lists, say
+            raise Mistake(f"CSV has no form for all columns: {error}; give -o FILE.parquet") from None
+        write(encoder.encode(text))
 
 
 def _write_parquet(file: Any, frames: Iterator[pl.DataFrame]) -> None:
-    first = next(frames)
+    """By polars, which asks for one frame after the other, and has words of its own for an error of ours."""
+    first, errors = next(frames), list[BaseException]()
 
     def source(with_columns: Any, predicate: Any, n_rows: Any, batch_size: Any) -> Iterator[pl.DataFrame]:
-        yield first
-        yield from frames
+        try:
+            yield first
+            yield from frames
+        except BaseException as error:
+            errors.append(error)
+            raise
 
-    register_io_source(source, schema=first.schema).sink_parquet(file)
+    try:
+        register_io_source(source, schema=first.schema).sink_parquet(file)
+    except BaseException as error:
+        if errors:
+            raise errors[0] from None
+        if isinstance(error, pl.exceptions.PolarsError):  # of the file, as it cannot be written
+            raise OSError(str(error)) from None
+        raise
 
 
 def of_any(frame: Any) -> pl.DataFrame:
     """A frame of pandas, of a model that was fitted to one, as one of polars."""
     if isinstance(frame, pl.DataFrame):
         return frame
-    return pl.DataFrame([pl.Series(str(name), frame[name].tolist(), strict=False) for name in frame.columns])
+    return pl.DataFrame([_of_pandas(str(name), frame[name]) for name in frame.columns])
 
 
-def separator_of(path: str, separator: str) -> str:
-    """Of an output: that of the input, but a tab for .tsv."""
-    return "\t" if Path(path).suffix.lower() == ".tsv" else separator
+def _of_pandas(name: str, column: Any) -> pl.Series:
+    plain = getattr(column.dtype, "kind", "O") in "biuf" and not column.isna().any()
+    values = column.to_numpy() if plain else [None if gap else value for gap, value in zip(column.isna(), column, strict=True)]
+    made = pl.Series(name, values, strict=False)
+    return made.cast(pl.String) if made.dtype == pl.Null else made

@@ -1,7 +1,8 @@
 """`flows sample`: rows like those that a model was fitted to."""
 
+import functools
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -14,8 +15,10 @@ def run(
     model: Model,
     n: Annotated[int, typer.Option("-n", help="How many; with --given for each of its rows.")] = 1,
     output: Output = "-",
-    where: Annotated[list[str] | None, typer.Option("--where", metavar="COL=VALUE", help="A value of the condition.")] = None,
-    given: Annotated[str | None, typer.Option("--given", metavar="FILE", help="Rows of the condition.")] = None,
+    where: Annotated[
+        Optional[list[str]], typer.Option("--where", metavar="COL=VALUE", help="A value of the condition.")
+    ] = None,
+    given: Annotated[Optional[str], typer.Option("--given", metavar="FILE", help="Rows of the condition.")] = None,
     seed: Seed = 0,
     force: Force = False,
     separator: Separator = None,
@@ -29,15 +32,15 @@ def run(
     """Draw rows with the header, the order and the types of the data."""
     from flows.cli.failures import Mistake
     from flows.cli.models import keep_programs, kept_reading, loaded, print_json, reading_of
-    from flows.cli.output import refuse_existing, separator_of, write_frames
+    from flows.cli.output import check_rows_output, write_rows
 
     if n < 1:
         raise Mistake(f"-n is {n}; expected 1 or more")
     if json and output == "-":
         raise Mistake("--json prints what was drawn about the file; give -o FILE, too")
-    refuse_existing(output, force)
+    check_rows_output(output, force)
     table = loaded(model)
-    reading = reading_of(ReadingOptions(None, separator, encoding, gaps), kept_reading(table))
+    reading = reading_of(ReadingOptions(None, separator, encoding, gaps), given or "-", kept_reading(table))
     keep_programs(no_cache)
     counted = 0
 
@@ -47,7 +50,7 @@ def run(
             counted += len(frame)
             yield frame
 
-    write_frames(output, frames(), separator_of(output, reading.separator))
+    write_rows(output, frames(), reading)
     if json:
         print_json({"rows": counted, "file": output, "seed": seed, "columns": list(table.schema)})
     elif output != "-" and not quiet:
@@ -58,37 +61,46 @@ def drawn(table: Any, n: int, where: list[str], given: str | None, seed: int, re
     """Draws in blocks, each of which has a key of its own."""
     import jax
 
-    from flows.cli.columns import WHERE, of_options, typed
-    from flows.cli.failures import Mistake
-    from flows.cli.models import ROWS, asked
+    from flows.cli.columns import WHERE
+    from flows.cli.models import asked
     from flows.cli.output import of_any
-    from flows.cli.source import Source
 
-    names, key = table.schema.condition, jax.random.key(seed)
+    key = jax.random.key(seed)
+    for number, (count, condition) in enumerate(_asked_for(table.schema, n, where, given, reading)):
+        rng = jax.random.fold_in(key, number)
+        if condition is None:
+            yield of_any(table.draw(rng, count))
+        else:
+            block, rows = condition
+            remedy = "Correct it, or draw from a model that has seen such values"
+            draw = functools.partial(table.draw, rng, count)
+            yield of_any(asked(draw, rows, given or WHERE, block, remedy))
+
+
+def _asked_for(schema: Any, n: int, where: list[str], given: str | None, reading: Any) -> Iterator[tuple[int, Any]]:
+    """How many draws of each block, and of which rows of the condition: `models.ROWS` draws at most."""
+    from flows.cli.columns import of_options, typed
+    from flows.cli.failures import Mistake
+    from flows.cli.models import ROWS
+    from flows.cli.source import Block, Source
+
+    names = schema.condition
     if where and given:
         raise Mistake("--where and --given are given; expected one of them")
-    values = _values(where, names)
-    if names and not (where or given):
-        raise Mistake(
-            f"the model depends on {', '.join(names)}; give {' '.join(f'--where {name}=...' for name in names)}, or --given"
-        )
-    if given is None:
-        row = of_options(values, table.schema) if where else None
-        for block, start in enumerate(range(0, n, ROWS)):
-            count, rng = min(ROWS, n - start), jax.random.fold_in(key, block)
-            if row is None:
-                yield of_any(table.draw(rng, count))
-            else:
-                yield of_any(
-                    asked(lambda rows, rng=rng, count=count: table.draw(rng, count, rows), row, WHERE, 1, "Give another")
-                )
-        return
-    if not names:
+    if given and not names:
         raise Mistake("--given is given, and the model has no condition; fit with --condition COL")
+    if names and not (where or given):
+        options = " ".join(f"--where {name}=..." for name in names)
+        raise Mistake(f"the model depends on {', '.join(names)}; give {options}, or --given")
+    counts = [min(ROWS, n - start) for start in range(0, n, ROWS)]
+    if given is None:
+        rows = of_options(_values(where, names), schema) if where else None
+        yield from ((count, None if rows is None else (Block(rows), rows)) for count in counts)
+        return
     source = Source(given, reading)
-    for number, some in enumerate(source.blocks(max(ROWS // n, 1))):
-        rows, rng = typed(some, source.origin, table.schema, names), jax.random.fold_in(key, number)
-        yield of_any(asked(lambda rows, rng=rng: table.draw(rng, n, rows), rows, source.name, some.first, "Correct it"))
+    for block in source.blocks(max(ROWS // n, 1)):  # of more draws than a block has, each row comes by itself
+        rows = typed(block, source.origin, schema, names)
+        yield from ((count, (block, rows)) for count in counts)
 
 
 def _values(where: list[str], names: tuple[str, ...]) -> dict[str, str]:
@@ -97,13 +109,13 @@ def _values(where: list[str], names: tuple[str, ...]) -> dict[str, str]:
 
     values = dict[str, str]()
     for text in where:
-        name, mark, value = text.partition("=")
-        if not mark:
+        if "=" not in text:
             raise Mistake(f"--where is {text!r}; expected COL=VALUE")
+        name = next((name for name in names if text.startswith(f"{name}=")), text.partition("=")[0])
         if name not in names:
             has = f"the condition is {', '.join(names)}" if names else "the model has no condition"
             raise Mistake(f"--where names {name!r}, and {has}; fit with --condition {name}")
-        values[name] = value
+        values[name] = text.removeprefix(f"{name}=")
     lacking = [name for name in names if name not in values]
     if where and lacking:
         raise Mistake(f"--where lacks {', '.join(lacking)}; give a value of each column of the condition")

@@ -1,6 +1,6 @@
 """`flows schema`: what the columns of a file hold, as JSON to edit."""
 
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -13,9 +13,9 @@ def run(
     data: Data,
     output: Annotated[str, typer.Option("-o", "--output", help="The file to write; - is stdout.")] = "-",
     condition: Annotated[
-        list[str] | None, typer.Option("--condition", metavar="COL", help="A column on which the others depend.")
+        Optional[list[str]], typer.Option("--condition", metavar="COL", help="A column on which the others depend.")
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
+    ignore: Annotated[Optional[list[str]], typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
     force: Force = False,
     format: Format = None,
     separator: Separator = None,
@@ -26,14 +26,18 @@ def run(
     debug: Debug = False,
 ) -> None:
     """What the columns hold, and why, as JSON to edit and to hand to `flows fit --schema`."""
-    from flows.cli.fitting import read_rows, schema_of
+    from flows.cli.fitting import Columns, read
     from flows.cli.models import reading_of
-    from flows.cli.output import refuse_existing, write_text
+    from flows.cli.output import check_output, write_text
+    from flows.cli.source import Source
 
-    refuse_existing(output, force)
-    frame, source = read_rows(data, reading_of(ReadingOptions(format, separator, encoding, gaps)))
-    text = schema_of(frame, source, None, tuple(condition or ()), tuple(ignore or ())).to_json()
-    if output == "-":
-        print(text, end="")
-    else:
-        write_text(output, text)
+    if output != "-":
+        check_output(output, force)
+    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data))
+    _, schema = read(source, None, Columns(tuple(condition or ()), tuple(ignore or ())))
+    if output != "-":
+        write_text(output, schema.to_json())
+        if not (json or quiet):
+            print(f"{schema}\n\nwrote {output}; edit it, and hand it to flows fit --schema {output}")
+    if output == "-" or json:
+        print(schema.to_json(), end="")

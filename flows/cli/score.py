@@ -1,7 +1,7 @@
 """`flows score`: how likely, and how odd, each row of a file is."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -23,7 +23,6 @@ from flows.cli.options import (
 
 EXAMPLE = "flows score power.flows power.csv -o scored.csv"
 LOG_PROB, ANOMALY, ODD, CONTRIBUTION = "log_prob", "anomaly", "odd_column", "contribution"
-USUAL = 256  # draws whose contributions tell what is usual for a column
 
 
 def run(
@@ -38,7 +37,7 @@ def run(
         ),
     ] = False,
     oddest: Annotated[
-        float | None,
+        Optional[float],
         typer.Option(
             "--oddest",
             help="For rows whose anomaly is at most this: the column that makes them odd, and log p of it given the others.",
@@ -58,32 +57,31 @@ def run(
     """The rows of a file, as they are, with two columns more: log p in nats, and how usual a row is, from 0 to 1."""
     from flows.cli.failures import Mistake
     from flows.cli.models import keep_programs, kept_reading, loaded, print_json, reading_of
-    from flows.cli.output import refuse_existing, separator_of, write_frames
+    from flows.cli.odd import Odd
+    from flows.cli.output import check_rows_output, write_rows
     from flows.cli.source import Source
 
     if oddest is not None and not 0 < oddest <= 1:
         raise Mistake(f"--oddest is {oddest:g}; expected a share above 0, and at most 1")
     if json and output == "-":
         raise Mistake("--json prints what was found in all rows; give -o FILE, too")
-    refuse_existing(output, force)
+    check_rows_output(output, force)
     table = loaded(model)
-    reading = reading_of(ReadingOptions(format, separator, encoding, gaps), kept_reading(table))
+    reading = reading_of(ReadingOptions(format, separator, encoding, gaps), data, kept_reading(table))
     keep_programs(no_cache)
     source, tally = Source(data, reading), Tally()
-    frames = _frames(table, source, coerce, oddest, prefix, tally, quiet)
-    write_frames(output, frames, separator_of(output, reading.separator))
-    found = {"rows": tally.rows, "scored": tally.scored, "log_prob": tally.total / max(tally.scored, 1), "file": output}
+    write_rows(output, scored(table, source, coerce, Odd(table, oddest, quiet), prefix, tally), reading)
     if json:
-        print_json({**found, "outside": tally.outside, "gaps": tally.gaps, "odd": tally.odd})
+        print_json({**tally.told(), "file": output})
         return
-    if tally.outside or tally.gaps:
+    if (tally.outside or tally.gaps) and not quiet:
         typer.echo(
             f"warning: {tally.outside} of {tally.rows} rows have an unknown category or a value out of bounds, and log_prob "
             f"-inf; {tally.gaps} have a gap, and empty cells",
             err=True,
         )
     if output != "-" and not quiet:
-        print(f"wrote {tally.rows:,} rows to {output}, log_prob {found['log_prob']:.4f} on average")
+        print(f"wrote {tally.rows:,} rows to {output}, log_prob {tally.mean:.4f} on average")
 
 
 class Tally:
@@ -93,87 +91,43 @@ class Tally:
         self.rows = self.scored = self.outside = self.gaps = self.odd = 0
         self.total = 0.0
 
-    def add(self, log_p: Any) -> None:
+    def add(self, log_p: Any, odd: int) -> None:
         import numpy as np
 
         finite = np.isfinite(log_p)
-        self.rows, self.scored = self.rows + len(log_p), self.scored + int(finite.sum())
+        self.rows, self.scored, self.odd = self.rows + len(log_p), self.scored + int(finite.sum()), self.odd + odd
         self.total += float(log_p[finite].sum())
         self.outside, self.gaps = self.outside + int(np.isneginf(log_p).sum()), self.gaps + int(np.isnan(log_p).sum())
 
+    @property
+    def mean(self) -> float:
+        return self.total / self.scored if self.scored else float("nan")
 
-def _frames(
-    table: Any, source: Any, coerce: bool, oddest: float | None, prefix: str, tally: Tally, quiet: bool
-) -> Iterator[Any]:
+    def told(self) -> dict[str, Any]:
+        counts = {name: getattr(self, name) for name in ("rows", "scored", "outside", "gaps", "odd")}
+        return {**counts, "log_prob": self.mean}
+
+
+def scored(table: Any, source: Any, coerce: bool, odd: Any, prefix: str, tally: Tally) -> Iterator[Any]:
     """Blocks of rows with their new columns."""
     import warnings
 
     import polars as pl
 
+    from flows.cli.columns import typed
     from flows.cli.failures import Mistake
-    from flows.cli.models import blocks, scored
+    from flows.cli.models import ROWS, asked
 
-    names = [prefix + name for name in (LOG_PROB, ANOMALY, *((ODD, CONTRIBUTION) if oddest is not None else ()))]
-    odd = None if oddest is None else _Odd(table, oddest, quiet)
-    for block in blocks(source):
-        taken = [name for name in names if name in block.frame.columns]
-        if taken:
+    errors, remedy = ("coerce", "Correct it") if coerce else ("raise", "Correct it, or give --coerce")
+    names = [prefix + name for name in (LOG_PROB, ANOMALY, *((ODD, CONTRIBUTION) if odd.share else ()))]
+    for block in source.blocks(ROWS):
+        if taken := [name for name in names if name in block.frame.columns]:
             raise Mistake(f"{source.name} has a column {taken[0]!r} already; give --prefix, such as --prefix new_")
+        rows = typed(block, source.origin, table.schema)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*rows have an unknown category")  # counted over all blocks
-            log_p, usual, rows = scored(table, source, block, coerce)
-        tally.add(log_p)
-        numbers = [pl.Series(name, values).fill_nan(None) for name, values in zip(names, (log_p, usual), strict=False)]
-        if odd is not None:
-            columns = odd.of(rows, usual)
-            tally.odd += int(columns[0].is_not_null().sum())
-            numbers += [column.alias(name) for column, name in zip(columns, names[2:], strict=True)]
-        yield block.frame.with_columns(numbers)
-
-
-class _Odd:
-    """The column that makes a row odd: the one whose contribution is furthest below what is usual for it."""
-
-    def __init__(self, table: Any, share: float, quiet: bool):
-        self.table, self.share, self.quiet, self.usual = table, share, quiet, None
-
-    def of(self, rows: Any, usual: Any) -> list[Any]:
-        """For rows that are odd enough the name and its contribution; null for others."""
-        import numpy as np
-        import polars as pl
-
-        places = np.flatnonzero(usual <= self.share)
-        names = np.full(len(rows), None, object)
-        values = np.full(len(rows), np.nan)
-        if len(places):
-            found = self._contributions(rows[places])
-            below = np.nan_to_num(found - self._medians(rows, found), nan=np.inf)
-            which = below.argmin(1)
-            columns = np.array(self.columns, object)
-            known = np.isfinite(below.min(1)) | np.isneginf(below.min(1))
-            names[places] = np.where(known, columns[which], None)
-            values[places] = np.where(known, found[np.arange(len(found)), which], np.nan)
-        return [pl.Series(names.tolist(), dtype=pl.String), pl.Series(values).fill_nan(None)]
-
-    def _contributions(self, rows: Any) -> Any:
-        import sys
-
-        import numpy as np
-
-        loud = int(sys.stderr.isatty() and not self.quiet)
-        frame = self.table.contributions(rows, errors="coerce", verbose=loud)
-        self.columns = list(frame.columns)
-        return np.stack([np.asarray(frame[name]) for name in frame.columns], 1)
-
-    def _medians(self, rows: Any, found: Any) -> Any:
-        """What is usual for each column, of draws; with a condition of the rows at hand."""
-        import numpy as np
-
-        if self.usual is None:
-            if self.table.schema.condition:
-                given = rows.select(self.table.schema.condition)[: min(USUAL, len(rows))]
-                drawn = self.table.draw(0, 1, given)
-            else:
-                drawn = self.table.draw(0, USUAL)
-            self.usual = np.nanmedian(self._contributions(drawn), 0)
-        return self.usual
+            warnings.filterwarnings("ignore", ".*have an unknown category")  # all blocks are counted
+            both = asked(lambda rows: table.log_prob_and_anomaly(rows, errors=errors), rows, source.name, block, remedy)
+            columns = [pl.Series(values).fill_nan(None) for values in both]
+            columns += odd.of(rows, both[1]) if odd.share else []
+        tally.add(both[0], int(columns[2].is_not_null().sum()) if odd.share else 0)
+        yield block.frame.with_columns([column.alias(name) for column, name in zip(columns, names, strict=True)])

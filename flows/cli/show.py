@@ -12,7 +12,7 @@ def run(model: Model, json: Json = False, quiet: Quiet = False, debug: Debug = F
     import os
 
     import flows
-    from flows.cli.models import loaded, print_json
+    from flows.cli.models import KEY, loaded, print_json
 
     about = flows.describe(model)
     table = loaded(model)
@@ -28,12 +28,16 @@ def run(model: Model, json: Json = False, quiet: Quiet = False, debug: Debug = F
         print_json(told)
         return
     print(f"{table.result!r}\n\n{table.schema!r}\n")
-    if table.schema.condition:
-        print(f"condition      {', '.join(table.schema.condition)}")
-    print(f"log-density    {table.likelihood}")
-    if table.metadata:
-        print(f"metadata       {table.metadata}")
-    print(f"file           {told['bytes']:,} bytes, {told['params']:,} numbers, written by flows {told['flows']}")
+    lines = {
+        "condition": ", ".join(told["condition"]) or "none",
+        "log-density": told["likelihood"],
+        "best epoch": ", ".join(str(one) if one >= 0 else "none, as the start was kept" for one in told["best_epoch"]),
+        "metadata": {key: value for key, value in table.metadata.items() if key != KEY} or "none",
+        "file": f"{told['bytes']:,} bytes, {told['params']:,} numbers, written by flows {told['flows']}",
+        "as code": told["model"],
+    }
+    for name, value in lines.items():
+        print(f"{name:13}  {value}")
 
 
 def figures(table: Any) -> dict[str, Any]:
@@ -43,7 +47,6 @@ def figures(table: Any) -> dict[str, Any]:
     import numpy as np
 
     history = table.result.history
-    best = np.atleast_1d(history.get("best_epoch", []))
     loss = history.get("gaussian_loss")
     return {
         "model": repr(table.result.init_fun),
@@ -54,5 +57,5 @@ def figures(table: Any) -> dict[str, Any]:
         "held_out": int(history["held_out"]) if "held_out" in history else None,
         "log_prob": -float(history.best) if "validation_loss" in history else None,
         "gaussian": None if loss is None else -float(loss),
-        "best_epoch": best.tolist(),
+        "best_epoch": np.atleast_1d(history.get("best_epoch", [])).tolist(),
     }

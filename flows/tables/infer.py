@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core import FlowsError, warn_user
+from flows.core import warn_user
 from flows.results.frames import SHOWN
 from flows.tables import numbers
 from flows.tables.codes import PLAIN, as_plain
+from flows.tables.faults import CellError
 from flows.tables.fields import Field
 from flows.tables.frames import factorized, holds_times, looked_at
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real
@@ -157,10 +158,8 @@ def _number(name: str, column: Any) -> Guess:
     infinite = np.isinf(there)
     if infinite.any():
         row = int(np.flatnonzero(~missing)[infinite.argmax()])
-        raise FlowsError(
-            f"infer_schema: column {name!r}, row {row}, is {values[row]}; expected finite numbers. Drop such rows, or make it "
-            "a gap (None)"
-        )
+        said = f"is {values[row]}; expected finite numbers"
+        raise CellError.at("infer_schema", name, row, said, "Drop such rows, or make it a gap (None)")
     levels, counts = np.unique(there, return_counts=True)
     if len(levels) + missing.any() <= 1:
         return _constant(levels[0].item() if len(levels) else None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import qmc
@@ -20,6 +21,7 @@ from flows.training.select import Selection
 
 TABLE = "table"  # the key of the metadata that holds the schema
 MOST_DRAWS = 10_000  # points of a cell
+ATTEMPTS = 10  # to draw anew what is beyond float32
 PIECE = 65_536  # rows whose condition is encoded together, as its codes are one-hot
 
 
@@ -73,7 +75,8 @@ class TableResult:
     def draw(self, rng: Any, n: int = 1, given: Any = None) -> Any:
         """Draws, a frame like the one fitted to: its library, columns, order and dtypes; no ignored columns.
 
-        Values lie on their steps, within their bounds and among the known categories.
+        Values lie on their steps, within their bounds and among the known categories. A row with a value beyond the largest of
+        float32, as of the exponential of a long tail, is drawn again.
 
         Args:
             rng: key or seed.
@@ -85,10 +88,9 @@ class TableResult:
         """
         key, n, condition = as_key(rng), positive_int(n, "draw: n"), self._condition(given)
         if condition is None:
-            return self.schema.decode(np.asarray(self.result.draw(key, n), np.float64))
-        contexts = self.schema.context(condition)
-        drawn = np.asarray(self.result.draw(key, n, context=contexts), np.float64).reshape(n * len(contexts), -1)
-        return self.schema.decode(drawn, given=self.schema.given(condition, n))
+            return self.schema.decode(self._finite(key, n))
+        contexts = np.repeat(self.schema.context(condition), n, axis=0)
+        return self.schema.decode(self._finite(key, n, contexts), given=self.schema.given(condition, n))
 
     def anomaly(self, frame: Any, *, errors: str = "raise") -> np.ndarray:
         """How usual each row is, (rows,), as `FitResult.anomaly`: of rows like those fitted to, a share a has at most the value
@@ -192,6 +194,23 @@ class TableResult:
 
     def __repr__(self) -> str:
         return f"{self.result!r}\n{self.schema!r}"
+
+    def _finite(self, key: Any, n: int, contexts: np.ndarray | None = None) -> np.ndarray:
+        """Draws as the schema encodes them: n, or n for each n of these contexts, which are alike."""
+        if contexts is None:
+            drawn = np.asarray(self.result.draw(key, n), np.float64)
+        else:
+            drawn = np.asarray(self.result.draw(key, n, context=contexts[::n]), np.float64).reshape(len(contexts), -1)
+        for attempt in range(ATTEMPTS):
+            beyond = ~np.isfinite(drawn).all(1)
+            if not beyond.any():
+                break
+            again, count = jax.random.fold_in(key, attempt), int(beyond.sum())
+            if contexts is None:
+                drawn[beyond] = self.result.draw(again, count)
+            else:
+                drawn[beyond] = np.asarray(self.result.draw(again, 1, context=contexts[beyond])).reshape(count, -1)
+        return drawn
 
     def _least(self) -> float:
         """The least value that `anomaly` has."""

@@ -10,7 +10,7 @@ from saved_models import drawn, tiny
 
 import flows
 from flows import describe, load, save
-from flows.persistence.container import TEMPORARY
+from flows.persistence.container import TEMPORARY, beside
 
 
 def test_paths_that_cannot_be_written(tmp_path, saved):
@@ -106,6 +106,22 @@ def test_what_a_killed_save_left_goes_at_the_next(tmp_path):
     os.utime(old, (0, 0))
     save(tmp_path / "model", tiny, drawn(tiny, 1), 1)
     assert new.exists() and not old.exists()
+
+
+def test_a_file_beside_takes_its_place_when_it_is_whole(tmp_path):
+    path = tmp_path / "rows.csv"
+    with beside(str(path)) as file:
+        file.write(b"first\n")
+        assert not path.exists() and [name.endswith(TEMPORARY[1]) for name in os.listdir(tmp_path)] == [True]
+        file.write(b"second\n")
+    assert path.read_bytes() == b"first\nsecond\n"
+    with pytest.raises(KeyError), beside(str(path)) as file:
+        file.write(b"other")
+        raise KeyError
+    message = r"cannot write .*: Disk full\. Expected a file name .* to, with room"
+    with pytest.raises(flows.FlowsError, match=message), beside(str(path), ", with room"):
+        raise OSError("Disk full")
+    assert path.read_bytes() == b"first\nsecond\n" and os.listdir(tmp_path) == ["rows.csv"]
 
 
 def test_params_that_are_nan_are_not_saved_unasked(tmp_path):

@@ -156,6 +156,14 @@ def test_folds_rank_rows_among_those_that_they_have_not_seen(of_folds):
     assert abs((fresh <= 0.2).mean() - 0.2) < 0.08
 
 
+@pytest.mark.parametrize("kind", ["of_table", "of_folds"])
+def test_scores_and_ranks_are_told_together(kind, request):
+    result = request.getfixturevalue(kind)
+    log_p, usual = result.log_prob_and_anomaly(TABLE)
+    np.testing.assert_allclose(log_p, result.log_prob(TABLE), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(usual, result.anomaly(TABLE))
+
+
 def test_without_rows_held_out_there_are_no_scores(of_table):
     q = fit_to_density(0, flows.Normal(trainable=True), lambda x: -0.5 * (x**2).sum(1), 2, max_epochs=1, steps_per_epoch=2,
                        num_weights=500, verbose=0)  # fmt: skip

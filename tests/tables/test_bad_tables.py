@@ -11,6 +11,7 @@ from common import error_of
 from frames import BOTH
 
 from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Real, Schema, infer_schema
+from flows.tables.faults import CellError
 
 TIMES = np.array(["2024-01-01T00", "2024-01-01T06", "2024-01-02T00"], "M8[us]")
 GOOD = {
@@ -84,6 +85,20 @@ def test_a_count_of_what_is_wrong(library):
     message = error_of(lambda: schema.encode(library({"n": [1, -2, -3]})))
     assert "row 1, is -2, the first of 2 such; expected a whole number at least 0. Correct" in message
     assert "row 0, is a gap, the first of 2;" in error_of(lambda: schema.encode(library({"n": [None, None, 3.0]})))
+
+
+def test_an_error_of_a_cell_has_its_place():
+    schema = Schema({"n": Integer(low=0), "town": Category()}).fitted(pl.DataFrame({"n": [1, 2], "town": ["a", "b"]}))
+    for column, frame in (("n", {"n": [1, -2], "town": ["a", "b"]}), ("town", {"n": [1, 2], "town": ["a", "c"]})):
+        with pytest.raises(CellError) as found:
+            schema.encode(pl.DataFrame(frame))
+        error = found.value
+        assert (error.column, error.row) == (column, 1) and error.said.startswith(f"is {frame[column][1]!r}; expected ")
+        assert f"column {column!r}, row 1, {error.said}" in str(error)
+        again = pickle.loads(pickle.dumps(error))
+        assert str(again) == str(error) and (again.column, again.row, again.said) == (column, 1, error.said)
+    with pytest.raises(CellError, match="row 1, is inf; expected finite numbers"):
+        infer_schema(pl.DataFrame({"n": [1.5, float("inf")]}))
 
 
 @BOTH

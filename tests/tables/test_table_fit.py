@@ -174,6 +174,18 @@ def test_rows_without_a_density_are_coerced_where_that_is_asked_for():
     assert "'raise' or 'coerce'" in error_of(lambda: result.log_prob(frame, errors="ignore"))
 
 
+@pytest.mark.filterwarnings("ignore:.*no density")
+@pytest.mark.parametrize("condition", [(), ("kind",)], ids=["", "given"])
+def test_scores_and_ranks_are_told_together(condition):
+    result, frame = fitted(condition), mixed(20, seed=2)
+    frame.loc[1, "colour"], frame.loc[2, "level"], frame.loc[3, "share"] = "pink", 7.0, np.nan
+    log_p, usual = result.log_prob_and_anomaly(frame, errors="coerce")
+    np.testing.assert_allclose(log_p, result.log_prob(frame, errors="coerce"), rtol=1e-6)
+    np.testing.assert_array_equal(usual, result.anomaly(frame, errors="coerce"))
+    assert np.isneginf(log_p[[1, 2]]).all() and np.isnan(log_p[3]) and np.isnan(usual[3])
+    assert "'pink'" in error_of(lambda: result.log_prob_and_anomaly(frame))
+
+
 def test_scores_of_cells_are_their_masses():
     """Of a Gaussian of whole numbers, exactly."""
     counts = np.random.default_rng(0).normal(20.0, 2.0, 300).round()
@@ -298,3 +310,19 @@ def test_few_rows_and_many_categories_can_be_fitted():
     frame = pd.DataFrame({"town": [f"t{i}" for i in rng.integers(0, 500, 3_000)]})
     many = tables.fit(0, frame, tables.Schema({"town": tables.Category()}), model="auto", max_epochs=1, verbose=0)
     assert many.log_prob(frame).mean() == pytest.approx(-np.log(500), abs=0.2)
+
+
+@pytest.mark.parametrize("given", [None, {"group": "x"}], ids=["", "given"])
+def test_draws_beyond_float32_are_drawn_again(given):
+    frame = pd.DataFrame({"size": np.random.default_rng(0).lognormal(size=200), "group": np.repeat(["x", "y"], 100)})
+    schema = tables.Schema({"size": tables.Real(low=0), "group": tables.Category() if given else tables.Ignored()})
+    model = flows.Normal(conditioner=flows.MLP(2)) if given else flows.Normal(trainable=True)
+    result = tables.fit(0, frame, schema, condition=["group"] if given else [], model=model, **QUICK)
+    prior = jax.tree.map(np.zeros_like, result.result.params["prior"])
+    wide = prior[-1]["b"] if given else prior["log_scale"]
+    wide[-1] = 4.5  # of a logarithm: exp(90) at one standard deviation
+    result = tables.TableResult(result.schema, result.result._replace(params={**result.result.params, "prior": prior}))
+    context = {"context": np.array([1.0, 0.0])} if given else {}
+    assert np.isinf(np.asarray(result.result.draw(0, 400, **context))).any()
+    drawn = result.draw(0, 400, given)
+    assert np.isfinite(drawn["size"]).all() and drawn["size"].nunique() > 300

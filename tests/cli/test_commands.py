@@ -1,0 +1,276 @@
+"""Each command, as a process on real data; and what it says and writes, in this process."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from common import interrupting
+
+import flows as library
+from conftest import POWER, QUICK, ROOT, WEATHER
+from flows import tables
+from flows.cli import compare, fit, odd, sample, schema, score, show, source
+
+pytestmark = pytest.mark.filterwarnings("default")  # which are lines on stderr here
+COMMANDS = {"fit": fit, "schema": schema, "sample": sample, "score": score, "show": show, "compare": compare}
+
+
+def test_equal_commands_write_equal_bytes(model, shell, tmp_path):
+    status, out, err = shell(tmp_path, "fit", POWER, "-o", "again.flows", *QUICK, "--rows", 500, "--json")
+    told = json.loads(out)
+    assert (status, err, told["limited"], told["rows"]) == (0, "", False, 450)
+    assert (tmp_path / "again.flows").read_bytes() == model.read_bytes()
+    result = tables.load(model)
+    assert told["log_prob"] == -result.result.history.best and told["model"] == repr(result.result.init_fun)
+    assert told["schema"] == json.loads(result.schema.to_json())
+
+
+def test_a_scored_file_is_its_input_with_two_columns_more(model, shell, tmp_path):
+    status, out, err = shell(tmp_path, "score", model, POWER, "-o", "scored.csv")
+    assert (status, err) == (0, "") and out.startswith("wrote 20,000 rows to scored.csv, log_prob -15.")
+    before, after = POWER.read_text().splitlines(), (tmp_path / "scored.csv").read_text().splitlines()
+    assert [line.rsplit(",", 2)[0] for line in after] == before and after[0].endswith(",log_prob,anomaly")
+    frame, scored = pd.read_csv(POWER), pd.read_csv(tmp_path / "scored.csv")
+    result = tables.load(model)
+    np.testing.assert_allclose(scored["log_prob"], result.log_prob(frame), rtol=1e-5)
+    np.testing.assert_allclose(scored["anomaly"], result.anomaly(frame), atol=1e-3)
+
+
+def test_a_pipe_gives_the_same_bytes_and_may_close(model, start, shell, tmp_path):
+    _, whole, _ = shell(tmp_path, "score", model, POWER)
+    with POWER.open() as file:
+        assert shell(tmp_path, "score", model, "-", stdin=file) == (0, whole, "")
+    with start(tmp_path, "score", model, POWER) as process:
+        assert process.stdout.readline().decode() == whole.split("\n")[0] + "\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 0
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_are_equal_however_they_are_read(model, flows, monkeypatch, tmp_path, suffix):
+    data = POWER
+    if suffix == "parquet":
+        data = tmp_path / "power.parquet"
+        pl.read_csv(POWER).write_parquet(data)
+    written = []
+    for size in (1_000, 10**6):
+        monkeypatch.setattr(source, "READ", size)
+        monkeypatch.setattr(source, "MOST_NUMBERS", size)
+        blocks = [*source.Source(str(data), source.Reading()).blocks(8_192)]
+        assert [(block.first, len(block.frame)) for block in blocks] == [(1, 8_192), (8_193, 8_192), (16_385, 3_616)]
+        assert flows("score", model, data, "-o", f"{size}.{suffix}", "--oddest", 0.0005, "--no-cache")[0] == 0
+        written.append((tmp_path / f"{size}.{suffix}").read_bytes())
+    assert written[0] == written[1]
+    read = pl.read_csv if suffix == "csv" else pl.read_parquet
+    assert read(tmp_path / f"1000.{suffix}").select(pl.read_csv(POWER).columns).equals(pl.read_csv(POWER))
+
+
+def test_a_sampled_file_has_header_order_and_dtypes_of_the_data(model, shell, flows, tmp_path):
+    status, out, err = shell(tmp_path, "sample", model, "-n", 16_384, "-o", "drawn.csv")
+    assert (status, out, err) == (0, "wrote 16,384 rows to drawn.csv\n", "")
+    drawn, data = pl.read_csv(tmp_path / "drawn.csv"), pl.read_csv(POWER)
+    assert drawn.schema == data.schema and len(drawn) == 16_384
+    assert not drawn[:8192].equals(drawn[8192:])
+    assert flows("sample", model, "-n", 16_384, "-o", "drawn.parquet", "--no-cache")[0] == 0
+    assert flows("sample", model, "-n", 16_384, "-o", "again.parquet", "--no-cache")[0] == 0
+    assert (tmp_path / "drawn.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes()
+    assert pl.read_parquet(tmp_path / "drawn.parquet").schema == data.schema
+    _, out, _ = flows("sample", model, "-n", 16_384, "--seed", 1, "--json", "-o", "other.csv", "--no-cache")
+    assert json.loads(out) == {"rows": 16_384, "file": "other.csv", "seed": 1, "columns": data.columns}
+    assert not drawn.equals(pl.read_csv(tmp_path / "other.csv"))
+
+
+def test_show_and_compare(model, shell, flows, tmp_path, rows):
+    status, out, err = shell(tmp_path, "show", model, "--json")
+    told, result = json.loads(out), tables.load(model)
+    assert (status, err) == (0, "") and told["bytes"] == model.stat().st_size and told["likelihood"] == "lower bound"
+    assert told["gaussian"] == -float(result.result.history["gaussian_loss"]) and told["best_epoch"] == [-1]
+    out = flows("show", model)[1]
+    assert "best epoch     none, as the start was kept" in out
+    assert repr(result.result.init_fun) in out and "log-likelihood" in out and "voltage_v          Real()" in out
+
+    assert flows("fit", rows(), "-o", "few.flows", *QUICK, "--no-cache")[0] == 0
+    status, out, err = shell(tmp_path, "compare", "few.flows", model, rows(), "--json")
+    told = json.loads(out)
+    scores = {path: tables.load(path).log_prob(pd.read_csv(tmp_path / rows())) for path in (str(model), tmp_path / "few.flows")}
+    best, other = sorted(scores.values(), key=np.mean)[::-1]
+    assert (status, err, told["rows"]) == (0, "", 30)
+    assert [each["log_prob"] for each in told["models"]] == pytest.approx([best.mean(), other.mean()], rel=1e-5)
+    expected = [(best - other).mean(), (best - other).std() / np.sqrt(30)]
+    assert told["models"][1]["behind"] == pytest.approx(expected, rel=1e-3)
+    assert flows("compare", "few.flows", model, rows(), "--no-cache")[1].count(" +- ") == 4
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_example_of_each_help_runs(command, model, flows, tmp_path):
+    status, out, _ = flows(command, "--help")
+    example = COMMANDS[command].EXAMPLE
+    assert status == 0 and example in " ".join(out.split())
+    shutil.copy(POWER, tmp_path / "power.csv")
+    for name in ("power.flows", "small.flows", "large.flows")[command == "fit" :]:
+        shutil.copy(model, tmp_path / name)
+    smaller = [*QUICK, "--rows", "500"] if command == "fit" else []
+    assert flows(*shlex.split(example)[1:], *smaller, *([] if command in ("schema", "show") else ["--no-cache"]))[0] == 0
+
+
+def test_the_lines_of_the_readme_run_in_order(shell, tmp_path):
+    """Word for word, in a folder where the data lie as in the repository."""
+    section = re.search(r"## In a shell\n(.*?)\n## ", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    lines = re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1].splitlines()
+    assert [line.split()[:2] for line in lines] == [["flows", each] for each in ("fit", "sample", "score", "show")]
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for line in lines:
+        status, _, err = shell(tmp_path, *shlex.split(line, comments=True)[1:])
+        assert status == 0, err
+
+
+def test_help_and_schema_start_no_device(environment, tmp_path):
+    code = f"""
+import jax, sys
+from jax._src import xla_bridge
+from flows.cli.app import run
+print(run(["--version"]), run(["--help"]), run(["schema", {str(POWER)!r}, "-o", "s.json", "--quiet"]), xla_bridge._backends)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith(library.__version__ + "\n") and done.stdout.endswith("0 0 0 {}\n"), done.stderr
+    assert tables.Schema.from_json((tmp_path / "s.json").read_text()) == tables.infer_schema(pl.read_csv(POWER))
+
+
+def test_without_the_extra_it_says_how_to_install_it(environment):
+    code = "import sys; sys.modules['typer'] = None; from flows.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    expected = "flows: the command flows needs the package typer: pip install 'jax-flows[cli]'\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_a_command_is_a_short_file():
+    for file in (ROOT / "flows" / "cli").glob("*.py"):
+        assert file.read_text().count("\n") <= 200, f"{file.name} is two files"
+
+
+def weather(tmp_path, rows=300, name="weather.csv"):
+    lines = WEATHER.read_text().splitlines()[: rows + 1]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    return name
+
+
+def test_a_condition_is_given_by_values_or_by_a_file(flows, tmp_path):
+    data = weather(tmp_path)
+    status, _, err = flows(
+        "fit", data, "-o", "w.flows", *QUICK, "--condition", "airport", "--condition", "time", "--drop-gaps", "--no-cache"
+    )
+    assert status == 0 and "5 of 300 rows are left out" in err
+    given = ("--where", "airport=JFK", "--where", "time=2013-01-02T03:00:00Z")
+    status, out, err = flows("sample", "w.flows", "-n", 3, *given)
+    lines = out.splitlines()
+    assert (status, err) == (0, "") and lines[0] == WEATHER.read_text().split("\n", 1)[0]
+    assert [line.split(",")[:2] for line in lines[1:]] == [["2013-01-02T03:00:00+00:00", "JFK"]] * 3
+    assert flows("sample", "w.flows", "--given", data, "-n", 2, "-o", "given.parquet")[0] == 0
+    drawn, read = pl.read_parquet(tmp_path / "given.parquet"), pl.read_csv(tmp_path / data)
+    assert drawn["airport"].to_list() == np.repeat(read["airport"].to_list(), 2).tolist()
+    assert str(drawn.schema["time"]) == "Datetime(time_unit='us', time_zone='UTC')"
+    for asked, words in (
+        ((), "give --where airport=... --where time=..."),
+        (given[:2], "lacks time"),
+        ((*given[:2], "--where", "rain_in=0"), "fit with --condition rain_in"),
+        (("--where", "airport"), "expected COL=VALUE"),
+        (("--where", "airport=XYZ", *given[2:]), "'XYZ'; expected one of 'EWR', 'JFK', 'LGA'"),
+        ((*given[:2], "--where", "time=noon"), "is 'noon'; expected times"),
+        ((*given, "--given", data), "expected one of them"),
+    ):
+        status, _, err = flows("sample", "w.flows", *asked)
+        assert status == 2 and words in err, err
+
+
+def test_what_columns_hold_is_guessed_from_all_values(flows, tmp_path):
+    rows = [
+        {
+            "code": f"{n:04}",
+            "whole": str(n),
+            "late": f"{n}.5" if n == 150 else str(n),
+            "flag": ("True", "false")[n % 2],
+            "day": f"2024-01-{1 + n % 28:02}",
+            "time": f"2024-01-01 {n % 24:02}:00",
+            "zoned": f"2024-01-01T{n % 24:02}:00:00+02:00",
+            "gaps": ("NA", " null ", "7.25", "1e3")[n % 4],
+        }
+        for n in range(200)
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "rows.csv")
+    status, out, _ = flows("schema", "rows.csv")
+    found = {column["name"]: (column["kind"], column.get("dtype")) for column in json.loads(out)["columns"]}
+    assert status == 0 and found == {
+        "code": ("Ignored", None),
+        "whole": ("Integer", "Int64"),
+        "late": ("Real", "Float64"),
+        "flag": ("Category", "Boolean"),
+        "day": ("DateTime", "Date"),
+        "time": ("DateTime", "Datetime(time_unit='us', time_zone=None)"),
+        "zoned": ("DateTime", "Datetime(time_unit='us', time_zone='UTC')"),
+        "gaps": ("Category", "Float64"),
+    }
+
+
+def test_odd_rows_name_their_column(model, flows, tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(odd, "USUAL", 64)
+    data = rows(cells=[(4, 3, "300.0")])
+    assert flows("score", model, data, "-o", "scored.csv", "--oddest", 0.1)[0] == 0
+    scored = pl.read_csv(tmp_path / "scored.csv")
+    assert scored.columns[-4:] == ["log_prob", "anomaly", "odd_column", "contribution"]
+    assert scored["odd_column"][3] == "voltage_v" and scored["contribution"][3] < -20
+    usual = scored.filter(pl.col("anomaly") > 0.1)
+    assert len(usual) > 5 and usual["odd_column"].null_count() == usual["contribution"].null_count() == len(usual)
+
+
+def test_rows_without_a_density_are_coerced(model, flows, tmp_path, rows):
+    data = rows(cells=[(2, 1, "NA"), (3, 0, "-5")])
+    status, out, err = flows("score", model, data, "-o", "scored.csv", "--coerce", "--json")
+    told = json.loads(out)
+    assert (status, err) == (0, "") and [told[name] for name in ("rows", "scored", "outside", "gaps")] == [30, 28, 1, 1]
+    scored = pl.read_csv(tmp_path / "scored.csv", null_values="NA")
+    assert scored["log_prob"][2] == -np.inf and scored["log_prob"][1] is scored["anomaly"][1] is None
+    assert (tmp_path / "scored.csv").read_text().splitlines()[2].endswith(",NA,0.158,233.22,0,1,17,,")
+    assert told["log_prob"] == pytest.approx(scored["log_prob"].drop_nulls()[[0, *range(2, 29)]].mean())
+    assert "1 of 30 rows have an unknown category" in flows("score", model, data, "-o", "b.csv", "--coerce")[2]
+    assert flows("score", model, data, "-o", "c.csv", "--coerce", "--quiet") == (0, "", "")
+    assert flows("score", model, "scored.csv", "-o", "d.csv", "--coerce", "--prefix", "new_", "--quiet")[0] == 0
+    assert pl.read_csv(tmp_path / "d.csv").columns[-4:] == ["log_prob", "anomaly", "new_log_prob", "new_anomaly"]
+
+
+def test_models_of_python_are_used_in_a_shell(flows, tmp_path):
+    """Fitted to pandas, with all kinds of columns; scored from text."""
+    rng, n = np.random.default_rng(0), 60
+    frame = pd.DataFrame(
+        {
+            "code": rng.choice(["007", "010"], n),
+            "flag": rng.random(n) < 0.5,
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 90, n), "D"),
+            "at": pd.Timestamp("2024-01-01", tz="Europe/Berlin") + pd.to_timedelta(rng.integers(0, 5000, n), "h"),
+            "size": rng.gamma(3.0, size=n),
+            "level": pd.Categorical(rng.choice(["low", "high"], n)),
+        }
+    )
+    result = tables.fit(0, frame, model=library.Normal(conditioner=library.MLP(4)), max_epochs=1, folds=1, verbose=0)
+    result.save(tmp_path / "python.flows")
+    frame.to_csv(tmp_path / "frame.csv", index=False)
+    assert flows("score", "python.flows", "frame.csv", "-o", "scored.csv")[0] == 0
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "scored.csv")["log_prob"], result.log_prob(frame), rtol=1e-4)
+    status, _, _ = flows("sample", "python.flows", "-n", 5, "-o", "drawn.csv")
+    drawn = pl.read_csv(tmp_path / "drawn.csv", schema_overrides={"code": pl.String})
+    assert status == 0 and drawn.columns == list(frame.columns) and set(drawn["code"]) <= {"007", "010"}
+    assert flows("score", "python.flows", "drawn.csv", "-o", "again.csv")[0] == 0
+
+
+def test_ctrl_c_saves_the_best_so_far(flows, tmp_path, monkeypatch):
+    interrupting(monkeypatch, after=2)
+    given = ("--model", "Gaussian", "--rows", 500, "--condition", "minute_of_day", "--no-cache", "--json")
+    status, out, err = flows("fit", POWER, "-o", "half.flows", *given)
+    assert status == 130 and err.endswith("flows: stopped; the best so far is in half.flows\n")
+    assert tables.load(tmp_path / "half.flows").result.history.interrupted and json.loads(out)["file"] == "half.flows"
