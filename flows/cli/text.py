@@ -4,6 +4,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, TextIO
 
 import polars as pl
@@ -23,24 +24,23 @@ class TextRows:
 
     def __init__(self, path: str, name: str, separator: str, encoding: str):
         self.path, self.name, self.separator, self.encoding = path, name, separator, encoding
-        self.row, self.line = 0, 1  # the number of the last row, and of the line on which the next one begins
+        self.rows, self.line = 0, 1  # so many were read before those at hand, which begin on this line
+        self.records: list[list[str]] = []  # those at hand, empty lines among them
 
     def pieces(self, rows: int) -> Iterator[pl.DataFrame]:
-        """Frames of text, so many rows each, with null for an empty cell. Empty lines are left out, where rows have several
-        values."""
+        """Frames of text, of so many rows or fewer, with null for an empty cell. Empty lines are left out, where rows have
+        several values."""
         with self._opened() as file, self._blamed():
-            records = csv.reader(file, delimiter=self.separator, strict=True)
-            names, held = self._header(next(records, None)), list[list[str]]()
-            self.line = records.line_num + 1
-            for record in records:
-                if record or len(names) == 1:
-                    held.append(self._checked(record or [""], len(names)))
-                    if len(held) == rows:
-                        yield _framed(names, held)
-                        held = []
-                self.line = records.line_num + 1
-        if held:
-            yield _framed(names, held)
+            reader = csv.reader(file, delimiter=self.separator, strict=True)
+            names = self._header(next(reader, None))
+            while True:
+                self.records, self.line = [], reader.line_num + 1
+                self.records.extend(islice(reader, rows))  # which keeps those before an error
+                if not self.records:
+                    return
+                if held := self._checked(len(names)):
+                    yield _framed(names, held)
+                self.rows += len(held)
 
     def _header(self, names: list[str] | None) -> list[str]:
         if not names:
@@ -53,14 +53,23 @@ class TextRows:
             raise Mistake(f"{self.name} has columns of one name, {', '.join(map(repr, twice[:5]))}; rename them")
         return names
 
-    def _checked(self, record: list[str], expected: int) -> list[str]:
-        self.row += 1
-        if len(record) != expected:
+    def _checked(self, expected: int) -> list[list[str]]:
+        held = [record for record in self.records if record] if expected > 1 else [record or [""] for record in self.records]
+        if set(map(len, held)) - {expected}:
+            place = next(i for i, record in enumerate(self.records) if record and len(record) != expected)
             raise Mistake(
-                f"{self.name}, row {self.row}, line {self.line}, has {len(record)} values; expected {expected}, as the header "
-                "has. Correct it, or give --separator"
+                f"{self.name}, row {self._row(place)}, line {self._line(place)}, has {len(self.records[place])} values; "
+                f"expected {expected}, as the header has. Correct it, or give --separator"
             )
-        return record
+        return held
+
+    def _row(self, place: int) -> int:
+        """The number of the row that is a record at hand, from 1."""
+        return self.rows + 1 + sum(map(bool, self.records[:place]))
+
+    def _line(self, place: int) -> int:
+        """The line on which it begins, as texts may have line ends."""
+        return self.line + place + sum(value.count("\n") for record in self.records[:place] for value in record)
 
     @contextmanager
     def _opened(self) -> Iterator[TextIO]:
@@ -88,9 +97,10 @@ class TextRows:
                 "give --encoding, such as latin-1 or cp1252"
             ) from None
         except csv.Error as error:
+            read = len(self.records)
             raise Mistake(
-                f"{self.name}, row {self.row + 1}, which begins on line {self.line}, is no CSV: {error}; expected quotes "
-                "around texts that hold separators, and each that is opened to be closed"
+                f"{self.name}, row {self._row(read)}, which begins on line {self._line(read)}, is no CSV: {error}; "
+                "expected quotes around texts that hold separators, and each that is opened to be closed"
             ) from None
 
     def _line_of_other_encoding(self) -> int:
@@ -101,7 +111,7 @@ class TextRows:
                     line.decode(self.encoding)
                 except UnicodeDecodeError:
                     return number
-        return self.line
+        return self._line(len(self.records))
 
 
 def _framed(names: list[str], records: list[list[str]]) -> pl.DataFrame:
