@@ -89,12 +89,18 @@ def test_a_value_that_one_row_alone_has_counts_as_an_outlier():
     assert detector.offset_ == np.sort(usual[~alone])[int(0.05 * 201) - 1 - 2]
     with pytest.warns(UserWarning, match=r"1.00% have a value that no other row has.* more than alarm_rate=0.008"):
         assert flows.sklearn.outliers.offset(np.where(alone, -np.inf, scores), None, 0.008) == -np.inf
-    frame = mixed(rows=200).assign(town=["Rome", *["Bonn", "Oslo"] * 99, "Bonn"])
-    weights = np.arange(200) > 0
-    for of_rows, rows in ((None, 1), (weights, 0)):
-        detector = FlowOutlierDetector(0.1, flow, max_epochs=1, random_state=0).fit(frame, sample_weight=of_rows)
-        held_out = detector.table_.result.kept.x.reshape(-1, 3)
-        assert detector._alone(held_out, frame, of_rows).sum() == rows
+    frame = pd.DataFrame(rng.normal(size=(200, 8)), columns=list("abcdefgh")).assign(
+        town=["Rome", *["Bonn", "Oslo"] * 99, "Bonn"]
+    )
+    frame.loc[0, list("abcdefgh")] = 0.0  # the likeliest numbers, so that its score is none of the least
+    for weights, count in ((None, 1), (np.arange(200) > 0, 0)):
+        detector = FlowOutlierDetector(0.1, flow, max_epochs=1, random_state=0).fit(frame, sample_weight=weights)
+        result = detector.table_.result
+        kept = result.kept.x.reshape(-1, 9)
+        alone = detector._alone(kept, frame, weights)
+        usual = np.fmin(np.ravel(result.scores), flows.sklearn.base.in_chunks(detector.table_, kept.astype(float), None))
+        assert alone.sum() == count and (usual[alone] > np.sort(usual)[20]).all()
+        assert detector.offset_ == np.sort(usual[~alone])[int(0.1 * (len(usual) + 1)) - 1 - count]
 
 
 def test_alarms_are_rare_in_a_table_of_few_values_too():
