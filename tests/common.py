@@ -119,19 +119,6 @@ def interrupting(monkeypatch, after, times=1):
     monkeypatch.setattr(Progress, "add", add)
 
 
-def wave(params, x):
-    y = x + 0.3 * jnp.sin(x) * jnp.exp(params["a"])
-    return y + params["b"] * jnp.concatenate([jnp.ones(1, y.dtype), y[:-1]])
-
-
-def shifted_wave(params, x, context):
-    return wave(params, x) + context.sum()
-
-
-def wave_params(rng, shape):
-    return {"a": 0.1 * jnp.ones(()), "b": 0.5 * jnp.ones(())}
-
-
 def points(case: Any, event: Any, rows: int, seed: int = 0, dtype: Any = np.float64) -> jax.Array:
     """Points in the domain, unlike 0 and unlike each other."""
     shape = event if isinstance(event, tuple) else (event,)

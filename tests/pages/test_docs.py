@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,3 +88,9 @@ def test_the_table_of_bijections_is_whole(monkeypatch):
 def value_of(name):
     known = [each.init_fun for each in registry.BIJECTIONS.values()] + list(registry.MODELS.values()) + [flows.Dequantize()]
     return next((each for each in known if each.constructor.__name__ == name), None)
+
+
+def test_the_table_of_bijections_needs_no_library_of_the_tests():
+    """The documentation is built where pytest is not installed."""
+    code = "import sys; sys.modules['pytest'] = None; sys.path.insert(0, sys.argv[1]); import registry"
+    subprocess.run([sys.executable, "-c", code, str(DOCS.parent / "tests")], check=True)
