@@ -278,6 +278,8 @@ def draw(found: dict, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(names) + 1.6), layout="constrained")
     for method, (color, marker) in reversed(STYLES.items()):
         x = [ahead(found[name], method) for name in names]
+        if 2 * np.isfinite(x).sum() < len(names):  # measured on few, or without a density of some row
+            continue
         axes.plot(x, range(len(names)), marker, color=color, markersize=7 if method == "NSF()" else 5, label=method)
     axes.axvline(0, color="#333333", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=0.1)
@@ -342,6 +344,9 @@ def main() -> None:
                         continue
                     seconds = max((each["seconds"] for each in of.get("NSF()", {}).values()), default=60.0)
                     one = in_a_process_of_its_own(method, name, int(seed), seconds, options.draws)
+                    found = records.read(options.out)  # again, as another run may have written meanwhile
+                    of = found.setdefault(name, {})
+                    of.setdefault(method, {})
                     if not known:
                         np.save(of_method(file, method), one["scores"])
                         of[method][seed] = {"nats": float(one["scores"].mean()), "seconds": one["seconds"]}

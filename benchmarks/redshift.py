@@ -48,22 +48,23 @@ def typed(train, test, seed, model="auto"):
     result = tables.fit(seed, train, condition=bands, model=model, verbose=0)
     if result.selection is not None:
         print(result.selection, flush=True)
-    context = result.schema.context(test)
-    return result.log_prob(test), ranks(result.result, context, test[TARGET])
+    schema = result.schema
+    grid, truth = (schema.encode(pd.DataFrame({TARGET: values}))[:, 0] for values in (GRID, test[TARGET]))
+    return result.log_prob(test), ranks(result.result, grid, schema.context(test), truth)
 
 
-def ranks(result, contexts, truth):
+def ranks(result, grid, contexts, truth):
     """The probabilities below the true redshifts, by trapezoids of densities, as of pzflow."""
     found = []
     for piece in range(0, len(contexts), 100):
         part = contexts[piece : piece + 100]
-        z = np.tile(GRID, len(part))[:, None]
-        log_p = np.asarray(result.log_prob(z, context=np.repeat(part, len(GRID), axis=0)), float)
+        z = np.tile(grid, len(part))[:, None]
+        log_p = np.asarray(result.log_prob(z, context=np.repeat(part, len(grid), axis=0)), float)
         heights = np.exp(log_p.reshape(len(part), -1))
-        steps = np.diff(GRID) * (heights[:, 1:] + heights[:, :-1]) / 2
+        steps = np.diff(grid) * (heights[:, 1:] + heights[:, :-1]) / 2
         below = np.concatenate([np.zeros((len(part), 1)), np.cumsum(steps, 1)], 1)
         pairs = zip(truth[piece : piece + 100], below, strict=True)
-        found += [np.interp(true, GRID, each / each[-1]) for true, each in pairs]
+        found += [np.interp(true, grid, each / each[-1]) for true, each in pairs]
     return np.array(found)
 
 
@@ -74,7 +75,7 @@ def example(train, test, seed):
     fitted = flows.fit(seed, model, z.to_numpy(), context=magnitudes.to_numpy(), max_epochs=240, batch_size=128, verbose=0)
     context = magnitudes_test.to_numpy()
     scores = np.asarray(fitted.log_prob(z_test.to_numpy(), context=context), float)
-    return scores, ranks(fitted, context, test[TARGET])
+    return scores, ranks(fitted, GRID, context, test[TARGET])
 
 
 def of_pzflow(train, test, seed):
