@@ -10,6 +10,7 @@ OLDEST := .venv-oldest
 NEWEST := .venv-newest
 PEERS := .venv-peers
 TORCH := .venv-torch
+TABLES := .venv-tables
 DOCS := .venv-docs
 
 .DEFAULT_GOAL := test
@@ -56,11 +57,16 @@ $(NEWEST)/.stamp: pyproject.toml
 # bijx does not import under jax 0.11.
 $(PEERS)/.stamp: pyproject.toml
 	$(call venv,$(PEERS),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
-	$(call install,$(PEERS),flowjax distrax bijx 'jax<0.11',peers in JAX )
+	$(call install,$(PEERS),flowjax distrax bijx pzflow 'jax<0.11',peers in JAX )
 
 $(TORCH)/.stamp: pyproject.toml
 	$(call venv,$(TORCH),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
 	$(call install,$(TORCH),torch zuko nflows normflows,peers in torch )
+
+# ctgan works with pandas 2 alone.
+$(TABLES)/.stamp: pyproject.toml
+	$(call venv,$(TABLES),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
+	$(call install,$(TABLES),ctgan copulas 'pandas<3',synthesisers of tables )
 
 demo: .venv/.stamp-examples
 	$(BIN)/python examples/household_power.py
@@ -137,5 +143,5 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/images.py
 
 clean:
-	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(DOCS) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(TABLES) $(DOCS) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

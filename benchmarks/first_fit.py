@@ -2,6 +2,7 @@
 
     python benchmarks/first_fit.py                                   # everything; hours
     python benchmarks/first_fit.py --sets galaxies wine --seeds 1    # some
+    python benchmarks/first_fit.py --sets wine --seeds 1 --draws     # and how good draws are, of fits made anew where it lacks
     python benchmarks/first_fit.py --table                           # what was measured
 
 Each method sees the same training rows and is scored on the same others. The Gaussian is in closed form; the components of
@@ -9,6 +10,13 @@ scikit-learn's mixture and the bandwidth of its kernel density are chosen by a f
 all; flowjax's and zuko's loops are those of their READMEs, on columns that are standardised, for as much CPU time as
 `flows.fit(0, flows.Flow(flows.NSF()), rows)` took at most, its compilation included. One core, five seeds, which draw the rows
 or split them. Written to benchmarks/results/first_fit.json; what is there already is not measured again.
+
+"pzflow" is its `Flow` by its defaults; a row beyond its support has no density, and the share of them is told. "tables" is
+`flows.tables.fit` of a frame of the rows as they were recorded. Others see rounded columns with noise over their cells, and so
+its score of a row is the mean of log p over points of the cell, which is what they have on average.
+
+`--draws`: 10,000 draws, the first call, which may compile, and the second, in seconds of the CPU; and how well boosted trees
+tell draws from test rows: 0.5 where they have to guess. Those of "tables" are compared with rows as they were recorded.
 """
 
 import argparse
@@ -18,16 +26,22 @@ import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import records
-from sets import SETS
+from scipy.stats import qmc
+from sets import SETS, recorded
+from two_samples import told_apart
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-OTHERS = {"flowjax": ".venv-peers", "zuko": ".venv-torch"}
+OTHERS = {"flowjax": ".venv-peers", "zuko": ".venv-torch", "pzflow": ".venv-peers"}
+DRAWS, ENOUGH = 10_000, 500  # test rows; fewer do not tell trees much
 OURS = {
     "NSF()": lambda flows: flows.Flow(flows.NSF()),
     "MAF()": lambda flows: flows.Flow(flows.MAF()),
@@ -35,11 +49,17 @@ OURS = {
 }
 
 
+class Fitted(NamedTuple):
+    scores: np.ndarray  # of the test rows
+    draw: Callable[[int, int], Any]  # of a seed and how many
+
+
 def gaussian(rows, test):
-    mean, covariance = rows.mean(0), np.cov(rows.T)
-    factor = np.linalg.cholesky(np.atleast_2d(covariance))
+    mean, covariance = rows.mean(0), np.atleast_2d(np.cov(rows.T))
+    factor = np.linalg.cholesky(covariance)
     z = np.linalg.solve(factor, (test - mean).T)
-    return -0.5 * (z**2).sum(0) - np.log(np.diag(factor)).sum() - 0.5 * test.shape[1] * np.log(2 * np.pi)
+    scores = -0.5 * (z**2).sum(0) - np.log(np.diag(factor)).sum() - 0.5 * test.shape[1] * np.log(2 * np.pi)
+    return Fitted(scores, lambda seed, n: np.random.default_rng(seed).multivariate_normal(mean, covariance, n))
 
 
 def chosen(make, settings, rows, test):
@@ -47,8 +67,14 @@ def chosen(make, settings, rows, test):
     mean, std = rows.mean(0), rows.std(0)
     z, kept = (rows - mean) / std, len(rows) - len(rows) // 5
     scores = {setting: make(setting).fit(z[:kept]).score_samples(z[kept:]).mean() for setting in settings}
-    best = max(scores, key=scores.get)
-    return make(best).fit(z).score_samples((test - mean) / std) - np.log(std).sum()
+    best = make(max(scores, key=scores.get)).fit(z)
+
+    def draw(seed, n):
+        if hasattr(best, "means_"):  # a mixture, which draws in the order of its components
+            return np.random.default_rng(seed).permutation(best.set_params(random_state=seed).sample(n)[0]) * std + mean
+        return best.sample(n, random_state=seed) * std + mean
+
+    return Fitted(best.score_samples((test - mean) / std) - np.log(std).sum(), draw)
 
 
 def mixture(rows, test):
@@ -74,47 +100,88 @@ def kernel_density(rows, test):
 def ours(name, rows, test, seed):
     import flows
 
-    result = flows.fit(seed, OURS[name](flows), rows, verbose=0)
-    pieces = [result.log_pdf(result.params, test[i : i + 5000]) for i in range(0, len(test), 5000)]
-    return np.concatenate([np.asarray(each, float) for each in pieces])
+    if name == "select":
+        result = flows.select(seed, None, rows, verbose=0).best
+    else:
+        result = flows.fit(seed, OURS[name](flows), rows, verbose=0)
+    return Fitted(in_pieces(result.log_prob, test), lambda seed, n: np.asarray(result.draw(seed, n)))
 
 
-def selected(rows, test, seed):
-    import flows
+def typed(rows, test, seed):
+    """Of frames; numbers of which all are whole are integers."""
+    from flows import tables
 
-    best = flows.select(seed, None, rows, verbose=0).best
-    pieces = [best.log_pdf(best.params, test[i : i + 5000]) for i in range(0, len(test), 5000)]
-    return np.concatenate([np.asarray(each, float) for each in pieces])
+    result = tables.fit(seed, rows, verbose=0)
+    schema = result.schema
+    steps = np.array([*[0.0] * len(schema.codes), *schema.angle_steps, *schema.steps])
+    outside = ~np.isfinite(result.log_prob(test, errors="coerce"))  # a value out of bounds, or unknown
+    x, points = schema.encode(test[~outside]), np.zeros((16, len(steps)))
+    if steps.any():
+        points[:, steps > 0] = (qmc.Halton(int((steps > 0).sum()), seed=0).random(16) - 0.5) * steps[steps > 0]
+    scores = np.full(len(test), -np.inf)
+    scores[~outside] = np.mean([in_pieces(result.result.log_prob, x + point) for point in points], 0)
+    return Fitted(scores, result.draw)
 
 
-def measured(method: str, name: str, seed: int, seconds: float) -> dict:
-    """Scores of the test rows, and seconds of the CPU; another library's loop has as many as were given."""
+def in_pieces(score, x):
+    return np.concatenate([np.asarray(score(x[i : i + 5000]), float) for i in range(0, len(x), 5000)])
+
+
+def as_frames(*parts):
+    """Of arrays, frames of the same dtypes."""
+    whole = (np.concatenate(parts) == np.round(np.concatenate(parts))).all(0)
+    kinds = {f"x{i}": int if of_column else float for i, of_column in enumerate(whole)}
+    return [pd.DataFrame(part, columns=list(kinds)).astype(kinds) for part in parts]
+
+
+def measured(method: str, name: str, seed: int, seconds: float, draws: bool) -> dict:
+    """Scores of the test rows, and seconds of the CPU; another library's loop has as many as were given. Of draws, what
+    trees say of them, and their seconds."""
     rows, test = SETS[name](seed)
-    start = time.process_time()
+    if method == "tables":
+        rows, test = as_frames(*recorded(name, seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if method in OTHERS:
-            return of_peer(method, rows, test, seed, seconds)
-        simple = {"Gaussian": gaussian, "mixture": mixture, "kernel density": kernel_density}
-        if method in simple:
-            scores = simple[method](rows, test)
+            found = of_peer(method, rows, test, seed, seconds, DRAWS if draws else 0)
         else:
-            scores = selected(rows, test, seed) if method == "select" else ours(method, rows, test, seed)
-    return {"scores": scores, "seconds": time.process_time() - start}
+            simple = {"Gaussian": gaussian, "mixture": mixture, "kernel density": kernel_density}
+            start = time.process_time()
+            if method in simple:
+                fitted = simple[method](rows, test)
+            else:
+                fitted = typed(rows, test, seed) if method == "tables" else ours(method, rows, test, seed)
+            found = {"scores": fitted.scores, "seconds": time.process_time() - start}
+            if draws:
+                found |= drawn(fitted.draw)
+        if "draws" in found:
+            draws = found.pop("draws")
+            found["C2ST"] = told_apart(draws, test[:5_000])[:2] if len(test) >= ENOUGH else None
+    return found
 
 
-def of_peer(library: str, rows, test, seed: int, seconds: float) -> dict:
+def drawn(draw: Callable[[int, int], Any]) -> dict:
+    found, drawing = None, list[float]()
+    for again in range(2):
+        start = time.process_time()
+        found = draw(again, DRAWS)
+        drawing.append(time.process_time() - start)
+    return {"draws": found, "drawing": drawing}
+
+
+def of_peer(library: str, rows, test, seed: int, seconds: float, draws: int) -> dict:
     """In a process of its own, which reads rows from a file and writes its scores beside them."""
     python, script = ROOT / OTHERS[library] / "bin" / "python", ROOT / "benchmarks" / "peers" / f"readme_{library}.py"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npz"
         np.savez(file, rows=rows, test=test)
-        subprocess.run([python, script, file, str(seed), str(seconds)], check=True)
+        subprocess.run([python, script, file, str(seed), str(seconds), str(draws)], check=True)
         with np.load(Path(folder) / "scores.npz") as found:
-            return {"scores": found["scores"], "seconds": float(found["seconds"])}
+            return {key: found[key] for key in found.files} | {"seconds": float(found["seconds"])}
 
 
-METHODS = ("Gaussian", "mixture", "kernel density", *OURS, "select", *OTHERS)
+METHODS = ("Gaussian", "mixture", "kernel density", *OURS, "select", "tables", *OTHERS)
+MINE = (*OURS, "select", "tables")
 
 
 def table(found: dict) -> str:
@@ -148,6 +215,32 @@ def over_seeds(pairs: np.ndarray) -> tuple[float, float]:
     return float(mean), float(max(of_rows, of_seeds))
 
 
+def table_of_draws(found: dict, seed: str = "0") -> str:
+    """Of one seed, what trees say of draws, and what 10,000 take: the first call, and the second."""
+    held = {name: {each: of[each][seed] for each in METHODS if seed in of.get(each, {})} for name, of in found.items()}
+    held = {name: held[name] for name in SETS if any("drawing" in each for each in held.get(name, {}).values())}
+    methods = [each for each in METHODS if any("drawing" in of.get(each, {}) for of in held.values())]
+    tables = []
+    for head, tell in (("nats a row (seconds)", nats_told), ("C2ST", c2st_told), ("seconds of 10,000 draws", drawing_told)):
+        lines = [f"| {head} | " + " | ".join(methods) + " |", "|" + "---|" * (len(methods) + 1)]
+        lines += [f"| {name} | " + " | ".join(tell(of.get(each, {})) for each in methods) + " |" for name, of in held.items()]
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def nats_told(one: dict) -> str:
+    outside = f", {one['outside']:.1%} of rows" if one.get("outside") else ""
+    return f"{one['nats']:.2f}{outside} ({one['seconds']:.0f})" if one else ""
+
+
+def c2st_told(one: dict) -> str:
+    return "{:.3f} +- {:.3f}".format(*one["C2ST"]) if one.get("C2ST") else ""
+
+
+def drawing_told(one: dict) -> str:
+    return "{:.2g}, {:.2g}".format(*one["drawing"]) if "drawing" in one else ""
+
+
 STYLES = {  # a colour and a marker for each method
     "NSF()": ("#2166ac", "o"),
     "select": ("#1b7837", "D"),
@@ -158,6 +251,8 @@ STYLES = {  # a colour and a marker for each method
     "kernel density": ("#666666", "x"),
     "flowjax": ("#d6604d", "^"),
     "zuko": ("#f4a582", "v"),
+    "tables": ("#5aae61", "D"),
+    "pzflow": ("#b2182b", "<"),
 }
 
 
@@ -177,12 +272,14 @@ def draw(found: dict, path: Path) -> None:
         differences = [own[seed]["nats"] - best[seed]["nats"] for seed in own if seed in best]
         return float(np.mean(differences)) if differences else np.nan
 
-    others = [method for method in METHODS if method not in OURS and method != "select"]
+    others = [method for method in METHODS if method not in MINE]
     names = [name for name in SETS if any(map(found.get(name, {}).get, others)) and found[name].get("NSF()")]
     names.sort(key=lambda name: ahead(found[name], "NSF()"))
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(names) + 1.6), layout="constrained")
     for method, (color, marker) in reversed(STYLES.items()):
         x = [ahead(found[name], method) for name in names]
+        if 2 * np.isfinite(x).sum() < len(names):  # measured on few, or without a density of some row
+            continue
         axes.plot(x, range(len(names)), marker, color=color, markersize=7 if method == "NSF()" else 5, label=method)
     axes.axvline(0, color="#333333", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=0.1)
@@ -200,12 +297,12 @@ def draw(found: dict, path: Path) -> None:
 
 def compare(of: dict, seed: str, file: Path) -> None:
     """How far each of ours is ahead of the best other in the mean of the same rows, and the standard error of that."""
-    others = [method for method in METHODS if method not in (*OURS, "select") and seed in of.get(method, {})]
+    others = [method for method in METHODS if method not in MINE and seed in of.get(method, {})]
     best = max(others, key=lambda method: of[method][seed]["nats"], default=None)
     if best is None or not of_method(file, best).exists():
         return
     scores = np.load(of_method(file, best))
-    for method in (*OURS, "select"):
+    for method in MINE:
         if seed in of.get(method, {}) and of_method(file, method).exists():
             difference = np.load(of_method(file, method)) - scores
             of[method][seed]["ahead"] = float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
@@ -230,6 +327,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "first_fit.json")
     parser.add_argument("--scores", type=Path, default=RESULTS / "scores", help="where scores of single rows are kept")
+    parser.add_argument("--draws", action="store_true", help="also how good draws are, and their seconds")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     options.scores.mkdir(exist_ok=True, parents=True)
@@ -241,16 +339,23 @@ def main() -> None:
                 for method in options.methods:
                     found = records.read(options.out)
                     of = found.setdefault(name, {})
-                    if seed in of.setdefault(method, {}):
+                    known = of.setdefault(method, {}).get(seed)
+                    if known and ("drawing" in known or not options.draws or method == "zuko"):
                         continue
                     seconds = max((each["seconds"] for each in of.get("NSF()", {}).values()), default=60.0)
-                    one = in_a_process_of_its_own(method, name, int(seed), seconds)
-                    np.save(of_method(file, method), one["scores"])
-                    of[method][seed] = {"nats": float(one["scores"].mean()), "seconds": one["seconds"]}
-                    compare(of, seed, file)
-                    print(
-                        f"{name}, seed {seed}, {method}: {of[method][seed]['nats']:.3f} in {one['seconds']:.0f} s", flush=True
-                    )
+                    one = in_a_process_of_its_own(method, name, int(seed), seconds, options.draws)
+                    found = records.read(options.out)  # again, as another run may have written meanwhile
+                    of = found.setdefault(name, {})
+                    of.setdefault(method, {})
+                    if not known:
+                        np.save(of_method(file, method), one["scores"])
+                        of[method][seed] = {"nats": float(one["scores"].mean()), "seconds": one["seconds"]}
+                        if outside := float(np.isneginf(one["scores"]).mean()):
+                            of[method][seed]["outside"] = outside
+                        compare(of, seed, file)
+                    if "drawing" in one:
+                        of[method][seed] |= {"C2ST": one["C2ST"], "drawing": [float(each) for each in one["drawing"]]}
+                    print(f"{name}, seed {seed}, {method}: {one['scores'].mean():.3f}, {of[method][seed]}", flush=True)
                     records.write(options.out, found)
     found = records.read(options.out)
     for name, of in found.items():
@@ -258,6 +363,7 @@ def main() -> None:
             compare(of, seed, options.scores / f"{name} {seed}")
     draw(found, options.out.with_suffix(".png"))
     print(table(found))
+    print(table_of_draws(found))
 
 
 if __name__ == "__main__":

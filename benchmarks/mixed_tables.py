@@ -2,6 +2,7 @@
 
     python benchmarks/mixed_tables.py                                  # both tables, one core: an hour
     python benchmarks/mixed_tables.py --sets household --methods NSF,tables
+    python benchmarks/mixed_tables.py --draws                          # beside synthesisers of tables: half an hour
     python benchmarks/mixed_tables.py --ratios                         # encoding, scores and draws of a million rows: minutes
     python benchmarks/mixed_tables.py --table
 
@@ -9,22 +10,32 @@
 `tables.fit(0, frame, model=Flow(NSF()))`, the same flow for the numbers alone, behind categories and angles. "no ends": the
 same without the low ends that are guessed. "tables": `tables.fit(0, frame)`. All are scored by the mean over 16 points of each
 cell, as of `TableResult.log_prob(draws=16)`, on a fifth of the rows. Written to benchmarks/results/mixed_tables.json.
+
+`--draws`: `tables.fit(0, frame, total_minutes=)` beside TVAE and CTGAN of ctgan and the Gaussian copula of copulas at their
+defaults, which `make .venv-tables/.stamp` installs. How well boosted trees tell draws from the rows held out (0.5 where they
+have to guess), and how many labels of these rows they know that have learned from draws: of household power whether the heater
+is off, waiting or at work, of the weather the airport. Draws of the others are rounded to the steps of the columns and kept
+within the range of the rows, as SDV does it around them; "as drawn", trees may tell them by their digits.
 """
 
 import argparse
 import json
 import os
 import resource
+import subprocess
+import tempfile
 import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import records
 from scipy.special import logsumexp
 from scipy.stats import qmc
+from two_samples import learned, told_apart
 
 import flows
 from flows import tables
@@ -33,6 +44,8 @@ from flows.tables.model import angles as of_angles
 ROOT = Path(__file__).resolve().parent
 RESULTS, DATA = ROOT / "results" / "mixed_tables.json", ROOT.parent / "examples" / "data"
 METHODS = ("NSF", "typed NSF", "no ends", "tables")
+SYNTHESIZERS, PYTHON = ("TVAE", "CTGAN", "copula"), ROOT.parent / ".venv-tables" / "bin" / "python"
+DRAWN = ("rows", "tables", *SYNTHESIZERS)
 DRAWS, SHARE = 16, 0.2
 
 
@@ -83,11 +96,11 @@ def scored(method, train, test, schema, seed, minutes):
     return result.log_prob(test, draws=DRAWS), result
 
 
-def measured(name, methods, seed, minutes, known):
+def measured(name, methods, seed, minutes):
     frame, schema = SETS[name]()
     train, test = split(frame, seed)
     schema = schema.fitted(train)
-    found, scores = dict(known), {}
+    found, scores = {}, {}
     for method in methods:
         start = time.process_time()
         scores[method], _ = scored(method, train, test, schema, seed, minutes)
@@ -106,6 +119,85 @@ def ahead(scores, of_nsf):
         return None
     difference = scores - of_nsf
     return [float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))]
+
+
+def heater(frame):
+    """Water heater and air conditioner: off, waiting, or at work."""
+    return frame["heating_wh"], np.digitize(frame["heating_wh"], [1, 10])
+
+
+LABELS = {"household": heater, "weather": lambda frame: (frame["airport"], frame["airport"])}
+
+
+def synthesised(method, train, schema, seed):
+    """As many draws as rows, on their steps and as they were drawn, and the seconds of both parts."""
+    dates = [name for name, kind in schema.kinds.items() if isinstance(kind, tables.DateTime)]
+    discrete = [name for name, kind in schema.kinds.items() if isinstance(kind, tables.Category)]
+    epoch, second = pd.Timestamp(0, tz="UTC"), pd.Timedelta(1, "s")
+    plain = train.assign(**{name: (train[name] - epoch) / second for name in dates})
+    with tempfile.TemporaryDirectory() as folder:
+        plain.to_csv(Path(folder) / "rows.csv", index=False)
+        (Path(folder) / "discrete.json").write_text(json.dumps(discrete))
+        script = ROOT / "peers" / "synthesizer.py"
+        subprocess.run([PYTHON, script, method, folder, str(len(train)), str(seed)], check=True)
+        raw = pd.read_csv(Path(folder) / "draws.csv")
+        seconds = json.loads((Path(folder) / "seconds.json").read_text())
+    draws = raw.copy()
+    for name, kind in schema.kinds.items():
+        if name not in discrete:
+            least, step = plain[name].min(), getattr(kind, "step", None) or (1 if isinstance(kind, tables.Integer) else 0)
+            draws[name] = draws[name].clip(least, plain[name].max())
+            draws[name] = least + ((draws[name] - least) / step).round() * step if step else draws[name]
+    return [frame.assign(**{name: epoch + frame[name] * second for name in dates}) for frame in (draws, raw)], seconds
+
+
+def drawn(method, train, schema, seed, minutes):
+    """The same of `tables.fit`, whose draws are on steps, and of the rows themselves."""
+    if method in SYNTHESIZERS:
+        return synthesised(method, train, schema, seed)
+    if method == "rows":
+        return (train, train), {"fit": 0.0, "draw": 0.0}
+    start = time.process_time()
+    with mock.patch.object(time, "monotonic", time.process_time):  # minutes of the CPU, as other work may share the core
+        result = tables.fit(seed, train, schema, total_minutes=minutes, verbose=0)
+    print(result.selection, flush=True)
+    fitted, pieces, refused = time.process_time(), [], []
+    while 1_000 * len(pieces) < len(train):
+        try:
+            pieces.append(result.draw(1_000 * seed + len(pieces) + len(refused), 1_000))
+        except flows.FlowsError as error:  # a draw that is infinite, of a column without an upper bound
+            refused.append(str(error))
+            print(error, flush=True)
+            if len(refused) > 20:
+                raise
+    draws = pd.concat(pieces, ignore_index=True)[: len(train)]
+    return (draws, draws), {"fit": fitted - start, "draw": time.process_time() - fitted, "refused": len(refused)}
+
+
+def compared(name, methods, seed, minutes):
+    """What boosted trees say of each method's draws. Angles are compared within one turn, as 0 and 360 degrees are one."""
+    frame, schema = SETS[name]()
+    train, test = split(frame, seed)
+    schema, found = schema.fitted(train), {}
+    circles = {column: kind.period for column, kind in schema.kinds.items() if isinstance(kind, tables.Circular)}
+
+    def turned(table):
+        return table.assign(**{column: np.mod(table[column], period) for column, period in circles.items()})
+
+    rows, (hidden, truth) = turned(test), LABELS[name](test)
+    for method in methods:
+        (draws, raw), seconds = drawn(method, train, schema, seed, minutes)
+        told, labels = told_apart(turned(draws), rows, seed), LABELS[name](draws)[1]
+        found[method] = {
+            "C2ST": told.accuracy,
+            "error": told.error,
+            "AUC": told.auc,
+            "C2ST as drawn": told_apart(turned(raw), rows, seed).accuracy,
+            "learned": learned(turned(draws).drop(columns=hidden.name), rows.drop(columns=hidden.name), labels, truth, seed),
+            **seconds,
+        }
+        print(f"{name}, {method}: {json.dumps(found[method])}", flush=True)
+    return found
 
 
 def million():
@@ -200,12 +292,24 @@ def as_table(found):
     return "\n".join(lines)
 
 
+def draws_as_table(found):
+    heads = ("C2ST", "its AUC", "C2ST as drawn", "labels known", "seconds of the fit", "of as many draws as rows")
+    lines = ["| draws | | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
+    for name, runs in found.items():
+        for method, of in runs.items():
+            cells = [f"{of['C2ST']:.3f} +- {of['error']:.3f}", f"{of['AUC']:.3f}", f"{of['C2ST as drawn']:.3f}"]
+            cells += [f"{of['learned']:.3f}", f"{of['fit']:.0f}", f"{of['draw']:.1f}"]
+            lines.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sets", default=",".join(SETS), help="of " + ", ".join(SETS))
-    parser.add_argument("--methods", default=",".join(METHODS), help="of " + ", ".join(METHODS))
+    parser.add_argument("--methods", help="of " + ", ".join(METHODS) + "; of --draws: " + ", ".join(DRAWN))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=30.0, help="for each choice among models")
+    parser.add_argument("--minutes", type=float, default=30.0, help="for each choice among models; of the CPU for --draws")
+    parser.add_argument("--draws", action="store_true", help="draws beside those of synthesisers")
     parser.add_argument("--ratios", action="store_true", help="encoding, scores and draws beside each other")
     parser.add_argument("--memory", action="store_true", help="what scores of a million rows take")
     parser.add_argument("--table", action="store_true", help="print what was measured")
@@ -213,6 +317,7 @@ def main():
     found = records.read(RESULTS)
     if options.table:
         print(as_table(found.get("scores", {})))
+        print(draws_as_table(found.get("draws", {})))
         print("\n".join(f"{name}: {value:.3g}" for name, value in found.get("ratios", {}).items()))
         return
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
@@ -222,10 +327,12 @@ def main():
         found["ratios"] = found.get("ratios", {}) | new
         print(json.dumps(new, indent=1))
     else:
-        scores = found.setdefault("scores", {})
+        kind, measure, methods = ("draws", compared, DRAWN) if options.draws else ("scores", measured, METHODS)
+        methods = options.methods.split(",") if options.methods else methods
         for name in options.sets.split(","):
-            known = scores.get(name, {})
-            scores[name] = measured(name, options.methods.split(","), options.seed, options.minutes, known)
+            new = measure(name, methods, options.seed, options.minutes)
+            found = records.read(RESULTS)  # again, as another run may have written meanwhile
+            found.setdefault(kind, {}).setdefault(name, {}).update(new)
             records.write(RESULTS, found)
     records.write(RESULTS, found)
 

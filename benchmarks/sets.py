@@ -7,6 +7,7 @@ import numpy as np
 
 DATA = Path(__file__).resolve().parent.parent / "examples" / "data"
 TEST = 5_000
+NOISE = 1.0  # of rounded columns, in cells; 0 within `recorded`
 
 
 def drawn(make: Callable[[np.random.Generator], Callable[[int], np.ndarray]], rows: int, seed: int = 0) -> tuple:
@@ -87,13 +88,13 @@ def scikit(name: str) -> np.ndarray:
 def of_household() -> np.ndarray:
     """Noise as wide as the last digit, so that values do not repeat."""
     rows = table("household_power")
-    return rows + np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * [1, 0.002, 0.002, 0.01, 1, 1, 1]
+    return rows + NOISE * np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * [1, 0.002, 0.002, 0.01, 1, 1, 1]
 
 
 def rounded(d: int) -> Callable:
     def make(rng):
         mixing = rng.normal(size=(d, d))
-        return lambda n: np.round(rng.normal(size=(n, d)) @ mixing, 1) + rng.uniform(-0.05, 0.05, (n, d))
+        return lambda n: np.round(rng.normal(size=(n, d)) @ mixing, 1) + NOISE * rng.uniform(-0.05, 0.05, (n, d))
 
     return make
 
@@ -131,7 +132,7 @@ def angular(rng: np.random.Generator) -> Callable:
 
 
 def of_digits() -> np.ndarray:
-    return scikit("digits") + np.random.default_rng(0).uniform(-0.5, 0.5, (1797, 64))
+    return scikit("digits") + NOISE * np.random.default_rng(0).uniform(-0.5, 0.5, (1797, 64))
 
 
 def real(rows: np.ndarray) -> np.ndarray:
@@ -140,7 +141,7 @@ def real(rows: np.ndarray) -> np.ndarray:
 
     rows = rows[np.isfinite(rows).all(1)]
     steps = np.array([step_of(column) or 0.0 for column in rows.T])
-    return rows + np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * steps
+    return rows + NOISE * np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * steps
 
 
 def of_statsmodels(name: str, leave: tuple[str, ...] = (), lags: int = 0) -> np.ndarray:
@@ -206,3 +207,13 @@ SETS: dict[str, Callable[..., tuple]] = {
     "digits": lambda seed=0: split(of_digits(), 1_437, seed),
     **REAL,
 }
+
+
+def recorded(name: str, seed: int = 0) -> tuple:
+    """The same rows as they were recorded: rounded where they are, without the noise that the others add."""
+    global NOISE
+    NOISE = 0.0
+    try:
+        return SETS[name](seed)
+    finally:
+        NOISE = 1.0

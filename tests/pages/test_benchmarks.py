@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -47,6 +49,36 @@ def test_the_index_leads_to_every_program_and_page():
         assert text.count("\n") <= 400, f"{page.name} is two pages"
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (FOLDER / link).exists(), f"{page.name} links to {link}, which is not there"
+
+
+def test_trees_tell_draws_from_rows_where_they_differ(made):
+    import two_samples
+
+    def table(seed, shift=0.0):
+        rng = np.random.default_rng(seed)
+        names = rng.choice(["a", "b"], 600)
+        numbers = np.round(rng.normal(size=600) + 3 * (names == "b") + shift, 2)
+        times = pd.Timestamp("2020-01-01", tz="UTC") + pd.to_timedelta(rng.integers(0, 99, 600), "h")
+        return pd.DataFrame({"name": names, "number": numbers, "time": times})
+
+    alike, apart = two_samples.told_apart(table(0), table(1)), two_samples.told_apart(table(0), table(1, 3.0))
+    assert abs(alike.accuracy - 0.5) < 4 * alike.error and apart.accuracy > 0.7 and apart.auc > 0.8
+    moved = table(0).assign(number=table(0)["number"] + 1e-13)
+    assert two_samples.told_apart(moved, table(0)).accuracy < 0.55
+    seconds = table(0).astype({"time": "datetime64[s, UTC]"})
+    (one, other), categories = two_samples.as_numbers(seconds, table(0))
+    np.testing.assert_array_equal(one, other)
+    assert categories == [0]
+    numbers = [table(seed)[["number"]] for seed in (0, 1)]
+    assert two_samples.learned(*numbers, table(0)["name"], table(1)["name"]) > 0.9
+
+
+def test_recorded_rows_are_those_of_a_set_without_its_noise(made):
+    import sets
+
+    (noisy, _), (rows, _) = sets.SETS["rounded 5"](1), sets.recorded("rounded 5", 1)
+    np.testing.assert_array_equal(rows, np.round(rows, 1))
+    assert 0 < np.abs(noisy - rows).max() <= 0.05 and (sets.SETS["rounded 5"](1)[0] == noisy).all()
 
 
 def test_results_have_one_record_a_line(made, tmp_path):
