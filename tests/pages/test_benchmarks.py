@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -51,6 +52,15 @@ def test_the_index_leads_to_every_program_and_page():
             assert (FOLDER / link).exists(), f"{page.name} links to {link}, which is not there"
 
 
+@pytest.fixture
+def one_thread():
+    """Threads of trees that wait for each other take long where other processes have the cores."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_trees_tell_draws_from_rows_where_they_differ(made):
     import two_samples
 
