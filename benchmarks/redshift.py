@@ -5,11 +5,12 @@
     python benchmarks/redshift.py --table
 
 The 10,000 simulated galaxies of examples/redshift.py, of which 2,000 are held out: by seed 0 those of the example. "tables":
-`tables.fit(seed, frame, condition=bands)`. "folds": the same with `model=Flow(NSF()), folds=5`. "example": the flow of the example, by
-its settings. "pzflow": its conditional flow by its defaults, and its `posterior`. All on a grid of 2,500 redshifts. Of each:
-nats a galaxy, of the density in units of redshift; the probabilities below the true redshifts (PIT), their mean and their
-greatest distance from the uniform distribution (Kolmogorov and Smirnov; noise alone makes it 0.030 in one of twenty); and how
-many of the central 50% and 90% intervals hold the true redshift. Written to benchmarks/results/redshift.json.
+`tables.fit(seed, frame, condition=bands)`. "folds": the same with `model=Flow(NSF()), folds=5`. "example": the flow of the
+example, by its settings. "pzflow": its conditional flow by its defaults, and its `posterior`. All on a grid of 2,500
+redshifts. Of each: nats a galaxy, of the density in units of redshift; the probabilities below the true redshifts (PIT),
+their mean and their greatest distance from the uniform distribution (Kolmogorov and Smirnov; noise alone makes it 0.030 in
+one of twenty); and how many of the central 50% and 90% intervals hold the true redshift. Written to
+benchmarks/results/redshift.json.
 """
 
 import argparse
