@@ -175,7 +175,8 @@ def on_docstring(app, what, name, thing, options, lines):
 
 def on_skip_member(app, what, name, thing, skip, options):
     """The fields of a named tuple are in its docstring."""
-    return skip or type(thing).__name__ == "_tuplegetter" or None
+    routing = re.fullmatch(r"set_\w+_request", name)  # scikit-learn's own, of which its pages tell
+    return skip or type(thing).__name__ == "_tuplegetter" or bool(routing) or None
 
 
 # Nothing is left out

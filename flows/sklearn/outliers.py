@@ -12,6 +12,7 @@ from flows.sklearn.base import TableEstimator, in_chunks, log_prob
 from flows.training.options import FEW, FOLDS
 
 MOST = 0.5  # the largest rate of alarms
+LEAST, ROWS_A_COLUMN = 50, 5  # rows, and rows for each column, of which a single model is fitted in folds
 SLACK = 1e-9  # of a rate, by which products of floats miss it
 
 
@@ -20,10 +21,10 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
 
     A row is an outlier where log p is below `offset_`, the conformal quantile of the scores of n rows that were held out from
     training: the k-th least of them, k = floor(alarm_rate (n + 1)). Of rows like those fitted to, at most a share `alarm_rate`
-    raises an alarm on average over such sets of rows, whatever the model. Below 2,000 rows the model is fitted in folds, which
-    hold out each row once; it counts with the lower of two scores, by the model that has not seen it, and by the mixture that
-    scores new rows. The same rows decide when training stops, and how models of a stack are weighted, which with few of them
-    lets the rate rise by a little [30 rows, two columns, a flow of 100 epochs: 0.28 for 0.25].
+    raises an alarm on average over such sets of rows, whatever the model. Below 2,000 rows (from 50 on, and 5 a column) a model
+    is fitted in folds, which hold out each row once; it counts with the lower of two scores, by the model that has not seen it,
+    and by the mixture that scores new rows. The same rows decide when training stops, and how models of a stack are weighted,
+    which with few of them lets the rate rise by a little [30 rows, two columns, a flow of 100 epochs: 0.28 for 0.25].
 
     Values that are out of bounds, unknown categories of a frame, and other values than the one of a constant column have
     log p = -inf, and are outliers. A row held out whose value would have been such a one without it, as no other row has it,
@@ -87,8 +88,11 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate <= MOST:
             raise FlowsError(f"alarm_rate is {rate!r:.60}; expected a number above 0, and at most {MOST}")
         frame, schema, weights = self._read(X, sample_weight)
-        few = 2 * FOLDS <= len(frame) < FEW and isinstance(self.model, ModelValue)
-        self._fit(frame, schema, weights, FOLDS if few else None)  # so that all rows are held out once; others do so by default
+        count = len(frame) if weights is None else int((weights > 0).sum())
+        enough = max(LEAST, ROWS_A_COLUMN * self.n_features_in_) <= count < FEW
+        # All rows are held out once, as several models do by default.
+        folds = FOLDS if enough and isinstance(self.model, ModelValue) else None
+        self._fit(frame, schema, weights, folds)
         result = self.table_.result
         kept = cast(Kept, result.kept).x.reshape(-1, len(self.table_.schema.columns))
         # As new rows are scored, to the last digit: in a table of categories many rows have one score.

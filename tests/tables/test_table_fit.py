@@ -319,7 +319,7 @@ def test_draws_beyond_float32_are_drawn_again(given):
     model = flows.Normal(conditioner=flows.MLP(2)) if given else flows.Normal(trainable=True)
     result = tables.fit(0, frame, schema, condition=["group"] if given else [], model=model, **QUICK)
     prior = jax.tree.map(np.zeros_like, result.result.params["prior"])
-    wide = prior[-1]["b"] if given else prior["log_scale"]
+    wide = prior["distribution"][-1]["b"] if given else prior["log_scale"]
     wide[-1] = 4.5  # of a logarithm: exp(90) at one standard deviation
     result = tables.TableResult(result.schema, result.result._replace(params={**result.result.params, "prior": prior}))
     context = {"context": np.array([1.0, 0.0])} if given else {}
