@@ -318,9 +318,11 @@ def test_draws_beyond_float32_are_drawn_again(given):
     schema = tables.Schema({"size": tables.Real(low=0), "group": tables.Category() if given else tables.Ignored()})
     model = flows.Normal(conditioner=flows.MLP(2)) if given else flows.Normal(trainable=True)
     result = tables.fit(0, frame, schema, condition=["group"] if given else [], model=model, **QUICK)
-    prior = jax.tree.map(np.zeros_like, result.result.params["prior"])
-    wide = prior["distribution"][-1]["b"] if given else prior["log_scale"]
+    old = result.result.params["prior"]
+    normal = jax.tree.map(np.zeros_like, old["distribution"] if given else old)
+    wide = normal[-1]["b"] if given else normal["log_scale"]
     wide[-1] = 4.5  # of a logarithm: exp(90) at one standard deviation
+    prior = {**old, "distribution": normal} if given else normal
     result = tables.TableResult(result.schema, result.result._replace(params={**result.result.params, "prior": prior}))
     context = {"context": np.array([1.0, 0.0])} if given else {}
     assert np.isinf(np.asarray(result.result.draw(0, 400, **context))).any()
