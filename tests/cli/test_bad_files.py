@@ -289,3 +289,9 @@ def test_files_may_exceed_memory(model, start, tmp_path):
     assert status == 0 and used.ru_maxrss * 1024 < 2e9
     with (tmp_path / "scored.csv").open() as file:
         assert sum(1 for _ in file) == 500_001
+
+
+def test_empty_lines_are_no_rows(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n\n3,4\n")
+    (frame,) = TextRows(str(tmp_path / "rows.csv"), "rows.csv", ",", "utf-8").pieces(9)
+    assert frame.rows() == [("1", "2"), ("3", "4")]
