@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from waves import shifted_wave, wave, wave_params
 
 import flows
 from flows import transformers as t
@@ -24,19 +24,6 @@ kinds = (t.Affine(), spline, t.Additive(), t.Affine(), spline)
 every_option = flows.Coupling(
     residual, kinds, mask=(True, False, True, False, False), flip=True, unconditional=spline, squash=5.0
 )
-
-
-def wave(params, x):
-    y = x + 0.3 * jnp.sin(x) * jnp.exp(params["a"])
-    return y + params["b"] * jnp.concatenate([jnp.ones(1, y.dtype), y[:-1]])
-
-
-def shifted_wave(params, x, context):
-    return wave(params, x) + context.sum()
-
-
-def wave_params(rng, shape):
-    return {"a": 0.1 * jnp.ones(()), "b": 0.5 * jnp.ones(())}
 
 
 class Case(NamedTuple):

@@ -77,9 +77,8 @@ class TableEstimator(BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "table_" in state:
-            constructors = state.pop("_constructors")
-            table = tables.load(io.BytesIO(state["table_"]), constructors, max_bytes=MOST_BYTES)
-            state = {**state, "table_": table}
+            table = tables.load(io.BytesIO(state["table_"]), state["_constructors"], max_bytes=MOST_BYTES)
+            state = {name: value for name, value in state.items() if name != "_constructors"} | {"table_": table}
         super().__setstate__(state)
 
 
@@ -108,8 +107,10 @@ def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) ->
         _refuse_gaps(table.schema, frame)
     found = list[np.ndarray]()
     for rows in table.schema.pieces(frame, 2**16, errors="coerce" if outside else "raise"):
-        x = np.where(rows.outside[:, None], rows.x[~rows.outside][:1] if (~rows.outside).any() else 0.0, rows.x)
-        found.append(np.where(rows.outside, -np.inf, in_chunks(table, x, rows.context)))
+        inside, scores = ~rows.outside, np.full(len(rows.x), -np.inf)
+        if inside.any():
+            scores[inside] = in_chunks(table, rows.x[inside], None if rows.context is None else rows.context[inside])
+        found.append(scores)
     return np.concatenate(found)
 
 

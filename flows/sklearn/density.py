@@ -116,8 +116,8 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         return self.table_.anomaly(frame)
 
     def contributions(self, X: Any) -> Any:
-        """log p(x_j | all other columns) of each row and column, in nats: see `TableResult.contributions`. The column with the
-        least of a row is what makes it odd.
+        """log p(x_j | all other columns) of each row and column, in nats: see `TableResult.contributions`. What makes a row odd
+        is the column furthest below what is usual for it, such as its median over other rows, as units of columns differ.
 
         Returns:
             A frame with the columns that are modelled; of an array an array (rows, columns), 0 where a column is constant or
