@@ -8,8 +8,10 @@
 "fit" holds back 2,000 rows of household power, runs `flows fit rows.csv -o m.flows --minutes 2`, and tells the mean of
 `TableResult.log_prob(draws=16)` of the rows held back; beside it the best of scikit-learn's mixtures of 3, 10, 30 and 100
 Gaussians of the same rows with noise as wide as their steps, by rows held out from these. "ratios" runs `flows score` on a
-million rows and `flows sample -n 1000000` with that model, and divides the CPU time of the process, with its imports and
-files, by that of `TableResult.log_prob` and `draw` of as many rows in Python. Written to benchmarks/results/command_line.json.
+million rows and `flows sample -n 1000000`, by the model of "fit" and by `flows.NSF()`, twice each: the first compiles, the
+second finds what the first kept. The CPU time of the second, with its imports and files, is divided by that of
+`TableResult.log_prob` and `draw` of as many rows in Python, compiled and in memory ("call"), and by that of a program of four
+lines in Python that does the same ("program"). Written to benchmarks/results/command_line.json.
 """
 
 import argparse
@@ -41,18 +43,32 @@ def split():
     return frame[order[TEST:]], frame[order[:TEST]]
 
 
-def command(*arguments):
-    """Runs a command; what it took by the clock, and of the processor, in seconds."""
+PROGRAMS = {
+    "score": """
+frame = polars.read_csv("million.csv")
+frame.with_columns(log_prob=tables.load(model).log_prob(frame)).write_csv("by_program.csv")
+""",
+    "sample": """
+tables.load(model).draw(0, 1_000_000).write_csv("by_program.csv")
+""",
+}
+
+
+def process(*arguments):
+    """Runs Python; what it took by the clock, and of the processor, in seconds."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "flows", *map(str, arguments)], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
-    )
+    subprocess.run([sys.executable, *map(str, arguments)], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": time.perf_counter() - start, "cpu": cpu}
 
 
-def measured(run):
+def command(*arguments):
+    """Runs a command."""
+    return process("-m", "flows", *arguments)
+
+
+def call(run):
     """The same of a call in this process, the second of two."""
     run()
     start, spent = time.perf_counter(), time.process_time()
@@ -80,25 +96,35 @@ def of_fit(folder, minutes):
 
 
 def of_ratios(folder):
-    """Of the model that is there, or of one of a few epochs."""
+    """By the model of "fit", where it is there, and by `flows.NSF()` after a few epochs."""
     train, _ = split()
-    if not (folder / "m.flows").exists():
-        train.write_csv(folder / "rows.csv")
-        few = ("--model", "NSF", "--max-epochs", 3)
-        command("fit", folder / "rows.csv", "-o", folder / "m.flows", *few, "--quiet")
-    result = tables.load(folder / "m.flows")
+    train.write_csv(folder / "rows.csv")
+    few = ("--model", "NSF", "--max-epochs", 3, "--quiet")
+    command("fit", folder / "rows.csv", "-o", folder / "nsf.flows", *few)
     frame = train[np.random.default_rng(2).integers(0, len(train), MILLION)]
     frame.write_csv(folder / "million.csv")
     found = {}
-    for name, arguments, run in (
-        ("score", ("million.csv", "-o", "scored.csv"), lambda: result.log_prob(frame)),
-        ("sample", ("-n", MILLION, "-o", "drawn.csv"), lambda: result.draw(0, MILLION)),
-    ):
-        paths = [folder / each if str(each).endswith(".csv") else each for each in arguments]
-        of_command, of_python = command(name, folder / "m.flows", *paths, "--quiet", "--force"), measured(run)
-        found[name] = {"ratio": of_command["cpu"] / of_python["cpu"], "cpu": [of_command["cpu"], of_python["cpu"]]}
-        found[name]["seconds"] = [of_command["seconds"], of_python["seconds"]]
-        print(name, found[name], flush=True)
+    for model in ("m", "nsf"):
+        path = folder / f"{model}.flows"
+        if path.exists():
+            result = tables.load(path)
+            score = ratio(folder, model, "score", folder / "million.csv", lambda table=result: table.log_prob(frame))
+            sample = ratio(folder, model, "sample", f"-n{MILLION}", lambda table=result: table.draw(0, MILLION))
+            found |= {f"score by {model}": score, f"sample by {model}": sample}
+    return found
+
+
+def ratio(folder, model, name, argument, run):
+    path = folder / f"{model}.flows"
+    first, second = (command(name, path, argument, "-o", folder / "out.csv", "--quiet", "--force") for _ in range(2))
+    text = f"import os, polars, flows; from flows import tables; os.chdir({str(folder)!r}); flows.keep_programs()\n"
+    text += f"model = {str(path)!r}{PROGRAMS[name]}"
+    process("-c", text)
+    program, of_call = process("-c", text), call(run)
+    found = {"ratio": second["cpu"] / of_call["cpu"], "of_program": second["cpu"] / program["cpu"]}
+    for each, spent in {"first": first, "second": second, "program": program, "call": of_call}.items():
+        found[each] = [round(spent["cpu"], 2), round(spent["seconds"], 2)]
+    print(name, model, found, flush=True)
     return found
 
 

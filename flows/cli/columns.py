@@ -1,7 +1,7 @@
 """Columns of text as what they hold: guessed from all values where a model is fitted, by its schema afterwards."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import polars as pl
 
@@ -98,8 +98,21 @@ def typed(block: Block, origin: Origin, schema: Schema, names: Iterable[str] | N
         )
     if not origin.is_text:
         return block.frame.select(wanted)
-    columns = [_without_gaps(block.frame[name], origin.gaps) for name in wanted]
-    return pl.DataFrame([_as_kind(column, schema, origin.name, block) for column in columns])
+    return pl.DataFrame([_typed(block.frame[name], origin, schema, block) for name in wanted])
+
+
+def _typed(column: pl.Series, origin: Origin, schema: Schema, block: Block) -> pl.Series:
+    if _sort(schema, column.name) == "numbers" and not any(map(_is_number, origin.gaps)):
+        numbers = _as_numbers(column)  # of text with neither gaps nor spaces nothing else has to be asked
+        if numbers.null_count() == column.null_count() and not (numbers.dtype.is_float() and numbers.is_nan().any()):
+            return numbers
+    return _as_kind(_without_gaps(column, origin.gaps), schema, origin.name, block)
+
+
+@functools.cache
+def _is_number(text: str) -> bool:
+    numbers = pl.Series([text], dtype=pl.String).cast(pl.Float64, strict=False)
+    return bool(numbers.is_not_nan().any())
 
 
 def of_options(given: Mapping[str, str], schema: Schema) -> pl.DataFrame:
@@ -110,7 +123,7 @@ def of_options(given: Mapping[str, str], schema: Schema) -> pl.DataFrame:
 
 def _as_kind(column: pl.Series, schema: Schema, where: str, block: Block) -> pl.Series:
     """Text as values of the kind that the schema has."""
-    sort = _sort_of(schema[column.name], dtype_of(schema, column.name) or "")
+    sort = _sort(schema, column.name)
     if sort == "text":
         return column
     plain = column.str.strip_chars()
@@ -130,8 +143,9 @@ def _as_numbers(column: pl.Series) -> pl.Series:
     return whole if whole.null_count() == column.null_count() else column.cast(pl.Float64, strict=False)
 
 
-def _sort_of(kind: Kind, dtype: Any) -> str:
+def _sort(schema: Schema, name: str) -> str:
     """What text is to be read as: numbers, times, true or false, or text."""
+    kind, dtype = schema[name], dtype_of(schema, name) or ""
     if isinstance(kind, Real | Integer | Circular):
         return "numbers"
     if isinstance(kind, DateTime):

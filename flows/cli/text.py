@@ -1,10 +1,11 @@
 """CSV as rows of text, which keeps every value as it was written; what is wrong in it is told by row and line."""
 
 import csv
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TextIO
 
 import polars as pl
@@ -33,14 +34,22 @@ class TextRows:
         with self._opened() as file, self._blamed():
             reader = csv.reader(file, delimiter=self.separator, strict=True)
             names = self._header(next(reader, None))
+            self.line += reader.line_num
             while True:
-                self.records, self.line = [], reader.line_num + 1
-                self.records.extend(islice(reader, rows))  # which keeps those before an error
-                if not self.records:
+                self.records = []
+                lines = list(islice(file, rows))
+                if not lines:
                     return
-                if held := self._checked(len(names)):
-                    yield _framed(names, held)
-                self.rows += len(held)
+                if (frame := _plain(names, lines, self.separator)) is not None:
+                    self.line += len(lines)
+                else:
+                    reader = csv.reader(chain(lines, file), delimiter=self.separator, strict=True)
+                    self.records.extend(islice(reader, len(lines)))  # which keeps those before an error
+                    frame = _framed(names, self._checked(len(names)))
+                    self.line += reader.line_num
+                if len(frame):
+                    yield frame
+                self.rows += len(frame)
 
     def _header(self, names: list[str] | None) -> list[str]:
         if not names:
@@ -114,7 +123,20 @@ class TextRows:
         return self._line(len(self.records))
 
 
+def _plain(names: list[str], lines: list[str], separator: str) -> pl.DataFrame | None:
+    """Rows without quotes, a line each, by the reader of polars, which is four times as fast; None for others."""
+    text = "".join(lines).replace("\r\n", "\n")
+    if (
+        len(names) == 1
+        or any(mark in text for mark in '"\r\0')
+        or {line.count(separator) for line in lines} != {len(names) - 1}
+    ):
+        return None
+    schema = dict.fromkeys(names, pl.String)
+    return pl.read_csv(io.BytesIO(text.encode()), has_header=False, schema=schema, separator=separator, quote_char=None)
+
+
 def _framed(names: list[str], records: list[list[str]]) -> pl.DataFrame:
-    columns = zip(*records, strict=True)
+    columns = list(zip(*records, strict=True)) or [()] * len(names)
     frame = pl.DataFrame([pl.Series(name, column, pl.String) for name, column in zip(names, columns, strict=True)])
     return frame.with_columns(pl.when(pl.all() != "").then(pl.all()))

@@ -1,8 +1,10 @@
 """What a user may get wrong: a line on stderr that says where and what to do, exit status 2, and nothing half-written."""
 
+import gc
 import json
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import flows as library
 from conftest import POWER, QUICK
 from flows import tables
-from flows.cli import compare
+from flows.cli import compare, failures
 from flows.cli.text import TextRows
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -259,6 +261,19 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(start, tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, b"flows: stopped; nothing was written\n") and os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector(monkeypatch):
+    def interrupt(phase, info):
+        gc.callbacks.remove(interrupt)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", failures.interrupted_again)
+    gc.callbacks.append(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        gc.collect()
+        for _ in range(600):
+            time.sleep(0.1)
 
 
 def test_a_kill_in_between_leaves_the_old_file(model, start, tmp_path):
