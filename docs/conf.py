@@ -2,15 +2,19 @@
 what it asks for, and nothing is told twice.
 
 Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("Conditional flows") }}` is a section of the README and
-`{{ reference("flows.models") }}` all public names that are defined there; `{{ families() }}` is the table of all bijections. A
-page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails the build.
+`{{ reference("flows.models") }}` all public names that are defined there, `groups=` which of them under which heading. What is
+made of the library has a file beside this one: `{{ families() }}` is the table of all bijections, `{{ commands() }}` are those
+of the shell, `{{ papers() }}` the sources, `{{ extras() }}` what can be installed. A page's blocks of Python are run as one
+program, and what they return is shown; a block that fails, fails the build.
 """
 
 import inspect
+import itertools
 import logging
 import os
 import re
 import runpy
+from functools import cached_property
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -36,6 +40,7 @@ copybutton_exclude = ".linenos, .gp, .go"  # code is copied without its prompts 
 
 add_function_parentheses = False
 maximum_signature_line_length = 100
+autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 
 nb_execution_mode = "force"
@@ -49,14 +54,10 @@ nb_ipywidgets_js = {}  # nothing is fetched from elsewhere
 
 # Which names are public
 
-MODULES = [flows] + [
-    each
-    for name, each in vars(flows).items()
-    if inspect.ismodule(each)
-    and name[0] != "_"
-    and (name in flows.__all__ or hasattr(each, "__all__"))
-    and each is not flows.core
-]
+ROOMS = {name: each for name, each in vars(flows).items() if inspect.ismodule(each) and name[0] != "_" and name != "core"}
+MODULES = [flows]
+MODULES += [each for name, each in ROOMS.items() if name in flows.__all__]  # whose names users write
+MODULES += [each for name, each in ROOMS.items() if name not in flows.__all__ and hasattr(each, "__all__")]
 
 
 def names_of(module):
@@ -76,10 +77,29 @@ def public_names():
 
 
 PUBLIC = public_names()
+METHODS = (property, classmethod, staticmethod, cached_property)
+
+
+def members_of(thing):
+    """The public methods and properties that a class describes, also those of its private bases; the fields of a named tuple
+    are in its own docstring, and how scikit-learn routes metadata in its pages."""
+    public = [each for _, each in PUBLIC.values()]
+    bases = list(itertools.takewhile(lambda base: base is thing or all(base is not each for each in public), thing.__mro__))
+    found = {name: each for base in bases if base.__module__.startswith("flows") for name, each in vars(base).items()}
+    described = [
+        name for name, each in found.items() if (inspect.isroutine(each) or isinstance(each, METHODS)) and each.__doc__
+    ]
+    return [name for name in described if not re.match(r"_|set_\w+_request", name)]
+
+
+MEMBERS = {
+    f"{name}.{member}": name for name, (_, thing) in PUBLIC.items() if inspect.isclass(thing) for member in members_of(thing)
+}
 
 # What prose may call them: `flows.fit`, `transformers.Affine`, `Affine`; or as calls, such as `Affine(bound=2.0)`.
 LINKS = {name: full for full in reversed(PUBLIC) for name in (full, full.removeprefix("flows."), full.rpartition(".")[2])}
 LINKS |= {module.__name__: module.__name__ for module in MODULES[1:]}
+LINKS |= {".".join(member.split(".")[-2:]): member for member in reversed(MEMBERS)}
 
 
 def code(text, link, plain):
@@ -98,34 +118,59 @@ def readme(title=""):
     return re.sub(r"(?<!`)`([^`\n]+)`(?!`)", lambda m: code(m[1], "{{py:obj}}`{} <{}>`", "`{}`"), sections[title])
 
 
-def reference(*modules):
-    """The public names that these modules define: a table of their first lines, then each with its docstring."""
-    names = [name for name, (home, _) in PUBLIC.items() if any(f"{home}.".startswith(f"{each}.") for each in modules)]
-    names.sort(key=lambda name: name.rpartition(".")[2].lower())
-    lines = ["```{eval-rst}", *(f".. py:module:: {each}" for each in modules if each in LINKS), "", ".. list-table::", ""]
-    for name in names:
-        first_line = PUBLIC[name][1].__doc__.partition("\n")[0]
-        lines += [f"   * - :py:obj:`{name}`", f"     - {paragraph(first_line)}"]
-    for name in names:
-        thing = PUBLIC[name][1]
-        kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
-        options = {"class": ["   :members:", "   :show-inheritance:"], "data": ["   :no-value:"]}
-        lines += ["", f".. auto{kind}:: {name}", *options.get(kind, [])]
-    return "\n".join([*lines, "```"])
+def reference(*modules, groups=None):
+    """The public names that these modules define, or those of each group: a list of modules, or of names. A table of how their
+    docstrings begin, then each with all of it, the groups under headings."""
+    groups = {title: names_at(places) for title, places in (groups or {"": modules}).items()}
+    table = [*(f".. py:module:: {each}" for each in modules if each in LINKS), "", ".. list-table::", ""]
+    pages = []
+    for title, names in groups.items():
+        table += [f"   * - **{title}**", "     -"] if title else []
+        table += [f"   * - :py:obj:`{name}`\n     - {beginning(PUBLIC[name][1])}" for name in names]
+        pages += [f"## {title}"] if title else []
+        pages += [as_directive(itertools.chain.from_iterable(map(entry, names)))]
+    return "\n\n".join([as_directive(table), *pages])
 
 
+def beginning(thing):
+    """Its docstring up to the first line that ends with a full stop, or to the first empty one."""
+    return paragraph(
+        re.match(r".*?(\.$|\n\n|\Z)", inspect.getdoc(thing), re.DOTALL | re.MULTILINE)[0].replace("\n", " ").strip()
+    )
+
+
+def names_at(places):
+    """The public names that are these, or are defined there."""
+    return [name for each in places for name, (home, _) in PUBLIC.items() if name == each or f"{home}.".startswith(f"{each}.")]
+
+
+def as_directive(lines):
+    return "\n".join(["```{eval-rst}", *lines, "```"])
+
+
+def entry(name):
+    """A public name with its docstring, and a class with its members."""
+    thing = PUBLIC[name][1]
+    kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
+    members = ", ".join(member.rpartition(".")[2] for member, owner in MEMBERS.items() if owner == name)
+    options = {"class": [f"   :members: {members}"] * bool(members) + ["   :show-inheritance:"], "data": ["   :no-value:"]}
+    return ["", f".. auto{kind}:: {name}", *options.get(kind, [])]
+
+
+def made_by(name):
+    """The function of the file beside this one that both are called so; the file is read when a page asks for it."""
+    return lambda: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[name]()
+
+
+ASKED = {"readme": readme, "reference": reference}
+ASKED |= {name: made_by(name) for name in ("families", "commands", "papers", "extras")}
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
-
-
-def families():
-    """The table of all bijections."""
-    return runpy.run_path(str(Path(__file__).with_name("families.py")))["families"]()
 
 
 def on_source_read(app, docname, source):
     from jinja2 import StrictUndefined, Template
 
-    text = Template(source[0], undefined=StrictUndefined).render(readme=readme, reference=reference, families=families)
+    text = Template(source[0], undefined=StrictUndefined).render(ASKED)
     python = "```python\n"
     source[0] = NOTEBOOK + text.replace(python, "```{code-cell}\n") if python in text else text
 
@@ -173,17 +218,11 @@ def on_docstring(app, what, name, thing, options, lines):
     lines[:] = as_rst("\n".join(lines)).split("\n")
 
 
-def on_skip_member(app, what, name, thing, skip, options):
-    """The fields of a named tuple are in its docstring."""
-    routing = re.fullmatch(r"set_\w+_request", name)  # scikit-learn's own, of which its pages tell
-    return skip or type(thing).__name__ == "_tuplegetter" or bool(routing) or None
-
-
 # Nothing is left out
 
 
 def on_check_consistency(app, env):
-    for name in PUBLIC.keys() - env.domains.python_domain.objects.keys():
+    for name in (PUBLIC.keys() | MEMBERS.keys()) - env.domains.python_domain.objects.keys():
         logging.getLogger("sphinx").warning("%s is public, and on no page of the reference", name)
 
 
@@ -198,5 +237,4 @@ def setup(app):
 
     app.connect("source-read", on_source_read)
     app.connect("autodoc-process-docstring", on_docstring)
-    app.connect("autodoc-skip-member", on_skip_member)
     app.connect("env-check-consistency", on_check_consistency)

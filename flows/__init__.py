@@ -161,10 +161,17 @@ if _typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        """`flows.tables` and `flows.sklearn` are imported when they are first named: they need extras."""
+        """`flows.tables` and `flows.sklearn` are imported when they are first named: they need extras. A name of another
+        library is told what it is called here."""
         if name in ("sklearn", "tables"):
             return _importlib.import_module(f"flows.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        message = f"module {__name__!r} has no attribute {name!r}"
+        if name[:1] == "_":
+            raise AttributeError(message)
+        called = _importlib.import_module("flows.elsewhere").CALLED.get(name)
+        if called is None:
+            raise AttributeError(message)
+        raise AttributeError(f"{message}; here it is {called}", name=name, obj=None)  # so that Python guesses no other name
 
 
 _ROOMS = (

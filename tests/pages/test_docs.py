@@ -4,8 +4,10 @@ import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import pytest
 import registry
 
 import flows
@@ -16,13 +18,37 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
 
 
-def test_every_public_name_has_a_docstring_and_a_page():
-    conf = runpy.run_path(str(DOCS / "conf.py"))
-    modules = re.findall(r'"([\w.]+)"', "".join(re.findall(r"{{ reference\((.*)\) }}", PAGES)))
+@pytest.fixture(scope="module")
+def conf():
+    return runpy.run_path(str(DOCS / "conf.py"))
+
+
+def test_every_public_name_has_a_docstring_and_a_page(conf):
+    """One page each: a second one would make links ambiguous."""
     assert "flows.NSF" in conf["PUBLIC"] and "flows.transformers.Affine" in conf["PUBLIC"]
-    for name, (home, thing) in conf["PUBLIC"].items():
+    shown = Counter()
+    for asked in re.findall(r"{{ reference\((.*?)\) }}", PAGES, re.DOTALL):
+        places = re.findall(r'"(flows[\w.]*)"', asked.partition("groups=")[2] or asked)
+        assert all(conf["names_at"]([place]) for place in places), f"nothing is at one of {places}"
+        shown.update(conf["names_at"](places))
+    for name, (_, thing) in conf["PUBLIC"].items():
         assert thing.__doc__, f"{name} has no docstring"
-        assert any(f"{home}.".startswith(f"{module}.") for module in modules), f"{name} is on no page of docs/reference"
+        assert shown[name] == 1, f"{name} is on {shown[name]} pages of docs/reference"
+
+
+def test_methods_have_entries_too(conf):
+    """Also those that a class has of a base which is none of users'."""
+    asked = ("FitResult.cdf", "FitResult.scores", "training.EnsembleResult.log_pdfs", "tables.Schema.from_json")
+    assert {f"flows.{name}" for name in asked} <= conf["MEMBERS"].keys()
+    assert "flows.training.EnsembleResult.anomaly" not in conf["MEMBERS"], "it is described where FitResult is"
+    assert any(line.endswith("cdf, quantile, interval") for line in conf["entry"]("flows.FitResult"))
+
+
+def test_every_page_of_the_reference_begins_with_a_sentence_and_a_table():
+    for page in (DOCS / "reference").glob("*.md"):
+        title, sentence, table = page.read_text().split("\n\n")[:3]
+        assert title.startswith("# ") and re.search(r"\w.*[.:]$", sentence, re.DOTALL), f"{page.name} begins with no sentence"
+        assert re.match(r"\||{{ (reference|families)\(", table), f"{page.name} has no table after its first sentence"
 
 
 def test_every_section_of_the_readme_has_a_page():
@@ -30,8 +56,8 @@ def test_every_section_of_the_readme_has_a_page():
         assert f'{{{{ readme("{title}") }}}}' in PAGES, f"the README's section {title!r} is on no page of docs/"
 
 
-def test_docstrings_are_plain_text():
-    as_rst = runpy.run_path(str(DOCS / "conf.py"))["as_rst"]
+def test_docstrings_are_plain_text(conf):
+    as_rst = conf["as_rst"]
     given = """A *map*: y_i = |x_i| of `Affine`, or `{"a": 1}`.
 
     y = a * x

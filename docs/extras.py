@@ -1,0 +1,27 @@
+"""What can be installed with the library, as pyproject.toml lists it."""
+
+import tomllib
+from pathlib import Path
+
+FOR = {  # extras that are for users; the others are for those who change the library
+    "tables": "`flows.tables`: tables of pandas and polars",
+    "sklearn": "`flows.sklearn`: estimators for scikit-learn",
+    "cli": "the command `flows` in a shell",
+    "continuous": "continuous flows that keep a tolerance",
+    "networks": "networks of Equinox and Flax as conditioners",
+    "tensorboard": "the losses of a fit in TensorBoard",
+    "examples": "the programs in `examples/`",
+    "docs": "to build this site",
+    "test": "to run the tests",
+}
+
+
+def extras():
+    """A table of all extras: how each is installed, what it is for, and which packages it brings."""
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())["project"]
+    listed = project["optional-dependencies"]
+    if missing := listed.keys() ^ FOR.keys():
+        raise ValueError(f"docs/extras.py: {', '.join(sorted(missing))} is in pyproject.toml or here; expected in both")
+    rows = [f"| `pip install '.[{name}]'` | {text} | {', '.join(listed[name])} |" for name, text in FOR.items()]
+    needed = f"Without an extra: {', '.join(project['dependencies'])}."
+    return "\n".join(["| command | for | brings |", "|---|---|---|", *rows, "", needed])
