@@ -9,11 +9,11 @@ import numpy as np
 import pandas
 import pytest
 from common import AFFINE, QUICK, ROWS, error_of
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 import flows
 from flows.results.pictures.columns import Column, edges, limits, spread, step_of
-from flows.results.pictures.style import colours
+from flows.results.pictures.style import STYLE, colours
 from flows.results.result import Kept
 from flows.training import fit, fit_to_density
 
@@ -261,6 +261,22 @@ def test_a_fit_to_a_density_has_its_weights(path):
     for without in (flows.load(path), result._replace(params=result.params)):
         figure = without.plot(n=100)
         assert len(figure.axes) == 6 and "importance weights are in no file, nor of other params" in words(figure)[1]
+
+
+def test_the_style_is_seen_on_light_and_dark_pages():
+    style = plt.matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+    text = [style[name] for name in ("text.color", "axes.labelcolor", "xtick.color", "legend.labelcolor")]
+    for names, least in ((text, 4.2), (colours(), 3.0)):
+        for page in ("white", "#131416"):
+            for name in names:
+                low, high = sorted(luminance(each) for each in (name, page))
+                assert (high + 0.05) / (low + 0.05) >= least, f"{name} on {page}"
+
+
+def luminance(colour):
+    """As of the Web Content Accessibility Guidelines."""
+    parts = np.array(to_rgb(colour))
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
 
 def test_without_matplotlib_it_says_how_to_install_it(monkeypatch):
