@@ -84,7 +84,7 @@ class DensityFitResult(FitResult):
             return None
         return lambda axes, shown: importance(axes, self.log_weights, self.diagnostics, shown)
 
-    def _replace(self, **changes: Any) -> FitResult:
+    def _replace(self, **changes: Any) -> FitResult:  # type: ignore[override]
         stale = {"log_weights": None} if "params" in changes else {}
         return super()._replace(**{**stale, **changes})
 

@@ -171,7 +171,7 @@ def quantiles_given(result: Any, contexts: np.ndarray, n: int, rng: Any) -> np.n
 def kept_rows(kept: Any, event: Shape, choice: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows held out and their contexts; of folds all together, and those with weights drawn anew in proportion to these."""
     folds = kept.x.ndim - len(event) - 1
-    together = [None if each is None else each.reshape(-1, *each.shape[1 + folds :]) for each in kept]
+    together: list[Any] = [None if each is None else each.reshape(-1, *each.shape[1 + folds :]) for each in kept]
     rows, context, weights = together
     if weights is not None:
         drawn = np.sort(choice.choice(len(rows), len(rows), p=weights / weights.sum()))

@@ -33,7 +33,7 @@ def band(
     points, distinct = np.random.default_rng(0), np.unique(at)
     ends = limits(given, at, at)
     discrete = bool(given.names) or len(distinct) <= FEW
-    places = distinct if discrete else np.linspace(*np.clip(ends, distinct[0], distinct[-1]), GRID)
+    places = distinct if discrete else np.linspace(max(ends[0], distinct[0]), min(ends[1], distinct[-1]), GRID)
     low, middle, high = np.asarray(quantiles(places), float).T
     with styled() as plt:
         figure, axes = plt.subplots(figsize=(6.4, 4.2))

@@ -9,7 +9,7 @@ from flows.results.pictures.columns import Column, edges, limits, spread
 from flows.results.pictures.compared import Compared
 from flows.results.pictures.style import Colours, colours, dated, explained, styled
 
-WIDTHS = {1: 5.6, 2: 2.7, 3: 2.2, 4: 1.9}  # of a panel by their number across, in inches; of more the last but one
+WIDTHS = {2: 2.7, 3: 2.2, 4: 1.9}  # of a panel by their number across, in inches
 OF_MORE = 1.65
 SPIKE = 0.5  # of all rows in one of many bins, from which on its height is told on a logarithmic scale
 FEW = 0.5  # of the draws: so few rows lie above them
@@ -26,37 +26,27 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
         compared: rows and draws of these columns alone, (rows, columns).
         weights: a function that draws on Axes what importance weights say; None where there are none.
     """
-    count, points = len(columns), np.random.default_rng(0)
+    count, chance = len(columns), np.random.default_rng(0)
     rows, draws = compared.rows, compared.draws
     ends = [limits(column, None if rows is None else rows[:, j], draws[:, j]) for j, column in enumerate(columns)]
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        return np.stack([spread(each, values[:, j], chance) for j, each in enumerate(columns)], 1)
+
+    points_of_rows, points_of_draws = None if rows is None else placed(rows), placed(draws)
     with styled() as plt:
-        shown, wide = colours(), WIDTHS.get(count, OF_MORE)
-        if count == 1:
-            beside = 1 if weights is None else 2
-            figure, panels = plt.subplots(1, beside, figsize=(4.6 + 1.6 * beside, 3.8), squeeze=False)
-            of_weights = panels[0, -1]
-        else:
-            figure = plt.figure(figsize=(count * wide + 0.6, count * wide + 0.7))
-            spec = figure.add_gridspec(count, count)
-            panels = np.empty((count, count), object)
-            for i, j in zip(*np.tril_indices(count), strict=True):
-                panels[i, j] = figure.add_subplot(spec[i, j])
-            if weights is not None:
-                half = count // 2
-                of_weights = figure.add_subplot(spec[:half, count - half :])
-        handles: list[Any] = []
+        shown, handles = colours(), list[Any]()
+        figure, panels, of_weights = laid_out(plt, count, weights is not None)
         for i, column in enumerate(columns):
-            found = margin(panels[i, i], column, ends[i], None if rows is None else rows[:, i], draws[:, i], shown)
-            handles = handles or found
             for j in range(i):
-                places = [
-                    None if values is None else np.stack([spread(columns[k], values[:, k], points) for k in (j, i)], 1)
-                    for values in (rows, draws)
-                ]
-                scatter(panels[i, j], *places, shown, points)
-                panels[i, j].set(xlim=ends[j], ylim=ends[i])
-                told(panels[i, j].yaxis, column, j == 0)
-                told(panels[i, j].xaxis, columns[j], i == count - 1)
+                axes, pair = panels[i, j], [j, i]
+                scatter(
+                    axes, None if points_of_rows is None else points_of_rows[:, pair], points_of_draws[:, pair], shown, chance
+                )
+                axes.set(xlim=ends[j], ylim=ends[i])
+                told(axes.yaxis, column, j == 0)
+                told(axes.xaxis, columns[j], i == count - 1)
+            handles = margin(panels[i, i], column, ends[i], None if rows is None else rows[:, i], draws[:, i], shown)
             told(panels[i, i].xaxis, column, i == count - 1)
         if weights is not None:
             weights(of_weights, shown)
@@ -66,6 +56,18 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
             handle.set_label(name)
         explained(figure, handles, [*compared.notes, *beyond(ends, compared)], room=count > 1 and weights is None)
     return figure
+
+
+def laid_out(plt: Any, count: int, with_weights: bool) -> tuple[Any, dict[tuple[int, int], Any], Any]:
+    """A figure, its panels by row and column, on and below the diagonal, and one for weights in the corner that is left."""
+    if count == 1:
+        figure, row = plt.subplots(1, 1 + with_weights, figsize=(6.2 + 1.6 * with_weights, 3.8), squeeze=False)
+        return figure, {(0, 0): row[0, 0]}, row[0, -1]
+    side, half = count * WIDTHS.get(count, OF_MORE), count // 2
+    figure = plt.figure(figsize=(side + 0.6, side + 0.7))
+    grid = figure.add_gridspec(count, count)
+    panels = {(i, j): figure.add_subplot(grid[i, j]) for i in range(count) for j in range(i + 1)}
+    return figure, panels, figure.add_subplot(grid[:half, count - half :]) if with_weights else None
 
 
 def margin(
