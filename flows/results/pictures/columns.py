@@ -1,6 +1,6 @@
 """A column on an axis: its ends, its bins, and points that would hide each other moved apart. Nothing is drawn here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,8 @@ def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]
     if columns is None:
         more = [f"the first {SHOWN} of {count} columns, columns= names others"] if count > SHOWN else []
         return list(range(min(count, SHOWN))), more
-    given = [columns] if isinstance(columns, str | int | np.integer) else list(columns)
+    several = isinstance(columns, Iterable) and not isinstance(columns, str)
+    given = list(columns) if several else [columns]
     places = list[int]()
     for each in given:
         place = names.index(each) if isinstance(each, str) and each in names else each

@@ -11,11 +11,13 @@ from flows.results.pictures.style import Colours, colours, dated, explained, sty
 
 WIDTHS = {2: 2.7, 3: 2.2, 4: 1.9}  # of a panel by their number across, in inches
 OF_MORE = 1.65
+INK = 6_000  # of all points of rows, or of draws, in square points, as far as each is
+SIZES = 3, 14  # of one point, in square points
 SPIKE = 0.5  # of all rows in one of many bins, from which on its height is told on a logarithmic scale
 FEW = 0.5  # of the draws: so few rows lie above them
 SHORT = 14  # characters of the name of a category
-LONG = 26  # characters of the name of a column
-NAMED = 8  # categories on an axis that are named
+LONG = 22  # characters of the name of a column
+NAMED = 12  # categories on an axis that are named
 
 
 def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) -> Any:
@@ -103,11 +105,11 @@ def scatter(axes: Any, rows: np.ndarray | None, draws: np.ndarray, shown: Colour
     """Points of rows and draws in one random order, so that neither hide the others; few rows lie above."""
     parts = [(shown.draws, draws)] if rows is None else [(shown.draws, draws), (shown.rows, rows)]
     points = np.concatenate([values for _, values in parts])
-    colour = np.repeat([each for each, _ in parts], [len(values) for _, values in parts])
+    counts = np.array([len(values) for _, values in parts])
+    colour, size = (np.repeat(each, counts) for each in ([each for each, _ in parts], np.clip(INK / counts, *SIZES)))
     few = rows is not None and len(rows) < FEW * len(draws)
     order = np.arange(len(points)) if few else rng.permutation(len(points))
-    size = float(np.clip(12_000 / len(points), 3, 12))
-    return axes.scatter(*points[order].T, s=size, c=colour[order], alpha=0.6, linewidths=0, rasterized=True)
+    return axes.scatter(*points[order].T, s=size[order], c=colour[order], alpha=0.6, linewidths=0, rasterized=True)
 
 
 def told(axis: Any, column: Column, named: bool) -> None:
