@@ -1,4 +1,4 @@
-"""The command line: `flows fit`, `schema`, `sample`, `score`, `show` and `compare`, over `flows.tables`.
+"""The command line: `flows fit`, `schema`, `sample`, `score`, `plot`, `show` and `compare`, over `flows.tables`.
 
 Each command is a file; `app.py` puts them together, `failures.py` turns errors into one line and an exit status. `source.py`
 reads files in blocks of rows, `columns.py` makes columns of their text, `output.py` writes files whole or not at all.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 import flows
-from flows.cli import compare, fit, sample, schema, score, show
+from flows.cli import compare, fit, plot, sample, schema, score, show
 from flows.cli.failures import USER, answered, flushed, tell
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, schema, sample, score, show, compare):
+for command in (fit, schema, sample, score, plot, show, compare):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=f"Example: {command.EXAMPLE}")(answered(command.run))
 

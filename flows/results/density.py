@@ -9,6 +9,7 @@ from flows.core import Shape
 from flows.objectives.importance import Estimate
 from flows.persistence.models import TEXT
 from flows.results.parameters import Parameters
+from flows.results.pictures.weights import importance
 from flows.results.result import FitResult
 
 DIAGNOSTICS = "diagnostics"  # how their tensor in a file is called
@@ -40,12 +41,15 @@ class DensityFitResult(FitResult):
         diagnostics: a `Diagnostics`.
         parameters: a dict from the names of parameters to their shapes, where these were named: then `draw` returns a dict of
             arrays (n, *shape), and `log_prob` takes one. Otherwise None.
+        log_weights: log p - log q of the draws that `diagnostics` are of, in nats; None of a result from a file, or with other
+            params.
         history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`;
             without an epoch where the start was as good as is asked for.
     """
 
     diagnostics: Diagnostics
     named: Parameters | None
+    log_weights: np.ndarray | None
 
     @property
     def parameters(self) -> dict[str, Shape] | None:
@@ -66,6 +70,23 @@ class DensityFitResult(FitResult):
         if self.named is None or not isinstance(x, Mapping):
             return super()._rows(x)
         return self.named.packed(x, "x")
+
+    def _names(self, count: int) -> list[str]:
+        return super()._names(count) if self.named is None else self.named.entries
+
+    def _without_rows(self, given: bool) -> list[str]:
+        log_z = self.diagnostics.log_normalizer
+        missing = ["importance weights are in no file, nor of other params"] if self.log_weights is None else []
+        return [f"log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}", *missing]
+
+    def _weights(self) -> Any:
+        if self.log_weights is None or not np.isfinite(self.diagnostics.log_normalizer.value):
+            return None
+        return lambda axes, shown: importance(axes, self.log_weights, self.diagnostics, shown)
+
+    def _replace(self, **changes: Any) -> FitResult:  # type: ignore[override]
+        stale = {"log_weights": None} if "params" in changes else {}
+        return super()._replace(**{**stale, **changes})
 
     def _beside(self) -> dict[str, Any]:
         diagnostics, log_z = self.diagnostics, self.diagnostics.log_normalizer

@@ -86,7 +86,8 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
             raise FlowsError("the place of its members is not described as that of an ensemble")
         result = EnsembleResult(*triple, path=tuple(path), **fields)
     elif numbers is not None:
-        result = DensityFitResult(*triple, diagnostics=_diagnostics(numbers), named=_parameters(text, model), **fields)
+        fields |= {"diagnostics": _diagnostics(numbers), "named": _parameters(text, model), "log_weights": None}
+        result = DensityFitResult(*triple, **fields)
     else:
         result = FitResult(*triple, **fields)
     members = result.members if isinstance(result, EnsembleResult) else None

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import Distribution
+from flows.results.pictures.style import colours, styled
+
+GREY = "#a0a0a0"  # of what a fit is not judged by
 
 
 class Epoch(NamedTuple):
@@ -75,30 +78,33 @@ class History(dict):
 
         Returns:
             The Axes.
+
+        Errors:
+            ImportError: matplotlib is not installed.
         """
         if axes is None:
-            import matplotlib.pyplot as plt
-
-            axes = plt.subplots(figsize=(6, 4), layout="constrained")[1]
+            with styled() as plt:
+                return self.plot(plt.subplots(figsize=(6, 4))[1])
         validation = np.atleast_2d(self["validation_loss"])
         train = np.atleast_2d(self.get("train_loss", np.full_like(validation, np.nan)))  # a stack has none
         best = np.atleast_1d(self["best_epoch"])
-        many = len(train) > 1
+        many, shown = len(train) > 1, colours()
         for i in range(len(train)):
             label = [None] * 3 if i else ["train", "validation", "best"]
-            axes.plot(train[i], color="#b0b0b0", linewidth=0.8 if many else 1.5, label=label[0])
-            axes.plot(validation[i], color="#2166ac", linewidth=0.8 if many else 1.5, label=label[1])
+            axes.plot(train[i], color=GREY, linewidth=0.8 if many else 1.5, label=label[0])
+            axes.plot(validation[i], color=shown.rows, linewidth=0.8 if many else 1.5, label=label[1])
             if best[i] >= 0:
-                axes.plot(best[i], validation[i, best[i]], "o", color="#d6604d", markersize=4 if many else 6, label=label[2])
+                axes.plot(best[i], validation[i, best[i]], "o", color=shown.draws, markersize=4 if many else 6, label=label[2])
         if "gaussian_loss" in self:
-            axes.axhline(self["gaussian_loss"], color="#5aae61", linewidth=1.0, linestyle="--", label="closed-form Gaussian")
+            axes.axhline(self["gaussian_loss"], color=shown.third, linewidth=1.0, linestyle="--", label="closed-form Gaussian")
         # The first epochs of a fit are far above all others, and would leave these a flat line.
-        shown = np.concatenate([train, validation], axis=1)
-        shown = shown[np.isfinite(shown)]
-        if len(shown):
-            low, high = shown.min(), np.quantile(shown, 0.95)
+        curves = np.concatenate([train, validation], axis=1)
+        curves = curves[np.isfinite(curves)]
+        if len(curves):
+            low, high = curves.min(), np.quantile(curves, 0.95)
             room = 0.05 * (high - low) or 0.05
             axes.set_ylim(low - room, high + 2 * room)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel="loss, nats a row" if self.objective is None else self.objective)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)

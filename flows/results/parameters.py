@@ -54,6 +54,12 @@ class Parameters(NamedTuple):
         ends = np.cumsum([0, *map(math.prod, self.shapes)]).tolist()
         return {name: slice(*pair) for name, pair in zip(self.names, pairwise(ends), strict=True)}
 
+    @property
+    def entries(self) -> list[str]:
+        """What each number of a vector is, such as "mu" or "weights[0, 1]"."""
+        indices = [(name, index) for name, shape in self._shown for index in np.ndindex(shape)]
+        return [f"{name}[{', '.join(map(str, index))}]" if index else name for name, index in indices]
+
     def unpacked(self, x: Array) -> dict[str, Array]:
         """Vectors (..., size) as a dict of arrays (..., *shape)."""
         where = zip(self.slices.items(), self.shapes, strict=True)

@@ -27,6 +27,7 @@ from flows.results.frames import Header, framed
 from flows.results.history import History
 from flows.results.one_column import OneColumn
 from flows.results.page import page_of
+from flows.results.plotting import Plot
 from flows.results.preparation import freed_columns
 
 # How tensors beside a model are called.
@@ -64,7 +65,7 @@ class Scored(NamedTuple):
         return len(ours) == len(theirs) and all(a is b or np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-class FitResult(OneColumn, Distribution):
+class FitResult(OneColumn, Plot, Distribution):
     """A fitted distribution, `params, log_pdf, sample = result`, with what is asked of it most.
 
     It is a pytree of its params: `jax.tree.map` and `jax.jit` take it, `_replace` gives it other params, and `pickle` makes

@@ -228,6 +228,16 @@ def _written(time: dt.datetime, written: str) -> str:
     return time.strftime(written.replace("%Y", f"{time.year:04d}"))
 
 
+def start_of(field: Field) -> float:
+    """The least date, in seconds since 1970."""
+    return _from_text(field.least, "us") / 1e6
+
+
+def span_of(field: Field) -> float:
+    """From the least date to the largest, in seconds; a day where these are one."""
+    return (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6 or CYCLES["day"]
+
+
 def cycles_of(field: Field) -> tuple[float, ...]:
     """The periods, in seconds, of the day, the week and the year that dates went through, in steps fine enough to show it."""
     span = (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6
@@ -236,7 +246,7 @@ def cycles_of(field: Field) -> tuple[float, ...]:
 
 def context(name: str, field: Field, column: Any, seconds: np.ndarray, what: str) -> np.ndarray:
     """The trend, 0 at the least date and 1 at the largest, and the cosine and sine of the cycles, by the clock of the zone."""
-    span = (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6 or CYCLES["day"]
+    span = span_of(field)
     times = ticks_of(name, field, column, what)
     wall = times.wall / _per_second(times.unit)
     turns = [2 * np.pi * (np.mod(wall, cycle) / cycle) for cycle in cycles_of(field)]

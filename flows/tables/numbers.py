@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import narwhals as nw
 import numpy as np
+from scipy.special import expit
 
 from flows.core import FlowsError
 from flows.tables.dtypes import column_of, is_duration, is_single, whole_range
@@ -229,11 +230,24 @@ def _inside(kind: Any, numbers: np.ndarray, single: bool) -> np.ndarray:
 
 def unbounded(field: Field, values: np.ndarray) -> np.ndarray:
     """Encoded numbers on the whole line, as `flows.Unconstrain` takes them there; on steps, from where their cells end."""
-    low, high = (end + side * field.step / 2 for end, side in zip(field.ends, (-1, 1), strict=True))
+    low, high = _cells_end(field)
     with np.errstate(invalid="ignore", divide="ignore"):
         from_low = np.log(values - low) if np.isfinite(low) else 0.0
         to_high = np.log(high - values) if np.isfinite(high) else 0.0
     return np.asarray(from_low - to_high) if np.isfinite([low, high]).any() else values
+
+
+def bounded(field: Field, values: np.ndarray) -> np.ndarray:
+    """The inverse of `unbounded`."""
+    low, high = _cells_end(field)
+    if np.isfinite([low, high]).all():
+        return np.asarray(low + (high - low) * expit(values))
+    return np.asarray(low + np.exp(values) if np.isfinite(low) else high - np.exp(-values) if np.isfinite(high) else values)
+
+
+def _cells_end(field: Field) -> list[float]:
+    """The ends, of rounded numbers those of their outermost cells."""
+    return [end + side * field.step / 2 for end, side in zip(field.ends, (-1, 1), strict=True)]
 
 
 def _angles(field: Field, values: np.ndarray) -> np.ndarray:

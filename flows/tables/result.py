@@ -16,6 +16,7 @@ from flows.results.result import FitResult
 from flows.tables.contributions import contributions
 from flows.tables.frames import listed
 from flows.tables.kinds import DateTime
+from flows.tables.pictures import picture
 from flows.tables.schema import Schema
 from flows.training.select import Selection
 
@@ -168,6 +169,38 @@ class TableResult:
             FlowsError: several columns, or one that is no number.
         """
         return self._of_one_number("interval", partial(self.result.interval, share), given)
+
+    def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, given: Any = None, rng: Any = 0) -> Any:
+        """Draws beside rows, as `FitResult.plot`, in the units of the frame: bars of the shares of categories, dates on their
+        axis, the columns in the order of the frame; needs matplotlib.
+
+        Args:
+            rows: a frame; by default the rows held out, which a result has until it is saved.
+            columns: which to draw: names, or places among those that are modelled; by default all, of more than 6 the first 6.
+            n: draws; with a condition given those of the rows.
+            given: the condition, without rows: a dict of values, for all draws, or a frame.
+            rng: key or seed, of the draws and of which rows are drawn.
+
+        Returns:
+            A matplotlib Figure. Of one number given one column, the median and the central 90% against that column.
+
+        Errors:
+            FlowsError: a column that there is not; a condition that lacks; rows and a condition; rows as of `log_prob`.
+            ImportError: matplotlib is not installed.
+
+        Example:
+            >>> import flows, numpy, pandas
+            >>> from flows import tables
+            >>> heights = numpy.random.default_rng(0).normal(1.7, 0.1, 200)
+            >>> frame = pandas.DataFrame({"height": heights, "town": ["Bonn", "Oslo"] * 100})
+            >>> normal = flows.Normal(conditioner=flows.MLP(4))
+            >>> result = tables.fit(0, frame, model=normal, folds=1, max_epochs=1, verbose=0)
+            >>> figure = result.plot(n=100)
+            >>> [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+            ['Bonn', 'Oslo']
+            >>> figure.clear()
+        """
+        return picture(self, rows, columns, n, given, rng)
 
     def verify(self, frame: Any) -> RowReport:
         """Which rows the model is not to be trusted on, as `FitResult.verify`."""

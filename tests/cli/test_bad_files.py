@@ -138,6 +138,9 @@ def test_bad_calls(model, flows, rows, tmp_path):
         (("sample", model, "--given", data), "the model has no condition; fit with --condition COL"),
         (("sample", model, "--json"), "give -o FILE, too"),
         (("score", model, data, "--json"), "give -o FILE, too"),
+        (("plot", model, "-o", "pairs.jpg"), "pairs.jpg: the ending tells no format of pictures; expected .png, .svg or .pdf"),
+        (("plot", model, "-o", "pairs.png", "-n", "0"), "-n is 0; expected 1 or more"),
+        (("plot", model, "-o", "pairs.png", "--columns", "volts"), "--columns names 'volts'; expected some of 'minute_of_day'"),
         (("score", model, data, "--oddest", "2"), "--oddest is 2; expected a share above 0"),
         (("score", model, "none.csv"), "none.csv cannot be read: No such file or directory"),
         (("score", model, "."), ". is a folder; expected a file of rows"),
@@ -173,6 +176,8 @@ def test_models_that_cannot_be_compared(model, flows, rows, tmp_path):
     given.save(tmp_path / "given.flows")
     told = flows("compare", model, "given.flows", data)
     mistake(told, "given.flows cannot be compared: their conditions are unlike, in 'voltage_v'")
+    told = flows("plot", "given.flows", "-o", "pairs.png")
+    mistake(told, "given.flows depends on voltage_v, and has no rows to take it from; give a file")
     coded = schema.replace({"kitchen_wh": tables.Category()}).fitted(frame)
     pooled = schema.replace({"kitchen_wh": tables.Category(other=-1)}).fitted(frame)
     fault = compare._fault
@@ -180,6 +185,11 @@ def test_models_that_cannot_be_compared(model, flows, rows, tmp_path):
     assert fault(schema, schema.ignoring("kitchen_wh")) == "their columns are unlike, in 'kitchen_wh'"
     assert "rare values of the category 'kitchen_wh' are pooled" in fault(coded, pooled)
     assert fault(schema, schema.replace({"kitchen_wh": tables.Real()}).fitted(frame)) == fault(pooled, pooled) == ""
+
+
+def test_pictures_say_how_matplotlib_is_installed(model, flows, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    mistake(flows("plot", model, "-o", "pairs.png"), "flows plot needs the package matplotlib: pip install 'jax-flows[plot]'")
 
 
 def test_bugs_ask_for_a_report_and_debug_shows_where(model, flows, rows, monkeypatch):

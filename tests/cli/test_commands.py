@@ -16,10 +16,10 @@ from common import interrupting
 import flows as library
 from conftest import POWER, QUICK, ROOT, WEATHER
 from flows import tables
-from flows.cli import compare, fit, odd, sample, schema, score, show, source
+from flows.cli import compare, fit, odd, plot, sample, schema, score, show, source
 
 pytestmark = pytest.mark.filterwarnings("default")  # which are lines on stderr here
-COMMANDS = {"fit": fit, "schema": schema, "sample": sample, "score": score, "show": show, "compare": compare}
+COMMANDS = {"fit": fit, "schema": schema, "sample": sample, "score": score, "plot": plot, "show": show, "compare": compare}
 
 
 def test_equal_commands_write_equal_bytes(model, shell, tmp_path):
@@ -108,6 +108,21 @@ def test_show_and_compare(model, shell, flows, tmp_path, rows):
     assert flows("compare", "few.flows", model, rows(), "--no-cache")[1].count(" +- ") == 4
 
 
+def test_a_picture_of_draws_beside_rows(model, shell, flows, rows, tmp_path):
+    chosen = ("--columns", "voltage_v", "--columns", "minute_of_day", "-n", 50)
+    status, out, err = shell(tmp_path, "plot", model, POWER, "-o", "pairs.png", *chosen)
+    assert (status, err) == (0, "") and out == f"wrote pairs.png: 50 draws, beside 50 of 20,000 rows of {POWER}\n"
+    assert (tmp_path / "pairs.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("a.svg", "b.svg", "a.pdf"):
+        status, out, _ = flows("plot", model, "-o", name, *chosen, "--json", "--no-cache")
+        assert json.loads(out) == {"file": name, "draws": 50, "rows": None, "seed": 0}
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert b"without rows" in (tmp_path / "a.svg").read_bytes() and (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    gap = rows("gap.csv", [(4, 1, "NA")])
+    status, out, err = flows("plot", model, gap, "-o", "c.svg", *chosen, "--drop-gaps", "--no-cache")
+    assert status == 0 and "beside 29 of 29 rows of gap.csv" in out and "1 of 30 rows are left out" in err
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_the_example_of_each_help_runs(command, model, flows, tmp_path):
     status, out, _ = flows(command, "--help")
@@ -136,10 +151,12 @@ def test_help_and_schema_start_no_device(environment, tmp_path):
 import jax, sys
 from jax._src import xla_bridge
 from flows.cli.app import run
-print(run(["--version"]), run(["--help"]), run(["schema", {str(POWER)!r}, "-o", "s.json", "--quiet"]), xla_bridge._backends)
+print(run(["--version"]), run(["--help"]), run(["plot", "--help"]), "matplotlib" in sys.modules)
+print(run(["schema", {str(POWER)!r}, "-o", "s.json", "--quiet"]), xla_bridge._backends)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith(library.__version__ + "\n") and done.stdout.endswith("0 0 0 {}\n"), done.stderr
+    assert done.stdout.startswith(library.__version__ + "\n") and done.stdout.endswith("0 {}\n"), done.stderr
+    assert "\n0 0 0 False\n" in done.stdout, "pictures are drawn by nobody"
     assert tables.Schema.from_json((tmp_path / "s.json").read_text()) == tables.infer_schema(pl.read_csv(POWER))
 
 

@@ -13,6 +13,7 @@ import registry
 import flows
 from flows.core import BijectionInit
 from flows.core.constructors import is_constructor
+from flows.results.pictures.style import STYLE
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
@@ -94,6 +95,10 @@ Example:
 
 """
     assert as_rst(given) == expected
+
+
+def test_pictures_have_one_style():
+    assert (DOCS / "flows.mplstyle").read_text() == Path(STYLE).read_text()
 
 
 def test_the_table_of_bijections_is_whole(monkeypatch):

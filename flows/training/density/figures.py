@@ -31,12 +31,13 @@ SEEN = 0.01  # of all mass: modes that have less are not looked at
 
 class Verdict(NamedTuple):
     """What the weights say: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats, and how much more mass
-    each mode has than the model's draws there (modes,)."""
+    each mode has than the model's draws there (modes,). Log-weights are None where some are no numbers."""
 
     diagnostics: Diagnostics
     messages: list[str]
     loss: float
     lacking: np.ndarray | None = None
+    log_weights: np.ndarray | None = None
 
     @property
     def enough(self) -> bool:
@@ -114,7 +115,7 @@ class Figures:
                 f"Pareto k is {diagnostics.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither "
                 "its importance weights nor log Z can be trusted. Train longer, or give a larger model"
             )
-        return Verdict(diagnostics, messages, loss, lacking)
+        return Verdict(diagnostics, messages, loss, lacking, log_w)
 
     def _of_modes(self, log_parts: np.ndarray, log_w: np.ndarray) -> tuple[list[str], np.ndarray]:
         """A warning of modes that have far less of the model's draws than of the mass; and the ratio, of each."""

@@ -321,7 +321,8 @@ def fit_to_density(
         history = history_of_start(outcome.loss)
     for message in outcome.messages:
         warn_user(f"fit_to_density: {message}")
-    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, diagnostics=outcome.diagnostics, named=named)
+    told = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
+    return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, named=named, **told)
 
 
 def _trained(

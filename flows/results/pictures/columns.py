@@ -1,0 +1,124 @@
+"""A column on an axis: its ends, its bins, and points that would hide each other moved apart. Nothing is drawn here."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flows.core import FlowsError
+
+SHOWN = 6  # columns, where nobody says which
+MOST = 12  # columns of one picture
+TAIL = 0.005  # of the rows, beyond each end of an axis
+ROOM = 0.04  # of the width of an axis, at each end
+BINS = 12, 40  # of a histogram
+REPEATED = 0.5  # distinct values of a column, as a share of all, above which it is not looked at as rounded
+FEW = 5  # distinct values, up to which these have to be multiples of their step
+ON_STEP = 0.01  # of a step, by which values of rounded columns may miss
+CELL = 0.35  # on each side of a category, where its points lie
+
+
+class Column(NamedTuple):
+    """What a column is, as far as it is drawn.
+
+    Attributes:
+        name: beside its axis.
+        low, high: where an axis ends, where that is known: of the turn of an angle the first and the next one's first value,
+            of categories half a code beyond the outermost; else infinite.
+        step: to which values are rounded, 0 where they are not; None where rows have to tell.
+        names: of the categories that codes 0, 1, ... stand for; () for numbers.
+        dates: values are days since 1970, and the axis tells dates.
+        zone: of these.
+    """
+
+    name: str
+    low: float = -np.inf
+    high: float = np.inf
+    step: float | None = None
+    names: tuple[str, ...] = ()
+    dates: bool = False
+    zone: Any = None
+
+
+def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Which columns are drawn, and what is to be remarked of it."""
+    count = len(names)
+    if columns is None:
+        more = [f"the first {SHOWN} of {count} columns, columns= names others"] if count > SHOWN else []
+        return list(range(min(count, SHOWN))), more
+    several = isinstance(columns, Iterable) and not isinstance(columns, str)
+    given = list(columns) if several else [columns]
+    places = list[int]()
+    for each in given:
+        place = names.index(each) if isinstance(each, str) and each in names else each
+        if isinstance(place, bool) or not isinstance(place, int | np.integer) or not -count <= place < count:
+            known = ", ".join(map(repr, names[:SHOWN])) + (", ..." if count > SHOWN else "")
+            raise FlowsError(f"plot: columns has {each!r:.60}; expected some of {known}, or places from 0 to {count - 1}")
+        places.append(int(place) % count)
+    if not places or len(set(places)) < len(places) or len(places) > MOST:
+        raise FlowsError(f"plot: columns is {columns!r:.80}; expected 1 to {MOST} columns, each once")
+    return places, []
+
+
+def step_of(values: np.ndarray) -> float:
+    """The step to which values were rounded; 0 where they repeat too rarely to tell, or lie on none.
+
+    Few values have to be whole numbers of steps, as any two or three are nearly on some.
+    """
+    distinct = np.unique(values)
+    if len(distinct) < 2 or len(distinct) > REPEATED * len(values):
+        return 0.0
+    step = np.diff(distinct).min()
+    whole = (distinct - (distinct[0] if len(distinct) > FEW else 0.0)) / step
+    if np.abs(whole - np.round(whole)).max() > ON_STEP:
+        return 0.0
+    return float((distinct[-1] - distinct[0]) / np.round((distinct[-1] - distinct[0]) / step))
+
+
+def rounded_to(column: Column, values: np.ndarray) -> float:
+    """The step of a column, or that of its values where it is not known."""
+    return step_of(values) if column.step is None else column.step
+
+
+def limits(column: Column, rows: np.ndarray | None, draws: np.ndarray) -> tuple[float, float]:
+    """The ends of an axis: of rows, and of draws as far as these are not much further out, without the outermost of both."""
+    if np.isfinite([column.low, column.high]).all():
+        before = 0.0 if column.names else (column.step or 0.0) / 2  # where the cell of the first value begins
+        return column.low - before, column.high - before
+    ends = [np.quantile(values, (TAIL, 1 - TAIL)) for values in (rows, draws) if values is not None and len(values)]
+    (low, high), (least, largest) = ends[0], ends[-1]
+    reach = (high - low) / 2 or max(abs(low) / 100, 0.5)
+    low, high = max(min(low, least), low - reach), min(max(high, largest), high + reach)
+    room = max(ROOM * (high - low), 0.6 * rounded_to(column, draws if rows is None else rows)) or reach
+    return low - room, high + room
+
+
+def edges(column: Column, ends: tuple[float, float], rows: np.ndarray | None, draws: np.ndarray) -> np.ndarray:
+    """Of the bins of rows and draws alike; where values are rounded, each bin has as many of their steps."""
+    low, high = ends
+    if column.names:
+        return np.arange(len(column.names) + 1) - 0.5
+    values = draws if rows is None else rows
+    bins = int(np.clip(3 * min(len(values), len(draws)) ** (1 / 3), *BINS))
+    step = rounded_to(column, values)
+    if not step:
+        return np.linspace(low, high, bins + 1)
+    steps = max(1, int(np.ceil((high - low) / step / bins)))
+    if np.isfinite(column.high):  # the turn of an angle, which has a whole number of bins, if there is one
+        cells = round((high - low) / step)
+        steps = next((k for k in range(steps, 2 * steps) if cells % k == 0), steps)
+    wide, first = step * steps, (low if np.isfinite(column.low) else float(values.min()) - step / 2)
+    first += wide * np.floor((low - first) / wide)
+    return first + wide * np.arange(int(np.ceil((high - first) / wide - 1e-9)) + 1)
+
+
+def spread(column: Column, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Places of points: what is rounded lies anywhere in its cell, and codes around their place."""
+    noise = rng.uniform(-1, 1, len(values))
+    if column.names:
+        return values + CELL * noise
+    step = rounded_to(column, values)
+    if not step:
+        return values
+    steps = (values - values.min()) / step
+    return values + step / 2 * noise if np.abs(steps - np.round(steps)).max() < ON_STEP else values

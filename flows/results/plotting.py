@@ -1,0 +1,179 @@
+"""`plot`: what everyone draws after a fit, as a part of a result. What is asked of the model is here, pictures/ draws."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, positive_int
+from flows.results.inputs import Inputs
+from flows.results.pictures.columns import Column, places_of
+from flows.results.pictures.compared import Compared, check_finite, counted, finite_of, some
+from flows.results.pictures.given import SHARES, band
+from flows.results.pictures.images import MOST as MOST_IMAGES
+from flows.results.pictures.images import check_images, sheets
+from flows.results.pictures.pairs import pairs
+from flows.results.pictures.style import pyplot
+
+MOST_DRAWS = 1_000_000
+
+
+class Plot(Inputs):
+    """The part of a result that draws it."""
+
+    kept: Any
+    quantile: Any
+    context_columns: Any
+
+    def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, context: Any = None, rng: Any = 0) -> Any:
+        """Draws beside rows: the margin of each column, and the points of each two; needs matplotlib.
+
+        Bins and ends of axes are the same for both; 0.5% of the rows lie beyond each end. Points of rounded columns lie
+        anywhere in their cells, as they would hide each other. Of one column given a context of one number: the median and the
+        central 90% of the model against the context, beside rows. Of other models with a context: a draw for the context
+        of each row. Of images: at most 36 of each. Of a fit to a density: its draws, and a histogram of its log
+        importance weights. Codes have bars, whose heights are shares. What is left out is told below the picture.
+
+        Args:
+            rows: (m, *event), or a table; at most n of them are drawn, at random. By default those held out, which a result
+                has until it is saved, as no file has rows; then draws alone.
+            columns: which to draw: names, or places from 0; by default all, of more than 6 the first 6.
+            n: draws.
+            context: of the rows, as of `log_prob`; without rows (*context,) for all draws or (m, *context).
+            rng: key or seed, of the draws and of which rows are drawn.
+
+        Returns:
+            A matplotlib Figure, with a transparent background: `result.plot().savefig("pairs.png")`.
+
+        Errors:
+            FlowsError: a column that there is not; rows of another shape, or with NaN; a context that is missing.
+            ImportError: matplotlib is not installed.
+
+        Example:
+            >>> import flows, numpy as np
+            >>> rows = np.random.default_rng(0).normal(size=(300, 3))
+            >>> result = flows.fit(0, flows.Normal(), rows, max_epochs=1, verbose=0)
+            >>> figure = result.plot(n=500)
+            >>> len(figure.axes)                       # three margins, and three pairs
+            6
+            >>> figure.clear()
+        """
+        pyplot()
+        event, n = as_event(self.input_dim), positive_int(n, "plot: n", most=MOST_DRAWS)
+        if len(event) != 1:
+            check_images(event)
+            if columns is not None:
+                raise FlowsError(f"plot: columns is {columns!r:.60}, and the event is {event}, an image; leave it out")
+            return sheets(compared(self, rows, context, min(n, MOST_IMAGES), rng))
+        described = self._described()
+        places, left_out = places_of(columns, [column.name for column in described])
+        if event == COLUMN and as_context(self.context_dim) == (1,) and not described[0].names:
+            seen = with_rows(self, rows, context, n, rng)
+            if np.ndim(seen.context) == 2:
+                given = Column("context" if self.context_columns is None else self.context_columns[0])
+                return band(given, described[0], seen, lambda at: quantiles_given(self, at[:, None], n, rng))
+        both = compared(self, rows, context, n, rng).of(places)
+        return pairs([described[j] for j in places], both._replace(notes=[*left_out, *both.notes]), self._weights())
+
+    @property
+    def _has_angles(self) -> bool:
+        region = self._region
+        return region is not None and bool(np.any(region.period))
+
+    def _without_rows(self, given: bool) -> list[str]:
+        """What to remark where there are no rows."""
+        if given:
+            return ["without rows, as the context was given alone"]
+        return ["without rows: those held out are in no file, rows= gives some"]
+
+    def _weights(self) -> Any:
+        """A function that draws importance weights; None where there are none."""
+        return None
+
+    def _described(self) -> list[Column]:
+        """What the columns of a vector are."""
+        (count,) = as_event(self.input_dim)
+        names = self._names(count)
+        region = self._region
+        period, classes = (
+            np.zeros(count) if region is None else np.broadcast_to(np.asarray(field), (count,))
+            for field in (getattr(region, "period", 0), getattr(region, "classes", 0))
+        )
+        turn = -period / 2 if self.turn is None else np.broadcast_to(np.asarray(self.turn), (count,))
+        described = list[Column]()
+        for j, name in enumerate(names):
+            if classes[j]:
+                described.append(Column(name, -0.5, classes[j] - 0.5, names=tuple(map(str, range(int(classes[j]))))))
+            elif period[j]:
+                described.append(Column(name, float(turn[j]), float(turn[j] + period[j])))
+            else:
+                described.append(Column(name))
+        return described
+
+    def _names(self, count: int) -> list[str]:
+        """Of the columns."""
+        return [f"column {j}" for j in range(count)] if self.table is None else list(self.table.names)
+
+
+def compared(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
+    """Draws, and what they are compared with; arguments as of `plot`."""
+    seen, keywords = with_rows(result, rows, context, n, rng), dict[str, Any]()
+    key, contexts = jax.random.fold_in(as_key(rng), 1), seen.context
+    if contexts is not None and contexts.ndim == len(as_context(result.context_dim) or ()):
+        keywords["context"] = jnp.asarray(contexts)
+    elif contexts is not None:  # all of them as often, and one draw for each
+        keywords["context"] = jnp.asarray(np.resize(contexts, (n, *contexts.shape[1:])))
+    draws, notes = finite_of(np.asarray(result._drawn(key, n, keywords), np.float64))
+    return seen._replace(draws=draws, of_draws=f"{len(draws):,} draws", notes=[*seen.notes, *notes])
+
+
+def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
+    """The same without draws: at most n rows, and their contexts, or those that were given without rows."""
+    choice = np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng))).tolist())
+    event, shape, keywords = as_event(result.input_dim), as_context(result.context_dim), result._context(context)
+    contexts, notes, word = np.asarray(keywords["context"]) if keywords else None, list[str](), "rows"
+    if rows is not None:
+        rows = result._rows(rows)
+        as_array(rows, "rows")
+        rows = np.asarray(rows)
+        if rows.shape[1:] != event or not len(rows):
+            raise FlowsError(f"plot: rows has shape {rows.shape}; expected (rows, {', '.join(map(str, event))})")
+        contexts = None if shape is None else np.asarray(result._of_each(keywords, len(rows)))
+    elif result.kept is not None and contexts is None:
+        rows, contexts, word = *kept_rows(result.kept, event, choice), "rows held out"
+    else:
+        notes = result._without_rows(context is not None)
+        if shape is not None and contexts is None:
+            raise FlowsError(
+                "plot: the model has a context, and no rows were kept whose context could be taken; give rows and context, "
+                f"or a context alone, {shape} or (rows, {', '.join(map(str, shape))})"
+            )
+    if rows is None:
+        if contexts is not None and contexts.shape != shape:
+            (contexts,) = some(choice, n, contexts)
+        return Compared(None, None, "", "", notes, contexts)
+    check_finite(rows)
+    total = len(rows)
+    rows, contexts = some(choice, n, rows, contexts)
+    placed = np.asarray(result._on_turn(jnp.asarray(rows)), np.float64) if result._has_angles else np.asarray(rows, np.float64)
+    return Compared(placed, None, counted(len(rows), total, word), "", notes, contexts)
+
+
+def quantiles_given(result: Any, contexts: np.ndarray, n: int, rng: Any) -> np.ndarray:
+    """Those at `SHARES` of one column given each of these contexts, (k, 3): by the model's own map, or by n draws of each."""
+    if result.cdf_by == "map":
+        return np.asarray(result.quantile(SHARES, context=contexts), float)
+    drawn = np.asarray(result.draw(rng, n, context=contexts), float)
+    return np.moveaxis(np.quantile(drawn.reshape(len(contexts), n), SHARES, axis=1), 0, 1)
+
+
+def kept_rows(kept: Any, event: Shape, choice: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows held out and their contexts; of folds all together, and those with weights drawn anew in proportion to these."""
+    folds = kept.x.ndim - len(event) - 1
+    together: list[Any] = [None if each is None else each.reshape(-1, *each.shape[1 + folds :]) for each in kept]
+    rows, context, weights = together
+    if weights is not None:
+        drawn = np.sort(choice.choice(len(rows), len(rows), p=weights / weights.sum()))
+        rows, context = rows[drawn], None if context is None else context[drawn]
+    return rows, context
