@@ -50,8 +50,9 @@ def flushed(status: Callable[[], int]) -> int:
 
 
 def tell(status: int, message: str) -> int:
-    """One line on stderr."""
-    print(f"flows: {' '.join(message.split())}", file=sys.stderr)
+    """One line on stderr, where that can be written to."""
+    with suppress(OSError):
+        print(f"flows: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return status
 
 

@@ -32,7 +32,7 @@ class TextRows:
         several values."""
         with self._opened() as file, self._blamed():
             reader = csv.reader(file, delimiter=self.separator, strict=True)
-            names = self._header(next(reader, None))
+            names = self._header(next(filter(None, reader), None))
             while True:
                 self.records, self.line = [], reader.line_num + 1
                 self.records.extend(islice(reader, rows))  # which keeps those before an error
@@ -78,8 +78,6 @@ class TextRows:
         place: Any = sys.stdin.fileno() if self.path == "-" else self.path
         try:
             file = open(place, encoding=encoding, newline="", closefd=self.path != "-")  # noqa: SIM115
-        except LookupError:
-            raise Mistake(f"--encoding {self.encoding!r} is not known; expected one such as utf-8, latin-1 or cp1252") from None
         except OSError as error:
             raise Mistake(f"{self.name} cannot be read: {error.strerror or error}; expected a file of rows") from error
         with file:
@@ -96,6 +94,8 @@ class TextRows:
                 f"{self.name}, line {self._line_of_other_encoding()}, has the byte {found!r}, which is not {self.encoding}; "
                 "give --encoding, such as latin-1 or cp1252"
             ) from None
+        except UnicodeError as error:  # of all of it, such as of UTF-16 without a mark in front
+            raise Mistake(f"{self.name} is not {self.encoding}: {error}; give --encoding, such as utf-8 or utf-16-le") from None
         except csv.Error as error:
             read = len(self.records)
             raise Mistake(
@@ -116,5 +116,5 @@ class TextRows:
 
 def _framed(names: list[str], records: list[list[str]]) -> pl.DataFrame:
     columns = zip(*records, strict=True)
-    frame = pl.DataFrame([pl.Series(name, column, pl.String) for name, column in zip(names, columns, strict=True)])
+    frame = pl.DataFrame(dict(zip(names, columns, strict=True)), dict.fromkeys(names, pl.String))  # a name may be empty
     return frame.with_columns(pl.when(pl.all() != "").then(pl.all()))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import time
 
@@ -244,12 +245,18 @@ def test_dates_with_a_format_of_their_own(flows, tmp_path):
 # What only a process shows
 
 
-def test_a_full_disk(model, shell, tmp_path):
+def test_a_full_disk(model, flows, shell, tmp_path):
     with open("/dev/full", "wb") as full:
         told = shell(tmp_path, "score", model, POWER, stdout=full)
     mistake(told, "No space left on device")
-    limit = ("sh", "-c", 'ulimit -f 64; exec "$@"', "sh")
-    mistake(shell(tmp_path, "score", model, POWER, "-o", "scored.parquet", before=limit), "cannot write 'scored.parquet'")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, most))
+    try:
+        told = [flows("score", model, POWER, "-o", f"scored.{ending}", "--no-cache") for ending in ("csv", "parquet")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    mistake(told[0], "cannot write 'scored.csv': File too large")
+    mistake(told[1], "cannot write 'scored.parquet'")
     assert os.listdir(tmp_path) == []
 
 
