@@ -25,9 +25,13 @@ class Kind:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def _is_finite(value: Any) -> bool:
+    return bool(abs(value) <= FINITE)
+
+
 def _number(kind: str, name: str, value: Any) -> None:
     """Refuse what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not abs(value) <= FINITE:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not _is_finite(value):
         raise FlowsError(f"{kind}: {name} is {value!r:.60}; expected a finite number, or None where there is none")
 
 

@@ -120,22 +120,23 @@ def test_schemas_of_editors(flows, rows, tmp_path):
 
 
 def test_closed_and_full_streams(monkeypatch, tmp_path):
+    def full(text):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    for arguments, status in ((["--version"], 0), (["show", str(tmp_path)], 2)):
-        for name in ("stdin", "stdout", "stderr"):
-            monkeypatch.setattr(sys, name, None)
+    for arguments, status, err in (
+        (["--version"], 0, None),
+        (["show", str(tmp_path)], 2, None),
+        (["show", str(tmp_path)], 2, SimpleNamespace(write=full, flush=lambda: None, close=lambda: None)),
+    ):
+        for name, stream in (("stdin", None), ("stdout", None), ("stderr", err)):
+            monkeypatch.setattr(sys, name, stream)
         monkeypatch.setattr(sys, "argv", ["flows", *arguments])
         with pytest.raises(SystemExit) as ended:
             entry.main()
         assert ended.value.code == status
-
-    def full(text):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=full, flush=lambda: None))
-    with pytest.raises(SystemExit) as ended:
-        entry.main()
-    assert ended.value.code == 2
+        for opened in (sys.stdin, sys.stdout, sys.stderr):
+            opened.close()
 
 
 def test_a_ctrl_c_that_python_could_not_raise_comes_again():
