@@ -1,10 +1,28 @@
 """The command `flows`, also as `python -m flows`."""
 
+import os
+import signal
 import sys
+import threading
+from typing import Any
+
+
+def interrupt_again(ignored: Any) -> None:
+    """A Ctrl-C that comes where Python cannot raise it, as in what JAX does when garbage is collected, comes a moment later."""
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def main() -> None:
     """Run the command line; without its extra, say how to install that."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started it, and then the next file that is opened has its number
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    out: Any = sys.stdout
+    out.reconfigure(encoding=None if out.isatty() else "utf-8", errors="backslashreplace")  # as files are, whatever the locale
+    sys.unraisablehook = interrupt_again
     try:
         from flows.cli.app import run
     except KeyboardInterrupt:
@@ -14,7 +32,10 @@ def main() -> None:
             raise
         print(f"flows: {error}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if status == 130:  # threads may still be at work, which must not see modules go
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from flows.cli.failures import Mistake
 from flows.cli.source import Block, Origin
 from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Kind, Real, Schema
 from flows.tables.columns import dtype_of
-from flows.tables.dtypes import is_date, whole_range
+from flows.tables.dtypes import is_date, whole_range, zone_in
 from flows.tables.frames import listed
 
 ZERO_FIRST = r"^[+-]?0\d"  # a code, such as 007, whose zeros a number would lose
@@ -23,13 +23,18 @@ def guessed(block: Block, origin: Origin, schema: Schema | None = None) -> pl.Da
     """A frame with a dtype for each column that holds all its values: True and False, whole numbers, numbers, dates, times of
     ISO 8601, or text; or else that of the schema, where that says what there is."""
     if not origin.is_text:
-        return block.frame
+        return _without_text(block.frame, origin.name, schema) if schema else block.frame
     columns = []
     for column in block.frame.get_columns():
         plain = _without_gaps(column, origin.gaps)
         known = schema is not None and column.name in schema and not _is_open(schema[column.name])
         columns.append(_as_kind(plain, schema, origin.name, block) if schema and known else _guessed(plain))
-    return pl.DataFrame(columns)
+    return _joined(columns)
+
+
+def _joined(columns: Iterable[pl.Series]) -> pl.DataFrame:
+    """A frame of columns, one of which may have an empty name, as rows that pandas wrote with their numbers have."""
+    return pl.DataFrame({column.name: column for column in columns})
 
 
 def _is_open(kind: Kind) -> bool:
@@ -97,8 +102,8 @@ def typed(block: Block, origin: Origin, schema: Schema, names: Iterable[str] | N
             f"{listed(block.frame.columns)}"
         )
     if not origin.is_text:
-        return block.frame.select(wanted)
-    return pl.DataFrame([_typed(block.frame[name], origin, schema, block) for name in wanted])
+        return _without_text(block.frame.select(wanted), origin.name, schema)
+    return _joined(_typed(block.frame[name], origin, schema, block) for name in wanted)
 
 
 def _typed(column: pl.Series, origin: Origin, schema: Schema, block: Block) -> pl.Series:
@@ -115,9 +120,17 @@ def _is_number(text: str) -> bool:
     return bool(numbers.is_not_nan().any())
 
 
+def _without_text(frame: pl.DataFrame, where: str, schema: Schema) -> pl.DataFrame:
+    """The frame; an error for a column of text where the schema has numbers."""
+    for name in frame.columns:
+        if name in schema and frame.schema[name] == pl.String and isinstance(schema[name], Real | Integer | Circular):
+            raise Mistake(f"{where}, column {name!r}, is of text; expected numbers. Write it as such, as CSV or as Parquet")
+    return frame
+
+
 def of_options(given: Mapping[str, str], schema: Schema) -> pl.DataFrame:
     """One row of the condition, of texts by name."""
-    frame = pl.DataFrame([pl.Series(name, [text], pl.String) for name, text in given.items()])
+    frame = pl.DataFrame({name: [text] for name, text in given.items()})
     return typed(Block(frame), Origin(WHERE), schema, given)
 
 
@@ -135,7 +148,20 @@ def _as_kind(column: pl.Series, schema: Schema, where: str, block: Block) -> pl.
             f"{where}, row {block.row(place)}, column {column.name!r}, is {column[place]!r:.60}; expected {sort}. Correct it, "
             "or name it in --gaps"
         )
+    dtype = dtype_of(schema, column.name) or ""
+    if sort == "times" and is_date(dtype):
+        parsed = _of_zone(parsed, zone_in(dtype) is not None, where, column.name)
     return parsed.alias(column.name)
+
+
+def _of_zone(times: pl.Series, zoned: bool, where: str, name: str) -> pl.Series:
+    """Times with a zone, or without; gaps alone are either."""
+    if bool(getattr(times.dtype, "time_zone", None)) == zoned:
+        return times
+    if times.count():
+        expected, example = ("with", "2024-01-31T12:00:00Z") if zoned else ("without", "2024-01-31T12:00:00")
+        raise Mistake(f"{where}, column {name!r}: expected times {expected} a zone, as those of the model, such as {example}")
+    return pl.Series([None] * len(times), dtype=pl.Datetime("us", "UTC"))
 
 
 def _as_numbers(column: pl.Series) -> pl.Series:

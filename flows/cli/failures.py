@@ -1,10 +1,8 @@
 """Errors as one line and an exit status."""
 
-import _thread
 import functools
 import os
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -31,7 +29,6 @@ def answered(command: Callable[..., None]) -> Callable[..., int]:
     @functools.wraps(command)
     def answer(**options: Any) -> int:
         _warn_in_one_line(options["quiet"])
-        sys.unraisablehook = interrupted_again
         return flushed(lambda: _status_of(lambda: command(**options), options["debug"]))
 
     return answer
@@ -53,19 +50,10 @@ def flushed(status: Callable[[], int]) -> int:
 
 
 def tell(status: int, message: str) -> int:
-    """One line on stderr."""
-    print(f"flows: {' '.join(message.split())}", file=sys.stderr)
+    """One line on stderr, where that can be written to."""
+    with suppress(OSError):
+        print(f"flows: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return status
-
-
-def interrupted_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Ctrl-C within a callback of the garbage collector, of which JAX has one, is lost by Python: it comes once more."""
-    if not issubclass(lost.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(lost)
-        return
-    timer = threading.Timer(0.05, _thread.interrupt_main)
-    timer.daemon = True
-    timer.start()
 
 
 def _status_of(call: Callable[[], Any], debug: bool) -> int:

@@ -32,6 +32,7 @@ def read(source: Source, path: str | None, columns: Columns, rows: int | None = 
         _check_columns(schema, str(path), block, source.name, columns)
     block = _some(Block(guessed(block, source.origin, schema)), rows, seed)
     schema = _suggested(block, source.name, columns) if schema is None else schema
+    _check_range(block, source.name, schema, columns)
     for name in columns.ignore:  # they are in the schema, so that rows to score may have them, and may not
         schema = schema.ignoring(name, "--ignore")
     return block, schema
@@ -80,9 +81,22 @@ def _check_columns(schema: Schema, path: str, block: Block, name: str, columns: 
         raise Mistake(f"{name} has {listed(besides)}, which {path} lacks; add it there, or give --ignore {besides[0]}")
 
 
+def _check_range(block: Block, name: str, schema: Schema, columns: Columns) -> None:
+    """Refuse a number that float32, in which models compute, does not have."""
+    for column in block.frame.get_columns():
+        read = column.name in schema and column.name not in columns.ignore and not isinstance(schema[column.name], Ignored)
+        far = column.is_finite() & (column.abs() > np.finfo(np.float32).max) if column.dtype.is_float() and read else None
+        if far is not None and far.any():
+            place = int(far.arg_max() or 0)
+            raise Mistake(
+                f"{name}, row {block.row(place)}, column {column.name!r}, is {column[place]:g}; expected numbers up to 3e+38. "
+                f"Correct it, name it in --gaps, or give --ignore {column.name}"
+            )
+
+
 def _of_file(path: str, columns: Columns) -> Schema:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise Mistake(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; expected JSON") from error
     try:

@@ -33,6 +33,10 @@ def reading_of(options: ReadingOptions, path: str = "-", kept: dict[str, Any] | 
     if options.gaps is not None:
         gaps = ("", *options.gaps.split(","))
     encoding = options.encoding or str(kept.get("encoding", "utf-8"))
+    try:
+        "a".encode(encoding)
+    except (LookupError, ValueError):  # of a codec that is none of text, too
+        raise Mistake(f"--encoding {encoding!r} is not known; expected one such as utf-8, latin-1 or cp1252") from None
     return Reading(options.format, separator, encoding, tuple(dict.fromkeys(gaps)))
 
 

@@ -28,6 +28,8 @@ def check_output(path: str, force: bool) -> None:
     if os.path.isfile(path) and not force:
         raise Mistake(f"{path} exists; give --force to replace it, or another name")
     with suppress(_Tried), beside(path):
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # which fails where the name is too long
         raise _Tried
 
 
@@ -35,9 +37,9 @@ def check_rows_output(path: str, force: bool) -> None:
     """The same, of a file of rows; "-" is stdout."""
     if path == "-":
         return
-    if not os.path.exists(path) and FORMATS.get(Path(path).suffix.lower()) not in ("csv", "parquet"):
-        raise Mistake(f"{path}: the ending tells no format to write; expected .csv, .tsv or .parquet")
     check_output(path, force)
+    if FORMATS.get(Path(path).suffix.lower()) not in ("csv", "parquet"):  # of a model, say, which --force shall not replace
+        raise Mistake(f"{path}: the ending tells no format to write; expected .csv, .tsv or .parquet")
 
 
 def write_rows(path: str, frames: Iterable[pl.DataFrame], reading: Reading) -> None:
@@ -79,7 +81,12 @@ def _write_csv(write: Callable[[bytes], Any], frames: Iterable[pl.DataFrame], se
             text = frame.with_columns(times).write_csv(include_header=i == 0, separator=separator)
         except pl.exceptions.PolarsError as error:  # of lists, say
             raise Mistake(f"CSV has no form for all columns: {error}; give -o FILE.parquet") from None
-        write(encoder.encode(text))
+        try:
+            data = encoder.encode(text)
+        except UnicodeEncodeError as error:
+            found = error.object[error.start : error.start + 1]
+            raise Mistake(f"{encoding} has no {found!r}; give --encoding utf-8, or -o FILE.parquet") from None
+        write(data)
 
 
 def _write_parquet(file: Any, frames: Iterator[pl.DataFrame]) -> None:

@@ -92,15 +92,15 @@ def _asked_for(schema: Any, n: int, where: list[str], given: str | None, reading
     if names and not (where or given):
         options = " ".join(f"--where {name}=..." for name in names)
         raise Mistake(f"the model depends on {', '.join(names)}; give {options}, or --given")
-    counts = [min(ROWS, n - start) for start in range(0, n, ROWS)]
+    starts = range(0, n, ROWS)  # of which there may be more than memory has room for
     if given is None:
         rows = of_options(_values(where, names), schema) if where else None
-        yield from ((count, None if rows is None else (Block(rows), rows)) for count in counts)
+        yield from ((min(ROWS, n - start), None if rows is None else (Block(rows), rows)) for start in starts)
         return
     source = Source(given, reading)
     for block in source.blocks(max(ROWS // n, 1)):  # of more draws than a block has, each row comes by itself
         rows = typed(block, source.origin, schema, names)
-        yield from ((count, (block, rows)) for count in counts)
+        yield from ((min(ROWS, n - start), (block, rows)) for start in starts)
 
 
 def _values(where: list[str], names: tuple[str, ...]) -> dict[str, str]:
@@ -115,6 +115,8 @@ def _values(where: list[str], names: tuple[str, ...]) -> dict[str, str]:
         if name not in names:
             has = f"the condition is {', '.join(names)}" if names else "the model has no condition"
             raise Mistake(f"--where names {name!r}, and {has}; fit with --condition {name}")
+        if name in values:
+            raise Mistake(f"--where names {name!r} twice; expected each column once, or --given with several rows")
         values[name] = text.removeprefix(f"{name}=")
     lacking = [name for name in names if name not in values]
     if where and lacking:

@@ -125,7 +125,7 @@ def scored(table: Any, source: Any, coerce: bool, odd: Any, prefix: str, tally: 
             raise Mistake(f"{source.name} has a column {taken[0]!r} already; give --prefix, such as --prefix new_")
         rows = typed(block, source.origin, table.schema)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*have an unknown category")  # all blocks are counted
+            warnings.filterwarnings("ignore", ".*have an unknown category|overflow")  # all blocks are counted
             both = asked(lambda rows: table.log_prob_and_anomaly(rows, errors=errors), rows, source.name, block, remedy)
             columns = [pl.Series(values).fill_nan(None) for values in both]
             columns += odd.of(rows, both[1]) if odd.share else []

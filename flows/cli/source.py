@@ -125,7 +125,7 @@ class Source:
         try:
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
+            why = getattr(error, "strerror", None) or ("it holds no numbers alone" if "object" in str(error) else error)
             raise Mistake(f"{self.name} cannot be read as npy: {why}; expected an array of numbers") from error
         if not isinstance(array, np.ndarray) or array.ndim not in (1, 2) or array.dtype.kind not in "biuf" or not array.size:
             shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)

@@ -33,7 +33,7 @@ class TextRows:
         several values."""
         with self._opened() as file, self._blamed():
             reader = csv.reader(file, delimiter=self.separator, strict=True)
-            names = self._header(next(reader, None))
+            names = self._header(next(filter(None, reader), None))
             self.line += reader.line_num
             while True:
                 self.records = []
@@ -87,8 +87,6 @@ class TextRows:
         place: Any = sys.stdin.fileno() if self.path == "-" else self.path
         try:
             file = open(place, encoding=encoding, newline="", closefd=self.path != "-")  # noqa: SIM115
-        except LookupError:
-            raise Mistake(f"--encoding {self.encoding!r} is not known; expected one such as utf-8, latin-1 or cp1252") from None
         except OSError as error:
             raise Mistake(f"{self.name} cannot be read: {error.strerror or error}; expected a file of rows") from error
         with file:
@@ -105,6 +103,8 @@ class TextRows:
                 f"{self.name}, line {self._line_of_other_encoding()}, has the byte {found!r}, which is not {self.encoding}; "
                 "give --encoding, such as latin-1 or cp1252"
             ) from None
+        except UnicodeError as error:  # of all of it, such as of UTF-16 without a mark in front
+            raise Mistake(f"{self.name} is not {self.encoding}: {error}; give --encoding, such as utf-8 or utf-16-le") from None
         except csv.Error as error:
             read = len(self.records)
             raise Mistake(
@@ -125,12 +125,8 @@ class TextRows:
 
 def _plain(names: list[str], lines: list[str], separator: str) -> pl.DataFrame | None:
     """Rows without quotes, a line each, by the reader of polars, which is four times as fast; None for others."""
-    text = "".join(lines).replace("\r\n", "\n")
-    if (
-        len(names) == 1
-        or any(mark in text for mark in '"\r\0')
-        or {line.count(separator) for line in lines} != {len(names) - 1}
-    ):
+    text, separators = "".join(lines).replace("\r\n", "\n"), {line.count(separator) for line in lines}
+    if len(names) == 1 or separators != {len(names) - 1} or any(mark in text for mark in '"\r\0'):
         return None
     schema = dict.fromkeys(names, pl.String)
     return pl.read_csv(io.BytesIO(text.encode()), has_header=False, schema=schema, separator=separator, quote_char=None)
@@ -138,5 +134,5 @@ def _plain(names: list[str], lines: list[str], separator: str) -> pl.DataFrame |
 
 def _framed(names: list[str], records: list[list[str]]) -> pl.DataFrame:
     columns = list(zip(*records, strict=True)) or [()] * len(names)
-    frame = pl.DataFrame([pl.Series(name, column, pl.String) for name, column in zip(names, columns, strict=True)])
+    frame = pl.DataFrame(dict(zip(names, columns, strict=True)), dict.fromkeys(names, pl.String))  # a name may be empty
     return frame.with_columns(pl.when(pl.all() != "").then(pl.all()))

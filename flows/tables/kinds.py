@@ -11,6 +11,7 @@ from flows.core import FlowsError, shortened
 
 FEW_ROWS = 5  # a value of fewer is pooled, where `other` is given
 MOST_WHOLE = 2**63  # below which int64 has whole numbers
+FINITE = float(np.finfo(np.float64).max)  # which whole numbers may exceed
 WHOLE = 1e-9  # of a step, by which a period may miss a whole number of them
 
 
@@ -24,9 +25,13 @@ class Kind:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def _is_finite(value: Any) -> bool:
+    return bool(abs(value) <= FINITE)
+
+
 def _number(kind: str, name: str, value: Any) -> None:
     """Refuse what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not _is_finite(value):
         raise FlowsError(f"{kind}: {name} is {value!r:.60}; expected a finite number, or None where there is none")
 
 

@@ -130,7 +130,7 @@ def _check_learnt(kind: Kind, learnt: dict[str, Any], where: str) -> None:
             continue
         dated = isinstance(kind, DateTime) and name in ("least", "largest")
         if dated:
-            fits, expected = is_iso(value), "a time in ISO 8601, such as '2024-01-31T12:00:00'"
+            fits, expected = is_iso(value), "a time in ISO 8601, such as '2024-01-31T12:00:00', or none for a kind that is new"
         elif name in ("least", "largest", "origin"):
             fits, expected = _is_number(value), "a finite number"
         elif name == "digits":
