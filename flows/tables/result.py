@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 from scipy.special import logsumexp
-from scipy.stats import qmc
 
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
@@ -272,6 +271,8 @@ class TableResult:
         count = 1 if draws is None else positive_int(draws, "log_prob: draws", most=MOST_DRAWS)
         if draws is None or not steps.any():
             return np.zeros((1, len(steps)))
+        from scipy.stats import qmc  # which takes a quarter of a second
+
         moves = np.zeros((count, len(steps)))
         moves[:, steps > 0] = (qmc.Halton(int((steps > 0).sum()), seed=0).random(count) - 0.5) * steps[steps > 0]
         return moves

@@ -25,8 +25,8 @@ def environment(tmp_path_factory):
 def start(environment):
     """Start a command as a process of its own."""
 
-    def started(folder, *arguments, **options):
-        command = [sys.executable, "-m", "flows", *map(str, arguments)]
+    def started(folder, *arguments, before=(), **options):
+        command = [*before, sys.executable, "-m", "flows", *map(str, arguments)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, cwd=folder, env=environment, **{**pipes, **options})
 

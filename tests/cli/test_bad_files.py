@@ -272,7 +272,9 @@ def test_a_full_disk(model, flows, shell, tmp_path):
 
 
 def test_ctrl_c_before_the_first_epoch_leaves_nothing(start, tmp_path):
-    with start(tmp_path, "fit", POWER, "-o", "m.flows", "--model", "NSF") as process:
+    code = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    heeded = (sys.executable, "-c", code)  # as Ctrl-C is ignored by what is started in the background
+    with start(tmp_path, "fit", POWER, "-o", "m.flows", "--model", "NSF", before=heeded) as process:
         assert process.stdout.readline() == b"20,000 rows of " + str(POWER).encode() + b"\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.stats import poisson
+from scipy.special import pdtr, pdtrc
 
 from flows.core import pieces_of
 from flows.training.data.grid import grid_of
@@ -94,7 +94,7 @@ def _of_odd_sizes(sizes: np.ndarray) -> bool:
     f = np.concatenate([np.bincount(sizes), np.zeros(1, int)]).astype(float)
     k = np.arange(2, len(f) - 1)
     least, most = np.maximum(f[k] - 3 * np.sqrt(f[k]), 0), f[k - 1] + 3 * np.sqrt(f[k - 1]) + 4  # that may be expected
-    return bool((poisson.cdf(f[k + 1], k / (k + 1) * least**2 / most) < ODD).any())
+    return bool((pdtr(f[k + 1], k / (k + 1) * least**2 / most) < ODD).any())
 
 
 def _no_chance(tables: tuple[Table, ...], first: np.ndarray, copies: int) -> bool:
@@ -111,7 +111,7 @@ def _no_chance(tables: tuple[Table, ...], first: np.ndarray, copies: int) -> boo
     for j in range(math.prod(event)):
         column = np.concatenate([x[rows, j] for x, rows in zip(values, rows_of_table, strict=True)]).astype(float)
         pairs = _coincidences(column) * (starts[-1] / len(column)) ** 2
-        if poisson.sf(copies - 1, pairs) < CHANCE:
+        if pdtrc(copies - 1, pairs) < CHANCE:
             return True
     return False
 

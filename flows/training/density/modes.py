@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.special import log_softmax, logsumexp
-from scipy.stats import norm
 
 from flows.core import LOG_2PI, FlowsError, warn_user
 from flows.objectives import effective_sample_size
@@ -54,7 +53,7 @@ class Modes(NamedTuple):
         parts = np.empty((len(x), len(self.shares)))
         for k, (mean, factor, share) in enumerate(zip(self.means, self.factors, self.shares, strict=True)):
             z = np.linalg.solve(factor, (x - mean).T)
-            parts[:, k] = math.log(share) + norm.logpdf(z).sum(0) - np.log(np.diag(factor)).sum()
+            parts[:, k] = math.log(share) + _log_normal(z).sum(0) - np.log(np.diag(factor)).sum()
         return parts
 
     def log_pdf(self, x: np.ndarray) -> np.ndarray:
@@ -260,7 +259,11 @@ def wide_normal_is_better(rng: np.random.Generator, target: Target, modes: Modes
     """Whether draws of the standard normal are better than those of the Gaussians at the modes, as on a ridge that is no mode:
     from there a flow finds all of it, and from its maxima parts."""
     x = rng.standard_normal((WEIGHED, *target.event))
-    return _effective(target(x) - norm.logpdf(x).sum(1)) > modes.effective
+    return _effective(target(x) - _log_normal(x).sum(1)) > modes.effective
+
+
+def _log_normal(z: np.ndarray) -> np.ndarray:
+    return -0.5 * (z**2 + LOG_2PI)
 
 
 def _likeliest(log_densities: np.ndarray, w: np.ndarray, shares: np.ndarray) -> np.ndarray:

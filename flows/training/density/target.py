@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
 
 from flows.core import Shape, grown
 
@@ -54,6 +53,8 @@ def lbfgs(value_and_grad: Callable, start: np.ndarray, dtype: Any, iterations: i
         value_and_grad: of a vector, compiled: all that a run on the host has to compile.
         settled: the largest entry of the gradient at which it has arrived.
     """
+
+    from scipy.optimize import minimize  # which takes a tenth of a second to import
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, slope = value_and_grad(jnp.asarray(x, dtype))
