@@ -15,6 +15,9 @@ import flows as library
 from conftest import POWER, QUICK
 from flows import tables
 from flows.cli import compare
+from flows.cli.columns import typed
+from flows.cli.failures import Mistake
+from flows.cli.source import Block, Origin
 from flows.cli.text import TextRows
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -311,7 +314,25 @@ def test_files_may_exceed_memory(model, start, tmp_path):
         assert sum(1 for _ in file) == 500_001
 
 
+def read(tmp_path, text, rows=9):
+    (tmp_path / "rows.csv").write_text(text, newline="")
+    return [*TextRows(str(tmp_path / "rows.csv"), "rows.csv", ",", "utf-8").pieces(rows)]
+
+
 def test_empty_lines_are_no_rows(tmp_path):
-    (tmp_path / "rows.csv").write_text("a,b\n1,2\n\n3,4\n")
-    (frame,) = TextRows(str(tmp_path / "rows.csv"), "rows.csv", ",", "utf-8").pieces(9)
+    (frame,) = read(tmp_path, "a,b\n1,2\n\n3,4\n")
     assert frame.rows() == [("1", "2"), ("3", "4")]
+
+
+def test_rows_without_quotes_are_read_as_those_with_them(tmp_path):
+    plain, quoted = read(tmp_path, 'a,b\r\n1, x\r\n,#\r\n"1"," x"\r\n,"#"', rows=2)
+    assert plain.equals(quoted) and plain.rows() == [("1", " x"), (None, "#")]
+    with pytest.raises(Mistake, match=r"row 3, line 4, has 1 values; expected 2"):
+        read(tmp_path, "a,b\n1,2\n3,4\n5\n6,7,8\n", rows=2)
+
+
+def test_gaps_may_be_numbers():
+    schema = tables.Schema({"a": tables.Real()})
+    for gaps, expected in ((("", "-9"), [1.5, None, None]), (("",), [1.5, -9.0, None])):
+        block = Block(pl.DataFrame({"a": ["1.5", "-9", None]}))
+        assert typed(block, Origin("rows", gaps), schema)["a"].to_list() == expected
