@@ -120,10 +120,11 @@ def test_the_example_of_each_help_runs(command, model, flows, tmp_path):
     assert flows(*shlex.split(example)[1:], *smaller, *([] if command in ("schema", "show") else ["--no-cache"]))[0] == 0
 
 
-def test_the_lines_of_the_readme_run_in_order(shell, tmp_path):
+def test_the_lines_of_the_guide_run_in_order(shell, tmp_path):
     """Word for word, in a folder where the data lie as in the repository."""
-    section = re.search(r"## In a shell\n(.*?)\n## ", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    section = (ROOT / "docs" / "guide" / "shell.md").read_text().partition("\n## ")[0]
     lines = re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1].splitlines()
+    lines = [line for line in lines if not line.startswith("#")]
     assert [line.split()[:2] for line in lines] == [["flows", each] for each in ("fit", "sample", "score", "show")]
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for line in lines:
