@@ -20,7 +20,7 @@ PAGES = {  # and the text at which what is run here ends
     "conditional": "## Fitted",
     "saving": "",
 }
-TOGETHER = {"first": "training", "tables": "estimators"}  # pages whose programs are the same in part; others run where there is room
+TOGETHER = {"first": "training", "tables": "estimators"}  # pages whose programs are the same in part
 SMALLER = {
     r"max_epochs=(2|3|5|20)\b": "max_epochs=1",
     r"members=\d+": "members=2",
