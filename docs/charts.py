@@ -128,7 +128,7 @@ def chart(alt, legend, heads, rows):
 def bars(*each):
     """One below the other: their length, of the longest; the class; the text behind it."""
     return "".join(
-        f'<div class="bar"><i class="{kind}" style="width:{62 * share:.1f}%"></i><em>{text}</em></div>'
+        f'<div class="bar"><i class="{kind}" style="--share:{share:.3f}"></i><em>{text}</em></div>'
         for share, kind, text in each
     )
 
