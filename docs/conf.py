@@ -1,10 +1,10 @@
 """Settings of Sphinx, for `make docs`. README, docstrings and each module's `__all__` are the sources: a page shows of them
 what it asks for, and nothing is told twice.
 
-Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("Conditional flows") }}` is a section of the README and
-`{{ reference("flows.models") }}` all public names that are defined there, `groups=` which of them under which heading. What is
-made of the library has a file beside this one: `{{ families() }}` is the table of all bijections, `{{ commands() }}` are those
-of the shell, `{{ papers() }}` the sources, `{{ extras() }}` what can be installed. A page's blocks of Python are run as one
+Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract") }}` is a section of the README, `linked` a
+filter that makes links of public names, and `{{ reference("flows.models") }}` all public names that are defined there,
+`groups=` which of them under which heading. What is made of the library has a file beside this one: `{{ families() }}` is the
+table of all bijections, and so are the commands, papers, extras, claims and charts. A page's blocks of Python are run as one
 program, and what they return is shown; a block that fails, fails the build.
 """
 
@@ -26,7 +26,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 project, author, release = "flows", "the jax-flows authors", flows.__version__
 project_copyright = author
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design"]
 nitpicky = True  # a link without a target is a warning, and a warning fails the build
 nitpick_ignore_regex = [("py:class", ".*")]  # types in signatures, most of which are not ours
 
@@ -112,10 +112,17 @@ def code(text, link, plain):
 
 
 def readme(title=""):
-    """A section of the README without its heading; what stands before the first heading has no title."""
+    """A section of the README without its heading; what stands before the first heading has no title. Links are those of the
+    site, and what a block prints is left out, as the page that shows the block runs it."""
     start, *parts = re.split(r"^## ", README.read_text(), flags=re.MULTILINE)
     sections = {"": start} | dict(part.split("\n", 1) for part in parts)
-    return re.sub(r"(?<!`)`([^`\n]+)`(?!`)", lambda m: code(m[1], "{{py:obj}}`{} <{}>`", "`{}`"), sections[title])
+    text = re.sub(r"(```python\n.*?```)\n+```text\n.*?```", r"\1", sections[title], flags=re.DOTALL)
+    return linked(text.replace("](docs/", "](/").replace("](benchmarks/", "](/benchmarks/"))
+
+
+def linked(text):
+    """The same with a link where a public name stands as code."""
+    return re.sub(r"(?<!`)`([^`\n]+)`(?!`)", lambda m: code(m[1], "{{py:obj}}`{} <{}>`", "`{}`"), text)
 
 
 def reference(*modules, groups=None):
@@ -159,18 +166,20 @@ def entry(name):
 
 def made_by(name):
     """The function of the file beside this one that both are called so; the file is read when a page asks for it."""
-    return lambda: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[name]()
+    return lambda *asked: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[name](*asked)
 
 
 ASKED = {"readme": readme, "reference": reference}
-ASKED |= {name: made_by(name) for name in ("families", "commands", "papers", "extras")}
+ASKED |= {name: made_by(name) for name in ("families", "commands", "papers", "extras", "claims", "charts")}
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 
 
 def on_source_read(app, docname, source):
-    from jinja2 import StrictUndefined, Template
+    from jinja2 import Environment, StrictUndefined
 
-    text = Template(source[0], undefined=StrictUndefined).render(ASKED)
+    pages = Environment(undefined=StrictUndefined)
+    pages.filters["linked"] = linked
+    text = pages.from_string(source[0]).render(ASKED)
     python = "```python\n"
     source[0] = NOTEBOOK + text.replace(python, "```{code-cell}\n") if python in text else text
 

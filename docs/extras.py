@@ -6,6 +6,7 @@ from pathlib import Path
 FOR = {  # extras that are for users; the others are for those who change the library
     "tables": "`flows.tables`: tables of pandas and polars",
     "sklearn": "`flows.sklearn`: estimators for scikit-learn",
+    "plot": "pictures: `result.plot()`, and `flows plot` in a shell",
     "cli": "the command `flows` in a shell",
     "continuous": "continuous flows that keep a tolerance",
     "networks": "networks of Equinox and Flax as conditioners",

@@ -78,12 +78,6 @@ def test_the_questions_are_there_and_each_answer_has_a_link_or_a_program():
         assert title.endswith("?") and ("](" in text or "{py:obj}" in text or "```python" in text), f"{title!r} leads nowhere"
 
 
-def test_code_is_at_most_88_wide():
-    for name in ("glossary", "questions", "install", "cite"):
-        for block in re.findall(r"```(?:python|sh|text)\n(.*?)```", (DOCS / f"{name}.md").read_text(), re.DOTALL):
-            assert max(map(len, block.split("\n"))) <= 88, f"{name}.md: {block}"
-
-
 def test_the_commands_have_all_their_options():
     from flows.cli.app import app
 
