@@ -17,11 +17,13 @@ class Sbc(NamedTuple):
     """Simulation-based calibration of all columns.
 
     Attributes:
-        statistic, p, size: of the part and column with the least p-value, that times the number of all.
+        statistic, size: as in `Uniformity`, of the part and column with the least p-value.
+        p: that p-value times the number of all, at most 1.
         part: which that is: None for all rows, (context column, slice) for some.
         column: of rows, which that is.
         parts: what was looked at, in the order of `ps`.
-        ps: p-values, (parts, columns); sizes: Kolmogorov distances, (parts, columns).
+        ps: p-values, (parts, columns).
+        sizes: Kolmogorov distances, (parts, columns).
         ranks: of each row among its draws, (rows, columns).
     """
 

@@ -19,7 +19,8 @@ class Counts(NamedTuple):
         p: the probability of one as large.
         size: total variation, half the sum of |share of rows - share of draws| over codes, from 0 to 1.
         degrees: of freedom: codes, the rare ones together, less 1.
-        codes: that rows or draws have; rows, draws: the share of each in them.
+        codes: that rows or draws have.
+        rows, draws: the share of each code in them.
     """
 
     statistic: float
@@ -74,7 +75,7 @@ def code_counts(rows: Any, draws: Any) -> Counts:
     Example:
         >>> import flows
         >>> told = flows.diagnostics.code_counts([0] * 50 + [1] * 50, [0] * 300 + [1] * 100)
-        >>> told.statistic.__round__(2), told.degrees, told.size, told.rows.tolist(), told.draws.tolist()
+        >>> round(told.statistic, 2), told.degrees, told.size, told.rows.tolist(), told.draws.tolist()
         (23.81, 1, 0.25, [0.5, 0.5], [0.75, 0.25])
     """
     x, y = as_samples("code_counts", rows=rows, draws=draws)
