@@ -1,7 +1,46 @@
-"""Is this layer really a bijection? `verify` tells its author, property by property. What does a model say of images?"""
+"""Is this layer really a bijection? `verify` tells its author, property by property. What does a model say of images? Are rows
+like draws of a model: statistics of arrays, which need no model."""
 
+from flows.diagnostics.calibration import Coverage, Sbc, coverage, crps, sbc, tarp
+from flows.diagnostics.classifier import Classified, classifier_two_sample
+from flows.diagnostics.dependence import Correlations, Counts, code_counts, correlations
+from flows.diagnostics.energy import Energy, energy_distance
+from flows.diagnostics.holm import holm
 from flows.diagnostics.images import Bits, bits_per_dim, typicality
+from flows.diagnostics.nearest import Nearest, nearest_rows
 from flows.diagnostics.properties import Trial, enable_x64
 from flows.diagnostics.report import Property, VerifyReport, verify
+from flows.diagnostics.uniformity import Band, Uniformity, ecdf_band, ranks, uniformity
 
-__all__ = ["Bits", "Property", "VerifyReport", "Trial", "bits_per_dim", "enable_x64", "typicality", "verify"]
+__all__ = [
+    "Band",
+    "Bits",
+    "Classified",
+    "Correlations",
+    "Counts",
+    "Coverage",
+    "Energy",
+    "Nearest",
+    "Property",
+    "Sbc",
+    "Trial",
+    "Uniformity",
+    "VerifyReport",
+    "bits_per_dim",
+    "classifier_two_sample",
+    "code_counts",
+    "correlations",
+    "coverage",
+    "crps",
+    "ecdf_band",
+    "enable_x64",
+    "energy_distance",
+    "holm",
+    "nearest_rows",
+    "ranks",
+    "sbc",
+    "tarp",
+    "typicality",
+    "uniformity",
+    "verify",
+]

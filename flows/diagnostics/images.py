@@ -21,6 +21,7 @@ from flows.core import (
     size,
     structure_of,
 )
+from flows.diagnostics.arrays import generator
 from flows.distributions.draws import functions
 from flows.distributions.support import chain_of, support
 
@@ -214,8 +215,7 @@ def typicality(
     if group == 1:
         groups = usual
     else:
-        seed = np.asarray(jax.random.key_data(as_key(rng))).tolist()
-        groups = np.random.default_rng(seed).choice(usual, (DRAWS, group)).mean(1)
+        groups = generator(rng).choice(usual, (DRAWS, group)).mean(1)
     far = np.sort(np.abs(groups - entropy))
     off = np.abs(surprises[: len(surprises) // group * group].reshape(-1, group).mean(1) - entropy)
     return np.where(np.isnan(off), np.nan, (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far)))

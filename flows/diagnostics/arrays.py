@@ -1,0 +1,85 @@
+"""Arrays that come in: checked, in double precision, on the host."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core import FlowsError, as_key
+
+LEAST = 10  # rows, below which no statistic is worth its p-value
+TOGETHER = 2**21  # distances that are in memory at once
+
+
+def as_floats(x: Any, what: str, least: int = 1, infinite: bool = False, rounded: Any = np.float64) -> np.ndarray:
+    """A real array of at least so many rows, in double precision, without NaN; `infinite` allows values that have no bound, and
+    `rounded` is the precision that it is compared in."""
+    if np.ma.is_masked(x):
+        raise FlowsError(f"{what} have masked values; drop these rows, or fill them")
+    if hasattr(x, "columns"):
+        raise FlowsError(f"{what} are a table, whose order of columns is not checked here; expected table.to_numpy()")
+    array = np.asarray(x)
+    real = array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    if not real:
+        raise FlowsError(f"{what} have dtype {array.dtype}; expected real numbers, such as codes in place of names")
+    if array.ndim == 0 or len(array) < least or not array.size:
+        got = f"shape {array.shape}" if array.ndim == 0 or len(array) else "no rows"
+        raise FlowsError(f"{what} have {got}; expected at least {least} row{'s' * (least > 1)} of numbers")
+    values = array.astype(rounded).astype(np.float64)
+    bad = np.isnan(values) if infinite else ~np.isfinite(values)
+    if bad.any():
+        at = ", ".join(map(str, np.argwhere(bad)[0]))
+        expected = "numbers" if infinite else "finite numbers"
+        raise FlowsError(f"{what}[{at}] is {values[bad][0]}; expected {expected}: drop that row, or find out where it is from")
+    return values
+
+
+def coarsest(*arrays: Any) -> Any:
+    """The coarsest floating dtype: compared in it, a float64 row and the same one in float32 are equal."""
+    dtypes = [np.dtype(getattr(x, "dtype", np.float64)) for x in arrays]
+    return min((t for t in dtypes if jnp.issubdtype(t, jnp.floating)), key=lambda t: t.itemsize, default=np.dtype(np.float64))
+
+
+def as_samples(name: str, least: int = LEAST, **samples: Any) -> list[np.ndarray]:
+    """Samples of the same columns, each (rows, columns), by the names that errors call them; (rows,) is one column."""
+    dtype = coarsest(*samples.values())
+    arrays = [as_floats(x, f"{name}: {what}", least, rounded=dtype) for what, x in samples.items()]
+    if any(x.ndim > 2 or x.shape[1:] != arrays[0].shape[1:] for x in arrays):
+        got = " and ".join(f"{what} of shape {x.shape}" for what, x in zip(samples, arrays, strict=True))
+        raise FlowsError(f"{name}: got {got}; expected (rows, columns) with the same columns, images flattened")
+    return [x.reshape(len(x), -1) for x in arrays]
+
+
+def as_conditional(name: str, rows: Any, draws: Any, least: int = LEAST) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (rows, columns), and draws of each (rows, draws, columns); without the last axis one column."""
+    dtype = coarsest(rows, draws)
+    x, drawn = (as_floats(each, f"{name}: {what}", least, rounded=dtype) for what, each in (("rows", rows), ("draws", draws)))
+    if x.ndim > 2 or drawn.ndim != x.ndim + 1 or drawn.shape[:1] + drawn.shape[2:] != x.shape:
+        expected = ", ".join(map(str, (len(x), "draws", *x.shape[1:2])))
+        raise FlowsError(
+            f"{name}: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns), and draws of each, "
+            f"({expected})"
+        )
+    return x.reshape(len(x), -1), drawn.reshape(*drawn.shape[:2], -1)
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """NumPy's generator of a key or a seed."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng))).tolist())
+
+
+def chosen(x: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
+    """At most so many rows, drawn without replacement; all of them in their order if these are no more."""
+    return x if len(x) <= most else x[random.choice(len(x), most, replace=False)]
+
+
+def unit_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column, 1 where it is constant."""
+    spread = x.std(0)
+    return x.mean(0), np.where(spread > 0, spread, 1.0)
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of all pairs, (rows of x, rows of y)."""
+    return np.maximum((x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T, 0.0)

@@ -1,0 +1,251 @@
+"""Are rows like draws, column by column? Ranks, a test that they are uniform, and a band for their distribution."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import bdtr, betaln, chdtrc, gammaln
+
+from flows.core import FlowsError, pieces_of, positive_int
+from flows.diagnostics.arrays import LEAST, as_floats, coarsest, generator
+
+ORDER = 4  # polynomials: location, spread, skewness and tails
+SIMULATED = 10_000  # empirical distributions, by which a band is made to hold at all points at once
+
+
+class Uniformity(NamedTuple):
+    """How far values are from uniform; of values (rows, columns) an array (columns,) in each field.
+
+    Attributes:
+        statistic: Neyman's smooth statistic, chi-square with 4 degrees of freedom if the values are uniform.
+        p: the probability of one as large.
+        size: Kolmogorov distance, the largest difference of two distribution functions, from 0 to 1.
+        terms: what the statistic is the sum of squares of, (4, *columns): location, spread, skewness and tails, in standard
+            errors. Where the spread is negative, rows are not as spread out as draws.
+    """
+
+    statistic: Any
+    p: Any
+    size: Any
+    terms: np.ndarray
+
+
+class Band(NamedTuple):
+    """Where the empirical distribution function of uniform values lies, at all points at once.
+
+    Attributes:
+        at: points, (points,), in (0, 1).
+        lower, upper: shares of values at or below them, (points,).
+        pointwise: the level of each interval alone that makes all of them hold together at the level asked for.
+    """
+
+    at: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    pointwise: float
+
+
+def ranks(rows: Any, draws: Any, *, rng: Any = 0) -> np.ndarray:
+    """How many draws lie below each row, column by column: 0, ..., draws, uniform if rows and draws are from one distribution.
+
+    Of draws that equal the row a share at random counts as below, which leaves the ranks of codes and rounded numbers uniform:
+
+        rank = #(draws < row) + floor(V (#(draws = row) + 1)),   V uniform on [0, 1)
+
+    Values of float32 and float64 are compared as float32.
+
+    Args:
+        rows: (rows,) or (rows, columns).
+        draws: the same draws for all rows, (draws,) or (draws, columns); or those of each, (rows, draws) or
+            (rows, draws, columns).
+        rng: key or seed, by which ties are broken.
+
+    Returns:
+        Whole numbers from 0 to the number of draws, of the shape of rows.
+
+    Errors:
+        FlowsError: NaN; no rows or draws; shapes that do not belong together.
+
+    Source:
+        Talts, Betancourt, Simpson, Vehtari and Gelman, "Validating Bayesian Inference Algorithms with Simulation-Based
+        Calibration", 2018, arXiv:1804.06788, section 4.
+
+    Example:
+        >>> import flows
+        >>> flows.diagnostics.ranks([0.5, -1.0, 7.0], [0.0, 1.0, 2.0]).tolist()
+        [1, 0, 3]
+    """
+    dtype = coarsest(rows, draws)
+    x = as_floats(rows, "ranks: rows", infinite=True, rounded=dtype)
+    drawn = as_floats(draws, "ranks: draws", infinite=True, rounded=dtype)
+    own = drawn.ndim == x.ndim + 1 and drawn.shape[:1] + drawn.shape[2:] == x.shape
+    if x.ndim > 2 or not (own or (drawn.ndim == x.ndim and drawn.shape[1:] == x.shape[1:])):
+        raise FlowsError(
+            f"ranks: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns) and draws (draws, "
+            "columns), or (rows, draws, columns) of each row, both without the last axis if there is one column"
+        )
+    below, equal = np.zeros(x.shape, int), np.zeros(x.shape, int)
+    if own:
+        for piece in pieces_of(len(x), drawn.shape[1:]):
+            below[piece] = (drawn[piece] < x[piece, None]).sum(1)
+            equal[piece] = (drawn[piece] == x[piece, None]).sum(1)
+    else:
+        ordered = np.sort(drawn, 0)
+        for column in np.ndindex(x.shape[1:]):
+            of_all = slice(None), *column
+            below[of_all] = np.searchsorted(ordered[of_all], x[of_all], side="left")
+            equal[of_all] = np.searchsorted(ordered[of_all], x[of_all], side="right") - below[of_all]
+    return below + generator(rng).integers(0, equal + 1)
+
+
+def uniformity(values: Any, draws: int | None = None, *, shared: bool | None = None) -> Uniformity:
+    """Are ranks, or values from 0 to 1, uniform? Neyman's smooth statistic of four polynomials:
+
+        S = sum_k b_k^2 / v,   b_k = rows^(-1/2) sum_i phi_k(u_i),   k = 1, ..., 4
+
+    phi_k are the Legendre polynomials that are orthonormal on [0, 1], or on the points u = (rank + 1/2) / (draws + 1). S is
+    chi-square with 4 degrees of freedom, where v = 1; or v = 1 + rows / draws for ranks among the same draws, as what these
+    are off all ranks share. It sees smooth deviations, in location, spread, skewness and tails, at sizes at which Kolmogorov's
+    distance, kept as the size, does not.
+
+    Args:
+        values: ranks 0, ..., draws, (rows,) or (rows, columns); or without `draws` numbers from 0 to 1, such as
+            `result.cdf` gives.
+        draws: among how many draws the ranks are.
+        shared: whether all rows have the same draws, (draws, columns) in `ranks`, or each its own.
+
+    Returns:
+        `Uniformity(statistic, p, size, terms)`.
+
+    Errors:
+        FlowsError: fewer than 10 rows or 4 draws; what is no rank, or outside [0, 1]; `draws` without `shared`.
+
+    Source:
+        Neyman, ""Smooth test" for goodness of fit", 1937; Janic-Wróblewska and Ledwina, "Data driven rank test for two-sample
+        problem", 2000, of two samples by sums of squares of linear rank statistics.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> rows, draws = rng.normal(size=2_000), 1.25 * rng.normal(size=10_000)
+        >>> told = flows.diagnostics.uniformity(flows.diagnostics.ranks(rows, draws), 10_000, shared=True)
+        >>> bool(told.p < 1e-18), round(float(told.size), 2), told.terms.round(1).tolist()
+        (True, 0.07, [-1.5, -10.7, 0.2, -2.0])
+    """
+    x = as_floats(values, "uniformity: values", LEAST)
+    if x.ndim > 2:
+        raise FlowsError(f"uniformity: values have shape {x.shape}; expected (rows,) or (rows, columns)")
+    n, variance, table = len(x), 1.0, None
+    if draws is None:
+        if (x < 0).any() or (x > 1).any():
+            raise FlowsError(
+                f"uniformity: values reach from {x.min():g} to {x.max():g}; expected numbers from 0 to 1, or draws= for ranks"
+            )
+    else:
+        m = positive_int(draws, "uniformity: draws")
+        if m < ORDER or (x != np.floor(x)).any() or (x < 0).any() or (x > m).any():
+            raise FlowsError(
+                f"uniformity: values reach from {x.min():g} to {x.max():g} with draws={m}; expected whole numbers from 0 to "
+                f"draws, and at least {ORDER} draws"
+            )
+        if shared is None:
+            raise FlowsError(
+                "uniformity: expected shared=True for ranks among the same draws, or False where each row has its own"
+            )
+        variance, table = 1 + n / m * shared, _on_grid(m)
+    terms, size = np.empty((ORDER, *x.shape[1:])), np.empty(x.shape[1:])
+    for column in np.ndindex(x.shape[1:]):
+        u = x[:, *column]
+        phi = _legendre(u) if table is None else table[u.astype(int)]
+        terms[:, *column] = phi.sum(0) / np.sqrt(n * variance)
+        size[column] = _distance(u, draws)
+    statistic = (terms**2).sum(0)
+    return Uniformity(statistic, chdtrc(ORDER, statistic), size[()], terms)
+
+
+def _legendre(u: np.ndarray) -> np.ndarray:
+    """Legendre polynomials 1, ..., 4 that are orthonormal on [0, 1], (rows, 4)."""
+    return np.polynomial.legendre.legvander(2 * u - 1, ORDER)[:, 1:] * np.sqrt(2 * np.arange(1, ORDER + 1) + 1)
+
+
+def _on_grid(draws: int) -> np.ndarray:
+    """The same, orthonormal for uniform ranks, (draws + 1, 4)."""
+    points = (np.arange(draws + 1) + 0.5) / (draws + 1)
+    q, r = np.linalg.qr(np.polynomial.legendre.legvander(2 * points - 1, ORDER))
+    return (q * np.sign(np.diag(r)) * np.sqrt(draws + 1))[:, 1:]
+
+
+def _distance(u: np.ndarray, draws: int | None) -> float:
+    """Kolmogorov's distance from uniform values, or ranks."""
+    n = len(u)
+    if draws is not None:
+        below = np.cumsum(np.bincount(u.astype(int), minlength=draws + 1)) / n
+        return float(np.abs(below - np.arange(1, draws + 2) / (draws + 1)).max())
+    ordered, steps = np.sort(u), np.arange(n + 1) / n
+    return float(max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
+
+
+def ecdf_band(
+    rows: int, draws: int | None = None, *, shared: bool | None = None, level: float = 0.95, points: int = 100, rng: Any = 0
+) -> Band:
+    """A band in which the whole empirical distribution function of uniform values lies with probability `level`.
+
+    At a point z it is made of the counts c of values at or below z for which 2 min(P(C <= c), P(C >= c)) >= gamma, where C is
+    binomial, or for ranks among the same draws beta-binomial. gamma is such that all intervals hold at once in a share `level`
+    of simulated functions.
+
+    Args:
+        rows: how many values.
+        draws: among how many draws they are ranks, of which (rank + 1) / (draws + 1) is drawn; None for numbers from 0 to 1.
+        shared: whether all rows have the same draws, as in `uniformity`.
+        level: of the band, 0.95 say.
+        points: at most so many, evenly from 0 to 1.
+        rng: key or seed of the simulated functions.
+
+    Returns:
+        `Band(at, lower, upper, pointwise)`.
+
+    Errors:
+        FlowsError: a level that is not between 0 and 1; `draws` without `shared`.
+
+    Source:
+        Säilynoja, Bürkner and Vehtari, "Graphical Test for Discrete Uniformity and its Applications in Goodness of Fit
+        Evaluation and Multiple Sample Comparison", 2022, arXiv:2103.10522, section 2.
+
+    Example:
+        >>> import flows
+        >>> band = flows.diagnostics.ecdf_band(1_000, points=4)
+        >>> band.at.tolist(), band.lower.round(3).tolist(), band.upper.round(3).tolist()
+        ([0.25, 0.5, 0.75], [0.218, 0.463, 0.718], [0.282, 0.537, 0.782])
+    """
+    n, cells = positive_int(rows, "ecdf_band: rows"), positive_int(points, "ecdf_band: points")
+    if cells < 2:
+        raise FlowsError(f"ecdf_band: points is {points}; expected at least 2")
+    if isinstance(level, bool) or not 0 < level < 1:
+        raise FlowsError(f"ecdf_band: level is {level!r}; expected a number between 0 and 1, such as 0.95")
+    m = None if draws is None else positive_int(draws, "ecdf_band: draws")
+    if m is not None and shared is None:
+        raise FlowsError("ecdf_band: expected shared=True for ranks among the same draws, or False where each row has its own")
+    total = m + 1 if m is not None else cells
+    ends = np.unique(np.round(np.linspace(0, total, min(cells, total) + 1)).astype(int))  # cells of as many ranks, or nearly
+    random, at = generator(rng), ends[1:-1] / total
+    mass = np.diff(ends) / total
+    if m is not None and shared:  # between draws that are sorted, the masses are those of Dirichlet
+        gaps = random.standard_gamma(np.diff(ends), (SIMULATED, len(mass)))
+        mass = gaps / gaps.sum(1, keepdims=True)
+    counts = random.multinomial(n, mass, SIMULATED).cumsum(1)[:, :-1]
+    tails = np.empty((len(at), n + 1))
+    worst, c = np.ones(SIMULATED), np.arange(n + 1)
+    for j, end in enumerate(ends[1:-1]):
+        below = bdtr(c, n, at[j]) if m is None or not shared else _beta_binomial(n, end, total - end)
+        tails[j] = 2 * np.minimum(below, 1 - np.concatenate([[0.0], below[:-1]]))
+        worst = np.minimum(worst, tails[j, counts[:, j]])
+    gamma = np.quantile(worst, 1 - level, method="lower")
+    inside = tails >= gamma
+    return Band(at, inside.argmax(1) / n, (n - inside[:, ::-1].argmax(1)) / n, float(1 - gamma))
+
+
+def _beta_binomial(n: int, a: int, b: int) -> np.ndarray:
+    """P(C <= c) for c = 0, ..., n, where C is binomial and its probability from Beta(a, b)."""
+    c = np.arange(n + 1)
+    log_choices = gammaln(n + 1) - gammaln(c + 1) - gammaln(n - c + 1)
+    return np.minimum(np.cumsum(np.exp(log_choices + betaln(c + a, n - c + b) - betaln(a, b))), 1.0)
