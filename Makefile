@@ -1,4 +1,4 @@
-# make demo | test | lint | format | test-all | docs | bench | clean
+# make demo | test | lint | format | test-all | docs | test-docs | dist | test-dist | bench | clean
 # Another interpreter: make test PYTHON=/path/to/python3.12
 
 PYTHON ?= python3
@@ -12,10 +12,11 @@ PEERS := .venv-peers
 TORCH := .venv-torch
 TABLES := .venv-tables
 DOCS := .venv-docs
+DIST := .venv-dist
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest docs bench clean
+.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest docs test-docs dist test-dist bench clean
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -86,10 +87,13 @@ format: .venv/.stamp-test
 
 # Programs of tests run once, so that compiling them is most of the time: XLA makes them the short way, in one piece, and
 # they are kept for the next run, for two weeks. Not with other versions of jax, whose XLA may not know these flags and stops.
-test test-slow test-mutants: export XLA_FLAGS := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
-test test-slow test-mutants: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-test test-slow test-mutants: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test test-slow test-mutants: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+# So are those of pages, which LLVM makes a shorter way too.
+SHORT := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+test test-slow test-mutants test-dist: export XLA_FLAGS := $(SHORT)
+docs: export XLA_FLAGS := $(SHORT) --xla_backend_optimization_level=1
+test test-slow test-mutants test-dist docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+test test-slow test-mutants test-dist docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test test-slow test-mutants test-dist docs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
 test: lint
 	@mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete
@@ -122,12 +126,40 @@ test-all:
 	@$(MAKE) --no-print-directory test-mutants
 	@$(MAKE) --no-print-directory test-oldest
 	@$(MAKE) --no-print-directory test-newest
+	@$(MAKE) --no-print-directory test-docs
+	@$(MAKE) --no-print-directory test-dist
 
-# The site, in site/html. All of it every time, as a page that is not read again gives no warning either.
+# The site, in site/html. All pages are read every time, as one that is not read again gives no warning either; their programs
+# run again where something has changed that they read (docs/conf.py).
 docs: $(DOCS)/.stamp
+	@mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete
 	@echo "== documentation"
-	@$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs auto -d site/doctrees docs site/html
+	@$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 -d site/doctrees docs site/html
 	@echo "wrote site/html/index.html"
+
+# Every page in Chromium, and mistakes made on purpose that have to be found there.
+test-docs: docs
+	@echo "== pages in a browser"
+	@$(DOCS)/bin/python tests/docs/browse.py
+	@echo "== seeded mistakes in pages"
+	@$(DOCS)/bin/python tests/docs/mistakes.py
+
+dist: .venv/.stamp-test
+	@echo "== wheel and sdist"
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist
+
+# The wheel in an empty environment, and in a folder that has the programs, and no flows.
+test-dist: dist
+	@rm -rf $(DIST) build/wheel && mkdir -p build/wheel
+	$(call venv,$(DIST),$(PYTHON),PYTHON,11)
+	@echo "== installing the wheel in $(DIST)"
+	@$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[examples,sklearn]" pytest pytest-xdist -c constraints.txt
+	@cp -r conftest.py pyproject.toml README.md docs examples tests build/wheel
+	@echo "== the program of make demo, and the blocks of the README"
+	@cd build/wheel && ../../$(DIST)/bin/python -c 'import flows; assert "site-packages" in flows.__file__, flows.__file__'
+	@cd build/wheel && ../../$(DIST)/bin/python examples/household_power.py --quick
+	@cd build/wheel && ../../$(DIST)/bin/pytest -q -n 0 tests/pages/test_readme.py
 
 # Figures, in out/: they are only worth something on a quiet machine.
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
@@ -143,5 +175,5 @@ bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp
 	$(BIN)/python benchmarks/images.py
 
 clean:
-	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(TABLES) $(DOCS) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(OLDEST) $(NEWEST) $(PEERS) $(TORCH) $(TABLES) $(DOCS) $(DIST) build dist out site .jax_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

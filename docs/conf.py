@@ -5,16 +5,21 @@ Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract
 filter that makes links of public names, and `{{ reference("flows.models") }}` all public names that are defined there,
 `groups=` which of them under which heading. What is made of the library has a file beside this one: `{{ families() }}` is the
 table of all bijections, and so are the commands, papers, extras, claims and charts. A page's blocks of Python are run as one
-program, and what they return is shown; a block that fails, fails the build.
+program, and what they return is shown; a block that fails, fails the build. A comment before a block that draws is what its
+picture shows, for those who do not see it: `% alt: rows and samples, one beside the other`.
 """
 
+import hashlib
 import inspect
 import itertools
+import json
 import logging
 import os
 import re
 import runpy
+import shutil
 from functools import cached_property
+from importlib.metadata import distributions
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -22,7 +27,8 @@ import flows
 import flows.sklearn  # these are imported when they are first named, and are public too
 import flows.tables
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 
 project, author, release = "flows", "the jax-flows authors", flows.__version__
 project_copyright = author
@@ -34,6 +40,7 @@ html_theme = "furo"
 html_title = f"flows {release}"
 html_static_path = ["static"]
 html_css_files = ["flows.css"]
+html_favicon = "static/icon.svg"
 html_copy_source = False
 smartquotes = False
 copybutton_exclude = ".linenos, .gp, .go"  # code is copied without its prompts and outputs
@@ -43,9 +50,23 @@ maximum_signature_line_length = 100
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 
-nb_execution_mode = "force"
+# What the programs on pages may read beside the page itself: where any of it has changed, all pages are run again. What this
+# file makes of a page is in its blocks.
+READ = ("flows/**/*.py", "examples/**/*.py", "examples/data/*", "benchmarks/results/*.json", "docs/*.py", "docs/*.mplstyle")
+
+
+def digest():
+    """A hash of these files, and of the packages that are installed."""
+    made = hashlib.sha256(repr(sorted(f"{each.name} {each.version}" for each in distributions())).encode())
+    for path in sorted({path for pattern in READ for path in ROOT.glob(pattern)} - {Path(__file__).resolve()}):
+        made.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return made.hexdigest()[:16]
+
+
+nb_execution_mode = "cache"  # which goes by the text of a page's blocks
+nb_execution_cache_path = str(ROOT / "site" / "executed" / digest())
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+nb_execution_timeout = -1
 nb_execution_show_tb = True  # a cell that fails is a warning too
 nb_merge_streams = True
 nb_output_stderr = "warn"
@@ -180,8 +201,18 @@ def on_source_read(app, docname, source):
     pages = Environment(undefined=StrictUndefined)
     pages.filters["linked"] = linked
     text = pages.from_string(source[0]).render(ASKED)
-    python = "```python\n"
-    source[0] = NOTEBOOK + text.replace(python, "```{code-cell}\n") if python in text else text
+    cells = re.sub(r"^(?:% alt: (.*)\n+)?```python\n", as_cell, text, flags=re.MULTILINE)
+    source[0] = text if cells == text else NOTEBOOK + cells
+
+
+def as_cell(block):
+    alt = f"---\nmystnb:\n  image:\n    alt: {json.dumps(block[1])}\n---\n" if block[1] else ""
+    return "```{code-cell}\n" + alt
+
+
+def on_before_read_docs(app, env, docnames):
+    """Pages are read in pieces of neighbours, one to a core: those of the guide, which take long, are dealt among them."""
+    docnames[:] = [name for start in range(4) for name in docnames[start::4]]
 
 
 # How docstrings are read: as plain text. Backticks are the only markup, indented lines are formulas, `>>>` begins code, and a
@@ -236,14 +267,28 @@ def on_check_consistency(app, env):
 
 
 def setup(app):
+    from jupyter_cache import get_cache
+
+    # The folder of pages that were run is made before two processes want it; those of other texts of the library go.
+    folder = Path(nb_execution_cache_path)
+    for old in folder.parent.glob("*"):
+        if old != folder:
+            shutil.rmtree(old)
+    _ = get_cache(folder).db
+
     # Pages run the same whatever a user's own IPython is set to, and kernels need not warn that they talk to us by TCP.
     profile = Path(app.doctreedir) / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40  # errors\n")
     os.environ["IPYTHONDIR"] = str(profile.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (app.srcdir.__fspath__(), os.environ.get("PYTHONPATH"))))
-    logging.getLogger("traitlets").setLevel(logging.WARNING)  # a package of the theme's turns on all there is to log
+    # Of the programs that are kept (see the Makefile): one that another page is writing is made anew.
+    ignored = ",".join(f"ignore:Error {each} persistent compilation cache entry" for each in ("reading", "writing"))
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), ignored)))
+    for name in ("traitlets", "jax"):  # a package of the theme's turns on all there is to log
+        logging.getLogger(name).setLevel(logging.WARNING)
 
+    app.connect("env-before-read-docs", on_before_read_docs)
     app.connect("source-read", on_source_read)
     app.connect("autodoc-process-docstring", on_docstring)
     app.connect("env-check-consistency", on_check_consistency)

@@ -12,7 +12,7 @@ FOR = {  # extras that are for users; the others are for those who change the li
     "networks": "networks of Equinox and Flax as conditioners",
     "tensorboard": "the losses of a fit in TensorBoard",
     "examples": "the programs in `examples/`",
-    "docs": "to build this site",
+    "docs": "to build this site, and to test it in a browser",
     "test": "to run the tests",
 }
 

@@ -11,6 +11,7 @@ WIDTH = 420  # of the picture, in pixels
 HEIGHT = 160  # of the picture, in pixels
 ROOM = 6  # around the curves, in pixels
 COLORS = {"train_loss": "#b0b0b0", "validation_loss": "#2166ac"}
+MARK = "display:inline-block; width:1em; height:3px; vertical-align:middle; background:"  # beside a name, which stays legible
 
 
 def page_of(lines: Sequence[tuple[str, str]], history: Any) -> str:
@@ -43,8 +44,9 @@ def _curve(history: Any) -> str:
         return f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
 
     curves = "".join(line(values, COLORS[name]) for name, array in losses.items() for values in array)
-    key = ", ".join(f'<span style="color:{COLORS[name]}">{name.replace("_", " ")}</span>' for name in losses)
+    key = ", ".join(f'<span style="{MARK}{COLORS[name]}"></span> {name.replace("_", " ")}' for name in losses)
     return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="losses by epoch">{curves}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" style="max-width:100%" role="img" '
+        f'aria-label="losses by epoch">{curves}</svg>'
         f"<div>{key}: {history.unit} by epoch, from {low:.3f} to {high:.3f}</div>"
     )

@@ -194,3 +194,18 @@ def test_the_table_of_bijections_needs_no_library_of_the_tests():
     """The documentation is built where pytest is not installed."""
     code = "import sys; sys.modules['pytest'] = None; sys.path.insert(0, sys.argv[1]); import registry"
     subprocess.run([sys.executable, "-c", code, str(DOCS.parent / "tests")], check=True)
+
+
+def test_pages_are_run_again_where_what_they_read_has_changed(conf, tmp_path, monkeypatch):
+    monkeypatch.setitem(conf["digest"].__globals__, "ROOT", tmp_path)
+    seen = {conf["digest"]()}
+    read = ("flows/core/parts.py", "examples/two_moons.py", "examples/data/power.csv", "benchmarks/results/speed.json")
+    for name in (*read, "docs/terminal.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for text in "ab":
+            path.write_text(text)
+            seen.add(conf["digest"]())
+    assert len(seen) == 11
+    (tmp_path / "docs" / "index.md").write_text("its blocks are what it is known by")
+    assert conf["digest"]() in seen

@@ -1,0 +1,131 @@
+"""Opens every page of the site in Chromium, in two sizes and both themes, and tells what is wrong with it; then searches.
+
+    python tests/docs/browse.py            # all pages of site/html
+    python tests/docs/browse.py guide      # those with this in their name
+
+A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
+are missing or have no alt text, and of text of little contrast (look.js); its buttons copy code without prompts (copy.js).
+The exit status is 1 where something is wrong.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import quote
+
+from playwright.sync_api import Page, sync_playwright
+
+SITE = Path(__file__).resolve().parents[2] / "site" / "html"
+LOOK, COPY = (Path(__file__).with_name(name).read_text() for name in ("look.js", "copy.js"))
+SIZES = ((390, 844), (1440, 900))
+THEMES = ("light", "dark")
+WORDS = (  # what people bring from statistics, machine learning and astronomy, all of which the glossary has
+    *("quantile", "interval", "anomaly", "outlier", "bounds", "constraint", "category", "count", "cluster", "missing values"),
+    *("imputation", "calibration", "coverage", "posterior", "MCMC", "NUTS", "simulator", "ensemble", "uncertainty", "GPU"),
+    *("time series", "likelihood", "nats", "bits", "base", "tutorial", "quickstart"),
+)
+
+
+class Files(SimpleHTTPRequestHandler):
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store")  # what is opened is what lies there now
+        super().end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address at which the files of a folder are served, at a port that is free."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@contextmanager
+def window() -> Iterator[Page]:
+    """A tab of a browser that knows no other host than this machine."""
+    if not (path := shutil.which("chromium")):
+        raise SystemExit("error: there is no chromium to open pages with. Install it: apt-get install -y chromium")
+    args = ["--no-sandbox", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=args) as browser:
+        yield browser.new_page()
+
+
+def problems_of(page: Page, site: str, name: str) -> list[str]:
+    """What is wrong with a page of the site."""
+    found: dict[str, None] = {}  # as a set, in order
+
+    def on_request(request):
+        if not request.url.startswith((site, "data:", "blob:")):
+            found[f"a request to another host: {request.url}"] = None
+
+    listeners = {
+        "request": on_request,
+        "console": lambda message: found.setdefault(f"a message in the console: {message.text} ({message.location['url']})"),
+        "pageerror": lambda error: found.setdefault(f"an error in a script: {error}"),
+        "response": lambda answer: answer.status < 400 or found.setdefault(f"status {answer.status}: {answer.url}"),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    for size in SIZES:
+        page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+        for theme in THEMES:
+            page.emulate_media(color_scheme=theme)  # which the theme follows
+            if (size, theme) == (SIZES[0], THEMES[0]):
+                page.goto(site + name, wait_until="load", timeout=0)
+            for problem in page.evaluate(LOOK):
+                found.setdefault(f"{size[0]} x {size[1]}, {theme}: {problem}")
+    for problem in page.evaluate(COPY):
+        found.setdefault(problem)
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
+    return list(found)
+
+
+def first_result(page: Page, site: str, word: str) -> str:
+    """The address within the site of what the search shows first."""
+    page.goto(f"{site}search.html?q={quote(word)}", timeout=0)
+    page.wait_for_function("document.querySelector('#search-results p.search-summary')?.textContent.match(/finished|did not/)")
+    links = page.locator("#search-results ul.search li a").evaluate_all("links => links.map(link => link.href)")
+    return links[0].removeprefix(site) if links else "nothing"
+
+
+def is_found(page: Page, site: str, word: str) -> bool:
+    return first_result(page, site, word).startswith(f"glossary.html#term-{word.replace(' ', '-')}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", nargs="?", default="", help="only pages with this in their name, and no search")
+    part = parser.parse_args().part
+    names = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if part in str(path.relative_to(SITE)))
+    if not names:
+        raise SystemExit(f"error: no page of {SITE} has {part!r} in its name; `make docs` builds them")
+    begin, wrong = time.perf_counter(), 0
+    with served(SITE) as site, window() as page:
+        for name in names:
+            if problems := problems_of(page, site, name):
+                wrong += 1
+                print(name, *problems, sep="\n    ", flush=True)
+        print(f"{len(names)} pages, {wrong} with problems, {time.perf_counter() - begin:.0f} s")
+        if not part:
+            for word in WORDS:
+                if not is_found(page, site, word):
+                    wrong += 1
+                    print(f"search for {word!r}: expected its entry in the glossary, first is {first_result(page, site, word)}")
+            print(f"{len(WORDS)} words searched for")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Seeded mistakes: each is made in one page of a copy of the site, where browse.py has to find it.
+
+    python tests/docs/mistakes.py
+
+The exit status is 1 if a mistake is not found, or is found where it was not made.
+"""
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from browse import SITE, first_result, is_found, problems_of, served, window
+
+PAGE = "install.html"
+TABLE = '<table style="width: 500px; min-width: 500px"><tr><td>wide</td></tr></table>'
+PLANTED = {  # at the end of the page's text; and what is told of it
+    "a table 500 pixels wide": (TABLE, "wider than the screen"),
+    "a script from another host": ('<script src="https://cdn.example.org/plot.js"></script>', "request to another host"),
+    "pale grey text": ('<p style="color: #bbb">pale</p>', "contrast"),
+    "an image that is not there": ('<img src="_images/nowhere.png" alt="a density">', "is not there"),
+    "an image without alt text": ('<img src="_static/plus.png">', "no alt text"),
+    "a page that logs an error": ('<script>console.error("lost")</script>', "message in the console"),
+}
+PROMPT = '<div class="highlight"><pre><span></span>&gt;&gt;&gt; 1 + 1\n2\n</pre></div>'  # which are no spans to leave out
+
+
+def planted(html: str, text: str) -> str:
+    return re.sub(r"(?=</article>)", lambda _: text, html, count=1)
+
+
+def without_word(index: str, word: str) -> str:
+    """The index of the search, had the glossary no such word."""
+    head, body = index.split("(", 1)
+    read = json.loads(body.rstrip(");\n"))
+    del read["indexentries"][word]
+    return f"{head}({json.dumps(read)})"
+
+
+def main() -> int:
+    missed = []
+
+    def tell(name: str, caught: bool) -> None:
+        print(f"{'caught' if caught else 'MISSED':9} {name}", flush=True)
+        missed.extend([name] * (not caught))
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "html")
+        shutil.copytree(SITE, copy)
+        with served(copy) as site, window() as page:
+
+            def change(name: str, make: Callable[[str], str], check: Callable[[], bool]) -> bool:
+                """What a check says of the site with one file changed."""
+                before = (copy / name).read_text()
+                (copy / name).write_text(make(before))
+                if (copy / name).read_text() == before:
+                    raise SystemExit(f"error: the mistake is not in {name}, whose form is another")
+                said = check()
+                (copy / name).write_text(before)
+                return said
+
+            if problems := problems_of(page, site, PAGE):
+                raise SystemExit(f"{PAGE} has problems without a mistake: {problems}")
+            for name, (text, told) in (PLANTED | {"a prompt that is copied": (PROMPT, "a button copies")}).items():
+                caught = change(
+                    PAGE,
+                    lambda html, text=text: planted(html, text),
+                    lambda told=told: any(told in each for each in problems_of(page, site, PAGE)),
+                )
+                tell(name, caught)
+            if not is_found(page, site, "quantile"):
+                raise SystemExit(f"quantile is not found without a mistake, but {first_result(page, site, 'quantile')}")
+            taken = change(
+                "searchindex.js", lambda index: without_word(index, "quantile"), lambda: not is_found(page, site, "quantile")
+            )
+            tell("a word taken out of the glossary", taken)
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
