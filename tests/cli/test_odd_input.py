@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from types import SimpleNamespace
@@ -140,6 +141,10 @@ def test_closed_and_full_streams(monkeypatch, tmp_path):
 
 
 def test_a_ctrl_c_that_python_could_not_raise_comes_again():
-    with pytest.raises(KeyboardInterrupt):
-        entry.interrupt_again(SimpleNamespace(exc_type=KeyboardInterrupt))
-        time.sleep(10)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is ignored by what is started in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            entry.interrupt_again(SimpleNamespace(exc_type=KeyboardInterrupt))
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, before)
