@@ -3,7 +3,8 @@
     from terminal import shell
     shell("flows show power.flows")
 
-All commands of a page run in one folder, in which power.csv and weather.csv are the data of the examples.
+All commands of a page run in one folder, in which power.csv and weather.csv are the data of the examples; `drawn("pairs.png")`
+is a picture that one of them wrote there.
 """
 
 import io
@@ -17,10 +18,11 @@ import tempfile
 import zlib
 from pathlib import Path
 
+from IPython.display import Image
 from rich.console import Console
 from rich.text import Text
 
-WIDTH = 112  # characters
+WIDTH = 96  # characters
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
 FOLDER = tempfile.TemporaryDirectory()
 for name, file in (("power.csv", "household_power.csv"), ("weather.csv", "weather.csv")):
@@ -37,9 +39,13 @@ class Picture:
         return f"<div>{self.svg}</div>"
 
 
+def drawn(name: str) -> Image:
+    return Image(filename=str(Path(FOLDER.name, name)))
+
+
 def shell(*commands: str, status: int = 0) -> Picture:
     """Run commands of flows, and draw what they print; one that ends otherwise than expected fails the build."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO())
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_jupyter=False)
     for command in commands:
         done = subprocess.run(
             [sys.executable, "-m", *shlex.split(command)],
