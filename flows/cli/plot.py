@@ -32,7 +32,11 @@ def run(
     ] = None,
     columns: Annotated[
         Optional[list[str]],
-        typer.Option("--columns", metavar="COL", help="A column to draw, and so on; by default all, of more than 6 the first."),
+        typer.Option(
+            "--columns",
+            metavar="COL",
+            help="A column to draw; give it again for more. By default all, of more than 6 the first.",
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Draws, and rows at most.")] = 2_000,
     drop_gaps: Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")] = False,

@@ -104,7 +104,8 @@ class History(dict):
             low, high = curves.min(), np.quantile(curves, 0.95)
             room = 0.05 * (high - low) or 0.05
             axes.set_ylim(low - room, high + 2 * room)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.get_xscale() == "linear":
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel="epoch", ylabel="loss, nats a row" if self.objective is None else self.objective)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)

@@ -154,6 +154,7 @@ def test_a_history_draws_itself():
     np.testing.assert_array_equal(lines["validation"], result.history["validation_loss"])
     assert lines["best"] == [result.history["validation_loss"].min()] and axes.get_ylabel() == "loss, nats a row"
     assert all(float(tick).is_integer() for tick in axes.get_xticks()), "there are no half epochs"
+    axes.set_xscale("log")
     assert result.history.plot(axes) is axes
     axes.figure.clear()
 
