@@ -76,6 +76,9 @@ from flows.bijections.unit_interval import Logit as Logit
 from flows.bijections.unit_interval import NormalCDF as NormalCDF
 from flows.bijections.unit_interval import Sigmoid as Sigmoid
 from flows.bijections.whiten import Whiten as Whiten
+from flows.checks import Check as Check
+from flows.checks import Checks as Checks
+from flows.checks import check as check
 from flows.compose import FactorOut as FactorOut
 from flows.compose import Invert as Invert
 from flows.compose import Repeat as Repeat

@@ -18,6 +18,7 @@ FLOORS = [
     {"models", "objectives", "datasets", "persistence", "diagnostics"},
     {"results"},
     {"training"},
+    {"checks"},
     {"tables"},
     {"sklearn"},
     {"cli"},

@@ -38,7 +38,9 @@ class Classified(NamedTuple):
     tested_rows: np.ndarray
 
 
-def classifier_two_sample(rows: Any, draws: Any, *, classifier: Any = None, most: int = 10_000, rng: Any = 0) -> Classified:
+def classifier_two_sample(
+    rows: Any, draws: Any, *, classifier: Any = None, paired: bool = False, most: int = 10_000, rng: Any = 0
+) -> Classified:
     """Classifier two-sample test (C2ST): the accuracy at telling rows from as many draws is 1/2 if both are from one
     distribution, whatever the classifier. One half of rows and draws trains it, the other is for the test:
 
@@ -52,6 +54,8 @@ def classifier_two_sample(rows: Any, draws: Any, *, classifier: Any = None, most
             together: a context that is ignored is found, too.
         classifier: any object with `fit(x, y)` and `predict_proba(x)`, (rows, 2), such as those of scikit-learn; y is 1 for
             rows.
+        paired: whether row i and draw i share what is given, as a context: then both train the classifier, or both test it.
+            What a row and a draw given the same are called is less random than by chance, and p at most too large.
         most: rows, and draws, that are looked at, drawn at random.
         rng: key or seed.
 
@@ -59,7 +63,8 @@ def classifier_two_sample(rows: Any, draws: Any, *, classifier: Any = None, most
         `Classified(statistic, p, size, tested, probability, tested_rows)`.
 
     Errors:
-        FlowsError: NaN or inf; fewer than 20 rows or draws; other columns; probabilities that are none.
+        FlowsError: NaN or inf; fewer than 20 rows or draws; other columns; probabilities that are none; pairs without a draw
+            for each row.
         TypeError: a classifier without `fit` and `predict_proba`.
 
     Source:
@@ -82,7 +87,12 @@ def classifier_two_sample(rows: Any, draws: Any, *, classifier: Any = None, most
     n = min(len(x), len(y), positive_int(most, "classifier_two_sample: most"))
     if n < LEAST:
         raise FlowsError(f"classifier_two_sample: most is {most}; expected at least {LEAST}")
+    if paired and len(x) != len(y):
+        raise FlowsError(
+            f"classifier_two_sample: got {len(x)} rows and {len(y)} draws; expected a draw for each row, as paired=True"
+        )
     of_rows, of_draws = (random.permutation(len(each))[:n] for each in (x, y))
+    of_draws = of_rows if paired else of_draws
     train, test = (
         (np.concatenate([x[of_rows[part]], y[of_draws[part]]]), np.repeat([1, 0], len(of_rows[part])))
         for part in (slice(n // 2), slice(n // 2, n))

@@ -36,10 +36,12 @@ _programs = Memo(size=64)
 
 
 class Untrusted(NamedTuple):
-    """One row of a report: its number, and why it is there."""
+    """One row of a report: its number, why it is there, and whether that is no more than that it lies beyond the range of the
+    splines."""
 
     row: int
     reason: str
+    beyond: bool = False
 
 
 class RowReport(NamedTuple):
@@ -89,13 +91,14 @@ def verify_rows(
     """Look at the round trip, the log-det, the log-density and the place of each row, in every component of a mixture and every
     block of features."""
     event, shape = as_event(input_dim), as_context(context_dim)
-    reasons = dict[int, str]()
+    found = dict[int, Untrusted]()
     if not len(rows):
         return RowReport((), 0, 0.0, 0.0)
 
-    def note(bad: np.ndarray, values: np.ndarray, reason: str) -> None:
+    def note(bad: np.ndarray, values: np.ndarray, reason: str, beyond: bool = False) -> None:
         for i in map(int, np.flatnonzero(bad)):
-            reasons.setdefault(i, reason.format(values[i]))
+            if i not in found or (found[i].beyond and not beyond):
+                found[i] = Untrusted(i, reason.format(values[i]), beyond)
 
     note(~np.isfinite(log_p), log_p, "its log-density is {}")
     worst = [0.0, 0.0]
@@ -106,9 +109,9 @@ def verify_rows(
         note(bad, trips, "the model, or its inverse, is not finite there")
         note(~bad & (trips > TOLERANCE), trips, "its round trip is off by {:.1e} standard deviations")
         note(~bad & (log_dets > TOLERANCE), log_dets, "its log-det is off by {:.1e} nats at the point that comes back")
-        note(places > bound, places, f"it lies at {{:.3g}}, outside the range of the splines, +-{bound:g}, standardised")
+        note(places > bound, places, f"it lies at {{:.3g}}, outside the range of the splines, +-{bound:g}, standardised", True)
         worst = [max(a, float(np.where(bad, 0.0, b).max(initial=0.0))) for a, b in zip(worst, (trips, log_dets), strict=True)]
-    return RowReport(tuple(Untrusted(i, reasons[i]) for i in sorted(reasons)), len(rows), *worst)
+    return RowReport(tuple(found[i] for i in sorted(found)), len(rows), *worst)
 
 
 def _chains(init_fun: Any, params: Any, event: Shape, shape: Shape | None) -> Iterator[list[Stage]]:

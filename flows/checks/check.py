@@ -1,0 +1,231 @@
+"""The call: which checks there are, and what they are asked."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flows.checks import conditional, copies, density, likeness, noise, rows
+from flows.checks.checks import Checks
+from flows.checks.model import Model, model_of
+from flows.checks.order import dependence
+from flows.checks.sample import LEAST, Sample, flat
+from flows.checks.verdicts import FAIL, Finding, judged
+from flows.core import FlowsError, as_key, positive_int
+from flows.diagnostics import crps, ranks
+
+KNOWN_SHARE = 0.0  # of rows that are in the training rows, above which that is said first
+BROKEN = 1e-3  # share of draws that are not finite, above which that is what is wrong
+NAMED = 5  # rows that are named
+
+
+class Question(NamedTuple):
+    """A check: what it runs, and the size up to which a difference does no harm; `conditional` where it is of models with a
+    context or of those without alone."""
+
+    run: Callable[[Sample], Finding]
+    tolerance: float
+    conditional: bool | None = None
+
+
+QUESTIONS = {
+    "shift": Question(rows.shift, 0.05),
+    "rows": Question(rows.rows, 1e-3),
+    "normalisation": Question(density.normalisation, 0.02),
+    "sampler": Question(density.sampler, 0.05),
+    "latents": Question(noise.latents, 0.03),
+    "coverage": Question(likeness.coverage, 0.03),
+    "columns": Question(likeness.columns, 0.03),
+    "pairs": Question(likeness.pairs, 0.05, False),
+    "energy": Question(likeness.energy, 0.002, False),
+    "ranks": Question(conditional.ranks, 0.03, True),
+    "tarp": Question(conditional.tarp, 0.03, True),
+    "classifier": Question(likeness.classifier, 0.03),
+    "copies": Question(copies.copies, 0.03),
+}
+OF_FEW = ("rows",)  # what can be told of any number of rows
+
+
+def check(
+    fitted: Any,
+    data: Any,
+    *,
+    context: Any = None,
+    train: Any = None,
+    rng: Any = 0,
+    samples: int = 10_000,
+    level: float = 0.01,
+    tolerance: Any = None,
+    only: Iterable[str] | str | None = None,
+    classifier: Any = None,
+) -> Checks:
+    """Does a fitted distribution describe rows that it has not seen? A verdict for each question.
+
+    A check has a p-value, which Holm's rule raises over all checks of the call, and a size, in a unit that people know. It is
+    "pass" where p is not below the level; "small" where p is, but the size is under a tolerance, as no model is exact to many
+    rows; "FAIL" in all other cases; "cannot tell", with the reason, where nobody should believe a p-value. A right model has
+    no FAIL in 99 of 100 calls at level 0.01, whatever the tolerances.
+
+        shift          are scores like those of rows held out in the fit? Kolmogorov distance, 0.05. A FAIL blames the rows
+        rows           round trips, log-dets and scores that are off: share of rows, 0.001; and log p in float64
+        normalisation  |log of the integral of p|, 0.02 nats, by 10,000 points around rows
+        sampler        do draws follow p? Means of g(x) / p(x) over draws, for narrow normals g: typical error, 0.05
+        latents        noise of rows beside draws of the base, dimensions and products of pairs: Kolmogorov distance, 0.03
+        coverage       highest-density regions hold the rows they should: largest error, 0.03
+        columns        ranks of rows among draws, or counts of codes: Kolmogorov distance, or total variation, 0.03
+        pairs          correlations of normal scores: largest difference, 0.05
+        energy         energy distance of rows and draws: energy coefficient, 0.002
+        ranks          of a conditional model, ranks of each row among 99 draws of its own, also within slices of the context
+        tarp           of a conditional model, coverage of balls around random points: largest error, 0.03
+        classifier     can rows be told from draws? Accuracy above 1/2, 0.03
+        copies         with train=, are draws nearer to training rows than rows are? Share of pairs above 1/2, 0.03
+
+    Args:
+        fitted: a result of `fit`, `fit_ensemble`, `fit_to_density`, `tables.fit` or `load`, or a triple (params, log_pdf,
+            sample). Nothing is asked of it but log-densities and draws; rows and latents need a result.
+        data: rows that the fit did not see, (rows, *event), or a table; of a posterior, draws of another sampler.
+        context: as of `log_prob`; the frame of a table has its condition. Where all rows have the same, they are checked as
+            those of a model without one.
+        train: rows that the fit saw, as data; of a conditional model of arrays a pair (rows, context).
+        rng: key or seed. What a check finds depends on it and not on which others are asked for.
+        samples: draws, which all checks share; of a conditional model 99 for each of at most 2,000 rows instead.
+        level: of all checks together, the share of right models that have a FAIL.
+        tolerance: a number for all checks, or a dict from names to sizes; by default those above.
+        only: names of checks; by default all that the model allows.
+        classifier: as of `diagnostics.classifier_two_sample`.
+
+    Returns:
+        `Checks`, a mapping from names to `Check`: print it.
+
+    Errors:
+        FlowsError: NaN or inf in data, by row and column; another shape; a name that no check has. As of `log_prob`.
+
+    Example:
+        >>> import flows, numpy as np
+        >>> rows = np.random.default_rng(0).normal(size=(2_000, 2)) * [1.0, 1.25]
+        >>> checks = flows.check(flows.Normal()(0, 2), rows, only=["coverage", "columns", "pairs"])
+        >>> {name: check.verdict for name, check in checks.items()}
+        {'coverage': 'FAIL', 'columns': 'FAIL', 'pairs': 'pass'}
+        >>> checks["columns"].detail
+        'Kolmogorov distance of column 1, draws are too narrow'
+    """
+    asked, tolerances = _asked(only), _tolerances(tolerance)
+    if isinstance(level, bool) or not isinstance(level, float) or not 0 < level < 1:
+        raise FlowsError(f"check: level is {level!r}; expected a number between 0 and 1, such as 0.01")
+    model, count = model_of(fitted, data, context), positive_int(samples, "check: samples")
+    if count < LEAST:
+        raise FlowsError(f"check: samples is {count}; expected at least {LEAST}")
+    sample = Sample(model, *model.read(data, context, "data"), _train(model, train, context), as_key(rng), count)
+    if asked is None:
+        usual = [name for name, each in QUESTIONS.items() if each.conditional in (None, sample.conditional)]
+        asked = [name for name in usual if _is_told(name, sample)]
+    questions = {name: QUESTIONS[name] for name in asked}
+    if "classifier" in questions:
+        questions["classifier"] = questions["classifier"]._replace(run=lambda sample: likeness.classifier(sample, classifier))
+    findings = {name: _found(name, each, sample) for name, each in questions.items()}
+    checks = judged(findings, tolerances, level)
+    figures = {**_figures(sample), "level": level, "remarks": _remarks(checks, sample)}
+    return Checks(checks, rows.report_of(sample) if "rows" in checks else None, figures, _arrays(sample))
+
+
+def _asked(only: Any) -> list[str] | None:
+    """The names that were asked for, in the order of the table."""
+    if only is None:
+        return None
+    names = [only] if isinstance(only, str) else list(only)
+    unknown = [name for name in names if name not in QUESTIONS]
+    if unknown or not names:
+        raise FlowsError(f"check: only is {only!r:.80}; expected names of {', '.join(QUESTIONS)}")
+    return [name for name in QUESTIONS if name in names]
+
+
+def _tolerances(tolerance: Any) -> dict[str, float]:
+    """Of each check."""
+    usual = {name: each.tolerance for name, each in QUESTIONS.items()}
+    given = tolerance if isinstance(tolerance, Mapping) else {} if tolerance is None else dict.fromkeys(usual, tolerance)
+    unknown = [name for name in given if name not in usual]
+    if unknown:
+        raise FlowsError(f"check: tolerance has {unknown[0]!r}; expected names of {', '.join(usual)}")
+    for name, size in given.items():
+        if isinstance(size, bool) or not isinstance(size, int | float) or not size >= 0:
+            raise FlowsError(f"check: tolerance of {name} is {size!r}; expected a number that is not below 0")
+    return {name: float(given.get(name, size)) for name, size in usual.items()}
+
+
+def _train(model: Model, train: Any, context: Any) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Training rows and their contexts, flat; those of a table are in its frame."""
+    if train is None:
+        return None
+    of_train = None
+    if context is not None:
+        if not isinstance(train, tuple) or len(train) != 2:
+            raise FlowsError(
+                f"check: train is a {type(train).__name__}; expected a pair (rows, context) of a conditional model"
+            )
+        train, of_train = train
+    found, contexts = model.read(train, of_train, "train")
+    return flat(found), None if contexts is None else flat(
+        np.broadcast_to(contexts, (len(found), *(model.context_shape or ())))
+    )
+
+
+def _is_told(name: str, sample: Sample) -> bool:
+    """Whether a check stands in the table without being asked for."""
+    if name == "copies":
+        return sample.train is not None
+    return name != "columns" or not sample.conditional or likeness.has_cdf(sample)
+
+
+def _found(name: str, question: Question, sample: Sample) -> Finding:
+    count = len(sample.all_rows)
+    if count < LEAST and name not in OF_FEW:
+        return Finding(f"{count} rows; at least {LEAST} make a p-value")
+    if sample.off > BROKEN and name not in ("shift", "rows"):
+        broken = f"{sample.off:.2%} of {'rows have draws that' if sample.conditional else 'draws'} are not finite"
+        return Finding(broken, 1.0, 0.0) if name in ("columns", "ranks") else Finding(broken)
+    return question.run(sample)
+
+
+def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
+    """What has to be said before the table."""
+    said, known = list[str](), copies.known(sample)
+    if "shift" in checks and checks["shift"].verdict == FAIL:
+        said.append(
+            "shift FAILs, and blames the rows: they are not like those that were held out in the fit. They are of another "
+            "population, or the model was trained on them; what the other checks find may be about that"
+        )
+    if len(known) > KNOWN_SHARE * len(sample.all_rows):
+        named = ", ".join(map(str, known[:NAMED]))
+        more = ", ..." if len(known) > NAMED else ""
+        said.append(f"{len(known):,} of {len(sample.all_rows):,} rows are in train (rows {named}{more}), and were not held out")
+    if after := dependence(sample):
+        said.append(after)
+    return said
+
+
+def _figures(sample: Sample) -> dict[str, Any]:
+    """What the head of the table says."""
+    log_p = sample.log_p
+    finite = bool(np.isfinite(log_p).all())
+    told = {
+        "rows": len(log_p),
+        "draws": sample.draws.size // max(len(sample.columns), 1),
+        "log_likelihood": float(log_p.mean()) if finite else None,
+        "standard_error": float(log_p.std(ddof=1) / len(log_p) ** 0.5) if finite and len(log_p) > 1 else None,
+        "without_density": int((~np.isfinite(log_p)).sum()),
+    }
+    plain = [column for column in sample.columns if not column.period and not column.classes]
+    scores = dict[str, float]()
+    if plain and len(sample.draws) and len(sample.rows):
+        at = [column.place for column in plain]
+        means = crps(sample.rows[:, at], sample.draws[..., at]).mean(0)
+        scores = {column.name: float(score) for column, score in zip(plain, means, strict=True)}
+    return {**told, "crps": scores}
+
+
+def _arrays(sample: Sample) -> dict[str, np.ndarray]:
+    """For pictures."""
+    found = {"places": sample.places, "rows": sample.rows, "draws": sample.draws, "log_p": sample.log_p, **sample.kept}
+    if len(sample.rows) and len(sample.draws):
+        found["ranks"] = ranks(sample.rows, sample.draws, rng=sample.key(16))
+    return found

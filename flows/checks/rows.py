@@ -1,0 +1,90 @@
+"""Can each row be trusted, and are these rows like those that were held out?"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flows.checks.noise import beyond_splines
+from flows.checks.sample import Sample
+from flows.checks.verdicts import Finding
+from flows.core import FlowsError
+from flows.diagnostics import enable_x64, uniformity
+from flows.diagnostics.arrays import chosen
+
+DOUBLE = 1_000  # rows, at most, that are computed in float64 beside float32
+
+
+def rows(sample: Sample) -> Finding:
+    """`result.verify` of all rows, and their log p in float64."""
+    model = sample.model
+    if model.result is None:
+        return Finding("a triple has no bijection to look at")
+    report = report_of(sample)
+    beyond = [each.row for each in report.rows if each.beyond]
+    off = len(report.rows) - len(beyond)
+    told = [f"{off:,} of {report.looked_at:,} rows are off" if off else "all round trips hold"]
+    if beyond:
+        layers = beyond_splines(sample, np.array(beyond))
+        told.append(f"{len(beyond):,} lie beyond the splines' range{layers}")
+    change = _in_double(sample)
+    told.append("log p was not computed in float64" if change is None else f"log p in float64 is up to {change:.1e} off")
+    return Finding("; ".join(told), off / report.looked_at, minor=bool(beyond))
+
+
+def report_of(sample: Sample) -> Any:
+    """The `RowReport` of all rows; None without a result."""
+    result = sample.model.result
+    if result is None:
+        return None
+    contexts = sample.all_contexts
+    return result.verify(sample.all_rows, **({} if contexts is None else {"context": contexts}))
+
+
+def _in_double(sample: Sample) -> float | None:
+    """The largest change of a row's log p, in nats, where all is computed in float64; None where that is not possible."""
+    model, random = sample.model, sample.random(2)
+    there = chosen(np.arange(len(sample.all_rows)), DOUBLE, random)
+    contexts = sample.all_contexts
+    try:
+        with enable_x64():
+            params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), model.params)
+            given = contexts[there] if sample.conditional and contexts is not None else contexts
+            keywords = {} if given is None else {"context": jnp.asarray(given, jnp.float64)}
+            exact = np.asarray(model.log_pdf(params, jnp.asarray(sample.all_rows[there], jnp.float64), **keywords))
+    except (TypeError, FlowsError):
+        return None
+    with np.errstate(invalid="ignore"):
+        change = np.abs(exact - sample.log_p[there])
+    return float(np.nanmax(np.where(np.isfinite(change), change, np.nan), initial=0.0))
+
+
+def shift(sample: Sample) -> Finding:
+    """Are scores of these rows like those of rows held out in the fit? Ranks among them, whatever the model."""
+    result = sample.model.result
+    if result is None or not result.has_scores:
+        return Finding("the model has no scores of rows held out")
+    contexts = sample.all_contexts
+    given = {} if contexts is None else {"context": contexts}
+    scores = np.atleast_2d(np.asarray(result._scores_of(sample.all_rows, given.get("context")), float))
+    known = np.atleast_2d(result.scores)
+    weights = np.ones(known.shape) if result.score_weights is None else np.atleast_2d(result.score_weights)
+    effective = max(int(weights.sum() ** 2 / np.square(weights).sum()), 1)
+    if np.isnan(scores).any() or np.isnan(known).any() or effective < 10:
+        return Finding("scores are NaN" if effective >= 10 else f"{effective} rows held out")
+    random = sample.random(3)
+    member = random.integers(len(known), size=scores.shape[1])  # after folds each row is ranked by one of the members
+    shares = np.empty(scores.shape[1])
+    for i, (held_out, weight) in enumerate(zip(known, weights, strict=True)):
+        mine, order = member == i, np.argsort(held_out)
+        below = np.concatenate([[0.0], np.cumsum(weight[order])])
+        first, last = (below[np.searchsorted(held_out[order], scores[i, mine], side=side)] for side in ("left", "right"))
+        one = np.square(weight).sum() / weight.sum()  # the row itself
+        shares[mine] = (first + random.uniform(size=mine.sum()) * (last - first + one)) / (below[-1] + one)
+    ranks = np.minimum(np.floor(shares * (effective + 1)), effective)
+    told = uniformity(ranks, effective, shared=True)
+    side = "lower" if told.terms[0] < 0 else "higher"
+    return Finding(
+        f"Kolmogorov distance of scores, {side} than of {known.size:,} rows held out", float(told.size), float(told.p)
+    )
