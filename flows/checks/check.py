@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.checks import conditional, copies, density, likeness, noise, rows
+from flows.checks import conditional, copies, density, likeness, noise, rows, sampler
 from flows.checks.checks import Checks
 from flows.checks.model import Model, model_of
 from flows.checks.order import dependence
@@ -32,7 +32,7 @@ QUESTIONS = {
     "shift": Question(rows.shift, 0.05),
     "rows": Question(rows.rows, 1e-3),
     "normalisation": Question(density.normalisation, 0.02),
-    "sampler": Question(density.sampler, 0.05),
+    "sampler": Question(sampler.sampler, 0.05),
     "latents": Question(noise.latents, 0.03),
     "coverage": Question(likeness.coverage, 0.03),
     "columns": Question(likeness.columns, 0.03),
