@@ -4,8 +4,8 @@
     python tests/docs/browse.py guide      # those with this in their name
 
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
-are missing or have no alt text, and of text of little contrast (look.js); its buttons copy code without prompts (copy.js). Words
-of the glossary are found first, and questions of newcomers are answered a few clicks from the first page.
+are missing or have no alt text, and of text of little contrast (look.js); its buttons copy code without prompts (copy.js).
+Words of the glossary are found first, and questions of newcomers are answered a few clicks from the first page.
 The exit status is 1 where something is wrong.
 """
 
