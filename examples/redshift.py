@@ -5,22 +5,22 @@
 10,000 simulated galaxies, of which 2,000 are kept for the test. A conditional spline flow is compared with a normal whose
 mean and width a network makes of the same magnitudes, and its intervals are checked: of the true redshifts, as many as were
 promised have to lie in them. Writes redshift.png.
+
+Pictures:
+    redshift.png: Densities of seven galaxies with their true redshifts; the medians of all against the truth, along the
+        diagonal; and the probability below the truth, which is even but for too many galaxies at its ends.
 """
 
 import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from style import BLUE, GREY, ORANGE, plt
 
 import flows
 
 DATA = Path(__file__).parent / "data" / "galaxies.csv"
 TEST_ROWS = 2000
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#888888"
 
 
 def read_galaxies():
@@ -46,28 +46,32 @@ def score(result, z, magnitudes):
 
 
 def picture(path, grid, found, z, ranks):
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9))
     order = np.argsort(z[:, 0])
     for shift, i in enumerate(order[np.linspace(50, len(order) - 50, 7).astype(int)]):
         height = 0.8 * found[i] / found[i].max()
-        axes[0].fill_between(grid, shift, shift + height, color=BLUE, alpha=0.35, lw=0)
-        axes[0].plot(grid, shift + height, color=BLUE, lw=1)
-        axes[0].plot([z[i, 0]] * 2, [shift, shift + 0.85], color=ORANGE, lw=1.5)
-    axes[0].set(title="Seven galaxies: density, and the true redshift", xlabel="redshift", yticks=[], xlim=(0, grid[-1]))
+        labels = (None, None) if shift else ("density of the flow", "true redshift")
+        axes[0].fill_between(grid, shift, shift + height, color=ORANGE, alpha=0.5, lw=1, label=labels[0])
+        axes[0].plot([z[i, 0]] * 2, [shift, shift + 0.85], color=BLUE, lw=2, label=labels[1])
+    axes[0].set(title="Seven galaxies", xlabel="redshift", yticks=[], xlim=(0, grid[-1]), ylim=(0, 8.6))
+    axes[0].spines["left"].set_visible(False)
+    axes[0].legend(loc="upper right")
     medians = grid[(np.cumsum(found, 1) / found.sum(1, keepdims=True) > 0.5).argmax(1)]
-    axes[1].plot([0, grid[-1]], [0, grid[-1]], color=GREY, lw=1)
-    axes[1].plot(z[:, 0], medians, ".", color=BLUE, markersize=2, alpha=0.5)
-    axes[1].set(title="Median of the density", xlabel="true redshift", ylabel="median", xlim=(0, grid[-1]), ylim=(0, grid[-1]))
-    bins = np.linspace(0, 1, 21)
-    expected = len(ranks) / 20
-    axes[2].hist(ranks, bins, color=BLUE, alpha=0.35)
-    axes[2].hist(ranks, bins, color=BLUE, histtype="step")
-    axes[2].axhline(expected, color=GREY, lw=1)
-    axes[2].axhspan(expected - 2 * expected**0.5, expected + 2 * expected**0.5, color=GREY, alpha=0.2, lw=0)
-    axes[2].set(title="Where the truth lies in its density", xlabel="probability below the true redshift", ylabel="galaxies")
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    axes[1].plot(z[:, 0], medians, ".", color=ORANGE, markersize=2.5, alpha=0.6)
+    axes[1].plot([0, grid[-1]], [0, grid[-1]], color=GREY, lw=1, label="median = truth")
+    axes[1].set(title=f"{len(z):,} galaxies", xlabel="true redshift", ylabel="median of the density")
+    axes[1].set(xlim=(0, grid[-1]), ylim=(0, grid[-1]), aspect="equal")
+    axes[1].legend(loc="upper left")
+    expected, ends = len(ranks) / 20, np.mean(np.abs(ranks - 0.5) > 0.45)
+    axes[2].hist(ranks, np.linspace(0, 1, 21), color=ORANGE, alpha=0.5)
+    axes[2].axhspan(expected - 2 * expected**0.5, expected + 2 * expected**0.5, color=GREY, alpha=0.3, lw=0)
+    axes[2].axhline(expected, color=GREY, lw=1, label="if the flow were right, +- 2 deviations")
+    word = "too thin" if ends > 0.11 else "too thick" if ends < 0.09 else "right"
+    axes[2].set(title=f"{ends:.1%} in the outer bins, not 10%:\nthe tails of the densities are {word}")
+    axes[2].set(xlabel="probability below the true redshift", ylabel="galaxies")
+    axes[2].set_ylim(top=1.25 * axes[2].get_ylim()[1])
+    axes[2].legend(loc="upper center")
+    figure.savefig(path)
     plt.close(figure)
 
 
