@@ -5,7 +5,21 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flows.cli.options import Data, Debug, DropGaps, Encoding, Force, Format, Gaps, Json, NoCache, Quiet, ReadingOptions, Seed, Separator
+from flows.cli.options import (
+    Data,
+    Debug,
+    DropGaps,
+    Encoding,
+    Force,
+    Format,
+    Gaps,
+    Json,
+    NoCache,
+    Quiet,
+    ReadingOptions,
+    Seed,
+    Separator,
+)
 
 EXAMPLE = "flows fit power.csv -o power.flows --minutes 2"
 
