@@ -62,6 +62,7 @@ def test_columns_and_contexts_are_those_of_the_model():
     assert "expected a pair (rows, context)" in error_of(lambda: flows.check(regression, ROWS, context=context, train=ROWS))
     checks = flows.check(regression, ROWS, context=context, train=(ROWS, context), only=["ranks", "copies"])
     assert checks["ranks"].verdict == "pass" and "500 of 500 rows are in train" in repr(checks)
+    assert "in train" not in repr(flows.check(regression, ROWS, context=context, train=(ROWS, -context), only="ranks"))
     plain = normal(loc=lambda c: c[..., :1])
     assert "context has shape (499, 2)" in error_of(lambda: flows.check(plain, ROWS, context=ROWS[1:]))
 
@@ -74,6 +75,13 @@ def test_a_context_for_all_makes_a_model_without_one():
     assert not flows.check(model, rows, context=[2.5, 0.0], **QUICK).passed
     assert "ranks" not in flows.check(model, rows, context=[3.0, 0.0], samples=1_000)
     assert "see columns" in flows.check(model, rows, context=[3.0, 0.0], only="ranks")["ranks"].detail
+
+
+def test_functions_that_return_something_else_are_refused():
+    flat = (*RIGHT[:2], lambda rng, params, n, context=None: np.zeros(n))
+    assert "sample returned shape (1000,); expected (1000, 2)" in error_of(lambda: flows.check(flat, ROWS, samples=1_000))
+    two = ({}, lambda params, x, context=None: np.zeros((len(x), 2)), RIGHT[2])
+    assert "log_pdf returned shape (500, 2); expected (500,)" in error_of(lambda: flows.check(two, ROWS, **QUICK))
 
 
 def test_constant_draws_and_draws_that_are_not_finite_fail():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-from triples import density, normal, triple
+from triples import density, made, normal, triple
 
 import flows
 from flows.results import FitResult
@@ -79,6 +79,11 @@ def exchanged(seed):
     return normal(loc=lambda c: c[:, ::-1]), context + noise(seed), {"context": context}
 
 
+def correlated_noise(seed):
+    init_fun = flows.Flow(flows.ActNorm())
+    return made(init_fun, init_fun(0, 2).params, 2), correlated(seed)[1], {}
+
+
 def overfitted(seed):
     """A density that is high at its training rows, which are handed in as data."""
     train, held_out = noise(seed, 300), noise(seed + 50, 1_000)
@@ -89,6 +94,7 @@ WRONG = [
     (too_wide, "columns"),
     (moved, "columns"),
     (correlated, "pairs"),
+    (correlated_noise, "latents"),
     (without_a_mode, "columns"),
     (without_a_mode, "classifier"),
     (ring, "classifier"),
@@ -97,6 +103,8 @@ WRONG = [
     (by_heart, "copies"),
     (wide_posterior, "ranks"),
     (wide_posterior, "tarp"),
+    (heedless, "ranks"),
+    (heedless, "tarp"),
     (heedless, "classifier"),
     (exchanged, "classifier"),
     (overfitted, "shift"),
