@@ -65,10 +65,10 @@ def test_a_posterior_that_is_right_passes():
 
 
 def test_equal_scores_are_ranked_at_random():
-    uniform = triple(
-        lambda x, c: np.where((np.abs(x) < 1).all(1), -np.log(4), -np.inf),
-        lambda random, n, c: random.uniform(-1, 1, size=(n, 2)),
-    )
+    def log_p(x, context):
+        return np.where((np.abs(x) < 1).all(1), -np.log(4), -np.inf)
+
+    uniform = triple(log_p, lambda random, n, context: random.uniform(-1, 1, size=(n, 2)))
     rows = np.random.default_rng(2).uniform(-1, 1, size=(800, 2))
     assert flows.check(FitResult(*uniform, None, 2, kept=Kept(rows[400:])), rows[:400], only="shift").passed
 
