@@ -66,7 +66,7 @@ def ways(params, noise):
 def draw(places, path):
     """A panel for each time, of the same draws."""
     width = PANEL + APART * (len(TIMES) - 1)
-    figure = plt.figure(figsize=(width / 100, PANEL / 100), dpi=100)
+    figure = plt.figure(figsize=(width / 100, PANEL / 100), dpi=100, layout="none")
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, width), ylim=(0, PANEL))
     axis.axis("off")
@@ -77,7 +77,7 @@ def draw(places, path):
         inside = order[(np.hypot(x - PANEL / 2, y - PANEL / 2) < PANEL / 2)[order]]
         axis.scatter(x[inside] + i * APART, y[inside], s=3.2, c=colour[inside], alpha=0.9, linewidths=0)
     file = io.BytesIO()
-    figure.savefig(file, format="png", transparent=True)
+    figure.savefig(file, format="png", dpi=100)
     plt.close(figure)
     Image.open(file).save(path, quality=72, alpha_quality=70, method=6)
 
