@@ -4,7 +4,7 @@ what it asks for, and nothing is told twice.
 Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract") }}` is a section of the README and
 `{{ reference("flows.models") }}` all public names that are defined there, `groups=` which of them under which heading. Public
 names in prose become links. What is made of the library has a file beside this one: `{{ families() }}` is the
-table of all bijections, and so are the commands, papers, extras, claims and charts. A page's blocks of Python are run as one
+table of all bijections, and so are the commands, papers, extras, claims, charts and the gallery. A page's blocks of Python are run as one
 program, and what they return is shown; a block that fails, fails the build. A comment before a block that draws is what its
 picture shows, for those who do not see it: `% alt: rows and samples, one beside the other`.
 """
@@ -188,13 +188,13 @@ def entry(name):
     return ["", f".. auto{kind}:: {name}", *options.get(kind, [])]
 
 
-def made_by(name):
-    """The function of the file beside this one that both are called so; the file is read when a page asks for it."""
-    return lambda *asked: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[name](*asked)
+def made_by(name, function=None):
+    """A function of the file beside this one, by default the one called as it is; the file is read when it is asked for."""
+    return lambda *asked: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[function or name](*asked)
 
 
 ASKED = {"readme": readme, "reference": reference}
-ASKED |= {name: made_by(name) for name in ("families", "commands", "papers", "extras", "claims", "charts")}
+ASKED |= {name: made_by(name) for name in ("families", "commands", "papers", "extras", "claims", "charts", "gallery")}
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 
 
@@ -210,6 +210,11 @@ def on_source_read(app, docname, source):
 def as_cell(block):
     alt = f"---\nmystnb:\n  image:\n    alt: {json.dumps(block[1])}\n---\n" if block[1] else ""
     return "```{code-cell}\n" + alt
+
+
+def on_builder_inited(app):
+    """Pages that no one writes are there before pages are looked for."""
+    made_by("gallery", "write_pages")()
 
 
 def on_before_read_docs(app, env, docnames):
@@ -290,6 +295,7 @@ def setup(app):
     for name in ("traitlets", "jax"):  # a package of the theme's turns on all there is to log
         logging.getLogger(name).setLevel(logging.WARNING)
 
+    app.connect("builder-inited", on_builder_inited)
     app.connect("env-before-read-docs", on_before_read_docs)
     app.connect("source-read", on_source_read)
     app.connect("autodoc-process-docstring", on_docstring)
