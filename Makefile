@@ -67,7 +67,7 @@ $(TORCH)/.stamp: pyproject.toml
 # ctgan works with pandas 2 alone.
 $(TABLES)/.stamp: pyproject.toml
 	$(call venv,$(TABLES),$(PYTHON_OLDEST),PYTHON_OLDEST,11)
-	$(call install,$(TABLES),ctgan copulas 'pandas<3',synthesisers of tables )
+	$(call install,$(TABLES),ctgan copulas sdmetrics 'pandas<3',synthesisers of tables and their scores )
 
 demo: .venv/.stamp-examples
 	$(BIN)/python examples/household_power.py

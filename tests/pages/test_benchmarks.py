@@ -83,6 +83,82 @@ def test_trees_tell_draws_from_rows_where_they_differ(made):
     assert two_samples.learned(*numbers, table(0)["name"], table(1)["name"]) > 0.9
 
 
+def test_wrong_models_are_wrong_in_what_they_say_alone(made):
+    """Densities integrate to 1 and are those of the draws, but where that is what is wrong."""
+    from wrong_models import MODELS
+
+    side = np.linspace(-8, 8, 160)
+    grid, cell = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2), (side[1] - side[0]) ** 2
+    for name, model in MODELS.items():
+        of = model.make(0, 4)
+        shared = {"context": np.array([0.5, -0.5])} if model.conditional else {}
+        for which, (params, log_pdf, sample) in {"right": of.right, "wrong": of.wrong}.items():
+            if "training rows" in name and which == "wrong":
+                continue  # peaks that no grid holds
+            density = np.exp(log_pdf(params, grid, **shared))
+            raised = np.exp(0.1) if name == "log_pdf + 0.1" and which == "wrong" else 1.0
+            np.testing.assert_allclose(density.sum() * cell, raised, rtol=1e-3, err_msg=name)
+            draws = sample(1, params, 20_000, **shared)
+            told = log_pdf(params, draws, **shared) - (density * np.log(np.maximum(density, 1e-300))).sum() * cell / raised
+            same = abs(told.mean()) < 5 * told.std() / len(draws) ** 0.5
+            assert same != (name.startswith("sampler") and which == "wrong"), (name, which, told.mean())
+
+
+def test_a_ring_has_the_columns_of_a_disc(made):
+    from scipy.stats import kstest
+    from wrong_models import ring
+
+    params, log_pdf, sample = ring()
+    draws = sample(0, params, 20_000)
+    assert max(kstest(column, "norm").statistic for column in draws.T) < 0.015  # by chance in one of 4,000
+    assert (np.hypot(*draws.T) < 0.3).mean() < 0.01  # 0.044 of a disc
+    assert log_pdf(params, np.array([[0.01, 0.0], [1.0, 1.0]])) @ [-1, 1] > 10
+
+
+def test_tables_of_checks_tell_shares_of_seeds():
+    from runpy import run_path
+
+    checked = run_path(str(FOLDER.parent / "docs" / "checked.py"))["checked"]
+    one = {"FAIL": ["columns"], "small": ["pairs"], "meant": [["columns", 0.06], ["pairs", 0.01]], "seconds": 1.0}
+    other = {"FAIL": [], "small": ["columns"], "meant": [["columns", 0.02], ["pairs", None]], "seconds": 1.0}
+    well = {"FAIL": [], "small": ["energy"], "meant": [], "seconds": 1.0}
+    score = {"wrong": [0.9, 0.9, None], "right": [0.95, 0.95, None]}
+    check = {"name": "columns", "verdict": "FAIL", "p": 0.001, "size": 0.05, "tolerance": 0.03, "detail": "of column 1"}
+    figures = {
+        "rows": 9,
+        "draws": 10_000,
+        "log_likelihood": -1.5,
+        "standard_error": 0.1,
+        "without_density": 0,
+        "remarks": [],
+        "crps": {},
+    }
+    found = {
+        "cost": {"fit": {"cpu": 30.0, "MiB": [1, 900]}, "500": {"all": {"cpu": [9.0, 2.0], "MiB": [300, 500, 510]}}},
+        "found": {"too wide": {"2000": {"0": one, "1": other}, "500": {"0": other}}, "right: normal": {"500": {"0": well}}},
+        "quality": {"too wide": {"500": {"0": score, "1": score}}},
+        "fits": {
+            "galaxies": {
+                "figures": {**figures, "checks": {"columns": check}},
+                "cpu": {"fit": 30.0, "check": 5.0},
+            }
+        },
+    }
+    power = checked("power", found).splitlines()
+    assert power[0] == "| what is wrong | check | 500 rows | 2,000 rows |"
+    assert power[2:] == [
+        "| too wide | columns | 0%, small 100%; 0.020 | 50%, small 50%; 0.040 |",
+        "|  | pairs | 0% | 0%, small 50%; 0.010 |",
+        "|  | any | 0% | 50% |",
+    ]
+    assert checked("right", found).splitlines()[-1] == "| normal | 0%, 100% |"
+    assert checked("quality", found).splitlines()[-1] == "| too wide | 0.900, 0.950 |"
+    assert "| all | 9.0 s, 2.0 s; 510 MiB |" in checked("cost", found) and "30 s, 900 MiB" in checked("cost", found)
+    lines = checked("galaxies", found).splitlines()
+    assert lines[0] == "```text" and lines[1].startswith("9 rows, 10,000 draws, log-likelihood -1.500 +- 0.100")
+    assert lines[-2].split() == ["columns", "FAIL", "0.001", "0.0500", "0.03", "of", "column", "1"] and lines[-1] == "```"
+
+
 def test_recorded_rows_are_those_of_a_set_without_its_noise(made):
     import sets
 
