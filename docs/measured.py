@@ -107,8 +107,8 @@ def claims():
         Claim(
             "One file, no pickle",
             "Constructor, params, history and held-out scores are saved as one safetensors file, and to load it runs nothing "
-            f"that is in it. With `flows.keep_programs` a fit, scores and draws take {waits('second'):.1f} s in the next process, "
-            f"for {waits('first'):.1f} in the first.",
+            f"that is in it. With `flows.keep_programs` a fit, scores and draws take {waits('second'):.1f} s in the next "
+            f"process, for {waits('first'):.1f} in the first.",
             "guide/saving.md",
         ),
     )
