@@ -23,7 +23,7 @@ class Question(NamedTuple):
     """A check: what it runs, and the size up to which a difference does no harm; `conditional` where it is of models with a
     context or of those without alone."""
 
-    run: Callable[[Sample], Finding]
+    run: Callable[..., Finding]
     tolerance: float
     conditional: bool | None = None
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from flows.checks.features import as_numbers
+from flows.checks.features import Column, as_numbers
 from flows.checks.sample import Sample, flat
-from flows.checks.verdicts import Finding
+from flows.checks.verdicts import Finding, Test, worst
 from flows.diagnostics import (
     classifier_two_sample,
     code_counts,
@@ -37,25 +37,25 @@ def columns(sample: Sample) -> Finding:
     """Each column of rows beside that of draws; of one column given contexts, by the model's own distribution function."""
     if sample.conditional:
         return _by_cdf(sample)
-    ps, sizes, told = list[float](), list[float](), list[str]()
-    draws, random = len(sample.draws), sample.random(11)
+    tests, random = list[Test](), sample.random(11)
     for column in sample.columns:
         if column.classes:
-            counts = code_counts(sample.rows[:, column.place], sample.draws[:, column.place])
-            at = int(np.abs(counts.rows - counts.draws).argmax())
-            ps.append(counts.p)
-            sizes.append(counts.size)
-            told.append(
-                f"{column.name}: code {counts.codes[at]:g} in {counts.rows[at]:.1%} of rows, {counts.draws[at]:.1%} of draws"
-            )
+            tests.append(_of_codes(column, sample))
             continue
         of_rows, of_draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
         for name in of_rows:
-            found = uniformity(ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32))), draws, shared=True)
-            ps.append(float(found.p))
-            sizes.append(float(found.size))
-            told.append(f"{name}, {_in_what(found.terms)}")
-    return _worst(ps, sizes, told, "Kolmogorov distance of {}")
+            found = ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32)))
+            told = uniformity(found, len(sample.draws), shared=True)
+            what = f"Kolmogorov distance of {name}, {_in_what(told.terms)}"
+            tests.append(Test(float(told.p), float(told.size), what))
+    return worst(tests, "{}")
+
+
+def _of_codes(column: Column, sample: Sample) -> Test:
+    told = code_counts(sample.rows[:, column.place], sample.draws[:, column.place])
+    at = int(np.abs(told.rows - told.draws).argmax())
+    shares = f"{column.code(told.codes[at])} in {told.rows[at]:.1%} of rows, {told.draws[at]:.1%} of draws"
+    return Test(told.p, told.size, f"total variation of {column.name}, {shares}")
 
 
 def has_cdf(sample: Sample) -> bool:
@@ -83,12 +83,6 @@ def _in_what(terms: np.ndarray) -> str:
         "spread": ("draws are too wide", "draws are too narrow"),
     }
     return sides[SHIFTS[at]][int(terms[at] > 0)] if at < len(sides) else f"in {SHIFTS[at]}"
-
-
-def _worst(ps: list[float], sizes: list[float], told: list[str], of: str) -> Finding:
-    """Of several tests the least p-value, times their number, and the largest size."""
-    at = int(np.argmax(sizes))
-    return Finding(of.format(told[at]), sizes[at], min(1.0, min(ps) * len(ps)))
 
 
 def pairs(sample: Sample) -> Finding:

@@ -1,6 +1,6 @@
 """What is asked of a fitted distribution: log-densities and draws, whatever gives them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Model:
         draw: `draw(key, n, contexts) -> (n, *event)`.
         result: the result that verifies rows and has scores of rows held out, if there is one.
         init_fun: the constructor's value, whose structure is told; None of a triple, and of plain closures.
+        categories: what codes are called, by column.
     """
 
     log_pdf: Callable
@@ -40,6 +41,7 @@ class Model:
     draw: Callable[[Any, int, np.ndarray | None], np.ndarray]
     result: FitResult | None = None
     init_fun: Any = None
+    categories: Mapping[str, tuple[str, ...]] | None = None
 
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """log p of each row, (rows,), in float64, by pieces that fit memory."""

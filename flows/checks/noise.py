@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.checks.features import columns_of, features
-from flows.checks.sample import Sample, flat
-from flows.checks.verdicts import Finding
+from flows.checks.sample import EACH, Sample, flat
+from flows.checks.verdicts import Finding, Test, worst
 from flows.core import (
     Array,
     Region,
@@ -39,7 +39,8 @@ class Given(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Noise of rows, and draws of its base, (rows, columns), and where these live."""
+    """Noise of rows, (rows, columns), draws of its base, (draws, columns), or (rows, 99, columns) of one that has a context,
+    and where these live."""
 
     rows: np.ndarray
     base: np.ndarray
@@ -56,70 +57,64 @@ def latents(sample: Sample) -> Finding:
         contexts = np.broadcast_to(contexts, (len(sample.rows), *contexts.shape))
     x = jnp.asarray(sample.all_rows[sample.places].astype(sample.rows.dtype))
     rows = Given(x, None if contexts is None else jnp.asarray(contexts).astype(x.dtype), sample.key(40))
-    made = list(_noise(init_fun, sample.model.params, rows, BASE))
+    made = list(_noise(init_fun, sample.model.params, rows))
     if not made:
         return Finding("mixtures, and models without a bijection, have no one noise")
     if not all(np.isfinite(each).all() for noise in made for each in noise[:2]):
         return Finding("noise of rows, or of the base, is not finite")
     sample.kept["latents"] = np.concatenate([noise.rows for noise in made], 1)
-    names, of_rows, of_base = _columns(made)
-    random = sample.random(41)
-    kept = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, random))
-    first, second = chosen(np.stack(np.triu_indices(len(kept), 1), 1), MOST_PAIRS, random).T
-    middle = of_base.mean(0)
-    looked_at = [(of - middle)[:, kept] for of in (of_rows, of_base)]
-    both = [np.concatenate([z, z[:, first] * z[:, second]], 1) for z in looked_at]
-    told = uniformity(ranks(*both, rng=sample.key(42)), len(of_base), shared=True)
-    called = [names[j] for j in kept] + [f"{names[kept[i]]} times {names[kept[j]]}" for i, j in zip(first, second, strict=True)]
-    at = int(np.argmax(told.size))
-    note = f"; {MOST_COLUMNS} of {len(names):,} dimensions, at random" if len(names) > MOST_COLUMNS else ""
-    p = min(1.0, float(told.p.min()) * len(told.p))
-    return Finding(f"Kolmogorov distance of {called[at]} from draws of the base{note}", float(told.size[at]), p)
-
-
-def _columns(made: list[Noise]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """All noise with angles as cosine and sine, and what it is called."""
-    names, rows, base, count = list[str](), [], [], 0
+    random, tests, left_out, count = sample.random(41), list[Test](), 0, 0
     for noise in made:
-        of_block = tuple(f"noise {count + j}" for j in range(noise.rows.shape[1]))
-        more, (x, y) = features(columns_of(of_block, noise.region), noise.rows, noise.base)
-        count += len(of_block)
-        names += more
-        rows.append(x.astype(np.float64))
-        base.append(y.astype(np.float64))
-    return names, np.concatenate(rows, 1), np.concatenate(base, 1)
+        named = tuple(f"noise {count + j}" for j in range(noise.rows.shape[1]))
+        count += len(named)
+        names, (z, base) = features(columns_of(named, noise.region), noise.rows, noise.base)
+        middle = base.reshape(-1, base.shape[-1]).mean(0)
+        kept = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, random))
+        left_out += len(names) - len(kept)
+        tests += [_beside(names[j], z[:, j], base[..., j], random) for j in kept]
+        for i, j in chosen(kept[np.stack(np.triu_indices(len(kept), 1), 1)], MOST_PAIRS, random):
+            of_rows, of_base = ((each[..., i] - middle[i]) * (each[..., j] - middle[j]) for each in (z, base))
+            tests.append(_beside(f"{names[i]} times {names[j]}", of_rows, of_base, random))
+    note = f"; {left_out:,} dimensions, drawn at random, were left out" if left_out else ""
+    return worst(tests, "Kolmogorov distance of {} from draws of the base" + note)
 
 
-def _noise(value: Any, params: Any, rows: Given, draws: int) -> Iterator[Noise]:
+def _beside(name: str, rows: np.ndarray, base: np.ndarray, random: np.random.Generator) -> Test:
+    """Noise of rows (rows,), beside draws of the base, (draws,), or (rows, 99) of those of each row."""
+    own = base.ndim > 1
+    found = ranks(rows, base, rng=int(random.integers(2**32)))
+    told = uniformity(found, base.shape[-1], shared=not own)
+    return Test(float(told.p), float(told.size), name)
+
+
+def _noise(value: Any, params: Any, rows: Given) -> Iterator[Noise]:
     """That of a flow, or of each block of features that is one; none of mixtures, and of what has no bijection."""
     order, pieces = structure_of(opened(value))
     event, context_shape = rows.x.shape[1:], None if rows.context is None else rows.context.shape[1:]
-    if order == "context":
-        given = rows._replace(context=standardized(params["fixed"], rows.context))
-        yield from _noise(pieces[-1].value, params_in(params, pieces[-1].params_at), given, draws)
+    if order == "context" and rows.context is not None:
+        seen = rows._replace(context=standardized(params["fixed"], rows.context))
+        yield from _noise(pieces[-1].value, params_in(params, pieces[-1].params_at), seen)
     elif order == "flow":
         first, last = pieces
         of_first, of_base = (params_in(params, piece.params_at) for piece in pieces)
         part = bijection_part(first.value, event, context_shape)
-        given = {} if rows.context is None else {"context": rows.context}
+        given: dict[str, Any] = {} if rows.context is None else {"context": rows.context}
         outputs = functions_of(part, of_first)[0](of_first, rows.x, **given, rng=rows.key)[0]
         noise = rows._replace(x=outputs)
-        inner = list(_noise(last.value, of_base, noise, draws))
+        inner = list(_noise(last.value, of_base, noise))
         if inner or not _is_base(last.value):
             yield from inner
             return
         base = distribution_part(last.value, outputs.shape[1:], context_shape)
-        given = {} if rows.context is None else {"context": _resized(rows.context, draws)}
-        drawn = functions_of(base, of_base)[1](rows.key, of_base, draws, **given)
-        yield Noise(flat(outputs), flat(drawn), base.region)
+        sample_base, own = functions_of(base, of_base)[1], "context" in base.keywords and rows.context is not None
+        if rows.context is not None:  # a base that does not look at it takes one for all
+            given = {"context": jnp.repeat(rows.context, EACH, 0) if own else rows.context[0]}
+        drawn = flat(sample_base(rows.key, of_base, EACH * len(outputs) if own else BASE, **given))
+        yield Noise(flat(outputs), drawn.reshape(len(outputs), EACH, -1) if own else drawn, base.region)
     else:
         for block in blocks_within(value, event, context_shape):
-            own = rows._replace(x=block.of(rows.x), context=block.context(rows.x, rows.context))
-            yield from _noise(block.piece.value, params_in(params, block.piece.params_at), own, draws)
-
-
-def _resized(context: Any, rows: int) -> Any:
-    return jnp.asarray(np.resize(np.asarray(context), (rows, *context.shape[1:])))
+            inside = rows._replace(x=block.of(rows.x), context=block.context(rows.x, rows.context))
+            yield from _noise(block.piece.value, params_in(params, block.piece.params_at), inside)
 
 
 def _is_base(value: Any) -> bool:
@@ -139,7 +134,7 @@ def beyond_splines(sample: Sample, places: np.ndarray) -> str:
     order, pieces = structure_of(opened(value))
     counted, number = list[str](), 0
     while order in ("flow", "context"):
-        if order == "context":
+        if order == "context" and context is not None:
             context = standardized(params["fixed"], context)
         else:
             first = pieces[0]

@@ -33,7 +33,7 @@ class Sample:
             contexts = contexts[0]  # one for all
         self.model, self.all_rows, self.all_contexts, self.train = model, rows, contexts, train
         self.conditional = contexts is not None and contexts.ndim > len(shape)
-        self.columns = columns_of(model.names, model.region)
+        self.columns = columns_of(model.names, model.region, model.categories)
         self.kept = dict[str, np.ndarray]()  # for pictures
         self._key, self._samples = key, samples
 

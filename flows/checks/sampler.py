@@ -64,8 +64,8 @@ def _by_groups(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     half = draws.shape[1] // 2
     scale = draws[:, :half].std(1)[:, None]
     moved = (draws - rows[:, None]) / np.where(scale > 0, scale, 1.0)
-    near = np.argsort(np.square(moved[:, :half]).sum(2), 1)[:, : half // 2, None]
-    near = np.take_along_axis(moved[:, :half], near, 1)
+    nearest = np.argsort(np.square(moved[:, :half]).sum(2), 1)[:, : half // 2]
+    near = np.take_along_axis(moved[:, :half], nearest[:, :, None], 1)
     middle = near.mean(1)
     around = Around(rows + middle * scale[:, 0], np.swapaxes(scale, 1, 2) * triangles(near - middle[:, None], FLOOR))
     points = PLACES * POINTS // len(rows)

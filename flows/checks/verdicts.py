@@ -8,6 +8,7 @@ import numpy as np
 from flows.diagnostics import holm
 
 PASS, SMALL, FAIL, CANNOT_TELL = "pass", "small", "FAIL", "cannot tell"
+SURE = 0.01
 
 
 class Check(NamedTuple):
@@ -41,6 +42,23 @@ class Finding(NamedTuple):
     size: float | None = None
     p: float | None = None
     minor: bool = False
+
+
+class Test(NamedTuple):
+    """One of several tests of a check: its p-value, its size, and what it is of."""
+
+    p: float
+    size: float
+    of: str
+
+
+def worst(tests: list[Test], detail: str) -> Finding:
+    """Of several tests the least p-value, times their number, and the largest size of those that are surely off; or where none
+    is, that of the least p-value. `detail` has a place for what it is of."""
+    count = len(tests)
+    surely = [each for each in tests if each.p * count < SURE] or [min(tests)]
+    largest = max(surely, key=lambda each: each.size)
+    return Finding(detail.format(largest.of), largest.size, min(1.0, min(tests).p * count))
 
 
 def judged(findings: Mapping[str, Finding], tolerances: Mapping[str, float], level: float) -> dict[str, Check]:

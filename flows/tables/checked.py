@@ -23,7 +23,8 @@ def model_of_table(table: Any) -> Model:
         try:
             rows = schema.rows(frame)
         except (FlowsError, TypeError) as error:
-            raise type(error)(f"check: {name}: {error}") from None
+            error.args = (f"check: {name}: {error}",)
+            raise
         return rows.x, rows.context
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
@@ -37,4 +38,9 @@ def model_of_table(table: Any) -> Model:
         drawn[finite] = schema.encode(schema.decode(drawn[finite])) if finite.any() else drawn[finite]
         return np.asarray(drawn)
 
-    return replace(of_result(table.result), names=schema.columns, read=read, draw=draw)
+    categories = {name: _known(schema._complete(name).kind) for name in schema.codes}
+    return replace(of_result(table.result), names=schema.columns, read=read, draw=draw, categories=categories)
+
+
+def _known(kind: Any) -> tuple[str, ...]:
+    return tuple("none" if value is None else str(value) for value in kind.known)
