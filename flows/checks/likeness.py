@@ -4,7 +4,7 @@ import numpy as np
 
 from flows.checks.features import as_numbers
 from flows.checks.sample import Sample, flat
-from flows.checks.verdicts import Finding
+from flows.checks.verdicts import Finding, worst
 from flows.diagnostics import (
     classifier_two_sample,
     code_counts,
@@ -46,7 +46,8 @@ def columns(sample: Sample) -> Finding:
             ps.append(counts.p)
             sizes.append(counts.size)
             told.append(
-                f"{column.name}: code {counts.codes[at]:g} in {counts.rows[at]:.1%} of rows, {counts.draws[at]:.1%} of draws"
+                f"total variation of {column.name}: code {counts.codes[at]:g} in {counts.rows[at]:.1%} of rows, "
+                f"{counts.draws[at]:.1%} of draws"
             )
             continue
         of_rows, of_draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
@@ -54,8 +55,9 @@ def columns(sample: Sample) -> Finding:
             found = uniformity(ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32))), draws, shared=True)
             ps.append(float(found.p))
             sizes.append(float(found.size))
-            told.append(f"{name}, {_in_what(found.terms)}")
-    return _worst(ps, sizes, told, "Kolmogorov distance of {}")
+            told.append(f"Kolmogorov distance of {name}, {_in_what(found.terms)}")
+    at = worst(ps, sizes)
+    return Finding(told[at], sizes[at], min(1.0, min(ps) * len(ps)))
 
 
 def has_cdf(sample: Sample) -> bool:
@@ -83,12 +85,6 @@ def _in_what(terms: np.ndarray) -> str:
         "spread": ("draws are too wide", "draws are too narrow"),
     }
     return sides[SHIFTS[at]][int(terms[at] > 0)] if at < len(sides) else f"in {SHIFTS[at]}"
-
-
-def _worst(ps: list[float], sizes: list[float], told: list[str], of: str) -> Finding:
-    """Of several tests the least p-value, times their number, and the largest size."""
-    at = int(np.argmax(sizes))
-    return Finding(of.format(told[at]), sizes[at], min(1.0, min(ps) * len(ps)))
 
 
 def pairs(sample: Sample) -> Finding:

@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.checks.features import columns_of, features
 from flows.checks.sample import Sample, flat
-from flows.checks.verdicts import Finding
+from flows.checks.verdicts import Finding, worst
 from flows.core import (
     Array,
     Region,
@@ -71,7 +71,7 @@ def latents(sample: Sample) -> Finding:
     both = [np.concatenate([z, z[:, first] * z[:, second]], 1) for z in looked_at]
     told = uniformity(ranks(*both, rng=sample.key(42)), len(of_base), shared=True)
     called = [names[j] for j in kept] + [f"{names[kept[i]]} times {names[kept[j]]}" for i, j in zip(first, second, strict=True)]
-    at = int(np.argmax(told.size))
+    at = worst(told.p, told.size)
     note = f"; {MOST_COLUMNS} of {len(names):,} dimensions, at random" if len(names) > MOST_COLUMNS else ""
     p = min(1.0, float(told.p.min()) * len(told.p))
     return Finding(f"Kolmogorov distance of {called[at]} from draws of the base{note}", float(told.size[at]), p)

@@ -9,6 +9,8 @@ from flows.diagnostics import holm
 
 PASS, SMALL, FAIL, CANNOT_TELL = "pass", "small", "FAIL", "cannot tell"
 
+NOTABLE = 0.01  # p-value times the number of tests, up to which the size of a test is no chance
+
 
 class Check(NamedTuple):
     """One question, and its answer.
@@ -41,6 +43,13 @@ class Finding(NamedTuple):
     size: float | None = None
     p: float | None = None
     minor: bool = False
+
+
+def worst(ps: Any, sizes: Any) -> int:
+    """Of several tests the one that a check tells of: the largest size among those with p-values that count, and not one that
+    is as large by chance, as codes of many classes are; or else the one with the least p-value."""
+    p = np.asarray(ps)
+    return int(np.where((p * len(p) <= NOTABLE) | (p == p.min()), sizes, -np.inf).argmax())
 
 
 def judged(findings: Mapping[str, Finding], tolerances: Mapping[str, float], level: float) -> dict[str, Check]:
