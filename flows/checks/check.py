@@ -70,7 +70,8 @@ def check(
         rows           round trips, log-dets and scores that are off: share of rows, 0.001; and log p in float64
         normalisation  |log of the integral of p|, 0.02 nats, by 10,000 points around rows
         sampler        do draws follow p? Means of g(x) / p(x) over draws, for narrow normals g: typical error, 0.05
-        latents        noise of rows beside draws of the base, dimensions and products of pairs: Kolmogorov distance, 0.03
+        latents        noise of rows beside draws of the base, or of rounded values beside that of draws, dimensions and
+                       products of pairs: Kolmogorov distance, 0.03
         coverage       highest-density regions hold the rows they should: largest error, 0.03
         columns        ranks of rows among draws, or counts of codes: Kolmogorov distance, or total variation, 0.03
         pairs          correlations of normal scores: largest difference, 0.05

@@ -39,7 +39,7 @@ class Given(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Noise of rows, and draws of its base, (rows, columns), and where these live."""
+    """Noise of rows, and what it is compared with, draws of its base, (rows, columns); and where these live."""
 
     rows: np.ndarray
     base: np.ndarray
@@ -47,18 +47,18 @@ class Noise(NamedTuple):
 
 
 def latents(sample: Sample) -> Finding:
-    """The noise of rows beside draws of the base: each dimension, and products of pairs."""
+    """The noise of rows beside draws of the base, or where noise is drawn for rounded values, beside that of draws: each
+    dimension, and products of pairs."""
     init_fun = sample.model.init_fun
     if init_fun is None:
         return Finding("there is no init_fun, and so no bijection to look at")
-    contexts = sample.contexts
-    if contexts is not None and not sample.conditional:
-        contexts = np.broadcast_to(contexts, (len(sample.rows), *contexts.shape))
-    x = jnp.asarray(sample.all_rows[sample.places].astype(sample.rows.dtype))
-    rows = Given(x, None if contexts is None else jnp.asarray(contexts).astype(x.dtype), sample.key(40))
-    made = list(_noise(init_fun, sample.model.params, rows, BASE))
+    rows = _given(sample, sample.all_rows[sample.places], 40)
+    made, beside = list(_noise(init_fun, sample.model.params, rows, BASE)), "draws of the base"
     if not made:
         return Finding("mixtures, and models without a bijection, have no one noise")
+    if sample.model.likelihood == "lower bound":  # what is drawn within a cell does not follow the density there
+        of_draws = _noise(init_fun, sample.model.params, _given(sample, sample.ones, 43), BASE)
+        made, beside = [a._replace(base=b.rows) for a, b in zip(made, of_draws, strict=True)], "that of draws"
     if not all(np.isfinite(each).all() for noise in made for each in noise[:2]):
         return Finding("noise of rows, or of the base, is not finite")
     sample.kept["latents"] = np.concatenate([noise.rows for noise in made], 1)
@@ -74,7 +74,15 @@ def latents(sample: Sample) -> Finding:
     at = worst(told.p, told.size)
     note = f"; {MOST_COLUMNS} of {len(names):,} dimensions, at random" if len(names) > MOST_COLUMNS else ""
     p = min(1.0, float(told.p.min()) * len(told.p))
-    return Finding(f"Kolmogorov distance of {called[at]} from draws of the base{note}", float(told.size[at]), p)
+    return Finding(f"Kolmogorov distance of {called[at]} from {beside}{note}", float(told.size[at]), p)
+
+
+def _given(sample: Sample, x: np.ndarray, purpose: int) -> Given:
+    """Rows, or as many draws, with the contexts of the sample."""
+    contexts, rows = sample.contexts, jnp.asarray(x.reshape(-1, *sample.model.event).astype(sample.rows.dtype))
+    if contexts is not None and not sample.conditional:
+        contexts = np.broadcast_to(contexts, (len(rows), *contexts.shape))
+    return Given(rows, None if contexts is None else jnp.asarray(contexts).astype(rows.dtype), sample.key(purpose))
 
 
 def _columns(made: list[Noise]) -> tuple[list[str], np.ndarray, np.ndarray]:
