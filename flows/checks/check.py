@@ -14,7 +14,7 @@ from flows.checks.verdicts import FAIL, Finding, judged
 from flows.core import FlowsError, as_key, positive_int
 from flows.diagnostics import crps, ranks
 
-KNOWN_SHARE = 0.0  # of rows that are in the training rows, above which that is said first
+BY_CHANCE = 4.0  # standard errors: so many more rows than draws are in the training rows where that is said first
 BROKEN = 1e-3  # share of draws that are not finite, above which that is what is wrong
 NAMED = 5  # rows that are named
 
@@ -70,7 +70,8 @@ def check(
         rows           round trips, log-dets and scores that are off: share of rows, 0.001; and log p in float64
         normalisation  |log of the integral of p|, 0.02 nats, by 10,000 points around rows
         sampler        do draws follow p? Means of g(x) / p(x) over draws, for narrow normals g: typical error, 0.05
-        latents        noise of rows beside draws of the base, dimensions and products of pairs: Kolmogorov distance, 0.03
+        latents        noise of rows beside draws of the base, or of rounded values beside that of draws, dimensions and
+                       products of pairs: Kolmogorov distance, 0.03
         coverage       highest-density regions hold the rows they should: largest error, 0.03
         columns        ranks of rows among draws, or counts of codes: Kolmogorov distance, or total variation, 0.03
         pairs          correlations of normal scores: largest difference, 0.05
@@ -132,6 +133,8 @@ def _asked(only: Any) -> list[str] | None:
     """The names that were asked for, in the order of the table."""
     if only is None:
         return None
+    if not isinstance(only, Iterable):
+        raise TypeError(f"check: only is {only!r:.80}; expected names of {', '.join(QUESTIONS)}")
     names = [only] if isinstance(only, str) else list(only)
     unknown = [name for name in names if name not in QUESTIONS]
     if unknown or not names:
@@ -188,16 +191,17 @@ def _found(name: str, question: Question, sample: Sample) -> Finding:
 
 def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
     """What has to be said before the table."""
-    said, known = list[str](), copies.known(sample)
+    said, (known, chance), rows = list[str](), copies.known(sample), len(sample.all_rows)
     if "shift" in checks and checks["shift"].verdict == FAIL:
         said.append(
             "shift FAILs, and blames the rows: they are not like those that were held out in the fit. They are of another "
             "population, or the model was trained on them; what the other checks find may be about that"
         )
-    if len(known) > KNOWN_SHARE * len(sample.all_rows):
+    if len(known) > chance * rows + BY_CHANCE * (chance * (1 - chance) * rows) ** 0.5:
         named = ", ".join(map(str, known[:NAMED]))
         more = ", ..." if len(known) > NAMED else ""
-        said.append(f"{len(known):,} of {len(sample.all_rows):,} rows are in train (rows {named}{more}), and were not held out")
+        besides = f", beside {chance:.1%} of draws" if chance else ""
+        said.append(f"{len(known):,} of {rows:,} rows are in train (rows {named}{more}){besides}, and were not held out")
     if after := dependence(sample):
         said.append(after)
     return said

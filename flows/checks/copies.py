@@ -38,14 +38,17 @@ def copies(sample: Sample) -> Finding:
     )
 
 
-def known(sample: Sample) -> np.ndarray:
-    """Which of all rows are in the training rows, their contexts too."""
+def known(sample: Sample) -> tuple[np.ndarray, float]:
+    """Which of all rows are in the training rows, their contexts too; and the share of draws that are, as codes and rounded
+    numbers may be by chance."""
     if sample.train is None:
-        return np.zeros(0, int)
-    (train, context), rows = sample.train, flat(sample.all_rows)
+        return np.zeros(0, int), 0.0
+    (train, context), rows, draws = sample.train, flat(sample.all_rows), sample.ones
     if sample.conditional:
         rows, train = np.concatenate([rows, flat(sample.all_contexts)], 1), np.concatenate([train, context], 1)
-    return np.flatnonzero(np.isin(_keys(rows), _keys(train)))
+        draws = np.concatenate([draws, flat(sample.contexts)], 1)
+    seen = _keys(train)
+    return np.flatnonzero(np.isin(_keys(rows), seen)), float(np.isin(_keys(draws), seen).mean()) if len(draws) else 0.0
 
 
 def _keys(rows: Any) -> np.ndarray:

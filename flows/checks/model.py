@@ -102,8 +102,12 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         rows = _checked(numbers_of(data, name), event, name, names)
         contexts = None if context is None else numbers_of(context, "context")
-        if contexts is not None and contexts.shape not in (shape, (len(rows), *(shape or ()))):
-            raise FlowsError(f"context has shape {contexts.shape}; expected a row for each of {len(rows)} rows, or one for all")
+        of_each = contexts is not None and contexts.shape == (len(rows), *(shape or ()))
+        if contexts is not None and not of_each and (contexts.shape != shape or shape == (len(rows),)):
+            hint = "; of one number for each row give (rows, 1)" if contexts.shape == (len(rows),) else ""
+            raise FlowsError(
+                f"context has shape {contexts.shape}; expected a row for each of {len(rows)} rows, or one for all{hint}"
+            )
         return rows, contexts
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:

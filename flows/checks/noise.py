@@ -52,14 +52,13 @@ def latents(sample: Sample) -> Finding:
     init_fun = sample.model.init_fun
     if init_fun is None:
         return Finding("there is no init_fun, and so no bijection to look at")
-    contexts = sample.contexts
-    if contexts is not None and not sample.conditional:
-        contexts = np.broadcast_to(contexts, (len(sample.rows), *contexts.shape))
-    x = jnp.asarray(sample.all_rows[sample.places].astype(sample.rows.dtype))
-    rows = Given(x, None if contexts is None else jnp.asarray(contexts).astype(x.dtype), sample.key(40))
-    made = list(_noise(init_fun, sample.model.params, rows))
+    made = list(_noise(init_fun, sample.model.params, _given(sample, sample.all_rows[sample.places], 40)))
     if not made:
         return Finding("mixtures, and models without a bijection, have no one noise")
+    beside = "draws of the base"
+    if sample.model.likelihood == "lower bound":  # what is drawn within a cell does not follow the density there
+        of_draws = _noise(init_fun, sample.model.params, _given(sample, sample.ones, 43))
+        made, beside = [a._replace(base=b.rows) for a, b in zip(made, of_draws, strict=True)], "that of draws"
     if not all(np.isfinite(each).all() for noise in made for each in noise[:2]):
         return Finding("noise of rows, or of the base, is not finite")
     sample.kept["latents"] = np.concatenate([noise.rows for noise in made], 1)
@@ -76,7 +75,15 @@ def latents(sample: Sample) -> Finding:
             of_rows, of_base = ((each[..., i] - middle[i]) * (each[..., j] - middle[j]) for each in (z, base))
             tests.append(_beside(f"{names[i]} times {names[j]}", of_rows, of_base, random))
     note = f"; {left_out:,} dimensions, drawn at random, were left out" if left_out else ""
-    return worst(tests, "Kolmogorov distance of {} from draws of the base" + note)
+    return worst(tests, f"Kolmogorov distance of {{}} from {beside}{note}")
+
+
+def _given(sample: Sample, x: np.ndarray, purpose: int) -> Given:
+    """Rows, or as many draws, with the contexts of the sample."""
+    contexts, rows = sample.contexts, jnp.asarray(x.reshape(-1, *sample.model.event).astype(sample.rows.dtype))
+    if contexts is not None and not sample.conditional:
+        contexts = np.broadcast_to(contexts, (len(rows), *contexts.shape))
+    return Given(rows, None if contexts is None else jnp.asarray(contexts).astype(rows.dtype), sample.key(purpose))
 
 
 def _beside(name: str, rows: np.ndarray, base: np.ndarray, random: np.random.Generator) -> Test:

@@ -8,7 +8,7 @@ import numpy as np
 from flows.diagnostics import holm
 
 PASS, SMALL, FAIL, CANNOT_TELL = "pass", "small", "FAIL", "cannot tell"
-SURE = 0.01
+SURE = 0.01  # p-value times the number of tests, below which the size of a test is no chance
 
 
 class Check(NamedTuple):
@@ -53,8 +53,8 @@ class Test(NamedTuple):
 
 
 def worst(tests: list[Test], detail: str) -> Finding:
-    """Of several tests the least p-value, times their number, and the largest size of those that are surely off; or where none
-    is, that of the least p-value. `detail` has a place for what it is of."""
+    """Of several tests the least p-value, times their number, and the largest size of those that are surely off, as codes of
+    many classes are far off by chance; or where none is, that of the least p-value. `detail` has a place for what it is of."""
     count = len(tests)
     surely = [each for each in tests if each.p * count < SURE] or [min(tests)]
     largest = max(surely, key=lambda each: each.size)

@@ -44,6 +44,8 @@ def test_names_and_numbers_that_do_not_fit_are_refused():
     assert "tolerance of pairs is nan" in told(tolerance={"pairs": float("nan")})
     assert "level is 1.0; expected a number between 0 and 1" in told(level=1.0)
     assert "samples is 99; expected at least 100" in told(samples=99)
+    with pytest.raises(TypeError, match="only is 5; expected names of shift"):
+        flows.check(RIGHT, ROWS, only=5)
     with pytest.raises(TypeError, match="expected the triple"):
         flows.check(flows.Normal(), ROWS)
 
@@ -65,6 +67,23 @@ def test_columns_and_contexts_are_those_of_the_model():
     assert "in train" not in repr(flows.check(regression, ROWS, context=context, train=(ROWS, -context), only="ranks"))
     plain = normal(loc=lambda c: c[..., :1])
     assert "context has shape (499, 2)" in error_of(lambda: flows.check(plain, ROWS, context=ROWS[1:]))
+    assert "give (rows, 1)" in error_of(lambda: flows.check(plain, ROWS, context=ROWS[:, 0]))
+
+
+def test_rows_that_are_training_rows_by_chance_are_no_matter():
+    """Whole numbers, many of which were there before."""
+
+    def draw(random, n, context):
+        return random.poisson(20, size=(n, 2)).astype(float)
+
+    counts = triple(lambda x, c: np.zeros(len(x)), draw)
+    train, rows = draw(np.random.default_rng(1), 500, None), draw(np.random.default_rng(2), 500, None)
+    told = flows.check(counts, rows, train=train, only=["columns", "copies"], samples=1_000)
+    assert told.passed and not told.figures["remarks"] and "of 1,000 draws are training rows" in told["copies"].detail
+    (remark,) = flows.check(counts, np.concatenate([rows, train]), train=train, only="columns", samples=1_000).figures[
+        "remarks"
+    ]
+    assert "rows are in train" in remark and "% of draws, and were not held out" in remark
 
 
 def test_a_context_for_all_makes_a_model_without_one():
@@ -109,6 +128,18 @@ def test_one_column_and_images():
     flat = flows.check(RIGHT, ROWS[:150], samples=1_000)
     assert {name: each[:4] for name, each in told.items()} == {name: each[:4] for name, each in flat.items()}
     assert list(told.figures["crps"]) == ["(0, 0, 0)", "(1, 0, 0)"]
+
+
+def test_one_column_given_a_context_is_told_by_its_distribution_function():
+    init_fun = flows.Flow(flows.Coupling(flows.MLP(4)))
+    result = made(init_fun, stirred(init_fun(0, 1, context_dim=1).params, 0.3), 1, 1)
+    context = np.random.default_rng(1).normal(size=(500, 1)).astype(np.float32)
+    rows = np.array(result.sample(jax.random.key(1), result.params, 500, context=context))
+    assert result.cdf_by == "map" and "columns" in flows.check(result, rows[:99], context=context[:99])
+    told = flows.check(result, rows, context=context, only=["columns", "ranks"])
+    assert told.passed and "Kolmogorov distance of P(X <= x)" in told["columns"].detail
+    lower = flows.check(result, rows - 0.5, context=context, only="columns")["columns"]
+    assert lower.verdict == "FAIL" and lower.detail.endswith("rows lie lower than draws")
 
 
 def test_a_file_is_checked_like_the_result_and_figures_are_json(path):

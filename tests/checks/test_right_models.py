@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import stirred
@@ -25,6 +26,7 @@ RIGHT = {  # a model, its event, the size of its context
     "ensemble": (flows.Mixture(FLOW, num_components=3, trainable=False), 2, 0),
     "circle": (flows.VonMises(), 1, 0),
 }
+COARSE = flows.Flow(flows.Serial(flows.Dequantize(1.0), flows.ActNorm()))  # cells as wide as two standard deviations
 SEEDS = [pytest.param(range(3), id=""), pytest.param(range(3, 50), id="50 seeds", marks=pytest.mark.slow)]
 
 
@@ -59,6 +61,20 @@ def table(condition):
     held_out = result.schema.rows(rows(99, 1_000))
     kept = Kept(held_out.x, held_out.context)
     return tables.TableResult(schema.fitted(mixed()), result.result._replace(kept=kept, scored=None)), rows
+
+
+def test_cells_that_are_wide_are_no_matter():
+    """What is drawn within a cell does not follow the density there, of the best of models neither."""
+    scaled = {
+        "bijection": ({"fixed": {"offset": np.zeros(2)}}, {"log_scale": np.full(2, 0.7), "shift": np.zeros(2)}),
+        "prior": {},
+    }
+    result = made(COARSE, jax.tree.map(np.float32, scaled), 2)
+    rows = np.asarray(result.draw(jax.random.key(5), 2_000))
+    told = flows.check(result, rows, only=["latents", "coverage", "columns"], samples=5_000, tolerance=0)
+    assert told.passed and told["latents"].detail.endswith("from that of draws"), told
+    moved = flows.check(result, rows + (np.arange(2_000) % 10 == 0)[:, None], only="latents", samples=5_000)
+    assert moved["latents"].verdict == "FAIL"
 
 
 def failing(checks):

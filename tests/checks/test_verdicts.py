@@ -5,7 +5,7 @@ import pytest
 from triples import density, normal, triple
 
 import flows
-from flows.checks.verdicts import Finding, judged
+from flows.checks.verdicts import Finding, judged, worst
 from flows.diagnostics import holm, uniformity
 from flows.results import FitResult
 from flows.results.result import Kept
@@ -53,6 +53,13 @@ def test_verdicts():
     ]
     assert [each.p for each in told.values()][:4] == pytest.approx([0.012, 0.012, 0.012, None])
     assert [each.verdict for each in judged(findings, tolerances, 0.012).values()][:3] == ["pass"] * 3
+
+
+def test_the_column_that_is_wrong_is_named():
+    assert worst([0.4, 1e-6], [0.2, 0.05]) == 1, "0.2 is chance"
+    assert worst([1e-6, 1e-5, 0.5], [0.04, 0.05, 0.9]) == 1, "the largest of those that are not"
+    assert worst([0.5, 0.2], [0.2, 0.1]) == 1
+    assert worst(np.zeros(2), np.array([0.3, 0.4])) == 1
 
 
 def test_a_posterior_that_is_right_passes():
