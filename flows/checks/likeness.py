@@ -119,7 +119,7 @@ def energy(sample: Sample) -> Finding:
     return Finding(f"energy coefficient of {min(len(rows), 1_000):,} rows and as many draws", told.size, told.p)
 
 
-def classifier(sample: Sample, given: object) -> Finding:
+def classifier(sample: Sample, given: object = None) -> Finding:
     """Whether rows can be told from draws, of a conditional model together with their context."""
     _, rows, draws = sample.numbers
     if sample.conditional:

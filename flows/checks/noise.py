@@ -1,7 +1,7 @@
 """What a model makes of rows: their noise, and how far out each layer sees them."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -103,22 +103,22 @@ def _noise(value: Any, params: Any, rows: Given, draws: int) -> Iterator[Noise]:
     order, pieces = structure_of(opened(value))
     event, context_shape = rows.x.shape[1:], None if rows.context is None else rows.context.shape[1:]
     if order == "context":
-        given = rows._replace(context=standardized(params["fixed"], rows.context))
+        given = rows._replace(context=standardized(params["fixed"], cast(Array, rows.context)))
         yield from _noise(pieces[-1].value, params_in(params, pieces[-1].params_at), given, draws)
     elif order == "flow":
         first, last = pieces
         of_first, of_base = (params_in(params, piece.params_at) for piece in pieces)
         part = bijection_part(first.value, event, context_shape)
-        given = {} if rows.context is None else {"context": rows.context}
-        outputs = functions_of(part, of_first)[0](of_first, rows.x, **given, rng=rows.key)[0]
+        keywords = {} if rows.context is None else {"context": rows.context}
+        outputs = functions_of(part, of_first)[0](of_first, rows.x, **keywords, rng=rows.key)[0]
         noise = rows._replace(x=outputs)
         inner = list(_noise(last.value, of_base, noise, draws))
         if inner or not _is_base(last.value):
             yield from inner
             return
         base = distribution_part(last.value, outputs.shape[1:], context_shape)
-        given = {} if rows.context is None else {"context": _resized(rows.context, draws)}
-        drawn = functions_of(base, of_base)[1](rows.key, of_base, draws, **given)
+        keywords = {} if rows.context is None else {"context": _resized(rows.context, draws)}
+        drawn = functions_of(base, of_base)[1](rows.key, of_base, draws, **keywords)
         yield Noise(flat(outputs), flat(drawn), base.region)
     else:
         for block in blocks_within(value, event, context_shape):
@@ -148,7 +148,7 @@ def beyond_splines(sample: Sample, places: np.ndarray) -> str:
     counted, number = list[str](), 0
     while order in ("flow", "context"):
         if order == "context":
-            context = standardized(params["fixed"], context)
+            context = standardized(params["fixed"], cast(Array, context))
         else:
             first = pieces[0]
             for layer, of_layer in _layers(first.value, params_in(params, first.params_at)):
