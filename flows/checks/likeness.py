@@ -4,7 +4,7 @@ import numpy as np
 
 from flows.checks.features import Column, as_numbers
 from flows.checks.sample import Sample, flat
-from flows.checks.verdicts import Finding, Tested, worst
+from flows.checks.verdicts import Finding, OneTest, worst
 from flows.diagnostics import (
     classifier_two_sample,
     code_counts,
@@ -37,7 +37,7 @@ def columns(sample: Sample) -> Finding:
     """Each column of rows beside that of draws; of one column given contexts, by the model's own distribution function."""
     if sample.conditional:
         return _by_cdf(sample)
-    tests, random = list[Tested](), sample.random(11)
+    tests, random = list[OneTest](), sample.random(11)
     for column in sample.columns:
         if column.classes:
             tests.append(_of_codes(column, sample))
@@ -47,15 +47,15 @@ def columns(sample: Sample) -> Finding:
             found = ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32)))
             told = uniformity(found, len(sample.draws), shared=True)
             what = f"Kolmogorov distance of {name}, {_in_what(told.terms)}"
-            tests.append(Tested(float(told.p), float(told.size), what))
+            tests.append(OneTest(float(told.p), float(told.size), what))
     return worst(tests, "{}")
 
 
-def _of_codes(column: Column, sample: Sample) -> Tested:
+def _of_codes(column: Column, sample: Sample) -> OneTest:
     told = code_counts(sample.rows[:, column.place], sample.draws[:, column.place])
     at = int(np.abs(told.rows - told.draws).argmax())
     shares = f"{column.code(told.codes[at])} in {told.rows[at]:.1%} of rows, {told.draws[at]:.1%} of draws"
-    return Tested(told.p, told.size, f"total variation of {column.name}, {shares}")
+    return OneTest(told.p, told.size, f"total variation of {column.name}, {shares}")
 
 
 def has_cdf(sample: Sample) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.checks.features import columns_of, features
 from flows.checks.sample import EACH, Sample, flat
-from flows.checks.verdicts import Finding, Tested, worst
+from flows.checks.verdicts import Finding, OneTest, worst
 from flows.core import (
     Array,
     Region,
@@ -62,7 +62,7 @@ def latents(sample: Sample) -> Finding:
     if not all(np.isfinite(each).all() for noise in made for each in noise[:2]):
         return Finding("noise of rows, or of the base, is not finite")
     sample.kept["latents"] = np.concatenate([noise.rows for noise in made], 1)
-    random, tests, left_out, count = sample.random(41), list[Tested](), 0, 0
+    random, tests, left_out, count = sample.random(41), list[OneTest](), 0, 0
     for noise in made:
         named = tuple(f"noise {count + j}" for j in range(noise.rows.shape[1]))
         count += len(named)
@@ -86,12 +86,12 @@ def _given(sample: Sample, x: np.ndarray, purpose: int) -> Given:
     return Given(rows, None if contexts is None else jnp.asarray(contexts).astype(rows.dtype), sample.key(purpose))
 
 
-def _beside(name: str, rows: np.ndarray, base: np.ndarray, random: np.random.Generator) -> Tested:
+def _beside(name: str, rows: np.ndarray, base: np.ndarray, random: np.random.Generator) -> OneTest:
     """Noise of rows (rows,), beside draws of the base, (draws,), or (rows, 99) of those of each row."""
     own = base.ndim > 1
     found = ranks(rows, base, rng=int(random.integers(2**32)))
     told = uniformity(found, base.shape[-1], shared=not own)
-    return Tested(float(told.p), float(told.size), name)
+    return OneTest(float(told.p), float(told.size), name)
 
 
 def _noise(value: Any, params: Any, rows: Given) -> Iterator[Noise]:

@@ -44,7 +44,7 @@ class Finding(NamedTuple):
     minor: bool = False
 
 
-class Tested(NamedTuple):
+class OneTest(NamedTuple):
     """One of several tests of a check: its p-value, its size, and what it is of."""
 
     p: float
@@ -52,7 +52,7 @@ class Tested(NamedTuple):
     of: str
 
 
-def worst(tests: list[Tested], detail: str) -> Finding:
+def worst(tests: list[OneTest], detail: str) -> Finding:
     """Of several tests the least p-value, times their number, and the largest size of those that are surely off, as codes of
     many classes are far off by chance; or where none is, that of the least p-value. `detail` has a place for what it is of."""
     count = len(tests)
