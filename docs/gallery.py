@@ -9,6 +9,7 @@ import json
 import re
 import runpy
 import shutil
+import statistics
 from functools import cache
 from pathlib import Path
 
@@ -146,8 +147,14 @@ def cell_of(name):
 
 def behind(of):
     """The most that is said in one line of six figures."""
-    nats = of["behind"].values()
-    return f"{sum(nats) / len(nats):.2f} nats a row behind the truth in the mean, {min(nats):.2f} to {max(nats):.2f}."
+    nats = sorted(of["behind"].values())
+    least, middle, most = map(number, (nats[0], statistics.median(nats), nats[-1]))
+    return f"{least} to {most} nats a row behind the truth, {middle} in the median."
+
+
+def number(nats, digits=2):
+    """What lies far outside a flow's reach can be as unlikely as one likes."""
+    return f"{nats:.{digits}f}" if nats < 100 else "> 99"
 
 
 def what_is_measured():
@@ -164,14 +171,14 @@ def family_page(name, of):
     public = constructor_of(of)
     told, _, _ = inspect.getdoc(getattr(flows, public)).partition("\n\n")
     cost = f"{of['numbers']:,} trained numbers" if of["numbers"] else "Nothing is trained"
-    parts = [f"# {title_of(of)} on six shapes", f"{{py:obj}}`{public} <flows.{public}>`: {escaped(told)}"]
+    note = f" ({of['note']})" if of["note"] else ""
+    parts = [f"# {of['title']} on six shapes{note}", f"{{py:obj}}`{public} <flows.{public}>`: {escaped(told)}"]
     parts += [f"```{{code-block}} python\n\n{of['model']}\n```", behind(of), picture(cell_of(name))]
     head = "| shape | nats behind the truth | epochs | processor seconds | mass in the square |\n|---|---|---|---|---|"
-    rows = [
-        f"| `{shape}` | {nats:.3f} +- {of['error'][shape]:.3f} | {of['epochs'][shape]} | {of['seconds'][shape]:.1f} | "
-        f"{of['mass'][shape]:.3f} |"
-        for shape, nats in of["behind"].items()
-    ]
+    rows = []
+    for shape, nats in of["behind"].items():
+        figure = f"{number(nats, 3)} +- {number(of['error'][shape], 3)}"
+        rows += [f"| `{shape}` | {figure} | {of['epochs'][shape]} | {of['seconds'][shape]:.1f} | {of['mass'][shape]:.3f} |"]
     parts += ["\n".join([head, *rows])]
     parts += [f"{cost}; a first fit takes {of['compiling']:.0f} seconds more, to compile."]
     parts += ["The densities that the rows are drawn from:", picture(cell_of("truth"))]

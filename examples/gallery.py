@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from gallery_pictures import draw_page, draw_panels, first_fit
+from gallery_pictures import draw_page, draw_panels, first_fit, number
 
 import flows
 from flows import Flow
@@ -217,9 +217,9 @@ def alt_of(of):
     """What the picture of a model shows, for those who do not see it."""
     kind = f"{of['title']} ({of['note']})" if of["note"] else of["title"]
     best, worst = (pick(of["behind"], key=of["behind"].get) for pick in (min, max))
-    told = f"nearest to the truth on {SHAPES[best]}, {of['behind'][best]:.2f} nats a row behind it"
+    told = f"nearest to the truth on {SHAPES[best]}, {number(of['behind'][best])} nats a row behind it"
     if best != worst:
-        told += f", and farthest on {SHAPES[worst]}, {of['behind'][worst]:.2f}"
+        told += f", and farthest on {SHAPES[worst]}, {number(of['behind'][worst])}"
     return f"Densities of {kind}, fitted to {', '.join(SHAPES[each] for each in of['behind'])}: {told}."
 
 
@@ -245,7 +245,7 @@ def main():
             cells = cells_of(name, models[name], shapes, options)
             of = figures[name] = figures_of(group, name, cells)
             densities[name] = {title: np.exp(cell["log_density"]) for title, cell in cells.items()}
-            behind = "".join(f"{each:15.3f}" for each in of["behind"].values())
+            behind = "".join(f"{each:15.3f}" if abs(each) < 1e4 else f"{each:15.1e}" for each in of["behind"].values())
             print(f"{name:16}{behind}{of['numbers']:10,}{first_fit(of):9.1f}", flush=True)
     off = [
         f"{name} on {title}: {mass:.3f}" for name, of in figures.items() for title, mass in of["mass"].items() if mass > 1.01

@@ -62,7 +62,7 @@ def test_every_program_and_every_model_has_a_tile_and_a_page(made, gallery, tmp_
         assert (tmp_path / f"{name}.txt").read_text() == made["kept"]()[name]["printed"]
     for name, of in models.items():
         text = (tmp_path / f"{gallery['page_of'](name)}.md").read_text()
-        assert of["model"] in text and all(f"| {nats:.3f} +- " in text for nats in of["behind"].values())
+        assert of["model"] in text and all(f"| {nats:.3f} +- " in text for nats in of["behind"].values() if nats < 100)
     assert "{{ gallery() }}" in (DOCS / "gallery.md").read_text()
 
 
