@@ -90,7 +90,7 @@ def program_page(name, path):
     entry = entry_of(name)
     parts = [f"# {name}.py", line_of(path), *map(picture, pictures_of(name, path))]
     parts += ["## What it prints", included(f"{name}.txt", "text")]
-    parts += [f"`python {' '.join(entry['command'])}`, in {time_of(entry['seconds'])}."]
+    parts += [f"`python {' '.join(entry['command'])}`, in {time_of(entry['seconds'])} of the processor."]
     parts += ["## The program", included(f"../../examples/{name}.py", "python")]
     for module in [each for each in MADE["texts"](path) if each != path.name]:
         parts += [f"It imports `{module}`:", included(f"../../examples/{module}", "python")]
