@@ -1,6 +1,6 @@
 """`flows.check`: what it costs, what it finds in models that are wrong, and what it says of real fits.
 
-    python benchmarks/checks.py                                        # all of it, one core: an hour and a half
+    python benchmarks/checks.py                                        # all of it, one core: an hour
     python benchmarks/checks.py --only found --rows 500 --seeds 2      # a part of it
     python benchmarks/checks.py --table                                # what was measured
 
