@@ -1,4 +1,4 @@
-# make demo | test | lint | format | test-all | docs | test-docs | dist | test-dist | bench | clean
+# make demo | test | lint | format | test-all | pictures | docs | test-docs | dist | test-dist | bench | clean
 # Another interpreter: make test PYTHON=/path/to/python3.12
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ DIST := .venv-dist
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest docs test-docs dist test-dist bench clean
+.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest pictures docs test-docs dist test-dist bench clean
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -128,6 +128,10 @@ test-all:
 	@$(MAKE) --no-print-directory test-newest
 	@$(MAKE) --no-print-directory test-docs
 	@$(MAKE) --no-print-directory test-dist
+
+# What examples draw and print, in docs/pictures/: of all that have changed since, or of one, make pictures ONLY=two_moons
+pictures: .venv/.stamp-test
+	@$(BIN)/python docs/pictures.py $(ONLY)
 
 # The site, in site/html. All pages are read every time, as one that is not read again gives no warning either; their programs
 # run again where something has changed that they read (docs/conf.py).

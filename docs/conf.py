@@ -1,10 +1,10 @@
 """Settings of Sphinx, for `make docs`. README, docstrings and each module's `__all__` are the sources: a page shows of them
 what it asks for, and nothing is told twice.
 
-Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract") }}` is a section of the README, `linked` a
-filter that makes links of public names, and `{{ reference("flows.models") }}` all public names that are defined there,
-`groups=` which of them under which heading. What is made of the library has a file beside this one: `{{ families() }}` is the
-table of all bijections, and so are the commands, papers, extras, claims, charts and what was checked. A page's blocks of Python
+Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract") }}` is a section of the README and
+`{{ reference("flows.models") }}` all public names that are defined there, `groups=` which of them under which heading. Public
+names in prose become links. What is made of the library has a file beside this one: `{{ families() }}` is the table of all
+bijections, and so are the commands, papers, extras, claims, charts, the gallery and what was checked. A page's blocks of Python
 are run as one program, and what they return is shown; a block that fails, fails the build. A comment before a block that draws
 is what its picture shows, for those who do not see it: `% alt: rows and samples, one beside the other`.
 """
@@ -138,12 +138,15 @@ def readme(title=""):
     start, *parts = re.split(r"^## ", README.read_text(), flags=re.MULTILINE)
     sections = {"": start} | dict(part.split("\n", 1) for part in parts)
     text = re.sub(r"(```python\n.*?```)\n+```text\n.*?```", r"\1", sections[title], flags=re.DOTALL)
-    return linked(text.replace("](docs/", "](/").replace("](benchmarks/", "](/benchmarks/"))
+    return text.replace("](docs/", "](/").replace("](benchmarks/", "](/benchmarks/")
 
 
-def linked(text):
-    """The same with a link where a public name stands as code."""
-    return re.sub(r"(?<!`)`([^`\n]+)`(?!`)", lambda m: code(m[1], "{{py:obj}}`{} <{}>`", "`{}`"), text)
+def linked(page):
+    """The same with a link where a public name stands as code in prose: in no heading, link, role or block of code."""
+    fenced = r"^(`{3,}).*?^\1$"
+    prose = r"^#.*$|\[[^\]\n]*\]\(|(?<![`}])`([^`\n]+)`(?!`)"
+    found = re.compile(rf"{fenced}|{prose}", re.MULTILINE | re.DOTALL)
+    return found.sub(lambda m: code(m[2], "{{py:obj}}`{} <{}>`", "`{}`") if m[2] else m[0], page)
 
 
 def reference(*modules, groups=None):
@@ -185,13 +188,15 @@ def entry(name):
     return ["", f".. auto{kind}:: {name}", *options.get(kind, [])]
 
 
-def made_by(name):
-    """The function of the file beside this one that both are called so; the file is read when a page asks for it."""
-    return lambda *asked: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[name](*asked)
+def made_by(name, function=None):
+    """A function of the file beside this one, by default the one called as it is; the file is read when it is asked for."""
+    return lambda *asked: runpy.run_path(str(Path(__file__).with_name(f"{name}.py")))[function or name](*asked)
 
 
 ASKED = {"readme": readme, "reference": reference}
-ASKED |= {name: made_by(name) for name in ("families", "commands", "papers", "extras", "claims", "charts", "checked")}
+ASKED |= {
+    name: made_by(name) for name in ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked")
+}
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 
 
@@ -199,8 +204,7 @@ def on_source_read(app, docname, source):
     from jinja2 import Environment, StrictUndefined
 
     pages = Environment(undefined=StrictUndefined)
-    pages.filters["linked"] = linked
-    text = pages.from_string(source[0]).render(ASKED)
+    text = linked(pages.from_string(source[0]).render(ASKED))
     cells = re.sub(r"^(?:% alt: (.*)\n+)?```python\n", as_cell, text, flags=re.MULTILINE)
     source[0] = text if cells == text else NOTEBOOK + cells
 
@@ -208,6 +212,11 @@ def on_source_read(app, docname, source):
 def as_cell(block):
     alt = f"---\nmystnb:\n  image:\n    alt: {json.dumps(block[1])}\n---\n" if block[1] else ""
     return "```{code-cell}\n" + alt
+
+
+def on_builder_inited(app):
+    """Pages that no one writes are there before pages are looked for."""
+    made_by("gallery", "write_pages")()
 
 
 def on_before_read_docs(app, env, docnames):
@@ -288,6 +297,7 @@ def setup(app):
     for name in ("traitlets", "jax"):  # a package of the theme's turns on all there is to log
         logging.getLogger(name).setLevel(logging.WARNING)
 
+    app.connect("builder-inited", on_builder_inited)
     app.connect("env-before-read-docs", on_before_read_docs)
     app.connect("source-read", on_source_read)
     app.connect("autodoc-process-docstring", on_docstring)

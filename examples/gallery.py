@@ -1,19 +1,23 @@
 """Every family of flows on six shapes in the plane: one page of densities, with what each one costs.
 
-    python examples/gallery.py [--models NSF MAF ...] [--shapes Rings ...] [--rows 20000] [--seconds 8] [--out out]
+    python examples/gallery.py [--models NSF MAF ...] [--shapes Rings ...] [--rows 20000] [--seconds 8] [--cells]
 
 The true densities are known, so each cell has a figure that needs no other model: how many nats a row the fit is behind the
 truth on 10,000 new rows. Beside each model stand its trained numbers and the processor seconds of a fit, compiling included.
-Models are the library's defaults where nothing else is said at their names. A fit may take --seconds, and three times as long
-where a density is slow (residual and continuous flows, IAF, UMNN); as many epochs are planned as go into that, so that the
-learning rate reaches its end in time. The whole page takes some 30 minutes of one core with 8 seconds, 20 with 4. Cells are
-kept in gallery/*.npz: a run that is interrupted, called again, goes on, and makes no cell twice. Prints the table, writes
-gallery.png.
+Models are the library's defaults where nothing else is said at their names. A fit may take --seconds of a processor, and three
+times as long where a density is slow (residual and continuous flows, IAF, UMNN); as many epochs are planned as go into that, so
+that the learning rate reaches its end in time. The whole page takes some 30 minutes of one core with 8 seconds, 20 with 4. What
+is fitted is kept in gallery/*.npz: a run that is interrupted, called again, goes on, and fits nothing twice. Prints the table,
+writes gallery.png; with --cells a picture of each model and of the truth, gallery/*.png, and all figures, gallery.json.
+
+Pictures:
+    gallery.png: A page of small pictures, a row for each of 25 models and a column for each of six shapes: the densities that
+        were fitted, beneath each how far it is behind the truth, beside each row what a fit costs.
 """
 
 import argparse
 import functools
-import itertools
+import json
 import os
 import sys
 import time
@@ -22,16 +26,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from gallery_pictures import draw_page, draw_panels, first_fit
 
 import flows
 from flows import Flow
 
-SHAPES = ("TwoMoons", "EightGaussians", "Checkerboard", "Rings", "Spirals", "Pinwheel")
+SHAPES = {  # and what they are called in prose
+    "TwoMoons": "two moons",
+    "EightGaussians": "eight Gaussians",
+    "Checkerboard": "a checkerboard",
+    "Rings": "rings",
+    "Spirals": "spirals",
+    "Pinwheel": "a pinwheel",
+}
 TEST, SIDE, PIECE = 10_000, 160, 8_900  # new rows; points along a side of the grid; rows scored at once
 MOST_EPOCHS = 200
 LONG = 3  # times --seconds, where the density is slow: derivatives, integrals, equations, one feature after the other
@@ -90,7 +98,8 @@ MODELS = {
         "Normal": Model(flows.Normal(trainable=True, covariance="full"), "full covariance"),
     },
 }
-REFERENCE = "for reference"
+TITLES = {"NSF-couplings": "NSF", "Matching": "Continuous", "Matching-pairs": "Continuous"}
+REFERENCE = "for reference"  # which are in no contest
 
 
 class Shape(NamedTuple):
@@ -120,25 +129,28 @@ def log_densities(distribution, params, rows):
     return np.concatenate(pieces)[: len(rows)]
 
 
-def fit(model, rows, **options):
+def fit(model, rows, seconds, **options):
+    """A fit of at most some seconds, the seconds of an epoch, and of all with compiling; by the clock of the processor, as that
+    on the wall goes on while others have the machine."""
+    at, start = [], time.process_time()
+
+    def late(_):
+        at.append(time.process_time())
+        return at[-1] - start > seconds
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a fit of few epochs could go on, or ends behind a Gaussian: the page shows it
-        return flows.fit(0, model.init_fun, rows, objective=model.objective, validation=0.1, verbose=0, **options)
-
-
-def first_epochs(model, rows):
-    """Two epochs: the processor seconds with compiling, and the seconds that an epoch takes after that."""
-    at, start = [], time.process_time()
-    fit(model, rows, max_epochs=2, callbacks=[lambda epoch: at.append(epoch.seconds)])
-    return time.process_time() - start, at[1] - at[0] if len(at) == 2 else 0.0
+        result = flows.fit(
+            0, model.init_fun, rows, objective=model.objective, validation=0.1, verbose=0, callbacks=[late], **options
+        )
+    an_epoch = (at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else 0.0  # nothing may train
+    return result, an_epoch, time.process_time() - start
 
 
 def fitted(model, shape, seconds, an_epoch):
     """The density on the grid, and figures."""
     epochs = int(np.clip(seconds / max(an_epoch, 1e-3), 2, MOST_EPOCHS))
-    start = time.process_time()
-    result = fit(model, shape.rows, max_epochs=epochs, patience=epochs, max_minutes=1.3 * seconds / 60)
-    spent = time.process_time() - start
+    result, an_epoch, spent = fit(model, shape.rows, 1.3 * seconds, max_epochs=epochs, patience=epochs)
     scorer = result if model.finer is None else flows.revise(result.init_fun, steps=model.finer)(0, 2)
     scores = log_densities(scorer, result.params, np.concatenate([shape.test, shape.grid]))
     trains = jax.tree.map(lambda leaf, own: np.size(leaf) * own, result.params, flows.trainable(result.params))
@@ -150,7 +162,7 @@ def fitted(model, shape, seconds, an_epoch):
         "numbers": sum(jax.tree.leaves(trains)),
         "seconds": spent,
         "epochs": len(result.history["train_loss"]),
-        "an_epoch": result.seconds / max(1, len(result.history["train_loss"])),
+        "an_epoch": an_epoch,
         "mass": np.exp(image).sum() * (shape.extent / SIDE) ** 2,
     }
 
@@ -182,7 +194,7 @@ def cells_of(name, model, shapes, options):
         cell = kept(path, settings)
         if cell is None:
             if compiling is None:
-                compiling, an_epoch = first_epochs(model, shape.rows)
+                _, an_epoch, compiling = fit(model, shape.rows, np.inf, max_epochs=2)
             cell = fitted(model, shape, seconds, an_epoch) | {"compiling": compiling, "settings": settings}
             an_epoch = float(cell["an_epoch"])  # as others may use the machine, too
             keep(path, cell)
@@ -190,115 +202,25 @@ def cells_of(name, model, shapes, options):
     return cells
 
 
-def cost_of(cells):
-    """Trained numbers, and the processor seconds of a first fit in the mean over shapes."""
-    seconds = np.mean([float(cell["seconds"]) + float(cell["compiling"]) for cell in cells.values()])
-    return max(int(cell["numbers"]) for cell in cells.values()), seconds
+def figures_of(group, name, cells):
+    """What is told of a model, by shape: nats a row behind the truth and their standard errors, the processor seconds of a fit,
+    epochs, and the mass that its density has in the square; `compiling` is what a first fit takes more."""
+    found = {"family": group, "title": TITLES.get(name, name), "note": MODELS[group][name].note}
+    found |= {"model": repr(MODELS[group][name].init_fun), "numbers": max(int(cell["numbers"]) for cell in cells.values())}
+    found["compiling"] = round(max(float(cell["compiling"]) for cell in cells.values()), 1)
+    for key, digits in {"behind": 4, "error": 4, "seconds": 1, "epochs": 0, "mass": 3}.items():
+        found[key] = {title: round(float(cell[key]), digits or None) for title, cell in cells.items()}
+    return found
 
 
-# The page. Lengths are inches, from the top left corner.
-PAGE, INK, PALE, FAINT, ACCENT = "#0c0b14", "#f2eff7", "#a49fb5", "#3a3647", "#fcae6b"
-COLORS = "magma"
-CELL, GAP, BELOW, NAMES, HEADING, BETWEEN, EDGE, HEAD = 1.0, 0.06, 0.25, 1.62, 0.42, 0.6, 0.5, 1.5
-SMALL, MIDDLE = 8.5, 11  # points
-TITLES = {"NSF-couplings": "NSF", "Matching": "Continuous", "Matching-pairs": "Continuous"}
-
-
-def blocks_of(groups, across):
-    """Groups in columns of the page, in their order, and the size of the page, which is to be about 16:9."""
-    names, layouts = list(groups), []
-
-    def height(block):
-        return sum(HEADING + len(groups[name]) * (CELL + BELOW) for name in block)
-
-    for columns in range(1, min(3, len(names)) + 1):
-        width = max(9.0, 2 * EDGE + columns * across + (columns - 1) * BETWEEN)
-        for cut in itertools.combinations(range(1, len(names)), columns - 1):
-            blocks = [names[a:b] for a, b in itertools.pairwise((0, *cut, len(names)))]
-            tall = HEAD + HEADING + CELL + BELOW + max(map(height, blocks)) + EDGE
-            layouts.append((abs(np.log(width / tall * 9 / 16)), blocks, width, tall))
-    return min(layouts)[1:]
-
-
-def shade(density, top):
-    """The square root shows what is faint, too."""
-    return np.sqrt(np.clip(np.nan_to_num(density) / top, 0, 1))
-
-
-def picture(path, groups, shapes, options):
-    pitch = CELL + GAP
-    across = NAMES + len(shapes) * pitch
-    blocks, width, tall = blocks_of(groups, across)
-    figure = plt.figure(figsize=(width, tall), facecolor=PAGE)
-    page = figure.add_axes((0, 0, 1, 1))
-    page.axis("off")
-    colors = matplotlib.colormaps[COLORS]
-    tops = {title: np.quantile(shape.image, 0.998) for title, shape in shapes.items()}
-    contest = [cells for group, models in groups.items() if group != REFERENCE for cells in models.values()]
-    best = {title: min((float(each[title]["behind"]) for each in contest), default=np.nan) for title in shapes}
-
-    def write(x, y, text, size, color=PALE, **more):
-        page.text(x, y, text, fontsize=size, color=color, **{"va": "center", **more})
-
-    def panel(x, y, density, top):
-        page.imshow(
-            colors(shade(density, top)), extent=(x, x + CELL, y + CELL, y), origin="lower", interpolation="bilinear", zorder=2
-        )
-
-    def row(x, y, name, lines, densities, figures):
-        top = y + CELL / 2 - 0.09 * len(lines)
-        write(x, top, name, 12, INK, weight="bold")
-        for i, line in enumerate(lines):
-            write(x, top + 0.22 + 0.17 * i, line, SMALL)
-        for i, (title, density) in enumerate(densities.items()):
-            left = x + NAMES + i * pitch
-            panel(left, y, density, tops[title])
-            text, strong = figures[title]
-            style = {"color": ACCENT, "weight": "bold"} if strong else {}
-            write(left + CELL / 2, y + CELL + 0.11, text.replace("-", "\N{MINUS SIGN}"), SMALL, ha="center", **style)
-
-    write(EDGE, 0.58, "Six shapes, every family", 28, INK, weight="bold")
-    limit = f"{options.seconds:g} s of training, {LONG * options.seconds:g} s where a density is slow"
-    write(EDGE, 1.03, f"Densities fitted to {options.rows:,} rows in {limit}; beside each the cost of a first fit.", MIDDLE)
-    write(
-        EDGE,
-        1.24,
-        "Below: nats a row behind the truth, on 10,000 new rows; the best of a shape in colour, references aside.",
-        MIDDLE,
-    )
-    bar = width - EDGE - GAP - 2.4
-    if width > 12:
-        page.imshow(colors(np.linspace(0, 1, 256))[None], extent=(bar, bar + 2.4, 0.68, 0.54), zorder=2)
-        write(bar, 0.4, "density, by its square root", SMALL)
-        write(bar, 0.82, "0", SMALL)
-        write(bar + 2.4, 0.82, "the truth's highest", SMALL, ha="right")
-    for i, block in enumerate(blocks):
-        x, y = EDGE + i * (across + BETWEEN), HEAD + HEADING
-        for j, title in enumerate(shapes):
-            words = "".join(f" {letter}" if letter.isupper() else letter for letter in title).strip()
-            write(x + NAMES + j * pitch + CELL / 2, y - 0.14, words, SMALL + 0.5, INK, ha="center")
-        truth = {title: (f"{shape.truth.mean():.2f}", False) for title, shape in shapes.items()}
-        row(x, y, "The truth", ("below: its mean", "log-density, nats"), {t: s.image for t, s in shapes.items()}, truth)
-        y += CELL + BELOW
-        for group in block:
-            page.plot([x, x + across - GAP], [y + 0.1] * 2, color=FAINT, linewidth=0.8)
-            write(x, y + 0.25, group.upper(), SMALL, ACCENT)
-            y += HEADING
-            for name, cells in groups[group].items():
-                numbers, seconds = cost_of(cells)
-                note = MODELS[group][name].note
-                lines = [f"{numbers:,} parameters" if numbers else "nothing trained", f"{seconds:.0f} s"]
-                behind = {title: float(cell["behind"]) for title, cell in cells.items()}
-                figures = {
-                    title: (f"{each:.2f}" if each < 100 else "> 99", group != REFERENCE and each == best[title])
-                    for title, each in behind.items()
-                }
-                densities = {title: np.exp(cell["log_density"]) for title, cell in cells.items()}
-                row(x, y, TITLES.get(name, name), [*([note] if note else []), *lines], densities, figures)
-                y += CELL + BELOW
-    page.set(xlim=(0, width), ylim=(tall, 0), aspect="auto")
-    figure.savefig(path, dpi=SIDE / CELL, facecolor=PAGE)
-    plt.close(figure)
+def alt_of(of):
+    """What the picture of a model shows, for those who do not see it."""
+    kind = f"{of['title']} ({of['note']})" if of["note"] else of["title"]
+    best, worst = (pick(of["behind"], key=of["behind"].get) for pick in (min, max))
+    told = f"nearest to the truth on {SHAPES[best]}, {of['behind'][best]:.2f} nats a row behind it"
+    if best != worst:
+        told += f", and farthest on {SHAPES[worst]}, {of['behind'][worst]:.2f}"
+    return f"Densities of {kind}, fitted to {', '.join(SHAPES[each] for each in of['behind'])}: {told}."
 
 
 def main():
@@ -308,6 +230,7 @@ def main():
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES, metavar="SHAPE", help=", ".join(SHAPES))
     parser.add_argument("--rows", type=int, default=20_000, help="of each shape, to fit")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a fit")
+    parser.add_argument("--cells", action="store_true", help="a picture of each model, too, and gallery.json")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture and the cells")
     options = parser.parse_args()
     if options.rows < 1_000 or not options.seconds > 0:
@@ -316,20 +239,36 @@ def main():
     shapes = {name: shape_of(name, options.rows) for name in SHAPES if name in options.shapes}
     print("nats a row behind the truth, trained numbers, processor seconds of a first fit\n")
     print(f"{'':16}" + "".join(f"{name:>15}" for name in shapes) + f"{'numbers':>10}{'seconds':>9}")
-    groups, off = {}, []
+    figures, densities, off = {}, {}, []
     for group, models in MODELS.items():
         for name in [each for each in models if each in options.models]:
-            cells = groups.setdefault(group, {})[name] = cells_of(name, models[name], shapes, options)
-            numbers, seconds = cost_of(cells)
-            figures = "".join(f"{float(cell['behind']):15.3f}" for cell in cells.values())
-            print(f"{name:16}{figures}{numbers:10,}{seconds:9.1f}", flush=True)
-            off += [f"{name} on {title}: {cell['mass']:.3f}" for title, cell in cells.items() if cell["mass"] > 1.01]
+            cells = cells_of(name, models[name], shapes, options)
+            of = figures[name] = figures_of(group, name, cells)
+            densities[name] = {title: np.exp(cell["log_density"]) for title, cell in cells.items()}
+            behind = "".join(f"{each:15.3f}" for each in of["behind"].values())
+            print(f"{name:16}{behind}{of['numbers']:10,}{first_fit(of):9.1f}", flush=True)
+    off = [
+        f"{name} on {title}: {mass:.3f}" for name, of in figures.items() for title, mass in of["mass"].items() if mass > 1.01
+    ]
     if off:
         print("\nmass of what integrates to more than 1.01: " + "; ".join(off))
-    picture(options.out / "gallery.png", groups, shapes, options)
-    print(f"\nwrote gallery.png to {options.out}/")
+    limits = f"{options.seconds:g} s of training, {LONG * options.seconds:g} s where a density is slow"
+    draw_page(options.out / "gallery.png", shapes, figures, densities, f"{options.rows:,} rows in {limits}", REFERENCE)
+    if options.cells:
+        truth = f"The true densities of {', '.join(SHAPES[each] for each in shapes)}, with their mean log-densities."
+        means = {title: shape.truth.mean() for title, shape in shapes.items()}
+        draw_panels(options.out / "gallery" / "truth.png", shapes, {t: s.image for t, s in shapes.items()}, means, truth)
+        for name, of in figures.items():
+            draw_panels(options.out / "gallery" / f"{name}.png", shapes, densities[name], of["behind"], alt_of(of))
+        told = {
+            "rows": options.rows,
+            "seconds": options.seconds,
+            "truth": {title: round(float(mean), 4) for title, mean in means.items()},
+        }
+        (options.out / "gallery.json").write_text(json.dumps(told | {"models": figures}, indent=1) + "\n")
+    print(f"\nwrote gallery.png{' and those of its models' if options.cells else ''} to {options.out}/")
 
 
 if __name__ == "__main__":
-    flows.keep_programs()
+    jax.config.update("jax_enable_compilation_cache", False)  # a program kept from a former run would cost nothing here
     sys.exit(main())

@@ -7,6 +7,10 @@ a spline of the circle, and a rotation turns the axis before the next, so that n
 degrees jump by 360, from other places. Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing
 Flows on Tori and Spheres", 2020, arXiv:2002.02428. Without a file, rows are drawn from a mixture whose density is known,
 written as globe.csv, and read from there. Prints scores on rows that no model has seen; writes globe.png.
+
+Pictures:
+    globe.png: Densities of five places on a map of the world and on a globe: the truth with some rows, the sphere flow, which
+        agrees, and a spline flow of degrees, which is cut along the meridian of 180 degrees.
 """
 
 import argparse
@@ -17,12 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
+from style import BLUE, DENSITY, GREY, plt
 
 import flows
 
@@ -33,7 +34,6 @@ WEIGHTS = [0.25, 0.2, 0.2, 0.25, 0.1]
 STARTS = 4  # of the mixture, which ends where its start leads it
 SEAM, CAP = 3, 10  # degrees: what is near the meridian of 180 degrees, and what is near a pole
 ENDS = np.array([180.001, 90.001])  # beyond those of longitude and latitude, where there may be rows
-NIGHT, SEA, PALE, DOT = "#0b0d17", "#000004", "#8a93a6", "#7fd6ff"
 
 
 def degrees(points):
@@ -216,7 +216,7 @@ def from_hammer(x, y):
     return np.stack([flat * np.cos(longitude), flat * np.sin(longitude), height], -1), inside
 
 
-def draw_globe(axis, seen, norm, cmap, log_density=None, rows=None, pixels=420):
+def draw_globe(axis, seen, norm, log_density=None, rows=None, pixels=420):
     """The density in colours, rows as dots, meridians and parallels."""
     across = int(pixels * seen.width / seen.height)
     x, y = np.meshgrid(
@@ -226,9 +226,9 @@ def draw_globe(axis, seen, norm, cmap, log_density=None, rows=None, pixels=420):
     image = np.full(x.shape, np.nan)
     image[inside] = norm.vmin if log_density is None else np.exp(log_density(points[inside]))
     extent = (-seen.width, seen.width, -seen.height, seen.height)
-    shown = axis.imshow(image.clip(norm.vmin), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="bilinear")
+    shown = axis.imshow(image.clip(norm.vmin), origin="lower", extent=extent, cmap=DENSITY, norm=norm, interpolation="bilinear")
     around = np.linspace(0, 2 * np.pi, 400)
-    (rim,) = axis.fill(seen.width * np.cos(around), seen.height * np.sin(around), fill=False, color=PALE, lw=1.2, zorder=5)
+    (rim,) = axis.fill(seen.width * np.cos(around), seen.height * np.sin(around), fill=False, color=GREY, lw=1.2, zorder=5)
     shown.set_clip_path(rim)
     turn = np.linspace(-180, 180, 721)
     lines = [flows.from_degrees(np.linspace(-90, 90, 361), np.full(361, meridian)) for meridian in range(-165, 180, 30)]
@@ -237,9 +237,9 @@ def draw_globe(axis, seen, norm, cmap, log_density=None, rows=None, pixels=420):
         line = seen.to_plane(line)
         jumps = np.abs(np.diff(line, axis=0)).max(1) > 0.5
         line[1:][jumps] = np.nan
-        axis.plot(*line.T, color=PALE, lw=0.45, alpha=0.55)
+        axis.plot(*line.T, color=GREY, lw=0.45, alpha=0.55)
     if rows is not None:
-        axis.scatter(*seen.to_plane(rows).T, s=2.2, color=DOT, alpha=0.75, linewidths=0, zorder=4)
+        axis.scatter(*seen.to_plane(rows).T, s=2.2, color=BLUE, alpha=0.8, linewidths=0, zorder=4)
     axis.set(xlim=(-1.02 * seen.width, 1.02 * seen.width), ylim=(-1.02 * seen.height, 1.02 * seen.height), aspect="equal")
     axis.set_axis_off()
     return shown
@@ -249,31 +249,25 @@ def picture(path, models, behind, reference, rows):
     """The truth, or the rows where it is not known, beside two models: on a map, and from above."""
     place = 55, 180  # both a pole and the meridian where degrees jump
     views = view("map", 0, 180), view("globe", *place)
-    cmap = plt.get_cmap("inferno").with_extremes(under=SEA, bad=(0, 0, 0, 0))
     top = np.exp(np.quantile(models[reference].log_density(rows), 0.995))
     norm = LogNorm(top / 300, top)
     some = rows[np.random.default_rng(0).permutation(len(rows))[:DOTS]]
     columns = {f"the truth, and {len(some):,} of the rows": ("truth", some)}
     if "truth" not in models:
         columns = {f"{len(some):,} of the rows": (None, some)}
-    columns |= {"sphere flow": ("sphere flow", None), "spline flow of longitude and latitude": ("spline flow of degrees", None)}
-    figure, axes = plt.subplots(
-        2, 3, figsize=(15, 7.6), layout="constrained", facecolor=NIGHT, gridspec_kw={"height_ratios": (1, 1.65)}
-    )
+    columns |= {"sphere flow": ("sphere flow", None), "spline flow of degrees": ("spline flow of degrees", None)}
+    figure, axes = plt.subplots(2, 3, figsize=(10, 5.2), gridspec_kw={"height_ratios": (1, 1.65)})
     for column, (title, (name, dots)) in zip(axes.T, columns.items(), strict=True):
         for axis, seen in zip(column, views, strict=True):
-            shown = draw_globe(axis, seen, norm, cmap, None if name is None else models[name].log_density, dots)
+            shown = draw_globe(axis, seen, norm, None if name is None else models[name].log_density, dots)
         if name not in (None, reference):
             title = f"{title}\n{behind[name]:.2f} nats behind the {reference}"
-        column[0].set_title(title, color="white", fontsize=14)
-    arrow = {"arrowstyle": "->", "color": "white", "lw": 1.2}
+        column[0].set_title(title)
+    arrow = {"arrowstyle": "->", "color": GREY, "lw": 1.2}
     seam = views[1].to_plane(flows.from_degrees(10, 180)[0])
-    axes[1, 2].annotate("180 degrees", seam, (0.6, -0.98), color="white", fontsize=12, ha="left", arrowprops=arrow)
-    bar = figure.colorbar(shown, ax=axes, shrink=0.6, aspect=35, pad=0.015)
-    bar.set_label("density per unit of surface", color="white", fontsize=12)
-    bar.ax.tick_params(colors="white")
-    bar.outline.set_edgecolor(PALE)
-    figure.savefig(path, dpi=130, facecolor=NIGHT)
+    axes[1, 2].annotate("180 degrees", seam, (0.45, -1.02), ha="left", arrowprops=arrow)
+    figure.colorbar(shown, ax=axes, shrink=0.6, aspect=35, pad=0.015, label="density per unit of surface")
+    figure.savefig(path)
     plt.close(figure)
 
 

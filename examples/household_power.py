@@ -5,6 +5,12 @@
 Every column was recorded in steps, and a density is unbounded on repeated values; so each value gets uniform noise of its
 own step, once, with a fixed seed, and all models are scored on the same noisy rows. The 2,000 test rows are seen neither by
 training nor by the choice of anything. Writes model.flows, samples.csv, pairs.png and loss.png.
+
+Pictures:
+    pairs.png: Margins and pairs of minute of day, active power, voltage, and the meters of kitchen and heating: the draws of
+        the flow lie where the test rows do.
+    loss.png: The losses of training and validation rows by epoch, which fall below those of a Gaussian and of a mixture within
+        the first epochs.
 """
 
 import argparse
@@ -16,14 +22,10 @@ import time
 import warnings
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LogNorm
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
+from style import GREY, plt
 
 import flows
 from flows.conditioners import MaskedMLP
@@ -33,7 +35,7 @@ DATA = Path(__file__).parent / "data" / "household_power.csv"
 STEP = np.array([1, 0.002, 0.002, 0.01, 1, 1, 1])
 LABELS = ["minute of day", "active power, kW", "reactive power, kW", "voltage, V", "kitchen, Wh", "laundry, Wh", "heating, Wh"]
 TEST_ROWS, VALIDATION_ROWS = 2000, 1800
-BLUE, ORANGE, INK = "#2166ac", "#d6604d", "#333333"
+PAIRS = [0, 1, 3, 4, 6]  # columns of the picture
 
 
 def spline_layer(num_bins, bound):
@@ -88,60 +90,26 @@ def score_in_new_process(model, rows):
         return np.array(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
-def plot_pairs(path, data, samples):
-    """Data below the diagonal, samples above, and both on it, in the same bins and colours."""
-    d = data.shape[1]
-    ranges = [(low, high + 1e-9) for low, high in np.percentile(data, [0, 99.9], axis=0).T]
-    bins = [np.linspace(*each, 49) for each in ranges]
-    figure, axes = plt.subplots(d, d, figsize=(14, 14), sharex="col", gridspec_kw={"wspace": 0.06, "hspace": 0.06})
-    samples = samples[: len(data)]
-    for i, row in enumerate(axes):
-        for j, axis in enumerate(row):
-            axis.set_xlim(ranges[j])
-            axis.tick_params(labelsize=7, colors=INK, length=2)
-            if i == j:
-                axis.hist(data[:, i], bins[i], color=BLUE, alpha=0.35)
-                axis.hist(data[:, i], bins[i], color=BLUE, histtype="step", lw=1.2)
-                axis.hist(samples[:, i], bins[i], color=ORANGE, histtype="step", lw=1.2)
-                axis.set_yscale("log")
-                axis.set_ylim(1, 2 * len(data))
-                axis.set_yticks([])
-                axis.minorticks_off()
-            else:
-                rows, colours = (data, "Blues") if i > j else (samples, "Oranges")
-                axis.hist2d(rows[:, j], rows[:, i], (bins[j], bins[i]), cmap=colours, norm=LogNorm(0.5, 300), rasterized=True)
-                axis.set_ylim(ranges[i])
-            if j or i == j:
-                axis.tick_params(labelleft=False)
-            if i == d - 1:
-                axis.set_xlabel(LABELS[j], fontsize=9, color=INK)
-            if j == 0:
-                axis.set_ylabel(LABELS[i], fontsize=9, color=INK)
-            for spine in axis.spines.values():
-                spine.set_color("#bbbbbb")
-    figure.align_labels()
-    figure.suptitle("One household's electricity, minute by minute", y=0.935, fontsize=17, color=INK)
-    note = f"{len(data):,} recorded minutes (blue, below) and {len(samples):,} samples of the flow (orange, above); log counts"
-    figure.text(0.5, 0.897, note, ha="center", fontsize=11, color=INK)
-    figure.savefig(path, dpi=130, bbox_inches="tight")
+def plot_pairs(path, result, rows):
+    """Draws beside rows; the result knows numbers of columns, and not their names."""
+    figure = result.plot(rows, columns=PAIRS)
+    names = {f"column {j}": LABELS[j] for j in PAIRS}
+    for axis in figure.axes:
+        axis.set(xlabel=names.get(axis.get_xlabel()), ylabel=names.get(axis.get_ylabel()))
+    figure.savefig(path)
     plt.close(figure)
 
 
 def plot_loss(path, history, references):
-    figure, axis = plt.subplots(figsize=(8, 4.8))
-    axis.plot(history["train_loss"], color=BLUE, label="flow, training rows")
-    axis.plot(history["validation_loss"], color=ORANGE, label="flow, validation rows")
-    best = history["best_epoch"]
-    axis.plot(best, history["validation_loss"][best], "o", color=ORANGE, label=f"kept: epoch {best}")
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    history.plot(axis)
     for name, loss in references.items():
-        axis.axhline(loss, color="#888888", lw=1, ls="--")
-        axis.text(len(history["train_loss"]) - 1, loss + 0.06, name, ha="right", va="bottom", fontsize=9, color="#666666")
-    axis.set(xlabel="epoch", ylabel="minus log-likelihood, nats a row", title="Household power: what training gained")
-    low, high = history["validation_loss"][best], max(references.values())
-    axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="center right")
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+        axis.axhline(loss, color=GREY, lw=1, ls=":")
+        axis.text(len(history["train_loss"]) - 1, loss, name, ha="right", va="bottom")
+    low, high = history.best, max(references.values())
+    axis.set_ylim(low - 0.1 * (high - low), high + 0.15 * (high - low))
+    axis.legend(loc="center right")
+    figure.savefig(path)
     plt.close(figure)
 
 
@@ -188,7 +156,7 @@ def main():
     result.save(model, metadata={"columns": names, "steps": STEP.tolist(), "data": DATA.name})
     recorded = np.clip(np.floor(samples / STEP) * STEP, 0, [1439] + [np.inf] * 6)  # the meters' steps again, none below 0
     np.savetxt(options.out / "samples.csv", recorded, delimiter=",", header=",".join(names), comments="", fmt="%.6g")
-    plot_pairs(options.out / "pairs.png", rows[: len(samples)], samples)
+    plot_pairs(options.out / "pairs.png", result, test)
     references = {f"{title} (test rows)": -scores[name].mean() for title, name in zip(titles[:2], scores, strict=False)}
     plot_loss(options.out / "loss.png", result.history, references)
     print(f"\nwrote model.flows ({model.stat().st_size / 1000:.0f} kB), samples.csv, pairs.png, loss.png to {options.out}/")

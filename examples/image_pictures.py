@@ -1,21 +1,17 @@
-"""How `images.py` draws: sheets of small images with their labels, and histograms, on a dark page."""
+"""How `images.py` draws: sheets of small images with their labels, and histograms, in the style of all examples."""
 
 from typing import NamedTuple
 
 try:
-    import matplotlib
+    from style import GREY, ORANGE, plt
 except ImportError:
     raise SystemExit("error: pictures need the package matplotlib: pip install matplotlib") from None
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 
-PAGE, INK, PALE, FAINT, ACCENT = "#0c0b14", "#f2eff7", "#a49fb5", "#3a3647", "#fcae6b"
-COLOURS = ("#7fd6ff", "#fcae6b", "#f2728c", "#b9a1ff", "#8fe3a8", "#e8e37a")
-GREYS = LinearSegmentedColormap.from_list("warm", ["#15131f", "#5b5468", "#b8aca8", "#fff6e6"])
-EDGE, HEAD, HEADING, LABELS, NAMES, BETWEEN, GAP = 0.45, 1.15, 0.36, 0.26, 0.95, 0.45, 0.05  # inches
-SMALL, MIDDLE, LARGE = 9, 11, 22  # points
+WIDTH, CELL = 10.0, 0.72  # of a page, and of an image, at most; inches, as all lengths
+EDGE, HEAD, HEADING, LABELS, NAMES, BETWEEN, GAP = 0.1, 0.85, 0.36, 0.26, 0.85, 0.3, 0.05
+SMALL, MIDDLE, LARGE = 9, 11, 16  # points
+COLOURS = plt.rcParams["axes.prop_cycle"].by_key()["color"]
 
 
 class Block(NamedTuple):
@@ -32,15 +28,15 @@ class Block(NamedTuple):
 def shown(image, levels):
     """Colours in [0, 1], (height, width, 3)."""
     unit = np.asarray(image, float) / (levels - 1)
-    return GREYS(unit[..., 0])[..., :3] if unit.shape[-1] == 1 else unit[..., :3]
+    return np.repeat(unit, 3, 2) if unit.shape[-1] == 1 else unit[..., :3]
 
 
-def sheet(path, title, note, blocks, levels, cell=0.72, across=None):
-    """Blocks side by side, `across` of them in a line."""
+def sheet(path, title, note, blocks, levels, across=None):
+    """Blocks side by side, `across` of them in a line; images are as large as a page lets them be."""
     across = across or len(blocks)
     lines = [blocks[i : i + across] for i in range(0, len(blocks), across)]
 
-    def size(block):
+    def size(block, cell):
         height, width = block.images.shape[2:4]
         tall = cell * height / width
         left = NAMES if block.rows else 0.0
@@ -49,25 +45,32 @@ def sheet(path, title, note, blocks, levels, cell=0.72, across=None):
         rows, columns = block.images.shape[:2]
         return left, top, tall, left + columns * (cell + GAP) + apart - GAP, top + rows * (tall + GAP) - GAP
 
-    wide = max(sum(size(each)[3] for each in line) + BETWEEN * (len(line) - 1) for line in lines)
-    tall = sum(max(size(each)[4] for each in line) for line in lines) + BETWEEN * (len(lines) - 1)
+    def width_of(line, cell):
+        return sum(size(each, cell)[3] for each in line) + BETWEEN * (len(line) - 1)
+
+    around = [width_of(line, 0.0) for line in lines]
+    cell = min(
+        [CELL, *((WIDTH - 2 * EDGE - at_0) / (width_of(line, 1.0) - at_0) for line, at_0 in zip(lines, around, strict=True))]
+    )
+    wide = max(width_of(line, cell) for line in lines)
+    tall = sum(max(size(each, cell)[4] for each in line) for line in lines) + BETWEEN * (len(lines) - 1)
     width, height = max(wide, 7.0) + 2 * EDGE, HEAD + tall + EDGE
-    figure = plt.figure(figsize=(width, height), facecolor=PAGE)
+    figure = plt.figure(figsize=(width, height), layout="none")
     page = figure.add_axes((0, 0, 1, 1))
     page.axis("off")
 
-    def write(x, y, text, size, color=PALE, **more):
-        page.text(x, y, text, fontsize=size, color=color, **{"va": "center", **more})
+    def write(x, y, text, points, **more):
+        page.text(x, y, text, fontsize=points, **{"va": "center", **more})
 
-    write(EDGE, 0.48, title, LARGE, INK, weight="bold")
-    write(EDGE, 0.86, note, MIDDLE)
+    write(EDGE, 0.2, title, LARGE)
+    write(EDGE, 0.52, note, MIDDLE)
     top = HEAD
     for line in lines:
-        x = EDGE + (max(wide, 7.0) - sum(size(each)[3] for each in line) - BETWEEN * (len(line) - 1)) / 2
+        x = EDGE + (max(wide, 7.0) - width_of(line, cell)) / 2
         for block in line:
-            left, above, each, across_block, _ = size(block)
+            left, above, each, across_block, _ = size(block, cell)
             if block.heading:
-                write(x + left, top + 0.12, block.heading, MIDDLE, ACCENT)
+                write(x + left, top + 0.12, block.heading, MIDDLE)
             gaps = [3 * GAP if 0 < block.apart <= j else 0.0 for j in range(block.images.shape[1])]
             places = [x + left + j * (cell + GAP) + gap for j, gap in enumerate(gaps)]
             for at, name in zip(places, block.columns, strict=False):
@@ -81,12 +84,12 @@ def sheet(path, title, note, blocks, levels, cell=0.72, across=None):
                     page.imshow(shown(image, levels), extent=spot, interpolation="nearest", zorder=2)
                     if (i, j) in block.marked:
                         page.add_patch(
-                            plt.Rectangle((places[j], y), cell, each, fill=False, edgecolor=ACCENT, linewidth=1.6, zorder=3)
+                            plt.Rectangle((places[j], y), cell, each, fill=False, edgecolor=ORANGE, linewidth=2, zorder=3)
                         )
             x += across_block + BETWEEN
-        top += max(size(each)[4] for each in line) + BETWEEN
+        top += max(size(each, cell)[4] for each in line) + BETWEEN
     page.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    figure.savefig(path, dpi=130, facecolor=PAGE)
+    figure.savefig(path)
     plt.close(figure)
 
 
@@ -97,9 +100,9 @@ def grid(images, columns):
 
 def histograms(path, title, note, kinds, levels, group):
     """Of each kind an image, its bits and the p-values of groups: {name: (image, bits, p-values)}; the first is the usual."""
-    figure = plt.figure(figsize=(12.5, 5.6), facecolor=PAGE)
-    figure.text(0.036, 0.915, title, fontsize=LARGE, color=INK, weight="bold", va="center")
-    figure.text(0.036, 0.845, note, fontsize=MIDDLE, color=PALE, va="center")
+    figure = plt.figure(figsize=(10, 4.8), layout="none")
+    figure.text(0.01, 0.95, title, fontsize=LARGE, va="center")
+    figure.text(0.01, 0.87, note, fontsize=MIDDLE - 1, va="center")
     own = next(iter(kinds.values()))[1]
     everything = np.concatenate([bits for _, bits, _ in kinds.values()])
     wide = np.quantile(own, 0.99) - np.quantile(own, 0.01)
@@ -107,35 +110,32 @@ def histograms(path, title, note, kinds, levels, group):
     low, high = max(low, own.min() - 2 * wide), min(high, own.max() + 2 * wide)
     room = 0.03 * (high - low)
     columns = {
-        "bits per dimension": (0.22, np.linspace(low - room, high + room, 61), 1),
-        f"p-value of {group} images": (0.62, np.linspace(0, 1, 21), 2),
+        "bits per dimension": (0.23, np.linspace(low - room, high + room, 61), 1),
+        f"p-value of {group} images": (0.63, np.linspace(0, 1, 21), 2),
     }
     for label, (left, edges, which) in columns.items():
-        axes = figure.add_axes((left, 0.13, 0.35, 0.62), facecolor=PAGE)
+        axes = figure.add_axes((left, 0.13, 0.36, 0.66))
         for colour, parts in zip(COLOURS, kinds.values(), strict=False):
             weights = np.full(len(parts[which]), 1 / len(parts[which]))
             style = {"weights": weights, "bins": edges, "color": colour}
             axes.hist(np.clip(parts[which], edges[0], edges[-1]), alpha=0.22, **style)
             axes.hist(np.clip(parts[which], edges[0], edges[-1]), histtype="step", linewidth=1.5, **style)
         beyond = any(parts[which].max() > edges[-1] or parts[which].min() < edges[0] for parts in kinds.values())
-        axes.set_xlabel(label + (", what is beyond at the edge" if beyond else ""), color=INK, fontsize=MIDDLE)
-        axes.set_yticks([])
-        axes.tick_params(colors=PALE, labelsize=SMALL)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(FAINT)
+        axes.set(xlabel=label + (", what is beyond at the edge" if beyond else ""), yticks=[])
+        axes.spines["left"].set_visible(False)
         if which == 1:
             axes.set_ylim(0, 2.2 * (np.histogram(own, edges)[0].max() / len(own)))
         else:
             axes.set_ylim(0, 0.4)
-            axes.axvline(0.05, color=PALE, linewidth=0.8, linestyle=":")
+            axes.axvline(0.05, color=GREY, linewidth=0.8, linestyle=":")
     for i, (colour, (name, (image, _, _))) in enumerate(zip(COLOURS, kinds.items(), strict=False)):
-        pitch = 0.64 / max(len(kinds), 5)
-        y, tall = 0.75 - (i + 0.9) * pitch, 0.82 * pitch
-        small = figure.add_axes((0.036, y, tall * 5.6 / 12.5, tall))
+        pitch = 0.66 / max(len(kinds), 5)
+        y, tall = 0.79 - (i + 0.9) * pitch, 0.82 * pitch
+        small = figure.add_axes((0.01, y, tall * 4.8 / 10, tall))
         small.imshow(shown(image, levels), interpolation="nearest")
         small.set(xticks=[], yticks=[])
         for spine in small.spines.values():
-            spine.set(color=colour, linewidth=2)
-        figure.text(0.094, y + tall / 2, name, color=colour, fontsize=MIDDLE - 0.5, va="center")
-    figure.savefig(path, dpi=130, facecolor=PAGE)
+            spine.set(color=colour, linewidth=2, visible=True)
+        figure.text(0.078, y + tall / 2, name, fontsize=MIDDLE - 0.5, va="center")
+    figure.savefig(path)
     plt.close(figure)

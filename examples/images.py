@@ -12,6 +12,18 @@ training images that are nearest to samples; hidden halves of images filled in b
 method of Asim et al. (2020, arXiv:1905.11672), where NICE's paper, which hides the same halves, climbs the likelihood of the
 pixels (Dinh, Krueger and Bengio, 2014, arXiv:1410.8516, section 5.2); ways from one image to another; with --classes one image
 as of every class; and likelihood beside typicality (Nalisnick et al., 2019, arXiv:1906.02994).
+
+Pictures:
+    samples.png: Handwritten digits drawn from the flow, thirty-six at each of three temperatures; the lower it is, the cleaner
+        they are.
+    progress.png: Samples of the same noise at moments of the training, from early to late: from specks to digits.
+    reconstructions.png: Digits of the test above, the noise that they are encoded as, and what is decoded of it below, which is
+        as above.
+    nearest.png: Ten samples, each beside the five training images that are nearest to it, which resemble it and differ.
+    inpainting.png: Digits of which one half is hidden, in four ways; what the flow fills in; and what they were.
+    interpolation.png: Six rows of digits, each of which turns step by step into another one.
+    likelihood.png: Histograms of bits per dimension, and of p-values of typicality, for test images and for images of other
+        kinds, each with one of its images.
 """
 
 import argparse
@@ -75,7 +87,7 @@ class Watch:
         images = np.asarray(sample(1, params, 40, **given(self.context))).astype(np.uint8)
         bits = float(epoch.validation_loss) / (self.pixels * math.log(2))
         note = f"epoch {epoch.number + 1} of {epoch.max_epochs}, {bits:.3f} bits per dimension of what is held out"
-        path = self.folder / f"epoch_{epoch.number + 1:04}.png"
+        path = self.folder / f"epoch_{epoch.number + 1:04}.jpg"
         sheet(path, "Samples of the same noise", note, [Block(grid(images, 10))], self.levels)
         kept = self.kept()
         part = self.file.with_suffix(".part.npz")

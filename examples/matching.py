@@ -8,6 +8,10 @@ average bends; where noise is first assigned to the data near it, by optimal tra
 nearly straight, and a few equal steps draw what otherwise takes many. The density is exact either way. Lipman, Chen, Ben-Hamu,
 Nickel and Le, "Flow Matching for Generative Modeling", 2023, arXiv:2210.02747; Tong et al., "Improving and Generalizing
 Flow-Based Generative Models with Minibatch Optimal Transport", 2024, arXiv:2302.00482. Prints scores; writes matching.png.
+
+Pictures:
+    matching.png: Ways from a cloud of noise to eight Gaussians and to two moons, above with noise at random, where they bend,
+        below with optimal pairs, where they are straight; beside each its density, and draws by three steps.
 """
 
 import argparse
@@ -18,13 +22,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
+from style import BLUE, DENSITY, ORANGE, plt
 
 import flows
 from flows.objectives import flow_matching
@@ -38,8 +39,7 @@ SHOWN = (1, 2, 4, 8, 16)
 AS_GOOD = 1.25  # times the distance of what adaptive steps draw
 REACH = 2.5  # standard deviations, of the picture
 DRAWN = 3  # equal steps of the draws in the picture
-NIGHT, PALE = "#0b0d17", "#8a93a6"
-WAY = LinearSegmentedColormap.from_list("noise to data", ["#3fa7ff", "#b06ad9", "#ffb13b"])
+WAY = LinearSegmentedColormap.from_list("noise to data", [BLUE, "#9a7fa8", ORANGE])
 
 
 class Fit(NamedTuple):
@@ -140,13 +140,13 @@ def draw_density(axis, target, result, sides, pixels=250):
     top = np.exp(np.asarray(target.log_pdf(target.params, grid))).max()
     log_pdf = solved(result, steps=32).log_pdf  # equal steps, which are enough for a picture
     image = np.exp(np.asarray(log_pdf(result.params, grid))).reshape(pixels, -1)
-    axis.imshow(image, origin="lower", extent=(*sides[0], *sides[1]), cmap="inferno", vmin=0, vmax=top, aspect="auto")
+    axis.imshow(image, origin="lower", extent=(*sides[0], *sides[1]), cmap=DENSITY, vmin=0, vmax=top, aspect="auto")
 
 
 def picture(path, fits):
     """A row for each pairing; of each target the ways, and beside them the density and draws by few steps."""
     names, pairings = list(fits), list(PAIRINGS)
-    figure = plt.figure(figsize=(6.9 * len(names) + 0.4, 5.1 * len(pairings)), layout="constrained", facecolor=NIGHT)
+    figure = plt.figure(figsize=(5 * len(names), 3.75 * len(pairings)))
     grid = figure.add_gridspec(2 * len(pairings), 2 * len(names), width_ratios=(2.25, 1) * len(names))
     for i, pairing in enumerate(pairings):
         for j, name in enumerate(names):
@@ -158,17 +158,16 @@ def picture(path, fits):
             draw_ways(of_ways, places)
             draw_density(of_density, target, result, sides)
             of_draws.scatter(*few[:4_000].T, s=1.2, color=WAY(1.0), alpha=0.9, linewidths=0)
-            for at, word, end in ((0.03, "noise", 0.0), (0.14, "to data", 1.0)):
-                of_ways.text(at, 0.03, word, transform=of_ways.transAxes, color=WAY(end), fontsize=13, zorder=4)
+            for at, word, end in ((0.03, "noise", 0.0), (0.17, "to data", 1.0)):
+                of_ways.text(at, 0.03, word, transform=of_ways.transAxes, color=WAY(end), fontsize=11, zorder=4)
             how = f"{name}, {'noise at random' if pairing == 'at random' else f'pairs by {pairing}'}"
-            of_ways.set_title(f"{how}\nways {length:.2f} times as long as straight", color="white", fontsize=13)
-            of_density.set_title(f"density: {behind:.3f} nats\nbehind the truth", color="white", fontsize=11)
-            of_draws.set_title(f"draws by {DRAWN} equal steps", color="white", fontsize=11)
+            of_ways.set_title(f"{how}\nways {length:.2f} times as long as straight")
+            of_density.set_title(f"density: {behind:.3f} nats\nbehind the truth", fontsize=9.5)
+            of_draws.set_title(f"draws by {DRAWN} equal steps", fontsize=9.5)
             for axis in axes:
-                axis.set(xlim=sides[0], ylim=sides[1], box_aspect=1, xticks=[], yticks=[], facecolor="#000004")
-                axis.spines[:].set_color(PALE)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    figure.savefig(path, dpi=120, facecolor=NIGHT)
+                axis.set(xlim=sides[0], ylim=sides[1], box_aspect=1, xticks=[], yticks=[])
+                axis.spines[:].set_visible(True)
+    figure.savefig(path)
     plt.close(figure)
 
 

@@ -5,24 +5,24 @@
 One density of all columns is fitted to nine tenths of the rows, and draws are set beside the rest: where the wind blows from,
 temperature and dew point, how often it rains, and the course of the year. Then one hour is asked for in which somebody
 recorded a wind of 1,048 miles an hour. Writes mixed_table.png and weather.flows.
+
+Pictures:
+    mixed_table.png: Hours of weather that were held out, and hours drawn, in four panels: where the wind comes from, dew point
+        by temperature, how much it rains, and temperature by month. The two agree in each.
 """
 
 import argparse
 import warnings
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
+from style import BLUE, ORANGE, plt
 
 import flows
 from flows import tables
 
 DATA = Path(__file__).parent / "data" / "weather.csv"
-ROWS, DRAWN = "#888888", "#2166ac"
 SPEED = "wind_speed_mph"
 
 
@@ -34,34 +34,34 @@ def read_weather():
 
 
 def picture(path, rows, drawn):
-    figure = plt.figure(figsize=(13.5, 4.2), layout="constrained")
-    rose = figure.add_subplot(1, 4, 1, projection="polar")
-    rose.set(theta_zero_location="N", theta_direction=-1, yticklabels=[], title="Wind from")
-    scatter, rain, year = (figure.add_subplot(1, 4, 2 + i) for i in range(3))
-    for frame, color, label, width in ((rows, ROWS, "held out", 2.5), (drawn, DRAWN, "drawn", 1.5)):
+    figure = plt.figure(figsize=(9, 7.2))
+    rose = figure.add_subplot(2, 2, 1, projection="polar")
+    rose.set(theta_zero_location="N", theta_direction=-1, yticklabels=[], title="Where the wind comes from")
+    rose.set_xticks(np.deg2rad(range(0, 360, 45)), ("N", "NE", "E", "SE", "S", "SW", "W", "NW"))
+    rose.grid(True)
+    scatter, rain, year = (figure.add_subplot(2, 2, 2 + i) for i in range(3))
+    for frame, color, label, width in ((rows, BLUE, "held out", 3.5), (drawn, ORANGE, "drawn", 1.5)):
         windy = frame.filter(pl.col(SPEED) > 0)["wind_direction"].to_numpy()
         share, edges = np.histogram(windy % 360, np.arange(-5, 360, 10))
         angles = np.deg2rad(np.append(edges[:-1] + 5, 0))
-        rose.plot(angles, np.append(share, share[0]) / len(windy), color=color, lw=width, label=label)
+        rose.plot(angles, np.append(share, share[0]) / len(windy), color=color, lw=width, label=f"{len(frame):,} hours {label}")
         few = frame.sample(1_000, seed=0)
-        scatter.plot(few["temperature_f"], few["dew_point_f"], ".", color=color, ms=2, alpha=0.6)
+        scatter.plot(few["temperature_f"], few["dew_point_f"], ".", color=color, ms=3, alpha=0.6)
         wet = np.sort(frame["rain_in"].to_numpy())
-        rain.plot(wet, 1 - np.arange(len(wet)) / len(wet), color=color, lw=width)
+        rain.plot(wet, 100 * (1 - np.arange(len(wet)) / len(wet)), color=color, lw=width)
         month = frame.group_by(pl.col("time").dt.month()).agg(
             pl.col("temperature_f").quantile(q).alias(f"{q}") for q in (0.1, 0.5, 0.9)
         )
         month = month.sort("time")
         for q, style in (("0.1", ":"), ("0.5", "-"), ("0.9", ":")):
             year.plot(month["time"], month[q], style, color=color, lw=width)
-    rose.legend(loc="lower left", bbox_to_anchor=(-0.25, -0.2), frameon=False)
-    scatter.set(title="Temperature and dew point", xlabel="temperature [F]", ylabel="dew point [F]")
-    rain.set(
-        title="Share of hours with more rain", xlabel="rain in the hour [inches]", yscale="log", xlim=(0, 0.6), ylim=(1e-3, 0.2)
-    )
-    year.set(title="Tenth, half and nine tenths", xlabel="month", ylabel="temperature [F]", xticks=range(1, 13, 2))
-    for axis in (scatter, rain, year):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    figure.legend(loc="outside upper center", ncols=2)
+    scatter.set(title="1,000 hours of each", xlabel="temperature, degrees Fahrenheit", ylabel="dew point, degrees Fahrenheit")
+    rain.set(title="How often it rains more", xlabel="rain in the hour, inches", ylabel="hours with more, percent")
+    rain.set(yscale="log", xlim=(0, 0.25), ylim=(0.1, 20), yticks=(0.1, 1, 10), yticklabels=("0.1", "1", "10"))
+    year.set(title="Median, and middle 80% (dotted)", xlabel="month", ylabel="temperature, degrees Fahrenheit")
+    year.set_xticks(range(1, 13), list("JFMAMJJASOND"))
+    figure.savefig(path)
     plt.close(figure)
 
 

@@ -8,6 +8,10 @@ small ones between. A fit that starts at one point finds one of these; none of i
 those of the Gaussian at that mode, half of them twice as wide, do.
 Prints shares of the mass by two million draws of a wide mixture, by a fit from one start, and by the default, which looks from
 32; writes modes.png.
+
+Pictures:
+    modes.png: Intercept and first slope of draws, three times: at both lines where importance sampling knows them; at one
+        alone, where the fit starts once; at both again, by the default.
 """
 
 import argparse
@@ -17,13 +21,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from jax.scipy.stats import norm
 from scipy import special
+from style import BLUE, GREEN, ORANGE, plt
 
 import flows
 
@@ -102,22 +103,20 @@ def main():
     at = " and ".join(f"{share:.3f}" for share in shares(*reference))
     print(f"a wide mixture: {at} of the mass at the two lines; log Z {log_z:.3f}")
     shown = {
-        "importance sampling around\nboth lines, which takes knowing them": reference,
+        "importance sampling around both\nlines, which takes knowing them": reference,
         "fit_to_density(starts=1)": fitted(1, options.quick),
         "fit_to_density, as it is": fitted(32, options.quick),
     }
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", sharex=True, sharey=True)
-    for axis, (title, (intercept, slope)) in zip(axes, shown.items(), strict=True):
-        axis.plot(intercept, slope, ".", color="#2166ac", markersize=1.5, alpha=0.15)
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), sharex=True, sharey=True)
+    for axis, colour, (title, (intercept, slope)) in zip(axes, (BLUE, ORANGE, ORANGE), shown.items(), strict=True):
+        axis.plot(intercept, slope, ".", color=colour, markersize=2, alpha=0.3)
         for line, share in zip(LINES, shares(intercept, slope), strict=True):
-            axis.plot(*line[:2], "+", color="#d6604d", markersize=10)
-            axis.annotate(f"{share:.0%}", line[:2], xytext=(0, 26), textcoords="offset points", ha="center", fontsize=12)
-        axis.set_title(title, fontsize=11)
-        axis.set_xlabel("intercept")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("first slope")
-    axes[0].set(xlim=(-3, 2), ylim=(-2, 3.2))
-    figure.savefig(options.out / "modes.png", dpi=150)
+            axis.plot(*line[:2], "+", color=GREEN, markersize=16, label=None if line[0] < 0 else "the two lines")
+            axis.annotate(f"{share:.0%}", line[:2], xytext=(0, 40), textcoords="offset points", ha="center", fontsize=12)
+        axis.set(title=title, xlabel="intercept")
+    axes[0].set(ylabel="first slope", xlim=(-3, 2), ylim=(-2, 3.4))
+    axes[0].legend(loc="lower right")
+    figure.savefig(options.out / "modes.png")
     plt.close(figure)
 
 

@@ -5,6 +5,10 @@
 442 diabetes patients: the progress of the disease from body mass index, blood pressure and a lipid, with unknown noise. Under
 the conjugate prior (normal times inverse gamma) posterior and evidence are known in closed form. The flow is given the
 unnormalised log-density of (weights, log variance) and nothing else. Writes posterior.png.
+
+Pictures:
+    posterior.png: Margins and pairs of the four weights and the log variance: the contours and histograms of the flow lie on
+        those of the exact posterior.
 """
 
 import argparse
@@ -13,18 +17,17 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from jax.scipy.special import gammaln
+from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_diabetes
+from style import BLUE, ORANGE, plt
 
 import flows
 
 COLUMNS = {"intercept": None, "body mass": 2, "blood pressure": 3, "lipid s5": 8}
 WIDTH, SHAPE, RATE = 1.0, 2.0, 1.0  # prior: weights ~ N(0, WIDTH^2 v), v ~ inverse gamma(SHAPE, RATE)
+SHARES = (0.95, 0.5)  # of the mass, within contours
 
 
 def problem():
@@ -64,34 +67,50 @@ def known():
     return evidence, np.column_stack([mean + (noise * np.sqrt(v)).T, np.log(v)])
 
 
+def contours(axis, x, y, limits, **style):
+    """Around shares of the mass of draws, of their histogram, which is smoothed by less than its features are wide."""
+    edges = [np.linspace(*each, 81) for each in limits]
+    heights = gaussian_filter(np.histogram2d(x, y, edges)[0], 2.5)
+    down = np.sort(heights.ravel())[::-1]
+    levels = [down[np.searchsorted(np.cumsum(down), share * down.sum())] for share in SHARES]
+    axis.contour(*((each[1:] + each[:-1]) / 2 for each in edges), heights.T, levels, **style)
+
+
 def picture(path, names, exact, found):
     d = len(names)
-    figure, axes = plt.subplots(d, d, figsize=(9, 9), layout="constrained")
+    figure, axes = plt.subplots(d, d, figsize=(9, 8.6), sharex="col")
     limits = np.quantile(exact, [0.0005, 0.9995], axis=0).T
-    for i, row in enumerate(axes):
-        for j, axis in enumerate(row):
-            if i == j:
-                bins = np.linspace(*limits[i], 60)
-                axis.hist(exact[:, i], bins, density=True, color="#888888", alpha=0.4)
-                axis.hist(found[:, i], bins, density=True, color="#2166ac", histtype="step", lw=1.3)
-            elif i > j:
-                bins = [np.linspace(*limits[k], 32) for k in (j, i)]
-                for rows, color in ((exact, "#888888"), (found, "#2166ac")):
-                    heights, *_ = np.histogram2d(rows[:, j], rows[:, i], bins, density=True)
-                    levels = heights.max() * np.array([0.05, 0.3, 0.7])
-                    centres = [0.5 * (each[1:] + each[:-1]) for each in bins]
-                    axis.contour(*centres, heights.T, levels, colors=color, linewidths=1.2)
-            else:
-                axis.axis("off")
+    for i, j in np.ndindex(d, d):
+        axis = axes[i, j]
+        if i < j:
+            axis.axis("off")
+            continue
+        if i == j:
+            bins = np.linspace(*limits[i], 60)
+            filled = axis.hist(exact[:, i], bins, density=True, color=BLUE, alpha=0.4)[2][0]
+            (line,) = axis.hist(found[:, i], bins, density=True, color=ORANGE, histtype="step", lw=1.6)[2]
+            axis.spines["left"].set_visible(False)
             axis.set(yticks=[])
-            if i == d - 1:
-                axis.set_xlabel(names[j])
-            else:
-                axis.set_xticklabels([])
-            if j == 0 and i:
-                axis.set_ylabel(names[i])
-    figure.suptitle("Posterior of a regression: exact (grey) and a flow fitted to its density (blue)")
-    figure.savefig(path, dpi=130)
+        else:
+            contours(axis, exact[:, j], exact[:, i], limits[[j, i]], colors=BLUE, linewidths=4, alpha=0.5)
+            contours(axis, found[:, j], found[:, i], limits[[j, i]], colors=ORANGE, linewidths=1.2)
+            axis.set(ylim=limits[i])
+            axis.yaxis.get_major_locator().set_params(nbins=3)
+            axis.tick_params(labelleft=j == 0)
+        axis.set(xlim=limits[j])
+        axis.xaxis.get_major_locator().set_params(nbins=3)
+        axis.set_xlabel(names[j] if i == d - 1 else "")
+        axis.set_ylabel(names[i] if j == 0 and i else "")
+    figure.align_labels()
+    within = " and ".join(f"{share:.0%}" for share in SHARES[::-1])
+    figure.legend(
+        [filled, line],
+        [f"exact: {len(exact):,} draws", f"flow, which saw the density alone: {len(found):,} draws"],
+        title=f"Posterior of a regression\ncontours hold {within} of the draws; weights in standard deviations",
+        loc="upper right",
+        alignment="left",
+    )
+    figure.savefig(path)
     plt.close(figure)
 
 

@@ -3,24 +3,24 @@
     python examples/redshift.py [--out out] [--quick]
 
 10,000 simulated galaxies, of which 2,000 are kept for the test. A conditional spline flow is compared with a normal whose
-mean and width a network makes of the same magnitudes, and its intervals are checked: of the true redshifts, as many as were
-promised have to lie in them. Writes redshift.png.
+mean and width a network makes of the same magnitudes, and `flows.check` asks whether it is right: among draws for its own
+galaxy, a true redshift has any rank as often as another, so that intervals hold what they promise. Writes redshift.png.
+
+Pictures:
+    redshift.png: Densities of seven galaxies with their true redshifts; the medians of all against the truth, along the
+        diagonal; and the ranks of true redshifts among draws, of which too many lie in the middle and at the lower end.
 """
 
 import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from style import BLUE, GREY, ORANGE, plt
 
 import flows
 
 DATA = Path(__file__).parent / "data" / "galaxies.csv"
 TEST_ROWS = 2000
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#888888"
 
 
 def read_galaxies():
@@ -30,44 +30,54 @@ def read_galaxies():
 
 
 def densities(result, grid, magnitudes):
-    """p(z | magnitudes) on the grid, (galaxies, grid), in pieces that fit memory."""
-    found = []
-    for piece in np.array_split(magnitudes, max(len(magnitudes) // 100, 1)):
-        z = np.tile(grid, len(piece))[:, None]
-        context = np.repeat(piece, len(grid), axis=0)
-        log_p = np.asarray(result.log_pdf(result.params, z.astype(np.float32), context=context.astype(np.float32)))
-        found.append(np.exp(log_p.reshape(len(piece), len(grid))))
-    return np.concatenate(found)
+    """p(z | magnitudes) on the grid, (galaxies, grid)."""
+    z = np.tile(grid, len(magnitudes))[:, None]
+    return np.exp(result.log_prob(z, context=np.repeat(magnitudes, len(grid), axis=0))).reshape(len(magnitudes), -1)
 
 
 def score(result, z, magnitudes):
-    values = np.asarray(result.log_pdf(result.params, z.astype(np.float32), context=magnitudes.astype(np.float32)), float)
+    values = np.asarray(result.log_prob(z, context=magnitudes), float)
     return values.mean(), values.std() / np.sqrt(len(values))
 
 
-def picture(path, grid, found, z, ranks):
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
-    order = np.argsort(z[:, 0])
-    for shift, i in enumerate(order[np.linspace(50, len(order) - 50, 7).astype(int)]):
-        height = 0.8 * found[i] / found[i].max()
-        axes[0].fill_between(grid, shift, shift + height, color=BLUE, alpha=0.35, lw=0)
-        axes[0].plot(grid, shift + height, color=BLUE, lw=1)
-        axes[0].plot([z[i, 0]] * 2, [shift, shift + 0.85], color=ORANGE, lw=1.5)
-    axes[0].set(title="Seven galaxies: density, and the true redshift", xlabel="redshift", yticks=[], xlim=(0, grid[-1]))
-    medians = grid[(np.cumsum(found, 1) / found.sum(1, keepdims=True) > 0.5).argmax(1)]
-    axes[1].plot([0, grid[-1]], [0, grid[-1]], color=GREY, lw=1)
-    axes[1].plot(z[:, 0], medians, ".", color=BLUE, markersize=2, alpha=0.5)
-    axes[1].set(title="Median of the density", xlabel="true redshift", ylabel="median", xlim=(0, grid[-1]), ylim=(0, grid[-1]))
-    bins = np.linspace(0, 1, 21)
-    expected = len(ranks) / 20
-    axes[2].hist(ranks, bins, color=BLUE, alpha=0.35)
-    axes[2].hist(ranks, bins, color=BLUE, histtype="step")
-    axes[2].axhline(expected, color=GREY, lw=1)
-    axes[2].axhspan(expected - 2 * expected**0.5, expected + 2 * expected**0.5, color=GREY, alpha=0.2, lw=0)
-    axes[2].set(title="Where the truth lies in its density", xlabel="probability below the true redshift", ylabel="galaxies")
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+def shares(checks):
+    """The rank of each true redshift among draws for its galaxy, as a number between 0 and 1."""
+    return (checks.arrays["ranks"][:, 0] + 0.5) / (checks.arrays["draws"].shape[1] + 1)
+
+
+def held(ranks, level):
+    """The share of central intervals that hold the true redshift."""
+    return (np.abs(ranks - 0.5) < level / 2).mean()
+
+
+def picture(path, result, z, magnitudes, checks):
+    draws = checks.arrays["draws"][..., 0]
+    ranks = shares(checks)
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.9))
+    grid, order = np.linspace(0, float(z.max()) * 1.05, 1200), np.argsort(z[:, 0])
+    seven = order[np.linspace(50, len(order) - 50, 7).astype(int)]
+    for shift, (i, density) in enumerate(zip(seven, densities(result, grid, magnitudes[seven]), strict=True)):
+        height = 0.8 * density / density.max()
+        labels = (None, None) if shift else ("density of the flow", "true redshift")
+        axes[0].fill_between(grid, shift, shift + height, color=ORANGE, alpha=0.5, lw=1, label=labels[0])
+        axes[0].plot([z[i, 0]] * 2, [shift, shift + 0.85], color=BLUE, lw=2, label=labels[1])
+    axes[0].set(title="Seven galaxies", xlabel="redshift", yticks=[], xlim=(0, grid[-1]), ylim=(0, 8.6))
+    axes[0].spines["left"].set_visible(False)
+    axes[0].legend(loc="upper right")
+    axes[1].plot(z[:, 0], np.median(draws, 1), ".", color=ORANGE, markersize=2.5, alpha=0.6)
+    axes[1].plot([0, grid[-1]], [0, grid[-1]], color=GREY, lw=1, label="median = truth")
+    axes[1].set(title=f"{len(z):,} galaxies", xlabel="true redshift", ylabel=f"median of {draws.shape[1]} draws")
+    axes[1].set(xlim=(0, grid[-1]), ylim=(0, grid[-1]), aspect="equal")
+    axes[1].legend(loc="upper left")
+    expected, found = len(ranks) / 20, checks["ranks"]
+    axes[2].hist(ranks, np.linspace(0, 1, 21), color=ORANGE, alpha=0.5)
+    axes[2].axhspan(expected - 2 * expected**0.5, expected + 2 * expected**0.5, color=GREY, alpha=0.3, lw=0)
+    axes[2].axhline(expected, color=GREY, lw=1, label="if the flow were right, +- 2 deviations")
+    axes[2].set(title=f"{held(ranks, 0.5):.1%} in the central half, not 50%;\nranks: {found.verdict}, off by {found.size:.3f}")
+    axes[2].set(xlabel="rank of the true redshift, as a share", ylabel="galaxies")
+    axes[2].set_ylim(top=1.25 * axes[2].get_ylim()[1])
+    axes[2].legend(loc="upper center")
+    figure.savefig(path)
     plt.close(figure)
 
 
@@ -89,14 +99,12 @@ def main():
         )
         mean, error = score(result, z[test], magnitudes[test])
         print(f"{name:12} {mean:7.3f} +- {error:.3f} nats a galaxy, {TEST_ROWS:,} of them, none seen in training")
-    grid = np.linspace(0, float(z.max()) * 1.05, 1200)
-    found = densities(result, grid, magnitudes[test])
-    below = (np.cumsum(found, 1) - found / 2) / found.sum(1, keepdims=True)
-    ranks = np.array([np.interp(true, grid, each) for true, each in zip(z[test, 0], below, strict=True)])
+    z, magnitudes = z[test], magnitudes[test]
+    checks = flows.check(result, z, context=magnitudes)
+    print(checks)
     for level in (0.5, 0.9):
-        inside = (np.abs(ranks - 0.5) < level / 2).mean()
-        print(f"of the central {level:.0%} intervals {inside:.1%} hold the true redshift")
-    picture(options.out / "redshift.png", grid, found, z[test], ranks)
+        print(f"of the central {level:.0%} intervals {held(shares(checks), level):.1%} hold the true redshift")
+    picture(options.out / "redshift.png", result, z, magnitudes, checks)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ weight matrix; what makes it trainable is Russian roulette on the power series o
 in its gradient. Without rng the same log_pdf is exact: that is what is scored here, on new rows, beside the truth, which is
 known. Chen, Behrmann, Duvenaud and Jacobsen, "Residual Flows for Invertible Generative Modeling", 2019, arXiv:1906.02735.
 Prints scores; writes residual.png.
+
+Pictures:
+    residual.png: A checkerboard and two spirals: their densities, those of a residual flow, which has the same shape with
+        softer edges, and draws of it.
 """
 
 import argparse
@@ -14,11 +18,8 @@ import time
 from pathlib import Path
 
 import jax
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from style import DENSITY, ORANGE, plt
 
 import flows
 
@@ -36,7 +37,7 @@ def spread_of_draws(result, rows, draws=64):
 
 def picture(path, fits):
     """The truth, the fit and draws of it, a row for each target."""
-    figure, axes = plt.subplots(len(fits), 3, figsize=(10.5, 3.7 * len(fits)), layout="constrained")
+    figure, axes = plt.subplots(len(fits), 3, figsize=(10, 3.2 * len(fits)), sharex="row", sharey="row")
     for row, (name, (target, result, draws)) in zip(axes, fits.items(), strict=True):
         reach = 1.05 * np.abs(draws).max(initial=0.0, where=np.abs(draws) < np.quantile(np.abs(draws), 0.999))
         axis = np.linspace(-reach, reach, 250, dtype=np.float32)
@@ -47,15 +48,14 @@ def picture(path, fits):
         titles = (f"{name}: the truth", "the residual flow", "draws of it")
         for panel, values, title in zip(row, (truth, model, None), titles, strict=True):
             if values is None:
-                panel.set_facecolor("black")
-                panel.scatter(*draws[:8_000].T, s=0.6, color="#fcae12", linewidths=0)
-                panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+                panel.scatter(*draws[:8_000].T, s=1, color=ORANGE, linewidths=0)
             else:
                 image = values.reshape(len(axis), -1)
-                panel.imshow(image, origin="lower", extent=(-reach, reach) * 2, cmap="inferno", vmin=0, vmax=top)
-            panel.set_title(title, fontsize=11)
-            panel.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=150)
+                shown = panel.imshow(image, origin="lower", extent=(-reach, reach) * 2, cmap=DENSITY, vmin=0, vmax=top)
+            panel.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="$x_1$")
+        row[0].set_ylabel("$x_2$")
+        figure.colorbar(shown, ax=row, shrink=0.8, pad=0.01, extend="max", label="density")
+    figure.savefig(path)
     plt.close(figure)
 
 

@@ -6,6 +6,10 @@ It carries normal noise at t = 0 to data at t = 1, here to the arms of a pinwhee
 is the direction in which the draw lay as noise, so that one sees where each part of the data comes from. The background is
 transparent, and all colours are equally light, so that they show on white pages and on dark ones. Writes strip.webp, the
 picture of the first page; `--out docs/static` puts it there.
+
+Pictures:
+    strip.webp: Six clouds of points from left to right: a round one of noise in the colours of a wheel, which by and by becomes
+        a pinwheel of five arms.
 """
 
 import argparse
@@ -15,12 +19,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
+from style import plt, wheel
 
 import flows
 
@@ -29,7 +30,6 @@ TIMES = (0.0, 0.5, 0.7, 0.82, 0.92, 1.0)  # most of what is seen to happen is la
 STEPS = 100  # of the solver
 REACH = 2.5  # standard deviations from the middle of a panel to its side
 PANEL, APART = 400, 352  # pixels: the side of a panel, and from one to the next; corners are empty
-LIGHTNESS, CHROMA = 0.67, 0.16
 
 
 def train(rows, epochs):
@@ -63,33 +63,21 @@ def ways(params, noise):
     return np.asarray(solve(noise))
 
 
-def colours(angle):
-    """Of a colour wheel that is equally light all around: OKLCH, in sRGB. Ottosson, "A perceptual color space for image
-    processing", 2020."""
-    a, b = CHROMA * np.cos(angle), CHROMA * np.sin(angle)
-    lms = [LIGHTNESS + u * a + v * b for u, v in ((0.3963378, 0.2158038), (-0.1055613, -0.0638542), (-0.0894842, -1.2914855))]
-    to_rgb = np.array(
-        [[4.0767417, -3.3077116, 0.2309699], [-1.2684380, 2.6097574, -0.3413194], [-0.0041961, -0.7034186, 1.7076147]]
-    )
-    linear = np.clip(to_rgb @ np.power(lms, 3), 0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).T
-
-
 def draw(places, path):
     """A panel for each time, of the same draws."""
     width = PANEL + APART * (len(TIMES) - 1)
-    figure = plt.figure(figsize=(width / 100, PANEL / 100), dpi=100)
+    figure = plt.figure(figsize=(width / 100, PANEL / 100), dpi=100, layout="none")
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, width), ylim=(0, PANEL))
     axis.axis("off")
-    colour = colours(np.arctan2(places[0, :, 1], places[0, :, 0]))
+    colour = wheel(np.arctan2(places[0, :, 1], places[0, :, 0]))
     order = np.random.default_rng(0).permutation(len(colour))
     for i, t in enumerate(TIMES):
         x, y = PANEL / 2 * (1 + places[round(t * STEPS)].T / REACH)
         inside = order[(np.hypot(x - PANEL / 2, y - PANEL / 2) < PANEL / 2)[order]]
         axis.scatter(x[inside] + i * APART, y[inside], s=3.2, c=colour[inside], alpha=0.9, linewidths=0)
     file = io.BytesIO()
-    figure.savefig(file, format="png", transparent=True)
+    figure.savefig(file, format="png", dpi=100)
     plt.close(figure)
     Image.open(file).save(path, quality=72, alpha_quality=70, method=6)
 

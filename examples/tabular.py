@@ -4,6 +4,10 @@
     python examples/tabular.py --data power --path data/power --model maf --num-blocks 10 --batch-size 512
 
 Stops early by the validation rows, scores the best model on the test rows once, and writes the model, samples and a picture.
+
+Pictures:
+    moons-nsf.png: Training rows in two moons; as many samples of the flow, hardly any of them between these; and the losses
+        of training and validation by epoch.
 """
 
 import argparse
@@ -12,14 +16,11 @@ import json
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from matplotlib.colors import LogNorm
+from scipy.spatial import cKDTree
+from style import BLUE, ORANGE, plt
 from tabular_data import SOURCES, load, moon_labels
 
 import flows
@@ -60,27 +61,36 @@ def score(log_pdf, params, rows, size, context=None):
     return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
+def alone(data, samples):
+    """The share of samples that are farther from the nearest row than all but 5 of 10,000 rows are."""
+    tree = cKDTree(data)
+    return (tree.query(samples)[0] > np.quantile(tree.query(data, 2)[0][:, 1], 0.9995)).mean()
+
+
 def picture(path, data, samples, history, title):
     """Data and samples side by side, in the plane of the two columns that vary together most, and the losses."""
     pair = (0, 1)
     if data.shape[1] > 2:
         strength = np.abs(np.corrcoef(data.T)) - np.eye(data.shape[1])
         pair = np.unravel_index(strength.argmax(), strength.shape)
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    low, high = np.quantile(data[:, pair], [0.001, 0.999], axis=0)
+    data, samples = data[:, pair], samples[:, pair]
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.8))
+    low, high = np.quantile(data, [0.001, 0.999], axis=0)
     box = [(a - 0.1 * (b - a), b + 0.1 * (b - a)) for a, b in zip(low, high, strict=True)]
-    for axis, rows, name in ((axes[0], data, "training rows"), (axes[1], samples, "as many samples")):
-        axis.hist2d(*rows[:, pair].T, bins=100, range=box, cmap="inferno", norm=LogNorm())
-        axis.set(title=name, xlabel=f"column {pair[0]}", ylabel=f"column {pair[1]}", facecolor="black")
-    axes[2].plot(history["train_loss"], color="#999999", label="train")
-    axes[2].plot(history["validation_loss"], color="#2166ac", label="validation")
-    axes[2].plot(history["best_epoch"], history["validation_loss"][history["best_epoch"]], "o", color="#d6604d", label="best")
-    losses = [each[np.isfinite(each)] for each in (history["train_loss"], history["validation_loss"])]
-    axes[2].set(title=title, xlabel="epoch", ylabel="loss, nats")
-    axes[2].set_ylim(np.concatenate(losses).min() - 0.05, np.quantile(losses[1], 0.9) + 0.05)
-    axes[2].legend(frameon=False)
-    axes[2].spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    titles = f"{len(data):,} training rows", f"as many samples, {alone(data, samples):.2%} of\nthem where no rows are"
+    for axis, rows, title_of, colour in zip(axes, (data, samples), titles, (BLUE, ORANGE), strict=False):
+        axis.plot(*rows.T, ".", color=colour, markersize=2, alpha=0.5, markeredgewidth=0, rasterized=True)
+        axis.set(
+            title=title_of,
+            xlabel=f"column {pair[0]}, standardised",
+            ylabel=f"column {pair[1]}, standardised",
+            xlim=box[0],
+            ylim=box[1],
+        )
+    history.plot(axes[2])
+    axes[2].set(title=title)
+    figure.savefig(path)
+    plt.close(figure)
 
 
 def positive(kind):
@@ -121,9 +131,10 @@ def main():
                         "units for each feature (10)")  # fmt: skip
     parser.add_argument("--batch-size", type=whole, default=100)
     parser.add_argument("--test-batch-size", type=whole, default=10_000)
-    parser.add_argument("--epochs", type=whole, default=1000)
+    parser.add_argument("--epochs", type=whole, help="at most (1000; of moons 40)")
     parser.add_argument("--patience", type=whole, default=30, help="epochs without a better validation loss before it stops")
-    parser.add_argument("--lr", type=above_0, help="learning rate (1e-4; of gaussian, made and made-mog 1e-3)")
+    parser.add_argument("--lr", type=above_0, help="learning rate (1e-4; of gaussian, made and made-mog 1e-3; of moons 3e-3, "
+                        "and down to 0 by a cosine)")  # fmt: skip
     parser.add_argument("--weight-decay", type=float, default=1e-6)
     parser.add_argument("--cond", action="store_true", help="given the class of each row; moons alone has classes")
     parser.add_argument("--log-interval", type=whole, help="epochs between two lines with the losses, in place of a bar")
@@ -150,12 +161,14 @@ def main():
             )
 
     start = time.perf_counter()
-    rate = options.lr or RATES.get(options.model, 1e-4)
+    epochs, rate = options.epochs or source.epochs, options.lr or source.rate or RATES.get(options.model, 1e-4)
+    if source.rate:
+        rate = optax.cosine_decay_schedule(rate, epochs * (len(split.train) // options.batch_size))
     result = flows.fit(
         options.seed, init_fun, split.train,
         context=labels and labels.train, validation=(split.validation, labels.validation) if labels else split.validation,
         callbacks=[line] if options.log_interval else [], verbose=0 if options.log_interval else 1,
-        batch_size=options.batch_size, max_epochs=options.epochs, patience=options.patience,
+        batch_size=options.batch_size, max_epochs=epochs, patience=options.patience,
         optimizer=optax.chain(
             optax.clip_by_global_norm(5.0), optax.add_decayed_weights(options.weight_decay), optax.adam(rate)
         ), standardize=False,

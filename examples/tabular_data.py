@@ -26,6 +26,8 @@ class Source(NamedTuple):
     columns: int
     width: int  # of hidden layers, as published
     activation: str = "relu"
+    epochs: int = 1000  # at most
+    rate: float | None = None  # from which the learning rate falls to 0; None for the constant one of the model, as published
 
 
 def tenths(x):
@@ -114,7 +116,7 @@ SOURCES = {
     "hepmass": Source(hepmass, ("1000_train.csv", "1000_test.csv"), "archive.ics.uci.edu, HEPMASS; or " + COLLECTION, 21, 512),
     "miniboone": Source(miniboone, ("data.npy",), f"{COLLECTION} (folder miniboone)", 43, 512),
     "bsds300": Source(bsds300, ("BSDS300.hdf5",), f"{COLLECTION} (folder BSDS300)", 63, 512),
-    "moons": Source(moons, (), "", 2, 64),
+    "moons": Source(moons, (), "", 2, 64, epochs=40, rate=3e-3),
 }
 
 

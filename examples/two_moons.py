@@ -2,7 +2,12 @@
 
     python examples/two_moons.py [--out out] [--quick]
 
-Training is any JAX loop; here is one, in plain sight. Writes two_moons.png and two_moons.gif.
+Training is any JAX loop; here is one, in plain sight. Writes two_moons.png, and layers.webp, which moves.
+
+Pictures:
+    two_moons.png: Rows in two moons, the density of the flow, and samples of it, which make the same two moons.
+    layers.webp: An animation: the points of a round cloud glide, layer by layer, into two moons; each point keeps the colour of
+        the direction in which it lay as noise.
 """
 
 import argparse
@@ -11,19 +16,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from matplotlib.animation import FuncAnimation, PillowWriter
+from PIL import Image
 from sklearn.datasets import make_moons
+from style import BLUE, DENSITY, ORANGE, plt, wheel
 
 import flows
 
-LAYERS, EDGE = 6, 2.6
-INK, NIGHT = "#333333", "#101018"
+LAYERS, EDGE, SHOWN = 6, 2.4, 4000
 
 
 def make_layers():
@@ -64,38 +65,44 @@ def plot_density(path, data, samples, params, log_pdf):
     side = np.linspace(-EDGE, EDGE, 400)
     grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     density = np.exp(log_pdf(params, jnp.asarray(grid, jnp.float32))).reshape(400, 400)
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.9), layout="constrained")
-    axes[0].scatter(*data[:4000].T, s=2, color="#2166ac", linewidths=0)
-    axes[1].imshow(density, extent=(-EDGE, EDGE) * 2, origin="lower", cmap="magma", vmax=np.percentile(density, 99.7))
-    axes[2].scatter(*np.asarray(samples)[:4000].T, s=2, color="#d6604d", linewidths=0)
-    for axis, title in zip(axes, ("data", "density of the flow", "samples of the flow"), strict=True):
-        axis.set_title(title, fontsize=14, color=INK)
-        axis.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xticks=[], yticks=[])
-        axis.spines[:].set_color("#bbbbbb")
-    figure.savefig(path, dpi=150)
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.7), sharex=True, sharey=True)
+    axes[0].scatter(*data[:SHOWN].T, s=2, color=BLUE, linewidths=0)
+    shown = axes[1].imshow(density, extent=(-EDGE, EDGE) * 2, origin="lower", cmap=DENSITY, vmin=0)
+    axes[2].scatter(*np.asarray(samples)[:SHOWN].T, s=2, color=ORANGE, linewidths=0)
+    titles = f"{SHOWN:,} rows", "the density of the flow", f"{len(samples):,} samples of it"
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", title=title, xlabel="$x_1$, standard deviations")
+    axes[0].set_ylabel("$x_2$, standard deviations")
+    figure.colorbar(shown, ax=axes, shrink=0.75, pad=0.015, label="density")
+    figure.savefig(path)
     plt.close(figure)
 
 
-def animate(path, stages, frames_a_layer=9, pause=10):
-    """Points glide from stage to stage; a colour stays with its point, so that neighbours in noise can be followed."""
-    hue = np.arctan2(stages[0, :, 1], stages[0, :, 0])
-    figure, axis = plt.subplots(figsize=(4.4, 4.7), layout="constrained", facecolor=NIGHT)
-    points = axis.scatter(*stages[0].T, c=hue, cmap="hsv", s=4, linewidths=0)
-    axis.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=[], yticks=[], facecolor=NIGHT)
-    axis.spines[:].set_visible(False)
-    last = len(stages) - 1
-    moments = np.concatenate([np.zeros(pause), np.arange(last * frames_a_layer) / frames_a_layer, np.full(2 * pause, last)])
+def animate(path, stages, frames_a_layer=5, pause=1500, frame=80):
+    """Points glide from stage to stage; a colour stays with its point, so that neighbours in noise can be followed.
 
-    def draw(moment):
+    Pauses, at both ends, and frames are milliseconds.
+    """
+    figure, axis = plt.subplots(figsize=(7, 5.2), dpi=100)
+    points = axis.scatter(
+        *stages[0].T, c=wheel(np.arctan2(stages[0, :, 1], stages[0, :, 0])), s=24, linewidths=0, clip_on=False
+    )
+    axis.set(xlim=(-2.9, 2.9), ylim=(-2.15, 2.15), aspect="equal", xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    last, frames = len(stages) - 1, []
+    for moment in np.linspace(0, last, last * frames_a_layer + 1):
         i = min(int(moment), last - 1)
         t = moment - i
         t = t * t * (3 - 2 * t)  # starts and ends gently
         points.set_offsets((1 - t) * stages[i] + t * stages[i + 1])
-        name = "noise" if moment == 0 else "data" if moment == last else f"layer {i + 1} of {last}"
-        axis.set_title(name, fontsize=14, color="white")
-
-    FuncAnimation(figure, draw, frames=moments).save(path, PillowWriter(fps=18), dpi=80)
+        axis.set_title(
+            "noise" if moment == 0 else "data" if moment == last else f"layer {i + 1} of {last}", fontsize=16, loc="left"
+        )
+        figure.canvas.draw()
+        frames.append(Image.fromarray(np.array(figure.canvas.buffer_rgba())))
     plt.close(figure)
+    times = [pause, *[frame] * (len(frames) - 2), 2 * pause]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=20, alpha_quality=0, method=6)
 
 
 def main():
@@ -114,10 +121,10 @@ def main():
     params, log_pdf, sample = train(flows.Flow(flows.Serial(*layers)), data, steps=40 if options.quick else 4000)
     print(f"test log-likelihood: {log_pdf(params, test).mean():.3f} nats")
 
-    plot_density(options.out / "two_moons.png", data, sample(1, params, 4000), params, log_pdf)
-    noise = jax.random.normal(jax.random.key(2), (100 if options.quick else 2000, 2))
-    animate(options.out / "two_moons.gif", stages_of(layers, params, noise), frames_a_layer=1 if options.quick else 9)
-    print(f"wrote two_moons.png and two_moons.gif to {options.out}/; {time.perf_counter() - begin:.0f} s in all")
+    plot_density(options.out / "two_moons.png", data, sample(1, params, SHOWN), params, log_pdf)
+    noise = jax.random.normal(jax.random.key(2), (100 if options.quick else 300, 2))
+    animate(options.out / "layers.webp", stages_of(layers, params, noise), frames_a_layer=1 if options.quick else 5)
+    print(f"wrote two_moons.png and layers.webp to {options.out}/; {time.perf_counter() - begin:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -4,37 +4,42 @@
 
 All members of an ensemble train at once, in one compiled program. Where there were points they agree; elsewhere each has made
 up something of its own, and the spread of their log-densities says so. Writes uncertainty.png.
+
+Pictures:
+    uncertainty.png: Two moons and 300 points of them; the density of eight flows together, which follows the points; and
+        how far apart the flows are: little at the points, several nats away from them.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from style import BLUE, DENSITY, plt
 
 import flows
 
 MEMBERS, POINTS = 8, 300
 
 
-def picture(path, points, x, y, mean, spread):
-    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4.4), layout="constrained")
-    axes[0].plot(*points.T, ".", color="#2166ac", markersize=4)
-    axes[0].set(title=f"{len(points)} points")
-    shown = axes[1].pcolormesh(x, y, np.exp(mean), cmap="magma", rasterized=True)
-    figure.colorbar(shown, ax=axes[1], shrink=0.62, label="density of the ensemble")
-    axes[1].set(title=f"The mixture of {MEMBERS} flows")
-    shown = axes[2].pcolormesh(x, y, np.minimum(spread, 10), cmap="viridis", rasterized=True)
-    figure.colorbar(shown, ax=axes[2], shrink=0.62, label="spread of log p, nats")
-    axes[2].plot(*points.T, ".", color="white", markersize=1.5, alpha=0.6)
-    axes[2].set(title="What the members do not agree on")
-    for axis in axes:
-        axis.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), aspect="equal", xticks=[], yticks=[])
-    figure.savefig(path, dpi=130)
+def picture(path, points, x, y, true, mean, spread):
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharex=True, sharey=True)
+    for axis, log_p in zip(axes, (true, mean), strict=False):
+        shown = axis.pcolormesh(x, y, np.exp(log_p), cmap=DENSITY, vmin=0, vmax=np.exp(true.max()), rasterized=True)
+    figure.colorbar(shown, ax=axes[:2], location="bottom", shrink=0.6, extend="max", label="density")
+    shown = axes[2].pcolormesh(x, y, spread, cmap=DENSITY, vmin=0, vmax=10, rasterized=True)
+    figure.colorbar(shown, ax=axes[2], location="bottom", extend="max", label="spread of log p, nats")
+    titles = (
+        f"the truth, and {len(points)} points of it",
+        f"{MEMBERS} flows of these points, mixed",
+        "how far the flows are apart",
+    )
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), aspect="equal", xlabel="$x_1$", title=title)
+    for axis in axes[::2]:
+        axis.plot(*points.T, ".", color=BLUE, markersize=3)
+    axes[0].set(ylabel="$x_2$")
+    figure.savefig(path)
     plt.close(figure)
 
 
@@ -64,10 +69,13 @@ def main():
     grid = np.column_stack([x.ravel(), y.ravel()]).astype(np.float32)
     log_p = np.asarray(ensemble.log_pdfs(ensemble.params, grid))
     mean = np.asarray(ensemble.log_pdf(ensemble.params, grid))
+    true_log_p = np.asarray(truth.log_pdf(truth.params, grid))
     near = np.asarray(ensemble.log_pdfs(ensemble.params, points)).std(0)
     far = log_p.std(0)[mean < np.log(1e-4)]
     print(f"members differ by {np.median(near):.2f} nats at the points, by {np.median(far):.2f} where p < 1e-4")
-    picture(options.out / "uncertainty.png", points, x, y, mean.reshape(x.shape), log_p.std(0).reshape(x.shape))
+    picture(
+        options.out / "uncertainty.png", points, x, y, *(each.reshape(x.shape) for each in (true_log_p, mean, log_p.std(0)))
+    )
 
 
 if __name__ == "__main__":

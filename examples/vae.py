@@ -9,7 +9,15 @@ orders and free bits: Kingma et al., "Improving Variational Inference with Inver
 Sylvester flows: van den Berg et al., 2018, arXiv:1803.05649.
 
 Data are scikit-learn's 1,797 digits of 8 x 8 pixels, 397 of them for the test. Pixels are drawn black or white with the
-probability that their grey says: for training anew each epoch, for the test once. Writes vae.png.
+probability that their grey says: for training anew each epoch, for the test once. Writes vae.png, vae_losses.png and
+vae_bounds.png.
+
+Pictures:
+    vae.png: Four sheets of handwritten digits of 8 x 8 pixels: those of the test, the same in black and white, reconstructions
+        of these, and new ones made of noise.
+    vae_losses.png: Minus the ELBO of training and test digits by epoch, for each posterior: all fall, and level off.
+    vae_bounds.png: The ELBO and the importance-weighted bound of the test digits, a mark for each seed of each posterior; the
+        flow is above the diagonal posterior.
 """
 
 import argparse
@@ -21,13 +29,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from sklearn.datasets import load_digits
+from style import plt
 
 import flows
 from flows.transformers import Affine, Inverse
@@ -38,7 +43,6 @@ ENCODER = flows.MLP(200, 200, activation="elu", last_scale=1.0)
 DECODER = flows.MLP(200, 200, activation="elu", last_scale=1.0)
 FREE_BITS = 0.1  # nats for each latent dimension that cost nothing
 BATCH_SIZE, LEARNING_RATE, TEST_IMAGES = 100, 2e-3, 397
-COLOURS, INK = ("#888888", "#d6604d", "#2166ac", "#1b7837", "#762a83"), "#333333"
 
 
 LINEAR = flows.MLP()  # of the context, as the amortised layers of the papers have it
@@ -140,40 +144,52 @@ def read_digits():
     return greys[TEST_IMAGES:], test, (draw.uniform(size=test.shape) < test).astype(np.float32)
 
 
-def mosaic(images, rows=2):
-    """Images side by side, with a line between them."""
-    grid = np.asarray(images).reshape(rows, -1, SIDE, SIDE)
-    return np.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.4).swapaxes(1, 2).reshape(rows * (SIDE + 2), -1)
+def mosaic(images, across=8):
+    """Images in lines, (height, width, 4), clear between them."""
+    grid = np.asarray(images).reshape(-1, across, SIDE, SIDE)
+    grey = np.pad(grid, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=-1).swapaxes(1, 2).reshape(len(grid) * (SIDE + 1), -1)
+    return np.stack([grey.clip(0)] * 3 + [grey >= 0], -1)[:-1, :-1]
 
 
-def picture(path, panels, curves, scores):
-    """Images under their titles; minus the ELBO by epoch; both bounds of the test, a mark for each seed."""
-    figure = plt.figure(figsize=(15, 5.6), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.1, 1, 0.8))
-    for axis, (title, images) in zip(left.subplots(len(panels)), panels.items(), strict=True):
-        axis.imshow(mosaic(images), cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title, color=INK)
+def sheets(path, panels):
+    """Images under their titles."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 4.7))
+    for axis, (title, images) in zip(axes.flat, panels.items(), strict=True):
+        axis.imshow(mosaic(images))
+        axis.set_title(title)
         axis.set_axis_off()
+    figure.savefig(path)
+    plt.close(figure)
 
-    losses, marks = middle.subplots(), right.subplots()
-    for i, (name, colour) in enumerate(zip(curves, COLOURS, strict=False)):
-        runs = curves[name].mean(0)  # of the seeds, for training and test
-        width = max(1, runs.shape[1] // 40)  # epochs, whose mean is a point
-        train, test = runs[:, : runs.shape[1] // width * width].reshape(2, -1, width).mean(2)
-        middles = width * (np.arange(len(test)) + 0.5)
-        losses.plot(middles, train, color=colour, lw=1, ls=":")
-        losses.plot(middles, test, color=colour, lw=1.5, label=name)
-        elbo, log_p = scores[name].mean(2).T
-        marks.plot(np.full(len(elbo), i), elbo, "o", color=colour, label=None if i else "ELBO")
-        marks.plot(np.full(len(elbo), i), log_p, "s", color=colour, mfc="white", label=None if i else "log p(x)")
-    ends = [each[:, 1, -1].mean() for each in curves.values()]
-    losses.set(title="minus ELBO, nats an image (dotted: training)", xlabel="epoch", ylim=(min(ends) - 0.3, max(ends) + 1))
-    marks.set(title="test digits, nats an image", xlim=(-0.5, len(scores) - 0.5))
-    marks.set_xticks(range(len(scores)), list(scores))
-    for axis in (losses, marks):
-        axis.legend(frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+
+def losses(path, curves):
+    """Minus the ELBO by epoch, in the mean over seeds."""
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    for i, (name, runs) in enumerate(curves.items()):
+        train, test = runs.mean(0)
+        width = max(1, len(test) // 40)  # epochs, whose mean is a point
+        middles = width * (np.arange(len(test) // width) + 0.5)
+        for each, what, style in ((train, "training", ":"), (test, "test", "-")):
+            points = each[: len(middles) * width].reshape(-1, width).mean(1)
+            axis.plot(middles, points, style, color=f"C{i}", label=f"{name}, {what}")
+    ends = [runs[:, 1, -1].mean() for runs in curves.values()]
+    axis.set(xlabel="epoch", ylabel="minus ELBO, nats an image", ylim=(min(ends) - 0.3, max(ends) + 1))
+    axis.legend()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def marks(path, scores):
+    """Both bounds of the test, a mark for each seed."""
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    for i, each in enumerate(scores.values()):
+        labels = (None, None) if i else ("ELBO", "importance-weighted bound on log p(x)")
+        for values, shape, fill, label in zip(each.mean(2).T, "os", (None, "none"), labels, strict=True):
+            axis.plot(np.full(len(values), i), values, shape, color=f"C{i}", fillstyle=fill, markersize=8, label=label)
+    axis.set(ylabel="test digits, nats an image", xlabel="posterior", xlim=(-0.5, len(scores) - 0.5))
+    axis.set_xticks(range(len(scores)), list(scores))
+    axis.legend()
+    figure.savefig(path)
     plt.close(figure)
 
 
@@ -219,8 +235,10 @@ def main():
         f"reconstructed, with the posterior {name!r}": jax.nn.sigmoid(vae.decode(params, latents)),
         "new digits, made of noise": jax.nn.sigmoid(vae.decode(params, noise)),
     }
-    picture(options.out / "vae.png", panels, curves, scores)
-    print(f"wrote vae.png to {options.out}/")
+    sheets(options.out / "vae.png", panels)
+    losses(options.out / "vae_losses.png", curves)
+    marks(options.out / "vae_bounds.png", scores)
+    print(f"wrote vae.png, vae_losses.png and vae_bounds.png to {options.out}/")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python tests/mutants.py --only coupling  # those with this in their name or file
     python tests/mutants.py --list
 
-mistakes/*.txt hold what people do get wrong, for each file `== flows/...` in blocks of this form:
+mistakes/*.txt hold what people do get wrong, for each file `== flows/...` or `== docs/...` in blocks of this form:
 
     # the mistake
     @ the file of tests, the expression of `pytest -k`, and x2 where the text occurs twice
@@ -78,9 +78,10 @@ def outcome(tests: str, select: str, mistake: Mistake | None = None, timeout: in
     """How a selection of tests ends on a copy of the source, with at most one mistake in it; and what pytest printed."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        for name in ("flows", "tests"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (copy / "examples").symlink_to(ROOT / "examples")  # whose data are only read
+        for name in ("flows", "tests", "docs"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.webp"))
+        for name in ("examples", "benchmarks"):  # which are only read
+            (copy / name).symlink_to(ROOT / name)
         for name in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / name, copy)
         if mistake is not None:

@@ -180,7 +180,7 @@ def _found(name: str, question: Question, sample: Sample) -> Finding:
     count = len(sample.all_rows)
     if count < LEAST and name not in OF_FEW:
         return Finding(f"{count} rows; at least {LEAST} make a p-value")
-    if sample.off > BROKEN and name not in ("shift", "rows"):
+    if name not in ("shift", "rows") and sample.off > BROKEN:
         broken = f"{sample.off:.2%} of {'rows have draws that' if sample.conditional else 'draws'} are not finite"
         return Finding(broken, 1.0, 0.0) if name in ("columns", "ranks") else Finding(broken)
     return question.run(sample)

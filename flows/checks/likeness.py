@@ -54,7 +54,7 @@ def columns(sample: Sample) -> Finding:
             found = uniformity(ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32))), draws, shared=True)
             ps.append(float(found.p))
             sizes.append(float(found.size))
-            told.append(f"{name}, in {_in_what(found.terms)}")
+            told.append(f"{name}, {_in_what(found.terms)}")
     return _worst(ps, sizes, told, "Kolmogorov distance of {}")
 
 
@@ -72,7 +72,7 @@ def _by_cdf(sample: Sample) -> Finding:
     if np.isnan(shares).any():
         return Finding(f"the distribution function is NaN at {int(np.isnan(shares).sum()):,} rows")
     told = uniformity(np.clip(shares, 0, 1))
-    return Finding(f"Kolmogorov distance of P(X <= x), in {_in_what(told.terms)}", float(told.size), float(told.p))
+    return Finding(f"Kolmogorov distance of P(X <= x), {_in_what(told.terms)}", float(told.size), float(told.p))
 
 
 def _in_what(terms: np.ndarray) -> str:
@@ -82,7 +82,7 @@ def _in_what(terms: np.ndarray) -> str:
         "location": ("rows lie lower than draws", "rows lie higher than draws"),
         "spread": ("draws are too wide", "draws are too narrow"),
     }
-    return sides[SHIFTS[at]][int(terms[at] > 0)] if at < len(sides) else SHIFTS[at]
+    return sides[SHIFTS[at]][int(terms[at] > 0)] if at < len(sides) else f"in {SHIFTS[at]}"
 
 
 def _worst(ps: list[float], sizes: list[float], told: list[str], of: str) -> Finding:

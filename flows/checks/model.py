@@ -47,7 +47,8 @@ class Model:
         found = []
         for piece in pieces_of(len(rows), self.event):
             given = {} if contexts is None else {"context": jnp.asarray(contexts[piece] if each else contexts)}
-            found.append(np.asarray(self.log_pdf(self.params, jnp.asarray(rows[piece]), **given), np.float64))
+            log_p = np.asarray(self.log_pdf(self.params, jnp.asarray(rows[piece]), **given), np.float64)
+            found.append(_shaped(log_p, (len(rows[piece]),), "log_pdf"))
         return np.concatenate(found)
 
 
@@ -104,10 +105,18 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
         return rows, contexts
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-        return np.asarray(sample(key, params, n, **({} if contexts is None else {"context": jnp.asarray(contexts)})))
+        drawn = np.asarray(sample(key, params, n, **({} if contexts is None else {"context": jnp.asarray(contexts)})))
+        return _shaped(drawn, (n, *event), "sample")
 
     region, likelihood = (None, "exact") if joint is None else (joint.region, joint.likelihood)
     return Model(log_pdf, params, names, event, shape, region, likelihood, read, draw)
+
+
+def _shaped(array: np.ndarray, shape: Shape, name: str) -> np.ndarray:
+    """What a function of a triple returned, which may be anybody's."""
+    if array.shape != shape:
+        raise FlowsError(f"check: {name} returned shape {array.shape}; expected {shape}, the event as that of data")
+    return array
 
 
 def _places(event: Shape) -> tuple[str, ...]:

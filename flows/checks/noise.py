@@ -54,8 +54,8 @@ def latents(sample: Sample) -> Finding:
     contexts = sample.contexts
     if contexts is not None and not sample.conditional:
         contexts = np.broadcast_to(contexts, (len(sample.rows), *contexts.shape))
-    x = sample.all_rows[sample.places].astype(sample.rows.dtype)
-    rows = Given(jnp.asarray(x), None if contexts is None else jnp.asarray(contexts, x.dtype), sample.key(40))
+    x = jnp.asarray(sample.all_rows[sample.places].astype(sample.rows.dtype))
+    rows = Given(x, None if contexts is None else jnp.asarray(contexts).astype(x.dtype), sample.key(40))
     made = list(_noise(init_fun, sample.model.params, rows, BASE))
     if not made:
         return Finding("mixtures, and models without a bijection, have no one noise")
@@ -101,14 +101,15 @@ def _noise(value: Any, params: Any, rows: Given, draws: int) -> Iterator[Noise]:
         first, last = pieces
         of_first, of_base = (params_in(params, piece.params_at) for piece in pieces)
         part = bijection_part(first.value, event, context_shape)
-        outputs = functions_of(part, of_first)[0](of_first, rows.x, **_keywords(part, rows), rng=rows.key)[0]
+        given = {} if rows.context is None else {"context": rows.context}
+        outputs = functions_of(part, of_first)[0](of_first, rows.x, **given, rng=rows.key)[0]
         noise = rows._replace(x=outputs)
         inner = list(_noise(last.value, of_base, noise, draws))
         if inner or not _is_base(last.value):
             yield from inner
             return
         base = distribution_part(last.value, outputs.shape[1:], context_shape)
-        given = {} if "context" not in base.keywords else {"context": _resized(rows.context, draws)}
+        given = {} if rows.context is None else {"context": _resized(rows.context, draws)}
         drawn = functions_of(base, of_base)[1](rows.key, of_base, draws, **given)
         yield Noise(flat(outputs), flat(drawn), base.region)
     else:
@@ -117,12 +118,8 @@ def _noise(value: Any, params: Any, rows: Given, draws: int) -> Iterator[Noise]:
             yield from _noise(block.piece.value, params_in(params, block.piece.params_at), own, draws)
 
 
-def _keywords(part: Any, rows: Given) -> dict[str, Any]:
-    return {"context": rows.context} if "context" in part.keywords else {}
-
-
 def _resized(context: Any, rows: int) -> Any:
-    return None if context is None else jnp.asarray(np.resize(np.asarray(context), (rows, *context.shape[1:])))
+    return jnp.asarray(np.resize(np.asarray(context), (rows, *context.shape[1:])))
 
 
 def _is_base(value: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 import flows
-from flows.cli import compare, fit, plot, sample, schema, score, show
+from flows.cli import check, compare, fit, plot, sample, schema, score, show
 from flows.cli.failures import USER, answered, flushed, tell
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, schema, sample, score, plot, show, compare):
+for command in (fit, schema, sample, score, check, plot, show, compare):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=f"Example: {command.EXAMPLE}")(answered(command.run))
 
@@ -34,7 +34,7 @@ def main(
 
 
 def run(arguments: list[str]) -> int:
-    """The exit status of a command: 0, 2 for a mistake of the user, 1 for a bug, 130 after Ctrl-C."""
+    """The exit status of a command: 0, 2 for a mistake of the user, 1 for a bug, 130 after Ctrl-C; 3 where a check FAILs."""
     commands: Any = typer.main.get_command(app)
     try:
         return flushed(lambda: int(commands.main(arguments, prog_name="flows", standalone_mode=False) or 0))

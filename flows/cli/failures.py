@@ -23,8 +23,8 @@ class Stopped(Exception):
     """Ctrl-C, after which something was saved, or could not be."""
 
 
-def answered(command: Callable[..., None]) -> Callable[..., int]:
-    """A command that returns its exit status, and tells on stderr what went wrong."""
+def answered(command: Callable[..., int | None]) -> Callable[..., int]:
+    """A command that returns its exit status, 0 where it has none of its own, and tells on stderr what went wrong."""
 
     @functools.wraps(command)
     def answer(**options: Any) -> int:
@@ -56,10 +56,9 @@ def tell(status: int, message: str) -> int:
     return status
 
 
-def _status_of(call: Callable[[], Any], debug: bool) -> int:
+def _status_of(call: Callable[[], int | None], debug: bool) -> int:
     try:
-        call()
-        return 0
+        return call() or 0
     except OSError:  # of stdin and stdout, as files have errors of their own
         raise
     except (Exception, KeyboardInterrupt) as error:

@@ -5,7 +5,21 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flows.cli.options import Data, Debug, Encoding, Force, Format, Gaps, Json, NoCache, Quiet, ReadingOptions, Seed, Separator
+from flows.cli.options import (
+    Data,
+    Debug,
+    DropGaps,
+    Encoding,
+    Force,
+    Format,
+    Gaps,
+    Json,
+    NoCache,
+    Quiet,
+    ReadingOptions,
+    Seed,
+    Separator,
+)
 
 EXAMPLE = "flows fit power.csv -o power.flows --minutes 2"
 
@@ -38,7 +52,7 @@ def run(
     minutes: Annotated[float, typer.Option("--minutes", help="After which the model at hand ends with its epoch.")] = 5.0,
     max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
     rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
-    drop_gaps: Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")] = False,
+    drop_gaps: DropGaps = False,
     seed: Seed = 0,
     force: Force = False,
     format: Format = None,

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import typer
 
 import flows
 from flows import tables
+from flows.cli.columns import typed
 from flows.cli.failures import Mistake
 from flows.cli.options import ReadingOptions, is_tsv, marks_of
-from flows.cli.source import FORMATS, GAPS, Block, Reading
+from flows.cli.source import FORMATS, GAPS, Block, Reading, Source
 from flows.tables.faults import CellError
 
 ROWS = 8_192  # of a block: scores and draws are made in these, so that they do not depend on how a file is read
@@ -57,6 +59,21 @@ def loaded(path: str) -> tables.TableResult:
 def kept_reading(table: tables.TableResult) -> dict[str, Any]:
     kept = table.metadata.get(KEY)
     return kept if isinstance(kept, dict) else {}
+
+
+def whole(source: Source, schema: tables.Schema, drop_gaps: bool, quiet: bool) -> tuple[Block, pl.DataFrame]:
+    """All rows of a file, and as the schema has them; without those with gaps, if that is asked for."""
+    block = source.whole()
+    frame = typed(block, source.origin, schema)
+    lacking = schema.gaps(frame) if drop_gaps else {}
+    if not lacking:
+        return block, frame
+    keep = np.flatnonzero(~np.any(list(lacking.values()), 0))
+    if not len(keep):
+        raise Mistake(f"all rows of {source.name} have a gap; ignore these columns when fitting, or fill them")
+    if not quiet:
+        typer.echo(f"warning: {len(frame) - len(keep)} of {len(frame)} rows are left out, as they have gaps", err=True)
+    return block._replace(frame=block.frame[keep], numbers=keep + block.first), frame[keep]
 
 
 def asked(call: Callable[[pl.DataFrame], Any], frame: pl.DataFrame, where: str, block: Block, remedy: str) -> Any:

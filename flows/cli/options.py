@@ -10,6 +10,7 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="CSV, Parquet or npy; 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A file that `flows fit` wrote.", show_default=False)]
 Output = Annotated[str, typer.Option("-o", "--output", help="The file to write; - is stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+DropGaps = Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of all that is random.")]
 Format = Annotated[
     Optional[str], typer.Option("--format", help="csv, parquet or npy; by default that of the ending.", rich_help_panel=READING)

@@ -7,6 +7,7 @@ import typer
 
 from flows.cli.options import (
     Debug,
+    DropGaps,
     Encoding,
     Force,
     Format,
@@ -39,7 +40,7 @@ def run(
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Draws, and rows at most.")] = 2_000,
-    drop_gaps: Annotated[bool, typer.Option("--drop-gaps", help="Leave out rows without a number or a date.")] = False,
+    drop_gaps: DropGaps = False,
     seed: Seed = 0,
     force: Force = False,
     format: Format = None,
@@ -53,7 +54,7 @@ def run(
 ) -> None:
     """Draw margins and pairs of columns, of draws beside rows; of one number given one column its median and 90%."""
     from flows.cli.failures import Mistake
-    from flows.cli.models import asked, keep_programs, kept_reading, loaded, print_json, reading_of
+    from flows.cli.models import asked, keep_programs, kept_reading, loaded, print_json, reading_of, whole
     from flows.cli.output import check_output
     from flows.cli.source import Source
 
@@ -73,7 +74,7 @@ def run(
         figure = table.plot(columns=chosen, n=n, rng=seed)
     else:
         source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data, kept_reading(table)))
-        block, frame = _rows(source, table.schema, drop_gaps, quiet)
+        block, frame = whole(source, table.schema, drop_gaps, quiet)
         remedy = "Correct it, or leave the row out; --drop-gaps leaves out those with gaps"
         figure = asked(lambda rows: table.plot(rows, chosen, n, rng=seed), frame, source.name, block, remedy)
     _write(figure, output, ending)
@@ -105,26 +106,6 @@ def _chosen(columns: list[str] | None, schema: Any) -> list[str] | None:
             has = listed([each for each in schema if each in schema.columns])
             raise Mistake(f"--columns names {name!r}; expected some of {has}, the columns that are modelled")
     return columns or None
-
-
-def _rows(source: Any, schema: Any, drop_gaps: bool, quiet: bool) -> tuple[Any, Any]:
-    """The rows of a file, and as the schema has them; without those with gaps, if that is asked for."""
-    import numpy as np
-
-    from flows.cli.columns import typed
-    from flows.cli.failures import Mistake
-
-    block = source.whole()
-    frame = typed(block, source.origin, schema)
-    lacking = schema.gaps(frame) if drop_gaps else {}
-    if not lacking:
-        return block, frame
-    keep = np.flatnonzero(~np.any(list(lacking.values()), 0))
-    if not len(keep):
-        raise Mistake(f"all rows of {source.name} have a gap; ignore these columns when fitting, or fill them")
-    if not quiet:
-        typer.echo(f"warning: {len(frame) - len(keep)} of {len(frame)} rows are left out, as they have gaps", err=True)
-    return block._replace(frame=block.frame[keep], numbers=keep + block.first), frame[keep]
 
 
 def _write(figure: Any, path: str, ending: str) -> None:

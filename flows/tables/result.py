@@ -9,9 +9,11 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
+from flows.checks.model import Model
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
 from flows.results.result import FitResult
+from flows.tables.checked import model_of_table
 from flows.tables.contributions import contributions
 from flows.tables.frames import listed
 from flows.tables.kinds import DateTime
@@ -226,6 +228,10 @@ class TableResult:
 
     def __repr__(self) -> str:
         return f"{self.result!r}\n{self.schema!r}"
+
+    def _to_check(self) -> Model:
+        """What `flows.check` asks of it."""
+        return model_of_table(self)
 
     def _finite(self, key: Any, n: int, contexts: np.ndarray | None = None) -> np.ndarray:
         """Draws as the schema encodes them: n, or n for each n of these contexts, which are alike."""

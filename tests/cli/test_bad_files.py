@@ -121,7 +121,13 @@ def test_bad_models(model, flows, rows, tmp_path):
         ("damaged.flows", "'damaged.flows' is damaged or cut short"),
         ("array.flows", "has a model and no schema of a table, as it was saved by result.save; use flows.load in Python"),
     ):
-        for arguments in (("score", name, data), ("sample", name), ("show", name), ("compare", name, model, data)):
+        for arguments in (
+            ("score", name, data),
+            ("check", name, data),
+            ("sample", name),
+            ("show", name),
+            ("compare", name, model, data),
+        ):
             mistake(flows(*arguments), words)
 
 

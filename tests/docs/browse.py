@@ -5,6 +5,7 @@
 
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
 are missing or have no alt text, and of text of little contrast (look.js); its buttons copy code without prompts (copy.js).
+Words of the glossary are found first, and questions of newcomers are answered a few clicks from the first page.
 The exit status is 1 where something is wrong.
 """
 
@@ -31,6 +32,13 @@ WORDS = (  # what people bring from statistics, machine learning and astronomy, 
     *("imputation", "calibration", "coverage", "posterior", "MCMC", "NUTS", "simulator", "ensemble", "uncertainty", "GPU"),
     *("time series", "likelihood", "nats", "bits", "base", "tutorial", "quickstart"),
 )
+ANSWERED = {  # questions of newcomers, the clicks from the first page, and what the last page has to say
+    "I have a CSV with bounds, what do I call?": (("A table", "What columns hold"), "tables.Integer(low=0)"),
+    "My posterior has a positive parameter.": (("A posterior",), 'support={"spread": (0, None)}'),
+    "Is it faster than what I use?": (("Measured so",), "Times of one core"),
+    "Is my fitted density right?": (("Is it right?",), "flows.check"),
+}
+MOST_CLICKS = 3
 
 
 class Files(SimpleHTTPRequestHandler):
@@ -100,6 +108,16 @@ def first_result(page: Page, site: str, word: str) -> str:
     return links[0].removeprefix(site) if links else "nothing"
 
 
+def is_answered(page: Page, site: str, clicks: tuple[str, ...], answer: str) -> bool:
+    """Whether a page says it that is these clicks away from the first one."""
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(site, timeout=0)
+    for text in clicks:
+        page.get_by_text(text, exact=True).filter(visible=True).first.click(force=True)  # the link lies over a card's title
+        page.wait_for_load_state()
+    return len(clicks) <= MOST_CLICKS and answer in page.locator("article").inner_text()
+
+
 def is_found(page: Page, site: str, word: str) -> bool:
     return first_result(page, site, word).startswith(f"glossary.html#term-{word.replace(' ', '-')}")
 
@@ -124,6 +142,11 @@ def main() -> int:
                     wrong += 1
                     print(f"search for {word!r}: expected its entry in the glossary, first is {first_result(page, site, word)}")
             print(f"{len(WORDS)} words searched for")
+            for question, (clicks, answer) in ANSWERED.items():
+                if not is_answered(page, site, clicks, answer):
+                    wrong += 1
+                    print(f"{question!r}: expected {answer!r} behind the clicks {clicks}")
+            print(f"{len(ANSWERED)} questions answered, each in at most {MOST_CLICKS} clicks")
     return int(wrong > 0)
 
 

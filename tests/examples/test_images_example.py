@@ -160,7 +160,7 @@ def test_the_program_goes_on_and_draws(monkeypatch, capsys, tmp_path):
     drawn = {path.stem for path in folder.glob("*.png")}
     expected = "progress samples reconstructions nearest inpainting interpolation classes likelihood"
     assert drawn == set(expected.split())
-    assert list((folder / "epochs").glob("*.png")) and (folder / "model.safetensors").exists()
+    assert list((folder / "epochs").glob("*.jpg")) and (folder / "model.safetensors").exists()
     with pytest.raises(SystemExit):
         run(monkeypatch, *options, "--minutes", 1)
     assert "'minutes': 0.1" in capsys.readouterr().err

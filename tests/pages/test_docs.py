@@ -208,4 +208,6 @@ def test_pages_are_run_again_where_what_they_read_has_changed(conf, tmp_path, mo
             seen.add(conf["digest"]())
     assert len(seen) == 11
     (tmp_path / "docs" / "index.md").write_text("its blocks are what it is known by")
+    (tmp_path / "docs" / "pictures").mkdir()
+    (tmp_path / "docs" / "pictures" / "pictures.json").write_text("drawn by programs, and shown beside pages that run")
     assert conf["digest"]() in seen

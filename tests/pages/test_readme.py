@@ -19,10 +19,11 @@ PAGES = {  # and the text at which what is run here ends
     "models": "",
     "conditional": "## Fitted",
     "saving": "",
+    "checks": "",
 }
 TOGETHER = {"first": "training", "tables": "estimators"}  # pages whose programs are the same in part
 SMALLER = {
-    r"max_epochs=(2|3|5|20)\b": "max_epochs=1",
+    r"max_epochs=(2|3|5|20|100)\b": "max_epochs=1",
     r"members=\d+": "members=2",
     r"NSF\((num_layers=)?[12](, hidden=\((32|16),\))?\)": "NSF(1, hidden=(4,), num_bins=3)",
     r"log_density, 2, ": "log_density, 2, max_epochs=1, steps_per_epoch=10, starts=2, ",
@@ -30,6 +31,7 @@ SMALLER = {
     r"RealNVP\(num_layers=4, hidden=\(32,\)\)": "RealNVP(num_layers=1, hidden=(4,))",
     r"num_bins=\d+": "num_bins=2",
     r"print\(flows.verify\(mixed, 3\)\)": "mixed(0, 3)",  # whose kinds of splines take long to compile
+    r"(banana|simulated)\((\d)_000\)": r"\1(\g<2>00)",
     r"(MLP|MaskedResidual)\(32\)": r"\1(4)",
 }
 SAME = {"Gaussian": 0.01, "fit": 0.15}  # what other processors and compilers may add to a log-likelihood

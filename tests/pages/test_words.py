@@ -16,10 +16,11 @@ SEARCHED = (
     *("quantile", "interval", "anomaly", "outlier", "bounds", "constraint", "category", "count", "cluster", "missing values"),
     *("imputation", "calibration", "coverage", "posterior", "MCMC", "NUTS", "simulator", "ensemble", "uncertainty", "GPU"),
     *("time series", "likelihood", "nats", "bits", "base", "coupling", "tutorial", "quickstart"),
+    *("SBC", "TARP", "C2ST", "PIT", "goodness of fit"),
 )
 ASKED = (
     *("loss go up", "outside the data", "density be above 1", "NaN", "first call slow", "Which model", "How many rows"),
-    *("five models fitted below 2,000 rows", "-inf mean", "context refused"),
+    *("my model right", "a check FAILs", "five models fitted below 2,000 rows", "-inf mean", "context refused"),
 )
 
 
