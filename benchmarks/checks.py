@@ -1,6 +1,6 @@
 """`flows.check`: what it costs, what it finds in models that are wrong, and what it says of real fits.
 
-    python benchmarks/checks.py                                        # all of it, one core: an hour and a half
+    python benchmarks/checks.py                                        # all of it, one core: an hour
     python benchmarks/checks.py --only found --rows 500 --seeds 2      # a part of it
     python benchmarks/checks.py --table                                # what was measured
 
@@ -31,6 +31,7 @@ from typing import Any
 
 import check_tables
 import numpy as np
+import pandas as pd
 import records
 from sets import SETS, of_household, split
 from wrong_models import MODELS
@@ -114,38 +115,37 @@ def quality(name: str, count: int, seeds: list[int]) -> dict[str, Any]:
 # Real fits
 
 
-def default(name: str) -> tuple[Any, np.ndarray, dict[str, Any]]:
-    """`fit` without options, of a set of `first_fit.py`."""
-    train, test = SETS[name]()
+def default(name: str, file: str) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    """`fit` without options, of a set of `first_fit.py` whose columns are named as in a file."""
+    names = pd.read_csv(ROOT / "examples" / "data" / file, nrows=0).columns
+    train, test = (pd.DataFrame(rows, columns=names) for rows in SETS[name]())
     return flows.fit(0, flows.Flow(flows.NSF()), train, verbose=0), test, {"train": train}
 
 
-def redshift() -> tuple[Any, np.ndarray, dict[str, Any]]:
+def redshift() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
     """The flow of examples/redshift.py, by its settings and of its rows."""
     from redshift import TARGET, galaxies
 
-    train, test = (
-        (part[[TARGET]].to_numpy(), part.drop(columns=TARGET).to_numpy()) for part in galaxies(0)
-    )  # rows, and contexts
+    train, test = ((part[[TARGET]], part.drop(columns=TARGET)) for part in galaxies(0))  # rows, and contexts
     model = flows.Flow(flows.NSF(3, hidden=(64, 64), num_bins=8))
     result = flows.fit(0, model, train[0], context=train[1], max_epochs=240, batch_size=128, verbose=0)
     return result, test[0], {"context": test[1], "train": train}
 
 
-def demo() -> tuple[Any, np.ndarray, dict[str, Any]]:
+def demo() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
     """The flow of examples/household_power.py."""
     sys.path.append(str(ROOT / "examples"))
     import household_power as program
 
-    _, rows = program.read_rows()
-    test, train = np.split(rows, [program.TEST_ROWS])
-    train = np.concatenate(np.split(train, [program.VALIDATION_ROWS])[::-1])
+    names, rows = program.read_rows()
+    test, validation, train = np.split(rows, [program.TEST_ROWS, program.TEST_ROWS + program.VALIDATION_ROWS])
+    train, test = (pd.DataFrame(each, columns=names) for each in (np.concatenate([train, validation]), test))
     return flows.fit(0, program.make_model(), train, max_epochs=40, verbose=0), test, {"train": train}
 
 
-FITS: dict[str, Callable[[], tuple[Any, np.ndarray, dict[str, Any]]]] = {
-    "household": lambda: default("household"),
-    "galaxies": lambda: default("galaxies"),
+FITS: dict[str, Callable[[], tuple[Any, pd.DataFrame, dict[str, Any]]]] = {
+    "household": lambda: default("household", "household_power.csv"),
+    "galaxies": lambda: default("galaxies", "galaxies.csv"),
     "redshift": redshift,
     "demo": demo,
 }
