@@ -8,7 +8,7 @@ from scipy.special import gammaln
 from flows.diagnostics.arrays import squared_distances
 
 SHARE = 0.05  # of the points of a cloud, that count as near one
-MOST, FEWEST = 100, 50  # such points
+FEWEST = 50  # such points
 
 
 class Around(NamedTuple):
@@ -43,16 +43,16 @@ class Around(NamedTuple):
         return np.linalg.slogdet(self.triangles)[1]
 
 
-def ellipsoids(cloud: np.ndarray, places: np.ndarray, *, centred: bool, floor: float) -> Around:
-    """One for each place, as wide as the points of the cloud near it: around the place, or `centred` around their mean; with
-    `floor` times the mean variance in all directions."""
+def ellipsoids(cloud: np.ndarray, places: np.ndarray, most: int, floor: float, centred: bool = False) -> Around:
+    """One for each place, as wide as the points of the cloud near it, at most so many where these are enough: around the place,
+    or `centred` around their mean; with `floor` times the mean variance in all directions."""
     n, d = cloud.shape
     scale = cloud.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     middle = cloud.mean(0)
     whole = np.linalg.cholesky(np.cov(cloud / scale, rowvar=False).reshape(d, d) + 1e-9 * np.eye(d))
     z, at = (np.linalg.solve(whole, ((each - middle) / scale).T).T for each in (cloud, places))
-    count = min(n, max(min(MOST, int(SHARE * n)), min(FEWEST, n // 4), 2 * d + 10))
+    count = min(n, max(min(most, int(SHARE * n)), min(FEWEST, n // 4), 2 * d + 10))
     near = z[np.argpartition(squared_distances(at, z), count - 1, axis=1)[:, :count]]
     if centred:
         at = near.mean(1)

@@ -12,7 +12,7 @@ from flows.objectives import log_normalizer, pareto_k
 CENTRES = 500  # rows around which points lie
 POINTS = 10_000
 DEGREES = 5.0  # of freedom, of Student's t
-FLOOR = 0.1
+NEAREST, FLOOR = 50, 1e-3  # few and thin, as p may be narrow between columns that go together
 CONTEXTS = 20  # that are looked at, of a conditional model
 MOST_COLUMNS = 64
 MOST_K = 0.7  # of Pareto's k, above which no mean can be believed
@@ -59,7 +59,7 @@ def _clouds(sample: Sample, random: np.random.Generator) -> list[tuple[np.ndarra
 
 def _weights(sample: Sample, cloud: np.ndarray, context: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
     """log p - log q of draws of the mixture q around a cloud."""
-    around = ellipsoids(cloud, chosen(cloud, CENTRES, random), centred=False, floor=FLOOR)
+    around = ellipsoids(cloud, chosen(cloud, CENTRES, random), NEAREST, FLOOR)
     count, d = POINTS // (CONTEXTS if sample.conditional else 1), cloud.shape[1]
     ball = random.normal(size=(count, d)) / np.sqrt(random.chisquare(DEGREES, (count, 1)) / DEGREES)
     x = around.points(random.integers(len(around.centres), size=count), ball).astype(sample.rows.dtype)

@@ -48,7 +48,8 @@ class Noise(NamedTuple):
 
 
 def latents(sample: Sample) -> Finding:
-    """The noise of rows beside draws of the base: each dimension, and products of pairs."""
+    """The noise of rows beside draws of the base, or of rounded values beside that of draws: each dimension, and products of
+    pairs."""
     init_fun = sample.model.init_fun
     if init_fun is None:
         return Finding("there is no init_fun, and so no bijection to look at")

@@ -12,7 +12,7 @@ from flows.diagnostics.arrays import chosen
 PLACES = 20  # rows, or groups of rows, around which draws are weighed
 POINTS = 500  # from the normal around each
 PART = 0.01  # of a sum, the most that one draw adds to it
-FLOOR = 0.02
+NEAREST, FLOOR = 100, 0.02
 ENOUGH = 0.5  # of the probability of a normal, that has to be left
 RESOLVED = 0.01  # of the largest variance, below which a direction is the same place twice
 
@@ -47,7 +47,7 @@ def sampler(sample: Sample) -> Finding:
 def _by_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """log g - log p around some rows, of all draws, (rows, draws), and of points from g, (rows, points)."""
     random, cloud = sample.random(31), sample.rows.astype(np.float64)
-    around = ellipsoids(cloud, chosen(cloud, PLACES, random), centred=True, floor=FLOOR)
+    around = ellipsoids(cloud, chosen(cloud, PLACES, random), NEAREST, FLOOR, centred=True)
     which = np.repeat(np.arange(len(around.centres)), POINTS)
     y = around.points(which, random.normal(size=(len(which), cloud.shape[1]))).astype(sample.rows.dtype)
     log_g = around.log_normal(y.astype(np.float64))[which, np.arange(len(which))]
