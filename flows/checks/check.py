@@ -126,7 +126,7 @@ def check(
     findings = {name: _found(name, each, sample) for name, each in questions.items()}
     checks = judged(findings, tolerances, level)
     figures = {**_figures(sample), "level": level, "remarks": _remarks(checks, sample)}
-    return Checks(checks, rows.report_of(sample) if "rows" in checks else None, figures, _arrays(sample))
+    return Checks(checks, sample.report if "rows" in checks else None, figures, _arrays(sample))
 
 
 def _asked(only: Any) -> list[str] | None:

@@ -1,7 +1,5 @@
 """Can each row be trusted, and are these rows like those that were held out?"""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +19,7 @@ def rows(sample: Sample) -> Finding:
     model = sample.model
     if model.result is None:
         return Finding("a triple has no bijection to look at")
-    report = report_of(sample)
+    report = sample.report
     beyond = [each.row for each in report.rows if each.beyond]
     off = len(report.rows) - len(beyond)
     told = [f"{off:,} of {report.looked_at:,} rows are off" if off else "all round trips hold"]
@@ -31,15 +29,6 @@ def rows(sample: Sample) -> Finding:
     change = _in_double(sample)
     told.append("log p was not computed in float64" if change is None else f"log p in float64 is up to {change:.1e} off")
     return Finding("; ".join(told), off / report.looked_at, minor=bool(beyond))
-
-
-def report_of(sample: Sample) -> Any:
-    """The `RowReport` of all rows; None without a result."""
-    result = sample.model.result
-    if result is None:
-        return None
-    contexts = sample.all_contexts
-    return result.verify(sample.all_rows, **({} if contexts is None else {"context": contexts}))
 
 
 def _in_double(sample: Sample) -> float | None:

@@ -50,6 +50,12 @@ class Sample:
         return self.model.log_p(self.all_rows, self.all_contexts)
 
     @cached_property
+    def report(self) -> Any:
+        """The `RowReport` of all rows; None without a result."""
+        given = {} if self.all_contexts is None else {"context": self.all_contexts}
+        return None if self.model.result is None else self.model.result.verify(self.all_rows, **given)
+
+    @cached_property
     def places(self) -> np.ndarray:
         """Which of all rows stand beside draws, in their order: at most as many as draws, of a conditional model 2,000."""
         return self._chosen[self._finite] if self.conditional else self._chosen
