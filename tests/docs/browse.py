@@ -5,7 +5,8 @@
 
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
 are missing or have no alt text, and of text of little contrast (look.js); its buttons copy code without prompts (copy.js).
-Words of the glossary are found first, and questions of newcomers are answered a few clicks from the first page.
+Words of the glossary are found first, questions of newcomers are answered a few clicks from the first page, and the whole site
+has at most 40 MB.
 The exit status is 1 where something is wrong.
 """
 
@@ -39,6 +40,7 @@ ANSWERED = {  # questions of newcomers, the clicks from the first page, and what
     "Is my fitted density right?": (("Is it right?",), "flows.check"),
 }
 MOST_CLICKS = 3
+MOST_BYTES = 40_000_000  # of the whole site
 
 
 class Files(SimpleHTTPRequestHandler):
@@ -137,6 +139,9 @@ def main() -> int:
                 print(name, *problems, sep="\n    ", flush=True)
         print(f"{len(names)} pages, {wrong} with problems, {time.perf_counter() - begin:.0f} s")
         if not part:
+            size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file())
+            wrong += size > MOST_BYTES
+            print(f"{size / 1e6:.1f} MB in all, {'more than' if size > MOST_BYTES else 'of at most'} {MOST_BYTES / 1e6:.0f} MB")
             for word in WORDS:
                 if not is_found(page, site, word):
                     wrong += 1
