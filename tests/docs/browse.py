@@ -4,9 +4,9 @@
     python tests/docs/browse.py guide      # those with this in their name
 
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
-are missing or have no alt text, and of text of little contrast (look.js); its buttons copy code without prompts (copy.js).
-Words of the glossary are found first, questions of newcomers are answered a few clicks from the first page, and the whole site
-has at most 40 MB.
+are missing, have no alt text or are drawn on white, and of text of little contrast (look.js); its buttons copy code without
+prompts (copy.js). Words of the glossary are found first, questions of newcomers are answered a few clicks from the first page,
+and the whole site has at most 40 MB.
 The exit status is 1 where something is wrong.
 """
 
