@@ -242,17 +242,17 @@ def drawing_told(one: dict) -> str:
 
 
 STYLES = {  # a colour and a marker for each method
-    "NSF()": ("#2166ac", "o"),
-    "select": ("#1b7837", "D"),
-    "MAF()": ("#92c5de", "o"),
-    "RealNVP()": ("#92c5de", "s"),
-    "Gaussian": ("#bbbbbb", "o"),
-    "mixture": ("#666666", "s"),
-    "kernel density": ("#666666", "x"),
-    "flowjax": ("#d6604d", "^"),
-    "zuko": ("#f4a582", "v"),
-    "tables": ("#5aae61", "D"),
-    "pzflow": ("#b2182b", "<"),
+    "NSF()": ("#2485c7", "o"),
+    "select": ("#009e73", "D"),
+    "MAF()": ("#82bfe0", "o"),
+    "RealNVP()": ("#82bfe0", "s"),
+    "Gaussian": ("#a0a0a0", "o"),
+    "mixture": ("#7a7a7a", "s"),
+    "kernel density": ("#7a7a7a", "x"),
+    "flowjax": ("#d55e00", "^"),
+    "zuko": ("#e69f00", "v"),
+    "tables": ("#56b45e", "D"),
+    "pzflow": ("#cc79a7", "<"),
 }
 
 
@@ -262,6 +262,8 @@ def draw(found: dict, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
+    from flows.results.pictures.style import STYLE as LOOK
 
     def nats(of: dict, method: str) -> float:
         return float(np.mean([each["nats"] for each in of[method].values()])) if of.get(method) else -np.inf
@@ -275,22 +277,22 @@ def draw(found: dict, path: Path) -> None:
     others = [method for method in METHODS if method not in MINE]
     names = [name for name in SETS if any(map(found.get(name, {}).get, others)) and found[name].get("NSF()")]
     names.sort(key=lambda name: ahead(found[name], "NSF()"))
-    figure, axes = plt.subplots(figsize=(9, 0.32 * len(names) + 1.6), layout="constrained")
+    plt.style.use(LOOK)
+    figure, axes = plt.subplots(figsize=(9, 0.32 * len(names) + 1.6))
     for method, (color, marker) in reversed(STYLES.items()):
         x = [ahead(found[name], method) for name in names]
         if 2 * np.isfinite(x).sum() < len(names):  # measured on few, or without a density of some row
             continue
         axes.plot(x, range(len(names)), marker, color=color, markersize=7 if method == "NSF()" else 5, label=method)
-    axes.axvline(0, color="#333333", linewidth=0.8)
+    axes.axvline(0, color="#7a7a7a", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-20, 20), ylim=(-0.7, len(names) - 0.3))
     axes.set_xlabel("nats a row ahead of the best that is not flows (test rows; linear between -0.1 and 0.1)")
     axes.set_xticks([-10, -1, -0.1, 0, 0.1, 1, 10], ["-10", "-1", "-0.1", "0", "0.1", "1", "10"])
-    axes.grid(axis="y", color="#eeeeee")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=5, frameon=False)
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -285,11 +285,13 @@ def setup(app):
             shutil.rmtree(old)
     _ = get_cache(folder).db
 
-    # Pages run the same whatever a user's own IPython is set to, and kernels need not warn that they talk to us by TCP.
+    # Pages run the same whatever a user's own IPython and matplotlib are set to, draw in the one style of all pictures, which
+    # reads on white and on dark, and kernels need not warn that they talk to us by TCP.
     profile = Path(app.doctreedir) / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40  # errors\n")
     os.environ["IPYTHONDIR"] = str(profile.parent)
+    os.environ["MATPLOTLIBRC"] = str(Path(app.srcdir) / "flows.mplstyle")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (app.srcdir.__fspath__(), os.environ.get("PYTHONPATH"))))
     # Of the programs that are kept (see the Makefile): one that another page is writing is made anew.
     ignored = ",".join(f"ignore:Error {each} persistent compilation cache entry" for each in ("reading", "writing"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, positive_int
 from flows.results.inputs import Inputs
-from flows.results.pictures.columns import Column, places_of
+from flows.results.pictures.columns import MANY, Column, places_of
 from flows.results.pictures.compared import Compared, check_finite, counted, finite_of, some
 from flows.results.pictures.given import SHARES, band
 from flows.results.pictures.images import MOST as MOST_IMAGES
@@ -33,7 +33,7 @@ class Plot(Inputs):
         anywhere in their cells, as they would hide each other. Of one column given a context of one number: the median and the
         central 90% of the model against the context, beside rows. Of other models with a context: a draw for the context
         of each row. Of images: at most 36 of each. Of a fit to a density: its draws, and a histogram of its log
-        importance weights. Codes have bars, whose heights are shares. What is left out is told below the picture.
+        importance weights. Up to 24 codes have bars, whose heights are shares. What is left out is told below the picture.
 
         Args:
             rows: (m, *event), or a table; at most n of them are drawn, at random. By default those held out, which a result
@@ -47,7 +47,7 @@ class Plot(Inputs):
             A matplotlib Figure, with a transparent background: `result.plot().savefig("pairs.png")`.
 
         Errors:
-            FlowsError: a column that there is not; rows of another shape, or with NaN; a context that is missing.
+            FlowsError: a column that there is not; rows or contexts of another shape, or with NaN; a context that is missing.
             ImportError: matplotlib is not installed.
 
         Example:
@@ -103,7 +103,9 @@ class Plot(Inputs):
         turn = -period / 2 if self.turn is None else np.broadcast_to(np.asarray(self.turn), (count,))
         described = list[Column]()
         for j, name in enumerate(names):
-            if classes[j]:
+            if classes[j] > MANY:  # bars of so many would be lines
+                described.append(Column(name, 0.0, float(classes[j]), step=1.0))
+            elif classes[j]:
                 described.append(Column(name, -0.5, classes[j] - 0.5, names=tuple(map(str, range(int(classes[j]))))))
             elif period[j]:
                 described.append(Column(name, float(turn[j]), float(turn[j] + period[j])))
@@ -138,7 +140,7 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
         as_array(rows, "rows")
         rows = np.asarray(rows)
         if rows.shape[1:] != event or not len(rows):
-            raise FlowsError(f"plot: rows has shape {rows.shape}; expected (rows, {', '.join(map(str, event))})")
+            raise FlowsError(f"plot: rows has shape {rows.shape}; expected {of_rows(event)}, with one row at least")
         contexts = None if shape is None else np.asarray(result._of_each(keywords, len(rows)))
     elif result.kept is not None and contexts is None:
         rows, contexts, word = *kept_rows(result.kept, event, choice), "rows held out"
@@ -147,17 +149,28 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
         if shape is not None and contexts is None:
             raise FlowsError(
                 "plot: the model has a context, and no rows were kept whose context could be taken; give rows and context, "
-                f"or a context alone, {shape} or (rows, {', '.join(map(str, shape))})"
+                f"or a context alone, {shape} or {of_rows(shape)}"
             )
+        if contexts is not None and contexts.shape != shape and (contexts.shape[1:] != shape or not contexts.size):
+            raise FlowsError(
+                f"plot: context has shape {contexts.shape}; expected {shape}, one for all draws, or {of_rows(shape or ())}"
+            )
+    if contexts is not None:
+        check_finite(contexts[None] if contexts.shape == shape else contexts, "contexts")
     if rows is None:
         if contexts is not None and contexts.shape != shape:
             (contexts,) = some(choice, n, contexts)
         return Compared(None, None, "", "", notes, contexts)
-    check_finite(rows)
+    check_finite(rows, "rows")
     total = len(rows)
     rows, contexts = some(choice, n, rows, contexts)
     placed = np.asarray(result._on_turn(jnp.asarray(rows)), np.float64) if result._has_angles else np.asarray(rows, np.float64)
     return Compared(placed, None, counted(len(rows), total, word), "", notes, contexts)
+
+
+def of_rows(shape: Shape) -> str:
+    """A shape with an axis of rows before it, in words."""
+    return f"(rows, {', '.join(map(str, shape))})"
 
 
 def quantiles_given(result: Any, contexts: np.ndarray, n: int, rng: Any) -> np.ndarray:

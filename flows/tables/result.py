@@ -172,8 +172,8 @@ class TableResult:
         return self._of_one_number("interval", partial(self.result.interval, share), given)
 
     def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, given: Any = None, rng: Any = 0) -> Any:
-        """Draws beside rows, as `FitResult.plot`, in the units of the frame: bars of the shares of categories, dates on their
-        axis, the columns in the order of the frame; needs matplotlib.
+        """Draws beside rows, as `FitResult.plot`, in the units of the frame: bars of the shares of categories, of more than 24
+        the 11 commonest and all others together, dates on their axis, the columns in the order of the frame; needs matplotlib.
 
         Args:
             rows: a frame; by default the rows held out, which a result has until it is saved.

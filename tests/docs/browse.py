@@ -4,8 +4,9 @@
     python tests/docs/browse.py guide      # those with this in their name
 
 A page has to be free of messages in the console, of requests to other hosts, of anything wider than the screen, of images that
-are missing or have no alt text, and of text of little contrast (look.js); its buttons copy code without prompts (copy.js).
-Words of the glossary are found first, and questions of newcomers are answered a few clicks from the first page.
+are missing, have no alt text or are drawn on white, and of text of little contrast (look.js); its buttons copy code without
+prompts (copy.js). Words of the glossary are found first, questions of newcomers are answered a few clicks from the first page,
+and the whole site has at most 40 MB.
 The exit status is 1 where something is wrong.
 """
 
@@ -39,6 +40,8 @@ ANSWERED = {  # questions of newcomers, the clicks from the first page, and what
     "Is my fitted density right?": (("Is it right?",), "flows.check"),
 }
 MOST_CLICKS = 3
+AT_ONCE = {(1440, 900): "pip install .", (390, 844): "import flows"}  # code that the first page shows without scrolling
+MOST_BYTES = 40_000_000  # of the whole site
 
 
 class Files(SimpleHTTPRequestHandler):
@@ -118,6 +121,14 @@ def is_answered(page: Page, site: str, clicks: tuple[str, ...], answer: str) -> 
     return len(clicks) <= MOST_CLICKS and answer in page.locator("article").inner_text()
 
 
+def is_at_once(page: Page, site: str, size: tuple[int, int], code: str) -> bool:
+    """Whether the first page shows this block of code whole in a window of a size."""
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    page.goto(site, timeout=0)
+    box = page.locator("article pre", has_text=code).first.bounding_box()
+    return box is not None and box["y"] + box["height"] <= size[1]
+
+
 def is_found(page: Page, site: str, word: str) -> bool:
     return first_result(page, site, word).startswith(f"glossary.html#term-{word.replace(' ', '-')}")
 
@@ -137,6 +148,13 @@ def main() -> int:
                 print(name, *problems, sep="\n    ", flush=True)
         print(f"{len(names)} pages, {wrong} with problems, {time.perf_counter() - begin:.0f} s")
         if not part:
+            size = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file())
+            wrong += size > MOST_BYTES
+            print(f"{size / 1e6:.1f} MB in all, {'more than' if size > MOST_BYTES else 'of at most'} {MOST_BYTES / 1e6:.0f} MB")
+            for seen, code in AT_ONCE.items():
+                if not is_at_once(page, site, seen, code):
+                    wrong += 1
+                    print(f"the first page shows {code!r} below a screen of {seen[0]} x {seen[1]}")
             for word in WORDS:
                 if not is_found(page, site, word):
                     wrong += 1

@@ -23,17 +23,23 @@ async () => {
     if (shown(element) && beyond(element) && !beyond(element.parentElement) && !scrolls(element))
       problems.add(`${name(element)} is wider than the screen: ${short(element.textContent)}`);
 
-  // Images.
+  const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+
+  // Images. What a page draws shows the page through, whose theme is not known to it.
   for (const image of document.images) {
     const source = image.getAttribute("src") ?? "";
     image.loading = "eager";
     await image.decode().catch(() => problems.add(`the image ${source} is not there`));
     const alt = image.alt.trim();
     if (!alt || source.endsWith(alt)) problems.add(`the image ${source} has no alt text`);
+    if (image.closest(".cell_output") && image.naturalWidth) {
+      pen.clearRect(0, 0, 1, 1);
+      pen.drawImage(image, 0, 0);
+      if (pen.getImageData(0, 0, 1, 1).data[3]) problems.add(`the picture ${source.slice(0, 60)} has a background`);
+    }
   }
 
   // Contrast. Colours as red, green, blue and alpha, whatever notation they are in.
-  const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const known = new Map();
   const rgba = (colour) => {
     if (!known.has(colour)) {

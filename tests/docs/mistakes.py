@@ -17,12 +17,14 @@ from browse import SITE, first_result, is_found, problems_of, served, window
 
 PAGE = "install.html"
 TABLE = '<table style="width: 500px; min-width: 500px"><tr><td>wide</td></tr></table>'
+WHITE = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # one pixel
 PLANTED = {  # at the end of the page's text; and what is told of it
     "a table 500 pixels wide": (TABLE, "wider than the screen"),
     "a script from another host": ('<script src="https://cdn.example.org/plot.js"></script>', "request to another host"),
     "pale grey text": ('<p style="color: #bbb">pale</p>', "contrast"),
     "an image that is not there": ('<img src="_images/nowhere.png" alt="a density">', "is not there"),
     "an image without alt text": ('<img src="_static/plus.png">', "no alt text"),
+    "a picture with a background": (f'<div class="cell_output"><img src="{WHITE}" alt="a density"></div>', "has a background"),
     "a page that logs an error": ('<script>console.error("lost")</script>', "message in the console"),
 }
 PROMPT = '<div class="highlight"><pre><span></span>&gt;&gt;&gt; 1 + 1\n2\n</pre></div>'  # which are no spans to leave out

@@ -35,6 +35,8 @@ def test_every_program_has_pictures_that_are_small_and_told_in_words(made):
     listed = {each["file"] for entry in entries.values() for each in entry["pictures"]}
     lying = {path.relative_to(made["FOLDER"]).as_posix() for path in made["FOLDER"].rglob("*.*")} - {"pictures.json"}
     assert lying == listed
+    first = (DOCS / "static" / "strip.webp").read_bytes()
+    assert first == (made["FOLDER"] / "strip" / "strip.webp").read_bytes(), "the first page has another picture: copy it"
 
 
 def test_no_picture_is_older_than_its_program(made):

@@ -82,9 +82,10 @@ def test_the_questions_are_there_and_each_answer_has_a_link_or_a_program():
 def test_the_commands_have_all_their_options():
     from flows.cli.app import app
 
-    page = made("commands")
+    page, table = made("commands"), (DOCS / "reference" / "shell.md").read_text()
     for command in app.registered_commands:
         part = page.split(f"## flows {command.name}\n")[1].split("\n## ")[0]
+        assert f"| [](#flows-{command.name}) |" in table, f"flows {command.name} is not in the first table of its page"
         assert command.callback.__doc__ in part
         for parameter in inspect.signature(command.callback).parameters.values():
             info = parameter.annotation.__metadata__[0]

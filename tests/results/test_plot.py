@@ -13,6 +13,8 @@ from matplotlib.colors import to_hex, to_rgb
 
 import flows
 from flows.results.pictures.columns import Column, edges, limits, spread, step_of
+from flows.results.pictures.compared import Compared
+from flows.results.pictures.pairs import pairs
 from flows.results.pictures.style import STYLE, colours
 from flows.results.result import Kept
 from flows.training import fit, fit_to_density
@@ -103,7 +105,7 @@ def test_rows_are_those_given_or_none(path):
     figure = flows.load(path).plot(n=100)
     assert words(figure)[0] == ["100 draws"] and "without rows: those held out are in no file" in words(figure)[1]
     assert len(points(figure.axes[1], colours().draws)) == 100 and len(histograms(figure.axes[0])) == 1
-    assert "rows has shape (300, 1); expected (rows, 2)" in error_of(lambda: result.plot(ROWS[:, :1]))
+    assert "rows has shape (300, 1); expected (rows, 2), with one row at least" in error_of(lambda: result.plot(ROWS[:, :1]))
     bad = np.where(np.arange(300)[:, None] == [7, 9], np.nan, ROWS)
     assert "2 of 300 rows have NaN or inf, the first is row 7" in error_of(lambda: result.plot(bad))
     with pytest.raises(TypeError, match="fitted without one"):
@@ -163,6 +165,29 @@ def test_codes_have_bars_whose_heights_are_shares():
     np.testing.assert_allclose(heights[0], [0.25, 0.75, 0.0])
     np.testing.assert_allclose(heights.sum(1), 1.0)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "1", "2"]
+    (axes,) = result_of(1, Kept(rows), flows.Categorical(40)).plot(n=600).axes
+    (of_rows, bins), _ = histograms(axes)
+    assert bins[0] == -0.5 and bins[-1] >= 39.5 and of_rows @ np.diff(bins) == pytest.approx(1.0), "bins of many codes"
+
+
+def test_of_many_categories_the_commonest_are_drawn():
+    codes = np.repeat(np.arange(30.0), np.arange(30) + 1)
+    column = Column("town", -0.5, 29.5, names=tuple(f"town {code}" for code in range(30)))
+    both = Compared(codes[:, None], np.array([[29.0], [3.0], [3.5], [30.0]]), "rows", "draws", ["a note"])
+    axes = (figure := pairs([column], both)).axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == [*(f"town {code}" for code in range(19, 30)), "others"]
+    heights = np.array([patch.get_height() for patch in axes.patches]).reshape(2, 12)
+    np.testing.assert_allclose(heights[0] * len(codes), [*range(20, 31), sum(range(20))])
+    np.testing.assert_allclose(heights[1], [0.0] * 10 + [0.25, 0.25])
+    assert words(figure)[1] == "a note; town: the 11 commonest of 30 categories; beyond the axes: 2 of 4 draws"
+
+
+def test_ticks_of_a_narrow_axis_are_told_from_an_offset():
+    for rows, offset in ((1e8 + ROWS[:, :1], "+1e8"), (ROWS[:, :1], "")):
+        figure = result_of(1).plot(rows, n=50)
+        figure.draw_without_rendering()
+        assert figure.axes[0].xaxis.get_offset_text().get_text() == offset
 
 
 def test_angles_are_on_one_turn():
@@ -202,6 +227,8 @@ def test_one_column_given_one_has_its_median_and_90_percent(by):
     inside = np.interp(context[:, 0], at, [min(outline[np.isclose(outline[:, 0], x), 1]) for x in at]) <= 2 * context[:, 0]
     inside &= np.interp(context[:, 0], at, [max(outline[np.isclose(outline[:, 0], x), 1]) for x in at]) >= 2 * context[:, 0]
     assert f"{inside.mean():.0%} of the rows lie in the band" in words(figure)[1]
+    (axes,) = result.plot([[0.5], [1.0]], context=[2.0], n=100).axes
+    assert axes.patches[0].get_height() > 0 and axes.patches[0].get_width() > 0.5, "a single place has a band, too"
 
 
 def test_several_columns_are_drawn_for_the_contexts_of_the_rows():
@@ -221,6 +248,14 @@ def test_several_columns_are_drawn_for_the_contexts_of_the_rows():
     alone = result._replace(kept=None)
     assert "give rows and context, or a context alone, (1,)" in error_of(alone.plot)
     assert "context is missing; expected (200, 1)" in error_of(lambda: result.plot(ROWS[:200]))
+    for given in (4.0, np.ones((5, 2)), np.ones((0, 1))):
+        said = f"context has shape {np.shape(given)}; expected (1,), one for all draws, or (rows, 1)"
+        assert said in error_of(lambda given=given: result.plot(context=given))
+    bad = np.where(np.arange(200)[:, None] == 7, np.inf, context)
+    for rows in (ROWS[:200], None):
+        said = "1 of 200 contexts have NaN or inf, the first is row 7"
+        assert said in error_of(lambda rows=rows: result.plot(rows, context=bad))
+    assert "1 of 1 contexts have NaN" in error_of(lambda: result.plot(context=[np.nan]))
 
 
 # Images, and fits to a density
@@ -239,6 +274,7 @@ def test_images_are_sheets_beside_each_other():
     grey = result_of((4, 4), Kept(images[:7, :, :4, 0])).plot(n=5)
     assert [axes.get_title() for axes in grey.axes] == ["5 of 7 rows held out", "5 draws"]
     assert "an image; leave it out" in error_of(lambda: result.plot(columns=[0]))
+    assert result_of((60, 2), Kept(np.ones((3, 60, 2)))).plot(n=5).get_figheight() < 12
     assert "expected a vector, or an image of 1 or 3 channels" in error_of(result_of((2, 2, 2)).plot)
 
 

@@ -15,6 +15,8 @@ BINS = 12, 40  # of a histogram
 REPEATED = 0.5  # distinct values of a column, as a share of all, above which it is not looked at as rounded
 FEW = 5  # distinct values, up to which these have to be multiples of their step
 ON_STEP = 0.01  # of a step, by which values of rounded columns may miss
+MANY = 24  # categories, above which they are not drawn one by one
+COMMONEST = 11  # of so many, which are, beside all others together
 CELL = 0.35  # on each side of a category, where its points lie
 
 
@@ -58,6 +60,23 @@ def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]
     if not places or len(set(places)) < len(places) or len(places) > MOST:
         raise FlowsError(f"plot: columns is {columns!r:.80}; expected 1 to {MOST} columns, each once")
     return places, []
+
+
+def commonest(column: Column, values: np.ndarray) -> tuple[Column, Any]:
+    """A column of many categories as one of those that most of these values are of, and of all others together; and a function
+    of values, of which those that are no code lie beyond the axis."""
+    count = len(column.names)
+    codes = np.arange(count)
+    often = np.sort(np.argsort(-(values[:, None] == codes).sum(0), kind="stable")[:COMMONEST])
+    place = np.full(count, COMMONEST)
+    place[often] = np.arange(COMMONEST)
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        nearest = np.clip(np.rint(values), 0, count - 1).astype(int)
+        return np.where(nearest == values, place[nearest], -1)
+
+    names = (*(column.names[code] for code in often), "others")
+    return column._replace(high=COMMONEST + 0.5, names=names), placed
 
 
 def step_of(values: np.ndarray) -> float:

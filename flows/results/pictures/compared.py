@@ -41,11 +41,13 @@ def counted(shown: int, total: int, what: str) -> str:
     return f"{total:,} {what}" if shown == total else f"{shown:,} of {total:,} {what}"
 
 
-def check_finite(rows: np.ndarray) -> None:
-    """Refuse rows that have no place."""
+def check_finite(rows: np.ndarray, what: str) -> None:
+    """Refuse rows, or contexts, that have no place."""
     bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1))
     if len(bad):
-        raise FlowsError(f"plot: {len(bad)} of {len(rows)} rows have NaN or inf, the first is row {bad[0]}; drop or fill them")
+        raise FlowsError(
+            f"plot: {len(bad)} of {len(rows)} {what} have NaN or inf, the first is row {bad[0]}; drop or fill them"
+        )
 
 
 def finite_of(draws: np.ndarray) -> tuple[np.ndarray, list[str]]:

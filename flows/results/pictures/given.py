@@ -44,9 +44,10 @@ def band(
             handles[-1].set_label(seen.of_rows)
             inside = (rows >= np.interp(at, places, low)) & (rows <= np.interp(at, places, high))
             notes.append(f"{inside.mean():.0%} of the rows lie in the band")
-        if given.names:
-            handles.append(axes.bar(places, high - low, 0.8, low, facecolor=shown.draws, alpha=0.25))
-            handles.append(axes.hlines(middle, places - 0.4, places + 0.4, color=shown.draws, linewidth=2, zorder=3))
+        if given.names or len(places) == 1:
+            wide = 0.8 if given.names else 0.8 * (ends[1] - ends[0])
+            handles.append(axes.bar(places, high - low, wide, low, facecolor=shown.draws, alpha=0.25))
+            handles.append(axes.hlines(middle, places - wide / 2, places + wide / 2, color=shown.draws, linewidth=2, zorder=3))
         else:
             handles.append(axes.fill_between(places, low, high, color=shown.draws, alpha=0.25, linewidth=0))
             handles.append(axes.plot(places, middle, color=shown.draws, linewidth=2, zorder=3)[0])

@@ -11,6 +11,7 @@ from flows.results.pictures.style import explained, styled
 ACROSS = 6  # images in a line of a sheet
 MOST = ACROSS * ACROSS  # in a sheet
 SIDE = 3.6  # of a sheet, in inches
+TALLEST = 9.0  # of a sheet, in inches
 GAP = 0.08  # between images, of their width
 
 
@@ -28,7 +29,9 @@ def sheets(compared: Compared) -> Any:
     parts.append((compared.of_draws, compared.draws))
     with styled() as plt:
         height, width = compared.draws.shape[1:3]
-        figure, panels = plt.subplots(1, len(parts), squeeze=False, figsize=(SIDE * len(parts), SIDE * height / width + 0.4))
+        figure, panels = plt.subplots(
+            1, len(parts), squeeze=False, figsize=(SIDE * len(parts), min(SIDE * height / width, TALLEST) + 0.4)
+        )
         figure.get_layout_engine().set(wspace=0.06)
         for axes, (name, images) in zip(panels[0], parts, strict=True):
             axes.imshow(mosaic(np.clip((images - low) / ((high - low) or 1.0), 0.0, 1.0)))

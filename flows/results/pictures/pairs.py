@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.results.pictures.columns import Column, edges, limits, spread
+from flows.results.pictures.columns import COMMONEST, MANY, Column, commonest, edges, limits, spread
 from flows.results.pictures.compared import Compared
 from flows.results.pictures.style import Colours, colours, dated, explained, styled
 
@@ -17,6 +17,7 @@ SPIKE = 0.5  # of all rows in one of many bins, from which on its height is told
 FEW = 0.5  # of the draws: so few rows lie above them
 SHORT = 14  # characters of the name of a category
 LONG = 22  # characters of the name of a column
+NARROW = 1e-4  # of its values, an axis whose ticks would be alike to many digits: they are told from an offset
 NAMED = 12  # categories on an axis that are named
 
 
@@ -29,6 +30,7 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
         weights: a function that draws on Axes what importance weights say; None where there are none.
     """
     count, chance = len(columns), np.random.default_rng(0)
+    columns, compared = with_fewer_categories(columns, compared)
     rows, draws = compared.rows, compared.draws
     ends = [limits(column, None if rows is None else rows[:, j], draws[:, j]) for j, column in enumerate(columns)]
 
@@ -58,6 +60,21 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
             handle.set_label(name)
         explained(figure, handles, [*compared.notes, *beyond(ends, compared)], room=count > 1 and weights is None)
     return figure
+
+
+def with_fewer_categories(columns: Sequence[Column], compared: Compared) -> tuple[list[Column], Compared]:
+    """The same, where a column of many categories has the commonest alone, which is remarked."""
+    shown = list(columns)
+    for j, column in enumerate(columns):
+        if len(column.names) > MANY:
+            shown[j], placed = commonest(column, (compared.draws if compared.rows is None else compared.rows)[:, j])
+            of_j = np.arange(len(columns)) == j
+            rows, draws = (
+                None if each is None else np.where(of_j, placed(each[:, [j]]), each) for each in (compared.rows, compared.draws)
+            )
+            note = f"{shortened(column.name, LONG)}: the {COMMONEST} commonest of {len(column.names)} categories"
+            compared = compared._replace(rows=rows, draws=draws, notes=[*compared.notes, note])
+    return shown, compared
 
 
 def laid_out(plt: Any, count: int, with_weights: bool) -> tuple[Any, dict[tuple[int, int], Any], Any]:
@@ -125,6 +142,8 @@ def told(axis: Any, column: Column, named: bool) -> None:
         dated(axis, column.zone)
     else:
         axis.get_major_locator().set_params(nbins=4, integer=column.step == 1)
+        low, high = axis.get_view_interval()
+        axis.get_major_formatter().set_useOffset(bool(high - low < NARROW * max(abs(low), abs(high))))
     axis.set_tick_params(**{"labelbottom" if axis.axis_name == "x" else "labelleft": named})
     axis.get_offset_text().set_visible(named)
     if named:
