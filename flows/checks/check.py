@@ -1,6 +1,7 @@
 """The call: which checks there are, and what they are asked."""
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,7 +112,7 @@ def check(
         'Kolmogorov distance of column 1, draws are too narrow'
     """
     asked, tolerances = _asked(only), _tolerances(tolerance)
-    if isinstance(level, bool) or not isinstance(level, float) or not 0 < level < 1:
+    if isinstance(level, bool) or not isinstance(level, Real) or not 0 < float(level) < 1:
         raise FlowsError(f"check: level is {level!r}; expected a number between 0 and 1, such as 0.01")
     model, count = model_of(fitted, data, context), positive_int(samples, "check: samples")
     if count < LEAST:
@@ -125,7 +126,7 @@ def check(
         questions["classifier"] = questions["classifier"]._replace(run=lambda sample: likeness.classifier(sample, classifier))
     findings = {name: _found(name, each, sample) for name, each in questions.items()}
     checks = judged(findings, tolerances, level)
-    figures = {**_figures(sample), "level": level, "remarks": _remarks(checks, sample)}
+    figures = {**_figures(sample), "level": float(level), "remarks": _remarks(checks, sample)}
     return Checks(checks, sample.report if "rows" in checks else None, figures, _arrays(sample))
 
 
@@ -136,9 +137,9 @@ def _asked(only: Any) -> list[str] | None:
     if not isinstance(only, Iterable):
         raise TypeError(f"check: only is {only!r:.80}; expected names of {', '.join(QUESTIONS)}")
     names = [only] if isinstance(only, str) else list(only)
-    unknown = [name for name in names if name not in QUESTIONS]
-    if unknown or not names:
-        raise FlowsError(f"check: only is {only!r:.80}; expected names of {', '.join(QUESTIONS)}")
+    if not names or not all(isinstance(name, str) and name in QUESTIONS for name in names):
+        got = only if isinstance(only, str) else names
+        raise FlowsError(f"check: only is {got!r:.80}; expected names of {', '.join(QUESTIONS)}")
     return [name for name in QUESTIONS if name in names]
 
 
@@ -150,8 +151,8 @@ def _tolerances(tolerance: Any) -> dict[str, float]:
     if unknown:
         raise FlowsError(f"check: tolerance has {unknown[0]!r}; expected names of {', '.join(usual)}")
     for name, size in given.items():
-        if isinstance(size, bool) or not isinstance(size, int | float) or not size >= 0:
-            raise FlowsError(f"check: tolerance of {name} is {size!r}; expected a number that is not below 0")
+        if isinstance(size, bool) or not isinstance(size, Real) or not 0 <= float(size) < np.inf:
+            raise FlowsError(f"check: tolerance of {name} is {size!r}; expected a finite number that is not below 0")
     return {name: float(given.get(name, size)) for name, size in usual.items()}
 
 
@@ -161,7 +162,7 @@ def _train(model: Model, train: Any, context: Any) -> tuple[np.ndarray, np.ndarr
         return None
     of_train = None
     if context is not None:
-        if not isinstance(train, tuple) or len(train) != 2:
+        if not isinstance(train, tuple) or len(train) != 2 or train[1] is None:
             raise FlowsError(
                 f"check: train is a {type(train).__name__}; expected a pair (rows, context) of a conditional model"
             )
@@ -186,7 +187,8 @@ def _found(name: str, question: Question, sample: Sample) -> Finding:
     if name not in ("shift", "rows") and sample.off > BROKEN:
         broken = f"{sample.off:.2%} of {'rows have draws that' if sample.conditional else 'draws'} are not finite"
         return Finding(broken, 1.0, 0.0) if name in ("columns", "ranks") else Finding(broken)
-    return question.run(sample)
+    with np.errstate(over="ignore"):  # far out is far off
+        return question.run(sample)
 
 
 def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
@@ -210,21 +212,27 @@ def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
 def _figures(sample: Sample) -> dict[str, Any]:
     """What the head of the table says."""
     log_p = sample.log_p
-    finite = bool(np.isfinite(log_p).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        likelihood, error = log_p.mean(), log_p.std(ddof=1) / len(log_p) ** 0.5 if len(log_p) > 1 else np.nan
     told = {
         "rows": len(log_p),
         "draws": sample.draws.size // max(len(sample.columns), 1),
-        "log_likelihood": float(log_p.mean()) if finite else None,
-        "standard_error": float(log_p.std(ddof=1) / len(log_p) ** 0.5) if finite and len(log_p) > 1 else None,
+        "log_likelihood": _finite(likelihood),
+        "standard_error": _finite(error),
         "without_density": int((~np.isfinite(log_p)).sum()),
     }
     plain = [column for column in sample.columns if not column.period and not column.classes]
-    scores = dict[str, float]()
+    scores = dict[str, float | None]()
     if plain and len(sample.draws) and len(sample.rows):
         at = [column.place for column in plain]
         means = crps(sample.rows[:, at], sample.draws[..., at]).mean(0)
-        scores = {column.name: float(score) for column, score in zip(plain, means, strict=True)}
+        scores = {column.name: _finite(score) for column, score in zip(plain, means, strict=True)}
     return {**told, "crps": scores}
+
+
+def _finite(number: Any) -> float | None:
+    """A plain number, or None where JSON has none."""
+    return float(number) if np.isfinite(number) else None
 
 
 def _arrays(sample: Sample) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from flows.checks.features import features
 from flows.checks.sample import Sample, flat
 from flows.checks.verdicts import Finding
 from flows.diagnostics import nearest_rows
-from flows.diagnostics.arrays import chosen
+from flows.diagnostics.arrays import LEAST, chosen
 
 MOST = 2_000  # rows, and draws, whose nearest training row is found
 NAMED = 5  # rows that are named
@@ -19,6 +19,8 @@ def copies(sample: Sample) -> Finding:
     if sample.train is None:
         return Finding("train= was not given")
     train, context = sample.train
+    if len(train) < LEAST:
+        return Finding(f"{len(train)} training rows; at least {LEAST} are enough to be near to")
     random = sample.random(15)
     there = [chosen(np.arange(len(each)), MOST, random) for each in (sample.rows, sample.ones)]
     samples = sample.rows[there[0]], sample.ones[there[1]], train

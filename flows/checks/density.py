@@ -1,5 +1,6 @@
 """Does the density integrate to 1?"""
 
+import jax
 import numpy as np
 from scipy.special import logsumexp, ndtr
 
@@ -15,6 +16,7 @@ DEGREES = 5.0  # of freedom, of Student's t
 NEAREST, FLOOR = 50, 1e-3  # few and thin, as p may be narrow between columns that go together
 CONTEXTS = 20  # that are looked at, of a conditional model
 MOST_COLUMNS = 64
+COARSE = 0.25  # of a standard deviation, by which numbers that p is given may be rounded
 MOST_K = 0.7  # of Pareto's k, above which no mean can be believed
 
 
@@ -25,9 +27,10 @@ def normalisation(sample: Sample) -> Finding:
         return Finding(reason)
     random = sample.random(30)
     log_w = np.concatenate([_weights(sample, cloud, context, random) for cloud, context in _clouds(sample, random)])
-    unknown = int(np.isnan(log_w).sum())
+    unknown = int((np.isnan(log_w) | np.isposinf(log_w)).sum())
     if unknown or not np.isfinite(log_w).any():
-        return Finding(f"log p is {f'NaN at {unknown:,}' if unknown else '-inf at all'} of {len(log_w):,} points around rows")
+        off = f"NaN or inf at {unknown:,}" if unknown else "-inf at all"
+        return Finding(f"log p is {off} of {len(log_w):,} points around rows")
     k = pareto_k(log_w)
     if k > MOST_K:
         return Finding(f"Pareto's k is {k:.2f}: no such mean can be believed")
@@ -46,6 +49,10 @@ def unfit(sample: Sample) -> str:
         return f"rows are {model.region.words.noun}, in part or all"
     if len(sample.columns) > MOST_COLUMNS:
         return f"{len(sample.columns):,} columns: no such mean can be believed above {MOST_COLUMNS}"
+    low, middle, high = np.quantile(sample.rows.astype(np.float64), [0.16, 0.5, 0.84], axis=0)
+    step = np.finfo(np.float64 if jax.config.jax_enable_x64 else np.float32).eps * np.abs(middle)  # type: ignore[attr-defined]
+    if (coarse := (high > low) & (step > COARSE * (high - low) / 2)).any():
+        return f"{sample.columns[int(coarse.argmax())].name} is too far from 0, beside its spread, for float32"
     return ""
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, part_of, pieces_of
 from flows.distributions.draws import functions
 from flows.results import FitResult
-from flows.results.frames import as_numbers, numbers_of
+from flows.results.frames import numbers_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +50,9 @@ class Model:
         found = []
         for piece in pieces_of(len(rows), self.event):
             given = {} if contexts is None else {"context": jnp.asarray(contexts[piece] if each else contexts)}
-            log_p = np.asarray(self.log_pdf(self.params, jnp.asarray(rows[piece]), **given), np.float64)
-            found.append(_shaped(log_p, (len(rows[piece]),), "log_pdf"))
-        return np.concatenate(found)
+            log_p = self.log_pdf(self.params, jnp.asarray(rows[piece]), **given)
+            found.append(_returned(log_p, (len(rows[piece]),), "log_pdf"))
+        return np.concatenate(found).astype(np.float64)
 
 
 def model_of(fitted: Any, data: Any, context: Any) -> Model:
@@ -69,7 +70,7 @@ def of_result(result: FitResult) -> Model:
         rows = _on_turn(result, _checked(numbers_of(result._rows(data), name), event, name, names))
         keywords = result._context(context)
         result._of_each(keywords, len(rows))  # refuses a context of another shape, and one that is missing
-        return rows, np.asarray(keywords["context"]) if keywords else None
+        return rows, _known(np.asarray(keywords["context"]), name) if keywords else None
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
         return np.asarray(result._drawn(key, n, {} if contexts is None else {"context": jnp.asarray(contexts)}))
@@ -94,14 +95,14 @@ def _on_turn(result: FitResult, rows: np.ndarray) -> np.ndarray:
 def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
     """That of `(params, log_pdf, sample)`: its event is that of the data."""
     log_pdf, sample = functions("check", fitted)
-    event, params, joint = np.shape(as_numbers(data, "data"))[1:], fitted[0], joint_draw_of(sample)
-    given = None if context is None else np.shape(as_numbers(context, "context"))
+    event, params, joint = numbers_of(data, "data").shape[1:], fitted[0], joint_draw_of(sample)
+    given = None if context is None else _known(numbers_of(context, "context"), "data").shape
     shape = given if given is None or len(given) == 1 else given[1:]
     names = tuple(f"column {j}" for j in range(event[0])) if len(event) == 1 else _places(event)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         rows = _checked(numbers_of(data, name), event, name, names)
-        contexts = None if context is None else numbers_of(context, "context")
+        contexts = None if context is None else _known(numbers_of(context, "context"), name)
         of_each = contexts is not None and contexts.shape == (len(rows), *(shape or ()))
         if contexts is not None and not of_each and (contexts.shape != shape or shape == (len(rows),)):
             hint = "; of one number for each row give (rows, 1)" if contexts.shape == (len(rows),) else ""
@@ -111,18 +112,33 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
         return rows, contexts
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-        drawn = np.asarray(sample(key, params, n, **({} if contexts is None else {"context": jnp.asarray(contexts)})))
-        return _shaped(drawn, (n, *event), "sample")
+        drawn = sample(key, params, n, **({} if contexts is None else {"context": jnp.asarray(contexts)}))
+        return _returned(drawn, (n, *event), "sample")
 
     region, likelihood = (None, "exact") if joint is None else (joint.region, joint.likelihood)
     return Model(log_pdf, params, names, event, shape, region, likelihood, read, draw)
 
 
-def _shaped(array: np.ndarray, shape: Shape, name: str) -> np.ndarray:
-    """What a function of a triple returned, which may be anybody's."""
+def _returned(value: Any, shape: Shape, name: str) -> np.ndarray:
+    """What a function of a triple returned, which may be anybody's, as numbers that NumPy knows."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise TypeError(f"check: {name} returned what is no array ({error}); expected {shape} numbers") from None
     if array.shape != shape:
         raise FlowsError(f"check: {name} returned shape {array.shape}; expected {shape}, the event as that of data")
-    return array
+    if not _is_real(array):
+        raise TypeError(f"check: {name} returned dtype {array.dtype}; expected real numbers")
+    return _widened(array)
+
+
+def _is_real(array: np.ndarray) -> bool:
+    return array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    """Numbers of JAX's own dtypes, such as bfloat16, which statistics do not know, in float32."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def _places(event: Shape) -> tuple[str, ...]:
@@ -130,15 +146,32 @@ def _places(event: Shape) -> tuple[str, ...]:
 
 
 def _checked(rows: np.ndarray, event: Shape, name: str, names: tuple[str, ...]) -> np.ndarray:
-    """Rows of that event, all of whose numbers are finite."""
-    if rows.ndim < 2 or rows.shape[1:] != event or not len(rows):
-        raise FlowsError(f"check: {name} has shape {rows.shape}; expected (rows, {', '.join(map(str, event))})")
+    """Rows of that event, all of whose numbers are finite in the precision of the model."""
+    if rows.ndim < 2 or rows.shape[1:] != event or not rows.size:
+        expected = ", ".join(map(str, event)) if event and 0 not in event else "columns"
+        raise FlowsError(f"check: {name} has shape {rows.shape}; expected (rows, {expected})")
+    rows = _widened(rows)
     flat = rows.reshape(len(rows), -1)
-    bad = ~np.isfinite(flat)
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(flat if jax.config.jax_enable_x64 else flat.astype(np.float32))  # type: ignore[attr-defined]
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise FlowsError(
             f"check: {name} has {flat[row, column]} in row {row}, {names[column]}, and {int(bad.any(1).sum()):,} such "
-            "rows; drop them, or find out where they are from"
+            f"rows{', beyond float32' * bool(np.isfinite(flat[row, column]))}; drop them, or find out where they are from"
         )
     return rows
+
+
+def _known(contexts: np.ndarray, name: str) -> np.ndarray:
+    """Contexts, all of whose numbers are finite."""
+    if not contexts.ndim or not contexts.size:
+        got = f"check: context of {name} has shape {contexts.shape}"
+        raise FlowsError(f"{got}; expected (rows, columns), or (columns,) for all rows")
+    contexts = _widened(contexts)
+    bad = ~np.isfinite(contexts)
+    if bad.any():
+        at = ", ".join(map(str, np.argwhere(bad)[0]))
+        got = f"check: context of {name} has {contexts[bad][0]} at [{at}]"
+        raise FlowsError(f"{got}; drop that row, or find out where it is from")
+    return contexts

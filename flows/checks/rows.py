@@ -18,7 +18,9 @@ def rows(sample: Sample) -> Finding:
     """`result.verify` of all rows, and their log p in float64."""
     model = sample.model
     if model.result is None:
-        return Finding("a triple has no bijection to look at")
+        reason, count = "a triple has no bijection to look at", len(sample.log_p)
+        lost = int((~np.isfinite(sample.log_p)).sum())
+        return Finding(f"log p of {lost:,} of {count:,} rows is not finite", lost / count) if lost else Finding(reason)
     report = sample.report
     beyond = [each.row for each in report.rows if each.beyond]
     off = len(report.rows) - len(beyond)
@@ -46,7 +48,8 @@ def _in_double(sample: Sample) -> float | None:
         return None
     with np.errstate(invalid="ignore"):
         change = np.abs(exact - sample.log_p[there])
-    return float(np.nanmax(np.where(np.isfinite(change), change, np.nan), initial=0.0))
+    known = change[np.isfinite(change)]
+    return float(known.max()) if len(known) else None
 
 
 def shift(sample: Sample) -> Finding:

@@ -1,5 +1,6 @@
 """Rows beside draws: what all checks of a call share."""
 
+import math
 from functools import cached_property
 from typing import Any
 
@@ -130,4 +131,5 @@ class Sample:
 
 
 def flat(x: Any) -> np.ndarray:
-    return np.asarray(x).reshape(len(x), -1)
+    array = np.asarray(x)
+    return array.reshape(len(array), math.prod(array.shape[1:]))  # of no rows, too

@@ -14,6 +14,7 @@ POINTS = 500  # from the normal around each
 PART = 0.01  # of a sum, the most that one draw adds to it
 NEAREST, FLOOR = 100, 0.02
 ENOUGH = 0.5  # of the probability of a normal, that has to be left
+LOST = 0.01  # of draws, where p is 0, above which that is what is wrong: as many may be rounded to the edge of it
 RESOLVED = 0.01  # of the largest variance, below which a direction is the same place twice
 
 
@@ -22,6 +23,9 @@ def sampler(sample: Sample) -> Finding:
     probability of such weights under g, which points from g tell: so no single draw decides, and g may reach where p is 0."""
     if reason := unfit(sample):
         return Finding(reason)
+    lost = float(np.isneginf(sample.draws_log_p).mean())
+    if lost > LOST:
+        return Finding(f"{lost:.0%} of draws lie where the density is 0", lost, 0.0)
     log_w, log_v = _by_groups(sample) if sample.conditional else _by_rows(sample)
     if np.isnan(log_w).any() or np.isnan(log_v).any():
         return Finding("log p is NaN at some draws, or points around rows")
@@ -63,7 +67,8 @@ def _by_groups(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     rows, draws = sample.rows[order].astype(np.float64), sample.draws[order].astype(np.float64)
     half = draws.shape[1] // 2
     scale = draws[:, :half].std(1)[:, None]
-    moved = (draws - rows[:, None]) / np.where(scale > 0, scale, 1.0)
+    scale = np.where(scale > 0, scale, 1.0)
+    moved = (draws - rows[:, None]) / scale
     nearest = np.argsort(np.square(moved[:, :half]).sum(2), 1)[:, : half // 2]
     near = np.take_along_axis(moved[:, :half], nearest[:, :, None], 1)
     middle = near.mean(1)

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import error_of, stirred
@@ -33,6 +34,26 @@ def test_what_is_wrong_with_rows_is_named():
     assert "shape (0, 2)" in error_of(lambda: flows.check(RIGHT, ROWS[:0]))
 
 
+def test_rows_that_are_no_rows_are_refused():
+    for data in (5, [], [[]], np.zeros((300, 0))):
+        assert "expected (rows, columns)" in error_of(lambda data=data: flows.check(RIGHT, data))
+    with pytest.raises(TypeError, match="expected rows of equal length"):
+        flows.check(RIGHT, [[1, 2], [3]])
+    far = error_of(lambda: flows.check(RIGHT, np.where(ROWS > 2, 1e200, ROWS)))
+    assert "has 1e+200 in row" in far and "beyond float32" in far
+    coarse = jnp.asarray(ROWS, jnp.bfloat16)
+    told = flows.check(RIGHT, coarse, **QUICK)
+    assert told.figures == flows.check(RIGHT, np.asarray(coarse, np.float32), **QUICK).figures
+
+
+def test_numbers_that_float32_cannot_tell_apart_are_not_blamed_on_the_sampler():
+    """The triple draws in float64; its density is asked in float32."""
+    told = flows.check(normal(loc=1e9), ROWS + 1e9, only=["normalisation", "sampler", "columns"])
+    assert told["sampler"].detail == told["normalisation"].detail and "too far from 0" in told["sampler"].detail
+    near = flows.check(normal(loc=1e5), ROWS + 1e5, only=["normalisation", "sampler"])
+    assert {each.verdict for each in near.values()} == {"pass"}
+
+
 def test_names_and_numbers_that_do_not_fit_are_refused():
     def told(**given):
         return error_of(lambda: flows.check(RIGHT, ROWS, **given))
@@ -42,6 +63,10 @@ def test_names_and_numbers_that_do_not_fit_are_refused():
     assert "tolerance has 'columsn'; expected names of" in told(tolerance={"columsn": 0.1})
     assert "tolerance of pairs is -1" in told(tolerance={"pairs": -1})
     assert "tolerance of pairs is nan" in told(tolerance={"pairs": float("nan")})
+    assert "tolerance of pairs is inf" in told(tolerance={"pairs": float("inf")})  # is no number of JSON
+    assert "only is ['foo']" in told(only=(name for name in ["foo"])) and "only is [[" in told(only=[["pairs"]])
+    kept = flows.check(RIGHT, ROWS, level=np.float32(0.05), tolerance=np.float32(0.25), **QUICK)
+    assert type(kept.figures["level"]) is float and kept["columns"].tolerance == 0.25
     assert "level is 1.0; expected a number between 0 and 1" in told(level=1.0)
     assert "samples is 99; expected at least 100" in told(samples=99)
     with pytest.raises(TypeError, match="only is 5; expected names of shift"):
@@ -62,11 +87,23 @@ def test_columns_and_contexts_are_those_of_the_model():
     assert "context has shape (499, 1)" in error_of(lambda: flows.check(regression, ROWS, context=ROWS[1:, :1]))
     context = np.random.default_rng(1).normal(size=(500, 1))
     assert "expected a pair (rows, context)" in error_of(lambda: flows.check(regression, ROWS, context=context, train=ROWS))
+    lone = error_of(lambda: flows.check(regression, ROWS, context=context, train=(ROWS, None)))
+    assert "expected a pair (rows, context)" in lone
+    few = flows.check(regression, ROWS, context=context, train=(ROWS[:9], context[:9]), only="copies")["copies"]
+    assert few.verdict == "cannot tell" and "9 training rows" in few.detail
+    unknown = np.where(context > 2, np.nan, context)
+    row = int(np.isnan(unknown).argmax())
+    for model in (regression, normal(loc=lambda c: c[..., :1])):
+        message = error_of(lambda model=model: flows.check(model, ROWS, context=unknown))
+        assert f"context of data has nan at [{row}, 0]" in message
+        message = error_of(lambda model=model: flows.check(model, ROWS, context=context, train=(ROWS, unknown)))
+        assert "context of train has nan" in message
     checks = flows.check(regression, ROWS, context=context, train=(ROWS, context), only=["ranks", "copies"])
     assert checks["ranks"].verdict == "pass" and "500 of 500 rows are in train" in repr(checks)
     assert "in train" not in repr(flows.check(regression, ROWS, context=context, train=(ROWS, -context), only="ranks"))
     plain = normal(loc=lambda c: c[..., :1])
     assert "context has shape (499, 2)" in error_of(lambda: flows.check(plain, ROWS, context=ROWS[1:]))
+    assert "context of data has shape ()" in error_of(lambda: flows.check(plain, ROWS, context=0.0))
     assert "give (rows, 1)" in error_of(lambda: flows.check(plain, ROWS, context=ROWS[:, 0]))
 
 
@@ -101,6 +138,12 @@ def test_functions_that_return_something_else_are_refused():
     assert "sample returned shape (1000,); expected (1000, 2)" in error_of(lambda: flows.check(flat, ROWS, samples=1_000))
     two = ({}, lambda params, x, context=None: np.zeros((len(x), 2)), RIGHT[2])
     assert "log_pdf returned shape (500, 2); expected (500,)" in error_of(lambda: flows.check(two, ROWS, **QUICK))
+    for returned, told in ((["a"] * 500, "dtype <U1"), (np.zeros(500) + 0j, "dtype complex128"), (([0.0], 0), "no array")):
+        odd = ({}, lambda params, x, context=None, returned=returned: returned, RIGHT[2])
+        with pytest.raises(TypeError, match=f"log_pdf returned .*{told}"):
+            flows.check(odd, ROWS, **QUICK)
+    with pytest.raises(TypeError, match="sample returned dtype <U"):
+        flows.check((*RIGHT[:2], lambda *given, **context: RIGHT[2](*given).astype(str)), ROWS, **QUICK)
 
 
 def test_constant_draws_and_draws_that_are_not_finite_fail():
@@ -117,6 +160,34 @@ def test_constant_draws_and_draws_that_are_not_finite_fail():
     unknown = ({}, lambda params, x, context=None: np.full(len(x), np.nan), RIGHT[2])
     told = flows.check(unknown, ROWS, samples=1_000)
     assert "500 of them without a density" in repr(told) and told["coverage"].verdict == "cannot tell"
+    assert told["rows"].verdict == "FAIL" and told["rows"].detail == "log p of 500 of 500 rows is not finite"
+
+
+def test_draws_given_a_context_that_are_constant_or_lost():
+    context = np.random.default_rng(1).normal(size=(150, 1))
+    constant = triple(lambda x, c: np.zeros(len(x)), lambda random, n, c: np.zeros((n, 2)))
+    checks = flows.check(constant, ROWS[:150], context=context)
+    assert checks["ranks"].verdict == checks["tarp"].verdict == checks["classifier"].verdict == "FAIL"
+    lost = (*constant[:2], lambda rng, params, n, context=None: np.full((n, 2), np.nan))
+    told = flows.check(lost, ROWS[:150], context=context, train=(ROWS, np.resize(context, (500, 1))))
+    assert told["ranks"].detail == "100.00% of rows have draws that are not finite" and repr(told)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("some", [True, False], ids=["some", "all"])
+def test_densities_that_are_not_finite_fail(value, some):
+    def log_pdf(params, x, context=None):
+        return np.where((np.asarray(x)[:, 0] > 1) | (not some), value, RIGHT[1](params, x))
+
+    told = flows.check(({}, log_pdf, RIGHT[2]), ROWS, samples=1_000)
+    assert told["rows"].verdict == "FAIL" and told.figures["log_likelihood"] is None
+    assert told["sampler"].verdict == ("cannot tell" if np.isnan(value) else "FAIL")
+    assert json.dumps(told.figures, allow_nan=False)
+
+
+def test_figures_are_json_of_densities_beyond_all_numbers():
+    told = flows.check(({}, lambda params, x, context=None: 1e300 * RIGHT[1](params, x), RIGHT[2]), ROWS, samples=1_000)
+    assert told.figures["standard_error"] is None and json.dumps(told.figures, allow_nan=False) and repr(told)
 
 
 def test_one_column_and_images():
