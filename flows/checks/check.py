@@ -84,7 +84,7 @@ def check(
 
     Args:
         fitted: a result of `fit`, `fit_ensemble`, `fit_to_density`, `tables.fit` or `load`, or a triple (params, log_pdf,
-            sample). Nothing is asked of it but log-densities and draws; rows and latents need a result.
+            sample). Nothing is asked of it but log-densities and draws; shift, latents and round trips need a result.
         data: rows that the fit did not see, (rows, *event), or a table; of a posterior, draws of another sampler.
         context: as of `log_prob`; the frame of a table has its condition. Where all rows have the same, they are checked as
             those of a model without one.
@@ -100,7 +100,8 @@ def check(
         `Checks`, a mapping from names to `Check`: print it.
 
     Errors:
-        FlowsError: NaN or inf in data, by row and column; another shape; a name that no check has. As of `log_prob`.
+        FlowsError: NaN or inf in data or context, by row and column; another shape; a name that no check has. As of
+            `log_prob`. TypeError: a `log_pdf` or `sample` that returns no real numbers.
 
     Example:
         >>> import flows, numpy as np

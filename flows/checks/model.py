@@ -129,7 +129,7 @@ def _returned(value: Any, shape: Shape, name: str) -> np.ndarray:
         raise FlowsError(f"check: {name} returned shape {array.shape}; expected {shape}, the event as that of data")
     if not _is_real(array):
         raise TypeError(f"check: {name} returned dtype {array.dtype}; expected real numbers")
-    return _widened(array)
+    return _widened(array) if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float64)
 
 
 def _is_real(array: np.ndarray) -> bool:

@@ -163,6 +163,13 @@ def test_constant_draws_and_draws_that_are_not_finite_fail():
     assert told["rows"].verdict == "FAIL" and told["rows"].detail == "log p of 500 of 500 rows is not finite"
 
 
+def test_draws_that_are_whole_numbers_make_none_of_rows():
+    """Rows are put in the dtype of draws, which would cut off their digits."""
+    cut = triple(lambda x, c: np.zeros(len(x)), lambda random, n, c: random.normal(size=(n, 2)).astype(int))
+    assert not flows.check(cut, ROWS, only="columns", samples=1_000).passed
+    assert flows.check(cut, ROWS.astype(int), only="columns", samples=1_000).passed
+
+
 def test_draws_given_a_context_that_are_constant_or_lost():
     context = np.random.default_rng(1).normal(size=(150, 1))
     constant = triple(lambda x, c: np.zeros(len(x)), lambda random, n, c: np.zeros((n, 2)))
