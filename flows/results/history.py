@@ -96,7 +96,8 @@ class History(dict):
             if best[i] >= 0:
                 axes.plot(best[i], validation[i, best[i]], "o", color=shown.draws, markersize=4 if many else 6, label=label[2])
         if "gaussian_loss" in self:
-            axes.axhline(self["gaussian_loss"], color=shown.third, linewidth=1.0, linestyle="--", label="closed-form Gaussian")
+            at = float(self["gaussian_loss"])  # often far above the curves
+            axes.axhline(at, color=shown.third, linewidth=1.0, linestyle="--", label=f"closed-form Gaussian, {at:.2f}")
         # The first epochs of a fit are far above all others, and would leave these a flat line.
         curves = np.concatenate([train, validation], axis=1)
         curves = curves[np.isfinite(curves)]
