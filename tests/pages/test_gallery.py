@@ -172,3 +172,22 @@ def test_links_of_the_examples_lead_to_pages_of_the_gallery(gallery):
     text = gallery["running"]()
     assert "| [`two_moons.py`](gallery/two_moons.md) |" in text and "](/data/README.md)" in text and "`two_moons.py`]" in text
     assert "](two_moons.py)" not in text
+
+
+TOLD = {  # figures of examples/README.md
+    "redshift": ("54.1%", "87.2%"),
+    "residual": ("-2.249", "-2.642"),
+    "modes": ("-98.869", "-97.609", "0.592"),
+    "posterior": ("-497.2399", "99.3%"),
+    "energies": ("0.022", "0.032", "0.045"),
+    "matching": ("0.020", "0.015", "0.025", "0.016"),
+}
+
+
+def test_the_readme_of_examples_has_the_figures_that_programs_print(made):
+    text, entries = (made["EXAMPLES"] / "README.md").read_text(), made["kept"]()
+    for name, figures in TOLD.items():
+        of_program = text.partition(f"`{name}.py`: ")[2].partition(".py`: ")[0]
+        for figure in figures:
+            assert figure in of_program, f"examples/README.md does not say {figure} of {name}.py"
+            assert figure in entries[name]["printed"], f"{name}.py does not print {figure}, which examples/README.md says"
