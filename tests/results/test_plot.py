@@ -56,6 +56,7 @@ def words(figure):
 
 def test_margins_and_pairs_of_draws_beside_the_rows_held_out():
     result = fit(0, AFFINE, pandas.DataFrame(ROWS, columns=NAMES[:2]), **QUICK)
+    before = dict(plt.rcParams)
     figure = result.plot(n=500)
     first, pair, second = figure.axes
     assert words(figure)[0] == ["30 rows held out", "500 draws"]
@@ -75,7 +76,7 @@ def test_margins_and_pairs_of_draws_beside_the_rows_held_out():
     np.testing.assert_array_equal(points(again.axes[1], colours().draws), draws)
     assert not np.array_equal(points(result.plot(n=500, rng=1).axes[1], colours().draws), draws)
     assert figure.get_facecolor()[-1] == first.get_facecolor()[-1] == 0.0, "pages show through"
-    assert plt.rcParams["figure.facecolor"] != "none", "the user's style stays"
+    assert dict(plt.rcParams) == before, "the user's style stays"
 
 
 def test_columns_are_picked_by_name_and_place(path):
