@@ -110,7 +110,7 @@ def running():
 
 def linked_program(match):
     name = match[1] or match[2]
-    return f"[`{name}.py`](gallery/{name}.md)" if name in MADE["programs"]() else match[0]
+    return f"[`{name}.py`](gallery/{name}.md)" if name in MADE["programs"]() else f"`{name}.py`"
 
 
 # Families
