@@ -159,7 +159,7 @@ test-dist: dist
 	$(call venv,$(DIST),$(PYTHON),PYTHON,11)
 	@echo "== installing the wheel in $(DIST)"
 	@$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[examples,sklearn]" pytest pytest-xdist -c constraints.txt
-	@cp -r conftest.py pyproject.toml README.md docs examples tests build/wheel
+	@cp -r conftest.py pyproject.toml README.md CONTRIBUTING.md docs examples benchmarks tests build/wheel
 	@echo "== the program of make demo, and the blocks of the README"
 	@cd build/wheel && ../../$(DIST)/bin/python -c 'import flows; assert "site-packages" in flows.__file__, flows.__file__'
 	@cd build/wheel && ../../$(DIST)/bin/python examples/household_power.py --quick
