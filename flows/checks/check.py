@@ -14,6 +14,7 @@ from flows.checks.sample import LEAST, Sample, flat
 from flows.checks.verdicts import FAIL, Finding, judged
 from flows.core import FlowsError, as_key, positive_int
 from flows.diagnostics import crps, ranks
+from flows.diagnostics.classifier import check_classifier
 
 BY_CHANCE = 4.0  # standard errors: so many more rows than draws are in the training rows where that is said first
 BROKEN = 1e-3  # share of draws that are not finite, above which that is what is wrong
@@ -113,6 +114,7 @@ def check(
         'Kolmogorov distance of column 1, draws are too narrow'
     """
     asked, tolerances = _asked(only), _tolerances(tolerance)
+    check_classifier("check", classifier)
     if isinstance(level, bool) or not isinstance(level, Real) or not 0 < float(level) < 1:
         raise FlowsError(f"check: level is {level!r}; expected a number between 0 and 1, such as 0.01")
     model, count = model_of(fitted, data, context), positive_int(samples, "check: samples")

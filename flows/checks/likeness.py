@@ -14,6 +14,7 @@ from flows.diagnostics import (
     uniformity,
 )
 from flows.diagnostics import coverage as coverage_of
+from flows.diagnostics.arrays import chosen
 
 MOST_COLUMNS = 64  # of which pairs are looked at
 SHIFTS = ("location", "spread", "skewness", "tails")
@@ -92,18 +93,12 @@ def pairs(sample: Sample) -> Finding:
     names, rows, draws = sample.numbers
     if len(names) < 2:
         return Finding("one column")
-    kept, note = _some(len(names), sample.random(12))
+    kept = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, sample.random(12)))
+    note = f"; {MOST_COLUMNS} columns of {len(names):,}, at random" if len(kept) < len(names) else ""
     told = correlations(rows[:, kept], draws[:, kept])
     first, second = (names[kept[i]] for i in told.pair)
     r, s = told.rows[told.pair], told.draws[told.pair]
     return Finding(f"correlation of {first} and {second}: {r:.2f} of rows, {s:.2f} of draws{note}", told.size, told.p)
-
-
-def _some(count: int, random: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Which columns are looked at, and what to say of that."""
-    if count <= MOST_COLUMNS:
-        return np.arange(count), ""
-    return np.sort(random.choice(count, MOST_COLUMNS, replace=False)), f"; {MOST_COLUMNS} columns of {count:,}, at random"
 
 
 def energy(sample: Sample) -> Finding:

@@ -10,6 +10,7 @@ import numpy as np
 from flows.checks.features import columns_of, features
 from flows.checks.model import Model
 from flows.core import pieces_of
+from flows.diagnostics.arrays import generator
 
 EACH = 99  # draws for each row of a conditional model
 CONDITIONAL = 2_000  # rows of one that have these
@@ -43,7 +44,7 @@ class Sample:
         return jax.random.fold_in(self._key, purpose)
 
     def random(self, purpose: int) -> np.random.Generator:
-        return np.random.default_rng(np.asarray(jax.random.key_data(self.key(purpose))).tolist())
+        return generator(self.key(purpose))
 
     @cached_property
     def log_p(self) -> np.ndarray:

@@ -22,7 +22,6 @@ from flows.cli.options import (
 
 EXAMPLE = "flows check power.flows new.csv --train power.csv"
 FAILED = 3  # the exit status where something FAILs
-LEAST = 100  # draws
 
 
 def run(
@@ -81,6 +80,7 @@ def run(
 def _check_options(only: list[str] | None, level: float, n: int) -> None:
     """What is refused before there is work."""
     from flows.checks.check import QUESTIONS
+    from flows.checks.sample import LEAST
     from flows.cli.failures import Mistake
 
     for name in only or []:

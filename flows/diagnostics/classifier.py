@@ -79,10 +79,7 @@ def classifier_two_sample(
         (True, True)
     """
     x, y = as_samples("classifier_two_sample", LEAST, rows=rows, draws=draws)
-    if classifier is not None and not all(callable(getattr(classifier, name, None)) for name in ("fit", "predict_proba")):
-        raise TypeError(
-            f"classifier_two_sample: classifier is {classifier!r:.60}; expected an object with fit and predict_proba"
-        )
+    check_classifier("classifier_two_sample", classifier)
     random = generator(rng)
     n = min(len(x), len(y), positive_int(most, "classifier_two_sample: most"))
     if n < LEAST:
@@ -112,6 +109,12 @@ def classifier_two_sample(
     right, tested = int(((probability > 0.5) == test[1]).sum()), len(test[1])
     accuracy, p = right / tested, float(bdtrc(right - 1, tested, 0.5)) if right else 1.0
     return Classified(accuracy, p, accuracy - 0.5, tested, probability[: tested // 2], of_rows[n // 2 :])
+
+
+def check_classifier(name: str, classifier: Any) -> None:
+    """Refuse what is no classifier; None is the default one."""
+    if classifier is not None and not all(callable(getattr(classifier, each, None)) for each in ("fit", "predict_proba")):
+        raise TypeError(f"{name}: classifier is {classifier!r:.60}; expected an object with fit and predict_proba")
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:

@@ -257,3 +257,11 @@ def test_rows_far_out_are_those_that_verify_names():
     assert told.rows == report and told.rows.looked_at == 300
     assert {each.row for each in report.rows} and {each.row for each in report.rows} <= set(range(0, 300, 3))
     assert told["rows"].verdict == "FAIL" and told["rows"].size == len(report.rows) / 300
+
+
+def test_a_classifier_that_is_none_is_refused_before_there_is_work():
+    def sample(*_):
+        raise AssertionError("draws were made")
+
+    with pytest.raises(TypeError, match="check: classifier is 5; expected an object with fit and predict_proba"):
+        flows.check(({}, lambda params, x: x[:, 0], sample), np.zeros((200, 2)), classifier=5)
