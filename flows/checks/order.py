@@ -28,5 +28,5 @@ def dependence(sample: Sample) -> str:
     faded = int(np.argmax(lags < FADED)) if (lags < FADED).any() else len(lags)
     return (
         f"rows depend on those before them ({names[at]} correlates by {before[at]:.2f} with the row before): p-values are too "
-        f"small. About every {max(faded, 2)}th row is independent: check data[::{max(faded, 2)}]"
+        f"small. About one row in {max(faded, 2)} is independent: check data[::{max(faded, 2)}]"
     )
