@@ -7,6 +7,8 @@ FOR = {  # extras that are for users; the others are for those who change the li
     "tables": "`flows.tables`: tables of pandas and polars",
     "sklearn": "`flows.sklearn`: estimators for scikit-learn",
     "plot": "pictures: `result.plot()`, and `flows plot` in a shell",
+    "numpyro": "`flows.interop.numpyro`: flows in probabilistic programs",
+    "blackjax": "`flows.interop.blackjax`: flows for samplers",
     "cli": "the command `flows` in a shell",
     "continuous": "continuous flows that keep a tolerance",
     "networks": "networks of Equinox and Flax as conditioners",

@@ -159,14 +159,15 @@ from flows.training import select as select
 __version__ = "0.1.0"
 
 if _typing.TYPE_CHECKING:
+    from flows import interop as interop
     from flows import sklearn as sklearn
     from flows import tables as tables
 else:
 
     def __getattr__(name):
-        """`flows.tables` and `flows.sklearn` are imported when they are first named: they need extras. A name of another
+        """`flows.tables`, `flows.sklearn` and `flows.interop` are imported when they are first named: they need extras. A name of another
         library is told what it is called here."""
-        if name in ("sklearn", "tables"):
+        if name in ("interop", "sklearn", "tables"):
             return _importlib.import_module(f"flows.{name}")
         message = f"module {__name__!r} has no attribute {name!r}"
         if name[:1] == "_":

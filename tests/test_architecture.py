@@ -20,6 +20,7 @@ FLOORS = [
     {"training"},
     {"checks"},
     {"tables"},
+    {"interop"},
     {"sklearn"},
     {"cli"},
     {"__main__"},
@@ -45,6 +46,7 @@ EXTRAS = {
 # Rooms above training: anywhere in a file, as they are imported when they are first named.
 ON_TOP = {
     "tables": {"narwhals"},
+    "interop": {"blackjax", "numpyro"},
     "sklearn": {"narwhals", "sklearn"},
     "cli": {"matplotlib", "narwhals", "polars", "rich", "typer"},
 }
@@ -70,7 +72,10 @@ def test_imports_point_one_way():
             parts = module.split(".")
             if parts[0] == "flows" and room != "__init__" and len(parts) > 1 and parts[1] != room:
                 assert FLOOR[parts[1]] <= FLOOR[room], f"{file.name} imports {module}, a floor above"
-            allowed = LIGHT | set(sys.stdlib_module_names) | (extras if inside else set()) | ON_TOP.get(room, set())
+            on_top = ON_TOP.get(room, set())
+            if room == "interop":  # each library in the room that is called after it
+                on_top = on_top & {part.removesuffix(".py") for part in file.relative_to(ROOT).parts}
+            allowed = LIGHT | set(sys.stdlib_module_names) | (extras if inside else set()) | on_top
             assert parts[0] in allowed, f"{file.name} imports {module}"
 
 
@@ -110,7 +115,7 @@ def test_importing_flows_compiles_nothing_and_starts_no_device():
 
 
 def test_rooms_on_top_are_imported_when_they_are_named():
-    extras = {"matplotlib", "narwhals", "sklearn", *(f"flows.{room}" for room in ON_TOP)}
+    extras = {"matplotlib", "narwhals", "sklearn", "numpyro", "blackjax", *(f"flows.{room}" for room in ON_TOP)}
     code = f"import sys, flows; raise SystemExit(bool({extras} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert all(FLOOR[room] > FLOOR["training"] for room in ON_TOP)
@@ -122,6 +127,14 @@ def test_a_room_on_top_says_how_its_extra_is_installed(room, package):
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     expected = f"ImportError: flows.{room} needs the package {package}: pip install 'jax-flows[{room}]'"
     assert done.stderr.strip().endswith(expected)
+
+
+@pytest.mark.parametrize("library", ["numpyro", "blackjax"])
+def test_a_room_for_another_library_says_how_it_is_installed(library):
+    code = f"import sys, flows; sys.modules['{library}'] = None; flows.interop.{library}"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    expected = f"pip install 'jax-flows[{library}]', or in a checkout pip install -e .[{library}]"
+    assert done.stderr.strip().endswith(f"ImportError: flows.interop.{library} needs the package {library}: {expected}")
 
 
 def test_tests_lie_in_folders_after_the_rooms():

@@ -1,0 +1,7 @@
+"""A flow as a distribution, a transform, a module and a guide in NumPyro, and NumPyro's as layers and bases of ours."""
+
+from flows.interop.extras import needs
+
+needs("numpyro")
+
+__all__: list[str] = []
