@@ -165,8 +165,8 @@ if _typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        """`flows.tables`, `flows.sklearn` and `flows.interop` are imported when they are first named: they need extras. A name of another
-        library is told what it is called here."""
+        """`flows.tables`, `flows.sklearn` and `flows.interop` are imported when they are first named: they need extras. A name
+        of another library is told what it is called here."""
         if name in ("interop", "sklearn", "tables"):
             return _importlib.import_module(f"flows.{name}")
         message = f"module {__name__!r} has no attribute {name!r}"
