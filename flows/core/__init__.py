@@ -80,6 +80,13 @@ from flows.core.inputs import working_dtype as working_dtype
 from flows.core.lifting import KEY as KEY
 from flows.core.lifting import abstract as abstract
 from flows.core.lifting import leaf_bijection as leaf_bijection
+from flows.core.meshes import by_device as by_device
+from flows.core.meshes import current_mesh as current_mesh
+from flows.core.meshes import mesh_of_rows as mesh_of_rows
+from flows.core.meshes import num_devices as num_devices
+from flows.core.meshes import over as over
+from flows.core.meshes import rows_on as rows_on
+from flows.core.meshes import spread as spread
 from flows.core.numerics import HIGHEST as HIGHEST
 from flows.core.numerics import LOG_2PI as LOG_2PI
 from flows.core.numerics import Precision as Precision

@@ -17,6 +17,7 @@ from jax import lax
 
 from flows.core.contract import Array, Params, Shape
 from flows.core.inputs import rows_within
+from flows.core.meshes import by_device, current_mesh, num_devices
 
 LOG_2PI = math.log(2 * math.pi)
 # Rows; what a layer of splines makes of them about fits the cache of a core. Not a multiple of 512: features that lie so far
@@ -171,10 +172,13 @@ def in_pieces(fun: Callable, params: Any, *rows: Any, event: Shape | None = None
     n, *shape = jax.tree.leaves(rows)[0].shape
     event = tuple(shape) if event is None else event
     piece = rows_within(PIECE, NUMBERS if len(event) == 1 else NUMBERS_OF_IMAGES, event)
-    if not isinstance(n, int) or n < 2 * piece or jax.default_backend() != "cpu":
+    if not isinstance(n, int) or n < 2 * piece * num_devices() or jax.default_backend() != "cpu":
         return fun(params, *rows)
     if jax.closure_convert(lambda params, rows: fun(params, *rows), params, rows)[1]:
         return fun(params, *rows)  # it closes over a tracer, for which custom_jvp has no rule
+    if current_mesh() is not None:  # a scan over pieces would give each to one device
+        whole = n % num_devices()
+        return fun(params, *rows) if whole else by_device(lambda p, rows: in_pieces(fun, p, *rows, event=event), params, rows)
     count = -(-n // piece)
     size = off_strides(-(-n // count))
 

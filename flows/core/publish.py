@@ -31,6 +31,7 @@ from flows.core.inputs import (
 )
 from flows.core.inputs import size as size_of
 from flows.core.lifting import FIRST_RULE
+from flows.core.meshes import current_mesh, mesh_of, on_automatic, rows_on, spread
 from flows.core.numerics import call_filled, current_iteration, filled, first, grown
 from flows.core.params import check_floats, check_structure, shapes_of, stop_fixed
 from flows.core.parts import BijectionPart, DistributionPart
@@ -83,7 +84,7 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
             check_result(log_det, (x.shape[0],), part.name, "log_det")
             return y.astype(x.dtype), log_det.astype(dtype)
 
-        compiled = jax.jit(checked, static_argnums=4, inline=True) if part.compiled else checked
+        compiled = _compiled(checked, 4) if part.compiled else checked
 
         def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
             refuse_unknown(f"{part.name}: {name}", unknown, CALL)
@@ -125,7 +126,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         return samples.astype(dtype), log_p.astype(dtype)
 
     def jitted(fun: Callable, static: int) -> Callable:
-        return jax.jit(fun, static_argnums=static, inline=True) if part.compiled else fun
+        return _compiled(fun, static) if part.compiled else fun
 
     compiled_log_pdf = jitted(checked_log_pdf, 4)
     compiled_sample, compiled_draw = jitted(checked_sample, 2), jitted(checked_draw, 2)
@@ -162,7 +163,7 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
         size = filled(n) if part.compiled and part.independent and fits and n else n
         if context is not None and context.shape != part.context and size > n:
-            context = grown(context, size)
+            size, context = (n, context) if mesh_of(context) else (size, grown(context, size))
         with explained(part.name, params):
             draws = compiled(as_key(rng), params, size, context)
         return draws if size == n else jax.tree.map(lambda leaf: first(leaf, n), draws)
@@ -182,6 +183,30 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),
         _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"}),
     )
+
+
+def _compiled(fun: Callable, static: int) -> Callable:
+    """`fun`, compiled, whose argument `static` is known before; of rows that are spread over a mesh by a program of its own, in
+    which each device computes those that it has."""
+    here = jax.jit(fun, static_argnums=static, inline=True)
+
+    def spread_out(mesh: Any, *arguments: Any) -> Any:
+        with rows_on(mesh):
+            return jax.tree.map(spread, fun(*arguments))
+
+    there = jax.jit(spread_out, static_argnums=(0, static + 1))
+
+    def run(*arguments: Any) -> Any:
+        if current_mesh() is not None:  # a part of such a program: what was traced for one device is not for it
+            return fun(*arguments)
+        meshes = [mesh_of(argument) for argument in arguments]
+        mesh = next(filter(None, meshes), None)
+        if mesh is None:
+            return here(*arguments)
+        pairs = zip(arguments, meshes, strict=True)
+        return there(mesh, *(argument if its is None else on_automatic(argument, mesh) for argument, its in pairs))
+
+    return run
 
 
 def _prepare_draws(part: DistributionPart, expected: tuple, params: Params, context: Any, n: int) -> tuple[Params, Any, Any]:

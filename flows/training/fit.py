@@ -48,6 +48,7 @@ def fit(
     checkpoint: Any = None,
     checkpoint_every: float = 10.0,
     callbacks: Any = (),
+    mesh: Any = None,
     verbose: int = 1,
 ) -> FitResult:
     """Fit a distribution to data by maximum likelihood, and return the params that were best on held-out rows.
@@ -150,6 +151,9 @@ def fit(
         checkpoint_every: seconds between two saves, at the end of an epoch.
         callbacks: functions called after each epoch with a `flows.training.Epoch`; the fit ends if one returns True. For
             TensorBoard: `flows.training.TensorBoard(folder)`.
+        mesh: devices over which each batch is spread: "all" for every device of every process, or a `jax.sharding.Mesh` of one
+            axis. Rows, params and state are copied to all, and losses are those of one device, to rounding. batch_size is a
+            multiple of the devices. Members and folds are spread instead, where there are as many for each device.
         verbose: 1 for a bar with the losses in nats, the best epoch and the time left; 0 for none.
 
     Returns:
@@ -199,6 +203,7 @@ def fit(
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
         callbacks=callbacks,
+        mesh=mesh,
         verbose=verbose,
         folds=folds if members is None else 1,
         members=members,

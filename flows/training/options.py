@@ -15,7 +15,17 @@ import jax
 import numpy as np
 import optax
 
-from flows.core import BijectionInit, DistributionInit, FlowsError, Precision, Value, is_constructor, positive, positive_int
+from flows.core import (
+    BijectionInit,
+    DistributionInit,
+    FlowsError,
+    Precision,
+    Value,
+    is_constructor,
+    mesh_of_rows,
+    positive,
+    positive_int,
+)
 from flows.objectives import maximum_likelihood
 from flows.training.fingerprint import fingerprint
 
@@ -223,6 +233,7 @@ class Options:
     checkpoint: Annotated[Any, optional(folder), MAY_CHANGE] = None
     checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
+    mesh: Annotated[Any, optional(mesh_of_rows), MAY_CHANGE] = None
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
     run: Run = OF_FIT
 
@@ -277,17 +288,36 @@ class Options:
         return Precision(self.matmul_dtype, self.remat)
 
     def rows_a_step(self, rows: float) -> int:
-        """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size."""
-        is_set = self.batch_size is not None
-        wanted = self.batch_size if is_set else min(BATCH_SIZE, max(rows // BATCHES, self.accumulate, LEAST_BATCH))
+        """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size on each device."""
+        is_set, parts = self.batch_size is not None, self.accumulate * self.devices_of_batches
+        wanted = self.batch_size if is_set else min(BATCH_SIZE, max(rows // BATCHES, parts, LEAST_BATCH))
         batch_size = int(min(wanted, rows))
         if batch_size < self.accumulate:
             raise FlowsError(f"{self.caller}: accumulate is {self.accumulate}, but a batch has only {batch_size} rows")
-        if is_set and batch_size % self.accumulate and batch_size < rows:
+        if batch_size < parts:
+            raise FlowsError(f"{self.caller}: {self._parts}, but a batch has only {batch_size} rows; give fewer devices")
+        if is_set and batch_size % parts and batch_size < rows:
+            near = batch_size - batch_size % parts
+            near += parts if near + parts - batch_size < batch_size - near and near + parts <= rows else 0
             raise FlowsError(
-                f"{self.caller}: batch_size is {batch_size}, which does not split into accumulate={self.accumulate} equal parts"
+                f"{self.caller}: batch_size is {batch_size}, which does not split into {self._parts}; the nearest that does is "
+                f"{near}"
             )
-        return batch_size - batch_size % self.accumulate
+        return batch_size - batch_size % parts
+
+    @property
+    def devices_of_batches(self) -> int:
+        """Over which each batch is spread; 1 where members are instead."""
+        if self.mesh is None:
+            return 1
+        several = self.members or (self.folds if (self.folds or 1) > 1 else None)
+        return 1 if several and several % self.mesh.size == 0 else self.mesh.size
+
+    @property
+    def _parts(self) -> str:
+        """Into which a batch is divided, for errors."""
+        of_devices = f" on each of {self.devices_of_batches} devices" * (self.devices_of_batches > 1)
+        return f"accumulate={self.accumulate} equal parts{of_devices}"
 
     def steps_an_epoch(self, rows: int, batch_size: int) -> int:
         """One pass over the rows, or fewer steps if so many were asked for."""

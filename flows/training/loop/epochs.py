@@ -1,6 +1,7 @@
 """The epochs of rows on the device, each one compiled call; and of data that do not fit there, of which a thread reads chunks
 ahead of the steps that train on them."""
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ class Epochs:
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
         self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
-        self.order = orders(keys, len(rows.of_member(0).train.x), rows.split.batch_size, rows.split.steps)
+        self.order = orders(keys, len(rows.of_member(0).train.x), rows.split.steps, compiled.parts(rows.split.batch_size))
+        self.on_devices = compiled.placement.copied((rows.train, rows.held_out), by_member=bool(rows.folds))
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         return self._run(state, number, self.rows.split.steps)
@@ -35,19 +37,19 @@ class Epochs:
         return before_epochs(state), report
 
     def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
-        order, steps = self.order(number), self.rows.split.steps
+        order, steps = self.compiled.placement.order(self.order(number)), self.rows.split.steps
         schedule = self.schedule(number * steps, steps)
-        return self.compiled.run(state, self.keys, taken, order, schedule, self.rows.train, self.rows.held_out)
+        return self.compiled.run(state, self.keys, taken, order, schedule, *self.on_devices)
 
     def suspects(self, number: int, step: int, member: int) -> Table:
         """The rows of a step."""
         order = self.order(number)
-        index = (order if self.keys.ndim == 0 else order[member])[step]
+        index = (order if self.keys.ndim == 0 else order[member])[step].ravel()
         return self.rows.of_member(member).split.train.take(index)
 
 
-def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], np.ndarray]:
-    """The rows of each step of an epoch, (steps, batch_size), by its number; with an axis of members in front where keys have.
+def orders(keys: Array, n: int, steps: int, parts: tuple[int, int]) -> Callable[[int], np.ndarray]:
+    """The rows of each step of an epoch, (steps, parts, rows), by its number; with an axis of members in front where keys have.
 
     Rows that fill no batch are left out, others in each epoch. It runs on the host: a sort on the device takes longer, and half
     a second to compile.
@@ -55,8 +57,8 @@ def orders(keys: Array, n: int, batch_size: int, steps: int) -> Callable[[int], 
     seeds = np.asarray(jax.random.key_data(keys)).tolist()
 
     def of_one(seed: list[int], epoch: int) -> np.ndarray:
-        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * batch_size]
-        return order.astype(np.int32).reshape(steps, batch_size)
+        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * math.prod(parts)]
+        return order.astype(np.int32).reshape(steps, *parts)
 
     def of_epoch(epoch: int) -> np.ndarray:
         return of_one(seeds, epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
@@ -79,10 +81,12 @@ class Stream:
         try:
             with _ahead(partial(self._ready, number)) as chunks:
                 for piece, chunk in enumerate(chunks):
-                    rows = jax.tree.map(jnp.asarray, chunk.rows)  # not in the thread, which has settings of JAX of its own
+                    # Not in the thread, which has settings of JAX of its own.
+                    rows = self.compiled.placement.copied(jax.tree.map(jnp.asarray, chunk.rows))
                     size = len(chunk) // self.rows.split.batch_size
                     order, schedule = self._order(rng, len(chunk)), self.schedule(first, size)
-                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, order, schedule, rows)
+                    placed = self.compiled.placement.order(order)
+                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, placed, schedule, rows)
                     first += len(schedule)
                     losses.append(np.asarray(loss))
                     taken.append(np.asarray(was_taken))
@@ -102,13 +106,14 @@ class Stream:
         for member, was_taken in enumerate(np.atleast_2d(taken)):
             if not was_taken.all() and member not in self.refused:
                 index = (order if self.keys.ndim == 0 else order[member])[np.argmin(was_taken)]
-                self.refused[member] = chunk.take(index)
+                self.refused[member] = chunk.take(index.ravel())
 
     def suspects(self, number: int, step: int, member: int) -> Table:
         return self.refused[member]
 
     def _order(self, rng: np.random.Generator, rows: int) -> np.ndarray:
-        orders = [rng.permutation(rows).astype(np.int32).reshape(-1, self.rows.split.batch_size) for _ in range(self.keys.size)]
+        parts = self.compiled.parts(self.rows.split.batch_size)
+        orders = [rng.permutation(rows).astype(np.int32).reshape(-1, *parts) for _ in range(self.keys.size)]
         return orders[0] if self.keys.ndim == 0 else np.stack(orders)
 
     def _ready(self, number: int) -> Iterator[Table]:

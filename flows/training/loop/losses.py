@@ -20,6 +20,8 @@ from flows.core import (
     computed_with,
     declared_by,
     functions_of,
+    num_devices,
+    spread,
     stop_fixed,
 )
 from flows.training.data.standardize import measured_of
@@ -41,27 +43,31 @@ class HeldOut(NamedTuple):
     error: Any = 0.0
 
     @classmethod
-    def of(cls, losses: Array) -> "HeldOut":
-        mean, row = losses.mean(), losses.argmax()
-        far = losses[row] - mean
-        deviations = (losses - mean) / jnp.where(far > 0, far, 1.0)  # whose squares do not overflow
-        share = 1 / jnp.maximum(jnp.square(deviations).sum(), 1.0)
+    def of(cls, losses: Array, n: int | None = None) -> "HeldOut":
+        """Of the first n losses, by default all. They may be spread over devices: only what is summed, or is the largest, goes
+        from one to another."""
+        n, number = losses.size if n is None else n, jnp.arange(losses.size).reshape(losses.shape)
+        known = number < n
+        mean = jnp.where(known, losses, 0.0).sum() / n
+        most = jnp.where(known, losses, -math.inf).max()
+        row = jnp.where(known & ((losses == most) | jnp.isnan(losses)), number, losses.size - 1).min()
+        far = most - mean
+        deviations = jnp.where(known, losses - mean, 0.0)
+        relative = deviations / jnp.where(far > 0, far, 1.0)  # whose squares do not overflow
+        share = 1 / jnp.maximum(jnp.square(relative).sum(), 1.0)
         # Not a difference of two sums, which may be inf.
-        others = jnp.where(jnp.arange(len(losses)) == row, 0.0, losses).sum() / max(len(losses) - 1, 1)
+        others = jnp.where(known & (number != row), losses, 0.0).sum() / max(n - 1, 1)
+        finite = jnp.where(known, jnp.isfinite(losses), True).all()
+        spread_of_rows = jnp.sqrt(jnp.square(jnp.where(finite, deviations, 0.0)).sum() / n)
         return cls(
             mean,
             row,
-            others if len(losses) > 1 else mean,
+            others if n > 1 else mean,
             share,
             jnp.ones_like(mean),
             jnp.full_like(mean, -math.inf),
-            _error(losses),
+            jnp.where(finite, spread_of_rows / math.sqrt(n), jnp.nan),
         )
-
-
-def _error(losses: Array) -> Array:
-    finite = jnp.where(jnp.isfinite(losses), losses, 0.0)
-    return jnp.where(jnp.isfinite(losses).all(), finite.std() / math.sqrt(len(losses)), jnp.nan)
 
 
 class Likelihood(NamedTuple):
@@ -84,16 +90,16 @@ class Likelihood(NamedTuple):
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
         key = None if self.exact else key
-        n = len(rows.x)
-        size = min(n, self.batch_size)
-        if n == size:
+        n, devices = len(rows.x), num_devices()
+        size = -(-min(n, self.batch_size) // devices) * devices
+        if n == size and devices == 1:
             return HeldOut.of(-self._weighted(params, rows, key, False))
-        index = jnp.arange(-(-n // size) * size).reshape(-1, size)
+        index = spread(jnp.arange(-(-n // size) * size).reshape(-1, size), 1)
 
         def one(chunk: Array) -> Array:
             return -self._weighted(params, take(rows, chunk % n), key, False)
 
-        return HeldOut.of(jax.lax.map(one, index).ravel()[:n])
+        return HeldOut.of(jax.lax.map(one, index), n)
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params, with running statistics measured on these rows."""
@@ -162,7 +168,7 @@ class Objective(NamedTuple):
             weight = jnp.asarray(len(few.x), few.x.dtype) if few.weights is None else few.weights.sum()
             return weight * self._of(params, few, chunk_key, False), weight
 
-        totals, weights = jax.lax.map(chunk, jnp.arange(whole * size).reshape(whole, size))
+        totals, weights = jax.lax.map(chunk, spread(jnp.arange(whole * size).reshape(whole, size), 1))
         total, weight = totals.sum(), weights.sum()
         if n > whole * size:
             rest = chunk(jnp.arange(whole * size, n))

@@ -78,9 +78,11 @@ class Loop:
         self.training, self.options, self.began = training, options, time.monotonic()
         self.state = training.trainer.start(training.params)
         self.members = [Progress() for _ in range(options.members or 1)]
+        self.placement = training.trainer.placement
         saved = None if training.checkpoint is None else training.checkpoint.load(self.state)
         if saved is not None:
-            self.state, self.members = saved[0], [Progress(**fields) for fields in saved[1]]
+            self.state = self.placement.copied(saved[0], by_member=True)
+            self.members = [Progress(**fields) for fields in saved[1]]
         self.resumed, self.stopped, self.margin = saved is not None, False, 0.0
         done, quiet = len(self.members[0].train), not options.verbose
         self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
@@ -107,8 +109,8 @@ class Loop:
 
     def epoch(self) -> None:
         """Run an epoch; go back where a member is lost, save and call back."""
-        number, scales = len(self.members[0].train), np.array(self.state.lr_scale)
-        most = np.array(self.state.lr_most)
+        number = len(self.members[0].train)
+        scales, most = map(np.array, self.placement.fetched((self.state.lr_scale, self.state.lr_most)))
         try:
             self.state, report = self.training.run(self.state, number)
         except DataFailed as failure:
@@ -173,7 +175,7 @@ class Loop:
         self.state = self.training.trainer.back(self.state, lost | apart, scale, most, restart, self.training.params)
 
     def _save(self, checkpoint: Checkpoint, at_once: bool) -> None:
-        checkpoint.save(self.state, [vars(member) for member in self.members], at_once=at_once)
+        checkpoint.save(self.placement.fetched(self.state), [vars(member) for member in self.members], at_once=at_once)
 
     def _call_back(self, scales: np.ndarray) -> None:
         best = partial(lambda best: self.training.published(self.training.trainer.params(best)), self.state.best)
@@ -192,7 +194,7 @@ class Loop:
 
     def _of_each(self, report: Report) -> list[Report]:
         """The report of each member as arrays of NumPy, with its losses in the units of the data."""
-        losses, taken, held_out, better = jax.tree.map(np.asarray, report)
+        losses, taken, held_out, better = self.placement.fetched(report)
         of_train, of_held_out = self.training.yardstick.log_dets
         mean, rest = (loss.astype(float) - of_held_out for loss in (held_out.mean, held_out.rest))
         losses = losses.astype(float) - np.asarray(of_train)[..., None]

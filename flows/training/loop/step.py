@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flows.core import Array
+from flows.core import Array, rows_on
 from flows.training.loop.losses import HeldOut
 from flows.training.loop.params_vector import Layout
 
@@ -109,21 +109,21 @@ class Program:
         return (moved, opt_state, average, lr_scale, lr_most), (value, taken)
 
     def gradient(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
-        """Loss and gradient of a batch, in parts whose mean it is."""
+        """Loss and gradient of a batch, in parts whose mean it is: index (parts, rows)."""
 
         def loss(leaves: Any, index: Array, key: Array | None) -> Array:
             return self.problem.loss(self.layout.join(leaves, still), rows, index, key)
 
         of_part = jax.value_and_grad(loss)
         if self.accumulate == 1:
-            return of_part(leaves, index, key)
+            return of_part(leaves, index[0], key)
 
         def add(total: Any, part: tuple[Array, Array | None]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, of_part(leaves, *part)), None
 
         keys = None if key is None else jax.random.split(key, self.accumulate)
         zero = (jnp.zeros((), self.dtype), jax.tree.map(jnp.zeros_like, leaves))
-        total, _ = jax.lax.scan(add, zero, (index.reshape(self.accumulate, -1), keys))
+        total, _ = jax.lax.scan(add, zero, (index, keys))
         return jax.tree.map(lambda leaf: leaf / self.accumulate, total)
 
     def finish(self, state: State, key: Array, rows: Any, held_out: Any) -> tuple[State, HeldOut, Array]:
@@ -133,7 +133,9 @@ class Program:
         used = moved if self.decay is None else state.average[1]
         leaves = self.layout.leaves(used, state.epoch >= 0)
         if measures:
-            used, still = self.layout.split(self.problem.measured(self.layout.join(leaves, still), rows, measure))
+            with rows_on(None):  # on all devices: it takes less than to bring rows together would
+                measured = self.problem.measured(self.layout.join(leaves, still), rows, measure)
+            used, still = self.layout.split(measured)
             leaves = self.layout.leaves(used, state.epoch >= 0)
         value = self.problem.held_out(self.layout.join(leaves, still), held_out, validate if self.problem.draws else None)
         changed, best = ((used, still), state.best) if measures else (used, state.best[0])

@@ -12,6 +12,7 @@ import optax
 
 from flows.core import Memo, abstract, program, shapes_of, trainable
 from flows.training.loop.params_vector import Layout, Tree, Vector
+from flows.training.loop.placement import Placement
 from flows.training.loop.step import Program, updates_of
 from flows.training.options import Options
 
@@ -33,7 +34,8 @@ class Trainer(NamedTuple):
     `back(state, lost, lr_scale, lr_most, restart, params) -> State`: members that are lost go back to their best params, or to
     `params` where they restart, with the optimizer as at the start but for its counts; `params(state.params or state.best)`.
 
-    `order` (steps, batch_size) are the rows of each step, and `schedule` (steps,) is what its updates are multiplied by.
+    `order` (steps, parts, rows) are the rows of each step, in parts whose gradients are accumulated, and `schedule` (steps,) is
+    what its updates are multiplied by. `placement` tells on which devices all this lies.
     """
 
     start: Callable
@@ -42,6 +44,12 @@ class Trainer(NamedTuple):
     finish: Callable
     back: Callable
     params: Callable
+    accumulate: int
+    placement: Placement
+
+    def parts(self, batch_size: int) -> tuple[int, int]:
+        """Into which the rows of a step are divided."""
+        return self.accumulate, batch_size // self.accumulate
 
 
 def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool = False) -> Trainer:
@@ -53,33 +61,37 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
     known = f"default {options.weight_decay}" if default else _program_of(optimizer, params)
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
     how = options.accumulate, options.ema, dtype
-    key = None if known is None else (problem, shapes_of(params), known, how, options.members, folds)
+    placement = Placement.of(options)
+    key = None if known is None else (problem, shapes_of(params), known, how, options.members, folds, placement)
 
     def make() -> Trainer:
         whole = optax.with_extra_args_support(optimizer)
         if isinstance(layout, Tree):
             # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
             whole = optax.partition({True: whole, False: optax.set_to_zero()}, trainable)
-        return compiled(Program(problem, whole, layout, *how), options.members, folds, small)
+        return compiled(Program(problem, whole, layout, *how), options.members, folds, small, placement)
 
     return _trainers(key, make)
 
 
-def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool) -> Trainer:
+def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool, placement: Placement) -> Trainer:
     """The functions of a program, compiled; with an axis of members in front where there are some."""
 
-    def of_members(function: Callable, *axes: int | None, donate: bool = True) -> Callable:
+    def of_members(function: Callable, *axes: int | None, order: int | None = None, donate: bool = True) -> Callable:
         if members is not None:
+            here = members // placement.mesh.size if placement.mesh is not None and placement.members else members
             on_cpu = jax.default_backend() == "cpu"
-            function = one_after_another(function, axes, members) if on_cpu else jax.vmap(function, axes, axis_size=members)
+            function = one_after_another(function, axes, here) if on_cpu else jax.vmap(function, axes, axis_size=here)
+        else:
+            axes = (None,) * len(axes)
         options = {"xla_backend_optimization_level": 1} if small and donate else None
-        return jax.jit(function, donate_argnums=0 if donate else (), compiler_options=options)
+        return placement.compiled(function, axes, order, donate_argnums=0 if donate else (), compiler_options=options)
 
     def params_of(parts: tuple[Any, Any]) -> Any:
         def joined(moved: Any, still: Any) -> Any:
             return uncompiled.layout.join(uncompiled.layout.leaves(moved), still)
 
-        parts = jax.device_get(parts)
+        parts = placement.fetched(parts)
         if members is None:
             return jax.tree.map(jnp.asarray, joined(*parts))
         params_by_member = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
@@ -88,11 +100,13 @@ def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool)
     of_rows = 0 if folds else None
     return Trainer(
         start=of_members(uncompiled.start, 0, donate=False),
-        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows),
-        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None),
+        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=3),
+        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=3),
         finish=of_members(uncompiled.finish, 0, 0, None, None),
         back=of_members(uncompiled.back, 0, 0, 0, 0, 0, 0, donate=False),
         params=params_of,
+        accumulate=uncompiled.accumulate,
+        placement=placement,
     )
 
 

@@ -1,0 +1,99 @@
+"""Rows over the devices of a mesh: what is computed of them stays where they are."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from flows.core.contract import Array
+from flows.core.errors import FlowsError
+
+_mesh: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
+
+
+@contextmanager
+def rows_on(mesh: Mesh | None) -> Iterator[None]:
+    """What is traced within has its rows spread over the one axis of a mesh; None for rows on one device."""
+    token = _mesh.set(mesh)
+    try:
+        yield
+    finally:
+        _mesh.reset(token)
+
+
+def current_mesh() -> Mesh | None:
+    return _mesh.get()
+
+
+def num_devices() -> int:
+    """Over which the rows of what is being traced are spread."""
+    mesh = current_mesh()
+    return 1 if mesh is None else mesh.size
+
+
+def spread(x: Array, axis: int = 0) -> Array:
+    """x with so many of an axis on each device, where rows are spread."""
+    mesh = current_mesh()
+    if mesh is None or x.shape[axis] % mesh.size:
+        return x
+    return jax.lax.with_sharding_constraint(x, over(mesh, axis))
+
+
+def by_device(fun: Callable, params: Any, rows: Any) -> Any:
+    """fun(params, rows), a function of each row by itself, called on each device for the rows that it has."""
+    mesh = current_mesh()
+    if mesh is None:
+        return fun(params, rows)
+
+    def here(params: Any, rows: Any) -> Any:
+        with rows_on(None):
+            return fun(params, rows)
+
+    spec = P(mesh.axis_names[0])
+    return jax.shard_map(here, mesh=mesh, in_specs=(P(), spec), out_specs=spec, check_vma=False)(params, rows)
+
+
+def over(mesh: Mesh, axis: int | None) -> NamedSharding:
+    """The sharding of arrays that are spread over a mesh along one axis; of None of copies."""
+    return NamedSharding(mesh, P() if axis is None else P(*[None] * axis, mesh.axis_names[0]))
+
+
+def mesh_of(x: Any) -> Mesh | None:
+    """The mesh over which the rows of x are spread, as one of one automatic axis; None of others, and of what is traced."""
+    if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer) or not isinstance(x.sharding, NamedSharding):
+        return None
+    mesh, spec = x.sharding.mesh, (*x.sharding.spec, None)
+    if not isinstance(mesh, Mesh) or mesh.size < 2 or any(axis is not None for axis in spec[1:]):
+        return None
+    names = spec[0] if isinstance(spec[0], tuple) else (spec[0],)
+    return _automatic(mesh) if names == mesh.axis_names and len(names) == 1 else None
+
+
+def mesh_of_rows(x: Any, name: str) -> Mesh:
+    """The mesh that an argument names: every device, or one of a single axis, which is made automatic."""
+    if isinstance(x, str) and x == "all":
+        return Mesh(np.array(jax.devices()), ("rows",), axis_types=(AxisType.Auto,))
+    expected = 'expected None, "all" for every device, or a jax.sharding.Mesh of one axis, such as jax.make_mesh((2,), ("rows",))'
+    if not isinstance(x, Mesh):
+        raise TypeError(f"{name} is {x!r:.80}; {expected}")
+    if len(x.axis_names) != 1:
+        shape = ", ".join(f"{axis}={size}" for axis, size in x.shape.items())
+        raise FlowsError(f"{name} has {len(x.axis_names)} axes, {shape}; expected one, over which rows are spread")
+    if not x.size:
+        raise FlowsError(f"{name} has no devices; {expected}")
+    return _automatic(x)
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    """The same devices along an axis that XLA takes care of; an explicit one, as `jax.make_mesh` makes, refuses gathers."""
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
+
+
+def on_automatic(x: Any, mesh: Mesh) -> Any:
+    """Rows that lie on the devices of a mesh, as those of this one; no number moves."""
+    return jax.device_put(x, over(mesh, 0))

@@ -1,0 +1,78 @@
+"""Where a training lies on a mesh: copies of the state and of the rows on all devices, and of each batch a part on each. Or
+members, some on each device.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from flows.core import over, rows_on
+from flows.training.options import Options
+
+
+class Placement(NamedTuple):
+    """On which mesh, None for one device, and whether members are spread over it instead of batches."""
+
+    mesh: Mesh | None = None
+    members: bool = False
+
+    @classmethod
+    def of(cls, options: Options) -> "Placement":
+        """Members are spread where each device gets as many."""
+        mesh, members = options.mesh, options.members
+        return cls(mesh, mesh is not None and members is not None and members % mesh.size == 0)
+
+    def compiled(self, function: Callable, axes: tuple[int | None, ...], order: int | None, **keywords: Any) -> Callable:
+        """`function`, of whose arguments those with an axis 0 have one of members; the one of this number is an order."""
+        if self.mesh is None:
+            return jax.jit(function, **keywords)
+        copies, by_member = over(self.mesh, None), over(self.mesh, 0)
+        if self.members:
+            whole, traced_on = [copies if axis is None else by_member for axis in axes], None
+            specs = tuple(sharding.spec for sharding in whole)
+            function = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=by_member.spec, check_vma=False)
+        else:
+            whole, traced_on = [self.of_order(axes[i]) if i == order else copies for i in range(len(axes))], self.mesh
+
+        def placed(*arguments: Any) -> Any:
+            with rows_on(traced_on):
+                return function(*arguments)
+
+        results = by_member if self.members else copies
+        return jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords)
+
+    def of_order(self, axis: int | None) -> NamedSharding:
+        """Of the rows of each step, ([members,] steps, parts, rows)."""
+        return over(self.mesh, 0 if self.members else 2 if axis is None else 3)
+
+    def copied(self, tree: Any, by_member: bool = False) -> Any:
+        """Arrays on every device; those of members, or of the rows of folds, where the members are."""
+        return self._put(tree, 0 if by_member and self.members else None)
+
+    def order(self, order: np.ndarray) -> Any:
+        return order if self.mesh is None else _placed(order, self.of_order(0 if order.ndim == 4 else None))
+
+    def _put(self, tree: Any, axis: int | None) -> Any:
+        return tree if self.mesh is None else jax.tree.map(lambda array: _placed(array, over(self.mesh, axis)), tree)
+
+    def fetched(self, tree: Any) -> Any:
+        """The arrays in the memory of each process."""
+        return jax.tree.map(_fetched, tree)
+
+
+def _placed(array: Any, sharding: NamedSharding) -> Any:
+    """An array that each process has, on the devices of all."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _fetched(array: Any) -> np.ndarray:
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
