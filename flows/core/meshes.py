@@ -64,14 +64,14 @@ def over(mesh: Mesh, axis: int | None) -> NamedSharding:
 
 
 def mesh_of(x: Any) -> Mesh | None:
-    """The mesh over which the rows of x are spread, as one of one automatic axis; None of others, and of what is traced."""
+    """The mesh over whose one axis the rows of x are spread; None of others, and of what is traced."""
     if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer) or not isinstance(x.sharding, NamedSharding):
         return None
     mesh, spec = x.sharding.mesh, (*x.sharding.spec, None)
     if not isinstance(mesh, Mesh) or mesh.size < 2 or any(axis is not None for axis in spec[1:]):
         return None
     names = spec[0] if isinstance(spec[0], tuple) else (spec[0],)
-    return _automatic(mesh) if names == mesh.axis_names and len(names) == 1 else None
+    return mesh if names == mesh.axis_names and len(names) == 1 else None
 
 
 def mesh_of_rows(x: Any, name: str) -> Mesh:
@@ -86,14 +86,9 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
         raise FlowsError(f"{name} has {len(x.axis_names)} axes, {shape}; expected one, over which rows are spread")
     if not x.size:
         raise FlowsError(f"{name} has no devices; {expected}")
-    return _automatic(x)
+    return automatic(x)
 
 
-def _automatic(mesh: Mesh) -> Mesh:
-    """The same devices along an axis that XLA takes care of; an explicit one, as `jax.make_mesh` makes, refuses gathers."""
+def automatic(mesh: Mesh) -> Mesh:
+    """The same devices along an axis that XLA takes care of; an explicit one, as `jax.make_mesh` makes it, refuses gathers."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
-
-
-def on_automatic(x: Any, mesh: Mesh) -> Any:
-    """Rows that lie on the devices of a mesh, as those of this one; no number moves."""
-    return jax.device_put(x, over(mesh, 0))

@@ -31,7 +31,7 @@ from flows.core.inputs import (
 )
 from flows.core.inputs import size as size_of
 from flows.core.lifting import FIRST_RULE
-from flows.core.meshes import current_mesh, mesh_of, on_automatic, rows_on, spread
+from flows.core.meshes import automatic, current_mesh, mesh_of, over, rows_on, spread
 from flows.core.numerics import call_filled, current_iteration, filled, first, grown
 from flows.core.params import check_floats, check_structure, shapes_of, stop_fixed
 from flows.core.parts import BijectionPart, DistributionPart
@@ -161,9 +161,10 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         context, _ = _given(part, context, None, False)
         # Few sizes are drawn, so that a new one rarely compiles; under a trace too, as draws may depend on their number.
         fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
-        size = filled(n) if part.compiled and part.independent and fits and n else n
+        few = part.compiled and part.independent and fits and n and mesh_of(context) is None and current_mesh() is None
+        size = filled(n) if few else n
         if context is not None and context.shape != part.context and size > n:
-            size, context = (n, context) if mesh_of(context) else (size, grown(context, size))
+            context = grown(context, size)
         with explained(part.name, params):
             draws = compiled(as_key(rng), params, size, context)
         return draws if size == n else jax.tree.map(lambda leaf: first(leaf, n), draws)
@@ -198,13 +199,15 @@ def _compiled(fun: Callable, static: int) -> Callable:
 
     def run(*arguments: Any) -> Any:
         if current_mesh() is not None:  # a part of such a program: what was traced for one device is not for it
-            return fun(*arguments)
+            return jax.tree.map(spread, fun(*arguments))
         meshes = [mesh_of(argument) for argument in arguments]
         mesh = next(filter(None, meshes), None)
         if mesh is None:
             return here(*arguments)
+        inside, outside = over(automatic(mesh), 0), over(mesh, 0)  # no number moves from one to the other
         pairs = zip(arguments, meshes, strict=True)
-        return there(mesh, *(argument if its is None else on_automatic(argument, mesh) for argument, its in pairs))
+        placed = [argument if its is None else jax.device_put(argument, inside) for argument, its in pairs]
+        return jax.device_put(there(inside.mesh, *placed), outside)
 
     return run
 

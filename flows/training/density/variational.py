@@ -94,6 +94,16 @@ class DensityOptions(Options):
     anneal: Annotated[float | None, optional(share)] = None
     run: Run = OF_DENSITY
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        over = self.num_samples % self.devices_of_batches
+        if over and self.num_samples != type(self).num_samples:
+            raise FlowsError(
+                f"fit_to_density: num_samples is {self.num_samples}, which does not split over {self.devices_of_batches} devices; "
+                f"the nearest that does is {max(self.num_samples - over, self.devices_of_batches)}"
+            )
+        object.__setattr__(self, "num_samples", max(self.num_samples - over, self.devices_of_batches))
+
 
 class ReverseKL(NamedTuple):
     """What a step minimises, over draws of the model instead of rows. What is held out is noise, and is weighed on the host,
@@ -104,13 +114,9 @@ class ReverseKL(NamedTuple):
     num_samples: int
     estimator: str
 
-    @property
-    def draws(self) -> bool:
-        return True
-
-    @property
-    def measures(self) -> bool:
-        return False
+    of_rows = False
+    draws = True
+    measures = False
 
     def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
         """At the power of the density, (1,), that is this step's."""
@@ -189,6 +195,7 @@ def fit_to_density(
     checkpoint: Any = None,
     checkpoint_every: float = 10.0,
     callbacks: Any = (),
+    mesh: Any = None,
     verbose: int = 1,
 ) -> DensityFitResult:
     """Fit a distribution q to an unnormalised density p Z by reverse KL, and say how good the fit is.
@@ -219,11 +226,11 @@ def fit_to_density(
             the result returns a dict of arrays, `log_prob` takes one, and its file keeps the names; the triple is one of
             vectors, in the order of the dict.
         starts: from how many points modes are looked for, or such points, (n, *event) or a dict of arrays.
-        num_samples: draws a step.
+        num_samples: draws a step, a multiple of the devices of a mesh.
         estimator: of the gradient, as of `flows.objectives.reverse_kl`.
         max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
-        max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, verbose: as of
-            `flows.fit`. A checkpoint knows log_density by its code and what it holds on to, and parameters by their names.
+        max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: as of
+            `flows.fit`; over a mesh the draws of a step are spread. A checkpoint knows log_density by its code and what it holds on to, and parameters by their names.
         standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
             normal sees more of the density than they do, or the model lives on circles or a sphere; False for init_fun as it
             is, and modes enter the figures alone.
@@ -281,6 +288,7 @@ def fit_to_density(
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
         callbacks=callbacks,
+        mesh=mesh,
         verbose=verbose,
     )
     check_order(init_fun, log_density)
@@ -362,7 +370,7 @@ def _trained(
         return compiled.finish(state, key, None, value)
 
     def run(state: State, number: int) -> tuple[State, Report]:
-        order = betas[number * steps : (number + 1) * steps, None]  # there are no rows
+        order = betas[number * steps : (number + 1) * steps, None, None]  # there are no rows
         state, losses, taken = compiled.advance(state, key, None, order, rates(number), None)
         state, value, better = judged(state, number)
         return state, Report(losses, taken, value, better)

@@ -80,6 +80,10 @@ class Likelihood(NamedTuple):
     exact: bool = False  # whether rows held out are scored without rng, which would make an estimate of what is exact
 
     @property
+    def of_rows(self) -> bool:
+        return True
+
+    @property
     def draws(self) -> bool:
         return "rng" in self.part.keywords
 
@@ -147,6 +151,10 @@ class Objective(NamedTuple):
     batch_size: int
     precision: Precision
     measures: bool  # whether some layer is to be remeasured after an epoch
+
+    @property
+    def of_rows(self) -> bool:
+        return True
 
     @property
     def draws(self) -> bool:

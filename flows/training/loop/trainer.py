@@ -97,11 +97,11 @@ def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool,
         params_by_member = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
         return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params_by_member)
 
-    of_rows = 0 if folds else None
+    of_rows, order = 0 if folds else None, 3 if uncompiled.problem.of_rows else None
     return Trainer(
         start=of_members(uncompiled.start, 0, donate=False),
-        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=3),
-        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=3),
+        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=order),
+        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=order),
         finish=of_members(uncompiled.finish, 0, 0, None, None),
         back=of_members(uncompiled.back, 0, 0, 0, 0, 0, 0, donate=False),
         params=params_of,
