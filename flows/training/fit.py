@@ -49,6 +49,7 @@ def fit(
     checkpoint_every: float = 10.0,
     callbacks: Any = (),
     mesh: Any = None,
+    rows: str = "copied",
     verbose: int = 1,
 ) -> FitResult:
     """Fit a distribution to data by maximum likelihood, and return the params that were best on held-out rows.
@@ -154,6 +155,8 @@ def fit(
         mesh: devices over which each batch is spread: "all" for every device of every process, or a `jax.sharding.Mesh` of one
             axis. Rows, params and state are copied to all, and losses are those of one device, to rounding. batch_size is a
             multiple of the devices. Members and folds are spread instead, where there are as many for each device.
+        rows: over a mesh, "copied" to each device, or "split" where they are too many for one: each keeps its share, and a batch
+            has equal parts of all.
         verbose: 1 for a bar with the losses in nats, the best epoch and the time left; 0 for none.
 
     Returns:
@@ -204,6 +207,7 @@ def fit(
         checkpoint_every=checkpoint_every,
         callbacks=callbacks,
         mesh=mesh,
+        rows=rows,
         verbose=verbose,
         folds=folds if members is None else 1,
         members=members,
@@ -212,5 +216,5 @@ def fit(
     check_distribution(init_fun, options.caller)
     split = read(data, options, key)
     facts = check(init_fun, split, options, key)
-    rows = prepare(split, facts, options, key)
-    return fit_prepared(rows, options, key)
+    prepared = prepare(split, facts, options, key)
+    return fit_prepared(prepared, options, key)

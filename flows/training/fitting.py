@@ -36,6 +36,7 @@ from flows.training.loop.checkpoint import Checkpoint, settings_of
 from flows.training.loop.diagnose import cause
 from flows.training.loop.epochs import Epochs, Stream
 from flows.training.loop.losses import Function, Likelihood, Objective, check_keywords, has_running_statistics
+from flows.training.loop.placement import Placement
 from flows.training.loop.run import Training, run_epochs
 from flows.training.loop.trainer import schedule_of, trainer
 from flows.training.options import Options
@@ -161,11 +162,12 @@ def train_members(
 def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:
     """What a step and a validation minimise."""
     batch, statistics = rows.split.batch_size // options.accumulate, has_running_statistics(model)
+    split = len(rows.held_out.x) if Placement.of(options).split else 0
     if options.objective is None:
         exact = getattr(model, "likelihood", "exact") == "unbiased"
-        return Likelihood(part, batch, options.precision, statistics, exact)
+        return Likelihood(part, batch, options.precision, statistics, exact, split)
     check_keywords(options.objective, rows.train, options.caller)
-    return Objective(part, Function(options.objective), batch, options.precision, statistics)
+    return Objective(part, Function(options.objective), batch, options.precision, statistics, split)
 
 
 def fit_members(rows: Prepared, options: Options, key: Array) -> EnsembleResult:

@@ -234,6 +234,7 @@ class Options:
     checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()
     mesh: Annotated[Any, optional(mesh_of_rows), MAY_CHANGE] = None
+    rows: Annotated[str, one_of("copied", "split")] = "copied"
     verbose: Annotated[int, bar_or_none, MAY_CHANGE] = 1
     run: Run = OF_FIT
 

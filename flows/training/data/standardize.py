@@ -76,7 +76,7 @@ class Prepared(NamedTuple):
     def given(self) -> Given:
         """What the model's init is given."""
         few = measured_of(self.train) if self.train.weights is None else _by_weight(self.train)
-        return Given(few.x, few.context)
+        return Given(*map(_on_device, (few.x, few.context)))
 
     def of_member(self, member: int) -> "Prepared":
         """The rows of one member; these, where all have the same."""
@@ -160,7 +160,8 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     for table, rows in zip(split.tables, (train, held_out), strict=True):
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
         rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
-        on_device.append(table.with_rows(jax.tree.map(jnp.asarray, _cast_rows(rows, dtype))))
+        rows = _cast_rows(rows, dtype)
+        on_device.append(table.with_rows(rows if options.mesh is not None else jax.tree.map(jnp.asarray, rows)))
     chance = by_chance(len(split.held_out), held_out.weights)
     closed_form = "Gaussian beside frequencies of codes and uniform angles" if columns.curved.any() else "Gaussian"
     yardstick = Yardstick(means, gaussian, closed_form, chance, split.held_out.numbers, split.held_out.source)
@@ -244,6 +245,10 @@ def _through(
         results.append(table.rows._replace(x=y))
         log_dets.append(log_det)
     return results[0], results[1], (log_dets[0], log_dets[1]), params
+
+
+def _on_device(x: Any) -> Any:
+    return None if x is None else jnp.asarray(x)
 
 
 def _standardized(x: Any, scale: Scale | None) -> Any:

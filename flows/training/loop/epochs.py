@@ -1,7 +1,6 @@
 """The epochs of rows on the device, each one compiled call; and of data that do not fit there, of which a thread reads chunks
 ahead of the steps that train on them."""
 
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import numpy as np
 from flows.core import Array
 from flows.training.data.standardize import Prepared
 from flows.training.data.streams import DataFailed
-from flows.training.data.table import Chunks, Table
+from flows.training.data.table import Chunks, Rows, Table
 from flows.training.loop.step import Report, State, before_epochs
 from flows.training.loop.trainer import Schedule, Trainer
 
@@ -25,8 +24,14 @@ class Epochs:
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
         self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
-        self.order = orders(keys, len(rows.of_member(0).train.x), rows.split.steps, compiled.parts(rows.split.batch_size))
-        self.on_devices = compiled.placement.copied((rows.train, rows.held_out), by_member=bool(rows.folds))
+        n, placement, parts = len(rows.of_member(0).train.x), compiled.placement, compiled.parts(rows.split.batch_size)
+        self.numbers = shares_of(n, placement.shares, seeds_of(keys)[0]) if placement.split else None
+        self.order = orders(keys, n, rows.split.steps, parts, placement.shares)
+        if placement.split:
+            held_out = placement.dealt(rows.held_out, blocks_of(len(rows.held_out.x), placement.shares))
+            self.on_devices = placement.dealt(rows.train, self.numbers), held_out
+        else:
+            self.on_devices = placement.copied((rows.train, rows.held_out), by_member=bool(rows.folds))
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         return self._run(state, number, self.rows.split.steps)
@@ -44,24 +49,45 @@ class Epochs:
     def suspects(self, number: int, step: int, member: int) -> Table:
         """The rows of a step."""
         order = self.order(number)
-        index = (order if self.keys.ndim == 0 else order[member])[step].ravel()
-        return self.rows.of_member(member).split.train.take(index)
+        index = (order if self.keys.ndim == 0 else order[member])[step]
+        if self.numbers is not None:  # of each share's rows
+            index = self.numbers[np.repeat(np.arange(len(self.numbers)), index.shape[1] // len(self.numbers)), index]
+        return self.rows.of_member(member).split.train.take(index.ravel())
 
 
-def orders(keys: Array, n: int, steps: int, parts: tuple[int, int]) -> Callable[[int], np.ndarray]:
+def shares_of(n: int, shares: int, seed: list[int]) -> np.ndarray:
+    """The numbers of the rows in each share, (shares, rows), dealt at random; in some the first comes once more at the end."""
+    order = np.random.default_rng([*seed, shares]).permutation(n)
+    return np.stack([np.resize(order[share::shares], -(-n // shares)) for share in range(shares)])
+
+
+def blocks_of(n: int, shares: int) -> np.ndarray:
+    """The same of rows one after the other, as they are held out."""
+    return np.minimum(np.arange(shares * -(-n // shares)).reshape(shares, -1), n - 1)
+
+
+def seeds_of(keys: Array) -> list[list[int]]:
+    """Of one key, or of those of members."""
+    return np.asarray(jax.random.key_data(jax.numpy.atleast_1d(keys))).tolist()
+
+
+def orders(keys: Array, n: int, steps: int, parts: tuple[int, int], shares: int = 1) -> Callable[[int], np.ndarray]:
     """The rows of each step of an epoch, (steps, parts, rows), by its number; with an axis of members in front where keys have.
+    Of shares equal parts of each, one after the other, by their numbers in it.
 
     Rows that fill no batch are left out, others in each epoch. It runs on the host: a sort on the device takes longer, and half
     a second to compile.
     """
-    seeds = np.asarray(jax.random.key_data(keys)).tolist()
+    seeds, sizes = seeds_of(keys), [len(range(share, n, shares)) for share in range(shares)]
 
     def of_one(seed: list[int], epoch: int) -> np.ndarray:
-        order = np.random.default_rng([*seed, epoch]).permutation(n)[: steps * math.prod(parts)]
-        return order.astype(np.int32).reshape(steps, *parts)
+        rng, (accumulate, rows) = np.random.default_rng([*seed, epoch]), parts
+        count = steps * accumulate * rows // shares
+        order = [rng.permutation(size)[:count].astype(np.int32).reshape(steps, accumulate, -1) for size in sizes]
+        return order[0] if shares == 1 else np.concatenate(order, 2)
 
     def of_epoch(epoch: int) -> np.ndarray:
-        return of_one(seeds, epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
+        return of_one(seeds[0], epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
 
     return of_epoch
 
@@ -82,7 +108,7 @@ class Stream:
             with _ahead(partial(self._ready, number)) as chunks:
                 for piece, chunk in enumerate(chunks):
                     # Not in the thread, which has settings of JAX of its own.
-                    rows = self.compiled.placement.copied(jax.tree.map(jnp.asarray, chunk.rows))
+                    rows = self._placed(chunk.rows)
                     size = len(chunk) // self.rows.split.batch_size
                     order, schedule = self._order(rng, len(chunk)), self.schedule(first, size)
                     placed = self.compiled.placement.order(order)
@@ -112,9 +138,21 @@ class Stream:
         return self.refused[member]
 
     def _order(self, rng: np.random.Generator, rows: int) -> np.ndarray:
-        parts = self.compiled.parts(self.rows.split.batch_size)
-        orders = [rng.permutation(rows).astype(np.int32).reshape(-1, *parts) for _ in range(self.keys.size)]
+        accumulate, size = self.compiled.parts(self.rows.split.batch_size)
+        shares = self.compiled.placement.shares
+
+        def of_share() -> np.ndarray:
+            return rng.permutation(rows // shares).astype(np.int32).reshape(-1, accumulate, size // shares)
+
+        orders = [np.concatenate([of_share() for _ in range(shares)], 2) for _ in range(self.keys.size)]
         return orders[0] if self.keys.ndim == 0 else np.stack(orders)
+
+    def _placed(self, rows: Rows) -> Rows:
+        """A chunk on the devices; in shares of rows one after the other, as batches fill it."""
+        placement = self.compiled.placement
+        if not placement.split:
+            return placement.copied(jax.tree.map(jnp.asarray, rows))
+        return placement.dealt(rows, blocks_of(len(rows.x), placement.shares))
 
     def _ready(self, number: int) -> Iterator[Table]:
         for chunk in self.chunks(number):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flows.core import (
     Array,
@@ -16,15 +17,17 @@ from flows.core import (
     Given,
     Precision,
     Value,
+    by_device,
     check_result,
     computed_with,
     declared_by,
     functions_of,
     num_devices,
+    rows_within,
     spread,
     stop_fixed,
 )
-from flows.training.data.standardize import measured_of
+from flows.training.data.standardize import MEASURED, measured_of
 from flows.training.data.table import Rows, floating, take
 from flows.training.options import keywords_of_objective, name_of_objective
 
@@ -43,14 +46,15 @@ class HeldOut(NamedTuple):
     error: Any = 0.0
 
     @classmethod
-    def of(cls, losses: Array, n: int | None = None) -> "HeldOut":
-        """Of the first n losses, by default all. They may be spread over devices: only what is summed, or is the largest, goes
-        from one to another."""
-        n, number = losses.size if n is None else n, jnp.arange(losses.size).reshape(losses.shape)
+    def of(cls, losses: Array, n: int | None = None, number: Any = None) -> "HeldOut":
+        """Of the losses of rows with these numbers, which count below n; by default of all. They may be spread over devices:
+        only what is summed, or is the largest, goes from one to another."""
+        n = losses.size if n is None else n
+        number = spread(jnp.arange(n) if number is None else jnp.asarray(number), losses.ndim - 1)
         known = number < n
         mean = jnp.where(known, losses, 0.0).sum() / n
         most = jnp.where(known, losses, -math.inf).max()
-        row = jnp.where(known & ((losses == most) | jnp.isnan(losses)), number, losses.size - 1).min()
+        row = jnp.where(known & ((losses == most) | jnp.isnan(losses)), number, n - 1).min()
         far = most - mean
         deviations = jnp.where(known, losses - mean, 0.0)
         relative = deviations / jnp.where(far > 0, far, 1.0)  # whose squares do not overflow
@@ -78,6 +82,7 @@ class Likelihood(NamedTuple):
     precision: Precision
     measures: bool  # whether some layer is to be remeasured after an epoch
     exact: bool = False  # whether rows held out are scored without rng, which would make an estimate of what is exact
+    split: int = 0  # how many rows are held out, where rows are split over devices
 
     @property
     def of_rows(self) -> bool:
@@ -89,31 +94,57 @@ class Likelihood(NamedTuple):
 
     def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
         with computed_with(self.precision):
-            return -self._weighted(params, take(rows, index), key, True).mean()
+            return -self._weighted(params, taken(rows, index, bool(self.split)), key, True).mean()
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
         key = None if self.exact else key
-        n, devices = len(rows.x), num_devices()
-        size = -(-min(n, self.batch_size) // devices) * devices
-        if n == size and devices == 1:
+        n, is_split = self.split or len(rows.x), bool(self.split)
+        if num_devices() == 1 and n <= self.batch_size:
             return HeldOut.of(-self._weighted(params, rows, key, False))
-        index = spread(jnp.arange(-(-n // size) * size).reshape(-1, size), 1)
+        index, number = chunks_of(n, self.batch_size, is_split)
 
         def one(chunk: Array) -> Array:
-            return -self._weighted(params, take(rows, chunk % n), key, False)
+            return -self._weighted(params, taken(rows, chunk, is_split), key, False)
 
-        return HeldOut.of(jax.lax.map(one, index), n)
+        return HeldOut.of(jax.lax.map(one, spread(jnp.asarray(index), 1)), n, number)
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params, with running statistics measured on these rows."""
-        few = measured_of(rows)
+        few = measured_rows(rows, bool(self.split))
         return self.part.init(key, Given(few.x, few.context, params))
 
     def _weighted(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
         result = self.part.log_pdf(stop_fixed(params), floating(rows).x, rows.context, key, train)
         check_result(result, (len(rows.x),), self.part.name, "log_pdf")
         return result if rows.weights is None else rows.weights * result
+
+
+def chunks_of(n: int, batch_size: int, split: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of n rows held out, those of each chunk of at most a batch, (chunks, rows), and their numbers, n where one only fills a
+    chunk. Of rows that are split they are those of each device's block, with equal parts of all blocks in a chunk."""
+    devices = num_devices()
+    part, shares = -(-min(n, batch_size) // devices), devices if split else 1
+    block = -(-n // shares)
+    chunks = -(-block // (part * devices // shares))
+    index = np.arange(chunks * part * devices // shares)
+    number = np.where(index < block, np.arange(shares)[:, None] * block + index, n)
+    both = np.tile(index % block, (shares, 1)), np.minimum(number, n)
+    rows, numbers = (a.reshape(shares, chunks, -1).swapaxes(0, 1).reshape(chunks, -1) for a in both)
+    return rows, numbers
+
+
+def taken(rows: Rows, index: Array, split: bool) -> Rows:
+    """Rows of these numbers; where they are split over devices those that each device has, so that none travels."""
+    return by_device(lambda _, both: take(*both), None, (rows, index)) if split else take(rows, index)
+
+
+def measured_rows(rows: Rows, split: bool) -> Rows:
+    """Those by which layers measure data; where rows are split as many from each device."""
+    if not split:
+        return measured_of(rows)
+    few = rows_within(*MEASURED, rows.x.shape[1:]) // num_devices()
+    return floating(by_device(lambda _, rows: take(rows, slice(few)), None, rows))
 
 
 def has_running_statistics(model: Any) -> bool:
@@ -151,6 +182,7 @@ class Objective(NamedTuple):
     batch_size: int
     precision: Precision
     measures: bool  # whether some layer is to be remeasured after an epoch
+    split: int = 0  # how many rows are held out, where rows are split over devices
 
     @property
     def of_rows(self) -> bool:
@@ -162,24 +194,29 @@ class Objective(NamedTuple):
 
     def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
         with computed_with(self.precision):
-            return self._of(params, floating(take(rows, index)), key, True)
+            return self._of(params, floating(taken(rows, index, bool(self.split))), key, True)
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The mean over rows held out, in chunks of a batch; the last may be smaller. No single row is told of."""
-        n = len(rows.x)
+        n, is_split = self.split or len(rows.x), bool(self.split)
+        n -= n % num_devices() if is_split else 0  # each device has as many
         size = min(n, self.batch_size)
         whole = n // size
 
         def chunk(at: Array) -> tuple[Array, Array]:
-            few = floating(take(rows, at))
+            few = floating(taken(rows, at, is_split))
             chunk_key = None if key is None else jax.random.fold_in(key, at[0])
             weight = jnp.asarray(len(few.x), few.x.dtype) if few.weights is None else few.weights.sum()
             return weight * self._of(params, few, chunk_key, False), weight
 
-        totals, weights = jax.lax.map(chunk, spread(jnp.arange(whole * size).reshape(whole, size), 1))
+        shares = num_devices() if is_split else 1
+        index = np.tile(np.arange(n // shares), (shares, 1))  # of each device
+        first, last = index[:, : whole * size // shares], index[:, whole * size // shares :]
+        chunks = first.reshape(shares, whole, -1).swapaxes(0, 1).reshape(whole, size)
+        totals, weights = jax.lax.map(chunk, spread(jnp.asarray(chunks), 1))
         total, weight = totals.sum(), weights.sum()
         if n > whole * size:
-            rest = chunk(jnp.arange(whole * size, n))
+            rest = chunk(jnp.asarray(last.ravel()))
             total, weight = total + rest[0], weight + rest[1]
         mean = total / weight
         zero = jnp.zeros_like(mean)
@@ -187,7 +224,7 @@ class Objective(NamedTuple):
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params, with running statistics measured on these rows."""
-        few = measured_of(rows)
+        few = measured_rows(rows, bool(self.split))
         return self.part.init(key, Given(few.x, few.context, params))
 
     def _of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:

@@ -1,5 +1,5 @@
-"""Where a training lies on a mesh: copies of the state and of the rows on all devices, and of each batch a part on each. Or
-members, some on each device.
+"""Where a training lies on a mesh: a copy of the state on each device, and a part of each batch; of the rows a copy, or a share
+that stays there. Or members, some on each device.
 """
 
 from collections.abc import Callable
@@ -15,19 +15,29 @@ from flows.training.options import Options
 
 
 class Placement(NamedTuple):
-    """On which mesh, None for one device, and whether members are spread over it instead of batches."""
+    """On which mesh, None for one device; whether members are spread over it instead of batches, and whether rows are split."""
 
     mesh: Mesh | None = None
     members: bool = False
+    split: bool = False
 
     @classmethod
     def of(cls, options: Options) -> "Placement":
         """Members are spread where each device gets as many."""
         mesh, members = options.mesh, options.members
-        return cls(mesh, mesh is not None and members is not None and members % mesh.size == 0)
+        by_member = mesh is not None and members is not None and members % mesh.size == 0
+        return cls(mesh, by_member, mesh is not None and options.rows == "split" and not by_member)
 
-    def compiled(self, function: Callable, axes: tuple[int | None, ...], order: int | None, **keywords: Any) -> Callable:
-        """`function`, of whose arguments those with an axis 0 have one of members; the one of this number is an order."""
+    @property
+    def shares(self) -> int:
+        """Into how many the rows are split."""
+        return self.mesh.size if self.mesh is not None and self.split else 1
+
+    def compiled(
+        self, function: Callable, axes: tuple[int | None, ...], order: int | None, rows: tuple[int, ...] = (), **keywords: Any
+    ) -> Callable:
+        """`function`, of whose arguments those with an axis 0 have one of members; by their numbers, one is an order, and some
+        are rows."""
         if self.mesh is None:
             return jax.jit(function, **keywords)
         copies, by_member = over(self.mesh, None), over(self.mesh, 0)
@@ -36,7 +46,11 @@ class Placement(NamedTuple):
             specs = tuple(sharding.spec for sharding in whole)
             function = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=by_member.spec, check_vma=False)
         else:
-            whole, traced_on = [self.of_order(axes[i]) if i == order else copies for i in range(len(axes))], self.mesh
+            whole, traced_on = [copies] * len(axes), self.mesh
+            for i in rows if self.split else ():
+                whole[i] = by_member
+            if order is not None:
+                whole[order] = self.of_order(axes[order])
 
         def placed(*arguments: Any) -> Any:
             with rows_on(traced_on):
@@ -48,6 +62,12 @@ class Placement(NamedTuple):
     def of_order(self, axis: int | None) -> NamedSharding:
         """Of the rows of each step, ([members,] steps, parts, rows)."""
         return over(self.mesh, 0 if self.members else 2 if axis is None else 3)
+
+    def dealt(self, rows: Any, numbers: np.ndarray | None) -> Any:
+        """Rows of these numbers (shares, rows), each share on a device of its own; all on each device where there are none."""
+        if numbers is None:
+            return self.copied(rows)
+        return self._put(jax.tree.map(lambda array: np.asarray(array)[numbers.ravel()], rows), 0)
 
     def copied(self, tree: Any, by_member: bool = False) -> Any:
         """Arrays on every device; those of members, or of the rows of folds, where the members are."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flows.core import Array, rows_on
+from flows.core import Array, current_mesh, rows_on
 from flows.training.loop.losses import HeldOut
 from flows.training.loop.params_vector import Layout
 
@@ -133,7 +133,8 @@ class Program:
         used = moved if self.decay is None else state.average[1]
         leaves = self.layout.leaves(used, state.epoch >= 0)
         if measures:
-            with rows_on(None):  # on all devices: it takes less than to bring rows together would
+            # Rows that all devices have are measured by each: it takes less than to bring results together.
+            with rows_on(current_mesh() if self.problem.split else None):
                 measured = self.problem.measured(self.layout.join(leaves, still), rows, measure)
             used, still = self.layout.split(measured)
             leaves = self.layout.leaves(used, state.epoch >= 0)

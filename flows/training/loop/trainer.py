@@ -77,7 +77,7 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
 def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool, placement: Placement) -> Trainer:
     """The functions of a program, compiled; with an axis of members in front where there are some."""
 
-    def of_members(function: Callable, *axes: int | None, order: int | None = None, donate: bool = True) -> Callable:
+    def of_members(function: Callable, *axes: int | None, donate: bool = True, **places: Any) -> Callable:
         if members is not None:
             here = members // placement.mesh.size if placement.mesh is not None and placement.members else members
             on_cpu = jax.default_backend() == "cpu"
@@ -85,7 +85,8 @@ def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool,
         else:
             axes = (None,) * len(axes)
         options = {"xla_backend_optimization_level": 1} if small and donate else None
-        return placement.compiled(function, axes, order, donate_argnums=0 if donate else (), compiler_options=options)
+        places = {"order": None, **places}
+        return placement.compiled(function, axes, **places, donate_argnums=0 if donate else (), compiler_options=options)
 
     def params_of(parts: tuple[Any, Any]) -> Any:
         def joined(moved: Any, still: Any) -> Any:
@@ -100,9 +101,9 @@ def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool,
     of_rows, order = 0 if folds else None, 3 if uncompiled.problem.of_rows else None
     return Trainer(
         start=of_members(uncompiled.start, 0, donate=False),
-        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=order),
-        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=order),
-        finish=of_members(uncompiled.finish, 0, 0, None, None),
+        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=order, rows=(5, 6)),
+        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=order, rows=(5,)),
+        finish=of_members(uncompiled.finish, 0, 0, None, None, rows=(2, 3) if uncompiled.problem.of_rows else ()),
         back=of_members(uncompiled.back, 0, 0, 0, 0, 0, 0, donate=False),
         params=params_of,
         accumulate=uncompiled.accumulate,
