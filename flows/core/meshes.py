@@ -78,7 +78,9 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
     """The mesh that an argument names: every device, or one of a single axis, which is made automatic."""
     if isinstance(x, str) and x == "all":
         return Mesh(np.array(jax.devices()), ("rows",), axis_types=(AxisType.Auto,))
-    expected = 'expected None, "all" for every device, or a jax.sharding.Mesh of one axis, such as jax.make_mesh((2,), ("rows",))'
+    expected = (
+        'expected None, "all" for every device, or a jax.sharding.Mesh of one axis, such as jax.make_mesh((2,), ("rows",))'
+    )
     if not isinstance(x, Mesh):
         raise TypeError(f"{name} is {x!r:.80}; {expected}")
     if len(x.axis_names) != 1:

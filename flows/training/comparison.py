@@ -18,6 +18,7 @@ from flows.training.data.prepare import with_model
 from flows.training.data.standardize import Prepared, prepare_folds
 from flows.training.data.table import Split, Table
 from flows.training.fitting import fit_prepared
+from flows.training.loop.agreement import agreed, agreement
 from flows.training.options import Options, Run, check_distribution, optional
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
@@ -86,13 +87,15 @@ class Comparison:
         """Fit and score one more, whatever goes wrong with it: the others are worth having."""
         start, scores, result, why, cost = time.monotonic(), np.zeros(0), None, "", math.nan
         try:
-            if self.interrupted or (start > self.end and self.best is not None):
+            late = start > self.end and self.best is not None
+            if agreed().any(self.interrupted or late):
                 why = f"not fitted, as {'another was interrupted' if self.interrupted else 'the time was over'}"
             else:
-                check_distribution(init_fun)
-                result, why = self._fit(init_fun)
-                if not why:
-                    scores, cost = self._scored(result)
+                with agreement(self.options):
+                    check_distribution(init_fun)
+                    result, why = self._fit(init_fun)
+                    if not why:
+                        scores, cost = self._scored(result)
                 self.interrupted = result.history.interrupted
         except KeyboardInterrupt:
             if self.best is None:
@@ -151,7 +154,7 @@ class Comparison:
                 why.append(f"given up after {epoch.number + 1} epochs, {nats:.3g} nats behind")
             return bool(why)
 
-        result = fit_prepared(rows, replace(options, callbacks=(given_up,)), self.key)
+        result = fit_prepared(rows, replace(options, run=OF_SELECT._replace(callback=given_up)), self.key)
         return result, "".join(why)
 
     def _prepared(self, init_fun: Any) -> Prepared:

@@ -13,6 +13,7 @@ from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.fitting import fit_prepared
+from flows.training.loop.agreement import agreement
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 
 
@@ -155,8 +156,8 @@ def fit(
         mesh: devices over which each batch is spread: "all" for every device of every process, or a `jax.sharding.Mesh` of one
             axis. Rows, params and state are copied to all, and losses are those of one device, to rounding. batch_size is a
             multiple of the devices. Members and folds are spread instead, where there are as many for each device.
-        rows: over a mesh, "copied" to each device, or "split" where they are too many for one: each keeps its share, and a batch
-            has equal parts of all.
+        rows: over a mesh, "copied" to each device, or "split" where they are too many for one: each keeps its share, and a
+            batch has equal parts of all.
         verbose: 1 for a bar with the losses in nats, the best epoch and the time left; 0 for none.
 
     Returns:
@@ -213,8 +214,8 @@ def fit(
         members=members,
     )
     key = as_key(rng)
-    check_distribution(init_fun, options.caller)
-    split = read(data, options, key)
-    facts = check(init_fun, split, options, key)
-    prepared = prepare(split, facts, options, key)
-    return fit_prepared(prepared, options, key)
+    with agreement(options):
+        check_distribution(init_fun, options.caller)
+        split = read(data, options, key)
+        facts = check(init_fun, split, options, key)
+        return fit_prepared(prepare(split, facts, options, key), options, key)

@@ -3,7 +3,9 @@ params behind the layers of the data as a `FitResult`, or as an `EnsembleResult`
 """
 
 import contextlib
+import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +34,7 @@ from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
 from flows.training.data.standardize import Prepared
 from flows.training.data.table import Rows, take
+from flows.training.loop.agreement import agreed
 from flows.training.loop.checkpoint import Checkpoint, settings_of
 from flows.training.loop.diagnose import cause
 from flows.training.loop.epochs import Epochs, Stream
@@ -154,9 +157,23 @@ def train_members(
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
-        training = Training(compiled, params, epochs.run, epochs.score, why, of_user, size, rows.yardstick, saved)
+        agree_on_settings(rows, options, key)
+        training = Training(compiled, params, epochs.run, epochs.score, why, of_user, size, rows.yardstick, saved, epochs.ready)
         best, history = run_epochs(training, options)
     return of_user(best), history
+
+
+def agree_on_settings(rows: Prepared, options: Options, key: Array) -> None:
+    """Processes that share a mesh have the same model, data, seed and options, and the same versions."""
+    if agreed().processes == 1:
+        return
+    plain = replace(options, objective=None)  # what a function holds on to is not always to be told
+    data = rows.split.whole.rows, rows.split.validation
+    settings = settings_of(rows.outer(rows.model), key, data, plain, batch_size=rows.split.batch_size)
+    versions = {"version of jax": jax.__version__, "version of flows": sys.modules["flows"].__version__}
+    told = {**settings, **versions, "objective": options.objective_name, "mesh": options.mesh.size}
+    digests = {name: hashlib.sha256(repr(value).encode()).hexdigest()[:8] for name, value in told.items()}
+    agreed().same(digests, "every process makes the same call, with the same data and settings")
 
 
 def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:

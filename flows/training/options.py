@@ -189,6 +189,7 @@ class Run(NamedTuple):
         judged: whether it says when it ends behind its start, or the closed-form Gaussian.
         tempered: the first epochs, whose validation loss says nothing.
         stands: whether it is over, by its importance weights.
+        callback: called after each epoch as those of a user are, but in every process.
     """
 
     caller: str = "fit"
@@ -197,6 +198,7 @@ class Run(NamedTuple):
     judged: bool = True
     tempered: int = 0
     stands: Callable[[list[float], list[float]], bool] | None = None
+    callback: Callable[[Any], Any] | None = None
 
 
 OF_FIT = Run()

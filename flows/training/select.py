@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from flows.core import DistributionInit, DistributionLike, FlowsError, as_key, explained_call
+from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call
 from flows.results.result import OF_LABELS, FitResult
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
@@ -16,6 +16,7 @@ from flows.training.data.support import check_ends_are_near, coded_columns, own_
 from flows.training.data.table import Table
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
+from flows.training.loop.agreement import agreement
 from flows.training.options import FEW, FOLDS
 from flows.training.stacking import as_one, stacked_scores
 
@@ -166,7 +167,11 @@ def select(
         'flow'
     """
     options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
-    key = as_key(rng)
+    with agreement(options):
+        return _selected(as_key(rng), candidates, data, options)
+
+
+def _selected(key: Array, candidates: Any, data: Any, options: SelectOptions) -> Selection:
     split = read_arrays(data, options, key)
     table, rows = split.whole, len(split.numbers())
     folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1

@@ -99,8 +99,8 @@ class DensityOptions(Options):
         over = self.num_samples % self.devices_of_batches
         if over and self.num_samples != type(self).num_samples:
             raise FlowsError(
-                f"fit_to_density: num_samples is {self.num_samples}, which does not split over {self.devices_of_batches} devices; "
-                f"the nearest that does is {max(self.num_samples - over, self.devices_of_batches)}"
+                f"fit_to_density: num_samples is {self.num_samples}, which does not split over {self.devices_of_batches} "
+                f"devices; the nearest that does is {max(self.num_samples - over, self.devices_of_batches)}"
             )
         object.__setattr__(self, "num_samples", max(self.num_samples - over, self.devices_of_batches))
 
@@ -230,8 +230,9 @@ def fit_to_density(
         estimator: of the gradient, as of `flows.objectives.reverse_kl`.
         max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: as of
-            `flows.fit`; over a mesh the draws of a step are spread. A checkpoint knows log_density by its code and what it holds on to, and parameters by their names.
-        standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
+            `flows.fit`; over a mesh the draws of a step are spread.
+            A checkpoint knows log_density by its code and what it holds on to, and parameters by their names.
+            standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
             normal sees more of the density than they do, or the model lives on circles or a sphere; False for init_fun as it
             is, and modes enter the figures alone.
         support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside. Of named parameters a dict,

@@ -12,6 +12,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError, warn_user
 from flows.persistence.container import DTYPES, INTEGERS, MAX_RECORD, blamed_on, read, sweep, write
+from flows.training.loop.agreement import agreed
 from flows.training.options import Options
 
 FORMAT = 2
@@ -27,6 +28,8 @@ class Checkpoint:
         self.last = time.monotonic()
         self.saved = False  # by this process
         self.path = os.path.join(self.folder, NAME)
+        if not agreed().first:
+            return
         try:
             os.makedirs(self.folder, exist_ok=True)
             sweep(self.folder)

@@ -41,10 +41,16 @@ class Epochs:
         state, report = self._run(state, 0, 0)
         return before_epochs(state), report
 
+    def ready(self, state: State) -> None:
+        """Compile the program of an epoch."""
+        self.compiled.run.ready(*self._arguments(state, 0, 0))
+
     def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
+        return self.compiled.run(*self._arguments(state, number, taken))
+
+    def _arguments(self, state: State, number: int, taken: int) -> tuple:
         order, steps = self.compiled.placement.order(self.order(number)), self.rows.split.steps
-        schedule = self.schedule(number * steps, steps)
-        return self.compiled.run(state, self.keys, taken, order, schedule, *self.on_devices)
+        return state, self.keys, taken, order, self.schedule(number * steps, steps), *self.on_devices
 
     def suspects(self, number: int, step: int, member: int) -> Table:
         """The rows of a step."""

@@ -3,6 +3,7 @@ that stays there. Or members, some on each device.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -57,7 +58,7 @@ class Placement(NamedTuple):
                 return function(*arguments)
 
         results = by_member if self.members else copies
-        return jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords)
+        return Program(jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords), whole)
 
     def of_order(self, axis: int | None) -> NamedSharding:
         """Of the rows of each step, ([members,] steps, parts, rows)."""
@@ -84,11 +85,42 @@ class Placement(NamedTuple):
         return jax.tree.map(_fetched, tree)
 
 
+class Program:
+    """A function that is compiled for a mesh. `ready(*arguments)` compiles it and runs nothing: processes that meet within a
+    call wait for each other but a short time."""
+
+    def __init__(self, function: Callable, shardings: list[NamedSharding]):
+        self.function, self.shardings, self.compiled = function, shardings, dict[str, Callable]()
+
+    def __call__(self, *arguments: Any) -> Any:
+        arguments = self._placed(arguments)
+        compiled = self.compiled.get(_shapes(arguments), self.function) if self.compiled else self.function
+        return compiled(*arguments)
+
+    def ready(self, *arguments: Any) -> None:
+        arguments = self._placed(arguments)
+        self.compiled[_shapes(arguments)] = self.function.lower(*arguments).compile()
+
+    def _placed(self, arguments: tuple) -> tuple:
+        pairs = zip(arguments, self.shardings, strict=True)
+        return tuple(jax.tree.map(partial(_placed, sharding=sharding), argument) for argument, sharding in pairs)
+
+
+def _shapes(tree: Any) -> str:
+    return str(jax.tree.map(lambda leaf: (np.shape(leaf), getattr(leaf, "dtype", type(leaf))), tree))
+
+
 def _placed(array: Any, sharding: NamedSharding) -> Any:
     """An array that each process has, on the devices of all."""
+    if isinstance(array, jax.Array) and array.sharding == sharding:
+        return array
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
+    if isinstance(array, jax.Array) and jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = _placed(jax.random.key_data(array), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
     host = np.asarray(array)
+    host = host.astype(jax.dtypes.canonicalize_dtype(host.dtype), copy=False)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 

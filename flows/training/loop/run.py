@@ -3,6 +3,7 @@ also ends on time, a callback or Ctrl-C, saves checkpoints, and returns the best
 """
 
 import math
+import os
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from flows.persistence.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
 from flows.training.data.gaussian import Yardstick
 from flows.training.data.streams import DataFailed
+from flows.training.loop.agreement import agreed
 from flows.training.loop.checkpoint import Checkpoint
 from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of
 from flows.training.loop.progress import Progress
@@ -47,6 +49,7 @@ class Training(NamedTuple):
         event_size: numbers of an event.
         yardstick: what the losses are told and judged by.
         checkpoint: where it is saved.
+        ready: of the state at the start, compiles what an epoch runs.
     """
 
     trainer: Trainer
@@ -58,6 +61,7 @@ class Training(NamedTuple):
     event_size: int
     yardstick: Yardstick
     checkpoint: Checkpoint | None = None
+    ready: Callable[[State], None] = lambda state: None
 
 
 def run_epochs(training: Training, options: Options) -> tuple[Any, History]:
@@ -65,17 +69,17 @@ def run_epochs(training: Training, options: Options) -> tuple[Any, History]:
     loop = Loop(training, options)
     with loop.bar, _interrupts() as interrupts:
         loop.begin()
-        while loop.goes_on and not interrupts:
+        while loop.goes_on(bool(interrupts)):
             loop.epoch()
         loop.end()
-    return loop.ended(bool(interrupts))
+    return loop.ended()
 
 
 class Loop:
     """A training while it runs: its state on the device, and the progress of each member."""
 
     def __init__(self, training: Training, options: Options):
-        self.training, self.options, self.began = training, options, time.monotonic()
+        self.training, self.options, self.began, self.together = training, options, time.monotonic(), agreed()
         self.state = training.trainer.start(training.params)
         self.members = [Progress() for _ in range(options.members or 1)]
         self.placement = training.trainer.placement
@@ -83,8 +87,9 @@ class Loop:
         if saved is not None:
             self.state = self.placement.copied(saved[0], by_member=True)
             self.members = [Progress(**fields) for fields in saved[1]]
-        self.resumed, self.stopped, self.margin = saved is not None, False, 0.0
-        done, quiet = len(self.members[0].train), not options.verbose
+        self.resumed, self.stopped, self.interrupted, self.margin = saved is not None, False, False, 0.0
+        done, quiet = len(self.members[0].train), not (options.verbose and self.together.first)
+        self._agree_on_start()
         self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
         self.compiled = 0.0 if quiet else seconds_of_compiling()
 
@@ -92,10 +97,22 @@ class Loop:
     def over(self) -> bool:
         return all(member.over(self.options) for member in self.members)
 
-    @property
-    def goes_on(self) -> bool:
-        in_time = not self.members[0].train or time.monotonic() < self.began + self.options.max_seconds
-        return not self.over and in_time and not self.stopped
+    def goes_on(self, interrupted: bool) -> bool:
+        """Whether there is another epoch, as all processes see it."""
+        late = bool(self.members[0].train) and time.monotonic() >= self.began + self.options.max_seconds
+        told = self.together.meet(interrupted=interrupted, stops=bool(self.stopped or late))
+        self.interrupted = any(answer["interrupted"] for answer in told)
+        return not (self.over or self.interrupted or any(answer["stops"] for answer in told))
+
+    def _agree_on_start(self) -> None:
+        """All processes begin where process 0 does, with their programs compiled: they wait for each other but a short time."""
+        if self.together.processes > 1:
+            self.training.ready(self.state)
+            epochs = len(self.members[0].train)
+            folder = f"checkpoint={os.fsdecode(self.options.checkpoint)!r}" if self.options.checkpoint else "no checkpoint"
+            self.together.same(
+                {"epoch to go on from": str(epochs)}, f"give {folder} as a folder that all processes share, or none"
+            )
 
     def begin(self) -> None:
         if not self.resumed:
@@ -137,17 +154,17 @@ class Loop:
             self._go_back(np.array(lost), np.array(apart), scales, most)
         if self.training.checkpoint is not None:
             self._save(self.training.checkpoint, at_once=self.over)
-        if self.options.callbacks:
+        if self.options.callbacks or self.options.run.callback:
             self._call_back(scales)
 
     def end(self) -> None:
         if self.training.checkpoint is not None and not self.over:  # by time, or on request
             self._save(self.training.checkpoint, at_once=True)
 
-    def ended(self, interrupted: bool) -> tuple[Any, History]:
+    def ended(self) -> tuple[Any, History]:
         """The best params and the history, with what there is to be said."""
         training, options, members = self.training, self.options, self.members
-        history = history_of(members, options, training.yardstick, interrupted)
+        history = history_of(members, options, training.yardstick, self.interrupted)
         last = len(members[0].train) - 1
         after(
             members,
@@ -175,12 +192,15 @@ class Loop:
         self.state = self.training.trainer.back(self.state, lost | apart, scale, most, restart, self.training.params)
 
     def _save(self, checkpoint: Checkpoint, at_once: bool) -> None:
-        checkpoint.save(self.placement.fetched(self.state), [vars(member) for member in self.members], at_once=at_once)
+        state = self.placement.fetched(self.state)
+        if self.together.first:
+            checkpoint.save(state, [vars(member) for member in self.members], at_once=at_once)
 
     def _call_back(self, scales: np.ndarray) -> None:
         best = partial(lambda best: self.training.published(self.training.trainer.params(best)), self.state.best)
         epoch = _epoch(self.members, scales, self.options, time.monotonic() - self.began, best)
-        self.stopped = any([_says_stop(callback(epoch)) for callback in self.options.callbacks])
+        own, callbacks = self.options.run.callback, self.options.callbacks if self.together.first else ()
+        self.stopped = any([_says_stop(callback(epoch)) for callback in (*callbacks, *([] if own is None else [own]))])
 
     def _params_of(self, i: int) -> Any:
         """The params of member i as they are."""

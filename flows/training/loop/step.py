@@ -43,8 +43,9 @@ class Program:
     """The functions of one member's training that are compiled (`trainer.py`).
 
     `problem` has `loss(params, rows, index, key)`, `held_out(params, rows, key)`, `of_rows`, whether index are the numbers of
-    rows, `draws`, whether these need keys, and `measures`, whether `measured(params, rows, key)` is to be called after each epoch. Gradients are of `accumulate` parts of a
-    batch; `decay` is that of the moving average of params, None without one.
+    rows, and whether they are `split` over devices, `draws`, whether these need keys, and `measures`, whether `measured(params,
+    rows, key)` is to be called after each epoch. Gradients are of `accumulate` parts of a batch; `decay` is that of the moving
+    average of params, None without one.
     """
 
     problem: Any

@@ -1,0 +1,132 @@
+"""What processes that share a mesh agree on: that they fit the same model to the same data, when to stop, and that one of them
+failed. Whatever is known to one alone, or read from a clock, is gathered before anyone acts on it.
+"""
+
+import itertools
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flows.core import FitError, FlowsError
+from flows.training.options import Options
+
+MOST = 4_096  # bytes that a process tells at once
+DAY = 24 * 3600 * 1000  # milliseconds for which one waits for another: it may be compiling, or in a callback
+_meetings = itertools.count()  # which are numbered alike in all processes
+_current: ContextVar["Agreement | None"] = ContextVar("agreement", default=None)
+
+
+class Agreement:
+    """Of several processes. All call `meet` as often, whatever happens in one of them."""
+
+    def __init__(self, caller: str, processes: int):
+        self.caller, self.processes, self.over = caller, processes, False
+        self.here = jax.process_index() if processes > 1 else 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process has the bar, the callbacks, the warnings and the files."""
+        return self.here == 0
+
+    def meet(self, error: BaseException | None = None, **told: Any) -> list[dict[str, Any]]:
+        """What each process tells; where one tells of an error, the others raise it."""
+        if self.processes == 1:
+            return [told]
+        text = None if error is None else f"{type(error).__name__}: {str(error) or 'it was ended'}"[: MOST // 4]
+        answers = [json.loads(answer) for answer in _gathered(json.dumps({"error": text, **told}))]
+        failed = [number for number, answer in enumerate(answers) if answer["error"] is not None]
+        if failed:
+            self.over = True
+            if error is None:
+                raise FitError(f"{self.caller}: process {failed[0]} failed, and all end. {answers[failed[0]]['error']}")
+        return answers
+
+    def any(self, stops: bool) -> bool:
+        """Whether one of them stops."""
+        return any(answer["stops"] for answer in self.meet(stops=bool(stops)))
+
+    def same(self, what: dict[str, str], remedy: str) -> None:
+        """Refuse what is not as in process 0: short texts by their names."""
+        others = self.meet(same=what)
+        wrong = {
+            number: [name for name in first if answer["same"].get(name) != first[name]]
+            for first in [others[0].get("same", what)]
+            for number, answer in enumerate(others if self.processes > 1 else [])
+        }
+        told = "; ".join(f"process {number} has another {', '.join(names)}" for number, names in wrong.items() if names)
+        if told:
+            self.over = True  # all know
+            raise FlowsError(f"{self.caller}: {told} than process 0; {remedy}")
+
+
+ALONE = Agreement("fit", 1)
+
+
+def agreed() -> Agreement:
+    """That of the fit that runs."""
+    return _current.get() or ALONE
+
+
+@contextmanager
+def agreement(options: Options) -> Iterator[Agreement]:
+    """Of the processes of a mesh, as long as a fit runs. An error in one ends all."""
+    processes = processes_of(options)
+    if processes == 1:
+        yield ALONE
+        return
+    together = Agreement(options.caller, processes)
+    token = _current.set(together)
+    try:
+        with nullcontext() if together.first else _quiet():
+            try:
+                yield together
+            except BaseException as error:
+                if not together.over:
+                    together.meet(error)
+                raise
+            if not together.over:
+                together.meet()
+    finally:
+        _current.reset(token)
+
+
+def processes_of(options: Options) -> int:
+    """How many share the mesh."""
+    if options.mesh is None:
+        return 1
+    of_mesh = {device.process_index for device in options.mesh.devices.flat}
+    if of_mesh == {jax.process_index()}:
+        return 1
+    if len(of_mesh) < jax.process_count():
+        raise FlowsError(
+            f"{options.caller}: mesh has devices of {len(of_mesh)} of {jax.process_count()} processes; expected those of all, "
+            "or of this one alone"
+        )
+    return len(of_mesh)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _gathered(text: str) -> list[str]:
+    """The text of each process. They wait for each other before, as collectives on CPUs give up after half a minute."""
+    client = getattr(getattr(multihost_utils, "distributed", None), "global_state", None)
+    client = getattr(client, "client", None)
+    if client is not None:
+        client.wait_at_barrier(f"flows {next(_meetings)}", DAY)
+    encoded = text.encode()
+    if len(encoded) > MOST:
+        raise FlowsError(f"a process has {len(encoded)} bytes to tell; expected at most {MOST}")
+    padded = np.frombuffer(encoded.ljust(MOST), np.uint8)
+    return [bytes(row).decode().rstrip() for row in np.asarray(multihost_utils.process_allgather(padded))]
