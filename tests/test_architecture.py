@@ -28,6 +28,7 @@ FLOORS = [
 TRAINING = [  # the same within flows/training
     {"fingerprint", "keywords"},
     {"options"},
+    {"agreement"},
     {"data"},
     {"loop"},
     {"density", "fitting", "candidates"},

@@ -12,13 +12,13 @@ from flows.core import Array, FlowsError, pieces_of, positive
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult
+from flows.training.agreement import agreed, agreement
 from flows.training.data.columns import ColumnFacts
 from flows.training.data.facts import facts_of_candidate, num_trained
 from flows.training.data.prepare import with_model
 from flows.training.data.standardize import Prepared, prepare_folds
 from flows.training.data.table import Split, Table
 from flows.training.fitting import fit_prepared
-from flows.training.loop.agreement import agreed, agreement
 from flows.training.options import Options, Run, check_distribution, optional
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...

@@ -9,11 +9,11 @@ import optax
 
 from flows.core import DistributionLike, as_key, explained_call
 from flows.results.result import FitResult
+from flows.training.agreement import agreement
 from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.fitting import fit_prepared
-from flows.training.loop.agreement import agreement
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 
 

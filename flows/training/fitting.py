@@ -3,9 +3,7 @@ params behind the layers of the data as a `FitResult`, or as an `EnsembleResult`
 """
 
 import contextlib
-import hashlib
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,15 +30,15 @@ from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
+from flows.training.agreement import EVERY_PROCESS, agreed, digests_of
 from flows.training.data.standardize import Prepared
 from flows.training.data.table import Rows, take
-from flows.training.loop.agreement import agreed
 from flows.training.loop.checkpoint import Checkpoint, settings_of
 from flows.training.loop.diagnose import cause
-from flows.training.loop.epochs import Epochs, Stream
+from flows.training.loop.epochs import Epochs, StreamEpochs
 from flows.training.loop.losses import Function, Likelihood, Objective, check_keywords, has_running_statistics
 from flows.training.loop.placement import Placement
-from flows.training.loop.run import Training, run_epochs
+from flows.training.loop.run import Going, Training, run_epochs
 from flows.training.loop.trainer import schedule_of, trainer
 from flows.training.options import Options
 
@@ -134,9 +132,13 @@ def train_members(
     problem = _problem(inner, part, rows, options)
     compiled = trainer(problem, start, options, rows.dtype, bool(rows.folds))
     schedule = schedule_of(options, options.max_epochs * split.steps)
-    epochs: Any = Epochs(rows, compiled, schedule, keys)
-    if split.chunks is not None:
-        epochs = Stream(rows, compiled, schedule, keys, split.chunks)
+    epochs: Any = None
+    going = None
+    if split.stream is None:
+        epochs = Epochs(rows, compiled, schedule, keys)
+    else:
+        epochs = StreamEpochs(rows, compiled, schedule, keys, split.stream)
+        going = Going(lambda: epochs.state, split.stream.restore)
     saved = None
     if options.checkpoint is not None:
         data = split.whole.rows, split.validation
@@ -158,7 +160,9 @@ def train_members(
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
         agree_on_settings(rows, options, key)
-        training = Training(compiled, params, epochs.run, epochs.score, why, of_user, size, rows.yardstick, saved, epochs.ready)
+        training = Training(
+            compiled, params, epochs.run, epochs.score, why, of_user, size, rows.yardstick, saved, epochs.ready, going
+        )
         best, history = run_epochs(training, options)
     return of_user(best), history
 
@@ -170,21 +174,22 @@ def agree_on_settings(rows: Prepared, options: Options, key: Array) -> None:
     plain = replace(options, objective=None)  # what a function holds on to is not always to be told
     data = rows.split.whole.rows, rows.split.validation
     settings = settings_of(rows.outer(rows.model), key, data, plain, batch_size=rows.split.batch_size)
-    versions = {"version of jax": jax.__version__, "version of flows": sys.modules["flows"].__version__}
-    told = {**settings, **versions, "objective": options.objective_name, "mesh": options.mesh.size}
-    digests = {name: hashlib.sha256(repr(value).encode()).hexdigest()[:8] for name, value in told.items()}
-    agreed().same(digests, "every process makes the same call, with the same data and settings")
+    told = {**settings, "objective": options.objective_name, "mesh": options.mesh.size}
+    agreed().same(digests_of(told), EVERY_PROCESS)
 
 
 def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:
     """What a step and a validation minimise."""
     batch, statistics = rows.split.batch_size // options.accumulate, has_running_statistics(model)
-    split = len(rows.held_out.x) if Placement.of(options).split else 0
+    placement, in_memory = Placement.of(options), rows.split.stream is None
+    alone = placement.of_batches and options.rows == "split"  # rows that no other device has
+    dealt = alone if in_memory else placement.of_batches and options.members is None
+    apart = dealt, len(rows.held_out.x) if alone and in_memory else 0
     if options.objective is None:
         exact = getattr(model, "likelihood", "exact") == "unbiased"
-        return Likelihood(part, batch, options.precision, statistics, exact, split)
+        return Likelihood(part, batch, options.precision, statistics, exact, *apart)
     check_keywords(options.objective, rows.train, options.caller)
-    return Objective(part, Function(options.objective), batch, options.precision, statistics, split)
+    return Objective(part, Function(options.objective), batch, options.precision, statistics, *apart)
 
 
 def fit_members(rows: Prepared, options: Options, key: Array) -> EnsembleResult:

@@ -8,6 +8,7 @@ import numpy as np
 
 from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call
 from flows.results.result import OF_LABELS, FitResult
+from flows.training.agreement import agreement
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data.columns import check_data
@@ -16,7 +17,6 @@ from flows.training.data.support import check_ends_are_near, coded_columns, own_
 from flows.training.data.table import Table
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
-from flows.training.loop.agreement import agreement
 from flows.training.options import FEW, FOLDS
 from flows.training.stacking import as_one, stacked_scores
 

@@ -113,7 +113,7 @@ def check_copies(split: Split) -> None:
                 "of others. Drop them, or keep one of each, with weights= for how often it is there",
                 DataWarning,
             )
-    if validation is not None and split.chunks is None:
+    if validation is not None and split.stream is None:
         groups = groups_of((rows.x, rows.context), (validation.x, validation.context))
         if groups is None:
             return

@@ -106,7 +106,7 @@ def _first_layers(columns: ColumnFacts, layers: tuple[BijectionInit, ...]) -> tu
 
 def folds_of(model: Any, split: Split, options: Options, key: Array) -> int:
     """Over how many folds models are averaged: by default where few rows have to train more numbers than they are."""
-    if options.folds is not None or options.validation is not None or split.chunks is not None:
+    if options.folds is not None or options.validation is not None or split.stream is not None:
         return options.folds or 1
     rows, table = len(split.numbers()), split.train
     if rows >= FEW or rows < 2 * FOLDS or not has_flow(model) or model.likelihood == "lower bound":

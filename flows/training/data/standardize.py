@@ -131,7 +131,7 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     given; what is measured is measured on these rows."""
     columns, before, event, dtype = facts.columns, facts.first, split.train.event, split.train.dtype
     check_inside(split, before)
-    inside = bool(before) and (split.chunks is not None or any(layer.likelihood != "exact" for layer in before))
+    inside = bool(before) and (split.stream is not None or any(layer.likelihood != "exact" for layer in before))
     # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
     train, held_out, log_dets, params = _through(before, _some(split) if inside and len(event) > 1 else split, key)
     as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())

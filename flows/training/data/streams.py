@@ -2,18 +2,22 @@
 while the fit runs.
 """
 
+import base64
+import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from flows.core import Array, FlowsError, rows_within
 from flows.results.frames import Header, in_order, named_apart
+from flows.training.agreement import agreed
 from flows.training.data.arrays import read_rows, read_validation
 from flows.training.data.splitting import LEAST_ROWS, seed_of
-from flows.training.data.table import LOOKED_AT, Rows, Split, Table, take
+from flows.training.data.table import LOOKED_AT, Chunk, Rows, Split, Stream, Table, take
 from flows.training.options import Options
 
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
@@ -67,14 +71,20 @@ def mapped(data: np.memmap, options: Options, key: Array) -> Split:
         held_out = table_at(np.sort(_rows_of(blocks[:others], block, n)))
     chunk, steps = _chunk_of(data[:1], batch_size), options.steps_an_epoch(len(numbers), batch_size)
 
-    def chunks(epoch: int) -> Iterator[Table]:
+    def chunks(epoch: int) -> Iterator[Chunk]:
         rng = np.random.default_rng([*seed, epoch])
         order = _rows_of(rng.permutation(blocks[others:]), block, n)[: steps * batch_size]
         for start in range(0, len(order), chunk):
             numbers = np.sort(order[start : start + chunk])
-            yield table_at(numbers, f"a chunk of data from row {numbers[0]} on")
+            yield Chunk(len(numbers), partial(rows_of_chunk, numbers))
 
-    return Split(first, held_out, first, held_out.rows, batch_size, steps, chunks=chunks, total=len(numbers))
+    def rows_of_chunk(numbers: np.ndarray, index: Any) -> Table:
+        """They are read as they follow each other on the disk."""
+        wanted, name = numbers[index], f"a chunk of data from row {numbers[0]} on"
+        order = np.argsort(wanted, kind="stable")
+        return table_at(wanted[order], name).take(np.argsort(order, kind="stable"))
+
+    return Split(first, held_out, first, held_out.rows, batch_size, steps, stream=Stream(chunks), total=len(numbers))
 
 
 def iterated(data: Any, options: Options) -> Split:
@@ -88,17 +98,25 @@ def iterated(data: Any, options: Options) -> Split:
     if options.share is not None:
         raise FlowsError("fit: data is an iterable, of which no share can be held out: give validation rows")
     steps, batch_size, batches = options.steps_per_epoch, options.rows_a_step(math.inf), _Batches(data)
-    looked_at = min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size)
+    processes = agreed().processes
+    if processes > 1 and options.members is not None:
+        raise FlowsError(
+            f"{options.caller}: data is an iterable, of which each process yields rows of its own, and "
+            f"members={options.members} train on the same; fit them one after the other"
+        )
+    looked_at = min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size) // processes
     first = batches.gathered(looked_at)
     if first is None:
         raise FlowsError(
             f"fit: data ended before the {looked_at} rows of an epoch of {steps} steps; give fewer steps_per_epoch"
         )
-    batches.put_back(first.rows)  # they are trained on, too
-    chunk = _chunk_of(first.x[:1], batch_size)
+    batches.put_back()  # they are trained on, too
+    chunk = _chunk_of(first.x[:1], batch_size) // processes
+    rows = agreed().joined(first.rows)
+    first = Table.of(rows, first.headers, np.arange(len(rows.x)))
 
-    def chunks(epoch: int) -> Iterator[Table]:
-        left = steps * batch_size
+    def chunks(epoch: int) -> Iterator[Chunk]:
+        left = steps * batch_size // processes
         while left:
             table = batches.gathered(min(chunk, left))
             if table is None:
@@ -106,45 +124,84 @@ def iterated(data: Any, options: Options) -> Split:
                     f"fit: data ended in epoch {epoch}; an iterator cannot start again. Give max_epochs and steps_per_epoch "
                     "that it has rows for, or an iterable that starts anew with each iter()"
                 )
-            yield table
+            yield Chunk(len(table), table.take, batches.state())
             left -= len(table)
 
     held_out = read_validation(options.validation, first)
-    return Split(first, held_out, first, held_out.rows, batch_size, steps, chunks=chunks, total=steps * batch_size)
+    stream = Stream(chunks, own=processes > 1, restore=batches.restore if batches.has_state else None)
+    return Split(first, held_out, first, held_out.rows, batch_size, steps, stream=stream, total=steps * batch_size)
+
+
+class _Piece(NamedTuple):
+    """A batch of an iterable, of which some rows at its beginning were used, and the state of the iterator before it."""
+
+    rows: Rows
+    used: int
+    state: Any
 
 
 class _Batches:
-    """The rows of an iterable of batches, one after the other; it starts again when it ends, if it can."""
+    """The rows of an iterable of batches, one after the other; it starts again when it ends, if it can.
+
+    An iterator with `get_state` and `set_state`, as Grain's have them, can go on later where it was.
+    """
 
     def __init__(self, data: Any):
         self.data, self.iterator, self.once = data, iter(data), iter(data) is data
         self.seen = 0
         self.like: Any = None  # the shapes of a row and of its context
         self.headers: tuple[Header | None, Header | None] = (None, None)
-        self.left = self._next()
-        self.event = () if self.left is None else self.left.x.shape[1:]
+        self.pieces, self.last = list[_Piece](), list[_Piece]()
+        piece = self._next()
+        self.event = () if piece is None else piece.rows.x.shape[1:]
+        self.pieces += [] if piece is None else [piece]
+
+    @property
+    def has_state(self) -> bool:
+        return hasattr(self.iterator, "get_state") and hasattr(self.iterator, "set_state")
 
     def gathered(self, count: int) -> Table | None:
         """So many rows, or None where there are fewer left."""
-        pieces = [] if self.left is None else [self.left]
-        while sum(len(piece.x) for piece in pieces) < count:
+        while sum(len(piece.rows.x) - piece.used for piece in self.pieces) < count:
             more = self._next()
             if more is None:
                 return None
-            pieces.append(more)
-        rows = _joined(*pieces)
-        self.left = take(rows, slice(count, None))
-        first = self.seen - len(rows.x)
-        return Table.of(take(rows, slice(count)), self.headers, np.arange(first, first + count))
+            self.pieces.append(more)
+        self.last, taken, left = list(self.pieces), list[Rows](), count
+        while left:
+            rows, used, state = self.pieces[0]
+            taken.append(take(rows, slice(used, used + left)))
+            left -= len(taken[-1].x)
+            at_end = used + len(taken[-1].x) == len(rows.x)
+            self.pieces[:1] = [] if at_end else [_Piece(rows, used + len(taken[-1].x), state)]
+        first = self.seen - sum(len(piece.rows.x) - piece.used for piece in self.pieces) - count
+        return Table.of(_joined(*taken), self.headers, np.arange(first, first + count))
 
-    def put_back(self, rows: Rows) -> None:
-        self.left = _joined(rows, self.left)
+    def put_back(self) -> None:
+        """As it was before the last rows."""
+        self.pieces = self.last
 
-    def _next(self) -> Rows | None:
+    def state(self) -> Any:
+        """How to go on after the rows so far: the state of the iterator and how many rows of its next batch were used."""
+        if not self.has_state:
+            return None
+        piece = self.pieces[0] if self.pieces else _Piece(Rows(None), 0, self.iterator.get_state())
+        return {"iterator": _told(piece.state), "used": piece.used}
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+        self.iterator = self.iterator if self.once else iter(self.data)
+        self.iterator.set_state(_untold(state["iterator"]))
+        self.pieces, piece = [], self._next() if state["used"] else None
+        self.pieces += [] if piece is None else [piece._replace(used=state["used"])]
+
+    def _next(self) -> _Piece | None:
         """The next batch, or None at the end."""
+        before = self.iterator.get_state() if self.has_state else None
         batch = next(self.iterator, None)
         if batch is None and not self.once:
             self.iterator = iter(self.data)
+            before = self.iterator.get_state() if self.has_state else None
             batch = next(self.iterator, None)
         if batch is None:
             return None
@@ -162,7 +219,23 @@ class _Batches:
         if self.like != like:
             raise FlowsError(f"fit: {name} has rows of shape {like[:2]}; those before it {self.like[:2]}")
         self.seen += len(rows.x)
-        return rows
+        return _Piece(rows, 0, before)
+
+
+def _told(state: Any) -> Any:
+    """The state of an iterator, for JSON."""
+    if isinstance(state, bytes):
+        return {"bytes": base64.b64encode(state).decode()}
+    try:
+        return {"json": json.loads(json.dumps(state))}
+    except TypeError:
+        raise FlowsError(
+            f"fit: get_state() of data is {state!r:.60}, which a checkpoint cannot hold; expected bytes, or what JSON can hold"
+        ) from None
+
+
+def _untold(told: Any) -> Any:
+    return base64.b64decode(told["bytes"]) if "bytes" in told else told["json"]
 
 
 def _joined(*pieces: Any) -> Rows:

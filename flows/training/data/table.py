@@ -113,7 +113,32 @@ class Table:
         return place_of(column, len(self.labels), self.names, what)
 
 
-Chunks = Callable[[int], Iterator[Table]]  # (epoch) -> pieces of its rows
+class Chunk(NamedTuple):
+    """Rows of a stream that are trained on together, of which a process reads those that it needs.
+
+    Attributes:
+        size: how many there are; of an iterable in this process.
+        take: reads those of some numbers, in their order.
+        state: of an iterable, how to go on after them.
+    """
+
+    size: int
+    take: Callable[[Any], Table]
+    state: Any = None
+
+
+class Stream(NamedTuple):
+    """Rows that do not fit on the device, or into memory.
+
+    Attributes:
+        chunks: of the number of an epoch, its rows in pieces.
+        own: whether a process has rows of its own, as of an iterable; all have the same otherwise.
+        restore: goes on from the state of a chunk; None where there is none.
+    """
+
+    chunks: Callable[[int], Iterator[Chunk]]
+    own: bool = False
+    restore: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +153,7 @@ class Split:
         batch_size: rows a step.
         steps: an epoch.
         groups: a number of each row of data, which copies have in common; None where there are none.
-        chunks: of a stream.
+        stream: where the rows come from, if they are not on the device.
         total: rows to train on in an epoch.
     """
 
@@ -139,7 +164,7 @@ class Split:
     batch_size: int
     steps: int
     groups: np.ndarray | None = None
-    chunks: Chunks | None = None
+    stream: Stream | None = None
     total: int = 0
 
     @classmethod
@@ -174,7 +199,7 @@ class Split:
 
     def check_folds(self, count: int) -> None:
         """Refuse more folds than there are rows for, and those of a stream."""
-        if self.chunks is not None:
+        if self.stream is not None:
             raise FlowsError(f"fit: folds is {count}, but data is a stream; leave folds out, or give an array in memory")
         most = len(self.numbers()) // 2
         if not 2 <= count <= most:

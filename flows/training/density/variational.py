@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from flows.core import (
     Array,
     Distribution,
     DistributionLike,
-    DistributionPart,
     FlowsError,
     Shape,
     as_dim,
@@ -31,14 +30,15 @@ from flows.core import (
     warn_user,
 )
 from flows.distributions.flow import Flow
-from flows.objectives import reverse_kl
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult
 from flows.results.history import History
 from flows.results.parameters import Parameters
+from flows.training.agreement import EVERY_PROCESS, agreed, agreement, digests_of
 from flows.training.data.gaussian import Yardstick, by_chance
 from flows.training.density.checks import by_names, check_density, check_order
 from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures, history_of_start
+from flows.training.density.reverse_kl import ReverseKL
 from flows.training.density.start import begin, box_of, starts_of
 from flows.training.fingerprint import fingerprint
 from flows.training.loop.checkpoint import Checkpoint, settings_of
@@ -103,39 +103,6 @@ class DensityOptions(Options):
                 f"devices; the nearest that does is {max(self.num_samples - over, self.devices_of_batches)}"
             )
         object.__setattr__(self, "num_samples", max(self.num_samples - over, self.devices_of_batches))
-
-
-class ReverseKL(NamedTuple):
-    """What a step minimises, over draws of the model instead of rows. What is held out is noise, and is weighed on the host,
-    by the program that draws for the figures, so that nothing else has to be compiled."""
-
-    part: DistributionPart
-    log_density: Callable
-    num_samples: int
-    estimator: str
-
-    of_rows = False
-    draws = True
-    measures = False
-
-    def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
-        """At the power of the density, (1,), that is this step's."""
-        triple = (params, *functions_of(self.part, params))
-        return reverse_kl(params, triple, lambda x: beta * self.log_density(x), key, self.num_samples, estimator=self.estimator)
-
-    def held_out(self, params: Any, figures: HeldOut, key: Array) -> HeldOut:
-        return figures
-
-    def cause(self, params: Any, key: Array, n: int) -> str:
-        """Say what is not finite among so many draws."""
-        log_pdf, sample = functions_of(self.part, params)
-        x = sample(key, params, n)
-        for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
-            finite = np.isfinite(np.asarray(values, float)).reshape(len(x), -1).all(1)
-            if not finite.all():
-                row = int(np.flatnonzero(~finite)[0])
-                return f"{name} is {np.asarray(values)[row]} at a draw x = {np.asarray(x)[row]!s:.200}"
-        return "draws and densities are finite, but a gradient or an update is not"
 
 
 def rounds_of(max_epochs: int) -> list[int]:
@@ -232,7 +199,7 @@ def fit_to_density(
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: as of
             `flows.fit`; over a mesh the draws of a step are spread.
             A checkpoint knows log_density by its code and what it holds on to, and parameters by their names.
-            standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
+        standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
             normal sees more of the density than they do, or the model lives on circles or a sphere; False for init_fun as it
             is, and modes enter the figures alone.
         support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside. Of named parameters a dict,
@@ -292,6 +259,11 @@ def fit_to_density(
         mesh=mesh,
         verbose=verbose,
     )
+    with agreement(options):
+        return _fitted(as_key(rng), init_fun, log_density, input_dim, options)
+
+
+def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, options: DensityOptions) -> DensityFitResult:
     check_order(init_fun, log_density)
     check_distribution(init_fun, options.caller)
     if getattr(init_fun, "likelihood", "exact") == "lower bound":
@@ -299,7 +271,7 @@ def fit_to_density(
             f"fit_to_density: the log-density of {init_fun!r:.80} is a 'lower bound', as it adds noise to its points or rounds "
             "them (Dequantize): the divergence to a density cannot be told. Leave that layer out, and round draws afterwards"
         )
-    key, named = as_key(rng), Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
+    named = Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
     event = as_event(input_dim if named is None else named.size)
     user_density = log_density
     if named is not None:
@@ -352,6 +324,9 @@ def _trained(
     saved = None
     if options.checkpoint is not None:
         saved = Checkpoint(options, settings(options, event))
+    together = agreed()
+    if together.processes > 1:
+        together.same(digests_of({**settings(options, event), "mesh": options.mesh.size}), EVERY_PROCESS)
     # Keys whose numbers compile in half the time, and are drawn faster. The noise held out is the same in every epoch.
     held_out, key = jax.random.split(key)
     key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
@@ -387,7 +362,11 @@ def _trained(
         return problem.cause(params, jax.random.fold_in(key, number), problem.num_samples)
 
     yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
-    training = Training(compiled, params, run, score, why, published, math.prod(event), yardstick, saved)
+
+    def ready(state: State) -> None:
+        compiled.advance.ready(state, key, None, betas[:steps, None, None], rates(0), None)
+
+    training = Training(compiled, params, run, score, why, published, math.prod(event), yardstick, saved, ready)
     return run_epochs(training, options)
 
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from flows.core import Array, FlowsError, warn_user
 from flows.persistence.container import DTYPES, INTEGERS, MAX_RECORD, blamed_on, read, sweep, write
-from flows.training.loop.agreement import agreed
+from flows.training.agreement import agreed
 from flows.training.options import Options
 
 FORMAT = 2
 NAME = "fit.flows"
 ENTRIES = {"kind", "flows", "format", "settings", "record"}
+STREAM = "stream"  # beside these: how the iterables of the processes go on
 
 
 class Checkpoint:
@@ -36,13 +37,14 @@ class Checkpoint:
         except OSError as error:
             raise FlowsError(f"fit: checkpoint={self.folder!r} is no folder that can be written: {error.strerror}") from error
 
-    def load(self, like: Any) -> tuple[Any, list[dict[str, Any]]] | None:
-        """The state and the record that were saved last, or None. `like` is a state with the leaves that are expected."""
+    def load(self, like: Any) -> tuple[Any, list[dict[str, Any]], list[Any] | None] | None:
+        """The state, the record and the states of iterables that were saved last, or None. `like` is a state with the leaves
+        that are expected."""
         if not os.path.exists(self.path):
             return None
         header, tensors = read(self.path, MAX_RECORD)
         with blamed_on(f"fit: {self.path!r} is not a checkpoint that this version of flows can go on from"):
-            if set(header) != ENTRIES or header["kind"] != "fit" or header["format"] != FORMAT:
+            if set(header) - {STREAM} != ENTRIES or header["kind"] != "fit" or header["format"] != FORMAT:
                 raise FlowsError(f"its header has {sorted(header)}")
             other = [name for name in self.settings if header["settings"].get(name) != self.settings[name]]
             if other:
@@ -56,18 +58,23 @@ class Checkpoint:
             if got != expected:
                 wrong = sorted(name for name, _ in got.items() ^ expected.items())[:3]
                 raise FlowsError(f"its arrays are not those of this model and optimizer: {wrong}")
-            return jax.tree.unflatten(tree, jax.device_put([tensors[name] for name in names])), header["record"]
+            state = jax.tree.unflatten(tree, jax.device_put([tensors[name] for name in names]))
+            return state, header["record"], header.get(STREAM)
 
-    def save(self, state: Any, record: list[dict[str, Any]], at_once: bool = False) -> None:
-        """Write the file, unless it was written less than `every` seconds ago."""
-        if not at_once and time.monotonic() < self.last + self.every:
-            return
+    @property
+    def due(self) -> bool:
+        """Whether the file was written `every` seconds ago, or longer."""
+        return time.monotonic() >= self.last + self.every
+
+    def save(self, state: Any, record: list[dict[str, Any]], stream: list[Any] | None = None) -> None:
+        """Write the file."""
         arrays = dict(zip(_names(state), map(np.asarray, jax.device_get(jax.tree.leaves(state))), strict=True))
         known = {np.dtype(dtype).name for dtype in (DTYPES | INTEGERS).values()}
         if unknown := {name: array.dtype for name, array in arrays.items() if array.dtype.name not in known}:
             raise FlowsError(f"fit: a checkpoint cannot hold these leaves of the optimizer's state: {unknown}")
         version = sys.modules["flows"].__version__  # not imported: `flows` imports this file
         header = {"kind": "fit", "flows": version, "format": FORMAT, "settings": self.settings, "record": record}
+        header |= {} if stream is None else {STREAM: stream}
         try:
             write(self.path, header, arrays, MAX_RECORD)
         except FlowsError as error:

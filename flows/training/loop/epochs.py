@@ -5,16 +5,17 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array
+from flows.training.agreement import agreed
 from flows.training.data.standardize import Prepared
 from flows.training.data.streams import DataFailed
-from flows.training.data.table import Chunks, Rows, Table
+from flows.training.data.table import Chunk, Rows, Stream, Table, take
 from flows.training.loop.step import Report, State, before_epochs
 from flows.training.loop.trainer import Schedule, Trainer
 
@@ -24,14 +25,15 @@ class Epochs:
 
     def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
         self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
-        n, placement, parts = len(rows.of_member(0).train.x), compiled.placement, compiled.parts(rows.split.batch_size)
-        self.numbers = shares_of(n, placement.shares, seeds_of(keys)[0]) if placement.split else None
-        self.order = orders(keys, n, rows.split.steps, parts, placement.shares)
-        if placement.split:
-            held_out = placement.dealt(rows.held_out, blocks_of(len(rows.held_out.x), placement.shares))
-            self.on_devices = placement.dealt(rows.train, self.numbers), held_out
-        else:
+        n, placement, shares = len(rows.of_member(0).train.x), compiled.placement, compiled.shares
+        self.order = orders(keys, n, rows.split.steps, compiled.parts(rows.split.batch_size), shares)
+        self.numbers = None if shares == 1 else shares_of(n, shares, seeds_of(keys)[0])
+        if self.numbers is None:
             self.on_devices = placement.copied((rows.train, rows.held_out), by_member=bool(rows.folds))
+        else:
+            blocks, here = blocks_of(len(rows.held_out.x), shares), placement.here
+            both = (rows.train, self.numbers), (rows.held_out, blocks)
+            self.on_devices = [placement.own(take(of, numbers[here].ravel())) for of, numbers in both]
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         return self._run(state, number, self.rows.split.steps)
@@ -98,71 +100,101 @@ def orders(keys: Array, n: int, steps: int, parts: tuple[int, int], shares: int 
     return of_epoch
 
 
-class Stream:
+class Ready(NamedTuple):
+    """A chunk on its way to the devices: its rows, or those that this process needs, as the model has them, the order in which
+    steps take them there, and that of the chunk itself."""
+
+    chunk: Chunk
+    rows: Rows
+    order: np.ndarray
+    of_chunk: np.ndarray
+
+
+class StreamEpochs:
     """The epochs of a stream, with the methods of `Epochs`; it keeps the rows of the last step that was not taken."""
 
-    def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array, chunks: Chunks):
-        self.rows, self.compiled, self.schedule, self.keys, self.chunks = rows, compiled, schedule, keys, chunks
+    def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array, stream: Stream):
+        self.rows, self.compiled, self.schedule, self.keys, self.stream = rows, compiled, schedule, keys, stream
         self.seed = np.asarray(jax.random.key_data(keys)).ravel().tolist()
-        self.refused: dict[int, Table] = {}  # by member, of the first step of an epoch that was not taken
+        self.refused: dict[int, Callable[[], Table]] = {}  # by member, of the first step of an epoch that was not taken
+        self.state: Any = None  # how the stream goes on after what was trained on
+        placement = compiled.placement
+        self.looked_at = placement.copied((rows.train, rows.held_out))
+
+    def ready(self, state: State) -> None:
+        """Compile the program of the end of an epoch; those of chunks are when these are there."""
+        self.compiled.finish.ready(state, self.keys, *self.looked_at)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         losses, taken, first = [], [], number * self.rows.split.steps
-        rng = np.random.default_rng([*self.seed, number])
-        self.refused = {}
+        self.refused, together = {}, agreed()
         try:
             with _ahead(partial(self._ready, number)) as chunks:
-                for piece, chunk in enumerate(chunks):
-                    # Not in the thread, which has settings of JAX of its own.
-                    rows = self._placed(chunk.rows)
-                    size = len(chunk) // self.rows.split.batch_size
-                    order, schedule = self._order(rng, len(chunk)), self.schedule(first, size)
-                    placed = self.compiled.placement.order(order)
-                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, placed, schedule, rows)
+                for piece, ready in enumerate(chunks):
+                    schedule = self.schedule(first, ready.order.shape[-3])
+                    placed = self._placed(ready)
+                    if together.processes > 1:  # no process is left alone with what all compute
+                        self.compiled.advance.ready(state, self.keys, piece, placed[0], schedule, placed[1])
+                        together.meet()
+                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, placed[0], schedule, placed[1])
                     first += len(schedule)
-                    losses.append(np.asarray(loss))
-                    taken.append(np.asarray(was_taken))
-                    self._note(chunk, order, taken[-1])
+                    losses.append(self.compiled.placement.fetched(loss))
+                    taken.append(self.compiled.placement.fetched(was_taken))
+                    self._note(ready, taken[-1])
+                    self.state = ready.chunk.state
         except DataFailed as failure:
             failure.state = state  # which has the best params; the one before is used up
             raise
-        state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
+        state, value, better = self.compiled.finish(state, self.keys, *self.looked_at)
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
 
     def score(self, state: State) -> tuple[State, Report]:
         """As of `Epochs`."""
-        state, value, better = self.compiled.finish(state, self.keys, self.rows.train, self.rows.held_out)
+        state, value, better = self.compiled.finish(state, self.keys, *self.looked_at)
         return before_epochs(state), Report(np.zeros((*self.keys.shape, 0)), np.zeros((*self.keys.shape, 0)), value, better)
 
-    def _note(self, chunk: Table, order: np.ndarray, taken: np.ndarray) -> None:
+    def _note(self, ready: Ready, taken: np.ndarray) -> None:
         for member, was_taken in enumerate(np.atleast_2d(taken)):
             if not was_taken.all() and member not in self.refused:
-                index = (order if self.keys.ndim == 0 else order[member])[np.argmin(was_taken)]
-                self.refused[member] = chunk.take(index.ravel())
+                order = ready.of_chunk if self.keys.ndim == 0 else ready.of_chunk[member]
+                self.refused[member] = partial(self._as_model_has, ready.chunk, order[np.argmin(was_taken)].ravel())
 
     def suspects(self, number: int, step: int, member: int) -> Table:
-        return self.refused[member]
+        return self.refused[member]()
 
-    def _order(self, rng: np.random.Generator, rows: int) -> np.ndarray:
-        accumulate, size = self.compiled.parts(self.rows.split.batch_size)
-        shares = self.compiled.placement.shares
+    def _as_model_has(self, chunk: Chunk, index: Any) -> Table:
+        table = chunk.take(index)
+        return table.with_rows(self.rows.ready(table.rows))
 
-        def of_share() -> np.ndarray:
-            return rng.permutation(rows // shares).astype(np.int32).reshape(-1, accumulate, size // shares)
+    def _ready(self, number: int) -> Iterator[Ready]:
+        rng, placement, shares = np.random.default_rng([*self.seed, number]), self.compiled.placement, self.compiled.shares
+        accumulate, batch = self.compiled.parts(self.rows.split.batch_size)
+        for chunk in self.stream.chunks(number):
+            if self.stream.own:  # each process has a part of each batch, and orders it by itself
+                here = placement.here.stop - placement.here.start
+                each = chunk.size // here
+                local = [rng.permutation(each).reshape(-1, accumulate, batch // shares) for _ in range(shares)]
+                order = np.concatenate(local, 2).astype(np.int32)
+                own = [each * i + local[placement.here.start + i] for i in range(here)]
+                yield Ready(chunk, self._as_model_has(chunk, slice(None)).rows, order, np.concatenate(own, 2))
+                continue
+            of_each = [
+                rng.permutation(chunk.size).astype(np.int32).reshape(-1, accumulate, batch) for _ in range(self.keys.size)
+            ]
+            of_chunk = order = of_each[0] if self.keys.ndim == 0 else np.stack(of_each)
+            index: Any = slice(None)
+            if shares > 1:  # of each batch those of a device, in the order of its steps
+                parts = np.stack(np.split(order, shares, axis=2))
+                index = parts[placement.here].ravel()
+                order = np.tile(np.arange(parts[0].size, dtype=np.int32).reshape(parts[0].shape), (1, 1, shares))
+            yield Ready(chunk, self._as_model_has(chunk, index).rows, order, of_chunk)
 
-        orders = [np.concatenate([of_share() for _ in range(shares)], 2) for _ in range(self.keys.size)]
-        return orders[0] if self.keys.ndim == 0 else np.stack(orders)
-
-    def _placed(self, rows: Rows) -> Rows:
-        """A chunk on the devices; in shares of rows one after the other, as batches fill it."""
+    def _placed(self, ready: Ready) -> tuple[Any, Rows]:
+        """The order and the rows on the devices. Not in the thread that reads, which has settings of JAX of its own."""
         placement = self.compiled.placement
-        if not placement.split:
-            return placement.copied(jax.tree.map(jnp.asarray, rows))
-        return placement.dealt(rows, blocks_of(len(rows.x), placement.shares))
-
-    def _ready(self, number: int) -> Iterator[Table]:
-        for chunk in self.chunks(number):
-            yield chunk.with_rows(self.rows.ready(chunk.rows))
+        if self.compiled.shares > 1:
+            return placement.order(ready.order), placement.own(ready.rows)
+        return placement.order(ready.order), placement.copied(jax.tree.map(jnp.asarray, ready.rows))
 
 
 class _ahead:

@@ -82,7 +82,8 @@ class Likelihood(NamedTuple):
     precision: Precision
     measures: bool  # whether some layer is to be remeasured after an epoch
     exact: bool = False  # whether rows held out are scored without rng, which would make an estimate of what is exact
-    split: int = 0  # how many rows are held out, where rows are split over devices
+    dealt: bool = False  # whether each device has the rows of its part of a batch alone
+    split: int = 0  # how many rows are held out, where these are split over devices
 
     @property
     def of_rows(self) -> bool:
@@ -94,7 +95,7 @@ class Likelihood(NamedTuple):
 
     def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
         with computed_with(self.precision):
-            return -self._weighted(params, taken(rows, index, bool(self.split)), key, True).mean()
+            return -self._weighted(params, taken(rows, index, self.dealt), key, True).mean()
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
@@ -182,7 +183,8 @@ class Objective(NamedTuple):
     batch_size: int
     precision: Precision
     measures: bool  # whether some layer is to be remeasured after an epoch
-    split: int = 0  # how many rows are held out, where rows are split over devices
+    dealt: bool = False  # whether each device has the rows of its part of a batch alone
+    split: int = 0  # how many rows are held out, where these are split over devices
 
     @property
     def of_rows(self) -> bool:
@@ -194,7 +196,7 @@ class Objective(NamedTuple):
 
     def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
         with computed_with(self.precision):
-            return self._of(params, floating(taken(rows, index, bool(self.split))), key, True)
+            return self._of(params, floating(taken(rows, index, self.dealt)), key, True)
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
         """The mean over rows held out, in chunks of a batch; the last may be smaller. No single row is told of."""

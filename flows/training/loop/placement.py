@@ -1,10 +1,10 @@
-"""Where a training lies on a mesh: a copy of the state on each device, and a part of each batch; of the rows a copy, or a share
-that stays there. Or members, some on each device.
+"""Where a training lies on a mesh: a copy of the state on each device, and a part of each batch; of the rows a copy, or those
+that the device needs. Or members, some on each device.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -16,29 +16,40 @@ from flows.training.options import Options
 
 
 class Placement(NamedTuple):
-    """On which mesh, None for one device; whether members are spread over it instead of batches, and whether rows are split."""
+    """On which mesh, None for one device, and whether members are spread over it instead of batches."""
 
     mesh: Mesh | None = None
     members: bool = False
-    split: bool = False
 
     @classmethod
     def of(cls, options: Options) -> "Placement":
         """Members are spread where each device gets as many."""
         mesh, members = options.mesh, options.members
-        by_member = mesh is not None and members is not None and members % mesh.size == 0
-        return cls(mesh, by_member, mesh is not None and options.rows == "split" and not by_member)
+        return cls(mesh, mesh is not None and members is not None and members % mesh.size == 0)
+
+    @property
+    def of_batches(self) -> bool:
+        """Whether batches are spread."""
+        return self.mesh is not None and not self.members
 
     @property
     def shares(self) -> int:
-        """Into how many the rows are split."""
-        return self.mesh.size if self.mesh is not None and self.split else 1
+        """Into how many parts a batch is divided."""
+        return self.mesh.size if self.mesh is not None and self.of_batches else 1
+
+    @property
+    def here(self) -> slice:
+        """Which of these are those of this process."""
+        if self.mesh is None:
+            return slice(0, 1)
+        own = [i for i, device in enumerate(self.mesh.devices.flat) if device.process_index == jax.process_index()]
+        return slice(own[0], own[-1] + 1)
 
     def compiled(
         self, function: Callable, axes: tuple[int | None, ...], order: int | None, rows: tuple[int, ...] = (), **keywords: Any
     ) -> Callable:
         """`function`, of whose arguments those with an axis 0 have one of members; by their numbers, one is an order, and some
-        are rows."""
+        are rows of which each device has its own."""
         if self.mesh is None:
             return jax.jit(function, **keywords)
         copies, by_member = over(self.mesh, None), over(self.mesh, 0)
@@ -48,7 +59,7 @@ class Placement(NamedTuple):
             function = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=by_member.spec, check_vma=False)
         else:
             whole, traced_on = [copies] * len(axes), self.mesh
-            for i in rows if self.split else ():
+            for i in rows:
                 whole[i] = by_member
             if order is not None:
                 whole[order] = self.of_order(axes[order])
@@ -62,13 +73,17 @@ class Placement(NamedTuple):
 
     def of_order(self, axis: int | None) -> NamedSharding:
         """Of the rows of each step, ([members,] steps, parts, rows)."""
-        return over(self.mesh, 0 if self.members else 2 if axis is None else 3)
+        return over(cast(Mesh, self.mesh), 0 if self.members else 2 if axis is None else 3)
 
-    def dealt(self, rows: Any, numbers: np.ndarray | None) -> Any:
-        """Rows of these numbers (shares, rows), each share on a device of its own; all on each device where there are none."""
-        if numbers is None:
-            return self.copied(rows)
-        return self._put(jax.tree.map(lambda array: np.asarray(array)[numbers.ravel()], rows), 0)
+    def own(self, rows: Any) -> Any:
+        """Rows of this process alone, as many on each of its devices, as a part of those of all."""
+        sharding, times = over(cast(Mesh, self.mesh), 0), self.shares // (self.here.stop - self.here.start)
+
+        def placed(array: Any) -> Any:
+            shape = (len(array) * times, *array.shape[1:])
+            return jax.make_array_from_process_local_data(sharding, np.asarray(array), shape)
+
+        return jax.tree.map(placed, rows)
 
     def copied(self, tree: Any, by_member: bool = False) -> Any:
         """Arrays on every device; those of members, or of the rows of folds, where the members are."""
@@ -78,7 +93,10 @@ class Placement(NamedTuple):
         return order if self.mesh is None else _placed(order, self.of_order(0 if order.ndim == 4 else None))
 
     def _put(self, tree: Any, axis: int | None) -> Any:
-        return tree if self.mesh is None else jax.tree.map(lambda array: _placed(array, over(self.mesh, axis)), tree)
+        if self.mesh is None:
+            return tree
+        sharding = over(self.mesh, axis)
+        return jax.tree.map(lambda array: _placed(array, sharding), tree)
 
     def fetched(self, tree: Any) -> Any:
         """The arrays in the memory of each process."""
@@ -89,7 +107,7 @@ class Program:
     """A function that is compiled for a mesh. `ready(*arguments)` compiles it and runs nothing: processes that meet within a
     call wait for each other but a short time."""
 
-    def __init__(self, function: Callable, shardings: list[NamedSharding]):
+    def __init__(self, function: Any, shardings: list[NamedSharding]):
         self.function, self.shardings, self.compiled = function, shardings, dict[str, Callable]()
 
     def __call__(self, *arguments: Any) -> Any:

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import Distribution
+from flows.core import Distribution, FlowsError
 from flows.persistence.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
+from flows.training.agreement import agreed
 from flows.training.data.gaussian import Yardstick
 from flows.training.data.streams import DataFailed
-from flows.training.loop.agreement import agreed
 from flows.training.loop.checkpoint import Checkpoint
 from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of
 from flows.training.loop.progress import Progress
@@ -50,6 +50,7 @@ class Training(NamedTuple):
         yardstick: what the losses are told and judged by.
         checkpoint: where it is saved.
         ready: of the state at the start, compiles what an epoch runs.
+        stream: of rows that are not on the device, how it goes on.
     """
 
     trainer: Trainer
@@ -62,6 +63,14 @@ class Training(NamedTuple):
     yardstick: Yardstick
     checkpoint: Checkpoint | None = None
     ready: Callable[[State], None] = lambda state: None
+    stream: "Going | None" = None
+
+
+class Going(NamedTuple):
+    """How a stream goes on: `state()` after what was trained on, and `restore(state)`, None where it cannot."""
+
+    state: Callable[[], Any]
+    restore: Callable[[Any], None] | None
 
 
 def run_epochs(training: Training, options: Options) -> tuple[Any, History]:
@@ -85,8 +94,7 @@ class Loop:
         self.placement = training.trainer.placement
         saved = None if training.checkpoint is None else training.checkpoint.load(self.state)
         if saved is not None:
-            self.state = self.placement.copied(saved[0], by_member=True)
-            self.members = [Progress(**fields) for fields in saved[1]]
+            self._go_on_from(saved)
         self.resumed, self.stopped, self.interrupted, self.margin = saved is not None, False, False, 0.0
         done, quiet = len(self.members[0].train), not (options.verbose and self.together.first)
         self._agree_on_start()
@@ -192,9 +200,29 @@ class Loop:
         self.state = self.training.trainer.back(self.state, lost | apart, scale, most, restart, self.training.params)
 
     def _save(self, checkpoint: Checkpoint, at_once: bool) -> None:
-        state = self.placement.fetched(self.state)
+        if not self.together.any(at_once or checkpoint.due):
+            return
+        state, stream = self.placement.fetched(self.state), self.training.stream
+        states = None
+        if stream is not None and stream.restore is not None:
+            states = [answer["state"] for answer in self.together.meet(state=stream.state())]
         if self.together.first:
-            checkpoint.save(state, [vars(member) for member in self.members], at_once=at_once)
+            checkpoint.save(state, [vars(member) for member in self.members], states)
+
+    def _go_on_from(self, saved: tuple) -> None:
+        """Take up what a checkpoint holds."""
+        state, record, states = saved
+        self.state = self.placement.copied(state, by_member=True)
+        self.members = [Progress(**fields) for fields in record]
+        stream, processes = self.training.stream, self.together.processes
+        if stream is None or stream.restore is None or states is None:
+            return
+        if len(states) != processes:
+            raise FlowsError(
+                f"fit: the checkpoint is of iterables in {len(states)} processes, and this fit has {processes}; their rows are "
+                "dealt otherwise. Start as many processes, or give another folder"
+            )
+        stream.restore(states[self.together.here])
 
     def _call_back(self, scales: np.ndarray) -> None:
         best = partial(lambda best: self.training.published(self.training.trainer.params(best)), self.state.best)

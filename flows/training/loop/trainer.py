@@ -39,17 +39,22 @@ class Trainer(NamedTuple):
     """
 
     start: Callable
-    run: Callable
-    advance: Callable
-    finish: Callable
+    run: Any
+    advance: Any
+    finish: Any
     back: Callable
     params: Callable
-    accumulate: int
+    program: Program
     placement: Placement
 
     def parts(self, batch_size: int) -> tuple[int, int]:
         """Into which the rows of a step are divided."""
-        return self.accumulate, batch_size // self.accumulate
+        return self.program.accumulate, batch_size // self.program.accumulate
+
+    @property
+    def shares(self) -> int:
+        """Into how many the rows are dealt; 1 where each device has all."""
+        return self.placement.shares if self.program.problem.dealt else 1
 
 
 def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool = False) -> Trainer:
@@ -98,15 +103,19 @@ def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool,
         params_by_member = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
         return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params_by_member)
 
-    of_rows, order = 0 if folds else None, 3 if uncompiled.problem.of_rows else None
+    problem, of_rows = uncompiled.problem, 0 if folds else None
+    order, train = 3 if problem.of_rows else None, (5,) if problem.dealt else ()
+    both = (2, 3) if problem.split else ()
     return Trainer(
         start=of_members(uncompiled.start, 0, donate=False),
-        run=of_members(uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=order, rows=(5, 6)),
-        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=order, rows=(5,)),
-        finish=of_members(uncompiled.finish, 0, 0, None, None, rows=(2, 3) if uncompiled.problem.of_rows else ()),
+        run=of_members(
+            uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=order, rows=(*train, *((6,) if problem.split else ()))
+        ),
+        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=order, rows=train),
+        finish=of_members(uncompiled.finish, 0, 0, None, None, rows=both),
         back=of_members(uncompiled.back, 0, 0, 0, 0, 0, 0, donate=False),
         params=params_of,
-        accumulate=uncompiled.accumulate,
+        program=uncompiled,
         placement=placement,
     )
 

@@ -2,12 +2,15 @@
 failed. Whatever is known to one alone, or read from a clock, is gathered before anyone acts on it.
 """
 
+import hashlib
 import itertools
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +20,7 @@ from jax.experimental import multihost_utils
 from flows.core import FitError, FlowsError
 from flows.training.options import Options
 
-MOST = 4_096  # bytes that a process tells at once
+MOST = 1_000  # letters of an error
 DAY = 24 * 3600 * 1000  # milliseconds for which one waits for another: it may be compiling, or in a callback
 _meetings = itertools.count()  # which are numbered alike in all processes
 _current: ContextVar["Agreement | None"] = ContextVar("agreement", default=None)
@@ -39,7 +42,7 @@ class Agreement:
         """What each process tells; where one tells of an error, the others raise it."""
         if self.processes == 1:
             return [told]
-        text = None if error is None else f"{type(error).__name__}: {str(error) or 'it was ended'}"[: MOST // 4]
+        text = None if error is None else f"{type(error).__name__}: {str(error) or 'it was ended'}"[:MOST]
         answers = [json.loads(answer) for answer in _gathered(json.dumps({"error": text, **told}))]
         failed = [number for number, answer in enumerate(answers) if answer["error"] is not None]
         if failed:
@@ -47,6 +50,13 @@ class Agreement:
             if error is None:
                 raise FitError(f"{self.caller}: process {failed[0]} failed, and all end. {answers[failed[0]]['error']}")
         return answers
+
+    def joined(self, rows: Any) -> Any:
+        """The rows of all processes, one after the other; each has as many."""
+        if self.processes == 1:
+            return rows
+        self.meet()
+        return jax.tree.map(partial(multihost_utils.process_allgather, tiled=True), rows)
 
     def any(self, stops: bool) -> bool:
         """Whether one of them stops."""
@@ -64,6 +74,16 @@ class Agreement:
         if told:
             self.over = True  # all know
             raise FlowsError(f"{self.caller}: {told} than process 0; {remedy}")
+
+
+EVERY_PROCESS = "every process makes the same call, with the same data and settings"
+
+
+def digests_of(settings: dict[str, Any]) -> dict[str, str]:
+    """What has to be the same in all processes, and the versions, as short texts."""
+    versions = {"version of jax": jax.__version__, "version of flows": sys.modules["flows"].__version__}
+    told = {**settings, **versions}
+    return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:8] for name, value in told.items()}
 
 
 ALONE = Agreement("fit", 1)
@@ -125,8 +145,8 @@ def _gathered(text: str) -> list[str]:
     client = getattr(client, "client", None)
     if client is not None:
         client.wait_at_barrier(f"flows {next(_meetings)}", DAY)
-    encoded = text.encode()
-    if len(encoded) > MOST:
-        raise FlowsError(f"a process has {len(encoded)} bytes to tell; expected at most {MOST}")
-    padded = np.frombuffer(encoded.ljust(MOST), np.uint8)
-    return [bytes(row).decode().rstrip() for row in np.asarray(multihost_utils.process_allgather(padded))]
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.int32(encoded.size)))
+    padded = np.resize(encoded, sizes.max())
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
