@@ -9,6 +9,7 @@ FOR = {  # extras that are for users; the others are for those who change the li
     "plot": "pictures: `result.plot()`, and `flows plot` in a shell",
     "numpyro": "`flows.interop.numpyro`: flows in probabilistic programs",
     "blackjax": "`flows.interop.blackjax`: flows for samplers",
+    "grain": "rows that [Grain](guide/devices.md) reads, from Parquet files among others",
     "cli": "the command `flows` in a shell",
     "continuous": "continuous flows that keep a tolerance",
     "networks": "networks of Equinox and Flax as conditioners",

@@ -1,5 +1,6 @@
 """Rows over the devices of a mesh: what is computed of them stays where they are."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from flows.core.contract import Array
 from flows.core.errors import FlowsError
+
+# How many processes a launcher started: Slurm, Open MPI, MPICH and others.
+STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 _mesh: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
 
@@ -77,6 +81,7 @@ def mesh_of(x: Any) -> Mesh | None:
 def mesh_of_rows(x: Any, name: str) -> Mesh:
     """The mesh that an argument names: every device, or one of a single axis, which is made automatic."""
     if isinstance(x, str) and x == "all":
+        _check_joined(name)
         return Mesh(np.array(jax.devices()), ("rows",), axis_types=(AxisType.Auto,))
     expected = (
         'expected None, "all" for every device, or a jax.sharding.Mesh of one axis, such as jax.make_mesh((2,), ("rows",))'
@@ -89,6 +94,18 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
     if not x.size:
         raise FlowsError(f"{name} has no devices; {expected}")
     return automatic(x)
+
+
+def _check_joined(name: str) -> None:
+    """Refuse every device of this process alone, where a launcher started several that were not joined."""
+    if jax.distributed.is_initialized():
+        return
+    for variable in STARTED:
+        if os.environ.get(variable, "1") not in ("", "0", "1"):
+            raise FlowsError(
+                f'{name} is "all", and {variable}={os.environ[variable]} says that several processes were started, which are '
+                "not joined; call jax.distributed.initialize() first, before any other call of JAX"
+            )
 
 
 def automatic(mesh: Mesh) -> Mesh:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import FlowsError, explained_call, warn_user
+from flows.core import FlowsError, explained_call, mesh_of_rows, warn_user
 from flows.results.frames import numbers_of
 from flows.tables.frames import framed, listed, looked_at, taken_rows, without
 from flows.tables.infer import infer_schema
 from flows.tables.model import Models, models_of
 from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema, names_of
+from flows.training.agreement import agreement
 from flows.training.fit import fit as fit_rows
 from flows.training.options import LEARNING_RATE
 from flows.training.select import select
@@ -40,6 +41,7 @@ def fit(
     weight_decay: float = 0.0,
     checkpoint: Any = None,
     callbacks: Any = (),
+    mesh: Any = None,
     verbose: int = 1,
 ) -> TableResult:
     """Fit one exact density to the rows of a table, whatever its columns hold: numbers with bounds and steps, counts,
@@ -60,7 +62,7 @@ def fit(
         weights: (rows,), 0 or more, or the name of a column, which is then not modelled.
         gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value of its own.
         validation: the share of rows that are held out, or a frame to validate on.
-        batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, verbose: as of `flows.fit`.
+        batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose: as of `flows.fit`.
         folds, checkpoint, callbacks: the same, for a single model.
         total_minutes: as of `flows.select`; of a single model the limit, too.
 
@@ -87,44 +89,47 @@ def fit(
     """
     if gaps not in ("refuse", "drop"):
         raise FlowsError(f"tables.fit: gaps is {gaps!r:.60}; expected 'refuse' or 'drop'")
-    names = names_of([condition] if isinstance(condition, str) else condition)
-    of_rows = weights_of(frame, weights, names)
-    schema = completed(frame, schema, names, weights)
-    if gaps == "drop":
-        frame, of_rows = _without_gaps(frame, schema, of_rows)
-    rows = schema.rows(frame)
-    models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
-    if validation is not None and not np.isscalar(validation):
-        validation = _validation(validation, schema)
-    shared: Any = {
-        "context": rows.context,
-        "weights": of_rows,
-        "batch_size": batch_size,
-        "max_epochs": max_epochs,
-        "max_minutes": max_minutes,
-        "patience": patience,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "verbose": verbose,
-        **_cells(schema),
-    }
-    library = looked_at(frame, "tables.fit").header.library
-    data = framed(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
-    if isinstance(models, dict):
-        for name, given in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
-            if given is not None:
-                raise FlowsError(
-                    f"tables.fit: {name} is given, and the best of {len(models)} models is looked for; leave it out, or give "
-                    "one model, such as model=flows.Flow(flows.NSF())"
-                )
-        shares = {} if validation is None else {"validation": validation}
-        selection = select(rng, models, data, total_minutes=total_minutes, **shares, **shared)
-        return TableResult(schema, selection.best, selection)
-    shared["max_minutes"] = min((limit for limit in (max_minutes, total_minutes) if limit is not None), default=None)
-    result = fit_rows(
-        rng, models, data, validation=validation, folds=folds, checkpoint=checkpoint, callbacks=callbacks, **shared
-    )
-    return TableResult(schema, result)
+    mesh = None if mesh is None else mesh_of_rows(mesh, "tables.fit: mesh")
+    with agreement(mesh, "tables.fit"):
+        names = names_of([condition] if isinstance(condition, str) else condition)
+        of_rows = weights_of(frame, weights, names)
+        schema = completed(frame, schema, names, weights)
+        if gaps == "drop":
+            frame, of_rows = _without_gaps(frame, schema, of_rows)
+        rows = schema.rows(frame)
+        models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
+        if validation is not None and not np.isscalar(validation):
+            validation = _validation(validation, schema)
+        shared: Any = {
+            "context": rows.context,
+            "weights": of_rows,
+            "batch_size": batch_size,
+            "max_epochs": max_epochs,
+            "max_minutes": max_minutes,
+            "patience": patience,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "mesh": mesh,
+            "verbose": verbose,
+            **_cells(schema),
+        }
+        library = looked_at(frame, "tables.fit").header.library
+        data = framed(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
+        if isinstance(models, dict):
+            for name, given in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
+                if given is not None:
+                    raise FlowsError(
+                        f"tables.fit: {name} is given, and the best of {len(models)} models is looked for; leave it out, or "
+                        "give one model, such as model=flows.Flow(flows.NSF())"
+                    )
+            shares = {} if validation is None else {"validation": validation}
+            selection = select(rng, models, data, total_minutes=total_minutes, **shares, **shared)
+            return TableResult(schema, selection.best, selection)
+        shared["max_minutes"] = min((limit for limit in (max_minutes, total_minutes) if limit is not None), default=None)
+        result = fit_rows(
+            rng, models, data, validation=validation, folds=folds, checkpoint=checkpoint, callbacks=callbacks, **shared
+        )
+        return TableResult(schema, result)
 
 
 def completed(frame: Any, schema: Schema | None, names: tuple[str, ...], weights: Any) -> Schema:

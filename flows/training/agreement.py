@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from flows.core import FitError, FlowsError
-from flows.training.options import Options
 
 MOST = 1_000  # letters of an error
 DAY = 24 * 3600 * 1000  # milliseconds for which one waits for another: it may be compiling, or in a callback
@@ -95,13 +95,13 @@ def agreed() -> Agreement:
 
 
 @contextmanager
-def agreement(options: Options) -> Iterator[Agreement]:
+def agreement(mesh: Mesh | None, caller: str) -> Iterator[Agreement]:
     """Of the processes of a mesh, as long as a fit runs. An error in one ends all."""
-    processes = processes_of(options)
+    processes = processes_of(mesh, caller)
     if processes == 1:
         yield ALONE
         return
-    together = Agreement(options.caller, processes)
+    together = Agreement(caller, processes)
     token = _current.set(together)
     try:
         with nullcontext() if together.first else _quiet():
@@ -117,16 +117,16 @@ def agreement(options: Options) -> Iterator[Agreement]:
         _current.reset(token)
 
 
-def processes_of(options: Options) -> int:
+def processes_of(mesh: Mesh | None, caller: str) -> int:
     """How many share the mesh."""
-    if options.mesh is None:
+    if mesh is None:
         return 1
-    of_mesh = {device.process_index for device in options.mesh.devices.flat}
+    of_mesh = {device.process_index for device in mesh.devices.flat}
     if of_mesh == {jax.process_index()}:
         return 1
     if len(of_mesh) < jax.process_count():
         raise FlowsError(
-            f"{options.caller}: mesh has devices of {len(of_mesh)} of {jax.process_count()} processes; expected those of all, "
+            f"{caller}: mesh has devices of {len(of_mesh)} of {jax.process_count()} processes; expected those of all, "
             "or of this one alone"
         )
     return len(of_mesh)

@@ -91,7 +91,7 @@ class Comparison:
             if agreed().any(self.interrupted or late):
                 why = f"not fitted, as {'another was interrupted' if self.interrupted else 'the time was over'}"
             else:
-                with agreement(self.options):
+                with agreement(self.options.mesh, self.options.caller):
                     check_distribution(init_fun)
                     result, why = self._fit(init_fun)
                     if not why:

@@ -214,7 +214,7 @@ def fit(
         members=members,
     )
     key = as_key(rng)
-    with agreement(options):
+    with agreement(options.mesh, options.caller):
         check_distribution(init_fun, options.caller)
         split = read(data, options, key)
         facts = check(init_fun, split, options, key)

@@ -25,6 +25,8 @@ class SelectKeywords(TypedDict, total=False):
     support: Any
     as_is: Any
     dequantize: Any
+    mesh: Any
+    rows: str
     verbose: int
 
 

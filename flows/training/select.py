@@ -138,7 +138,7 @@ def select(
         candidates: distributions, a sequence or a dict with names, the cheap ones first; None for a list for so many rows and
             columns: the closed-form Gaussian, mixtures of Gaussians, and flows.
         data, context, weights, batch_size, max_epochs, patience, learning_rate, weight_decay, standardize, standardize_context,
-            support, as_is, dequantize: as of `flows.fit`.
+            support, as_is, dequantize, mesh, rows: as of `flows.fit`.
         validation: as of `flows.fit`: the share of rows to compare on, or such rows, and then there are no folds.
         max_minutes: for each fit.
         total_minutes: for all: the fit that runs then stops after its epoch, and counts; no other is begun. The first has one
@@ -167,7 +167,7 @@ def select(
         'flow'
     """
     options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
-    with agreement(options):
+    with agreement(options.mesh, options.caller):
         return _selected(as_key(rng), candidates, data, options)
 
 

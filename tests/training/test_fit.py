@@ -190,11 +190,11 @@ def test_fixed_leaves_never_move():
 
 
 def test_each_epoch_has_another_order():
-    order = orders(jax.random.key(0), 11, 3, 3)
+    order = orders(jax.random.key(0), 11, 3, (1, 3))
     first = order(0)
-    assert first.shape == (3, 3) and len(set(first.ravel())) == 9 and set(first.ravel()) < set(range(11))
+    assert first.shape == (3, 1, 3) and len(set(first.ravel())) == 9 and set(first.ravel()) < set(range(11))
     assert (order(0) == first).all() and (order(1) != first).any()
-    assert (orders(jax.random.key(1), 11, 3, 3)(0) != first).any()
+    assert (orders(jax.random.key(1), 11, 3, (1, 3))(0) != first).any()
 
 
 @pytest.mark.parametrize("data", [NORMAL, {0: NORMAL[:90], 1: NORMAL[90:]}.values()], ids=["rows", "batches"])

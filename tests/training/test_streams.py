@@ -3,6 +3,7 @@
 import threading
 from types import SimpleNamespace
 
+import grain
 import jax
 import numpy as np
 import pandas
@@ -11,11 +12,13 @@ from common import error_of
 
 import flows
 from flows.diagnostics import enable_x64
+from flows.persistence import container
 from flows.training import fit, fit_ensemble
 from flows.training.data import streams
 from flows.training.data.read import read
-from flows.training.data.table import Rows, Table
-from flows.training.loop.epochs import Stream
+from flows.training.data.table import Chunk, Rows, Table
+from flows.training.loop.epochs import Ready, StreamEpochs
+from flows.training.loop.placement import Placement
 from flows.training.options import Options
 
 N = 6000
@@ -51,8 +54,11 @@ class Batches:
             yield x if self.context is None else (x, self.context[i : i + 137])
 
 
+IN_ONE = SimpleNamespace(parts=lambda size: (1, size), shares=1, placement=Placement())
+
+
 def in_batches_of(size):
-    return SimpleNamespace(split=SimpleNamespace(batch_size=size))
+    return SimpleNamespace(split=SimpleNamespace(batch_size=size), ready=lambda rows: rows)
 
 
 def odd_batches(batches):
@@ -190,18 +196,19 @@ def test_a_stream_keeps_its_dtype_and_its_key():
     with enable_x64():
         wide = fit(0, AFFINE, Batches(DATA.astype(float)), validation=HELD_OUT.astype(float), steps_per_epoch=20, **QUICK)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(wide.params)} == {"float64"}
-    seeds = [Stream(in_batches_of(50), None, None, jax.random.key(seed), None) for seed in (0, 0, 1)]
+    seeds = [StreamEpochs(in_batches_of(50), IN_ONE, None, jax.random.key(seed), None) for seed in (0, 0, 1)]
     orders = [each._order(np.random.default_rng([*each.seed, 0]), 100) for each in seeds]
     assert np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
 
 
 def test_the_rows_of_a_step_that_was_not_taken_are_kept():
-    of = Stream(in_batches_of(5), None, None, jax.random.split(jax.random.key(0), 2), None)
-    order = np.arange(40).reshape(2, 4, 5)[:, ::-1]
-    of._note(Table.of(Rows(DATA[:40]), numbers=np.arange(100, 140)), order, np.array([[True] * 4, [True, False, True, False]]))
+    of = StreamEpochs(in_batches_of(5), IN_ONE, None, jax.random.split(jax.random.key(0), 2), None)
+    order = np.arange(40).reshape(2, 4, 1, 5)[:, ::-1]
+    chunk = Chunk(40, Table.of(Rows(DATA[:40]), numbers=np.arange(100, 140)).take)
+    of._note(Ready(chunk, None, order, order), np.array([[True] * 4, [True, False, True, False]]))
     found = of.suspects(0, 1, 1)
-    assert list(of.refused) == [1] and found.numbers.tolist() == (100 + order[1, 1]).tolist()
-    np.testing.assert_array_equal(found.rows.x, DATA[order[1, 1]])
+    assert list(of.refused) == [1] and found.numbers.tolist() == (100 + order[1, 1, 0]).tolist()
+    np.testing.assert_array_equal(found.rows.x, DATA[order[1, 1, 0]])
 
 
 @pytest.mark.parametrize("how", ["raises", "is NaN"])
@@ -258,3 +265,92 @@ def test_tables_of_a_stream_are_put_in_order_by_name(mapped):
 
 def test_folds_of_a_stream_are_refused(mapped):
     assert "folds is 3, but data is a stream" in error_of(lambda: fit(0, AFFINE, mapped, folds=3, **QUICK))
+
+
+class Counted:
+    """Batches of 50 rows, at random and without end, whose iterators can be asked where they are, as Grain's can."""
+
+    def __init__(self, read=None):
+        self.read = read
+
+    def __iter__(self):
+        return CountedIterator(self.read)
+
+
+class CountedIterator:
+    def __init__(self, read):
+        self.number, self.read = 0, read
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.number += 1
+        if self.read is not None:
+            self.read.append(self.number)
+        return DATA[np.random.default_rng(self.number).integers(len(DATA), size=50)]
+
+    def get_state(self):
+        return {"number": self.number}
+
+    def set_state(self, state):
+        self.number = state["number"]
+
+
+class Bytes(Counted):
+    def __iter__(self):
+        iterator = CountedIterator(self.read)
+        told, set_told = iterator.get_state, iterator.set_state
+        iterator.get_state = lambda: str(told()["number"]).encode()
+        iterator.set_state = lambda state: set_told({"number": int(state.decode())})
+        return iterator
+
+
+class FromGrain:
+    def __len__(self):
+        return len(DATA)
+
+    def __getitem__(self, i):
+        return DATA[i]
+
+
+def with_grain():
+    return grain.MapDataset.source(FromGrain()).seed(0).shuffle().repeat().batch(50)
+
+
+@pytest.mark.parametrize("make", [Counted, Bytes, with_grain], ids=["state", "bytes", "grain"])
+def test_an_iterator_goes_on_with_the_row_that_was_next(make, tmp_path):
+    settings = {"validation": HELD_OUT, "batch_size": 32, "steps_per_epoch": 7, "standardize": "columns"}
+    settings |= {**QUICK, "max_epochs": 4}
+    whole = fit(0, AFFINE, make(), **settings)
+    fit(0, AFFINE, make(), checkpoint=tmp_path, callbacks=[lambda epoch: epoch.number == 1], **settings)
+    gone_on = fit(0, AFFINE, make(), checkpoint=tmp_path, **settings)
+    assert same(whole, gone_on) and len(gone_on.history["train_loss"]) == 4
+    np.testing.assert_array_equal(whole.history["train_loss"], gone_on.history["train_loss"])
+
+
+def test_an_iterator_is_kept_where_the_training_was_and_not_where_it_was_read_ahead(tmp_path):
+    read = []
+    settings = {"validation": HELD_OUT, "batch_size": 50, "steps_per_epoch": 4, **QUICK, "max_epochs": 2}
+    stop = [lambda epoch: epoch.number == 0]
+    fit(0, AFFINE, Counted(read), checkpoint=tmp_path, callbacks=stop, **settings)
+    _, _, states = checkpoint_in(tmp_path)
+    assert states == [{"iterator": {"json": {"number": 4}}, "used": 0}] and max(read) >= 4
+
+
+def test_an_iterator_that_refuses_its_state_is_told_of(tmp_path):
+    class Refuses(Counted):
+        def __iter__(self):
+            iterator = CountedIterator(None)
+            iterator.set_state = lambda state: [][0]
+            return iterator
+
+    settings = {"validation": HELD_OUT, "batch_size": 50, "steps_per_epoch": 4, **QUICK, "checkpoint": tmp_path}
+    fit(0, AFFINE, Counted(), **{**settings, "callbacks": [lambda epoch: True]})
+    message = error_of(lambda: fit(0, AFFINE, Refuses(), **settings))
+    assert "data cannot go on from the state that the checkpoint has (IndexError" in message
+
+
+def checkpoint_in(folder):
+    header, _ = container.read(str(folder / "fit.flows"), 2**20)
+    return header["settings"], header["record"], header["stream"]

@@ -191,7 +191,13 @@ class _Batches:
     def restore(self, state: Any) -> None:
         """Go on from there."""
         self.iterator = self.iterator if self.once else iter(self.data)
-        self.iterator.set_state(_untold(state["iterator"]))
+        try:
+            self.iterator.set_state(_untold(state["iterator"]))
+        except Exception as error:
+            raise FlowsError(
+                f"fit: data cannot go on from the state that the checkpoint has ({type(error).__name__}: {error!s:.300}). Give "
+                "the iterable that the fit began with, or another folder"
+            ) from error
         self.pieces, piece = [], self._next() if state["used"] else None
         self.pieces += [] if piece is None else [piece._replace(used=state["used"])]
 

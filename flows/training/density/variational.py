@@ -259,7 +259,7 @@ def fit_to_density(
         mesh=mesh,
         verbose=verbose,
     )
-    with agreement(options):
+    with agreement(options.mesh, options.caller):
         return _fitted(as_key(rng), init_fun, log_density, input_dim, options)
 
 

@@ -4,7 +4,7 @@ ahead of the steps that train on them."""
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -118,8 +118,11 @@ class StreamEpochs:
         self.seed = np.asarray(jax.random.key_data(keys)).ravel().tolist()
         self.refused: dict[int, Callable[[], Table]] = {}  # by member, of the first step of an epoch that was not taken
         self.state: Any = None  # how the stream goes on after what was trained on
-        placement = compiled.placement
-        self.looked_at = placement.copied((rows.train, rows.held_out))
+
+    @cached_property
+    def looked_at(self) -> tuple[Rows, Rows]:
+        """The rows that were looked at first, and those held out, on all devices."""
+        return self.compiled.placement.copied((self.rows.train, self.rows.held_out))
 
     def ready(self, state: State) -> None:
         """Compile the program of the end of an epoch; those of chunks are when these are there."""
@@ -167,27 +170,37 @@ class StreamEpochs:
         return table.with_rows(self.rows.ready(table.rows))
 
     def _ready(self, number: int) -> Iterator[Ready]:
-        rng, placement, shares = np.random.default_rng([*self.seed, number]), self.compiled.placement, self.compiled.shares
-        accumulate, batch = self.compiled.parts(self.rows.split.batch_size)
+        rng = np.random.default_rng([*self.seed, number])
+        make = self._of_process if self.stream.own else self._of_all
         for chunk in self.stream.chunks(number):
-            if self.stream.own:  # each process has a part of each batch, and orders it by itself
-                here = placement.here.stop - placement.here.start
-                each = chunk.size // here
-                local = [rng.permutation(each).reshape(-1, accumulate, batch // shares) for _ in range(shares)]
-                order = np.concatenate(local, 2).astype(np.int32)
-                own = [each * i + local[placement.here.start + i] for i in range(here)]
-                yield Ready(chunk, self._as_model_has(chunk, slice(None)).rows, order, np.concatenate(own, 2))
-                continue
-            of_each = [
-                rng.permutation(chunk.size).astype(np.int32).reshape(-1, accumulate, batch) for _ in range(self.keys.size)
-            ]
-            of_chunk = order = of_each[0] if self.keys.ndim == 0 else np.stack(of_each)
-            index: Any = slice(None)
-            if shares > 1:  # of each batch those of a device, in the order of its steps
-                parts = np.stack(np.split(order, shares, axis=2))
-                index = parts[placement.here].ravel()
-                order = np.tile(np.arange(parts[0].size, dtype=np.int32).reshape(parts[0].shape), (1, 1, shares))
-            yield Ready(chunk, self._as_model_has(chunk, index).rows, order, of_chunk)
+            yield make(chunk, rng)
+
+    def _of_all(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
+        """Of a chunk that all processes have, which each reads as far as its devices need it: of each batch those of a device,
+        in the order of its steps."""
+        order, index, shares = self._order(rng, chunk.size), slice(None), self.compiled.shares
+        if shares == 1:
+            return Ready(chunk, self._as_model_has(chunk, index).rows, order, order)
+        parts = np.stack(np.split(order, shares, axis=2))
+        in_turn = np.arange(parts[0].size, dtype=np.int32).reshape(parts[0].shape)
+        rows = self._as_model_has(chunk, parts[self.compiled.placement.here].ravel()).rows
+        return Ready(chunk, rows, np.tile(in_turn, (1, 1, shares)), order)
+
+    def _of_process(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
+        """Of rows that no other process has, of which a part of each batch is made; each device has a block of them."""
+        here, shares = self.compiled.placement.here, self.compiled.shares
+        accumulate, batch = self.compiled.parts(self.rows.split.batch_size)
+        block = chunk.size // (here.stop - here.start)
+        orders = [rng.permutation(block).astype(np.int32).reshape(-1, accumulate, batch // shares) for _ in range(shares)]
+        of_chunk = [block * i + order for i, order in enumerate(orders[here])]
+        rows = self._as_model_has(chunk, slice(None)).rows
+        return Ready(chunk, rows, np.concatenate(orders, 2), np.concatenate(of_chunk, 2))
+
+    def _order(self, rng: np.random.Generator, rows: int) -> np.ndarray:
+        """The rows of a chunk in each step, (steps, parts, rows); of members with an axis of these in front."""
+        parts = self.compiled.parts(self.rows.split.batch_size)
+        orders = [rng.permutation(rows).astype(np.int32).reshape(-1, *parts) for _ in range(self.keys.size)]
+        return orders[0] if self.keys.ndim == 0 else np.stack(orders)
 
     def _placed(self, ready: Ready) -> tuple[Any, Rows]:
         """The order and the rows on the devices. Not in the thread that reads, which has settings of JAX of its own."""

@@ -1,0 +1,81 @@
+"""Fits on several devices, run in processes of their own as each has to know its devices before it starts:
+
+python on_mesh.py OUT DEVICES [PROCESS PROCESSES PORT] CASE...
+
+Each case is fitted, and its losses and params are saved in OUT with its name.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+out, devices, *cases = sys.argv[1:]
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+
+import jax  # noqa: E402
+
+process, processes = 0, 1
+if cases and cases[0].isdigit():
+    process, processes, port, *cases = [int(text) if text.isdigit() else text for text in cases]
+    jax.distributed.initialize(f"localhost:{port}", num_processes=processes, process_id=process)
+
+import numpy as np  # noqa: E402
+
+import flows  # noqa: E402
+from flows.conditioners import MLP  # noqa: E402
+
+ROWS = np.random.default_rng(0).normal(size=(1_400, 3)).astype(np.float32)
+ROWS[:, 1] += ROWS[:, 0] ** 2
+SMALL = flows.Flow(flows.RealNVP(2, hidden=(8,)))
+ONE = {"folds": 1, "max_epochs": 10, "batch_size": 64, "verbose": 0}
+mesh = "all" if processes > 1 or len(jax.devices()) > 1 else None
+
+
+def loss_of(params, distribution, x, *, weights=None):
+    return -distribution.log_pdf(params, x).mean()
+
+
+def mapped():
+    path = Path(out) / "rows.npy"
+    if not path.exists():
+        np.save(path, np.tile(ROWS, (4, 1)))
+    return np.load(path, mmap_mode="r")
+
+
+def fit(model=SMALL, data=ROWS, **settings):
+    return flows.fit(0, model, data, **{**ONE, "mesh": mesh, **settings})
+
+
+def target(x):
+    return -0.5 * (x[:, 0] ** 2 + ((x[:, 1] - x[:, 0] ** 2) / 0.5) ** 2)
+
+
+CASES = {
+    "spline": lambda: fit(flows.Flow(flows.NSF(2, hidden=(8,), num_bins=4))),
+    "maf": lambda: fit(flows.Flow(flows.MAF(2, hidden=(8,))), learning_rate=1e-3),
+    "dropout": lambda: fit(flows.Flow(flows.AffineCoupling(MLP(8, dropout=0.2)))),
+    "rounded": lambda: fit(data=ROWS.round(1), dequantize=0.1),
+    "weights": lambda: fit(weights=np.arange(len(ROWS)) % 3 + 1.0),
+    "average": lambda: fit(ema=0.9),
+    "accumulate": lambda: fit(accumulate=2),
+    "folds": lambda: fit(folds=3),
+    "members": lambda: fit(members=4),
+    "three": lambda: fit(members=3),
+    "objective": lambda: fit(objective=loss_of),
+    "mapped": lambda: fit(data=mapped(), batch_size=128, validation=ROWS[:200]),
+    "split": lambda: fit(rows="split"),
+    "density": lambda: flows.fit_to_density(
+        0, SMALL, target, 2, max_epochs=2, steps_per_epoch=10, num_samples=64, num_held_out=200, num_weights=500, verbose=0,
+        mesh=mesh,
+    ),
+    "kept": lambda: fit(checkpoint=Path(out) / "kept", checkpoint_every=1e-9, max_epochs=40, batch_size=64),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    for case in cases:
+        result = CASES[case]()
+        found = {f"params {i}": leaf for i, leaf in enumerate(jax.tree.leaves(result.params))}
+        found["losses"] = result.history["validation_loss"]
+        np.savez(Path(out) / f"{case} {devices} {processes} {process}.npz", **found)
+        print(case, flush=True)
