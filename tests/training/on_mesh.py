@@ -5,6 +5,7 @@ python on_mesh.py OUT DEVICES [PROCESS PROCESSES PORT] CASE...
 Each case is fitted, and its losses and params are saved in OUT with its name.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -72,8 +73,88 @@ CASES = {
 }  # fmt: skip
 
 
+class Ending:
+    """An iterable with fewer rows in process 1."""
+
+    def __iter__(self):
+        return iter([ROWS[i : i + 50] for i in range(0, 600 if process else 1_200, 50)])
+
+
+def raising(error):
+    def callback(epoch):
+        raise error
+
+    return callback
+
+
+def odd(value):
+    """The rows, of which process 1 has one that is another."""
+    rows = ROWS.copy()
+    rows[7, 1] = value if process else rows[7, 1]
+    return rows
+
+
+WRONG = {
+    "two axes": lambda: fit(mesh=jax.make_mesh((2, 1), ("a", "b"))),
+    "no devices": lambda: fit(mesh=jax.sharding.Mesh(np.array([]), ("a",))),
+    "one process's devices and more": lambda: fit(batch_size=65),
+    "data": lambda: fit(data=odd(9.0)),
+    "NaN": lambda: fit(data=odd(np.nan)),
+    "seed": lambda: flows.fit(process, SMALL, ROWS, **ONE, mesh=mesh),
+    "settings": lambda: fit(learning_rate=1e-3 * (1 + process)),
+    "callback": lambda: fit(callbacks=[raising(OSError("no room"))]),
+    "iterable": lambda: fit(data=iter(Ending()), validation=ROWS[:200], steps_per_epoch=5),
+    "folder": lambda: fit(checkpoint=Path(out) / f"of process {process}"),
+    "table": lambda: flows.tables.fit(0, frame(odd(np.nan)), model=SMALL, **ONE, mesh=mesh),
+}
+
+
+def frame(rows):
+    import pandas
+
+    return pandas.DataFrame(rows, columns=["a", "b", "c"])
+
+
+def message_of(call):
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def counted(**settings):
+    """How many of each collective are in the text of a compiled epoch, and the bytes of its arguments on a device."""
+    from flows.training.loop.placement import Program
+
+    found, call = [], Program.__call__
+
+    def noted(self, *arguments):
+        compiled = self.function.lower(*self._placed(arguments)).compile()
+        text = compiled.as_text()
+        ops = {op: text.count(f" {op}(") for op in ("all-reduce", "all-gather", "all-to-all", "collective-permute")}
+        found.append((len(text), {**ops, "bytes": compiled.memory_analysis().argument_size_in_bytes}))
+        return call(self, *arguments)
+
+    Program.__call__ = noted
+    fit(max_epochs=1, **settings)
+    Program.__call__ = call
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def told(case):
+    """Of a case that is no fit, what there is to tell."""
+    if case == "wrong":
+        return {name: message_of(call) for name, call in WRONG.items()}
+    settings = {"counted": {}, "counted split": {"rows": "split"}}[case]
+    return counted(data=np.tile(ROWS, (20, 1)), model=flows.Flow(flows.MAF(2, hidden=(8,))), **settings)
+
+
 if __name__ == "__main__":
     for case in cases:
+        if case not in CASES:
+            (Path(out) / f"{case} {devices} {processes} {process}.json").write_text(json.dumps(told(case)))
+            continue
         result = CASES[case]()
         found = {f"params {i}": leaf for i, leaf in enumerate(jax.tree.leaves(result.params))}
         found["losses"] = result.history["validation_loss"]

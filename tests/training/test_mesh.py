@@ -1,5 +1,6 @@
 """A fit on several devices, and in several processes, is the fit on one device."""
 
+import json
 import os
 import socket
 import subprocess
@@ -50,6 +51,10 @@ def found(out, case, devices, processes=1, process=0):
         return dict(arrays)
 
 
+def told(out, case, devices, processes=1, process=0):
+    return json.loads((out / f"{case} {devices} {processes} {process}.json").read_text())
+
+
 def same(one, other):
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
@@ -65,6 +70,40 @@ def test_losses_are_those_of_one_device_and_two_processes_are_two_devices(tmp_pa
         assert np.ptp(one["losses"]) > 1e-3  # something was learnt
         same(first, second)
         same(first, two)
+
+
+def test_an_epoch_adds_up_and_moves_no_row(tmp_path):
+    in_one(tmp_path, 2, "counted", "counted split")
+    copied, split = told(tmp_path, "counted", 2), told(tmp_path, "counted split", 2)
+    for of in (copied, split):
+        assert of["all-reduce"] >= 3  # of a gradient, of batch statistics, of a validation
+        assert of["all-gather"] == of["all-to-all"] == of["collective-permute"] == 0
+    assert split["bytes"] < 0.6 * copied["bytes"]
+
+
+@pytest.mark.slow
+def test_what_is_wrong_in_one_process_is_told_in_all(tmp_path):
+    in_two(tmp_path, "wrong", "spline")  # which still meet afterwards
+    first, second = (told(tmp_path, "wrong", 1, 2, process) for process in (0, 1))
+    both = {
+        "two axes": "FlowsError: fit: mesh has 2 axes, a=2, b=1; expected one",
+        "no devices": "FlowsError: fit: mesh has no devices",
+        "one process's devices and more": "FlowsError: fit: batch_size is 65, which does not split",
+        "data": "FlowsError: fit: process 1 has another data than process 0",
+        "seed": "FlowsError: fit: process 1 has another rng than process 0",
+        "settings": "FlowsError: fit: process 1 has another learning_rate than process 0",
+        "folder": "not the same folder in process 1 as in process 0",
+    }
+    for name, text in both.items():
+        assert text in first[name] and text in second[name], (first[name], second[name])
+    assert first["callback"] == "OSError: no room"
+    assert second["callback"] == "FitError: fit: process 0 failed, and all end. OSError: no room"
+    assert first["NaN"].startswith("FitError: fit: process 1 failed, and all end. FlowsError: fit: data has nan in row 7")
+    assert second["NaN"].startswith("FlowsError: fit: data has nan in row 7, column 1")
+    assert "process 1 failed, and all end. " in first["iterable"] and "data ended in epoch 2" in first["iterable"]
+    assert "data ended in epoch 2" in second["iterable"] and "process" not in second["iterable"]
+    assert "tables.fit: process 1 failed" in first["table"] and "nothing" not in second["table"]
+    same(found(tmp_path, "spline", 1, 2, 0), found(tmp_path, "spline", 1, 2, 1))
 
 
 @pytest.mark.slow
