@@ -29,8 +29,9 @@ _current: ContextVar["Agreement | None"] = ContextVar("agreement", default=None)
 class Agreement:
     """Of several processes. All call `meet` as often, whatever happens in one of them."""
 
-    def __init__(self, caller: str, processes: int):
-        self.caller, self.processes, self.over = caller, processes, False
+    def __init__(self, caller: str, processes: int, within: "Agreement | None" = None):
+        self.caller, self.processes, self.over, self.within = caller, processes, False, within
+        self.depth: int = 0 if within is None else within.depth + 1
         self.here = jax.process_index() if processes > 1 else 0
 
     @property
@@ -43,13 +44,19 @@ class Agreement:
         if self.processes == 1:
             return [told]
         text = None if error is None else f"{type(error).__name__}: {str(error) or 'it was ended'}"[:MOST]
-        answers = [json.loads(answer) for answer in _gathered(json.dumps({"error": text, **told}))]
+        answers = [json.loads(each) for each in _gathered(json.dumps({"error": text, "depth": self.depth, **told}))]
         failed = [number for number, answer in enumerate(answers) if answer["error"] is not None]
         if failed:
-            self.over = True
+            self._end(min(answer["depth"] for answer in answers))
             if error is None:
                 raise FitError(f"{self.caller}: process {failed[0]} failed, and all end. {answers[failed[0]]['error']}")
         return answers
+
+    def _end(self, depth: int) -> None:
+        """No more is met for in what runs at this depth or deeper: some process has left it."""
+        inner: Agreement | None = self
+        while inner is not None and inner.depth >= depth:
+            inner.over, inner = True, inner.within
 
     def joined(self, rows: Any) -> Any:
         """The rows of all processes, one after the other; each has as many."""
@@ -101,7 +108,7 @@ def agreement(mesh: Mesh | None, caller: str) -> Iterator[Agreement]:
     if processes == 1:
         yield ALONE
         return
-    together = Agreement(caller, processes)
+    together = Agreement(caller, processes, _current.get())
     token = _current.set(together)
     try:
         with nullcontext() if together.first else _quiet():

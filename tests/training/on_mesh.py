@@ -8,6 +8,7 @@ Each case is fitted, and its losses and params are saved in OUT with its name.
 import json
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 
 out, devices, *cases = sys.argv[1:]
@@ -16,9 +17,12 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import jax  # noqa: E402
 
 process, processes = 0, 1
+QUICKLY = (
+    {"shutdown_timeout_seconds": 30} if "shutdown_timeout_seconds" in signature(jax.distributed.initialize).parameters else {}
+)
 if cases and cases[0].isdigit():
     process, processes, port, *cases = [int(text) if text.isdigit() else text for text in cases]
-    jax.distributed.initialize(f"localhost:{port}", num_processes=processes, process_id=process)
+    jax.distributed.initialize(f"localhost:{port}", num_processes=processes, process_id=process, **QUICKLY)
 
 import numpy as np  # noqa: E402
 

@@ -100,9 +100,10 @@ def test_what_is_wrong_in_one_process_is_told_in_all(tmp_path):
     assert second["callback"] == "FitError: fit: process 0 failed, and all end. OSError: no room"
     assert first["NaN"].startswith("FitError: fit: process 1 failed, and all end. FlowsError: fit: data has nan in row 7")
     assert second["NaN"].startswith("FlowsError: fit: data has nan in row 7, column 1")
-    assert "process 1 failed, and all end. " in first["iterable"] and "data ended in epoch 2" in first["iterable"]
-    assert "data ended in epoch 2" in second["iterable"] and "process" not in second["iterable"]
-    assert "tables.fit: process 1 failed" in first["table"] and "nothing" not in second["table"]
+    assert "process 1 failed, and all end. " in first["iterable"] and "data ended in epoch 3" in first["iterable"]
+    assert "data ended in epoch 3" in second["iterable"] and "process" not in second["iterable"]
+    assert "process 1 failed, and all end. CellError: encode: column 'b', row 7" in first["table"]
+    assert second["table"].startswith("CellError: encode: column 'b', row 7")
     same(found(tmp_path, "spline", 1, 2, 0), found(tmp_path, "spline", 1, 2, 1))
 
 
