@@ -90,5 +90,5 @@ def test_few_large_images_of_a_file_are_held_out(tmp_path, monkeypatch):
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     found = read(mapped, Options(folds=1, verbose=0, batch_size=100), jax.random.key(0))
     assert found.held_out.x.shape == (2**12 // 64, 8, 8, 1)
-    epoch = np.concatenate([chunk.numbers for chunk in found.chunks(0)])
+    epoch = np.concatenate([chunk.take(slice(None)).numbers for chunk in found.stream.chunks(0)])
     assert not set(epoch) & set(found.others) and len(set(epoch)) == len(epoch) > 1_000
