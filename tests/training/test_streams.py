@@ -320,8 +320,7 @@ def with_grain():
 
 @pytest.mark.parametrize("make", [Counted, Bytes, with_grain], ids=["state", "bytes", "grain"])
 def test_an_iterator_goes_on_with_the_row_that_was_next(make, tmp_path):
-    settings = {"validation": HELD_OUT, "batch_size": 32, "steps_per_epoch": 7, "standardize": "columns"}
-    settings |= {**QUICK, "max_epochs": 4}
+    settings = {**QUICK, "validation": HELD_OUT, "batch_size": 32, "steps_per_epoch": 7, "standardize": "columns"}
     whole = fit(0, AFFINE, make(), **settings)
     fit(0, AFFINE, make(), checkpoint=tmp_path, callbacks=[lambda epoch: epoch.number == 1], **settings)
     gone_on = fit(0, AFFINE, make(), checkpoint=tmp_path, **settings)
