@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.composition import bounded_region
+from flows.bijections.composition import bounded_region, layers_of, narrowed
 from flows.core import (
     COLUMN,
     Array,
@@ -49,6 +49,10 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
     A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow. Where
     f is not defined, outside `flows.support(f, input_dim).inputs`, log p is -inf.
 
+    Support:
+        That of the base, taken back to x entry by entry, through layers without params that are entrywise or move entries and
+        past features that a layer leaves as they are; through others it cannot be told, and is where f is defined.
+
     Args:
         bijection: f, from data to noise.
         prior: the base, a distribution; by default the standard `Normal()`.
@@ -76,7 +80,8 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             part = bijection_part(bijection, event, context)
         with Place("the prior of Flow", prior, part.output) as of_base:
             base = distribution_part(prior, part.output, context)
-        region = bounded_region(bijection, event, context, base.region)
+        region = bounded_region(bijection, event, context, base.region)  # where f is defined
+        lives = narrowed(region, layers_of(bijection), event, lambda event: base.region)
         both = shared((part, base))
 
         def init(key: Array, given: Given) -> Any:
@@ -152,7 +157,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             y, velocity = own(params["bijection"], x, context, keys[0])
             return y, velocity, lambda key: base.sample(key, params["prior"], y.shape[0], y.dtype, context)
 
-        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": region}
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": lives}
         own["path"] = path if part.path or base.path else None
         own["cdf"] = partial(of_flow, bijection, part, base) if event == COLUMN else None
         return DistributionPart("Flow", init, event, context, **both, **own)
