@@ -117,7 +117,7 @@ class PlacedStep(Step):
         if self.declared.moves_entries:
             return Region(*self.mapped(np.stack([*box]), event, backwards=True))
         ends = np.clip(np.stack([*box]), *self.region(event, of_outputs=True))
-        at = self.mapped(ends, event, backwards=True)
+        at = self.mapped(ends, event, backwards=True) + 0.0  # no -0.0
         comes_back = np.isclose(self.mapped(at, event, backwards=False), ends, rtol=1e-6, atol=1e-8)
         falls, known = at[0] > at[1], comes_back & (at[0] != at[1]) & ~np.isnan(at).any(0)
         (low, high), of = (np.where(falls, each[::-1], each) for each in (at, known))
@@ -322,17 +322,22 @@ def regions_of(bijection: Any, event: Shape) -> tuple[Region | None, Region | No
         return None, None
 
 
-def bounded_region(bijection: Any, event: Shape, context: Shape | None, base: Region | None = None) -> Region | None:
-    """Where a bijection is defined, before a base that lives in a region of its own; None for everywhere, or where that cannot
-    be told. Raises FlowsError where one is of a circle or a sphere and the other is not."""
-    layers = layers_of(bijection)
+def flow_regions(
+    bijection: Any, event: Shape, context: Shape | None, base: Region | None = None
+) -> tuple[Region | None, Region | None]:
+    """Where a bijection is defined, before a base that lives in a region of its own, and where points live that it takes into
+    that region; None for everywhere, or where it cannot be told. Raises FlowsError where one is of a circle or a sphere and the
+    other is not."""
+    layers, defined = layers_of(bijection), None
     try:
         region, _, deciding = support_of(layers, event, context, base)
+        defined = region if deciding or not region.flat else None
     except FlowsError:
         if base is not None and (not base.flat or any(layer.curved for layer in layers)):
             raise
-        return None
-    return region if deciding or not region.flat else None
+    if base is None or _whole(base):
+        return defined, defined
+    return defined, narrowed(defined, layers, event, lambda event: base)
 
 
 def unit_of(layers: Sequence[tuple[Any, Any]], count: int) -> tuple[Any, Any, np.ndarray]:

@@ -82,7 +82,9 @@ class ModelValue(Value):
         super().__init__(construct, arguments, inner)
         name = construct.__name__
         label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
-        told = as_support(said_of(support, arguments, f"{name}: support"), name, isinstance(self, DistributionInit))
+        told = said_of(support, arguments, f"{name}: support")
+        if callable(support):
+            told = as_support(told, name, isinstance(self, DistributionInit))
         beneath = [value.labels for value in self.values_beneath() if isinstance(value, ModelValue)]
         layers = inner.layers if isinstance(inner, Composite) else ()
         fields = {

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.composition import bounded_region, layers_of, narrowed
+from flows.bijections.composition import flow_regions
 from flows.core import (
     COLUMN,
     Array,
@@ -49,16 +49,16 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
     A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow. Where
     f is not defined, outside `flows.support(f, input_dim).inputs`, log p is -inf.
 
-    Support:
-        That of the base, taken back to x entry by entry, through layers without params that are entrywise or move entries and
-        past features that a layer leaves as they are; through others it cannot be told, and is where f is defined.
-
     Args:
         bijection: f, from data to noise.
         prior: the base, a distribution; by default the standard `Normal()`.
 
     Params:
         `{"bijection": ..., "prior": ...}`, both trained; a context reaches both.
+
+    Support:
+        That of the base, taken back to x entry by entry, through layers without params that are entrywise or move entries and
+        past features that a layer leaves as they are; through others it cannot be told, and is where f is defined.
 
     Errors:
         FlowsError: params= are not those of a flow. TypeError: an argument is not a bijection, or not a distribution.
@@ -80,8 +80,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             part = bijection_part(bijection, event, context)
         with Place("the prior of Flow", prior, part.output) as of_base:
             base = distribution_part(prior, part.output, context)
-        region = bounded_region(bijection, event, context, base.region)  # where f is defined
-        lives = narrowed(region, layers_of(bijection), event, lambda event: base.region)
+        region, lives = flow_regions(bijection, event, context, base.region)
         both = shared((part, base))
 
         def init(key: Array, given: Given) -> Any:
