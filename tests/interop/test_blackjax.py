@@ -29,9 +29,10 @@ NAMED = {"mean": (), "weights": (2,)}
 
 
 def fitted(init_fun, d, context_dim=0, stirred=0.3, **attributes):
-    """What a fit returns, of params that are none of a fit."""
-    keywords = {"context_dim": context_dim} if context_dim else {}
-    params, log_pdf, sample = init_fun(0, d, **keywords)
+    """What a fit returns, of params that are none of a fit; a context is not of mean 0 and deviation 1."""
+    rows = np.random.default_rng(0).normal(3.0, 2.0, size=(2, 20, 5)).astype(np.float32)
+    given = {"init_inputs": rows[0, :, :d], "init_context": rows[1, :, :context_dim]}
+    params, log_pdf, sample = init_fun(0, d, **({"context_dim": context_dim, **given} if context_dim else {}))
     kind = DensityFitResult if attributes else flows.FitResult
     params = common.stirred(params, stirred)
     return kind(params, log_pdf, sample, init_fun, d, context_dim, **attributes)
