@@ -6,8 +6,8 @@
 
 The neck is v of N(0, 3^2), the other nine are of N(0, exp(v)). Each way has four chains, and window adaptation of its own. What
 is told is of v: the effective draws by `blackjax.diagnostics.effective_sample_size`, beside the gradients of the density that
-drawing took, one for each step of integration; those of the warm-up and of the fit (256 a step) count in another column. Seconds
-are of one core, with the warm-up and with compiling. The same fits propose to `blackjax.irmh`. Written to
+drawing took, one for each step of integration; those of the warm-up and of the fit (256 a step) count in another column.
+Seconds are of one core, with the warm-up and with compiling. The same fits propose to `blackjax.irmh`. Written to
 benchmarks/results/funnel.json.
 """
 

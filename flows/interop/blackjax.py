@@ -16,6 +16,7 @@ import numpy as np
 from flows.bijections.composition import regions_of
 from flows.compose import Serial
 from flows.core import (
+    OF_BLOCKS,
     Array,
     FlowsError,
     Region,
@@ -204,7 +205,7 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
 # What is refused of a result
 
 
-def _refused(caller: str, fitted: Any, context: Any) -> tuple[dict[str, Array], Region | None]:
+def _refused(caller: str, fitted: Any, context: Any) -> tuple[dict[str, Any], Region | None]:
     """The context as a keyword, and where the model's points live; what can be no proposal is refused."""
     if not isinstance(fitted, FitResult):
         raise TypeError(
@@ -252,10 +253,11 @@ def _stages(fitted: FitResult, event: Shape, context: Array | None) -> tuple[lis
         elif context is not None:
             context = standardized(params["fixed"], context)
         params, value = params_in(params, base.params_at), opened(base.value)
-    if not stages:
-        kind = "a mixture" if structure.order == "mixture" else "no flow"
+    within = {structure_of(opened(piece.value)).order for piece in structure.pieces}
+    if not stages or within & {"flow", "context"}:
+        kind = {"mixture": "a mixture", **dict.fromkeys(OF_BLOCKS, "several blocks")}.get(structure.order, "no flow")
         raise FlowsError(
-            f"preconditioned: {fitted.init_fun!r:.80} is {kind}, and has no one bijection; fit a single flow, such as "
+            f"preconditioned: {fitted.init_fun!r:.120} is {kind}, and has no one bijection; fit a single flow, such as "
             "flows.Flow(flows.RealNVP()), with folds=1 in flows.fit; or use `proposal`, which takes any result"
         )
     regions = distribution_part(value, here, shape).region, regions_of(Serial(*bijections), event)[1]
@@ -268,7 +270,7 @@ def _stages(fitted: FitResult, event: Shape, context: Array | None) -> tuple[lis
     return stages, here
 
 
-def _check_density(of_rows: Callable, fitted: FitResult, given: dict[str, Array], named: Parameters | None) -> None:
+def _check_density(of_rows: Callable, fitted: FitResult, given: dict[str, Any], named: Parameters | None) -> None:
     """Refuse a density of a single point, of another shape, and one that is NaN where the flow draws."""
     event, dtype = as_event(fitted.input_dim), jnp.zeros(()).dtype
     n = max(event, default=0) + 2  # unlike any axis of a point

@@ -200,6 +200,10 @@ def test_flows_without_one_bijection_to_the_line_are_refused():
     mixture = fitted(flows.Mixture(COUPLING, num_components=2), 3)
     message = refused(lambda: preconditioned(target, mixture))
     assert "a mixture" in message and "single flow" in message and "`proposal`" in message
+    averaged = fitted(flows.Flow(flows.Standardize(), flows.Mixture(COUPLING, num_components=2)), 3)  # as an ensemble is
+    assert "is a mixture" in refused(lambda: preconditioned(target, averaged))
+    side_by_side = fitted(flows.Flow(flows.Standardize(), flows.Joint(COUPLING, flows.Normal(), sizes=(2, 1))), 3)
+    assert "several blocks" in refused(lambda: preconditioned(target, side_by_side))
     assert "is no flow" in refused(lambda: preconditioned(target, fitted(flows.Normal(trainable=True), 3)))
     on_circles = fitted(flows.Flow(flows.Rotation(), flows.VonMises()), 3)
     assert "whole line" in (message := refused(lambda: preconditioned(target, on_circles))) and "`proposal`" in message
@@ -228,6 +232,7 @@ def test_densities_that_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*was still falling")
 def test_nuts_sees_the_neck_of_a_funnel_ten_times_as_well():
     """Effective draws of the neck a gradient, and how often draws of the flow are accepted as they are."""
 
