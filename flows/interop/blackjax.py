@@ -243,7 +243,7 @@ def _stages(fitted: FitResult, event: Shape, context: Array | None) -> tuple[lis
     shape, params, value = as_context(fitted.context_dim), fitted.params, opened(fitted.init_fun)
     stages, bijections, here = list[Stage](), list[Any](), event
     while (structure := structure_of(value)).order in ("flow", "context"):
-        of_bijection, *_, base = structure.pieces[0], structure.pieces[-1]
+        of_bijection, base = structure.pieces[0], structure.pieces[-1]
         if structure.order == "flow":
             own = params_in(params, of_bijection.params_at)
             part = bijection_part(of_bijection.value, here, shape)

@@ -15,7 +15,7 @@ from flows.results.density import DensityFitResult, Diagnostics
 from flows.results.parameters import Parameters
 
 pytestmark = pytest.mark.usefixtures("relaxed")  # BlackJAX adds arrays of any ranks and dtypes
-blackjax = pytest.importorskip("blackjax")
+blackjax = pytest.importorskip("blackjax", exc_type=Exception)  # what it raises under a jax that it is not for
 from flows.interop.blackjax import preconditioned, proposal  # noqa: E402
 
 NET = flows.MLP(4)
