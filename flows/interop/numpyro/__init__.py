@@ -4,4 +4,6 @@ from flows.interop.extras import needs
 
 needs("numpyro")
 
-__all__: list[str] = []
+from flows.interop.numpyro.transform import transform as transform  # noqa: E402
+
+__all__ = ["transform"]
