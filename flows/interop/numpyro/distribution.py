@@ -1,6 +1,6 @@
 """A fitted model as a distribution of NumPyro's."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,13 @@ from flows.core import (
     as_key,
     declared_by,
     everywhere,
-    size,
     structure_of,
 )
 from flows.distributions.kernel_density import KernelDensity
 from flows.distributions.support import support
 from flows.interop.models import Model, leading_of, model_of
 from flows.interop.numpyro.constraint import as_scalar, constraint_of
+from flows.interop.numpyro.foreign import FromDistribution
 from flows.interop.rows import Batch, leading
 from flows.models.autoregressive import MixtureMADE
 from flows.results import FitResult
@@ -94,9 +94,7 @@ def given_context(params: Params, context: Any, model: Model, whose: str) -> "Fl
         )
     if context is not None:
         if model.context is None:
-            raise TypeError(
-                f"{whose}: context was given, but this model was made without it; give context_dim, or leave it out"
-            )
+            raise TypeError(f"{whose}: context was given, but this model was made without; give context_dim, or leave it out")
         context = as_array(context, f"{whose}: context")
         leading(context.shape, model.context, f"{whose}: context")
     made = FlowDistribution(params, context, model)
@@ -111,7 +109,7 @@ class FlowDistribution(Distribution):
     scan have put axes in front of them, or taken some away; `promote_batch_shape` makes these axes known, as of NumPyro's own.
     """
 
-    arg_constraints: dict = {}
+    arg_constraints: ClassVar[dict] = {}
     pytree_data_fields = ("params", "context")
     pytree_aux_fields = ("model", "_batch_shape")
 
@@ -196,8 +194,7 @@ class FlowDistribution(Distribution):
             return jnp.broadcast_shapes(lead, self._of_leaves)
         except ValueError:
             raise FlowsError(
-                f"log_prob: value has the leading axes {lead}, which do not broadcast with batch_shape {self._of_leaves}, that of "
-                "the context"
+                f"log_prob: value has the leading axes {lead}, which do not broadcast with the batch_shape {self._of_leaves}"
             ) from None
 
     def _of_batch(self, batch: Batch) -> Params:
@@ -228,7 +225,9 @@ def _support_of(model: Model) -> constraints.Constraint:
 
 
 def _picks(value: Value) -> bool:
-    """Whether draws of a value pick a component."""
+    """Whether draws of a value pick a component, or are those of an object of NumPyro's that says so."""
+    if value.constructor is FromDistribution:
+        return not value.arguments["make"]().has_rsample
     return structure_of(value).order == "mixture" or bool(declared_by(value).clusters) or value.constructor in PICKERS
 
 
