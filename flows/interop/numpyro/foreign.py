@@ -15,7 +15,7 @@ import numpy as np
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import Transform
 
-from flows.core import FlowsError, Region, Shape, Support, beyond, bijection, distribution, inside, resolved, size
+from flows.core import Array, FlowsError, Region, Shape, Support, beyond, bijection, distribution, inside, resolved, size
 from flows.interop.numpyro.constraint import region_of
 from flows.interop.numpyro.taken import arrays_of, ends_depend_on, made_by, with_arrays
 
@@ -115,9 +115,8 @@ def FromDistribution(make: Callable):
 
     Params:
         The float arrays that its constructor was given, by name, in nested dicts where it holds others; NumPy arrays and Python
-        numbers are constants (NumPyro makes arrays of numbers that stand beside arrays of more axes). Those that its `support`
-        depends on, such as the ends of a `Uniform`, are "fixed". They train as they are: a step may take a scale below 0, where
-        densities are NaN.
+        numbers are constants. Those that its `support` depends on, such as the ends of a `Uniform`, are "fixed". They train as
+        they are: a step may take a scale below 0, where densities are NaN.
 
     Support:
         Its `support`, where that is a region entry by entry; log p is -inf outside.
@@ -203,7 +202,7 @@ def _check_inverse(transform: Transform, region: Region, shape: Shape, name: str
     x = inside(region, jnp.asarray(np.random.default_rng(0).normal(size=(FEW, *shape)), float))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one that is no bijection says so, and is then refused
-        back = np.asarray(jax.vmap(lambda x: transform.inv(transform(x)))(x))
+        back = np.asarray(jax.jit(jax.vmap(lambda x: transform.inv(transform(x))))(x))
     if not np.allclose(back, x, rtol=NEAR, atol=NEAR):
         worst = np.unravel_index(np.nanargmax(np.where(np.isnan(back), np.inf, np.abs(back - np.asarray(x)))), back.shape)
         raise FlowsError(
@@ -214,8 +213,13 @@ def _check_inverse(transform: Transform, region: Region, shape: Shape, name: str
 
 def _check_made_anew(made: Distribution, again: Distribution, name: str) -> None:
     """Refuse a distribution that is another one when it is made anew of its arrays."""
-    x = made.sample(jax.random.key(0), (FEW,))
-    if again.batch_shape != made.batch_shape or not np.allclose(again.log_prob(x), made.log_prob(x), rtol=NEAR, atol=NEAR):
+
+    @jax.jit
+    def densities() -> tuple[Array, Array]:
+        x = made.sample(jax.random.key(0), (FEW,))
+        return again.log_prob(x), made.log_prob(x)
+
+    if again.batch_shape != made.batch_shape or not np.allclose(*densities(), rtol=NEAR, atol=NEAR):
         raise FlowsError(f"{name} is another distribution when it is made anew of the arrays that it was made of")
 
 

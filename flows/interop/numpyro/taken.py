@@ -97,8 +97,7 @@ def ends_depend_on(regions: Callable, arrays: Any) -> Any:
         return [jnp.asarray(leaf) for leaf in jax.tree.leaves(regions(arrays))]
 
     leaves, tree = jax.tree.flatten(arrays)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        jaxpr = jax.make_jaxpr(lambda leaves: ends(tree.unflatten(leaves)))(leaves).jaxpr
+    jaxpr = jax.make_jaxpr(lambda leaves: ends(tree.unflatten(leaves)))(leaves).jaxpr
     found = []
     for leaf in jaxpr.invars:
         reached = {leaf}
