@@ -1,6 +1,7 @@
 """Every distribution as one of NumPyro's: theirs equal ours, under jit, vmap, plates and a batch of contexts."""
 
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,7 @@ def test_numbers_of_one_column_are_scalars():
     site = distribution(result, scalar=True)
     x, intermediates = site.sample_with_intermediates(jax.random.key(0), (2, 3))
     assert (site.event_shape, x.shape) == ((), (2, 3))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(site)).log_prob(x), site.log_prob(x))
     np.testing.assert_array_equal(site.log_prob(x).ravel(), result.log_prob(x.reshape(-1, 1)))
     np.testing.assert_allclose(site.log_prob(x, intermediates), site.log_prob(x), rtol=1e-5)
 
