@@ -172,6 +172,17 @@ def test_ten_distributions_with_other_params_are_traced_once():
     assert distribution(result).model.known.first is result.log_pdf
 
 
+def test_events_by_params_of_their_own():
+    result = fitted(flows.Laplace(trainable=True), 2)
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf + i / 3 for i in range(4)]), result.params)
+    sites = jax.vmap(lambda params: distribution(result._replace(params=params)))(params)
+    x = sites.sample(jax.random.key(0), (2, 3))
+    assert x.shape == (2, 3, 4, 2)
+    ours = [result.log_pdf(jax.tree.map(lambda leaf, i=i: leaf[i], params), x[:, :, i].reshape(6, 2)) for i in range(4)]
+    np.testing.assert_allclose(sites.log_prob(x), jnp.stack(ours, 1).reshape(2, 3, 4), rtol=1e-6)
+    np.testing.assert_allclose(sites.sample_with_intermediates(jax.random.key(0), (2, 3))[1][0], sites.log_prob(x), rtol=1e-5)
+
+
 def error(kind, call, *words):
     with pytest.raises(kind) as caught:
         call()
