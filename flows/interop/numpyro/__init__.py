@@ -4,4 +4,10 @@ from flows.interop.extras import needs
 
 needs("numpyro")
 
-__all__: list[str] = []
+from flows.interop.numpyro.distribution import distribution as distribution  # noqa: E402
+from flows.interop.numpyro.foreign import FromDistribution as FromDistribution  # noqa: E402
+from flows.interop.numpyro.foreign import FromTransform as FromTransform  # noqa: E402
+from flows.interop.numpyro.module import module as module  # noqa: E402
+from flows.interop.numpyro.transform import transform as transform  # noqa: E402
+
+__all__ = ["FromDistribution", "FromTransform", "distribution", "module", "transform"]
