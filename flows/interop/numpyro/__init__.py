@@ -8,5 +8,6 @@ from flows.interop.numpyro.model import ModelDensity as ModelDensity  # noqa: E4
 from flows.interop.numpyro.model import ModelFit as ModelFit  # noqa: E402
 from flows.interop.numpyro.model import fit_model as fit_model  # noqa: E402
 from flows.interop.numpyro.model import log_density as log_density  # noqa: E402
+from flows.interop.numpyro.transform import transform as transform  # noqa: E402
 
-__all__ = ["ModelDensity", "ModelFit", "fit_model", "log_density"]
+__all__ = ["ModelDensity", "ModelFit", "fit_model", "log_density", "transform"]
