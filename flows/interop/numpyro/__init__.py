@@ -4,10 +4,11 @@ from flows.interop.extras import needs
 
 needs("numpyro")
 
+from flows.interop.numpyro.guide import AutoFlow as AutoFlow  # noqa: E402
 from flows.interop.numpyro.model import ModelDensity as ModelDensity  # noqa: E402
 from flows.interop.numpyro.model import ModelFit as ModelFit  # noqa: E402
 from flows.interop.numpyro.model import fit_model as fit_model  # noqa: E402
 from flows.interop.numpyro.model import log_density as log_density  # noqa: E402
 from flows.interop.numpyro.transform import transform as transform  # noqa: E402
 
-__all__ = ["ModelDensity", "ModelFit", "fit_model", "log_density", "transform"]
+__all__ = ["AutoFlow", "ModelDensity", "ModelFit", "fit_model", "log_density", "transform"]
