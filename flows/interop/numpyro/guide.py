@@ -30,7 +30,7 @@ from flows.interop.rows import joined, split
 from flows.models.autoregressive import IAF
 from flows.training.loop.losses import has_running_statistics
 
-DEFAULT = IAF(2, hidden=(64, 64))
+DEFAULT = IAF(3, hidden=(64, 64), plain=True)
 FIXED_KEY = 0  # of the leaves that do not train, which have to be the same in every call of a guide
 
 
@@ -43,7 +43,7 @@ class AutoFlow(AutoContinuous):
 
     Args:
         model: a NumPyro model. It may have `numpyro.param` sites of its own, and observe some rows of a plate a step.
-        bijection: a constructor's value, by default `IAF(2, hidden=(64, 64))`. What is measured from data (batch
+        bijection: a constructor's value, by default `IAF(3, hidden=(64, 64), plain=True)`. What is measured from data (batch
             normalisation) is refused: there are none.
         prefix: of the names of what is trained: "auto_params" (a pytree), "auto_loc" and "auto_scale", (latents,).
         init_loc_fn: where loc starts, one of NumPyro's strategies; its default is the median of draws of the prior.
@@ -127,8 +127,8 @@ class AutoFlow(AutoContinuous):
 
 
 class FromNoise(FlowTransform):
-    """The map from noise. NeuTra asks for the log-det of what it has just computed, so it is taken in that direction: within one
-    jit it is the same pass."""
+    """The map from noise. NeuTra asks for the log-det of what it has just computed, so it is taken in that direction: within
+    one jit it is the same pass."""
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
         return self.call_with_intermediates(x)[1] if intermediates is None else intermediates
