@@ -39,15 +39,15 @@ KINDS = {
 class Known(NamedTuple):
     """What is known of a model: its part, the shapes of its params, and its functions.
 
-    `first` and `second` are direct_fun and inverse_fun of a bijection, log_pdf and sample of a distribution, whose `draw`
-    makes samples and their log_pdf in one pass.
+    `first` and `second` are direct_fun and inverse_fun of a bijection, or log_pdf and sample of a distribution; `draw`, of
+    distributions alone, makes samples and their log_pdf in one pass.
     """
 
     part: Any
     params: Any
     first: Callable
     second: Callable
-    draw: Callable | None
+    draw: Any
 
 
 class Model(NamedTuple):
@@ -110,7 +110,7 @@ def _make_known(model: Model) -> Known:
     params = _abstract_params(part)
     first, second = functions_of(part, params)
     joint = joint_draw_of(second)
-    return Known(part, params, first, second, None if joint is None else joint.draw)
+    return Known(part, params, first, second, joint and joint.draw)
 
 
 def _abstract_params(part: Part) -> Any:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from flows.core import FlowsError, Region, blocks_of, off_sphere
+from flows.core import CIRCLE, REAL, SPHERE, FlowsError, Region, blocks_of, off_sphere
 
 TURN = 2 * np.pi
 
@@ -27,13 +28,15 @@ class Within(constraints.Constraint):
         return len(self.region.low.shape)
 
     def __call__(self, x: Any) -> Any:
-        xp = jnp if isinstance(x, jnp.ndarray) else np
-        low, high = self.region
-        of_sphere = self.region.sphere > 0
-        axes = tuple(range(-self.event_dim, 0))
-        inside = ((x >= low) & (x <= high) & xp.isfinite(x)) | of_sphere
-        found = inside.all(axes) if axes else inside
-        for block in blocks_of(self.region.sphere):
+        xp = jnp if isinstance(x, jax.Array) else np
+        x = xp.asarray(x)
+        sphere, axes = self.region.sphere, tuple(range(-self.event_dim, 0))
+        low, high = (
+            xp.asarray(np.where(sphere > 0, far, end).reshape((1,) * (x.ndim - self.event_dim) + sphere.shape), x.dtype)
+            for end, far in ((self.region.low, -np.inf), (self.region.high, np.inf))
+        )
+        found = ((x >= low) & (x <= high) & xp.isfinite(x)).all(axes)
+        for block in blocks_of(sphere):
             found = found & ~off_sphere(jnp.asarray(x)[..., block])
         return found
 
@@ -105,3 +108,39 @@ def ends_of(region: Region) -> tuple[Any, Any]:
 def as_scalar(region: Region) -> Region:
     """That of the one entry of an event (1,), as an event ()."""
     return Region(*(np.reshape(field, ()) for field in (*region, region.period, region.sphere, region.classes)))
+
+
+def region_of(constraint: Any, whose: str) -> Region:
+    """Where the entries of points live that satisfy a constraint of NumPyro's, which has to hold entry by entry.
+
+    What does not (a simplex, an ordered vector, a matrix of correlations) is refused: taken for the whole line, a model would
+    put mass where there is none.
+    """
+    if isinstance(constraint, constraints.independent):
+        return region_of(constraint.base_constraint, whose)
+    if isinstance(constraint, Within):
+        return constraint.region
+    if getattr(constraint, "is_discrete", False):
+        raise FlowsError(
+            f"{whose} lives on {constraint!r}, whole numbers, which a density of the line has none of. Give "
+            "flows.Categorical(num_classes) for codes from 0, and flows.Dequantize for counts"
+        )
+    for kind, region in ((type(constraints.real), REAL), (type(constraints.circular), CIRCLE)):
+        if isinstance(constraint, kind):
+            return region
+    if constraint is constraints.sphere:
+        return SPHERE
+    if isinstance(constraint, constraints.interval):
+        return Region(_number(constraint.lower_bound), _number(constraint.upper_bound))
+    if isinstance(constraint, constraints.greater_than):
+        return Region(_number(constraint.lower_bound), np.inf)
+    if isinstance(constraint, constraints.less_than):
+        return Region(-np.inf, _number(constraint.upper_bound))
+    raise FlowsError(
+        f"{whose} lives on {constraint!r}, which is no region entry by entry; expected the line, intervals, half-lines, "
+        "constraints.circular or constraints.sphere. Bring the points to the line before, by numpyro's biject_to, and model it"
+    )
+
+
+def _number(bound: Any) -> Any:
+    return np.asarray(bound, float)
