@@ -24,7 +24,9 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import flows
-import flows.sklearn  # these are imported when they are first named, and are public too
+import flows.interop.blackjax  # these are imported when they are first named, and are public too
+import flows.interop.numpyro
+import flows.sklearn
 import flows.tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +81,7 @@ ROOMS = {name: each for name, each in vars(flows).items() if inspect.ismodule(ea
 MODULES = [flows]
 MODULES += [each for name, each in ROOMS.items() if name in flows.__all__]  # whose names users write
 MODULES += [each for name, each in ROOMS.items() if name not in flows.__all__ and hasattr(each, "__all__")]
+MODULES += [getattr(flows.interop, library) for library in flows.interop.LIBRARIES]
 
 
 def names_of(module):

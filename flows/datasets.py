@@ -113,7 +113,7 @@ def EightGaussians(radius: float = 4.0, noise: float = 0.5):
     return _plane("EightGaussians", log_pdf, sample)
 
 
-@distribution(batched=True)
+@distribution(batched=True, support=(-2.0, 2.0))
 def Checkerboard():
     """Uniform on the 8 unit squares of [-2, 2)^2 whose floor(x_0) + floor(x_1) is even: p(x) = 1/8 there, and 0 elsewhere.
 

@@ -21,6 +21,7 @@ from flows.core import (
     bijection_part,
     chain,
     declared_by,
+    enable_x64,
     everywhere,
     resolved,
     structure_of,
@@ -59,6 +60,11 @@ class PlacedStep(Step):
         own = self.declared
         return not (_whole(own.inputs) and _whole(own.outputs))
 
+    def mixes(self, event: Shape) -> bool:
+        """Whether no entry of its inputs is told by one of its outputs alone."""
+        declared = self.declared
+        return not (declared.entrywise or declared.moves_entries or declared.untouched(event[-1]).any())
+
     @property
     def curved(self) -> bool:
         """Whether it may take or make angles or unit vectors."""
@@ -78,13 +84,44 @@ class PlacedStep(Step):
     def mapped_region(self, region: Region, event: Shape, backwards: bool) -> Region | None:
         """Where it takes a region, or from where, at the event there; its own ends where these are not numbers. None where that
         cannot be told, as it trains, or mixes entries, or moves those that differ."""
-        if self.declared.moves_entries and all((end == end.flat[0]).all() for end in region):
-            return Region(*(np.full(event, end.flat[0]) for end in region))
+        if self.declared.moves_entries and (moved := _alike(region, event)):
+            return moved
         if not self.declared.entrywise:
             return None
         ends = self.mapped(np.stack([*region]), event, backwards)
         low, high = self.region(event, of_outputs=not backwards)
         return Region(np.fmax(np.fmin(*ends), low), np.fmin(np.fmax(*ends), high))
+
+    def before(self, box: Region, event: Shape) -> Region | None:
+        """Where its inputs lie, at their event, if its outputs lie in a box, as far as that is told; None where nothing is."""
+        declared = self.declared
+        if declared.moves_entries and (moved := _alike(box, event)):
+            return moved
+        if declared.rounding is not None:  # there and back by half a step at most
+            half = np.asarray(declared.rounding.step) / 2
+            return _within(self.region(event), box.low - half, box.high + half)
+        if declared.moves_entries or declared.entrywise:
+            with enable_x64():
+                return self._taken_into(box, event) if self._is_constant(event) else None
+        stays = declared.untouched(event[-1])
+        return Region(np.where(stays, box.low, -np.inf), np.where(stays, box.high, np.inf)) if stays.any() else None
+
+    def _is_constant(self, event: Shape) -> bool:
+        """Whether what it does depends neither on params nor on chance."""
+        part = bijection_part(self.bijection, event, None)
+        params = jax.eval_shape(lambda key: part.init(key, Given()), jax.random.key(0))
+        return "rng" not in part.keywords and not jax.tree.leaves(params)
+
+    def _taken_into(self, box: Region, event: Shape) -> Region:
+        """What is taken into a box. An end that does not come back to that of the box is none: maps clip, and go flat."""
+        if self.declared.moves_entries:
+            return Region(*self.mapped(np.stack([*box]), event, backwards=True))
+        ends = np.clip(np.stack([*box]), *self.region(event, of_outputs=True))
+        at = self.mapped(ends, event, backwards=True) + 0.0  # no -0.0
+        comes_back = np.isclose(self.mapped(at, event, backwards=False), ends, rtol=1e-6, atol=1e-8)
+        falls, known = at[0] > at[1], comes_back & (at[0] != at[1]) & ~np.isnan(at).any(0)
+        (low, high), of = (np.where(falls, each[::-1], each) for each in (at, known))
+        return _within(self.region(event), np.where(of[0], low, -np.inf), np.where(of[1], high, np.inf))
 
     def carries(self, kind: Region, event: Shape, backwards: bool) -> Region | None:
         """The kind of the entries on its other side, at the event there, if it is none that declares one; None where it does
@@ -156,6 +193,45 @@ def support_of(
         found = None if layer.bounded else layer.mapped_region(reached, events[-1], backwards=False)
         reached = _ends(layer.region(events[-1], of_outputs=True)) if found is None else found
     return _region(low, high, first), _region(reached.low, reached.high, last), deciding
+
+
+def narrowed(
+    region: Region | None, layers: Sequence[PlacedStep], event: Shape, base: Callable[[Shape], Region | None]
+) -> Region | None:
+    """Where points lie of a region that layers take into that of a base, told at its event; None for the whole line.
+
+    That is told entry by entry through layers that are entrywise or move entries, without params, and of features that a layer
+    leaves as they are; elsewhere the region stays as it is.
+    """
+    events = [event]
+    for layer in layers:
+        if layer.mixes(events[-1]):
+            return region
+        events.append(behind([layer], events[-1]))
+    lives = base(events[-1])
+    box = REAL if lives is None else _ends(lives)
+    for layer, here in zip(layers[::-1], events[-2::-1], strict=True):
+        if _whole(box):
+            return region
+        box = layer.before(box, here) or REAL
+    if _whole(box):
+        return region
+    region = everywhere(event) if region is None else region
+    return replace(region, low=np.maximum(region.low, box.low), high=np.minimum(region.high, box.high))
+
+
+def _alike(region: Region, event: Shape) -> Region | None:
+    """The same intervals at another event, where one stands for all entries."""
+    low, high = (end.flat[0] for end in region)
+    alike = (region.low == low).all() and (region.high == high).all()
+    return Region(np.full(event, low), np.full(event, high)) if alike else None
+
+
+def _within(own: Region, low: np.ndarray, high: np.ndarray) -> Region:
+    """Intervals within a region; its own where they lie beside it."""
+    low, high = np.maximum(low, own.low), np.minimum(high, own.high)
+    beside = low >= high
+    return Region(np.where(beside, own.low, low), np.where(beside, own.high, high))
 
 
 def _ends(region: Region) -> Region:
@@ -246,17 +322,22 @@ def regions_of(bijection: Any, event: Shape) -> tuple[Region | None, Region | No
         return None, None
 
 
-def bounded_region(bijection: Any, event: Shape, context: Shape | None, base: Region | None = None) -> Region | None:
-    """Where a bijection is defined, before a base that lives in a region of its own; None for everywhere, or where that cannot
-    be told. Raises FlowsError where one is of a circle or a sphere and the other is not."""
-    layers = layers_of(bijection)
+def flow_regions(
+    bijection: Any, event: Shape, context: Shape | None, base: Region | None = None
+) -> tuple[Region | None, Region | None]:
+    """Where a bijection is defined, before a base that lives in a region of its own, and where points live that it takes into
+    that region; None for everywhere, or where it cannot be told. Raises FlowsError where one is of a circle or a sphere and the
+    other is not."""
+    layers, defined = layers_of(bijection), None
     try:
         region, _, deciding = support_of(layers, event, context, base)
+        defined = region if deciding or not region.flat else None
     except FlowsError:
         if base is not None and (not base.flat or any(layer.curved for layer in layers)):
             raise
-        return None
-    return region if deciding or not region.flat else None
+    if base is None or _whole(base):
+        return defined, defined
+    return defined, narrowed(defined, layers, event, lambda event: base)
 
 
 def unit_of(layers: Sequence[tuple[Any, Any]], count: int) -> tuple[Any, Any, np.ndarray]:

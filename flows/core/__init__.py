@@ -94,6 +94,7 @@ from flows.core.numerics import along as along
 from flows.core.numerics import beside as beside
 from flows.core.numerics import blocks_to_channels as blocks_to_channels
 from flows.core.numerics import computed_with as computed_with
+from flows.core.numerics import enable_x64 as enable_x64
 from flows.core.numerics import grown as grown
 from flows.core.numerics import in_pieces as in_pieces
 from flows.core.numerics import iteration as iteration

@@ -31,13 +31,14 @@ from flows.core.lifting import leaf_bijection, leaf_distribution
 from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, made_once
 from flows.core.publish import functions_of
 from flows.core.structure import ORDERS, Composite
-from flows.core.support import Support, resolved
+from flows.core.support import Region, Support, as_support, resolved
 from flows.core.validation import MADE, check_finite, check_rows, spend
 
 P = ParamSpec("P")
 I = TypeVar("I", bound="ModelValue")
 NOTHING = Given()
 EVERYWHERE = Support()
+Told = Support | Region | tuple[Any, Any]  # of where points of a distribution live
 EXACT = frozenset({"exact"})
 OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_prob", "draw", "fit", "init", "apply", "forward"}
 
@@ -81,12 +82,15 @@ class ModelValue(Value):
         super().__init__(construct, arguments, inner)
         name = construct.__name__
         label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
+        told = said_of(support, arguments, f"{name}: support")
+        if callable(support):
+            told = as_support(told, name, isinstance(self, DistributionInit))
         beneath = [value.labels for value in self.values_beneath() if isinstance(value, ModelValue)]
         layers = inner.layers if isinstance(inner, Composite) else ()
         fields = {
             "batched": batched,
             "own_cdf": cdf,
-            "own_support": said_of(support, arguments, f"{name}: support"),
+            "own_support": told,
             "labels": frozenset({label}.union(*beneath)) - (frozenset() if draws else {"unbiased"}),
             "has_closure": getattr(inner, "has_closure", False) or not all([_keeps(layer) for layer in layers]),
         }
@@ -269,7 +273,7 @@ def distribution(
     *,
     batched: bool = False,
     likelihood: str | Callable[..., str] = "exact",
-    support: Support | Callable[..., Support] = EVERYWHERE,
+    support: Told | Callable[..., Told] = EVERYWHERE,
     cdf: Callable | None = None,
 ) -> Callable[[Callable[P, Any]], Callable[P, DistributionInit]]: ...
 def distribution(
@@ -278,7 +282,7 @@ def distribution(
     *,
     batched: bool = False,
     likelihood: str | Callable[..., str] = "exact",
-    support: Support | Callable[..., Support] = EVERYWHERE,
+    support: Told | Callable[..., Told] = EVERYWHERE,
     cdf: Callable | None = None,
 ) -> Any:
     """Make a constructor of distributions of a function that returns an `init_fun`.
@@ -289,13 +293,15 @@ def distribution(
 
     Args:
         batched, likelihood: as in `flows.bijection`.
-        support: `Support(CIRCLE)` or `Support(SPHERE)` where points are angles or unit vectors.
+        support: where points live, where that is not the whole line: an interval (low, high), of numbers or arrays, a `Region`
+            such as `CIRCLE` or `SPHERE`, or a `Support` of one; or a function of the constructor's arguments, by name, that
+            returns one. Outside the density has to be -inf.
         cdf: `cdf(arguments, context_dim)` of the constructor's arguments, by name, that returns the distribution function of
             one column, a `flows.core.Cdf`, or None: quantiles of flows on it are then exact, not counted among draws.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp
-        >>> @flows.distribution
+        >>> @flows.distribution(support=(0, jnp.inf))
         ... def Exponential():
         ...     def init_fun(rng, shape):
         ...         return {}, log_pdf, lambda rng, params: jax.random.exponential(rng, shape)
@@ -305,6 +311,8 @@ def distribution(
         >>> params, log_pdf, sample = Exponential()(0, 2)
         >>> log_pdf(params, jnp.array([[1.0, 2.0]])).tolist(), sample(1, params, 5).shape
         ([-3.0], (5, 2))
+        >>> flows.support(Exponential(), 2).inputs
+        Region(low=[0.0, 0.0])
     """
     return _decorate(DistributionInit, function, batched, likelihood, support, cdf=cdf)
 
@@ -332,14 +340,17 @@ def _decorate(
 ) -> Any:
     if not isinstance(batched, bool):
         raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
+    kind = make.__name__.removesuffix("Init").lower()
     if not callable(likelihood):
-        _label(likelihood, make.__name__.removesuffix("Init").lower())
+        _label(likelihood, kind)
+    if not callable(support):
+        support = as_support(support, kind, make is DistributionInit)
 
     def decorate(function: Callable) -> Callable:
         return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support, **declared))
 
     if function is not None:
-        check_decorated(function, f"flows.{make.__name__.removesuffix('Init').lower()}", "an init_fun")
+        check_decorated(function, f"flows.{kind}", "an init_fun")
     return decorate if function is None else decorate(function)
 
 

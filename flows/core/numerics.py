@@ -4,7 +4,7 @@ cache, and few numbers of rows, so that little is compiled.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,6 +31,13 @@ NUMBERS_OF_IMAGES = 2**17  # in a piece of images
 _iteration: ContextVar[tuple[Array, Any] | None] = ContextVar("iteration", default=None)
 # Equal where the same function is being traced; jax 0.7 has it elsewhere.
 _tracing = getattr(jax.extend.core, "get_opaque_trace_state", None) or jax.core.get_opaque_trace_state
+
+
+def enable_x64() -> AbstractContextManager:
+    """Double precision inside a `with`, whatever the version of JAX calls it."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64()  # type: ignore[attr-defined]  # before jax 0.8
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))

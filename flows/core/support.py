@@ -173,6 +173,20 @@ class Support:
         return stays if self.touches is None else stays | ~np.isin(np.arange(count), self.touches)
 
 
+def as_support(told: Any, name: str, of_points: bool) -> Support:
+    """What a decorator was told, as a Support: of a distribution it may be just where its points live."""
+    if of_points and not isinstance(told, Support):
+        try:
+            return Support(told, told)
+        except TypeError:
+            raise TypeError(
+                f"{name}: support is {told!r:.80}; expected a Support, a Region such as CIRCLE, or a pair (low, high)"
+            ) from None
+    if not isinstance(told, Support):
+        raise TypeError(f"{name}: support is {told!r:.80}; expected a Support, such as Support((0, inf), (-inf, inf))")
+    return told
+
+
 def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
     """What was declared, as arrays of the event, which are not to be written to: one number may stand for all."""
     declared = declared(event) if callable(declared) else declared
@@ -182,6 +196,8 @@ def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
         sphere, classes = (np.broadcast_to(np.asarray(number, int), event) for number in (declared.sphere, declared.classes))
     except ValueError:
         raise FlowsError(f"{whose}: its support does not fit the event {event}") from None
+    if not ((low < high) | (classes > 0)).all():
+        raise FlowsError(f"{whose}: its support is ({declared.low}, {declared.high}); expected low < high, and no NaN")
     if sphere.any() and len(event) != 1:
         raise FlowsError(f"{whose}: a point of a sphere is a unit vector, and the event is {event}; expected one axis")
     return Region(low, high, period, sphere, classes)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.bijections.composition import support_of
 from flows.core import (
     DistributionInit,
     FlowsError,
@@ -151,9 +152,12 @@ def check_pixels(x: np.ndarray, levels: int | None, name: str) -> None:
 
 
 def check_inside(x: np.ndarray, init_fun: Any, fit: Any, name: str) -> None:
-    """Refuse images of which a model has no density, as they lie outside its support."""
+    """Refuse images of which a model has no density, as they lie where its layers are not defined; beside the box of a base
+    they have infinitely many bits."""
+    event, context = x.shape[1:], as_context(getattr(fit, "context_dim", None))
     try:
-        low, high = support(init_fun, x.shape[1:], as_context(getattr(fit, "context_dim", None)) or 0).inputs
+        layers = chain_of(init_fun)[0]
+        low, high = support_of(layers, event, context)[0] if layers else support(init_fun, event, context or 0).inputs
     except FlowsError:  # a model whose support is not known
         return
     if (x.min(0) < low).any() or (x.max(0) > high).any():

@@ -1,7 +1,6 @@
 """What a bijection does at a few points: the facts from which `verify` and the tests read its properties."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, Region, tangents
-
-
-def enable_x64() -> AbstractContextManager:
-    """Double precision inside a `with`, whatever the version of JAX calls it."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    return jax.experimental.enable_x64()  # type: ignore[attr-defined]  # before jax 0.8
+from flows.core import enable_x64 as enable_x64
 
 
 class Trial:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.composition import bounded_region
+from flows.bijections.composition import flow_regions
 from flows.core import (
     COLUMN,
     Array,
@@ -56,6 +56,10 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
     Params:
         `{"bijection": ..., "prior": ...}`, both trained; a context reaches both.
 
+    Support:
+        That of the base, taken back to x entry by entry, through layers without params that are entrywise or move entries and
+        past features that a layer leaves as they are; through others it cannot be told, and is where f is defined.
+
     Errors:
         FlowsError: params= are not those of a flow. TypeError: an argument is not a bijection, or not a distribution.
 
@@ -76,7 +80,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             part = bijection_part(bijection, event, context)
         with Place("the prior of Flow", prior, part.output) as of_base:
             base = distribution_part(prior, part.output, context)
-        region = bounded_region(bijection, event, context, base.region)
+        region, lives = flow_regions(bijection, event, context, base.region)
         both = shared((part, base))
 
         def init(key: Array, given: Given) -> Any:
@@ -152,7 +156,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             y, velocity = own(params["bijection"], x, context, keys[0])
             return y, velocity, lambda key: base.sample(key, params["prior"], y.shape[0], y.dtype, context)
 
-        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": region}
+        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": lives}
         own["path"] = path if part.path or base.path else None
         own["cdf"] = partial(of_flow, bijection, part, base) if event == COLUMN else None
         return DistributionPart("Flow", init, event, context, **both, **own)

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from functools import partial
+from dataclasses import replace
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from flows.core import (
     Numbers,
     Piece,
     Place,
+    Region,
     Shape,
     check_layers,
     check_structure,
@@ -74,6 +76,10 @@ def Mixture(
     Params:
         `{"components": a tuple of theirs, "logits": (components,)}`, weights = softmax(logits); `{"fixed": {"logits": ...}}`
         unless trainable. Copies of one component have its params with a leading axis of num_components.
+
+    Support:
+        The least box that holds those of all components, which are all of the line, or all of the same angles, unit vectors or
+        codes.
 
     Errors:
         TypeError: no components, something that is not a distribution, or num_components beside several components.
@@ -189,11 +195,21 @@ def _part(
 
     of_parts = shared(parts)
     of_parts["keywords"] |= OWN_KEYWORDS
+    region = _around(parts)
+    cdf = partial(of_mixture, parts, copies) if event == COLUMN else None
+    return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample, region=region, cdf=cdf)
+
+
+def _around(parts: list[DistributionPart]) -> Region | None:
+    """The least box that holds the regions of all; None where one of the line may lie anywhere."""
     region = parts[0].region
     if any(part.region is not None and not part.region.same_kind(region) for part in parts):
         raise FlowsError("Mixture: some components live on a circle or a sphere and others do not; expected the same for all")
-    cdf = partial(of_mixture, parts, copies) if event == COLUMN else None
-    return DistributionPart("Mixture", init, event, context, **of_parts, log_pdf=log_pdf, sample=sample, region=region, cdf=cdf)
+    told = [part.region for part in parts if part.region is not None]
+    if region is None or (region.flat and len(told) < len(parts)):
+        return None
+    low, high = reduce(np.minimum, [each.low for each in told]), reduce(np.maximum, [each.high for each in told])
+    return replace(region, low=low, high=high)
 
 
 def _components_of(params: Any, count: int, copies: bool, trainable: bool) -> list:

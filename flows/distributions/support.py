@@ -1,8 +1,9 @@
 """`flows.support`: where the points of a model live."""
 
+from functools import cache
 from typing import Any
 
-from flows.bijections.composition import PlacedStep, layers_of, support_of
+from flows.bijections.composition import PlacedStep, layers_of, narrowed, support_of
 from flows.core import (
     DistributionInit,
     ModelValue,
@@ -26,6 +27,9 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
     ends of these intervals results may be infinite, outside they are NaN, or clipped by `Sigmoid` and `Logit`; a `Flow` has
     the log-density -inf there.
 
+    A base may live in a box, as `Uniform` does. Through layers without params that are entrywise or move entries, and past
+    features that a layer leaves as they are, that is taken back to the inputs of a `Flow`; through others it cannot be told.
+
     Args:
         init_fun: a constructor's value, or a plain closure.
         input_dim, context_dim: as init_fun takes them.
@@ -48,6 +52,8 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
         ([0.0, 0.0], [1.0, 10.0])
         >>> flows.support(flows.Flow(flows.Rotation(), flows.VonMises()), 2).inputs.period.round(2).tolist()
         [6.28, 6.28]
+        >>> flows.support(flows.Flow(flows.FixedAffine(scale=-2.0), flows.Uniform(0.0, 3.0)), 2).inputs
+        Region(low=[-1.5, -1.5], high=[0.0, 0.0])
     """
     event, context = as_event(input_dim), as_context(context_dim)
     if is_constructor(init_fun):
@@ -55,11 +61,13 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
     if not callable(init_fun) or (isinstance(init_fun, Value) and not isinstance(init_fun, ModelValue)):
         raise TypeError(f"support: {init_fun!r:.80} is no model; expected a bijection or a distribution, such as flows.Logit()")
     layers, base = chain_of(init_fun)
-    of_base = None if base is None else (lambda event: distribution_part(base, event, context).region or everywhere(event))
-    if of_base is not None and not layers:
+    if base is None:
+        return Support(*support_of(layers, event, context)[:2])
+    of_base = cache(lambda event: distribution_part(base, event, context).region or everywhere(event))
+    if not layers:
         return Support(of_base(event), of_base(event))
     inputs, outputs, _ = support_of(layers, event, context, of_base)
-    return Support(inputs, outputs)
+    return Support(narrowed(inputs, layers, event, of_base), outputs)
 
 
 def chain_of(init_fun: Any) -> tuple[list[PlacedStep], Any]:

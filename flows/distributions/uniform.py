@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Cdf, FlowsError, Numbers, Shape, check_fits, distribution, numbers
+from flows.core import Array, Cdf, FlowsError, Numbers, Region, Shape, Support, check_fits, distribution, numbers
 
 
 def _cdf(arguments: Any, context: Shape | None) -> Cdf:
@@ -21,7 +21,12 @@ def _cdf(arguments: Any, context: Shape | None) -> Cdf:
     return Cdf(tail, point, (low, high))
 
 
-@distribution(batched=True, cdf=_cdf)
+def _box(low: Numbers, high: Numbers) -> Support:
+    box = Region(np.asarray(low, float), np.asarray(high, float))
+    return Support(box, box)
+
+
+@distribution(batched=True, cdf=_cdf, support=_box)
 def Uniform(low: Numbers = 0.0, high: Numbers = 1.0):
     """Uniform on a box, its faces included: log p(x) = -sum(log(high - low)) inside and -inf outside, in nats.
 
@@ -30,6 +35,9 @@ def Uniform(low: Numbers = 0.0, high: Numbers = 1.0):
 
     Params:
         None.
+
+    Support:
+        [low, high], of each entry.
 
     Errors:
         FlowsError: numbers that are not finite or not in order, or a shape that does not fit the event.

@@ -83,6 +83,15 @@ def test_samples_follow_the_density(name, event, with_context):
 
 
 @pytest.mark.parametrize(("name", "event", "with_context"), list(cases()))
+def test_draws_and_density_lie_where_it_says(name, event, with_context):
+    of = of_case(name, event, with_context)
+    low, high = flows.support(DISTRIBUTIONS[name].init_fun, event, CONTEXT if with_context else 0).inputs
+    assert ((of.samples >= low) & (of.samples <= high)).all()
+    grid = np.stack(np.meshgrid(*[of.side] * event, indexing="ij"), axis=-1)
+    assert (of.values[((grid < low) | (grid > high)).any(-1)] == 0).all()
+
+
+@pytest.mark.parametrize(("name", "event", "with_context"), list(cases()))
 def test_every_trained_leaf_has_a_finite_gradient_that_is_not_zero(name, event, with_context):
     of = of_case(name, event, with_context)
     trained = jax.tree.leaves(flows.trainable(of.distribution.params))
