@@ -139,6 +139,7 @@ def train_members(
     else:
         epochs = StreamEpochs(rows, compiled, schedule, keys, split.stream)
         going = Going(lambda: epochs.state, split.stream.restore)
+    agree_on_settings(rows, options, key)
     saved = None
     if options.checkpoint is not None:
         data = split.whole.rows, split.validation
@@ -159,7 +160,6 @@ def train_members(
 
     with contextlib.nullcontext() if part.compiled else jax.disable_jit():  # what runs row by row is never traced
         size = math.prod(rows.event)
-        agree_on_settings(rows, options, key)
         training = Training(
             compiled, params, epochs.run, epochs.score, why, of_user, size, rows.yardstick, saved, epochs.ready, going
         )
@@ -174,7 +174,8 @@ def agree_on_settings(rows: Prepared, options: Options, key: Array) -> None:
     plain = replace(options, objective=None)  # what a function holds on to is not always to be told
     data = rows.split.whole.rows, rows.split.validation
     settings = settings_of(rows.outer(rows.model), key, data, plain, batch_size=rows.split.batch_size)
-    told = {**settings, "objective": options.objective_name, "mesh": options.mesh.size}
+    told = {**settings, "objective": options.objective_name, "mesh": options.mesh.size, "patience": options.patience}
+    told["checkpoint"] = options.checkpoint is not None
     agreed().same(digests_of(told), EVERY_PROCESS)
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,35 @@ def test_what_is_wrong_in_one_process_is_told_in_all(tmp_path):
     assert "process 1 failed, and all end. CellError: encode: column 'b', row 7" in first["table"]
     assert second["table"].startswith("CellError: encode: column 'b', row 7")
     same(found(tmp_path, "spline", 1, 2, 0), found(tmp_path, "spline", 1, 2, 1))
+
+
+@pytest.mark.slow
+def test_fits_that_are_killed_go_on_and_end_with_the_same_bits(tmp_path):
+    """One process or both, at 20 moments of fits that are saved after each epoch; then with another number of devices."""
+    whole, again, rng = tmp_path / "whole", tmp_path / "again", np.random.default_rng(0)
+    whole.mkdir(), again.mkdir()
+    in_two(whole, "kept")
+    file, seen = again / "kept" / "fit.flows", set()
+    for moment in range(20):
+        port = free_port()
+        both = [start(again, 1, process, 2, port, "kept") for process in (0, 1)]
+        time.sleep(rng.uniform(6, 14))
+        for process in both[moment % 3 : moment % 3 + 1] or both:
+            process.kill()
+        time.sleep(0.1)
+        for process in both:
+            process.kill()
+            process.communicate()
+        if file.exists():
+            seen.add(file.stat().st_mtime_ns)
+            if moment == 9:
+                shutil.copytree(again / "kept", tmp_path / "halfway" / "kept")
+    assert len(seen) >= 3  # it was killed between saves, not before the first
+    in_two(again, "kept")
+    same(found(whole, "kept", 1, 2), found(again, "kept", 1, 2))
+    in_one(tmp_path / "halfway", 1, "kept")
+    one, two = found(tmp_path / "halfway", "kept", 1), found(whole, "kept", 1, 2)
+    np.testing.assert_allclose(one["losses"], two["losses"], atol=1e-4)
 
 
 @pytest.mark.slow

@@ -321,12 +321,15 @@ def _trained(
             "itself; expected more epochs, or a smaller share"
         )
     options = replace(options, run=options.run._replace(stands=partial(stands, rounds), tempered=tempered))
+    together = agreed()
+    if together.processes > 1:
+        together.same(
+            digests_of({**settings(options, event), "mesh": options.mesh.size, "checkpoint": options.checkpoint is not None}),
+            EVERY_PROCESS,
+        )
     saved = None
     if options.checkpoint is not None:
         saved = Checkpoint(options, settings(options, event))
-    together = agreed()
-    if together.processes > 1:
-        together.same(digests_of({**settings(options, event), "mesh": options.mesh.size}), EVERY_PROCESS)
     # Keys whose numbers compile in half the time, and are drawn faster. The noise held out is the same in every epoch.
     held_out, key = jax.random.split(key)
     key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
@@ -374,6 +377,9 @@ def _settings(
     init_fun: Any, key: Array, log_density: Callable, named: Parameters | None, options: DensityOptions, event: Shape
 ) -> dict[str, Any]:
     """What makes a fit to a density the one it is."""
-    of_density = fingerprint(log_density, "fit_to_density: log_density")
+    if options.checkpoint is None:  # what a function holds on to is not always to be told
+        of_density = getattr(log_density, "__name__", type(log_density).__name__)
+    else:
+        of_density = fingerprint(log_density, "fit_to_density: log_density")
     names = None if named is None else named.described()
     return settings_of(init_fun, key, (), options, input_dim=list(event), log_density=of_density, parameters=names)
