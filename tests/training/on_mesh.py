@@ -11,18 +11,19 @@ import sys
 from inspect import signature
 from pathlib import Path
 
-out, devices, *cases = sys.argv[1:]
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+out, devices, process, processes, cases = "", 1, 0, 1, list[str]()
+if __name__ == "__main__":
+    out, devices, *cases = sys.argv[1:]
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
 
 import jax  # noqa: E402
 
-process, processes = 0, 1
-QUICKLY = (
-    {"shutdown_timeout_seconds": 30} if "shutdown_timeout_seconds" in signature(jax.distributed.initialize).parameters else {}
-)
 if cases and cases[0].isdigit():
     process, processes, port, *cases = [int(text) if text.isdigit() else text for text in cases]
-    jax.distributed.initialize(f"localhost:{port}", num_processes=processes, process_id=process, **QUICKLY)
+    soon = {"shutdown_timeout_seconds": 30}  # newer versions of jax know it
+    known = signature(jax.distributed.initialize).parameters
+    soon = {name: value for name, value in soon.items() if name in known}
+    jax.distributed.initialize(f"localhost:{port}", num_processes=processes, process_id=process, **soon)
 
 import numpy as np  # noqa: E402
 
@@ -33,7 +34,7 @@ ROWS = np.random.default_rng(0).normal(size=(1_400, 3)).astype(np.float32)
 ROWS[:, 1] += ROWS[:, 0] ** 2
 SMALL = flows.Flow(flows.RealNVP(2, hidden=(8,)))
 ONE = {"folds": 1, "max_epochs": 10, "batch_size": 64, "verbose": 0}
-mesh = "all" if processes > 1 or len(jax.devices()) > 1 else None
+mesh = "all" if processes > 1 or int(devices) > 1 else None
 
 
 def loss_of(params, distribution, x, *, weights=None):
@@ -146,8 +147,34 @@ def counted(**settings):
     return max(found, key=lambda pair: pair[0])[1]
 
 
+def spread_rows():
+    """Functions that are called on rows of a mesh: how far results are from those of one device, and where these lie."""
+    rows = np.random.default_rng(1).normal(size=(9_000, 3)).astype(np.float32)  # more than a piece on each device
+    params, log_pdf, sample = flows.Flow(flows.RealNVP(2, hidden=(8,)))(0, 3, context_dim=3)
+    _, direct_fun, inverse_fun = bijection = flows.RealNVP(2, hidden=(8,))(0, 3)
+    calls = {
+        "log_pdf": lambda x: log_pdf(params, x, context=x),
+        "sample": lambda x: sample(1, params, len(rows), context=x),
+        "direct_fun": lambda x: direct_fun(bijection.params, x)[0],
+        "inverse_fun": lambda x: inverse_fun(bijection.params, x)[0],
+    }
+    found, kinds = {}, (jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit)
+    for kind in kinds:
+        over = jax.sharding.Mesh(np.array(jax.devices()), ("rows",), axis_types=(kind,))
+        placed = jax.device_put(rows, jax.sharding.NamedSharding(over, jax.sharding.PartitionSpec("rows")))
+        for name, call in calls.items():
+            there, here = call(placed), call(rows)
+            found[f"{name} {kind}"] = [
+                float(abs(np.asarray(there) - np.asarray(here)).max()),
+                str(there.sharding == placed.sharding),
+            ]
+    return found
+
+
 def told(case):
     """Of a case that is no fit, what there is to tell."""
+    if case == "spread":
+        return spread_rows()
     if case == "wrong":
         return {name: message_of(call) for name, call in WRONG.items()}
     settings = {"counted": {}, "counted split": {"rows": "split"}}[case]

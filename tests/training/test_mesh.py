@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import on_mesh
 import pytest
 
 WORKER = Path(__file__).parent / "on_mesh.py"
@@ -61,12 +62,33 @@ def same(one, other):
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("cases", [("maf",), pytest.param(ALL, marks=pytest.mark.slow)])
-def test_losses_are_those_of_one_device_and_two_processes_are_two_devices(tmp_path, cases):
-    in_one(tmp_path, 2, *cases)
-    in_two(tmp_path, *cases)
-    in_one(tmp_path, 1, *cases)
-    for case in cases:
+def test_a_fit_on_two_devices_and_in_two_processes(tmp_path):
+    """The losses are those of one device, the params of two processes those of two devices; no row moves, and functions leave
+    their results where the rows are."""
+    in_two(tmp_path, "maf")
+    in_one(tmp_path, 2, "maf", "counted split", "spread")
+    one, two = on_mesh.CASES["maf"]().history["validation_loss"], found(tmp_path, "maf", 2)
+    np.testing.assert_allclose(two["losses"], one, atol=1e-4)
+    assert np.ptp(one) > 1e-3  # something was learnt
+    same(found(tmp_path, "maf", 1, 2, 0), found(tmp_path, "maf", 1, 2, 1))
+    same(found(tmp_path, "maf", 1, 2, 0), two)
+    adds_up(told(tmp_path, "counted split", 2))
+    for name, (off, stays) in told(tmp_path, "spread", 2).items():
+        assert off < 1e-5 and stays == "True", name
+
+
+def adds_up(counts):
+    """A gradient, batch statistics, a validation are added up, and no row goes from one device to another."""
+    assert counts["all-reduce"] >= 3
+    assert counts["all-gather"] == counts["all-to-all"] == counts["collective-permute"] == 0
+
+
+@pytest.mark.slow
+def test_losses_are_those_of_one_device_and_two_processes_are_two_devices(tmp_path):
+    in_one(tmp_path, 2, *ALL)
+    in_two(tmp_path, *ALL)
+    in_one(tmp_path, 1, *ALL)
+    for case in ALL:
         one, two, first, second = (found(tmp_path, case, *which) for which in [(1,), (2,), (1, 2, 0), (1, 2, 1)])
         np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-4)
         assert np.ptp(one["losses"]) > 1e-3  # something was learnt
@@ -74,12 +96,11 @@ def test_losses_are_those_of_one_device_and_two_processes_are_two_devices(tmp_pa
         same(first, two)
 
 
-def test_an_epoch_adds_up_and_moves_no_row(tmp_path):
+@pytest.mark.slow
+def test_the_memory_of_rows_on_a_device_falls_with_their_number(tmp_path):
     in_one(tmp_path, 2, "counted", "counted split")
     copied, split = told(tmp_path, "counted", 2), told(tmp_path, "counted split", 2)
-    for of in (copied, split):
-        assert of["all-reduce"] >= 3  # of a gradient, of batch statistics, of a validation
-        assert of["all-gather"] == of["all-to-all"] == of["collective-permute"] == 0
+    adds_up(copied), adds_up(split)
     assert split["bytes"] < 0.6 * copied["bytes"]
 
 

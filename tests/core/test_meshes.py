@@ -1,0 +1,60 @@
+"""What a mesh may be; fits on several devices are in tests/training/test_mesh.py."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import flows
+from flows.core import mesh_of_rows
+
+ONE = np.array(jax.devices()[:1])
+
+
+def test_a_mesh_of_one_axis_is_made_automatic():
+    explicit = jax.make_mesh((1,), ("data",), devices=ONE)
+    mesh = mesh_of_rows(explicit, "fit: mesh")
+    assert mesh.axis_names == ("data",) and mesh.axis_types == (jax.sharding.AxisType.Auto,)
+    assert mesh_of_rows("all", "fit: mesh").size == len(jax.devices())
+
+
+@pytest.mark.parametrize(
+    ("mesh", "error", "part"),
+    [
+        (Mesh(ONE.reshape(1, 1), ("a", "b")), flows.FlowsError, "fit: mesh has 2 axes, a=1, b=1; expected one"),
+        (Mesh(np.array([]), ("a",)), flows.FlowsError, "fit: mesh has no devices"),
+        (2, TypeError, 'fit: mesh is 2; expected None, "all"'),
+        ("every", TypeError, "fit: mesh is 'every'"),
+    ],
+)
+def test_what_is_no_mesh_of_rows(mesh, error, part):
+    with pytest.raises(error) as caught:
+        flows.fit(0, flows.Flow(flows.ActNorm()), np.zeros((9, 2)), mesh=mesh, verbose=0)
+    assert part in str(caught.value)
+
+
+def test_processes_that_were_started_and_not_joined(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(flows.FlowsError, match=r"SLURM_STEP_NUM_TASKS=4 .* call jax.distributed.initialize\(\) first"):
+        mesh_of_rows("all", "fit: mesh")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert mesh_of_rows("all", "fit: mesh").size
+
+
+def test_a_mesh_of_one_device_changes_nothing():
+    rows = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    settings = {"max_epochs": 2, "folds": 1, "verbose": 0}
+    model = flows.Flow(flows.ActNorm())
+    plain = flows.fit(0, model, rows, **settings)
+    for mesh, more in ((Mesh(ONE, ("rows",)), {}), (Mesh(ONE, ("rows",)), {"rows": "split"})):
+        spread = flows.fit(0, model, rows, mesh=mesh, **more, **settings)
+        np.testing.assert_allclose(spread.history["validation_loss"], plain.history["validation_loss"], atol=1e-5)
+    placed = jax.device_put(rows, NamedSharding(Mesh(ONE, ("rows",)), P("rows")))
+    np.testing.assert_allclose(plain.log_prob(placed), plain.log_prob(rows), rtol=1e-6)
+
+
+def test_a_batch_that_does_not_split():
+    options = {"batch_size": 50, "accumulate": 4, "verbose": 0, "max_epochs": 1, "folds": 1}
+    with pytest.raises(flows.FlowsError, match="batch_size is 50, which does not split into accumulate=4 equal parts; .* 48"):
+        flows.fit(0, flows.Flow(flows.ActNorm()), np.random.default_rng(0).normal(size=(900, 2)), **options)
