@@ -1,7 +1,6 @@
 """Fixed permutations of an axis: features of a vector, channels of an image. log|det J| = 0."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ def Reverse(axis: int = -1):
             columns; of tokens (T, C) 0 their order.
 
     Params:
-        fixed: ranks: (n,), the order as floats.
+        fixed: ranks: (n,), the order as floats, as of the other permutations. It is known without, and not read.
 
     Cost:
         Direct: O(d). Inverse: O(d).
@@ -43,7 +42,14 @@ def Reverse(axis: int = -1):
                 "where 0 is the first axis and -1 the last"
             )
         ranks = jnp.arange(shape[axis], 0, -1, dtype=float)
-        return {"fixed": {"ranks": ranks}}, partial(permute, axis=axis), partial(unpermute, axis=axis)
+        return {"fixed": {"ranks": ranks}}, direct_fun, inverse_fun
+
+    # Flipped, as the gradient of a gather is a scatter, which is slow.
+    def direct_fun(params, x):
+        return jnp.flip(x, axis), jnp.zeros((), x.dtype)
+
+    def inverse_fun(params, y):
+        return jnp.flip(y, axis)
 
     return init_fun
 
@@ -106,12 +112,12 @@ def Permute(order: Sequence[int]):
     return init_fun
 
 
-def permute(params, x, axis=-1):
-    return jnp.take(x, jnp.argsort(params["fixed"]["ranks"]), axis=axis), jnp.zeros((), x.dtype)
+def permute(params, x):
+    return jnp.take(x, jnp.argsort(params["fixed"]["ranks"]), axis=-1), jnp.zeros((), x.dtype)
 
 
-def unpermute(params, y, axis=-1):
-    return jnp.take(y, jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), axis=axis)
+def unpermute(params, y):
+    return jnp.take(y, jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), axis=-1)
 
 
 @bijection(support=Support(moves_entries=True))

@@ -32,6 +32,8 @@ def product(w: Array, x: Array) -> Array:
     if precision().matmul_dtype is not None:
         low = jnp.dtype(precision().matmul_dtype)
         return jnp.tensordot(w.astype(low), x.astype(low), ((0,), (0,))).astype(x.dtype)
+    if x.shape[1:] == (1,):  # x'w: rows that vmap adds in front then stay there, and are not moved to and fro
+        return jnp.matmul(x.reshape(-1), w, precision=HIGHEST).reshape(-1, 1)
     return jnp.tensordot(w, x, ((0,), (0,)), precision=HIGHEST)
 
 

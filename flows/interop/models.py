@@ -1,0 +1,128 @@
+"""A model at one event and context, as other programs carry it: the static half of what is a pytree of params there."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import (
+    TRACING_ERRORS,
+    BijectionInit,
+    DistributionInit,
+    FlowsError,
+    Given,
+    Memo,
+    ModelValue,
+    Params,
+    Part,
+    Shape,
+    abstract,
+    as_context,
+    as_event,
+    check_floats,
+    check_structure,
+    functions_of,
+    is_constructor,
+    joint_draw_of,
+    shapes_of,
+)
+
+_known = Memo(size=1024)
+KINDS = {
+    BijectionInit: "a bijection, such as flows.NSF()",
+    DistributionInit: "a distribution, such as flows.Flow(bijection)",
+}
+
+
+class Known(NamedTuple):
+    """What is known of a model: its part, the shapes of its params, and its functions.
+
+    `first` and `second` are direct_fun and inverse_fun of a bijection, or log_pdf and sample of a distribution; `draw`, of
+    distributions alone, makes samples and their log_pdf in one pass.
+    """
+
+    part: Any
+    params: Any
+    first: Callable
+    second: Callable
+    draw: Any
+
+
+class Model(NamedTuple):
+    """A constructor's value at one event and context: equal by value, and what is equal shares what was compiled.
+
+    `scalar` is of a model of one column whose events are numbers of their own there, of shape ().
+    """
+
+    init_fun: Any
+    event: Shape
+    context: Shape | None = None
+    scalar: bool = False
+
+    @property
+    def known(self) -> Known:
+        return _known(self, partial(_make_known, self))
+
+    @property
+    def outer(self) -> Shape:
+        """The shape of its events in the other program."""
+        return () if self.scalar else self.event
+
+    def check(self, params: Params, whose: str) -> None:
+        """Refuse params that are not this model's."""
+        check_floats(params, whose)
+        check_structure(params, shapes_of(self.known.params), whose)
+
+
+def model_of(init_fun: Any, kind: type, input_dim: Any, context_dim: Any, whose: str, scalar: bool = False) -> Model:
+    """A constructor's value at an event, checked: of the right kind, without plain closures, and no lower bound."""
+    if is_constructor(init_fun):
+        raise TypeError(f"{whose}: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
+    if not isinstance(init_fun, kind):
+        raise TypeError(f"{whose}: got {_told(init_fun)}; expected {KINDS[kind]}")
+    if init_fun.has_closure:
+        raise FlowsError(
+            f"{whose}: {init_fun!r:.80} has a plain closure in it, whose functions are those of one init and are equal to no "
+            "others. Make it a constructor with @flows.bijection, or @flows.distribution"
+        )
+    if init_fun.likelihood == "lower bound":
+        raise FlowsError(
+            f"{whose}: {init_fun!r:.80} has a log-density that is a lower bound, and draws that are not those of that density. "
+            "Leave the layer that adds noise (Dequantize, Noise) out of it, and give it numbers that are not rounded"
+        )
+    return Model(init_fun, as_event(input_dim), as_context(context_dim), scalar)
+
+
+def _told(init_fun: Any) -> str:
+    if isinstance(init_fun, BijectionInit):
+        return f"the bijection {init_fun!r:.80}"
+    if isinstance(init_fun, DistributionInit):
+        return f"the distribution {init_fun!r:.80}"
+    if isinstance(init_fun, ModelValue) or not callable(init_fun):
+        return f"{init_fun!r:.80}"
+    return f"{getattr(init_fun, '__name__', repr(init_fun))!r:.60}, a plain closure, which no constructor made"
+
+
+def _make_known(model: Model) -> Known:
+    part: Part = model.init_fun.part(model.event, model.context)
+    params = _abstract_params(part)
+    first, second = functions_of(part, params)
+    joint = joint_draw_of(second)
+    return Known(part, params, first, second, joint and joint.draw)
+
+
+def _abstract_params(part: Part) -> Any:
+    """The shapes of the params that its init makes; one that cannot be traced is run."""
+    try:
+        return jax.eval_shape(lambda key: part.init(key, Given()), jax.random.key(0))
+    except TRACING_ERRORS:
+        with jax.ensure_compile_time_eval():
+            return abstract(part.init(jax.random.key(0), Given()))
+
+
+def leading_of(params: Params, expected: Any) -> Shape:
+    """The axes before those that params should have, as `vmap` and `scan` stack them."""
+    leaves = zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True)
+    return jnp.broadcast_shapes(*[jnp.shape(leaf)[: jnp.ndim(leaf) - like.ndim] for leaf, like in leaves])

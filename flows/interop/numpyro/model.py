@@ -1,0 +1,337 @@
+"""The density of a probabilistic program: of points of its unconstrained latents, and a flow fitted to it in one call."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import Delta, biject_to
+from numpyro.infer import init_to_median
+from numpyro.infer.util import constrain_fn, potential_energy
+from numpyro.primitives import Messenger
+from scipy.special import softmax
+
+from flows.core import Array, DistributionLike, FlowsError, as_key, positive_int, warn_user
+from flows.distributions.draws import sample_with_log_pdf
+from flows.distributions.flow import Flow
+from flows.models.coupling import RealNVP
+from flows.objectives import pareto_k
+from flows.results.density import DensityFitResult
+from flows.results.parameters import Parameters
+from flows.training.density.figures import RELIABLE
+from flows.training.density.target import Target
+from flows.training.density.variational import fit_to_density
+
+Sites = dict[str, Array]
+
+FLOW = Flow(RealNVP(plain=True))
+MOST_SHOWN = 8  # sites in a repr
+OVERDRAWN = 10  # draws of the flow for each that importance weights choose, and at least LEAST of them
+LEAST = 4_000
+
+
+class ModelDensity(NamedTuple):
+    """The density of a model's latents, where these are unconstrained.
+
+    Attributes:
+        log_density: of points (n, dim) it gives log p(latents, observed) + log|det| of the map to the latents, (n,), in nats.
+        dim: how many numbers the latents have: site after site, in the order of the program, each raveled.
+        constrain: of points (n, dim) it gives the dict of sites, (n, *shape), deterministic ones too.
+    """
+
+    log_density: Callable[[Array], Array]
+    dim: int
+    constrain: Callable[[Array], Sites]
+
+
+def log_density(model: Callable, *args: Any, **kwargs: Any) -> ModelDensity:
+    """The density of a NumPyro model as a function of points, for `flows.fit_to_density` and for samplers.
+
+    The latents theta are mapped from the whole line by theta = T(z), NumPyro's `biject_to` of each site's support, and
+    log_density(z) = log p(T(z), observed) + log|det dT/dz|, in nats: its integral over z is the evidence of what is observed.
+
+    Args:
+        model: a NumPyro model, under any handlers (`condition`, `substitute`, `reparam`, `scale`, `mask`).
+        args, kwargs: what the model is called with.
+
+    Returns:
+        `ModelDensity(log_density, dim, constrain)`.
+
+    Errors:
+        FlowsError: the model has no latents, discrete ones, or some without a bijection from the line; it draws rows of a plate
+            or a key of its own, or has a `numpyro.param` without a value; its density is NaN at the start (each site at the
+            median of 15 draws of its prior), with the site that is.
+
+    Example:
+        >>> import numpyro, numpyro.distributions as dist, jax.numpy as jnp
+        >>> from flows.interop.numpyro import log_density
+        >>> def model(y):
+        ...     scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+        >>> density = log_density(model, jnp.array([1.0, -1.0]))
+        >>> density.log_density(jnp.zeros((1, density.dim))).round(3).tolist()                  # of log(scale) = 0
+        [-3.757]
+        >>> density.constrain(jnp.zeros((2, 1)))["scale"].tolist()
+        [1.0, 1.0]
+    """
+    return inspected("log_density", model, args, kwargs).density
+
+
+class ModelFit(NamedTuple):
+    """A flow fitted to the density of a model.
+
+    Attributes:
+        result: the `DensityFitResult`, of points of the unconstrained latents: log Z (the evidence), effective sample size and
+            Pareto k are in `result.diagnostics`; `result.save(path)` keeps it.
+        density: the `ModelDensity` it was fitted to. `ModelFit(flows.load(path), log_density(model, ...))` is a fit again.
+    """
+
+    result: DensityFitResult
+    density: ModelDensity
+
+    def draw(self, rng: Any, n: int = 1, *, weighted: bool = False) -> Sites:
+        """n draws of the posterior as the flow has it: a dict of sites, (n, *shape), deterministic ones too.
+
+        Weighted draws are n of max(10 n, 4,000) of the flow, chosen with replacement with chances in proportion to their
+        weights p / q (sampling importance resampling, by systematic resampling, in random order): they follow the posterior
+        itself as far as the weights can be trusted, and the same draw may come twice. Weights are not smoothed: a Pareto k of
+        these draws above 0.7 is warned of.
+
+        Args:
+            rng: key or seed.
+            n: how many.
+            weighted: resample by importance weights.
+
+        Errors:
+            FlowsError: n is no whole number above 0; no draw has a finite weight.
+
+        Source:
+            Rubin, "Using the SIR Algorithm to Simulate Posterior Distributions", 1988; Kitagawa, "Monte Carlo Filter and
+            Smoother for Non-Gaussian Nonlinear State Space Models", 1996 (systematic resampling).
+        """
+        n = positive_int(n, "ModelFit.draw: n")
+        return self.density.constrain(self._weighted(as_key(rng), n) if weighted else self.result.draw(rng, n))
+
+    def _weighted(self, key: Array, n: int) -> Array:
+        of_draws, of_choice, of_order = jax.random.split(key, 3)
+        x, log_q = sample_with_log_pdf(of_draws, self.result.params, self.result, max(OVERDRAWN * n, LEAST))
+        log_w = Target(self.density.log_density, (self.density.dim,), x.dtype).raw(np.asarray(x)) - np.asarray(log_q, float)
+        log_w = np.where(np.isnan(log_w) | (log_w == np.inf), -np.inf, log_w)
+        if not np.isfinite(log_w).any():
+            raise FlowsError("ModelFit.draw: no draw of the flow has a finite weight; look at .result.diagnostics")
+        if (k := pareto_k(log_w)) > RELIABLE:
+            warn_user(
+                f"ModelFit.draw: Pareto k of the weights is {k:.2f}, above {RELIABLE}: draws are few points many times. Fit "
+                "longer, or give a larger flow"
+            )
+        ends = np.cumsum(softmax(log_w))
+        at = (np.arange(n) + float(jax.random.uniform(of_choice))) / n * ends[-1]
+        chosen = np.minimum(np.searchsorted(ends, at, side="right"), len(ends) - 1)
+        return x[jax.random.permutation(of_order, chosen)]
+
+    def __repr__(self) -> str:
+        sites = jax.eval_shape(self.density.constrain, jax.ShapeDtypeStruct((1, self.density.dim), jnp.zeros(()).dtype))
+        named = ", ".join(f"{name} {site.shape[1:]}" for name, site in list(sites.items())[:MOST_SHOWN])
+        more = f", and {len(sites) - MOST_SHOWN} more" if len(sites) > MOST_SHOWN else ""
+        return f"ModelFit of {named}{more}\n{self.result!r}"
+
+
+def fit_model(
+    rng: Any,
+    model: Callable,
+    *args: Any,
+    flow: DistributionLike | None = None,
+    fit: Callable[..., DensityFitResult] = fit_to_density,
+    **kwargs: Any,
+) -> ModelFit:
+    """Fit a flow to the posterior of a NumPyro model, and say how good the fit is.
+
+    That is `log_density`, then `flows.fit_to_density`: the flow q of the unconstrained latents z that makes KL(q || p) least,
+    with log Z, the evidence of what is observed.
+
+    Args:
+        rng: key or seed.
+        model: a NumPyro model, as `log_density` takes it.
+        args, kwargs: what the model is called with; `flow` and `fit` are not handed on.
+        flow: a distribution, by default `Flow(RealNVP(plain=True))`.
+        fit: what fits it, called as fit(rng, flow, log_density, dim). Its settings are bound by `functools.partial`:
+            `fit=partial(flows.fit_to_density, max_epochs=20, verbose=0)`.
+
+    Returns:
+        A `ModelFit`: `.result` is the `DensityFitResult`, `.draw(rng, n)` gives dicts of sites.
+
+    Errors:
+        As of `log_density` and of `flows.fit_to_density`.
+
+    Example:
+        >>> import numpyro, numpyro.distributions as dist, jax.numpy as jnp, flows
+        >>> from functools import partial
+        >>> from flows.interop.numpyro import fit_model
+        >>> def model(y):
+        ...     mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        >>> fitted = fit_model(0, model, jnp.array(2.0), fit=partial(flows.fit_to_density, verbose=0))
+        >>> round(fitted.result.diagnostics.log_normalizer.value, 2)                            # log N(2; 0, sqrt(2))
+        -2.27
+        >>> fitted.draw(1, 1_000)["mean"].mean().round(1).tolist()
+        1.0
+    """
+    density, latents = inspected("fit_model", model, args, kwargs)
+    try:
+        result = fit(rng, FLOW if flow is None else flow, density.log_density, density.dim)
+    except FlowsError as error:
+        slices = latents.slices.items()
+        where = ", ".join(f"{name!r} {at.start}" + f" to {at.stop - 1}" * (at.stop > at.start + 1) for name, at in slices)
+        raise FlowsError(f"fit_model: {error} (numbers of a point, all unconstrained: {where:.400})") from error
+    if not isinstance(result, DensityFitResult):
+        raise TypeError(
+            f"fit_model: fit returned {result!r:.60}; expected a DensityFitResult, as of "
+            "functools.partial(flows.fit_to_density, max_epochs=20)"
+        )
+    return ModelFit(result, density)
+
+
+class Inspected(NamedTuple):
+    """What a model shows when it is run once: its density, and the names and unconstrained shapes of its latents."""
+
+    density: ModelDensity
+    latents: Parameters
+
+
+def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> Inspected:
+    """Run a model once, with its latents at the medians of their priors, and refuse what has no density."""
+    if not callable(model):
+        raise TypeError(f"{caller}: the model is {model!r:.60}; expected a function with NumPyro's primitives")
+    sites = trace_at_start(caller, model, args, kwargs)
+    latents = latents_of(caller, sites)
+    start = {name: biject_to(sites[name]["fn"].support).inv(sites[name]["value"]) for name in latents}
+    layout = Parameters.of({name: jnp.shape(value) for name, value in start.items()}, caller)
+    refuse_nan(caller, sites)
+    names = [name for name, site in sites.items() if name in latents or site["type"] == "deterministic"]
+    seeded = handlers.seed(model, 0)  # latents have values, so no number depends on the key
+
+    def of_one(point: Array) -> Array:
+        return -jnp.asarray(potential_energy(seeded, args, kwargs, layout.unpacked(point)))
+
+    def sites_of_one(point: Array) -> Sites:
+        found = constrain_fn(seeded, args, kwargs, layout.unpacked(point), return_deterministic=True)
+        return {name: jnp.asarray(value) for name, value in found.items()}
+
+    of_points, sites_of_points = jax.jit(jax.vmap(of_one)), jax.jit(jax.vmap(sites_of_one))
+
+    def of_density(points: Array) -> Array:
+        return of_points(checked(points, layout.size, "log_density"))
+
+    def constrain(points: Array) -> Sites:
+        found = sites_of_points(checked(points, layout.size, "constrain"))
+        return {name: found[name] for name in names}
+
+    return Inspected(ModelDensity(of_density, layout.size, constrain), layout)
+
+
+def checked(points: Any, dim: int, name: str) -> Array:
+    points = jnp.asarray(points, float) if not hasattr(points, "dtype") else jnp.asarray(points)
+    if points.ndim != 2 or points.shape[1] != dim:
+        raise FlowsError(f"{name} of a model: points have shape {points.shape}; expected (n, {dim}), numbers of the latents")
+    return points
+
+
+class Undetermined(Messenger):
+    """Notes what in a model has no value of its own, and would be drawn anew or trained. It stands outside of the
+    model's own handlers."""
+
+    def __init__(self, fn: Callable):
+        super().__init__(fn)
+        self.plates, self.params, self.keys = dict[str, tuple[int, int]](), list[str](), 0
+
+    def process_message(self, msg: Any) -> None:
+        if msg["value"] is not None:
+            return
+        if msg["type"] == "plate":
+            self.plates[msg["name"]] = msg["args"]
+        elif msg["type"] == "param" and msg["fn"] is not None:
+            self.params.append(msg["name"])
+        elif msg["type"] == "prng_key":
+            self.keys += 1
+
+
+def trace_at_start(caller: str, model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """The sites of a model, latents at the medians of their priors; a model whose density is random is refused."""
+    watched = Undetermined(model)
+    started = handlers.substitute(handlers.seed(watched, 0), substitute_fn=init_to_median())
+    with handlers.block():
+        sites = handlers.trace(started).get_trace(*args, **kwargs)
+    if watched.plates:
+        name, (size, some) = next(iter(watched.plates.items()))
+        raise FlowsError(
+            f"{caller}: the plate {name!r} draws {some} of {size} rows, so that its density is random; expected all "
+            "rows: leave subsample_size out. AutoFlow with numpyro.infer.SVI takes some rows a step"
+        )
+    if watched.params:
+        raise FlowsError(
+            f"{caller}: the model has the numpyro.param {watched.params[0]!r}, which a density does not train; give its value "
+            f"by numpyro.handlers.substitute(model, data={{{watched.params[0]!r}: ...}}), or a prior by numpyro.sample"
+        )
+    if watched.keys:
+        raise FlowsError(
+            f"{caller}: the model draws a key of its own (numpyro.prng_key()), so that the density is random; expected one "
+            "whose numbers are its sites'. Draw outside of the model, and pass what was drawn"
+        )
+    return sites
+
+
+def latents_of(caller: str, sites: Mapping[str, Any]) -> list[str]:
+    """The names of the latents, which have to be numbers with a bijection from the whole line."""
+    latents = [name for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]]
+    if not latents:
+        raise FlowsError(
+            f"{caller}: the model has no latents: each of its {len(sites)} sites is observed or follows from others. Expected "
+            "a numpyro.sample without obs=; did handlers.condition give all of them a value?"
+        )
+    for name in latents:
+        fn = sites[name]["fn"]
+        if fn.support.is_discrete:
+            raise FlowsError(
+                f"{caller}: the latent {name!r} is discrete ({type(fn).__name__}), and a flow draws numbers; sum it out (a "
+                "mixture by numpyro.distributions.MixtureSameFamily or MixtureGeneral), or give it a value by "
+                "numpyro.handlers.condition"
+            )
+        if isinstance(fn, Delta):
+            raise FlowsError(f"{caller}: the latent {name!r} is a point (Delta); expected numpyro.deterministic({name!r}, ...)")
+        try:
+            biject_to(fn.support)
+        except NotImplementedError:
+            raise FlowsError(
+                f"{caller}: the latent {name!r} lives on {fn.support!r:.60}, to which NumPyro has no bijection from the line; "
+                "give it other coordinates by numpyro.handlers.reparam (ProjectedNormalReparam of unit vectors)"
+            ) from None
+    return latents
+
+
+def refuse_nan(caller: str, sites: Mapping[str, Any]) -> None:
+    """Refuse a density that is NaN where all latents are at the medians of their priors, and name the site."""
+    for name, site in sites.items():
+        if site["type"] != "sample":
+            continue
+        value, log_prob = site["value"], site["fn"].log_prob(site["value"])
+        if isinstance(log_prob, jax.core.Tracer) or not np.isnan(np.asarray(log_prob)).any():
+            continue
+        missing = int(np.isnan(np.asarray(value, float)).sum())
+        kind = (
+            f"observed, and {missing} of its {np.size(value)} values are NaN"
+            if site["is_observed"] and missing
+            else ("observed" if site["is_observed"] else "a latent")
+        )
+        remedy = (
+            "leave missing values out, or mask them by numpyro.handlers.mask"
+            if missing
+            else (f"look at what its {type(site['fn']).__name__} is made of")
+        )
+        raise FlowsError(f"{caller}: the log-density of {name!r} ({kind}) is NaN at the start, {_shown(sites)}; {remedy}")
+
+
+def _shown(sites: Mapping[str, Any]) -> str:
+    latents = [(name, site["value"]) for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]]
+    return ", ".join(f"{name} = {np.asarray(value)!s:.40}" for name, value in latents[:4]) + ", ..." * (len(latents) > 4)

@@ -1,0 +1,112 @@
+"""A model of ours that trains within a program of NumPyro's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpyro
+
+from flows.core import DistributionInit, DistributionLike, FlowsError, Given, Memo, Params, as_key, trainable
+from flows.interop.models import Model, model_of
+from flows.interop.numpyro.distribution import FlowDistribution, given_context
+from flows.interop.rows import joined, split
+from flows.training.loop.losses import has_running_statistics
+
+_constant = Memo(size=256)  # params of each model by a key that is always the same
+
+
+def module(
+    name: str, init_fun: DistributionLike, input_dim: int | Sequence[int], *, context_dim: int | Sequence[int] = 0
+) -> Callable[..., FlowDistribution]:
+    """A model in a program, whose params are declared there: a trained prior, a likelihood, an amortised guide.
+
+    What trains is the site `name + "$params"` of `numpyro.param`, drawn with the handler's key where nothing is substituted for
+    it. What is "fixed" (permutations, fixed rotations) is no site: it is drawn with a key that is always the same, and so the
+    same in every call, of SVI, of MCMC and of Predictive. Leaves right beside "fixed" start with that key, too, as they belong
+    together: the factors of `InvertibleLinear` are those of one rotation.
+
+    Layers that measure data (`ActNorm`, `Standardize`) see none here, and start as they do without.
+
+    Args:
+        name: of the module; unlike that of any other site.
+        init_fun: a distribution, such as `flows.Flow(flows.NSF())`.
+        input_dim, context_dim: as init_fun takes them.
+
+    Returns:
+        A function of the context, (..., *context), or of nothing where there is none, that returns a distribution, as
+        `flows.interop.numpyro.distribution` does.
+
+    Errors:
+        TypeError: no distribution. FlowsError: a plain closure, codes, a log-density that is a lower bound; batch norm, whose
+        running statistics nothing would measure; substituted params of another model; a context that is missing.
+
+    Example:
+        >>> import flows, jax, jax.numpy as jnp, numpyro
+        >>> from flows.interop.numpyro import module
+        >>> from numpyro.infer import SVI, Trace_ELBO
+        >>> def guide(x):                                             # q(z | x), for any x at once
+        ...     posterior = module("q", flows.Flow(flows.IAF(1, hidden=(4,))), 2, context_dim=3)
+        ...     with numpyro.plate("rows", len(x)):
+        ...         numpyro.sample("z", posterior(x))
+        >>> def model(x):
+        ...     with numpyro.plate("rows", len(x)):
+        ...         z = numpyro.sample("z", numpyro.distributions.Normal(jnp.zeros(2), 1.0).to_event(1))
+        >>> svi = SVI(model, guide, numpyro.optim.Adam(1e-3), Trace_ELBO())
+        >>> state, loss = svi.update(svi.init(jax.random.key(0), jnp.ones((5, 3))), jnp.ones((5, 3)))
+        >>> sorted(svi.get_params(state))
+        ['q$params']
+    """
+    model = model_of(init_fun, DistributionInit, input_dim, context_dim, "module")
+    if has_running_statistics(init_fun):
+        raise FlowsError(
+            f"module: {init_fun!r:.80} has running statistics (BatchNorm), which nothing measures in a program of NumPyro's: "
+            "use ActNorm in its place, or a model without (batch_norm=False); or fit it with flows.fit, and give the result to "
+            "flows.interop.numpyro.distribution"
+        )
+    site = f"{name}$params"
+    trained = numpyro.param(site)
+    if trained is None:
+        key = numpyro.prng_key()
+        trained = numpyro.param(site, _start(model, jax.random.key(0) if key is None else as_key(key)))
+    params = _with_fixed(model, trained)
+    model.check(params, f"module: the params of {name!r}")
+
+    def at(context: Any = None) -> FlowDistribution:
+        return given_context(params, context, model, f"module {name!r}")
+
+    return at
+
+
+def _start(model: Model, key: Any) -> Params:
+    """What trains, drawn with a key; what belongs to what is fixed, with the constant one."""
+    params = model.known.part.init(key, Given())
+    if all(jax.tree.leaves(trainable(params))):
+        return params
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    fixed = {path[:i] for path in paths for i, step in enumerate(path) if getattr(step, "key", None) == "fixed"}
+
+    def chosen(path: tuple, drawn: Any, constant: Any) -> Any:
+        return constant if path[:-1] in fixed else drawn
+
+    return split(jax.tree_util.tree_map_with_path(chosen, params, _by_constant_key(model)))[0]
+
+
+def _with_fixed(model: Model, trained: Params) -> Params:
+    """All params: what trains, and what is fixed."""
+    if all(jax.tree.leaves(trainable(model.known.params))):
+        return trained
+    fixed = split(_by_constant_key(model))[1]
+    try:
+        return joined(trained, fixed)
+    except ValueError:  # of another structure, which the check that follows names
+        return trained
+
+
+def _by_constant_key(model: Model) -> Params:
+    """Params by a key that is always the same, as numbers even within a trace, so that no step draws them again."""
+
+    def make() -> Params:
+        with jax.ensure_compile_time_eval():
+            return model.known.part.init(jax.random.key(0), Given())
+
+    return _constant(model, make)
