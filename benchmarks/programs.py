@@ -15,8 +15,10 @@ from numpyro.infer.reparam import LocScaleReparam
 
 STEPS, CHUNK, RATE, PARTICLES = 3_000, 100, 1e-2, 16
 SCORED, BATCHES = 1_000, 10  # draws of a score, and scores of the last one
-EFFECTS = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])  # of coaching in eight schools (Rubin, 1981), in points
-ERRORS = jnp.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+EFFECTS = np.array(
+    [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], np.float32
+)  # of coaching in eight schools (Rubin, 1981), in points
+ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], np.float32)
 
 
 def schools():

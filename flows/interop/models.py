@@ -30,7 +30,7 @@ from flows.core import (
 )
 
 _known = Memo(size=1024)
-KINDS = {
+KINDS: dict[type[ModelValue], str] = {
     BijectionInit: "a bijection, such as flows.NSF()",
     DistributionInit: "a distribution, such as flows.Flow(bijection)",
 }
@@ -76,7 +76,9 @@ class Model(NamedTuple):
         check_structure(params, shapes_of(self.known.params), whose)
 
 
-def model_of(init_fun: Any, kind: type, input_dim: Any, context_dim: Any, whose: str, scalar: bool = False) -> Model:
+def model_of(
+    init_fun: Any, kind: type[ModelValue], input_dim: Any, context_dim: Any, whose: str, scalar: bool = False
+) -> Model:
     """A constructor's value at an event, checked: of the right kind, without plain closures, and no lower bound."""
     if is_constructor(init_fun):
         raise TypeError(f"{whose}: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
@@ -125,4 +127,5 @@ def _abstract_params(part: Part) -> Any:
 def leading_of(params: Params, expected: Any) -> Shape:
     """The axes before those that params should have, as `vmap` and `scan` stack them."""
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True)
-    return jnp.broadcast_shapes(*[jnp.shape(leaf)[: jnp.ndim(leaf) - like.ndim] for leaf, like in leaves])
+    lead = {jnp.shape(leaf)[: jnp.ndim(leaf) - like.ndim] for leaf, like in leaves}
+    return jnp.broadcast_shapes(*lead)

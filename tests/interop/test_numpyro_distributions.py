@@ -1,6 +1,7 @@
 """Every distribution as one of NumPyro's: theirs equal ours, under jit, vmap, plates and a batch of contexts."""
 
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,7 @@ def test_numbers_of_one_column_are_scalars():
     site = distribution(result, scalar=True)
     x, intermediates = site.sample_with_intermediates(jax.random.key(0), (2, 3))
     assert (site.event_shape, x.shape) == ((), (2, 3))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(site)).log_prob(x), site.log_prob(x))
     np.testing.assert_array_equal(site.log_prob(x).ravel(), result.log_prob(x.reshape(-1, 1)))
     np.testing.assert_allclose(site.log_prob(x, intermediates), site.log_prob(x), rtol=1e-5)
 
@@ -168,6 +170,17 @@ def test_ten_distributions_with_other_params_are_traced_once():
     found = [score(distribution(fitted(ALL["Flow"].init_fun, 2, seed=i)), jnp.ones((3, 2))) for i in range(10)]
     assert len(traces) == 1 and len({float(each[0]) for each in found}) == 10
     assert distribution(result).model.known.first is result.log_pdf
+
+
+def test_events_by_params_of_their_own():
+    result = fitted(flows.Laplace(trainable=True), 2)
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf + i / 3 for i in range(4)]), result.params)
+    sites = jax.vmap(lambda params: distribution(result._replace(params=params)))(params)
+    x = sites.sample(jax.random.key(0), (2, 3))
+    assert x.shape == (2, 3, 4, 2)
+    ours = [result.log_pdf(jax.tree.map(lambda leaf, i=i: leaf[i], params), x[:, :, i].reshape(6, 2)) for i in range(4)]
+    np.testing.assert_allclose(sites.log_prob(x), jnp.stack(ours, 1).reshape(2, 3, 4), rtol=1e-6)
+    np.testing.assert_allclose(sites.sample_with_intermediates(jax.random.key(0), (2, 3))[1][0], sites.log_prob(x), rtol=1e-5)
 
 
 def error(kind, call, *words):

@@ -43,8 +43,10 @@ def test_what_trains_is_declared_and_what_is_fixed_stays():
     assert not np.allclose(*[jax.tree.leaves(each)[1] for each in network])  # drawn with the handler's key
     jax.tree.map(np.testing.assert_array_equal, joined(trained, fixed), site.params)
     # The factors of a matrix are those of one rotation: with the signs of another it may be all but singular.
-    weight = flows.InvertibleLinear()(0, 3).direct_fun(other.params["bijection"][0], jnp.eye(3))[0]
-    assert np.linalg.cond(weight) < 1.001
+    of_linear = flows.InvertibleLinear()(0, 3).direct_fun
+    sites = [site, other, *(params_of(seed)[1] for seed in range(2, 6))]
+    weights = [of_linear(each.params["bijection"][0], jnp.eye(3))[0] for each in sites]
+    assert max(map(np.linalg.cond, weights)) < 1.001
     with handlers.substitute(data={"p$params": first}):  # no key is asked for
         again = module("p", MIXED, 3)()
     jax.tree.map(np.testing.assert_array_equal, again.params, site.params)

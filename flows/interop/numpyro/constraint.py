@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from flows.core import CIRCLE, REAL, SPHERE, FlowsError, Region, blocks_of, off_sphere
+from flows.core import CIRCLE, REAL, SPHERE, FlowsError, Region, Shape, blocks_of, off_sphere
 
 TURN = 2 * np.pi
 
@@ -107,7 +107,18 @@ def ends_of(region: Region) -> tuple[Any, Any]:
 
 def as_scalar(region: Region) -> Region:
     """That of the one entry of an event (1,), as an event ()."""
-    return Region(*(np.reshape(field, ()) for field in (*region, region.period, region.sphere, region.classes)))
+    return Region(*(np.reshape(field, ()) for field in fields_of(region)))
+
+
+def reshaped(region: Region, event: Shape) -> Region:
+    """A region whose entries are alike, at an event of another shape."""
+    if region.low.shape == event:
+        return region
+    return Region(*(np.full(event, field.flat[0]) for field in fields_of(region)))
+
+
+def fields_of(region: Region) -> tuple[Any, Any, Any, Any, Any]:
+    return region.low, region.high, region.period, region.sphere, region.classes
 
 
 def region_of(constraint: Any, whose: str) -> Region:

@@ -1,5 +1,6 @@
 """A fitted model as a distribution of NumPyro's."""
 
+from functools import cached_property
 from typing import Any, ClassVar
 
 import jax
@@ -23,7 +24,7 @@ from flows.core import (
 )
 from flows.distributions.kernel_density import KernelDensity
 from flows.distributions.support import support
-from flows.interop.models import Model, leading_of, model_of
+from flows.interop.models import Known, Model, leading_of, model_of
 from flows.interop.numpyro.constraint import as_scalar, constraint_of
 from flows.interop.numpyro.foreign import FromDistribution
 from flows.interop.rows import Batch, leading
@@ -127,15 +128,22 @@ class FlowDistribution(Distribution):
         self.model, self._batch_shape = static
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_known", "_of_params", "_of_leaves")}
+
     @property
     def event_shape(self) -> Shape:
         return self.model.outer
 
-    @property
-    def _of_params(self) -> Shape:
-        return leading_of(self.params, self.model.known.params)
+    @cached_property
+    def _known(self) -> Known:
+        return self.model.known
 
-    @property
+    @cached_property
+    def _of_params(self) -> Shape:
+        return leading_of(self.params, self._known.params)
+
+    @cached_property
     def _of_leaves(self) -> Shape:
         """The leading axes of params and context."""
         context, axes = self.context, len(self.model.context or ())
@@ -159,17 +167,17 @@ class FlowDistribution(Distribution):
         value = as_array(value, "log_prob: value")
         if self.model.scalar:
             value = value[..., None]
-        event, log_pdf = self.model.event, self.model.known.first
+        event, log_pdf = self.model.event, self._known.first
         lead = leading(value.shape, event, "log_prob: value")
         batch = Batch(self._shape_with(lead), self._of_params)
         return batch.mapped(log_pdf, self._of_batch(batch), (batch.folded(value, event),), self._contexts(batch))
 
     def sample(self, key: Any, sample_shape: Shape = ()) -> Array:
-        return self._drawn(key, sample_shape, self.model.known.second)
+        return self._drawn(key, sample_shape, self._known.second)
 
     def sample_with_intermediates(self, key: Any, sample_shape: Shape = ()) -> tuple[Array, list]:
         """Draws, and their log-density, by one pass."""
-        draw = self.model.known.draw
+        draw = self._known.draw
         if draw is None:
             raise FlowsError(
                 f"{self.model.init_fun!r:.80} has functions that were not published; expected a constructor's value"
@@ -190,6 +198,8 @@ class FlowDistribution(Distribution):
         return jax.tree.map(lambda leaf: leaf[..., 0] if leaf.ndim > len(batch.shape) else leaf, drawn)
 
     def _shape_with(self, lead: Shape) -> Shape:
+        if not self._of_leaves:
+            return lead
         try:
             return jnp.broadcast_shapes(lead, self._of_leaves)
         except ValueError:
@@ -198,7 +208,7 @@ class FlowDistribution(Distribution):
             ) from None
 
     def _of_batch(self, batch: Batch) -> Params:
-        return batch.params(self.params, self.model.known.params)
+        return batch.params(self.params, self._known.params)
 
     def _contexts(self, batch: Batch) -> dict[str, Any]:
         """A context for each row, or one for all."""

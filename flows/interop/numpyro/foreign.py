@@ -100,7 +100,8 @@ def FromTransform(make: Callable):
 
 def _of_distribution(make: Callable) -> Support:
     made = made_by(make, Distribution, "FromDistribution")
-    return Support(*[region_of(made.support, f"FromDistribution: {_name(made)}")] * 2)
+    region = region_of(made.support, f"FromDistribution: {_name(made)}")
+    return Support(region, region)
 
 
 @distribution(support=_of_distribution)
@@ -219,7 +220,8 @@ def _check_made_anew(made: Distribution, again: Distribution, name: str) -> None
         x = made.sample(jax.random.key(0), (FEW,))
         return again.log_prob(x), made.log_prob(x)
 
-    if again.batch_shape != made.batch_shape or not np.allclose(*densities(), rtol=NEAR, atol=NEAR):
+    ours, theirs = densities()
+    if again.batch_shape != made.batch_shape or not np.allclose(ours, theirs, rtol=NEAR, atol=NEAR):
         raise FlowsError(f"{name} is another distribution when it is made anew of the arrays that it was made of")
 
 

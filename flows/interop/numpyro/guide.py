@@ -25,13 +25,13 @@ from flows.core import (
 from flows.distributions.support import support
 from flows.interop.models import Model, model_of
 from flows.interop.numpyro.model import latents_of, refuse_nan
+from flows.interop.numpyro.module import drawn, with_fixed
 from flows.interop.numpyro.transform import FlowTransform
-from flows.interop.rows import joined, split
+from flows.interop.rows import split
 from flows.models.autoregressive import IAF
 from flows.training.loop.losses import has_running_statistics
 
 DEFAULT = IAF(3, hidden=(64, 64), plain=True)
-FIXED_KEY = 0  # of the leaves that do not train, which have to be the same in every call of a guide
 
 
 class AutoFlow(AutoContinuous):
@@ -91,15 +91,15 @@ class AutoFlow(AutoContinuous):
         latents_of("AutoFlow", self._sites(args, kwargs, abstract=True))
         try:
             super()._setup_prototype(*args, **kwargs)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, UserWarning) as error:
             refuse_nan("AutoFlow", self._sites(args, kwargs, abstract=False))
+            if isinstance(error, ValueError):  # of rows of a plate with latents of their own, among others
+                raise
             raise FlowsError(
                 f"AutoFlow: no start was found at which the model's density and its gradient are finite ({error}); give "
                 "init_loc_fn=numpyro.infer.init_to_value(values={...})"
             ) from error
-        self._part = part_for(self.bijection, self.latent_dim)
-        with jax.ensure_compile_time_eval():  # numbers, also where SVI starts under jit
-            self._fixed = split(self._part.init(jax.random.key(FIXED_KEY), Given()))[1]
+        check_trains(self.bijection, self.latent_dim)
 
     def _sites(self, args: tuple, kwargs: dict, abstract: bool) -> dict[str, Any]:
         """The sites of the model at the start; of an abstract one all but the numbers."""
@@ -107,7 +107,7 @@ class AutoFlow(AutoContinuous):
         sites = dict[str, Any]()
 
         def run() -> None:
-            with handlers.block():
+            with handlers.block(), numpyro.validation_enabled(False):
                 sites.update(handlers.trace(started).get_trace(*args, **kwargs))
 
         jax.eval_shape(run) if abstract else run()
@@ -115,10 +115,13 @@ class AutoFlow(AutoContinuous):
 
     def _get_posterior(self) -> Distribution:
         name, d = self.prefix, self.latent_dim
-        trained = numpyro.param(f"{name}_params", lambda key: split(self._part.init(key, Given()))[0])
+        model = Model(self.bijection, (d,))
+        trained = numpyro.param(f"{name}_params", lambda key: drawn(model, key))
         loc = numpyro.param(f"{name}_loc", self._init_latent)
         scale = numpyro.param(f"{name}_scale", jnp.full(d, self._init_scale), constraint=constraints.softplus_positive)
-        to_line = FromNoise(joined(trained, self._fixed), Model(Invert(self.bijection), (d,)))
+        params = with_fixed(model, trained)
+        model.check(params, f"AutoFlow: {name}_params")
+        to_line = FromNoise(params, Model(Invert(self.bijection), (d,)))
         to_latents = IndependentTransform(AffineTransform(loc, scale), 1)
         return TransformedDistribution(self.get_base_dist(), [to_line, to_latents])
 
@@ -134,8 +137,8 @@ class FromNoise(FlowTransform):
         return self.call_with_intermediates(x)[1] if intermediates is None else intermediates
 
 
-def part_for(bijection: Any, d: int) -> BijectionPart:
-    """Of a bijection of d unconstrained latents, if a guide can train it."""
+def check_trains(bijection: Any, d: int) -> None:
+    """Refuse a bijection that a guide of d unconstrained latents cannot train."""
     whose = f"AutoFlow: {bijection!r:.80}"
     part = bijection.part((d,), None)
     if part.output != (d,):
@@ -152,7 +155,6 @@ def part_for(bijection: Any, d: int) -> BijectionPart:
                 f"{whose} has its {side} on a part of the line, or on circles or spheres; expected all numbers, as NumPyro "
                 "maps each latent from the whole line, and the noise is normal. Leave such layers out"
             )
-    return part
 
 
 def measures_what_is_fixed(part: BijectionPart, d: int) -> bool:

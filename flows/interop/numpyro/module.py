@@ -67,8 +67,8 @@ def module(
     trained = numpyro.param(site)
     if trained is None:
         key = numpyro.prng_key()
-        trained = numpyro.param(site, _start(model, jax.random.key(0) if key is None else as_key(key)))
-    params = _with_fixed(model, trained)
+        trained = numpyro.param(site, drawn(model, jax.random.key(0) if key is None else as_key(key)))
+    params = with_fixed(model, trained)
     model.check(params, f"module: the params of {name!r}")
 
     def at(context: Any = None) -> FlowDistribution:
@@ -77,7 +77,7 @@ def module(
     return at
 
 
-def _start(model: Model, key: Any) -> Params:
+def drawn(model: Model, key: Any) -> Params:
     """What trains, drawn with a key; what belongs to what is fixed, with the constant one."""
     params = model.known.part.init(key, Given())
     if all(jax.tree.leaves(trainable(params))):
@@ -91,7 +91,7 @@ def _start(model: Model, key: Any) -> Params:
     return split(jax.tree_util.tree_map_with_path(chosen, params, _by_constant_key(model)))[0]
 
 
-def _with_fixed(model: Model, trained: Params) -> Params:
+def with_fixed(model: Model, trained: Params) -> Params:
     """All params: what trains, and what is fixed."""
     if all(jax.tree.leaves(trainable(model.known.params))):
         return trained

@@ -97,7 +97,7 @@ def ends_depend_on(regions: Callable, arrays: Any) -> Any:
         return [jnp.asarray(leaf) for leaf in jax.tree.leaves(regions(arrays))]
 
     leaves, tree = jax.tree.flatten(arrays)
-    jaxpr = jax.make_jaxpr(lambda leaves: ends(tree.unflatten(leaves)))(leaves).jaxpr
+    jaxpr = jax.make_jaxpr(lambda leaves: ends(jax.tree.unflatten(tree, leaves)))(leaves).jaxpr
     found = []
     for leaf in jaxpr.invars:
         reached = {leaf}
@@ -105,7 +105,7 @@ def ends_depend_on(regions: Callable, arrays: Any) -> Any:
             if any(not isinstance(each, Literal) and each in reached for each in equation.invars):
                 reached.update(equation.outvars)
         found.append(any(not isinstance(each, Literal) and each in reached for each in jaxpr.outvars))
-    return tree.unflatten(found)
+    return jax.tree.unflatten(tree, found)
 
 
 def _named(x: Any) -> str:

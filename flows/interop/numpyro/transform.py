@@ -13,7 +13,7 @@ from flows.compose import Invert
 from flows.core import Array, BijectionInit, BijectionLike, Memo, Params, Shape
 from flows.distributions.support import support
 from flows.interop.models import Model, model_of
-from flows.interop.numpyro.constraint import Within, as_scalar, constraint_of, ends_of
+from flows.interop.numpyro.constraint import Within, as_scalar, constraint_of, ends_of, reshaped
 from flows.interop.rows import as_rows, leading
 
 _constraints = Memo(size=1024)  # of the inputs and of the outputs of each bijection
@@ -82,7 +82,9 @@ class FlowTransform(Transform):
 
     def _both(self) -> tuple[constraints.Constraint, constraints.Constraint]:
         found = support(self.model.init_fun, self.model.event)
-        regions = [as_scalar(region) if self.model.scalar else region for region in (found.inputs, found.outputs)]
+        # Of an event that a layer changes, support may not tell the shape.
+        outputs = reshaped(found.outputs, self.model.known.part.output)
+        regions = [as_scalar(region) if self.model.scalar else region for region in (found.inputs, outputs)]
         name = f"transform: {self.model.init_fun!r:.80}"
         return constraint_of(regions[0], name), constraint_of(regions[1], name)
 
@@ -123,7 +125,8 @@ class FlowTransform(Transform):
 
     @classmethod
     def tree_unflatten(cls, model: Model, children: Any) -> "FlowTransform":
-        return cls(*children, model)
+        (params,) = children
+        return cls(params, model)
 
     def eq(self, other: object, static: bool = False) -> Any:
         """Whether it is the same bijection with the same params; with `static`, the very same arrays."""
