@@ -4,9 +4,9 @@ what it asks for, and nothing is told twice.
 Pages are Markdown (MyST) and Jinja templates, in which `{{ readme("The contract") }}` is a section of the README and
 `{{ reference("flows.models") }}` all public names that are defined there, `groups=` which of them under which heading. Public
 names in prose become links. What is made of the library has a file beside this one: `{{ families() }}` is the table of all
-bijections, and so are the commands, papers, extras, claims, charts, the gallery and what was checked. A page's blocks of Python
-are run as one program, and what they return is shown; a block that fails, fails the build. A comment before a block that draws
-is what its picture shows, for those who do not see it: `% alt: rows and samples, one beside the other`.
+bijections, and so are the commands, papers, extras, claims, charts, the gallery, what was checked and what flows are worth. A
+page's blocks of Python are run as one program, and what they return is shown; a block that fails, fails the build. A comment
+before a block that draws is what its picture shows, for those who do not see it: `% alt: rows and samples, side by side`.
 """
 
 import hashlib
@@ -198,7 +198,8 @@ def made_by(name, function=None):
 
 ASKED = {"readme": readme, "reference": reference}
 ASKED |= {
-    name: made_by(name) for name in ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked")
+    name: made_by(name)
+    for name in ("families", "commands", "papers", "extras", "claims", "charts", "gallery", "checked", "worth")
 }
 NOTEBOOK = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: python3}\n---\n"
 

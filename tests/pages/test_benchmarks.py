@@ -207,3 +207,19 @@ def test_results_are_as_records_writes_them(made):
 
     for file in (FOLDER / "results").glob("*.json"):
         assert file.read_text() == records.as_text(records.read(file)) + "\n", f"{file.name}: write it by records.write"
+
+
+def test_tables_of_guides_and_of_a_funnel_tell_what_was_measured():
+    from runpy import run_path
+
+    worth = run_path(str(FOLDER.parent / "docs" / "worth.py"))["worth"]
+    guide = {"elbo": [-1.0, -2.0], "beside AutoIAFNormal": 3.0}
+    names = ("IAF", "AutoIAFNormal", "AutoBNAFNormal", "AutoMultivariateNormal")
+    found = {"one": {name: guide for name in names}, "other": {name: {**guide, "beside AutoIAFNormal": 4.0} for name in names}}
+    lines = worth("guides", found).splitlines()
+    assert lines[0] == "| guide | one | other | time of a step |" and len(lines) == 6
+    assert lines[2] == "| `AutoFlow` | -1.50 | -1.50 | 3.5 |"
+    run = {"mean": 0.7, "deviation": 2.5, "seconds": 10, "divergences": 30, "draws": 1e4}
+    run |= {"effective draws": 50.0, "gradients": 1e5}
+    lines = worth("funnel", {"plain": {"0": run, "1": run}, "RealNVP, by default": {"0": run}}).splitlines()
+    assert lines[2] == "| as it is | 0.70 | 2.50 | 0.5 | 5 | 3.0 |" and lines[3].startswith("| in the noise of a flow | 0.70 |")

@@ -57,7 +57,7 @@ def distribution(fitted: FitResult, *, context: Any = None, scalar: bool = False
 
     Errors:
         FlowsError: codes; a plain closure; a log-density that is a lower bound; a context that is missing or of another shape;
-        `scalar` of several columns; params of another model. TypeError: no result.
+            `scalar` of several columns; params of another model. TypeError: no result.
 
     Example:
         >>> import flows, jax, numpy as np, numpyro

@@ -51,7 +51,7 @@ def FromTransform(make: Callable):
 
     Errors:
         FlowsError: a domain that is no such region (a simplex, an ordered vector); a transform whose inverse does not undo it,
-        or that changes the number of entries; an event that it does not fit. TypeError: make() returns no transform.
+            or that changes the number of entries; an event that it does not fit. TypeError: make() returns no transform.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -124,7 +124,8 @@ def FromDistribution(make: Callable):
 
     Errors:
         FlowsError: whole numbers, for which there is `flows.Categorical`; a support that is no such region (a simplex); an
-        object that cannot be made anew of its arrays; an event that it does not fit. TypeError: make() returns no distribution.
+            object that cannot be made anew of its arrays; an event that it does not fit. TypeError: make() returns no
+            distribution.
 
     Example:
         >>> import flows, jax.numpy as jnp, numpyro.distributions as dist

@@ -51,8 +51,8 @@ class AutoFlow(AutoContinuous):
 
     Errors:
         TypeError: no constructor's value of a bijection. FlowsError: one that holds a plain closure, needs a context, changes
-        the event, lives on a part of the line, rounds points or measures data; a model without latents or with discrete ones,
-        or whose density is NaN or 0 where it starts, with the site that is.
+            the event, lives on a part of the line, rounds points or measures data; a model without latents or with discrete
+            ones, or whose density is NaN or 0 where it starts, with the site that is.
 
     Source:
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934; Hoffman et

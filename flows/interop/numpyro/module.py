@@ -38,7 +38,7 @@ def module(
 
     Errors:
         TypeError: no distribution. FlowsError: a plain closure, codes, a log-density that is a lower bound; batch norm, whose
-        running statistics nothing would measure; substituted params of another model; a context that is missing.
+            running statistics nothing would measure; substituted params of another model; a context that is missing.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp, numpyro

@@ -39,7 +39,7 @@ def transform(bijection: BijectionLike, params: Params, input_dim: int | Sequenc
 
     Errors:
         TypeError: no bijection. FlowsError: a plain closure, a layer that adds noise, or codes, params of another model, events
-        of another shape.
+            of another shape.
 
     Example:
         >>> import flows, jax, jax.numpy as jnp, numpyro.distributions as dist

@@ -1,0 +1,51 @@
+"""What flows are worth as guides of programs and to samplers, as benchmarks/guides.py and benchmarks/funnel.py measured it.
+
+A page asks for a table by `{{ worth("guides") }}` or `{{ worth("funnel") }}`.
+"""
+
+import json
+from pathlib import Path
+from statistics import fmean, median
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+GUIDES = {"IAF": "`AutoFlow`", **{f"Auto{name}Normal": f"`Auto{name}Normal`" for name in ("IAF", "BNAF", "Multivariate")}}
+WAYS = {"plain": "as it is", "RealNVP, by default": "in the noise of a flow"}
+HEAD = (
+    "NUTS",
+    "mean of the neck, 0",
+    "deviation, 3",
+    "effective draws in 1,000 gradients",
+    "in a second",
+    "divergences in 1,000",
+)
+FORMS = ".2f", ".2f", ".2g", ".0f", ".1f"
+
+
+def worth(what, found=None):
+    found = json.loads((RESULTS / f"{what}.json").read_text()) if found is None else found
+    return "\n".join({"guides": guides, "funnel": funnel}[what](found))
+
+
+def guides(found):
+    """Of each guide the ELBO on each program, the mean of the seeds, and a step beside that of NumPyro's own flow."""
+    yield "| guide | " + " | ".join(found) + " | time of a step |"
+    yield "|---" * (len(found) + 2) + "|"
+    for name, title in GUIDES.items():
+        elbos = [f"{fmean(of[name]['elbo']):.2f}" for of in found.values()]
+        step = median(of[name]["beside AutoIAFNormal"] for of in found.values())
+        yield f"| {title} | " + " | ".join(elbos) + f" | {step:.1f} |"
+
+
+def funnel(found):
+    """Of each way, the median of the seeds."""
+    yield "| " + " | ".join(HEAD) + " |"
+    yield "|---" * len(HEAD) + "|"
+    for name, title in WAYS.items():
+        told = zip(*map(figures, found[name].values()), strict=True)
+        yield f"| {title} | " + " | ".join(f"{median(of):{form}}" for of, form in zip(told, FORMS, strict=True)) + " |"
+
+
+def figures(run):
+    draws = run["effective draws"]
+    rare = 1e3 * run["divergences"] / run["draws"]
+    return run["mean"], run["deviation"], 1e3 * draws / run["gradients"], draws / run["seconds"], rare
