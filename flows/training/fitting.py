@@ -17,6 +17,7 @@ import numpy as np
 from flows.core import (
     Array,
     Distribution,
+    FlowsError,
     as_dim,
     cast,
     distribution_part,
@@ -184,6 +185,11 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:
     batch, statistics = rows.split.batch_size // options.accumulate, has_running_statistics(model)
     placement, in_memory = Placement.of(options), rows.split.stream is None
     alone = placement.of_batches and options.rows == "split"  # rows that no other device has
+    if alone and rows.folds:
+        raise FlowsError(
+            f"{options.caller}: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1, or as many "
+            "folds for each device"
+        )
     dealt = alone if in_memory else placement.of_batches and options.members is None
     apart = dealt, len(rows.held_out.x) if alone and in_memory else 0
     if options.objective is None:

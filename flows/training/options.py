@@ -258,6 +258,8 @@ class Options:
                 f"{self.caller}: folds={self.folds} holds out each row once; leave validation out, or give folds=1 for one "
                 "model"
             )
+        if self.rows == "split" and self.mesh is None:
+            raise TypeError(f"{self.caller}: rows is 'split', and there is no mesh over which they could be; give mesh=\"all\"")
         if self.optimizer is not None and self.weight_decay:
             raise TypeError(
                 f"{self.caller}: weight_decay={self.weight_decay} is for the default optimizer; use optax.adamw instead"

@@ -58,3 +58,9 @@ def test_a_batch_that_does_not_split():
     options = {"batch_size": 50, "accumulate": 4, "verbose": 0, "max_epochs": 1, "folds": 1}
     with pytest.raises(flows.FlowsError, match="batch_size is 50, which does not split into accumulate=4 equal parts; .* 48"):
         flows.fit(0, flows.Flow(flows.ActNorm()), np.random.default_rng(0).normal(size=(900, 2)), **options)
+
+
+def test_rows_that_cannot_be_split():
+    rows, model = np.random.default_rng(0).normal(size=(300, 2)), flows.Flow(flows.ActNorm())
+    with pytest.raises(TypeError, match="rows is 'split', and there is no mesh"):
+        flows.fit(0, model, rows, rows="split", verbose=0)
