@@ -187,8 +187,8 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:
     alone = placement.of_batches and options.rows == "split"  # rows that no other device has
     if alone and rows.folds:
         raise FlowsError(
-            f"{options.caller}: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1, or as many "
-            "folds for each device"
+            f"{options.caller}: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1, or as "
+            "many folds for each device"
         )
     dealt = alone if in_memory else placement.of_batches and options.members is None
     apart = dealt, len(rows.held_out.x) if alone and in_memory else 0

@@ -56,7 +56,7 @@ def test_a_mesh_of_one_device_changes_nothing():
 
 def test_a_batch_that_does_not_split():
     options = {"batch_size": 50, "accumulate": 4, "verbose": 0, "max_epochs": 1, "folds": 1}
-    with pytest.raises(flows.FlowsError, match="batch_size is 50, which does not split into accumulate=4 equal parts; .* 48"):
+    with pytest.raises(flows.FlowsError, match=r"batch_size is 50, which does not split into accumulate=4 equal parts; .* 48"):
         flows.fit(0, flows.Flow(flows.ActNorm()), np.random.default_rng(0).normal(size=(900, 2)), **options)
 
 
