@@ -169,7 +169,11 @@ def test_a_start_without_density_and_scales_below_0():
     def model():
         numpyro.factor("nowhere", numpyro.sample("x", dist.Normal(0.0, 1.0)) * 0 - jnp.inf)
 
-    assert "init_to_value" in error_of(lambda: handlers.seed(AutoFlow(model, SMALL), 0)())
+    message = error_of(lambda: handlers.seed(AutoFlow(model, SMALL), 0)())
+    assert "'nowhere' (observed) is -inf at the start, x = " in message and "init_to_value" in message
+    for call, words in ((lambda: AutoFlow(3), "the model is 3"), (lambda: AutoFlow(model, init_loc_fn=3), "init_loc_fn is 3")):
+        with pytest.raises(TypeError, match=words):
+            call()
     assert "init_scale" in error_of(lambda: AutoFlow(model, SMALL, init_scale=0.0))
 
 

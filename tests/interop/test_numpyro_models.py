@@ -146,6 +146,14 @@ def on_sphere():
     numpyro.sample("u", dist.ProjectedNormal(jnp.ones(3)))
 
 
+def nothing():
+    numpyro.sample("u", dist.Normal(jnp.zeros(0), 1.0).to_event(1))
+
+
+def nan_scale():
+    numpyro.sample("u", dist.Normal(0.0, jnp.nan))
+
+
 def a_point():
     numpyro.sample("u", dist.Delta(1.0))
 
@@ -159,6 +167,8 @@ REFUSED = {
     with_param: ("'sigma'", "handlers.substitute"),
     with_key: ("prng_key", "outside of the model"),
     on_sphere: ("'u' lives on", "ProjectedNormalReparam"),
+    nothing: ("no latents",),
+    nan_scale: ("'u' (a latent) is NaN", "its Normal"),
     a_point: ("'u' is a point (Delta)", "deterministic"),
 }
 
@@ -184,6 +194,8 @@ def test_a_fit_that_is_none_and_a_density_without_end():
         fit_model(0, conjugate, jnp.asarray(Y, jnp.float32), fit=lambda *_: None)
     with pytest.raises(TypeError, match="the model is 3"):
         log_density(3)
+    with pytest.raises(TypeError, match="fit is 3"):
+        fit_model(0, conjugate, jnp.asarray(Y, jnp.float32), fit=3)
 
     def improper():
         a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
