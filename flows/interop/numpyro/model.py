@@ -134,8 +134,8 @@ class ModelFit(NamedTuple):
         return x[jax.random.permutation(of_order, chosen)]
 
     def __repr__(self) -> str:
-        sites = dict[str, Any]()
-        jax.eval_shape(lambda x: sites.update(self.density.constrain(x)), jax.ShapeDtypeStruct((1, self.density.dim), float))
+        sites, point = dict[str, Any](), jax.ShapeDtypeStruct((1, self.density.dim), jnp.result_type(float))
+        jax.eval_shape(lambda x: sites.update(self.density.constrain(x)), point)
         named = ", ".join(f"{name} {site.shape[1:]}" for name, site in list(sites.items())[:MOST_SHOWN])
         more = f", and {len(sites) - MOST_SHOWN} more" if len(sites) > MOST_SHOWN else ""
         return f"ModelFit of {named}{more}\n{self.result!r}"
