@@ -29,12 +29,13 @@ from flows.core import (
     functions_of,
     opened,
     params_in,
-    part_of,
     structure_of,
     wrapped,
 )
 from flows.distributions.standardized_context import standardized
 from flows.interop.extras import needs
+from flows.interop.models import model_of_result
+from flows.interop.rows import as_rows
 from flows.results.parameters import Parameters
 from flows.results.result import FitResult
 
@@ -187,14 +188,14 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
         return of_rows(x)[0] + log_det[0]
 
     def to_data(z: Any) -> Any:
-        rows, leading = _rows(as_array(z, "z"), noise_event, "to_data: z")
+        rows, leading = as_rows(z, noise_event, "to_data: z")
         x = _inverted(stages, rows)[0].reshape(*leading, *event)
         return x if named is None else named.unpacked(x)
 
     def to_noise(x: Any) -> Array:
         if named is not None and isinstance(x, Mapping):
             x = _packed(x, named)
-        y, leading = _rows(as_array(x, "x"), event, "to_noise: x")
+        y, leading = as_rows(x, event, "to_noise: x")
         for stage in stages:
             y, _ = stage.direct(stage.params, y, **stage.context)
         return y.reshape(*leading, *noise_event)
@@ -207,35 +208,22 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
 
 def _refused(caller: str, fitted: Any, context: Any) -> tuple[dict[str, Any], Region | None]:
     """The context as a keyword, and where the model's points live; what can be no proposal is refused."""
-    if not isinstance(fitted, FitResult):
-        raise TypeError(
-            f"{caller}: fitted is {fitted!r:.60}; expected what flows.fit, flows.fit_to_density or flows.load returns"
-            + (", which a table's result has as its .result" if isinstance(getattr(fitted, "result", None), FitResult) else "")
-        )
-    init_fun, shape = fitted.init_fun, as_context(fitted.context_dim)
-    part = part_of(init_fun, as_event(fitted.input_dim), shape)  # which refuses plain closures
-    if part.likelihood == "lower bound":
+    model = model_of_result(fitted, caller)
+    region, shape = model.known.part.region, model.context
+    if region is not None and np.any(region.classes):
         raise FlowsError(
-            f"{caller}: the log-density of {init_fun!r:.80} is a 'lower bound', as it rounds its points or adds noise to them "
-            "(Dequantize), and its draws are not those of its density. Fit a model without that layer"
-        )
-    if part.region is not None and np.any(part.region.classes):
-        raise FlowsError(
-            f"{caller}: {init_fun!r:.80} draws codes of categories, and positions are numbers; fit a flow to the numbers "
+            f"{caller}: {model.init_fun!r:.80} draws codes of categories, and positions are numbers; fit a flow to the numbers "
             "alone, given the codes as its context: flows.one_hot"
         )
-    if shape is None and context is not None:
-        raise TypeError(f"{caller}: context was given, but this model was fitted without one; leave it out")
-    if shape is None:
-        return {}, part.region
-    if context is None:
+    given = fitted._context(context)
+    if shape is not None and not given:
         raise FlowsError(f"{caller}: context is missing; this is a conditional flow, give context= of the shape {shape}")
-    if (context := as_array(context, "context")).shape != shape:
+    if given and given["context"].shape != shape:
         raise FlowsError(
-            f"{caller}: context has shape {context.shape}, expected {shape}: a chain is of one context. For others take "
-            "jax.vmap of the function that runs it"
+            f"{caller}: context has shape {given['context'].shape}, expected {shape}: a chain is of one context. For others "
+            "take jax.vmap of the function that runs it"
         )
-    return {"context": context}, part.region
+    return given, region
 
 
 def _stages(fitted: FitResult, event: Shape, context: Array | None) -> tuple[list[Stage], Shape]:
@@ -327,20 +315,12 @@ def _one(position: Any, named: Parameters | None) -> Array:
     return named.packed({name: jnp.asarray(value)[None] for name, value in position.items()}, "position")
 
 
-def _rows(x: Array, event: Shape, what: str) -> tuple[Array, Shape]:
-    """Rows of what has any leading axes, and these."""
-    axes = x.ndim - len(event)
-    if axes < 0 or x.shape[axes:] != event:
-        raise FlowsError(f"{what} has shape {x.shape}; expected {event}, or any axes in front of these")
-    return x.reshape(-1, *event), x.shape[:axes]
-
-
 def _packed(x: Mapping, named: Parameters) -> Array:
     """A dict of arrays (..., *shape) as vectors (..., size)."""
     shapes, leading = dict(zip(named.names, named.shapes, strict=True)), set[Shape]()
     rows = dict[str, Array]()
     for name in x.keys() & shapes.keys():
-        rows[name], axes = _rows(as_array(x[name], f"x[{name!r}]"), shapes[name], f"to_noise: x[{name!r}]")
+        rows[name], axes = as_rows(x[name], shapes[name], f"to_noise: x[{name!r}]")
         leading.add(axes)
     if len(leading) > 1:
         raise FlowsError(f"to_noise: the arrays of x have the leading axes {sorted(leading)}; expected the same in all")

@@ -28,6 +28,7 @@ from flows.core import (
     joint_draw_of,
     shapes_of,
 )
+from flows.results import FitResult
 
 _known = Memo(size=1024)
 KINDS: dict[type[ModelValue], str] = {
@@ -95,6 +96,20 @@ def model_of(
             "Leave the layer that adds noise (Dequantize, Noise) out of it, and give it numbers that are not rounded"
         )
     return Model(init_fun, as_event(input_dim), as_context(context_dim), scalar)
+
+
+def model_of_result(fitted: Any, whose: str, scalar: bool = False) -> Model:
+    """The model of a result, whose params are looked at."""
+    if not isinstance(fitted, FitResult):
+        got = "a triple, whose model is not known" if isinstance(fitted, tuple) else f"{fitted!r:.60}"
+        of_table = ", which a table's result has as its .result" * isinstance(getattr(fitted, "result", None), FitResult)
+        raise TypeError(
+            f"{whose}: got {got}; expected the result of flows.fit, fit_to_density, fit_ensemble or load{of_table}. A model "
+            "that was not fitted is one, too: flows.save(path, init_fun, params, input_dim), then flows.load(path)"
+        )
+    model = model_of(fitted.init_fun, DistributionInit, fitted.input_dim, fitted.context_dim, whose, scalar)
+    model.check(fitted.params, f"{whose}: params")
+    return model
 
 
 def _told(init_fun: Any) -> str:

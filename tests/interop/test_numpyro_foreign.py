@@ -57,7 +57,9 @@ DISTRIBUTIONS = {
         Region(),
     ),
 }
-QUICK = ("exp", "of an interval", "uniform")
+RNG = np.random.default_rng(0)
+REVERSED = flows.Reverse()(0, 2).params
+QUICK = ("exp", "uniform")
 
 
 def marked(cases):
@@ -94,7 +96,7 @@ def test_a_distribution_is_a_base(make, names, region):
         expected = whole.sample(jax.random.key(2), (2_000,))
         np.testing.assert_allclose(x.mean(0), expected.mean(0), atol=0.1 * float(expected.std()) + 0.02)
         if np.isfinite(np.asarray(support.low)).all() and not support.sphere.any():
-            assert log_pdf(params, x[:1] - 10.0).tolist() == [-np.inf]
+            assert log_pdf(params, x[:1] - 10.0).tolist() == log_pdf(params, x[:1] * jnp.inf).tolist() == [-np.inf]
         assert np.isnan(log_pdf(params, x[:1].at[0, 0].set(jnp.nan))).all()
 
 
@@ -122,6 +124,13 @@ def test_equal_functions_make_equal_values():
     assert flows.support(entrywise, 2).inputs.low.tolist() == [0.0, 0.0]
 
 
+class Endless(transforms.ParameterFreeTransform):
+    domain = codomain = dist.constraints.real
+
+    def __call__(self, x):
+        return x**3
+
+
 def test_bad_input_names_the_remedy(tmp_path):
     for call, kind, words in (
         (lambda: FromTransform(transforms.ExpTransform()), TypeError, "lambda: ..."),
@@ -136,6 +145,15 @@ def test_bad_input_names_the_remedy(tmp_path):
         (lambda: FromTransform(lambda: transforms.AbsTransform())(0, 2), flows.FlowsError, "forward and inverse agree"),
         (lambda: FromDistribution(lambda: dist.Gamma(jnp.ones(3), 1.0))(0, 2), flows.FlowsError, r"batch_shape \(3,\)"),
         (lambda: FromDistribution(lambda: dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3)))(0, 2), flows.FlowsError, "event"),
+        (lambda: FromTransform(lambda: Endless())(0, 2), flows.FlowsError, "has no inverse"),
+        (lambda: FromTransform(lambda: transforms.AffineTransform(float(RNG.normal()), 2.0)), flows.FlowsError, "called again"),
+        (lambda: FromDistribution(lambda: dist.Delta(0.0)), flows.FlowsError, "Delta has no density"),
+        (
+            lambda: FromDistribution(lambda: dist.Normal(0.0, 1.0).mask(False)),
+            flows.FlowsError,
+            "MaskedDistribution has no density",
+        ),
+        (lambda: FromTransform(lambda: transform(flows.Reverse(), REVERSED, 2)), flows.FlowsError, "of a model of ours"),
         (lambda: flows.save(tmp_path / "x", FromTransform(TRANSFORMS["exp"][0]), {}, 2), flows.FlowsError, "make"),
     ):
         with pytest.raises(kind, match=words):

@@ -1,16 +1,19 @@
 """Models that train within a program: what is declared, what stays, and how often it is traced."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from common import stirred
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import flows
-from flows.interop.numpyro import module
+from flows.interop.numpyro import distribution, module
 from flows.interop.rows import joined, split
 
 pytestmark = pytest.mark.usefixtures("relaxed")
@@ -118,6 +121,36 @@ def test_mcmc_with_a_trained_prior_is_traced_once():
     weights = jnp.exp(dist.Normal(z.sum(1), 0.5).log_prob(1.0))
     expected = (weights[:, None] * z).sum(0) / weights.sum()
     np.testing.assert_allclose(mcmc.get_samples()["z"].mean(0), expected, atol=0.3)
+
+
+PRIORS = {"line": (-math.inf, math.inf), "box": (0.0, 1.0), "half-line": (0.0, math.inf)}
+COUPLING, Y = flows.Coupling(flows.MLP(8)), jnp.array([0.0, 0.5])
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "box")) for name in PRIORS])
+def test_nuts_with_a_flow_as_prior_and_as_likelihood(name):
+    """Against importance sampling: draws of the prior, weighted by the likelihood."""
+
+    def fitted(bijection, by, context_dim=0):
+        init_fun = flows.Flow(bijection)
+        params, *functions = init_fun(0, 2, context_dim=context_dim)
+        return flows.FitResult(stirred(params, by), *functions, init_fun, 2, context_dim)
+
+    ends = [] if name == "line" else [flows.Unconstrain(*PRIORS[name])]
+    prior, seen = distribution(fitted(flows.Serial(*ends, COUPLING), 0.3)), fitted(COUPLING, 0.5, 2)
+
+    def model(y):
+        numpyro.sample("y", distribution(seen, context=numpyro.sample("z", prior)), obs=y)
+
+    mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=1_000, num_chains=4, chain_method="vectorized", progress_bar=False)
+    mcmc.run(jax.random.key(0), Y)
+    found, z = mcmc.get_samples()["z"], prior.sample(jax.random.key(1), (100_000,))
+    weights = np.exp(distribution(seen, context=z).log_prob(Y), dtype=float)
+    mean = np.average(z, axis=0, weights=weights)
+    deviation = np.sqrt(np.average((z - mean) ** 2, axis=0, weights=weights))
+    assert abs(z.mean(0) - mean)[0] > 0.4 * deviation[0], "the likelihood says nothing"
+    assert (abs(found.mean(0) - mean) < 0.1 * deviation).all()
+    np.testing.assert_allclose(found.std(0), deviation, rtol=0.1)
 
 
 def test_bad_input_names_the_remedy():

@@ -10,7 +10,6 @@ from numpyro.distributions.batch_util import promote_batch_shape
 
 from flows.core import (
     Array,
-    DistributionInit,
     FlowsError,
     Memo,
     Params,
@@ -24,7 +23,7 @@ from flows.core import (
 )
 from flows.distributions.kernel_density import KernelDensity
 from flows.distributions.support import support
-from flows.interop.models import Known, Model, leading_of, model_of
+from flows.interop.models import Known, Model, leading_of, model_of_result
 from flows.interop.numpyro.constraint import as_scalar, constraint_of
 from flows.interop.numpyro.foreign import FromDistribution
 from flows.interop.rows import Batch, leading
@@ -70,18 +69,11 @@ def distribution(fitted: FitResult, *, context: Any = None, scalar: bool = False
         >>> prior.log_prob(prior.sample(jax.random.key(1), (3, 4))).shape
         (3, 4)
     """
-    if not isinstance(fitted, FitResult):
-        raise TypeError(
-            f"distribution: got {_told(fitted)}; expected the result of flows.fit, fit_to_density, fit_ensemble or load. A "
-            "model that was not fitted is one, too: flows.save(path, init_fun, params, input_dim), then flows.load(path); and "
-            "flows.interop.numpyro.module(name, init_fun, input_dim) trains one within a program"
-        )
-    model = model_of(fitted.init_fun, DistributionInit, fitted.input_dim, fitted.context_dim, "distribution", scalar)
+    model = model_of_result(fitted, "distribution", scalar)
     if scalar and model.event != (1,):
         raise FlowsError(
             f"distribution: scalar=True is of a model of one column, and this one has events {model.event}; leave scalar out"
         )
-    model.check(fitted.params, "distribution: params")
     given = fitted._context(context)
     return given_context(fitted.params, given.get("context"), model, "distribution")
 
@@ -239,7 +231,3 @@ def _picks(value: Value) -> bool:
     if value.constructor is FromDistribution:
         return not value.arguments["make"]().has_rsample
     return structure_of(value).order == "mixture" or bool(declared_by(value).clusters) or value.constructor in PICKERS
-
-
-def _told(given: Any) -> str:
-    return "a triple, whose model is not known" if isinstance(given, tuple) else f"{given!r:.60}"

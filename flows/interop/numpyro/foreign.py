@@ -157,7 +157,7 @@ def FromDistribution(make: Callable):
             _check_made_anew(made, of(start), name)
 
         def log_pdf(params, x):
-            outside = beyond(region, x[None])[0]
+            outside = beyond(region, x[None])[0] | jnp.isinf(x)
             within = jnp.where(outside, inside(region, jnp.zeros_like(x)), x)
             log_p = jnp.broadcast_to(of(params).log_prob(within), lead).sum().astype(x.dtype)
             nan = jnp.isnan(x).any()
@@ -204,7 +204,10 @@ def _check_inverse(transform: Transform, region: Region, shape: Shape, name: str
     x = inside(region, jnp.asarray(np.random.default_rng(0).normal(size=(FEW, *shape)), float))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one that is no bijection says so, and is then refused
-        back = np.asarray(jax.jit(jax.vmap(lambda x: transform.inv(transform(x))))(x))
+        try:
+            back = np.asarray(jax.jit(jax.vmap(lambda x: transform.inv(transform(x))))(x))
+        except NotImplementedError:
+            raise FlowsError(f"{name} has no inverse; expected a bijection, whose forward and inverse agree") from None
     if not np.allclose(back, x, rtol=NEAR, atol=NEAR):
         worst = np.unravel_index(np.nanargmax(np.where(np.isnan(back), np.inf, np.abs(back - np.asarray(x)))), back.shape)
         raise FlowsError(

@@ -20,6 +20,7 @@ from flows.core import (
     BijectionPart,
     FlowsError,
     Given,
+    check_function,
     positive,
 )
 from flows.distributions.support import support
@@ -82,6 +83,8 @@ class AutoFlow(AutoContinuous):
         init_loc_fn: Callable = init_to_median,
         init_scale: float = 0.1,
     ):
+        check_function(model, "AutoFlow: the model", "a function with NumPyro's primitives")
+        check_function(init_loc_fn, "AutoFlow: init_loc_fn", "one of NumPyro's strategies, such as init_to_median")
         self.bijection = DEFAULT if bijection is None else bijection
         model_of(self.bijection, BijectionInit, 1, 0, "AutoFlow")
         self._init_scale = positive(init_scale, "AutoFlow: init_scale")
@@ -92,7 +95,7 @@ class AutoFlow(AutoContinuous):
         try:
             super()._setup_prototype(*args, **kwargs)
         except (RuntimeError, ValueError, UserWarning) as error:
-            refuse_nan("AutoFlow", self._sites(args, kwargs, abstract=False))
+            refuse_nan("AutoFlow", self._sites(args, kwargs, abstract=False), empty=True)
             if isinstance(error, ValueError):  # of rows of a plate with latents of their own, among others
                 raise
             raise FlowsError(

@@ -1,5 +1,6 @@
 """The density of a probabilistic program: of points of its unconstrained latents, and a flow fitted to it in one call."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 from scipy.special import softmax
 
-from flows.core import Array, DistributionLike, FlowsError, as_key, positive_int, warn_user
+from flows.core import Array, DistributionLike, FlowsError, as_array, as_key, check_function, positive_int, warn_user
 from flows.distributions.draws import sample_with_log_pdf
 from flows.distributions.flow import Flow
 from flows.models.coupling import RealNVP
@@ -133,8 +134,8 @@ class ModelFit(NamedTuple):
         return x[jax.random.permutation(of_order, chosen)]
 
     def __repr__(self) -> str:
-        sites = dict[str, Any]()
-        jax.eval_shape(lambda x: sites.update(self.density.constrain(x)), jax.ShapeDtypeStruct((1, self.density.dim), float))
+        sites, point = dict[str, Any](), jax.ShapeDtypeStruct((1, self.density.dim), jnp.result_type(float))
+        jax.eval_shape(lambda x: sites.update(self.density.constrain(x)), point)
         named = ", ".join(f"{name} {site.shape[1:]}" for name, site in list(sites.items())[:MOST_SHOWN])
         more = f", and {len(sites) - MOST_SHOWN} more" if len(sites) > MOST_SHOWN else ""
         return f"ModelFit of {named}{more}\n{self.result!r}"
@@ -180,6 +181,7 @@ def fit_model(
         >>> fitted.draw(1, 1_000)["mean"].mean().round(1).tolist()
         1.0
     """
+    check_function(fit, "fit_model: fit", "flows.fit_to_density, or a functools.partial of it")
     density, latents = inspected("fit_model", model, args, kwargs)
     try:
         result = fit(rng, FLOW if flow is None else flow, density.log_density, density.dim)
@@ -204,8 +206,7 @@ class Inspected(NamedTuple):
 
 def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> Inspected:
     """Run a model once, with its latents at the medians of their priors, and refuse what has no density."""
-    if not callable(model):
-        raise TypeError(f"{caller}: the model is {model!r:.60}; expected a function with NumPyro's primitives")
+    check_function(model, f"{caller}: the model", "a function with NumPyro's primitives")
     sites = trace_at_start(caller, model, args, kwargs)
     latents = latents_of(caller, sites)
     start = {name: biject_to(sites[name]["fn"].support).inv(sites[name]["value"]) for name in latents}
@@ -234,7 +235,7 @@ def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> Inspec
 
 
 def checked(points: Any, dim: int, name: str) -> Array:
-    points = jnp.asarray(points, float) if not hasattr(points, "dtype") else jnp.asarray(points)
+    points = as_array(points, f"{name} of a model: points")
     if points.ndim != 2 or points.shape[1] != dim:
         raise FlowsError(f"{name} of a model: points have shape {points.shape}; expected (n, {dim}), numbers of the latents")
     return points
@@ -295,7 +296,7 @@ def median_of(site: Any) -> Any:
 def latents_of(caller: str, sites: Mapping[str, Any]) -> list[str]:
     """The names of the latents, which have to be numbers with a bijection from the whole line."""
     latents = [name for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]]
-    if not latents:
+    if not any(math.prod(jnp.shape(sites[name]["value"])) for name in latents):
         raise FlowsError(
             f"{caller}: the model has no latents: each of its {len(sites)} sites is observed or follows from others. Expected "
             "a numpyro.sample without obs=; did handlers.condition give all of them a value?"
@@ -320,28 +321,29 @@ def latents_of(caller: str, sites: Mapping[str, Any]) -> list[str]:
     return latents
 
 
-def refuse_nan(caller: str, sites: Mapping[str, Any]) -> None:
-    """Refuse a density that is NaN where all latents are at the medians of their priors, and name the site."""
+def refuse_nan(caller: str, sites: Mapping[str, Any], empty: bool = False) -> None:
+    """Refuse a density that is NaN, or with `empty` 0, where all latents are at their start, and name the site."""
     for name, site in sites.items():
         if site["type"] != "sample":
             continue
         value = site["value"]
         with numpyro.validation_enabled(False):
             log_prob = site["fn"].log_prob(value)
-        if isinstance(log_prob, jax.core.Tracer) or not np.isnan(np.asarray(log_prob)).any():
+        if isinstance(log_prob, jax.core.Tracer):
             continue
-        missing = int(np.isnan(np.asarray(value, float)).sum())
-        kind = (
-            f"observed, and {missing} of its {np.size(value)} values are NaN"
-            if site["is_observed"] and missing
-            else ("observed" if site["is_observed"] else "a latent")
-        )
-        remedy = (
-            "leave missing values out, or mask them by numpyro.handlers.mask"
-            if missing
-            else (f"look at what its {type(site['fn']).__name__} is made of")
-        )
-        raise FlowsError(f"{caller}: the log-density of {name!r} ({kind}) is NaN at the start, {_shown(sites)}; {remedy}")
+        nan = np.isnan(np.asarray(log_prob)).any()
+        if not nan and not (empty and np.isneginf(np.asarray(log_prob)).any()):
+            continue
+        missing = int(np.isnan(np.asarray(value, float)).sum()) if site["is_observed"] else 0
+        kind, remedy = "a latent", f"look at what its {type(site['fn']).__name__} is made of"
+        if site["is_observed"]:
+            kind = "observed" + f", and {missing} of its {np.size(value)} values are NaN" * (missing > 0)
+        if missing:
+            remedy = "leave missing values out, or mask them by numpyro.handlers.mask"
+        elif not nan:
+            remedy += ", or start elsewhere: init_loc_fn=numpyro.infer.init_to_value(values={...})"
+        told = "NaN" if nan else "-inf"
+        raise FlowsError(f"{caller}: the log-density of {name!r} ({kind}) is {told} at the start, {_shown(sites)}; {remedy}")
 
 
 def _shown(sites: Mapping[str, Any]) -> str:

@@ -1,18 +1,21 @@
 """NumPyro's objects taken apart: the float arrays that their constructors were given, and the objects that others make."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
-from numpyro.distributions import Distribution
+from numpyro.distributions import Delta, Distribution, ImproperUniform, MaskedDistribution
 from numpyro.distributions.transforms import Transform
 
 from flows.core import FlowsError, Value, check_function, is_constructor
+from flows.interop.models import Model
 
 CALLED = {"base_distribution": "base_dist", "tseq": "transforms", "transform": "_inv"}  # attributes by other names
+NO_DENSITY = (Delta, ImproperUniform, MaskedDistribution)
 DERIVED = ("covariance_matrix", "precision_matrix")  # beside scale_tril, which alone is then handed on
 
 
@@ -29,14 +32,40 @@ def made_by(make: Callable, kind: type, whose: str) -> Any:
             f"{whose}: make is {make!r:.60}, which cannot be called as make(): {error}; expected {expected}"
         ) from None
     with jax.ensure_compile_time_eval():
-        made = make()
+        made, again = make(), make()
     if not isinstance(made, kind):
         other = {Distribution: "FromDistribution", Transform: "FromTransform"}
         remedy = next((f"; give it to {name}" for each, name in other.items() if isinstance(made, each)), "")
         if isinstance(made, Value) or is_constructor(made):
             remedy = "; a model of ours is a layer or a base as it is"
         raise TypeError(f"{whose}: make() returned {_named(made)}; expected {expected}{remedy}")
+    for node in _nodes(made):
+        if isinstance(getattr(node, "model", None), Model):
+            raise FlowsError(f"{whose}: {node!r:.80} is of a model of ours; give that itself, a layer or a base as it is")
+        if isinstance(node, NO_DENSITY):
+            raise FlowsError(f"{whose}: {_named(node)} has no density whose integral is 1; expected one that has")
+    if not _alike(made, again):
+        raise FlowsError(
+            f"{whose}: make() returned {_named(made)}, and another one when it was called again; expected the same every time. "
+            "Draw outside of it"
+        )
     return made
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two objects are of the same types and numbers, as far as they can be told apart."""
+    ours, theirs = list(_nodes(a)), list(_nodes(b))
+    if list(map(type, ours)) != list(map(type, theirs)):
+        return False
+    pairs = zip(ours, theirs, strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs if isinstance(x, jax.Array | np.ndarray | float | int))
+
+
+def _nodes(x: Any) -> Iterator[Any]:
+    """An object, what it was made of, and what that was made of."""
+    yield x
+    for _, each in _entries(x):
+        yield from _nodes(each)
 
 
 def arguments_of(node: Any) -> dict[str, Any]:
