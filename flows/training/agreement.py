@@ -71,12 +71,10 @@ class Agreement:
 
     def same(self, what: dict[str, str], remedy: str) -> None:
         """Refuse what is not as in process 0: short texts by their names."""
-        others = self.meet(same=what)
-        wrong = {
-            number: [name for name in first if answer["same"].get(name) != first[name]]
-            for first in [others[0].get("same", what)]
-            for number, answer in enumerate(others if self.processes > 1 else [])
-        }
+        if self.processes == 1:
+            return
+        first, *others = [answer["same"] for answer in self.meet(same=what)]
+        wrong = {number: [name for name in first if each.get(name) != first[name]] for number, each in enumerate(others, 1)}
         told = "; ".join(f"process {number} has another {', '.join(names)}" for number, names in wrong.items() if names)
         if told:
             self.over = True  # all know
