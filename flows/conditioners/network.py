@@ -175,7 +175,8 @@ def _seen(squash: Squash, x: Array) -> Array:
     """What a network sees of x. An entry beyond FAR would overflow in it, and then a masked weight of 0 times inf is NaN."""
     if isinstance(squash, tuple):
         return soft_clip(x, squash[1])
-    return jax.lax.clamp(-FAR, x, FAR) if squash is None else saturated(x, squash)
+    far = x.dtype.type(FAR)  # a number of Python's is a float64 where these are on
+    return jax.lax.clamp(-far, x, far) if squash is None else saturated(x, squash)
 
 
 def _data_of(net: Callable, given: Given, data: Array | None) -> dict[str, Any]:
