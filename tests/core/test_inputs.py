@@ -43,6 +43,14 @@ def test_numbers_in_any_dtype_of_numpy(dtype):
     assert np.isfinite(result.log_pdf(result.params, x)).all()
 
 
+def test_rows_of_float32_where_float64_is_on():
+    params, density, sample = flows.Flow(flows.Coupling(flows.MLP(4)))(0, 2)
+    expected = density(params, X[:4, :2])
+    with enable_x64():
+        assert density(params, X[:4, :2]).dtype == sample(0, params, 3).dtype == np.float32
+        close(density(params, X[:4, :2]), expected, 1e-6)
+
+
 def test_whole_numbers_that_float32_cannot_hold():
     big = np.array([[1_000_000_001]])
     for x in (big, np.array([[1], [1_000_000_001]]), big.tolist(), jnp.array([[16_777_217]])):
