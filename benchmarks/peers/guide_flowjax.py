@@ -41,6 +41,7 @@ print(json.dumps({"first call": trained.first_call, "bytes": trained.bytes}), fl
 answers = {
     "start": lambda seed: trained.start(seed),
     "advance": lambda _: trained.advance(),
+    "step": lambda _: trained.step(),
     "elbo": lambda _: trained.elbo(),
     "last": lambda _: trained.last(),
 }
