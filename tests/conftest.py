@@ -24,6 +24,11 @@ TOGETHER = {  # files that fit `common.AFFINE` to as many rows, so that programs
     "test_select.py": "test_fit",
 }
 REPEATS = (  # cases that show what another case of the same test does, and take long: `make test-all` runs them
+    "test_round_trips_and_log_dets[None-1e-08]",
+    "test_the_guide_runs[tables]",  # `make docs` runs all pages
+    "test_the_guide_runs[estimators]",
+    "test_the_guide_runs[conditional]",
+    "test_the_guide_runs[checks]",
     "test_digits_are_learned_and_kept_in_a_file",
     "test_every_scale_sees_a_context_of_images[model0]",
     "test_a_class_has_a_prior_and_its_samples",

@@ -58,6 +58,7 @@ def target(x):
 
 CASES = {
     "spline": lambda: fit(flows.Flow(flows.NSF(2, hidden=(8,), num_bins=4))),
+    "small": lambda: fit(flows.Flow(flows.RealNVP(1, hidden=(8,))), learning_rate=1e-3),
     "maf": lambda: fit(flows.Flow(flows.MAF(2, hidden=(8,))), learning_rate=1e-3),
     "dropout": lambda: fit(flows.Flow(flows.AffineCoupling(MLP(8, dropout=0.2)))),
     "rounded": lambda: fit(data=ROWS.round(1), dequantize=0.1),
@@ -150,8 +151,8 @@ def counted(**settings):
 def spread_rows():
     """Functions that are called on rows of a mesh: how far results are from those of one device, and where these lie."""
     rows = np.random.default_rng(1).normal(size=(9_000, 3)).astype(np.float32)  # more than a piece on each device
-    params, log_pdf, sample = flows.Flow(flows.RealNVP(2, hidden=(8,)))(0, 3, context_dim=3)
-    _, direct_fun, inverse_fun = bijection = flows.RealNVP(2, hidden=(8,))(0, 3)
+    params, log_pdf, sample = flows.Flow(flows.RealNVP(1, hidden=(8,)))(0, 3, context_dim=3)
+    _, direct_fun, inverse_fun = bijection = flows.RealNVP(1, hidden=(8,))(0, 3)
     calls = {
         "log_pdf": lambda x: log_pdf(params, x, context=x),
         "sample": lambda x: sample(1, params, len(rows), context=x),
@@ -178,7 +179,7 @@ def told(case):
     if case == "wrong":
         return {name: message_of(call) for name, call in WRONG.items()}
     settings = {"counted": {}, "counted split": {"rows": "split"}}[case]
-    return counted(data=np.tile(ROWS, (20, 1)), model=flows.Flow(flows.MAF(2, hidden=(8,))), **settings)
+    return counted(data=np.tile(ROWS, (20, 1)), model=flows.Flow(flows.RealNVP(1, hidden=(8,))), **settings)
 
 
 if __name__ == "__main__":
