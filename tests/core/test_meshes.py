@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 import flows
 from flows.core import mesh_of_rows
+from flows.training.loop.losses import HeldOut, chunks_of
 
 ONE = np.array(jax.devices()[:1])
 
@@ -64,3 +65,12 @@ def test_rows_that_cannot_be_split():
     rows, model = np.random.default_rng(0).normal(size=(300, 2)), flows.Flow(flows.ActNorm())
     with pytest.raises(TypeError, match="rows is 'split', and there is no mesh"):
         flows.fit(0, model, rows, rows="split", verbose=0)
+
+
+def test_rows_that_fill_a_chunk_do_not_count():
+    index, number = chunks_of(3, 2, False)
+    assert index.tolist() == [[0, 1], [2, 0]] and number.tolist() == [[0, 1], [2, 3]]
+    told = HeldOut.of(jax.numpy.array([[1.0, 2.0], [4.0, 100.0]]), 3, number)
+    np.testing.assert_allclose([told.mean, told.row, told.rest], [7 / 3, 2, 1.5], rtol=1e-6)
+    plain = HeldOut.of(jax.numpy.array([1.0, 2.0, 4.0]))
+    np.testing.assert_allclose(told, plain, rtol=1e-6)

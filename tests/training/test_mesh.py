@@ -78,8 +78,8 @@ def test_a_fit_on_two_devices_and_in_two_processes(tmp_path):
 
 
 def adds_up(counts):
-    """A gradient, batch statistics, a validation are added up, and no row goes from one device to another."""
-    assert counts["all-reduce"] >= 3
+    """A gradient, batch statistics, a validation are added up, the last in five ways, and no row goes to another device."""
+    assert counts["all-reduce"] >= 8
     assert counts["all-gather"] == counts["all-to-all"] == counts["collective-permute"] == 0
 
 
