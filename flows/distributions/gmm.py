@@ -33,7 +33,7 @@ def _cdf(arguments: Any, context: Shape | None) -> Cdf:
 
 def _declared(covariance: str, **_: Any) -> Support:
     """A mixture of diagonal Gaussians sees clusters along columns alone."""
-    return Support(clusters="along columns" if covariance == "diagonal" else "anywhere")
+    return Support(picks=True, clusters="along columns" if covariance == "diagonal" else "anywhere")
 
 
 @distribution(batched=True, cdf=_cdf, support=_declared)

@@ -313,10 +313,13 @@ class Options:
     @property
     def devices_of_batches(self) -> int:
         """Over which each batch is spread; 1 where members are instead."""
-        if self.mesh is None:
-            return 1
-        several = self.members or (self.folds if (self.folds or 1) > 1 else None)
-        return 1 if several and several % self.mesh.size == 0 else self.mesh.size
+        return 1 if self.mesh is None or self.spreads_members else self.mesh.size
+
+    @property
+    def spreads_members(self) -> bool:
+        """Whether members, or folds, are spread over the mesh instead of batches: where each device gets as many."""
+        several = self.members or self.folds or 1
+        return self.mesh is not None and several > 1 and several % self.mesh.size == 0
 
     @property
     def _parts(self) -> str:

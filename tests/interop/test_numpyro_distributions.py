@@ -156,7 +156,9 @@ def test_gradients_flow_through_draws_but_not_where_they_pick():
     site = distribution(fitted(ALL["Flow"].init_fun, 2))
     gradient = jax.grad(lambda site: site.rsample(jax.random.key(0), (3,)).sum(), allow_int=True)(site)
     assert site.has_rsample and max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient.params)) > 0
-    assert not distribution(fitted(flows.Mixture(flows.Normal(), flows.Laplace()), 2)).has_rsample
+    pairs = flows.Mixture(flows.Normal(), flows.Laplace()), flows.GMM(num_components=2)
+    for base in (*pairs, flows.MixtureMADE(2, hidden=(4,)), flows.KernelDensity(5)):
+        assert not distribution(fitted(flows.Flow(flows.ActNorm(), base), 2)).has_rsample, base
 
 
 def test_ten_distributions_with_other_params_are_traced_once():

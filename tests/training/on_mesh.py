@@ -131,9 +131,9 @@ def message_of(call):
 
 def counted(**settings):
     """How many of each collective are in the text of a compiled epoch, and the bytes of its arguments on a device."""
-    from flows.training.loop.placement import Program
+    from flows.training.loop.placement import OnMesh
 
-    found, call = [], Program.__call__
+    found, call = [], OnMesh.__call__
 
     def noted(self, *arguments):
         compiled = self.function.lower(*self._placed(arguments)).compile()
@@ -142,9 +142,9 @@ def counted(**settings):
         found.append((len(text), {**ops, "bytes": compiled.memory_analysis().argument_size_in_bytes}))
         return call(self, *arguments)
 
-    Program.__call__ = noted
+    OnMesh.__call__ = noted
     fit(max_epochs=1, **settings)
-    Program.__call__ = call
+    OnMesh.__call__ = call
     return max(found, key=lambda pair: pair[0])[1]
 
 

@@ -21,16 +21,12 @@ from flows.core import (
     everywhere,
     structure_of,
 )
-from flows.distributions.kernel_density import KernelDensity
 from flows.distributions.support import support
 from flows.interop.models import Known, Model, leading_of, model_of_result
 from flows.interop.numpyro.constraint import as_scalar, constraint_of
-from flows.interop.numpyro.foreign import FromDistribution
 from flows.interop.rows import Batch, leading
-from flows.models.autoregressive import MixtureMADE
 from flows.results import FitResult
 
-PICKERS = {KernelDensity, MixtureMADE}  # mixtures that are no mixture to who looks at their structure
 _supports = Memo(size=1024)
 
 
@@ -227,7 +223,5 @@ def _support_of(model: Model) -> constraints.Constraint:
 
 
 def _picks(value: Value) -> bool:
-    """Whether draws of a value pick a component, or are those of an object of NumPyro's that says so."""
-    if value.constructor is FromDistribution:
-        return not value.arguments["make"]().has_rsample
-    return structure_of(value).order == "mixture" or bool(declared_by(value).clusters) or value.constructor in PICKERS
+    """Whether draws of a value pick one of several."""
+    return structure_of(value).order == "mixture" or declared_by(value).picks

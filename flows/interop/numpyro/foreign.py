@@ -101,7 +101,7 @@ def FromTransform(make: Callable):
 def _of_distribution(make: Callable) -> Support:
     made = made_by(make, Distribution, "FromDistribution")
     region = region_of(made.support, f"FromDistribution: {_name(made)}")
-    return Support(region, region)
+    return Support(region, region, picks=not made.has_rsample)
 
 
 @distribution(support=_of_distribution)

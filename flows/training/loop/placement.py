@@ -23,9 +23,7 @@ class Placement(NamedTuple):
 
     @classmethod
     def of(cls, options: Options) -> "Placement":
-        """Members are spread where each device gets as many."""
-        mesh, members = options.mesh, options.members
-        return cls(mesh, mesh is not None and members is not None and members % mesh.size == 0)
+        return cls(options.mesh, options.members is not None and options.spreads_members)
 
     @property
     def of_batches(self) -> bool:
@@ -69,7 +67,7 @@ class Placement(NamedTuple):
                 return function(*arguments)
 
         results = by_member if self.members else copies
-        return Program(jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords), whole)
+        return OnMesh(jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords), whole)
 
     def of_order(self, axis: int | None) -> NamedSharding:
         """Of the rows of each step, ([members,] steps, parts, rows)."""
@@ -103,7 +101,7 @@ class Placement(NamedTuple):
         return jax.tree.map(_fetched, tree)
 
 
-class Program:
+class OnMesh:
     """A function that is compiled for a mesh. `ready(*arguments)` compiles it and runs nothing: processes that meet within a
     call wait for each other but a short time."""
 
