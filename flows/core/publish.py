@@ -84,7 +84,7 @@ def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, 
             check_result(log_det, (x.shape[0],), part.name, "log_det")
             return y.astype(x.dtype), log_det.astype(dtype)
 
-        compiled = _compiled(checked, 4) if part.compiled else checked
+        compiled = _compiled(checked, 4, (1, 2)) if part.compiled else checked
 
         def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
             refuse_unknown(f"{part.name}: {name}", unknown, CALL)
@@ -125,11 +125,11 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
         check_result(log_p, (n,), part.name, "log_pdf")
         return samples.astype(dtype), log_p.astype(dtype)
 
-    def jitted(fun: Callable, static: int) -> Callable:
-        return _compiled(fun, static) if part.compiled else fun
+    def jitted(fun: Callable, static: int, *rows: int) -> Callable:
+        return _compiled(fun, static, rows) if part.compiled else fun
 
-    compiled_log_pdf = jitted(checked_log_pdf, 4)
-    compiled_sample, compiled_draw = jitted(checked_sample, 2), jitted(checked_draw, 2)
+    compiled_log_pdf = jitted(checked_log_pdf, 4, 1, 2)
+    compiled_sample, compiled_draw = jitted(checked_sample, 2, 3), jitted(checked_draw, 2, 3)
 
     def log_pdf(params, inputs, *, context=None, rng=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: log_pdf", unknown, CALL)
@@ -186,9 +186,9 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     )
 
 
-def _compiled(fun: Callable, static: int) -> Callable:
-    """`fun`, compiled, whose argument `static` is known before; of rows that are spread over a mesh by a program of its own, in
-    which each device computes those that it has."""
+def _compiled(fun: Callable, static: int, rows: tuple[int, ...]) -> Callable:
+    """`fun`, compiled, whose argument `static` is known before. Where those that are `rows` are spread over a mesh, it is a
+    program of its own, in which each device computes those that it has."""
     here = jax.jit(fun, static_argnums=static, inline=True)
 
     def spread_out(mesh: Any, *arguments: Any) -> Any:
@@ -200,13 +200,12 @@ def _compiled(fun: Callable, static: int) -> Callable:
     def run(*arguments: Any) -> Any:
         if current_mesh() is not None:  # a part of such a program: what was traced for one device is not for it
             return jax.tree.map(spread, fun(*arguments))
-        meshes = [mesh_of(argument) for argument in arguments]
-        mesh = next(filter(None, meshes), None)
-        if mesh is None:
+        meshes = {i: mesh for i in rows if (mesh := mesh_of(arguments[i])) is not None}
+        if not meshes:
             return here(*arguments)
+        mesh = next(iter(meshes.values()))
         inside, outside = over(automatic(mesh), 0), over(mesh, 0)  # no number moves from one to the other
-        pairs = zip(arguments, meshes, strict=True)
-        placed = [argument if its is None else jax.device_put(argument, inside) for argument, its in pairs]
+        placed = [jax.device_put(argument, inside) if i in meshes else argument for i, argument in enumerate(arguments)]
         return jax.device_put(there(inside.mesh, *placed), outside)
 
     return run

@@ -130,9 +130,12 @@ def chunks_of(n: int, batch_size: int, split: bool) -> tuple[np.ndarray, np.ndar
     chunks = -(-block // (part * devices // shares))
     index = np.arange(chunks * part * devices // shares)
     number = np.where(index < block, np.arange(shares)[:, None] * block + index, n)
-    both = np.tile(index % block, (shares, 1)), np.minimum(number, n)
-    rows, numbers = (a.reshape(shares, chunks, -1).swapaxes(0, 1).reshape(chunks, -1) for a in both)
-    return rows, numbers
+    return in_chunks(np.tile(index % block, (shares, 1)), chunks), in_chunks(np.minimum(number, n), chunks)
+
+
+def in_chunks(blocks: np.ndarray, chunks: int) -> np.ndarray:
+    """Rows of each block, (blocks, rows), as so many chunks with equal parts of all blocks, (chunks, rows)."""
+    return blocks.reshape(len(blocks), chunks, -1).swapaxes(0, 1).reshape(chunks, -1)
 
 
 def taken(rows: Rows, index: Array, split: bool) -> Rows:
@@ -212,10 +215,9 @@ class Objective(NamedTuple):
             return weight * self._of(params, few, chunk_key, False), weight
 
         shares = num_devices() if is_split else 1
-        index = np.tile(np.arange(n // shares), (shares, 1))  # of each device
-        first, last = index[:, : whole * size // shares], index[:, whole * size // shares :]
-        chunks = first.reshape(shares, whole, -1).swapaxes(0, 1).reshape(whole, size)
-        totals, weights = jax.lax.map(chunk, spread(jnp.asarray(chunks), 1))
+        of_each = np.tile(np.arange(n // shares), (shares, 1))  # device
+        first, last = np.split(of_each, [whole * size // shares], axis=1)
+        totals, weights = jax.lax.map(chunk, spread(jnp.asarray(in_chunks(first, whole)), 1))
         total, weight = totals.sum(), weights.sum()
         if n > whole * size:
             rest = chunk(jnp.asarray(last.ravel()))
