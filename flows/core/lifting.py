@@ -41,11 +41,13 @@ def traced_by_author() -> bool:
 
 
 class CallingForm(NamedTuple):
-    """`take(*functions)` makes an author's functions those of a part; `run(functions, params, x, call, key)` runs them."""
+    """`take(*functions)` makes an author's functions those of a part; `run(functions, params, x, call, key)` runs them;
+    `keywords` are those that each may name."""
 
     take: Callable[..., Functions]
     run: Callable[..., tuple]
     records: bool = False  # whether an author's init_fun may return a `Layer`
+    keywords: tuple[tuple[str, ...], ...] = (CALL,) * 4
 
 
 def bijection_form(name: str, batched: bool, pairs: bool = False) -> CallingForm:
@@ -80,7 +82,8 @@ def distribution_form(name: str, event: Shape, batched: bool) -> CallingForm:
     def run(functions: Functions, params: Params, x: Array, call: tuple, key: Array) -> tuple:
         return functions[0](params, x, *call), functions[1](key, params, x.shape[0], x.dtype, call[0])
 
-    return CallingForm(take, run)
+    of_sample = tuple([name for name in CALL if name != "rng"])  # its first argument, which is no keyword
+    return CallingForm(take, run, keywords=(CALL, of_sample))
 
 
 class Author:
@@ -106,7 +109,8 @@ class Author:
         return tuple(triple)
 
     def keywords_of(self, *functions: Callable) -> frozenset[str]:
-        return self.names.union(*[named_by(function, CALL) for function in functions if function is not None])
+        pairs = [pair for pair in zip(functions, self.form.keywords, strict=False) if pair[0] is not None]
+        return self.names.union(*[named_by(*pair) for pair in pairs])
 
     def try_out(self, functions: Functions, params: Params, keywords: frozenset[str]) -> tuple[Shape, bool, bool]:
         """The event of the first result, whether the functions can be traced, and whether they remember a tracer."""

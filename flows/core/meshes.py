@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -51,15 +52,31 @@ def spread(x: Array, axis: int = 0) -> Array:
 def by_device(fun: Callable, params: Any, rows: Any) -> Any:
     """fun(params, rows), a function of each row by itself, called on each device for the rows that it has."""
     mesh = current_mesh()
-    if mesh is None:
-        return fun(params, rows)
+    return fun(params, rows) if mesh is None else _on_each(mesh, fun, (None, 0), over(mesh, 0).spec)(params, rows)
 
-    def here(params: Any, rows: Any) -> Any:
+
+def mean_over_devices(fun: Callable, axes: tuple[int | None, ...], *arguments: Any) -> Any:
+    """The mean of fun(*arguments) over the devices, each of which has its part of those arguments with an axis. It is taken of
+    all results as one vector: processes wait for each other once, not for each array."""
+    mesh = cast(Mesh, current_mesh())
+
+    def mean(*arguments: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            vector, tree_of = ravel_pytree(fun(*arguments))
+        return tree_of(jax.lax.pmean(vector, mesh.axis_names[0]))
+
+    return _on_each(mesh, mean, axes, P())(*arguments)
+
+
+def _on_each(mesh: Mesh, fun: Callable, axes: tuple[int | None, ...], results: P) -> Callable:
+    """fun, called on each device with its part of the arguments that have an axis."""
+
+    def here(*arguments: Any) -> Any:
         with rows_on(None):
-            return fun(params, rows)
+            return fun(*arguments)
 
-    spec = P(mesh.axis_names[0])
-    return jax.shard_map(here, mesh=mesh, in_specs=(P(), spec), out_specs=spec, check_vma=False)(params, rows)
+    specs = tuple(over(mesh, axis).spec for axis in axes)
+    return jax.shard_map(here, mesh=mesh, in_specs=specs, out_specs=results, check_vma=False)
 
 
 def over(mesh: Mesh, axis: int | None) -> NamedSharding:

@@ -130,7 +130,8 @@ def message_of(call):
 
 
 def counted(**settings):
-    """How many of each collective are in the text of a compiled epoch, and the bytes of its arguments on a device."""
+    """How many of each collective are in the text of a compiled epoch, how many arrays are added up, and the bytes of its
+    arguments on a device."""
     from flows.training.loop.placement import OnMesh
 
     found, call = [], OnMesh.__call__
@@ -139,7 +140,8 @@ def counted(**settings):
         compiled = self.function.lower(*self._placed(arguments)).compile()
         text = compiled.as_text()
         ops = {op: text.count(f" {op}(") for op in ("all-reduce", "all-gather", "all-to-all", "collective-permute")}
-        found.append((len(text), {**ops, "bytes": compiled.memory_analysis().argument_size_in_bytes}))
+        arrays = sum([each.split(")")[0].count("%") for each in text.split(" all-reduce(")[1:]])
+        found.append((len(text), {**ops, "arrays": arrays, "bytes": compiled.memory_analysis().argument_size_in_bytes}))
         return call(self, *arguments)
 
     OnMesh.__call__ = noted
@@ -178,8 +180,9 @@ def told(case):
         return spread_rows()
     if case == "wrong":
         return {name: message_of(call) for name, call in WRONG.items()}
-    settings = {"counted": {}, "counted split": {"rows": "split"}}[case]
-    return counted(data=np.tile(ROWS, (20, 1)), model=flows.Flow(flows.RealNVP(1, hidden=(8,))), **settings)
+    model = flows.NSF(2, hidden=(8,), num_bins=4) if case == "counted by row" else flows.RealNVP(1, hidden=(8,))
+    rows = "copied" if case == "counted" else "split"
+    return counted(data=np.tile(ROWS, (20, 1)), model=flows.Flow(model), rows=rows)
 
 
 if __name__ == "__main__":

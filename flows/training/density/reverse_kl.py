@@ -32,6 +32,10 @@ class ReverseKL(NamedTuple):
         return False
 
     @property
+    def by_row(self) -> bool:
+        return False
+
+    @property
     def dealt(self) -> bool:
         return False
 

@@ -90,6 +90,11 @@ class Likelihood(NamedTuple):
         return True
 
     @property
+    def by_row(self) -> bool:
+        """Whether the loss of a row depends on no other, and on no rng."""
+        return self.part.independent and not self.part.keywords & {"rng", "train"}
+
+    @property
     def draws(self) -> bool:
         return "rng" in self.part.keywords
 
@@ -192,6 +197,10 @@ class Objective(NamedTuple):
     @property
     def of_rows(self) -> bool:
         return True
+
+    @property
+    def by_row(self) -> bool:
+        return False  # it may be any function of a batch
 
     @property
     def draws(self) -> bool:

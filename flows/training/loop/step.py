@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flows.core import Array, current_mesh, rows_on
+from flows.core import Array, current_mesh, mean_over_devices, rows_on
 from flows.training.loop.losses import HeldOut
 from flows.training.loop.params_vector import Layout
 
@@ -42,10 +42,11 @@ class Report(NamedTuple):
 class Program:
     """The functions of one member's training that are compiled (`trainer.py`).
 
-    `problem` has `loss(params, rows, index, key)`, `held_out(params, rows, key)`, `of_rows`, whether index are the numbers of
-    rows, and whether they are `split` over devices, `draws`, whether these need keys, and `measures`, whether `measured(params,
-    rows, key)` is to be called after each epoch. Gradients are of `accumulate` parts of a batch; `decay` is that of the moving
-    average of params, None without one.
+    `problem` has `loss(params, rows, index, key)` and `held_out(params, rows, key)`. It tells whether index are the numbers of
+    rows (`of_rows`), of those that each device has (`dealt`), also of rows held out (`split`), whether the loss is the mean of
+    losses of which each is of one row alone (`by_row`), whether keys are needed (`draws`), and whether `measured(params, rows,
+    key)` is to be called after each epoch (`measures`). Gradients are of `accumulate` parts of a batch; `decay` is that of the
+    moving average of params, None without one.
     """
 
     problem: Any
@@ -99,7 +100,6 @@ class Program:
         """A step is taken if all it makes is finite; if not, the steps after it are half as long, and slowly grow again."""
         (moved, opt_state, average, lr_scale, lr_most), (index, key, rate) = carry, this
         value, gradients = self.gradient(self.layout.leaves(moved, rate >= 0), still, rows, index, key)
-        gradients = self.layout.moved(gradients)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
             updates, new_state = updates_of(self.optimizer, gradients, opt_state, moved, value)
             updates = jax.tree.map(lambda update: update * (lr_scale * rate).astype(update.dtype), updates)
@@ -110,14 +110,21 @@ class Program:
         return (moved, opt_state, average, lr_scale, lr_most), (value, taken)
 
     def gradient(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
-        """Loss and gradient of a batch, in parts whose mean it is: index (parts, rows)."""
+        """Loss and gradient of a batch, in the form of what moves: the mean of those of its parts, index (parts, rows)."""
+        if current_mesh() is None or not self.problem.by_row:
+            return self._of_parts(leaves, still, rows, index, key)
+        # Left to the compiler, each layer of a loop would bring its own arrays together.
+        own = 0 if self.problem.dealt else None
+        return mean_over_devices(self._of_parts, (None, None, own, 1, None), leaves, still, rows, index, None)
 
+    def _of_parts(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
         def loss(leaves: Any, index: Array, key: Array | None) -> Array:
             return self.problem.loss(self.layout.join(leaves, still), rows, index, key)
 
         of_part = jax.value_and_grad(loss)
         if self.accumulate == 1:
-            return of_part(leaves, index[0], key)
+            value, gradients = of_part(leaves, index[0], key)
+            return value, self.layout.moved(gradients)
 
         def add(total: Any, part: tuple[Array, Array | None]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, of_part(leaves, *part)), None
@@ -125,7 +132,8 @@ class Program:
         keys = None if key is None else jax.random.split(key, self.accumulate)
         zero = (jnp.zeros((), self.dtype), jax.tree.map(jnp.zeros_like, leaves))
         total, _ = jax.lax.scan(add, zero, (index, keys))
-        return jax.tree.map(lambda leaf: leaf / self.accumulate, total)
+        value, gradients = jax.tree.map(lambda leaf: leaf / self.accumulate, total)
+        return value, self.layout.moved(gradients)
 
     def finish(self, state: State, key: Array, rows: Any, held_out: Any) -> tuple[State, HeldOut, Array]:
         """The end of an epoch: what is measured anew, the validation, and whether the params are the best so far."""
