@@ -98,6 +98,7 @@ class Loop:
         self.resumed, self.stopped, self.interrupted, self.margin = saved is not None, False, False, 0.0
         done, quiet = len(self.members[0].train), not (options.verbose and self.together.first)
         self._agree_on_start()
+        self.calls_back = self.together.any(bool(options.callbacks or options.run.callback))
         self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
         self.compiled = 0.0 if quiet else seconds_of_compiling()
 
@@ -162,7 +163,7 @@ class Loop:
             self._go_back(np.array(lost), np.array(apart), scales, most)
         if self.training.checkpoint is not None:
             self._save(self.training.checkpoint, at_once=self.over)
-        if self.options.callbacks or self.options.run.callback:
+        if self.calls_back:
             self._call_back(scales)
 
     def end(self) -> None:
@@ -225,7 +226,10 @@ class Loop:
         stream.restore(states[self.together.here])
 
     def _call_back(self, scales: np.ndarray) -> None:
-        best = partial(lambda best: self.training.published(self.training.trainer.params(best)), self.state.best)
+        best = self.state.best
+        if self.together.processes > 1:  # by all of them, as process 0 alone has the callbacks that may ask for it
+            best = self.placement.fetched(best)
+        best = partial(lambda best: self.training.published(self.training.trainer.params(best)), best)
         epoch = _epoch(self.members, scales, self.options, time.monotonic() - self.began, best)
         own, callbacks = self.options.run.callback, self.options.callbacks if self.together.first else ()
         self.stopped = any([_says_stop(callback(epoch)) for callback in (*callbacks, *([] if own is None else [own]))])
