@@ -102,6 +102,8 @@ class Comparison:
                 raise
             self.interrupted, why = True, "interrupted"
         except Exception as error:
+            if agreed().over:  # some process has left the comparison, not this candidate alone
+                raise
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
             why = f"{kind}{error}"
         if why or result is None:

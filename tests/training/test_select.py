@@ -9,6 +9,8 @@ import pytest
 from common import AFFINE, QUICK, ROWS, error_of, interrupting
 
 import flows
+from flows.training import comparison
+from flows.training.agreement import Agreement
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import Comparison
 from flows.training.stacking import mixed, stacked_scores
@@ -216,3 +218,14 @@ def test_an_ensemble_and_a_mixture_can_be_candidates():
     assert found.folds == 5
     assert all(each.failure == "" or each.failure.startswith("given up") for each in found.candidates), str(found)
     assert found.best.log_pdf(found.best.params, data).shape == (300,)
+
+
+def test_a_comparison_ends_where_another_process_has_left_it(monkeypatch):
+    class Left(Agreement):
+        def any(self, stops):
+            raise flows.FitError("fit: process 1 failed, and all end")
+
+    left = Left("select", 1)
+    left.over = True
+    monkeypatch.setattr(comparison, "agreed", lambda: left)
+    assert "process 1 failed" in error_of(lambda: flows.select(0, {"gauss": flows.Normal(trainable=True)}, ROWS, verbose=0))
