@@ -3,6 +3,7 @@ that the device needs. Or members, some on each device.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -111,11 +112,17 @@ class OnMesh:
     def __call__(self, *arguments: Any) -> Any:
         arguments = self._placed(arguments)
         compiled = self.compiled.get(_shapes(arguments), self.function) if self.compiled else self.function
-        return compiled(*arguments)
+        with self._own_mesh():
+            return compiled(*arguments)
 
     def ready(self, *arguments: Any) -> None:
         arguments = self._placed(arguments)
-        self.compiled[_shapes(arguments)] = self.function.lower(*arguments).compile()
+        with self._own_mesh():
+            self.compiled[_shapes(arguments)] = self.function.lower(*arguments).compile()
+
+    def _own_mesh(self) -> AbstractContextManager:
+        """In place of that of a `jax.set_mesh` around the fit, whose axis may be explicit."""
+        return nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(cast(Mesh, self.shardings[0].mesh))
 
     def _placed(self, arguments: tuple) -> tuple:
         pairs = zip(arguments, self.shardings, strict=True)
