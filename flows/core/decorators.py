@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.constructors import Value, check_decorated, constructor, is_constructor, said_of
+from flows.core.constructors import Value, check_decorated, constructor, in_library, is_constructor, said_of
 from flows.core.contract import INIT, LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import (
@@ -384,7 +384,7 @@ def _keeps(layer: Any) -> bool:
 def _has_function(x: Any) -> bool:
     if isinstance(x, dict | tuple | list):
         return any(map(_has_function, x.values() if isinstance(x, dict) else x))
-    return callable(x) and not isinstance(x, Value)
+    return not in_library(x.constructor) if isinstance(x, Value) else callable(x)
 
 
 def _init_keywords(layer: Any) -> frozenset[str]:

@@ -92,7 +92,7 @@ class Likelihood(NamedTuple):
     @property
     def by_row(self) -> bool:
         """Whether the loss of a row depends on no other, and on no rng."""
-        return self.part.independent and not self.part.keywords & {"rng", "train"}
+        return self.part.compiled and self.part.independent and not self.part.keywords & {"rng", "train"}
 
     @property
     def draws(self) -> bool:
