@@ -1,7 +1,7 @@
 """Rows over the devices of a mesh: what is computed of them stays where they are."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -108,9 +108,17 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
     if len(x.axis_names) != 1:
         shape = ", ".join(f"{axis}={size}" for axis, size in x.shape.items())
         raise FlowsError(f"{name} has {len(x.axis_names)} axes, {shape}; expected one, over which rows are spread")
-    if not x.size:
+    if not x.size or not all(isinstance(device, jax.Device) for device in x.devices.flat):
         raise FlowsError(f"{name} has no devices; {expected}")
-    return automatic(x)
+    devices = by_process(x.devices.flat)
+    if len(set(devices)) < len(devices):
+        raise FlowsError(f"{name} has a device more than once; {expected}")
+    return automatic(Mesh(np.array(devices), x.axis_names))
+
+
+def by_process(devices: Iterable[Any]) -> list[Any]:
+    """Those of a process one after the other, as it takes rows that follow each other."""
+    return sorted(devices, key=lambda device: device.process_index)
 
 
 def _check_joined(name: str) -> None:

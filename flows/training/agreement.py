@@ -7,10 +7,10 @@ import itertools
 import json
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import jax
@@ -63,7 +63,7 @@ class Agreement:
         if self.processes == 1:
             return rows
         self.meet()
-        return jax.tree.map(partial(multihost_utils.process_allgather, tiled=True), rows)
+        return jax.tree.map(_joined, rows)
 
     def any(self, stops: bool) -> bool:
         """Whether one of them stops."""
@@ -126,14 +126,17 @@ def processes_of(mesh: Mesh | None, caller: str) -> int:
     """How many share the mesh."""
     if mesh is None:
         return 1
-    of_mesh = {device.process_index for device in mesh.devices.flat}
-    if of_mesh == {jax.process_index()}:
+    of_mesh = Counter(device.process_index for device in mesh.devices.flat)
+    if set(of_mesh) == {jax.process_index()}:
         return 1
     if len(of_mesh) < jax.process_count():
         raise FlowsError(
             f"{caller}: mesh has devices of {len(of_mesh)} of {jax.process_count()} processes; expected those of all, "
             "or of this one alone"
         )
+    if len(set(of_mesh.values())) > 1:
+        counts = ", ".join(str(of_mesh[process]) for process in sorted(of_mesh))
+        raise FlowsError(f"{caller}: mesh has {counts} devices of the processes; expected as many of each")
     return len(of_mesh)
 
 
@@ -142,6 +145,13 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
+
+
+def _joined(array: np.ndarray) -> np.ndarray:
+    """As bytes, as JAX would round float64 to float32."""
+    array = np.ascontiguousarray(array)
+    joined = np.asarray(multihost_utils.process_allgather(array.reshape(len(array), -1).view(np.uint8), tiled=True))
+    return joined.view(array.dtype).reshape(-1, *array.shape[1:])
 
 
 def _gathered(text: str) -> list[str]:

@@ -40,7 +40,7 @@ from flows.training.loop.epochs import Epochs, StreamEpochs
 from flows.training.loop.losses import Function, Likelihood, Objective, check_keywords, has_running_statistics
 from flows.training.loop.placement import Placement
 from flows.training.loop.run import Going, Training, run_epochs
-from flows.training.loop.trainer import schedule_of, trainer
+from flows.training.loop.trainer import program_of, schedule_of, trainer
 from flows.training.options import Options
 
 
@@ -140,7 +140,7 @@ def train_members(
     else:
         epochs = StreamEpochs(rows, compiled, schedule, keys, split.stream)
         going = Going(lambda: epochs.state, split.stream.restore)
-    agree_on_settings(rows, options, key)
+    agree_on_settings(rows, options, key, start)
     saved = None
     if options.checkpoint is not None:
         data = split.whole.rows, split.validation
@@ -168,7 +168,7 @@ def train_members(
     return of_user(best), history
 
 
-def agree_on_settings(rows: Prepared, options: Options, key: Array) -> None:
+def agree_on_settings(rows: Prepared, options: Options, key: Array, params: Any) -> None:
     """Processes that share a mesh have the same model, data, seed and options, and the same versions."""
     if agreed().processes == 1:
         return
@@ -177,6 +177,8 @@ def agree_on_settings(rows: Prepared, options: Options, key: Array) -> None:
     settings = settings_of(rows.outer(rows.model), key, data, plain, batch_size=rows.split.batch_size)
     told = {**settings, "objective": options.objective_name, "mesh": options.mesh.size, "patience": options.patience}
     told["checkpoint"] = options.checkpoint is not None
+    if options.optimizer is not None:
+        told["optimizer"] = program_of(options.optimizer, params)
     agreed().same(digests_of(told), EVERY_PROCESS)
 
 
@@ -184,11 +186,10 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:
     """What a step and a validation minimise."""
     batch, statistics = rows.split.batch_size // options.accumulate, has_running_statistics(model)
     placement, in_memory = Placement.of(options), rows.split.stream is None
-    alone = placement.of_batches and options.rows == "split"  # rows that no other device has
+    alone = placement.shares > 1 and options.rows == "split"  # rows that no other device has
     if alone and rows.folds:
         raise FlowsError(
-            f"{options.caller}: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1, or as "
-            "many folds for each device"
+            f"{options.caller}: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1"
         )
     dealt = alone if in_memory else placement.of_batches and options.members is None
     apart = dealt, len(rows.held_out.x) if alone and in_memory else 0
@@ -196,6 +197,11 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> Any:
         exact = getattr(model, "likelihood", "exact") == "unbiased"
         return Likelihood(part, batch, options.precision, statistics, exact, *apart)
     check_keywords(options.objective, rows.train, options.caller)
+    if 0 < apart[1] < placement.shares:
+        raise FlowsError(
+            f"{options.caller}: rows is 'split' over {placement.shares} devices, and {apart[1]} rows are held out; expected as "
+            f"many as devices, for the {options.measure}"
+        )
     return Objective(part, Function(options.objective), batch, options.precision, statistics, *apart)
 
 

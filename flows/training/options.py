@@ -118,6 +118,8 @@ def columns(x: Any, name: str) -> tuple[str | int, ...]:
     """Columns by name or number; whether there are such is checked when the data are read."""
     several = isinstance(x, list | tuple | range | set | frozenset) or np.ndim(x) == 1  # arrays, and an index of pandas
     labels = tuple(x) if several else (x,)
+    if isinstance(x, set | frozenset):  # whose order is another in each process
+        labels = tuple(sorted(labels, key=str))
     if not all(isinstance(label, str | int | np.integer) and not isinstance(label, bool) for label in labels):
         raise FlowsError(f"{name} is {x!r:.80}; expected columns by name or number, such as ('hour', 3)")
     return tuple(label if isinstance(label, str) else int(label) for label in labels)
@@ -295,14 +297,14 @@ class Options:
     def rows_a_step(self, rows: float) -> int:
         """How many of `rows` (inf in a stream) a step takes: a batch, in parts of equal size on each device."""
         is_set, parts = self.batch_size is not None, self.accumulate * self.devices_of_batches
-        wanted = self.batch_size if is_set else min(BATCH_SIZE, max(rows // BATCHES, parts, LEAST_BATCH))
+        wanted = self.batch_size if is_set else min(max(BATCH_SIZE, parts), max(rows // BATCHES, parts, LEAST_BATCH))
         batch_size = int(min(wanted, rows))
         if batch_size < self.accumulate:
             raise FlowsError(f"{self.caller}: accumulate is {self.accumulate}, but a batch has only {batch_size} rows")
-        if batch_size < parts:
-            raise FlowsError(f"{self.caller}: {self._parts}, but a batch has only {batch_size} rows; give fewer devices")
+        if rows < parts:
+            raise FlowsError(f"{self.caller}: a batch has {self._parts}, but there are {rows} rows; give fewer devices")
         if is_set and batch_size % parts and batch_size < rows:
-            near = batch_size - batch_size % parts
+            near = max(batch_size - batch_size % parts, parts)
             near += parts if near + parts - batch_size < batch_size - near and near + parts <= rows else 0
             raise FlowsError(
                 f"{self.caller}: batch_size is {batch_size}, which does not split into {self._parts}; the nearest that does is "
@@ -319,13 +321,15 @@ class Options:
     def spreads_members(self) -> bool:
         """Whether members, or folds, are spread over the mesh instead of batches: where each device gets as many."""
         several = self.members or self.folds or 1
-        return self.mesh is not None and several > 1 and several % self.mesh.size == 0
+        return self.mesh is not None and self.rows == "copied" and several > 1 and several % self.mesh.size == 0
 
     @property
     def _parts(self) -> str:
         """Into which a batch is divided, for errors."""
-        of_devices = f" on each of {self.devices_of_batches} devices" * (self.devices_of_batches > 1)
-        return f"accumulate={self.accumulate} equal parts{of_devices}"
+        devices = self.devices_of_batches
+        if devices > 1 and self.accumulate == 1:
+            return f"{devices} equal parts, one for each device"
+        return f"accumulate={self.accumulate} equal parts" + f" on each of {devices} devices" * (devices > 1)
 
     def steps_an_epoch(self, rows: int, batch_size: int) -> int:
         """One pass over the rows, or fewer steps if so many were asked for."""

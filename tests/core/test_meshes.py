@@ -1,5 +1,7 @@
 """What a mesh may be; fits on several devices are in tests/training/test_mesh.py."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import flows
-from flows.core import mesh_of_rows
-from flows.training.loop.losses import HeldOut, chunks_of
+from flows.core import Precision, distribution_part, mesh_of_rows
+from flows.core.meshes import by_process
+from flows.training.loop.losses import HeldOut, Likelihood, chunks_of
+from flows.training.options import Options
 
 ONE = np.array(jax.devices()[:1])
 
@@ -25,6 +29,7 @@ def test_a_mesh_of_one_axis_is_made_automatic():
     [
         (Mesh(ONE.reshape(1, 1), ("a", "b")), flows.FlowsError, "fit: mesh has 2 axes, a=1, b=1; expected one"),
         (Mesh(np.array([]), ("a",)), flows.FlowsError, "fit: mesh has no devices"),
+        (Mesh(np.repeat(ONE, 2), ("a",)), flows.FlowsError, "fit: mesh has a device more than once"),
         (2, TypeError, 'fit: mesh is 2; expected None, "all"'),
         ("every", TypeError, "fit: mesh is 'every'"),
     ],
@@ -33,6 +38,11 @@ def test_what_is_no_mesh_of_rows(mesh, error, part):
     with pytest.raises(error) as caught:
         flows.fit(0, flows.Flow(flows.ActNorm()), np.zeros((9, 2)), mesh=mesh, verbose=0)
     assert part in str(caught.value)
+
+
+def test_devices_of_a_process_follow_each_other():
+    devices = [SimpleNamespace(id=i, process_index=i % 2) for i in range(4)]
+    assert [device.id for device in by_process(devices)] == [0, 2, 1, 3]
 
 
 def test_processes_that_were_started_and_not_joined(monkeypatch):
@@ -51,6 +61,9 @@ def test_a_mesh_of_one_device_changes_nothing():
     for mesh, more in ((Mesh(ONE, ("rows",)), {}), (Mesh(ONE, ("rows",)), {"rows": "split"})):
         spread = flows.fit(0, model, rows, mesh=mesh, **more, **settings)
         np.testing.assert_allclose(spread.history["validation_loss"], plain.history["validation_loss"], atol=1e-5)
+    with jax.set_mesh(jax.make_mesh((1,), ("rows",), devices=ONE)):  # of an explicit axis
+        within = flows.fit(0, model, rows, mesh=Mesh(ONE, ("rows",)), **settings)
+    np.testing.assert_array_equal(within.history["validation_loss"], spread.history["validation_loss"])
     placed = jax.device_put(rows, NamedSharding(Mesh(ONE, ("rows",)), P("rows")))
     np.testing.assert_allclose(plain.log_prob(placed), plain.log_prob(rows), rtol=1e-6)
 
@@ -59,6 +72,46 @@ def test_a_batch_that_does_not_split():
     options = {"batch_size": 50, "accumulate": 4, "verbose": 0, "max_epochs": 1, "folds": 1}
     with pytest.raises(flows.FlowsError, match=r"batch_size is 50, which does not split into accumulate=4 equal parts; .* 48"):
         flows.fit(0, flows.Flow(flows.ActNorm()), np.random.default_rng(0).normal(size=(900, 2)), **options)
+
+
+def test_a_batch_has_rows_for_each_device(monkeypatch):
+    monkeypatch.setattr(Options, "devices_of_batches", 300)
+    assert Options().rows_a_step(10**6) == Options().rows_a_step(400) == 300
+    with pytest.raises(flows.FlowsError, match=r"batch_size is 1, which does not split into 300 equal parts, .* is 300"):
+        Options(batch_size=1).rows_a_step(1_000)
+    with pytest.raises(flows.FlowsError, match=r"a batch has 300 equal parts, .* there are 200 rows; give fewer devices"):
+        Options().rows_a_step(200)
+
+
+@flows.conditioner
+def OfBatch():
+    def net(rng, input_dim, output_dim):
+        return {"w": jax.numpy.ones((input_dim, output_dim))}, lambda params, x: (x - x.mean(0, keepdims=True)) @ params["w"]
+
+    return net
+
+
+@flows.bijection(batched=True)
+def OfValues():
+    def init_fun(rng, shape):
+        return {}, lambda params, x: (x if float(x[0, 0]) < 9 else 2 * x, x[:, 0] * 0), lambda params, y: y
+
+    return init_fun
+
+
+@pytest.mark.parametrize(
+    ("layer", "by_row"),
+    [
+        (flows.AffineCoupling(flows.MLP(4)), True),
+        (flows.AffineCoupling(flows.MLP(4, dropout=0.5)), False),
+        (flows.BatchNorm(), False),
+        (flows.AffineCoupling(OfBatch()), False),
+        (OfValues(), False),
+    ],
+)
+def test_losses_that_devices_compute_by_themselves(layer, by_row):
+    part = distribution_part(flows.Flow(layer), (3,), None)
+    assert Likelihood(part, 10, Precision(), False).by_row == by_row
 
 
 def test_rows_that_cannot_be_split():

@@ -26,6 +26,7 @@ if cases and cases[0].isdigit():
     jax.distributed.initialize(f"localhost:{port}", num_processes=processes, process_id=process, **soon)
 
 import numpy as np  # noqa: E402
+import optax  # noqa: E402
 
 import flows  # noqa: E402
 from flows.conditioners import MLP  # noqa: E402
@@ -66,7 +67,7 @@ CASES = {
     "average": lambda: fit(ema=0.9),
     "accumulate": lambda: fit(accumulate=2),
     "folds": lambda: fit(folds=3),
-    "members": lambda: fit(members=4),
+    "members": lambda: fit(members=4, callbacks=[lambda epoch: epoch.best_params() is None]),
     "three": lambda: fit(members=3),
     "objective": lambda: fit(objective=loss_of),
     "mapped": lambda: fit(data=mapped(), batch_size=128, validation=ROWS[:200]),
@@ -108,6 +109,8 @@ WRONG = {
     "NaN": lambda: fit(data=odd(np.nan)),
     "seed": lambda: flows.fit(process, SMALL, ROWS, **ONE, mesh=mesh),
     "settings": lambda: fit(learning_rate=1e-3 * (1 + process)),
+    "optimizer": lambda: fit(optimizer=optax.adam(1e-3 * (1 + process))),
+    "few held out": lambda: fit(objective=loss_of, rows="split", validation=ROWS[:1]),
     "callback": lambda: fit(callbacks=[raising(OSError("no room"))]),
     "iterable": lambda: fit(data=iter(Ending()), validation=ROWS[:200], steps_per_epoch=5),
     "folder": lambda: fit(checkpoint=Path(out) / f"of process {process}"),

@@ -193,3 +193,7 @@ def test_time_and_callbacks_end_a_fit_with_a_file(tmp_path):
         resumed = fit(0, AFFINE, ROWS, checkpoint=tmp_path / str(i), **options)
         assert len(resumed.history["train_loss"]) == 9
         assert resumed.history["train_loss"][: 2 - i].tolist() == fitted.history["train_loss"].tolist()
+
+
+def test_columns_of_a_set_are_the_same_in_each_process():
+    assert Options(as_is={"b", "c", "a"}).as_is == ("a", "b", "c") and Options(as_is=["b", 0]).as_is == ("b", 0)

@@ -117,6 +117,8 @@ def test_what_is_wrong_in_one_process_is_told_in_all(tmp_path):
         "data": "FlowsError: fit: process 1 has another data than process 0",
         "seed": "FlowsError: fit: process 1 has another rng than process 0",
         "settings": "FlowsError: fit: process 1 has another learning_rate than process 0",
+        "optimizer": "FlowsError: fit: process 1 has another optimizer than process 0",
+        "few held out": "FlowsError: fit: rows is 'split' over 2 devices, and 1 rows are held out",
         "folder": "not the same folder in process 1 as in process 0",
     }
     for name, text in both.items():

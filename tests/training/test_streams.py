@@ -14,6 +14,7 @@ import flows
 from flows.diagnostics import enable_x64
 from flows.persistence import container
 from flows.training import fit, fit_ensemble
+from flows.training.agreement import _joined
 from flows.training.data import streams
 from flows.training.data.read import read
 from flows.training.data.table import Chunk, Rows, Table
@@ -354,3 +355,10 @@ def test_an_iterator_that_refuses_its_state_is_told_of(tmp_path):
 def checkpoint_in(folder):
     header, _ = container.read(str(folder / "fit.flows"), 2**20)
     return header["settings"], header["record"], header["stream"]
+
+
+def test_rows_of_processes_are_joined_in_their_dtype():
+    for array in (1e8 + DATA[:3].astype(float), np.arange(3, dtype=np.uint8), DATA[:2, None]):
+        joined = _joined(array)
+        np.testing.assert_array_equal(joined, array)
+        assert joined.dtype == array.dtype

@@ -45,7 +45,7 @@ from flows.training.loop.checkpoint import Checkpoint, settings_of
 from flows.training.loop.losses import HeldOut
 from flows.training.loop.run import Training, run_epochs
 from flows.training.loop.step import Report, State, before_epochs
-from flows.training.loop.trainer import schedule_of, trainer
+from flows.training.loop.trainer import program_of, schedule_of, trainer
 from flows.training.options import (
     MAY_CHANGE,
     Options,
@@ -323,10 +323,10 @@ def _trained(
     options = replace(options, run=options.run._replace(stands=partial(stands, rounds), tempered=tempered))
     together = agreed()
     if together.processes > 1:
-        together.same(
-            digests_of({**settings(options, event), "mesh": options.mesh.size, "checkpoint": options.checkpoint is not None}),
-            EVERY_PROCESS,
-        )
+        told = {**settings(options, event), "mesh": options.mesh.size, "checkpoint": options.checkpoint is not None}
+        if options.optimizer is not None:
+            told["optimizer"] = program_of(options.optimizer, params)
+        together.same(digests_of(told), EVERY_PROCESS)
     saved = None
     if options.checkpoint is not None:
         saved = Checkpoint(options, settings(options, event))

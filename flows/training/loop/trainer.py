@@ -63,7 +63,7 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
     default = options.optimizer is None
     optimizer = default_optimizer(options.weight_decay) if default else options.optimizer
     layout: Layout = Vector(params) if default else Tree()  # another optimizer may tell one leaf from another
-    known = f"default {options.weight_decay}" if default else _program_of(optimizer, params)
+    known = f"default {options.weight_decay}" if default else program_of(optimizer, params)
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
     how = options.accumulate, options.ema, dtype
     placement = Placement.of(options)
@@ -163,7 +163,7 @@ def schedule_of(options: Options, steps: int) -> Schedule:
     return warmup_cosine(float(options.learning_rate), steps)
 
 
-def _program_of(optimizer: Any, params: Any) -> str | None:
+def program_of(optimizer: Any, params: Any) -> str | None:
     """All that an optimizer computes: one that is made anew and equal has the same."""
     optimizer = optax.with_extra_args_support(optimizer)
 
