@@ -145,6 +145,7 @@ class ModelValue(Value):
             part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
             if self.own_cdf is not None and event == COLUMN:
                 part = replace(part, cdf=partial(self.own_cdf, self.arguments, context))
+        part = replace(part, divisible="train" not in part.keywords or self.own_support.joins)
         if self.batched and _has_function(self.arguments):
             part = replace(part, independent=False)
         if "rng" not in part.keywords and self.labels == EXACT:
