@@ -219,8 +219,11 @@ def as_cell(block):
 
 
 def on_builder_inited(app):
-    """Pages that no one writes are there before pages are looked for."""
+    """Pages that no one writes are there before pages are looked for. What computes with JAX does so before pages are dealt to
+    forks of this process, in which its threads are gone and its locks may be held."""
     made_by("gallery", "write_pages")()
+    families = made_by("families")()
+    ASKED["families"] = lambda: families
 
 
 def on_before_read_docs(app, env, docnames):

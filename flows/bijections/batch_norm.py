@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 
 from flows.bijections.scaling import channel_moments
-from flows.core import FlowsError, Support, along, bijection, size
+from flows.core import FlowsError, Support, along, bijection, joined_moments, size
 
 EPSILON = 1e-5
 
 
-@bijection(support=Support(running=True), batched=True)
+@bijection(support=Support(running=True, joins=True), batched=True)
 def BatchNorm(momentum: float = 0.9):
     """Normalisation by statistics, then a trained scale and shift, for each feature or channel.
 
@@ -60,7 +60,7 @@ def BatchNorm(momentum: float = 0.9):
     def direct_fun(params, x, train=False):
         mean, var = params["fixed"]["mean"], params["fixed"]["var"]
         if train:
-            mean, var = channel_moments(x)
+            mean, var = joined_moments(*channel_moments(x))
         s = log_scale(params, var)
         y = (x - along(mean, x)) * jnp.exp(along(s, x)) + along(params["beta"], x)
         return y, jnp.broadcast_to(s.sum() * size(x.shape[1:-1]), x.shape[0])

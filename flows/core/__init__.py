@@ -82,6 +82,7 @@ from flows.core.lifting import abstract as abstract
 from flows.core.lifting import leaf_bijection as leaf_bijection
 from flows.core.meshes import by_device as by_device
 from flows.core.meshes import current_mesh as current_mesh
+from flows.core.meshes import joined_moments as joined_moments
 from flows.core.meshes import mean_over_devices as mean_over_devices
 from flows.core.meshes import mesh_of_rows as mesh_of_rows
 from flows.core.meshes import num_devices as num_devices

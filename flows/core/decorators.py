@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.constructors import Value, check_decorated, constructor, in_library, is_constructor, said_of
+from flows.core.constructors import Value, check_decorated, constructor, is_constructor, said_of
 from flows.core.contract import INIT, LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import (
@@ -145,6 +145,7 @@ class ModelValue(Value):
             part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
             if self.own_cdf is not None and event == COLUMN:
                 part = replace(part, cdf=partial(self.own_cdf, self.arguments, context))
+        part = replace(part, divisible="train" not in part.keywords or self.own_support.joins)
         if self.batched and _has_function(self.arguments):
             part = replace(part, independent=False)
         if "rng" not in part.keywords and self.labels == EXACT:
@@ -384,7 +385,7 @@ def _keeps(layer: Any) -> bool:
 def _has_function(x: Any) -> bool:
     if isinstance(x, dict | tuple | list):
         return any(map(_has_function, x.values() if isinstance(x, dict) else x))
-    return not in_library(x.constructor) if isinstance(x, Value) else callable(x)
+    return callable(x) and not isinstance(x, Value)
 
 
 def _init_keywords(layer: Any) -> frozenset[str]:

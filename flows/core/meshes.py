@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -19,6 +20,7 @@ from flows.core.errors import FlowsError
 STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 _mesh: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
+_divided: ContextVar[Mesh | None] = ContextVar("divided", default=None)  # by which what is traced sees a part of a batch
 
 
 @contextmanager
@@ -61,11 +63,28 @@ def mean_over_devices(fun: Callable, axes: tuple[int | None, ...], *arguments: A
     mesh = cast(Mesh, current_mesh())
 
     def mean(*arguments: Any) -> Any:
+        token = _divided.set(mesh)
+        try:
+            results = fun(*arguments)
+        finally:
+            _divided.reset(token)
         with jax.numpy_dtype_promotion("standard"):
-            vector, tree_of = ravel_pytree(fun(*arguments))
+            vector, tree_of = ravel_pytree(results)
         return tree_of(jax.lax.pmean(vector, mesh.axis_names[0]))
 
     return _on_each(mesh, mean, axes, P())(*arguments)
+
+
+def joined_moments(mean: Array, variance: Array) -> tuple[Array, Array]:
+    """The mean and variance of a whole batch, of those of the part that a device has; parts are equally large."""
+    mesh = _divided.get()
+    if mesh is None:
+        return mean, variance
+    own = (jnp.arange(mesh.size) == jax.lax.axis_index(mesh.axis_names[0])).reshape(-1, *[1] * (mean.ndim + 1))
+    of_all = jax.lax.psum(jnp.where(own, jnp.stack([mean, variance])[None], 0), mesh.axis_names[0])
+    means, variances = of_all[:, 0], of_all[:, 1]
+    mean = means.mean(0)
+    return mean, (variances + jnp.square(means - mean)).mean(0)
 
 
 def _on_each(mesh: Mesh, fun: Callable, axes: tuple[int | None, ...], results: P) -> Callable:

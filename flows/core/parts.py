@@ -53,6 +53,8 @@ class Part:
         likelihood: what its log-density is, 'exact', 'unbiased' or 'lower bound', as of the value that it is the part of.
         independent: whether a row's result is its own, in calls without rng and train; not known of what a user's own function
             makes of a batch, a plain closure or a network.
+        divisible: whether a call with train=True may see a part of a batch, on each device: what it measures of a batch it
+            brings together, by `meshes.joined_moments`.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Part:
     compiled: bool
     closures: tuple[Any, ...]
     independent: bool = field(default=True, kw_only=True)
+    divisible: bool = field(default=True, kw_only=True)
     noisy: bool = field(default=False, kw_only=True)
     likelihood: str = field(default="exact", kw_only=True)
 
@@ -161,6 +164,7 @@ def shared(parts: Sequence[Part]) -> dict[str, Any]:
         "compiled": all([part.compiled for part in parts]),
         "closures": tuple([closure for part in parts for closure in part.closures]),
         "independent": all([part.independent for part in parts]),
+        "divisible": all([part.divisible for part in parts]),
         "noisy": any([part.noisy for part in parts]),
     }
 

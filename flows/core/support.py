@@ -138,6 +138,7 @@ class Support:
         unit: of a layer that measures features, a function of its params: what it takes for the middle of each, and for one
             standard deviation.
         running: of a layer that keeps running statistics under "fixed", to be measured again before each validation.
+        joins: of a layer that measures batches with train=True, that it does so over all devices that have parts of them.
         picks: of a distribution whose draws pick one of several, so that no gradient flows through them to its params.
         clusters: of a distribution that is a mixture, "anywhere" or, if its components have no correlations, "along columns".
     """
@@ -152,6 +153,7 @@ class Support:
     rounding: Rounding | None = None
     unit: Callable[[Any], tuple[Any, Any]] | None = None
     running: bool = False
+    joins: bool = False
     picks: bool = False
     clusters: str = ""
 

@@ -76,7 +76,7 @@ CASES = {
         0, SMALL, target, 2, max_epochs=2, steps_per_epoch=10, num_samples=64, num_held_out=200, num_weights=500, verbose=0,
         mesh=mesh,
     ),
-    "kept": lambda: fit(checkpoint=Path(out) / "kept", checkpoint_every=1e-9, max_epochs=150, patience=150, learning_rate=1e-3),
+    "kept": lambda: fit(checkpoint=Path(out) / "kept", checkpoint_every=1e-9, max_epochs=300, patience=300, learning_rate=1e-3),
 }  # fmt: skip
 
 
@@ -109,6 +109,7 @@ WRONG = {
     "NaN": lambda: fit(data=odd(np.nan)),
     "seed": lambda: flows.fit(process, SMALL, ROWS, **ONE, mesh=mesh),
     "settings": lambda: fit(learning_rate=1e-3 * (1 + process)),
+    "refused": lambda: fit(learning_rate=-1.0 if process else 1e-3),
     "optimizer": lambda: fit(optimizer=optax.adam(1e-3 * (1 + process))),
     "few held out": lambda: fit(objective=loss_of, rows="split", validation=ROWS[:1]),
     "callback": lambda: fit(callbacks=[raising(OSError("no room"))]),

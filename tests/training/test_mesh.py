@@ -73,14 +73,14 @@ def test_a_fit_on_two_devices_and_in_two_processes(tmp_path):
     same(found(tmp_path, "small", 1, 2, 0), found(tmp_path, "small", 1, 2, 1))
     same(found(tmp_path, "small", 1, 2, 0), two)
     adds_up(told(tmp_path, "counted", 2)), adds_up(told(tmp_path, "counted by row", 2))
-    assert told(tmp_path, "counted by row", 2)["arrays"] <= 8 < told(tmp_path, "counted", 2)["arrays"]
+    assert told(tmp_path, "counted by row", 2)["arrays"] <= 8 < told(tmp_path, "counted", 2)["arrays"] <= 12
     for name, (off, stays) in told(tmp_path, "spread", 2).items():
         assert off < 1e-5 and stays == "True", name
 
 
 def adds_up(counts):
     """A gradient, batch statistics, a validation are added up, the last in five ways, and no row goes to another device. A
-    gradient is one array, where each row's loss is its own."""
+    gradient is one array."""
     assert counts["all-reduce"] >= 6
     assert counts["all-gather"] == counts["all-to-all"] == counts["collective-permute"] == 0
 
@@ -123,6 +123,8 @@ def test_what_is_wrong_in_one_process_is_told_in_all(tmp_path):
     }
     for name, text in both.items():
         assert text in first[name] and text in second[name], (first[name], second[name])
+    assert first["refused"].startswith("FitError: fit: process 1 failed, and all end. FlowsError: fit: learning_rate is -1.0")
+    assert second["refused"].startswith("FlowsError: fit: learning_rate is -1.0")
     assert first["callback"] == "OSError: no room"
     assert second["callback"] == "FitError: fit: process 0 failed, and all end. OSError: no room"
     assert first["NaN"].startswith("FitError: fit: process 1 failed, and all end. FlowsError: fit: data has nan in row 7")
@@ -134,6 +136,11 @@ def test_what_is_wrong_in_one_process_is_told_in_all(tmp_path):
     same(found(tmp_path, "spline", 1, 2, 0), found(tmp_path, "spline", 1, 2, 1))
 
 
+def saved(file):
+    """When it was saved last."""
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
 @pytest.mark.slow
 def test_fits_that_are_killed_go_on_and_end_with_the_same_bits(tmp_path):
     """One process or both, at 20 moments of fits that are saved after each epoch; then with another number of devices."""
@@ -143,19 +150,21 @@ def test_fits_that_are_killed_go_on_and_end_with_the_same_bits(tmp_path):
     file, seen = again / "kept" / "fit.flows", set()
     for moment in range(20):
         port = free_port()
+        before = saved(file)
         both = [start(again, 1, process, 2, port, "kept") for process in (0, 1)]
-        time.sleep(rng.uniform(6, 14))
+        while moment % 4 and saved(file) == before and all(process.poll() is None for process in both):
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 2))
         for process in both[moment % 3 : moment % 3 + 1] or both:
             process.kill()
         time.sleep(0.1)
         for process in both:
             process.kill()
             process.communicate()
-        if file.exists():
-            seen.add(file.stat().st_mtime_ns)
-            if moment == 9:
-                shutil.copytree(again / "kept", tmp_path / "halfway" / "kept")
-    assert len(seen) >= 3  # it was killed between saves, not before the first
+        seen.add(saved(file))
+        if moment == 9:
+            shutil.copytree(again / "kept", tmp_path / "halfway" / "kept")
+    assert len(seen) > 10  # it was killed between saves, not before the first or after the last
     in_two(again, "kept")
     same(found(whole, "kept", 1, 2), found(again, "kept", 1, 2))
     in_one(tmp_path / "halfway", 1, "kept")

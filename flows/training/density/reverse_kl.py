@@ -32,7 +32,7 @@ class ReverseKL(NamedTuple):
         return False
 
     @property
-    def by_row(self) -> bool:
+    def divisible(self) -> bool:
         return False
 
     @property

@@ -90,9 +90,10 @@ class Likelihood(NamedTuple):
         return True
 
     @property
-    def by_row(self) -> bool:
-        """Whether the loss of a row depends on no other, and on no rng."""
-        return self.part.compiled and self.part.independent and not self.part.keywords & {"rng", "train"}
+    def divisible(self) -> bool:
+        """Whether the loss is the mean of losses of parts of a batch. Keys would be other ones for a row of a part."""
+        part = self.part
+        return part.compiled and part.independent and part.divisible and not self.draws
 
     @property
     def draws(self) -> bool:
@@ -199,7 +200,7 @@ class Objective(NamedTuple):
         return True
 
     @property
-    def by_row(self) -> bool:
+    def divisible(self) -> bool:
         return False  # it may be any function of a batch
 
     @property

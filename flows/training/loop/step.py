@@ -44,9 +44,9 @@ class Program:
 
     `problem` has `loss(params, rows, index, key)` and `held_out(params, rows, key)`. It tells whether index are the numbers of
     rows (`of_rows`), of those that each device has (`dealt`), also of rows held out (`split`), whether the loss is the mean of
-    losses of which each is of one row alone (`by_row`), whether keys are needed (`draws`), and whether `measured(params, rows,
-    key)` is to be called after each epoch (`measures`). Gradients are of `accumulate` parts of a batch; `decay` is that of the
-    moving average of params, None without one.
+    those of parts of a batch (`divisible`), whether keys are needed (`draws`), and whether `measured(params, rows, key)` is to
+    be called after each epoch (`measures`). Gradients are of `accumulate` parts of a batch; `decay` is that of the moving
+    average of params, None without one.
     """
 
     problem: Any
@@ -111,7 +111,7 @@ class Program:
 
     def gradient(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
         """Loss and gradient of a batch, in the form of what moves: the mean of those of its parts, index (parts, rows)."""
-        if current_mesh() is None or not self.problem.by_row:
+        if current_mesh() is None or not self.problem.divisible:
             return self._of_parts(leaves, still, rows, index, key)
         # Left to the compiler, each layer of a loop would bring its own arrays together.
         own = 0 if self.problem.dealt else None
