@@ -7,14 +7,14 @@ from typing import Any
 
 import optax
 
-from flows.core import DistributionLike, as_key, explained_call
+from flows.core import DistributionLike, as_key, explained_call, mesh_of_rows
 from flows.results.result import FitResult
 from flows.training.agreement import agreement
 from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.fitting import fit_prepared
-from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
+from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution, optional
 
 
 @explained_call("flows.fit(0, flow, data)")
@@ -182,39 +182,39 @@ def fit(
         raise TypeError(
             f"fit: members is {members} and folds is {folds}; expected one of them, as folds have rows of their own"
         )
-    options = Options(
-        context=context,
-        weights=weights,
-        objective=objective,
-        validation=validation,
-        batch_size=batch_size,
-        max_epochs=max_epochs,
-        steps_per_epoch=steps_per_epoch,
-        max_minutes=max_minutes,
-        patience=patience,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        optimizer=optimizer,
-        standardize=standardize,
-        standardize_context=standardize_context,
-        support=support,
-        as_is=as_is,
-        dequantize=dequantize,
-        ema=ema,
-        accumulate=accumulate,
-        matmul_dtype=matmul_dtype,
-        remat=remat,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        callbacks=callbacks,
-        mesh=mesh,
-        rows=rows,
-        verbose=verbose,
-        folds=folds if members is None else 1,
-        members=members,
-    )
-    key = as_key(rng)
-    with agreement(options.mesh, options.caller):
+    with agreement(optional(mesh_of_rows)(mesh, "fit: mesh"), "fit"):
+        options = Options(
+            context=context,
+            weights=weights,
+            objective=objective,
+            validation=validation,
+            batch_size=batch_size,
+            max_epochs=max_epochs,
+            steps_per_epoch=steps_per_epoch,
+            max_minutes=max_minutes,
+            patience=patience,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            standardize=standardize,
+            standardize_context=standardize_context,
+            support=support,
+            as_is=as_is,
+            dequantize=dequantize,
+            ema=ema,
+            accumulate=accumulate,
+            matmul_dtype=matmul_dtype,
+            remat=remat,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            callbacks=callbacks,
+            mesh=mesh,
+            rows=rows,
+            verbose=verbose,
+            folds=folds if members is None else 1,
+            members=members,
+        )
+        key = as_key(rng)
         check_distribution(init_fun, options.caller)
         split = read(data, options, key)
         facts = check(init_fun, split, options, key)

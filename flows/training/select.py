@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call
+from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call, mesh_of_rows
 from flows.results.result import OF_LABELS, FitResult
 from flows.training.agreement import agreement
 from flows.training.candidates import mostly_whole, suggested
@@ -17,7 +17,7 @@ from flows.training.data.support import check_ends_are_near, coded_columns, own_
 from flows.training.data.table import Table
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
-from flows.training.options import FEW, FOLDS
+from flows.training.options import FEW, FOLDS, optional
 from flows.training.stacking import as_one, stacked_scores
 
 TINY = 1e-3  # nats
@@ -166,8 +166,8 @@ def select(
         >>> selection.candidates[0].name
         'flow'
     """
-    options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
-    with agreement(options.mesh, options.caller):
+    with agreement(optional(mesh_of_rows)(keywords.get("mesh"), "fit: mesh"), "fit"):
+        options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
         return _selected(as_key(rng), candidates, data, options)
 
 

@@ -109,6 +109,7 @@ WRONG = {
     "NaN": lambda: fit(data=odd(np.nan)),
     "seed": lambda: flows.fit(process, SMALL, ROWS, **ONE, mesh=mesh),
     "settings": lambda: fit(learning_rate=1e-3 * (1 + process)),
+    "refused": lambda: fit(learning_rate=-1.0 if process else 1e-3),
     "optimizer": lambda: fit(optimizer=optax.adam(1e-3 * (1 + process))),
     "few held out": lambda: fit(objective=loss_of, rows="split", validation=ROWS[:1]),
     "callback": lambda: fit(callbacks=[raising(OSError("no room"))]),

@@ -123,6 +123,8 @@ def test_what_is_wrong_in_one_process_is_told_in_all(tmp_path):
     }
     for name, text in both.items():
         assert text in first[name] and text in second[name], (first[name], second[name])
+    assert first["refused"].startswith("FitError: fit: process 1 failed, and all end. FlowsError: fit: learning_rate is -1.0")
+    assert second["refused"].startswith("FlowsError: fit: learning_rate is -1.0")
     assert first["callback"] == "OSError: no room"
     assert second["callback"] == "FitError: fit: process 0 failed, and all end. OSError: no room"
     assert first["NaN"].startswith("FitError: fit: process 1 failed, and all end. FlowsError: fit: data has nan in row 7")

@@ -25,6 +25,7 @@ from flows.core import (
     explained_call,
     functions_of,
     initialize,
+    mesh_of_rows,
     positive,
     positive_int,
     warn_user,
@@ -237,29 +238,29 @@ def fit_to_density(
         >>> result.sample(1, result.params, 10_000).mean(0).round(1).tolist(), round(result.diagnostics.log_normalizer.value, 2)
         ([3.0, 3.0], 1.84)
     """
-    options = DensityOptions(
-        starts=starts,
-        num_samples=num_samples,
-        estimator=estimator,
-        max_epochs=max_epochs,
-        steps_per_epoch=steps_per_epoch,
-        max_minutes=max_minutes,
-        patience=patience,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        standardize=standardize,
-        support=support,
-        ema=ema,
-        num_held_out=num_held_out,
-        num_weights=num_weights,
-        anneal=anneal,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        callbacks=callbacks,
-        mesh=mesh,
-        verbose=verbose,
-    )
-    with agreement(options.mesh, options.caller):
+    with agreement(optional(mesh_of_rows)(mesh, "fit_to_density: mesh"), "fit_to_density"):
+        options = DensityOptions(
+            starts=starts,
+            num_samples=num_samples,
+            estimator=estimator,
+            max_epochs=max_epochs,
+            steps_per_epoch=steps_per_epoch,
+            max_minutes=max_minutes,
+            patience=patience,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            standardize=standardize,
+            support=support,
+            ema=ema,
+            num_held_out=num_held_out,
+            num_weights=num_weights,
+            anneal=anneal,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            callbacks=callbacks,
+            mesh=mesh,
+            verbose=verbose,
+        )
         return _fitted(as_key(rng), init_fun, log_density, input_dim, options)
 
 
