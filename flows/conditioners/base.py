@@ -90,8 +90,9 @@ def conditioner(
 ) -> Any:
     """Make a constructor of conditioners of a function that returns `net(rng, input_dim, output_dim)`.
 
-    `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim). A plain
-    function of that form serves as a conditioner too; the decorator adds a name that can be saved.
+    `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim), and a
+    row of outputs depends on no other row, but with train=True. A plain function of that form serves as a conditioner too; the
+    decorator adds a name that can be saved.
 
     Args:
         function: the constructor to be; its arguments are plain values, as of `flows.bijection`.

@@ -172,7 +172,7 @@ def error_of(members: list[Progress], i: int, cause: str, params: Any, options: 
 def error_of_stream(error: Exception, params: Any, members: list[Progress], options: Options) -> FitError:
     cause = f"{type(error).__name__}: {error}" if not isinstance(error, FlowsError) else str(error)
     message = (
-        f"{options.caller}: the data failed in epoch {len(members[0].train)}: {cause}. The error has the best params before it "
-        "in .params, and .history"
+        f"{options.caller}: the data failed in epoch {len(members[0].train)}: {cause}. The error has "
+        f"{'' if params is None else 'the best params before it in .params, and '}.history"
     )
     return FitError(message, params, history_of(members, options), cause)

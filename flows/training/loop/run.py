@@ -140,7 +140,9 @@ class Loop:
         try:
             self.state, report = self.training.run(self.state, number)
         except DataFailed as failure:
-            best_params = self._published(failure.state).params
+            # Members in the memory of other processes are out of reach, as those do not know yet.
+            alone = self.together.processes > 1 and self.placement.members
+            best_params = None if alone else self._published(failure.state).params
             raise error_of_stream(failure.error, best_params, self.members, self.options) from failure.error
         reports = self._of_each(report)
         done = [member.over(self.options) for member in self.members]  # these train on with the others, but keep their best
