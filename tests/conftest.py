@@ -90,6 +90,15 @@ REPEATS = (  # cases that show what another case of the same test does, and take
     "test_estimates_of_the_trace_are_unbiased_and_exact_without_rng[hutchinson-normal]",
     "test_round_trip_log_dets_and_gradients[NSF coupling, linear maps]",
     "test_every_layer_is_called_as_before[NeuralSplineCoupling-3]",
+    "test_alarms_are_as_rare_as_promised_whatever_the_model[folds]",
+    "test_folds_and_grids_of_frames_with_weights[pandas]",
+    "test_frames_come_back_in_their_library_with_their_rows[DataFrame0]",
+    "test_draws_beyond_float32_are_drawn_again[given]",
+    "test_nothing_fails_of_a_right_model[behind bounds-]",
+    "test_presets_are_what_fit_takes[glow-cifar10-additive]",
+    "test_presets_are_what_fit_takes[glow-imagenet64]",
+    "test_presets_are_what_fit_takes[nsf-cifar10-affine]",
+    "test_presets_are_what_fit_takes[nsf-imagenet64-5bit]",
 )
 REPEATED = (  # the same, of every test of a layer
     "[NSFImage-(4, 4, 2)-context]",

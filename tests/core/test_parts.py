@@ -14,7 +14,7 @@ from registry import masked, small, spline
 import flows
 from flows.core.caching import fresh_caches, program
 from flows.core.params import shapes_of
-from flows.training.loop.trainer import _program_of
+from flows.training.loop.trainer import program_of
 
 X6 = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 
@@ -253,7 +253,7 @@ def test_an_optimizer_with_a_python_state_is_told_from_another():
         return optax.GradientTransformation(lambda params: 0, update)
 
     params = {"w": jnp.ones(3)}
-    one, again, other = (_program_of(decaying(decay), params) for decay in (0.1, 0.1, 0.9))
+    one, again, other = (program_of(decaying(decay), params) for decay in (0.1, 0.1, 0.9))
     assert one == again is not None and one != other
 
 
