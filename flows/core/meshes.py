@@ -132,7 +132,7 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
     devices = by_process(x.devices.flat)
     if len(set(devices)) < len(devices):
         raise FlowsError(f"{name} has a device more than once; {expected}")
-    return automatic(Mesh(np.array(devices), x.axis_names))
+    return Mesh(np.array(devices), x.axis_names, axis_types=(AxisType.Auto,))
 
 
 def by_process(devices: Iterable[Any]) -> list[Any]:
