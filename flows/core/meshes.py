@@ -80,6 +80,7 @@ def joined_moments(mean: Array, variance: Array) -> tuple[Array, Array]:
     mesh = _divided.get()
     if mesh is None:
         return mean, variance
+    # Each adds its own to zeros, so that sums are all that goes from one device to another.
     own = (jnp.arange(mesh.size) == jax.lax.axis_index(mesh.axis_names[0])).reshape(-1, *[1] * (mean.ndim + 1))
     of_all = jax.lax.psum(jnp.where(own, jnp.stack([mean, variance])[None], 0), mesh.axis_names[0])
     means, variances = of_all[:, 0], of_all[:, 1]

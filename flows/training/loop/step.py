@@ -43,10 +43,10 @@ class Program:
     """The functions of one member's training that are compiled (`trainer.py`).
 
     `problem` has `loss(params, rows, index, key)` and `held_out(params, rows, key)`. It tells whether index are the numbers of
-    rows (`of_rows`), of those that each device has (`dealt`), also of rows held out (`split`), whether the loss is the mean of
-    those of parts of a batch (`divisible`), whether keys are needed (`draws`), and whether `measured(params, rows, key)` is to
-    be called after each epoch (`measures`). Gradients are of `accumulate` parts of a batch; `decay` is that of the moving
-    average of params, None without one.
+    rows (`of_rows`), of those that each device has (`dealt`); how many rows are held out, where those are divided too
+    (`split`); whether the loss is the mean of those of parts of a batch (`divisible`), whether keys are needed (`draws`), and
+    whether `measured(params, rows, key)` is to be called after each epoch (`measures`). Gradients are of `accumulate` parts of
+    a batch; `decay` is that of the moving average of params, None without one.
     """
 
     problem: Any
@@ -118,6 +118,8 @@ class Program:
         return mean_over_devices(self._of_parts, (None, None, own, 1, None), leaves, still, rows, index, None)
 
     def _of_parts(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
+        """The same of the rows that are seen here: all, or those of one device."""
+
         def loss(leaves: Any, index: Array, key: Array | None) -> Array:
             return self.problem.loss(self.layout.join(leaves, still), rows, index, key)
 
