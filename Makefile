@@ -16,7 +16,7 @@ DIST := .venv-dist
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format test-all test-slow test-mutants test-oldest test-newest pictures docs test-docs dist test-dist bench clean
+.PHONY: demo test lint mypy pyright format test-all test-slow test-mutants test-oldest test-newest pictures docs test-docs dist test-dist bench clean
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -76,8 +76,14 @@ lint: .venv/.stamp-test
 	@echo "== ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs 2 mypy pyright
+
+# Each keeps one core busy.
+mypy: .venv/.stamp-test
 	@echo "== mypy"
 	@$(BIN)/mypy
+
+pyright: .venv/.stamp-test
 	@echo "== pyright"
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
@@ -90,6 +96,8 @@ format: .venv/.stamp-test
 # So are those of pages, which LLVM makes a shorter way too.
 SHORT := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test test-slow test-mutants test-dist: export XLA_FLAGS := $(SHORT)
+# Compiled modules are kept too, whatever the shell asks for: many tests start processes.
+test test-slow test-mutants test-dist: export PYTHONDONTWRITEBYTECODE :=
 docs: export XLA_FLAGS := $(SHORT) --xla_backend_optimization_level=1
 docs: export PYTHONWARNINGS := ignore:IProgress not found
 test test-slow test-mutants test-dist docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache

@@ -90,8 +90,9 @@ def test_every_trained_leaf_has_a_finite_gradient_that_is_not_zero(name):
         assert np.isfinite(leaf).all() and (not leaf.size or (leaf != 0).any() == train)
 
 
-@pytest.mark.parametrize("name", [name for name, case in DIRECTIONAL.items() if not case.on_sphere])
+@pytest.mark.parametrize("name", [name for name in DIRECTIONAL if "phere" not in name and "Fisher" not in name])
 def test_angles_have_no_seam(name):
+    assert not DIRECTIONAL[name].on_sphere
     close(of_case(name).seam[0], of_case(name).seam[1], 1e-10)
 
 
