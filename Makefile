@@ -97,7 +97,7 @@ format: .venv/.stamp-test
 SHORT := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test test-slow test-mutants test-dist: export XLA_FLAGS := $(SHORT)
 # Compiled modules are kept too, whatever the shell asks for: many tests start processes.
-test test-slow test-mutants test-dist: export PYTHONDONTWRITEBYTECODE :=
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
 docs: export XLA_FLAGS := $(SHORT) --xla_backend_optimization_level=1
 docs: export PYTHONWARNINGS := ignore:IProgress not found
 test test-slow test-mutants test-dist docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
