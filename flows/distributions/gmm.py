@@ -48,9 +48,9 @@ def GMM(
     """A mixture of normals: given, as scikit-learn's `GaussianMixture` has them, or fitted to the data at init.
 
     log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats. `GMM(num_components=3)` starts at what
-    expectation-maximisation finds in `init_inputs`, from means that lie far apart, with covariances a little shrunk towards
-    the pooled one, which keeps components from shrinking onto a few rows; without `init_inputs` at standard normals around
-    draws of one. Training goes on from there.
+    expectation-maximisation finds in `init_inputs`, from the likeliest of four starts at means that lie far apart, with
+    covariances a little shrunk towards the pooled one, which keeps components from shrinking onto a few rows; without
+    `init_inputs` at standard normals around draws of one. Training goes on from there.
 
     Args:
         means: (components, d).
@@ -72,8 +72,9 @@ def GMM(
 
     Source:
         Dempster, Laird and Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977, section 4.3; Arthur and
-        Vassilvitskii, "k-means++: The Advantages of Careful Seeding", 2007; Friedman, "Regularized Discriminant Analysis",
-        1989, equation 6, for the pooled covariance.
+        Vassilvitskii, "k-means++: The Advantages of Careful Seeding", 2007; Biernacki, Celeux and Govaert, "Choosing
+        Starting Values for the EM Algorithm", 2003; Friedman, "Regularized Discriminant Analysis", 1989, equation 6, for the
+        pooled covariance.
 
     Example:
         >>> import flows, jax.numpy as jnp

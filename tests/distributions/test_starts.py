@@ -77,6 +77,20 @@ def test_a_mixture_is_fitted_at_init(covariance):
     assert set(fixed) == {"fixed"}
 
 
+def test_all_clusters_are_found_whatever_the_key():
+    """From one start two of them share a component for about every second key. Rows beyond those that starts are compared on
+    count too."""
+    angles = 2 * np.pi * np.arange(16) / 16
+    centres = 10 * np.stack([np.cos(angles), np.sin(angles)], 1)
+    x = (centres[:, None] + 0.3 * np.random.default_rng(0).normal(size=(16, 40, 2))).reshape(-1, 2).astype(np.float32)
+    for key in range(8):
+        means = flows.GMM(num_components=16)(key, 2, init_inputs=x).params["mean"]
+        assert np.linalg.norm(means[:, None] - centres[None], axis=-1).min(0).max() < 0.3
+    many = np.concatenate([x] * 8)
+    params = flows.GMM(num_components=16)(0, 2, init_inputs=many).params
+    close(params["mean"][np.argsort(params["mean"][:, 0])], means[np.argsort(means[:, 0])], 1e-3)
+
+
 def test_no_component_shrinks_onto_a_few_rows():
     x = DRAW.normal(size=(60, 5)).astype(np.float32)
     params, log_pdf, _ = flows.GMM(num_components=10)(0, 5, init_inputs=x)
