@@ -286,7 +286,7 @@ def draw(found: dict, path: Path) -> None:
         axes.plot(x, range(len(names)), marker, color=color, markersize=7 if method == "NSF()" else 5, label=method)
     axes.axvline(0, color="#7a7a7a", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=0.1)
-    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-20, 20), ylim=(-0.7, len(names) - 0.3))
+    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-30, 30), ylim=(-0.7, len(names) - 0.3))
     axes.set_xlabel("nats a row ahead of the best that is not flows (test rows; linear between -0.1 and 0.1)")
     axes.set_xticks([-10, -1, -0.1, 0, 0.1, 1, 10], ["-10", "-1", "-0.1", "0", "0.1", "1", "10"])
     axes.grid(axis="y")
