@@ -96,8 +96,9 @@ def _maximised(z: Array, of: Array, diagonal: bool) -> tuple[Array, Array, Array
         return jnp.matmul(centred.T * own[None], centred, precision="highest")
 
     scatters = jax.lax.map(scatter, (of, means))
-    pooled = scatters.sum(0) / n + LEAST * jnp.eye(d, dtype=z.dtype)
-    factors = jnp.linalg.cholesky((scatters + POOLED * d * pooled[None]) / (sizes + POOLED * d)[:, None, None])
+    pooled, least = scatters.sum(0) / n, LEAST * jnp.eye(d, dtype=z.dtype)
+    covariances = (scatters + POOLED * d * pooled[None]) / (sizes + POOLED * d)[:, None, None]
+    factors = jnp.linalg.cholesky(covariances + least[None])  # columns may tell each other
     return (sizes + 1) / (n + len(sizes)), means, factors
 
 

@@ -100,6 +100,9 @@ def test_no_component_shrinks_onto_a_few_rows():
     copies = np.repeat(x[:3], 20, axis=0)
     same = flows.GMM(num_components=5)(0, 5, init_inputs=copies).params
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(same))
+    told = x[:, :1] * np.float32([1.0, 2.0, -3.0, 0.5, 1e3])
+    same = flows.GMM(num_components=5)(0, 5, init_inputs=told).params
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(same))
 
 
 def test_arguments_of_a_mixture():
