@@ -12,7 +12,7 @@ from flows.core import LOG_2PI, Array
 STARTS = 4  # of which the likeliest is gone on with
 ROUNDS = 10  # of k-means
 ITERATIONS = 60  # of expectation-maximisation
-SHORT = 10  # of each start
+SHORT = 10  # more, of each start before they are compared
 FEW, EACH = 4_000, 10  # rows on which starts are compared: so many, or for each component
 LEAST = 1e-6  # of the data's variance: the least of a component
 POOLED = 0.25  # rows for each column, as if by which a covariance is shrunk towards the pooled one
