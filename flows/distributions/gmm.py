@@ -48,9 +48,10 @@ def GMM(
     """A mixture of normals: given, as scikit-learn's `GaussianMixture` has them, or fitted to the data at init.
 
     log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats. `GMM(num_components=3)` starts at what
-    expectation-maximisation finds in `init_inputs`, from the likeliest of four starts at means that lie far apart, with
-    covariances a little shrunk towards the pooled one, which keeps components from shrinking onto a few rows; without
-    `init_inputs` at standard normals around draws of one. Training goes on from there.
+    expectation-maximisation finds in `init_inputs`, from means that lie far apart (the likeliest of four starts, where there
+    are ten rows for each column of a component), with covariances a little shrunk towards the pooled one, which keeps
+    components from shrinking onto a few rows; without `init_inputs` at standard normals around draws of one. Training goes on
+    from there.
 
     Args:
         means: (components, d).

@@ -12,7 +12,8 @@ from flows.core import LOG_2PI, Array
 STARTS = 4  # of which the likeliest is gone on with
 ROUNDS = 10  # of k-means
 ITERATIONS = 60  # of expectation-maximisation
-SHORT = 10  # more, of each start before they are compared
+SHORT = 10  # of these, before starts are compared
+ENOUGH = 10  # rows for each column of a component: of fewer the likeliest start is the one that fits its rows too well
 FEW, EACH = 4_000, 10  # rows on which starts are compared: so many, or for each component
 LEAST = 1e-6  # of the data's variance: the least of a component
 POOLED = 0.25  # rows for each column, as if by which a covariance is shrunk towards the pooled one
@@ -45,13 +46,14 @@ def fitted_normals(key: Array, x: Array, count: int, diagonal: bool = False) -> 
     k-means from spread rows, then expectation-maximisation in which each covariance is shrunk towards the pooled one of all
     components, as if by a row for every four columns: so none can escape by shrinking onto a few rows. (The pooled covariance
     as of Friedman, "Regularized Discriminant Analysis", 1989, equation 6.) Of several starts the one goes on that is likeliest
-    after a few iterations on some of the rows. (Biernacki, Celeux and Govaert, "Choosing Starting Values for the EM Algorithm
-    for Getting the Highest Likelihood in Multivariate Gaussian Mixture Models", 2003.)
+    after a few iterations on some of the rows, where these are enough for it to tell. (Biernacki, Celeux and Govaert, "Choosing
+    Starting Values for the EM Algorithm for Getting the Highest Likelihood in Multivariate Gaussian Mixture Models", 2003.)
     """
     mean, std = x.mean(0), x.std(0)
     std = jnp.where(std > 0, std, 1.0)
     z = (x - mean[None]) / std[None]
     few, (of_few, of_starts) = z, jax.random.split(key)
+    number = STARTS if count > 1 and len(z) >= ENOUGH * count * z.shape[1] else 1
     if len(z) > (most := max(FEW, EACH * count)):
         few = z[jax.random.choice(of_few, len(z), (most,), replace=False)]
 
@@ -64,9 +66,9 @@ def fitted_normals(key: Array, x: Array, count: int, diagonal: bool = False) -> 
         found = jax.lax.fori_loop(0, SHORT, improved(few), _maximised(few, _nearest(few, means), diagonal))
         return found, jnp.nan_to_num(jax.nn.logsumexp(_of_components(few, *found), axis=0).mean(), nan=-jnp.inf)
 
-    starts, log_likelihoods = jax.lax.map(start, jax.random.split(of_starts, STARTS if count > 1 else 1))
+    starts, log_likelihoods = jax.lax.map(start, jax.random.split(of_starts, number))
     found = jax.tree.map(lambda leaf: leaf[log_likelihoods.argmax()], starts)
-    weights, means, factors = jax.lax.fori_loop(0, ITERATIONS, improved(z), found)
+    weights, means, factors = jax.lax.fori_loop(SHORT, ITERATIONS, improved(z), found)
     return weights / weights.sum(), means * std[None] + mean[None], factors * std[None, :, None]
 
 
