@@ -106,7 +106,8 @@ def Autoregressive(
 
         def theta_of(params, x, **call):
             theta = columns.alone(network.run(params["conditioner"], see(x), **call))
-            return theta.reshape(columns.num_params, width, x.shape[1])[:, :: width // d]
+            theta = theta[:, :1] if network.constant else theta
+            return theta.reshape(columns.num_params, width, theta.shape[1])[:, :: width // d]
 
         def direct(params, x, **call):
             x = ordered(params, x.T)

@@ -97,7 +97,8 @@ def Coupling(
 
         def theta_of(params, kept, moved, inverse=False, **call):
             theta = columns.alone(at.used(network.run(params["conditioner"], at.seen(kept), **call)), inverse)
-            return theta.reshape(columns.num_params, *moved.shape)
+            theta = theta[:, :1] if network.constant else theta
+            return theta.reshape(columns.num_params, moved.shape[0], *theta.shape[1:])
 
         def mapped(params, kept, moved, theta):
             """y in two parts, and the log-det."""

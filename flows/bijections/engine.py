@@ -58,8 +58,8 @@ def cut(x: Array, *sizes: int) -> list[Array]:
 class Columns:
     """A transformer for each row of x (features, ...): the same for all, or one of several kinds.
 
-    theta is (num_params, features, ...), with the num_params of the kind that has most; a kind takes the first of them. `rows`
-    are the features it holds, of the event's; weights of transformers that have some are a tuple over kinds.
+    theta is (num_params, features, ...), with the num_params of the kind that has most; a kind takes the first of them. Its
+    other axes may have length 1, where rows share it. Weights of transformers that have some are a tuple over kinds.
     """
 
     def __init__(self, transformers: tuple[Transformer, ...]):
@@ -100,7 +100,7 @@ class Columns:
             kind = self.kinds[i]
 
             def one(theta: Array, y: Array) -> tuple[Array, Any]:
-                theta = theta[: kind.num_params]
+                theta = _of_kind(kind, theta, y)
                 x = kind.inverse(theta, y, weights[i])[0]
                 return x, kind.direct(theta, x, weights[i])[1] if with_slope else ()
 
@@ -117,15 +117,21 @@ class Columns:
         alone = partial(self.alone, inverse=direction == "inverse")
         x, weights = jax.tree.map(alone, (x, weights or ((),) * len(self.kinds)))
         if len(self.kinds) == 1:
-            return getattr(self.kinds[0], direction)(theta, x, weights[0])
+            return getattr(self.kinds[0], direction)(_of_kind(self.kinds[0], theta, x), x, weights[0])
         thetas = cut(reorder(jnp.swapaxes(theta, 0, 1), self.order), *self.counts)
         results = [
-            getattr(kind, direction)(jnp.swapaxes(own[:, : kind.num_params], 0, 1), rows, w)
+            getattr(kind, direction)(_of_kind(kind, jnp.swapaxes(own, 0, 1), rows), rows, w)
             for kind, own, rows, w in zip(self.kinds, thetas, cut(reorder(x, self.order), *self.counts), weights, strict=True)
         ]
         back = np.argsort(self.order)
         y, log_det = (reorder(jnp.concatenate(each), back) for each in zip(*results, strict=True))
         return y, log_det
+
+
+def _of_kind(kind: Transformer, theta: Array, x: Array) -> Array:
+    """The theta of one kind: for each entry of x, unless it takes one that they share."""
+    theta = theta[: kind.num_params]
+    return theta if kind.shared else jnp.broadcast_to(theta, (len(theta), *x.shape))
 
 
 class Seen:
@@ -199,7 +205,7 @@ class Trained:
 
     def _theta(self, params: dict[str, Any], x: Array) -> Array:
         theta = self.columns.alone(params["theta"])
-        return jnp.broadcast_to(theta.reshape(*theta.shape, *(1,) * (x.ndim - 1)), (theta.shape[0], *x.shape))
+        return theta.reshape(*theta.shape, *(1,) * (x.ndim - 1))
 
 
 def as_transformers(given: Any, name: str) -> tuple[Transformer, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from flows.core import FlowsError, Support, bijection, blocks_to_channels, numbers, positive_int
 
 
-@bijection(support=Support(moves_entries=True))
+@bijection(batched=True, support=Support(moves_entries=True))
 def Reverse(axis: int = -1):
     """An axis in reverse order, by default the last: y_i = x_{n-1-i} of its n entries, log|det J| = 0.
 
@@ -44,17 +44,17 @@ def Reverse(axis: int = -1):
         ranks = jnp.arange(shape[axis], 0, -1, dtype=float)
         return {"fixed": {"ranks": ranks}}, direct_fun, inverse_fun
 
-    # Flipped, as the gradient of a gather is a scatter, which is slow.
-    def direct_fun(params, x):
-        return jnp.flip(x, axis), jnp.zeros((), x.dtype)
-
+    # Flipped, as the gradient of a gather is a scatter, which is slow for a few rows.
     def inverse_fun(params, y):
-        return jnp.flip(y, axis)
+        return moved(lambda y: jnp.flip(y, 0), y, axis if axis < 0 else axis + 1)
+
+    def direct_fun(params, x):
+        return inverse_fun(params, x), jnp.zeros(x.shape[0], x.dtype)
 
     return init_fun
 
 
-@bijection(support=Support(moves_entries=True))
+@bijection(batched=True, support=Support(moves_entries=True))
 def Shuffle():
     """The last axis in an order drawn at init: y_i = x_{p(i)} with p = argsort(ranks), log|det J| = 0.
 
@@ -78,7 +78,7 @@ def Shuffle():
     return init_fun
 
 
-@bijection(support=Support(moves_entries=True))
+@bijection(batched=True, support=Support(moves_entries=True))
 def Permute(order: Sequence[int]):
     """The last axis in a given order: y_i = x_{order[i]}, log|det J| = 0.
 
@@ -113,11 +113,18 @@ def Permute(order: Sequence[int]):
 
 
 def permute(params, x):
-    return jnp.take(x, jnp.argsort(params["fixed"]["ranks"]), axis=-1), jnp.zeros((), x.dtype)
+    order = jnp.argsort(params["fixed"]["ranks"])
+    return moved(lambda x: jnp.take(x, order, axis=0), x), jnp.zeros(x.shape[0], x.dtype)
 
 
 def unpermute(params, y):
-    return jnp.take(y, jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), axis=-1)
+    order = jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))
+    return moved(lambda y: jnp.take(y, order, axis=0), y)
+
+
+def moved(function, x, axis=-1):
+    """The function of x with this axis in front, and back: next to an engine, whose features lead, both moves cancel."""
+    return jnp.moveaxis(function(jnp.moveaxis(x, axis, 0)), 0, axis)
 
 
 @bijection(support=Support(moves_entries=True))

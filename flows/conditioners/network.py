@@ -42,6 +42,7 @@ class Running(NamedTuple):
     keywords: frozenset[str] = frozenset()  # of rng and train: what it names
     solve: Callable[..., Any] | None = None  # `solve(params, context, y, find)`, as `Masked` has it, for one of ours
     sees_all: bool = False  # one of ours without masks, each of whose outputs depends on all inputs
+    constant: bool = False  # there is nothing to see: every row gets the same
 
 
 def measured_by(net: Any) -> frozenset[str]:
@@ -86,7 +87,7 @@ def build_leading(
     takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
-        return _or_old(given, {"theta": jnp.zeros(output_dim)}), Running(_constant)
+        return _or_old(given, {"theta": jnp.zeros(output_dim)}), Running(_constant, constant=True)
 
     seen = partial(_seen, squash)
     inputs = input_dim if takes_context else input_dim + extra

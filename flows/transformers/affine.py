@@ -129,7 +129,7 @@ def Gated(bias: float = 2.0):
     return 2, direct, inverse
 
 
-@transformer(period=lambda of: of.period, bound=lambda of: of.bound)
+@transformer(period=lambda of: of.period, bound=lambda of: of.bound, shared=lambda of: of.shared)
 def Inverse(of: Transformer):
     """The inverse of a transformer as a transformer: its direct is the other's inverse, y = f^-1(x).
 

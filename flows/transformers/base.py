@@ -17,14 +17,16 @@ class Transformer(Value):
     Attributes:
         period: p where it is a map of the circle of that length, y(x + p) = y(x) + p; else None.
         bound: b where it maps [-b, b] onto itself; else None.
+        shared: whether `theta` may have axes of length 1, along which entries share it.
     """
 
     period: float | None
     bound: float | None
+    shared: bool
 
-    def __init__(self, construct: Callable, arguments: dict, inner: Any, period: Any = None, bound: Any = None):
+    def __init__(self, construct: Callable, arguments: dict, inner: Any, **claims: Any):
         super().__init__(construct, arguments, inner)
-        for name, claim in (("period", period), ("bound", bound)):
+        for name, claim in claims.items():
             object.__setattr__(self, name, said_of(claim, arguments, f"{construct.__name__}: {name}"))
 
     @property
@@ -50,10 +52,9 @@ class Transformer(Value):
 
     def _checked(self, theta: Any, x: Any) -> tuple[Array, Array]:
         theta, x = as_array(theta, f"{self!r}: theta"), as_array(x, f"{self!r}: its input")
-        if theta.shape != (self.num_params, *x.shape):
-            raise FlowsError(
-                f"{self!r}: theta has shape {theta.shape}, expected {(self.num_params, *x.shape)}: (num_params, *x.shape)"
-            )
+        whole = (self.num_params, *x.shape)
+        if theta.shape != whole and not (self.shared and _broadcasts(theta.shape, whole)):
+            raise FlowsError(f"{self!r}: theta has shape {theta.shape}, expected {whole}: (num_params, *x.shape)")
         return theta, x
 
     def _own(self, weights: Any) -> tuple:
@@ -68,9 +69,14 @@ class Transformer(Value):
 def transformer(function: Callable[P, Any], /) -> Callable[P, Transformer]: ...
 @overload
 def transformer(
-    *, period: float | Callable[..., Any] | None = None, bound: float | Callable[..., Any] | None = None
+    *,
+    period: float | Callable[..., Any] | None = None,
+    bound: float | Callable[..., Any] | None = None,
+    shared: bool | Callable[..., Any] = False,
 ) -> Callable[[Callable[P, Any]], Callable[P, Transformer]]: ...
-def transformer(function: Callable | None = None, /, *, period: Any = None, bound: Any = None) -> Any:
+def transformer(
+    function: Callable | None = None, /, *, period: Any = None, bound: Any = None, shared: bool | Callable[..., Any] = False
+) -> Any:
     """Make a constructor of transformers of a function that returns `(num_params, direct, inverse)`.
 
     `direct(theta, x) -> (y, log dy/dx)` and `inverse(theta, y) -> (x, log dx/dy)` are elementwise, with `theta`
@@ -82,6 +88,9 @@ def transformer(function: Callable | None = None, /, *, period: Any = None, boun
         period: p of a map of the circle, y(x + p) = y(x) + p, which engines then show networks as cos and sin; or a function
             of the constructor's arguments, by name, that returns it.
         bound: b of a map that takes [-b, b] onto itself; or such a function.
+        shared: whether both functions also take a `theta` with axes of length 1 where x has others, (num_params, features, 1)
+            for x (features, batch): engines then hand them one that all rows share as it is, and the softmax of a spline is
+            taken once. By default such a theta is repeated for each entry first.
 
     Returns:
         The constructor, with the signature of the function.
@@ -108,9 +117,13 @@ def transformer(function: Callable | None = None, /, *, period: Any = None, boun
         check_decorated(function, "flows.transformers.transformer", "(num_params, direct, inverse)")
 
     def decorate(function: Callable) -> Callable:
-        return constructor(function, partial(Transformer, period=period, bound=bound))
+        return constructor(function, partial(Transformer, period=period, bound=bound, shared=shared))
 
     return decorate if function is None else decorate(function)
+
+
+def _broadcasts(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    return len(shape) == len(whole) and shape[0] == whole[0] and all([a in (1, b) for a, b in zip(shape, whole, strict=True)])
 
 
 def check_transformer(x: Any, name: str) -> Transformer:

@@ -2,15 +2,17 @@
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from flows.core import Array, FlowsError, positive, positive_int
+from flows.core import HIGHEST, Array, FlowsError, positive, positive_int
 
 
 def check_bins(name: str, num_bins: int, bound: float, min_bin: float) -> tuple[int, float]:
@@ -30,7 +32,17 @@ def check_floor(name: str, floor: float, limit: float) -> float:
 def slope_above(name: str, floor: float) -> Callable[[Array], Array]:
     """The map of a raw slope to one above the floor; 0 becomes 1."""
     offset = math.log(math.expm1(1 - check_floor(name, floor, 1)))
-    return lambda raw: floor + jax.nn.softplus(raw + offset)
+
+    @jax.custom_jvp
+    def slope(raw: Array) -> Array:
+        return floor + jax.nn.softplus(raw + offset)
+
+    @slope.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        # Divided, not multiplied by a sigmoid: see `shares`. Beyond 80 the exponential would overflow, and is nothing to 1.
+        return slope(*primals), tangents[0] / (1 + jnp.exp(jnp.minimum(-(primals[0] + offset), 80.0)))
+
+    return slope
 
 
 def spline(
@@ -71,7 +83,21 @@ def spline(
 
 def weights(raw: Array) -> Array:
     """What a softmax of `raw` is in proportion to; never all 0."""
-    return jnp.exp(raw - lax.stop_gradient(fold(jnp.maximum, raw, -jnp.inf)))
+    return jnp.exp(raw - largest(lax.stop_gradient(raw))[None])
+
+
+def largest(array: Array) -> Array:
+    """The largest along the first axis."""
+    # A reduction that XLA does not know as a maximum. Of one that it knows it makes a call of another library, with the exp
+    # behind it, which rounds otherwise where there are many rows; and a chain of maxima it computes again for every row.
+    low = np.array(-np.inf, array.dtype)
+    return lax.reduce(array, low, lambda a, b: jnp.where(a < b, b, a), (0,))
+
+
+def sums(*arrays: Array) -> tuple[Array, ...]:
+    """The sum of each of two or more arrays along the first axis, in one loop."""
+    zeros = tuple(np.zeros((), array.dtype) for array in arrays)
+    return lax.reduce(arrays, zeros, lambda a, b: tuple(map(operator.add, a, b)), (0,))
 
 
 def total(array: Array) -> Array:
@@ -102,16 +128,24 @@ class Axis:
         return self.floor + each * (self.free / total(each))
 
     def find(self, each: Array, value: Array) -> Array:
-        """The number of the bin that holds `value`."""
-        totals = list(accumulate(rows(lax.stop_gradient(each))))
-        k = jnp.zeros_like(value, jnp.int32)
-        for i in range(1, len(totals)):
-            k = jnp.where(value >= 2 * self.bound * self.free * (totals[i - 1] / totals[-1]) + self.floors[i], i, k)
-        # A compiler may compute a comparison twice and round it both ways; every use has to see one and the same bin.
-        return lax.optimization_barrier(k)
+        """The number of the bin that holds `value`: how many inner knots are not above it."""
+        below = [value >= knot for knot in self._inner(lax.stop_gradient(each))]
+        if not below:
+            return jnp.zeros_like(value, jnp.int32)
+        # Added up, as XLA computes a chain of selects again in every kernel that reads its result, and may round a comparison
+        # both ways; every use has to see one and the same bin.
+        return lax.optimization_barrier(jnp.stack(below).sum(0, dtype=jnp.int32))
+
+    def _inner(self, each: Array) -> list[Array]:
+        """The knots between two bins."""
+        *totals, whole = accumulate(rows(each))
+        scale = 2 * self.bound * self.free
+        return [scale * (part / whole) + floor for part, floor in zip(totals, self.floors[1:-1], strict=True)]
 
     def knots(self, each: Array, k: Array) -> tuple[Array, Array]:
         """Both ends of bin k."""
+        if shared_by_rows(each, k) and len(each) > 1:
+            return pinned(k, len(each), *pick(jnp.stack(self._inner(each)), k), -self.bound, self.bound)
         low, high = shares(each, k)
         floor, ceiling = (jnp.full_like(low, end) for end in self.floors[:2])
         for i in range(1, len(each)):  # selected, not computed from k, so that a knot comes out the same from both its sides
@@ -120,47 +154,69 @@ class Axis:
         return low + floor, jnp.where(k == len(each) - 1, self.bound, high + ceiling)
 
 
-# `shares` and `pick` are unrolled over the bins, which is fast. Their derivatives are not: XLA would store no
-# intermediate of an unrolled gradient, but compute each again for every bin (16 ms where this takes 0.6).
+# `shares` and `pick` select by masks and add up: of a chain of selects XLA's CPU keeps no intermediate, but computes each again
+# for every bin. Their derivatives divide last, as what was divided is computed once, and what was multiplied for every bin.
 @jax.custom_jvp
 def shares(each: Array, k: Array) -> tuple[Array, Array]:
     """The shares, in the sum of all weights, of those before row k: without it and with it."""
-    first, *others = rows(each)
-    low, high, total = jnp.zeros_like(first), first, first
-    for i, weight in enumerate(others, 1):
-        low, total = jnp.where(k >= i, total, low), total + weight
-        high = jnp.where(k >= i, total, high)
-    return low / total, high / total
+    before, through, whole = _parts(each, k)
+    return before / whole, through / whole
 
 
 @shares.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple:
     (each, k), (low, high), change = primals, shares(*primals), tangents[0]
-    i, total, all_change = lax.broadcasted_iota(k.dtype, each.shape, 0), each.sum(0), change.sum(0)
-    before, through = (jnp.where(i < end[None], change, 0.0).sum(0) for end in (k, k + 1))
-    return (low, high), ((before - low * all_change) / total, (through - high * all_change) / total)
+    i, whole, of_all = _index(each, k), _parts(each, k)[2], change.sum(0)
+    before, through = (jnp.where(mask, change, 0.0).sum(0) for mask in (i < k[None], i <= k[None]))
+    return (low, high), ((before - low * of_all) / whole, (through - high * of_all) / whole)
+
+
+def _parts(each: Array, k: Array) -> tuple[Array, ...]:
+    """Of the weights: the sum before row k, that with it, and that of all."""
+    i = _index(each, k)
+    each = jnp.broadcast_to(each, i.shape)
+    return sums(jnp.where(i < k[None], each, 0.0), jnp.where(i <= k[None], each, 0.0), each)
+
+
+def _index(each: Array, k: Array) -> Array:
+    """The number of each row, for each k."""
+    return lax.broadcasted_iota(k.dtype, (len(each), *k.shape), 0)
 
 
 @jax.custom_jvp
-def pick(each: Array, k: Array) -> tuple[Array, Array]:
+def pick(each: Array, k: Array) -> tuple[Array, ...]:
     """Rows k - 1 and k of `each`, 0 where there is none: what inner knots have, at both ends of bin k."""
-    zero = jnp.zeros(k.shape, each.dtype)
-    padded = [zero, *rows(each), zero]
-    low, high = padded[:2]
-    for i in range(1, len(padded) - 1):
-        low, high = jnp.where(k >= i, padded[i], low), jnp.where(k >= i, padded[i + 1], high)
-    return low, high
+    i = _index(each, k)
+    return sums(*(jnp.where(i == end[None], each, 0.0) for end in (k - 1, k)))
 
 
 @pick.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple:
-    (each, k), i = primals, lax.broadcasted_iota(primals[1].dtype, primals[0].shape, 0)
-    return pick(each, k), tuple(jnp.where(i == end[None], tangents[0], 0.0).sum(0) for end in (k - 1, k))
+    (each, k), change = primals, tangents[0]
+    if shared_by_rows(each, k) and each[0].size == len(k):
+        # A product, whose transpose adds up over rows; that of a select would make an array of all bins and rows first.
+        n, places = len(each), k.reshape(len(k), 1, -1)
+        hot = lax.broadcasted_iota(k.dtype, (len(k), n + 1, places.shape[2]), 1) == places
+        padded = jnp.pad(change.reshape(n, len(k)), ((1, 1), (0, 0)))
+        ends = (jnp.einsum("fbn,bf->fn", hot.astype(change.dtype), end, precision=HIGHEST) for end in (padded[:-1], padded[1:]))
+        return pick(each, k), tuple(end.reshape(k.shape) for end in ends)
+    i = _index(each, k)
+    return pick(each, k), tuple(jnp.where(i == end[None], change, 0.0).sum(0) for end in (k - 1, k))
 
 
-def pinned(k: Array, num_bins: int, d0: Array, d1: Array) -> tuple[Array, Array]:
-    """The slopes at both ends of bin k, with 1 at the bounds, so that the density is continuous there."""
-    return jnp.where(k == 0, 1.0, d0), jnp.where(k == num_bins - 1, 1.0, d1)
+def shared_by_rows(each: Array, k: Array) -> bool:
+    """Whether values share what is of bins, (bins, features, 1, ...), so that there is little of it."""
+    return each.shape[1:] != k.shape
+
+
+def at_ends(function: Callable, each: Array, k: Array) -> tuple[Array, ...]:
+    """An elementwise function of rows k - 1 and k of `each`: of all rows first, if these are few because values share them."""
+    return pick(function(each), k) if shared_by_rows(each, k) else tuple(map(function, pick(each, k)))
+
+
+def pinned(k: Array, num_bins: int, low: Array, high: Array, first: float = 1.0, last: float = 1.0) -> tuple[Array, Array]:
+    """What is at both ends of bin k, fixed at the bounds: slopes of 1 there keep the density continuous."""
+    return jnp.where(k == 0, first, low), jnp.where(k == num_bins - 1, last, high)
 
 
 def fractions(value: Array, low: Array, high: Array) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from flows.transformers.base import transformer
 from flows.transformers.rational_quadratic import backward, forward
 
 
-@transformer(period=lambda bound, line, **_: None if line else 2 * float(bound))
+@transformer(period=lambda bound, line, **_: None if line else 2 * float(bound), shared=True)
 def CircularRationalQuadratic(
     num_bins: int = 8, bound: float = math.pi, min_bin: float = 1e-3, min_slope: float = 1e-3, line: bool = False
 ):
@@ -61,8 +61,8 @@ def CircularRationalQuadratic(
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_bins))
         each = bins.weights(widths), bins.weights(heights)
         k = cuts.find(each[axis], value)
-        ends = bins.pick(jnp.concatenate([slopes, slopes[:1]]), k + 1)
-        return *cuts.knots(each[0], k), *cuts.knots(each[1], k), *map(slope, ends)
+        ends = bins.at_ends(slope, jnp.concatenate([slopes, slopes[:1]]), k + 1)
+        return *cuts.knots(each[0], k), *cuts.knots(each[1], k), *ends
 
     def extend(value: Array, r: Array, image: Array, beyond: Array) -> Array:
         """The image of a value, given that of its r."""

@@ -9,7 +9,7 @@ from flows.transformers import bins, rational_quadratic
 from flows.transformers.base import transformer
 
 
-@transformer(bound=lambda bound, **_: float(bound))
+@transformer(bound=lambda bound, **_: float(bound), shared=True)
 def CubicSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
     """A monotone cubic spline on [-bound, bound], the identity outside, given by its knots alone.
 

@@ -17,7 +17,7 @@ FAR, ROOT_FAR = 1e30, 1e17
 WIDTH = 0.31  # of the logistic components whose mixture is nearest to a normal distribution
 
 
-@transformer
+@transformer(shared=True)
 def Gaussianization(num_components: int = 8, bound: float = 7.0):
     """The distribution function of a mixture of logistic distributions, then the inverse of the normal one.
 

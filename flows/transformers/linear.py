@@ -7,7 +7,7 @@ from flows.transformers import bins
 from flows.transformers.base import transformer
 
 
-@transformer(bound=lambda bound, **_: float(bound))
+@transformer(bound=lambda bound, **_: float(bound), shared=True)
 def LinearSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
     """A monotone piecewise-linear map on [-bound, bound], the identity outside: a histogram as a density.
 

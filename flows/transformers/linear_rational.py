@@ -9,7 +9,7 @@ from flows.transformers import bins
 from flows.transformers.base import transformer
 
 
-@transformer(bound=lambda bound, **_: float(bound))
+@transformer(bound=lambda bound, **_: float(bound), shared=True)
 def LinearRational(
     num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-2, min_slope: float = 0.1, min_part: float = 0.025
 ):
@@ -67,8 +67,8 @@ def LinearRational(
         widths, heights, slopes, splits = lax.split(theta, (num_bins, num_bins, num_bins - 1, num_bins))
         each = bins.weights(widths), bins.weights(heights)
         k = line.find(each[axis], value)
-        ends = bins.pinned(k, num_bins, *map(slope, bins.pick(slopes, k)))
-        split = min_part + (1 - 2 * min_part) * jax.nn.sigmoid(bins.pick(splits, k)[1])
+        ends = bins.pinned(k, num_bins, *bins.at_ends(slope, slopes, k))
+        split = min_part + (1 - 2 * min_part) * bins.at_ends(jax.nn.sigmoid, splits, k)[1]
         return *line.knots(each[0], k), *line.knots(each[1], k), *ends, split
 
     return 4 * num_bins - 1, *bins.spline(bound, find, forward, backward)

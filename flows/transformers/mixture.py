@@ -63,7 +63,7 @@ def along(values: list[float], x: Array) -> Array:
     return jnp.asarray(values, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
-@transformer
+@transformer(shared=True)
 def MixtureCDF(num_components: int = 8, bound: float = 7.0):
     """The log-odds of a mixture of logistic distributions, then a scale and a shift: the transformer of Flow++.
 

@@ -9,7 +9,7 @@ from flows.transformers.base import transformer
 from flows.transformers.rational_quadratic import odds
 
 
-@transformer(bound=lambda bound, **_: float(bound))
+@transformer(bound=lambda bound, **_: float(bound), shared=True)
 def QuadraticSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_slope: float = 1e-3):
     """A monotone quadratic spline on [-bound, bound], the identity outside: its density is piecewise linear.
 

@@ -1,5 +1,6 @@
 """The monotone rational-quadratic spline, the transformer of neural spline flows."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -8,7 +9,7 @@ from flows.transformers import bins
 from flows.transformers.base import transformer
 
 
-@transformer(bound=lambda bound, **_: float(bound))
+@transformer(bound=lambda bound, **_: float(bound), shared=True)
 def RationalQuadratic(
     num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3, min_slope: float = 1e-3, ends: str = "fixed"
 ):
@@ -61,7 +62,7 @@ def RationalQuadratic(
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_slopes))
         each = bins.weights(widths), bins.weights(heights)
         k = line.find(each[axis], value)
-        at_knots = map(slope, bins.pick(slopes, k + 1 if free else k))
+        at_knots = bins.at_ends(slope, slopes, k + 1 if free else k)
         return *line.knots(each[0], k), *line.knots(each[1], k), *(at_knots if free else bins.pinned(k, num_bins, *at_knots))
 
     def slopes_at_ends(theta: Array) -> tuple[Array, Array]:
@@ -71,13 +72,36 @@ def RationalQuadratic(
     return 2 * num_bins + num_slopes, *functions
 
 
+@jax.custom_jvp
 def forward(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
     """y and log dy/dx in the bin from (x0, y0) to (x1, y1), with slopes d0 and d1."""
-    (xi, c), s = bins.fractions(x, x0, x1), (y1 - y0) / (x1 - x0)
-    p, q = s * c + d1 * xi, s * xi + d0 * c
+    xi, c, s, p, q = _fractions(x, x0, x1, y0, y1, d0, d1)
     m, n = xi * q, c * p
     ratio = s / (m + n)
     return bins.divide(y0, y1, m, n), jnp.log((xi * p + c * q) * ratio * ratio)
+
+
+@forward.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple:
+    """With r = 1 / (m + n), t = 1 / (xi p + c q), w = x1 - x0, h = y1 - y0, in terms of w dxi and w ds, and of the slopes."""
+    (_, x0, x1, y0, y1, d0, d1), (dx, dx0, dx1, dy0, dy1, dd0, dd1) = primals, tangents
+    xi, c, s, p, q = _fractions(*primals)
+    m, n, both = xi * q, c * p, xi * p + c * q
+    r, t, over_w, twice = 1 / (m + n), 1 / both, 1 / (x1 - x0), 2 * xi * c
+    moved, tilted = dx - c * dx0 - xi * dx1, s * (dx0 - dx1) + (dy1 - dy0)
+    on_slopes = (y1 - y0) * xi * c * r * r
+    y_change = s * s * both * r * r * moved + s * (xi * xi * n - c * c * m) * r * r * tilted
+    y_change += dy0 + m * r * (dy1 - dy0) + on_slopes * (n * dd0 - m * dd1)
+    by_place = 2 * ((d1 * xi - d0 * c + s * (c - xi)) * t - (d0 + d1 - 2 * s) * (c - xi) * r) * over_w
+    by_mean = (2 / s + twice * t - 2 * (xi * xi + c * c) * r) * over_w
+    log_change = by_place * moved + by_mean * tilted + (c * c * t - twice * r) * dd0 + (xi * xi * t - twice * r) * dd1
+    return forward(*primals), (y_change, log_change)
+
+
+def _fractions(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> tuple[Array, ...]:
+    """xi, c, s, p and q."""
+    (xi, c), s = bins.fractions(x, x0, x1), (y1 - y0) / (x1 - x0)
+    return xi, c, s, s * c + d1 * xi, s * xi + d0 * c
 
 
 def backward(y: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> Array:
