@@ -129,23 +129,28 @@ class Axis:
 
     def find(self, each: Array, value: Array) -> Array:
         """The number of the bin that holds `value`: how many inner knots are not above it."""
-        below = [value >= knot for knot in self._inner(lax.stop_gradient(each))]
-        if not below:
+        if len(each) == 1:
             return jnp.zeros_like(value, jnp.int32)
         # Added up, as XLA computes a chain of selects again in every kernel that reads its result, and may round a comparison
         # both ways; every use has to see one and the same bin.
-        return lax.optimization_barrier(jnp.stack(below).sum(0, dtype=jnp.int32))
+        past = value[None] >= self._inner(lax.stop_gradient(each), value)
+        return lax.optimization_barrier(past.sum(0, dtype=jnp.int32))
 
-    def _inner(self, each: Array) -> list[Array]:
+    def _inner(self, each: Array, value: Array) -> Array:
         """The knots between two bins."""
-        *totals, whole = accumulate(rows(each))
-        scale = 2 * self.bound * self.free
-        return [scale * (part / whole) + floor for part, floor in zip(totals, self.floors[1:-1], strict=True)]
+        if shared_by_rows(each, value):  # in one operation, as a chain of sums of so few numbers takes seconds to compile
+            others = (1,) * (each.ndim - 1)
+            window = (len(each), *others), (1, *others), ((len(each) - 1, 0), *((0, 0),) * (each.ndim - 1))
+            totals = lax.reduce_window(each, np.zeros((), each.dtype), lax.add, *window)
+        else:
+            totals = jnp.stack(list(accumulate(rows(each))))
+        floors = np.array(self.floors[1:-1], each.dtype).reshape(-1, *(1,) * (each.ndim - 1))
+        return 2 * self.bound * self.free * (totals[:-1] / totals[-1:]) + floors
 
     def knots(self, each: Array, k: Array) -> tuple[Array, Array]:
         """Both ends of bin k."""
         if shared_by_rows(each, k) and len(each) > 1:
-            return pinned(k, len(each), *pick(jnp.stack(self._inner(each)), k), -self.bound, self.bound)
+            return pinned(k, len(each), *pick(self._inner(each, k), k), -self.bound, self.bound)
         low, high = shares(each, k)
         floor, ceiling = (jnp.full_like(low, end) for end in self.floors[:2])
         for i in range(1, len(each)):  # selected, not computed from k, so that a knot comes out the same from both its sides
