@@ -105,7 +105,7 @@ def Autoregressive(
             )
 
         def theta_of(params, x, **call):
-            theta = columns.alone(network.run(params["conditioner"], see(x), **call))
+            theta = network.run(params["conditioner"], see(x), **call)
             theta = theta[:, :1] if network.constant else theta
             return theta.reshape(columns.num_params, width, theta.shape[1])[:, :: width // d]
 

@@ -96,7 +96,8 @@ def Coupling(
         start, network = running(net, key, at.inputs, at.outputs, context, given, squash)
 
         def theta_of(params, kept, moved, inverse=False, **call):
-            theta = columns.alone(at.used(network.run(params["conditioner"], at.seen(kept), **call)), inverse)
+            theta = at.used(network.run(params["conditioner"], at.seen(kept), **call))
+            theta = columns.before_inverse(theta) if inverse else theta
             theta = theta[:, :1] if network.constant else theta
             return theta.reshape(columns.num_params, moved.shape[0], *theta.shape[1:])
 

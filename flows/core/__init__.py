@@ -97,6 +97,8 @@ from flows.core.numerics import beside as beside
 from flows.core.numerics import blocks_to_channels as blocks_to_channels
 from flows.core.numerics import computed_with as computed_with
 from flows.core.numerics import enable_x64 as enable_x64
+from flows.core.numerics import filled as filled
+from flows.core.numerics import first as first
 from flows.core.numerics import grown as grown
 from flows.core.numerics import in_pieces as in_pieces
 from flows.core.numerics import iteration as iteration
@@ -105,6 +107,7 @@ from flows.core.numerics import precision as precision
 from flows.core.numerics import saturated as saturated
 from flows.core.numerics import soft_clip as soft_clip
 from flows.core.numerics import soft_clip_inverse as soft_clip_inverse
+from flows.core.numerics import softplus as softplus
 from flows.core.numerics import unfused as unfused
 from flows.core.numerics import varying as varying
 from flows.core.params import check_copies as check_copies

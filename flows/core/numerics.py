@@ -2,6 +2,7 @@
 cache, and few numbers of rows, so that little is compiled.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -51,6 +52,28 @@ def _(bound: float, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # The derivative as one factor: multiplied by the bound first, a large cotangent would overflow.
     clipped = soft_clip(primals[0], bound)
     return clipped, (1 - jnp.square(clipped / bound)) * tangents[0]
+
+
+@jax.custom_jvp
+def softplus(x: Array) -> Array:
+    """log(1 + e^x): max(x, 0) + 2 artanh(u / (2 + u)) with u = e^-|x|.
+
+    The series has converged to float32 there, and takes a third of the time of log1p on a CPU.
+    """
+    if x.dtype != jnp.float32:
+        return jax.nn.softplus(x)
+    u = jnp.exp(-jnp.abs(x))
+    ratio = u / (2 + u)
+    series = functools.reduce(lambda total, k: total * ratio * ratio + 1 / k, range(11, 0, -2), 1 / 13)
+    return jnp.maximum(x, 0.0) + 2 * ratio * series
+
+
+@softplus.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # Divided last, as XLA's CPU computes a quotient once, and a product again wherever it is read. Beyond 80 the exponential
+    # would overflow in what is differentiated again.
+    (x,) = primals
+    return softplus(x), tangents[0] / (1 + jnp.exp(jnp.minimum(-x, 80.0)))
 
 
 def saturated(x: Array, bound: float) -> Array:

@@ -30,12 +30,15 @@ class Cdf(NamedTuple):
     """The distribution function of one column, and its inverse.
 
     `tail(params, x, context, upper)` is P(X <= x), or P(X > x) where upper, of rows (n,), with a context of each or None;
-    `point(params, u, context, upper)` is the x whose tail is u. The distribution lives within `support`.
+    `point(params, u, context, upper)` is the x whose tail is u. The distribution lives within `support`. Where both need
+    something of each row that does not depend on x, `known(params, rows, context)` makes it of any array (n,), and both take it
+    as a fifth argument, or make it themselves.
     """
 
     tail: Callable[[Any, Array, Any, Array], Array]
     point: Callable[[Any, Array, Any, Array], Array]
     support: tuple[float, float] = (-inf, inf)
+    known: Callable[[Any, Array, Any], Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)

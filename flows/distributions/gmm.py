@@ -20,11 +20,11 @@ def _cdf(arguments: Any, context: Shape | None) -> Cdf:
         log_scale = own["log_scale"] if "log_scale" in own else own["tril"][:, 0]
         return own["mean"], jnp.exp(log_scale)
 
-    def tails(params: Any, x: Array, context: Any, upper: Array) -> Array:
+    def tails(params: Any, x: Array, context: Any, upper: Array, known: Any) -> Array:
         mean, scale = normals(params)
         return ndtr(jnp.where(upper, -1, 1)[None] * (x[None] - mean) / scale)
 
-    def points(params: Any, u: Array, context: Any, upper: Array) -> Array:
+    def points(params: Any, u: Array, context: Any, upper: Array, known: Any) -> Array:
         mean, scale = normals(params)
         return mean + scale * (jnp.where(upper, -1, 1) * ndtri(u))[None]
 

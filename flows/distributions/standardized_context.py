@@ -96,11 +96,15 @@ def StandardizedContext(distribution: DistributionLike):
 
         def cdf() -> Cdf | None:
             found = None if part.cdf is None else part.cdf()
-            return None if found is None else Cdf(seen(found.tail), seen(found.point), found.support)
+            return (
+                None
+                if found is None
+                else found._replace(**{name: seen(each) for name, each in found._asdict().items() if callable(each)})
+            )
 
         def seen(function: Callable) -> Callable:
-            return lambda params, x, context, upper: function(
-                params["distribution"], x, standardized(params["fixed"], context), upper
+            return lambda params, x, context, *others: function(
+                params["distribution"], x, standardized(params["fixed"], context), *others
             )
 
         def path(params: Any, x: Array, context: Any, rng: Array) -> tuple:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import HIGHEST, Array, FlowsError, positive, positive_int
+from flows.core import HIGHEST, Array, FlowsError, positive, positive_int, softplus
 
 
 def check_bins(name: str, num_bins: int, bound: float, min_bin: float) -> tuple[int, float]:
@@ -32,17 +32,7 @@ def check_floor(name: str, floor: float, limit: float) -> float:
 def slope_above(name: str, floor: float) -> Callable[[Array], Array]:
     """The map of a raw slope to one above the floor; 0 becomes 1."""
     offset = math.log(math.expm1(1 - check_floor(name, floor, 1)))
-
-    @jax.custom_jvp
-    def slope(raw: Array) -> Array:
-        return floor + jax.nn.softplus(raw + offset)
-
-    @slope.defjvp
-    def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-        # Divided, not multiplied by a sigmoid: see `shares`. Beyond 80 the exponential would overflow, and is nothing to 1.
-        return slope(*primals), tangents[0] / (1 + jnp.exp(jnp.minimum(-(primals[0] + offset), 80.0)))
-
-    return slope
+    return lambda raw: floor + softplus(raw + offset)
 
 
 def spline(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, positive, positive_int, soft_clip
+from flows.core import Array, positive, positive_int, soft_clip, softplus
 from flows.transformers.base import transformer
 from flows.transformers.bins import fold
 from flows.transformers.mixture import Mixture, along, apart, log_odds, quantile
@@ -119,7 +119,7 @@ def minus_log_tail(t: Array) -> Array:
 def normal_of_logistic(v: Array) -> Array:
     """The y with Phi(y) = sigmoid(v)."""
     size = jnp.abs(v)
-    target = jax.nn.softplus(size)
+    target = softplus(size)
     above_half = size + jnp.log1p(0.5 * jnp.expm1(-size))  # target - log 2
     slope = math.sqrt(2 / math.pi)  # of -log Phi(-t) at 0; t^2 / 2 + slope t is close everywhere, and close enough to start
     largest = float(jnp.finfo(v.dtype).max) / 8
@@ -140,7 +140,7 @@ def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 def log_normal_slope(v: Array, y: Array) -> Array:
     """log dy/dv where Phi(y) = sigmoid(v)."""
-    return -jax.nn.softplus(-jnp.abs(v)) - jnp.log(jnp.abs(y) + excess(jnp.abs(y)))
+    return -softplus(-jnp.abs(v)) - jnp.log(jnp.abs(y) + excess(jnp.abs(y)))
 
 
 def logistic_of_normal(y: Array) -> Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.core import Array, positive, positive_int, soft_clip
+from flows.core import Array, positive, positive_int, soft_clip, softplus
 from flows.transformers.base import transformer
 from flows.transformers.solve import solve
 
@@ -31,11 +31,11 @@ def log_odds(mixture: Mixture, x: Array) -> tuple[Array, Array]:
     at, side, rate = jnp.clip(x, -largest, largest), jnp.where(x > 0, 1.0, -1.0), jnp.exp(mixture.log_rate)
     slowest = lax.stop_gradient(rate.min(0))  # what is split off does not matter, so neither does its derivative
     u, d = slowest * at, (rate - slowest[None]) * at[None] + mixture.shift
-    h = jax.nn.softplus(-side[None] * (u[None] + d))
+    h = softplus(-side[None] * (u[None] + d))
     full, empty = mixture.log_weight - h, mixture.log_weight - h - side[None] * d  # the terms of the tails behind and ahead
     log_full, log_empty = log_sum_exp(full), log_sum_exp(empty)
     v = u + side * (log_full - log_empty)
-    log_slope = log_sum_exp(empty - h + mixture.log_rate) - log_empty + jax.nn.softplus(-side * v)
+    log_slope = log_sum_exp(empty - h + mixture.log_rate) - log_empty + softplus(-side * v)
     return jnp.where(jnp.isinf(x), x, v), log_slope
 
 
