@@ -95,9 +95,8 @@ def Coupling(
         given = given._replace(init_inputs=data, params=own["conditioner"])
         start, network = running(net, key, at.inputs, at.outputs, context, given, squash)
 
-        def theta_of(params, kept, moved, inverse=False, **call):
+        def theta_of(params, kept, moved, **call):
             theta = at.used(network.run(params["conditioner"], at.seen(kept), **call))
-            theta = columns.before_inverse(theta) if inverse else theta
             theta = theta[:, :1] if network.constant else theta
             return theta.reshape(columns.num_params, moved.shape[0], *theta.shape[1:])
 
@@ -115,7 +114,7 @@ def Coupling(
             kept, moved = at.cut(params, y)
             if trained is not None:
                 kept = trained.inverse(params["unconditional"], kept)[0]
-            theta = theta_of(params, kept, moved, inverse=True, **call)
+            theta = theta_of(params, kept, moved, **call)
             return kept, at.used(columns.inverse(theta, moved, params["transformer"])[0]), theta
 
         def direct(params, x, **call):

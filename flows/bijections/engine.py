@@ -76,11 +76,6 @@ class Columns:
         """The weights of each kind, () for one without."""
         return tuple(kind.init(each) for kind, each in zip(self.kinds, jax.random.split(key, len(self.kinds)), strict=True))
 
-    def before_inverse(self, theta: Array) -> Array:
-        """theta, computed before an inverse reads it (`unfused`), if it is a cheap one: fused with the network's last sum, its
-        exponential takes ten times as long in a loop. Splines begin with reductions, which nothing is fused into."""
-        return unfused(theta) if self.num_params <= CHEAP else theta
-
     def direct(self, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
         """y and log dy/dx."""
         return self._apply("direct", theta, x, weights)
@@ -97,9 +92,9 @@ class Columns:
             kind = self.kinds[i]
 
             def one(theta: Array, y: Array) -> tuple[Array, Any]:
-                theta = _of_kind(kind, theta, y)
-                x = kind.inverse(theta, y, weights[i])[0]
-                return x, kind.direct(theta, x, weights[i])[1] if with_slope else ()
+                theta = theta[: kind.num_params]
+                x = kind.apply("inverse", theta, y, weights[i])[0]
+                return x, kind.apply("direct", theta, x, weights[i])[1] if with_slope else ()
 
             return one
 
@@ -112,22 +107,20 @@ class Columns:
 
     def _apply(self, direction: str, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
         weights = weights or ((),) * len(self.kinds)
+        # In a loop the exponential of a cheap inverse takes ten times as long if it is fused with what it reads. Splines begin
+        # with reductions, into which nothing is fused, and take less if x is an array of its own.
+        cheap, inverse = self.num_params <= CHEAP, direction == "inverse"
+        theta, x = unfused(theta) if cheap and inverse else theta, unfused(x) if inverse or not cheap else x
         if len(self.kinds) == 1:
-            return getattr(self.kinds[0], direction)(_of_kind(self.kinds[0], theta, x), x, weights[0])
+            return self.kinds[0].apply(direction, theta, x, weights[0])
         thetas = cut(reorder(jnp.swapaxes(theta, 0, 1), self.order), *self.counts)
         results = [
-            getattr(kind, direction)(_of_kind(kind, jnp.swapaxes(own, 0, 1), rows), rows, w)
+            kind.apply(direction, jnp.swapaxes(own[:, : kind.num_params], 0, 1), rows, w)
             for kind, own, rows, w in zip(self.kinds, thetas, cut(reorder(x, self.order), *self.counts), weights, strict=True)
         ]
         back = np.argsort(self.order)
         y, log_det = (reorder(jnp.concatenate(each), back) for each in zip(*results, strict=True))
         return y, log_det
-
-
-def _of_kind(kind: Transformer, theta: Array, x: Array) -> Array:
-    """The theta of one kind: for each entry of x, unless it takes one that they share."""
-    theta = theta[: kind.num_params]
-    return theta if kind.shared else jnp.broadcast_to(theta, (len(theta), *x.shape))
 
 
 class Seen:

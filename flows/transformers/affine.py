@@ -1,6 +1,7 @@
 """Shifts and scales: the additive, the affine and the gated transformer; and the inverse of any transformer."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -147,5 +148,5 @@ def Inverse(of: Transformer):
         transformers.Inverse(transformers.Affine())
     """
     of = check_transformer(of, "Inverse")
-    functions = of.num_params, of.inverse, of.direct
+    functions = of.num_params, partial(of.apply, "inverse"), partial(of.apply, "direct")
     return (*functions, of.init) if of.has_weights else functions

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, overload
 
+import jax.numpy as jnp
+
 from flows.core import Array, FlowsError, Value, as_array, as_key, check_decorated, constructor, refuse_argument, said_of
 
 P = ParamSpec("P")
@@ -17,7 +19,7 @@ class Transformer(Value):
     Attributes:
         period: p where it is a map of the circle of that length, y(x + p) = y(x) + p; else None.
         bound: b where it maps [-b, b] onto itself; else None.
-        shared: whether `theta` may have axes of length 1, along which entries share it.
+        shared: whether its functions also take a `theta` with axes of length 1, along which entries share it.
     """
 
     period: float | None
@@ -50,11 +52,18 @@ class Transformer(Value):
         """x and log dx/dy: minus the direct log-derivative at the x returned."""
         return self.inner[2](*self._checked(theta, y), *self._own(weights))
 
+    def apply(self, direction: str, theta: Array, x: Array, weights: Any = ()) -> tuple[Array, Array]:
+        """`direct` or `inverse` as engines call them: without a check, and of a `theta` that rows may share."""
+        if not self.shared:
+            theta = jnp.broadcast_to(theta, (len(theta), *x.shape))
+        return self.inner[1 if direction == "direct" else 2](theta, x, *self._own(weights))
+
     def _checked(self, theta: Any, x: Any) -> tuple[Array, Array]:
         theta, x = as_array(theta, f"{self!r}: theta"), as_array(x, f"{self!r}: its input")
-        whole = (self.num_params, *x.shape)
-        if theta.shape != whole and not (self.shared and _broadcasts(theta.shape, whole)):
-            raise FlowsError(f"{self!r}: theta has shape {theta.shape}, expected {whole}: (num_params, *x.shape)")
+        if theta.shape != (self.num_params, *x.shape):
+            raise FlowsError(
+                f"{self!r}: theta has shape {theta.shape}, expected {(self.num_params, *x.shape)}: (num_params, *x.shape)"
+            )
         return theta, x
 
     def _own(self, weights: Any) -> tuple:
@@ -120,10 +129,6 @@ def transformer(
         return constructor(function, partial(Transformer, period=period, bound=bound, shared=shared))
 
     return decorate if function is None else decorate(function)
-
-
-def _broadcasts(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    return len(shape) == len(whole) and shape[0] == whole[0] and all([a in (1, b) for a, b in zip(shape, whole, strict=True)])
 
 
 def check_transformer(x: Any, name: str) -> Transformer:
