@@ -2,7 +2,6 @@
 cache, and few numbers of rows, so that little is compiled.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,7 +63,9 @@ def softplus(x: Array) -> Array:
         return jax.nn.softplus(x)
     u = jnp.exp(-jnp.abs(x))
     ratio = u / (2 + u)
-    series = functools.reduce(lambda total, k: total * ratio * ratio + 1 / k, range(11, 0, -2), 1 / 13)
+    series = jnp.full_like(x, 1 / 13)
+    for k in range(11, 0, -2):
+        series = series * ratio * ratio + 1 / k
     return jnp.maximum(x, 0.0) + 2 * ratio * series
 
 

@@ -179,10 +179,11 @@ def _index(each: Array, k: Array) -> Array:
 
 
 @jax.custom_jvp
-def pick(each: Array, k: Array) -> tuple[Array, ...]:
+def pick(each: Array, k: Array) -> tuple[Array, Array]:
     """Rows k - 1 and k of `each`, 0 where there is none: what inner knots have, at both ends of bin k."""
     i = _index(each, k)
-    return sums(*(jnp.where(i == end[None], each, 0.0) for end in (k - 1, k)))
+    low, high = sums(*(jnp.where(i == end[None], each, 0.0) for end in (k - 1, k)))
+    return low, high
 
 
 @pick.defjvp
@@ -204,9 +205,12 @@ def shared_by_rows(each: Array, k: Array) -> bool:
     return each.shape[1:] != k.shape
 
 
-def at_ends(function: Callable, each: Array, k: Array) -> tuple[Array, ...]:
+def at_ends(function: Callable, each: Array, k: Array) -> tuple[Array, Array]:
     """An elementwise function of rows k - 1 and k of `each`: of all rows first, if these are few because values share them."""
-    return pick(function(each), k) if shared_by_rows(each, k) else tuple(map(function, pick(each, k)))
+    if shared_by_rows(each, k):
+        return pick(function(each), k)
+    low, high = pick(each, k)
+    return function(low), function(high)
 
 
 def pinned(k: Array, num_bins: int, low: Array, high: Array, first: float = 1.0, last: float = 1.0) -> tuple[Array, Array]:
