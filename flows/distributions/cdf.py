@@ -145,10 +145,10 @@ def weighted(
         def is_open(low: Array, high: Array) -> Array:
             return (middle(low, high) > low) & (middle(low, high) < high)
 
-        def goes_on(state: tuple[Array, ...]) -> Array:
+        def goes_on(state: Any) -> Array:
             return is_open(*state[:2]).any() & (state[-1] < STEPS)
 
-        def narrow(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        def narrow(state: Any) -> Any:
             low, high, at_low, at_high, last, count = state
             x = low + (high - low) * (at_low / (at_low - at_high))
             x = jnp.where((x > low) & (x < high) & (count % 10 < 9), x, middle(low, high))

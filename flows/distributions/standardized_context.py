@@ -96,11 +96,9 @@ def StandardizedContext(distribution: DistributionLike):
 
         def cdf() -> Cdf | None:
             found = None if part.cdf is None else part.cdf()
-            return (
-                None
-                if found is None
-                else found._replace(**{name: seen(each) for name, each in found._asdict().items() if callable(each)})
-            )
+            if found is None:
+                return None
+            return Cdf(seen(found.tail), seen(found.point), found.support, found.known and seen(found.known))
 
         def seen(function: Callable) -> Callable:
             return lambda params, x, context, *others: function(
