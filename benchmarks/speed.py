@@ -1,6 +1,7 @@
 """This library and its peers side by side: training steps, densities, samples, first calls, memory, small models.
 
     python benchmarks/speed.py                                  # everything; about two hours
+    python benchmarks/speed.py --guard COMMIT                   # what takes longer than it did at a commit; four minutes
     python benchmarks/speed.py --parts throughput --threads 1 --only "NSF coupling" --libraries floor flows flowjax --out out
 
 Every library runs in a process of its own, pinned to one core or two; they take turns, and each figure is the median over
@@ -15,10 +16,12 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import records
+from guard import guard
 from peers.workloads import WORKLOADS
 from processes import Peer
 from tables import RESULTS, picture, rewrite
@@ -142,7 +145,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--keep-memory", action="store_true", help="let no process give back what it frees")
+    parser.add_argument("--guard", metavar="COMMIT", help="compare this checkout with a commit, and nothing else")
     options = parser.parse_args()
+    if options.guard:
+        slower = guard(options.guard)
+        sys.exit(f"slower than at {options.guard}: {', '.join(slower)}" if slower else 0)
     if options.keep_memory:
         if options.out.resolve() == RESULTS.parent:
             parser.error("--keep-memory needs --out FOLDER: the figures of speed.md are of processes that give memory back")
