@@ -193,8 +193,7 @@ class Trained:
         return self.columns.inverse(self._theta(params, y), y, params.get("weights"))
 
     def _theta(self, params: dict[str, Any], x: Array) -> Array:
-        theta = params["theta"]
-        return theta.reshape(*theta.shape, *(1,) * (x.ndim - 1))
+        return params["theta"].reshape(*params["theta"].shape, *(1,) * (x.ndim - 1))
 
 
 def as_transformers(given: Any, name: str) -> tuple[Transformer, ...]:

@@ -48,7 +48,7 @@ def _by_pieces(function: Callable) -> Callable:
 
     def run(params: Any, x: Array, context: Array | None, upper: Array) -> Array:
         rows = (x, upper) if context is None else (x, upper, context)
-        if any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, rows))]):
+        if not len(x) or any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, rows))]):
             return compiled(params, rows)
         return first(compiled(params, tuple(grown(each, filled(len(x))) for each in rows)), len(x))
 
