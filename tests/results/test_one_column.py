@@ -67,7 +67,7 @@ def test_distribution_functions_are_those_of_the_model(name):
     ("layer", "ends"),
     [
         (flows.ResidualBlock(), [-np.inf, np.inf]),
-        (flows.Serial(flows.ResidualBlock(log_det="unbiased"), flows.FixedAffine(-1.0)), [-np.inf, np.inf]),
+        (flows.Serial(flows.ResidualBlock(log_det="unbiased"), flows.FixedAffine(scale=-1.0)), [-np.inf, np.inf]),
         (flows.Serial(flows.Logit(), flows.ResidualBlock()), [0.0, 1.0]),
     ],
     ids=["a block", "falls, unbiased", "in a box"],

@@ -74,3 +74,16 @@ def test_a_spline_is_differentiated_twice_in_both_modes(name):
     np.testing.assert_allclose(gradient, first, rtol=1e-6, atol=1e-7)
     for hessian in hessians:
         np.testing.assert_allclose(hessian, second, rtol=1e-5, atol=1e-6)
+
+
+def test_free_ends_go_straight_on_with_the_slopes_at_the_bounds():
+    transformer, rng = TRANSFORMERS["RationalQuadratic, free ends"].transformer, np.random.default_rng(7)
+    with enable_x64():
+        theta, bound = rng.normal(size=(transformer.num_params, 8)), transformer.bound
+        ends = bound * np.repeat([-1.0, 1.0], 4)
+        at = ends * np.tile([1 - 1e-9, 1 + 1e-9, 1.5, 4.0], 2)
+        theta = np.repeat(theta[:, :1], 8, axis=1)
+        y, log_slope = map(np.asarray, jax.jit(transformer.direct)(theta, at))
+    np.testing.assert_allclose(log_slope.reshape(2, 4), np.repeat(log_slope[[1, 5], None], 4, axis=1), atol=1e-7)
+    np.testing.assert_allclose(y, ends + np.exp(log_slope) * (at - ends), atol=1e-7)
+    assert np.abs(log_slope).min() > 0.1
