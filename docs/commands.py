@@ -17,7 +17,7 @@ def commands():
 
 
 def described(command):
-    hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
+    hints = get_type_hints(command.callback, include_extras=True)
     parameters = inspect.signature(command.callback).parameters.values()
     taken = [(*get_args(hints[each.name]), each.default) for each in parameters]  # the type, what typer is told, the default
     arguments = [info for _, info, _ in taken if isinstance(info, ArgumentInfo)]

@@ -6,7 +6,7 @@ import typer
 
 import flows
 from flows.cli import check, compare, fit, plot, sample, schema, score, show
-from flows.cli.failures import USER, answered, flushed, tell
+from flows.cli.failures import USER, flushed, tell
 
 app = typer.Typer(
     name="flows",
@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 for command in (fit, schema, sample, score, check, plot, show, compare):
     name = command.__name__.rpartition(".")[2]
-    app.command(name, epilog=f"Example: {command.EXAMPLE}")(answered(command.run))
+    app.command(name, epilog=f"Example: {command.EXAMPLE}")(command.run)
 
 
 def _version(asked: bool) -> None:

@@ -1,30 +1,18 @@
 """`flows check`: whether the density of a model is right."""
 
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from flows.cli.options import (
-    Data,
-    Debug,
-    DropGaps,
-    Encoding,
-    Format,
-    Gaps,
-    Json,
-    Model,
-    NoCache,
-    Quiet,
-    ReadingOptions,
-    Seed,
-    Separator,
-)
+from flows.cli.options import FILES, Data, Model, Shared, command
 
 EXAMPLE = "flows check power.flows new.csv --train power.csv"
 FAILED = 3  # the exit status where something FAILs
 
 
+@command("drop_gaps", "seed", *FILES, "no_cache")
 def run(
+    shared: Shared,
     model: Model,
     data: Data,
     train: Annotated[
@@ -37,40 +25,22 @@ def run(
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Of right models, the share that has a FAIL.")] = 0.01,
     n: Annotated[int, typer.Option("-n", help="Draws; with a condition 99 for each of 2,000 rows.")] = 10_000,
-    drop_gaps: DropGaps = False,
-    seed: Seed = 0,
-    format: Format = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    gaps: Gaps = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    no_cache: NoCache = False,
 ) -> int:
     """Is the density right? A verdict for each question, by rows that the model was not fitted to; exit status 3 for a FAIL."""
     import flows
     from flows.cli.failures import Mistake
-    from flows.cli.models import asked, keep_programs, kept_reading, loaded, print_json, reading_of, whole
-    from flows.cli.source import Source
+    from flows.cli.models import keep_programs, loaded, print_json, with_rows
 
     _check_options(only, level, n)
     if data == train == "-":
         raise Mistake("DATA and --train are both stdin; give a file for one of them")
     table = loaded(model)
-    keep_programs(no_cache)
+    keep_programs(shared.no_cache)
 
-    def read(path: str) -> Any:
-        """Rows of a file; a value that is none of its column is told by its place there."""
-        source = Source(path, reading_of(ReadingOptions(format, separator, encoding, gaps), path, kept_reading(table)))
-        block, frame = whole(source, table.schema, drop_gaps, quiet)
-        remedy = "Correct it, or leave the row out; --drop-gaps leaves out those with gaps"
-        asked(table.schema.rows, frame, source.name, block, remedy)
-        return frame
-
-    seen = None if train is None else read(train)
-    checks = flows.check(table, read(data), train=seen, rng=seed, samples=n, level=level, only=only or None)
-    if json:
+    seen = None if train is None else with_rows(table.schema.rows, train, table, shared)[1]
+    _, rows, _ = with_rows(table.schema.rows, data, table, shared)
+    checks = flows.check(table, rows, train=seen, rng=shared.seed, samples=n, level=level, only=only or None)
+    if shared.json:
         print_json(checks.figures)
     else:
         print(checks)

@@ -4,41 +4,35 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Debug, Encoding, Format, Gaps, Json, NoCache, Quiet, ReadingOptions, Separator
+from flows.cli.options import FILES, Shared, command
 
 EXAMPLE = "flows compare small.flows large.flows power.csv"
 
 
+@command(*FILES, "no_cache")
 def run(
+    shared: Shared,
     files: Annotated[
         list[str], typer.Argument(metavar="MODEL... DATA", help="Models, and the rows to score.", show_default=False)
     ],
-    format: Format = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    gaps: Gaps = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    no_cache: NoCache = False,
 ) -> None:
     """The mean log p of the same rows by several models, and how far each is behind the best, with the standard error."""
     import numpy as np
 
     from flows.cli.columns import typed
     from flows.cli.failures import Mistake
-    from flows.cli.models import ROWS, asked, keep_programs, kept_reading, loaded, print_json, reading_of
+    from flows.cli.models import ROWS, asked, keep_programs, loaded, print_json, reading_of
     from flows.cli.source import Source
 
     if len(files) < 3:
         raise Mistake("compare: expected two models or more, and a file of rows: flows compare a.flows b.flows data.csv")
     *models, data = files
-    keep_programs(no_cache)
+    keep_programs(shared.no_cache)
     tables = [loaded(path) for path in models]
     for path, table in zip(models[1:], tables[1:], strict=True):
         if fault := _fault(tables[0].schema, table.schema):
             raise Mistake(f"{models[0]} and {path} cannot be compared: {fault}")
-    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data, kept_reading(tables[0])))
+    source = Source(data, reading_of(shared, data, tables[0]))
     parts: list[list[np.ndarray]] = [[] for _ in models]
     for block in source.blocks(ROWS):
         for part, table in zip(parts, tables, strict=True):
@@ -49,7 +43,7 @@ def run(
     best = int(means.argmax())
     behind = [(float((scores[best] - one).mean()), float((scores[best] - one).std() / root)) for one in scores]
     order = np.argsort(-means)
-    if json:
+    if shared.json:
         told = {"rows": scores.shape[1], "models": []}
         for i in order:
             error = float(scores[i].std() / root)

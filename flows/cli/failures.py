@@ -1,6 +1,5 @@
 """Errors as one line and an exit status."""
 
-import functools
 import os
 import sys
 import traceback
@@ -23,15 +22,10 @@ class Stopped(Exception):
     """Ctrl-C, after which something was saved, or could not be."""
 
 
-def answered(command: Callable[..., int | None]) -> Callable[..., int]:
-    """A command that returns its exit status, 0 where it has none of its own, and tells on stderr what went wrong."""
-
-    @functools.wraps(command)
-    def answer(**options: Any) -> int:
-        _warn_in_one_line(options["quiet"])
-        return flushed(lambda: _status_of(lambda: command(**options), options["debug"]))
-
-    return answer
+def answered(command: Callable[[], int | None], quiet: bool, debug: bool) -> int:
+    """The exit status of a command, 0 where it has none of its own; what went wrong is told on stderr."""
+    _warn_in_one_line(quiet)
+    return flushed(lambda: _status_of(command, debug))
 
 
 def flushed(status: Callable[[], int]) -> int:

@@ -5,21 +5,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flows.cli.options import (
-    Data,
-    Debug,
-    DropGaps,
-    Encoding,
-    Force,
-    Format,
-    Gaps,
-    Json,
-    NoCache,
-    Quiet,
-    ReadingOptions,
-    Seed,
-    Separator,
-)
+from flows.cli.options import FILES, Condition, Data, Ignore, Shared, command
 
 EXAMPLE = "flows fit power.csv -o power.flows --minutes 2"
 
@@ -34,35 +20,21 @@ class Models(StrEnum):
     Gaussian = "Gaussian"
 
 
+@command("drop_gaps", "seed", "force", *FILES, "no_cache")
 def run(
+    shared: Shared,
     data: Data,
     output: Annotated[str, typer.Option("-o", "--output", help="The file of the model.")],
     schema: Annotated[
         Optional[str], typer.Option("--schema", metavar="FILE", help="What columns hold, as `flows schema` writes it.")
     ] = None,
-    condition: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--condition", metavar="COL", help="A column on which the others depend; it can be given to `flows sample`."
-        ),
-    ] = None,
-    ignore: Annotated[Optional[list[str]], typer.Option("--ignore", metavar="COL", help="A column that is not read.")] = None,
+    condition: Condition = None,
+    ignore: Ignore = None,
     weights: Annotated[Optional[str], typer.Option("--weights", metavar="COL", help="How much each row counts.")] = None,
     model: Annotated[Models, typer.Option("--model", help="Of the numbers; auto compares several.")] = Models.auto,
     minutes: Annotated[float, typer.Option("--minutes", help="After which the model at hand ends with its epoch.")] = 5.0,
     max_epochs: Annotated[Optional[int], typer.Option("--max-epochs", min=1, help="Of each model.")] = None,
     rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
-    drop_gaps: DropGaps = False,
-    seed: Seed = 0,
-    force: Force = False,
-    format: Format = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    gaps: Gaps = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    no_cache: NoCache = False,
 ) -> None:
     """Fit one exact density to the rows of a file: numbers, counts, categories, dates, whatever its columns hold."""
     import sys
@@ -80,26 +52,26 @@ def run(
         raise Mistake(f"--minutes is {minutes:g}; expected a number above 0")
     if output == "-":
         raise Mistake("-o is -; expected a file, as a model is no text for stdout")
-    check_output(output, force)
-    source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data))
+    check_output(output, shared.force)
+    source = Source(data, reading_of(shared, data))
     columns = Columns(tuple(condition or ()), tuple(ignore or ()), weights or "")
-    block, known = read(source, schema, columns, rows, seed)
-    if not (quiet or json):
+    block, known = read(source, schema, columns, rows, shared.seed)
+    if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)
-    keep_programs(no_cache)
+    keep_programs(shared.no_cache)
     conditional = bool(known.condition or known.codes or known.angles)
     started = time.monotonic()
     result = asked(
         lambda frame: tables.fit(
-            seed,
+            shared.seed,
             frame,
             known,
             model=_model(model, conditional, bool(known.numbers)),
             weights=weights,
-            gaps="drop" if drop_gaps else "refuse",
+            gaps="drop" if shared.drop_gaps else "refuse",
             max_epochs=max_epochs,
             total_minutes=minutes,
-            verbose=int(sys.stderr.isatty() and not quiet),
+            verbose=int(sys.stderr.isatty() and not shared.quiet),
         ),
         block.frame,
         source.name,
@@ -111,9 +83,9 @@ def run(
     ended = (
         "its time was over: another run may differ" if limited else "no limit of time ended it: an equal run gives equal bytes"
     )
-    if json:
+    if shared.json:
         print_json({**_told(result), "file": output, "limited": limited, "flows": flows.__version__})
-    elif not quiet:
+    elif not shared.quiet:
         if result.selection is not None:
             print(f"{result.selection}\n")
         print(f"{result.result!r}\nwrote {output}; {ended}")

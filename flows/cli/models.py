@@ -13,7 +13,7 @@ import flows
 from flows import tables
 from flows.cli.columns import typed
 from flows.cli.failures import Mistake
-from flows.cli.options import ReadingOptions, is_tsv, marks_of
+from flows.cli.options import Shared, is_tsv, marks_of
 from flows.cli.source import FORMATS, GAPS, Block, Reading, Source
 from flows.tables.faults import CellError
 
@@ -21,9 +21,10 @@ ROWS = 8_192  # of a block: scores and draws are made in these, so that they do 
 KEY = "reading"  # of the metadata of a model
 
 
-def reading_of(options: ReadingOptions, path: str = "-", kept: dict[str, Any] | None = None) -> Reading:
-    """How to read a file: as it was said, or else as the rows that a model was fitted to."""
-    kept = kept or {}
+def reading_of(options: Shared, path: str, table: tables.TableResult | None = None) -> Reading:
+    """How to read a file: as options say, or else as the rows were read to which the table was fitted."""
+    kept = {} if table is None else table.metadata.get(KEY)
+    kept = kept if isinstance(kept, dict) else {}
     if options.format is not None and options.format not in set(FORMATS.values()):
         raise Mistake(f"--format is {options.format!r}; expected csv, parquet or npy")
     separator = "\t" if is_tsv(path) else str(kept.get("separator", ","))
@@ -56,11 +57,6 @@ def loaded(path: str) -> tables.TableResult:
     return tables.load(path)
 
 
-def kept_reading(table: tables.TableResult) -> dict[str, Any]:
-    kept = table.metadata.get(KEY)
-    return kept if isinstance(kept, dict) else {}
-
-
 def whole(source: Source, schema: tables.Schema, drop_gaps: bool, quiet: bool) -> tuple[Block, pl.DataFrame]:
     """All rows of a file, and as the schema has them; without those with gaps, if that is asked for."""
     block = source.whole()
@@ -85,6 +81,16 @@ def asked(call: Callable[[pl.DataFrame], Any], frame: pl.DataFrame, where: str, 
         raise Mistake(f"{said}. {remedy}") from None
     except TypeError as error:  # of times with a zone where there were none
         raise Mistake(f"{where}: {error}") from error
+
+
+def with_rows(
+    call: Callable[[pl.DataFrame], Any], path: str, table: tables.TableResult, shared: Shared
+) -> tuple[Any, pl.DataFrame, str]:
+    """What a table says of all rows of a file, those rows, and the name of the file for messages."""
+    source = Source(path, reading_of(shared, path, table))
+    block, frame = whole(source, table.schema, shared.drop_gaps, shared.quiet)
+    remedy = "Correct it, or leave the row out; --drop-gaps leaves out rows with gaps"
+    return asked(call, frame, source.name, block, remedy), frame, source.name
 
 
 def print_json(value: Any) -> None:

@@ -5,27 +5,15 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flows.cli.options import (
-    Debug,
-    DropGaps,
-    Encoding,
-    Force,
-    Format,
-    Gaps,
-    Json,
-    Model,
-    NoCache,
-    Quiet,
-    ReadingOptions,
-    Seed,
-    Separator,
-)
+from flows.cli.options import FILES, Model, Shared, command
 
 EXAMPLE = "flows plot power.flows power.csv -o pairs.png --columns voltage_v --columns active_power_kw"
 DATES = {".png": None, ".svg": "Date", ".pdf": "CreationDate"}  # by ending, what would tell two equal pictures apart
 
 
+@command("drop_gaps", "seed", "force", *FILES, "no_cache")
 def run(
+    shared: Shared,
     model: Model,
     output: Annotated[str, typer.Option("-o", "--output", help="The file of the picture: .png, .svg or .pdf.")],
     data: Annotated[
@@ -40,48 +28,33 @@ def run(
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Draws, and rows at most.")] = 2_000,
-    drop_gaps: DropGaps = False,
-    seed: Seed = 0,
-    force: Force = False,
-    format: Format = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    gaps: Gaps = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    no_cache: NoCache = False,
 ) -> None:
     """Draw margins and pairs of columns, of draws beside rows; of one number given one column its median and 90%."""
     from flows.cli.failures import Mistake
-    from flows.cli.models import asked, keep_programs, kept_reading, loaded, print_json, reading_of, whole
+    from flows.cli.models import keep_programs, loaded, print_json, with_rows
     from flows.cli.output import check_output
-    from flows.cli.source import Source
 
     if (ending := Path(output).suffix.lower()) not in DATES:
         raise Mistake(f"{output}: the ending tells no format of pictures; expected .png, .svg or .pdf")
     if n < 1:
         raise Mistake(f"-n is {n}; expected 1 or more")
     _check_matplotlib()
-    check_output(output, force)
+    check_output(output, shared.force)
     table = loaded(model)
     if data is None and table.schema.condition:
         names = ", ".join(table.schema.condition)
         raise Mistake(f"{model} depends on {names}, and has no rows to take it from; give a file: flows plot {model} DATA")
     chosen = _chosen(columns, table.schema)
-    keep_programs(no_cache)
+    keep_programs(shared.no_cache)
     if data is None:
-        figure = table.plot(columns=chosen, n=n, rng=seed)
+        figure = table.plot(columns=chosen, n=n, rng=shared.seed)
     else:
-        source = Source(data, reading_of(ReadingOptions(format, separator, encoding, gaps), data, kept_reading(table)))
-        block, frame = whole(source, table.schema, drop_gaps, quiet)
-        remedy = "Correct it, or leave the row out; --drop-gaps leaves out those with gaps"
-        figure = asked(lambda rows: table.plot(rows, chosen, n, rng=seed), frame, source.name, block, remedy)
+        figure, frame, name = with_rows(lambda rows: table.plot(rows, chosen, n, rng=shared.seed), data, table, shared)
     _write(figure, output, ending)
-    if json:
-        print_json({"file": output, "draws": n, "rows": None if data is None else len(frame), "seed": seed})
-    elif not quiet:
-        beside = "" if data is None else f", beside {min(n, len(frame)):,} of {len(frame):,} rows of {source.name}"
+    if shared.json:
+        print_json({"file": output, "draws": n, "rows": None if data is None else len(frame), "seed": shared.seed})
+    elif not shared.quiet:
+        beside = "" if data is None else f", beside {min(n, len(frame)):,} of {len(frame):,} rows of {name}"
         print(f"wrote {output}: {n:,} draws{beside}")
 
 

@@ -6,12 +6,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flows.cli.options import Debug, Encoding, Force, Gaps, Json, Model, NoCache, Output, Quiet, ReadingOptions, Seed, Separator
+from flows.cli.options import Model, Output, Shared, command
 
 EXAMPLE = "flows sample power.flows -n 1000 -o drawn.csv"
 
 
+@command("seed", "force", "separator", "encoding", "gaps", "no_cache")
 def run(
+    shared: Shared,
     model: Model,
     n: Annotated[int, typer.Option("-n", help="How many; with --given for each of its rows.")] = 1,
     output: Output = "-",
@@ -19,41 +21,32 @@ def run(
         Optional[list[str]], typer.Option("--where", metavar="COL=VALUE", help="A value of the condition.")
     ] = None,
     given: Annotated[Optional[str], typer.Option("--given", metavar="FILE", help="Rows of the condition.")] = None,
-    seed: Seed = 0,
-    force: Force = False,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    gaps: Gaps = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    no_cache: NoCache = False,
 ) -> None:
     """Draw rows with the header, the order and the types of the data."""
     from flows.cli.failures import Mistake
-    from flows.cli.models import keep_programs, kept_reading, loaded, print_json, reading_of
+    from flows.cli.models import keep_programs, loaded, print_json, reading_of
     from flows.cli.output import check_rows_output, write_rows
 
     if n < 1:
         raise Mistake(f"-n is {n}; expected 1 or more")
-    if json and output == "-":
+    if shared.json and output == "-":
         raise Mistake("--json prints what was drawn about the file; give -o FILE, too")
-    check_rows_output(output, force)
+    check_rows_output(output, shared.force)
     table = loaded(model)
-    reading = reading_of(ReadingOptions(None, separator, encoding, gaps), given or "-", kept_reading(table))
-    keep_programs(no_cache)
+    reading = reading_of(shared, given or "-", table)
+    keep_programs(shared.no_cache)
     counted = 0
 
     def frames() -> Iterator[Any]:
         nonlocal counted
-        for frame in drawn(table, n, where or [], given, seed, reading):
+        for frame in drawn(table, n, where or [], given, shared.seed, reading):
             counted += len(frame)
             yield frame
 
     write_rows(output, frames(), reading)
-    if json:
-        print_json({"rows": counted, "file": output, "seed": seed, "columns": list(table.schema)})
-    elif output != "-" and not quiet:
+    if shared.json:
+        print_json({"rows": counted, "file": output, "seed": shared.seed, "columns": list(table.schema)})
+    elif output != "-" and not shared.quiet:
         print(f"wrote {counted:,} rows to {output}")
 
 

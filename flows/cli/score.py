@@ -5,27 +5,15 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from flows.cli.options import (
-    Data,
-    Debug,
-    Encoding,
-    Force,
-    Format,
-    Gaps,
-    Json,
-    Model,
-    NoCache,
-    Output,
-    Quiet,
-    ReadingOptions,
-    Separator,
-)
+from flows.cli.options import FILES, Data, Model, Output, Shared, command
 
 EXAMPLE = "flows score power.flows power.csv -o scored.csv"
 LOG_PROB, ANOMALY, ODD, CONTRIBUTION = "log_prob", "anomaly", "odd_column", "contribution"
 
 
+@command("force", *FILES, "no_cache")
 def run(
+    shared: Shared,
     model: Model,
     data: Data,
     output: Output = "-",
@@ -44,43 +32,34 @@ def run(
         ),
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="In front of the names of the new columns.")] = "",
-    force: Force = False,
-    format: Format = None,
-    separator: Separator = None,
-    encoding: Encoding = None,
-    gaps: Gaps = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-    no_cache: NoCache = False,
 ) -> None:
     """The rows of a file, as they are, with two columns more: log p in nats, and how usual a row is, from 0 to 1."""
     from flows.cli.failures import Mistake
-    from flows.cli.models import keep_programs, kept_reading, loaded, print_json, reading_of
+    from flows.cli.models import keep_programs, loaded, print_json, reading_of
     from flows.cli.odd import Odd
     from flows.cli.output import check_rows_output, write_rows
     from flows.cli.source import Source
 
     if oddest is not None and not 0 < oddest <= 1:
         raise Mistake(f"--oddest is {oddest:g}; expected a share above 0, and at most 1")
-    if json and output == "-":
+    if shared.json and output == "-":
         raise Mistake("--json prints what was found in all rows; give -o FILE, too")
-    check_rows_output(output, force)
+    check_rows_output(output, shared.force)
     table = loaded(model)
-    reading = reading_of(ReadingOptions(format, separator, encoding, gaps), data, kept_reading(table))
-    keep_programs(no_cache)
+    reading = reading_of(shared, data, table)
+    keep_programs(shared.no_cache)
     source, tally = Source(data, reading), Tally()
-    write_rows(output, scored(table, source, coerce, Odd(table, oddest, quiet), prefix, tally), reading)
-    if json:
+    write_rows(output, scored(table, source, coerce, Odd(table, oddest, shared.quiet), prefix, tally), reading)
+    if shared.json:
         print_json({**tally.told(), "file": output})
         return
-    if (tally.outside or tally.gaps) and not quiet:
+    if (tally.outside or tally.gaps) and not shared.quiet:
         typer.echo(
             f"warning: {tally.outside} of {tally.rows} rows have an unknown category or a value out of bounds, and log_prob "
             f"-inf; {tally.gaps} have a gap, and empty cells",
             err=True,
         )
-    if output != "-" and not quiet:
+    if output != "-" and not shared.quiet:
         print(f"wrote {tally.rows:,} rows to {output}, log_prob {tally.mean:.4f} on average")
 
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from flows.cli.options import Debug, Json, Model, Quiet
+from flows.cli.options import Model, Shared, command
 
 EXAMPLE = "flows show power.flows"
 
 
-def run(model: Model, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+@command()
+def run(shared: Shared, model: Model) -> None:
     """What a model is: as code, its schema, the rows it was fitted to, and how well it fits others."""
     import os
 
@@ -24,7 +25,7 @@ def run(model: Model, json: Json = False, quiet: Quiet = False, debug: Debug = F
         **figures(table),
         "metadata": table.metadata,
     }
-    if json:
+    if shared.json:
         print_json(told)
         return
     print(f"{table.result!r}\n\n{table.schema!r}\n")

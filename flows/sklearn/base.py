@@ -23,12 +23,22 @@ class TableEstimator(BaseEstimator):
     """An estimator over `tables.fit`."""
 
     table_: tables.TableResult
-    model: Any
-    schema: tables.Schema | None
-    max_epochs: int | None
-    minutes: float | None
-    random_state: Any
     _fitted_to_array: bool
+
+    def __init__(
+        self,
+        model: Any = "auto",
+        *,
+        schema: tables.Schema | None = None,
+        max_epochs: int | None = None,
+        minutes: float | None = None,
+        random_state: Any = None,
+    ):
+        self.model = model
+        self.schema = schema
+        self.max_epochs = max_epochs
+        self.minutes = minutes
+        self.random_state = random_state
 
     def _read(self, X: Any, sample_weight: Any) -> tuple[Any, tables.Schema | None, np.ndarray | None]:
         """Rows as a frame, what its columns hold, and their weights."""

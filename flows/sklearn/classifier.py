@@ -66,12 +66,8 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         minutes: float | None = None,
         random_state: Any = None,
     ):
-        self.model = model
+        super().__init__(model, schema=schema, max_epochs=max_epochs, minutes=minutes, random_state=random_state)
         self.priors = priors
-        self.schema = schema
-        self.max_epochs = max_epochs
-        self.minutes = minutes
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FlowClassifier":
         """Fit the density of rows given their label.

@@ -51,21 +51,6 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         ((200,), (3, 2))
     """
 
-    def __init__(
-        self,
-        model: Any = "auto",
-        *,
-        schema: tables.Schema | None = None,
-        max_epochs: int | None = None,
-        minutes: float | None = None,
-        random_state: Any = None,
-    ):
-        self.model = model
-        self.schema = schema
-        self.max_epochs = max_epochs
-        self.minutes = minutes
-        self.random_state = random_state
-
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "NormalizingFlow":
         """Fit the density of rows.
 

@@ -67,11 +67,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         random_state: Any = None,
     ):
         self.alarm_rate = alarm_rate
-        self.model = model
-        self.schema = schema
-        self.max_epochs = max_epochs
-        self.minutes = minutes
-        self.random_state = random_state
+        super().__init__(model, schema=schema, max_epochs=max_epochs, minutes=minutes, random_state=random_state)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "FlowOutlierDetector":
         """Fit the density of rows, and the score below which a row is an outlier.
