@@ -19,6 +19,9 @@ from flows.training.fit import fit as fit_rows
 from flows.training.options import LEARNING_RATE
 from flows.training.select import select
 
+# Options of fits of one model and of several.
+SHARED = ("batch_size", "max_epochs", "max_minutes", "patience", "learning_rate", "weight_decay", "mesh", "verbose")
+
 
 @explained_call("tables.fit(0, frame)")
 def fit(
@@ -90,6 +93,7 @@ def fit(
     if gaps not in ("refuse", "drop"):
         raise FlowsError(f"tables.fit: gaps is {gaps!r:.60}; expected 'refuse' or 'drop'")
     mesh = None if mesh is None else mesh_of_rows(mesh, "tables.fit: mesh")
+    given = locals()
     with agreement(mesh, "tables.fit"):
         names = names_of([condition] if isinstance(condition, str) else condition)
         of_rows = weights_of(frame, weights, names)
@@ -103,21 +107,14 @@ def fit(
         shared: Any = {
             "context": rows.context,
             "weights": of_rows,
-            "batch_size": batch_size,
-            "max_epochs": max_epochs,
-            "max_minutes": max_minutes,
-            "patience": patience,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "mesh": mesh,
-            "verbose": verbose,
+            **{name: given[name] for name in SHARED},
             **_cells(schema),
         }
         library = looked_at(frame, "tables.fit").header.library
         data = framed(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
         if isinstance(models, dict):
-            for name, given in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
-                if given is not None:
+            for name, option in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
+                if option is not None:
                     raise FlowsError(
                         f"tables.fit: {name} is given, and the best of {len(models)} models is looked for; leave it out, or "
                         "give one model, such as model=flows.Flow(flows.NSF())"

@@ -6,10 +6,10 @@ A new option is a keyword of the function that takes it and a line here.
 import inspect
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from functools import partial
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import jax
 import numpy as np
@@ -206,6 +206,9 @@ class Run(NamedTuple):
 OF_FIT = Run()
 
 
+Record = TypeVar("Record", bound="Options")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
     """The keywords of `flows.fit`, each with its type, its check and its default; those without a check are checked when the
@@ -351,6 +354,11 @@ class Options:
             "optimizer": "default" if self.optimizer is None else "given",
         }
         return named if self.objective is None else {**named, "objective": objective_in_full(self.objective, self.caller)}
+
+
+def options_of(record: type[Record], arguments: Mapping[str, Any]) -> Record:
+    """A record of options, from the arguments of the function that takes them as keywords."""
+    return record(**{option.name: arguments[option.name] for option in fields(record) if option.name in arguments})
 
 
 def _declared(option: Field) -> tuple:

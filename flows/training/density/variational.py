@@ -55,6 +55,7 @@ from flows.training.options import (
     decay,
     one_of,
     optional,
+    options_of,
     share,
     true_or_false,
 )
@@ -170,19 +171,11 @@ def fit_to_density(
 
     Minimises KL(q || p) - log Z, the mean of log q(x) - log_density(x) over draws x of q; minus it is the ELBO.
 
-    A fit to vectors of at most 512 numbers looks for the modes of the density first, from `starts` points: L-BFGS climbs from
-    each, ends between which the density does not dip are one mode, and a mode counts if its mass is above a thousandth of the
-    largest. Of one mode the fit starts at the Gaussian nearest to the density, which stays inside the fitted model as its
-    `Whiten`. Of several the base of a flow on `Normal()` becomes a `GMM` of the Gaussians at the modes. Modes that no start
-    reached cannot be known: a quarter of the starts are 0 and normal draws of standard deviation 1, 2, 4 and 8, in units of
-    the nearest Gaussian where that is wider, and the others those of 4,096 such draws at which the density is most unlike what
-    was found. Chains of a sampler are another witness.
-
-    Where draws of the start are as good already (effective sample size above 0.99, Pareto k up to 0.6) there is no training.
-    Otherwise it runs in rounds, each twice as long as the one before, in which the learning rate rises and falls to 0, until a
-    round ends so well, or leaves both figures where they were, or max_epochs are through. The loop is that of `flows.fit`:
-    epochs are compiled, steps that are not finite are not taken, diverging epochs are undone and the learning rate is lowered,
-    and the params that did best on held-out noise are returned.
+    A fit to vectors of at most 512 numbers looks for the modes of the density first: it starts at the Gaussian nearest to a
+    single mode, which stays inside the fitted model as its `Whiten`, and of several the base of a flow on `Normal()` becomes a
+    `GMM`. Modes that no start reached cannot be known. Where draws of the start are as good already there is no training;
+    otherwise rounds of epochs follow, each twice as long as the one before, until one leaves the figures good enough, or where
+    they were. The loop is that of `flows.fit`; the guide, docs/guide/posteriors.md, tells the rest.
 
     Args:
         rng: key or seed.
@@ -190,26 +183,22 @@ def fit_to_density(
             samples and densities of samples are cheap, or a coupling flow.
         log_density: of points (n, *event) it gives (n,): log(p(x) Z), in nats. For one point: `jax.vmap(f)`. Of named
             parameters it is handed a dict of arrays (n, *shape).
-        input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}. Then `draw` of
-            the result returns a dict of arrays, `log_prob` takes one, and its file keeps the names; the triple is one of
-            vectors, in the order of the dict.
+        input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}: `draw` of the
+            result then returns a dict of arrays, and `log_prob` takes one; the triple is one of vectors, in its order.
         starts: from how many points modes are looked for, or such points, (n, *event) or a dict of arrays.
         num_samples: draws a step, a multiple of the devices of a mesh.
         estimator: of the gradient, as of `flows.objectives.reverse_kl`.
         max_epochs, steps_per_epoch: steps are taken in epochs of so many; after each the model is scored.
         max_minutes, patience, learning_rate, optimizer, ema, checkpoint, checkpoint_every, callbacks, mesh, verbose: as of
-            `flows.fit`; over a mesh the draws of a step are spread.
-            A checkpoint knows log_density by its code and what it holds on to, and parameters by their names.
+            `flows.fit`. A checkpoint knows log_density by its code and what it holds on to, parameters by their names.
         standardize: fit `Flow(Whiten(), init_fun)`, which starts at the nearest Gaussian or at the modes, unless the standard
             normal sees more of the density than they do, or the model lives on circles or a sphere; False for init_fun as it
             is, and modes enter the figures alone.
         support: the box on which log_density is defined, as of `flows.fit`: no draw lies outside. Of named parameters a dict,
             {"scale": (0, inf)}.
-        num_held_out: draws for scoring.
-        num_weights: draws for the diagnostics.
-        anneal: the share of the steps in which the density is tempered: log_density is multiplied by a power that rises from
-            0.01 to 1, so that draws spread over modes before these part. The validation loss of these epochs is NaN, and none
-            of them can be the best; there are no rounds, and the learning rate rises and falls once.
+        num_held_out, num_weights: draws for scoring, and for the diagnostics.
+        anneal: the share of the steps in which log_density is multiplied by a power that rises from 0.01 to 1, so that draws
+            spread over modes before these part; losses of these epochs are NaN, and there are no rounds.
 
     Returns:
         A `DensityFitResult`: unpacks as `params, log_pdf, sample`, and has `.diagnostics` (effective sample size, the
@@ -238,29 +227,9 @@ def fit_to_density(
         >>> result.sample(1, result.params, 10_000).mean(0).round(1).tolist(), round(result.diagnostics.log_normalizer.value, 2)
         ([3.0, 3.0], 1.84)
     """
+    given = locals()
     with agreement(optional(mesh_of_rows)(mesh, "fit_to_density: mesh"), "fit_to_density"):
-        options = DensityOptions(
-            starts=starts,
-            num_samples=num_samples,
-            estimator=estimator,
-            max_epochs=max_epochs,
-            steps_per_epoch=steps_per_epoch,
-            max_minutes=max_minutes,
-            patience=patience,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            standardize=standardize,
-            support=support,
-            ema=ema,
-            num_held_out=num_held_out,
-            num_weights=num_weights,
-            anneal=anneal,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            callbacks=callbacks,
-            mesh=mesh,
-            verbose=verbose,
-        )
+        options = options_of(DensityOptions, given)
         return _fitted(as_key(rng), init_fun, log_density, input_dim, options)
 
 
