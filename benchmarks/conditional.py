@@ -1,17 +1,21 @@
 """Conditional fits without options, beside the linear regression on the context and other ways to start.
 
     python benchmarks/conditional.py                       # six sets, three seeds each, one core: an hour
+    python benchmarks/conditional.py --quantiles           # what quantiles and intervals given a context cost: four minutes
     python benchmarks/conditional.py --table               # what was measured
 
 "regression": the Gaussian whose mean is linear in the context, in closed form. "fit": `flows.fit(0, Flow(NSF()), rows,
 context=...)`. "whitened": the same with `standardize="whiten"`, behind the correlation of the rows and on a standard normal.
 "columns": the same with `standardize="columns"`. "freed": the rows less their regression on the context, which is the map of a
-layer that does not train, by "fit" without a context's start. Written to benchmarks/results/conditional.json.
+layer that does not train, by "fit" without a context's start. Quantiles are those of redshift, by a single fit and by the
+average of five, as multiples of as many densities; memory is the growth of the process, in MiB.
+Written to benchmarks/results/conditional.json.
 """
 
 import argparse
 import json
 import os
+import resource
 import time
 import warnings
 from pathlib import Path
@@ -24,6 +28,7 @@ import flows
 
 RESULTS = Path(__file__).resolve().parent / "results" / "conditional.json"
 TEST = 5_000
+QUANTILES = "quantiles"  # their record, beside the records of sets
 METHODS = ("regression", "fit", "whitened", "columns", "freed")
 
 
@@ -118,12 +123,50 @@ def measured(name, seed, methods, known):
     return found
 
 
+def of_quantiles(rows=10_000):
+    """Milliseconds of the CPU, the least of five calls that compile nothing, and by how much memory grew in the calls."""
+    rng = np.random.default_rng(0)
+    x, context = redshift(rng, 8_000)
+    places, told = rng.integers(len(x), size=rows), {}
+    seen, given = x[places], context[places]
+    for folds in (1, 5):
+        result = flows.fit(0, flows.Flow(flows.NSF()), x, context=context, folds=folds, max_epochs=10, verbose=0)
+        calls = {
+            "log_prob": lambda many, result=result: result.log_prob(seen[:many], context=given[:many]),
+            "cdf": lambda many, result=result: result.cdf(seen[:many], context=given[:many]),
+            "quantile": lambda many, result=result: result.quantile(0.3, context=given[:many]),
+            "interval": lambda many, result=result: result.interval(0.9, context=given[:many]),
+        }
+        for many in (1_000, rows):
+            for name, call in calls.items():
+                call(many)
+                before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+                for _ in range(5):
+                    start = time.process_time()
+                    np.asarray(call(many))
+                    times.append(1000 * (time.process_time() - start))
+                growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+                told[f"{name} of {many}, {folds} fit{'s' * (folds > 1)}"] = {"ms": min(times), "growth": growth}
+                print(many, folds, name, min(times), growth, flush=True)
+    return told
+
+
+def table_of_quantiles(told):
+    lines = ["| of as many densities | densities, ms | cdf | quantile | interval |", "|---|---|---|---|---|"]
+    for several in dict.fromkeys(name.split(" of ")[1] for name in told):
+        one, *others = (told[f"{what} of {several}"]["ms"] for what in ("log_prob", "cdf", "quantile", "interval"))
+        lines.append(f"| {several} | {one:.3g} | " + " | ".join(f"{each / one:.1f}" for each in others) + " |")
+    return "\n".join(lines)
+
+
 def as_table(found):
     lines = [
         "| nats a row ahead of the regression (its own) | " + " | ".join(METHODS) + " |",
         "|---" * (len(METHODS) + 1) + "|",
     ]
     for name, runs in found.items():
+        if name == QUANTILES:
+            continue
         cells = []
         for method in METHODS:
             told = [run[method] for run in runs.values() if method in run]
@@ -145,18 +188,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--quantiles", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     found = records.read(options.out)
-    if not options.table:
-        os.sched_setaffinity(0, {options.core})
-        warnings.simplefilter("ignore")
+    os.sched_setaffinity(0, {options.core})
+    warnings.simplefilter("ignore")
+    if options.quantiles:
+        found[QUANTILES] = of_quantiles()
+        records.write(options.out, found)
+    elif not options.table:
         for seed in map(str, range(options.seeds)):
             for name in options.sets:
                 of = found.setdefault(name, {})
                 of[seed] = measured(name, int(seed), options.methods, of.get(seed, {}))
                 records.write(options.out, found)
     print(as_table(found))
+    if QUANTILES in found:
+        print(table_of_quantiles(found[QUANTILES]))
 
 
 if __name__ == "__main__":

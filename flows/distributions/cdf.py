@@ -5,6 +5,7 @@ F(y), or 1 - F(y) where the map falls. Both tails are computed as such, as 1 - F
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from flows.bijections.composition import layers_of, support_of
 from flows.core import COLUMN, Array, BijectionPart, Cdf, DistributionPart, FlowsError, inside
 
 STEPS = 4_000  # at most, to the quantile of a mixture: halving alone takes 2,000, as float64 has as many powers of 2
-PROBE = 0.5  # where it is looked at whether a map rises, if two of its quantiles do not tell
+PROBE = 0.5  # where, and less it, it is looked at whether a map rises
 
 
 def of_flow(bijection: Any, part: BijectionPart, base_part: DistributionPart) -> Cdf | None:
@@ -38,21 +39,23 @@ def of_flow(bijection: Any, part: BijectionPart, base_part: DistributionPart) ->
     def back(params: Any, y: Array, context: Any) -> Array:
         return part.inverse(params["bijection"], y[:, None], context, None, False)[:, 0]
 
-    def of_base(params: Any, rows: Array, context: Any) -> tuple:
-        return () if base.known is None else (base.known(params["prior"], rows, context),)
-
     def falls(params: Any, rows: Array, context: Any) -> tuple:
-        """Of each row whether its map falls, by the order of two quantiles or else by its slope, and whether that was told; and
+        """Of each row whether its map falls, by the order of two images or else by its slope, and whether that was told; and
         what the base knows."""
-        n, dtype, known = rows.shape[0], rows.dtype, of_base(params, rows, context)
-        y = [base.point(params["prior"], jnp.full(n, u, dtype), context, jnp.zeros(n, bool), *known) for u in (0.25, 0.75)]
-        twice = None if context is None else jnp.concatenate([context] * 2)
-        low, high = jnp.split(back(params, jnp.concatenate(y), twice), 2)
+        params, context = jax.lax.stop_gradient((params, context))
+        n, dtype = len(rows), rows.dtype
+        y = inside(outputs, jnp.repeat(jnp.array([-PROBE, PROBE], dtype), n)[:, None])[:, 0]
+        low, high = jnp.split(back(params, y, None if context is None else jnp.concatenate([context] * 2)), 2)
         probe = inside(region, jnp.full((n, 1), PROBE, dtype))[:, 0]
-        slope = jax.jvp(lambda x: direct(params, x, context), (probe,), (jnp.ones_like(probe),))[1]
-        sign = jnp.sign(high - low)
-        sign = jnp.where(jnp.abs(sign) == 1, sign, jnp.nan_to_num(jnp.sign(slope)))  # it is 0 or NaN
-        return sign < 0, sign != 0, known
+
+        def by_slope(state: tuple) -> tuple:
+            slope = jax.jvp(lambda x: direct(params, x, context), (probe,), (jnp.ones_like(probe),))[1]
+            return jnp.where(state[0] == 0, jnp.nan_to_num(jnp.sign(slope)), state[0]), True
+
+        start = jnp.nan_to_num(jnp.sign(high - low)), False
+        # A loop of at most one turn: of several components, a branch would take both ways.
+        sign = jax.lax.while_loop(lambda state: (state[0] == 0).any() & ~state[1], by_slope, start)[0]
+        return sign < 0, sign != 0, () if base.known is None else (base.known(params["prior"], rows, context),)
 
     def tail(params: Any, x: Array, context: Any, upper: Array, told: Any = None) -> Array:
         down, known, base_known = falls(params, x, context) if told is None else told
@@ -80,29 +83,23 @@ def of_mixture(parts: Sequence[DistributionPart], copies: int | None) -> Cdf | N
     if len(cdfs) < len(made):
         return None
 
+    def over(one: Callable, params: Any, *known: Any) -> Any:
+        """A function of the cdf of a component, its params and what it knows, for all components."""
+        if copies is None:
+            return [one(*each) for each in zip(cdfs, params["components"], *known, strict=True)]
+        return jax.vmap(partial(one, cdfs[0]), axis_size=copies)(params["components"], *known)
+
     def of_each(which: str) -> Callable:
-        """The function of all components, an axis of them in front; of one, `known` comes last, if it has some."""
-
-        def of_one(cdf: Cdf, own: Any, x: Array, context: Any, upper: Array, known: Any) -> Array:
-            return getattr(cdf, which)(own, x, context, upper, *(() if cdf.known is None else (known,)))
-
         def function(params: Any, x: Array, context: Any, upper: Array, known: Any) -> Array:
-            if copies is None:
-                each = zip(cdfs, params["components"], known, strict=True)
-                return jnp.stack([of_one(cdf, own, x, context, upper, of) for cdf, own, of in each])
-            return jax.vmap(lambda own, of: of_one(cdfs[0], own, x, context, upper, of), axis_size=copies)(
-                params["components"], known
-            )
+            def one(cdf: Cdf, own: Any, told: Any) -> Array:
+                return getattr(cdf, which)(own, x, context, upper, *told)
+
+            return jnp.asarray(over(one, params, known))
 
         return function
 
     def known(params: Any, rows: Array, context: Any) -> Any:
-        def of_one(cdf: Cdf, own: Any) -> Any:
-            return () if cdf.known is None else cdf.known(own, rows, context)
-
-        if copies is None:
-            return tuple(of_one(cdf, own) for cdf, own in zip(cdfs, params["components"], strict=True))
-        return jax.vmap(lambda own: of_one(cdfs[0], own), axis_size=copies)(params["components"])
+        return over(lambda cdf, own: () if cdf.known is None else (cdf.known(own, rows, context),), params)
 
     def weights(params: Any) -> Array:
         return jax.nn.softmax(params["logits"] if "logits" in params else params["fixed"]["logits"])
@@ -145,12 +142,10 @@ def weighted(
         def is_open(low: Array, high: Array) -> Array:
             return (middle(low, high) > low) & (middle(low, high) < high)
 
-        def goes_on(state: Any) -> Array:
-            return is_open(*state[:2]).any() & (state[-1] < STEPS)
-
         def narrow(state: Any) -> Any:
             low, high, at_low, at_high, last, count = state
-            x = low + (high - low) * (at_low / (at_low - at_high))
+            least = 2 * eps * jnp.maximum(jnp.abs(low), jnp.abs(high))  # a step from an end, which closes in from both sides
+            x = jnp.clip(low + (high - low) * (at_low / (at_low - at_high)), low + least, high - least)
             x = jnp.where((x > low) & (x < high) & (count % 10 < 9), x, middle(low, high))
             f = excess(x)
             below, exact, moves = f < 0, jnp.abs(f) <= 4 * eps * (1 + jnp.abs(goal)), is_open(low, high)
@@ -164,7 +159,7 @@ def weighted(
         low, high = (jnp.clip(end, -largest, largest) for end in ends)
         low = jnp.where((u > 0) & (u < 1), low, high)
         start = low, high, -jnp.ones_like(u), jnp.ones_like(u), jnp.zeros(u.shape, bool), jnp.zeros((), int)
-        high = jax.lax.while_loop(goes_on, narrow, start)[1]
+        high = jax.lax.while_loop(lambda state: is_open(*state[:2]).any() & (state[-1] < STEPS), narrow, start)[1]
         x = jnp.where(u > 0, high, jnp.where(upper, ends[1], ends[0]))
         x = jnp.where(u < 1, x, jnp.where(upper, ends[0], ends[1]))
         return jnp.where(jnp.isnan(each).any(0), jnp.nan, x)
