@@ -198,6 +198,8 @@ def _compiled(fun: Callable, static: int, rows: tuple[int, ...]) -> Callable:
     there = jax.jit(spread_out, static_argnums=(0, static + 1))
 
     def run(*arguments: Any) -> Any:
+        if jax.device_count() == 1:
+            return here(*arguments)
         if current_mesh() is not None:  # a part of such a program: what was traced for one device is not for it
             return jax.tree.map(spread, fun(*arguments))
         meshes = {i: mesh for i in rows if (mesh := mesh_of(arguments[i])) is not None}

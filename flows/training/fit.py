@@ -14,7 +14,7 @@ from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.fitting import fit_prepared
-from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution, optional, options_of
+from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution, optional
 
 
 @explained_call("flows.fit(0, flow, data)")
@@ -130,7 +130,7 @@ def fit(
             f"fit: members is {members} and folds is {folds}; expected one of them, as folds have rows of their own"
         )
     with agreement(optional(mesh_of_rows)(mesh, "fit: mesh"), "fit"):
-        options = options_of(Options, given)
+        options = Options.of(given)
         key = as_key(rng)
         check_distribution(init_fun, options.caller)
         split = read(data, options, key)

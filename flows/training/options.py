@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from functools import partial
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -206,9 +206,6 @@ class Run(NamedTuple):
 OF_FIT = Run()
 
 
-Record = TypeVar("Record", bound="Options")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
     """The keywords of `flows.fit`, each with its type, its check and its default; those without a check are checked when the
@@ -269,6 +266,11 @@ class Options:
             raise TypeError(
                 f"{self.caller}: weight_decay={self.weight_decay} is for the default optimizer; use optax.adamw instead"
             )
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Self:
+        """The options among the arguments of a function that takes them as keywords."""
+        return cls(**{option.name: arguments[option.name] for option in fields(cls) if option.name in arguments})
 
     @property
     def caller(self) -> str:
@@ -354,11 +356,6 @@ class Options:
             "optimizer": "default" if self.optimizer is None else "given",
         }
         return named if self.objective is None else {**named, "objective": objective_in_full(self.objective, self.caller)}
-
-
-def options_of(record: type[Record], arguments: Mapping[str, Any]) -> Record:
-    """A record of options, from the arguments of the function that takes them as keywords."""
-    return record(**{option.name: arguments[option.name] for option in fields(record) if option.name in arguments})
 
 
 def _declared(option: Field) -> tuple:

@@ -116,7 +116,7 @@ def test_charts_show_what_was_measured():
     speed = json.loads((DOCS.parent / "benchmarks" / "results" / "speed.json").read_text())
     of = speed["throughput MAF d63, 1 thread"]
     seconds = of["flows"]["sample"] / 1000, of["flowjax"]["sample"] / 1000
-    assert all(f"{each:.3g} s" in charts("speed") for each in seconds)
+    assert f"{1000 * seconds[0]:.3g} ms" in charts("speed") and f"{seconds[1]:.3g} s" in charts("speed")
     assert f"10,000 samples {seconds[1] / seconds[0]:.2f}" in charts("speed")
     first = json.loads((DOCS.parent / "benchmarks" / "results" / "first_fit.json").read_text())
     assert all(f"<span>{name}</span>" in charts("first fits") for name in first)

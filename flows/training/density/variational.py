@@ -55,7 +55,6 @@ from flows.training.options import (
     decay,
     one_of,
     optional,
-    options_of,
     share,
     true_or_false,
 )
@@ -229,7 +228,7 @@ def fit_to_density(
     """
     given = locals()
     with agreement(optional(mesh_of_rows)(mesh, "fit_to_density: mesh"), "fit_to_density"):
-        options = options_of(DensityOptions, given)
+        options = DensityOptions.of(given)
         return _fitted(as_key(rng), init_fun, log_density, input_dim, options)
 
 
