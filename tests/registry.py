@@ -115,6 +115,7 @@ BIJECTIONS: dict[str, Case] = {
     "AffineCoupling": Case(flows.AffineCoupling(small), conditional=True),
     "AffineCouplingSplit": Case(flows.AffineCouplingSplit(small, small), conditional=True),
     "Arcsinh": Case(flows.Arcsinh((0, 1)), (2, 5), stir=0.0),
+    "Arcsinh, together": Case(flows.Arcsinh((0, 1), together=True), (2, 5), stir=0.0),
     "NormalScores": Case(flows.NormalScores(5, (0, 1)), (2, 5), volume_preserving=True),
     "Autoregressive": Case(flows.Autoregressive(masked), (1, 3), conditional=True),
     "Autoregressive, every option": Case(

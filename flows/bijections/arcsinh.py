@@ -1,6 +1,6 @@
-"""Tails drawn in by arcsinh, of a location and a scale measured from data."""
+"""Tails drawn in by arcsinh, of columns or of whole rows, of a location and a scale measured from data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,22 +18,29 @@ def touching(features: Sequence[int] | None, **_: Any) -> Support:
     return Support(touches=None if features is None else tuple(features))
 
 
-def _declared(features: Sequence[int] | None) -> Support:
+def _declared(features: Sequence[int] | None, together: bool) -> Support:
     return replace(touching(features), unit=lambda params: (params["fixed"]["shift"], params["fixed"]["scale"]))
 
 
 @bijection(support=_declared)
-def Arcsinh(features: Sequence[int] | None = None):
+def Arcsinh(features: Sequence[int] | None = None, together: bool = False):
     """arcsinh of features that have heavy tails, measured from data and not trained: linear at the median, a logarithm far out.
 
-    y = arcsinh(u) with u = (x - shift) / scale; log|det J| = -sum(log scale + log(1 + u^2) / 2), over these features; others
-    stay as they are. From `init_inputs`: shift is the median, and scale the distance between the quartiles over 1.35; without
-    them the map is arcsinh. It keeps what it measured when a model is measured again (`flows.remeasure`). Behind it a normal
-    base has the tails of Johnson's SU distribution, which are heavier than an exponential's, and a Cauchy's are those of a
-    logistic distribution.
+    y = arcsinh(u) with u = (x - shift) / scale; log|det J| = -sum(log scale + log(1 + u^2) / 2), over these k features; others
+    stay as they are. Together, with r the root mean square of u over them,
+
+        y = u arcsinh(r) / r,    log|det J| = -sum(log scale) + (k - 1) log(arcsinh(r) / r) - log(1 + r^2) / 2
+
+    which shortens a row and keeps its direction: columns that are linear in each other stay so, where it is rows that are far
+    out (one volatility, contrast or brightness for all columns).
+
+    From `init_inputs`: shift is the median, and scale the distance between the quartiles over 1.35; without them the map is
+    arcsinh. It keeps what it measured when a model is measured again (`flows.remeasure`). Behind it a normal base has the tails
+    of Johnson's SU distribution, which are heavier than an exponential's, and a Cauchy's are those of a logistic distribution.
 
     Args:
         features: features, by number; None for all.
+        together: shorten rows as wholes, in place of each feature by itself.
 
     Params:
         fixed: shift, scale: (features,), of all features.
@@ -55,6 +62,8 @@ def Arcsinh(features: Sequence[int] | None = None):
         ([[9.90..., 5.0]], [-9.21...])
     """
     given = () if features is None else check_features(features, "Arcsinh", "features")
+    if not isinstance(together, bool):
+        raise FlowsError(f"Arcsinh: together is {together!r:.60}; expected True or False")
 
     def chosen(count: int) -> np.ndarray:
         return np.full(count, True) if features is None else named(given, count, "Arcsinh", "features")
@@ -71,25 +80,45 @@ def Arcsinh(features: Sequence[int] | None = None):
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        return drawn_in(params["fixed"], chosen(len(x)), x)
+        return drawn_in(params["fixed"], chosen(len(x)), x, together)
 
     def inverse_fun(params, y):
-        return drawn_out(params["fixed"], chosen(len(y)), y)
+        return drawn_out(params["fixed"], chosen(len(y)), y, together)
 
     return init_fun
 
 
-def drawn_in(fixed: Any, which: Any, x: Any, xp: Any = jnp) -> tuple[Any, Any]:
+def drawn_in(fixed: Any, which: Any, x: Any, together: bool = False, xp: Any = jnp) -> tuple[Any, Any]:
     """An event, or rows, behind arcsinh of `which` features, and log|det J|; `xp` is what computes it, JAX or NumPy."""
     u = xp.where(which, (x - fixed["shift"]) / fixed["scale"], 0.0)
-    log_slope = -xp.log(fixed["scale"]) - _log_hypot(u, xp)
-    return xp.where(which, xp.arcsinh(u), x), xp.where(which, log_slope, 0.0).sum(-1)
+    log_scale = xp.where(which, xp.log(fixed["scale"]), 0.0).sum(-1)
+    if together:
+        r, k = _length(u, which, xp), int(which.sum())
+        share = _ratio(r, xp.arcsinh, -1 / 6, xp)
+        return xp.where(which, u * share, x), ((k - 1) * xp.log(share) - _log_hypot(r, xp))[..., 0] - log_scale
+    return xp.where(which, xp.arcsinh(u), x), -_log_hypot(u, xp).sum(-1) - log_scale
 
 
-def drawn_out(fixed: Any, which: Any, y: Any, xp: Any = jnp) -> Any:
+def drawn_out(fixed: Any, which: Any, y: Any, together: bool = False, xp: Any = jnp) -> Any:
     """The inverse of `drawn_in`."""
-    u = xp.sinh(xp.where(which, y, 0.0))
+    u = xp.where(which, y, 0.0)
+    u = u * _ratio(_length(u, which, xp), xp.sinh, 1 / 6, xp) if together else xp.sinh(u)
     return xp.where(which, fixed["shift"] + fixed["scale"] * u, y)
+
+
+def _length(u: Any, which: Any, xp: Any) -> Any:
+    """The root mean square of the features of each row, (..., 1), where squares would overflow too."""
+    largest = xp.abs(u).max(-1, keepdims=True)
+    unit = xp.where(largest > 0, largest, 1.0)
+    mean = xp.square(u / unit).sum(-1, keepdims=True) / max(int(which.sum()), 1)
+    return xp.where(largest > 0, unit * xp.sqrt(xp.where(largest > 0, mean, 1.0)), 0.0)
+
+
+def _ratio(r: Any, function: Callable, curvature: float, xp: Any) -> Any:
+    """function(r) / r, of a function that is r + curvature r^3 near 0."""
+    near = r < 1e-2
+    far = xp.where(near, 1.0, r)
+    return xp.where(near, 1 + curvature * xp.square(r), function(far) / far)
 
 
 def _log_hypot(u: Any, xp: Any) -> Any:

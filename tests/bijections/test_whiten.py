@@ -139,3 +139,19 @@ def test_arcsinh_makes_a_cauchy_tame():
     assert 60 < far[0, 1] < 80 and np.isfinite(log_det[0]) and far[1, 1] == -jnp.inf and np.isnan(far[2, 1])
     again = flows.remeasure(flows.Arcsinh(), flows.Arcsinh()(0, 2, init_inputs=rows).params, 7 * rows)
     assert (again["fixed"]["scale"] == flows.Arcsinh()(0, 2, init_inputs=rows).params["fixed"]["scale"]).all()
+
+
+def test_arcsinh_of_rows_keeps_their_direction():
+    rows = (RNG.normal(size=(2000, 3)) / np.sqrt(RNG.chisquare(1, size=(2000, 1)))).astype(np.float32)
+    params, direct_fun, inverse_fun = flows.Arcsinh((0, 1, 2), together=True)(0, 4, init_inputs=np.c_[rows, rows[:, :1]])
+    shift, scale = (np.asarray(params["fixed"][name]) for name in ("shift", "scale"))
+    x = shift + scale * np.float32(10) ** np.arange(-2, 31, 4, dtype=np.float32)[:, None] * np.float32([1.0, -2.0, 0.5, 1.0])
+    y, log_det = direct_fun(params, x)
+    close(y[:, :3] / y[:, :1], np.tile([1.0, -2.0, 0.5], (len(x), 1)), 1e-5)
+    assert (y[:, 3] == x[:, 3]).all() and np.abs(y[:, :3]).max() < 130 and np.isfinite(log_det).all()
+    assert (np.diff(np.abs(y[:, 0])) > 0).all()
+    close((np.asarray(inverse_fun(params, y)[0]) - shift)[:, :3] / (x - shift)[:, :3], 1, 1e-3)
+    centre = np.asarray(jax.grad(lambda x: sum(each.sum() for each in direct_fun(params, x)))(shift[None]))
+    close(centre[0, :3] * scale[:3], 1, 1e-6)
+    with pytest.raises(flows.FlowsError, match="together is 'rows'; expected True or False"):
+        flows.Arcsinh(together="rows")(0, 2)

@@ -198,7 +198,7 @@ def test_sums_of_columns_with_heavy_tails_are_freed_before_arcsinh():
         close(total, log_det, 1e-3)
         close(pipeline.deviations(y), pipeline.deviations_before(rows), 1e-6)
     sums[7, 0], sums[7, 3] = 3e5, 3e5 + parts[1:, 7].sum()  # one row decides what others tell, and tells nothing of itself
-    assert prepared(sums).layers[0] == flows.Arcsinh((0, 1, 2, 3))
+    assert prepared(sums).layers[0] == flows.Arcsinh(together=True)
     assert prepared(1e-30 * NORMAL).layers == (flows.Standardize(),), "in any unit"
 
 
@@ -219,6 +219,26 @@ def test_heavy_tails_go_through_arcsinh():
         assert not heavy_tails(few)[0].any()
     weights = np.where(np.abs(rows[:, 1]) > 3, 0.0, 1.0)
     assert not heavy_tails(rows, weights)[0].any()
+
+
+@pytest.mark.filterwarnings("ignore::flows.training.DataWarning")
+def test_tails_of_rows_are_drawn_in_together():
+    """Columns that are linear in each other stay so, where rows have a scale of their own."""
+    rng = np.random.default_rng(0)
+    linear = rng.normal(size=(800, 4)) @ np.linalg.cholesky(0.9 ** np.abs(np.subtract.outer(range(4), range(4)))).T
+    shared = linear / np.sqrt(rng.chisquare(3, size=(800, 1)))
+    assert prepared(shared).layers[0] == flows.Arcsinh(together=True)
+    assert prepared(1e20 * shared).layers[0] == flows.Arcsinh(together=True), "in any unit"
+    assert prepared(np.sinh(2 * linear)).layers[0] == flows.Arcsinh((0, 1, 2, 3))
+    assert prepared(linear).layers == (flows.Standardize(),)
+    y, log_det = (pipeline := prepared(shared)).direct(shared)
+    loss = log_det + multivariate_normal(y.mean(0), np.cov(y.T)).logpdf(y)
+    assert loss.mean() > multivariate_normal(shared.mean(0), np.cov(shared.T)).logpdf(shared).mean() + 0.2
+    close(pipeline.deviations(y), pipeline.deviations_before(shared), 1e-6)
+    options, beside = Options(as_is=(0,)), np.column_stack([rng.normal(size=800), shared])
+    columns = check_data(read(beside, options, jax.random.key(0)), options)
+    held = pipeline_of(Rows(beside), columns, options, mixing=False, dtype=np.dtype("float32"))
+    assert held.layers[0] == flows.Arcsinh((1, 2, 3, 4), together=True)
 
 
 @pytest.mark.parametrize("make", [lambda z: z**3, lambda z: 1 + z**5, lambda z: 1e150 * z], ids=["third", "fifth", "huge"])

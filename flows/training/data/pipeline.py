@@ -1,9 +1,10 @@
 """The layers that standardise rows: they are chosen and measured in NumPy and float64, and what is found becomes their params.
 
-Columns of vectors whose tails are heavy go through `Arcsinh`. Then all go through `Standardize`, or through `Whiten`, which
-frees a column of those before it where these all but tell it. A `Whiten` comes before `Arcsinh` where that gives a better
-Gaussian, as behind arcsinh sums are no sums. Images, and vectors under "columns", go through `Standardize` alone. Folds choose
-layers on all rows, and measure all but `Arcsinh` anew on their own training rows.
+Columns of vectors with heavy tails go through `Arcsinh`, each by itself, or all together where it is rows that are far out.
+Then all go through `Standardize`, or through `Whiten`, which frees a column of those before it where these all but tell it. A
+`Whiten` comes before `Arcsinh` where that gives a better Gaussian, as behind arcsinh sums are no sums. Images, and vectors
+under "columns", go through `Standardize` alone. Folds choose layers on all rows, and measure all but `Arcsinh` anew on their
+own training rows.
 """
 
 import math
@@ -29,6 +30,10 @@ from flows.training.options import Options
 FREED = 0.2  # of a standard deviation, where rows are few
 FREED_OF_MANY = 0.3  # of a standard deviation, where they are many
 MANY_ROWS = 50  # rows for each column, from which they are many
+
+ENOUGH_ROWS = 10  # for each column, from which the Gaussian of all columns tells where tails are drawn in
+MOST_NUMBERS = 2**20  # of which it tells
+OF_ROWS = 0.5  # the scale of arcsinh of rows, in standard deviations of normals with the columns' quartiles
 
 Weights = np.ndarray | None
 
@@ -106,12 +111,12 @@ def pipeline_of(rows: Rows, columns: ColumnFacts, options: Options, mixing: bool
     if x.ndim != 2 or options.standardize not in (True, "whiten"):
         return Pipeline((_scaling(x, weights, as_is),), 0.0, dtype)
     x = np.asarray(x, float)
-    tails, before = _tails(x, weights, as_is), list[Measured]()
+    tails, before = _tails(*looked_at(x, weights), as_is), list[Measured]()
     if tails and _freeing_is_better(*looked_at(x, weights), as_is, mixing, tails):
         freeing = _freeing(x, weights, as_is)
         if freeing is not None:
             before, x = [freeing], freeing.direct(x)[0]
-            tails = _tails(x, weights, as_is)
+            tails = _tails_of_columns(x, weights, as_is)
     steps, shrinkage = _tails_first(x, weights, as_is, mixing, tails)
     return Pipeline((*before, *steps), shrinkage, dtype)
 
@@ -122,12 +127,26 @@ def _freeing_is_better(x: np.ndarray, weights: Weights, as_is: np.ndarray, mixin
     if freeing is None:
         return False
     behind = freeing.direct(x)[0]
-    others = (freeing, *_tails_first(behind, weights, as_is, mixing, _tails(behind, weights, as_is))[0])
+    others = (freeing, *_tails_first(behind, weights, as_is, mixing, _tails_of_columns(behind, weights, as_is))[0])
     steps = _tails_first(x, weights, as_is, mixing, tails)[0]
     return _held_out_loss(others, x, weights) < _held_out_loss(steps, x, weights) - TAILS
 
 
 def _tails(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> list[Measured]:
+    """`Arcsinh` of columns with heavy tails, or of whole rows, where the Gaussian of all columns gains by it."""
+    tails, free = _tails_of_columns(x, weights, as_is), np.flatnonzero(~as_is)
+    if not 1 < len(free) <= len(as_is) <= MOST_COLUMNS or len(x) < ENOUGH_ROWS * len(free):
+        return tails
+    low, middle, high = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
+    scale = OF_ROWS * np.where(high > low, (high - low) / QUARTILES, x.std(0))
+    tried = [(), tuple(tails), (_drawing_in(~as_is, middle, scale, together=True),)]
+    every = -(-x.size // MOST_NUMBERS)
+    losses = [_held_out_loss(each, x[::every], None if weights is None else weights[::every]) for each in tried]
+    least = int(np.argmin(losses))
+    return list(tried[least]) if losses[least] < losses[0] - TAILS else []
+
+
+def _tails_of_columns(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> list[Measured]:
     """`Arcsinh` of the columns that have heavy tails, if there are any."""
     heavy, shift, scale = heavy_tails(x, weights)
     heavy &= ~as_is
@@ -236,11 +255,13 @@ def _through(steps: Sequence[Measured], x: np.ndarray) -> tuple[np.ndarray, np.n
     return x, total
 
 
-def _drawing_in(heavy: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> Measured:
+def _drawing_in(which: np.ndarray, shift: np.ndarray, scale: np.ndarray, together: bool = False) -> Measured:
     """`Arcsinh`, which folds measure on all rows."""
-    fixed = {"shift": np.where(heavy, shift, 0.0), "scale": np.where(heavy, scale, 1.0)}
-    direct, inverse = partial(drawn_in, fixed, heavy, xp=np), partial(drawn_out, fixed, heavy, xp=np)
-    return Measured(Arcsinh(_numbers(heavy)), fixed, direct, inverse, lambda x, weights: _drawing_in(heavy, shift, scale))
+    fixed = {"shift": np.where(which, shift, 0.0), "scale": np.where(which, scale, 1.0)}
+    direct, inverse = (partial(each, fixed, which, together=together, xp=np) for each in (drawn_in, drawn_out))
+    again = lambda x, weights: _drawing_in(which, shift, scale, together)  # noqa: E731
+    features = None if together and which.all() else _numbers(which)
+    return Measured(Arcsinh(features, together), fixed, direct, inverse, again)
 
 
 def _scaling(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> Measured:
