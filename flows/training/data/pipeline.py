@@ -258,7 +258,8 @@ def _through(steps: Sequence[Measured], x: np.ndarray) -> tuple[np.ndarray, np.n
 def _drawing_in(which: np.ndarray, shift: np.ndarray, scale: np.ndarray, together: bool = False) -> Measured:
     """`Arcsinh`, which folds measure on all rows."""
     fixed = {"shift": np.where(which, shift, 0.0), "scale": np.where(which, scale, 1.0)}
-    direct, inverse = (partial(each, fixed, which, together=together, xp=np) for each in (drawn_in, drawn_out))
+    direct = partial(drawn_in, fixed, which, together=together, xp=np)
+    inverse = partial(drawn_out, fixed, which, together=together, xp=np)
     again = lambda x, weights: _drawing_in(which, shift, scale, together)  # noqa: E731
     features = None if together and which.all() else _numbers(which)
     return Measured(Arcsinh(features, together), fixed, direct, inverse, again)
