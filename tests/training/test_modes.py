@@ -10,7 +10,8 @@ from common import error_of
 
 import flows
 from flows.training import fit_to_density
-from flows.training.density.modes import modes_of
+from flows.training.density.gaussian import Start
+from flows.training.density.modes import modes_of, spread_points
 from flows.training.density.start import box_of
 from flows.training.density.target import Target
 
@@ -237,3 +238,11 @@ def test_a_box_takes_points_there_and_back():
     np.testing.assert_allclose(y, [[np.log(1.5 / 0.5), np.log(2), np.log(3)]], rtol=1e-6)
     np.testing.assert_allclose(box.back(jnp.asarray(y)), x, rtol=1e-6)
     np.testing.assert_allclose(log_det, [np.log(2 / (1.5 * 0.5)) - np.log(6)], rtol=1e-6)
+
+
+def test_points_of_every_scale_lie_around_the_nearest_gaussian():
+    nearest = Start.of(np.full(2, 1e6), np.eye(2))
+    points = spread_points(np.random.default_rng(0), 64, Target(lambda x: x.sum(1), (2,), jnp.float32), nearest)
+    around = np.flatnonzero(points[:, 0] > 1e5)
+    assert len(around) == 16 and np.bincount(around % 4).tolist() == [4, 4, 4, 4]
+    assert (around < 8).sum() == 2, "some of the first starts, too"

@@ -13,6 +13,7 @@ from flows.objectives import effective_sample_size
 from flows.training.density.gaussian import Start, cholesky_of
 from flows.training.density.target import Target
 
+AROUND_THE_MEAN = 3, 4, 9, 14  # of 16 points, one of each scale
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations of the starting points, in turn
 CANDIDATES = 4_096  # points among which later starts are chosen
 UNLIKE = 0.05  # of these points of one scale: the share that comes into question
@@ -123,7 +124,7 @@ def spread_points(rng: np.random.Generator, n: int, target: Target, nearest: Sta
     points = rng.standard_normal((n, *target.event)) * np.resize(SCALES, n)[:, None]
     if nearest is not None:
         points *= np.maximum(nearest.std, 1.0)
-        points[np.arange(n) % 16 % 5 == 4] += nearest.mean
+        points[np.isin(np.arange(n) % 16, AROUND_THE_MEAN)] += nearest.mean
     return points
 
 
