@@ -80,7 +80,7 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
 
     def direct(theta, x):
         q, r, s, slope = factors(theta, x.size)
-        h = jnp.tanh(dot(s, dot(q, x)) + theta["b"])
+        h = jnp.tanh(dot(s, projected(q, x)) + theta["b"])
         return x + dot(dot(r, h), q), log_slope(h, slope).sum()
 
     def inverse(theta, y):
@@ -101,7 +101,15 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
             return (v.at[i].set(entry), h.at[i].set(jnp.tanh(own_s * entry + shift))), None
 
         nothing = jnp.zeros(rank, y.dtype)
-        (_, h), _ = jax.lax.scan(step, (nothing, nothing), (jnp.arange(rank), dot(q, y), r, s, theta["b"], slope), reverse=True)
+        (_, h), _ = jax.lax.scan(
+            step, (nothing, nothing), (jnp.arange(rank), projected(q, y), r, s, theta["b"], slope), reverse=True
+        )
         return y - dot(dot(r, h), q), -log_slope(h, slope).sum()
 
     return amortised("Sylvester", conditioner, start, direct, inverse)
+
+
+def projected(q: Array, x: Array) -> Array:
+    """Q'x, at most 1e33, as sums of what is huge would be inf - inf; tanh is 1 from far less on."""
+    far = jax.lax.stop_gradient(jnp.clip(jnp.abs(x).max(), 1.0, 1e30))
+    return jnp.clip(dot(q, x / far), -1e3, 1e3) * far

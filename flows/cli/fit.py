@@ -52,7 +52,7 @@ def run(
         raise Mistake(f"--minutes is {minutes:g}; expected a number above 0")
     if output == "-":
         raise Mistake("-o is -; expected a file, as a model is no text for stdout")
-    check_output(output, shared.force)
+    check_output(output, shared.force, data, schema)
     source = Source(data, reading_of(shared, data))
     columns = Columns(tuple(condition or ()), tuple(ignore or ()), weights or "")
     block, known = read(source, schema, columns, rows, shared.seed)

@@ -23,8 +23,11 @@ class _Tried(Exception):
     """A file could be written."""
 
 
-def check_output(path: str, force: bool) -> None:
-    """Refuse, before there is work to lose, an output that exists, or that cannot be written."""
+def check_output(path: str, force: bool, *inputs: str | None) -> None:
+    """Refuse, before there is work to lose, an output that exists, is one of the inputs, or cannot be written."""
+    for each in filter(None, inputs):
+        if os.path.exists(path) and os.path.exists(each) and os.path.samefile(path, each):
+            raise Mistake(f"{path} is an input of this command, which would replace it; give another name for the output")
     if os.path.isfile(path) and not force:
         raise Mistake(f"{path} exists; give --force to replace it, or another name")
     with suppress(_Tried), beside(path):
@@ -33,11 +36,11 @@ def check_output(path: str, force: bool) -> None:
         raise _Tried
 
 
-def check_rows_output(path: str, force: bool) -> None:
+def check_rows_output(path: str, force: bool, *inputs: str | None) -> None:
     """The same, of a file of rows; "-" is stdout."""
     if path == "-":
         return
-    check_output(path, force)
+    check_output(path, force, *inputs)
     if FORMATS.get(Path(path).suffix.lower()) not in ("csv", "parquet"):  # of a model, say, which --force shall not replace
         raise Mistake(f"{path}: the ending tells no format to write; expected .csv, .tsv or .parquet")
 

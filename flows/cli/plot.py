@@ -39,7 +39,7 @@ def run(
     if n < 1:
         raise Mistake(f"-n is {n}; expected 1 or more")
     _check_matplotlib()
-    check_output(output, shared.force)
+    check_output(output, shared.force, model, data)
     table = loaded(model)
     if data is None and table.schema.condition:
         names = ", ".join(table.schema.condition)

@@ -31,7 +31,7 @@ def run(
         raise Mistake(f"-n is {n}; expected 1 or more")
     if shared.json and output == "-":
         raise Mistake("--json prints what was drawn about the file; give -o FILE, too")
-    check_rows_output(output, shared.force)
+    check_rows_output(output, shared.force, model, given)
     table = loaded(model)
     reading = reading_of(shared, given or "-", table)
     keep_programs(shared.no_cache)

@@ -14,7 +14,7 @@ def run(shared: Shared, data: Data, output: Output = "-", condition: Condition =
     from flows.cli.source import Source
 
     if output != "-":
-        check_output(output, shared.force)
+        check_output(output, shared.force, data)
     source = Source(data, reading_of(shared, data))
     _, schema = read(source, None, Columns(tuple(condition or ()), tuple(ignore or ())))
     if output != "-":

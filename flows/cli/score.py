@@ -44,7 +44,7 @@ def run(
         raise Mistake(f"--oddest is {oddest:g}; expected a share above 0, and at most 1")
     if shared.json and output == "-":
         raise Mistake("--json prints what was found in all rows; give -o FILE, too")
-    check_rows_output(output, shared.force)
+    check_rows_output(output, shared.force, model, data)
     table = loaded(model)
     reading = reading_of(shared, data, table)
     keep_programs(shared.no_cache)

@@ -58,6 +58,9 @@ class History(dict):
         super().__init__(arrays)
         self.interrupted, self.objective = interrupted, objective
 
+    def __missing__(self, name: str) -> Any:
+        raise KeyError(f"the history has no {name!r}; it has {', '.join(self) or 'nothing'}")
+
     @property
     def unit(self) -> str:
         """What its losses are."""

@@ -89,7 +89,7 @@ def fit(
             `Arcsinh`, and start at the closed-form Gaussian; "columns" to scale alone; "whiten" to free all; False for none.
         standardize_context: scale each column of the context by its mean and standard deviation (`StandardizedContext`).
         support: where the data live, (low, high), each a number or one for each column, infinite where a side is open; or a
-            dict {column: (low, high)} by number or name. The model is fitted behind `Unconstrain`.
+            list of such a pair for each column, or a dict {column: (low, high)}. The model is fitted behind `Unconstrain`.
         as_is: columns of data, by name or number, that are neither standardised nor judged by the checks.
         dequantize: for values that were rounded or counted, `Dequantize` noise inside the fitted model: the step, one for each
             column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data.

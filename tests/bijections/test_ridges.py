@@ -78,6 +78,17 @@ def test_what_has_no_direction_is_finite():
     close(inverse_fun(tiny, direct_fun(tiny, X)[0])[0], X, 5.0)  # moved by 1e6
 
 
+@pytest.mark.parametrize("layer", MAPS[2:], ids=str)
+def test_sylvester_maps_are_numbers_at_the_ends_of_float32(layer):
+    params = jax.tree.map(lambda x: x + 0.5, layer(0, 4).params)
+    x = 3e38 * jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1]])
+    _, direct_fun, inverse_fun = layer(0, 4)
+    y, log_det = direct_fun(params, x)
+    close(y / x, 1, 1e-6)
+    close(log_det, 0, 1e-6)
+    close(inverse_fun(params, y)[0] / x, 1, 1e-6)
+
+
 def test_a_draw_with_its_density_solves_once(monkeypatch):
     calls: list = []
     monkeypatch.setattr("flows.bijections.planar.solve", lambda *args: calls.append(1) or solve.solve(*args))

@@ -140,6 +140,7 @@ def test_a_model_of_another_version(model, flows, rows, monkeypatch):
 
 def test_bad_calls(model, flows, rows, tmp_path):
     data = rows()
+    (tmp_path / "old.csv").touch()
     for arguments, words in (
         (("sample", model, "-n", "0"), "-n is 0; expected 1 or more"),
         (("sample", model, "-n", "-3"), "-n is -3; expected 1 or more"),
@@ -153,7 +154,10 @@ def test_bad_calls(model, flows, rows, tmp_path):
         (("score", model, data, "--oddest", "2"), "--oddest is 2; expected a share above 0"),
         (("score", model, "none.csv"), "none.csv cannot be read: No such file or directory"),
         (("score", model, "."), ". is a folder; expected a file of rows"),
-        (("score", model, data, "-o", "rows.csv"), "rows.csv exists; give --force to replace it"),
+        (("score", model, data, "-o", "old.csv"), "old.csv exists; give --force to replace it"),
+        (("score", model, "rows.csv", "-o", "./rows.csv", "--force"), "is an input of this command"),
+        (("fit", "rows.csv", "-o", "rows.csv", "--force"), "give another name for the output"),
+        (("sample", model, "--given", "rows.csv", "-o", "rows.csv", "--force"), "rows.csv is an input of this command"),
         (("score", model, data, "-o", "no/scored.csv"), "cannot write 'no/scored.csv': No such file or directory"),
         (("score", model, data, "-o", "/dev/full"), "cannot write '/dev/full': it is a folder, a device"),
         (("score", model, data, "-o", "scored.xlsx"), "the ending tells no format to write; expected .csv, .tsv or .parquet"),
@@ -166,8 +170,8 @@ def test_bad_calls(model, flows, rows, tmp_path):
         (("score", model, data, "--fo"), "See flows score --help"),
     ):
         mistake(flows(*arguments), words)
-    assert os.listdir(tmp_path) == ["rows.csv"]
-    assert flows("score", model, data, "-o", "rows.csv", "--force", "--quiet") == (0, "", "")
+    assert sorted(os.listdir(tmp_path)) == ["old.csv", "rows.csv"]
+    assert flows("score", model, data, "-o", "old.csv", "--force", "--quiet") == (0, "", "")
 
 
 def test_a_folder_that_may_not_be_written_to(model, flows, rows, tmp_path):

@@ -36,13 +36,14 @@ def test_equal_commands_write_equal_bytes(model, shell, tmp_path):
 
 def test_a_scored_file_is_its_input_with_two_columns_more(model, shell, tmp_path):
     status, out, err = shell(tmp_path, "score", model, POWER, "-o", "scored.csv")
-    assert (status, err) == (0, "") and out.startswith("wrote 20,000 rows to scored.csv, log_prob -15.")
+    assert (status, err) == (0, "") and out.startswith("wrote 20,000 rows to scored.csv, log_prob -14.")
     before, after = POWER.read_text().splitlines(), (tmp_path / "scored.csv").read_text().splitlines()
     assert [line.rsplit(",", 2)[0] for line in after] == before and after[0].endswith(",log_prob,anomaly")
     frame, scored = pd.read_csv(POWER), pd.read_csv(tmp_path / "scored.csv")
     result = tables.load(model)
     np.testing.assert_allclose(scored["log_prob"], result.log_prob(frame), rtol=1e-5)
-    np.testing.assert_allclose(scored["anomaly"], result.anomaly(frame), atol=1e-3)
+    apart = np.abs(scored["anomaly"] - result.anomaly(frame))  # scores that differ by a rounding may change a rank among 50
+    assert (apart > 1e-3).mean() < 1e-3 and apart.max() < 1.01 / 51
     with POWER.open() as file:  # a pipe gives the same bytes
         assert shell(tmp_path, "score", model, "-", stdin=file) == (0, (tmp_path / "scored.csv").read_text(), "")
 

@@ -66,7 +66,7 @@ def test_outputs_that_are_refused_before_there_is_work(model, flows, rows, tmp_p
     data, long = rows(), "y" * 300
     (tmp_path / "m.flows").write_bytes(model.read_bytes())
     for command in (("score", "m.flows", data), ("sample", "m.flows")):
-        mistake(flows(*command, "-o", "m.flows", "--force"), "m.flows: the ending tells no format to write")
+        mistake(flows(*command, "-o", "m.flows", "--force"), "m.flows is an input of this command")
     for command, ending in ((("fit", data), "flows"), (("score", model, data), "csv")):
         mistake(flows(*command, "-o", f"{long}.{ending}"), "File name too long")
     assert sorted(os.listdir(tmp_path)) == ["m.flows", data]

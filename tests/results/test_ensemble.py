@@ -30,6 +30,8 @@ def test_an_ensemble_is_the_mixture_of_its_members(ensemble):
     assert sample(1, params, 7).shape == (7, 2)
     assert ensemble.history["train_loss"].shape == ensemble.history["validation_loss"].shape == (3, 3)
     assert ensemble.history["best_epoch"].shape == (3,) and "best epoch" in repr(ensemble)
+    with pytest.raises(KeyError, match="the history has no 'loss'; it has train_loss, validation_loss"):
+        ensemble.history["loss"]
     axes = ensemble.history.plot()
     assert len(axes.get_lines()) == 10  # and the Gaussian
     axes.figure.clear()

@@ -20,6 +20,7 @@ from flows.training.data.gaussian import shrinkage_of
 from flows.training.data.pipeline import pipeline_of
 from flows.training.data.read import read
 from flows.training.data.shapes import entropy, heavy_tails, sharp
+from flows.training.data.support import ends_of
 from flows.training.data.table import Rows
 from flows.training.loop.messages import falling_by
 from flows.training.options import Options
@@ -342,3 +343,11 @@ def test_all_columns_may_stay_as_they_are(columns):
     assert result.init_fun.arguments["bijection"] == flows.Standardize(as_is=(0, 1))
     fixed = result.params["bijection"]["fixed"]
     assert fixed["mean"].tolist() == [0.0, 0.0] and fixed["std"].tolist() == [1.0, 1.0]
+
+
+def test_support_is_a_pair_or_a_list_of_pairs():
+    pairs = ends_of([(0, None), (-1, 3)], 2)
+    assert pairs == ends_of({0: (0, np.inf), 1: (-1, 3)}, 2) == ends_of(([0, -1], [np.inf, 3]), 2)
+    assert ends_of([0, 1], 2) == ends_of((0, 1), 2) and ends_of([[0, 0], [1, 2]], 2) == ends_of(((0, 0), (1, 2)), 2)
+    assert "column 1 of support is (3, 1); expected low < high" in error_of(lambda: ends_of([(0, 1), (3, 1)], 2))
+    assert "expected a pair (low, high)" in error_of(lambda: ends_of([(0, 1), (0, 1)], 3))

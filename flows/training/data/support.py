@@ -179,6 +179,8 @@ def ends_of(support: Any, columns: int, names: tuple[str, ...] | None = None) ->
     if support is None:
         return None
     low, high = np.full(columns, -np.inf), np.full(columns, np.inf)
+    if isinstance(support, list) and len(support) == columns and all(isinstance(pair, tuple) for pair in support):
+        support = dict(enumerate(support))
     if isinstance(support, Mapping):
         for column, pair in support.items():
             at = place_of(column, columns, names, "support has")
