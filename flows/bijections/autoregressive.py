@@ -98,7 +98,7 @@ def Autoregressive(
         alone = d == 1 and context is None and ours  # one feature has nothing before it
         inputs, width = (0, 1) if alone else (width, width)
         start, network = running(net, keys[2], (inputs,), (columns.num_params * width,), context, given, squash)
-        if d > 1 and network.sees_all:
+        if not alone and network.sees_all:
             raise FlowsError(
                 f"Autoregressive: each output of {net!r:.60} depends on all inputs; expected a masked network, such as "
                 "MaskedMLP(64)"

@@ -49,7 +49,7 @@ def of_flow(bijection: Any, part: BijectionPart, base_part: DistributionPart) ->
         probe = inside(region, jnp.full((n, 1), PROBE, dtype))[:, 0]
 
         def by_slope(state: tuple) -> tuple:
-            slope = jax.jvp(lambda x: direct(params, x, context), (probe,), (jnp.ones_like(probe),))[1]
+            (slope,) = jax.vjp(lambda x: direct(params, x, context), probe)[1](jnp.ones_like(probe))
             return jnp.where(state[0] == 0, jnp.nan_to_num(jnp.sign(slope)), state[0]), True
 
         start = jnp.nan_to_num(jnp.sign(high - low)), False

@@ -189,7 +189,7 @@ def pick(each: Array, k: Array) -> tuple[Array, Array]:
 @pick.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple:
     (each, k), change = primals, tangents[0]
-    if shared_by_rows(each, k) and each[0].size == len(k):
+    if shared_by_rows(each, k) and len(each) and each[0].size == len(k):
         # A product, whose transpose adds up over rows; that of a select would make an array of all bins and rows first.
         n, places = len(each), k.reshape(len(k), 1, -1)
         hot = lax.broadcasted_iota(k.dtype, (len(k), n + 1, places.shape[2]), 1) == places

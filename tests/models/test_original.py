@@ -236,6 +236,8 @@ def test_made_takes_a_network_for_the_scale_and_one_for_the_translation():
     np.testing.assert_allclose(inverse_fun(params, y, context=context)[0], x, atol=1e-5)
     with pytest.raises(flows.FlowsError, match=r"MLP\(8\) depends on all inputs"):
         flows.MADE(nets[0], flows.MLP(8))(0, 3)
+    with pytest.raises(flows.FlowsError, match=r"MLP\(8\) depends on all inputs"):  # which are x and the context
+        flows.Autoregressive(flows.MLP(8))(0, 1, context_dim=1)
 
     ordered = flows.conditioners.MaskedResidual(6, order=(2, 0, 1))
     for pair in ((ordered, ordered), (nets[0], ordered)):

@@ -63,6 +63,12 @@ def test_distribution_functions_are_those_of_the_model(name):
         assert result.cdf([[truth.support()[0] - 1]]).tolist() == [0.0]
 
 
+def test_a_continuous_flow_has_quantiles():
+    result = as_result(flows.Flow(flows.Continuous(flows.MLP(4), steps=4)))
+    x = result.quantile([0.1, 0.9])
+    np.testing.assert_allclose(result.cdf(x[:, None]), [0.1, 0.9], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("layer", "ends"),
     [

@@ -9,6 +9,7 @@ import pytest
 from registry import TRANSFORMERS
 from test_splines import SPLINES
 
+import flows
 from flows.diagnostics import enable_x64
 
 SHARED = [name for name in TRANSFORMERS if TRANSFORMERS[name].transformer.shared]
@@ -87,3 +88,9 @@ def test_free_ends_go_straight_on_with_the_slopes_at_the_bounds():
     np.testing.assert_allclose(log_slope.reshape(2, 4), np.repeat(log_slope[[1, 5], None], 4, axis=1), atol=1e-7)
     np.testing.assert_allclose(y, ends + np.exp(log_slope) * (at - ends), atol=1e-7)
     assert np.abs(log_slope).min() > 0.1
+
+
+def test_a_spline_of_one_bin_has_gradients_where_rows_share_it():
+    params, log_pdf, _ = flows.Flow(flows.Elementwise(flows.transformers.RationalQuadratic(1)))(0, 2)
+    gradients = jax.tree.leaves(jax.grad(lambda params: log_pdf(params, jnp.ones((5, 2))).sum())(params))
+    assert all(np.isfinite(each).all() for each in gradients)
