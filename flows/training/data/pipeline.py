@@ -21,6 +21,7 @@ from flows.bijections.whiten import MOST_COLUMNS, Whiten, correlation_factor, le
 from flows.core import BijectionInit, pieces_of
 from flows.training.data.columns import ColumnFacts
 from flows.training.data.gaussian import FEWEST, losses_of, moments, shrinkage_of, shrinkage_of_start
+from flows.training.data.shapes import FEWEST as FEWEST_ROWS
 from flows.training.data.shapes import FOLDS, TAILS, heavy_tails, looked_at, sharp
 from flows.training.data.table import Rows
 from flows.training.options import Options
@@ -135,15 +136,23 @@ def _freeing_is_better(x: np.ndarray, weights: Weights, as_is: np.ndarray, mixin
 def _tails(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> list[Measured]:
     """`Arcsinh` of columns with heavy tails, or of whole rows, where the Gaussian of all columns gains by it."""
     tails, free = _tails_of_columns(x, weights, as_is), np.flatnonzero(~as_is)
-    if not 1 < len(free) <= len(as_is) <= MOST_COLUMNS or len(x) < ENOUGH_ROWS * len(free):
-        return tails
     low, middle, high = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
-    scale = OF_ROWS * np.where(high > low, (high - low) / QUARTILES, x.std(0))
-    tried = [(), tuple(tails), (_drawing_in(~as_is, middle, scale, together=True),)]
+    few = len(x) < max(FEWEST_ROWS, ENOUGH_ROWS * len(free))
+    if few or not 1 < len(free) <= len(as_is) <= MOST_COLUMNS or not (high > low)[free].all():
+        return tails
+    tried = [*tails, _drawing_in(~as_is, middle, OF_ROWS * (high - low) / QUARTILES, together=True)]
     every = -(-x.size // MOST_NUMBERS)
-    losses = [_held_out_loss(each, x[::every], None if weights is None else weights[::every]) for each in tried]
+    z, w = x[::every, free], None if weights is None else weights[::every]
+    losses = [_held_out_loss((_of_columns(each, free),), z, w) for each in tried]
     least = int(np.argmin(losses))
-    return list(tried[least]) if losses[least] < losses[0] - TAILS else []
+    return [tried[least]] if losses[least] < _held_out_loss((), z, w) - TAILS else []
+
+
+def _of_columns(tails: Measured, columns: np.ndarray) -> Measured:
+    """The same of some columns alone, among which all are that it changes."""
+    which = tails.layer.own_support.untouched(len(tails.fixed["scale"]))
+    chosen, together = ~np.asarray(which)[columns], tails.layer.arguments["together"]
+    return _drawing_in(chosen, tails.fixed["shift"][columns], tails.fixed["scale"][columns], together)
 
 
 def _tails_of_columns(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> list[Measured]:
