@@ -150,6 +150,7 @@ def test_arcsinh_of_rows_keeps_their_direction():
     close(y[:, :3] / y[:, :1], np.tile([1.0, -2.0, 0.5], (len(x), 1)), 1e-5)
     assert (y[:, 3] == x[:, 3]).all() and np.abs(y[:, :3]).max() < 130 and np.isfinite(log_det).all()
     assert (np.diff(np.abs(y[:, 0])) > 0).all()
+    close(direct_fun(params, (shift + scale)[None])[0][0, :3], np.arcsinh(1.0), 1e-5)
     close((np.asarray(inverse_fun(params, y)[0]) - shift)[:, :3] / (x - shift)[:, :3], 1, 1e-3)
     centre = np.asarray(jax.grad(lambda x: sum(each.sum() for each in direct_fun(params, x)))(shift[None]))
     close(centre[0, :3] * scale[:3], 1, 1e-6)
