@@ -16,7 +16,6 @@ masked = MaskedMLP(8, last_scale=1.0)
 contraction = Lipschitz(8, coefficient=0.8, activation="tanh", last_scale=1.0)
 spline = t.LinearSpline(num_bins=3)  # the cheapest to compile of those with an odd number of parameters
 
-
 halved = flows.Invert(flows.FixedAffine(2.0))  # its inverse is the native direction
 ordered = MaskedResidual(6, num_blocks=1, last_scale=1.0, order=(2, 0, 1))
 residual = Residual(6, num_blocks=1, last_scale=1.0)

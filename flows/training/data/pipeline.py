@@ -142,17 +142,10 @@ def _tails(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> list[Measured]
         return tails
     tried = [*tails, _drawing_in(~as_is, middle, OF_ROWS * (high - low) / QUARTILES, together=True)]
     every = -(-x.size // MOST_NUMBERS)
-    z, w = x[::every, free], None if weights is None else weights[::every]
-    losses = [_held_out_loss((_of_columns(each, free),), z, w) for each in tried]
+    some, w = x[::every], None if weights is None else weights[::every]
+    losses = [_held_out_loss((each,), some, w, free) for each in tried]
     least = int(np.argmin(losses))
-    return [tried[least]] if losses[least] < _held_out_loss((), z, w) - TAILS else []
-
-
-def _of_columns(tails: Measured, columns: np.ndarray) -> Measured:
-    """The same of some columns alone, among which all are that it changes."""
-    which = tails.layer.own_support.untouched(len(tails.fixed["scale"]))
-    chosen, together = ~np.asarray(which)[columns], tails.layer.arguments["together"]
-    return _drawing_in(chosen, tails.fixed["shift"][columns], tails.fixed["scale"][columns], together)
+    return [tried[least]] if losses[least] < _held_out_loss((), some, w, free) - TAILS else []
 
 
 def _tails_of_columns(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> list[Measured]:
@@ -228,9 +221,9 @@ def _within(factor: np.ndarray, alone: np.ndarray, as_is: np.ndarray) -> np.ndar
     return whole
 
 
-def _held_out_loss(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights) -> float:
-    """The loss of the closed-form Gaussian behind these layers, on rows that neither has seen (but for `Arcsinh`, whose shift
-    and scale are those of all rows)."""
+def _held_out_loss(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights, columns: Any = slice(None)) -> float:
+    """The loss of the closed-form Gaussian of some columns behind these layers, on rows that neither has seen (but for
+    `Arcsinh`, whose shift and scale are those of all rows)."""
     w = np.ones(len(x)) if weights is None else weights
     fold, total = np.random.default_rng(0).permutation(len(x)) % FOLDS, 0.0
     for number in range(FOLDS):
@@ -239,6 +232,7 @@ def _held_out_loss(steps: tuple[Measured, ...], x: np.ndarray, weights: Weights)
             continue
         measured = measured_again(steps, x[~out], w[~out])
         (y, _), (z, log_det) = _through(measured, x[~out]), _through(measured, x[out])
+        y, z = y[:, columns], z[:, columns]
         mean, std = moments(y, w[~out])
         std = np.where(std > 0, std, 1.0)
         factor = correlation_factor((y - mean) / std, weights=w[~out], xp=np)
@@ -269,9 +263,8 @@ def _drawing_in(which: np.ndarray, shift: np.ndarray, scale: np.ndarray, togethe
     fixed = {"shift": np.where(which, shift, 0.0), "scale": np.where(which, scale, 1.0)}
     direct = partial(drawn_in, fixed, which, together=together, xp=np)
     inverse = partial(drawn_out, fixed, which, together=together, xp=np)
-    again = lambda x, weights: _drawing_in(which, shift, scale, together)  # noqa: E731
-    features = None if together and which.all() else _numbers(which)
-    return Measured(Arcsinh(features, together), fixed, direct, inverse, again)
+    layer = Arcsinh(None if together and which.all() else _numbers(which), together)
+    return Measured(layer, fixed, direct, inverse, lambda x, weights: _drawing_in(which, shift, scale, together))
 
 
 def _scaling(x: np.ndarray, weights: Weights, as_is: np.ndarray) -> Measured:
