@@ -137,9 +137,8 @@ def test_a_model_that_misses_the_tails_is_warned_of():
     def wide(x):
         return -2 * jnp.log1p(jnp.square(x[:, 0]) / 3)
 
-    with pytest.warns(UserWarning, match=r"Pareto k is .*, above 0\.7"):
-        result = fit_to_density(0, NORMAL, wide, 1, **{**QUICK, "max_epochs": 15, "num_weights": 4000}, learning_rate=0.05)
-    assert result.diagnostics.pareto_k > 0.7
+    with pytest.warns(UserWarning, match=r"too narrow: the standard deviation of number 0 of a point is 0\.[78]\d of"):
+        fit_to_density(0, NORMAL, wide, 1, **{**QUICK, "max_epochs": 15, "num_weights": 4000}, learning_rate=0.05)
 
 
 def test_what_is_not_finite_does_not_reach_the_params():
@@ -147,7 +146,7 @@ def test_what_is_not_finite_does_not_reach_the_params():
         return jnp.where(x[:, 0] > 3.2, jnp.nan, gauss(x))
 
     with pytest.warns(UserWarning, match="steps were skipped"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fit_to_density: (Pareto|the importance)")
+        warnings.filterwarnings("ignore", "fit_to_density: (Pareto|the importance|the model is too)")
         result = fit_to_density(0, NORMAL, walled, 2, **{**QUICK, "num_held_out": 20, "num_weights": 30})
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
     with pytest.raises(flows.FitError, match=r"no loss is finite .*log_density is nan at a draw x = \["):
@@ -285,8 +284,11 @@ def test_annealing_keeps_both_modes_and_judges_only_what_it_did_to_the_density_i
         whole = {"anneal": 0.55, "starts": 1, "estimator": "total", "callbacks": [callback], **settings}
         return fit_to_density(0, model, two_modes, 1, **whole)
 
-    result = annealed(lambda epoch: seen.append(epoch.best_epoch))
-    with pytest.warns(UserWarning, match="ended while the density was tempered"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit_to_density: the model is too narrow")
+        result = annealed(lambda epoch: seen.append(epoch.best_epoch))
+    with pytest.warns(UserWarning, match="ended while the density was tempered"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit_to_density: the model is too narrow")
         ended = [annealed(lambda epoch, last=last: epoch.number == last) for last in (0, 4)]
     assert jax.tree.all(jax.tree.map(np.array_equal, ended[0].params, ended[1].params)), "these are the params of the start"
     losses = result.history["validation_loss"]

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 
 from flows.core import Array
-from flows.distributions.draws import sample_with_log_pdf
 from flows.objectives import Estimate, effective_sample_size, log_normalizer, pareto_k
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import Diagnostics
 from flows.results.history import History
+from flows.training.density.draws import Drawing, Points
 from flows.training.density.modes import Modes
 from flows.training.density.start import Beginning, Box
 from flows.training.density.target import Target
@@ -27,16 +27,22 @@ OF_MODES = 0.02  # of the draws that count, the share of Gaussians at the modes:
 WIDER = 2.0  # times the width of a mode, of half of these Gaussians
 LEFT = 0.5  # of the mass of a mode: the share of the model's draws there, below which it has left the mode
 SEEN = 0.01  # of all mass: modes that have less are not looked at
+OFF = 0.05  # of a standard deviation: by how much the model's may differ from the density's
+SURE = 3.0  # standard errors
+WIDEN = "Train longer, or give a larger model, or the default one (None)"
 
 
 class Verdict(NamedTuple):
-    """What the weights say: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats, and how much more mass
-    each mode has than the model's draws there (modes,). Log-weights are None where some are no numbers."""
+    """What the weights say: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats; whether the model has
+    left a mode, and how much more mass each mode has than the model's draws there (modes,); the largest |log| of a standard
+    deviation of the model over the one of the density, 0 where it is chance. Log-weights are None where some are no numbers."""
 
     diagnostics: Diagnostics
     messages: list[str]
     loss: float
+    left: bool = False
     lacking: np.ndarray | None = None
+    off: float = 0.0
     log_weights: np.ndarray | None = None
 
     @property
@@ -47,85 +53,126 @@ class Verdict(NamedTuple):
 
 
 class Figures:
-    """Importance weights of a model's draws, and of Gaussians at the modes that were found, unless there is one mode, at which
-    the model starts.
+    """Importance weights of draws of a mixture: of the model, of the model with a wider base, and of Gaussians at the modes
+    that were found, unless there is one mode, at which the model starts.
 
-    The draws are those of the mixture (1 - a) q + a g of the model q and the Gaussians g, a = 0.02, each in its share, and the
-    weights p / ((1 - a) q + a g): a mode that q misses has draws of g with large weights, and as half of g is twice as wide, no
-    draw in the tails of a mode outweighs all others (Hesterberg, "Weighted Average
-    Importance Sampling and Defensive Mixture Distributions", 1995).
+    The weights are p / sum_j a_j q_j, a_j the share of the draws that component j made. A draw in a tail that the model lacks
+    has a large weight, and so has a draw at a mode that it misses; as half of the Gaussians are twice as wide, no draw in the
+    tails of a mode outweighs all others [Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture
+    Distributions", 1995].
     """
 
-    def __init__(self, log_density: Callable, box: Box, start: Beginning, n: int, num_held_out: int, dtype: Any):
-        self.target, self.box, self.n = Target(log_density, box.event, dtype), box, n
+    def __init__(
+        self, log_density: Callable, box: Box, start: Beginning, options: Any, drawing: Drawing, names: list[str], dtype: Any
+    ):
+        self.target, self.box, self.n = Target(log_density, box.event, dtype), box, options.num_weights
         self.num_modes = 0 if start.modes is None else len(start.modes.shares)
+        self.starts = options.starts if self.num_modes and np.ndim(options.starts) == 0 else 0
         self.modes = start.modes.widened(WIDER) if start.modes and (self.num_modes > 1 or not start.at_mode) else None
-        self.of_modes = 0 if self.modes is None else math.ceil(OF_MODES * n)
-        self.together = num_held_out  # draws of one call, so that one program serves
+        self.drawing, self.names = drawing, names
 
     def held_out(self, triple: Any, key: Array) -> HeldOut:
         """The loss, the effective sample size and Pareto k of one call's draws. No single draw is told of."""
-        x, log_q = self._drawn(triple, key, self.together)
-        log_w = self.target.raw(x) - log_q
+        drawn = self.drawing.of(triple, key, self.drawing.together, widened=False)
+        log_w = self.target.raw(drawn.x) - drawn.log_q[0]
         kl, zero = jnp.asarray(-log_w.mean(), self.target.dtype), jnp.zeros((), int)
         usable = not (np.isnan(log_w) | (log_w == np.inf)).any() and np.isfinite(log_w).any()
         effective = effective_sample_size(log_w) / len(log_w) if usable else math.nan
         tail = pareto_k(log_w) if usable and len(log_w) >= LEAST_FOR_TAIL else math.nan
         return HeldOut(kl, zero, kl, jnp.zeros_like(kl), effective, tail, math.nan)
 
-    def _drawn(self, triple: Any, key: Array, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """n draws of the model, and their log-density."""
-        drawn = [
-            sample_with_log_pdf(jax.random.fold_in(key, i), triple[0], triple, self.together)
-            for i in range(-(-n // self.together))
-        ]
-        x, log_q = (np.concatenate([np.asarray(piece[j]) for piece in drawn])[:n] for j in (0, 1))
-        return x, log_q.astype(float)
+    def weighed(self, triple: Any, key: Array, n: int, widened: bool = True) -> tuple[Points, np.ndarray]:
+        """n draws of the mixture, and the log-density there; without wider ones where the log-density of some is no number."""
+        of_model, of_modes = jax.random.split(key)
+        count = 0 if self.modes is None else math.ceil(OF_MODES * n)
+        points = self.drawing.of(triple, of_model, n - count, widened)
+        if self.modes is not None:
+            seed = np.asarray(jax.random.key_data(of_modes)).tolist()
+            y = self.modes.draw(np.random.default_rng(seed), count)
+            at_modes = np.asarray(self.box.back(jnp.asarray(y, points.x.dtype)))
+            log_q = np.concatenate([points.log_q, self.drawing.scored(triple, at_modes, widened)], 1)
+            x = np.concatenate([points.x, at_modes])
+            points = Points(x, np.concatenate([log_q, logsumexp(self._at_modes(x), 1)[None]]), (*points.counts, count))
+        log_p = self.target.raw(points.x)
+        wide = slice(points.counts[0], n - count)
+        if (np.isnan(log_p[wide]) | (log_p[wide] == np.inf)).any():
+            return self.weighed(triple, key, n, False)
+        return points, log_p
 
     def of(self, triple: Any, key: Array) -> Verdict:
         """What they say of a model."""
-        of_model, of_modes = jax.random.split(key)
-        x, log_q = self._drawn(triple, of_model, self.n - self.of_modes)
-        log_p, parts = self.target.raw(x), None
-        loss = float((log_q - log_p).mean())
-        if self.modes is not None:
-            seed = np.asarray(jax.random.key_data(of_modes)).tolist()
-            y = self.modes.draw(np.random.default_rng(seed), self.of_modes)
-            at_modes = np.asarray(self.box.back(jnp.asarray(y, x.dtype)))
-            log_q = np.concatenate([log_q, np.asarray(triple[1](triple[0], at_modes), float)])
-            x, log_p = np.concatenate([x, at_modes]), np.concatenate([log_p, self.target.raw(at_modes)])
-            on_line, log_det = self.box.outside(x)
-            parts = self.modes.log_parts(on_line) + log_det[:, None]
-            share = self.of_modes / self.n
-            log_q = np.logaddexp(math.log1p(-share) + log_q, math.log(share) + np.logaddexp.reduce(parts, 1))
-        log_w = log_p - log_q
+        points, log_p = self.weighed(triple, key, self.n)
+        own = slice(points.counts[0])
+        loss = float((points.log_q[0] - log_p)[own].mean())
+        log_w, found = log_p - points.log_mixture, (len(log_p), self.num_modes, self.starts)
         bad = np.flatnonzero(np.isnan(log_w) | (log_w == np.inf))
         if len(bad) or not np.isfinite(log_w).any():
             why = (
                 f"the importance weights of {len(bad) or self.n} of {self.n} draws are no numbers, so there are no "
                 "diagnostics. Look at log_density where the model draws"
             )
-            return Verdict(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, self.n, self.num_modes), [why], loss)
-        diagnostics = Diagnostics(
-            effective_sample_size(log_w) / self.n, log_normalizer(log_w), pareto_k(log_w), self.n, self.num_modes
-        )
-        messages, lacking = ([], None) if parts is None else self._of_modes(parts, log_w)
-        if diagnostics.pareto_k > RELIABLE:
+            return Verdict(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, *found), [why], loss)
+        log_z = log_normalizer_of_mixture(log_w, points)
+        k = pareto_k(log_w)
+        diagnostics = Diagnostics(1 / (1 + len(log_w) * log_z.standard_error**2), log_z, k, *found)
+        left, lacking = ("", None) if self.modes is None else self._of_modes(points, log_w)
+        of_model = log_normalizer((log_p - points.log_q[0])[own])
+        off, narrow = self._spread(points, log_w, log_z, of_model)
+        messages = [message for message in (left or narrow,) if message]
+        if k > RELIABLE:
             messages.append(
-                f"Pareto k is {diagnostics.pareto_k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither "
+                f"Pareto k is {k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither "
                 "its importance weights nor log Z can be trusted. Train longer, or give a larger model"
             )
-        return Verdict(diagnostics, messages, loss, lacking, log_w)
+        return Verdict(diagnostics, messages, loss, bool(left), lacking, off, log_w)
 
-    def _of_modes(self, log_parts: np.ndarray, log_w: np.ndarray) -> tuple[list[str], np.ndarray]:
+    def _at_modes(self, x: np.ndarray) -> np.ndarray:
+        """The log-densities of the Gaussians, times their shares, (n, Gaussians)."""
+        on_line, log_det = self.box.outside(x)
+        parts: np.ndarray = cast(Modes, self.modes).log_parts(on_line) + log_det[:, None]
+        return parts
+
+    def _spread(self, points: Points, log_w: np.ndarray, log_z: Estimate, of_model: Estimate) -> tuple[float, str]:
+        """Where the spread of the model differs from the spread of the density: by how much, and a warning of it.
+
+        Both standard deviations are of the same points, with weights of the density and of the model, so that their ratio is 1
+        where both agree, and has the standard error of a difference.
+        """
+        if len(points.counts) == 1 or len(self.drawing.widths) == 1:
+            return 0.0, ""
+        x = points.x.reshape(len(points.x), -1).astype(float)
+        of_density, of_draws = (softmax(log) for log in (log_w, points.log_q[0] - points.log_mixture))
+        with np.errstate(all="ignore"):  # of columns that stay where they are, and squares that overflow
+            squares = [np.square(x - w @ x) for w in (of_density, of_draws)]
+            variances = [w @ square for w, square in zip((of_density, of_draws), squares, strict=True)]
+            log_ratio = 0.5 * np.log(variances[1] / variances[0])
+            each = [
+                w[:, None] * (square / v - 1) for w, square, v in zip((of_density, of_draws), squares, variances, strict=True)
+            ]
+            error = 0.5 * np.sqrt(np.square(each[1] - each[0]).sum(0))
+            far = (np.abs(log_ratio) > OFF) & (np.abs(log_ratio) > SURE * error)
+        sure = SURE * math.hypot(log_z.standard_error, of_model.standard_error)
+        if not far.any() and log_z.value - of_model.value <= sure:
+            return 0.0, ""
+        if not far.any():
+            seen = f"log Z is {log_z.value:.4f}, and {of_model.value:.4f} by its own draws alone"
+            return log_z.value - of_model.value, f"the model is too narrow: {seen}. {WIDEN}"
+        most = int(np.where(far, np.abs(log_ratio), 0.0).argmax())
+        how = "narrow" if log_ratio[most] < 0 else "wide"
+        return float(np.abs(log_ratio[most])), (
+            f"the model is too {how}: the standard deviation of {self.names[most]} is {math.exp(log_ratio[most]):.2f} of what "
+            f"it is under the density. {WIDEN}"
+        )
+
+    def _of_modes(self, points: Points, log_w: np.ndarray) -> tuple[str, np.ndarray]:
         """A warning of modes that have far less of the model's draws than of the mass; and the ratio, of each."""
-        modes = cast(Modes, self.modes)
-        nearest = softmax(log_parts, 1).reshape(len(log_parts), 2, self.num_modes).sum(1)
-        mass, share_of_draws = softmax(log_w) @ nearest, nearest[: self.n - self.of_modes].mean(0)
-        lacking = mass / np.maximum(share_of_draws, 1 / self.n)
+        modes, n = cast(Modes, self.modes), points.counts[0]
+        nearest = softmax(self._at_modes(points.x), 1).reshape(len(points.x), 2, self.num_modes).sum(1)
+        mass, share_of_draws = softmax(log_w) @ nearest, nearest[:n].mean(0)
+        lacking = mass / np.maximum(share_of_draws, 1 / n)
         left = np.flatnonzero((mass > SEEN) & (share_of_draws < LEFT * mass))
         if not len(left):
-            return [], lacking
+            return "", lacking
         k = left[np.argmax((mass - share_of_draws)[left])]
         at = np.asarray(self.box.back(jnp.asarray(modes.means[k : k + 1], self.target.dtype)))[0]
         message = (
@@ -133,7 +180,20 @@ class Figures:
             f"{share_of_draws[k]:.1%} of its draws. Give a flow on Normal() with standardize=True, which starts at all of "
             "them, or a larger one"
         )
-        return [message], lacking
+        return message, lacking
+
+
+def log_normalizer_of_mixture(log_w: np.ndarray, points: Points) -> Estimate:
+    """log Z by weights of a mixture whose components are known: their ratios q_j / q have mean 1, and what the weights have in
+    common with them is no error. With b of the regression w = sum_j b_j q_j / q + r, log Z is log sum_j b_j, and its standard
+    error std(r) / (sqrt(n) sum_j b_j) [Owen and Zhou, "Safe and Effective Importance Sampling", 2000, section 4]."""
+    top, n = log_w.max(), len(log_w)
+    w, ratios = np.exp(log_w - top), np.exp(points.log_q - points.log_mixture).T
+    b = np.linalg.lstsq(ratios, w, rcond=None)[0]
+    z, rest = b.sum(), w - ratios @ b
+    if not z > 0:  # a few large weights
+        return log_normalizer(log_w)
+    return Estimate(float(top + math.log(z)), float(np.sqrt(np.square(rest).sum() / (n * (n - len(b)))) / z))
 
 
 def history_of_start(loss: float) -> History:

@@ -10,11 +10,12 @@ from scipy.special import log_softmax, logsumexp
 
 from flows.core import LOG_2PI, FlowsError, warn_user
 from flows.objectives import effective_sample_size
+from flows.results.density import REACH
 from flows.training.density.gaussian import Start, cholesky_of
 from flows.training.density.target import Target
 
 AROUND_THE_MEAN = 3, 4, 9, 14  # of 16 points, one of each scale
-SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations of the starting points, in turn
+SCALES = (1.0, 2.0, 4.0, REACH)  # standard deviations of the starting points, in turn
 CANDIDATES = 4_096  # points among which later starts are chosen
 UNLIKE = 0.05  # of these points of one scale: the share that comes into question
 TURNS = 4  # in which starts are chosen

@@ -1,6 +1,7 @@
 """`flows.fit_to_density`: variational inference with the training loop of `flows.fit`."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,9 @@ from flows.results.parameters import Parameters
 from flows.training.agreement import EVERY_PROCESS, agreed, agreement, digests_of
 from flows.training.data.gaussian import Yardstick, by_chance
 from flows.training.density.checks import by_names, check_density, check_order
+from flows.training.density.draws import Drawing
 from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures, history_of_start
+from flows.training.density.polish import polish, scores_by_formula
 from flows.training.density.reverse_kl import ReverseKL
 from flows.training.density.start import begin, box_of, starts_of
 from flows.training.fingerprint import fingerprint
@@ -255,10 +258,13 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
-    figures = Figures(log_density, box, start, options.num_weights, options.num_held_out, dtype)
+    drawing = Drawing(init_fun, event, options.num_held_out)
+    names = [f"number {i} of a point" for i in range(math.prod(event))] if named is None else named.entries
+    figures = Figures(log_density, box, start, options, drawing, names, dtype)
     triple = Distribution(params, *functions_of(part, params))
-    outcome = figures.of(triple, of_weights)
+    began, outcome = time.monotonic(), figures.of(triple, of_weights)
     if options.anneal is not None or not outcome.enough:
+        of_start = triple, outcome
         problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
         settings = partial(_settings, init_fun, key, user_density, named)
         params, history = _trained(problem, figures, params, options, settings, of_steps)
@@ -267,6 +273,17 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         if start.base is not None and outcome.lacking is not None:
             triple = triple._replace(params=start.weighed(params, outcome.lacking))
             outcome = figures.of(triple, of_last)
+        in_time = not history.interrupted and time.monotonic() < began + options.max_seconds
+        if outcome.off and in_time and scores_by_formula(part, params):
+            of_round, again = jax.random.split(jax.random.fold_in(of_last, 1))
+            steps = options.steps_per_epoch * len(history["train_loss"])
+            polished = triple._replace(params=polish(figures, part, triple, options, steps, of_round))
+            if (found := figures.of(polished, again)).off < outcome.off and not found.left:
+                triple, outcome = polished, found
+        if outcome.left and not of_start[1].left:
+            (triple, outcome), history = of_start, History({**history, "best_epoch": -1}, interrupted=history.interrupted)
+            lost = "the fit left modes that it started at, so these are the params of the start; give a larger model"
+            outcome.messages.insert(0, lost)
     else:
         history = history_of_start(outcome.loss)
     for message in outcome.messages:

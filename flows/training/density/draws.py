@@ -1,0 +1,162 @@
+"""Draws of a model, and of the same model with a wider base, which reach into tails that the model lacks."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import logsumexp
+
+from flows.compose import joined
+from flows.core import (
+    Array,
+    Distribution,
+    Shape,
+    Value,
+    bijection_part,
+    distribution_part,
+    functions_of,
+    size,
+    structure_of,
+)
+from flows.distributions.draws import sample_with_log_pdf
+from flows.distributions.gmm import GMM
+from flows.training.data.facts import is_flow
+
+WIDTHS = (1.0, 1.5, 2.5)  # of the base
+SHARES = (0.75, 0.125, 0.125)  # of the draws
+
+
+class Points(NamedTuple):
+    """Points of several components, those of the first before those of the second: x (n, *event), the log-density of each
+    component at each of them, log_q (components, n), and how many points each component made."""
+
+    x: np.ndarray
+    log_q: np.ndarray
+    counts: tuple[int, ...]
+
+    @property
+    def log_mixture(self) -> np.ndarray:
+        """The log-density of the mixture of the components, in the shares that they have of the points, (n,) [Veach and Guibas,
+        "Optimally Combining Sampling Techniques for Monte Carlo Rendering", 1995, section 3.4]."""
+        total: np.ndarray = logsumexp(self.log_q + np.log(np.array(self.counts) / len(self.x))[:, None], 0)
+        return total
+
+
+class Drawing:
+    """What draws from a model and scores points, `together` at a time, so that each of its programs is compiled once.
+
+    The base is widened in the noise: a mixture of normals around each mean, any other base around its location. A model on a
+    circle or a sphere, or with a base that ends somewhere, stays as it is.
+    """
+
+    def __init__(self, init_fun: Any, event: Shape, together: int):
+        self.event, self.together, layers, base = event, together, list[Any](), init_fun
+        while is_flow(base):
+            bijection, prior = structure_of(base).pieces
+            layers.append(bijection.value)
+            base = prior.value
+        self.depth, self.mixture = len(layers), isinstance(base, Value) and base.constructor is GMM
+        self.layers = bijection_part(joined(layers), event, None) if layers else None
+        self.base = distribution_part(base, event if self.layers is None else self.layers.output, None)
+        region = distribution_part(init_fun, event, None).region
+        endless = self.base.region is None or bool(
+            np.isinf(self.base.region.low).all() and np.isinf(self.base.region.high).all()
+        )
+        flat = endless and (region is None or region.flat)
+        self.widths, self.shares = (WIDTHS, SHARES) if flat else (WIDTHS[:1], (1.0,))
+
+    def of(self, triple: Distribution, key: Array, n: int, widened: bool = True) -> Points:
+        """n draws, a quarter of them with a wider base; or all of the model itself."""
+        if len(self.widths) == 1:
+            return self._of_model(triple, key, n)
+        of_layers, bases = self._parts(triple.params, self.widths if widened else WIDTHS[:1])
+        counts = [math.floor(share * n) for share in self.shares[1 : len(bases)]]
+        counts = [n - sum(counts), *counts]
+        noise = []
+        for i, (count, base) in enumerate(zip(counts, bases, strict=True)):
+            keys = jax.random.split(jax.random.fold_in(key, i), -(-count // self.together))
+            noise.append(np.concatenate([base.draw(each, self.together) for each in keys])[:count])
+        z = np.concatenate(noise)
+        x, log_det = self._mapped(1, of_layers, z)
+        return Points(x, np.stack([base.log_pdf(z) for base in bases]) - log_det, tuple(counts))
+
+    def scored(self, triple: Distribution, x: np.ndarray, widened: bool = True) -> np.ndarray:
+        """The log-density of the model, and of the model with wider bases, at points, (widths, n)."""
+        if len(self.widths) == 1:
+            return np.asarray(triple.log_pdf(triple.params, x), float)[None]
+        of_layers, bases = self._parts(triple.params, self.widths if widened else WIDTHS[:1])
+        z, log_det = self._mapped(0, of_layers, x)
+        return np.stack([base.log_pdf(z) for base in bases]) + log_det
+
+    def _of_model(self, triple: Distribution, key: Array, n: int) -> Points:
+        keys = [jax.random.fold_in(key, i) for i in range(-(-n // self.together))]
+        drawn = [sample_with_log_pdf(each, triple.params, triple, self.together) for each in keys]
+        x, log_q = (np.concatenate([np.asarray(piece[j]) for piece in drawn])[:n] for j in (0, 1))
+        return Points(x, log_q.astype(float)[None], (n,))
+
+    def _parts(self, params: Any, widths: tuple[float, ...]) -> tuple[tuple, list["Base"]]:
+        """The params of the layers, and the base at each of these widths."""
+        of_layers = []
+        for _ in range(self.depth):
+            of_layers.append(params["bijection"])
+            params = params["prior"]
+        log_pdf, sample = functions_of(self.base, params)
+        return tuple(of_layers), [Base(log_pdf, sample, params, by, self.mixture) for by in widths]
+
+    def _mapped(self, way: int, of_layers: tuple, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points through the layers, to the noise (0) or from it (1), and the log-det there."""
+        if self.layers is None:
+            return x, np.zeros(len(x))
+        params = of_layers[0] if self.depth == 1 else of_layers
+        function, mapped = functions_of(self.layers, params)[way], []
+        for i in range(0, len(x), self.together):
+            piece = x[i : i + self.together]
+            outputs = function(params, np.resize(piece, (self.together, *piece.shape[1:])))
+            mapped.append([np.asarray(output)[: len(piece)] for output in outputs])
+        y, log_det = (np.concatenate(pieces) for pieces in zip(*mapped, strict=True))
+        return y, log_det.astype(float)
+
+
+class Base(NamedTuple):
+    """A base, `by` times as wide."""
+
+    of: Callable
+    sample: Callable
+    params: Any
+    by: float
+    mixture: bool
+
+    def draw(self, key: Array, n: int) -> np.ndarray:
+        z = np.asarray(self.sample(key, self._wider, n))
+        return z if self._as_it_is else (self._centre + self.by * (z - self._centre)).astype(z.dtype)
+
+    def log_pdf(self, z: np.ndarray) -> np.ndarray:
+        if self._as_it_is:
+            return np.asarray(self.of(self._wider, z), float)
+        nearer = (self._centre + (z - self._centre) / self.by).astype(z.dtype)
+        return np.asarray(self.of(self._wider, nearer), float) - size(z.shape[1:]) * math.log(self.by)
+
+    @property
+    def _as_it_is(self) -> bool:
+        return self.by == 1 or self.mixture
+
+    @property
+    def _centre(self) -> Any:
+        return np.asarray(self.params["loc"]) if isinstance(self.params, dict) and "loc" in self.params else 0.0
+
+    @property
+    def _wider(self) -> Any:
+        """The params: of a mixture with factors that are so many times as large."""
+        if self.by == 1 or not self.mixture:
+            return self.params
+        own = self.params.get("fixed", self.params)
+        log_by = math.log(self.by)
+        if "log_scale" in own:
+            wider = {**own, "log_scale": own["log_scale"] + log_by}
+        else:
+            eye = jnp.eye(own["tril"].shape[1], dtype=own["tril"].dtype)
+            wider = {**own, "tril": jnp.tril(self.by * own["tril"], -1) + eye[None] * (own["tril"] + log_by)}
+        return {"fixed": wider} if "fixed" in self.params else wider
