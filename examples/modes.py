@@ -76,9 +76,8 @@ def fitted(starts, quick):
     began = time.process_time()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        result = flows.fit_to_density(
-            0, flows.Flow(flows.RealNVP()), log_density, PARAMETERS, starts=starts, max_epochs=2 if quick else 50, verbose=0
-        )
+        epochs = 2 if quick else 50
+        result = flows.fit_to_density(0, None, log_density, PARAMETERS, starts=starts, max_epochs=epochs, verbose=0)
     drawn = result.draw(1, 20_000)
     of, log_z = result.diagnostics, result.diagnostics.log_normalizer
     intercept, slope = np.asarray(drawn["intercept"]), np.asarray(drawn["slopes"][:, 0])

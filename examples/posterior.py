@@ -121,11 +121,7 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     evidence, exact = known()
-    # Parameters of a posterior are about 1 / sqrt(patients) wide: the first layer starts there.
-    model = flows.Flow(flows.Serial(flows.FixedAffine(math.sqrt(len(Y))), flows.RealNVP(4, hidden=(32, 32), plain=True)))
-    result = flows.fit_to_density(
-        0, model, log_density, 5, max_epochs=2 if options.quick else 30, learning_rate=5e-3, verbose=0
-    )
+    result = flows.fit_to_density(0, None, log_density, 5, max_epochs=2 if options.quick else 30, verbose=0)
     found = np.asarray(result.sample(1, result.params, len(exact)))
     of = result.diagnostics
     estimate, error = of.log_normalizer

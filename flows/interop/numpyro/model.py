@@ -17,8 +17,6 @@ from scipy.special import softmax
 
 from flows.core import Array, DistributionLike, FlowsError, as_array, as_key, check_function, positive_int, warn_user
 from flows.distributions.draws import sample_with_log_pdf
-from flows.distributions.flow import Flow
-from flows.models.coupling import RealNVP
 from flows.objectives import pareto_k
 from flows.results.density import DensityFitResult
 from flows.results.parameters import Parameters
@@ -28,7 +26,6 @@ from flows.training.density.variational import fit_to_density
 
 Sites = dict[str, Array]
 
-FLOW = Flow(RealNVP(plain=True))
 MOST_SHOWN = 8  # sites in a repr
 OVERDRAWN = 10  # draws of the flow for each that importance weights choose, and at least LEAST of them
 LEAST = 4_000
@@ -158,7 +155,7 @@ def fit_model(
         rng: key or seed.
         model: a NumPyro model, as `log_density` takes it.
         args, kwargs: what the model is called with; `flow` and `fit` are not handed on.
-        flow: a distribution, by default `Flow(RealNVP(plain=True))`.
+        flow: a distribution; None for the model that `flows.fit_to_density` takes by default.
         fit: what fits it, called as fit(rng, flow, log_density, dim). Its settings are bound by `functools.partial`:
             `fit=partial(flows.fit_to_density, max_epochs=20, verbose=0)`.
 
@@ -184,7 +181,7 @@ def fit_model(
     check_function(fit, "fit_model: fit", "flows.fit_to_density, or a functools.partial of it")
     density, latents = inspected("fit_model", model, args, kwargs)
     try:
-        result = fit(rng, FLOW if flow is None else flow, density.log_density, density.dim)
+        result = fit(rng, flow, density.log_density, density.dim)
     except FlowsError as error:
         slices = latents.slices.items()
         where = ", ".join(f"{name!r} {at.start}" + f" to {at.stop - 1}" * (at.stop > at.start + 1) for name, at in slices)

@@ -72,7 +72,7 @@ def check_data(
     behind other layers.
     """
     table, columns = split.train, len(split.train.labels)
-    x, context, weights = table.rows
+    x, context, weights = table.rows[:3]
     check_copies(split)
     curved = np.zeros(columns, bool) if curved is None else curved
     as_is = curved.copy()

@@ -156,10 +156,12 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     means = (0.0, 0.0)  # an objective is no log-density, to which log-dets could be added
     if options.objective is None:
         means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
+        if len(log_dets[1]) > 1:
+            held_out = held_out._replace(log_det=log_dets[1] - means[1])
     on_device = []
     for table, rows in zip(split.tables, (train, held_out), strict=True):
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
-        rows = Rows(rows.x, _standardized(rows.context, columns.of_context), w)
+        rows = rows._replace(context=_standardized(rows.context, columns.of_context), weights=w)
         rows = _cast_rows(rows, dtype)
         on_device.append(table.with_rows(rows if options.mesh is not None else jax.tree.map(jnp.asarray, rows)))
     chance = by_chance(len(split.held_out), held_out.weights)

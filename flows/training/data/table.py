@@ -22,11 +22,13 @@ class DataWarning(UserWarning):
 
 
 class Rows(NamedTuple):
-    """Rows of data, (rows, *event), with their context, (rows, *context), and their weights, (rows,); or None."""
+    """Rows of data, (rows, *event), with their context, (rows, *context), and their weights, (rows,); or None. Of rows held
+    out also the log-det of the layers that they went through, less its mean, (rows,)."""
 
     x: Any
     context: Any = None
     weights: Any = None
+    log_det: Any = None
 
 
 @dataclass(frozen=True, eq=False)

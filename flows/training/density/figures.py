@@ -29,7 +29,7 @@ LEFT = 0.5  # of the mass of a mode: the share of the model's draws there, below
 SEEN = 0.01  # of all mass: modes that have less are not looked at
 OFF = 0.05  # of a standard deviation: by how much the model's may differ from the density's
 SURE = 3.0  # standard errors
-WIDEN = "Train longer, or give a larger model, or the default one (None)"
+WIDEN = "Train longer, or give a larger model"
 
 
 class Verdict(NamedTuple):

@@ -14,8 +14,10 @@ import numpy as np
 import optax
 
 from flows.core import (
+    COLUMN,
     Array,
     Distribution,
+    DistributionInit,
     DistributionLike,
     FlowsError,
     Shape,
@@ -32,6 +34,8 @@ from flows.core import (
     warn_user,
 )
 from flows.distributions.flow import Flow
+from flows.models.autoregressive import IAF
+from flows.models.splines import NSF
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult
 from flows.results.history import History
@@ -64,6 +68,7 @@ from flows.training.options import (
 
 HARDLY = 0.01  # of the best effective sample size: its growth in a round that gained little
 HARDLY_K = 0.1  # the fall of Pareto k in such a round
+LEAST_WIDTH, MOST_WIDTH = 32, 256  # of the networks of the default model
 COLDEST = 0.01  # the power of the density at which annealing begins
 DENSITY_RATE = 3e-3
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
@@ -144,7 +149,7 @@ def powers(options: DensityOptions) -> np.ndarray:
 @explained_call("flows.fit_to_density(0, flow, log_density, 2)")
 def fit_to_density(
     rng: Any,
-    init_fun: DistributionLike,
+    init_fun: DistributionLike | None,
     log_density: Callable,
     input_dim: int | tuple[int, ...] | Mapping[str, tuple[int, ...]],
     *,
@@ -181,8 +186,9 @@ def fit_to_density(
 
     Args:
         rng: key or seed.
-        init_fun: a distribution that can be sampled with gradients, such as `flows.Flow(flows.Invert(flows.MAF()))`, whose
-            samples and densities of samples are cheap, or a coupling flow.
+        init_fun: a distribution that can be sampled with gradients; None for an inverse autoregressive flow,
+            `Flow(IAF(4, hidden=(32, 32), plain=True))`, wider for more than 32 columns, and `Flow(NSF())` for one column. It
+            draws in one pass, and was right in benchmarks where couplings were not; these score other points faster.
         log_density: of points (n, *event) it gives (n,): log(p(x) Z), in nats. For one point: `jax.vmap(f)`. Of named
             parameters it is handed a dict of arrays (n, *shape).
         input_dim: the event; or a dict from the names of parameters to their shapes, {"mu": (), "scale": (3,)}: `draw` of the
@@ -237,14 +243,16 @@ def fit_to_density(
 
 def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, options: DensityOptions) -> DensityFitResult:
     check_order(init_fun, log_density)
-    check_distribution(init_fun, options.caller)
+    if init_fun is not None:
+        check_distribution(init_fun, options.caller)
+    named = Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
+    event = as_event(input_dim if named is None else named.size)
+    init_fun = default_model(event) if init_fun is None else init_fun
     if getattr(init_fun, "likelihood", "exact") == "lower bound":
         raise FlowsError(
             f"fit_to_density: the log-density of {init_fun!r:.80} is a 'lower bound', as it adds noise to its points or rounds "
             "them (Dequantize): the divergence to a density cannot be told. Leave that layer out, and round draws afterwards"
         )
-    named = Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
-    event = as_event(input_dim if named is None else named.size)
     user_density = log_density
     if named is not None:
         log_density = by_names(log_density, named)
@@ -290,6 +298,14 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         warn_user(f"fit_to_density: {message}")
     told = {"diagnostics": outcome.diagnostics, "log_weights": outcome.log_weights}
     return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, named=named, **told)
+
+
+def default_model(event: Shape) -> DistributionInit:
+    """The model of a density of vectors."""
+    if len(event) != 1:
+        raise FlowsError(f"fit_to_density: a point has shape {event}, and None is a model of vectors; expected a distribution")
+    width = min(max(event[0], LEAST_WIDTH), MOST_WIDTH)
+    return Flow(NSF() if event == COLUMN else IAF(4, hidden=(width, width), plain=True))
 
 
 def _trained(

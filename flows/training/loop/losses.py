@@ -31,11 +31,14 @@ from flows.training.data.standardize import MEASURED, measured_of
 from flows.training.data.table import Rows, floating, take
 from flows.training.options import keywords_of_objective, name_of_objective
 
+FEW = 500  # rows held out, by which two epochs are compared
+
 
 class HeldOut(NamedTuple):
     """The mean loss of rows held out; of the row whose loss is the largest its number among them, the mean without it, and its
     share in the sum of all squared deviations from the mean; of draws instead of rows, how many of the target itself would do
-    as well, as a share (of rows it is 1), and the Pareto k of their weights (-inf); and the standard error of the mean."""
+    as well, as a share (of rows it is 1), and the Pareto k of their weights (-inf); the standard error of the mean loss in the
+    units of the data; and the losses of a few rows, the same in every epoch, NaN where there is none."""
 
     mean: Array
     row: Array
@@ -44,11 +47,13 @@ class HeldOut(NamedTuple):
     effective: Any = 1.0
     tail: Any = -math.inf
     error: Any = 0.0
+    few: Any = ()
 
     @classmethod
-    def of(cls, losses: Array, n: int | None = None, number: Any = None) -> "HeldOut":
+    def of(cls, losses: Array, n: int | None = None, number: Any = None, log_dets: Array | None = None) -> "HeldOut":
         """Of the losses of rows with these numbers, which count below n; by default of all. They may be spread over devices:
-        only what is summed, or is the largest, goes from one to another."""
+        only what is summed, or is the largest, goes from one to another. `log_dets` are what the losses lack of the rows' own,
+        of mean 0."""
         n = losses.size if n is None else n
         number = spread(jnp.arange(n) if number is None else jnp.asarray(number), losses.ndim - 1)
         known = number < n
@@ -62,7 +67,10 @@ class HeldOut(NamedTuple):
         # Not a difference of two sums, which may be inf.
         others = jnp.where(known & (number != row), losses, 0.0).sum() / max(n - 1, 1)
         finite = jnp.where(known, jnp.isfinite(losses), True).all()
+        if log_dets is not None:
+            deviations = deviations - jnp.where(known, log_dets, 0.0)
         spread_of_rows = jnp.sqrt(jnp.square(jnp.where(finite, deviations, 0.0)).sum() / n)
+        few = jnp.where(known, losses, jnp.nan).ravel()[:: -(-losses.size // FEW)] if num_devices() == 1 else ()
         return cls(
             mean,
             row,
@@ -71,7 +79,13 @@ class HeldOut(NamedTuple):
             jnp.ones_like(mean),
             jnp.full_like(mean, -math.inf),
             jnp.where(finite, spread_of_rows / math.sqrt(n), jnp.nan),
+            few,
         )
+
+
+def _log_dets(rows: Rows) -> Array | None:
+    """What the losses of rows lack of the log-dets of the layers before."""
+    return rows.log_det if rows.log_det is None or rows.weights is None else rows.weights * rows.log_det
 
 
 class Likelihood(NamedTuple):
@@ -108,13 +122,15 @@ class Likelihood(NamedTuple):
         key = None if self.exact else key
         n, is_split = self.split or len(rows.x), bool(self.split)
         if num_devices() == 1 and n <= self.batch_size:
-            return HeldOut.of(-self._weighted(params, rows, key, False))
+            return HeldOut.of(-self._weighted(params, rows, key, False), log_dets=_log_dets(rows))
         index, number = chunks_of(n, self.batch_size, is_split)
 
-        def one(chunk: Array) -> Array:
-            return -self._weighted(params, taken(rows, chunk, is_split), key, False)
+        def one(chunk: Array) -> tuple[Array, Array | None]:
+            few = taken(rows, chunk, is_split)
+            return -self._weighted(params, few, key, False), _log_dets(few)
 
-        return HeldOut.of(jax.lax.map(one, spread(jnp.asarray(index), 1)), n, number)
+        losses, log_dets = jax.lax.map(one, spread(jnp.asarray(index), 1))
+        return HeldOut.of(losses, n, number, log_dets)
 
     def measured(self, params: Any, rows: Rows, key: Array) -> Any:
         """The params, with running statistics measured on these rows."""

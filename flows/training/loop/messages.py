@@ -111,8 +111,8 @@ def compare(members: list[Progress], yardstick: Yardstick, options: Options) -> 
     epochs = len(members[0].validation)
     used_up = epochs >= MANY_EPOCHS and epochs > options.max_epochs - (options.patience or 0)  # else patience ended it
     falling = float(np.mean([falling_by(member.validation) for member in members])) if used_up else 0.0
-    errors = [member.carried[-1] for member in members if member.carried is not None and math.isfinite(member.carried[-1])]
-    if falling > max(FALLING * yardstick.by_chance, SEEN * float(np.mean(errors or 0.0))):
+    errors = [error_of_fall(member, yardstick.held_out.shape[-1]) for member in members]
+    if falling > max(FALLING * yardstick.by_chance, SEEN * float(np.nan_to_num(errors).mean())):
         warn_user(
             f"{who}: the loss on what is held out was still falling, by {falling:.3g} nats from half to three quarters of the "
             f"{epochs} epochs; more of them, such as max_epochs={2 * options.max_epochs}, may gain as much"
@@ -129,13 +129,20 @@ def falling_by(losses: list[float]) -> float:
     """By how many nats the best loss fell from half to three quarters of the epochs, where the rate has hardly been lowered.
 
     Over 33 default fits it was above three times what chance explains in 6: 5 of these gained from twice the epochs, by 5 to 15
-    standard errors. Of the 21 fits that gained less than one, it was so in one. A fall within two standard errors of the loss
-    says little, as the rate falls then [household power in 40 epochs: by 0.11 nats, 1.4 errors, and twice as many gained
-    nothing; redshifts in 60: by 0.40, 7 errors, and twice as many gained 0.22].
+    standard errors. Of the 21 fits that gained less than one, it was so in one.
     """
     best = np.minimum.accumulate(np.nan_to_num(losses, nan=np.inf, posinf=np.inf))
     early, late = best[len(best) // 2 - 1], best[3 * len(best) // 4 - 1]
     return float(early - late) if math.isfinite(early) else 0.0
+
+
+def error_of_fall(member: Progress, rows: int) -> float:
+    """The standard error of that fall, over so many rows: of the difference of losses of the same rows. NaN if unknown."""
+    if len(member.compared) < 2 or not rows:
+        return math.nan
+    early, late = map(np.array, member.compared[:2])
+    change = (early - late)[np.isfinite(early) & np.isfinite(late)]
+    return float(change.std() / math.sqrt(rows)) if len(change) else math.nan
 
 
 def _carried(held_out: list[float], numbers: np.ndarray, source: str) -> str:

@@ -37,6 +37,8 @@ class Progress:
     effective: list[float] = field(default_factory=list)  # sample sizes of the start, and after each epoch; NaN of one lost
     fell_apart: int = 0  # of these times back, how often patience would have ended it
     tails: list[float] = field(default_factory=list)  # and Pareto k
+    few: list[float] = field(default_factory=list)  # losses of a few rows held out in the best epoch
+    compared: list[list[float]] = field(default_factory=list)  # the same after half and three quarters of the epochs
 
     @property
     def best(self) -> float:
@@ -47,7 +49,8 @@ class Progress:
         """Note what the start is worth."""
         self.effective, self.tails = [float(held_out.effective)], [float(held_out.tail)]
         if math.isfinite(float(held_out.mean)):
-            self.initial, self.carried = float(held_out.mean), [float(number) for number in held_out]
+            self.initial = float(held_out.mean)
+            self._carry(held_out)
 
     def add(self, report: Report, margin: float, judged: bool = True) -> bool:
         """Note an epoch, and return whether the fit is lost, so that it has to go back: `margin` nats above the best, or, where
@@ -67,10 +70,19 @@ class Progress:
         self.tails.append(math.nan if lost else float(report.validation.tail))
         if report.better and not lost:
             self.best_epoch, self.waited = len(self.validation) - 1, 0
-            self.carried = [float(number) for number in report.validation]
+            self._carry(report.validation)
         elif not lost:
             self.waited += 1
         return lost
+
+    def _carry(self, held_out: HeldOut) -> None:
+        *numbers, few = held_out
+        self.carried, self.few = list(map(float, numbers)), np.asarray(few, float).tolist()
+
+    def compare(self, max_epochs: int) -> None:
+        """Keep the losses of a few rows after half and three quarters of the epochs, for the error of their difference."""
+        if len(self.train) in (max_epochs // 2, 3 * max_epochs // 4):
+            self.compared.append(self.few)
 
     def _add_unjudged(self, report: Report) -> bool:
         for record in (self.validation, self.effective, self.tails):

@@ -150,6 +150,8 @@ class Loop:
         lost = [
             member.add(member_report, self.margin, judged) for member, member_report in zip(self.members, reports, strict=True)
         ]
+        for member in self.members:
+            member.compare(self.options.max_epochs)
         self._show()
         by_chance = self.training.yardstick.by_chance
         apart = [
