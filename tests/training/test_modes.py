@@ -10,10 +10,13 @@ from common import error_of
 
 import flows
 from flows.training import fit_to_density
+from flows.training.density import variational
+from flows.training.density.figures import Verdict, history_of_start
 from flows.training.density.gaussian import Start
 from flows.training.density.modes import modes_of, spread_points
 from flows.training.density.start import box_of
 from flows.training.density.target import Target
+from flows.training.density.variational import default_model
 
 BIJECTION = flows.Invert(flows.MAF(2, hidden=(16,)))
 IAF = flows.Flow(BIJECTION)
@@ -149,6 +152,41 @@ def test_a_mode_that_the_model_has_left_is_told():
         result = fit_to_density(0, model, log_density, 2, **{**QUICK, "max_epochs": 10, "learning_rate": 0.1})
     assert result.diagnostics.effective_sample_size < 0.5, "counted with the Gaussians at the modes, it shows"
     assert result.diagnostics.log_normalizer.value == pytest.approx(0.0, abs=0.2), "and so does its mass"
+
+
+def test_a_fit_that_left_modes_returns_its_start(monkeypatch):
+    def lost(problem, figures, params, *rest):
+        of_flow = params["prior"]
+        logits = of_flow["prior"]["logits"] + jnp.array([0.0, -20.0])
+        return {**params, "prior": {**of_flow, "prior": {**of_flow["prior"], "logits": logits}}}, history_of_start(0.0)
+
+    log_density, means, _, shares = wells(2, 2)
+    monkeypatch.setattr(variational, "_trained", lost)
+    monkeypatch.setattr(Verdict, "enough", property(lambda self: False))
+    with pytest.warns(UserWarning, match="the fit left modes that it started at, so these are the params of the start"):
+        result = fit_to_density(0, IAF, log_density, 2, **QUICK)
+    assert result.history["best_epoch"] == -1 and result.diagnostics.effective_sample_size > 0.97
+    which = np.linalg.norm(np.asarray(result.draw(1, 2_000))[:, None] - means[None], axis=2).argmin(1)
+    np.testing.assert_allclose(which.mean(), shares[1], atol=0.05)
+
+
+def test_a_result_says_how_modes_were_looked_for(tmp_path):
+    log_density, means, *_ = wells(2, 2)
+    results = [fit_to_density(0, None, log_density, 2, starts=starts, **QUICK) for starts in (8, means.astype(np.float32))]
+    assert "2 modes found from 8 starts, at most 8 sd away" in repr(results[0])
+    assert repr(results[1]).endswith("2 modes found") and results[1].diagnostics.starts == 0
+    for result in results:
+        result.save(tmp_path / "q.flows")
+        assert flows.load(tmp_path / "q.flows").diagnostics == result.diagnostics
+    flow = flows.Flow(flows.IAF(4, hidden=(32, 32), plain=True), flows.GMM(num_components=2, trainable=True))
+    assert results[0].init_fun == flows.Flow(flows.Whiten(), flow)
+
+
+def test_the_default_model_suits_the_event():
+    assert default_model((1,)) == flows.Flow(flows.NSF())
+    assert [default_model((d,)).arguments["bijection"].arguments["hidden"][0] for d in (2, 50, 1_000)] == [32, 50, 256]
+    told = error_of(lambda: fit_to_density(0, None, lambda x: -x.sum((1, 2)), (2, 3)))
+    assert "a point has shape (2, 3), and None is a model of vectors" in told
 
 
 NAMES = {"mu": (), "scale": (2,)}

@@ -22,7 +22,8 @@ from flows.training.data.read import read
 from flows.training.data.shapes import entropy, heavy_tails, sharp
 from flows.training.data.support import ends_of
 from flows.training.data.table import Rows
-from flows.training.loop.messages import falling_by
+from flows.training.loop.messages import error_of_fall, falling_by
+from flows.training.loop.progress import Progress
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
@@ -304,6 +305,13 @@ def test_a_fit_that_was_too_short_says_so():
     losses = [8 * 0.95**epoch for epoch in range(100)]
     assert falling_by(losses) == losses[49] - losses[74] and falling_by([1.0] * 100) == falling_by([np.inf, np.nan] * 50) == 0
     assert falling_by([*losses[:45], *[1.0] * 55]) == falling_by(losses[::-1]) == 0
+    member, rows = Progress(), np.random.default_rng(0).normal(size=500)
+    assert np.isnan(error_of_fall(member, 2_000)), "as rows on several devices"
+    for epoch in range(40):
+        member.train.append(0.0)
+        member.few = (rows + epoch + 0.1 * np.cos(np.arange(500)) * (epoch >= 29)).tolist()
+        member.compare(40)
+    assert error_of_fall(member, 2_000) == pytest.approx(0.1 / np.sqrt(2 * 2_000), rel=0.01), "of differences, not of rows"
     slow = {**QUICK, "max_epochs": 40, "learning_rate": 0.02, "standardize": False}
     with pytest.warns(
         UserWarning, match=r"still falling, by .* nats from half to three quarters of the 40 epochs; .*max_epochs=80"
@@ -351,3 +359,13 @@ def test_support_is_a_pair_or_a_list_of_pairs():
     assert ends_of([0, 1], 2) == ends_of((0, 1), 2) and ends_of([[0, 0], [1, 2]], 2) == ends_of(((0, 0), (1, 2)), 2)
     assert "column 1 of support is (3, 1); expected low < high" in error_of(lambda: ends_of([(0, 1), (3, 1)], 2))
     assert "expected a pair (low, high)" in error_of(lambda: ends_of([(0, 1), (0, 1)], 3))
+
+
+@pytest.mark.parametrize("batch_size", [64, 512])
+def test_the_standard_error_of_a_fit_is_that_of_its_rows(batch_size):
+    rng = np.random.default_rng(0)
+    x = rng.standard_t(3, size=(600, 3)) * np.exp(rng.normal(size=(600, 1)))
+    model = flows.Flow(flows.AffineCoupling(flows.MLP(4)))
+    result = flows.fit(0, model, x[:400], validation=x[400:], max_epochs=1, batch_size=batch_size, verbose=0)
+    assert "Arcsinh" in repr(result.init_fun), "whose log-det differs by row"
+    assert result.history["error"] == pytest.approx(np.std(result.log_prob(x[400:])) / np.sqrt(200), rel=1e-4)

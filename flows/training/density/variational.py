@@ -282,9 +282,9 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
             triple = triple._replace(params=start.weighed(params, outcome.lacking))
             outcome = figures.of(triple, of_last)
         in_time = not history.interrupted and time.monotonic() < began + options.max_seconds
-        if outcome.off and in_time and scores_by_formula(part, params):
+        steps = options.steps_per_epoch * len(history["train_loss"])
+        if outcome.off and in_time and steps and scores_by_formula(part, params):
             of_round, again = jax.random.split(jax.random.fold_in(of_last, 1))
-            steps = options.steps_per_epoch * len(history["train_loss"])
             polished = triple._replace(params=polish(figures, part, triple, options, steps, of_round))
             if (found := figures.of(polished, again)).off < outcome.off and not found.left:
                 triple, outcome = polished, found
