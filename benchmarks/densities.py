@@ -17,14 +17,19 @@ ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 COUNTS = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8])  # of the hierarchical Poisson model
 
 
+FUNNEL = (1.5, *[math.exp(9 / 16)] * 4)  # standard deviations
+
+
 class Target(NamedTuple):
-    """A density, the numbers of a point, log Z, and of several modes which one a point (n, d) belongs to, and their masses."""
+    """A density, the numbers of a point, log Z, of several modes which one a point (n, d) belongs to and their masses, and
+    standard deviations, where they are known."""
 
     log_density: Callable
     dim: int
     log_z: float
     which: Callable | None = None
     masses: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
 
 
 def normal(x, mean, std):
@@ -86,7 +91,9 @@ def hierarchical() -> Target:
 
 def banana() -> Target:
     """x_1 ~ N(0, 2), x_2 ~ N(x_1^2 / 2, 1) (after Haario, Saksman and Tamminen, 1999), without its constant."""
-    return Target(lambda x: -(x[:, 0] ** 2) / 8 - 0.5 * (x[:, 1] - x[:, 0] ** 2 / 2) ** 2, 2, math.log(4 * math.pi))
+    return Target(
+        lambda x: -(x[:, 0] ** 2) / 8 - 0.5 * (x[:, 1] - x[:, 0] ** 2 / 2) ** 2, 2, math.log(4 * math.pi), stds=(2, 3)
+    )
 
 
 def gaussian() -> Target:
@@ -94,12 +101,22 @@ def gaussian() -> Target:
     covariance = 0.9 ** np.abs(np.subtract.outer(range(5), range(5)))
     precision = jnp.asarray(np.linalg.inv(covariance), jnp.float32)
     log_z = 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
-    return Target(lambda x: -0.5 * jnp.einsum("ni,ij,nj->n", x, precision, x, precision="highest"), 5, float(log_z))
+    return Target(
+        lambda x: -0.5 * jnp.einsum("ni,ij,nj->n", x, precision, x, precision="highest"), 5, float(log_z), stds=(1.0,) * 5
+    )
 
 
 def funnel() -> Target:
     """x_1 ~ N(0, 1.5), four more ~ N(0, exp(x_1 / 2)) (after Neal, 2003, with a neck half as long)."""
-    return Target(lambda x: normal(x[:, 0], 0.0, 1.5) + normal(x[:, 1:], 0.0, jnp.exp(x[:, :1] / 2)).sum(1), 5, 0.0)
+    return Target(
+        lambda x: normal(x[:, 0], 0.0, 1.5) + normal(x[:, 1:], 0.0, jnp.exp(x[:, :1] / 2)).sum(1), 5, 0.0, stds=FUNNEL
+    )
+
+
+def student_t() -> Target:
+    """Five columns that share their tails, with 3 degrees of freedom."""
+    log_z = math.lgamma(1.5) + 2.5 * math.log(3 * math.pi) - math.lgamma(4.0)
+    return Target(lambda x: -4 * jnp.log1p(jnp.square(x).sum(1) / 3), 5, log_z, stds=(math.sqrt(3),) * 5)
 
 
 def poisson() -> Target:
@@ -193,5 +210,6 @@ TARGETS = {
     "two wells in 5": lambda: wells(5, 2),
     "four wells in 10": lambda: wells(10, 4),
     "ring": ring,
+    "t": student_t,
 }
 known = cache(lambda name: TARGETS[name]())

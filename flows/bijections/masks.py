@@ -123,7 +123,10 @@ def _kept(mask: str | Sequence[bool], d: int) -> np.ndarray:
         return np.arange(d) < d // 2
     if mask == "alternating":
         return np.arange(d) % 2 == 1
-    kept = np.asarray(mask)
+    try:
+        kept = np.asarray(mask)
+    except ValueError:  # of lists of unequal length
+        kept = np.zeros(0)
     if kept.shape != (d,) or kept.dtype != bool:
         raise FlowsError(f"Coupling: mask is {mask!r:.80}; expected {d} booleans, one for each feature, True for kept")
     return kept

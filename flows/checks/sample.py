@@ -48,7 +48,9 @@ class Sample:
 
     @cached_property
     def log_p(self) -> np.ndarray:
-        """Of all rows, (rows,), in nats."""
+        """Of all rows, (rows,), in nats. A triple draws first, as its draws show whether the rows are as wide as its own."""
+        if self.model.result is None:
+            _ = self._drawn
         return self.model.log_p(self.all_rows, self.all_contexts)
 
     @cached_property

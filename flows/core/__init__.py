@@ -56,6 +56,7 @@ from flows.core.errors import Place as Place
 from flows.core.errors import explained_call as explained_call
 from flows.core.errors import first_nonfinite_layer as first_nonfinite_layer
 from flows.core.errors import note_nonfinite as note_nonfinite
+from flows.core.errors import on_a_line as on_a_line
 from flows.core.errors import shortened as shortened
 from flows.core.errors import warn_user as warn_user
 from flows.core.inputs import as_array as as_array

@@ -57,6 +57,11 @@ def shortened(value: Any, length: int = 100) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
+def on_a_line(value: Any, length: int = 60) -> str:
+    """The repr of a value that may be a table, cut where it is long."""
+    return " ".join(repr(value).split())[:length]
+
+
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line of the user's code that called `flows`, however deep within the package this is called.
 

@@ -19,7 +19,10 @@ def as_floats(x: Any, what: str, least: int = 1, infinite: bool = False, rounded
         raise FlowsError(f"{what} have masked values; drop these rows, or fill them")
     if hasattr(x, "columns"):
         raise FlowsError(f"{what} are a table, whose order of columns is not checked here; expected table.to_numpy()")
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise FlowsError(f"{what} are {x!r:.60}; expected numbers in rows of equal length") from None
     real = array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
     if not real:
         raise FlowsError(f"{what} have dtype {array.dtype}; expected real numbers, such as codes in place of names")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import FlowsError
+from flows.core import FlowsError, on_a_line
 
 
 def holm(p: Any) -> np.ndarray:
@@ -31,9 +31,12 @@ def holm(p: Any) -> np.ndarray:
         >>> flows.diagnostics.holm([0.01, 0.04, 0.03, 0.005]).round(3).tolist()
         [0.03, 0.06, 0.06, 0.02]
     """
-    values = np.asarray(p, float)
+    try:
+        values = np.asarray(p, float)
+    except (TypeError, ValueError):
+        values = np.full((1, 1), np.nan)
     if values.ndim != 1 or (values < 0).any() or (values > 1).any():
-        raise FlowsError(f"holm: p is {p!r:.100}; expected p-values from 0 to 1, of shape (tests,)")
+        raise FlowsError(f"holm: p is {on_a_line(p)}; expected p-values from 0 to 1, of shape (tests,)")
     order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]  # NaN is last
     adjusted = np.full(values.shape, np.nan)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)))

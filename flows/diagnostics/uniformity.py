@@ -9,6 +9,7 @@ from flows.core import FlowsError, pieces_of, positive_int
 from flows.diagnostics.arrays import LEAST, as_floats, coarsest, generator
 
 ORDER = 4  # polynomials: location, spread, skewness and tails
+MOST_COUNTS = 10**8  # of rows times points of a band
 SIMULATED = 10_000  # empirical distributions, by which a band is made to hold at all points at once
 
 
@@ -218,6 +219,10 @@ def ecdf_band(
         ([0.25, 0.5, 0.75], [0.218, 0.463, 0.718], [0.282, 0.537, 0.782])
     """
     n, cells = positive_int(rows, "ecdf_band: rows"), positive_int(points, "ecdf_band: points")
+    if n * cells > MOST_COUNTS:
+        raise FlowsError(
+            f"ecdf_band: rows is {n} with points={cells}; expected at most {MOST_COUNTS // cells} rows: take some of them"
+        )
     if cells < 2:
         raise FlowsError(f"ecdf_band: points is {points}; expected at least 2")
     if isinstance(level, bool) or not 0 < level < 1:

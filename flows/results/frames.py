@@ -1,6 +1,10 @@
 """Tables with names: which columns a model was fitted to, rows put in their order, and draws as such a table again."""
 
 import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +12,24 @@ import numpy as np
 from flows.core import FlowsError, as_array, native
 
 SHOWN = 5  # columns that an error names
+
+
+_offsets: ContextVar[Mapping[str, float]] = ContextVar("offsets", default=MappingProxyType({}))
+
+
+@contextmanager
+def less_offsets(offsets: Mapping[str, float]) -> Iterator[None]:
+    """Within it columns of these names are less an offset, which warnings of their values add."""
+    token = _offsets.set(offsets)
+    try:
+        yield
+    finally:
+        _offsets.reset(token)
+
+
+def offset_of(name: str) -> float:
+    """What is to be added to the values of a column where they are told."""
+    return _offsets.get().get(name, 0.0)
 
 
 class Header(NamedTuple):

@@ -3,12 +3,13 @@
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from flows.core import FlowsError, explained_call, mesh_of_rows, warn_user
-from flows.results.frames import numbers_of
+from flows.results.frames import less_offsets, numbers_of
 from flows.tables.frames import framed, listed, looked_at, taken_rows, without
 from flows.tables.infer import infer_schema
 from flows.tables.model import Models, models_of
@@ -16,7 +17,7 @@ from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema, names_of
 from flows.training.agreement import agreement
 from flows.training.fit import fit as fit_rows
-from flows.training.options import LEARNING_RATE
+from flows.training.options import LEARNING_RATE, one_of
 from flows.training.select import select
 
 # Options of fits of one model and of several.
@@ -90,11 +91,10 @@ def fit(
         >>> result.draw(1, 2).columns.tolist()
         ['colour', 'size']
     """
-    if gaps not in ("refuse", "drop"):
-        raise FlowsError(f"tables.fit: gaps is {gaps!r:.60}; expected 'refuse' or 'drop'")
+    one_of("refuse", "drop")(gaps, "tables.fit: gaps")
     mesh = None if mesh is None else mesh_of_rows(mesh, "tables.fit: mesh")
     given = locals()
-    with agreement(mesh, "tables.fit"):
+    with agreement(mesh, "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
         of_rows = weights_of(frame, weights, names)
         schema = completed(frame, schema, names, weights)
@@ -111,6 +111,7 @@ def fit(
             **_cells(schema),
         }
         library = looked_at(frame, "tables.fit").header.library
+        units.enter_context(less_offsets(schema.offsets))
         data = framed(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
         if isinstance(models, dict):
             for name, option in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):

@@ -34,6 +34,8 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
 
     - Text, booleans and categorical dtypes are a `Category`, in which a gap is a value of its own; text of more than 500
       values, or of more than half as many as there are rows, is `Ignored`.
+    - Whole numbers that span 2^60 or more, or reach 2^63, as identifiers and hashes do, are names: `Ignored`, or a `Category`
+      where there are at most 20.
     - Numbers of at most 20 values, each in 5 rows or more, are a `Category` too. Other whole numbers are `Integer`, others
       `Real`, with the step to which they are rounded, if that shows. Durations are `Real`, in seconds.
     - `low=0` where nothing is negative, the least value is at most a hundredth of the largest, and 0 itself occurs only if
@@ -152,7 +154,11 @@ def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], ga
 
 
 def _number(name: str, column: Any) -> Guess:
-    """What numbers are: one value, few of them, whole ones, or others, with their step."""
+    """What numbers are: one value, few of them, names, whole ones, or others, with their step."""
+    if (distinct := numbers.names_among(column)) > MOST_LEVELS:
+        return Guess(Ignored(), f"{distinct:,} whole numbers that are names, not counts")
+    if distinct > 1:
+        return Guess(Category(), f"{distinct} whole numbers that are names, not counts")
     values, missing = numbers.values_of(name, column, "infer_schema")
     there = values[~missing]
     infinite = np.isinf(there)

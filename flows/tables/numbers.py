@@ -17,6 +17,7 @@ from flows.tables.kinds import Circular, Integer, Real
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
 OF_128_BITS = ("Int128", "UInt128")  # which NumPy does not have
+NAMES = 2**60  # the span of whole numbers, from which they are no counts
 FAR = 2**62  # beyond which no whole number is decoded
 MOST_WHOLE = 2.0**50  # times that, whose digits float64 tells surely apart
 ON_GRID = 1e-6  # of a step, by which values may miss those that start at the least one
@@ -44,6 +45,17 @@ def values_of(name: str, column: Any, what: str) -> tuple[np.ndarray, np.ndarray
     return _of_objects(name, column, what), gaps
 
 
+def names_among(column: Any) -> int:
+    """How many values whole numbers have that span so much that they are names; 0 where they are none."""
+    if not column.dtype.is_integer() or not len(column.drop_nulls()):
+        return 0
+    return column.drop_nulls().n_unique() if _are_names(int(column.min()), int(column.max())) else 0
+
+
+def _are_names(least: float, most: float) -> bool:
+    return most - least >= NAMES or most >= 2**63
+
+
 def _scattered(gaps: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values, in the rows that are no gaps."""
     whole = np.full(len(gaps), np.nan)
@@ -56,6 +68,8 @@ def _of_objects(name: str, column: Any, what: str) -> np.ndarray:
     if column.dtype.is_temporal() or holds_times(column):
         raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind DateTime()")
     try:
+        if column.dtype.is_nested():
+            raise TypeError
         places, values = factorized(column)
     except TypeError:
         raise TypeError(f"{what}: column {name!r} holds {column.dtype}; expected numbers. Give it the kind Ignored()") from None
@@ -82,6 +96,11 @@ def learnt(name: str, field: Field, column: Any, what: str) -> Field:
     least = values.min().item()
     step = getattr(field.kind, "step", None)
     if isinstance(field.kind, Integer):
+        if _are_names(float(values.min()), float(values.max())):
+            raise FlowsError(
+                f"{what}: column {name!r} holds whole numbers from {values.min()} to {values.max()}, more than are counted; "
+                "expected a span below 2^60, and none from 2^63 on. Names, such as identifiers and hashes, are Ignored()"
+            )
         least = math.floor(least)
     digits = field.digits if field.digits is not None else digits_of(values)
     low, origin = field.kind.low, field.origin  # type: ignore[attr-defined]

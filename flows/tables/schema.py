@@ -13,7 +13,8 @@ from flows.tables import blocks, columns, written
 from flows.tables.blocks import Rows
 from flows.tables.fields import Field
 from flows.tables.frames import Frame, check_columns, framed, listed, looked_at, one_row, shortened_name, taken_rows
-from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Kind
+from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Integer, Kind, Real
+from flows.training.options import one_of
 
 
 class Schema:
@@ -104,6 +105,11 @@ class Schema:
     def constants(self) -> tuple[str, ...]:
         """Names of the columns of one value."""
         return self._of((Constant,))
+
+    @property
+    def offsets(self) -> dict[str, float]:
+        """The value of each number that is encoded as 0."""
+        return {name: float(self._complete(name).offset) for name in self._of((Real, Integer))}
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -272,8 +278,7 @@ class Schema:
             frame, errors: as of `rows`.
             size: how many.
         """
-        if errors not in ("raise", "coerce"):
-            raise FlowsError(f"errors is {errors!r:.60}; expected 'raise' or 'coerce'")
+        one_of("raise", "coerce")(errors, "errors")
         table = self._looked_at(frame, "encode", self._fields)
         rows = blocks.encoded(self._fields, self.columns, self.constants, table, "encode", errors)
         if not self.condition:

@@ -23,6 +23,7 @@ from flows.core import (
     Value,
     is_constructor,
     mesh_of_rows,
+    on_a_line,
     positive,
     positive_int,
 )
@@ -53,15 +54,15 @@ def optional(check: Check) -> Check:
 def one_of(*known: Any) -> Check:
     def check(x: Any, name: str) -> Any:
         if not any(type(x) is type(value) and x == value for value in known):
-            raise FlowsError(f"{name} is {x!r:.60}; expected one of {', '.join(map(repr, known))}")
+            raise FlowsError(f"{name} is {on_a_line(x)}; expected one of {', '.join(map(repr, known))}")
         return x
 
     return check
 
 
 def bar_or_none(x: Any, name: str) -> Any:
-    if x not in (0, 1):
-        raise FlowsError(f"{name} is {x!r:.40}; expected 1 for a progress bar, or 0")
+    if np.ndim(x) or x not in (0, 1):
+        raise FlowsError(f"{name} is {on_a_line(x)}; expected 1 for a progress bar, or 0")
     return x
 
 

@@ -52,7 +52,7 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
         >>> bool(abs(gaussianization.inverse(theta, y)[0] - x).max() < 1e-3)
         True
     """
-    num = positive_int(num_components, "Gaussianization: num_components")
+    num = positive_int(num_components, "Gaussianization: num_components", most=10_000)
     bound = positive(bound, "Gaussianization: bound")
     locations = apart(num, 2 * (num - 1) / (num + 0.5))
     weights = [-0.5 * m * m for m in locations]

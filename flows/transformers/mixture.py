@@ -98,7 +98,7 @@ def MixtureCDF(num_components: int = 8, bound: float = 7.0):
         >>> bool(abs(mixture.inverse(theta, y)[0] - x).max() < 1e-4)
         True
     """
-    num, bound = positive_int(num_components, "MixtureCDF: num_components"), positive(bound, "MixtureCDF: bound")
+    num, bound = positive_int(num_components, "MixtureCDF: num_components", most=10_000), positive(bound, "MixtureCDF: bound")
     offsets = apart(num, 1.0)
 
     def parts(theta: Array) -> tuple[Mixture, Array, Array]:

@@ -265,3 +265,15 @@ def test_a_classifier_that_is_none_is_refused_before_there_is_work():
 
     with pytest.raises(TypeError, match="check: classifier is 5; expected an object with fit and predict_proba"):
         flows.check(({}, lambda params, x: x[:, 0], sample), np.zeros((200, 2)), classifier=5)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_triple_of_rows_of_another_width_is_told(width):
+    def log_pdf(params, x):
+        return -0.5 * np.square(np.asarray(x) - np.ones(3)).sum(1)
+
+    def sample(rng, params, n):
+        return np.zeros((n, 3))
+
+    told = error_of(lambda: flows.check(({}, log_pdf, sample), np.zeros((200, width))))
+    assert f"sample returned shape (10000, 3); expected (10000, {width})" in told

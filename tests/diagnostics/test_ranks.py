@@ -3,11 +3,22 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from common import close, error_of
 from scipy import stats
 
-from flows.diagnostics import coverage, crps, ecdf_band, holm, ranks, uniformity
+from flows.diagnostics import (
+    code_counts,
+    coverage,
+    crps,
+    ecdf_band,
+    energy_distance,
+    holm,
+    nearest_rows,
+    ranks,
+    uniformity,
+)
 
 RNG = np.random.default_rng(0)
 ROWS, DRAWS = RNG.normal(size=2_000), RNG.normal(size=10_000)
@@ -152,3 +163,16 @@ def test_scores_of_a_normal():
     close(crps(rows, draws), brute, 1e-12)
     close(crps(rows, np.broadcast_to(draws, (5, 6, 2))), brute, 1e-12)
     assert "at least 2 draws" in error_of(lambda: crps([0.0], [1.0]))
+
+
+def test_what_is_no_list_of_numbers_is_told_in_one_line():
+    ragged, frame = [[1, 2], [3]], pd.DataFrame({"p": [0.1, 0.2], "name": ["a", "b"]})
+    assert error_of(lambda: holm(frame)).startswith("holm: p is p name 0 0.1 a 1 0.2 b; expected p-values")
+    assert "holm: p is {'a': 0.1}; expected p-values" in error_of(lambda: holm({"a": 0.1}))
+    for call in (
+        lambda: energy_distance(ragged, ragged),
+        lambda: code_counts(ragged, ragged),
+        lambda: nearest_rows(ragged, ragged, ragged),
+    ):
+        assert "rows are [[1, 2], [3]]; expected numbers in rows of equal length" in error_of(call)
+    assert "rows is 1000000000 with points=100; expected at most 1000000 rows" in error_of(lambda: ecdf_band(10**9))

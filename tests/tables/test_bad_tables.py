@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ import pytest
 from common import error_of
 from frames import BOTH
 
-from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Real, Schema, infer_schema
+import flows
+from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Real, Schema, fit, infer_schema
 from flows.tables.faults import CellError
+from flows.training.data import table
 
 TIMES = np.array(["2024-01-01T00", "2024-01-01T06", "2024-01-02T00"], "M8[us]")
 GOOD = {
@@ -342,3 +345,29 @@ def test_a_dtype_that_there_is_not_is_told():
         assert error_of(lambda text=text: Schema.from_json(text)).startswith("from_json: ")
     with pytest.raises(TypeError, match="a dict was given; expected text"):
         Schema.from_json({})
+
+
+def test_a_frame_in_place_of_a_word_is_told_in_one_line():
+    frame = pd.DataFrame({"a": [1.0, 2.0] * 50})
+    for name in ("gaps", "verbose"):
+        told = error_of(lambda name=name: fit(0, frame, **{name: frame}))
+        assert f"{name} is a 0 1.0 1 2.0" in told and "\n" not in told
+    lists = pl.DataFrame({"a": [[1.0], [2.0]]})
+    schema = Schema({"a": Real()}).fitted(frame)
+    with pytest.raises(TypeError, match=r"column 'a' holds List\(Float64\); expected numbers"):
+        schema.rows(lists)
+    assert "errors is a 0 1.0" in error_of(lambda: schema.rows(frame, errors=frame))
+
+
+def test_warnings_tell_values_in_the_units_of_the_frame():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"x": np.where(rng.random(200) < 0.3, 7.0, rng.normal(size=200)), "far": np.append(rng.normal(size=199), 5e3)}
+    )
+    schema = Schema({"x": Real(), "far": Real()}).fitted(frame)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fit(0, frame, schema, model=flows.Normal(trainable=True), max_epochs=1, verbose=0)
+    told = " ".join(str(each.message) for each in said)
+    assert "column 'x' is 7 in" in told and "column 'far' (5000 in row 199" in told
+    assert table.offset_of("x") == 0.0, "and no other fit's"

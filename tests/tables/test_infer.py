@@ -12,7 +12,7 @@ from common import error_of
 from frames import BOTH
 
 from flows import tables
-from flows.tables import Category, Constant, DateTime, Ignored, Integer, Real, infer_schema
+from flows.tables import Category, Constant, DateTime, Ignored, Integer, Real, Schema, infer_schema
 from flows.training import DataWarning
 
 RNG = np.random.default_rng(0)
@@ -163,3 +163,23 @@ def test_text_among_numbers_is_refused():
 
 def test_names_of_the_room():
     assert all(getattr(tables, name).__doc__ for name in tables.__all__)
+
+
+@BOTH
+def test_whole_numbers_too_far_apart_are_names(library):
+    rng = np.random.default_rng(0)
+    frame = library(
+        {
+            "hash": rng.integers(-(2**62), 2**62, 60),
+            "large": np.arange(60, dtype=np.uint64) + np.uint64(2**63),
+            "two": np.array([2**63 + 1, 2**64 - 5], np.uint64).repeat(30),
+            "count": rng.integers(0, 2**58, 60),
+        }
+    )
+    schema = infer_schema(frame)
+    assert [type(schema[name]).__name__ for name in frame.columns] == ["Ignored", "Ignored", "Category", "Integer"]
+    assert schema["two"].values == (2**63 + 1, 2**64 - 5)
+    assert "hash    Ignored()" in repr(schema) and "60 whole numbers that are names, not counts" in repr(schema)
+    for name in ("hash", "large"):
+        told = error_of(lambda name=name: Schema({name: Integer()}).fitted(frame[[name]]))
+        assert f"column {name!r} holds whole numbers from" in told and "identifiers and hashes, are Ignored()" in told

@@ -311,7 +311,7 @@ def test_what_is_no_value_can_be_told_instead_of_refused(library):
     assert gaps == {"n": [False] * 5 + [True, False], "g": [False] * 6 + [True]}
     rows = schema.rows(fit)
     assert not rows.outside.any() and not rows.gaps.any() and rows.context.tolist() == [[1, 0], [0, 1]]
-    with pytest.raises(flows.FlowsError, match="errors is 'ignore'; expected 'raise' or 'coerce'"):
+    with pytest.raises(flows.FlowsError, match="errors is 'ignore'; expected one of 'raise', 'coerce'"):
         schema.rows(fit, errors="ignore")
 
 

@@ -116,6 +116,14 @@ class FlowDistribution(Distribution):
         self.model, self._batch_shape = static
         return self
 
+    @classmethod
+    def infer_shapes(cls, *args: Any, **kwargs: Any) -> Any:
+        """NumPyro's, of the shapes of arguments, knows constraints of arrays alone."""
+        raise NotImplementedError(
+            "infer_shapes: the shapes of a flow follow from its model; expected jax.eval_shape, or batch_shape and event_shape "
+            "of the distribution"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_known", "_of_params", "_of_leaves")}
 

@@ -179,7 +179,7 @@ def check_columns(
         far = _farthest(column, everywhere[:, j])
         if far is not None:
             row, times, spread, rare = far
-            value = f"{everywhere[row, j]:.6g} in row {places[row]}"
+            value = f"{everywhere[row, j] + table.offset(j):.6g} in row {places[row]}"
             if standardized and rare and spread < 64 * np.finfo(dtype).eps * std[j]:
                 raise FlowsError(
                     f"fit: {label} of data is {value}, so far from all others that {dtype.name} "
@@ -191,7 +191,7 @@ def check_columns(
         pieces = 0 if noisy[j] or clusters else _clusters(column)
         if pieces:
             said.setdefault("clusters", []).append(f"{label} ({pieces} of them)")
-        text, step = ("", None) if noisy[j] else ties(column)
+        text, step = ("", None) if noisy[j] else ties(column, table.offset(j))
         if step is not None:
             said.setdefault("ties", []).append(f"{label} {text}")
             key = names[j] if names else str(j)

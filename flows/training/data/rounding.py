@@ -19,14 +19,15 @@ IMAGES = 2**22  # numbers of the images by which channels are judged, whose pixe
 UNBOUNDED = "A density is unbounded on values that repeat, so a better fit may be no better model"
 
 
-def ties(column: np.ndarray) -> tuple[str, float | None]:
-    """What a warning says of a column whose values repeat, and the step to spread them by; None where a single one does."""
+def ties(column: np.ndarray, offset: float = 0.0) -> tuple[str, float | None]:
+    """What a warning says of a column, less an offset, whose values repeat, and the step to spread them by; None where a single
+    one does."""
     values, counts = np.unique(column, return_counts=True)
     most, rows = int(counts.argmax()), len(column)
     if len(values) == 1:  # of the rows looked at; others are too rare to be among them
-        return f"is {values[0]:.6g} in nearly all rows", None
+        return f"is {values[0] + offset:.6g} in nearly all rows", None
     often = bool(counts[most] >= LEAST_TIES and counts[most] > ATOM * rows)
-    atom = f"{values[most]:.6g} in {counts[most] / rows:.1%} of the rows"
+    atom = f"{values[most] + offset:.6g} in {counts[most] / rows:.1%} of the rows"
     step = step_of(column)
     if step is not None and step > FINE * column.std():
         text = "holds whole numbers" if step == 1 and (values == np.round(values)).all() else f"is rounded to {step:.6g}"

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from flows.core import Array, FlowsError, Shape, working_dtype
-from flows.results.frames import Header
+from flows.results.frames import Header, offset_of
 from flows.training.data.splitting import folds_of_rows
 from flows.training.options import Options
 
@@ -94,6 +94,10 @@ class Table:
     def names(self) -> tuple[str, ...] | None:
         """Of the columns."""
         return None if self.header is None else self.header.names
+
+    def offset(self, j: int) -> float:
+        """What is to be added to the values of a column where they are told."""
+        return 0.0 if self.names is None else offset_of(self.names[j])
 
     @property
     def headers(self) -> tuple[Header | None, Header | None]:
