@@ -11,6 +11,7 @@ import importlib as _importlib
 import typing as _typing
 from types import ModuleType as _Module
 
+from flows import _interrupts as _interrupts  # first: a Ctrl-C may come while the rest is imported
 from flows import conditioners as conditioners
 from flows import datasets as datasets
 from flows import diagnostics as diagnostics

@@ -6,6 +6,8 @@ import sys
 import threading
 from typing import Any
 
+from flows import _interrupts
+
 
 def interrupt_again(ignored: Any) -> None:
     """A Ctrl-C that comes where Python cannot raise it, as in what JAX does when garbage is collected, comes a moment later."""
@@ -25,13 +27,12 @@ def main() -> None:
     sys.unraisablehook = interrupt_again
     try:
         from flows.cli.app import run
-    except KeyboardInterrupt:
-        sys.exit(130)
     except ImportError as error:
         if not (error.msg or "").startswith("the command flows needs"):
             raise
         print(f"flows: {error}", file=sys.stderr)
         sys.exit(2)
+    _interrupts.as_usual()
     status = run(sys.argv[1:])
     if status == 130:  # threads may still be at work, which must not see modules go
         os._exit(status)

@@ -16,6 +16,9 @@ ZERO_FIRST = r"^[+-]?0\d"  # a code, such as 007, whose zeros a number would los
 TIME = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
 ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 WHERE = "--where"
+ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
+LEAST_NUMBERS = 5  # values that a column of numbers has, at least, as others are codes
+ODD_NAMES = 0.9  # of a column: the share that is numbers, where its name is one
 TRUE_FALSE = {"true": True, "false": False}
 
 
@@ -185,12 +188,34 @@ def _sort(schema: Schema, name: str) -> str:
     return "numbers" if sorts and sorts <= {int, float} else "text"
 
 
-def text_among_numbers(column: pl.Series, share: float = 0.9) -> int | None:
-    """The place of the first value that is no number in a column of text nearly all of which are; None in others, and where
-    they are codes."""
+def text_among_numbers(column: pl.Series) -> int | None:
+    """The place of the first value that is no number in a column of text nearly all of which are, but for one value or a
+    hundredth of them; None in others, and where they are codes."""
     if column.dtype != pl.String:
         return None
     numbers = _numbers(column.str.strip_chars())
-    if numbers is None or numbers.count() in (0, column.count()) or numbers.count() < share * column.count():
+    odd = 0 if numbers is None else column.count() - numbers.count()
+    if numbers is None or not 0 < odd <= max(1, ODD * column.count()) or numbers.n_unique() <= LEAST_NUMBERS:
         return None
     return int((numbers.is_null() & column.is_not_null()).arg_max() or 0)
+
+
+def first_row_is_data(frame: pl.DataFrame) -> bool:
+    """Whether the names of columns of text read like the values below them, and are no numbers 0, 1, 2, ... or years."""
+    names = pl.Series(frame.columns, dtype=pl.String).str.strip_chars()
+    numbers = names.cast(pl.Float64, strict=False)
+    known = numbers.drop_nulls()
+    steps = set(known.diff().drop_nulls())
+    counted = (known == known.round()).all() and (len(known) == 1 or steps == {1.0} or (len(steps) == 1 and len(known) > 2))
+    if not len(known) or counted:
+        return False
+    columns = [column.str.strip_chars() for column in frame.get_columns()]
+    return all(_reads_like(name, column) for name, column in zip(names, columns, strict=True))
+
+
+def _reads_like(name: str, column: pl.Series) -> bool:
+    there = column.drop_nulls()
+    if name in there:
+        return True
+    alike = (pl.Series([name]).cast(pl.Float64, strict=False), there.cast(pl.Float64, strict=False))
+    return all(numbers.count() > ODD_NAMES * len(numbers) for numbers in alike)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from flows import tables
-from flows.cli.columns import guessed, text_among_numbers
+from flows.cli.columns import first_row_is_data, guessed, text_among_numbers
 from flows.cli.failures import Mistake
 from flows.cli.models import asked
 from flows.cli.source import Block, Source
 from flows.core import FlowsError
-from flows.tables import Ignored, Schema
+from flows.tables import Category, Ignored, Schema
 from flows.tables.frames import listed
 
 
@@ -28,6 +28,11 @@ def read(source: Source, path: str | None, columns: Columns, rows: int | None = 
     schema = None if path is None else _of_file(path, columns)
     block = source.whole()
     _check_names(block, source.name, columns)
+    if source.format == "csv" and source.reading.header is None and first_row_is_data(block.frame):
+        raise Mistake(
+            f"{source.name}: the names of columns, {listed(block.frame.columns)}, read like the rows below them. Give "
+            "--no-header if the first row is one of data, else --header"
+        )
     if schema is not None:
         _check_columns(schema, str(path), block, source.name, columns)
     block = _some(Block(guessed(block, source.origin, schema)), rows, seed)
@@ -54,11 +59,11 @@ def _suggested(block: Block, name: str, columns: Columns) -> Schema:
         lambda rows: tables.infer_schema(rows, columns.condition), frame, name, block, "Correct it, or name it in --gaps"
     )
     for column in frame.get_columns():
-        place = text_among_numbers(column) if isinstance(schema[column.name], Ignored) else None
+        place = text_among_numbers(column) if isinstance(schema[column.name], Ignored | Category) else None
         if place is not None:
             raise Mistake(
                 f"{name}, row {block.row(place)}, column {column.name!r}, is {column[place]!r:.60}, in a column of numbers. "
-                f"Correct it, name it in --gaps, or give --ignore {column.name}"
+                f"Correct it, name it in --gaps, give --ignore {column.name}, or a --schema where it is a category"
             )
     return schema
 

@@ -40,7 +40,8 @@ def reading_of(options: Shared, path: str, table: tables.TableResult | None = No
         "a".encode(encoding)
     except (LookupError, ValueError):  # of a codec that is none of text, too
         raise Mistake(f"--encoding {encoding!r} is not known; expected one such as utf-8, latin-1 or cp1252") from None
-    return Reading(options.format, separator, encoding, tuple(dict.fromkeys(gaps)))
+    header = (False if kept.get("header") is False else None) if options.no_header is None else not options.no_header
+    return Reading(options.format, separator, encoding, tuple(dict.fromkeys(gaps)), header)
 
 
 def keep_programs(no_cache: bool) -> None:

@@ -45,6 +45,12 @@ Gaps = Annotated[
         rich_help_panel=READING,
     ),
 ]
+NoHeader = Annotated[
+    Optional[bool],
+    typer.Option(
+        "--no-header/--header", help="Of CSV whose first row is one of data: columns are 0, 1, ...", rich_help_panel=READING
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one object of JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and results.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -62,13 +68,14 @@ class Shared:
     separator: Separator = None
     encoding: Encoding = None
     gaps: Gaps = None
+    no_header: NoHeader = None
     json: Json = False
     quiet: Quiet = False
     debug: Debug = False
     no_cache: NoCache = False
 
 
-FILES = ("format", "separator", "encoding", "gaps")  # how a file is read
+FILES = ("format", "separator", "encoding", "gaps", "no_header")  # how a file is read
 
 
 def command(*names: str) -> Callable[[Callable[..., int | None]], Callable[..., int]]:

@@ -26,12 +26,14 @@ class Reading:
         format: "csv", "parquet" or "npy"; None for that of the ending.
         separator, encoding: of CSV.
         gaps: texts that stand for a missing value.
+        header: whether the first row of CSV names the columns, which are 0, 1, ... otherwise; None if nobody said so.
     """
 
     format: str | None = None
     separator: str = ","
     encoding: str = "utf-8"
     gaps: tuple[str, ...] = GAPS
+    header: bool | None = None
 
     def kept(self) -> dict[str, Any]:
         """For the metadata of a model: all but the format, which each file tells."""
@@ -104,7 +106,8 @@ class Source:
 
     def _pieces(self) -> Iterator[pl.DataFrame]:
         if self.format == "csv":
-            return TextRows(self.path, self.name, self.reading.separator, self.reading.encoding).pieces(READ)
+            reading = self.reading
+            return TextRows(self.path, self.name, reading.separator, reading.encoding, reading.header).pieces(READ)
         return self._parquet() if self.format == "parquet" else self._npy()
 
     def _parquet(self) -> Iterator[pl.DataFrame]:

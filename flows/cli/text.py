@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from typing import Any, TextIO
@@ -21,10 +21,11 @@ class TextRows:
     Args:
         path: "-" for stdin.
         name: of the file, for errors.
+        header: whether the first row has names.
     """
 
-    def __init__(self, path: str, name: str, separator: str, encoding: str):
-        self.path, self.name, self.separator, self.encoding = path, name, separator, encoding
+    def __init__(self, path: str, name: str, separator: str, encoding: str, header: bool | None = None):
+        self.path, self.name, self.separator, self.encoding, self.header = path, name, separator, encoding, header
         self.rows, self.line = 0, 1  # so many were read before those at hand, which begin on this line
         self.records: list[list[str]] = []  # those at hand, empty lines among them
 
@@ -32,12 +33,15 @@ class TextRows:
         """Frames of text, of so many rows or fewer, with null for an empty cell. Empty lines are left out, where rows have
         several values."""
         with self._opened() as file, self._blamed():
-            reader = csv.reader(file, delimiter=self.separator, strict=True)
+            first = list[str]()
+            reader = csv.reader(_noted(file, first), delimiter=self.separator, strict=True)
             names = self._header(next(filter(None, reader), None))
-            self.line += reader.line_num
+            if self.header is not False:
+                self.line, first = self.line + reader.line_num, []
             while True:
                 self.records = []
-                lines = list(islice(file, rows))
+                lines = [*first, *islice(file, rows - len(first))]
+                first = []
                 if not lines:
                     return
                 if (frame := _plain(names, lines, self.separator)) is not None:
@@ -57,9 +61,14 @@ class TextRows:
         mark = next((mark for mark in SEPARATORS if mark in names[0]), None)
         if len(names) == 1 and mark is not None:
             raise Mistake(f"{self.name} has one column, {names[0]!r:.60}, with {mark!r} in its name; give --separator {mark!r}")
+        if self.header is False:
+            return [str(i) for i in range(len(names))]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise Mistake(f"{self.name} has columns of one name, {', '.join(map(repr, twice[:5]))}; rename them")
+            raise Mistake(
+                f"{self.name} has columns of one name, {', '.join(map(repr, twice[:5]))}; rename them, or give --no-header "
+                "if the first row is one of data"
+            )
         return names
 
     def _checked(self, expected: int) -> list[list[str]]:
@@ -121,6 +130,13 @@ class TextRows:
                 except UnicodeDecodeError:
                     return number
         return self._line(len(self.records))
+
+
+def _noted(lines: Iterable[str], noted: list[str]) -> Iterator[str]:
+    """The lines, of which those that are read are noted."""
+    for line in lines:
+        noted.append(line)
+        yield line
 
 
 def _plain(names: list[str], lines: list[str], separator: str) -> pl.DataFrame | None:

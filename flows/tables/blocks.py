@@ -9,6 +9,7 @@ from flows.core import FlowsError
 from flows.tables import columns
 from flows.tables.fields import Field
 from flows.tables.frames import Frame, listed
+from flows.training.options import one_of
 
 
 class Rows(NamedTuple):
@@ -32,6 +33,7 @@ Fields = Mapping[str, Field]
 
 def encoded(fields: Fields, names: Sequence[str], constants: Sequence[str], table: Frame, what: str, errors: str) -> Rows:
     """These columns as numbers; constants are looked at, whether they are what they were."""
+    one_of("raise", "coerce")(errors, "errors")
     x = np.empty((table.rows, len(names)))
     outside, gaps = np.zeros(table.rows, bool), np.zeros(table.rows, bool)
     for j, name in enumerate((*names, *constants)):

@@ -14,7 +14,6 @@ from flows.tables.blocks import Rows
 from flows.tables.fields import Field
 from flows.tables.frames import Frame, check_columns, framed, listed, looked_at, one_row, shortened_name, taken_rows
 from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Integer, Kind, Real
-from flows.training.options import one_of
 
 
 class Schema:
@@ -278,7 +277,6 @@ class Schema:
             frame, errors: as of `rows`.
             size: how many.
         """
-        one_of("raise", "coerce")(errors, "errors")
         table = self._looked_at(frame, "encode", self._fields)
         rows = blocks.encoded(self._fields, self.columns, self.constants, table, "encode", errors)
         if not self.condition:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -148,3 +149,54 @@ def test_a_ctrl_c_that_python_could_not_raise_comes_again():
             time.sleep(10)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("odd", ["3O", "0x10", "1_000"])
+def test_a_number_that_is_mistyped_is_told_by_row_and_column(flows, rows, odd):
+    cells = [f"{n % 36},{n}.5\n" for n in range(300)]
+    cells[70] = f"{odd},70.5\n"
+    told = flows("schema", rows(text="n,x\n" + "".join(cells)))
+    mistake(told, f"row 71, column 'n', is {odd!r}, in a column of numbers. Correct it, name it in --gaps, give --ignore n, or")
+    grades = "".join(f"{'123A'[n % 4]},{n}.5\n" for n in range(300))
+    assert flows("schema", rows(text="grade,x\n" + grades))[0] == 0
+
+
+def test_a_file_without_a_header_is_asked_about(flows, rows, tmp_path):
+    cells = "".join(f"{n / 7},{n % 30},{'ab'[n % 2]}\n" for n in range(1, 61))
+    mistake(flows("schema", rows(text=cells)), "'b', read like the rows below them. Give --no-header if")
+    mistake(flows("schema", rows(text="1.5,1.5\n" * 20)), "rename them, or give --no-header if the first row is one of data")
+    assert json.loads(flows("schema", rows(text=cells), "--header")[1])["columns"][1]["name"] == "1"
+    for names in ("0,1,2", "2019,2020,c", "x,7,c"):
+        assert flows("schema", rows(text=f"{names}\n{cells}"))[0] == 0
+    data = rows(text=cells)
+    assert flows("fit", data, "-o", "m.flows", "--no-header", *FIT)[0] == 0
+    assert flows("score", "m.flows", data, "-o", "scored.csv", "--no-cache")[0] == 0
+    scored = pl.read_csv(tmp_path / "scored.csv")
+    assert scored.columns[:3] == ["0", "1", "2"] and len(scored) == 60
+    quoted = rows(text=cells.replace(",a", ',"a"'))
+    assert flows("score", "m.flows", quoted, "-o", "quoted.csv", "--no-cache")[0] == 0
+    assert pl.read_csv(tmp_path / "quoted.csv").equals(scored)
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class AtImport:
+    def find_spec(self, name, *_):
+        if name == "flows.core":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, AtImport())
+sys.argv[0] = sys.argv[1]
+import flows
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("/bin/flows", "flows: stopped; nothing was written"), ("/bin/x", "KeyboardInterrupt")]
+)
+def test_ctrl_c_while_flows_is_imported(name, last):
+    told = subprocess.run([sys.executable, "-c", INTERRUPTED, name], capture_output=True, text=True)
+    assert told.returncode in (130, -signal.SIGINT) and told.stderr.splitlines()[-1] == last
+    assert (told.returncode == 130 and told.stderr.count("\n") == 1) or name == "/bin/x"

@@ -1,0 +1,29 @@
+"""Ctrl-C while the command `flows` still imports the package: one line and status 130, as at any later time. It imports nothing
+of the package, and is imported before all else."""
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+
+def is_command() -> bool:
+    """Whether this process runs `flows` or `python -m flows`."""
+    return (sys.argv[:1] == ["-m"] and sys.orig_argv[1:3] == ["-m", "flows"]) or os.path.basename(sys.argv[0] or "") == "flows"
+
+
+def _stop(number: int, frame: Any) -> None:
+    os.write(2, b"flows: stopped; nothing was written\n")
+    os._exit(130)  # modules are half there
+
+
+def as_usual() -> None:
+    """Leave interrupts to Python again."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # where they are not ignored
+if _heeded and is_command() and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, _stop)
