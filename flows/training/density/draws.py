@@ -66,14 +66,14 @@ class Drawing:
             np.isinf(self.base.region.low).all() and np.isinf(self.base.region.high).all()
         )
         flat = endless and (region is None or region.flat)
-        self.widths, self.shares = (WIDTHS, SHARES) if flat else (WIDTHS[:1], (1.0,))
+        self.widths: tuple[float, ...] = WIDTHS if flat else WIDTHS[:1]
 
     def of(self, triple: Distribution, key: Array, n: int, widened: bool = True) -> Points:
         """n draws, a quarter of them with a wider base; or all of the model itself."""
         if len(self.widths) == 1:
             return self._of_model(triple, key, n)
         of_layers, bases = self._parts(triple.params, self.widths if widened else WIDTHS[:1])
-        counts = [math.floor(share * n) for share in self.shares[1 : len(bases)]]
+        counts = [math.floor(share * n) for share in SHARES[1 : len(bases)]]
         counts = [n - sum(counts), *counts]
         noise = []
         for i, (count, base) in enumerate(zip(counts, bases, strict=True)):
