@@ -168,6 +168,8 @@ def test_a_file_without_a_header_is_asked_about(flows, rows, tmp_path):
     assert json.loads(flows("schema", rows(text=cells), "--header")[1])["columns"][1]["name"] == "1"
     for names in ("0,1,2", "2019,2020,c", "x,7,c"):
         assert flows("schema", rows(text=f"{names}\n{cells}"))[0] == 0
+    for names in ("0,1", "2019,2020"):
+        assert flows("schema", rows(text=f"{names}\n" + "".join(f"{n / 7},{n % 30}\n" for n in range(60))))[0] == 0
     data = rows(text=cells)
     assert flows("fit", data, "-o", "m.flows", "--no-header", *FIT)[0] == 0
     assert flows("score", "m.flows", data, "-o", "scored.csv", "--no-cache")[0] == 0
