@@ -158,6 +158,7 @@ from flows.training import fit_to_density as fit_to_density
 from flows.training import select as select
 
 __version__ = "0.1.0"
+_interrupts.as_usual()
 
 if _typing.TYPE_CHECKING:
     from flows import interop as interop

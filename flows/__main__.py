@@ -25,6 +25,7 @@ def main() -> None:
     out: Any = sys.stdout
     out.reconfigure(encoding=None if out.isatty() else "utf-8", errors="backslashreplace")  # as files are, whatever the locale
     sys.unraisablehook = interrupt_again
+    _interrupts.at_once()
     try:
         from flows.cli.app import run
     except ImportError as error:

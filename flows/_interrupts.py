@@ -9,7 +9,7 @@ from typing import Any
 
 
 def is_command() -> bool:
-    """Whether this process runs `flows` or `python -m flows`."""
+    """Return whether this process runs `flows` or `python -m flows`."""
     return (sys.argv[:1] == ["-m"] and sys.orig_argv[1:3] == ["-m", "flows"]) or os.path.basename(sys.argv[0] or "") == "flows"
 
 
@@ -18,12 +18,17 @@ def _stop(number: int, frame: Any) -> None:
     os._exit(130)  # modules are half there
 
 
+def at_once() -> None:
+    """End the command at a Ctrl-C, unless interrupts are ignored or are somebody else's."""
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heeded and is_command() and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _stop)
+
+
 def as_usual() -> None:
     """Leave interrupts to Python again."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # where they are not ignored
-if _heeded and is_command() and threading.current_thread() is threading.main_thread():
-    signal.signal(signal.SIGINT, _stop)
+at_once()

@@ -16,9 +16,6 @@ ZERO_FIRST = r"^[+-]?0\d"  # a code, such as 007, whose zeros a number would los
 TIME = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
 ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
 WHERE = "--where"
-ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
-LEAST_NUMBERS = 5  # values that a column of numbers has, at least, as others are codes
-ODD_NAMES = 0.9  # of a column: the share that is numbers, where its name is one
 TRUE_FALSE = {"true": True, "false": False}
 
 
@@ -56,7 +53,7 @@ def _guessed(column: pl.Series) -> pl.Series:
         return column
     if there.str.to_lowercase().is_in(list(TRUE_FALSE)).all():
         return _booleans(plain)
-    for parsed in (_whole(plain), _numbers(plain), _times(plain)):
+    for parsed in (_whole(plain), numbers_of_text(plain), _times(plain)):
         if parsed is not None and parsed.null_count() == column.null_count():
             return parsed
     return column
@@ -70,7 +67,7 @@ def _whole(column: pl.Series) -> pl.Series | None:
     return None if column.str.contains(ZERO_FIRST).any() else column.cast(pl.Int64, strict=False)
 
 
-def _numbers(column: pl.Series) -> pl.Series | None:
+def numbers_of_text(column: pl.Series) -> pl.Series | None:
     first = column.str.contains(ZERO_FIRST) & ~column.str.contains(r"[.eE]")
     return None if first.any() else column.cast(pl.Float64, strict=False)
 
@@ -186,36 +183,3 @@ def _sort(schema: Schema, name: str) -> str:
     if sorts == {bool}:
         return "true or false"
     return "numbers" if sorts and sorts <= {int, float} else "text"
-
-
-def text_among_numbers(column: pl.Series) -> int | None:
-    """The place of the first value that is no number in a column of text nearly all of which are, but for one value or a
-    hundredth of them; None in others, and where they are codes."""
-    if column.dtype != pl.String:
-        return None
-    numbers = _numbers(column.str.strip_chars())
-    odd = 0 if numbers is None else column.count() - numbers.count()
-    if numbers is None or not 0 < odd <= max(1, ODD * column.count()) or numbers.n_unique() <= LEAST_NUMBERS:
-        return None
-    return int((numbers.is_null() & column.is_not_null()).arg_max() or 0)
-
-
-def first_row_is_data(frame: pl.DataFrame) -> bool:
-    """Whether the names of columns of text read like the values below them, and are no numbers 0, 1, 2, ... or years."""
-    names = pl.Series(frame.columns, dtype=pl.String).str.strip_chars()
-    numbers = names.cast(pl.Float64, strict=False)
-    known = numbers.drop_nulls()
-    steps = set(known.diff().drop_nulls())
-    counted = (known == known.round()).all() and (len(known) == 1 or steps == {1.0} or (len(steps) == 1 and len(known) > 2))
-    if not len(known) or counted:
-        return False
-    columns = [column.str.strip_chars() for column in frame.get_columns()]
-    return all(_reads_like(name, column) for name, column in zip(names, columns, strict=True))
-
-
-def _reads_like(name: str, column: pl.Series) -> bool:
-    there = column.drop_nulls()
-    if name in there:
-        return True
-    alike = (pl.Series([name]).cast(pl.Float64, strict=False), there.cast(pl.Float64, strict=False))
-    return all(numbers.count() > ODD_NAMES * len(numbers) for numbers in alike)

@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from flows import tables
-from flows.cli.columns import first_row_is_data, guessed, text_among_numbers
+from flows.cli.columns import guessed, numbers_of_text
 from flows.cli.failures import Mistake
 from flows.cli.models import asked
 from flows.cli.source import Block, Source
 from flows.core import FlowsError
 from flows.tables import Category, Ignored, Schema
 from flows.tables.frames import listed
+
+ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
+LEAST_NUMBERS = 20  # values up to which a column of numbers may be one of codes
+ODD_NAMES = 0.9  # of a column: the share that is numbers, where its name is one
 
 
 class Columns(NamedTuple):
@@ -114,3 +119,35 @@ def _of_file(path: str, columns: Columns) -> Schema:
     if condition and not schema.condition:
         schema = Schema(schema.kinds, condition)
     return schema
+
+
+def text_among_numbers(column: pl.Series) -> int | None:
+    """The place of the first value that is no number in a column of text nearly all of which are, but for one value or a
+    hundredth of them; None in others, and where they are codes."""
+    if column.dtype != pl.String:
+        return None
+    numbers = numbers_of_text(column.str.strip_chars())
+    odd = 0 if numbers is None else column.count() - numbers.count()
+    if numbers is None or not 0 < odd <= max(1, ODD * column.count()) or numbers.n_unique() <= LEAST_NUMBERS:
+        return None
+    return int((numbers.is_null() & column.is_not_null()).arg_max() or 0)
+
+
+def first_row_is_data(frame: pl.DataFrame) -> bool:
+    """Return whether the names of columns of text read like the values below them, and are no numbers 0, 1, 2, ... or years."""
+    names = pl.Series(frame.columns, dtype=pl.String).str.strip_chars()
+    numbers = names.cast(pl.Float64, strict=False)
+    known = numbers.drop_nulls()
+    steps = set(known.diff().drop_nulls())
+    counted = (known == known.round()).all() and (len(known) == 1 or steps == {1.0} or (len(steps) == 1 and len(known) > 2))
+    if not len(known) or counted:
+        return False
+    columns = [column.str.strip_chars().drop_nulls() for column in frame.get_columns()]
+    return all(_reads_like(name, column) for name, column in zip(names, columns, strict=True) if len(column))
+
+
+def _reads_like(name: str, there: pl.Series) -> bool:
+    if name in there:
+        return True
+    alike = (pl.Series([name]).cast(pl.Float64, strict=False), there.cast(pl.Float64, strict=False))
+    return all(numbers.count() > ODD_NAMES * len(numbers) for numbers in alike)

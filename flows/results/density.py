@@ -23,7 +23,8 @@ class Diagnostics(NamedTuple):
     modes were found, 2% of the draws come from Gaussians there.
 
     Attributes:
-        effective_sample_size: 1 / (1 + num_samples standard_error^2), a share: how many draws of p itself would tell as much.
+        effective_sample_size: how many draws of p itself would tell as much, a share: the lesser of 1 / (1 + num_samples
+            standard_error^2) and (sum w)^2 / (n sum w^2) of the model's n draws alone.
         log_normalizer: `value` and `standard_error` of log Z, in nats.
         pareto_k: up to 0.7 these figures can be believed; above, the model misses too much of p.
         num_samples: draws.
@@ -48,7 +49,7 @@ class DensityFitResult(FitResult):
             arrays (n, *shape), and `log_prob` takes one. Otherwise None.
         log_weights: log w in nats of the draws that `diagnostics` are of; None of a result from a file, or with other params.
         history: "train_loss" and "validation_loss", KL(q || p) - log Z after each epoch, in nats, and as of `FitResult`;
-            without an epoch where the start was as good as is asked for.
+            without an epoch where the start was as good as is asked for. A last round on weighted draws is not in it.
     """
 
     diagnostics: Diagnostics

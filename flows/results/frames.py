@@ -28,7 +28,7 @@ def less_offsets(offsets: Mapping[str, float]) -> Iterator[None]:
 
 
 def offset_of(name: str) -> float:
-    """What is to be added to the values of a column where they are told."""
+    """Return what the values of a column lack where they are told."""
     return _offsets.get().get(name, 0.0)
 
 

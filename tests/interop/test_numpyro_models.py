@@ -67,6 +67,7 @@ def test_conjugate_posterior():
     assert str(fitted).startswith("ModelFit of x (2,), norm ()\nDensityFitResult") and "log Z" in repr(fitted)
 
 
+@pytest.mark.filterwarnings("ignore:fit_to_density. the model is too wide")
 def test_weights_correct_a_flow_that_is_wrong():
     hardly = partial(QUIET, standardize=False, max_epochs=1, steps_per_epoch=1)
     wrong = fit_model(0, conjugate, jnp.asarray(Y, jnp.float32), flow=flows.Normal(trainable=True), fit=hardly)

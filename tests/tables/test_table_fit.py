@@ -171,7 +171,7 @@ def test_rows_without_a_density_are_coerced_where_that_is_asked_for():
     odd.loc[1, "kind"] = "z"
     with pytest.warns(UserWarning, match="1 of 3 rows have"):
         assert np.isneginf(given.log_prob(odd, errors="coerce")).tolist() == [False, True, False]
-    assert "'raise' or 'coerce'" in error_of(lambda: result.log_prob(frame, errors="ignore"))
+    assert "'raise', 'coerce'" in error_of(lambda: result.log_prob(frame, errors="ignore"))
 
 
 @pytest.mark.filterwarnings("ignore:.*no density")

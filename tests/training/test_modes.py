@@ -163,7 +163,7 @@ def test_a_fit_that_left_modes_returns_its_start(monkeypatch):
     log_density, means, _, shares = wells(2, 2)
     monkeypatch.setattr(variational, "_trained", lost)
     monkeypatch.setattr(Verdict, "enough", property(lambda self: False))
-    with pytest.warns(UserWarning, match="the fit left modes that it started at, so these are the params of the start"):
+    with pytest.warns(UserWarning, match="the training lost modes that its start had, so the result is the start"):
         result = fit_to_density(0, IAF, log_density, 2, **QUICK)
     assert result.history["best_epoch"] == -1 and result.diagnostics.effective_sample_size > 0.97
     which = np.linalg.norm(np.asarray(result.draw(1, 2_000))[:, None] - means[None], axis=2).argmin(1)

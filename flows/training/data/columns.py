@@ -179,7 +179,7 @@ def check_columns(
         far = _farthest(column, everywhere[:, j])
         if far is not None:
             row, times, spread, rare = far
-            value = f"{everywhere[row, j] + table.offset(j):.6g} in row {places[row]}"
+            value = f"{everywhere[row, j] + table.offset(j):.9g} in row {places[row]}"
             if standardized and rare and spread < 64 * np.finfo(dtype).eps * std[j]:
                 raise FlowsError(
                     f"fit: {label} of data is {value}, so far from all others that {dtype.name} "

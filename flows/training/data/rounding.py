@@ -25,9 +25,9 @@ def ties(column: np.ndarray, offset: float = 0.0) -> tuple[str, float | None]:
     values, counts = np.unique(column, return_counts=True)
     most, rows = int(counts.argmax()), len(column)
     if len(values) == 1:  # of the rows looked at; others are too rare to be among them
-        return f"is {values[0] + offset:.6g} in nearly all rows", None
+        return f"is {values[0] + offset:.9g} in nearly all rows", None
     often = bool(counts[most] >= LEAST_TIES and counts[most] > ATOM * rows)
-    atom = f"{values[most] + offset:.6g} in {counts[most] / rows:.1%} of the rows"
+    atom = f"{values[most] + offset:.9g} in {counts[most] / rows:.1%} of the rows"
     step = step_of(column)
     if step is not None and step > FINE * column.std():
         text = "holds whole numbers" if step == 1 and (values == np.round(values)).all() else f"is rounded to {step:.6g}"

@@ -96,7 +96,7 @@ class Table:
         return None if self.header is None else self.header.names
 
     def offset(self, j: int) -> float:
-        """What is to be added to the values of a column where they are told."""
+        """Return what the values of a column lack where they are told."""
         return 0.0 if self.names is None else offset_of(self.names[j])
 
     @property

@@ -46,7 +46,7 @@ class Points(NamedTuple):
 
 
 class Drawing:
-    """What draws from a model and scores points, `together` at a time, so that each of its programs is compiled once.
+    """Draws of a model and scores of points, `together` at a time, so that each of its programs is compiled once.
 
     The base is widened in the noise: a mixture of normals around each mean, any other base around its location. A model on a
     circle or a sphere, or with a base that ends somewhere, stays as it is.
@@ -68,11 +68,11 @@ class Drawing:
         flat = endless and (region is None or region.flat)
         self.widths: tuple[float, ...] = WIDTHS if flat else WIDTHS[:1]
 
-    def of(self, triple: Distribution, key: Array, n: int, widened: bool = True) -> Points:
-        """n draws, a quarter of them with a wider base; or all of the model itself."""
+    def of(self, triple: Distribution, key: Array, n: int, widths: int = len(WIDTHS)) -> Points:
+        """n draws, of so many widths of the base."""
         if len(self.widths) == 1:
             return self._of_model(triple, key, n)
-        of_layers, bases = self._parts(triple.params, self.widths if widened else WIDTHS[:1])
+        of_layers, bases = self._parts(triple.params, widths)
         counts = [math.floor(share * n) for share in SHARES[1 : len(bases)]]
         counts = [n - sum(counts), *counts]
         noise = []
@@ -83,11 +83,11 @@ class Drawing:
         x, log_det = self._mapped(1, of_layers, z)
         return Points(x, np.stack([base.log_pdf(z) for base in bases]) - log_det, tuple(counts))
 
-    def scored(self, triple: Distribution, x: np.ndarray, widened: bool = True) -> np.ndarray:
+    def scored(self, triple: Distribution, x: np.ndarray, widths: int = len(WIDTHS)) -> np.ndarray:
         """The log-density of the model, and of the model with wider bases, at points, (widths, n)."""
         if len(self.widths) == 1:
             return np.asarray(triple.log_pdf(triple.params, x), float)[None]
-        of_layers, bases = self._parts(triple.params, self.widths if widened else WIDTHS[:1])
+        of_layers, bases = self._parts(triple.params, widths)
         z, log_det = self._mapped(0, of_layers, x)
         return np.stack([base.log_pdf(z) for base in bases]) + log_det
 
@@ -97,14 +97,14 @@ class Drawing:
         x, log_q = (np.concatenate([np.asarray(piece[j]) for piece in drawn])[:n] for j in (0, 1))
         return Points(x, log_q.astype(float)[None], (n,))
 
-    def _parts(self, params: Any, widths: tuple[float, ...]) -> tuple[tuple, list["Base"]]:
-        """The params of the layers, and the base at each of these widths."""
+    def _parts(self, params: Any, widths: int) -> tuple[tuple, list["Base"]]:
+        """The params of the layers, and the base at each width."""
         of_layers = []
         for _ in range(self.depth):
             of_layers.append(params["bijection"])
             params = params["prior"]
         log_pdf, sample = functions_of(self.base, params)
-        return tuple(of_layers), [Base(log_pdf, sample, params, by, self.mixture) for by in widths]
+        return tuple(of_layers), [Base(log_pdf, sample, params, by, self.mixture) for by in self.widths[:widths]]
 
     def _mapped(self, way: int, of_layers: tuple, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points through the layers, to the noise (0) or from it (1), and the log-det there."""

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp, softmax
+from scipy.stats import norm
 
 from flows.core import Array
 from flows.objectives import Estimate, effective_sample_size, log_normalizer, pareto_k
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import Diagnostics
 from flows.results.history import History
-from flows.training.density.draws import Drawing, Points
+from flows.training.density.draws import WIDTHS, Drawing, Points
 from flows.training.density.modes import Modes
 from flows.training.density.start import Beginning, Box
 from flows.training.density.target import Target
@@ -29,20 +30,24 @@ LEFT = 0.5  # of the mass of a mode: the share of the model's draws there, below
 SEEN = 0.01  # of all mass: modes that have less are not looked at
 OFF = 0.05  # of a standard deviation: by how much the model's may differ from the density's
 SURE = 3.0  # standard errors
+FEWEST = 100  # draws that these are as good as, below which no spread is told
+REACHED = 0.02  # of all mass: the share of draws with a wider base, below which these show nothing
+ENOUGH_DRAWS = 30  # for each component of a mixture, for a regression on their densities
 WIDEN = "Train longer, or give a larger model"
 
 
 class Verdict(NamedTuple):
     """What the weights say: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats; whether the model has
     left a mode, and how much more mass each mode has than the model's draws there (modes,); the largest |log| of a standard
-    deviation of the model over the one of the density, 0 where it is chance. Log-weights are None where some are no numbers."""
+    deviation of the model over the one of the density, 0 where it is chance, NaN where it was not seen. Log-weights are None
+    where some are no numbers."""
 
     diagnostics: Diagnostics
     messages: list[str]
     loss: float
     left: bool = False
     lacking: np.ndarray | None = None
-    off: float = 0.0
+    off: float = math.nan
     log_weights: np.ndarray | None = None
 
     @property
@@ -73,7 +78,7 @@ class Figures:
 
     def held_out(self, triple: Any, key: Array) -> HeldOut:
         """The loss, the effective sample size and Pareto k of one call's draws. No single draw is told of."""
-        drawn = self.drawing.of(triple, key, self.drawing.together, widened=False)
+        drawn = self.drawing.of(triple, key, self.drawing.together, 1)
         log_w = self.target.raw(drawn.x) - drawn.log_q[0]
         kl, zero = jnp.asarray(-log_w.mean(), self.target.dtype), jnp.zeros((), int)
         usable = not (np.isnan(log_w) | (log_w == np.inf)).any() and np.isfinite(log_w).any()
@@ -81,22 +86,22 @@ class Figures:
         tail = pareto_k(log_w) if usable and len(log_w) >= LEAST_FOR_TAIL else math.nan
         return HeldOut(kl, zero, kl, jnp.zeros_like(kl), effective, tail, math.nan)
 
-    def weighed(self, triple: Any, key: Array, n: int, widened: bool = True) -> tuple[Points, np.ndarray]:
-        """n draws of the mixture, and the log-density there; without wider ones where the log-density of some is no number."""
+    def weighed(self, triple: Any, key: Array, n: int, widths: int = len(WIDTHS)) -> tuple[Points, np.ndarray]:
+        """n draws of the mixture, and the log-density there; without the widest ones where that is no number for some."""
         of_model, of_modes = jax.random.split(key)
         count = 0 if self.modes is None else math.ceil(OF_MODES * n)
-        points = self.drawing.of(triple, of_model, n - count, widened)
+        points = self.drawing.of(triple, of_model, n - count, widths)
         if self.modes is not None:
             seed = np.asarray(jax.random.key_data(of_modes)).tolist()
             y = self.modes.draw(np.random.default_rng(seed), count)
             at_modes = np.asarray(self.box.back(jnp.asarray(y, points.x.dtype)))
-            log_q = np.concatenate([points.log_q, self.drawing.scored(triple, at_modes, widened)], 1)
+            log_q = np.concatenate([points.log_q, self.drawing.scored(triple, at_modes, widths)], 1)
             x = np.concatenate([points.x, at_modes])
             points = Points(x, np.concatenate([log_q, logsumexp(self._at_modes(x), 1)[None]]), (*points.counts, count))
         log_p = self.target.raw(points.x)
         wide = slice(points.counts[0], n - count)
-        if (np.isnan(log_p[wide]) | (log_p[wide] == np.inf)).any():
-            return self.weighed(triple, key, n, False)
+        if (~np.isfinite(points.log_mixture[wide]) | np.isnan(log_p[wide]) | (log_p[wide] == np.inf)).any():
+            return self.weighed(triple, key, n, widths - 1)
         return points, log_p
 
     def of(self, triple: Any, key: Array) -> Verdict:
@@ -112,11 +117,15 @@ class Figures:
                 "diagnostics. Look at log_density where the model draws"
             )
             return Verdict(Diagnostics(math.nan, Estimate(math.nan, math.nan), math.inf, *found), [why], loss)
-        log_z = log_normalizer_of_mixture(log_w, points)
-        k = pareto_k(log_w)
-        diagnostics = Diagnostics(1 / (1 + len(log_w) * log_z.standard_error**2), log_z, k, *found)
+        log_z, k, of_model = log_normalizer_of_mixture(log_w, points), pareto_k(log_w), (log_p - points.log_q[0])[own]
+        effective = 1 / (1 + len(log_w) * log_z.standard_error**2)
+        if np.isfinite(of_model).any():
+            effective = min(effective, effective_sample_size(of_model) / len(of_model))
+            wide = slice(own.stop, len(log_w) - (0 if self.modes is None else points.counts[-1]))
+            if softmax(log_w)[wide].sum() < REACHED and len(of_model) >= LEAST_FOR_TAIL:
+                k = max(k, pareto_k(of_model))  # in many columns wider draws meet no mass, and show no tail
+        diagnostics = Diagnostics(effective, log_z, k, *found)
         left, lacking = ("", None) if self.modes is None else self._of_modes(points, log_w)
-        of_model = log_normalizer((log_p - points.log_q[0])[own])
         off, narrow = self._spread(points, log_w, log_z, of_model)
         messages = [message for message in (left or narrow,) if message]
         if k > RELIABLE:
@@ -132,15 +141,18 @@ class Figures:
         parts: np.ndarray = cast(Modes, self.modes).log_parts(on_line) + log_det[:, None]
         return parts
 
-    def _spread(self, points: Points, log_w: np.ndarray, log_z: Estimate, of_model: Estimate) -> tuple[float, str]:
-        """Where the spread of the model differs from the spread of the density: by how much, and a warning of it.
+    def _spread(self, points: Points, log_w: np.ndarray, log_z: Estimate, own: np.ndarray) -> tuple[float, str]:
+        """Where the spread of the model differs from the spread of the density, on the line that stands for a support: by how
+        much, NaN where that cannot be seen, and a warning of it.
 
         Both standard deviations are of the same points, with weights of the density and of the model, so that their ratio is 1
         where both agree, and has the standard error of a difference.
         """
-        if len(points.counts) == 1 or len(self.drawing.widths) == 1:
-            return 0.0, ""
-        x = points.x.reshape(len(points.x), -1).astype(float)
+        wide = len(points.counts) - (self.modes is not None) > 1
+        if not wide or not np.isfinite(own).any() or effective_sample_size(log_w) < FEWEST:
+            return math.nan, ""
+        x, of_model = self.box.outside(points.x)[0].reshape(len(points.x), -1), log_normalizer(own)
+        sure = float(norm.isf(norm.sf(SURE) / x.shape[1]))  # of all columns together
         of_density, of_draws = (softmax(log) for log in (log_w, points.log_q[0] - points.log_mixture))
         with np.errstate(all="ignore"):  # of columns that stay where they are, and squares that overflow
             squares = [np.square(x - w @ x) for w in (of_density, of_draws)]
@@ -150,19 +162,18 @@ class Figures:
                 w[:, None] * (square / v - 1) for w, square, v in zip((of_density, of_draws), squares, variances, strict=True)
             ]
             error = 0.5 * np.sqrt(np.square(each[1] - each[0]).sum(0))
-            far = (np.abs(log_ratio) > OFF) & (np.abs(log_ratio) > SURE * error)
-        sure = SURE * math.hypot(log_z.standard_error, of_model.standard_error)
-        if not far.any() and log_z.value - of_model.value <= sure:
+            far = (np.abs(log_ratio) > OFF) & (np.abs(log_ratio) > sure * error)
+        if not far.any() and log_z.value - of_model.value <= SURE * math.hypot(log_z.standard_error, of_model.standard_error):
             return 0.0, ""
         if not far.any():
             seen = f"log Z is {log_z.value:.4f}, and {of_model.value:.4f} by its own draws alone"
             return log_z.value - of_model.value, f"the model is too narrow: {seen}. {WIDEN}"
         most = int(np.where(far, np.abs(log_ratio), 0.0).argmax())
         how = "narrow" if log_ratio[most] < 0 else "wide"
-        return float(np.abs(log_ratio[most])), (
-            f"the model is too {how}: the standard deviation of {self.names[most]} is {math.exp(log_ratio[most]):.2f} of what "
-            f"it is under the density. {WIDEN}"
-        )
+        where = ", on the line that stands for its support," * bool(self.box.has_end.ravel()[most])
+        ratio = f"{math.exp(log_ratio[most]):.2f} of what it is under the density"
+        told = f"the model is too {how}: the standard deviation of {self.names[most]}{where} is {ratio}. {WIDEN}"
+        return float(np.abs(log_ratio[most])), told
 
     def _of_modes(self, points: Points, log_w: np.ndarray) -> tuple[str, np.ndarray]:
         """A warning of modes that have far less of the model's draws than of the mass; and the ratio, of each."""
@@ -189,6 +200,8 @@ def log_normalizer_of_mixture(log_w: np.ndarray, points: Points) -> Estimate:
     error std(r) / (sqrt(n) sum_j b_j) [Owen and Zhou, "Safe and Effective Importance Sampling", 2000, section 4]."""
     top, n = log_w.max(), len(log_w)
     w, ratios = np.exp(log_w - top), np.exp(points.log_q - points.log_mixture).T
+    if n < ENOUGH_DRAWS * ratios.shape[1]:  # which would leave no error to see
+        return log_normalizer(log_w)
     b = np.linalg.lstsq(ratios, w, rcond=None)[0]
     z, rest = b.sum(), w - ratios @ b
     if not z > 0:  # a few large weights

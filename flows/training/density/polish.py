@@ -29,7 +29,7 @@ class ForwardKL(Likelihood):
 
 
 def scores_by_formula(part: DistributionPart, params: Any) -> bool:
-    """Whether the log-density of points needs no iteration until an equation is solved, whose gradients take long."""
+    """Return whether the log-density of points has no `while` loop, as gradients through solvers are slow."""
     x = jnp.zeros((1, *part.event))
     return "while[" not in str(jax.make_jaxpr(lambda params: part.log_pdf(params, x, None, None, False))(params))
 

@@ -283,14 +283,14 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
             outcome = figures.of(triple, of_last)
         in_time = not history.interrupted and time.monotonic() < began + options.max_seconds
         steps = options.steps_per_epoch * len(history["train_loss"])
-        if outcome.off and in_time and steps and scores_by_formula(part, params):
+        if outcome.off > 0 and in_time and steps and scores_by_formula(part, params):
             of_round, again = jax.random.split(jax.random.fold_in(of_last, 1))
             polished = triple._replace(params=polish(figures, part, triple, options, steps, of_round))
             if (found := figures.of(polished, again)).off < outcome.off and not found.left:
                 triple, outcome = polished, found
-        if outcome.left and not of_start[1].left:
+        if outcome.left and of_start[1].log_weights is not None and not of_start[1].left:
             (triple, outcome), history = of_start, History({**history, "best_epoch": -1}, interrupted=history.interrupted)
-            lost = "the fit left modes that it started at, so these are the params of the start; give a larger model"
+            lost = "the training lost modes that its start had, so the result is the start; give a larger model"
             outcome.messages.insert(0, lost)
     else:
         history = history_of_start(outcome.loss)

@@ -84,7 +84,7 @@ class HeldOut(NamedTuple):
 
 
 def _log_dets(rows: Rows) -> Array | None:
-    """What the losses of rows lack of the log-dets of the layers before."""
+    """Log-dets of the layers before, which the losses of rows lack."""
     return rows.log_det if rows.log_det is None or rows.weights is None else rows.weights * rows.log_det
 
 
