@@ -142,27 +142,14 @@ class Figures:
         return parts
 
     def _spread(self, points: Points, log_w: np.ndarray, log_z: Estimate, own: np.ndarray) -> tuple[float, str]:
-        """Where the spread of the model differs from the spread of the density, on the line that stands for a support: by how
-        much, NaN where that cannot be seen, and a warning of it.
-
-        Both standard deviations are of the same points, with weights of the density and of the model, so that their ratio is 1
-        where both agree, and has the standard error of a difference.
-        """
+        """Where the spread of the model differs from the spread of the density, also on the line that stands for a support: by
+        how much, NaN where that cannot be seen, and a warning of it."""
         wide = len(points.counts) - (self.modes is not None) > 1
         if not wide or not np.isfinite(own).any() or effective_sample_size(log_w) < FEWEST:
             return math.nan, ""
-        x, of_model = self.box.outside(points.x)[0].reshape(len(points.x), -1), log_normalizer(own)
-        sure = float(norm.isf(norm.sf(SURE) / x.shape[1]))  # of all columns together
-        of_density, of_draws = (softmax(log) for log in (log_w, points.log_q[0] - points.log_mixture))
-        with np.errstate(all="ignore"):  # of columns that stay where they are, and squares that overflow
-            squares = [np.square(x - w @ x) for w in (of_density, of_draws)]
-            variances = [w @ square for w, square in zip((of_density, of_draws), squares, strict=True)]
-            log_ratio = 0.5 * np.log(variances[1] / variances[0])
-            each = [
-                w[:, None] * (square / v - 1) for w, square, v in zip((of_density, of_draws), squares, variances, strict=True)
-            ]
-            error = 0.5 * np.sqrt(np.square(each[1] - each[0]).sum(0))
-            far = (np.abs(log_ratio) > OFF) & (np.abs(log_ratio) > sure * error)
+        weights, of_model = [softmax(log) for log in (log_w, points.log_q[0] - points.log_mixture)], log_normalizer(own)
+        log_ratio, far = _ratios(points.x, *weights)
+        far = far & _ratios(self.box.outside(points.x)[0], *weights)[1] if self.box.layer is not None else far
         if not far.any() and log_z.value - of_model.value <= SURE * math.hypot(log_z.standard_error, of_model.standard_error):
             return 0.0, ""
         if not far.any():
@@ -170,9 +157,8 @@ class Figures:
             return log_z.value - of_model.value, f"the model is too narrow: {seen}. {WIDEN}"
         most = int(np.where(far, np.abs(log_ratio), 0.0).argmax())
         how = "narrow" if log_ratio[most] < 0 else "wide"
-        where = ", on the line that stands for its support," * bool(self.box.has_end.ravel()[most])
         ratio = f"{math.exp(log_ratio[most]):.2f} of what it is under the density"
-        told = f"the model is too {how}: the standard deviation of {self.names[most]}{where} is {ratio}. {WIDEN}"
+        told = f"the model is too {how}: the standard deviation of {self.names[most]} is {ratio}. {WIDEN}"
         return float(np.abs(log_ratio[most])), told
 
     def _of_modes(self, points: Points, log_w: np.ndarray) -> tuple[str, np.ndarray]:
@@ -192,6 +178,25 @@ class Figures:
             "them, or a larger one"
         )
         return message, lacking
+
+
+def _ratios(x: np.ndarray, of_density: np.ndarray, of_model: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The log of the model's standard deviation over the density's, of each number, and whether it is far from 0.
+
+    Both are of the same points, with weights of the density and of the model, so that their ratio is 1 where both agree, and
+    has the standard error of a difference.
+    """
+    x = x.reshape(len(x), -1).astype(float)
+    with np.errstate(all="ignore"):  # of columns that stay where they are, and squares that overflow
+        of_each, variances = [], []
+        for w in (of_density, of_model):
+            squares = np.square(x - w @ x)
+            variances.append(w @ squares)
+            of_each.append(w[:, None] * (squares / variances[-1] - 1))
+        log_ratio = 0.5 * np.log(variances[1] / variances[0])
+        error = 0.5 * np.sqrt(np.square(of_each[1] - of_each[0]).sum(0))
+        sure = float(norm.isf(norm.sf(SURE) / x.shape[1]))  # of all columns together
+        return log_ratio, (np.abs(log_ratio) > OFF) & (np.abs(log_ratio) > sure * error)
 
 
 def log_normalizer_of_mixture(log_w: np.ndarray, points: Points) -> Estimate:
