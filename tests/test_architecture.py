@@ -1,6 +1,7 @@
 """The house keeps its order: imports point one way, and the heavy libraries stay outside."""
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,39 @@ def test_tests_lie_in_folders_after_the_rooms():
     folders = {path.parent.name for path in Path(__file__).parent.glob("*/test_*.py")}
     rooms = {path.name for path in ROOT.iterdir() if path.is_dir()}
     assert folders - rooms == {"examples", "pages"} and len(folders & rooms) > 10
+
+
+CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
+    "library": 43_930,
+    "files": 302,
+    "core": 4_018,
+    "training": 8_457,
+    "tables": 3_699,
+    "kinds": 79,
+    "orders": 36,
+    "lines on devices": 222,
+    "files on devices": 30,
+    "private methods of others": 30,
+    "docstrings without a subject": 408,
+    "long functions": 40,
+    "file names in more than two rooms": 12,
+}
+
+
+def test_the_house_is_within_its_ceilings():
+    figures = runpy.run_path(str(ROOT.parent / "benchmarks" / "house.py"))["figures"](ROOT)
+    counted = {name: len(places) for name, places in figures.items()}
+    assert counted.keys() == CEILINGS.keys()
+    above = {name: (count, CEILINGS[name]) for name, count in counted.items() if count > CEILINGS[name]}
+    assert not above, "lower them again, or raise the ceiling in a commit that says what was bought"
+
+
+def test_what_counts_is_counted(tmp_path):
+    (tmp_path / "core").mkdir()
+    lines = ['"""Of a file."""', "if isinstance(x, Real | Integer) and isinstance(x, int) and value.order == 'flow':"]
+    lines += ["    schema._of(x)", "    self._of(x), rows._replace(x=1)", "    mesh = 1", "def f():", *["    x = 1"] * 41]
+    (tmp_path / "core" / "a.py").write_text("\n".join(lines) + "\n")
+    figures = runpy.run_path(str(ROOT.parent / "benchmarks" / "house.py"))["figures"](tmp_path)
+    counted = {name: len(places) for name, places in figures.items() if places}
+    once = ("files", "kinds", "orders", "lines on devices", "files on devices", "private methods of others", "long functions")
+    assert counted == {"library": 47, "core": 47, "docstrings without a subject": 1, **dict.fromkeys(once, 1)}
