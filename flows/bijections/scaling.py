@@ -162,7 +162,10 @@ def scaled(fixed: Any, x: Any, places: int, xp: Any = jnp) -> tuple[Any, Any]:
     """An event, or rows, in standard deviations from the mean of each of their channels, and log|det J|, where so many places
     of an event share each; `xp` is what computes it, JAX or NumPy."""
     mean, std = fixed["mean"], fixed["std"]
-    return (x - along(mean, x)) / along(std, x), -xp.log(std).sum() * places
+    centred = x - along(mean, x)
+    if xp is np:
+        centred /= along(std, x)  # in place, as new memory for all rows takes longer than what is done to them
+    return centred if xp is np else centred / along(std, x), -xp.log(std).sum() * places
 
 
 def unscaled(fixed: Any, y: Any) -> Any:

@@ -33,7 +33,7 @@ FREED_OF_MANY = 0.3  # of a standard deviation, where they are many
 MANY_ROWS = 50  # rows for each column, from which they are many
 
 ENOUGH_ROWS = 10  # for each column, from which the Gaussian of all columns tells where tails are drawn in
-IN_CACHE = 2**17  # numbers
+IN_CACHE, IN_MEMORY = 2**17, 2**22  # numbers that are worked on together, so that there is little new memory
 MOST_NUMBERS = 2**20  # of which it tells
 OF_ROWS = 0.5  # the scale of arcsinh of rows, in standard deviations of normals with the columns' quartiles
 
@@ -86,7 +86,7 @@ class Pipeline(NamedTuple):
     def direct(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows behind all layers, and the log-dets, of each row or one for all."""
         if x.ndim == 2:
-            return _through(self.steps, np.asarray(x, float))
+            return _in_pieces(partial(_through, self.steps), np.asarray(x, float), IN_MEMORY)
         made = [_through(self.steps, x[piece]) for piece in pieces_of(len(x), x.shape[1:])]
         return np.concatenate([y.astype(self.dtype) for y, _ in made]), made[0][1]
 
@@ -260,12 +260,14 @@ def _through(steps: Sequence[Measured], x: np.ndarray) -> tuple[np.ndarray, np.n
     return x, total
 
 
-def _in_pieces(function: Callable, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _in_pieces(function: Callable, x: np.ndarray, most: int = IN_CACHE) -> tuple[np.ndarray, np.ndarray]:
     """function(x) of rows, and their log-dets, in pieces that a processor's cache holds: small steps one after the other take
     six times as long outside of it."""
-    rows = max(IN_CACHE // x.shape[1], 1)
-    y, log_det = map(np.concatenate, zip(*(function(x[i : i + rows]) for i in range(0, max(len(x), 1), rows)), strict=True))
-    return y, log_det
+    rows, y, log_dets = max(most // x.shape[1], 1), np.empty(x.shape), []
+    for i in range(0, max(len(x), 1), rows):
+        y[i : i + rows], log_det = function(x[i : i + rows])
+        log_dets.append(log_det)
+    return y, log_dets[0] if np.shape(log_dets[0]) != (len(x[:rows]),) else np.concatenate(log_dets)
 
 
 def _drawing_in(which: np.ndarray, shift: np.ndarray, scale: np.ndarray, together: bool = False) -> Measured:
