@@ -146,10 +146,10 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 43_935,
+    "library": 43_927,
     "files": 302,
     "core": 4_018,
-    "training": 8_459,
+    "training": 8_451,
     "tables": 3_699,
     "kinds": 79,
     "orders": 36,
@@ -178,4 +178,4 @@ def test_what_counts_is_counted(tmp_path):
     figures = runpy.run_path(str(ROOT.parent / "benchmarks" / "house.py"))["figures"](tmp_path)
     counted = {name: len(places) for name, places in figures.items() if places}
     once = ("files", "kinds", "orders", "lines on devices", "files on devices", "private methods of others", "long functions")
-    assert counted == {"library": 43_935, "core": 47, "docstrings without a subject": 1, **dict.fromkeys(once, 1)}
+    assert counted == {"library": 43_927, "core": 47, "docstrings without a subject": 1, **dict.fromkeys(once, 1)}

@@ -178,6 +178,9 @@ def test_a_result_says_how_modes_were_looked_for(tmp_path):
     for result in results:
         result.save(tmp_path / "q.flows")
         assert flows.load(tmp_path / "q.flows").diagnostics == result.diagnostics
+    starts = {"mu": np.zeros(3, np.float32), "scale": np.ones((3, 2), np.float32)}
+    by_name = fit_to_density(0, IAF, named, NAMES, support={"scale": (0, None)}, starts=starts, **QUICK)
+    assert by_name.diagnostics.starts == 0 and repr(by_name).endswith("1 mode found")
     flow = flows.Flow(flows.IAF(4, hidden=(32, 32), plain=True), flows.GMM(num_components=2, trainable=True))
     assert results[0].init_fun == flows.Flow(flows.Whiten(), flow)
 

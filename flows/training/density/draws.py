@@ -10,19 +10,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from flows.compose import joined
-from flows.core import (
-    Array,
-    Distribution,
-    Shape,
-    Value,
-    bijection_part,
-    distribution_part,
-    functions_of,
-    size,
-    structure_of,
-)
+from flows.core import Array, Distribution, Shape, bijection_part, distribution_part, functions_of, size, structure_of
 from flows.distributions.draws import sample_with_log_pdf
-from flows.distributions.gmm import GMM
 from flows.training.data.facts import is_flow
 
 WIDTHS = (1.0, 1.5, 2.5)  # of the base
@@ -58,7 +47,7 @@ class Drawing:
             bijection, prior = structure_of(base).pieces
             layers.append(bijection.value)
             base = prior.value
-        self.depth, self.mixture = len(layers), isinstance(base, Value) and base.constructor is GMM
+        self.depth = len(layers)
         self.layers = bijection_part(joined(layers), event, None) if layers else None
         self.base = distribution_part(base, event if self.layers is None else self.layers.output, None)
         region = distribution_part(init_fun, event, None).region
@@ -104,7 +93,7 @@ class Drawing:
             of_layers.append(params["bijection"])
             params = params["prior"]
         log_pdf, sample = functions_of(self.base, params)
-        return tuple(of_layers), [Base(log_pdf, sample, params, by, self.mixture) for by in self.widths[:widths]]
+        return tuple(of_layers), [Base(log_pdf, sample, params, by) for by in self.widths[:widths]]
 
     def _mapped(self, way: int, of_layers: tuple, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points through the layers, to the noise (0) or from it (1), and the log-det there."""
@@ -121,13 +110,12 @@ class Drawing:
 
 
 class Base(NamedTuple):
-    """A base, `by` times as wide."""
+    """A base, `by` times as wide. Draws and densities are of the same params, so that they fit each other for any base."""
 
     of: Callable
     sample: Callable
     params: Any
     by: float
-    mixture: bool
 
     def draw(self, key: Array, n: int) -> np.ndarray:
         z = np.asarray(self.sample(key, self._wider, n))
@@ -141,7 +129,12 @@ class Base(NamedTuple):
 
     @property
     def _as_it_is(self) -> bool:
-        return self.by == 1 or self.mixture
+        return self.by == 1 or self._is_mixture
+
+    @property
+    def _is_mixture(self) -> bool:
+        """Return whether the params are those of a mixture of normals."""
+        return isinstance(self.params, dict) and {"mean", "logits"} <= set(self.params.get("fixed", self.params))
 
     @property
     def _centre(self) -> Any:
@@ -150,7 +143,7 @@ class Base(NamedTuple):
     @property
     def _wider(self) -> Any:
         """The params: of a mixture with factors that are so many times as large."""
-        if self.by == 1 or not self.mixture:
+        if self.by == 1 or not self._is_mixture:
             return self.params
         own = self.params.get("fixed", self.params)
         log_by = math.log(self.by)

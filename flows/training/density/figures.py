@@ -1,7 +1,6 @@
 """What importance weights say of a model that was fitted to a density."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -67,12 +66,10 @@ class Figures:
     Distributions", 1995].
     """
 
-    def __init__(
-        self, log_density: Callable, box: Box, start: Beginning, options: Any, drawing: Drawing, names: list[str], dtype: Any
-    ):
-        self.target, self.box, self.n = Target(log_density, box.event, dtype), box, options.num_weights
+    def __init__(self, target: Target, box: Box, start: Beginning, drawing: Drawing, names: list[str], n: int, starts: Any):
+        self.target, self.box, self.n = target, box, n
         self.num_modes = 0 if start.modes is None else len(start.modes.shares)
-        self.starts = options.starts if self.num_modes and np.ndim(options.starts) == 0 else 0
+        self.starts = starts if self.num_modes and isinstance(starts, int) else 0
         self.modes = start.modes.widened(WIDER) if start.modes and (self.num_modes > 1 or not start.at_mode) else None
         self.drawing, self.names = drawing, names
 
