@@ -9,7 +9,7 @@ from typing import Any
 
 
 def is_command() -> bool:
-    """Return whether this process runs `flows` or `python -m flows`."""
+    """Return whether Python was started as `flows` or `python -m flows`."""
     return (sys.argv[:1] == ["-m"] and sys.orig_argv[1:3] == ["-m", "flows"]) or os.path.basename(sys.argv[0] or "") == "flows"
 
 
