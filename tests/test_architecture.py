@@ -146,15 +146,15 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 43_927,
+    "library": 43_975,
     "files": 302,
-    "core": 4_018,
-    "training": 8_451,
+    "core": 4_034,
+    "training": 8_455,
     "tables": 3_699,
     "kinds": 79,
     "orders": 36,
     "lines on devices": 222,
-    "files on devices": 30,
+    "files on devices": 29,
     "private methods of others": 30,
     "docstrings without a subject": 408,
     "long functions": 40,
