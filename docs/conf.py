@@ -18,6 +18,7 @@ import os
 import re
 import runpy
 import shutil
+import sys
 from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path
@@ -152,10 +153,10 @@ def linked(page):
     return found.sub(lambda m: code(m[2], "{{py:obj}}`{} <{}>`", "`{}`") if m[2] else m[0], page)
 
 
-def reference(*modules, groups=None):
-    """The public names that these modules define, or those of each group: a list of modules, or of names. A table of how their
-    docstrings begin, then each with all of it, the groups under headings."""
-    groups = {title: names_at(places) for title, places in (groups or {"": modules}).items()}
+def reference(*modules, groups=None, first=None):
+    """The public names that modules define, as `grouped`: a table of how their docstrings begin, then each name with all of its
+    docstring, the groups under headings."""
+    groups = grouped(*modules, groups=groups, first=first)
     table = [*(f".. py:module:: {each}" for each in modules if each in LINKS), "", ".. list-table::", ""]
     pages = []
     for title, names in groups.items():
@@ -164,6 +165,24 @@ def reference(*modules, groups=None):
         pages += [f"## {title}"] if title else []
         pages += [as_directive(itertools.chain.from_iterable(map(entry, names)))]
     return "\n\n".join([as_directive(table), *pages])
+
+
+def grouped(*modules, groups=None, first=None):
+    """The public names of modules by group: {title: names}. `groups` has modules or names for each title; with `first`, a
+    module says its family itself, and the families with these titles come first, in this order."""
+    if first is None:
+        return {title: names_at(places) for title, places in (groups or {"": modules}).items()}
+    families = {title: [] for title in first}
+    for name in names_at(modules):
+        if title := family_of(PUBLIC[name][0]):
+            families.setdefault(title, []).append(name)
+    return families
+
+
+def family_of(module):
+    """The title behind "Family:" in the docstring of a module; nothing where there is none."""
+    found = re.search(r"\bFamily: (.*)\.$", sys.modules[module].__doc__ or "", re.MULTILINE)
+    return found[1] if found else ""
 
 
 def beginning(thing):
@@ -222,7 +241,7 @@ def on_builder_inited(app):
     """Pages that no one writes are there before pages are looked for. What computes with JAX does so before pages are dealt to
     forks of this process, in which its threads are gone and its locks may be held."""
     made_by("gallery", "write_pages")()
-    families = made_by("families")()
+    families = made_by("families")(family_of)
     ASKED["families"] = lambda: families
 
 

@@ -14,36 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import registry
 
 CONTEXT, IMAGE = (2,), (4, 4, 2)
-TITLES = {  # of the modules that define them; a layer of another module is among "Others"
-    "compose": "Compositions",
-    "coupling": "Coupling and autoregressive",
-    "autoregressive": "Coupling and autoregressive",
-    "block_autoregressive": "Coupling and autoregressive",
-    "original": "Coupling and autoregressive",
-    "elementwise": "Elementwise",
-    "scalar_maps": "Elementwise",
-    "unit_interval": "Elementwise",
-    "unconstrain": "Elementwise",
-    "arcsinh": "Elementwise",
-    "normal_scores": "Elementwise",
-    "scaling": "Scales and norms",
-    "batch_norm": "Scales and norms",
-    "whiten": "Scales and norms",
-    "linear": "Linear",
-    "linear_factors": "Linear",
-    "householder": "Linear",
-    "permutation": "Permutations and layouts",
-    "layouts": "Permutations and layouts",
-    "planar": "Determinant lemma",
-    "sylvester": "Determinant lemma",
-    "residual": "Residual",
-    "continuous": "Continuous",
-    "rotation": "Circles and spheres",
-    "sphere": "Circles and spheres",
-    "from_function": "A function of one's own",
-    "dequantize": "Noise for rounded data",
-    "augmentation": "In training alone",
-}
 
 
 def values_of(name):
@@ -100,22 +70,17 @@ def row(name):
     return f"| {' | '.join((*cells, reference_of(name)))} |"
 
 
-def title_of(name):
-    """Of the family that a bijection belongs to, by the module that defines it."""
-    module = getattr(flows, name).__module__.removeprefix("flows.")
-    room, file = module.partition(".")[0], module.rpartition(".")[2]
-    return "Models" if room == "models" else TITLES.get("compose" if room == "compose" else file, "Others")
-
-
-def families():
-    """A table for each family, its bijections in the order of the alphabet."""
+def families(family_of):
+    """A table for each family of bijections, in the order of the alphabet; the models come last. `family_of` reads the family
+    in a module's docstring."""
     groups = {}
     for name in sorted(flows.__all__):
         thing = getattr(flows, name)
         if is_constructor(thing) and any(isinstance(init_fun, BijectionInit) for init_fun, _ in values_of(name)):
-            groups.setdefault(title_of(name), []).append(name)
+            model = thing.__module__.startswith("flows.models")
+            groups.setdefault((model, "Models" if model else family_of(thing.__module__)), []).append(name)
     lines = []
-    for title in [each for each in (*dict.fromkeys(TITLES.values()), "Others", "Models") if each in groups]:
+    for (_, title), names in sorted(groups.items()):
         head = "| bijection | log-det | direct | inverse | context | events | reference |"
-        lines += [f"## {title}", "", head, "|---" * 7 + "|", *map(row, groups.pop(title)), ""]
+        lines += [f"## {title}", "", head, "|---" * 7 + "|", *map(row, names), ""]
     return "\n".join(lines)

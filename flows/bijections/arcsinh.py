@@ -1,4 +1,5 @@
-"""Tails drawn in by arcsinh, of columns or of whole rows, of a location and a scale measured from data."""
+"""Tails drawn in by arcsinh, of columns or of whole rows, of a location and a scale measured from data.
+Family: Scales and norms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,5 @@
-"""Autoregressive layers: each feature is transformed by what a masked network makes of the features before it."""
+"""Autoregressive layers: each feature is transformed by what a masked network makes of the features before it.
+Family: Couplings and autoregressive layers."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Batch normalisation as a bijection, without hidden state."""
+"""Batch normalisation as a bijection, without hidden state. Family: Scales and norms."""
 
 import jax.numpy as jnp
 

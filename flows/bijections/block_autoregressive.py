@@ -1,4 +1,5 @@
-"""The block neural autoregressive layer: a network that is monotone in each feature, and so a bijection by itself."""
+"""The block neural autoregressive layer: a network that is monotone in each feature, and so a bijection by itself.
+Family: Couplings and autoregressive layers."""
 
 import math
 from functools import partial

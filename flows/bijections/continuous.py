@@ -1,4 +1,4 @@
-"""Continuous flows: the solution of a differential equation whose velocity is a network."""
+"""Continuous flows: the solution of a differential equation whose velocity is a network. Family: Residual and continuous."""
 
 from collections.abc import Callable
 from typing import Any

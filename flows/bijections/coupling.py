@@ -1,4 +1,4 @@
-"""Coupling layers: some of the features decide how the others are transformed."""
+"""Coupling layers: some of the features decide how the others are transformed. Family: Couplings and autoregressive layers."""
 
 from collections.abc import Sequence
 

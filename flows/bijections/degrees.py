@@ -1,4 +1,5 @@
-"""Places on the globe: latitude and longitude in degrees, and the unit vectors that models of the sphere take."""
+"""Places on the globe: latitude and longitude in degrees, and the unit vectors that models of the sphere take.
+Family: Circles and spheres."""
 
 from collections.abc import Sequence
 from typing import Any

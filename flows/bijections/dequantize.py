@@ -1,4 +1,4 @@
-"""Noise for values that were rounded or counted, so that they have a density."""
+"""Noise for values that were rounded or counted, so that they have a density. Family: Noise and augmentation."""
 
 from collections.abc import Sequence
 

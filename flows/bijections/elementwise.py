@@ -1,4 +1,4 @@
-"""A transformer on every feature, each on its own."""
+"""A transformer on every feature, each on its own. Family: Bounds and scalar maps."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""A bijection from any Python function: all one has to worry about is the function."""
+"""A bijection from any Python function: all one has to worry about is the function. Family: A function of one's own."""
 
 import inspect
 from collections.abc import Callable

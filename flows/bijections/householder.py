@@ -1,4 +1,4 @@
-"""A trained rotation, as a product of reflections."""
+"""A trained rotation, as a product of reflections. Family: Linear maps."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
-"""Layouts of images: pixels to channels or tokens, so that what is written for channels serves any mask. log|det J| = 0."""
+"""Layouts of images: pixels to channels or tokens, so that what is written for channels serves any mask. log|det J| = 0.
+Family: Permutations and layouts."""
 
 from collections.abc import Callable, Sequence
 

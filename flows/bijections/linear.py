@@ -1,4 +1,5 @@
-"""Invertible linear maps of the last axis: features of a vector, channels of an image (a 1x1 convolution)."""
+"""Invertible linear maps of the last axis: features of a vector, channels of an image (a 1x1 convolution).
+Family: Linear maps."""
 
 from functools import partial
 

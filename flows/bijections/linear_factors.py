@@ -1,6 +1,7 @@
 """Trained linear maps of the last axis that cannot become singular, by their factors; each is the identity at init.
 
 Features of a vector, or channels of an image. `places` is the number of entries that share a channel: 1 for vectors.
+Family: Linear maps.
 """
 
 from functools import partial

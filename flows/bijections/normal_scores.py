@@ -1,4 +1,4 @@
-"""Columns that are normal one by one, by a monotone spline through quantiles measured from data."""
+"""Columns that are normal one by one, by a monotone spline through quantiles measured from data. Family: Scales and norms."""
 
 from collections.abc import Sequence
 from itertools import product

@@ -1,4 +1,4 @@
-"""The layers of the original jax-flows, by the names and calls it gave them."""
+"""The layers of the original jax-flows, by the names and calls it gave them. Family: Couplings and autoregressive layers."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,5 @@
-"""Fixed permutations of an axis: features of a vector, channels of an image. log|det J| = 0."""
+"""Fixed permutations of an axis: features of a vector, channels of an image. log|det J| = 0.
+Family: Permutations and layouts."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Planar and radial maps: along one direction, or around one point."""
+"""Planar and radial maps: along one direction, or around one point. Family: Planar, radial and Sylvester maps."""
 
 import jax
 import jax.numpy as jnp

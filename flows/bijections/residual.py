@@ -1,4 +1,4 @@
-"""Residual blocks: the identity and a network that contracts."""
+"""Residual blocks: the identity and a network that contracts. Family: Residual and continuous."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Rotations of circles."""
+"""Rotations of circles. Family: Circles and spheres."""
 
 import math
 

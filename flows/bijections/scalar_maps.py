@@ -1,4 +1,4 @@
-"""Fixed scalar maps, the same formula for every entry of an event."""
+"""Fixed scalar maps, the same formula for every entry of an event. Family: Bounds and scalar maps."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""A scale for each feature, with a shift set from data in activation normalisation and standardisation."""
+"""A scale for each feature, with a shift set from data in activation normalisation and standardisation.
+Family: Scales and norms."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Spheres: to the cylinder around them, and couplings of height and longitude."""
+"""Spheres: to the cylinder around them, and couplings of height and longitude. Family: Circles and spheres."""
 
 from typing import Any
 

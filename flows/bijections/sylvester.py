@@ -1,4 +1,4 @@
-"""Sylvester maps: several ridges at once."""
+"""Sylvester maps: several ridges at once. Family: Planar, radial and Sylvester maps."""
 
 import jax
 import jax.numpy as jnp

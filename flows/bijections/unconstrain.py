@@ -1,4 +1,4 @@
-"""From a box, each of whose sides may be open, to the whole line."""
+"""From a box, each of whose sides may be open, to the whole line. Family: Bounds and scalar maps."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
-"""The real line to the unit interval and back: distribution functions, each one feature at a time."""
+"""The real line to the unit interval and back: distribution functions, each one feature at a time.
+Family: Bounds and scalar maps."""
 
 import math
 from functools import partial

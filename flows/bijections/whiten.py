@@ -1,4 +1,5 @@
-"""Columns of mean 0 and variance 1 that are not correlated, by a triangular map measured from data."""
+"""Columns of mean 0 and variance 1 that are not correlated, by a triangular map measured from data.
+Family: Scales and norms."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""The multi-scale architecture: half of the channels leave early."""
+"""The multi-scale architecture: half of the channels leave early. Family: Compositions."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""A bijection backwards."""
+"""A bijection backwards. Family: Compositions."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A bijection many times, as one compiled loop."""
+"""A bijection many times, as one compiled loop. Family: Compositions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +29,7 @@ from flows.core import (
     precision,
     refuse_closures,
     repeated,
+    split_key,
     stacked,
     unstacked,
     varying,
@@ -90,14 +91,13 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
     measured_params = _measuring(part, place)
 
     def init(key: Array, given: Given) -> Any:
-        keys, measured = jax.random.split(key, n), given.init_inputs is not None and part.measures
-        if measured:
+        if given.init_inputs is not None and part.measures:
             if given.params is not None:
                 check_copies(given.params, n, "Repeat")
-            return measured_params(keys, given)
+            return measured_params(jax.random.split(key, n), given)
         all_old = [None] * n if given.params is None else unstacked(given.params, n, "Repeat")
         params = list[Any]()
-        for own_key, old in zip(keys, all_old, strict=True):
+        for own_key, old in zip(split_key(key, n), all_old, strict=True):
             with place:
                 params.append(part.init(own_key, given._replace(params=old)))
         return stacked(params)

@@ -1,4 +1,4 @@
-"""Gradients that keep no inputs: they find those of each layer again by its inverse, on the way back."""
+"""Gradients that keep no inputs: they find those of each layer again by its inverse, on the way back. Family: Compositions."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Bijections one after the other."""
+"""Bijections one after the other. Family: Compositions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +23,7 @@ from flows.core import (
     path_of,
     precision,
     shared,
+    split_key,
 )
 
 
@@ -83,7 +84,7 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
     def init(key: Array, given: Given) -> tuple:
         _check_params(name, given.params, len(parts))
         params, x = [], given.init_inputs
-        for i, (part, own_key) in enumerate(zip(parts, jax.random.split(key, len(parts)), strict=True)):
+        for i, (part, own_key) in enumerate(zip(parts, split_key(key, len(parts)), strict=True)):
             old = None if given.params is None else given.params[i]
             with places[i]:
                 params.append(part.init(own_key, given._replace(init_inputs=x, params=old)))

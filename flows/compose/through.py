@@ -1,4 +1,4 @@
-"""`Through`: bijections in another layout of their event, such as the checkerboard of an image."""
+"""`Through`: bijections in another layout of their event, such as the checkerboard of an image. Family: Compositions."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from flows.core import (
     combinator,
     moves_entries,
     shared,
+    split_key,
 )
 
 
@@ -81,7 +82,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
             return of_context.measured_output(of_context.init(key, NOTHING), context, None, key)
 
         def init(key: Array, given: Given) -> Any:
-            old, keys = given.params, jax.random.split(key)
+            old, keys = given.params, split_key(key)
             if old is not None and (not isinstance(old, dict) or set(old) != {"layout", "layers"}):
                 raise FlowsError('Through: params are not those of Through, {"layout": ..., "layers": ...}')
             x = given.init_inputs if part.measures else None

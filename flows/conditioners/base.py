@@ -1,4 +1,4 @@
-"""What a conditioner is: a network that makes a transformer's parameters, as a constructor's value."""
+"""What a conditioner is: a network that makes a transformer's parameters, as a constructor's value. Family: Write one."""
 
 import inspect
 import math

@@ -1,4 +1,4 @@
-"""Networks of a point and a time."""
+"""Networks of a point and a time. Family: Of vectors."""
 
 from collections.abc import Callable
 from itertools import pairwise

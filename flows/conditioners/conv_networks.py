@@ -1,4 +1,4 @@
-"""Convolutional networks, of images: that of Glow, and a residual one."""
+"""Convolutional networks, of images: that of Glow, and a residual one. Family: Of images."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What convolutional networks are made of: the convolution, its layers, and events that are images."""
+"""What convolutional networks are made of: the convolution, its layers, and events that are images. Family: Of images."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence

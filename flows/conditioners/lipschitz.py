@@ -1,4 +1,4 @@
-"""Networks that contract, with a certificate: their Lipschitz constant is below 1 at any params."""
+"""Networks that contract, with a certificate: their Lipschitz constant is below 1 at any params. Family: Of vectors."""
 
 from collections.abc import Callable
 from itertools import pairwise

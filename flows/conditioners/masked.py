@@ -1,4 +1,5 @@
-"""Masked networks: output i sees the inputs before i alone. Run whole, or feature by feature to invert a flow."""
+"""Masked networks: output i sees the inputs before i alone. Run whole, or feature by feature to invert a flow.
+Family: Masked, for autoregressive layers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Fully connected networks."""
+"""Fully connected networks. Family: Of vectors."""
 
 from collections.abc import Callable
 from itertools import pairwise

@@ -1,12 +1,11 @@
-"""Labels as contexts."""
+"""Labels as contexts. Family: Labels."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, default_dtype, positive_int
+from flows.core import Array, FlowsError, default_dtype, on_device, positive_int
 
 
 def one_hot(labels: Any, classes: int) -> Array:
@@ -46,4 +45,4 @@ def one_hot(labels: Any, classes: int) -> Array:
     if outside.any():
         row = int(outside.argmax())
         raise FlowsError(f"one_hot: the label of row {row} is {given[row]!s}; expected whole numbers from 0 to {classes - 1}")
-    return jnp.asarray(given[:, None] == np.arange(classes), default_dtype())
+    return on_device(given[:, None] == np.arange(classes), default_dtype())

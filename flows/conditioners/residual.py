@@ -1,4 +1,4 @@
-"""Residual networks, plain and masked."""
+"""Residual networks, plain and masked. Family: Residual, masked or not."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The distribution of codes of categories, each given those before it."""
+"""The distribution of codes of categories, each given those before it. Family: Codes, and blocks of columns."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Different distributions for different features, each given the features before."""
+"""Different distributions for different features, each given the features before. Family: Codes, and blocks of columns."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Distributions on circles and spheres: uniform ones, von Mises and von Mises-Fisher."""
+"""Distributions on circles and spheres: uniform ones, von Mises and von Mises-Fisher. Family: Circles and spheres."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Draws of a distribution together with their log-density."""
+"""Draws of a distribution together with their log-density. Family: Draws with their density."""
 
 from collections.abc import Callable
 from typing import Any

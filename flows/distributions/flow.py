@@ -1,4 +1,4 @@
-"""A normalizing flow: the distribution that a bijection makes of a base."""
+"""A normalizing flow: the distribution that a bijection makes of a base. Family: Flows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +32,7 @@ from flows.core import (
     in_pieces,
     inside,
     shared,
+    split_key,
     still,
     trainable,
     wrapped,
@@ -84,7 +85,7 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
         both = shared((part, base))
 
         def init(key: Array, given: Given) -> Any:
-            old, keys = given.params, jax.random.split(key)
+            old, keys = given.params, split_key(key)
             if old is not None and (not isinstance(old, dict) or set(old) != {"bijection", "prior"}):
                 raise FlowsError('Flow: params are not those of a flow, {"bijection": ..., "prior": ...}')
             x = given.init_inputs if base.measures else None

@@ -1,4 +1,4 @@
-"""Mixtures of normals, given or fitted."""
+"""Mixtures of normals, given or fitted. Family: Mixtures and kernels."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Different distributions for different features."""
+"""Different distributions for different features. Family: Codes, and blocks of columns."""
 
 from collections.abc import Sequence
 

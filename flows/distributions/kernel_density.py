@@ -1,4 +1,4 @@
-"""A kernel density estimate: normals around the rows of the data themselves."""
+"""A kernel density estimate: normals around the rows of the data themselves. Family: Mixtures and kernels."""
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
 """Location-scale bases: a family is the log-density and the sampler of its standard form; the rest is shared here.
 
-Parameters are constants, trained, or what a network makes of a context.
+Parameters are constants, trained, or what a network makes of a context. Family: Numbers.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A mixture of any distributions."""
+"""A mixture of any distributions. Family: Mixtures and kernels."""
 
 import itertools
 import math
@@ -36,6 +36,7 @@ from flows.core import (
     shapes_of,
     shared,
     size,
+    split_key,
     stacked,
     unstacked,
 )
@@ -128,7 +129,7 @@ def Mixture(
 
         def init(key: Array, given: Given) -> dict[str, Any]:
             old = _components_of(given.params, count, copies, trainable)
-            keys = jax.random.split(key, count + 1)
+            keys = split_key(key, count + 1)
             own: Any = ()
             for i, (own_key, params) in enumerate(zip(keys[1:], old, strict=True)):
                 with places[0 if copies else i]:

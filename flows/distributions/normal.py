@@ -1,4 +1,4 @@
-"""The normal: standard, trained or conditional, with a diagonal or a full covariance."""
+"""The normal: standard, trained or conditional, with a diagonal or a full covariance. Family: Numbers."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""A conditional distribution whose context comes in any units."""
+"""A conditional distribution whose context comes in any units. Family: Given a context."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The uniform distribution on a box."""
+"""The uniform distribution on a box. Family: Numbers."""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""Autoregressive flows with affine transformers, MAF and IAF, and the autoregressive mixture of normals."""
+"""Autoregressive flows with affine transformers, MAF and IAF, and the autoregressive mixture of normals.
+Family: Autoregressive."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Continuous flows as they were published: FFJORD, RNODE."""
+"""Continuous flows as they were published: FFJORD, RNODE. Family: Continuous."""
 
 from flows.bijections.continuous import Continuous
 from flows.conditioners.concat_squash import ConcatSquash

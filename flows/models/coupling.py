@@ -1,4 +1,4 @@
-"""Coupling flows with additive and affine transformers: NICE, RealNVP, Glow."""
+"""Coupling flows with additive and affine transformers: NICE, RealNVP, Glow. Family: Couplings."""
 
 from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.coupling import Coupling

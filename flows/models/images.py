@@ -1,4 +1,5 @@
-"""Flows of images (H, W, C), as they were published: NICE, RealNVP, Glow and spline flows. Their outputs are vectors."""
+"""Flows of images (H, W, C), as they were published: NICE, RealNVP, Glow and spline flows. Their outputs are vectors.
+Family: Images."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,5 @@
-"""Autoregressive flows whose transformers are networks, polynomials or mixtures, and the Gaussianization flow."""
+"""Autoregressive flows whose transformers are networks, polynomials or mixtures, and the Gaussianization flow.
+Family: Monotone networks, polynomials and mixtures."""
 
 from flows.bijections.autoregressive import Autoregressive
 from flows.bijections.block_autoregressive import BlockAutoregressive

@@ -1,4 +1,4 @@
-"""Published models of images, with the settings that they were trained by, as data."""
+"""Published models of images, with the settings that they were trained by, as data. Family: Images."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Flows of residual blocks."""
+"""Flows of residual blocks. Family: Residual."""
 
 from flows.bijections.residual import ResidualBlock
 from flows.bijections.scaling import ActNorm

@@ -1,4 +1,4 @@
-"""Flows on the sphere."""
+"""Flows on the sphere. Family: Spheres."""
 
 from flows.bijections.householder import Householder
 from flows.bijections.sphere import SphereCoupling

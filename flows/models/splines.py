@@ -1,4 +1,4 @@
-"""Neural spline flows, coupling and autoregressive, with any of the splines."""
+"""Neural spline flows, coupling and autoregressive, with any of the splines. Family: Splines."""
 
 from typing import Literal
 

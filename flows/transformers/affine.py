@@ -1,4 +1,4 @@
-"""Shifts and scales: the additive, the affine and the gated transformer; and the inverse of any transformer."""
+"""Shifts and scales: the additive, the affine and the gated transformer; and the inverse of any transformer. Family: Affine."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Monotone Bernstein polynomials."""
+"""Monotone Bernstein polynomials. Family: Splines and polynomials."""
 
 import math
 from itertools import accumulate, repeat

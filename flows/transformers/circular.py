@@ -1,4 +1,4 @@
-"""The rational-quadratic spline of a circle."""
+"""The rational-quadratic spline of a circle. Family: Circles."""
 
 import math
 

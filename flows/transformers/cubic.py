@@ -1,4 +1,4 @@
-"""The monotone cubic spline, with Steffen's slopes."""
+"""The monotone cubic spline, with Steffen's slopes. Family: Splines and polynomials."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
-"""Gaussianization: the distribution function of a mixture, then the inverse of the normal one, in log space."""
+"""Gaussianization: the distribution function of a mixture, then the inverse of the normal one, in log space.
+Family: Mixtures and networks."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The monotone piecewise-linear spline."""
+"""The monotone piecewise-linear spline. Family: Splines and polynomials."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""The monotone linear-rational spline."""
+"""The monotone linear-rational spline. Family: Splines and polynomials."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
-"""Mixtures of sigmoids in log space: the transformers of Flow++ and of neural autoregressive flows."""
+"""Mixtures of sigmoids in log space: the transformers of Flow++ and of neural autoregressive flows.
+Family: Mixtures and networks."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Möbius maps of a circle, and their averages."""
+"""Möbius maps of a circle, and their averages. Family: Circles."""
 
 import math
 

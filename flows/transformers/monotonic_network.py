@@ -1,4 +1,4 @@
-"""The integral of a positive network: unconstrained monotonic neural networks."""
+"""The integral of a positive network: unconstrained monotonic neural networks. Family: Mixtures and networks."""
 
 from itertools import pairwise
 from typing import Any

@@ -1,4 +1,4 @@
-"""The monotone quadratic spline: a piecewise-linear density."""
+"""The monotone quadratic spline: a piecewise-linear density. Family: Splines and polynomials."""
 
 import jax.numpy as jnp
 from jax import lax

@@ -1,4 +1,4 @@
-"""The monotone rational-quadratic spline, the transformer of neural spline flows."""
+"""The monotone rational-quadratic spline, the transformer of neural spline flows. Family: Splines and polynomials."""
 
 import jax
 import jax.numpy as jnp

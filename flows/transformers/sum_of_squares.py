@@ -1,4 +1,4 @@
-"""The integral of a sum of squared polynomials: a monotone polynomial."""
+"""The integral of a sum of squared polynomials: a monotone polynomial. Family: Splines and polynomials."""
 
 import math
 

@@ -1,5 +1,7 @@
 """What the documentation shows, without building it (`make docs` does)."""
 
+import ast
+import itertools
 import json
 import re
 import runpy
@@ -29,10 +31,14 @@ def test_every_public_name_has_a_docstring_and_a_page(conf):
     """One page each: a second one would make links ambiguous."""
     assert "flows.NSF" in conf["PUBLIC"] and "flows.transformers.Affine" in conf["PUBLIC"]
     shown = Counter()
-    for asked in re.findall(r"{{ reference\((.*?)\) }}", PAGES, re.DOTALL):
-        places = re.findall(r'"(flows[\w.]*)"', asked.partition("groups=")[2] or asked)
-        assert all(conf["names_at"]([place]) for place in places), f"nothing is at one of {places}"
-        shown.update(conf["names_at"](places))
+    for asked in re.findall(r"{{ (reference\(.*?\)) }}", PAGES, re.DOTALL):
+        call = ast.parse(asked.strip(), mode="eval").body
+        keywords = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+        groups = conf["grouped"](*map(ast.literal_eval, call.args), **keywords)
+        assert all(groups.values()), f"a group of {asked} is empty"
+        places = itertools.chain.from_iterable((keywords.get("groups") or {}).values())
+        assert all(conf["names_at"]([place]) for place in places), f"nothing is at a place of {asked}"
+        shown.update(itertools.chain.from_iterable(groups.values()))
     for name, (_, thing) in conf["PUBLIC"].items():
         assert thing.__doc__, f"{name} has no docstring"
         assert shown[name] == 1, f"{name} is on {shown[name]} pages of docs/reference"
@@ -170,7 +176,7 @@ def test_pictures_have_one_style():
     assert (DOCS / "flows.mplstyle").read_text() == Path(STYLE).read_text()
 
 
-def test_the_table_of_bijections_is_whole(monkeypatch):
+def test_the_table_of_bijections_is_whole(conf, monkeypatch):
     """Each public bijection has a row, with a label, what both directions cost, and events."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     of_table = runpy.run_path(str(DOCS / "families.py"))
@@ -178,7 +184,7 @@ def test_the_table_of_bijections_is_whole(monkeypatch):
     rows = {name: of_table["row"](name) for name in ("Coupling", "Dequantize", "MAF", "ResidualBlock", "Sylvester")}
     for name in names:
         assert re.fullmatch(r"Direct: .*[^.]\. Inverse: .*[^.]\.", of_table["section"](name, "Cost")), f"{name} has no Cost:"
-        assert of_table["values_of"](name) and of_table["title_of"](name), name
+        assert of_table["values_of"](name) and conf["family_of"](conf["PUBLIC"][f"flows.{name}"][0]), name
     assert "| exact | a pass of the network |" in rows["Coupling"] and "| yes | vectors and images |" in rows["Coupling"]
     assert "| exact or unbiased |" in rows["ResidualBlock"] and "| lower bound |" in rows["Dequantize"]
     assert "Papamakarios et al. 2017, [1705.07057]" in rows["MAF"] and "van den Berg et al. 2018" in rows["Sylvester"]

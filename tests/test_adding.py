@@ -1,0 +1,159 @@
+"""A layer is added in three places: its file, the list of public names, the registry. Here it is done in a copy of the tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BIJECTION = '''"""A scale and a turn of the sign. Family: Scales and norms."""
+
+import jax.numpy as jnp
+
+from flows.core import bijection
+
+
+@bijection
+def Opposite():
+    """The opposite of each entry, scaled: y_i = -exp(log_scale_i) x_i, log|det J| = sum(log_scale).
+
+    Cost:
+        Direct: O(d). Inverse: O(d).
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, direct_fun, inverse_fun = flows.Opposite()(0, 2)
+        >>> direct_fun(params, jnp.ones((1, 2)))[0].tolist()
+        [[-1.0, -1.0]]
+    """
+
+    def init_fun(rng, shape):
+        return {"log_scale": jnp.zeros(shape)}, direct_fun, inverse_fun
+
+    def direct_fun(params, x):
+        return -x * jnp.exp(params["log_scale"]), params["log_scale"].sum()
+
+    def inverse_fun(params, y):
+        return -y * jnp.exp(-params["log_scale"])
+
+    return init_fun
+'''
+DISTRIBUTION = '''"""The Gumbel distribution. Family: Numbers."""
+
+import jax
+import jax.numpy as jnp
+
+from flows.core import distribution
+
+
+@distribution
+def Extreme():
+    """Independent Gumbel entries: log p(x) = -sum(x + exp(-x)), in nats.
+
+    Example:
+        >>> import flows, jax.numpy as jnp
+        >>> params, log_pdf, sample = flows.Extreme()(0, 1)
+        >>> log_pdf(params, jnp.zeros((1, 1))).tolist()
+        [-1.0]
+    """
+
+    def init_fun(rng, shape):
+        def log_pdf(params, x):
+            return -(x + jnp.exp(-x)).sum()
+
+        def sample(rng, params):
+            return jax.random.gumbel(rng, shape, float)
+
+        return {}, log_pdf, sample
+
+    return init_fun
+'''
+TRANSFORMER = '''"""A bounded scale. Family: Affine."""
+
+import jax.numpy as jnp
+
+from flows.core import soft_clip
+from flows.transformers.base import transformer
+
+
+@transformer
+def Rescale():
+    """A scale: y = x exp(s), s = 2 tanh(theta[0] / 2), log dy/dx = s.
+
+    Example:
+        >>> import flows
+        >>> flows.transformers.Rescale().num_params
+        1
+    """
+
+    def direct(theta, x):
+        s = soft_clip(theta[0], 2.0)
+        return x * jnp.exp(s), jnp.broadcast_to(s, x.shape)
+
+    def inverse(theta, y):
+        s = soft_clip(theta[0], 2.0)
+        return y * jnp.exp(-s), jnp.broadcast_to(-s, y.shape)
+
+    return 1, direct, inverse
+'''
+NAMES = {
+    "bijections": ("Opposite", BIJECTION, "flows/__init__.py", "BIJECTIONS: dict[str, Case]", "Case(flows.Opposite())"),
+    "distributions": (
+        "Extreme", DISTRIBUTION, "flows/__init__.py", "DISTRIBUTIONS: dict[str, DistributionCase]",
+        "DistributionCase(flows.Extreme(), (1,), reach=12.0)",
+    ),
+    "transformers": (
+        "Rescale", TRANSFORMER, "flows/transformers/__init__.py", "TRANSFORMERS: dict[str, TransformerCase]",
+        "TransformerCase(t.Rescale())",
+    ),
+}  # fmt: skip
+# What holds every layer: its property tests, its page, the order of the house.
+HOLDING = {
+    "bijections": ("test_bijections.py", "Opposite-"),
+    "distributions": ("test_distributions.py", "Extreme-"),
+    "transformers": ("test_transformers.py", "Rescale"),
+}
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert text.count(before) == 1, f"{path.name} has {before!r} {text.count(before)} times"
+    path.write_text(text.replace(before, after))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for name in ("flows", "tests", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.webp"))
+    for name in ("examples", "benchmarks"):  # which are only read
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("conftest.py", "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def test_three_places_for_a_layer(copy):
+    paths, chosen = ["tests/pages/test_docs.py", "tests/test_architecture.py"], ["test_docs.py", "test_architecture.py"]
+    for room, (name, source, names, registry, case) in NAMES.items():
+        file = copy / "flows" / room / f"{name.lower()}.py"
+        file.write_text(source)
+        with (copy / names).open() as lines:
+            first = next(line for line in lines if line.startswith(f"from flows.{room}."))
+        edit(copy / names, first, f"{first}from flows.{room}.{name.lower()} import {name} as {name}\n")
+        edit(copy / "tests" / "registry.py", f"{registry} = {{\n", f'{registry} = {{\n    "{name}": {case},\n')
+        paths += [f"tests/{room}/{HOLDING[room][0]}", str(file.relative_to(copy))]
+        chosen += [HOLDING[room][1], file.name]
+    command = [sys.executable, "-m", "pytest", "-q", "--doctest-modules", "-p", "no:cacheprovider", *paths]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, "-k", f"({' or '.join(chosen)}) and not ceilings"],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
