@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, part_of, pieces_of
+from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, on_device, part_of, pieces_of
 from flows.distributions.draws import functions
 from flows.results import FitResult
 from flows.results.frames import numbers_of
@@ -49,8 +49,8 @@ class Model:
         each = contexts is not None and contexts.ndim > len(self.context_shape or ())
         found = []
         for piece in pieces_of(len(rows), self.event):
-            given = {} if contexts is None else {"context": jnp.asarray(contexts[piece] if each else contexts)}
-            log_p = self.log_pdf(self.params, jnp.asarray(rows[piece]), **given)
+            given = {} if contexts is None else {"context": on_device(contexts[piece] if each else contexts)}
+            log_p = self.log_pdf(self.params, on_device(rows[piece]), **given)
             found.append(_returned(log_p, (len(rows[piece]),), "log_pdf"))
         return np.concatenate(found).astype(np.float64)
 
@@ -73,7 +73,7 @@ def of_result(result: FitResult) -> Model:
         return rows, _known(np.asarray(keywords["context"]), name) if keywords else None
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-        return np.asarray(result._drawn(key, n, {} if contexts is None else {"context": jnp.asarray(contexts)}))
+        return np.asarray(result._drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
 
     names = tuple(result._names(event[0])) if len(event) == 1 else _places(event)
     return Model(
@@ -89,7 +89,7 @@ def _told(init_fun: Any, event: Shape, context: Shape | None) -> Any:
 
 def _on_turn(result: FitResult, rows: np.ndarray) -> np.ndarray:
     region = result._region
-    return np.asarray(result._on_turn(jnp.asarray(rows))) if region is not None and region.period.any() else rows
+    return np.asarray(result._on_turn(on_device(rows))) if region is not None and region.period.any() else rows
 
 
 def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
@@ -112,7 +112,7 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
         return rows, contexts
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-        drawn = sample(key, params, n, **({} if contexts is None else {"context": jnp.asarray(contexts)}))
+        drawn = sample(key, params, n, **({} if contexts is None else {"context": on_device(contexts)}))
         return _returned(drawn, (n, *event), "sample")
 
     region, likelihood = (None, "exact") if joint is None else (joint.region, joint.likelihood)

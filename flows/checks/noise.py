@@ -15,6 +15,7 @@ from flows.core import (
     bijection_part,
     distribution_part,
     functions_of,
+    on_device,
     opened,
     params_in,
     structure_of,
@@ -81,10 +82,10 @@ def latents(sample: Sample) -> Finding:
 
 def _given(sample: Sample, x: np.ndarray, purpose: int) -> Given:
     """Rows, or as many draws, with the contexts of the sample."""
-    contexts, rows = sample.contexts, jnp.asarray(x.reshape(-1, *sample.model.event).astype(sample.rows.dtype))
+    contexts, rows = sample.contexts, on_device(x.reshape(-1, *sample.model.event).astype(sample.rows.dtype))
     if contexts is not None and not sample.conditional:
         contexts = np.broadcast_to(contexts, (len(rows), *contexts.shape))
-    return Given(rows, None if contexts is None else jnp.asarray(contexts).astype(rows.dtype), sample.key(purpose))
+    return Given(rows, None if contexts is None else on_device(contexts).astype(rows.dtype), sample.key(purpose))
 
 
 def _beside(name: str, rows: np.ndarray, base: np.ndarray, random: np.random.Generator) -> OneTest:
@@ -134,11 +135,11 @@ def _is_base(value: Any) -> bool:
 def beyond_splines(sample: Sample, places: np.ndarray) -> str:
     """How many of these rows lie beyond the range of the splines, layer by layer; nothing of a model that is no one chain."""
     model, contexts = sample.model, sample.all_contexts
-    x = jnp.asarray(sample.all_rows[places], jnp.float32)
+    x = on_device(sample.all_rows[places], jnp.float32)
     if contexts is not None and not sample.conditional:
         contexts = np.broadcast_to(contexts, (len(sample.all_rows), *contexts.shape))
     value, params = model.init_fun, model.params
-    context = None if contexts is None else jnp.asarray(contexts[places], x.dtype)
+    context = None if contexts is None else on_device(contexts[places], x.dtype)
     order, pieces = structure_of(opened(value))
     counted, number = list[str](), 0
     while order in ("flow", "context"):

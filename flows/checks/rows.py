@@ -7,7 +7,7 @@ import numpy as np
 from flows.checks.noise import beyond_splines
 from flows.checks.sample import Sample
 from flows.checks.verdicts import Finding
-from flows.core import FlowsError
+from flows.core import FlowsError, on_device
 from flows.diagnostics import enable_x64, uniformity
 from flows.diagnostics.arrays import chosen
 
@@ -40,10 +40,10 @@ def _in_double(sample: Sample) -> float | None:
     contexts = sample.all_contexts
     try:
         with enable_x64():
-            params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), model.params)
+            params = jax.tree.map(lambda leaf: on_device(np.asarray(leaf, np.float64)), model.params)
             given = contexts[there] if sample.conditional and contexts is not None else contexts
-            keywords = {} if given is None else {"context": jnp.asarray(given, jnp.float64)}
-            exact = np.asarray(model.log_pdf(params, jnp.asarray(sample.all_rows[there], jnp.float64), **keywords))
+            keywords = {} if given is None else {"context": on_device(given, jnp.float64)}
+            exact = np.asarray(model.log_pdf(params, on_device(sample.all_rows[there], jnp.float64), **keywords))
     except (TypeError, FlowsError):
         return None
     with np.errstate(invalid="ignore"):

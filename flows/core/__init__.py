@@ -70,6 +70,7 @@ from flows.core.inputs import default_dtype as default_dtype
 from flows.core.inputs import named_by as named_by
 from flows.core.inputs import naming as naming
 from flows.core.inputs import native as native
+from flows.core.inputs import on_device as on_device
 from flows.core.inputs import pieces_of as pieces_of
 from flows.core.inputs import positional as positional
 from flows.core.inputs import refuse_unknown as refuse_unknown
@@ -77,6 +78,7 @@ from flows.core.inputs import rows_within as rows_within
 from flows.core.inputs import select as select
 from flows.core.inputs import signature as signature
 from flows.core.inputs import size as size
+from flows.core.inputs import split_key as split_key
 from flows.core.inputs import working_dtype as working_dtype
 from flows.core.lifting import KEY as KEY
 from flows.core.lifting import abstract as abstract

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -48,12 +49,18 @@ def as_key(rng: Any) -> Array:
         if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 0:
             return jnp.asarray(rng)
         if rng.dtype == np.uint32 and rng.shape in ((2,), (4,)):
-            return jax.random.wrap_key_data(jnp.asarray(rng), impl="threefry2x32" if rng.shape == (2,) else "rbg")
+            return jax.random.wrap_key_data(on_device(rng), impl="threefry2x32" if rng.shape == (2,) else "rbg")
         if jnp.issubdtype(rng.dtype, jnp.integer) and rng.ndim == 0:
             return jax.random.key(rng)
     got = f"an array of dtype {rng.dtype} and shape {rng.shape}" if hasattr(rng, "dtype") else f"{rng!r:.60}"
     order = ": rng is the first argument, before params" if isinstance(rng, dict | tuple | list) else ""
     raise TypeError(f"rng is {got}; expected one key, jax.random.key(0), or an int seed{order}")
+
+
+@partial(jax.jit, static_argnums=1, inline=True)
+def split_key(key: Array, num: int = 2) -> tuple[Array, ...]:
+    """`jax.random.split(key, num)` as a tuple, by one program; to take an array of keys apart is another."""
+    return tuple(jax.random.split(key, num))
 
 
 def as_array(x: Any, what: str) -> Array:
@@ -77,13 +84,20 @@ def as_array(x: Any, what: str) -> Array:
             raise TypeError(f"{what} cannot be read as one array ({error}); expected rows of equal length") from None
         x = native(x)
     if jnp.issubdtype(x.dtype, jnp.floating):
-        # Unlike jnp.asarray it never compiles. A copy, as the caller may write to x while a result is still computed.
-        return x if isinstance(x, jax.Array) else jax.device_put(np.array(x))
+        return on_device(x)
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
         return as_array(x.astype(_holding(x, what)), what)
     raise TypeError(
         f"{what} has dtype {x.dtype}; expected real numbers. Convert it first, for example with np.asarray(x, float)"
     )
+
+
+def on_device(x: Any, dtype: Any = None) -> Array:
+    """An array on the device, in `dtype` where one is given. Outside of jit, `jnp.asarray` compiles a program for each shape of
+    a NumPy array; this compiles nothing. It copies, as the caller may write to x while a result is still computed."""
+    if isinstance(x, jax.Array):
+        return x if dtype is None else jnp.asarray(x, dtype)
+    return jax.device_put(np.array(x, dtype))
 
 
 def native(x: np.ndarray) -> np.ndarray:
@@ -117,7 +131,7 @@ def working_dtype(dtype: Any) -> np.dtype:
 
 def default_dtype() -> np.dtype:
     """What JAX makes of a Python float: float32, or float64 where x64 is enabled."""
-    return jnp.zeros(()).dtype
+    return np.dtype(jnp.result_type(float))
 
 
 def cast(tree: Any, dtype: Any) -> Any:

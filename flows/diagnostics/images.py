@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.composition import support_of
@@ -17,6 +16,7 @@ from flows.core import (
     as_key,
     as_rows_of_context,
     declared_by,
+    on_device,
     pieces_of,
     positive_int,
     size,
@@ -85,7 +85,7 @@ def bits_per_dim(
     log_ps, together = list[np.ndarray](), min(batch_size, rows)
     # The last piece is filled up with the first images, as another size would be another program.
     for i, index in enumerate(np.arange(-(-rows // together) * together).reshape(-1, together) % rows):
-        piece = jnp.asarray(x[index], float)
+        piece = on_device(x[index], float)
         draws = [
             np.asarray(log_pdf(fit[0], piece, rng=draw_key, **context_of(index)), float)
             for draw_key in jax.random.split(jax.random.fold_in(key, i), samples)
@@ -105,7 +105,7 @@ def contexts(fit: Any, context: Any, rows: int, name: str) -> Callable[[Any], di
         shape = array.shape[1:] if array.ndim > 1 and len(array) == rows else array.shape
     if array.shape == shape:
         return lambda index: {"context": array}
-    of_rows = np.asarray(as_rows_of_context(jnp.asarray(array), shape, rows, name))
+    of_rows = np.asarray(as_rows_of_context(on_device(array), shape, rows, name))
     return lambda index: {"context": of_rows[index]}
 
 

@@ -30,6 +30,7 @@ from flows.core import (
     fresh_caches,
     inside,
     named_by,
+    on_device,
     positive_int,
     select,
     trainable,
@@ -152,7 +153,7 @@ def _properties(
         yield Property("init", False, _say(error))
         return
 
-    x = _points(layer, keys[2], event, rows) if inputs is None else jnp.asarray(np.asarray(inputs), float)
+    x = _points(layer, keys[2], event, rows) if inputs is None else on_device(np.asarray(inputs), float)
     context_keyword: dict[str, Any] = {}
     own_inverse = None
     if context_shape is not None:

@@ -35,6 +35,7 @@ from flows.core import (
     seen,
     shared,
     size,
+    split_key,
     structure_of,
 )
 
@@ -153,7 +154,7 @@ def side_by_side(
             if dependent and x is not None:
                 own = of_data(x, given.init_context)
             params = []
-            for i, (own_key, (part, place, (a, b))) in enumerate(zip(jax.random.split(key, len(parts)), run_each, strict=True)):
+            for i, (own_key, (part, place, (a, b))) in enumerate(zip(split_key(key, len(parts)), run_each, strict=True)):
                 block = None if x is None else x[:, a:b]
                 with place:
                     given_own = Given(block, own[i], None if old is None else old[i])

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, positive_int
+from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, on_device, positive_int
 from flows.results.inputs import Inputs
 from flows.results.pictures.columns import MANY, Column, places_of
 from flows.results.pictures.compared import Compared, check_finite, counted, finite_of, some
@@ -123,9 +122,9 @@ def compared(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compare
     seen, keywords = with_rows(result, rows, context, n, rng), dict[str, Any]()
     key, contexts = jax.random.fold_in(as_key(rng), 1), seen.context
     if contexts is not None and contexts.ndim == len(as_context(result.context_dim) or ()):
-        keywords["context"] = jnp.asarray(contexts)
+        keywords["context"] = on_device(contexts)
     elif contexts is not None:  # all of them as often, and one draw for each
-        keywords["context"] = jnp.asarray(np.resize(contexts, (n, *contexts.shape[1:])))
+        keywords["context"] = on_device(np.resize(contexts, (n, *contexts.shape[1:])))
     draws, notes = finite_of(np.asarray(result._drawn(key, n, keywords), np.float64))
     return seen._replace(draws=draws, of_draws=f"{len(draws):,} draws", notes=[*seen.notes, *notes])
 
@@ -164,7 +163,7 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
     check_finite(rows, "rows")
     total = len(rows)
     rows, contexts = some(choice, n, rows, contexts)
-    placed = np.asarray(result._on_turn(jnp.asarray(rows)), np.float64) if result._has_angles else np.asarray(rows, np.float64)
+    placed = np.asarray(result._on_turn(on_device(rows)), np.float64) if result._has_angles else np.asarray(rows, np.float64)
     return Compared(placed, None, counted(len(rows), total, word), "", notes, contexts)
 
 

@@ -18,6 +18,7 @@ from flows.core import (
     as_context,
     as_event,
     functions_of,
+    on_device,
     part_of,
     positive_int,
 )
@@ -351,7 +352,7 @@ class FitResult(OneColumn, Plot, Distribution):
 def _made_anew(kind: type[FitResult], params: Any, attributes: dict[str, Any]) -> FitResult:
     event, context = as_event(attributes["input_dim"]), as_context(attributes["context_dim"])
     part = part_of(attributes["init_fun"], event, context)
-    params = jax.tree.map(jax.numpy.asarray, params)
+    params = jax.tree.map(on_device, params)
     return kind(params, *functions_of(part, params), **attributes)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.core import Distribution, as_context, as_event, functions_of, part_of
+from flows.core import Distribution, as_context, as_event, functions_of, on_device, part_of
 from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
@@ -58,7 +58,7 @@ def as_one(results: Sequence[FitResult], weights: np.ndarray, scores: np.ndarray
         scores: of rows held out, in nats, and `error` the standard error of their mean.
         folds: 1 where there are none.
     """
-    first, log_weights = results[0], jnp.log(jnp.asarray(weights, jnp.float32))
+    first, log_weights = results[0], jnp.log(on_device(weights, jnp.float32))
     models = [result.member if isinstance(result, EnsembleResult) and folds > 1 else result.init_fun for result in results]
     flow = Mixture(*models, weights=tuple(map(float, weights)), trainable=False)
     params: Any = {"components": tuple(result.params for result in results), "fixed": {"logits": log_weights}}

@@ -15,7 +15,20 @@ import numpy as np
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import Transform
 
-from flows.core import Array, FlowsError, Region, Shape, Support, beyond, bijection, distribution, inside, resolved, size
+from flows.core import (
+    Array,
+    FlowsError,
+    Region,
+    Shape,
+    Support,
+    beyond,
+    bijection,
+    distribution,
+    inside,
+    on_device,
+    resolved,
+    size,
+)
 from flows.interop.numpyro.constraint import region_of
 from flows.interop.numpyro.taken import arrays_of, ends_depend_on, made_by, with_arrays
 
@@ -201,7 +214,7 @@ def _check_axes(axes: int, shape: Shape, name: str) -> None:
 
 def _check_inverse(transform: Transform, region: Region, shape: Shape, name: str) -> None:
     """Refuse a transform whose inverse does not lead back."""
-    x = inside(region, jnp.asarray(np.random.default_rng(0).normal(size=(FEW, *shape)), float))
+    x = inside(region, on_device(np.random.default_rng(0).normal(size=(FEW, *shape)), float))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one that is no bijection says so, and is then refused
         try:

@@ -14,15 +14,7 @@ from numpyro.infer import init_to_median
 from numpyro.infer.autoguide import AutoContinuous
 
 from flows.compose import Invert
-from flows.core import (
-    Array,
-    BijectionInit,
-    BijectionPart,
-    FlowsError,
-    Given,
-    check_function,
-    positive,
-)
+from flows.core import Array, BijectionInit, BijectionPart, FlowsError, Given, check_function, on_device, positive
 from flows.distributions.support import support
 from flows.interop.models import Model, model_of
 from flows.interop.numpyro.model import latents_of, refuse_nan
@@ -165,5 +157,5 @@ def measures_what_is_fixed(part: BijectionPart, d: int) -> bool:
     if not part.measures:
         return False
     data = np.random.default_rng(0).exponential(size=(4 * d + 16, d)).astype(np.float32)
-    without, given = (split(part.init(jax.random.key(0), Given(init_inputs=x)))[1] for x in (None, jnp.asarray(data)))
+    without, given = (split(part.init(jax.random.key(0), Given(init_inputs=x)))[1] for x in (None, on_device(data)))
     return not all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (without, given)), strict=True))

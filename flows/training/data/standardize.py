@@ -8,12 +8,22 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import Serial, joined
-from flows.core import Array, BijectionInit, Given, Shape, bijection_part, functions_of, pieces_of, rows_within, stacked
+from flows.core import (
+    Array,
+    BijectionInit,
+    Given,
+    Shape,
+    bijection_part,
+    functions_of,
+    on_device,
+    pieces_of,
+    rows_within,
+    stacked,
+)
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.columns import check_spread
@@ -76,7 +86,7 @@ class Prepared(NamedTuple):
     def given(self) -> Given:
         """What the model's init is given."""
         few = measured_of(self.train) if self.train.weights is None else _by_weight(self.train)
-        return Given(*map(_on_device, (few.x, few.context)))
+        return Given(*jax.tree.map(on_device, (few.x, few.context)))
 
     def of_member(self, member: int) -> "Prepared":
         """The rows of one member; these, where all have the same."""
@@ -122,7 +132,7 @@ class Prepared(NamedTuple):
 
     @property
     def _params_of_layers(self) -> Any:
-        params = jax.tree.map(partial(jnp.asarray, dtype=self.dtype), self.params)
+        params = jax.tree.map(partial(on_device, dtype=self.dtype), self.params)
         return params[0] if len(params) == 1 else params
 
 
@@ -158,16 +168,16 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
         means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
         if len(log_dets[1]) > 1:
             held_out = held_out._replace(log_det=log_dets[1] - means[1])
-    on_device = []
+    prepared = []
     for table, rows in zip(split.tables, (train, held_out), strict=True):
         w = None if rows.weights is None else rows.weights / rows.weights.mean()
         rows = rows._replace(context=_standardized(rows.context, columns.of_context), weights=w)
         rows = _cast_rows(rows, dtype)
-        on_device.append(table.with_rows(rows if options.mesh is not None else jax.tree.map(jnp.asarray, rows)))
+        prepared.append(table.with_rows(rows if options.mesh is not None else jax.tree.map(on_device, rows)))
     chance = by_chance(len(split.held_out), held_out.weights)
     closed_form = "Gaussian beside frequencies of codes and uniform angles" if columns.curved.any() else "Gaussian"
     yardstick = Yardstick(means, gaussian, closed_form, chance, split.held_out.numbers, split.held_out.source)
-    as_given, split = split.held_out.rows, replace(split, train=on_device[0], held_out=on_device[1])
+    as_given, split = split.held_out.rows, replace(split, train=prepared[0], held_out=prepared[1])
     return Prepared(split, as_given, layers, params, pipeline, columns.of_context, inside, yardstick)
 
 
@@ -232,7 +242,7 @@ def _through(
     if not before:
         return split.train.rows, split.held_out.rows, (np.zeros(1), np.zeros(1)), ()
     part, dtype = bijection_part(Serial(*before), split.train.event, None), split.train.dtype
-    params = part.init(key, Given(jnp.asarray(measured_of(split.train.rows).x, dtype)))
+    params = part.init(key, Given(on_device(measured_of(split.train.rows).x, dtype)))
     direct, _ = functions_of(part, params)  # of equal layers the same, so that a second fit compiles nothing
     results, log_dets = [], []
     for table, of_table in zip(split.tables, jax.random.split(key), strict=True):
@@ -240,17 +250,13 @@ def _through(
         starts = pieces_of(len(x), table.event)
         keys = jax.random.split(of_table, len(starts))
         pairs = zip(starts, keys, strict=True)
-        made = [direct(params, jnp.asarray(x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in pairs]
+        made = [direct(params, on_device(x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in pairs]
         of_y = float if x.ndim == 2 else dtype
         y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in made]) for i, kind in enumerate((of_y, float)))
         check_finite_behind(table, y, before)
         results.append(table.rows._replace(x=y))
         log_dets.append(log_det)
     return results[0], results[1], (log_dets[0], log_dets[1]), params
-
-
-def _on_device(x: Any) -> Any:
-    return None if x is None else jnp.asarray(x)
 
 
 def _standardized(x: Any, scale: Scale | None) -> Any:

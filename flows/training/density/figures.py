@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 from scipy.stats import norm
 
-from flows.core import Array
+from flows.core import Array, on_device
 from flows.objectives import Estimate, effective_sample_size, log_normalizer, pareto_k
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import Diagnostics
@@ -77,7 +77,7 @@ class Figures:
         """The loss, the effective sample size and Pareto k of one call's draws. No single draw is told of."""
         drawn = self.drawing.of(triple, key, self.drawing.together, 1)
         log_w = self.target.raw(drawn.x) - drawn.log_q[0]
-        kl, zero = jnp.asarray(-log_w.mean(), self.target.dtype), jnp.zeros((), int)
+        kl, zero = on_device(-log_w.mean(), self.target.dtype), jnp.zeros((), int)
         usable = not (np.isnan(log_w) | (log_w == np.inf)).any() and np.isfinite(log_w).any()
         effective = effective_sample_size(log_w) / len(log_w) if usable else math.nan
         tail = pareto_k(log_w) if usable and len(log_w) >= LEAST_FOR_TAIL else math.nan
@@ -91,7 +91,7 @@ class Figures:
         if self.modes is not None:
             seed = np.asarray(jax.random.key_data(of_modes)).tolist()
             y = self.modes.draw(np.random.default_rng(seed), count)
-            at_modes = np.asarray(self.box.back(jnp.asarray(y, points.x.dtype)))
+            at_modes = np.asarray(self.box.back(on_device(y, points.x.dtype)))
             log_q = np.concatenate([points.log_q, self.drawing.scored(triple, at_modes, widths)], 1)
             x = np.concatenate([points.x, at_modes])
             points = Points(x, np.concatenate([log_q, logsumexp(self._at_modes(x), 1)[None]]), (*points.counts, count))
@@ -168,7 +168,7 @@ class Figures:
         if not len(left):
             return "", lacking
         k = left[np.argmax((mass - share_of_draws)[left])]
-        at = np.asarray(self.box.back(jnp.asarray(modes.means[k : k + 1], self.target.dtype)))[0]
+        at = np.asarray(self.box.back(on_device(modes.means[k : k + 1], self.target.dtype)))[0]
         message = (
             f"the model has left {len(left)} of {len(mass)} modes: at {at!s:.100} lie {mass[k]:.1%} of the mass, and "
             f"{share_of_draws[k]:.1%} of its draws. Give a flow on Normal() with standardize=True, which starts at all of "

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from flows.core import LOG_2PI, Array
+from flows.core import LOG_2PI, Array, on_device
 from flows.objectives import log_normalizer
 from flows.training.density.target import Target, lbfgs
 
@@ -77,7 +77,7 @@ def _minimized(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
 
     Where L-BFGS ends it starts again, in units of the Gaussian found so far: from 0 a parameter of millions hardly has a slope.
     """
-    (d,), noise = target.event, jnp.asarray(z, target.dtype)
+    (d,), noise = target.event, on_device(z, target.dtype)
     below = np.tril_indices(d, -1)
 
     def loss(at: Array, unit: Array, params: Array) -> Array:
@@ -94,9 +94,9 @@ def _minimized(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
         False,
     )
     for _ in range(AGAIN):
-        of_units = partial(downhill, jnp.asarray(mean, target.dtype), jnp.asarray(std, target.dtype))
+        of_units = partial(downhill, on_device(mean, target.dtype), on_device(std, target.dtype))
         start = np.concatenate([np.zeros(2 * d), rest])
-        before = float(of_units(jnp.asarray(start, target.dtype))[0])
+        before = float(of_units(on_device(start, target.dtype))[0])
         end, least = lbfgs(of_units, start, target.dtype, ITERATIONS, SETTLED)
         if not np.isfinite(end).all() or not least <= before:
             break

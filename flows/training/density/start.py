@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
-from flows.core import MOST, Array, FlowsError, Shape, as_array, bijection_part, distribution_part, positive_int
+from flows.core import MOST, Array, FlowsError, Shape, as_array, bijection_part, distribution_part, on_device, positive_int
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
@@ -58,7 +58,7 @@ class Box(NamedTuple):
         if self.layer is None:
             return np.asarray(x, float), np.zeros(len(x))
         part = bijection_part(self.layer, self.event, None)
-        y, log_det = part.direct({}, jnp.asarray(x), None, None, False)
+        y, log_det = part.direct({}, on_device(x), None, None, False)
         return np.asarray(y, float), np.asarray(log_det, float)
 
     def back(self, y: Array) -> Array:
@@ -158,7 +158,7 @@ def begin(
             away = np.linalg.solve(nearest.std[:, None] * nearest.factor, modes.means[0] - nearest.mean)
             at_mode = bool(np.square(away).mean() < NEAR**2)
         layers = (*layers, Whiten())
-        fixed = (*fixed, {"fixed": {name: jnp.asarray(array, float) for name, array in nearest._asdict().items()}})
+        fixed = (*fixed, {"fixed": {name: on_device(array, float) for name, array in nearest._asdict().items()}})
     if layers:
         init_fun = Flow(joined(layers), init_fun)
     return Beginning(init_fun, fixed, base, modes, at_mode)
@@ -197,13 +197,13 @@ def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: A
         log_diagonal = np.log(np.diagonal(modes.factors, axis1=1, axis2=2))
         tril = np.tril(modes.factors, -1) + log_diagonal[:, :, None] * np.eye(mean.shape[1])
         numbers = {"mean": mean, "tril": tril, "logits": np.log(modes.shares)}
-        return {name: jnp.asarray(array, dtype) for name, array in numbers.items()}
+        return {name: on_device(array, dtype) for name, array in numbers.items()}
     part = bijection_part(init_fun.arguments["bijection"], event, None)
     d = modes.means.shape[1]
     z = whitened(np.random.default_rng(0).standard_normal((max(DRAWS, 4 * d), d)))
     means, factors = [], []
     for mean, factor in zip(modes.means, modes.factors, strict=True):
-        x = jnp.asarray(mean + z @ factor.T, dtype)
+        x = on_device(mean + z @ factor.T, dtype)
         y = np.asarray(part.measured_output(params["bijection"], x, None, jax.random.key(0)), float).reshape(len(z), -1)
         means.append(y.mean(0))
         factors.append(cholesky_of((y - y.mean(0)).T / math.sqrt(len(y))))

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Shape, grown
+from flows.core import Shape, grown, on_device
 
 TOGETHER = 1_024  # points of one call, and so of one program
 
@@ -32,7 +31,7 @@ class Target:
         flat = x.reshape(-1, *self.event)
         values = np.empty(len(flat))
         for i in range(0, len(flat), TOGETHER):
-            piece = jnp.asarray(flat[i : i + TOGETHER], self.dtype)
+            piece = on_device(flat[i : i + TOGETHER], self.dtype)
             values[i : i + len(piece)] = np.asarray(self._values(grown(piece, TOGETHER)))[: len(piece)]
         return values.reshape(x.shape[: x.ndim - len(self.event)])
 
@@ -43,7 +42,7 @@ class Target:
 
     def hessians(self, points: np.ndarray) -> np.ndarray:
         """The second derivatives at points (k, d), (k, d, d)."""
-        return np.stack([np.asarray(self._hessian(jnp.asarray(point, self.dtype)), float) for point in points])
+        return np.stack([np.asarray(self._hessian(on_device(point, self.dtype)), float) for point in points])
 
 
 def lbfgs(value_and_grad: Callable, start: np.ndarray, dtype: Any, iterations: int, settled: float) -> tuple[np.ndarray, float]:
@@ -57,7 +56,7 @@ def lbfgs(value_and_grad: Callable, start: np.ndarray, dtype: Any, iterations: i
     from scipy.optimize import minimize  # which takes a tenth of a second to import
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = value_and_grad(jnp.asarray(x, dtype))
+        value, slope = value_and_grad(on_device(x, dtype))
         slope = np.asarray(slope, float)
         # An infinite value makes the step shorter.
         usable = np.isfinite(slope).all() and not math.isnan(value)

@@ -8,10 +8,9 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array
+from flows.core import Array, on_device
 from flows.training.agreement import agreed
 from flows.training.data.standardize import Prepared
 from flows.training.data.streams import DataFailed
@@ -207,7 +206,7 @@ class StreamEpochs:
         placement = self.compiled.placement
         if self.compiled.shares > 1:
             return placement.order(ready.order), placement.own(ready.rows)
-        return placement.order(ready.order), placement.copied(jax.tree.map(jnp.asarray, ready.rows))
+        return placement.order(ready.order), placement.copied(jax.tree.map(on_device, ready.rows))
 
 
 class _ahead:

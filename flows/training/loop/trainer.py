@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Memo, abstract, program, shapes_of, trainable
+from flows.core import Memo, abstract, on_device, program, shapes_of, trainable
 from flows.training.loop.params_vector import Layout, Tree, Vector
 from flows.training.loop.placement import Placement
 from flows.training.loop.step import Program, updates_of
@@ -99,9 +99,9 @@ def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool,
 
         parts = placement.fetched(parts)
         if members is None:
-            return jax.tree.map(jnp.asarray, joined(*parts))
+            return jax.tree.map(on_device, joined(*parts))
         params_by_member = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
-        return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params_by_member)
+        return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *params_by_member)
 
     problem, of_rows = uncompiled.problem, 0 if folds else None
     order, train = 3 if problem.of_rows else None, (5,) if problem.dealt else ()
