@@ -1,9 +1,10 @@
-# make demo | test | lint | format | test-all | pictures | docs | test-docs | dist | test-dist | bench | clean
-# Another interpreter: make test PYTHON=/path/to/python3.12
+# make demo | test | test-full | test-all | lint | format | costs | pictures | docs | test-docs | dist | test-dist | bench | clean
+# Another interpreter: make test PYTHON=/path/to/python3.12; fewer processes, or more: make test JOBS=4
 
 PYTHON ?= python3
 PYTHON_OLDEST ?= python3.11
 PYTHON_NEWEST ?= python3.13
+JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 BIN := .venv/bin
 OLDEST := .venv-oldest
@@ -16,7 +17,8 @@ DIST := .venv-dist
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: demo test lint mypy pyright format test-all test-slow test-mutants test-oldest test-newest pictures docs test-docs dist test-dist bench clean
+.PHONY: demo test test-full test-all lint mypy pyright format costs pictures docs test-docs dist test-dist bench clean
+.PHONY: test-slow test-mutants test-oldest test-newest
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
 define venv
@@ -95,26 +97,40 @@ format: .venv/.stamp-test
 # they are kept for the next run, for two weeks. Not with other versions of jax, whose XLA may not know these flags and stops.
 # So are those of pages, which LLVM makes a shorter way too.
 SHORT := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
-test test-slow test-mutants test-dist: export XLA_FLAGS := $(SHORT)
+test test-full test-slow test-mutants test-dist costs: export XLA_FLAGS := $(SHORT)
 # Compiled modules are kept too, whatever the shell asks for: many tests start processes.
-test test-slow: export PYTHONDONTWRITEBYTECODE :=
+test test-full test-slow costs: export PYTHONDONTWRITEBYTECODE :=
 docs: export XLA_FLAGS := $(SHORT) --xla_backend_optimization_level=1
 docs: export PYTHONWARNINGS := ignore:IProgress not found
-test test-slow test-mutants test-dist docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-test test-slow test-mutants test-dist docs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test test-slow test-mutants test-dist docs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+test test-full test-slow test-mutants test-dist docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+test test-full test-slow test-mutants test-dist docs costs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test test-full test-slow test-mutants test-dist docs costs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+
+# $(call shares,folder,tier): a process of pytest for each core, each with its share of the files of tests and of doctests.
+define shares
+@mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete
+@$(MAKE) --no-print-directory --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) --jobs $(JOBS) TESTED=$(1) TIER=$(2) $(addprefix share-,$(shell seq $(JOBS)))
+endef
+
+# Not by `make share-1`: the recipes above say with what. pytest exits with 5 where a share has no test.
+share-%:
+	@$(TESTED)/bin/python -m pytest -q --doctest-modules --tier $(TIER) $$($(TESTED)/bin/python tests/shares.py $* $(JOBS) $(TIER)) || [ $$? -eq 5 ]
 
 test: lint
-	@mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete
-	@echo "== doctests"
-	@$(BIN)/python -m pytest -q -n 2 --doctest-modules flows
-	@echo "== tests"
-	@$(BIN)/python -m pytest -q -n 2 --durations=40 tests
+	@echo "== quick tests"
+	$(call shares,.venv,quick)
 
-# pytest exits with 5 where no test is marked slow.
-test-slow: test
-	@echo "== slow tests"
-	@$(BIN)/python -m pytest -q -n 2 -m slow tests || [ $$? -eq 5 ]
+test-full: .venv/.stamp-test
+	@echo "== all tests but slow ones"
+	$(call shares,.venv,full)
+
+test-slow: .venv/.stamp-test
+	@echo "== all tests, slow ones too"
+	$(call shares,.venv,all)
+
+# What each test costs, and which are quick: tests/costs.json.
+costs: .venv/.stamp-test
+	@$(BIN)/python tests/costs.py --jobs $(JOBS)
 
 # Mistakes made on purpose, one at a time, that the tests have to catch.
 test-mutants: .venv/.stamp-test
@@ -123,14 +139,15 @@ test-mutants: .venv/.stamp-test
 
 test-oldest: $(OLDEST)/.stamp
 	@echo "== tests on $$($(OLDEST)/bin/python -c 'import jax, platform; print("Python", platform.python_version(), "jax", jax.__version__)')"
-	@$(OLDEST)/bin/python -m pytest -q -n 2 tests
+	$(call shares,$(OLDEST),full)
 
 test-newest: $(NEWEST)/.stamp
 	@echo "== tests on $$($(NEWEST)/bin/python -c 'import jax, platform; print("Python", platform.python_version(), "jax", jax.__version__)')"
-	@$(NEWEST)/bin/python -m pytest -q -n 2 tests
+	$(call shares,$(NEWEST),full)
 
 # One after another, whatever -j says.
 test-all:
+	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test-slow
 	@$(MAKE) --no-print-directory test-mutants
 	@$(MAKE) --no-print-directory test-oldest
@@ -167,12 +184,12 @@ test-dist: dist
 	@rm -rf $(DIST) build/wheel && mkdir -p build/wheel
 	$(call venv,$(DIST),$(PYTHON),PYTHON,11)
 	@echo "== installing the wheel in $(DIST)"
-	@$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[examples,sklearn]" pytest pytest-xdist -c constraints.txt
+	@$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[examples,sklearn]" pytest -c constraints.txt
 	@cp -r conftest.py pyproject.toml README.md CONTRIBUTING.md docs examples benchmarks tests build/wheel
 	@echo "== the program of make demo, and the blocks of the README"
 	@cd build/wheel && ../../$(DIST)/bin/python -c 'import flows; assert "site-packages" in flows.__file__, flows.__file__'
 	@cd build/wheel && ../../$(DIST)/bin/python examples/household_power.py --quick
-	@cd build/wheel && ../../$(DIST)/bin/pytest -q -n 0 tests/pages/test_readme.py
+	@cd build/wheel && ../../$(DIST)/bin/pytest -q tests/pages/test_readme.py
 
 # Figures, in out/: they are only worth something on a quiet machine.
 bench: .venv/.stamp-test $(PEERS)/.stamp $(TORCH)/.stamp

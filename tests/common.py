@@ -16,7 +16,7 @@ from flows.core.support import inside, resolved
 from flows.diagnostics import Trial, enable_x64
 from flows.training.loop.progress import Progress
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
+X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
 # One small model, one number of rows and one batch size in the tests of `fit`: they share its programs. Behind a
 # standardisation of the columns alone it has a correlation to learn; behind `Whiten` no epoch is better than the start.

@@ -41,17 +41,14 @@ def last(case, event, with_context):
 
 
 def cases(chosen=quick):
-    """One parameter for each case, event and presence of a context; those of one case run in one process and share compiles.
-
-    What is not `chosen` takes its turn in the slow tests.
-    """
+    """One parameter for each case, event and presence of a context. What is not `chosen` takes its turn in the slow tests."""
     for name, case in BIJECTIONS.items():
         for event in case.events:
             of_context = case.conditional and event in (case.events[-1], case.one_column_of_context)
             for with_context in (False, True):
                 if (with_context and not of_context) or (not with_context and case.needs_context):
                     continue
-                marks = [pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (not chosen(case, event, with_context))
+                marks = [pytest.mark.slow] * (not chosen(case, event, with_context))
                 yield pytest.param(name, event, with_context, id=f"{name}-{event}{'-context' * with_context}", marks=marks)
 
 
@@ -62,7 +59,7 @@ def representatives():
 
 
 def by_case(keep=lambda name: True):
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in BIJECTIONS if keep(name)]
+    return filter(keep, BIJECTIONS)
 
 
 @functools.cache

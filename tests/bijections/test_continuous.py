@@ -67,7 +67,6 @@ def solved(steps, trace="exact", context_dim=0):
     return SimpleNamespace(params=params, functions=made[1:], given=given, **dict(zip(names, found, strict=True)))
 
 
-@pytest.mark.xdist_group("adaptive")
 @pytest.mark.parametrize(("steps", "tolerance"), [(100, 1e-8), (None, 1e-8)])
 def test_round_trips_and_log_dets(steps, tolerance):
     of = solved(steps)
@@ -78,7 +77,6 @@ def test_round_trips_and_log_dets(steps, tolerance):
     assert all(np.isfinite(leaf).all() and (leaf != 0).any() for leaf in jax.tree.leaves(of.gradient))
 
 
-@pytest.mark.xdist_group("adaptive")
 def test_equal_and_adaptive_steps_solve_the_same():
     equal, own = solved(100), solved(None)
     close(equal.y, own.y, 1e-8)
@@ -114,7 +112,6 @@ def test_a_density_by_few_steps_integrates_to_one_as_well_as_it_solves():
     assert off[2] < 1e-4 < off[1] < off[0] < 0.5
 
 
-@pytest.mark.xdist_group("adaptive")
 def test_no_density_depends_on_the_batch():
     of = solved(None)
     with enable_x64():

@@ -30,7 +30,7 @@ def cases(quick=lambda name, context: True):
     """One parameter for each case and presence of a context; what is not quick is slow."""
     for name, case in CODES.items():
         for context in (False, True) if case.conditional else (False,):
-            marks = [pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (not quick(name, context))
+            marks = [pytest.mark.slow] * (not quick(name, context))
             yield pytest.param(name, context, id=f"{name}{'-context' * context}", marks=marks)
 
 

@@ -25,7 +25,7 @@ def cases(quick=lambda name, event, context: True):
     for name, case in DISTRIBUTIONS.items():
         for event in case.events:
             for context in (True,) if case.needs_context else (False, True) if case.conditional else (False,):
-                marks = [pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (not quick(name, event, context))
+                marks = [pytest.mark.slow] * (not quick(name, event, context))
                 yield pytest.param(name, event, context, id=f"{name}-{event}{'-context' * context}", marks=marks)
 
 
