@@ -109,7 +109,7 @@ test test-full test-slow test-mutants test-dist docs costs: export JAX_PERSISTEN
 # $(call shares,folder,tier): a process of pytest for each core, each with its share of the files of tests and of doctests.
 define shares
 @mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete
-@$(MAKE) --no-print-directory --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) --jobs $(JOBS) TESTED=$(1) TIER=$(2) $(addprefix share-,$(shell seq $(JOBS)))
+@$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) TESTED=$(1) TIER=$(2) $(addprefix share-,$(shell seq $(JOBS)))
 endef
 
 # Not by `make share-1`: the recipes above say with what. pytest exits with 5 where a share has no test.
