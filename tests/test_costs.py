@@ -76,14 +76,15 @@ def test_tests_together_cost_what_each_does_and_every_program_once(tmp_path):
 
 
 def test_quick_tests_are_chosen_by_entries_lines_and_mistakes(tmp_path, capsys):
-    """b is an entry's cheaper test; c has more new lines a second than d; e costs nothing more, as its program is there;
+    """b is the entry's cheaper case; c has more new lines a second than d; e costs nothing more, as its program is there;
     mistakes name f, and g, for which there is no time."""
+    a, b = "t.py::exact[a]", "t.py::exact[b]"
     tests = {
-        "a": (3.0, {}, [1]), "b": (1.0, {"p": 1.0}, [1]), "c": (1.0, {}, [2, 3]), "d": (1.0, {}, [3]),
+        a: (3.0, {}, [1]), b: (1.0, {"p": 1.0}, [1]), "c": (1.0, {}, [2, 3]), "d": (1.0, {}, [3]),
         "e": (0.0, {"p": 1.0}, []), "f": (2.0, {}, []), "g": (9.0, {}, []),
     }  # fmt: skip
-    choice = costs.choose(measured(tmp_path, tests), [{"a", "b"}, {"b"}], [{"f"}, {"g"}, {"c"}], budget=6.0)
-    assert choice.tests == {"b", "c", "e", "f"} and choice.total == pytest.approx(5.0, abs=0.01)
+    choice = costs.choose(measured(tmp_path, tests), [{a, b, "e"}, {b}], [{"f"}, {"g"}, {"c"}], budget=6.0)
+    assert choice.tests == {b, "c", "e", "f"} and choice.total == pytest.approx(5.0, abs=0.01)
     assert choice.lines.bit_count() == 3
     assert "mistakes without a quick test: 1" in capsys.readouterr().out
 
