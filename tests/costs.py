@@ -1,12 +1,11 @@
 """What every test and doctest costs, and which tests are quick: measures, chooses, and writes tests/costs.json (`make costs`).
 
     python tests/costs.py                     # 45 minutes of two cores
-    python tests/costs.py --only tests/cli    # these files again; the other records stay
+    python tests/costs.py --only tests/cli    # these files again; the others as they were measured last
     python tests/costs.py --choose            # chooses again from what was measured last
 
-Each test runs in a process of its own, forked from one that has imported the libraries and its file: so what it costs and the
-lines of functions of flows/ that it runs do not depend on the tests before it (traced code runs in Python, so it counts). It
-writes down the programs that it asks for, and what it takes to trace and compile each. Tests together cost what each does
+measure.py runs each test by itself, and writes down the programs that it asks for, and what it takes to trace and compile each.
+Tests together cost what each does
 besides, and every program once.
 
 Quick is one case of each entry of the registry, by the function that runs the most lines; then as many tests as it takes to run
@@ -15,157 +14,23 @@ those that most seeded mistakes name; within BUDGET. A test is in `make test-all
 """
 
 import argparse
-import importlib
 import json
 import os
-import pkgutil
 import re
-import resource
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import shares
+from measure import FOUND, folder_of, import_libraries, measure
 
 ROOT = shares.ROOT
-FILE, FOUND = ROOT / "tests" / "costs.json", ROOT / "out" / "costs"
+FILE = ROOT / "tests" / "costs.json"
 CHEAP, LINES, BUDGET = 0.05, 0.98, 430.0  # CPU seconds of a test; a share; CPU seconds of all quick tests
-MOST = 100.0  # seconds of the clock of a test
 Tests = dict[str, dict[str, dict[str, list]]]  # by file, function and case: CPU seconds and the tier
-
-
-def spent() -> float:
-    """CPU seconds of this process, and of those that it started and that have ended."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def forked(function: Callable[[], None]) -> int:
-    """The number of a process that runs a function and ends."""
-    if not (process := os.fork()):
-        function()
-        sys.stdout.flush()
-        os._exit(0)
-    return process
-
-
-class Programs:
-    """The programs that a process asks for, and the seconds that it took to trace each, and to compile it where it was new."""
-
-    def __init__(self) -> None:
-        import jax
-        from jax._src import compilation_cache
-
-        self.traced, self.compiled = dict[str, float](), dict[str, float]()
-        self.tracing, self.new = 0.0, ""
-        jax.monitoring.register_event_duration_secs_listener(self.add)
-        self.get = compilation_cache.get_executable_and_time
-        compilation_cache.get_executable_and_time = self.asked
-
-    def add(self, event: str, seconds: float, **_: Any) -> None:
-        if event.endswith(("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration")):
-            self.tracing += seconds
-        if event.endswith("backend_compile_duration") and self.new:
-            self.compiled[self.new] = seconds
-
-    def asked(self, key: str, *rest: Any) -> Any:
-        found = self.get(key, *rest)
-        self.traced[key], self.tracing, self.new = self.tracing, 0.0, key if found[0] is None else ""
-        return found
-
-
-class Recorder:
-    """A plugin of pytest that runs each test in a process of its own, and writes down its costs and the lines that it runs."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.left, self.failed = folder, list[str](), False
-
-    def pytest_runtestloop(self, session: Any) -> bool:
-        from jax._src import xla_bridge
-
-        if xla_bridge._backends:  # by what a file does when it is imported: then nothing may be forked
-            if len(session.items) == 1:
-                self.record(session.items[0])
-            else:
-                self.left = [item.nodeid for item in session.items]
-            return True
-        for item in session.items:
-            process = forked(lambda item=item: self.record(item))
-            until = time.monotonic() + MOST
-            while not (ended := os.waitpid(process, os.WNOHANG)[0]) and time.monotonic() < until:
-                time.sleep(0.005)
-            if not ended:  # polars hangs in a process that was forked after it started threads, as importing a file may do
-                os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-                self.left.append(item.nodeid)
-        return True
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        self.failed |= report.failed
-
-    def record(self, item: Any) -> None:
-        import coverage
-
-        programs, lines = Programs(), coverage.Coverage(data_file=None, source=[str(ROOT / "flows")], config_file=False)
-        lines.start()
-        began = spent()
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        cost = spent() - began
-        lines.stop()
-        data = lines.get_data()
-        found = {str(Path(file).relative_to(ROOT)): sorted(data.lines(file)) for file in data.measured_files()}
-        told = {"test": item.nodeid, "cost": cost, "failed": self.failed, "lines": found}
-        told |= {"traced": programs.traced, "compiled": programs.compiled}
-        path = self.folder / f"{time.monotonic_ns()}.json"
-        path.write_text(json.dumps(told))
-
-
-def run(what: str, folder: Path) -> list[str]:
-    """Run a file, or a test; returns the tests that need a process each before the file is imported."""
-    import pytest
-
-    recorder = Recorder(folder)
-    options = ["-q", "--tier", "full", "-p", "no:cacheprovider", "--basetemp", str(folder / "temporary"), "--doctest-modules"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before the fork
-    pytest.main([str(ROOT / what), *options], plugins=[recorder])
-    return recorder.left
-
-
-def measure(files: Iterable[str], jobs: int) -> None:
-    """Run each test of files in a process of its own, `jobs` files at a time."""
-
-    def of_file(file: str) -> None:
-        folder = FOUND / file.replace("/", "-")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        left = folder / "left"
-        os.waitpid(forked(lambda: left.write_text(json.dumps(run(file, folder))) and None), 0)
-        for test in json.loads(left.read_text()):
-            os.waitpid(forked(lambda test=test: run(test, folder) and None), 0)
-        shutil.rmtree(folder / "temporary", ignore_errors=True)
-
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(FOUND / "cache"))
-    running, begun = 0, time.monotonic()
-    for i, file in enumerate(files):
-        if running == jobs:
-            os.wait()
-            running -= 1
-        print(f"{time.monotonic() - begun:5.0f} s: {i}, {file}", flush=True)
-        forked(lambda file=file: of_file(file))
-        running += 1
-    for _ in range(running):
-        os.wait()
 
 
 def names_of(test: str) -> tuple[str, str, str]:
@@ -203,6 +68,7 @@ class Measured:
             self.lines[each["test"]] = sum(1 << bit for bit in mine)
         self.seconds = {program: seconds + compiled.get(program, 0.0) for program, seconds in traced.items()}
         self.places = list(bits)
+        self.every = (1 << len(bits)) - 1  # the lines that all tests run
 
     def cost(self, test: str, made: Iterable[str] = ()) -> float:
         """CPU seconds of a test where some programs are made."""
@@ -248,9 +114,7 @@ class Choice:
 def choose(measured: Measured, of_entries: list[set[str]], of_mistakes: list[set[str]], budget: float = BUDGET) -> Choice:
     """The quick tests. Of the tests of each entry one is quick, and of those that each mistake names, if there is time."""
     choice, told = Choice(measured), list[str]()
-    every = 0
-    for lines in measured.lines.values():
-        every |= lines
+    every = measured.every
 
     def tell(what: str) -> None:
         told.append(
@@ -340,17 +204,6 @@ def ranges(lines: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def import_libraries() -> None:
-    """What every process of tests would import; not hypothesis, which pytest has to see first."""
-    for name in ("numpyro", "pandas", "polars", "sklearn", "matplotlib.pyplot", "mpmath", "coverage", "pytest"):
-        importlib.import_module(name)
-    for module in pkgutil.walk_packages(["flows"], "flows."):
-        if not module.name.endswith(
-            ("__main__", "blackjax")
-        ):  # the library blackjax starts JAX, and then nothing may be forked
-            importlib.import_module(module.name)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], help="files or folders that are measured again")
@@ -362,6 +215,9 @@ def main() -> None:
         import_libraries()
         files = [file for file in shares.files() if not options.only or file.startswith(tuple(options.only))]
         measure(files, options.jobs)
+    missing = [file for file in shares.files() if not folder_of(file).exists()]
+    if missing:
+        raise SystemExit(f"{len(missing)} files, such as {missing[0]}, are not measured yet. Run python tests/costs.py for all")
     measured = Measured()
     choice = choose(measured, *needed_by(measured.besides))
     tests: Tests = {}
@@ -377,9 +233,7 @@ def main() -> None:
             round(cost, 2),
             "quick" if test in choice.tests else "full",
         ]
-    every, missed = 0, dict[str, list[int]]()
-    for lines in measured.lines.values():
-        every |= lines
+    every, missed = measured.every, dict[str, list[int]]()
     for bit, (file, line) in enumerate(measured.places):
         if (every & ~choice.lines) >> bit & 1:
             missed.setdefault(file, []).append(line)
@@ -388,7 +242,8 @@ def main() -> None:
         "others": {file: ranges(numbers) for file, numbers in sorted(missed.items())},
     }
     FILE.write_text(written(tests, summary))
-    print(*(f"fails: {test}" for test in measured.failed), sep="\n")
+    if measured.failed:
+        raise SystemExit("\n".join(f"{test} fails" for test in measured.failed))
 
 
 if __name__ == "__main__":

@@ -52,9 +52,11 @@ def test_eight_processes_have_equal_shares(tier):
     assert max(sums) <= 1.15 * sum(sums) / 8
 
 
-def test_a_new_file_runs_in_some_share(monkeypatch):
-    monkeypatch.setattr(shares, "files", lambda: ["tests/test_new.py"])
-    assert shares.costs_of("quick") == {"tests/test_new.py": shares.START}
+def test_a_new_test_is_quick_wherever_it_stands(file):
+    """Every file is in some share: also a new one, and one whose recorded tests are not quick."""
+    tests = [{tier for cases in functions.values() for _, tier in cases.values()} for functions in file["tests"].values()]
+    assert any("quick" not in tiers for tiers in tests)
+    assert [*shares.costs_of("quick")] == shares.files()
 
 
 def measured(folder, tests):
