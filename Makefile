@@ -15,6 +15,9 @@ TABLES := .venv-tables
 DOCS := .venv-docs
 DIST := .venv-dist
 
+# Compiled modules are kept, whatever the shell asks for.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 .PHONY: demo test test-full test-all lint mypy pyright format costs pictures docs test-docs dist test-dist bench clean
@@ -30,10 +33,11 @@ echo "== creating $(1) with $$($(2) --version)"; \
 rm -rf $(1); $(2) -m venv $(1)
 endef
 
-# $(call install,folder,what): stamps live in the environment and go with it.
+# $(call install,folder,what): stamps live in the environment and go with it. Modules are compiled when they are first imported,
+# as most never are: that is a third of the time.
 define install
 @echo "== installing $(3)in $(1)"
-@$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
+@$(1)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check $(2)
 @touch $@
 endef
 
@@ -98,8 +102,6 @@ format: .venv/.stamp-test
 # So are those of pages, which LLVM makes a shorter way too.
 SHORT := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test test-full test-slow test-mutants test-dist costs: export XLA_FLAGS := $(SHORT)
-# Compiled modules are kept too, whatever the shell asks for: many tests start processes.
-test test-full test-slow costs: export PYTHONDONTWRITEBYTECODE :=
 docs: export XLA_FLAGS := $(SHORT) --xla_backend_optimization_level=1
 docs: export PYTHONWARNINGS := ignore:IProgress not found
 test test-full test-slow test-mutants test-dist docs: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache

@@ -1,12 +1,15 @@
 """How programs are made while tests and doctests run, and which tests run: those of a tier, by `tests/costs.json`."""
 
+import ctypes
 import gc
 import json
+import resource
 from pathlib import Path
 
 import jax
 import pytest
 
+import flows
 from flows.training.loop import trainer
 
 # Compiling is most of the time of tests, and each program runs a few times.
@@ -42,6 +45,29 @@ def pytest_collection_modifyitems(config, items):
     runs = [TIERS.index(tier_of(item)) <= highest for item in items]
     config.hook.pytest_deselected(items=[item for item, run in zip(items, runs, strict=True) if not run])
     items[:] = [item for item, run in zip(items, runs, strict=True) if run]
+
+
+_memory = {"most": 1.7 * 2**30}  # bytes of a process, so that two of them need less than 4 GB
+
+
+def pytest_runtest_teardown():
+    """Forget all programs where they take much memory, and give it back to the system."""
+    if _resident() > _memory["most"]:
+        jax.clear_caches()
+        flows.clear_caches()
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is free otherwise
+        if trim is not None:
+            trim(0)
+        _memory["most"] = max(_memory["most"], _resident() + 2**29)  # else it would be every test
+
+
+def _resident():
+    """Bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 @pytest.fixture(autouse=True)

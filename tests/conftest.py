@@ -1,7 +1,6 @@
 """Strict dtypes and ranks for every test; warnings are errors (pyproject.toml)."""
 
 import functools
-import itertools
 import os
 
 import jax
@@ -12,23 +11,6 @@ import flows
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-_ended = itertools.count()
-
-
-def pytest_runtest_teardown():
-    """Every program compiled is a few mappings of memory, of which Linux gives a process 65,530. Reading them all takes a
-    while, and no ten tests make more than a few thousand."""
-    if next(_ended) % 10:
-        return
-    try:
-        with open("/proc/self/maps", "rb") as maps:
-            mappings = maps.read().count(b"\n")
-    except OSError:
-        return
-    if mappings > 40_000:
-        jax.clear_caches()
-        flows.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,7 @@
     python tests/costs.py --choose            # chooses again from what was measured last
 
 measure.py runs each test by itself, and writes down the programs that it asks for, and what it takes to trace and compile each.
-Tests together cost what each does
-besides, and every program once.
+Tests together cost what each does besides, and every program once.
 
 Quick is one case of each entry of the registry, by the function that runs the most lines; then as many tests as it takes to run
 LINES of the lines that all tests run, the most new lines a second first; then every test that adds at most CHEAP seconds; then
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import shares
-from measure import FOUND, folder_of, import_libraries, measure
+from measure import BEFORE, FOUND, folder_of, import_flows, import_libraries, measure
 
 ROOT = shares.ROOT
 FILE = ROOT / "tests" / "costs.json"
@@ -56,6 +55,8 @@ class Measured:
         self.failed = [each["test"] for each in found if each["failed"]]
         self.programs = {each["test"]: {*each["traced"]} for each in found}
         traced, compiled = dict[str, float](), dict[str, float]()
+        for path in folder.glob(f"*/{BEFORE}"):
+            compiled |= json.loads(path.read_text())["compiled"]
         self.besides, self.lines = dict[str, float](), dict[str, int]()
         bits = dict[tuple[str, int], int]()
         for each in found:
@@ -171,6 +172,8 @@ def needed_by(tests: Iterable[str]) -> tuple[list[set[str]], list[set[str]]]:
         by_file.setdefault(Path(names_of(test)[0]).name, []).append(test)
 
     def selects(select: str) -> Callable[[str], bool]:
+        if "[" in select:
+            return lambda test: test.partition("::")[2] == select
         expression = Expression.compile(select)
         return lambda test: expression.evaluate(lambda word, **_: word.lower() in test.rpartition("/")[2].lower())
 
@@ -213,6 +216,7 @@ def main() -> None:
     before: Tests = json.loads(FILE.read_text())["tests"] if FILE.exists() else {}
     if not options.choose:
         import_libraries()
+        import_flows()
         files = [file for file in shares.files() if not options.only or file.startswith(tuple(options.only))]
         measure(files, options.jobs)
     missing = [file for file in shares.files() if not folder_of(file).exists()]

@@ -2,8 +2,11 @@
 
 The process is forked from one that has imported the libraries and the file of the test. So what is written down does not depend
 on the tests before it. Lines are those of functions of flows/; traced code runs in Python, so it counts.
+What several tests share is counted once: programs, fixtures of a module or of the session, and cached functions of test files.
 """
 
+import contextlib
+import functools
 import importlib
 import json
 import os
@@ -13,14 +16,16 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import shares
 
 ROOT = shares.ROOT
 FOUND = ROOT / "out" / "costs"
+BEFORE = "before.json"  # beside the records of a file's tests: what was compiled when it was measured before
 MOST = 100.0  # seconds of the clock of a test
 
 
@@ -30,9 +35,14 @@ def folder_of(file: str) -> Path:
 
 
 def import_libraries() -> None:
-    """What every process of tests would import; not hypothesis, which pytest has to see first."""
-    for name in ("numpyro", "pandas", "polars", "sklearn", "matplotlib.pyplot", "mpmath", "coverage", "pytest"):
+    """What every process of tests would import; not hypothesis, which pytest has to see first, and not polars or flows."""
+    for name in ("numpyro", "pandas", "sklearn.ensemble", "matplotlib.pyplot", "mpmath", "coverage", "optax", "typer", "rich"):
         importlib.import_module(name)
+
+
+def import_flows() -> None:
+    """All modules of flows, and polars, of which some need it."""
+    importlib.import_module("polars")
     for module in pkgutil.walk_packages(["flows"], "flows."):
         if not module.name.endswith(("__main__", "blackjax")):  # blackjax starts JAX, and then nothing may be forked
             importlib.import_module(module.name)
@@ -53,20 +63,26 @@ def forked(function: Callable[[], None]) -> int:
     return process
 
 
-def ends(process: int) -> bool:
-    """Wait for a process; end it where it takes longer than MOST seconds, and say so."""
-    until = time.monotonic() + MOST
-    while not os.waitpid(process, os.WNOHANG)[0]:
-        if time.monotonic() > until:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            return False
+def ended(process: int, seconds: float = MOST) -> int | None:
+    """The exit status of a process, or None: it took longer than so many seconds, and was ended."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        number, status = os.waitpid(process, os.WNOHANG)
+        if number:
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
-    return True
+    with contextlib.suppress(ProcessLookupError):  # no group of its own
+        os.killpg(process, signal.SIGKILL)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return None
 
 
-class Programs:
-    """The programs that a process asks for, and the seconds that it took to trace each, and to compile it where it was new."""
+class Shared:
+    """What a process makes that others can use: the seconds to trace each program, and to compile it where it was new.
+
+    Fixtures and cached functions stand among the programs, with the seconds besides the programs that they ask for.
+    """
 
     def __init__(self) -> None:
         import jax
@@ -89,12 +105,32 @@ class Programs:
         self.traced[key], self.tracing, self.new = self.tracing, 0.0, key if found[0] is None else ""
         return found
 
+    def seconds(self) -> float:
+        return sum(self.traced.values()) + sum(self.compiled.values())
+
+    @contextlib.contextmanager
+    def making(self, name: str) -> Iterator[None]:
+        """What is done here is made once."""
+        before, began = self.seconds(), spent()
+        yield
+        self.traced[name] = max(spent() - began - (self.seconds() - before), 0.0)
+
+    def cached(self, function: Callable) -> Callable:
+        """`functools.cache`."""
+
+        def make(*args: Any) -> Any:
+            with self.making(f"{function.__module__}.{function.__qualname__}{args}"):
+                return function(*args)
+
+        return functools.update_wrapper(functools.lru_cache(maxsize=None)(make), function)
+
 
 class Recorder:
     """A plugin of pytest that runs each test in a process of its own, and writes down its costs and the lines that it runs."""
 
     def __init__(self, folder: Path):
-        self.folder, self.left, self.failed = folder, list[str](), False
+        self.folder, self.left, self.failed, self.shared = folder, list[str](), False, Shared()
+        functools.cache = self.shared.cached
 
     def pytest_runtestloop(self, session: Any) -> bool:
         from jax._src import xla_bridge
@@ -104,8 +140,15 @@ class Recorder:
         elif xla_bridge._backends:  # by what the file does when it is imported: then nothing may be forked
             self.left = [item.nodeid for item in session.items]
         else:  # polars hangs in a process that was forked after it started threads, as importing a file may do
-            self.left = [item.nodeid for item in session.items if not ends(forked(lambda item=item: self.record(item)))]
+            self.left = [item.nodeid for item in session.items if ended(forked(lambda item=item: self.record(item))) is None]
         return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Any:
+        if fixturedef.scope == "function":
+            return (yield)
+        with self.shared.making(f"{fixturedef.baseid}::{fixturedef.argname}[{request.param_index}]"):
+            return (yield)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.failed |= report.failed
@@ -113,7 +156,8 @@ class Recorder:
     def record(self, item: Any) -> None:
         import coverage
 
-        programs, lines = Programs(), coverage.Coverage(data_file=None, source=[str(ROOT / "flows")], config_file=False)
+        lines = coverage.Coverage(data_file=None, source=[str(ROOT / "flows")], config_file=False)
+        lines.set_option("run:disable_warnings", ["no-data-collected"])  # a test may do all in another process
         lines.start()
         began = spent()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -122,15 +166,13 @@ class Recorder:
         data = lines.get_data()
         found = {str(Path(file).relative_to(ROOT)): sorted(data.lines(file)) for file in data.measured_files()}
         told = {"test": item.nodeid, "cost": cost, "failed": self.failed, "lines": found}
-        told |= {"traced": programs.traced, "compiled": programs.compiled}
+        told |= {"traced": self.shared.traced, "compiled": self.shared.compiled}
         path = self.folder / f"{time.monotonic_ns()}.json"
         path.write_text(json.dumps(told))
 
 
 def run(what: str, folder: Path) -> list[str]:
     """Run a file, or a test; returns the tests that need a process each before the file is imported."""
-    import pytest
-
     recorder = Recorder(folder)
     options = ["-q", "--tier", "full", "-p", "no:cacheprovider", "--basetemp", str(folder / "temporary"), "--doctest-modules"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before the fork
@@ -142,16 +184,19 @@ def measure(files: Iterable[str], jobs: int) -> None:
     """Run each test of files in a process of its own, `jobs` files at a time."""
 
     def of_file(file: str) -> None:
-        folder = folder_of(file)
+        folder, compiled = folder_of(file), dict[str, float]()
+        for path in folder.glob("*.json"):  # as what is in the cache is not compiled again
+            compiled |= json.loads(path.read_text())["compiled"]
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        (folder / BEFORE).write_text(json.dumps({"compiled": compiled}))
         log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
         left = folder / "left"
         os.waitpid(forked(lambda: left.write_text(json.dumps(run(file, folder))) and None), 0)
         for test in json.loads(left.read_text()):
-            if not ends(forked(lambda test=test: run(test, folder) and None)):
+            if ended(forked(lambda test=test: run(test, folder) and None)) is None:
                 print(f"{test} takes more than {MOST} s, and has no record")
         shutil.rmtree(folder / "temporary", ignore_errors=True)
 

@@ -8,40 +8,38 @@
 mistakes/*.txt hold what people do get wrong, for each file `== flows/...` or `== docs/...` in blocks of this form:
 
     # the mistake
-    @ the file of tests, the expression of `pytest -k`, and x2 where the text occurs twice
+    @ the file of tests, a test with its case in brackets or an expression of `pytest -k`, and x2 where the text occurs twice
     - the text before, line by line
     + the text after
 
-The exit status is 1 if a mistake survives, a text is not found, or the tests do not pass without any mistake.
+The exit status is 1 if a mistake survives, a text is not found, or the tests do not pass without any mistake. Each mistake has
+a process of its own, forked from one that has imported what all import, but not flows.
 """
 
 import argparse
+import functools
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
+from measure import ended, forked, import_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 180  # seconds for the tests of one mistake
 TIMEOUT_OF_ALL = 1800  # for all tests without a mistake
 NOT_THE_COPY = 99
-# In the copy, the tests must import the flows beside them, not the one that is installed.
-PYTEST = f"""
-import sys, pathlib, flows, pytest
-beside = pathlib.Path(flows.__file__).resolve().is_relative_to(pathlib.Path.cwd().resolve())
-sys.exit(pytest.main(sys.argv[1:]) if beside else {NOT_THE_COPY})
-"""
 OUTCOMES = {0: "SURVIVED", 1: "caught", 2: "BROKEN", 4: "BROKEN", 5: "NO TESTS", NOT_THE_COPY: "NOT THE COPY"}
 
 
 class Mistake(NamedTuple):
-    """`before`, which occurs `count` times in `file`, becomes `after`; tests/`tests` -k `select` must notice."""
+    """`before`, which occurs `count` times in `file`, becomes `after`; `select` of tests/`tests` must notice."""
 
     name: str
     file: str
@@ -75,6 +73,24 @@ def misplaced(mistake: Mistake) -> str:
     return "" if found == mistake.count else f"{mistake.file}: {mistake.name}: found {found} times, not {mistake.count}"
 
 
+def run(copy: Path, options: list[str]) -> None:
+    """Run pytest on a copy of the source, whose flows must be the one that is imported, and end this process."""
+    os.setpgid(0, 0)  # so that what it starts ends with it
+    with (copy.parent / "log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    import flows
+
+    beside = Path(flows.__file__).resolve().is_relative_to(copy.resolve())
+    status = int(pytest.main(options)) if beside else NOT_THE_COPY
+    sys.stdout.flush()
+    os._exit(status)
+
+
 def outcome(tests: str, select: str, tier: str, mistake: Mistake | None = None, timeout: int = TIMEOUT) -> tuple[str, str]:
     """How a selection of tests ends on a copy of the source, with at most one mistake in it; and what pytest printed."""
     with tempfile.TemporaryDirectory() as folder:
@@ -89,26 +105,26 @@ def outcome(tests: str, select: str, tier: str, mistake: Mistake | None = None, 
             path = copy / mistake.file
             path.write_text(path.read_text().replace(mistake.before, mistake.after))
         options = ["-x", "-q", "--tier", tier, "-p", "no:cacheprovider", "--basetemp", f"{folder}/temporary"]
-        try:
-            result = subprocess.run(
-                [sys.executable, "-c", PYTEST, *options, str(next((copy / "tests").rglob(tests))), "-k", select],
-                cwd=copy,
-                env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
-                timeout=timeout,
-                capture_output=True,
-                text=True,
-            )
-        except subprocess.TimeoutExpired:
-            return "TIMEOUT", ""
-        return OUTCOMES.get(result.returncode, f"EXIT {result.returncode}"), result.stdout + result.stderr
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before the fork
+        path = str(next((copy / "tests").rglob(tests)))
+        options += [f"{path}::{select}"] if "[" in select else [path, "-k", select]
+        status = ended(forked(lambda: run(copy, options)), timeout)
+        printed = (Path(folder) / "log").read_text(errors="replace")
+        return ("TIMEOUT" if status is None else OUTCOMES.get(status, f"EXIT {status}")), printed
 
 
-def passes(tests: str, selections: list[str], tier: str) -> bool:
+def outcome_of(mistake: Mistake, tier: str) -> str:
+    return outcome(mistake.tests, mistake.select, tier, mistake)[0]
+
+
+def passes(group: tuple[str, list[str]], tier: str) -> bool:
     """Whether everything selected from one file of tests passes without a mistake."""
-    ended, printed = outcome(tests, " or ".join(f"({select})" for select in selections), tier, timeout=TIMEOUT_OF_ALL)
-    right = ended == "SURVIVED" or (tier == "quick" and ended == "NO TESTS")
+    tests, selections = group
+    select = " or ".join(f"({each})" for each in sorted({each.partition("[")[0] for each in selections}))
+    how, printed = outcome(tests, select, tier, timeout=TIMEOUT_OF_ALL)
+    right = how == "SURVIVED" or (tier == "quick" and how == "NO TESTS")
     if not right:
-        print(f"{tests} without a mistake: {'fails' if ended == 'caught' else ended}\n{printed}")
+        print(f"{tests} without a mistake: {'fails' if how == 'caught' else how}\n{printed}")
     return right
 
 
@@ -130,16 +146,17 @@ def main() -> int:
     groups: dict[str, list[str]] = {}
     for each in chosen:
         groups.setdefault(each.tests, []).append(each.select)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        if not all(pool.map(lambda tests: passes(tests, sorted(set(groups[tests])), options.tier), groups)):
+    import_libraries()
+    outcomes = list[str]()
+    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
+        if not all(pool.imap(functools.partial(passes, tier=options.tier), sorted(groups.items()))):
             return 1
         print(f"{len(groups)} files of tests pass without a mistake", flush=True)
-        ended = list[str]()
-        results = pool.map(lambda each: outcome(each.tests, each.select, options.tier, each)[0], chosen)
+        results = pool.imap(functools.partial(outcome_of, tier=options.tier), chosen)
         for each, how in zip(chosen, results, strict=True):
             print(f"{how:9} {each.file.removeprefix('flows/')}: {each.name}", flush=True)
-            ended.append(how)
-    caught = ended.count("caught")
+            outcomes.append(how)
+    caught = outcomes.count("caught")
     print(f"{caught} of {len(chosen)} mistakes caught")
     return int(caught < len(chosen))
 
