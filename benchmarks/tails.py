@@ -83,6 +83,7 @@ def patches(side: int, rows: int, seed: int) -> tuple:
 OURS = {
     "patches, 63 columns": lambda seed: patches(8, 24_000, seed),
     "patches, 4,000 rows": lambda seed: patches(8, 4_000, seed),
+    "patches, 255 columns": lambda seed: patches(16, 8_000, seed),
     "returns": lambda seed: drawn(returns, 4_000, seed),
     "GARCH": lambda seed: drawn(garch, 4_000, seed),
     "40 independent t3": lambda seed: drawn(alone, 4_000, seed),

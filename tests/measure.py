@@ -118,9 +118,9 @@ class Shared:
     def cached(self, function: Callable) -> Callable:
         """`functools.cache`."""
 
-        def make(*args: Any) -> Any:
-            with self.making(f"{function.__module__}.{function.__qualname__}{args}"):
-                return function(*args)
+        def make(*args: Any, **keywords: Any) -> Any:
+            with self.making(f"{function.__module__}.{function.__qualname__}{args, keywords}"):
+                return function(*args, **keywords)
 
         return functools.update_wrapper(functools.lru_cache(maxsize=None)(make), function)
 
@@ -139,8 +139,12 @@ class Recorder:
             self.record(session.items[0])
         elif xla_bridge._backends:  # by what the file does when it is imported: then nothing may be forked
             self.left = [item.nodeid for item in session.items]
-        else:  # polars hangs in a process that was forked after it started threads, as importing a file may do
-            self.left = [item.nodeid for item in session.items if ended(forked(lambda item=item: self.record(item))) is None]
+        else:
+            for i, item in enumerate(session.items):
+                if ended(forked(lambda item=item: self.record(item))) is None:
+                    # polars hangs in a process that was forked after it started threads, as importing a file may do
+                    self.left = [each.nodeid for each in session.items[i:]]
+                    break
         return True
 
     @pytest.hookimpl(wrapper=True)
