@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: demo test test-full test-all lint mypy pyright format costs pictures docs test-docs dist test-dist bench clean
+.PHONY: demo test test-full test-all lint ruff mypy pyright format costs pictures docs test-docs dist test-dist bench clean
 .PHONY: test-slow test-mutants test-oldest test-newest
 
 # $(call venv,folder,interpreter,variable,minor): a virtual environment with Python 3.minor or newer, unless one is there.
@@ -78,11 +78,13 @@ $(TABLES)/.stamp: pyproject.toml
 demo: .venv/.stamp-examples
 	$(BIN)/python examples/household_power.py
 
-lint: .venv/.stamp-test
+lint: ruff
+	@$(MAKE) --no-print-directory --jobs 2 mypy pyright
+
+ruff: .venv/.stamp-test
 	@echo "== ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(MAKE) --no-print-directory --jobs 2 mypy pyright
 
 # Each keeps one core busy.
 mypy: .venv/.stamp-test
@@ -108,19 +110,20 @@ test test-full test-slow test-mutants test-dist docs: export JAX_COMPILATION_CAC
 test test-full test-slow test-mutants test-dist docs costs: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test test-full test-slow test-mutants test-dist docs costs: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
-# $(call shares,folder,tier): a process of pytest for each core, each with its share of the files of tests and of doctests.
+# $(call shares,folder,tier,others): a process of pytest for each core, each with its share of the files of tests and of doctests;
+# other targets come first, on the same cores.
 define shares
 @mkdir -p .jax_cache && find .jax_cache -type f -mtime +14 -delete
-@$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) TESTED=$(1) TIER=$(2) $(addprefix share-,$(shell seq $(JOBS)))
+@$(MAKE) --no-print-directory --keep-going --jobs $(JOBS) TESTED=$(1) TIER=$(2) $(3) $(addprefix share-,$(shell seq $(JOBS)))
 endef
 
 # Not by `make share-1`: the recipes above say with what. pytest exits with 5 where a share has no test.
 share-%:
 	@$(TESTED)/bin/python -m pytest -q --doctest-modules --tier $(TIER) $$($(TESTED)/bin/python tests/shares.py $* $(JOBS) $(TIER)) || [ $$? -eq 5 ]
 
-test: lint
-	@echo "== quick tests"
-	$(call shares,.venv,quick)
+test: ruff
+	@echo "== types and quick tests"
+	$(call shares,.venv,quick,mypy pyright)
 
 test-full: .venv/.stamp-test
 	@echo "== all tests but slow ones"
