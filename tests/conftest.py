@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 
 import jax
 import numpy as np
@@ -30,6 +31,12 @@ def optimized():
     yield functools.partial(jax.jit, compiler_options=options)
     jax.config.update("jax_disable_most_optimizations", True)
     jax.clear_caches()
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """`fit` ends before its first epoch, and returns None: what it refuses or warns of in rows it has told by then."""
+    monkeypatch.setattr(sys.modules["flows.training.fit"], "fit_prepared", lambda *_: None)
 
 
 @pytest.fixture

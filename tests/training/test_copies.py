@@ -168,6 +168,7 @@ def test_the_rows_that_are_kept_were_not_trained_on():
     np.testing.assert_allclose(mean, unlike.mean(0), atol=1e-5)
 
 
+@pytest.mark.usefixtures("untrained")
 def test_rows_to_validate_on_that_are_among_data_are_told_of():
     for validation, words in (
         (NORMAL[295:310], "5 of 15 rows of validation are among data: row 0, say, is row 295 of data"),

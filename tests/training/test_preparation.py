@@ -51,6 +51,7 @@ def test_combinations_of_columns_are_refused_by_name():
         fit(0, GAUSS, table[:5], **QUICK)
 
 
+@pytest.mark.usefixtures("untrained")
 def test_a_column_that_others_tell_to_within_its_step_is_told_of():
     rng = np.random.default_rng(0)
     shares = rng.dirichlet([2, 3, 4], 2000)
