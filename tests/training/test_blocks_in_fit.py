@@ -92,6 +92,12 @@ def test_flows_of_blocks_start_at_the_regression_on_what_they_are_given(kind):
         assert fit(0, nested, TABLE[:, [0, 2, 3]], folds=1, **QUICK).init_fun.arguments["prior"] == nested
 
 
+def test_columns_are_mixed_where_no_block_has_a_network():
+    rows = TABLE[:, [0, 2, 3]]
+    for numbers, mixing in ((COUPLING, False), (flows.Normal(trainable=True), True)):
+        assert facts_of(flows.Joint(flows.Categorical(3), numbers, sizes=(1, 2)), rows)[0].mixing is mixing
+
+
 def test_the_yardstick_is_of_codes_angles_and_numbers():
     train, held_out = TABLE[:500], TABLE[500:]
     model = mixed(flows.ChainRule)
