@@ -97,7 +97,7 @@ def outcome(tests: str, select: str, tier: str, mistake: Mistake | None = None, 
         copy = Path(folder) / "copy"
         for name in ("flows", "tests", "docs"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.webp"))
-        for name in ("examples", "benchmarks", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"):  # which are only read
+        for name in ("examples", "benchmarks", *(path.name for path in ROOT.glob("*.md"))):  # which are only read
             (copy / name).symlink_to(ROOT / name)
         for name in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / name, copy)
