@@ -41,6 +41,13 @@ def test_alarms_are_as_rare_as_promised_whatever_the_model(rows, model):
     assert np.mean(rates) > (0.02 if rows < 2_000 else 0.05 - 1 / held_out - 3 * error)
 
 
+def test_an_offset_by_hand():
+    """Of 100 scores the tenth has 9 below it: 10 of the 101 with the new one are at most as usual."""
+    scores = np.random.default_rng(0).permutation(100).astype(float)
+    assert flows.sklearn.outliers.offset(scores, None, 0.1) == 9
+    assert flows.sklearn.outliers.offset(scores, np.full(100, 3.0), 0.1) == 9
+
+
 def test_offsets_are_conformal_quantiles_by_weights():
     frame = mixed(rows=400)
     detector = FlowOutlierDetector(0.1, GIVEN, **QUICK).fit(frame)

@@ -26,6 +26,7 @@ CODE = DRAW.integers(0, 3, N)
 HOUR = (8 * CODE + 2 * DRAW.normal(size=N)) % 24
 FIRST = 100 + 10 * (CODE + np.cos(2 * np.pi * HOUR / 24) + 0.3 * DRAW.normal(size=N))
 TABLE = np.stack([CODE, HOUR, FIRST, 5 + 0.1 * FIRST + 2 * CODE + DRAW.normal(size=N)], 1)
+CODES = np.stack([CODE, (CODE > 0) ^ (DRAW.random(N) < 0.1)], 1).astype(float)
 COUPLING = flows.Flow(flows.Coupling(flows.MLP(8)))
 ANGLE = flows.VonMises(conditioner=flows.MLP(8), period=24.0)
 KINDS = (flows.Joint, flows.ChainRule)
@@ -58,6 +59,10 @@ def test_few_rows_are_averaged_over_folds(kind):
     assert result.verify(rows[:40]).looked_at == 40
     draws = np.asarray(result.draw(1, 50))
     assert set(draws[:, 0]) <= {0.0, 1.0, 2.0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_with_a_network_call_for_folds_where_rows_are_few(kind):
     assert facts_of(mixed(kind), TABLE[:30])[0].folds == 5 and facts_of(mixed(kind), TABLE[:500])[0].folds == 1
     nested = flows.Joint(kind(flows.Categorical(3), COUPLING, sizes=(1, 2)), flows.Normal(), sizes=(3, 1))
     assert facts_of(nested, TABLE[:30, [0, 2, 3, 1]])[0].folds == 5
@@ -218,43 +223,44 @@ def test_steps_that_show_are_not_those_of_codes():
     assert "no column is rounded to a step that shows" in message
 
 
+NOISY = flows.ChainRule(
+    flows.ChainRule(
+        flows.Flow(flows.Dequantize((1.0, 0.0)), flows.Normal(trainable=True)),
+        flows.Flow(flows.Dequantize(5.0), flows.Normal(trainable=True, regression=True)),
+        sizes=(2, 1),
+    ),
+    COUPLING,
+    sizes=(3, 1),
+)
+NOISY_ROWS = np.stack([np.round(FIRST), TABLE[:, 3], 5 * np.round(FIRST / 5), HOUR], 1)
+
+
 def test_noise_of_several_blocks_is_one_layer():
-    noisy = flows.Flow(flows.Dequantize((1.0, 0.0)), flows.Normal(trainable=True))
-    coarse = flows.Flow(flows.Dequantize(5.0), flows.Normal(trainable=True, regression=True))
-    nested = flows.ChainRule(flows.ChainRule(noisy, coarse, sizes=(2, 1)), COUPLING, sizes=(3, 1))
-    rows = np.stack([np.round(FIRST), TABLE[:, 3], 5 * np.round(FIRST / 5), HOUR], 1)
-    known = facts_of(nested, rows)[0]
+    known = facts_of(NOISY, NOISY_ROWS)[0]
     assert known.first == (flows.Dequantize((1.0, 0.0, 5.0, 0.0)),)
-    behind = flows.Flow(flows.ActNorm(), nested)
-    message = error_of(lambda: fit(0, behind, rows, **QUICK))
-    assert "Dequantize(step=(1.0, 0.0, 5.0, 0.0)), of blocks of features, comes after ActNorm()" in message
-    assert fit(0, behind, rows, standardize=False, **{**QUICK, "max_epochs": 1}).init_fun == behind
     plain = flows.Normal(trainable=True), flows.Normal(trainable=True, regression=True)
     assert known.model == flows.ChainRule(flows.ChainRule(*plain, sizes=(2, 1)), COUPLING, sizes=(3, 1))
+    message = error_of(lambda: fit(0, flows.Flow(flows.ActNorm(), NOISY), NOISY_ROWS, **QUICK))
+    assert "Dequantize(step=(1.0, 0.0, 5.0, 0.0)), of blocks of features, comes after ActNorm()" in message
+
+
+def test_noise_of_several_blocks_stays_where_nothing_is_standardised():
+    behind, rows = flows.Flow(flows.ActNorm(), NOISY), NOISY_ROWS
+    assert fit(0, behind, rows, standardize=False, **{**QUICK, "max_epochs": 1}).init_fun == behind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_codes_alone_and_what_is_no_code(kind):
-    codes = np.stack([CODE, (CODE > 0) ^ (DRAW.random(N) < 0.1)], 1).astype(float)
-    alone = fit(0, flows.Categorical(3, 2, hidden=(8,)), codes, **QUICK)
+def test_codes_alone(kind):
+    alone = fit(0, flows.Categorical(3, 2, hidden=(8,)), CODES, **QUICK)
     assert (
         alone.init_fun == flows.Categorical(3, 2, hidden=(8,))
         and alone.history["gaussian_loss"] > alone.history["validation_loss"][-1]
     )
     model = kind(flows.Categorical(3), flows.Categorical(2))
-    members = flows.fit_ensemble(0, model, codes, members=2, **QUICK)
+    members = flows.fit_ensemble(0, model, CODES, members=2, **QUICK)
     assert members.member == model
-    folds = fit(0, model, codes, folds=3, **QUICK)
-    assert folds.member == model and np.isfinite(folds.log_pdf(folds.params, codes)).all()
-    bad = codes.copy()
-    bad[7, 1] = 0.5
-    message = "column 1 of {} is 0.5 in row 7, which is no code; expected whole numbers 0 to 1"
-    for options in ({}, {"members": 2}, {"folds": 3}):
-        assert message.format("data") in error_of(lambda o=options: fit(0, model, bad, **o, **QUICK))
-    assert message.format("validation") in error_of(lambda: fit(0, model, codes, validation=bad, **QUICK))
-    assert message.format("data") in error_of(lambda: flows.select(0, [model], bad, max_epochs=3, verbose=0))
-    bad[7, 1] = 2
-    assert "is 2 in row 7" in error_of(lambda: fit(0, model, bad, **QUICK))
+    folds = fit(0, model, CODES, folds=3, **QUICK)
+    assert folds.member == model and np.isfinite(folds.log_pdf(folds.params, CODES)).all()
     given = fit(
         0,
         kind(flows.Categorical(3), flows.Normal(trainable=True, regression=True)),
@@ -263,6 +269,19 @@ def test_codes_alone_and_what_is_no_code(kind):
         **QUICK,
     )
     assert given.init_fun.arguments["bijection"].arguments["as_is"] == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_code_is_refused(kind):
+    model, bad = kind(flows.Categorical(3), flows.Categorical(2)), CODES.copy()
+    bad[7, 1] = 0.5
+    message = "column 1 of {} is 0.5 in row 7, which is no code; expected whole numbers 0 to 1"
+    for options in ({}, {"members": 2}, {"folds": 3}):
+        assert message.format("data") in error_of(lambda o=options: fit(0, model, bad, **o, **QUICK))
+    assert message.format("validation") in error_of(lambda: fit(0, model, CODES, validation=bad, **QUICK))
+    assert message.format("data") in error_of(lambda: flows.select(0, [model], bad, max_epochs=3, verbose=0))
+    bad[7, 1] = 2
+    assert "is 2 in row 7" in error_of(lambda: fit(0, model, bad, **QUICK))
 
 
 @pytest.mark.parametrize("kind", KINDS)
