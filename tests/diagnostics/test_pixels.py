@@ -29,6 +29,9 @@ def test_samples_stay_within_the_levels():
     beyond = np.asarray(flows.revise(wide, levels=None)(0, (4, 4, 1)).sample(1, params, 200))
     assert beyond.min() < 0 and beyond.max() > 16
     assert np.isneginf(log_pdf(params, IMAGES[:2] + np.reshape([17, 0], (2, 1, 1, 1)))).tolist() == [True, False]
+
+
+def test_noise_stays_within_its_cell():
     x = np.full((1_000, 1_000), 255.0, np.float32)  # near which half a step is 2^15 roundings
     params, direct_fun, inverse_fun = flows.Dequantize(1.0)(0, 1_000)
     y = direct_fun(params, x, rng=0)[0]
@@ -41,6 +44,9 @@ def test_samples_stay_within_the_levels():
     mixed = flows.Dequantize((1.0, 0.0), levels=4)(0, 2, init_inputs=np.float32([[2.0, 5.0], [3.0, 7.0]]))
     assert mixed.params["fixed"]["offset"].tolist() == [0.0, 0.0]
     close(mixed.inverse_fun(mixed.params, np.float32([[9.0, 9.0], [-3.0, 0.3]]))[0], [[3.0, 9.0], [0.0, 0.3]], 1e-6)
+
+
+def test_levels_that_data_do_not_fit_are_told():
     assert "levels is 1" in error_of(lambda: flows.Dequantize(1.0, levels=1))
     few = flows.Flow(flows.Dequantize(1.0, levels=16), flows.Normal(trainable=True))
     assert "is 16 in row" in error_of(lambda: fitted(few, standardize=True))

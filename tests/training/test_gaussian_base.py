@@ -53,6 +53,9 @@ def test_a_column_that_others_all_but_tell_is_freed_of_them():
     assert "column 3 is freed of those before it" in repr(result)
     folds = fit(0, flows.Flow(ACT), rows, folds=2, **QUICK)
     assert folds.member.arguments["bijection"] == flows.Whiten(unmixed=(0, 1, 2))
+
+
+def test_many_rows_free_a_column_of_which_more_is_left():
     less = np.column_stack([NORMAL, NORMAL.sum(1) + 0.46 * DRAW.normal(size=400)])  # 0.26 is left
     many = fit(0, flows.Flow(ACT), less, **QUICK)
     few = fit(0, flows.Flow(ACT), less[:150], **QUICK)  # fewer than 50 rows for each column
