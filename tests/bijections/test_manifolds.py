@@ -247,19 +247,23 @@ def test_draws_have_the_gradient_of_the_inverse_distribution_function():
                 assert abs(change).max() > 1e-3
 
 
-def test_where_bases_are_measured():
+@pytest.mark.parametrize(
+    ("constructor", "loc", "event", "given"),
+    [
+        (flows.VonMises, 3.0, 1, {}),
+        (flows.VonMises, 3.0, 1, {"period": 24.0}),
+        (flows.VonMisesFisher, (0.0, 3.0, 4.0), 3, {}),
+    ],
+    ids=["angles", "hours", "directions"],
+)
+def test_where_bases_are_measured(constructor, loc, event, given):
     with enable_x64():
-        for constructor, loc, event, given in (
-            (flows.VonMises, 3.0, 1, {}),
-            (flows.VonMises, 3.0, 1, {"period": 24.0}),
-            (flows.VonMisesFisher, (0.0, 3.0, 4.0), 3, {}),
-        ):
-            init_fun, trained = constructor(loc, 20.0, **given), constructor(trainable=True, **given)
-            x = init_fun(0, event).sample(1, {}, 4000)
-            params, log_pdf, _ = trained(0, event, init_inputs=x)
-            truth = init_fun(0, event).log_pdf({}, x).mean()
-            assert log_pdf(params, x).mean() == pytest.approx(float(truth), abs=0.01)
-            assert log_pdf(trained(0, event).params, x).mean() < truth - 0.5
+        init_fun, trained = constructor(loc, 20.0, **given), constructor(trainable=True, **given)
+        x = init_fun(0, event).sample(1, {}, 4000)
+        params, log_pdf, _ = trained(0, event, init_inputs=x)
+        truth = init_fun(0, event).log_pdf({}, x).mean()
+        assert log_pdf(params, x).mean() == pytest.approx(float(truth), abs=0.01)
+        assert log_pdf(trained(0, event).params, x).mean() < truth - 0.5
 
 
 def test_circles_and_spheres_meet_their_kind_alone():

@@ -193,10 +193,13 @@ def test_a_stream_that_was_killed_goes_on(mapped, tmp_path):
     assert same(whole, resumed)
 
 
-def test_a_stream_keeps_its_dtype_and_its_key():
+def test_a_stream_keeps_its_dtype():
     with enable_x64():
         wide = fit(0, AFFINE, Batches(DATA.astype(float)), validation=HELD_OUT.astype(float), steps_per_epoch=20, **QUICK)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(wide.params)} == {"float64"}
+
+
+def test_the_order_of_a_stream_is_that_of_its_key():
     seeds = [StreamEpochs(in_batches_of(50), IN_ONE, None, jax.random.key(seed), None) for seed in (0, 0, 1)]
     orders = [each._order(np.random.default_rng([*each.seed, 0]), 100) for each in seeds]
     assert np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
