@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from shares import COSTS, TIERS, names_of
 
 import flows
 from flows.training.loop import trainer
@@ -19,10 +20,6 @@ jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where i
 # Tracing makes many objects that live on; looking for cycles among them all is a tenth of the time.
 gc.freeze()
 gc.set_threshold(200_000, 20, 20)
-
-
-COSTS = Path(__file__).parent / "tests" / "costs.json"
-TIERS = ("quick", "full", "all")  # of `make test`, `make test-full` and `make test-all`
 
 
 def pytest_addoption(parser):
@@ -38,16 +35,17 @@ def pytest_collection_modifyitems(config, items):
     def tier_of(item):
         if item.get_closest_marker("slow"):
             return "all"
-        file, _, name = item.nodeid.partition("::")
-        function, _, case = name.partition("[")
-        return tests.get(file, {}).get(function, {}).get(case.removesuffix("]"), (0, "quick"))[1]
+        file, function, case = names_of(item.nodeid)
+        return tests.get(file, {}).get(function, {}).get(case, (0, "quick"))[1]
 
     runs = [TIERS.index(tier_of(item)) <= highest for item in items]
     config.hook.pytest_deselected(items=[item for item, run in zip(items, runs, strict=True) if not run])
     items[:] = [item for item, run in zip(items, runs, strict=True) if run]
 
 
-_memory = {"most": 1.7 * 2**30}  # bytes of a process, so that two of them need less than 4 GB
+# Bytes of a process, so that two of them need less than 4 GB. Such a process has about 6,000 mappings of the 65,530 that Linux
+# gives it, a few for each program.
+_memory = {"most": 1.7 * 2**30}
 
 
 def pytest_runtest_teardown():

@@ -36,7 +36,8 @@ def optimized():
 @pytest.fixture
 def untrained(monkeypatch):
     """`fit` ends before its first epoch, and returns None: what it refuses or warns of in rows it has told by then."""
-    monkeypatch.setattr(sys.modules["flows.training.fit"], "fit_prepared", lambda *_: None)
+    module = sys.modules["flows.training.fit"]  # as `flows.training.fit` is the function
+    monkeypatch.setattr(module, "fit_prepared", lambda *_: None)
 
 
 @pytest.fixture

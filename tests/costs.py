@@ -26,19 +26,11 @@ from typing import Any
 
 import shares
 from measure import BEFORE, FOUND, folder_of, import_flows, import_libraries, measure
+from shares import COSTS, ROOT, names_of
 
-ROOT = shares.ROOT
-FILE = ROOT / "tests" / "costs.json"
 CHEAP, LINES, BUDGET = 0.05, 0.98, 525.0  # CPU seconds of a test; a share; CPU seconds of all quick tests
 WORTH = 4  # lines
 Tests = dict[str, dict[str, dict[str, list]]]  # by file, function and case: CPU seconds and the tier
-
-
-def names_of(test: str) -> tuple[str, str, str]:
-    """File, function and case."""
-    file, _, name = test.partition("::")
-    function, _, case = name.partition("[")
-    return file, function, case.removesuffix("]")
 
 
 class Measured:
@@ -108,7 +100,7 @@ class Choice:
         self.rest.remove(test)
 
     def mistakes(self, test: str) -> int:
-        """The mistakes that this test names, and no other that is chosen."""
+        """How many mistakes name this test, and none that is chosen."""
         return len(self.unnoticed & self.notices.get(test, set()))
 
     def take_best(self, worth: Callable[[str], float], budget: float = BUDGET) -> bool:
@@ -225,7 +217,7 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true", help="measure nothing again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    before: Tests = json.loads(FILE.read_text())["tests"] if FILE.exists() else {}
+    before: Tests = json.loads(COSTS.read_text())["tests"] if COSTS.exists() else {}
     if not options.choose:
         import_libraries()
         import_flows()
@@ -257,7 +249,7 @@ def main() -> None:
         "lines that quick tests run": [choice.lines.bit_count(), every.bit_count()],
         "others": {file: ranges(numbers) for file, numbers in sorted(missed.items())},
     }
-    FILE.write_text(written(tests, summary))
+    COSTS.write_text(written(tests, summary))
     if measured.failed:
         raise SystemExit("\n".join(f"{test} fails" for test in measured.failed))
 

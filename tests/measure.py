@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import shares
 ROOT = shares.ROOT
 FOUND = ROOT / "out" / "costs"
 BEFORE = "before.json"  # beside the records of a file's tests: what was compiled when it was measured before
+RAISED = 2  # as pytest ends where it cannot begin
 MOST = 100.0  # seconds of the clock of a test
 
 
@@ -55,11 +57,18 @@ def spent() -> float:
 
 
 def forked(function: Callable[[], None]) -> int:
-    """The number of a process that runs a function and ends."""
+    """The number of a process that runs a function and ends; its status is RAISED where that raises."""
     if not (process := os.fork()):
-        function()
-        sys.stdout.flush()
-        os._exit(0)
+        status = RAISED
+        try:
+            function()
+            status = 0
+        except BaseException:  # which must not go on in what is a copy of the caller
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
     return process
 
 
@@ -130,7 +139,7 @@ class Recorder:
 
     def __init__(self, folder: Path):
         self.folder, self.left, self.failed, self.shared = folder, list[str](), False, Shared()
-        functools.cache = self.shared.cached
+        functools.cache = self.shared.cached  # before the file of tests is imported
 
     def pytest_runtestloop(self, session: Any) -> bool:
         from jax._src import xla_bridge

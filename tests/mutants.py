@@ -74,7 +74,7 @@ def misplaced(mistake: Mistake) -> str:
 
 
 def run(copy: Path, options: list[str]) -> None:
-    """Run pytest on a copy of the source, whose flows must be the one that is imported, and end this process."""
+    """Run pytest on a copy of the source, whose flows must be the one that is imported; ends this process."""
     os.setpgid(0, 0)  # so that what it starts ends with it
     with (copy.parent / "log").open("w") as log:
         os.dup2(log.fileno(), 1)

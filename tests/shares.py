@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TIERS = ("quick", "full", "all")
+COSTS = ROOT / "tests" / "costs.json"
+TIERS = ("quick", "full", "all")  # of `make test`, `make test-full` and `make test-all`
 START = 0.3  # CPU seconds to collect a file
 
 
@@ -19,9 +20,16 @@ def files() -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
+def names_of(test: str) -> tuple[str, str, str]:
+    """File, function and case."""
+    file, _, name = test.partition("::")
+    function, _, case = name.partition("[")
+    return file, function, case.removesuffix("]")
+
+
 def costs_of(tier: str) -> dict[str, float]:
     """CPU seconds of each file. A file where nothing recorded runs is among them: a new test may stand in it, and is quick."""
-    tests = json.loads((ROOT / "tests" / "costs.json").read_text())["tests"]
+    tests = json.loads(COSTS.read_text())["tests"]
     costs = {}
     for file in files():
         records = [record for cases in tests.get(file, {}).values() for record in cases.values()]

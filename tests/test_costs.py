@@ -9,7 +9,7 @@ import shares
 
 @pytest.fixture(scope="module")
 def file():
-    return json.loads(costs.FILE.read_text())
+    return json.loads(shares.COSTS.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_quick_tests_keep_within_their_time_and_run_nearly_all_lines(file, recor
     assert 10_000 < run <= every and run >= costs.LINES * every
     quick = [cost for cost, tier in records.values() if tier == "quick"]
     assert 1_000 < len(quick) < len(records) and sum(quick) <= costs.BUDGET
-    assert costs.FILE.stat().st_size <= 400_000
+    assert shares.COSTS.stat().st_size <= 400_000
 
 
 def test_every_entry_of_the_registry_has_a_quick_case_and_most_mistakes_name_a_quick_test(records):
