@@ -1,4 +1,4 @@
-"""What some sixty public calls of a checkout give: digests of their bits, programs compiled, functions called, signatures.
+"""What some hundred public calls of a checkout give: digests of their bits, programs compiled, functions called, signatures.
 
     python benchmarks/digests.py CHECKOUT                  # JSON: for each call its digest, its loss and its programs
     python benchmarks/digests.py CHECKOUT OTHER            # what differs between the two
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import calls_of_frames
 import numpy as np
 from calls import register
 
@@ -104,7 +105,7 @@ def measured(only: str) -> dict[str, Any]:
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, duration, **_: count.__setitem__(0, count[0] + (event == COMPILED))
     )
-    for name, run in sorted(register().items()):
+    for name, run in sorted((register() | calls_of_frames.register()).items()):
         if only not in name:
             continue
         count[0] = 0
