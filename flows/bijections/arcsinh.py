@@ -2,14 +2,13 @@
 Family: Scales and norms."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.scaling import check_features, named
-from flows.core import FlowsError, Support, bijection
+from flows.core import FlowsError, Support, Traits, bijection
 
 QUARTILES = 1.3489795  # between the quartiles of a standard normal
 
@@ -19,11 +18,10 @@ def touching(features: Sequence[int] | None, **_: Any) -> Support:
     return Support(touches=None if features is None else tuple(features))
 
 
-def _declared(features: Sequence[int] | None, together: bool) -> Support:
-    return replace(touching(features), unit=lambda params: (params["fixed"]["shift"], params["fixed"]["scale"]))
+UNIT = Traits(unit=lambda params: (params["fixed"]["shift"], params["fixed"]["scale"]))
 
 
-@bijection(support=_declared)
+@bijection(support=touching, traits=UNIT)
 def Arcsinh(features: Sequence[int] | None = None, together: bool = False):
     """arcsinh of features that have heavy tails, measured from data and not trained: linear at the median, a logarithm far out.
 

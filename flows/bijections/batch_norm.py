@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 
 from flows.bijections.scaling import channel_moments
-from flows.core import FlowsError, Support, along, bijection, joined_moments, size
+from flows.core import FlowsError, Traits, along, bijection, joined_moments, size
 
 EPSILON = 1e-5
 
 
-@bijection(support=Support(running=True, joins=True), batched=True)
+@bijection(traits=Traits(running=True, joins=True), batched=True)
 def BatchNorm(momentum: float = 0.9):
     """Normalisation by statistics, then a trained scale and shift, for each feature or channel.
 

@@ -20,11 +20,12 @@ from flows.core import (
     behind,
     bijection_part,
     chain,
-    declared_by,
     enable_x64,
     everywhere,
     resolved,
     structure_of,
+    support_by,
+    traits_by,
     undone,
 )
 
@@ -39,7 +40,7 @@ class PlacedStep(Step):
     @property
     def declared(self) -> Support:
         """What it declares itself; a loop and layers within a layout, which count as one, what those within declare."""
-        own, (order, pieces) = declared_by(self.value), structure_of(self.value)
+        own, (order, pieces) = support_by(self.value), structure_of(self.value)
         if order == "loop":
             within = layers_of(pieces[0].value)
             if any(layer.curved for layer in within):
@@ -97,8 +98,8 @@ class PlacedStep(Step):
         declared = self.declared
         if declared.moves_entries and (moved := _alike(box, event)):
             return moved
-        if declared.rounding is not None:  # there and back by half a step at most
-            half = np.asarray(declared.rounding.step) / 2
+        if (rounding := traits_by(self.value).rounding) is not None:  # there and back by half a step at most
+            half = np.asarray(rounding.step) / 2
             return _within(self.region(event), box.low - half, box.high + half)
         if declared.moves_entries or declared.entrywise:
             with enable_x64():
@@ -345,11 +346,11 @@ def unit_of(layers: Sequence[tuple[Any, Any]], count: int) -> tuple[Any, Any, np
     layers that touches a feature has measured it; pairs of a value and its params, up to one that says nothing of units."""
     middle, deviation, known = np.zeros(count), np.ones(count), np.zeros(count, bool)
     for value, params in layers:
-        declared = declared_by(value)
-        if declared.unit is None or known.all():
+        unit, places = traits_by(value).unit, support_by(value)
+        if unit is None or known.all():
             break
-        new = ~known & (True if declared.touches is None else ~declared.untouched(count))
-        of_middle, of_deviation = (np.asarray(each, float) for each in declared.unit(params))
+        new = ~known & (True if places.touches is None else ~places.untouched(count))
+        of_middle, of_deviation = (np.asarray(each, float) for each in unit(params))
         middle, deviation = np.where(new, of_middle, middle), np.where(new, of_deviation, deviation)
         known |= new
     return middle, deviation, known

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flows.core import FlowsError, Region, Rounding, Shape, Support, along, beside, bijection, numbers, positive_int
+from flows.core import FlowsError, Region, Rounding, Shape, Support, Traits, along, beside, bijection, numbers, positive_int
 
 
 def _support(step: float | Sequence[float], levels: int | None) -> Support:
     steps = numbers(step, "Dequantize: step")
     leaves = tuple(np.flatnonzero(steps == 0).tolist()) if steps.ndim == 1 else ()
     if levels is None:
-        return Support(entrywise=True, leaves=leaves, rounding=Rounding(step, None))
+        return Support(entrywise=True, leaves=leaves)
     top = positive_int(levels, "Dequantize: levels") - 1
     if not top:
         raise FlowsError("Dequantize: levels is 1, and a column of one value has no density; expected 2 or more")
@@ -26,10 +26,10 @@ def _support(step: float | Sequence[float], levels: int | None) -> Support:
     def noisy(event: Shape) -> Region:
         return Region(np.where(bounded, -steps / 2, -np.inf), np.where(bounded, (top + 0.5) * steps, np.inf))
 
-    return Support(values, noisy, entrywise=True, leaves=leaves, rounding=Rounding(step, levels))
+    return Support(values, noisy, entrywise=True, leaves=leaves)
 
 
-@bijection(likelihood="lower bound", support=_support)
+@bijection(likelihood="lower bound", support=_support, traits=lambda step, levels: Traits(rounding=Rounding(step, levels)))
 def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
     """Uniform noise as wide as the step to which values were rounded: y = x + step (u - 1/2), u uniform on [0, 1).
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Support, along, bijection, size
+from flows.core import Array, FlowsError, Support, Traits, along, bijection, size
 
 
 @bijection
@@ -108,10 +108,13 @@ def Scale():
 def scaling_support(as_is: Any, name: str) -> Support:
     """What a layer declares that measures the mean and standard deviation of features, but for some that stay as they are."""
     leaves = check_features(as_is, name, "as_is")
-    return Support(leaves=leaves, unit=lambda params: (params["fixed"]["mean"], params["fixed"]["std"]))
+    return Support(leaves=leaves)
 
 
-@bijection(support=lambda as_is: scaling_support(as_is, "Standardize"))
+MEASURED = Traits(unit=lambda params: (params["fixed"]["mean"], params["fixed"]["std"]))
+
+
+@bijection(support=lambda as_is: scaling_support(as_is, "Standardize"), traits=MEASURED)
 def Standardize(as_is: Sequence[int] = ()):
     """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 
-from flows.bijections.scaling import channel_scale, check_features, left_as_is, named, scaling_support
+from flows.bijections.scaling import MEASURED, channel_scale, check_features, left_as_is, named, scaling_support
 from flows.core import HIGHEST, FlowsError, bijection, share, size
 
 LEAST = 8  # units of rounding: of the diagonal of L
@@ -18,7 +18,7 @@ SINGULAR = 1e-5  # of a standard deviation: what a column may add to those befor
 MOST_COLUMNS = 512  # the map has a number for every pair of columns
 
 
-@bijection(support=lambda as_is, **_: scaling_support(as_is, "Whiten"))
+@bijection(support=lambda as_is, **_: scaling_support(as_is, "Whiten"), traits=MEASURED)
 def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[int] = ()):
     """Mean 0, variance 1 and no correlation for each feature, by a triangular map measured from data and not trained.
 

@@ -1,6 +1,7 @@
 """What a model makes of rows: their noise, and how far out each layer sees them."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,18 +13,20 @@ from flows.checks.verdicts import Finding, OneTest, worst
 from flows.core import (
     Array,
     Region,
+    Stage,
     bijection_part,
     distribution_part,
     functions_of,
+    leading,
     on_device,
     opened,
     params_in,
+    stages,
     structure_of,
 )
 from flows.diagnostics import ranks, uniformity
 from flows.diagnostics.arrays import chosen
 from flows.diagnostics.rows import spline_bound
-from flows.distributions.features import blocks_within
 from flows.distributions.standardized_context import standardized
 
 MOST_COLUMNS, MOST_PAIRS = 64, 300
@@ -35,7 +38,7 @@ class Given(NamedTuple):
     """Rows within a model: what they are given there, and a key of their own."""
 
     x: Array
-    context: Array | None
+    context: Any
     key: Any
 
 
@@ -97,39 +100,33 @@ def _beside(name: str, rows: np.ndarray, base: np.ndarray, random: np.random.Gen
 
 
 def _noise(value: Any, params: Any, rows: Given) -> Iterator[Noise]:
-    """That of a flow, or of each block of features that is one; none of mixtures, and of what has no bijection."""
-    order, pieces = structure_of(opened(value))
-    event, context_shape = rows.x.shape[1:], None if rows.context is None else rows.context.shape[1:]
-    if order == "context" and rows.context is not None:
-        seen = rows._replace(context=standardized(params["fixed"], rows.context))
-        yield from _noise(pieces[-1].value, params_in(params, pieces[-1].params_at), seen)
-    elif order == "flow":
-        first, last = pieces
-        of_first, of_base = (params_in(params, piece.params_at) for piece in pieces)
-        part = bijection_part(first.value, event, context_shape)
-        given: dict[str, Any] = {} if rows.context is None else {"context": rows.context}
-        outputs = functions_of(part, of_first)[0](of_first, rows.x, **given, rng=rows.key)[0]
-        noise = rows._replace(x=outputs)
-        inner = list(_noise(last.value, of_base, noise))
-        if inner or not _is_base(last.value):
-            yield from inner
-            return
-        base = distribution_part(last.value, outputs.shape[1:], context_shape)
-        sample_base, own = functions_of(base, of_base)[1], "context" in base.keywords and rows.context is not None
-        if rows.context is not None:  # a base that does not look at it takes one for all
-            given = {"context": jnp.repeat(rows.context, EACH, 0) if own else rows.context[0]}
-        drawn = flat(sample_base(rows.key, of_base, EACH * len(outputs) if own else BASE, **given))
-        yield Noise(flat(outputs), drawn.reshape(len(outputs), EACH, -1) if own else drawn, base.region)
-    else:
-        for block in blocks_within(value, event, context_shape):
-            inside = rows._replace(x=block.of(rows.x), context=block.context(rows.x, rows.context))
-            yield from _noise(block.piece.value, params_in(params, block.piece.params_at), inside)
+    """The noise of a flow, or of each block of features that is one; none of mixtures of flows, and without a bijection."""
+    context_shape = None if rows.context is None else rows.context.shape[1:]
+    for *way, base in stages(value, params, rows.x.shape[1:], context_shape):
+        last = takewhile(lambda stage: stage.kind != "block", way[::-1])  # what lies behind the last block
+        if any(stage.kind == "component" for stage in way) or all(stage.kind == "context" for stage in last):
+            continue
+        here = rows
+        for stage in way:
+            if stage.kind == "context":
+                here = here._replace(context=standardized(stage.params, here.context))
+            elif stage.kind == "block":
+                here = here._replace(x=stage.value.of(here.x), context=stage.value.context(here.x, here.context))
+            else:
+                part = bijection_part(stage.value, stage.event, stage.context)
+                given = {} if here.context is None else {"context": here.context}
+                here = here._replace(x=functions_of(part, stage.params)[0](stage.params, here.x, **given, rng=here.key)[0])
+        yield Noise(flat(here.x), *_draws_of_base(base, here))
 
 
-def _is_base(value: Any) -> bool:
-    """Whether there is no flow in it."""
-    order, pieces = structure_of(opened(value))
-    return order not in ("flow", "context") and all(_is_base(piece.value) for piece in pieces)
+def _draws_of_base(base: Stage, rows: Given) -> tuple[np.ndarray, Region | None]:
+    """Draws of a base, for each row of its own where it looks at the context, and where they live."""
+    part, given = distribution_part(base.value, base.event, base.context), dict[str, Any]()
+    own, n = "context" in part.keywords and rows.context is not None, len(rows.x)
+    if rows.context is not None:  # a base that does not look at it takes one for all
+        given = {"context": jnp.repeat(rows.context, EACH, 0) if own else rows.context[0]}
+    drawn = flat(functions_of(part, base.params)[1](rows.key, base.params, EACH * n if own else BASE, **given))
+    return (drawn.reshape(n, EACH, -1) if own else drawn), part.region
 
 
 def beyond_splines(sample: Sample, places: np.ndarray) -> str:
@@ -138,25 +135,20 @@ def beyond_splines(sample: Sample, places: np.ndarray) -> str:
     x = on_device(sample.all_rows[places], jnp.float32)
     if contexts is not None and not sample.conditional:
         contexts = np.broadcast_to(contexts, (len(sample.all_rows), *contexts.shape))
-    value, params = model.init_fun, model.params
-    context = None if contexts is None else on_device(contexts[places], x.dtype)
-    order, pieces = structure_of(opened(value))
+    context: Any = None if contexts is None else on_device(contexts[places], x.dtype)
     counted, number = list[str](), 0
-    while order in ("flow", "context"):
-        if order == "context" and context is not None:
-            context = standardized(params["fixed"], context)
-        else:
-            first = pieces[0]
-            for layer, of_layer in _layers(first.value, params_in(params, first.params_at)):
-                bound = spline_bound(layer)
-                beyond = int((np.abs(flat(x)) > bound).any(1).sum())
-                if beyond:
-                    counted.append(f"{beyond:,} in layer {number}")
-                part = bijection_part(layer, x.shape[1:], None if context is None else context.shape[1:])
-                x = part.direct(of_layer, x, context if "context" in part.keywords else None, None, False)[0]
-                number += 1
-        value, params = pieces[-1].value, params_in(params, pieces[-1].params_at)
-        order, pieces = structure_of(opened(value))
+    for stage in leading(model.init_fun, model.params, x.shape[1:], None if context is None else context.shape[1:])[:-1]:
+        if stage.kind == "context":
+            context = standardized(stage.params, context)
+            continue
+        for layer, of_layer in _layers(stage.value, stage.params):
+            bound = spline_bound(layer)
+            beyond = int((np.abs(flat(x)) > bound).any(1).sum())
+            if beyond:
+                counted.append(f"{beyond:,} in layer {number}")
+            part = bijection_part(layer, x.shape[1:], None if context is None else context.shape[1:])
+            x = part.direct(of_layer, x, context if "context" in part.keywords else None, None, False)[0]
+            number += 1
     more = f" and {len(counted) - SHOWN} more layers" if len(counted) > SHOWN else ""
     return f" ({', '.join(counted[:SHOWN])}{more})" if counted else ""
 

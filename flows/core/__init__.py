@@ -140,13 +140,14 @@ from flows.core.structure import Piece as Piece
 from flows.core.structure import Step as Step
 from flows.core.structure import behind as behind
 from flows.core.structure import chain as chain
-from flows.core.structure import declared_by as declared_by
 from flows.core.structure import moves_entries as moves_entries
 from flows.core.structure import opened as opened
 from flows.core.structure import params_in as params_in
 from flows.core.structure import replaced as replaced
 from flows.core.structure import revise as revise
 from flows.core.structure import structure_of as structure_of
+from flows.core.structure import support_by as support_by
+from flows.core.structure import traits_by as traits_by
 from flows.core.structure import undone as undone
 from flows.core.structure import value_at as value_at
 from flows.core.support import CIRCLE as CIRCLE
@@ -160,6 +161,7 @@ from flows.core.support import UNIT as UNIT
 from flows.core.support import Region as Region
 from flows.core.support import Rounding as Rounding
 from flows.core.support import Support as Support
+from flows.core.support import Traits as Traits
 from flows.core.support import beyond as beyond
 from flows.core.support import blocks_of as blocks_of
 from flows.core.support import everywhere as everywhere
@@ -190,3 +192,12 @@ from flows.core.validation import repeated as repeated
 from flows.core.validation import share as share
 from flows.core.validation import spend as spend
 from flows.core.validation import within as within
+from flows.core.walk import Block as Block
+from flows.core.walk import Stage as Stage
+from flows.core.walk import blocks_within as blocks_within
+from flows.core.walk import has_bijection as has_bijection
+from flows.core.walk import is_flow as is_flow
+from flows.core.walk import joined_context as joined_context
+from flows.core.walk import laid_out as laid_out
+from flows.core.walk import leading as leading
+from flows.core.walk import stages as stages

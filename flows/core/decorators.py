@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -31,16 +31,32 @@ from flows.core.lifting import leaf_bijection, leaf_distribution
 from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, made_once
 from flows.core.publish import functions_of
 from flows.core.structure import ORDERS, Composite
-from flows.core.support import Region, Support, as_support, resolved
+from flows.core.support import Region, Support, Traits, as_support, resolved
 from flows.core.validation import MADE, check_finite, check_rows, spend
 
 P = ParamSpec("P")
 I = TypeVar("I", bound="ModelValue")
 NOTHING = Given()
-EVERYWHERE = Support()
+EVERYWHERE, PLAIN = Support(), Traits()
 Told = Support | Region | tuple[Any, Any]  # of where points of a distribution live
 EXACT = frozenset({"exact"})
 OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_prob", "draw", "fit", "init", "apply", "forward"}
+
+
+class Declared(NamedTuple):
+    """What a constructor declares of its values: as `bijection` and `distribution` take it, each itself or a function of the
+    constructor's arguments, by name.
+
+    Attributes:
+        draws: of a combinator, whether it hands rng to its layers.
+    """
+
+    batched: bool = True
+    likelihood: str | Callable[..., str] = "exact"
+    support: Any = EVERYWHERE
+    traits: Traits | Callable[..., Traits] = PLAIN
+    cdf: Callable | None = None
+    draws: bool = True
 
 
 class ModelValue(Value):
@@ -48,6 +64,7 @@ class ModelValue(Value):
 
     batched: bool
     own_support: Support
+    own_traits: Traits
     own_cdf: Callable[[dict, Shape | None], Any] | None  # of its arguments and a context
     labels: frozenset[str]  # its own and those of its layers
     has_closure: bool  # whether a layer of it is a plain closure
@@ -64,34 +81,25 @@ class ModelValue(Value):
             return "params, direct_fun, inverse_fun = init_fun(rng, input_dim)"
         return "params, log_pdf, sample = init_fun(rng, input_dim); or result = flows.fit(rng, init_fun, data), which has it"
 
-    def __init__(
-        self,
-        construct: Callable,
-        arguments: dict,
-        inner: Any,
-        batched: bool,
-        likelihood: Any,
-        support: Any,
-        draws: bool = True,
-        cdf: Callable | None = None,
-    ):
+    def __init__(self, construct: Callable, arguments: dict, inner: Any, declared: Declared):
         if not (callable(inner) or isinstance(inner, Composite)):
             raise TypeError(f"{construct.__name__} returned {inner!r:.60}; a constructor returns its init_fun")
         if isinstance(inner, Composite) and inner.order not in ORDERS:
             raise TypeError(f"{construct.__name__}: order is {inner.order!r:.40}; expected one of {', '.join(ORDERS)}")
         super().__init__(construct, arguments, inner)
         name = construct.__name__
-        label = _label(said_of(likelihood, arguments, f"{name}: likelihood"), name)
-        told = said_of(support, arguments, f"{name}: support")
-        if callable(support):
-            told = as_support(told, name, isinstance(self, DistributionInit))
+        label = _label(said_of(declared.likelihood, arguments, f"{name}: likelihood"), name)
+        support = said_of(declared.support, arguments, f"{name}: support")
+        if callable(declared.support):
+            support = as_support(support, name, isinstance(self, DistributionInit))
         beneath = [value.labels for value in self.values_beneath() if isinstance(value, ModelValue)]
         layers = inner.layers if isinstance(inner, Composite) else ()
         fields = {
-            "batched": batched,
-            "own_cdf": cdf,
-            "own_support": told,
-            "labels": frozenset({label}.union(*beneath)) - (frozenset() if draws else {"unbiased"}),
+            "batched": declared.batched,
+            "own_cdf": declared.cdf,
+            "own_support": support,
+            "own_traits": said_of(declared.traits, arguments, f"{name}: traits"),
+            "labels": frozenset({label}.union(*beneath)) - (frozenset() if declared.draws else {"unbiased"}),
             "has_closure": getattr(inner, "has_closure", False) or not all([_keeps(layer) for layer in layers]),
         }
         for field, value in fields.items():
@@ -145,7 +153,7 @@ class ModelValue(Value):
             part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
             if self.own_cdf is not None and event == COLUMN:
                 part = replace(part, cdf=partial(self.own_cdf, self.arguments, context))
-        part = replace(part, divisible="train" not in part.keywords or self.own_support.joins)
+        part = replace(part, divisible="train" not in part.keywords or self.own_traits.joins)
         if self.batched and _has_function(self.arguments):
             part = replace(part, independent=False)
         if "rng" not in part.keywords and self.labels == EXACT:
@@ -214,6 +222,7 @@ def bijection(
     batched: bool = False,
     likelihood: str | Callable[..., str] = "exact",
     support: Support | Callable[..., Support] = EVERYWHERE,
+    traits: Traits | Callable[..., Traits] = PLAIN,
 ) -> Callable[[Callable[P, Any]], Callable[P, BijectionInit]]: ...
 def bijection(
     function: Callable | None = None,
@@ -222,6 +231,7 @@ def bijection(
     batched: bool = False,
     likelihood: str | Callable[..., str] = "exact",
     support: Support | Callable[..., Support] = EVERYWHERE,
+    traits: Traits | Callable[..., Traits] = PLAIN,
 ) -> Any:
     """Make a constructor of bijections of a function that returns an `init_fun`.
 
@@ -244,6 +254,7 @@ def bijection(
             constructor's arguments, by name, that returns one of these.
         support: where inputs and outputs live, where that is not the whole line, as a `Support`: open intervals, `CIRCLE` or
             `SPHERE`; or a function of the constructor's arguments, by name, that returns one.
+        traits: what layers of the library declare besides.
 
     Returns:
         A constructor. Its values print as code, compare by value, and can be saved (`load(path, constructors=[...])`).
@@ -264,7 +275,7 @@ def bijection(
         >>> outputs.shape, log_det.round(3).tolist()
         ((2, 3), [4.159..., 4.159...])
     """
-    return _decorate(BijectionInit, function, batched, likelihood, support)
+    return _decorate(BijectionInit, function, Declared(batched, likelihood, support, traits))
 
 
 @overload
@@ -276,6 +287,7 @@ def distribution(
     likelihood: str | Callable[..., str] = "exact",
     support: Told | Callable[..., Told] = EVERYWHERE,
     cdf: Callable | None = None,
+    traits: Traits | Callable[..., Traits] = PLAIN,
 ) -> Callable[[Callable[P, Any]], Callable[P, DistributionInit]]: ...
 def distribution(
     function: Callable | None = None,
@@ -285,6 +297,7 @@ def distribution(
     likelihood: str | Callable[..., str] = "exact",
     support: Told | Callable[..., Told] = EVERYWHERE,
     cdf: Callable | None = None,
+    traits: Traits | Callable[..., Traits] = PLAIN,
 ) -> Any:
     """Make a constructor of distributions of a function that returns an `init_fun`.
 
@@ -293,7 +306,7 @@ def distribution(
     `sample(rng, params, num_samples)` is (num_samples, *event).
 
     Args:
-        batched, likelihood: as in `flows.bijection`.
+        batched, likelihood, traits: as in `flows.bijection`.
         support: where points live, where that is not the whole line: an interval (low, high), of numbers or arrays, a `Region`
             such as `CIRCLE` or `SPHERE`, or a `Support` of one; or a function of the constructor's arguments, by name, that
             returns one. Outside the density has to be -inf.
@@ -315,7 +328,7 @@ def distribution(
         >>> flows.support(Exponential(), 2).inputs
         Region(low=[0.0, 0.0])
     """
-    return _decorate(DistributionInit, function, batched, likelihood, support, cdf=cdf)
+    return _decorate(DistributionInit, function, Declared(batched, likelihood, support, traits, cdf))
 
 
 def combinator(
@@ -326,8 +339,7 @@ def combinator(
     The label, as of `bijection`, is what it adds itself: `ModelValue.likelihood` is the weakest of its and its layers'. Without
     `draws` it hands no rng to layers that would make estimates of it, so that what they say is exact.
     """
-    settings: Any = {"batched": True, "likelihood": likelihood, "support": EVERYWHERE, "draws": draws}
-    return lambda function: constructor(function, partial(make, **settings))
+    return lambda function: constructor(function, partial(make, declared=Declared(likelihood=likelihood, draws=draws)))
 
 
 def _label(likelihood: Any, name: str) -> str:
@@ -336,19 +348,17 @@ def _label(likelihood: Any, name: str) -> str:
     return likelihood
 
 
-def _decorate(
-    make: type[ModelValue], function: Callable | None, batched: bool, likelihood: Any, support: Any, **declared: Any
-) -> Any:
-    if not isinstance(batched, bool):
-        raise FlowsError(f"batched is {batched!r:.60}; expected True or False")
+def _decorate(make: type[ModelValue], function: Callable | None, declared: Declared) -> Any:
+    if not isinstance(declared.batched, bool):
+        raise FlowsError(f"batched is {declared.batched!r:.60}; expected True or False")
     kind = make.__name__.removesuffix("Init").lower()
-    if not callable(likelihood):
-        _label(likelihood, kind)
-    if not callable(support):
-        support = as_support(support, kind, make is DistributionInit)
+    if not callable(declared.likelihood):
+        _label(declared.likelihood, kind)
+    if not callable(declared.support):
+        declared = declared._replace(support=as_support(declared.support, kind, make is DistributionInit))
 
     def decorate(function: Callable) -> Callable:
-        return constructor(function, partial(make, batched=batched, likelihood=likelihood, support=support, **declared))
+        return constructor(function, partial(make, declared=declared))
 
     if function is not None:
         check_decorated(function, f"flows.{kind}", "an init_fun")

@@ -14,7 +14,7 @@ from flows.core.contract import Given, Shape
 from flows.core.errors import FlowsError
 from flows.core.params import check_structure, shapes_of
 from flows.core.parts import made_once
-from flows.core.support import Support
+from flows.core.support import Support, Traits
 
 # What pieces are to each other: layers one after the other; one layer many times; layers within another layout, which comes
 # first; a bijection and what its outputs are drawn from; a distribution given a context; components; blocks of features that
@@ -92,9 +92,14 @@ class Step(NamedTuple):
 LEAF = Structure()
 
 
-def declared_by(value: Any) -> Support:
+def support_by(value: Any) -> Support:
     """What a layer says itself of where its points live; a plain closure says nothing."""
     return getattr(value, "own_support", None) or Support()
+
+
+def traits_by(value: Any) -> Traits:
+    """What else it declares itself; a plain closure nothing."""
+    return getattr(value, "own_traits", None) or Traits()
 
 
 def opened(value: Any) -> Any:
@@ -135,7 +140,7 @@ def undone(steps: Sequence[Step], event: Shape | None) -> list[Step]:
 def behind(steps: Sequence[Step], event: Shape) -> Shape:
     """The event behind layers, as far as it is layouts that change it: others may need a context, and are not made for this."""
     for step in steps:
-        if declared_by(step.value).moves_entries:
+        if support_by(step.value).moves_entries:
             try:
                 event = (step.event or event) if step.inverted else step.value.part(event, None).output
             except FlowsError:  # something else has changed it before
@@ -147,7 +152,7 @@ def moves_entries(value: Any) -> bool:
     """Whether a bijection is known to do nothing but move entries."""
     value = opened(value)
     pieces = structure_of(value).pieces
-    return all(moves_entries(piece.value) for piece in pieces) if pieces else declared_by(value).moves_entries
+    return all(moves_entries(piece.value) for piece in pieces) if pieces else support_by(value).moves_entries
 
 
 def value_at(value: Any, path: Sequence[Any]) -> Any:

@@ -123,6 +123,28 @@ class Rounding(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What others have to know of a layer or a distribution beside where its points live.
+
+    Attributes:
+        rounding: of a layer that adds noise to rounded values, what these are.
+        unit: of a layer that measures features, a function of its params: what it takes for the middle of each, and for one
+            standard deviation.
+        running: of a layer that keeps running statistics under "fixed", to be measured again before each validation.
+        joins: of a layer that measures batches with train=True, that it does so over all devices that have parts of them.
+        picks: of a distribution whose draws pick one of several, so that no gradient flows through them to its params.
+        clusters: of a distribution that is a mixture, "anywhere" or, if its components have no correlations, "along columns".
+    """
+
+    rounding: Rounding | None = None
+    unit: Callable[[Any], tuple[Any, Any]] | None = None
+    running: bool = False
+    joins: bool = False
+    picks: bool = False
+    clusters: str = ""
+
+
+@dataclass(frozen=True)
 class Support:
     """Where the inputs and the outputs of a bijection live, or the points of a distribution (its inputs, which are then its
     outputs too), and what a bijection does to angles and unit vectors that it is handed.
@@ -134,13 +156,6 @@ class Support:
         rotates: a rotation, which keeps the sphere as a whole.
         touches: features outside which it leaves all as it is; None for all.
         leaves: features that it leaves as they are.
-        rounding: of a layer that adds noise to rounded values, what these are.
-        unit: of a layer that measures features, a function of its params: what it takes for the middle of each, and for one
-            standard deviation.
-        running: of a layer that keeps running statistics under "fixed", to be measured again before each validation.
-        joins: of a layer that measures batches with train=True, that it does so over all devices that have parts of them.
-        picks: of a distribution whose draws pick one of several, so that no gradient flows through them to its params.
-        clusters: of a distribution that is a mixture, "anywhere" or, if its components have no correlations, "along columns".
     """
 
     inputs: Any = REAL
@@ -150,12 +165,6 @@ class Support:
     rotates: bool = False
     touches: tuple[int, ...] | None = None
     leaves: tuple[int, ...] = ()
-    rounding: Rounding | None = None
-    unit: Callable[[Any], tuple[Any, Any]] | None = None
-    running: bool = False
-    joins: bool = False
-    picks: bool = False
-    clusters: str = ""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs"):

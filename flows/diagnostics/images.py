@@ -15,12 +15,12 @@ from flows.core import (
     as_context,
     as_key,
     as_rows_of_context,
-    declared_by,
     on_device,
     pieces_of,
     positive_int,
     size,
     structure_of,
+    traits_by,
 )
 from flows.diagnostics.arrays import generator
 from flows.distributions.draws import functions
@@ -128,7 +128,7 @@ def _dequantized(init_fun: Any) -> list[Rounding] | None:
     each component of a mixture. None where there is none."""
     layers, base = chain_of(init_fun)
     for layer in layers:
-        rounding = declared_by(layer.value).rounding
+        rounding = traits_by(layer.value).rounding
         if rounding is not None and not layer.inverted:
             return [rounding]
         if not layer.declared.moves_entries:

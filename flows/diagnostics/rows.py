@@ -1,7 +1,7 @@
 """Which rows a fitted model is not to be trusted on."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,20 +12,20 @@ from flows.bijections.composition import unit_of
 from flows.compose import Serial
 from flows.core import (
     Array,
+    Block,
     Memo,
     ModelValue,
     Piece,
-    Shape,
+    Stage,
     as_context,
     as_event,
     bijection_part,
-    opened,
     params_in,
     pieces_of,
+    stages,
     structure_of,
 )
 from flows.core import chain as layers_in
-from flows.distributions.features import Block, blocks_within
 from flows.distributions.standardized_context import standardized
 from flows.transformers.base import Transformer
 
@@ -70,14 +70,6 @@ class RowReport(NamedTuple):
         return "\n".join([*lines, f"and {len(self.rows) - SHOWN:,} more"] if len(self.rows) > SHOWN else lines)
 
 
-class Stage(NamedTuple):
-    """One bijection of a chain; a block of features, behind which come layers of that alone; or, where params is what a context
-    is standardised by, None."""
-
-    bijection: Any
-    params: Any
-
-
 def spline_bound(init_fun: Any) -> float:
     """The least half-width of the splines of a model, or a layer; inf without any."""
     values = init_fun.values_within() if isinstance(init_fun, ModelValue) else ()
@@ -102,9 +94,10 @@ def verify_rows(
 
     note(~np.isfinite(log_p), log_p, "its log-density is {}")
     worst = [0.0, 0.0]
-    for chain in _chains(init_fun, params, event, shape):
-        bound = min((spline_bound(stage.bijection) for stage in chain), default=float("inf"))  # of this component alone
-        trips, log_dets, places = _errors(chain, event, shape, rows, context)
+    for *way, _ in stages(init_fun, params, event, shape):
+        chain = [stage for stage in way if stage.kind != "component"]
+        bound = min((spline_bound(stage.value) for stage in chain), default=float("inf"))  # of this component alone
+        trips, log_dets, places = _errors(chain, rows, context)
         bad = ~(np.isfinite(trips) & np.isfinite(log_dets))
         note(bad, trips, "the model, or its inverse, is not finite there")
         note(~bad & (trips > TOLERANCE), trips, "its round trip is off by {:.1e} standard deviations")
@@ -114,43 +107,14 @@ def verify_rows(
     return RowReport(tuple(found[i] for i in sorted(found)), len(rows), *worst)
 
 
-def _chains(init_fun: Any, params: Any, event: Shape, shape: Shape | None) -> Iterator[list[Stage]]:
-    """The bijections from data to noise: one chain for each component of a mixture, and each block of features with any."""
-    order, pieces = structure_of(opened(init_fun))
-    if order in ("flow", "context"):
-        of_context = order == "context"
-        first = Stage(None, params["fixed"]) if of_context else Stage(pieces[0].value, params_in(params, pieces[0].params_at))
-        if first.bijection is not None:
-            event = bijection_part(first.bijection, event, shape).output
-        for rest in _chains(pieces[-1].value, params_in(params, pieces[-1].params_at), event, shape):
-            yield [first, *rest]
-    elif order == "mixture":
-        for piece in pieces:
-            for copy in [None] if piece.copies is None else range(piece.copies):
-                yield from _chains(piece.value, params_in(params, piece.params_at, copy), event, shape)
-    elif blocks := blocks_within(init_fun, event, shape):
-        of_blocks = [
-            [Stage(block, None), *rest]
-            for block in blocks
-            for rest in _chains(
-                block.piece.value, params_in(params, block.piece.params_at), block.part.event, block.part.context
-            )
-            if rest
-        ]
-        yield from of_blocks or [[]]
-    else:
-        yield []
-
-
-def _errors(
-    chain: list[Stage], event: Shape, shape: Shape | None, rows: Array, context: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row the error of its round trip, that of its log-det, and how far out the first splines see it."""
-    bijections, params = tuple(stage.bijection for stage in chain), [stage.params for stage in chain]
-    there_and_back = _programs((bijections, event, shape), lambda: _program(bijections, event, shape))
+def _errors(chain: list[Stage], rows: Array, context: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The error of the round trip of each row, the error of its log-det, and how far out the first splines see it."""
+    without_params = tuple(stage._replace(params=None) for stage in chain)
+    there_and_back = _programs(without_params, lambda: _program(without_params))
+    params = [stage.params for stage in chain]
     outputs = [
         there_and_back(params, rows[piece], None if context is None else context[piece])
-        for piece in pieces_of(len(rows), event)
+        for piece in pieces_of(len(rows), rows.shape[1:])
     ]
     back, log_det, back_log_det, places = (
         np.concatenate([np.asarray(output[j], float) for output in outputs]) for j in range(4)
@@ -161,23 +125,17 @@ def _errors(
     return trips, np.abs(log_det + back_log_det), np.abs(places).reshape(len(x), -1).max(1)
 
 
-def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
-    parts, current = list[Any](), event  # of a block of features, itself
-    with_splines = next((i for i, bijection in enumerate(bijections) if spline_bound(bijection) < float("inf")), None)
-    leading: Any = ()  # the layers before the splines in their own step
-    before: Any = None  # their part
-    for i, bijection in enumerate(bijections):
-        if isinstance(bijection, Block):
-            parts.append(bijection)
-            current, shape = bijection.part.event, bijection.part.context
-            continue
-        parts.append(None if bijection is None else bijection_part(bijection, current, shape))
-        order, pieces = structure_of(bijection)
-        if i == with_splines and order == "chain" and not any(piece.inverted for piece in pieces):
-            bounds = [spline_bound(piece.value) for piece in pieces]
-            leading = pieces[: next(i for i, bound in enumerate(bounds) if bound < float("inf"))]
-            before = bijection_part(Serial(*(piece.value for piece in leading)), current, shape) if leading else before
-        current = current if bijection is None else parts[-1].output
+def _program(chain: Sequence[Stage]) -> Callable:
+    parts = [_part(stage) for stage in chain]
+    with_splines = next((i for i, stage in enumerate(chain) if spline_bound(stage.value) < float("inf")), None)
+    before: Any = None  # the layers before the splines in their own step, as one part
+    if with_splines is not None:
+        stage = chain[with_splines]
+        order, pieces = structure_of(stage.value)
+        if order == "chain" and not any(piece.inverted for piece in pieces):
+            ahead = tuple(itertools.takewhile(lambda piece: spline_bound(piece.value) == float("inf"), pieces))
+            if ahead:
+                before = bijection_part(Serial(*(piece.value for piece in ahead)), stage.event, stage.context)
 
     def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
         # What random layers would add is left out, as in log_pdf without rng.
@@ -193,7 +151,7 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
                 continue
             seen = context if "context" in part.keywords else None
             if i == with_splines:
-                places = y if not leading else before.direct(_params_of(leading, stage_params), y, seen, None, False)[0]
+                places = y if before is None else before.direct(_params_of(ahead, stage_params), y, seen, None, False)[0]
             steps.append((part, stage_params, seen))
             y, slope = part.direct(stage_params, y, seen, None, False)
             log_det = log_det + slope
@@ -209,14 +167,21 @@ def _program(bijections: tuple, event: Shape, shape: Shape | None) -> Callable:
     return jax.jit(run) if all(part.compiled for part in bijection_parts) else run
 
 
+def _part(stage: Stage) -> Any:
+    """The part of a bijection, a block itself, and None where a context is standardised."""
+    if stage.kind == "bijection":
+        return bijection_part(stage.value, stage.event, stage.context)
+    return stage.value if stage.kind == "block" else None
+
+
 def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
     return tuple(params_in(params, piece.params_at) for piece in pieces)
 
 
 def _spread(chain: list[Stage], x: np.ndarray) -> Any:
     """The standard deviation of each column: as the first layers keep it, or that of these rows."""
-    first = next((stage for stage in chain if stage.bijection is not None), None)
-    layers = [] if first is None or isinstance(first.bijection, Block) else layers_in(first.bijection)
+    first = next((stage for stage in chain if stage.kind != "context"), None)
+    layers = [] if first is None or first.kind == "block" else layers_in(first.value)
     forwards = itertools.takewhile(lambda step: not step.inverted, layers)
     of_layers = [(step.value, params_in(first and first.params, step.at)) for step in forwards]
     _, deviation, known = unit_of(of_layers, x.shape[-1])

@@ -1,5 +1,4 @@
-"""Blocks of features, each with a distribution of its own: what `Joint` and `ChainRule` have in common, and who walks into
-them.
+"""Blocks of features, each with a distribution of its own: what `Joint` and `ChainRule` have in common.
 
 Blocks are independent, or each is given those before it: its context is what networks see of their features, block by block,
 and then the context of the whole.
@@ -7,15 +6,15 @@ and then the context of the whole.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flows.core import (
-    OF_BLOCKS,
     Array,
+    Block,
     Composite,
     DistributionInit,
     DistributionLike,
@@ -27,71 +26,14 @@ from flows.core import (
     Region,
     Shape,
     check_layers,
-    distribution_part,
-    everywhere,
-    num_seen,
-    opened,
+    joined_context,
+    laid_out,
     positive_int,
     seen,
     shared,
     size,
     split_key,
-    structure_of,
 )
-
-
-class Block(NamedTuple):
-    """A block of features of a distribution.
-
-    Attributes:
-        piece: its value, and where that is.
-        features: where they begin and end.
-        part: of its distribution.
-        before: where the features of blocks on which it depends live, block by block.
-    """
-
-    piece: Piece
-    features: tuple[int, int]
-    part: DistributionPart
-    before: tuple[Region, ...]
-
-    @property
-    def region(self) -> Region:
-        return everywhere(self.part.event) if self.part.region is None else self.part.region
-
-    def of(self, x: Array) -> Array:
-        """Its features of rows."""
-        return x[:, slice(*self.features)]
-
-    def context(self, x: Any, context: Any, xp: Any = jnp) -> Any:
-        """Its own context of rows x, of which it looks at features before its own, and their context."""
-        ends = np.cumsum([0, *(region.period.size for region in self.before)])
-        told = [seen(region, x[:, a:b], xp) for region, (a, b) in zip(self.before, pairwise(ends), strict=True)]
-        return joined(told, context, xp)
-
-
-def joined(told: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
-    """What networks see of blocks before one, and then a context, of rows."""
-    return xp.concatenate([*told, *(() if context is None else (context,))], 1) if told else context
-
-
-def blocks_within(value: Any, event: Shape, context: Shape | None) -> list[Block]:
-    """The blocks of features that a distribution is made of; none of one that is not made of such."""
-    order, pieces = structure_of(opened(value))
-    return _laid_out(order, pieces, context) if order in OF_BLOCKS else []
-
-
-def _laid_out(order: str, pieces: Sequence[Piece], context: Shape | None, places: Sequence[Place] = ()) -> list[Block]:
-    """The blocks, whose parts are made here: that of a block that depends on others needs those of these."""
-    blocks, before, width = list[Block](), tuple[Region, ...](), 0 if context is None else size(context)
-    for i, piece in enumerate(pieces):
-        a, b = features = piece.features or (0, 0)
-        own = (width,) if before else context
-        with places[i] if places else Place("a block", piece.value, (b - a,)):
-            blocks.append(Block(piece, features, distribution_part(piece.value, (b - a,), own), before))
-        if order == "chain rule":
-            before, width = (*before, blocks[-1].region), width + num_seen(blocks[-1].region)
-    return blocks
 
 
 def side_by_side(
@@ -130,7 +72,7 @@ def side_by_side(
                 f"the context, to context_dim={size(context)}"
             )
         places = [Place(f"{word} {i} of {name}", each, (n,)) for i, (each, n) in enumerate(zip(values, widths, strict=True))]
-        blocks = _laid_out(order, pieces, context, places)
+        blocks = laid_out(order, pieces, context, places)
         parts = [block.part for block in blocks]
         for i, block in enumerate(blocks):
             if block.before and "context" not in block.part.keywords:
@@ -180,7 +122,7 @@ def side_by_side(
             before, draws = list[Array](), list[Any]()
             for i, ((part, place, _), own, key) in enumerate(zip(run_each, params, split(rng), strict=True)):
                 with place:
-                    draws.append(draw(part, key, own, joined(before, context)))
+                    draws.append(draw(part, key, own, joined_context(before, context)))
                 if dependent and i + 1 < len(blocks):
                     before.append(seen(blocks[i].region, draws[-1][0]))
             return draws

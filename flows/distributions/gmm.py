@@ -8,7 +8,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 
-from flows.core import LOG_2PI, Array, Cdf, FlowsError, Numbers, Shape, Support, distribution, numbers, positive_int
+from flows.core import LOG_2PI, Array, Cdf, FlowsError, Numbers, Shape, Traits, distribution, numbers, positive_int
 from flows.distributions.cdf import weighted
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.distributions.seeding import fitted_normals
@@ -31,12 +31,12 @@ def _cdf(arguments: Any, context: Shape | None) -> Cdf:
     return weighted(lambda params: jax.nn.softmax(params.get("fixed", params)["logits"]), tails, points)
 
 
-def _declared(covariance: str, **_: Any) -> Support:
+def _traits(covariance: str, **_: Any) -> Traits:
     """A mixture of diagonal Gaussians sees clusters along columns alone."""
-    return Support(picks=True, clusters="along columns" if covariance == "diagonal" else "anywhere")
+    return Traits(picks=True, clusters="along columns" if covariance == "diagonal" else "anywhere")
 
 
-@distribution(batched=True, cdf=_cdf, support=_declared)
+@distribution(batched=True, cdf=_cdf, traits=_traits)
 def GMM(
     means: Numbers | None = None,
     covariances: Numbers | None = None,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import LOG_2PI, Array, FlowsError, Support, distribution, in_pieces, positive_int
+from flows.core import LOG_2PI, Array, FlowsError, Traits, distribution, in_pieces, positive_int
 from flows.distributions.infinities import honest_far_out
 
 LEFT_OUT = 500  # rows by which bandwidths are chosen, at most
@@ -13,7 +13,7 @@ STEPS, RATE = 100, 0.05
 LEAST = 1e-4  # of a standard deviation: the least bandwidth, as rows that repeat ask for none
 
 
-@distribution(batched=True, support=Support(picks=True))
+@distribution(batched=True, traits=Traits(picks=True))
 def KernelDensity(num_points: int = 2_000):
     """Normals around rows of the data, with one bandwidth a column: log p(x) = logsumexp_i(log w_i + log N(x; p_i, diag(h^2))).
 

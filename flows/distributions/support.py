@@ -14,8 +14,7 @@ from flows.core import (
     distribution_part,
     everywhere,
     is_constructor,
-    opened,
-    structure_of,
+    leading,
 )
 
 
@@ -74,9 +73,5 @@ def chain_of(init_fun: Any) -> tuple[list[PlacedStep], Any]:
     """The bijections that a distribution's points go through, and its base; or those of a bijection, and None."""
     if not isinstance(init_fun, DistributionInit):
         return layers_of(init_fun), None
-    init_fun = opened(init_fun)
-    order, pieces = structure_of(init_fun)
-    if order not in ("flow", "context"):
-        return [], init_fun
-    of_base, base = chain_of(pieces[-1].value)
-    return [*(layers_of(pieces[0].value) if order == "flow" else ()), *of_base], base
+    *first, base = leading(init_fun)
+    return [layer for stage in first if stage.kind == "bijection" for layer in layers_of(stage.value)], base.value

@@ -27,8 +27,8 @@ from flows.core import (
     bijection_part,
     distribution_part,
     functions_of,
-    opened,
-    params_in,
+    has_bijection,
+    leading,
     structure_of,
     wrapped,
 )
@@ -75,7 +75,7 @@ class Preconditioned(NamedTuple):
     to_noise: Callable[[Any], Array]
 
 
-class Stage(NamedTuple):
+class Functions(NamedTuple):
     """One bijection between data and noise: its functions, which equal models share, its params, and its context."""
 
     direct: Callable
@@ -170,7 +170,7 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
         raise TypeError(f"preconditioned: log_density is {log_density!r:.60}; expected a function of points (n, *event)")
     given, _ = _refused("preconditioned", fitted, context)
     event, named = as_event(fitted.input_dim), _named(fitted)
-    stages, noise_event = _stages(fitted, event, given.get("context"))
+    stages, noise_event = _functions(fitted, event, given.get("context"))
 
     def of_rows(x: Array) -> Array:
         return log_density(x if named is None else named.unpacked(x))
@@ -226,36 +226,32 @@ def _refused(caller: str, fitted: Any, context: Any) -> tuple[dict[str, Any], Re
     return given, region
 
 
-def _stages(fitted: FitResult, event: Shape, context: Array | None) -> tuple[list[Stage], Shape]:
-    """The bijections of a flow, and of the flows that are its base, from data to noise, and the event of the noise."""
-    shape, params, value = as_context(fitted.context_dim), fitted.params, opened(fitted.init_fun)
-    stages, bijections, here = list[Stage](), list[Any](), event
-    while (structure := structure_of(value)).order in ("flow", "context"):
-        of_bijection, base = structure.pieces[0], structure.pieces[-1]
-        if structure.order == "flow":
-            own = params_in(params, of_bijection.params_at)
-            part = bijection_part(of_bijection.value, here, shape)
-            bijections.append(of_bijection.value)
-            stages.append(Stage(*functions_of(part, own), own, {} if context is None else {"context": context}))
-            here = part.output
+def _functions(fitted: FitResult, event: Shape, context: Array | None) -> tuple[list[Functions], Shape]:
+    """The functions of the bijections of a flow, and of flows that are its base, from data to noise; the event of the noise."""
+    *way, base = leading(fitted.init_fun, fitted.params, event, as_context(fitted.context_dim))
+    found, bijections = list[Functions](), [stage.value for stage in way if stage.kind == "bijection"]
+    for stage in way:
+        if stage.kind == "bijection":
+            part = bijection_part(stage.value, stage.event, stage.context)
+            given = {} if context is None else {"context": context}
+            found.append(Functions(*functions_of(part, stage.params), stage.params, given))
         elif context is not None:
-            context = standardized(params["fixed"], context)
-        params, value = params_in(params, base.params_at), opened(base.value)
-    within = {structure_of(opened(piece.value)).order for piece in structure.pieces}
-    if not stages or within & {"flow", "context"}:
-        kind = {"mixture": "a mixture", **dict.fromkeys(OF_BLOCKS, "several blocks")}.get(structure.order, "no flow")
+            context = standardized(stage.params, context)
+    if not found or has_bijection(base.value):
+        order = structure_of(base.value).order
+        kind = {"mixture": "a mixture", **dict.fromkeys(OF_BLOCKS, "several blocks")}.get(order, "no flow")
         raise FlowsError(
             f"preconditioned: {fitted.init_fun!r:.120} is {kind}, and has no one bijection; fit a single flow, such as "
             "flows.Flow(flows.RealNVP()), with folds=1 in flows.fit; or use `proposal`, which takes any result"
         )
-    regions = distribution_part(value, here, shape).region, regions_of(Serial(*bijections), event)[1]
+    regions = distribution_part(base.value, base.event, base.context).region, regions_of(Serial(*bijections), event)[1]
     for region in filter(None, regions):
         if not region.flat or np.isfinite([region.low, region.high]).any():
             raise FlowsError(
                 f"preconditioned: the noise of {fitted.init_fun!r:.80} lives in {region!r:.80}, and samplers move on the whole "
                 "line; fit a flow on flows.Normal(), with support= for bounds, or use `proposal`"
             )
-    return stages, here
+    return found, base.event
 
 
 def _check_density(of_rows: Callable, fitted: FitResult, given: dict[str, Any], named: Parameters | None) -> None:
@@ -327,7 +323,7 @@ def _packed(x: Mapping, named: Parameters) -> Array:
     return named.packed({**x, **rows}, "to_noise: x").reshape(*leading.pop(), -1)
 
 
-def _inverted(stages: list[Stage], z: Array) -> tuple[Array, Array]:
+def _inverted(stages: list[Functions], z: Array) -> tuple[Array, Array]:
     """Rows of noise as rows of data, and log|det dx/dz|."""
     total: Any = 0.0
     for stage in reversed(stages):

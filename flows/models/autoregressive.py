@@ -11,7 +11,7 @@ from flows.bijections.batch_norm import BatchNorm
 from flows.bijections.permutation import Reverse
 from flows.conditioners import MaskedMLP
 from flows.conditioners.network import Squash, running
-from flows.core import LOG_2PI, Array, FlowsError, Support, as_context, bijection, distribution, positive_int, soft_clip
+from flows.core import LOG_2PI, Array, FlowsError, Traits, as_context, bijection, distribution, positive_int, soft_clip
 from flows.distributions.infinities import honest_far_out, logsumexp
 from flows.models.stack import LOG_SCALE, UNROLLED_AFFINE, Activation, check_hidden, stack
 from flows.transformers import Affine, Gated, Inverse
@@ -117,7 +117,7 @@ def IAF(
     return stack("IAF", step, num_layers, scan, unrolled=UNROLLED_AFFINE)
 
 
-@distribution(batched=True, support=Support(picks=True))
+@distribution(batched=True, traits=Traits(picks=True))
 def MixtureMADE(num_components: int = 10, hidden: tuple[int, ...] = (128, 128), activation: Activation = "relu"):
     """Each feature a mixture of normals, whose parameters a masked network makes of the features before it.
 

@@ -13,9 +13,8 @@ from registry import gentle, network
 from scipy import stats
 
 import flows
-from flows.core import Region, num_seen, seen
+from flows.core import Region, blocks_within, num_seen, seen
 from flows.diagnostics import enable_x64
-from flows.distributions.features import blocks_within
 
 CONTEXT = np.array([0.5, -1.0])
 NUMBER = flows.Normal(conditioner=network)

@@ -17,9 +17,9 @@ from flows.core import (
     Value,
     as_array,
     as_key,
-    declared_by,
     everywhere,
     structure_of,
+    traits_by,
 )
 from flows.distributions.support import support
 from flows.interop.models import Known, Model, leading_of, model_of_result
@@ -232,4 +232,4 @@ def _support_of(model: Model) -> constraints.Constraint:
 
 def _picks(value: Value) -> bool:
     """Whether draws of a value pick one of several."""
-    return structure_of(value).order == "mixture" or declared_by(value).picks
+    return structure_of(value).order == "mixture" or traits_by(value).picks

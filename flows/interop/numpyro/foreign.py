@@ -21,6 +21,7 @@ from flows.core import (
     Region,
     Shape,
     Support,
+    Traits,
     beyond,
     bijection,
     distribution,
@@ -111,13 +112,16 @@ def FromTransform(make: Callable):
     return init_fun
 
 
-def _of_distribution(make: Callable) -> Support:
+def _region(make: Callable) -> Region:
     made = made_by(make, Distribution, "FromDistribution")
-    region = region_of(made.support, f"FromDistribution: {_name(made)}")
-    return Support(region, region, picks=not made.has_rsample)
+    return region_of(made.support, f"FromDistribution: {_name(made)}")
 
 
-@distribution(support=_of_distribution)
+def _traits(make: Callable) -> Traits:
+    return Traits(picks=not made_by(make, Distribution, "FromDistribution").has_rsample)
+
+
+@distribution(support=_region, traits=_traits)
 def FromDistribution(make: Callable):
     """A NumPyro distribution as a base: log p(x) is its `log_prob`, summed over independent entries, in nats.
 

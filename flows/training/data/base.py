@@ -4,11 +4,9 @@ import math
 from typing import Any
 
 from flows.bijections.whiten import MOST_COLUMNS
-from flows.core import DistributionInit, Shape, replaced, structure_of
-from flows.distributions.features import blocks_within
+from flows.core import DistributionInit, Shape, blocks_within, is_flow, replaced, structure_of
 from flows.distributions.flow import STANDARD
 from flows.distributions.normal import Normal
-from flows.training.data.facts import is_flow
 from flows.training.data.standardize import Prepared
 from flows.training.options import Options
 

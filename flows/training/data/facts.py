@@ -15,11 +15,12 @@ from flows.core import (
     FlowsError,
     Given,
     Region,
-    declared_by,
     distribution_part,
+    is_flow,
     refuse_closures,
     structure_of,
     trainable,
+    traits_by,
     warn_user,
 )
 from flows.training.data.columns import ColumnFacts, check_data
@@ -67,7 +68,7 @@ def check(init_fun: Any, split: Split, options: Options, key: Array) -> Facts:
     table = split.train
     layers, model = own_layers(init_fun, table, options)
     within = [model, *model.values_within()] if isinstance(model, DistributionInit) else []
-    clusters = any(structure_of(value).order == "mixture" or declared_by(value).clusters for value in within)
+    clusters = any(structure_of(value).order == "mixture" or traits_by(value).clusters for value in within)
     folds = folds_of(model, split, options, key)
     region = region_of(init_fun, table)
     curved = curved_columns(region, split)
@@ -143,14 +144,10 @@ def _leading_layers(init_fun: Any, table: Table) -> tuple[BijectionInit, ...]:
         return ()
 
 
-def is_flow(model: Any) -> bool:
-    return structure_of(model).order == "flow"
-
-
 def has_flow(model: Any) -> bool:
     """Whether it is a flow, or has a block of features that is one."""
     order, pieces = structure_of(model)
-    return order == "flow" or (order in OF_BLOCKS and any(has_flow(piece.value) for piece in pieces))
+    return is_flow(model) or (order in OF_BLOCKS and any(has_flow(piece.value) for piece in pieces))
 
 
 def mixing_of(model: Any, options: Options) -> bool:
@@ -159,4 +156,4 @@ def mixing_of(model: Any, options: Options) -> bool:
     and what is given columns as a context has a network for them.
     """
     networks = has_flow(model) or structure_of(model).order == "chain rule"
-    return options.standardize == "whiten" or not (networks or declared_by(model).clusters == "along columns")
+    return options.standardize == "whiten" or not (networks or traits_by(model).clusters == "along columns")

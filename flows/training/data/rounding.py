@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from flows.bijections.composition import layers_of
-from flows.core import BijectionInit, FlowsError, declared_by, rows_within, warn_user
+from flows.core import BijectionInit, FlowsError, rows_within, traits_by, warn_user
 from flows.training.data.grid import LEAST_TIES, OFF_GRID, ULPS, step_of
 from flows.training.data.table import LOOKED_AT, DataWarning, Split, Table
 from flows.training.options import Options
@@ -138,7 +138,7 @@ def rows_at_noise(
     trains or mixes, behind which they are not known."""
     before = tuple[BijectionInit, ...]()
     for layer in (inner for value in layers for inner in layers_of(value)):
-        if (rounding := declared_by(layer.value).rounding) is not None:
+        if (rounding := traits_by(layer.value).rounding) is not None:
             yield rounding.step, few, before
         elif not layer.declared.entrywise:
             return

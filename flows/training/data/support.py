@@ -19,6 +19,7 @@ from flows.core import (
     OFF_SPHERE,
     SPHERE,
     BijectionInit,
+    Block,
     DistributionInit,
     FlowsError,
     ModelValue,
@@ -26,14 +27,16 @@ from flows.core import (
     Shape,
     Value,
     blocks_of,
-    declared_by,
+    blocks_within,
     distribution_part,
+    leading,
     opened,
     replaced,
     structure_of,
+    support_by,
+    traits_by,
     warn_user,
 )
-from flows.distributions.features import Block, blocks_within
 from flows.distributions.flow import Flow
 from flows.training.data.dependence import COARSE
 from flows.training.data.gaussian import moments
@@ -53,11 +56,8 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[tuple
     """
     if blocks := blocks_within(init_fun, event, context):
         return _noise_of_blocks(init_fun, blocks)
-    layers, base = list[PlacedStep](), init_fun
-    while (structure := structure_of(base)).order == "flow":  # a model that is short for one stays whole
-        bijection, prior = structure.pieces
-        layers += layers_of(bijection.value)
-        base = prior.value
+    *way, last = leading(init_fun, opening=False)
+    layers, base = [layer for stage in way for layer in layers_of(stage.value)], last.value
     _refuse_noise_behind(layers, base, context)
     deciding = max((i + 1 for i, layer in enumerate(layers) if adds_noise(layer)), default=0)
     remedy = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
@@ -96,7 +96,7 @@ def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[tuple[Bijecti
     for block in blocks:
         first, left = split_off(block.piece.value, block.part.event, block.part.context)
         for layer in first:
-            if (rounding := declared_by(layer).rounding) is None:
+            if (rounding := traits_by(layer).rounding) is None:
                 raise FlowsError(
                     f"fit: {layer!r:.60} of {block.piece.value!r:.80}, a block of features, is defined for the units of the "
                     "data alone, so these cannot be standardised behind it. Give support=, put a layer of all features in "
@@ -109,7 +109,7 @@ def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[tuple[Bijecti
 
 
 def adds_noise(layer: PlacedStep) -> bool:
-    return declared_by(layer.value).rounding is not None
+    return traits_by(layer.value).rounding is not None
 
 
 def own_noise(init_fun: Any, columns: int) -> np.ndarray:
@@ -122,11 +122,11 @@ def own_noise(init_fun: Any, columns: int) -> np.ndarray:
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, ModelValue) else []
     if any(structure_of(value).order in OF_BLOCKS for value in within):
         of_pieces = np.any([own_noise(piece.value, columns) for piece in pieces], 0)
-        moved = any(declared_by(value).moves_entries for value in within)
+        moved = any(support_by(value).moves_entries for value in within)
         return np.full(columns, of_pieces.any()) if moved else of_pieces
     noisy = np.zeros(columns, bool)
     for value in within:
-        if (rounding := declared_by(value).rounding) is not None:
+        if (rounding := traits_by(value).rounding) is not None:
             steps = np.asarray(rounding.step) > 0
             # Behind a layout there are other channels, and each may be of any of these.
             noisy |= steps if steps.shape in ((), (columns,)) else steps.any()
@@ -151,7 +151,7 @@ def _layer_of_noise(model: Any, column: int) -> Value:
     for piece in structure_of(opened(model)).pieces:
         if piece.features and piece.features[0] <= column < piece.features[1]:
             return _layer_of_noise(piece.value, column - piece.features[0])
-    layer: Value = next(value for value in model.values_within() if declared_by(value).rounding is not None)
+    layer: Value = next(value for value in model.values_within() if traits_by(value).rounding is not None)
     return layer
 
 
@@ -163,7 +163,7 @@ def _noise_twice(what: str, layer: Value) -> str:
 
 
 def _noise_on_logits(what: str, layer: Value) -> str:
-    step, levels = declared_by(layer).rounding or (0.0, None)
+    step, levels = traits_by(layer).rounding or (0.0, None)
     ends = "(low, high), the least and the largest value that is recorded"
     if levels is not None and not isinstance(step, Sequence):
         ends = f"(0, {(levels - 1) * step:g})"

@@ -10,9 +10,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from flows.compose import joined
-from flows.core import Array, Distribution, Shape, bijection_part, distribution_part, functions_of, size, structure_of
+from flows.core import Array, Distribution, Shape, bijection_part, distribution_part, functions_of, leading, size
 from flows.distributions.draws import sample_with_log_pdf
-from flows.training.data.facts import is_flow
 
 WIDTHS = (1.0, 1.5, 2.5)  # of the base
 SHARES = (0.75, 0.125, 0.125)  # of the draws
@@ -42,11 +41,9 @@ class Drawing:
     """
 
     def __init__(self, init_fun: Any, event: Shape, together: int):
-        self.event, self.together, layers, base = event, together, list[Any](), init_fun
-        while is_flow(base):
-            bijection, prior = structure_of(base).pieces
-            layers.append(bijection.value)
-            base = prior.value
+        self.event, self.together = event, together
+        *way, last = leading(init_fun, opening=False)
+        layers, base = [stage.value for stage in way], last.value
         self.depth = len(layers)
         self.layers = bijection_part(joined(layers), event, None) if layers else None
         self.base = distribution_part(base, event if self.layers is None else self.layers.output, None)

@@ -1,7 +1,7 @@
 """Where a fit to a density starts: inside its support, at the Gaussian nearest to it, or at Gaussians at its modes."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +10,23 @@ import numpy as np
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
-from flows.core import MOST, Array, FlowsError, Shape, as_array, bijection_part, distribution_part, on_device, positive_int
+from flows.core import (
+    MOST,
+    Array,
+    FlowsError,
+    Shape,
+    as_array,
+    bijection_part,
+    distribution_part,
+    is_flow,
+    leading,
+    on_device,
+    positive_int,
+)
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
 from flows.training.data.base import with_base
-from flows.training.data.facts import is_flow
 from flows.training.data.support import box_layer, ends_of
 from flows.training.density.checks import check_rows_apart
 from flows.training.density.gaussian import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
@@ -84,10 +95,9 @@ class Beginning(NamedTuple):
 
     def weighed(self, params: Any, lacking: np.ndarray) -> Any:
         """The params with other weights of the components of the base, which path gradients do not train."""
-        if "prior" not in params:
-            logits = params["logits"] + jnp.asarray(np.log(np.maximum(lacking, 1e-3)), params["logits"].dtype)
-            return {**params, "logits": logits}
-        return {**params, "prior": self.weighed(params["prior"], lacking)}
+        *_, base = leading(self.init_fun, params, opening=False)
+        logits = base.params["logits"] + jnp.asarray(np.log(np.maximum(lacking, 1e-3)), base.params["logits"].dtype)
+        return _with(params, base.at, {**base.params, "logits": logits})
 
 
 def box_of(support: Any, parameters: Parameters | None, event: Shape) -> Box:
@@ -192,23 +202,26 @@ def _with_modes(init_fun: Any, params: Any, modes: Modes, event: Shape, dtype: A
     Layers start near the identity, or at a linear map, so that each Gaussian stays one: draws whose mean and covariance are
     exactly its own are sent through, and the mean and the covariance of what comes out are those of the component.
     """
-    if not is_flow(init_fun):
-        mean = modes.means
-        log_diagonal = np.log(np.diagonal(modes.factors, axis1=1, axis2=2))
-        tril = np.tril(modes.factors, -1) + log_diagonal[:, :, None] * np.eye(mean.shape[1])
-        numbers = {"mean": mean, "tril": tril, "logits": np.log(modes.shares)}
-        return {name: on_device(array, dtype) for name, array in numbers.items()}
-    part = bijection_part(init_fun.arguments["bijection"], event, None)
-    d = modes.means.shape[1]
-    z = whitened(np.random.default_rng(0).standard_normal((max(DRAWS, 4 * d), d)))
-    means, factors = [], []
-    for mean, factor in zip(modes.means, modes.factors, strict=True):
-        x = on_device(mean + z @ factor.T, dtype)
-        y = np.asarray(part.measured_output(params["bijection"], x, None, jax.random.key(0)), float).reshape(len(z), -1)
-        means.append(y.mean(0))
-        factors.append(cholesky_of((y - y.mean(0)).T / math.sqrt(len(y))))
-    after = Modes(np.stack(means), np.stack(factors), modes.shares)
-    return {**params, "prior": _with_modes(init_fun.arguments["prior"], params["prior"], after, part.output, dtype)}
+    *way, base = leading(init_fun, params, event, opening=False)
+    for stage in way:
+        part, d = bijection_part(stage.value, stage.event, None), modes.means.shape[1]
+        z = whitened(np.random.default_rng(0).standard_normal((max(DRAWS, 4 * d), d)))
+        means, factors = [], []
+        for mean, factor in zip(modes.means, modes.factors, strict=True):
+            x = on_device(mean + z @ factor.T, dtype)
+            y = np.asarray(part.measured_output(stage.params, x, None, jax.random.key(0)), float).reshape(len(z), -1)
+            means.append(y.mean(0))
+            factors.append(cholesky_of((y - y.mean(0)).T / math.sqrt(len(y))))
+        modes = Modes(np.stack(means), np.stack(factors), modes.shares)
+    log_diagonal = np.log(np.diagonal(modes.factors, axis1=1, axis2=2))
+    tril = np.tril(modes.factors, -1) + log_diagonal[:, :, None] * np.eye(modes.means.shape[1])
+    numbers = {"mean": modes.means, "tril": tril, "logits": np.log(modes.shares)}
+    return _with(params, base.at, {name: on_device(array, dtype) for name, array in numbers.items()})
+
+
+def _with(params: Any, at: Sequence[Any], new: Any) -> Any:
+    """Params with others at a place of theirs, where all above it are dicts."""
+    return {**params, at[0]: _with(params[at[0]], at[1:], new)} if at else new
 
 
 def starts_of(starts: Any, parameters: Parameters | None, box: Box) -> int | np.ndarray:

@@ -20,12 +20,12 @@ from flows.core import (
     by_device,
     check_result,
     computed_with,
-    declared_by,
     functions_of,
     num_devices,
     rows_within,
     spread,
     stop_fixed,
+    traits_by,
 )
 from flows.training.data.standardize import MEASURED, measured_of
 from flows.training.data.table import Rows, floating, take
@@ -176,7 +176,7 @@ def measured_rows(rows: Rows, split: bool) -> Rows:
 def has_running_statistics(model: Any) -> bool:
     """Whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
     within = [model, *model.values_within()] if isinstance(model, Value) else []
-    return any(declared_by(value).running or getattr(value, "running", False) for value in within)
+    return any(traits_by(value).running or getattr(value, "running", False) for value in within)
 
 
 class Function:

@@ -1,0 +1,146 @@
+"""What points go through from data to noise: one walk over a model, with or without its params, for all who ask."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from flows.core.closures import bijection_part, distribution_part
+from flows.core.contract import Array, Shape
+from flows.core.errors import Place
+from flows.core.inputs import size
+from flows.core.parts import DistributionPart
+from flows.core.structure import OF_BLOCKS, Piece, opened, params_in, structure_of
+from flows.core.support import Region, everywhere, num_seen, seen
+
+
+class Block(NamedTuple):
+    """A block of features of a distribution.
+
+    Attributes:
+        piece: its value, and where that is.
+        features: where they begin and end.
+        part: of its distribution.
+        before: where the features of blocks on which it depends live, block by block.
+    """
+
+    piece: Piece
+    features: tuple[int, int]
+    part: DistributionPart
+    before: tuple[Region, ...]
+
+    @property
+    def region(self) -> Region:
+        return everywhere(self.part.event) if self.part.region is None else self.part.region
+
+    def of(self, x: Array) -> Array:
+        """Its features of rows."""
+        return x[:, slice(*self.features)]
+
+    def context(self, x: Any, context: Any, xp: Any = jnp) -> Any:
+        """Its own context of rows x, of which it looks at features before its own, and their context."""
+        ends = np.cumsum([0, *(region.period.size for region in self.before)])
+        numbers = [seen(region, x[:, a:b], xp) for region, (a, b) in zip(self.before, pairwise(ends), strict=True)]
+        return joined_context(numbers, context, xp)
+
+
+class Stage(NamedTuple):
+    """One thing that points go through on the way from data to noise.
+
+    Attributes:
+        kind: "bijection"; "context", where a context is standardised for all behind it; "component" of a mixture; "block" of
+            features; or "base", which comes last and may be a mixture, or blocks, without a bijection in them.
+        value: the constructor's value, or a plain closure; of a block its `Block`; of a context None.
+        params: its own, of a context what standardises it; None where none were given.
+        at: where these are in the params of the model; of what lies in a component or a block, in its params.
+        event, context: the shapes of a point that it is handed, and of its context; None where they are not known.
+    """
+
+    kind: str
+    value: Any
+    params: Any
+    at: tuple[Any, ...]
+    event: Any
+    context: Any
+
+
+def joined_context(numbers: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
+    """What networks see of blocks before one, and then a context, of rows."""
+    return xp.concatenate([*numbers, *(() if context is None else (context,))], 1) if numbers else context
+
+
+def blocks_within(value: Any, event: Shape, context: Shape | None) -> list[Block]:
+    """The blocks of features that a distribution is made of; none where it is made of something else."""
+    order, pieces = structure_of(opened(value))
+    return laid_out(order, pieces, context) if order in OF_BLOCKS else []
+
+
+def laid_out(order: str, pieces: Sequence[Piece], context: Shape | None, places: Sequence[Place] = ()) -> list[Block]:
+    """The blocks with their parts. The part of a block that depends on others is made for what networks see of these."""
+    blocks, before, width = list[Block](), tuple[Region, ...](), 0 if context is None else size(context)
+    for i, piece in enumerate(pieces):
+        a, b = features = piece.features or (0, 0)
+        own = (width,) if before else context
+        with places[i] if places else Place("a block", piece.value, (b - a,)):
+            blocks.append(Block(piece, features, distribution_part(piece.value, (b - a,), own), before))
+        if order == "chain rule":
+            before, width = (*before, blocks[-1].region), width + num_seen(blocks[-1].region)
+    return blocks
+
+
+def is_flow(value: Any) -> bool:
+    """Whether a distribution is a `Flow` itself, not a model that is short for one."""
+    return structure_of(value).order == "flow"
+
+
+def has_bijection(value: Any) -> bool:
+    """Whether some points of a distribution go through a bijection, or their context is standardised."""
+    order, pieces = structure_of(opened(value))
+    return order in ("flow", "context") or any(has_bijection(piece.value) for piece in pieces)
+
+
+def leading(
+    value: Any, params: Any = None, event: Shape | None = None, context: Shape | None = None, *, opening: bool = True
+) -> list[Stage]:
+    """The bijections and contexts that all points go through, and the base behind them.
+
+    Without `opening`, models that are short for flows, and flows whose context is standardised, count as bases.
+    """
+    stages, at = list[Stage](), tuple[Any, ...]()
+    while True:
+        value = opened(value) if opening else value
+        order, pieces = structure_of(value)
+        if not (order == "flow" or (order == "context" and opening)):
+            return [*stages, Stage("base", value, params, at, event, context)]
+        first, base = pieces[0], pieces[-1]
+        kind, bijection, own = ("bijection", first.value, first.params_at) if order == "flow" else ("context", None, ("fixed",))
+        known = None if params is None else params_in(params, own)
+        stages.append(Stage(kind, bijection, known, (*at, *own), event, context))
+        if bijection is not None and event is not None:
+            event = bijection_part(bijection, event, context).output
+        value, at = base.value, (*at, *base.params_at)
+        params = None if params is None else params_in(params, base.params_at)
+
+
+def stages(value: Any, params: Any, event: Shape, context: Shape | None) -> Iterator[tuple[Stage, ...]]:
+    """Each way from data to noise: one for every component of a mixture, and every block of features with a bijection in it."""
+    *first, base = leading(value, params, event, context)
+    order, pieces = structure_of(base.value)
+    if not has_bijection(base.value):
+        yield (*first, base)
+    elif order == "mixture":
+        for piece in pieces:
+            for copy in [None] if piece.copies is None else range(piece.copies):
+                own = None if params is None else params_in(base.params, piece.params_at, copy)
+                component = Stage("component", piece.value, own, (), base.event, context)
+                for rest in stages(piece.value, own, base.event, context):
+                    yield (*first, component, *rest)
+    else:
+        for block in blocks_within(base.value, base.event, context):
+            if has_bijection(block.piece.value):
+                own = None if params is None else params_in(base.params, block.piece.params_at)
+                stage = Stage("block", block, own, (), base.event, context)
+                for rest in stages(block.piece.value, own, block.part.event, block.part.context):
+                    yield (*first, stage, *rest)
