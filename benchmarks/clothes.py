@@ -36,7 +36,7 @@ import images as example  # noqa: E402
 from image_pictures import Block, grid, sheet  # noqa: E402
 
 import flows  # noqa: E402
-from flows.training.fitting import num_trained  # noqa: E402
+from flows.training.model_view import num_trained  # noqa: E402
 
 LAYERS, WIDTH, LEVELS, SAMPLES = 16, 64, 2, 60
 PARTS = {

@@ -14,11 +14,12 @@ from flows.results.history import Epoch
 from flows.results.result import FitResult
 from flows.training.agreement import agreed, agreement
 from flows.training.data.columns import ColumnFacts
-from flows.training.data.facts import facts_of_candidate, num_trained
+from flows.training.data.facts import of_candidate
 from flows.training.data.prepare import with_model
 from flows.training.data.standardize import Prepared, prepare_folds
 from flows.training.data.table import Split, Table
 from flows.training.fitting import fit_prepared
+from flows.training.model_view import ModelView, num_trained
 from flows.training.options import Options, Run, check_distribution, optional
 
 HOPELESS = 5.0  # standard errors behind the best, from which a model is given up ...
@@ -161,9 +162,10 @@ class Comparison:
 
     def _prepared(self, init_fun: Any) -> Prepared:
         """The rows for a model."""
-        facts = facts_of_candidate(init_fun, self.split, self.columns, self.options, self.folds)
-        kind = facts.region.kind if facts.region is not None and facts.columns.curved.any() else None
-        known = (facts.first, facts.columns.curved.tobytes(), kind, facts.mixing)
+        view = ModelView(init_fun, self.split.whole.event, self.split.whole.context_event, self.options.standardize)
+        facts = of_candidate(view, self.split, self.columns, self.options, self.folds)
+        kind = view.region.kind if view.region is not None and facts.columns.curved.any() else None
+        known = (facts.first, facts.columns.curved.tobytes(), kind, view.mixing)
         if (rows := self.prepared.get(known)) is None:
             rows = self.prepared[known] = prepare_folds(self.split, facts, self.options, self.key)
         return with_model(rows, self.split, facts, self.options)

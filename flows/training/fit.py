@@ -14,6 +14,7 @@ from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.fitting import fit_prepared
+from flows.training.model_view import ModelView
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution, optional
 
 
@@ -134,5 +135,6 @@ def fit(
         key = as_key(rng)
         check_distribution(init_fun, options.caller)
         split = read(data, options, key)
-        facts = check(init_fun, split, options, key)
+        view = ModelView(init_fun, split.whole.event, split.whole.context_event, options.standardize)
+        facts = check(view, split, options, key)
         return fit_prepared(prepare(split, facts, options, key), options, key)

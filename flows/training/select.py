@@ -11,12 +11,12 @@ from flows.results.result import OF_LABELS, FitResult
 from flows.training.agreement import agreement
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
-from flows.training.data.columns import check_data
+from flows.training.data.box import check_ends_are_near
+from flows.training.data.columns import Shared, check_data
 from flows.training.data.read import read_arrays
-from flows.training.data.support import check_ends_are_near, coded_columns, own_noise, region_of
-from flows.training.data.table import Table
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
+from flows.training.model_view import ModelView
 from flows.training.options import FEW, FOLDS, optional
 from flows.training.stacking import as_one, stacked_scores
 
@@ -180,10 +180,10 @@ def _selected(key: Array, candidates: Any, data: Any, options: SelectOptions) ->
         if candidates is None
         else _named(candidates)
     )
-    noisy = np.all([own_noise(model, len(table.labels)) for model in models.values()], 0)
-    coded = np.all([_coded_to(model, table) for model in models.values()], 0)
+    views = [ModelView(model, table.event, table.context_event, standardize=False) for model in models.values()]
+    noisy, coded = (np.all([ask(view) for view in views], 0) for ask in (lambda view: view.noisy, _coded))
     whole = split if folds == 1 else split.unsplit(options)
-    columns = check_data(whole, options, curved=coded, noisy=noisy, coded=coded)
+    columns = check_data(whole, options, Shared(coded, coded, noisy))
     check_ends_are_near(split.train, (), columns.ends)
     comparison = Comparison(key, options, columns, split, folds)
     for name, model in models.items():
@@ -193,13 +193,12 @@ def _selected(key: Array, candidates: Any, data: Any, options: SelectOptions) ->
     return Selection(tuple(ranked), comparison.rows, folds, weights, stacked)
 
 
-def _coded_to(model: Any, table: Table) -> np.ndarray:
+def _coded(view: ModelView) -> np.ndarray:
     """Which columns hold codes to a model; all to one that cannot be made there, of which the comparison tells."""
-    columns = len(table.labels)
     try:
-        return coded_columns(region_of(model, table) if isinstance(model, DistributionInit) else None, columns)
+        return view.coded if isinstance(view.init_fun, DistributionInit) else np.zeros(view.columns, bool)
     except Exception:
-        return np.ones(columns, bool)
+        return np.ones(view.columns, bool)
 
 
 def _stacked(comparison: Comparison, ranked: list[Candidate]) -> tuple[dict[str, float], Candidate | None]:

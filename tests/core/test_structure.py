@@ -12,7 +12,7 @@ import flows
 from flows.core import BijectionInit, Cdf, Composite, DistributionInit, Piece, combinator, distribution_part
 from flows.core.structure import chain, moves_entries, params_in, replaced, structure_of, value_at
 from flows.diagnostics.rows import verify_rows
-from flows.training.data.support import own_noise, split_off
+from flows.training.model_view import ModelView
 
 
 @combinator(BijectionInit)
@@ -82,16 +82,20 @@ def test_a_combinator_of_ones_own_is_walked_through():
     assert chain(flows.RealNVP(2)) == chain(flows.RealNVP(2).inner) and len(chain(flows.RealNVP(2))) > 2
 
 
+def noisy_of(model, columns):
+    return ModelView(model, (columns,), None).noisy
+
+
 def test_standardising_and_noise_see_within_it():
     noisy = flows.Flow(Twice(flows.Dequantize(1.0), flows.ActNorm()))
-    first, left = split_off(noisy, (2,), None)
-    assert first == (flows.Dequantize(1.0),) and left == flows.Flow(flows.ActNorm())
-    assert own_noise(noisy, 2).all() and not own_noise(flows.Flow(flows.ActNorm()), 2).any()
+    view = ModelView(noisy, (2,), None)
+    assert view.first == view.leading == (flows.Dequantize(1.0),) and view.rest == flows.Flow(flows.ActNorm())
+    assert view.noisy.all() and not noisy_of(flows.Flow(flows.ActNorm()), 2).any()
     beside = flows.Joint(flows.Normal(), noisy, sizes=(1, 2))
-    assert own_noise(beside, 3).tolist() == [False, True, True]
+    assert noisy_of(beside, 3).tolist() == [False, True, True]
     behind = flows.Flow(flows.ActNorm(), flows.ChainRule(beside, noisy, sizes=(3, 1)))
-    assert own_noise(behind, 4).tolist() == [False, True, True, True]
-    assert own_noise(flows.Flow(flows.Reverse(), beside), 3).all()
+    assert noisy_of(behind, 4).tolist() == [False, True, True, True]
+    assert noisy_of(flows.Flow(flows.Reverse(), beside), 3).all()
     images = np.arange(16.0).reshape(2, 2, 2, 2)
     model = flows.Flow(Twice(flows.Reverse(), flows.Dequantize(1.0, levels=16)), flows.Uniform(-0.5, 15.5))
     for each in (model, Either(model, model)):

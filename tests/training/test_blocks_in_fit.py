@@ -15,6 +15,7 @@ from flows.training.data.gaussian import closed_form_loss
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.data.table import Rows
+from flows.training.model_view import ModelView
 from flows.training.options import Options
 
 # Of models that train for a few epochs, and of some that take what depends for independent.
@@ -46,7 +47,8 @@ def given_to(kind):
 def facts_of(model, rows, **options):
     options, key = Options(**options), flows.core.as_key(0)
     split = read(rows, options, key)
-    return check(model, split, options, key), split, options, key
+    view = ModelView(model, split.whole.event, split.whole.context_event, options.standardize)
+    return check(view, split, options, key), split, options, key
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,7 +102,7 @@ def test_flows_of_blocks_start_at_the_regression_on_what_they_are_given(kind):
 def test_columns_are_mixed_where_no_block_has_a_network():
     rows = TABLE[:, [0, 2, 3]]
     for numbers, mixing in ((COUPLING, False), (flows.Normal(trainable=True), True)):
-        assert facts_of(flows.Joint(flows.Categorical(3), numbers, sizes=(1, 2)), rows)[0].mixing is mixing
+        assert facts_of(flows.Joint(flows.Categorical(3), numbers, sizes=(1, 2)), rows)[0].view.mixing is mixing
 
 
 def test_the_yardstick_is_of_codes_angles_and_numbers():
@@ -239,7 +241,7 @@ def test_noise_of_several_blocks_is_one_layer():
     known = facts_of(NOISY, NOISY_ROWS)[0]
     assert known.first == (flows.Dequantize((1.0, 0.0, 5.0, 0.0)),)
     plain = flows.Normal(trainable=True), flows.Normal(trainable=True, regression=True)
-    assert known.model == flows.ChainRule(flows.ChainRule(*plain, sizes=(2, 1)), COUPLING, sizes=(3, 1))
+    assert known.view.rest == flows.ChainRule(flows.ChainRule(*plain, sizes=(2, 1)), COUPLING, sizes=(3, 1))
     message = error_of(lambda: fit(0, flows.Flow(flows.ActNorm(), NOISY), NOISY_ROWS, **QUICK))
     assert "Dequantize(step=(1.0, 0.0, 5.0, 0.0)), of blocks of features, comes after ActNorm()" in message
 
@@ -316,4 +318,4 @@ def test_prepared_rows_of_codes_stay_as_they_are():
     assert set(np.asarray(rows.train.x[:, 0]).tolist()) == {0.0, 1.0, 2.0}
     close(np.asarray(rows.train.x[:, 2:]).std(0), [1, 1], 1e-4)
     wide = facts_of(mixed(flows.ChainRule), TABLE, standardize="whiten")[0]
-    assert wide.mixing and not facts.mixing and not facts_of(mixed(flows.Joint), TABLE)[0].mixing
+    assert wide.view.mixing and not facts.view.mixing and not facts_of(mixed(flows.Joint), TABLE)[0].view.mixing

@@ -14,6 +14,7 @@ from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.data.splitting import split_numbers
 from flows.training.data.table import Rows
+from flows.training.model_view import ModelView
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
@@ -64,7 +65,7 @@ def test_the_yardstick_is_that_of_the_folds(averaged):
 def test_no_member_sees_what_it_holds_out():
     options, key = Options(), jax.random.key(0)
     found = read(ROWS, options, key)
-    rows = prepare(found, check(MODEL, found, options, key), options, key)
+    rows = prepare(found, check(ModelView(MODEL, (2,), None), found, options, key), options, key)
     assert rows.train.x.shape == (5, 50, 2) and rows.held_out.x.shape == (5, 12, 2)
     for i, fold in enumerate(held_out()):
         own = rows.of_member(i)

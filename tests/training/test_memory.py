@@ -11,10 +11,12 @@ from flows.training.data import standardize
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import moments
 from flows.training.data.read import read
+from flows.training.model_view import ModelView
 from flows.training.options import Options
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(600, 4, 4, 1)).astype(np.uint8)
 MODEL = flows.Flow(flows.Serial(flows.Dequantize(1.0), flows.ActNorm()))
+VIEW = ModelView(MODEL, (4, 4, 1), None)
 QUICK = {"max_epochs": 3, "batch_size": 100, "verbose": 0, "folds": 1}
 
 
@@ -26,12 +28,7 @@ def test_rows_are_fewer_where_events_are_larger():
 
 def prepared(x):
     split, columns = checked(x)
-    facts = Facts(MODEL, own_of(MODEL), own_of(MODEL), columns, None, folds=1, mixing=True)
-    return standardize.prepare_folds(split, facts, Options(folds=1, verbose=0), jax.random.key(0))
-
-
-def own_of(model):
-    return (model.arguments["bijection"].arguments["layers"][0],)
+    return standardize.prepare_folds(split, Facts(VIEW, columns), Options(folds=1, verbose=0), jax.random.key(0))
 
 
 def checked(x):
@@ -39,7 +36,7 @@ def checked(x):
 
     options = Options(folds=1, verbose=0)
     split = read(x, options, jax.random.key(0))
-    return split, check_data(split, options, own_of(MODEL))
+    return split, check_data(split, options, VIEW)
 
 
 @pytest.mark.filterwarnings("ignore:fit. 1800 of 2400 rows of data are copies:flows.training.DataWarning")

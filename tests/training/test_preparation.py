@@ -15,15 +15,16 @@ from scipy.stats import multivariate_normal
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
+from flows.training.data.box import ends_of
 from flows.training.data.columns import _clusters, check_data
 from flows.training.data.gaussian import shrinkage_of
 from flows.training.data.pipeline import pipeline_of
 from flows.training.data.read import read
 from flows.training.data.shapes import entropy, heavy_tails, sharp
-from flows.training.data.support import ends_of
 from flows.training.data.table import Rows
 from flows.training.loop.messages import error_of_fall, falling_by
 from flows.training.loop.progress import Progress
+from flows.training.model_view import ModelView
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
@@ -174,7 +175,7 @@ def test_columns_with_edges_of_their_own_are_not_mixed():
 
 def prepared(rows):
     """The layers that prepare rows, measured."""
-    columns = check_data(read(rows, Options(), jax.random.key(0)), Options())
+    columns = check_data(read(rows, Options(), jax.random.key(0)), Options(), ModelView(GAUSS, rows.shape[1:], None))
     return pipeline_of(Rows(rows), columns, Options(), mixing=False, dtype=np.dtype("float32"))
 
 
@@ -239,7 +240,7 @@ def test_tails_of_rows_are_drawn_in_together():
     assert loss.mean() > multivariate_normal(shared.mean(0), np.cov(shared.T)).logpdf(shared).mean() + 0.2
     close(pipeline.deviations(y), pipeline.deviations_before(shared), 1e-6)
     options, beside = Options(as_is=(0,)), np.column_stack([rng.normal(size=800), shared])
-    columns = check_data(read(beside, options, jax.random.key(0)), options)
+    columns = check_data(read(beside, options, jax.random.key(0)), options, ModelView(GAUSS, (5,), None))
     held = pipeline_of(Rows(beside), columns, options, mixing=False, dtype=np.dtype("float32"))
     assert held.layers[0] == flows.Arcsinh((1, 2, 3, 4), together=True)
 

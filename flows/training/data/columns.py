@@ -1,11 +1,11 @@
 """Checks of the data before the first step: what is wrong is refused, what is odd is warned of, each with what to do."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from flows.core import BijectionInit, FlowsError, Region, warn_user
+from flows.core import FlowsError, Region, warn_user
+from flows.training.data.box import ends_of
 from flows.training.data.copies import groups_of
 from flows.training.data.dependence import COARSE, check_dependence
 from flows.training.data.gaussian import Scale, moments
@@ -20,8 +20,8 @@ from flows.training.data.rounding import (
     steps_of,
     ties,
 )
-from flows.training.data.support import ends_of
 from flows.training.data.table import DataWarning, Split, Table
+from flows.training.model_view import Layers, ModelView
 from flows.training.options import Options
 
 CLUSTERS = 20  # pieces of a column, at most, that are taken for clusters
@@ -30,6 +30,17 @@ GAP = 0.01  # of the range of a column: room between two values that is wider is
 CROWD = 20  # rows of a cluster, at least
 FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
 TAILS_LEFT = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
+
+
+class Shared(NamedTuple):
+    """What several models have in common, as the checks of columns ask a `ModelView`: columns are angles, codes or noisy where
+    they are so to all."""
+
+    curved: np.ndarray
+    coded: np.ndarray
+    noisy: np.ndarray
+    leading: Layers = ()
+    clusters: bool = False
 
 
 class ColumnFacts(NamedTuple):
@@ -56,32 +67,18 @@ class ColumnFacts(NamedTuple):
         return self._replace(as_is=self.as_is | curved, judged=self.judged & ~curved, curved=curved)
 
 
-def check_data(
-    split: Split,
-    options: Options,
-    layers: Sequence[BijectionInit] = (),
-    clusters: bool = False,
-    curved: np.ndarray | None = None,
-    noisy: np.ndarray | None = None,
-    coded: np.ndarray | None = None,
-) -> ColumnFacts:
-    """Check the training rows and their context, and measure the context's columns.
-
-    `layers` are a model's own first ones; it suits `clusters` if it has a mixture in it; columns are `curved` if they are
-    angles, coordinates of unit vectors or codes, `coded` if they are codes, and `noisy` if the model dequantises them, be it
-    behind other layers.
-    """
+def check_data(split: Split, options: Options, model: Shared | ModelView) -> ColumnFacts:
+    """Check the training rows and their context, for a model or several, and measure the context's columns."""
     table, columns = split.train, len(split.train.labels)
     x, context, weights = table.rows[:3]
     check_copies(split)
-    curved = np.zeros(columns, bool) if curved is None else curved
-    as_is = curved.copy()
+    as_is = model.curved.copy()
     as_is[[table.place(column, "as_is has") for column in options.as_is]] = True
-    steps = steps_of(options.dequantize, table, coded)
+    steps = steps_of(options.dequantize, table, model.coded)
     widths = np.zeros(columns) if steps is None else steps  # of the noise that columns will have, in their own units
     few = some_of(x)
     check_rounded(few, widths, table.labels)
-    for own_steps, reached, before in rows_at_noise(layers, few):
+    for own_steps, reached, before in rows_at_noise(model.leading, few):
         noise_widths = np.broadcast_to(own_steps, widths.shape)
         check_rounded(reached, noise_widths, table.labels, before)
         widths = np.maximum(widths, noise_widths * scale_before(few, reached) if before else noise_widths)
@@ -89,15 +86,15 @@ def check_data(
     scale = scale._replace(std=np.hypot(scale.std, widths / 12**0.5))
     judged = ~as_is & (widths == 0)
     check_spread(table, scale, judged)
-    noisy = widths > 0 if noisy is None else noisy | (widths > 0)
+    noisy = model.noisy | (widths > 0)
     if x.ndim == 2:
-        check_columns(split, scale, as_is, noisy, options.standardize, clusters)
+        check_columns(split, scale, as_is, noisy, options.standardize, model.clusters)
     else:
         check_pixels(split, ~as_is & ~noisy, options)
     of_context = None
     if context is not None and options.standardize_context:
         of_context = scale_of_context(context, weights)
-    return ColumnFacts(as_is, judged, curved, steps, ends_of(options.support, columns, table.names), of_context)
+    return ColumnFacts(as_is, judged, model.curved, steps, ends_of(options.support, columns, table.names), of_context)
 
 
 def check_copies(split: Split) -> None:

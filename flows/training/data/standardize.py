@@ -26,11 +26,11 @@ from flows.core import (
 )
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
+from flows.training.data.box import check_finite_behind, check_inside
 from flows.training.data.columns import check_spread
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import Scale, Yardstick, by_chance, closed_form_loss, moments
 from flows.training.data.pipeline import Pipeline, pipeline_of
-from flows.training.data.support import check_finite_behind, check_inside
 from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
 from flows.training.options import Options
 
@@ -149,10 +149,10 @@ def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: 
     if not as_it_is and like is not None:
         pipeline = like.again(train.x, train.weights)
     elif not as_it_is:
-        pipeline = pipeline_of(train, columns, options, facts.mixing, dtype)
+        pipeline = pipeline_of(train, columns, options, facts.view.mixing, dtype)
     gaussian = None
     if len(event) == 1 and event[0] <= MOST_COLUMNS and options.objective is None and _kept(split, train, columns.curved):
-        gaussian = closed_form_loss(train, held_out, facts.region)
+        gaussian = closed_form_loss(train, held_out, facts.view.region)
         gaussian = None if gaussian is None else gaussian - _mean(log_dets[1], held_out.weights)
     layers = before
     if pipeline is not None:
