@@ -11,6 +11,7 @@ from scipy import stats
 
 import flows
 from flows.diagnostics import typicality
+from flows.training.model_view import split_off
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1))
 STANDARD = flows.Normal()
@@ -64,6 +65,11 @@ def test_images_are_standardised_behind_what_dequantises_them():
     assert samples.min() >= 0 and samples.max() <= 16 and np.array_equal(samples, np.round(samples))
     mixed = flows.Flow(flows.Serial(flows.ActNorm(), flows.Dequantize(1.0)))
     assert "trains, mixes or moves" in error_of(lambda: fitted(mixed, standardize=True))
+
+
+def test_what_takes_dequantised_pixels_to_the_line_is_not_left_behind_standardised_values():
+    to_line = (flows.Dequantize(1.0, levels=17), flows.Unconstrain(-0.5, 16.5))
+    assert split_off(flows.Flow(flows.Serial(*to_line), STANDARD), (4, 4, 1), None) == (to_line, STANDARD)
 
 
 def test_bits_are_those_of_the_cells():

@@ -1,5 +1,6 @@
 """Fitting to a density: targets whose constants are known, and figures that say when not to believe them."""
 
+import contextlib
 import warnings
 
 import jax
@@ -12,7 +13,8 @@ from targets import TARGETS
 
 import flows
 from flows.training import fit_to_density
-from flows.training.density.gaussian import nearest_gaussian
+from flows.training.density.gaussian import Start, nearest_gaussian
+from flows.training.density.start import Box, _refuse_improper
 from flows.training.density.target import Target
 from flows.training.density.variational import DensityOptions, ReverseKL, powers, rounds_of, stands
 
@@ -221,6 +223,17 @@ def test_a_wide_parameter_beside_one_with_an_end_is_no_improper_one():
         warnings.simplefilter("ignore")  # of a fit as short as this
         result = fit_to_density(0, FLOW, log_density, {"a": (), "s": ()}, support={"s": (0, None)}, **ENDLESS)
     assert np.isfinite(result.diagnostics.log_normalizer.value)
+
+
+def test_a_support_is_looked_at_for_an_end_where_it_has_one():
+    def density(x):
+        """Flat but for the first column, as far as the line goes."""
+        return -0.5 * np.square((x[..., 0] - 50) / 100)
+
+    box = Box(flows.Unconstrain((-np.inf, 0.0), (np.inf, np.inf)), (2,))
+    for std, refused in (([100.0, 1.0], ""), ([1.0, 100.0], "where number 1 of a point goes to an end of its support")):
+        with pytest.raises(flows.FlowsError, match=refused) if refused else contextlib.nullcontext():
+            _refuse_improper(Start(np.array([50.0, 0.0]), np.array(std), np.eye(2)), box, density, None)
 
 
 def test_a_density_that_is_never_finite_is_an_error_that_says_so(monkeypatch):

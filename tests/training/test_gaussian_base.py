@@ -13,6 +13,8 @@ import flows
 from flows.training import fit
 from flows.training.data.base import from_gaussian
 from flows.training.data.gaussian import shrinkage_of_start
+from flows.training.data.standardize import Prepared
+from flows.training.data.table import Rows
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
@@ -43,6 +45,13 @@ def test_a_flow_starts_at_the_closed_form_gaussian_with_its_columns_unmixed():
     weights = np.r_[np.ones(150), 4 * np.ones(150)]
     weighted = fit(0, flows.Flow(ACT), ROWS[:300], weights=weights, validation=ROWS[300:], **QUICK)
     assert -weighted.history["start_loss"] == pytest.approx(gaussian(ROWS[:300], ROWS[300:], weights), abs=1e-3)
+
+
+def test_a_start_measures_rows_as_often_as_their_weights_say():
+    weighted = Rows(np.arange(4.0)[:, None], None, np.array([1.0, 0.0, 2.0, 5.0]))
+    measured = Prepared.given.fget(SimpleNamespace(train=weighted)).init_inputs
+    counts = np.bincount(np.asarray(measured)[:, 0].astype(int))
+    np.testing.assert_allclose(counts / counts.sum(), [1 / 8, 0, 2 / 8, 5 / 8], atol=1e-3)
 
 
 def test_a_column_that_others_all_but_tell_is_freed_of_them():

@@ -11,6 +11,7 @@ from flows.training.data import standardize
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import moments
 from flows.training.data.read import read
+from flows.training.data.table import Rows, floating
 from flows.training.model_view import ModelView
 from flows.training.options import Options
 
@@ -37,6 +38,12 @@ def checked(x):
     options = Options(folds=1, verbose=0)
     split = read(x, options, jax.random.key(0))
     return split, check_data(split, options, VIEW)
+
+
+def test_whole_numbers_of_one_byte_or_two_are_cast_where_a_batch_is_taken():
+    for kind, kept in ((np.uint8, np.uint8), (np.int16, np.int16), (np.int32, np.float32), (np.float64, np.float32)):
+        rows = standardize._cast_rows(Rows(IMAGES.astype(kind), weights=np.ones(600)), np.dtype(np.float32))
+        assert rows.x.dtype == kept and rows.weights.dtype == np.float32 and floating(rows).x.dtype == np.float32
 
 
 @pytest.mark.filterwarnings("ignore:fit. 1800 of 2400 rows of data are copies:flows.training.DataWarning")

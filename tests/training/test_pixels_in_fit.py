@@ -12,6 +12,7 @@ from flows import ActNorm, Dequantize, FixedAffine, Flow, Serial
 from flows.training import DataWarning
 from flows.training.data import streams
 from flows.training.data.read import read
+from flows.training.data.standardize import _through
 from flows.training.options import Options
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1)).astype(np.uint8)
@@ -92,3 +93,14 @@ def test_few_large_images_of_a_file_are_held_out(tmp_path, monkeypatch):
     assert found.held_out.x.shape == (2**12 // 64, 8, 8, 1)
     epoch = np.concatenate([chunk.take(slice(None)).numbers for chunk in found.stream.chunks(0)])
     assert not set(epoch) & set(found.others) and len(set(epoch)) == len(epoch) > 1_000
+
+
+def test_noise_of_equal_layers_is_compiled_once(caplog):
+    split = read(TABLE[:9], Options(validation=TABLE[:9]), jax.random.key(0))
+    with jax.log_compiles():
+        for count in range(2):
+            caplog.clear()
+            _through((Dequantize(0.3),), split, jax.random.key(count))  # a step that no other test has
+            compiled = [each.message for each in caplog.records if "Compiling" in each.message]
+            assert count or compiled, "the test cannot see compilations"
+    assert not compiled, compiled

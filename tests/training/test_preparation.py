@@ -17,7 +17,7 @@ from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
 from flows.training.data.box import ends_of
 from flows.training.data.columns import _clusters, check_data
-from flows.training.data.gaussian import shrinkage_of
+from flows.training.data.gaussian import regression_loss, shrinkage_of
 from flows.training.data.pipeline import pipeline_of
 from flows.training.data.read import read
 from flows.training.data.shapes import entropy, heavy_tails, sharp
@@ -115,6 +115,16 @@ def test_the_yardstick_is_the_closed_form_gaussian():
     normal = multivariate_normal(np.zeros(2), np.cov(residuals[0].T, bias=True))
     np.testing.assert_allclose(result.history["gaussian_loss"], -normal.logpdf(residuals[1]).mean(), atol=1e-6)
     assert "gaussian" not in fit(0, AFFINE, NORMAL[:, :, None, None], **QUICK, standardize=False).history
+
+
+def test_the_closed_form_counts_rows_by_their_weights_and_is_linear_in_the_context():
+    context = DRAW.normal(size=(400, 1))
+    rows, design = MIXED + context * [3.0, -1.0] + 1, np.c_[np.ones(400), context]
+    w, root = np.r_[np.ones(150), 3 * np.ones(150)], np.r_[np.ones(150), np.full(150, 3**0.5)][:, None]
+    residuals = rows - design @ np.linalg.lstsq(design[:300] * root, rows[:300] * root, rcond=None)[0]
+    normal = multivariate_normal(np.zeros(2), np.cov(residuals[:300].T, aweights=w, bias=True))
+    told = regression_loss(Rows(rows[:300], context[:300], w), Rows(rows[300:], context[300:]))
+    np.testing.assert_allclose(told, -normal.logpdf(residuals[300:]).mean(), rtol=1e-9)
 
 
 def test_a_fit_behind_the_gaussian_says_so():

@@ -6,14 +6,16 @@ import jax
 import numpy as np
 import pandas
 import pytest
-from common import AFFINE, QUICK, ROWS, error_of, interrupting
+from common import AFFINE, QUICK, ROWS, close, error_of, interrupting
 
 import flows
 from flows.training import comparison
 from flows.training.agreement import Agreement
 from flows.training.candidates import mostly_whole, suggested
-from flows.training.comparison import Comparison
-from flows.training.stacking import mixed, stacked_scores
+from flows.training.comparison import Candidate, Comparison, SelectOptions
+from flows.training.data.read import read_arrays
+from flows.training.select import Selection
+from flows.training.stacking import as_one, mixed, stacked_scores
 
 DRAW = np.random.default_rng(0)
 
@@ -76,6 +78,17 @@ def test_the_stack_is_the_mixture_that_is_likeliest_on_rows_held_out(path):
     assert behind < 0 < error and behind == pytest.approx(selection.candidates[0].nats - selection.stacked.nats, rel=1e-6)
 
 
+@pytest.mark.parametrize(("ahead", "leads"), [(0.1, False), (0.13, True), (-0.5, False)])
+def test_a_stack_leads_where_it_is_two_standard_errors_ahead(ahead, leads):
+    single, stack = (
+        Candidate(name, AFFINE, flows.FitResult(name, None, None), 0.0, 0.1, (-ahead, 0.06), 1, "", np.zeros(9), 1.0)
+        for name in ("single", "stack")
+    )
+    selection = Selection((single,), np.arange(9), 1, {"single": 0.7, "other": 0.3}, stack)
+    assert selection.stack_leads == leads and selection.best is (stack if leads else single).result
+    assert selection._replace(weights={"single": 1.0}).best is single.result, "which is the stack of one"
+
+
 def selection_of(selection, name):
     return next(each.result for each in selection.candidates if each.name == name)
 
@@ -110,6 +123,22 @@ def test_weights_are_the_likeliest():
     np.testing.assert_allclose(stacked_scores(scores[:100], np.full(100, 7.0)).weights, twice, atol=0.01)
     scores[0] = -np.inf
     assert np.isfinite(stacked_scores(scores).weights).all()
+
+
+def test_models_of_a_fold_have_the_weights_of_their_candidates():
+    def of_folds(model):
+        return flows.training.EnsembleResult(
+            {"components": np.zeros(5)}, None, None, flows.Mixture(model, num_components=5), 2, path=()
+        )
+
+    results = [of_folds(flows.StudentT(df=df)) for df in (3.0, 30.0)]
+    stack = as_one(results, np.array([0.9, 0.1]), np.arange(10.0), 0.1, 5)
+    assert stack.members == 5 and stack.member == flows.Mixture(
+        flows.StudentT(df=3.0), flows.StudentT(df=30.0), weights=(0.9, 0.1), trainable=False
+    )
+    close(np.exp(stack.params["components"]["fixed"]["logits"]), [[0.9, 0.1]] * 5, 1e-6)
+    close(np.exp(stack.params["fixed"]["logits"]), [0.2] * 5, 1e-6)
+    close(stack.history["validation_loss"], [[-0.5], [-2.5], [-4.5], [-6.5], [-8.5]], 1e-6)
 
 
 def test_total_minutes_is_a_limit(monkeypatch):
@@ -207,6 +236,44 @@ def test_a_hopeless_model_is_given_up():
     assert selection.candidates[1].failure.startswith("given up after 4 epochs, ") and "given up" in str(selection)
     over = flows.select(0, models, data, max_epochs=2, total_minutes=1e-6, verbose=0)
     assert over.candidates[1].failure == "not fitted, as the time was over"
+
+
+def compared(folds, **options):
+    options = SelectOptions(**options)
+    return Comparison(jax.random.key(0), options, None, read_arrays(ROWS, options, jax.random.key(0)), folds)
+
+
+class Numbered(flows.training.EnsembleResult):
+    """Members whose params are their numbers."""
+
+    log_pdf_of_member = staticmethod(lambda params, x: params + x[:, 0])
+
+    def params_of_member(self, member):
+        return float(member)
+
+
+def test_each_row_is_scored_by_the_member_that_has_not_seen_it():
+    comparison_of_folds = compared(5)
+    scores, _ = comparison_of_folds._scored(Numbered(None, None, None))
+    np.testing.assert_array_equal(scores, np.repeat(np.arange(5.0), 60) + ROWS[comparison_of_folds.rows, 0])
+
+
+@pytest.mark.parametrize(("number", "behind", "hopeless"), [(3, 0.7, True), (3, 0.6, False), (2, 0.7, False)])
+def test_what_is_five_standard_errors_behind_after_a_third_of_its_epochs_is_hopeless(number, behind, hopeless, monkeypatch):
+    def fitted(scores, options, key):
+        triple = flows.core.Distribution({}, lambda params, x: scores, None)
+        options.run.callback(flows.training.Epoch(number, 12, *[None] * 7, lambda: triple))
+        return flows.FitResult(*triple)
+
+    alternating = np.resize([1.0, -1.0], 60)  # of a mean with standard error 0.13
+    monkeypatch.setattr(comparison, "fit_prepared", fitted)
+    monkeypatch.setattr(Comparison, "_prepared", lambda self, model: alternating - behind if self.best else np.zeros(60))
+    two = compared(1, validation=0.2)
+    two.add("first", AFFINE)
+    two.add("second", AFFINE)
+    first, second = two.fitted
+    assert first.failure == "" and (second.result is None) == hopeless
+    assert second.failure == ("given up after 4 epochs, 0.7 nats behind" if hopeless else "")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Draws that reach further than a model: what they say of its tails, and what a last round makes of them."""
 
 import warnings
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,29 @@ def test_what_weights_have_in_common_with_their_components_is_no_error():
     plain = flows.objectives.log_normalizer(log_p - log_q[0])
     np.testing.assert_allclose(log_normalizer_of_mixture(log_p - log_q[0], one), plain, rtol=1e-9)
     assert isinstance(plain, Estimate)
+
+
+def test_a_last_round_trains_on_draws_by_their_weights(monkeypatch):
+    """None is heavier than the square root of their number times their mean."""
+    x = np.linspace(-1, 1, 16)[:, None]
+    points, log_p = Points(x, np.zeros((1, 16)), (16,)), np.log(np.r_[np.arange(15.0) + 1, 9_000])
+    figures = SimpleNamespace(weighed=lambda *_: (points, log_p + 700), n=8, target=SimpleNamespace(dtype=np.float32))
+    seen = []
+
+    class Trainer:
+        placement = SimpleNamespace(copied=lambda rows: rows)
+        start = staticmethod(lambda params: SimpleNamespace(params=params))
+        params = staticmethod(lambda params: params)
+
+        def advance(self, state, key, epoch, order, rates, rows):
+            seen.append(rows)
+            return state, None, None
+
+    monkeypatch.setattr("flows.training.density.polish.trainer", lambda *_: Trainer())
+    polish(figures, None, Distribution({"loc": 0.0}, None, None), variational.DensityOptions(), 10, KEY)
+    w = np.r_[np.arange(15.0) + 1, 4 * 9_120 / 16]
+    np.testing.assert_allclose(seen[0].weights, w / w.mean(), rtol=1e-5)
+    np.testing.assert_array_equal(seen[0].x, x)
 
 
 def banana(x):
