@@ -114,7 +114,6 @@ def test_rounds_grow_and_a_fit_ends_with_one_that_gained_little():
     assert over([*low, 0.4, 0.5, 0.503, 0.995], now=0.4)
 
 
-SPLINES = flows.Flow(flows.NSF(2, hidden=(32, 32), num_bins=8, bound=8.0, plain=True))
 BOXED = flows.Flow(flows.Elementwise(flows.transformers.RationalQuadratic(16, 3.0)), flows.Uniform(-3.0, 3.0))
 
 
@@ -122,17 +121,16 @@ BOXED = flows.Flow(flows.Elementwise(flows.transformers.RationalQuadratic(16, 3.
 @pytest.mark.parametrize("name", ["mixture", "funnel", "many-well"])
 def test_the_constants_of_known_targets_are_found(name):
     target, log_z = TARGETS[name]
-    model, rate, draws = (BOXED, 0.03, 512) if name == "many-well" else (SPLINES, 0.01, 128)
+    wells: dict = {"max_epochs": 10, "steps_per_epoch": 60, "learning_rate": 0.03, "num_samples": 512, "num_weights": 4000}
+    model, options, least = (BOXED, wells, 0.6) if name == "many-well" else (None, {}, 0.98)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fit_to_density: Pareto k")
-        result = fit_to_density(
-            1, model, target, 2, max_epochs=10, steps_per_epoch=60, learning_rate=rate, num_samples=draws, num_held_out=500,
-            num_weights=4000, verbose=0,
-        )  # fmt: skip
-    found = result.diagnostics
-    assert found.log_normalizer.value == pytest.approx(log_z, abs=0.03) and found.log_normalizer.standard_error < 0.02
-    assert found.effective_sample_size > (0.6 if name == "many-well" else 0.95)
-    assert result.history["validation_loss"].min() == pytest.approx(-log_z, abs=0.5 if name == "many-well" else 0.03)
+        warnings.filterwarnings("ignore" if model else "error", "fit_to_density: Pareto k")
+        result = fit_to_density(1, model, target, 2, **options, verbose=0)
+    (log_normalizer, error), history = result.diagnostics.log_normalizer, result.history
+    assert log_normalizer == pytest.approx(log_z, abs=4 * error) and error < 0.01
+    assert result.diagnostics.effective_sample_size > least
+    losses = [float(history["start_loss"]), *history["validation_loss"]]  # a mixture starts at the target, and stays there
+    assert min(losses) == pytest.approx(-log_z, abs=0.5 if model else 0.03)
 
 
 def test_a_model_that_misses_the_tails_is_warned_of():
