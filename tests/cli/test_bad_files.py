@@ -332,9 +332,9 @@ def test_files_may_exceed_memory(model, start, tmp_path):
         assert sum(1 for _ in file) == 500_001
 
 
-def read(tmp_path, text, rows=9):
+def read(tmp_path, text, rows=9, header=None):
     (tmp_path / "rows.csv").write_text(text, newline="")
-    return [*TextRows(str(tmp_path / "rows.csv"), "rows.csv", ",", "utf-8").pieces(rows)]
+    return [*TextRows(str(tmp_path / "rows.csv"), "rows.csv", ",", "utf-8", header).pieces(rows)]
 
 
 def test_empty_lines_are_no_rows(tmp_path):
@@ -347,6 +347,13 @@ def test_rows_without_quotes_are_read_as_those_with_them(tmp_path):
     assert plain.equals(quoted) and plain.rows() == [("1", " x"), (None, "#")]
     with pytest.raises(Mistake, match=r"row 3, line 4, has 1 values; expected 2"):
         read(tmp_path, "a,b\n1,2\n3,4\n5\n6,7,8\n", rows=2)
+
+
+@pytest.mark.parametrize("first", ["1,a", '1,"a"', '\n"1",a'])
+def test_without_a_header_the_first_row_is_one_of_data(tmp_path, first):
+    for rows in (2, 9):
+        blocks = read(tmp_path, f"{first}\n2,b\n3,c\n", rows, header=False)
+        assert pl.concat(blocks).rows(named=True) == [{"0": n, "1": text} for n, text in ("1a", "2b", "3c")]
 
 
 def test_gaps_may_be_numbers():

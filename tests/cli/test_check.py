@@ -1,6 +1,7 @@
 """`flows check`: the table of `flows.check`, an exit status for scripts, and what a user may get wrong."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 import flows as library
 from conftest import POWER
 from flows import tables
+from flows.cli import models
 from flows.cli.app import app
 
 pytestmark = pytest.mark.filterwarnings("default")  # which are lines on stderr here
@@ -43,6 +45,23 @@ def test_a_fail_is_an_exit_status_of_its_own(model, shell, flows, tmp_path):
         assert told["checks"][name]["size"] == pytest.approx(check.size, abs=1e-3)
     status, out, err = flows("check", model, data, *SOME, "--level", 0.02, "--seed", 3)
     assert (status, out, err) == (3, f"{expected}\n", "")
+
+
+def test_options_are_those_of_the_library(flows, rows, monkeypatch, tmp_path):
+    data, asked = rows(), []
+    table = SimpleNamespace(schema=tables.infer_schema(pd.read_csv(tmp_path / data)), metadata={})
+
+    def check(table, rows, **options):
+        asked.append((len(rows), options))
+        return SimpleNamespace(passed=options["level"] < 0.1, figures={"level": options["level"]})
+
+    monkeypatch.setattr(models, "loaded", lambda path: table)
+    monkeypatch.setattr(library, "check", check)
+    for level, status in ((0.02, 0), (0.2, 3)):
+        given = ("--level", level, "--seed", 3, "--json")
+        assert flows("check", "m.flows", data, *SOME, *given) == (status, f'{{"level": {level}}}\n', "")
+        options = {"train": None, "rng": 3, "samples": 500, "level": level, "only": ["columns", "pairs"]}
+        assert asked.pop() == (30, options)
 
 
 def test_rows_of_the_model_itself_pass(model, flows, drawn):

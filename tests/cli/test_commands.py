@@ -6,7 +6,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -17,7 +19,7 @@ import flows as library
 from conftest import POWER, QUICK, ROOT, WEATHER
 from flows import tables
 from flows.__main__ import main
-from flows.cli import check, compare, fit, odd, plot, sample, schema, score, show, source
+from flows.cli import check, compare, fit, models, odd, plot, sample, schema, score, show, source
 
 pytestmark = pytest.mark.filterwarnings("default")  # which are lines on stderr here
 COMMANDS = {each.__name__.rpartition(".")[2]: each for each in (fit, schema, sample, score, check, plot, show, compare)}
@@ -87,6 +89,32 @@ def test_a_sampled_file_has_header_order_and_dtypes_of_the_data(model, shell, fl
     _, out, _ = flows("sample", model, "-n", 16_384, "--seed", 1, "--json", "-o", "other.csv", "--no-cache")
     assert json.loads(out) == {"rows": 16_384, "file": "other.csv", "seed": 1, "columns": data.columns}
     assert not drawn.equals(pl.read_csv(tmp_path / "other.csv"))
+
+
+def test_each_block_of_draws_has_a_key_of_its_own():
+    keys = []
+
+    def draw(key, n):
+        keys.append(key)
+        return pl.DataFrame({"x": np.zeros(n)})
+
+    table = SimpleNamespace(schema=SimpleNamespace(condition=()), draw=draw)
+    assert [len(block) for block in sample.drawn(table, 20_000, [], None, 3, None)] == [8_192, 8_192, 3_616]
+    assert len({jax.random.key_data(key).tobytes() for key in keys}) == 3
+
+
+def test_models_come_in_the_order_of_their_means_and_are_compared_with_the_best(flows, rows, monkeypatch, tmp_path):
+    known = tables.infer_schema(pl.read_csv(tmp_path / rows()))
+    scores = dict(zip("abc", np.random.default_rng(0).normal([[-20.0], [-10.0], [-30.0]], size=(3, 30)), strict=True))
+    monkeypatch.setattr(
+        models, "loaded", lambda path: SimpleNamespace(schema=known, metadata={}, log_prob=lambda frame: scores[path])
+    )
+    told = json.loads(flows("compare", "a", "b", "c", rows(), "--json", "--no-cache")[1])
+    assert told["rows"] == 30 and [each["model"] for each in told["models"]] == ["b", "a", "c"]
+    for each in told["models"]:
+        own, apart = scores[each["model"]], scores["b"] - scores[each["model"]]
+        assert [each["log_prob"], each["error"]] == pytest.approx([own.mean(), own.std() / np.sqrt(30)])
+        assert each["behind"] == pytest.approx([apart.mean(), apart.std() / np.sqrt(30)])
 
 
 def test_show_and_compare(model, shell, flows, tmp_path, rows):

@@ -161,15 +161,19 @@ def test_a_number_that_is_mistyped_is_told_by_row_and_column(flows, rows, odd):
     assert flows("schema", rows(text="grade,x\n" + grades))[0] == 0
 
 
-def test_a_file_without_a_header_is_asked_about(flows, rows, tmp_path):
+def test_names_that_are_counted_are_no_row_of_data(flows, rows):
     cells = "".join(f"{n / 7},{n % 30},{'ab'[n % 2]}\n" for n in range(1, 61))
-    mistake(flows("schema", rows(text=cells)), "'b', read like the rows below them. Give --no-header if")
     mistake(flows("schema", rows(text="1.5,1.5\n" * 20)), "rename them, or give --no-header if the first row is one of data")
     assert json.loads(flows("schema", rows(text=cells), "--header")[1])["columns"][1]["name"] == "1"
     for names in ("0,1,2", "2019,2020,c", "x,7,c"):
         assert flows("schema", rows(text=f"{names}\n{cells}"))[0] == 0
     for names in ("0,1", "2019,2020"):
         assert flows("schema", rows(text=f"{names}\n" + "".join(f"{n / 7},{n % 30}\n" for n in range(60))))[0] == 0
+
+
+def test_a_file_without_a_header_is_asked_about(flows, rows, tmp_path):
+    cells = "".join(f"{n / 7},{n % 30},{'ab'[n % 2]}\n" for n in range(1, 61))
+    mistake(flows("schema", rows(text=cells)), "'b', read like the rows below them. Give --no-header if")
     data = rows(text=cells)
     assert flows("fit", data, "-o", "m.flows", "--no-header", *FIT)[0] == 0
     assert flows("score", "m.flows", data, "-o", "scored.csv", "--no-cache")[0] == 0

@@ -8,7 +8,7 @@ import pytest
 from common import stirred
 
 import flows
-from flows.core.numerics import filled
+from flows.core.numerics import filled, first, grown
 
 X = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
 CONTEXT = np.random.default_rng(1).normal(size=(1000, 2)).astype(np.float32)
@@ -25,12 +25,27 @@ def programs():
     return names
 
 
-def test_sizes_are_few_and_not_much_too_large():
+def test_up_to_a_thousand_rows_there_are_twenty_sizes():
     sizes = [filled(n) for n in range(1001)]
     assert sizes == sorted(sizes) and len(set(sizes)) == 20
     assert all(n <= size <= max(2 * n - 1, 1) for n, size in enumerate(sizes[:129]))
+
+
+def test_sizes_are_few_and_not_much_too_large():
     assert all(n <= filled(n) <= 1.25 * n and filled(filled(n)) == filled(n) for n in range(129, 20_000))
     assert all(filled(n) % 512 for n in range(513, 20_000)), "CPUs are slow where rows lie so far apart"
+
+
+def test_rows_are_filled_up_and_cut_without_a_program(programs):
+    x = jax.device_put(X[:37, :2])
+    before = len(programs)
+    for n in range(1, 38):
+        rows = first(x, n)
+        assert isinstance(rows, jax.Array) and np.array_equal(rows, X[:n, :2])
+        assert np.array_equal(grown(rows, 40), X[np.minimum(np.arange(40), n - 1), :2])
+    assert len(programs) == before
+    jax.jit(lambda x: x + 1)(x)
+    assert len(programs) > before, "programs were counted"
 
 
 def test_a_thousand_sizes_compile_forty_programs(programs):

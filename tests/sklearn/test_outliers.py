@@ -1,6 +1,7 @@
 """`FlowOutlierDetector`: how often it raises an alarm, for what, and by which scores."""
 
 import pickle
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from frames import BOTH, GIVEN, NORMAL, QUICK, mixed
 
 import flows
+from flows import tables
 from flows.sklearn import FlowOutlierDetector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the closed-form Gaussian")  # of fits of two epochs
@@ -108,6 +110,25 @@ def test_a_value_that_one_row_alone_has_counts_as_an_outlier():
         usual = np.fmin(np.ravel(result.scores), flows.sklearn.base.in_chunks(detector.table_, kept.astype(float), None))
         assert alone.sum() == count and (usual[alone] > np.sort(usual)[20]).all()
         assert detector.offset_ == np.sort(usual[~alone])[int(0.1 * (len(usual) + 1)) - 1 - count]
+
+
+def test_a_value_that_one_row_alone_has_counts_as_a_score_below_all(monkeypatch):
+    """The score is the first column; rows 17 and 30 alone have a value of another one, rows 40 and 41 share theirs."""
+    x = np.concatenate([np.random.default_rng(0).permutation(60.0 + np.arange(60))[:, None], np.zeros((60, 3))], 1)
+    x[[17, 30], [1, 2]] = x[[40, 41], 3] = 1.0
+    x[[17, 30], 0] = 200.0, 201.0
+
+    def fitted(self, frame, schema, weights, folds):
+        rows = schema.encode(frame)
+        result = SimpleNamespace(log_prob=lambda x: x[:, 0], scores=rows[:, 0], score_weights=weights)
+        result.kept = SimpleNamespace(x=rows)
+        self.table_ = tables.TableResult(schema, result)
+
+    monkeypatch.setattr(FlowOutlierDetector, "_fit", fitted)
+    detector = FlowOutlierDetector(0.1).fit(x)
+    scores = detector.score_samples(x)
+    usual = np.sort(np.delete(scores, [17, 30]))
+    assert len(set(scores)) == 60 and detector.offset_ == usual[int(0.1 * 61) - 1 - 2]
 
 
 def test_alarms_are_rare_in_a_table_of_few_values_too():

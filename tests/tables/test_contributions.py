@@ -1,6 +1,8 @@
 """Which column makes a row odd: log p(x_j | the others), against closed forms, counts and grids."""
 
 import functools
+import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,8 @@ from scipy.special import logsumexp
 import flows
 from flows import tables
 from flows.results.result import FitResult
-from flows.tables.integrals import Line
+from flows.tables.contributions import _Densities, _without_density
+from flows.tables.integrals import Angle, Codes, Line, axes_of
 
 QUICK = {"max_epochs": 2, "folds": 1, "verbose": 0}
 MODEL = flows.Normal(covariance="full", conditioner=flows.conditioners.MLP(8))
@@ -161,6 +164,25 @@ def test_the_columns_of_a_mixed_table_have_masses_and_densities_that_sum_to_1(co
     assert np.ptp(totals, 0).min() > 0.01
 
 
+def test_cells_of_steps_reach_beyond_their_bounds():
+    frame = mixed(20)
+    half = 0.5 * 0.25
+    schema = SCHEMA.replace({"size": tables.Real(-2, 3, 0.25), "count": tables.Integer(0, 20)}).fitted(frame)
+    axes = dict(zip(schema.columns, axes_of(schema), strict=True))
+    assert axes["colour"] == Codes(3) and axes["kind"] == Codes(2) and isinstance(axes["angle"], Angle)
+    ends = {name: axes[name][:2] for name in schema.numbers}
+    assert ends.pop("level")[1] == 5 - frame["level"].min()
+    assert ends == {"count": (-0.5, 20.5), "size": (-half, 5 + half), "share": (0, 1)}
+
+
+def test_each_row_of_a_batch_has_its_condition():
+    x, contexts = np.arange(6.0).reshape(3, 2), np.array([[100.0], [200.0], [300.0]])
+    result = SimpleNamespace(log_prob=lambda rows, context: rows @ [1.0, 10.0] + context[:, 0])
+    score, places = _Densities(result, x, contexts), np.arange(9_300) % 3
+    moved = np.linspace(0.0, 1.0, 9_300)
+    np.testing.assert_allclose(score(places, 1, moved), x[places, 0] + 10 * moved + contexts[places, 0])
+
+
 def test_masses_are_those_of_counts():
     rng = np.random.default_rng(0)
     a = rng.choice(["x", "y", "z"], 1_500, p=[0.6, 0.3, 0.1])
@@ -183,6 +205,15 @@ def test_masses_are_those_of_counts():
     np.testing.assert_allclose(got[:, 0], (counts / counts.sum(0))[places], atol=1e-5)
     np.testing.assert_allclose(got[:, 1], (counts / counts.sum(1, keepdims=True))[places], atol=1e-5)
     assert len(pairs) == 6
+
+
+def test_columns_come_back_in_the_order_of_the_frame_given(monkeypatch):
+    """As what is asked of rows that have a density are here their codes, angles and numbers themselves."""
+    monkeypatch.setattr(sys.modules["flows.tables.contributions"], "_of_sound_rows", lambda result, schema, x, *_: x)
+    result, frame = tables.TableResult(SCHEMA.fitted(mixed(50)), None), mixed(50)[["kind", *BOX, "colour"]]
+    got = result.contributions(frame, verbose=0)
+    assert list(got.columns) == list(frame.columns)
+    np.testing.assert_array_equal(got[list(result.schema.columns)], result.schema.encode(frame))
 
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame])
@@ -215,6 +246,16 @@ def test_a_value_that_is_none_of_its_column_is_the_odd_one():
         of_given = given.contributions(rows, errors="coerce", verbose=0)
     assert of_given.loc[5].isna().all() and np.isfinite(of_given.loc[0]).all()
     np.testing.assert_array_equal(np.isneginf(of_given).to_numpy().sum(1), [0, 1, 1, 0, 1, 0])
+
+
+def test_in_a_row_without_a_density_the_value_that_is_none_of_its_column_is_told():
+    schema, rows = SCHEMA.fitted(mixed(50)), mixed(6, seed=2)
+    rows.loc[1, "colour"], rows.loc[2, "level"], rows.loc[3, "share"], rows.loc[4, "angle"] = "pink", 5.0, np.nan, np.inf
+    values, sound = _without_density(schema, schema.rows(rows, errors="coerce"))
+    expected = np.full((6, 7), np.nan)
+    expected[[1, 2, 4], [schema.columns.index(name) for name in ("colour", "level", "angle")]] = -np.inf
+    np.testing.assert_array_equal(values, expected)
+    assert sound.tolist() == [0, 5]
 
 
 @flows.distribution

@@ -167,6 +167,7 @@ def test_numbers_count_from_their_low_bound_or_the_least_value_in_float64(librar
     assert schema.encode(frame)[:, 0].tolist() == [0.0, 2.75, 7.25] and schema.supports == ((-np.inf, np.inf),)
     schema, frame = fitted(library, Real(low=1e9, high=2e9), values)
     assert schema.encode(frame)[:, 0].tolist() == [0.25, 3.0, 7.5] and schema.supports == ((0.0, 1e9),)
+    assert "1000000000.25" not in schema.to_json(), "a value of a row"
     same(schema.decode(schema.encode(frame).astype(np.float32)), frame)
     for start in (2**60, 2**62, -(2**63)):
         schema, frame = fitted(library, Integer(), [start + 1, start + 4])

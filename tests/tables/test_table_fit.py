@@ -1,6 +1,7 @@
 """`tables.fit`, and what a `TableResult` is asked: scores, draws, files, in the units of the data."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +141,6 @@ def test_files_have_no_rows_and_give_the_same_scores(tmp_path):
     for column in ("share", "angle", "level"):
         for value in frame[column][:50]:
             assert str(value).encode() not in data and np.float64(value).tobytes() not in data
-    assert "'table'" in error_of(lambda: result.save(tmp_path / "other", {"table": 1}))
     flows.fit(0, flows.Normal(trainable=True), np.asarray(frame[["share", "level"]]), max_epochs=1, verbose=0).save(
         tmp_path / "b"
     )
@@ -153,6 +153,25 @@ def test_files_have_no_rows_and_give_the_same_scores(tmp_path):
         assert before in text
         result.result.save(tmp_path / "edited", {"table": text.replace(before, after)})
         assert expected in error_of(lambda: tables.load(tmp_path / "edited"))
+
+
+def test_metadata_do_not_hide_the_schema(tmp_path):
+    schema, written = SCHEMA.fitted(mixed(20)), []
+    result = tables.TableResult(schema, SimpleNamespace(save=lambda path, metadata: written.append(metadata)))
+    assert "'table'" in error_of(lambda: result.save(tmp_path / "other", {"table": 1})) and not written
+    result.save(tmp_path / "model", {"by": "me"})
+    assert written == [{"by": "me", "table": schema.to_json()}]
+
+
+def test_a_row_out_of_bounds_has_a_density_of_zero_and_one_with_a_gap_has_none():
+    """Whatever a model says of them: of this one, log p is the share."""
+    frame = mixed(6, seed=2)
+    result = tables.TableResult(SCHEMA.fitted(frame), SimpleNamespace(log_prob=lambda x: x[:, 3]))
+    scores = frame["share"].to_numpy().copy()
+    frame.loc[1, "colour"], frame.loc[2, "level"], frame.loc[3, "share"], frame.loc[4, "share"] = "pink", 7.0, np.nan, -0.5
+    scores[[1, 2, 4]], scores[3] = -np.inf, np.nan
+    with pytest.warns(UserWarning, match="3 of 6 rows .* 1 have a gap"):
+        np.testing.assert_array_equal(result.log_prob(frame, errors="coerce"), scores)
 
 
 def test_rows_without_a_density_are_coerced_where_that_is_asked_for():
