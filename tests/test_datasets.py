@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from common import error_of
-from scipy import integrate
+from scipy import integrate, stats
 
 from flows import datasets
 from flows.diagnostics import enable_x64
@@ -76,6 +76,12 @@ def test_densities_hold_for_the_shapes_by_default(name):
     assert mass.sum() == pytest.approx(1, abs=2e-3)
     expected = (mass * np.where(mass > 0, on_grid, 0)).sum()
     assert values.mean() == pytest.approx(expected, abs=5 * values.std() / 4000**0.5 + 2e-3)
+
+
+def test_rows_of_a_spiral_are_as_many_in_rings_of_the_same_area():
+    params, _, sample = datasets.Spirals(0.01)(0, 2)
+    shares = np.square(np.linalg.norm(sample(0, params, 4000), axis=1) / np.pi)
+    assert stats.kstest(shares, "uniform").statistic < 0.03
 
 
 def test_far_points_and_wrong_arguments():

@@ -120,6 +120,31 @@ def test_no_density_depends_on_the_batch():
         close(log_det[0], of.log_det[0], 1e-14)
 
 
+def linear(rng, input_dim, output_dim):
+    """The velocity w x, whose trace and penalties are known."""
+    return {"w": jnp.eye(2)}, lambda params, inputs: inputs[:, :-1] @ params["w"].T
+
+
+W = np.float32([[0.5, 0.3], [-0.1, 0.2]])
+ONE_STEP = {"solver": "euler", "steps": 1}
+
+
+def test_an_estimate_of_the_trace_is_a_draw_of_signs():
+    """s'Ws is the trace, and the two entries beside the diagonal with the sign s_1 s_2."""
+    direct_fun = flows.Continuous(linear, "hutchinson", **ONE_STEP)(0, 2).direct_fun
+    drawn = np.asarray(direct_fun({"w": W}, np.ones((40, 2), np.float32), rng=0)[1])
+    assert sorted({*drawn.round(5).tolist()}) == pytest.approx([-0.9, -0.5])
+
+
+def test_penalties_of_one_step_are_of_training_alone():
+    """|Wx|^2 and |W|^2, at the start of the step."""
+    x = X.astype(np.float32)
+    direct_fun = flows.Continuous(linear, kinetic=0.3, jacobian=0.2, **ONE_STEP)(0, 2).direct_fun
+    close(direct_fun({"w": W}, x)[1], np.full(5, -0.7), 1e-6)
+    penalty = 0.3 * np.square(x @ W.T).sum(1) + 0.2 * np.square(W).sum()
+    close(direct_fun({"w": W}, x, train=True)[1], -0.7 - penalty, 1e-6)
+
+
 @pytest.mark.parametrize("trace", ["hutchinson", "hutchinson-normal"])
 def test_estimates_of_the_trace_are_unbiased_and_exact_without_rng(trace):
     exact = solved(100)

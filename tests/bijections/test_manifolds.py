@@ -14,7 +14,9 @@ from scipy import stats
 
 import flows
 from flows import transformers as t
+from flows.bijections.sphere import _log_det
 from flows.diagnostics import enable_x64
+from flows.distributions.polar import draw_angle
 
 CONTEXT = np.array([0.5, -1.0])
 SAMPLES = 4096
@@ -94,6 +96,15 @@ def test_every_trained_leaf_has_a_finite_gradient_that_is_not_zero(name):
 def test_angles_have_no_seam(name):
     assert not DIRECTIONAL[name].on_sphere
     close(of_case(name).seam[0], of_case(name).seam[1], 1e-10)
+
+
+def test_heights_of_higher_spheres_change_the_radius_of_lower_ones():
+    """log|det J| = sum_k log g' + (k - 2) / 2 log(q_k' / q_k), of z_2, z_3 and z_4."""
+    rng = np.random.default_rng(0)
+    log_slope, new_z, q = rng.normal(size=(3, 5)), rng.uniform(-0.9, 0.9, size=(3, 5)), rng.uniform(0.1, 1, size=(3, 5))
+    ratio = np.log((1 - new_z**2) / q)
+    found = jax.jit(_log_det)(*np.float32([log_slope, new_z, q]))
+    close(found, log_slope.sum(0) + ratio[1] / 2 + ratio[2], 1e-5)
 
 
 @pytest.mark.parametrize("event", [3, 4])
@@ -228,6 +239,15 @@ def test_von_mises_fisher_in_many_dimensions(dims, concentration, expected):
     assert heights.mean() == pytest.approx(
         1 - slope, abs=5 * float(heights.std()) / 2_000**0.5 + 1e-4
     )  # d log Z / dk = E[mu'x] - 1
+
+
+def test_an_angle_is_drawn_with_the_derivative_of_its_quantile():
+    """In the concentration, as by SciPy's distribution function F and density f: dt/dk = -dF/dk / f."""
+    k = np.full(20, 2.0, np.float32)
+    t, slope = jax.jit(lambda k: jax.jvp(lambda k: draw_angle(jax.random.key(0), k, 1), (k,), (jnp.ones_like(k),)))(k)
+    above, below = (stats.vonmises(each).cdf(np.asarray(t)) for each in (2.001, 1.999))
+    close(slope, -(above - below) / 0.002 / stats.vonmises(2.0).pdf(np.asarray(t)), 1e-3)
+    assert np.abs(slope).min() > 1e-3
 
 
 def test_draws_have_the_gradient_of_the_inverse_distribution_function():

@@ -79,6 +79,21 @@ def test_a_certificate_holds_in_every_activation_and_is_refused_where_there_is_n
     assert "expected vectors" in error_of(lambda: Lipschitz(8)(0, (2, 2, 1), 3))
 
 
+def test_a_network_that_contracts_is_its_formula():
+    """Of matrices whose norms nothing has to bring down; the context enters the first layer."""
+    rng = np.random.default_rng(0)
+    first, last = ({"w": 0.2 * rng.normal(size=size), "b": rng.normal(size=size[1])} for size in ((3, 4), (4, 2)))
+    first["context"], last["log_beta"], context = rng.normal(size=(2, 4)), 0.7, rng.normal(size=(6, 2))
+    h = X @ first["w"] + first["b"] + context @ first["context"]
+    expected = h / (1 + np.exp(-np.exp(0.7) * h)) / 1.1 @ last["w"] + last["b"]
+
+    @jax.jit
+    def apply_fun(params, x, context):
+        return Lipschitz(4)(0, 3, 2, context_dim=2).apply_fun(params, x, context=context)
+
+    close(apply_fun(*jax.tree.map(np.float32, ((first, last), X, context))), expected, 1e-5)
+
+
 @functools.cache
 def stretched(log_det):
     """A block whose Jacobian is large, its params and its direct function, in float64."""
@@ -155,6 +170,19 @@ def test_a_fixed_point_that_is_not_found_is_nan_for_its_row_alone():
     assert np.isnan(found[-2:]).all() and np.isfinite(found[:-2]).all()
     close(found[:-2] + 0.5 * np.sin(found[:-2]), X, 1e-6)
     close(fixed_point(g, y[:1], 0.5, y[:1]), found[:1], 0)
+
+
+def test_the_gradient_of_a_fixed_point_is_the_implicit_one():
+    x, weights = X, np.cos(np.arange(3))
+    for _ in range(60):
+        x = X - 0.4 * np.sin(x)
+
+    @jax.jit
+    @jax.grad
+    def gradient(y):
+        return (fixed_point(lambda x: 0.4 * jnp.sin(x), y, 0.5, y) * weights[None].astype(np.float32)).sum()
+
+    close(gradient(X.astype(np.float32)), weights / (1 + 0.4 * np.cos(x)), 1e-5)
 
 
 def test_derivatives_of_a_fixed_point_are_the_implicit_ones_in_both_modes():

@@ -56,6 +56,13 @@ def test_each_starts_at_the_identity_and_comes_back_at_extreme_parameters(layer)
     close(inverse_fun(params, direct_fun(params, far)[0])[0], far, 1e-5)
 
 
+def test_a_planar_map_without_a_direction_moves_all_points_alike():
+    params = {"w": np.zeros(4, np.float32), "u": np.float32([1.0, -2.0, 0.5, 3.0]), "b": np.float32(0.3)}
+    y, log_det = flows.Planar()(0, 4).direct_fun(params, X)
+    close(y, X + np.tanh(0.3) * params["u"], 1e-6)
+    close(log_det, np.zeros(len(X)), 1e-6)
+
+
 def test_what_has_no_direction_is_finite():
     """w = 0, a point at the centre, u far beyond what is invertible: values and gradients stay numbers."""
     zero = jax.tree.map(jnp.zeros_like, flows.Planar()(0, 4).params)

@@ -1,6 +1,7 @@
 """Pixels: levels, labels, bits, what is typical, and what changes images in training alone."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from scipy import stats
 
 import flows
 from flows.diagnostics import typicality
+from flows.diagnostics.images import contexts
 from flows.training.model_view import split_off
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1))
@@ -91,6 +93,16 @@ def test_bits_of_models_averaged_over_folds():
     assert result.init_fun.constructor is flows.Mixture
     bits = flows.bits_per_dim(result, IMAGES[200:].reshape(100, 16))
     assert 3.5 < bits.mean < 5 and "0 .. 16" in error_of(lambda: flows.bits_per_dim(result, IMAGES[:2].reshape(2, 16) + 1))
+
+
+def test_each_image_has_a_context_or_all_have_one():
+    fit, rows = SimpleNamespace(context_dim=3), np.arange(12.0).reshape(4, 3)
+    assert contexts(fit, rows, 4, "bits")([2, 0])["context"].tolist() == [[6, 7, 8], [0, 1, 2]]
+    assert contexts(fit, rows[1], 4, "bits")([2, 0])["context"].tolist() == [3, 4, 5]
+    assert contexts(fit, None, 4, "bits")([2, 0]) == {}
+    for number in (3, 5):
+        said = f"bits: context has shape (4, 3), expected ({number}, 3), a row for each"
+        assert said in error_of(lambda number=number: contexts(fit, rows, number, "bits"))
 
 
 def test_bits_of_classes():

@@ -142,6 +142,11 @@ def test_the_contract_of_a_distribution(name, with_context):
     assert sample(0, low, 3, **given).dtype == log_pdf(low, x.astype(jnp.bfloat16), **given).dtype == jnp.float32
     close(log_pdf(low, x.astype(np.float32), **given), values, 3e-6)
     assert log_pdf(low, np.zeros((0, x.shape[1]), np.float32), **given).shape == (0,)
+
+
+@pytest.mark.parametrize(("name", "with_context"), list(cases(representative)))
+def test_codes_reach_from_0_to_the_last_class(name, with_context):
+    case = CODES[name]
     region = flows.support(case.init_fun, case.events[-1], 2 if with_context else 0).inputs
     codes = np.array(case.classes) > 0
     assert region.classes.tolist() == list(case.classes)

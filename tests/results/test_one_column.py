@@ -6,10 +6,12 @@ import numpy as np
 import pandas
 import pytest
 from common import AFFINE, QUICK, ROWS, close, error_of
+from jax.scipy.stats import norm
 from scipy import stats
 
 import flows
 from flows.diagnostics import enable_x64
+from flows.distributions.cdf import weighted
 from flows.training import fit
 
 GAMMA = np.random.default_rng(2).gamma(2.0, 1.5, size=(300, 1))
@@ -34,6 +36,10 @@ def test_a_model_of_one_column_by_draws_or_by_its_map():
     assert by_map.quantile(0.5, context=[1.0]).shape == ()
     draws = np.asarray(by_map.draw(0, 4_000, context=[1.0]))
     np.testing.assert_allclose(np.quantile(draws, 0.9), by_map.quantile(0.9, context=[1.0]), atol=0.15)
+
+
+def as_result(init_fun):
+    return flows.FitResult(*init_fun(0, 1), init_fun, 1)
 
 
 # Distribution functions
@@ -67,6 +73,19 @@ def test_a_continuous_flow_has_quantiles():
     result = as_result(flows.Flow(flows.Continuous(flows.MLP(4), steps=4)))
     x = result.quantile([0.1, 0.9])
     np.testing.assert_allclose(result.cdf(x[:, None]), [0.1, 0.9], atol=1e-3)
+
+
+def test_a_map_whose_inverse_knows_no_infinity_has_ends():
+    """It falls, so that each end of the base is the other's."""
+
+    @flows.bijection
+    def Found():
+        def init_fun(rng, shape):
+            return {}, lambda params, x: (-2 * x, jnp.log(2.0)), lambda params, y: jnp.where(jnp.isinf(y), jnp.nan, -y / 2)
+
+        return init_fun
+
+    assert as_result(flows.Flow(Found())).quantile([0.0, 0.5, 1.0]).tolist() == [-np.inf, 0.0, np.inf]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +124,6 @@ def test_distribution_functions_of_mixtures(copies):
     assert result.quantile([0.0, 1.0]).tolist() == [-np.inf, np.inf]
 
 
-def as_result(init_fun):
-    return flows.FitResult(*init_fun(0, 1), init_fun, 1)
-
-
 def test_tails_keep_their_digits():
     """Of maps that fall, too, and of mixtures of unlike components."""
     falls = as_result(flows.Flow(flows.FixedAffine(scale=-1.0)))
@@ -121,6 +136,22 @@ def test_tails_keep_their_digits():
         expected = (stats.norm.cdf(x) + stats.laplace.cdf(x)) / 2
         np.testing.assert_allclose(expected[:2], [1e-8, 1e-9], rtol=1e-4)
         np.testing.assert_allclose(x[2], -x[1], rtol=1e-5)
+
+
+def test_ends_of_a_mixture_are_those_of_its_widest_component():
+    """Of a uniform number and a normal one, from below and from above."""
+
+    def tails(params, x, context, upper, known):
+        below = jnp.stack([jnp.clip(x, 0, 1), norm.cdf(x)])
+        return jnp.where(upper, 1 - below, below)
+
+    def points(params, u, context, upper, known):
+        below = jnp.where(upper, 1 - u, u)
+        return jnp.stack([below, norm.ppf(below)])
+
+    both = weighted(lambda params: jnp.full(2, 0.5), tails, points)
+    found = jax.jit(lambda u, upper: both.point((), u, None, upper))(np.float32([0, 1, 0, 1]), np.arange(4) > 1)
+    assert found.tolist() == [-np.inf, np.inf, np.inf, -np.inf]
 
 
 def test_quantiles_of_a_mixture_are_its_own_at_the_ends():
