@@ -312,6 +312,14 @@ def test_layers_that_would_scale_or_mix_codes_are_refused():
     assert "same for all" in error_of(lambda: flows.Mixture(flows.Categorical(3), flows.Normal())(0, 1))
 
 
+def test_codes_lie_behind_noise_on_other_columns():
+    columns = flows.Joint(flows.Categorical(3, 2), flows.Normal(), sizes=(2, 1))
+    region = flows.support(flows.Flow(flows.Dequantize((0.0, 0.0, 1.0)), columns), 3).inputs
+    assert region.classes.tolist() == [3, 2, 0] and region.high.tolist() == [2, 1, np.inf]
+    said = error_of(lambda: flows.support(flows.Flow(flows.Dequantize((0.0, 1.0, 1.0)), columns), 3))
+    assert "codes of categories" in said and "Dequantize" in said
+
+
 def test_bad_arguments_are_told():
     assert "no classes were given" in error_of(lambda: flows.Categorical())
     for wrong in (0, -1, 2.5, "a", True, None):

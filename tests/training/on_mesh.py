@@ -178,8 +178,43 @@ def spread_rows():
     return found
 
 
+def of_small_arrays():
+    """What is made of eight rows and an order on two devices: of each array the part of each device."""
+    from flows.core.meshes import joined_moments, mean_over_devices, rows_on
+    from flows.training.data.table import Rows
+    from flows.training.loop.losses import taken
+    from flows.training.loop.placement import Placement
+
+    kinds = jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto
+    explicit, over = (jax.sharding.Mesh(np.array(jax.devices()), ("rows",), axis_types=(kind,)) for kind in kinds)
+    by_row = jax.sharding.PartitionSpec("rows")
+    rows, numbers, order = np.arange(16.0).reshape(8, 2) ** 2, np.array([3, 0, 1, 2]), np.arange(12).reshape(3, 1, 4)
+    placed, numbers = jax.device_put((rows.astype(np.float32), numbers), jax.sharding.NamedSharding(over, by_row))
+
+    def moments(x):
+        with rows_on(over):
+            return mean_over_devices(lambda _, part: joined_moments(part.mean(0), part.var(0)), (None, 0), None, x)
+
+    def rows_of_numbers(x, numbers):
+        with rows_on(over):
+            return taken(Rows(x), numbers, True).x
+
+    def swapped(x):
+        return flows.Shuffle()(0, 2).direct_fun({"fixed": {"ranks": np.array([1, 0], np.float32)}}, x)[0]
+
+    calls = {
+        "mean and variance": lambda: jax.numpy.stack(jax.jit(moments)(placed)),
+        "rows of numbers": lambda: jax.jit(rows_of_numbers)(placed, numbers),
+        "order": lambda: Placement(over).order(order),
+        "swapped": lambda: swapped(jax.device_put(placed, jax.sharding.NamedSharding(explicit, by_row))),
+    }
+    return {name: [np.asarray(shard.data).tolist() for shard in call().addressable_shards] for name, call in calls.items()}
+
+
 def told(case):
     """Of a case that is no fit, what there is to tell."""
+    if case == "small arrays":
+        return of_small_arrays()
     if case == "spread":
         return spread_rows()
     if case == "wrong":

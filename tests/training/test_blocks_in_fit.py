@@ -1,6 +1,7 @@
 """`fit` and what comes of it for blocks of features, one given the others or each by itself: codes, angles and numbers."""
 
 import warnings
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,8 @@ from common import close, error_of
 import flows
 from flows.diagnostics.rows import verify_rows
 from flows.training import EnsembleResult, fit
+from flows.training.comparison import Comparison
+from flows.training.data.base import from_gaussian
 from flows.training.data.facts import check
 from flows.training.data.gaussian import closed_form_loss
 from flows.training.data.prepare import prepare
@@ -99,6 +102,13 @@ def test_flows_of_blocks_start_at_the_regression_on_what_they_are_given(kind):
         assert fit(0, nested, TABLE[:, [0, 2, 3]], folds=1, **QUICK).init_fun.arguments["prior"] == nested
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bases_of_blocks_are_regressions_on_what_they_are_given(kind):
+    rows = SimpleNamespace(event=(4,), context=None, pipeline=SimpleNamespace(shrinkage=0.0))
+    base = flows.Normal(trainable=True, covariance="full", regression=kind is flows.ChainRule)
+    assert from_gaussian(mixed(kind), rows, Options()) == mixed(kind, flows.Flow(flows.Coupling(flows.MLP(8)), base))
+
+
 def test_columns_are_mixed_where_no_block_has_a_network():
     rows = TABLE[:, [0, 2, 3]]
     for numbers, mixing in ((COUPLING, False), (flows.Normal(trainable=True), True)):
@@ -161,7 +171,8 @@ def test_rows_are_verified_in_every_block(kind):
 
 
 def test_a_round_trip_of_a_block_that_fails_is_told():
-    """Layers of one block, whose inverse is wrong, behind one that is right; each sees the context of its own."""
+    """Layers of one block, whose inverse is wrong, behind one that is right; each sees its own features and context, in the
+    units behind the layers of all."""
 
     @flows.bijection
     def Skewed():
@@ -176,9 +187,11 @@ def test_a_round_trip_of_a_block_that_fails_is_told():
 
         return init_fun
 
-    model = flows.Flow(flows.Standardize(), flows.ChainRule(flows.Flow(flows.ActNorm()), flows.Flow(Skewed()), sizes=(1, 1)))
-    x = jnp.asarray(DRAW.normal(size=(10, 2)), jnp.float32).at[:, 0].set(jnp.array([2.0, *[0.0] * 8, 3.0]))
+    blocks = flows.ChainRule(flows.Flow(flows.ActNorm()), flows.Flow(Skewed()), sizes=(1, 1))
+    model = flows.Flow(flows.Standardize(), blocks)
+    x = jnp.asarray(np.stack([[20.0, *[0.0] * 8, 30.0], 10 * DRAW.normal(size=10)], 1), jnp.float32)
     params, log_pdf, _ = model(0, 2)
+    params["bijection"]["fixed"]["std"] = np.array([10, 10], np.float32)
     report = verify_rows(model, params, 2, 0, x, None, np.asarray(log_pdf(params, x)))
     assert [each.row for each in report.rows] == [0, 9] and "round trip is off by 5.0e-01" in report.rows[0].reason
 
@@ -211,18 +224,27 @@ def test_noise_of_a_block_comes_before_all_are_standardised(kind):
     )
 
 
+CODES_AND_STEPS = np.stack([CODE, np.round(FIRST), HOUR], 1)
+OF_STEPS = flows.ChainRule(flows.Categorical(3), COUPLING, sizes=(1, 2))
+
+
+def test_codes_have_no_step_that_shows(monkeypatch):
+    assert facts_of(OF_STEPS, CODES_AND_STEPS, dequantize=True)[0].first == (flows.Dequantize((0.0, 1.0, 0.0)),)
+    message = error_of(lambda: fit(0, flows.Categorical(3), CODES_AND_STEPS[:, :1], dequantize=True, **QUICK))
+    assert "no column is rounded to a step that shows" in message
+    steps = []
+    monkeypatch.setattr(Comparison, "add", lambda self, *_: steps.append(self.columns.steps.tolist()))
+    message = error_of(lambda: flows.select(0, [OF_STEPS], CODES_AND_STEPS, dequantize=True, verbose=0))
+    assert "no candidate could be fitted" in message and steps == [[0, 1, 0]]
+
+
 def test_steps_that_show_are_not_those_of_codes():
-    rows = np.stack([CODE, np.round(FIRST), HOUR], 1)
-    model = flows.ChainRule(flows.Categorical(3), COUPLING, sizes=(1, 2))
-    assert facts_of(model, rows, dequantize=True)[0].first == (flows.Dequantize((0.0, 1.0, 0.0)),)
-    selection = flows.select(0, [model], rows, validation=0.2, dequantize=True, max_epochs=1, verbose=0)
+    selection = flows.select(0, [OF_STEPS], CODES_AND_STEPS, validation=0.2, dequantize=True, max_epochs=1, verbose=0)
     assert selection.single.init_fun.likelihood == "lower bound"
     table = np.stack([CODE, HOUR, FIRST.round(1), TABLE[:, 3]], 1)
     result = fit(0, mixed(flows.ChainRule), table, support={2: (0, np.inf)}, dequantize={2: 0.1}, folds=1, **QUICK)
     draws = np.asarray(result.draw(0, 200))
     assert (draws[:, 2] > 0).all() and set(draws[:, 0]) == {0.0, 1.0, 2.0} and np.isfinite(result.log_prob(table)).all()
-    message = error_of(lambda: fit(0, flows.Categorical(3), rows[:, :1], dequantize=True, **QUICK))
-    assert "no column is rounded to a step that shows" in message
 
 
 NOISY = flows.ChainRule(

@@ -62,6 +62,15 @@ def same(one, other):
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+def test_what_two_devices_have_of_rows_and_make_of_them(tmp_path):
+    in_one(tmp_path, 2, "small arrays")
+    of, rows = told(tmp_path, "small arrays", 2), np.arange(16.0).reshape(8, 2) ** 2
+    np.testing.assert_allclose(of["mean and variance"], [[rows.mean(0), rows.var(0)]] * 2, rtol=1e-6)  # of all rows
+    assert of["rows of numbers"] == [rows[[3, 0]].tolist(), rows[[5, 6]].tolist()]  # of those that a device has
+    assert of["order"] == [[[[0, 1]], [[4, 5]], [[8, 9]]], [[[2, 3]], [[6, 7]], [[10, 11]]]]  # a part of each step
+    assert of["swapped"] == [rows[:4, ::-1].tolist(), rows[4:, ::-1].tolist()]  # by a gather, along an explicit axis
+
+
 def test_a_fit_on_two_devices_and_in_two_processes(tmp_path):
     """The losses are those of one device, the params of two processes those of two devices; no row moves, and functions leave
     their results where the rows are."""
