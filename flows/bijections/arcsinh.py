@@ -61,8 +61,6 @@ def Arcsinh(features: Sequence[int] | None = None, together: bool = False):
         ([[9.90..., 5.0]], [-9.21...])
     """
     given = () if features is None else check_features(features, "Arcsinh", "features")
-    if not isinstance(together, bool):
-        raise FlowsError(f"Arcsinh: together is {together!r:.60}; expected True or False")
 
     def chosen(count: int) -> np.ndarray:
         return np.full(count, True) if features is None else named(given, count, "Arcsinh", "features")

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from flows.bijections.scaling import channel_moments
-from flows.core import FlowsError, Traits, along, bijection, joined_moments, size
+from flows.core import FlowsError, Traits, along, bijection, joined_moments, number, size
 
 EPSILON = 1e-5
 
@@ -42,12 +42,11 @@ def BatchNorm(momentum: float = 0.9):
         >>> direct_fun(params, x, train=True)[0].round(2).tolist(), direct_fun(params, x)[0].round(2).tolist()
         ([[-1.0], [1.0]], [[2.0], [4.0]])
     """
-    if isinstance(momentum, bool) or not isinstance(momentum, int | float) or not 0 <= momentum < 1:
-        raise FlowsError(f"BatchNorm: momentum is {momentum!r}; expected a number in [0, 1)")
+    momentum = number(momentum, "BatchNorm: momentum", lambda x: 0 <= x < 1, "a number in [0, 1)")
 
     def init_fun(rng, shape, init_inputs=None, params=None):
         channels = shape[-1:]
-        fixed = {"mean": jnp.zeros(channels), "var": jnp.ones(channels), "momentum": jnp.asarray(float(momentum))}
+        fixed = {"mean": jnp.zeros(channels), "var": jnp.ones(channels), "momentum": jnp.asarray(momentum)}
         trained = {"log_gamma": jnp.zeros(channels), "beta": jnp.zeros(channels)}
         if params is not None:
             trained = {name: params[name] for name in trained}

@@ -18,6 +18,7 @@ from flows.core import (
     FlowsError,
     Layer,
     bijection,
+    not_negative,
     positive,
     positive_int,
     size,
@@ -86,7 +87,9 @@ def Continuous(
         True
     """
     net = MLP(64, 64, 64, activation="gelu") if conditioner is None else check_conditioner(conditioner, "Continuous")
-    kinetic, jacobian = (_weight(each, name) for each, name in ((kinetic, "kinetic"), (jacobian, "jacobian")))
+    kinetic, jacobian = (
+        not_negative(each, f"Continuous: {name}") for each, name in ((kinetic, "kinetic"), (jacobian, "jacobian"))
+    )
     _check(trace, TRACES, "trace")
     _check(solver, TABLEAUX if steps is not None else ADAPTIVE, f"solver {'with' if steps is not None else 'without'} steps")
     _check(adjoint, ADJOINTS, "adjoint")
@@ -196,9 +199,3 @@ def _of_rows(x: Array) -> Array:
 def _check(x: Any, known: Any, name: str) -> None:
     if not isinstance(x, str) or x not in known:
         raise FlowsError(f"Continuous: {name} is {x!r:.60}; expected one of {', '.join(map(repr, known))}")
-
-
-def _weight(x: Any, name: str) -> float:
-    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < float("inf"):
-        raise FlowsError(f"Continuous: {name} is {x!r:.60}; expected a number, 0 or more")
-    return float(x)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import POSITIVE, REAL, Array, FlowsError, Numbers, Support, bijection, check_fits, numbers, positive
+from flows.core import POSITIVE, REAL, Array, FlowsError, Numbers, Support, bijection, check_fits, number, numbers, positive
 
 
 def scalar_map(direct: Callable, log_slope: Callable, inverse: Callable) -> Callable:
@@ -163,9 +163,7 @@ def Power(exponent: float):
         >>> direct_fun(params, jnp.array([[2.0], [0.0], [-2.0]]))[0].tolist()
         [[8.0], [0.0], [nan]]
     """
-    if isinstance(exponent, bool) or not isinstance(exponent, int | float) or not 1e-30 < abs(exponent) < 1e30:
-        raise FlowsError(f"Power: the exponent is {exponent!r}; expected a number of size between 1e-30 and 1e30")
-    p = float(exponent)
+    p = number(exponent, "Power: the exponent", lambda x: 1e-30 < abs(x) < 1e30, "a number of size between 1e-30 and 1e30")
 
     def on_half_line(x: Array) -> Array:
         return jnp.where(x >= 0, x, jnp.nan)

@@ -1,7 +1,6 @@
 """The call: which checks there are, and what they are asked."""
 
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from flows.checks.model import Model, model_of
 from flows.checks.order import dependence
 from flows.checks.sample import LEAST, Sample, flat
 from flows.checks.verdicts import FAIL, Finding, judged
-from flows.core import FlowsError, as_key, positive_int
+from flows.core import FlowsError, as_key, not_negative, number, positive_int
 from flows.diagnostics import crps, ranks
 from flows.diagnostics.classifier import check_classifier
 
@@ -115,8 +114,7 @@ def check(
     """
     asked, tolerances = _asked(only), _tolerances(tolerance)
     check_classifier("check", classifier)
-    if isinstance(level, bool) or not isinstance(level, Real) or not 0 < float(level) < 1:
-        raise FlowsError(f"check: level is {level!r}; expected a number between 0 and 1, such as 0.01")
+    level = number(level, "check: level", lambda x: 0 < x < 1, "a number between 0 and 1, such as 0.01")
     model, count = model_of(fitted, data, context), positive_int(samples, "check: samples")
     if count < LEAST:
         raise FlowsError(f"check: samples is {count}; expected at least {LEAST}")
@@ -153,10 +151,7 @@ def _tolerances(tolerance: Any) -> dict[str, float]:
     unknown = [name for name in given if name not in usual]
     if unknown:
         raise FlowsError(f"check: tolerance has {unknown[0]!r}; expected names of {', '.join(usual)}")
-    for name, size in given.items():
-        if isinstance(size, bool) or not isinstance(size, Real) or not 0 <= float(size) < np.inf:
-            raise FlowsError(f"check: tolerance of {name} is {size!r}; expected a finite number that is not below 0")
-    return {name: float(given.get(name, size)) for name, size in usual.items()}
+    return usual | {name: not_negative(size, f"check: tolerance of {name}") for name, size in given.items()}
 
 
 def _train(model: Model, train: Any, context: Any) -> tuple[np.ndarray, np.ndarray | None] | None:

@@ -1,10 +1,8 @@
 """What a conditioner is: a network that makes a transformer's parameters, as a constructor's value. Family: Write one."""
 
 import inspect
-import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, overload
 
 import jax.numpy as jnp
@@ -12,7 +10,6 @@ import jax.numpy as jnp
 from flows.core import (
     INIT,
     Array,
-    FlowsError,
     Value,
     as_key,
     check_decorated,
@@ -20,6 +17,7 @@ from flows.core import (
     constructor,
     is_constructor,
     named_by,
+    not_negative,
     positional,
     refuse_argument,
     refuse_unknown,
@@ -122,11 +120,7 @@ def conditioner(
 
 def check_lipschitz(bound: Any, name: str) -> float | None:
     """A Lipschitz constant that a network claims, if it can be one; None where it claims nothing."""
-    if bound is None:
-        return None
-    if isinstance(bound, bool) or not isinstance(bound, Real) or not 0 <= float(bound) < math.inf:
-        raise FlowsError(f"{name}: its Lipschitz constant is {bound!r:.60}; expected a number, 0 or more")
-    return float(bound)
+    return None if bound is None else not_negative(bound, f"{name}: its Lipschitz constant")
 
 
 class Leading:

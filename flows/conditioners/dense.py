@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import HIGHEST, LAYER, Array, FlowsError, precision, spend
+from flows.core import HIGHEST, LAYER, Array, FlowsError, number, precision, spend
 
 ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "leaky_relu")
 
@@ -54,9 +54,7 @@ def dense_layers(key: Array, sizes: Iterable[tuple[int, int]], scales: Sequence[
 
 
 def check_dropout(share: Any, name: str) -> float:
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise FlowsError(f"{name}: dropout is {share!r}; expected a number in [0, 1)")
-    return float(share)
+    return number(share, f"{name}: dropout", lambda x: 0 <= x < 1, "a number in [0, 1)")
 
 
 def need_rng(rng: Any, name: str) -> Array:

@@ -179,12 +179,15 @@ from flows.core.validation import LAYER as LAYER
 from flows.core.validation import MOST as MOST
 from flows.core.validation import TO_VECTORS as TO_VECTORS
 from flows.core.validation import TOO_MUCH as TOO_MUCH
+from flows.core.validation import boolean as boolean
 from flows.core.validation import check_finite as check_finite
 from flows.core.validation import check_fits as check_fits
 from flows.core.validation import check_result as check_result
 from flows.core.validation import check_rows as check_rows
 from flows.core.validation import check_widths as check_widths
 from flows.core.validation import finite as finite
+from flows.core.validation import not_negative as not_negative
+from flows.core.validation import number as number
 from flows.core.validation import numbers as numbers
 from flows.core.validation import positive as positive
 from flows.core.validation import positive_int as positive_int

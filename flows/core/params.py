@@ -12,6 +12,7 @@ from flows.core.contract import Params
 from flows.core.errors import FlowsError
 from flows.core.inputs import as_array
 from flows.core.numerics import on_cpu, put
+from flows.core.validation import boolean
 
 
 def _is_fixed(path: tuple) -> bool:
@@ -201,8 +202,7 @@ def remeasure(
     """
     if not callable(init_fun):
         raise TypeError(f"remeasure: init_fun is {init_fun!r:.60}; expected a bijection or a distribution")
-    if not isinstance(moving, bool):
-        raise FlowsError(f"remeasure: moving is {moving!r:.60}; expected True or False")
+    boolean(moving, "remeasure: moving")
     inputs = as_array(inputs, "inputs")
     if inputs.ndim < 2 or not inputs.shape[0]:
         raise FlowsError(f"remeasure: inputs have shape {inputs.shape}, expected (batch, *event) with at least one row")

@@ -1,8 +1,9 @@
 """Checks of values and arrays that are handed in, each with what was expected; and what a model from a file may take."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Real
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,25 +33,38 @@ def positive_int(x: Any, name: str, most: int = 10**9) -> int:
     return int(x)
 
 
+def boolean(x: Any, name: str) -> bool:
+    """`x`, if it is True or False."""
+    if not isinstance(x, bool):
+        raise FlowsError(f"{name} is {x!r:.60}; expected True or False")
+    return x
+
+
+def number(x: Any, name: str, allowed: Callable[[Any], bool], expected: str) -> float:
+    """`x`, if it is a real number that is allowed; True and False are none."""
+    if isinstance(x, bool) or not isinstance(x, Real) or not allowed(x):
+        raise FlowsError(f"{name} is {x!r:.60}; expected {expected}")
+    return float(x)
+
+
 def positive(x: Any, name: str, least: float = LEAST, most: float = MOST) -> float:
     """`x`, if it is a number from `least` to `most`."""
-    if isinstance(x, bool) or not isinstance(x, int | float) or not least <= x <= most:
-        raise FlowsError(f"{name} is {x!r:.60}; expected a number above 0, from {least:g} to {most:g}")
-    return float(x)
+    return number(x, name, lambda x: least <= x <= most, f"a number above 0, from {least:g} to {most:g}")
 
 
 def share(x: Any, name: str) -> float:
     """`x`, if it is a number from 0 to 1."""
-    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1:
-        raise FlowsError(f"{name} is {x!r:.60}; expected a number from 0 to 1")
-    return float(x)
+    return number(x, name, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 
 
 def finite(x: Any, name: str) -> float:
     """`x`, if it is a number that float32 holds."""
-    if isinstance(x, bool) or not isinstance(x, int | float) or not -MOST <= x <= MOST:
-        raise FlowsError(f"{name} is {x!r:.60}; expected a finite number, of size up to {MOST:g}")
-    return float(x)
+    return number(x, name, lambda x: -MOST <= x <= MOST, f"a finite number, of size up to {MOST:g}")
+
+
+def not_negative(x: Any, name: str) -> float:
+    """`x`, if it is a finite number, 0 or more."""
+    return number(x, name, lambda x: 0 <= x < np.inf, "a number, 0 or more")
 
 
 def numbers(x: Any, name: str) -> np.ndarray:

@@ -29,6 +29,7 @@ from flows.core import (
     as_context,
     as_dim,
     as_event,
+    boolean,
     check_structure,
     default_dtype,
     from_json,
@@ -119,8 +120,7 @@ def save_model(
     """`save`, with more beside the model: arrays by name, and under TEXT a dict for JSON. It is asked for once all else is
     checked."""
     target = _as_path(path, "save", "write")
-    if not isinstance(allow_nan, bool):
-        raise FlowsError(f"save: allow_nan is {allow_nan!r:.40}; expected True or False")
+    boolean(allow_nan, "save: allow_nan")
     if not isinstance(init_fun, ModelValue):
         remedy = "decorate the constructor, the function that returns it, with flows.bijection or flows.distribution"
         raise TypeError(f"save: init_fun is {init_fun!r:.80}, expected what a constructor returns, Flow(NSF()); {remedy}")

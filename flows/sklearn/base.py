@@ -1,7 +1,6 @@
 """What the estimators share: a fit of one table, scores that do not depend on the rows beside, and pickles."""
 
 import io
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from flows import tables
-from flows.core import FlowsError, in_library, to_json, warn_user
+from flows.core import FlowsError, in_library, number, to_json, warn_user
 from flows.persistence.models import rows_held
 from flows.sklearn.inputs import fitted_frame, frame_of, is_nameless
 from flows.tables.infer import schema_of_numbers
@@ -55,9 +54,8 @@ class TableEstimator(BaseEstimator):
         return frame, schema, weights_of(frame, sample_weight)
 
     def _fit(self, frame: Any, schema: tables.Schema | None, weights: np.ndarray | None, folds: int | None = None) -> None:
-        minutes = self.minutes
-        if minutes is not None and not (isinstance(minutes, Real) and minutes > 0 and not isinstance(minutes, bool)):
-            raise FlowsError(f"minutes is {minutes!r:.60}; expected a number above 0, or None for no limit")
+        if (minutes := self.minutes) is not None:
+            number(minutes, "minutes", lambda x: x > 0, "a number above 0, or None for no limit")
         self.table_ = tables.fit(
             seed_of(self.random_state),
             frame,

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from flows import tables
-from flows.core import FlowsError, ModelValue, warn_user
+from flows.core import ModelValue, number, warn_user
 from flows.results.result import Kept
 from flows.sklearn.base import TableEstimator, in_chunks, log_prob
 from flows.training.options import FEW, FOLDS
@@ -80,9 +80,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         Returns:
             The estimator itself.
         """
-        rate = self.alarm_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 < rate <= MOST:
-            raise FlowsError(f"alarm_rate is {rate!r:.60}; expected a number above 0, and at most {MOST}")
+        rate = number(self.alarm_rate, "alarm_rate", lambda x: 0 < x <= MOST, f"a number above 0, and at most {MOST}")
         frame, schema, weights = self._read(X, sample_weight)
         count = len(frame) if weights is None else int((weights > 0).sum())
         enough = max(LEAST, ROWS_A_COLUMN * self.n_features_in_) <= count < FEW

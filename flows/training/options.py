@@ -21,8 +21,11 @@ from flows.core import (
     FlowsError,
     Precision,
     Value,
+    boolean,
     is_constructor,
     mesh_of_rows,
+    not_negative,
+    number,
     on_a_line,
     positive,
     positive_int,
@@ -66,12 +69,6 @@ def bar_or_none(x: Any, name: str) -> Any:
     return x
 
 
-def true_or_false(x: Any, name: str) -> bool:
-    if not isinstance(x, bool):
-        raise FlowsError(f"{name} is {x!r:.40}; expected True or False")
-    return x
-
-
 def folder(x: Any, name: str) -> Any:
     if not isinstance(x, str | bytes | os.PathLike):
         raise FlowsError(f"{name} is {x!r:.60}; expected the path of a folder")
@@ -92,21 +89,11 @@ def share_or_rows(x: Any, name: str) -> Any:
 
 
 def decay(x: Any, name: str) -> float:
-    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x < 1:
-        raise FlowsError(f"{name} is {x!r:.40}; expected the decay of an average, between 0 and 1, such as 0.999")
-    return x
+    return number(x, name, lambda x: 0 < x < 1, "the decay of an average, between 0 and 1, such as 0.999")
 
 
 def share(x: Any, name: str) -> float:
-    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x < 1:
-        raise FlowsError(f"{name} is {x!r:.40}; expected a share of the steps, between 0 and 1, such as 0.6")
-    return float(x)
-
-
-def not_negative(x: Any, name: str) -> float:
-    if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x < math.inf:
-        raise FlowsError(f"{name} is {x!r:.40}; expected a number, 0 or more")
-    return float(x)
+    return number(x, name, lambda x: 0 < x < 1, "a share of the steps, between 0 and 1, such as 0.6")
 
 
 def optax_optimizer(x: Any, name: str) -> optax.GradientTransformation:
@@ -227,14 +214,14 @@ class Options:
     weight_decay: Annotated[float, not_negative] = 0.0
     optimizer: Annotated[optax.GradientTransformation | None, optional(optax_optimizer)] = None
     standardize: Annotated[bool | str, one_of(True, False, "whiten", "columns")] = True
-    standardize_context: Annotated[bool, true_or_false] = True
+    standardize_context: Annotated[bool, boolean] = True
     support: Any = None
     as_is: Annotated[Any, columns] = ()
     dequantize: Any = None
     ema: Annotated[float | None, optional(decay)] = EMA
     accumulate: Annotated[int, positive_int] = 1
     matmul_dtype: Annotated[str | None, one_of("bfloat16", "float16", None)] = None
-    remat: Annotated[bool, true_or_false] = False
+    remat: Annotated[bool, boolean] = False
     checkpoint: Annotated[Any, optional(folder), MAY_CHANGE] = None
     checkpoint_every: Annotated[float, positive, MAY_CHANGE] = 10.0
     callbacks: Annotated[Any, functions, MAY_CHANGE] = ()

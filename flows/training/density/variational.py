@@ -24,6 +24,7 @@ from flows.core import (
     as_dim,
     as_event,
     as_key,
+    boolean,
     cast,
     explained_call,
     functions_of,
@@ -64,7 +65,6 @@ from flows.training.options import (
     one_of,
     optional,
     share,
-    true_or_false,
 )
 
 HARDLY = 0.01  # of the best effective sample size: its growth in a round that gained little
@@ -95,7 +95,7 @@ class DensityOptions(Options):
     starts: Any = 32  # checked where the support is known
     num_samples: Annotated[int, positive_int] = 256
     estimator: Annotated[str, one_of(*ESTIMATORS)] = "sticking_the_landing"
-    standardize: Annotated[bool | str, true_or_false] = True
+    standardize: Annotated[bool | str, boolean] = True
     ema: Annotated[float | None, optional(decay)] = None
     learning_rate: Annotated[float, positive] = DENSITY_RATE
     steps_per_epoch: Annotated[int, positive_int] = 100
