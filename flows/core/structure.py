@@ -76,6 +76,16 @@ class Structure(NamedTuple):
     order: str = "opaque"
     pieces: tuple[Piece, ...] = ()
 
+    @property
+    def of_blocks(self) -> bool:
+        """Whether the pieces are blocks of features."""
+        return self.order in OF_BLOCKS
+
+    @property
+    def of_components(self) -> bool:
+        """Whether the pieces are components of a mixture."""
+        return self.order == "mixture"
+
 
 class Step(NamedTuple):
     """A layer of a chain: its value, where its params are, and whether it runs backwards.

@@ -12,7 +12,7 @@ from flows.core.contract import Array, Shape
 from flows.core.errors import Place
 from flows.core.inputs import size
 from flows.core.parts import DistributionPart
-from flows.core.structure import OF_BLOCKS, Piece, opened, params_in, structure_of
+from flows.core.structure import Piece, opened, params_in, structure_of
 from flows.core.support import Region, everywhere, num_seen, seen
 
 
@@ -73,8 +73,8 @@ def joined_context(numbers: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
 
 def blocks_within(value: Any, event: Shape, context: Shape | None) -> list[Block]:
     """The blocks of features that a distribution is made of; none where it is made of something else."""
-    order, pieces = structure_of(opened(value))
-    return laid_out(order, pieces, context) if order in OF_BLOCKS else []
+    structure = structure_of(opened(value))
+    return laid_out(*structure, context) if structure.of_blocks else []
 
 
 def laid_out(order: str, pieces: Sequence[Piece], context: Shape | None, places: Sequence[Place] = ()) -> list[Block]:
@@ -127,11 +127,11 @@ def leading(
 def stages(value: Any, params: Any, event: Shape, context: Shape | None) -> Iterator[tuple[Stage, ...]]:
     """Each way from data to noise: one for every component of a mixture, and every block of features with a bijection in it."""
     *first, base = leading(value, params, event, context)
-    order, pieces = structure_of(base.value)
+    structure = structure_of(base.value)
     if not has_bijection(base.value):
         yield (*first, base)
-    elif order == "mixture":
-        for piece in pieces:
+    elif structure.of_components:
+        for piece in structure.pieces:
             for copy in [None] if piece.copies is None else range(piece.copies):
                 own = None if params is None else params_in(base.params, piece.params_at, copy)
                 component = Stage("component", piece.value, own, (), base.event, context)

@@ -133,10 +133,10 @@ def _dequantized(init_fun: Any) -> list[Rounding] | None:
             return [rounding]
         if not layer.declared.moves_entries:
             return None
-    order, pieces = structure_of(base)
-    if order != "mixture":
+    structure = structure_of(base)
+    if not structure.of_components:
         return None
-    of_components = [_dequantized(piece.value) for piece in pieces]
+    of_components = [_dequantized(piece.value) for piece in structure.pieces]
     return None if None in of_components else [rounding for roundings in of_components for rounding in roundings or ()]
 
 

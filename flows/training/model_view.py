@@ -12,7 +12,6 @@ from flows.bijections.composition import PlacedStep, layers_of, support_of
 from flows.bijections.dequantize import Dequantize
 from flows.compose import joined
 from flows.core import (
-    OF_BLOCKS,
     SPHERE,
     Array,
     BijectionInit,
@@ -123,7 +122,7 @@ class ModelView:
     @property
     def clusters(self) -> bool:
         """Whether there is a mixture in it, so that clusters suit it."""
-        return any(structure_of(value).order == "mixture" or traits_by(value).clusters for value in values_of(self.rest))
+        return any(structure_of(value).of_components or traits_by(value).clusters for value in values_of(self.rest))
 
     @property
     def has_flow(self) -> bool:
@@ -157,24 +156,23 @@ def values_of(model: Any) -> list[Value]:
 
 
 def has_flow(model: Any) -> bool:
-    order, pieces = structure_of(model)
-    return is_flow(model) or (order in OF_BLOCKS and any(has_flow(piece.value) for piece in pieces))
+    structure = structure_of(model)
+    return is_flow(model) or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
 
 
 def noise_of(value: Any, columns: int) -> list[tuple[Value, np.ndarray]]:
     """The layers of a model that dequantise, each with its columns, or channels."""
-    order, pieces = structure_of(opened(value))
-    within = values_of(value)
+    structure, within = structure_of(opened(value)), values_of(value)
     found = list[tuple[Value, np.ndarray]]()
-    if order in OF_BLOCKS:
-        ends = [piece.features or (0, 0) for piece in pieces]
-        for piece, (a, b) in zip(pieces, ends, strict=True):
+    if structure.of_blocks:
+        ends = [piece.features or (0, 0) for piece in structure.pieces]
+        for piece, (a, b) in zip(structure.pieces, ends, strict=True):
             for layer, features in noise_of(piece.value, b - a):
                 of_all = np.pad(features, (a, ends[-1][1] - b))
                 found.append((layer, of_all if len(of_all) == columns else np.full(columns, features.any())))
-    elif any(structure_of(each).order in OF_BLOCKS for each in within):
+    elif any(structure_of(each).of_blocks for each in within):
         moved = any(support_by(each).moves_entries for each in within)
-        for layer, features in (pair for piece in pieces for pair in noise_of(piece.value, columns)):
+        for layer, features in (pair for piece in structure.pieces for pair in noise_of(piece.value, columns)):
             found.append((layer, np.full(columns, features.any()) if moved else features))
     else:
         for layer in within:

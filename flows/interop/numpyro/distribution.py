@@ -232,4 +232,4 @@ def _support_of(model: Model) -> constraints.Constraint:
 
 def _picks(value: Value) -> bool:
     """Whether draws of a value pick one of several."""
-    return structure_of(value).order == "mixture" or traits_by(value).picks
+    return structure_of(value).of_components or traits_by(value).picks
