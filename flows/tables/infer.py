@@ -15,8 +15,7 @@ from flows.tables.fields import Field
 from flows.tables.frames import factorized, holds_times, looked_at
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real
 from flows.tables.schema import Schema, names_of
-from flows.training.data.grid import LEAST_TIES, step_of
-from flows.training.data.rounding import ATOM
+from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
 from flows.training.data.table import DataWarning
 
 MOST_TEXTS = 500  # values of text that are categories

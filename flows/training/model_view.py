@@ -1,4 +1,4 @@
-"""What a fit asks of a model at the shapes of its data, without a row of them; nothing is compiled for it."""
+"""The questions of a fit to a model at the shapes of its data, without a row of them; nothing is compiled for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.bijections.composition import PlacedStep, layers_of, support_of
+from flows.bijections.composition import layers_of, support_of
 from flows.bijections.dequantize import Dequantize
 from flows.compose import joined
 from flows.core import (
     SPHERE,
-    Array,
     BijectionInit,
     Block,
+    DistributionPart,
     FlowsError,
-    Given,
     ModelValue,
     Region,
     Shape,
@@ -41,18 +40,12 @@ BEHIND = "so the data cannot be standardised behind it. Put it first, or give st
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model at an event and a context. Answers are worked out when they are asked for, as some models fit no event.
-
-    Attributes:
-        init_fun: the model.
-        event, context: the shapes of a row and of its context.
-        standardize: the option of the fit.
-    """
+    """A model at an event and a context. Answers are worked out when they are asked for, as some models fit no event."""
 
     init_fun: Any
-    event: Shape
-    context: Shape | None
-    standardize: bool | str = True
+    event: Shape  # of a row
+    context: Shape | None  # the shape of its context
+    standardize: bool | str = True  # the option of the fit
 
     @property
     def columns(self) -> int:
@@ -61,24 +54,26 @@ class ModelView:
 
     @cached_property
     def _asked(self) -> tuple[Layers, Any, Region | None]:
-        """What is wrong with first layers is told before what is wrong with the whole."""
+        """The layers that rows go through before they are standardised, the model behind these, and where its points live, as
+        far as it is told. What is wrong with first layers is told before what is wrong with the whole."""
         pieces = ((), self.init_fun) if self.standardize is False else split_off(self.init_fun, self.event, self.context)
         return *pieces, distribution_part(self.init_fun, self.event, self.context).region
 
     @property
     def first(self) -> Layers:
-        """The layers that rows go through before they are standardised."""
         return self._asked[0]
 
     @property
     def rest(self) -> Any:
-        """The model behind them."""
         return self._asked[1]
 
     @property
     def region(self) -> Region | None:
-        """Where its points live, as far as it is told."""
         return self._asked[2]
+
+    @property
+    def rest_part(self) -> DistributionPart:
+        return distribution_part(self.rest, self.event, self.context)
 
     @cached_property
     def leading(self) -> Layers:
@@ -92,17 +87,17 @@ class ModelView:
 
     @property
     def of_sphere(self) -> bool:
-        """Whether something in it takes unit vectors, also where it has no part at this event."""
+        """Tell whether something in it takes unit vectors, also where it has no part at this event."""
         return any(support_by(value).inputs == SPHERE for value in values_of(self.init_fun))
 
     @cached_property
     def curved(self) -> np.ndarray:
-        """Which columns, or channels, are angles, coordinates of unit vectors, or codes."""
+        """Mark columns, or channels, that are angles, coordinates of unit vectors, or codes."""
         return self._columns_where(None if self.region is None else ~self.region.of_line)
 
     @cached_property
     def coded(self) -> np.ndarray:
-        """Which columns, or channels, hold codes."""
+        """Mark columns, or channels, that hold codes."""
         return self._columns_where(None if self.region is None else self.region.classes > 0)
 
     def _columns_where(self, entries: Any) -> np.ndarray:
@@ -115,33 +110,22 @@ class ModelView:
 
     @property
     def noisy(self) -> np.ndarray:
-        """Which columns, or channels, it dequantises itself."""
+        """Mark columns, or channels, that it dequantises itself."""
         noisy: np.ndarray = np.any([np.zeros(self.columns, bool), *(columns for _, columns in self.noise)], axis=0)
         return noisy
 
     @property
     def clusters(self) -> bool:
-        """Whether there is a mixture in it, so that clusters suit it."""
+        """Tell whether there is a mixture in it, so that clusters suit it."""
         return any(structure_of(value).of_components or traits_by(value).clusters for value in values_of(self.rest))
 
     @property
-    def has_flow(self) -> bool:
-        """Whether what is standardised is a flow, or has a block of features that is one."""
-        return has_flow(self.rest)
-
-    @property
     def mixing(self) -> bool:
-        """Whether each column is freed of all before it, however little these tell: where it was asked for, and for densities
-        without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters along
-        columns, and what is given columns as a context has a network for them.
-        """
-        networks = self.has_flow or structure_of(self.rest).order == "chain rule"
+        """Tell whether each column is freed of all before it, however little these tell: where it was asked for, and for
+        densities without a network, to which that does no harm. A mixture of diagonal Gaussians would no longer see clusters
+        along columns, and what is given columns as a context has a network for them."""
+        networks = has_flow(self.rest) or structure_of(self.rest).order == "chain rule"
         return self.standardize == "whiten" or not (networks or traits_by(self.rest).clusters == "along columns")
-
-    def num_trained(self, key: Array) -> int:
-        """How many numbers of what is standardised are trained."""
-        part = distribution_part(self.rest, self.event, self.context)
-        return num_trained(jax.eval_shape(lambda: part.init(key, Given())))
 
 
 def num_trained(params: Any) -> int:
@@ -156,6 +140,7 @@ def values_of(model: Any) -> list[Value]:
 
 
 def has_flow(model: Any) -> bool:
+    """Tell whether a model is a flow, or has a block of features that is one."""
     structure = structure_of(model)
     return is_flow(model) or (structure.of_blocks and any(has_flow(piece.value) for piece in structure.pieces))
 
@@ -193,7 +178,9 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[Layer
         return _noise_of_blocks(init_fun, blocks)
     *way, last = leading(init_fun, opening=False)
     layers, base = [layer for stage in way for layer in layers_of(stage.value)], last.value
-    _refuse_noise_behind(layers, base, context)
+    pieces = structure_of(opened(base)).pieces
+    if pieces and pieces[-1].features and (noise := split_off(base, (pieces[-1].features[1],), context)[0]):
+        raise FlowsError(f"fit: {noise[0]!r:.80}, of blocks of features, comes after {layers[-1].bijection!r:.60}, {BEHIND}")
     deciding = max((i + 1 for i, layer in enumerate(layers) if traits_by(layer.value).rounding is not None), default=0)
     try:
         deciding = max(deciding, support_of(layers, event, context)[2])
@@ -207,18 +194,10 @@ def split_off(init_fun: Any, event: Shape, context: Shape | None) -> tuple[Layer
             last_layer = layers[deciding - 1].bijection
             why = "which trains, mixes or moves entries"
             raise FlowsError(f"fit: {last_layer!r:.60} comes after {layer.bijection!r:.60}, {why}, {BEHIND}")
+    bijections = tuple(layer.bijection for layer in layers)
     if not deciding:
         return (), init_fun
-    rest = [layer.bijection for layer in layers[deciding:]]
-    left = Flow(joined(rest), base) if rest else base
-    return tuple(layer.bijection for layer in layers[:deciding]), left
-
-
-def _refuse_noise_behind(layers: Sequence[PlacedStep], base: Any, context: Shape | None) -> None:
-    """Refuse noise, as wide as a step of the data, of blocks of features that lie behind layers."""
-    pieces = structure_of(opened(base)).pieces
-    if pieces and pieces[-1].features and (noise := split_off(base, (pieces[-1].features[1],), context)[0]):
-        raise FlowsError(f"fit: {noise[0]!r:.80}, of blocks of features, comes after {layers[-1].bijection!r:.60}, {BEHIND}")
+    return bijections[:deciding], Flow(joined(bijections[deciding:]), base) if bijections[deciding:] else base
 
 
 def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[Layers, Any]:

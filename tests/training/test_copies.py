@@ -10,7 +10,7 @@ import flows
 from flows.training import DataWarning, fit, select
 from flows.training.data.copies import groups_of
 from flows.training.data.read import read_arrays
-from flows.training.data.splitting import folds_of_rows, split_numbers
+from flows.training.data.table import folds_of_rows, split_numbers
 from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)

@@ -12,8 +12,7 @@ from flows.training.data.facts import check
 from flows.training.data.gaussian import regression_loss
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
-from flows.training.data.splitting import split_numbers
-from flows.training.data.table import Rows
+from flows.training.data.table import Rows, split_numbers
 from flows.training.model_view import ModelView
 from flows.training.options import Options
 

@@ -21,12 +21,12 @@ def check_points(view: ModelView, split: Split, caller: str) -> None:
         return
     _check_codes(region, split, caller)
     for block in blocks_of(region.sphere):
+        which = ", ".join(labels[i].removeprefix("column ") for i in block)
         for table in split.tables:
             squared = np.square(np.asarray(table.x, float)[:, block]).sum(1)
             off = np.abs(squared - 1) > OFF_SPHERE
             if off.any():
                 row = int(np.argmax(off))
-                which = ", ".join(labels[i].removeprefix("column ") for i in block)
                 degrees = told_of_degrees(np.asarray(table.x)[:, block], [labels[i] for i in block])
                 raise FlowsError(
                     f"{caller}: row {table.numbers[row]} of {table.source} is no point of the sphere: the squares of its "
@@ -35,7 +35,6 @@ def check_points(view: ModelView, split: Split, caller: str) -> None:
                 )
         vectors = np.asarray(split.train.x)[:, block]
         if (vectors == vectors[:1]).all():
-            which = ", ".join(labels[i].removeprefix("column ") for i in block)
             one = ", ".join(f"{coordinate:.6g}" for coordinate in vectors[0])
             raise FlowsError(
                 f"{caller}: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
@@ -79,13 +78,10 @@ def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
     return np.where(region.period > 0, np.where(known, turn, -half), 0.0)
 
 
-def tell_of_curved(curved: np.ndarray, region: Region | None, table: Table, caller: str) -> None:
-    """Say which angles look like degrees. That columns of circles and spheres stay as they are is what their model asks for."""
-    if region is None:
-        return
-    for i in map(int, np.flatnonzero(curved)):
-        period, spread = float(region.period[..., i].max()), float(np.ptp(table.x[..., i]))
-        if period and spread > TURNS * period:
+def check_turns(region: Region | None, table: Table, caller: str) -> None:
+    """Warn of angles that look like degrees."""
+    for i, period in enumerate([] if region is None else region.period.reshape(-1, len(table.labels)).max(0).tolist()):
+        if period and (spread := float(np.ptp(table.x[..., i]))) > TURNS * period:
             warn_user(
                 f"{caller}: {table.labels[i]} spans {spread:.4g}, {spread / period:.0f} turns of "
                 f"{period:.4g}: are these degrees? Give radians, or transformers and a base of their period"

@@ -7,10 +7,10 @@ import numpy as np
 
 from flows.bijections.composition import layers_of, support_of
 from flows.bijections.unconstrain import Unconstrain
-from flows.core import BijectionInit, FlowsError, Region, Value, traits_by, warn_user
+from flows.core import BijectionInit, FlowsError, Region, traits_by
 from flows.training.data.dependence import COARSE
 from flows.training.data.gaussian import moments
-from flows.training.data.table import DataWarning, Split, Table, place_of
+from flows.training.data.table import Split, Table, place_of, warn_of_data
 from flows.training.model_view import ModelView
 
 # Of a standard deviation, what is lost of a column in its distance to an end: from there on few draws are unlike each other,
@@ -45,54 +45,45 @@ def box_layer(ends: Region, steps: np.ndarray | None) -> BijectionInit:
 def _pair(pair: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     or_several = f", or of {shape[0]} numbers each," if shape else ","
     expected = f"a pair (low, high) of numbers{or_several} -inf or inf where a side is open"
+    refusal = FlowsError(f"fit: {name} is {pair!r:.80}; expected {expected}")
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise FlowsError(f"fit: {name} is {pair!r:.80}; expected {expected}")
-    ends = []
-    for end, missing in zip(pair, (-np.inf, np.inf), strict=True):
-        try:
-            value = np.asarray(missing if end is None else end, float)
-        except (TypeError, ValueError):
-            raise FlowsError(f"fit: {name} is {pair!r:.80}; expected {expected}") from None
-        if value.shape not in {(), shape} or np.isnan(value).any():
-            raise FlowsError(f"fit: {name} is {pair!r:.80}; expected {expected}")
-        ends.append(value)
-    if not (ends[0] < ends[1]).all():
+        raise refusal
+    try:
+        low, high = (np.asarray(at if end is None else end, float) for end, at in zip(pair, (-np.inf, np.inf), strict=True))
+    except (TypeError, ValueError):
+        raise refusal from None
+    if any(end.shape not in {(), shape} or np.isnan(end).any() for end in (low, high)):
+        raise refusal
+    if not (low < high).all():
         raise FlowsError(f"fit: {name} is {pair!r:.80}; expected low < high")
-    return ends[0], ends[1]
+    return low, high
 
 
 def check_noise_once(
     view: ModelView, labels: Sequence[str], ends: Region | None, steps: np.ndarray | None, caller: str
 ) -> None:
     """Refuse what `dequantize=` and `support=` would put before a model's own Dequantize: noise again, or logits."""
-    noisy, bounded = view.noisy, np.zeros(view.columns, bool)
-    if ends is not None:
-        bounded |= np.isfinite(ends.low) | np.isfinite(ends.high)
-    twice = noisy & (np.zeros(view.columns) if steps is None else steps).astype(bool)
-    for wrong, refuse in ((bounded & noisy, _noise_on_logits), (twice, _noise_twice)):
-        if wrong.any():
-            column = int(np.argmax(wrong))
-            layer = next(layer for layer, columns in view.noise if columns[column])
-            raise FlowsError(f"{caller}: {refuse(labels[column], layer)}")
-
-
-def _noise_twice(what: str, layer: Value) -> str:
-    return (
-        f"dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
-        "Leave dequantize= out: the model dequantises itself"
-    )
-
-
-def _noise_on_logits(what: str, layer: Value) -> str:
-    step, levels = traits_by(layer).rounding or (0.0, None)
-    ends = "(low, high), the least and the largest value that is recorded"
-    if levels is not None and not isinstance(step, Sequence):
-        ends = f"(0, {(levels - 1) * step:g})"
-    return (
-        f"support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide as a step of the "
-        f"data. Leave that layer out, and give dequantize={step}, support={ends}; or leave support= and dequantize= out, "
-        "and put flows.Unconstrain behind that layer"
-    )
+    none = np.zeros(view.columns, bool)
+    bounded = none if ends is None else np.isfinite(ends.low) | np.isfinite(ends.high)
+    for wrong in (view.noisy & bounded, view.noisy & (none if steps is None else steps > 0)):
+        if not wrong.any():
+            continue
+        column = int(np.argmax(wrong))
+        what, layer = labels[column], next(layer for layer, noisy in view.noise if noisy[column])
+        if not bounded[column]:
+            raise FlowsError(
+                f"{caller}: dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
+                "Leave dequantize= out: the model dequantises itself"
+            )
+        step, levels = traits_by(layer).rounding or (0.0, None)
+        support = "(low, high), the least and the largest value that is recorded"
+        if levels is not None and not isinstance(step, Sequence):
+            support = f"(0, {(levels - 1) * step:g})"
+        raise FlowsError(
+            f"{caller}: support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide as a "
+            f"step of the data. Leave that layer out, and give dequantize={step}, support={support}; or leave support= and "
+            "dequantize= out, and put flows.Unconstrain behind that layer"
+        )
 
 
 def check_inside(split: Split, before: Sequence[BijectionInit]) -> None:
@@ -100,10 +91,34 @@ def check_inside(split: Split, before: Sequence[BijectionInit]) -> None:
     region = _defined(before, split.train)
     if np.isneginf(region.low).all() and np.isposinf(region.high).all():
         return
+    remedy = "Correct the support, drop such rows, or leave out the layer that is defined there alone"
     for table in split.tables:
         outside = (table.x < region.low) | (table.x > region.high)  # no float64 copy of images
-        if outside.any():
-            raise _refusal(table, outside, region, "outside")
+        _refuse(table, outside, before, "outside", remedy)
+
+
+def check_finite_behind(table: Table, y: np.ndarray, before: Sequence[BijectionInit]) -> None:
+    """Refuse rows that the layers take to infinity, as y: values at an end."""
+    remedy = "Widen the support, drop such rows, or give dequantize= if values were rounded"
+    _refuse(table, ~np.isfinite(y), before, "at an end of", remedy)
+
+
+def _refuse(table: Table, bad: np.ndarray, before: Sequence[BijectionInit], where: str, remedy: str) -> None:
+    if not bad.any():
+        return
+    row, *entry = np.argwhere(bad)[0].tolist()
+    low, high = (float(end[tuple(entry)]) for end in _defined(before, table))
+    what = table.labels[entry[0]] if len(entry) == 1 else f"entry {tuple(entry)}"
+    value, rows = float(table.x[(row, *entry)]), int(bad.any(tuple(range(1, bad.ndim))).sum())
+    raise FlowsError(
+        f"fit: {what} of {table.source} is {value:.6g} in row {table.numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
+        f"model is defined; {rows} rows are. {remedy}"
+    )
+
+
+def _defined(before: Sequence[BijectionInit], table: Table) -> Region:
+    """Where these layers are defined."""
+    return support_of([layer for bijection in before for layer in layers_of(bijection)], table.event)[0]
 
 
 def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Region | None) -> None:
@@ -126,32 +141,4 @@ def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Reg
         remedy = "Leave support out for it, or give ends near the data"
         if lost > TOO_COARSE:
             raise FlowsError(f"{message} too few digits of how the data vary. {remedy}")
-        warn_user(f"{message} few digits of how the data vary. {remedy}", DataWarning)
-
-
-def check_finite_behind(table: Table, y: np.ndarray, before: Sequence[BijectionInit]) -> None:
-    """Refuse rows that the layers take to infinity, as y: values at an end."""
-    bad = ~np.isfinite(y)
-    if bad.any():
-        raise _refusal(table, bad, _defined(before, table), "at an end of")
-
-
-def _defined(before: Sequence[BijectionInit], table: Table) -> Region:
-    """Where these layers are defined."""
-    return support_of([layer for bijection in before for layer in layers_of(bijection)], table.event)[0]
-
-
-def _refusal(table: Table, bad: np.ndarray, region: Region, where: str) -> FlowsError:
-    row, *entry = (int(i) for i in np.argwhere(bad)[0])
-    low, high = (float(end[tuple(entry)]) for end in region)
-    what = table.labels[entry[0]] if len(entry) == 1 else f"entry {tuple(entry)}"
-    remedy = (
-        "Widen the support, drop such rows, or give dequantize= if values were rounded"
-        if where != "outside"
-        else "Correct the support, drop such rows, or leave out the layer that is defined there alone"
-    )
-    value = float(table.x[(row, *entry)])
-    return FlowsError(
-        f"fit: {what} of {table.source} is {value:.6g} in row {table.numbers[row]}, {where} ({low:.6g}, {high:.6g}), where the "
-        f"model is defined; {int(bad.any(tuple(range(1, bad.ndim))).sum())} rows are. {remedy}"
-    )
+        warn_of_data(f"{message} few digits of how the data vary. {remedy}")

@@ -1,4 +1,4 @@
-"""Rows that are copies of others: found, and told from rows that are equal by chance, as values were rounded."""
+"""Rows that are copies of others, told from rows that are equal by chance, as values were rounded; warnings of them."""
 
 import math
 from itertools import pairwise
@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import pdtr, pdtrc
 
 from flows.core import pieces_of
-from flows.training.data.grid import grid_of
+from flows.training.data.rounding import grid_of
+from flows.training.data.table import Split, warn_of_data
 
 MOST_BYTES = 2**30  # of rows, above which nobody looks
 LOOKED_AT = 100_000  # unlike rows by which columns are judged
@@ -23,10 +24,38 @@ SPIKY = 30.0  # the same of values on a grid, of prices, say, which lie less eve
 ODD = 1e-6  # the chance of sizes of groups that are none
 MIXED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-Table = tuple[np.ndarray, np.ndarray | None]  # rows and their context
+RowsAndContext = tuple[np.ndarray, np.ndarray | None]
 
 
-def groups_of(*tables: Table) -> np.ndarray | None:
+def check_copies(split: Split) -> None:
+    """Warn of rows of data that are copies of others, and of rows of validation that are among data."""
+    rows, validation = split.whole, split.validation
+    if split.groups is not None:
+        _, first, of_each = np.unique(split.groups, return_index=True, return_inverse=True)
+        copied = first[of_each.ravel()]
+        copies = np.flatnonzero(copied != np.arange(len(copied)))
+        if len(copies):
+            warn_of_data(
+                f"fit: {len(copies)} of {len(copied)} rows of data are copies of others: row {copies[0]}, say, of row "
+                f"{copied[copies[0]]}. Copies are held out together, as a row that is trained on tells nothing "
+                "of others. Drop them, or keep one of each, with weights= for how often it is there"
+            )
+    if validation is None or split.stream is not None:
+        return
+    groups = groups_of((rows.x, rows.context), (validation.x, validation.context))
+    if groups is not None:
+        of_data, of_validation = groups[: len(rows.x)], groups[len(rows.x) :]
+        among = np.flatnonzero(np.isin(of_validation, of_data))
+        if len(among):
+            row = int(np.argmax(of_data == of_validation[among[0]]))
+            warn_of_data(
+                f"fit: {len(among)} of {len(of_validation)} rows of validation are among data: row {among[0]}, say, is row "
+                f"{row} of data. Their score is that of rows trained on, and stops no fit in time. Leave them out of data, or "
+                "give a share as validation"
+            )
+
+
+def groups_of(*tables: RowsAndContext) -> np.ndarray | None:
     """A number of each row of all tables, which copies have in common; None where there are none, or too much to look at.
 
     Rows that values which were rounded, or atoms, make equal are no copies. Such coincidences are told apart in two ways. In
@@ -50,7 +79,7 @@ def groups_of(*tables: Table) -> np.ndarray | None:
     return numbers
 
 
-def hashes_of(tables: tuple[Table, ...]) -> np.ndarray:
+def hashes_of(tables: tuple[RowsAndContext, ...]) -> np.ndarray:
     """64 bits of each row, the same for equal ones."""
     hashes = []
     parts = [[part for part in table if part is not None] for table in tables]
@@ -66,7 +95,7 @@ def hashes_of(tables: tuple[Table, ...]) -> np.ndarray:
 
 
 def _hashed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Of each row, the sum of all its words of 64 bits, each mixed with its place."""
+    """The sum of all words of 64 bits of each row, each mixed with its place."""
     flat = x.reshape(len(x), -1).astype(dtype, copy=False)
     if dtype.kind == "f":
         flat = flat + np.zeros((), dtype)  # -0.0 is 0.0
@@ -81,24 +110,22 @@ def _hashed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _mixed(words: np.ndarray) -> np.ndarray:
     """Each bit depends on all of a word (splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
     2014)."""
-    words = words ^ (words >> np.uint64(30))
-    words *= MIXED[1]
-    words ^= words >> np.uint64(27)
-    words *= MIXED[2]
-    words ^= words >> np.uint64(31)
-    return words
+    for shift, factor in zip((30, 27), MIXED[1:], strict=True):
+        words = words ^ (words >> np.uint64(shift))
+        words *= factor
+    return words ^ (words >> np.uint64(31))
 
 
 def _of_odd_sizes(sizes: np.ndarray) -> bool:
-    """Whether groups of equal rows are of sizes that chance does not make: of too few the next larger size."""
+    """Tell sizes of groups of equal rows that chance does not make: too few are of the next larger size."""
     f = np.concatenate([np.bincount(sizes), np.zeros(1, int)]).astype(float)
     k = np.arange(2, len(f) - 1)
     least, most = np.maximum(f[k] - 3 * np.sqrt(f[k]), 0), f[k - 1] + 3 * np.sqrt(f[k - 1]) + 4  # that may be expected
     return bool((pdtr(f[k + 1], k / (k + 1) * least**2 / most) < ODD).any())
 
 
-def _no_chance(tables: tuple[Table, ...], first: np.ndarray, copies: int) -> bool:
-    """Whether so many rows cannot be equal by chance, as in some column, by its `first` rows that are unlike, too few would."""
+def _no_chance(tables: tuple[RowsAndContext, ...], first: np.ndarray, copies: int) -> bool:
+    """Tell whether n rows cannot be equal by chance: in some column, by its `first` rows that are unlike, too few would be."""
     event = tables[0][0].shape[1:]
     if len(event) > 1 and math.prod(event) >= IMAGE:
         return True

@@ -1,13 +1,11 @@
 """Columns that others determine: copies and combinations have no density together, and near ones cost digits."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from flows.core import FlowsError, warn_user
+from flows.core import FlowsError
 from flows.training.data.gaussian import FEWEST, Scale
-from flows.training.data.grid import step_of
-from flows.training.data.table import DataWarning, Table
+from flows.training.data.rounding import step_of
+from flows.training.data.table import Table, warn_of_data
 
 MOST_PAIRS = 3000  # columns up to which all pairs are compared
 MOST_COMBINED = 512  # columns up to which combinations are looked for
@@ -23,109 +21,101 @@ NEARLY = 0.99  # of the rows: the share whose error has to be no more than that
 
 
 def check_dependence(table: Table, scale: Scale, columns: np.ndarray) -> None:
-    """Refuse columns that are others again, or combinations of others, to the digits of the working dtype; warn of those that
-    nearly are.
-
-    `columns` are the numbers of those that are looked at.
-    """
-    x, dtype = table.x, table.dtype
-    if len(columns) < 2 or len(x) < 3:
+    """Refuse columns, of these numbers, that are others again, or combinations of others, to the digits of the working dtype;
+    warn of those that nearly are."""
+    if len(columns) < 2 or len(table) < 3:
         return
-    spread = _few(len(x), columns)
-    z = (x[spread][:, columns] - scale.mean[columns]) / scale.std[columns]
+    among = _Among(table, columns, Scale(scale.mean[columns], scale.std[columns]))
     if len(columns) <= MOST_PAIRS:
-        _refuse_copies(table, z, scale, columns)
+        among.refuse_copies()
     if len(columns) > MOST_COMBINED:
         return
-    if len(x) < FEWEST * len(columns):
-        warn_user(
-            f"fit: {len(x)} training rows for {len(columns)} columns: too few to know how columns depend on each other, so "
-            "their correlations are shrunk towards 0. Give more rows, or fewer columns",
-            DataWarning,
+    if len(table) < FEWEST * len(columns):
+        warn_of_data(
+            f"fit: {len(table)} training rows for {len(columns)} columns: too few to know how columns depend on each other, so "
+            "their correlations are shrunk towards 0. Give more rows, or fewer columns"
         )
         return
-    remainders = np.abs(np.diagonal(np.linalg.qr(z, mode="r"))) / np.sqrt(len(z))  # of each column, given those before it
-    few, rounded = [], []
-    lost = np.finfo(dtype).eps * _offsets(scale, columns)
-    for j in np.flatnonzero((remainders < LITTLE) & (remainders < 10**DIGITS * lost)):
-        coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
-        largest = _largest_remainder(x, scale, columns, int(j), coefficients)
-        if largest <= 64 * np.finfo(dtype).eps * max(1.0, np.abs(coefficients).sum()):
-            formula = _formula(coefficients, scale, columns, int(j), table.labels)
-            raise FlowsError(
-                f"fit: {table.labels[columns[j]]} of data is a combination of others, {formula}, to all digits of "
-                f"{dtype.name}: together they have no density. Leave one of them out"
-            )
-        few.append(f"{table.labels[columns[j]]} ({np.log10(max(remainders[j] / lost[j], 1)):.1f} digits)")
-    close = np.flatnonzero((remainders < TOLD) & (remainders >= np.minimum(LITTLE, 10**DIGITS * lost)))
-    steps = np.array([step_of(x[spread][:, k]) or 0.0 for k in columns]) if len(close) else np.zeros(len(columns))
-    for j in close[steps[close] > 0]:
-        coefficients = np.linalg.lstsq(z[:, :j], z[:, j], rcond=None)[0]
-        missed = (z[:, j] - z[:, :j] @ coefficients) * scale.std[columns[j]]
-        if _is_rounding(missed, steps[: j + 1], coefficients * scale.std[columns[j]] / scale.std[columns[:j]]):
-            formula = _formula(coefficients, scale, columns, int(j), table.labels)
-            rounded.append(f"{table.labels[columns[j]]} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
-    if rounded:
-        warn_user(
+    left = np.abs(np.diagonal(np.linalg.qr(among.z, mode="r"))) / np.sqrt(len(among.z))  # of each column by those before it
+    # What a rounding of each column is multiplied by once its mean is subtracted.
+    lost = np.finfo(table.dtype).eps * np.maximum(1.0, np.abs(among.scale.mean) / among.scale.std)
+    little, few = np.minimum(LITTLE, 10**DIGITS * lost), list[str]()
+    for j in map(int, np.flatnonzero(left < little)):
+        among.refuse_combination(j)
+        few.append(f"{table.labels[columns[j]]} ({np.log10(max(left[j] / lost[j], 1)):.1f} digits)")
+    if rounded := among.rounded(np.flatnonzero((left < TOLD) & (left >= little))):
+        warn_of_data(
             f"fit: {'; '.join(rounded)}: what others leave of it is no more than rounding explains. Leave it out; or give "
-            "dequantize=, which spreads each value over its step",
-            DataWarning,
+            "dequantize=, which spreads each value over its step"
         )
     if few:
-        warn_user(
-            f"fit: columns before it tell nearly all of {', '.join(few)} of data; in brackets what {dtype.name} keeps of the "
-            "rest. Give the difference from what the others tell as a column instead, computed in float64",
-            DataWarning,
+        warn_of_data(
+            f"fit: columns before it tell nearly all of {', '.join(few)} of data; in brackets what {table.dtype.name} keeps of "
+            "the rest. Give the difference from what the others tell as a column instead, computed in float64"
         )
 
 
-def _is_rounding(missed: np.ndarray, steps: np.ndarray, factors: np.ndarray) -> bool:
-    """Whether rounding explains what a column misses of a combination of others, times these factors; its own step is last."""
-    widths = np.abs(np.array([*factors, 1.0])) * steps
-    if widths.max() > COARSER * widths[-1]:
-        return False
-    std, most = np.sqrt(np.square(widths).sum() / 12), widths.sum() / 2  # of a sum of uniform errors
-    return bool(np.sqrt(np.mean(np.square(missed))) <= MORE * std and np.quantile(np.abs(missed), NEARLY) <= MORE * most)
+class _Among:
+    """Columns of a table, of these numbers, with the scale of each; j is a place among them."""
 
+    def __init__(self, table: Table, columns: np.ndarray, scale: Scale):
+        self.table, self.columns, self.scale = table, columns, scale
+        self.least = 64 * np.finfo(table.dtype).eps  # that the dtype tells from 0
+        self.few = slice(None, None, max(1, len(table) // max(LOOKED_AT, 4 * len(columns))))  # rows from all over
+        self.z = self.standardized(self.few)
 
-def _few(n: int, columns: np.ndarray) -> slice:
-    """Rows from all over the table."""
-    return slice(None, None, max(1, n // max(LOOKED_AT, 4 * len(columns))))
+    def standardized(self, rows: slice, count: int | None = None) -> np.ndarray:
+        """Some rows of the first columns, or of all."""
+        z: np.ndarray = (self.table.x[rows][:, self.columns[:count]] - self.scale.mean[:count]) / self.scale.std[:count]
+        return z
 
+    def refuse_copies(self) -> None:
+        """Refuse a column that is another but for scale and offset."""
+        norms = np.sqrt(np.square(self.z).sum(0))
+        z = self.z / np.where(norms > 0, norms, 1.0)
+        for a, b in np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1)):
+            one, other = ((self.table.x[:, self.columns[j]] - self.scale.mean[j]) / self.scale.std[j] for j in (a, b))
+            if np.abs(one - np.sign(z[:, a] @ z[:, b]) * other).max() <= self.least:
+                first, second = (self.table.labels[self.columns[j]] for j in (a, b))
+                raise FlowsError(
+                    f"fit: {second} of data is {first} again, but for scale and offset: together they have no density. Leave "
+                    "one of them out"
+                )
 
-def _offsets(scale: Scale, columns: np.ndarray) -> np.ndarray:
-    """What a rounding of each column is multiplied by once its mean is subtracted."""
-    return np.maximum(1.0, np.abs(scale.mean[columns]) / scale.std[columns])
+    def combination(self, j: int) -> tuple[np.ndarray, np.ndarray, str]:
+        """The coefficients by which columns before j tell it, standardised, and in their own units, as numbers and as text."""
+        coefficients = np.linalg.lstsq(self.z[:, :j], self.z[:, j], rcond=None)[0]
+        factors = coefficients * self.scale.std[j] / self.scale.std[:j]
+        used = np.flatnonzero(np.abs(coefficients) > 1e-4)
+        used = used[np.argsort(-np.abs(coefficients[used]), kind="stable")]
+        terms = [f"{factors[k]:.4g} x {self.table.labels[self.columns[k]]}" for k in sorted(used[:SHOWN])]
+        more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
+        return coefficients, factors, " + ".join(terms).replace("+ -", "- ") + more
 
-
-def _largest_remainder(x: np.ndarray, scale: Scale, columns: np.ndarray, j: int, coefficients: np.ndarray) -> float:
-    """What the combination misses at most, over all rows, in standard deviations of the column."""
-    largest = 0.0
-    for i in range(0, len(x), LOOKED_AT):
-        z = (x[i : i + LOOKED_AT][:, columns[: j + 1]] - scale.mean[columns[: j + 1]]) / scale.std[columns[: j + 1]]
-        largest = max(largest, float(np.abs(z[:, j] - z[:, :j] @ coefficients).max()))
-    return largest
-
-
-def _formula(coefficients: np.ndarray, scale: Scale, columns: np.ndarray, j: int, labels: Sequence[str]) -> str:
-    used = np.flatnonzero(np.abs(coefficients) > 1e-4)
-    used = used[np.argsort(-np.abs(coefficients[used]), kind="stable")]
-    factors = coefficients * scale.std[columns[j]] / scale.std[columns[:j]]
-    terms = [f"{factors[k]:.4g} x {labels[columns[k]]}" for k in sorted(used[:SHOWN])]
-    more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
-    return " + ".join(terms).replace("+ -", "- ") + more
-
-
-def _refuse_copies(table: Table, z: np.ndarray, scale: Scale, columns: np.ndarray) -> None:
-    """Refuse a column that is another but for scale and offset."""
-    x, dtype = table.x, table.dtype
-    norms = np.sqrt(np.square(z).sum(0))
-    z = z / np.where(norms > 0, norms, 1.0)
-    for a, b in np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1)):
-        i, j = int(columns[a]), int(columns[b])
-        one, other = ((x[:, k] - scale.mean[k]) / scale.std[k] for k in (i, j))
-        if np.abs(one - np.sign(z[:, a] @ z[:, b]) * other).max() <= 64 * np.finfo(dtype).eps:
+    def refuse_combination(self, j: int) -> None:
+        """Refuse a column that those before it tell to all digits, in all rows."""
+        (coefficients, _, formula), largest = self.combination(j), 0.0
+        for i in range(0, len(self.table), LOOKED_AT):
+            z = self.standardized(slice(i, i + LOOKED_AT), j + 1)
+            largest = max(largest, float(np.abs(z[:, j] - z[:, :j] @ coefficients).max()))
+        if largest <= self.least * max(1.0, np.abs(coefficients).sum()):
             raise FlowsError(
-                f"fit: {table.labels[j]} of data is {table.labels[i]} again, but for scale and offset: together they have "
-                "no density. Leave one of them out"
+                f"fit: {self.table.labels[self.columns[j]]} of data is a combination of others, {formula}, to all digits of "
+                f"{self.table.dtype.name}: together they have no density. Leave one of them out"
             )
+
+    def rounded(self, close: np.ndarray) -> list[str]:
+        """Text on each of these columns that is a combination of others but for what rounding explains."""
+        few, said = self.table.x[self.few], list[str]()
+        steps = np.array([step_of(few[:, k]) or 0.0 for k in self.columns[: max(close, default=-1) + 1]])
+        for j in map(int, close[steps[close] > 0]):
+            coefficients, factors, formula = self.combination(j)
+            missed = (self.z[:, j] - self.z[:, :j] @ coefficients) * self.scale.std[j]
+            widths = np.abs(np.array([*factors, 1.0])) * steps[: j + 1]
+            std, most = np.sqrt(np.square(widths).sum() / 12), widths.sum() / 2  # of a sum of uniform errors
+            explained = np.sqrt(np.mean(np.square(missed))) <= MORE * std and np.quantile(np.abs(missed), NEARLY) <= MORE * most
+            if explained and widths.max() <= COARSER * widths[-1]:
+                said.append(
+                    f"{self.table.labels[self.columns[j]]} of data is {formula} and a constant, rounded to {steps[j]:.6g}"
+                )
+        return said

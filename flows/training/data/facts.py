@@ -1,31 +1,27 @@
-"""What the rows and the model tell before anything is prepared. Most of what is wrong is refused here, in this order: what the
-model asks of its points, folds, columns, noise that would be added twice, ends of a support.
+"""Facts of the rows and the model before anything is prepared. Most faults are refused here, in this order: points that the
+model does not take, folds, columns, noise that would be added twice, ends of a support.
 """
 
 from typing import NamedTuple
 
+import jax
+
 from flows.bijections.dequantize import Dequantize
-from flows.core import Array, distribution_part, refuse_closures, warn_user
-from flows.training.data.angles import check_points, tell_of_curved
+from flows.core import Array, Given, refuse_closures, warn_user
+from flows.training.data.angles import check_points, check_turns
 from flows.training.data.box import box_layer, check_ends_are_near, check_noise_once
 from flows.training.data.columns import ColumnFacts, check_data
 from flows.training.data.table import Split
-from flows.training.model_view import Layers, ModelView
+from flows.training.model_view import Layers, ModelView, has_flow, num_trained
 from flows.training.options import FEW, FOLDS, Options
 
 
 class Facts(NamedTuple):
-    """What is known of the rows and of the model.
-
-    Attributes:
-        view: the model, as the fit asks it.
-        columns: what the checks found.
-        folds: over how many models are averaged.
-    """
+    """Facts of the rows and of the model."""
 
     view: ModelView
-    columns: ColumnFacts
-    folds: int = 1
+    columns: ColumnFacts  # what the checks found
+    folds: int = 1  # over how many models are averaged
 
     @property
     def first(self) -> Layers:
@@ -33,7 +29,8 @@ class Facts(NamedTuple):
         own."""
         steps, ends = self.columns.steps, self.columns.ends
         noise = () if steps is None else (Dequantize(tuple(steps)),)
-        return (*noise, *(() if ends is None else (box_layer(ends, steps),)), *self.view.first)
+        box = () if ends is None else (box_layer(ends, steps),)
+        return (*noise, *box, *self.view.first)
 
 
 def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
@@ -45,18 +42,19 @@ def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
     columns = check_data(split if folds == 1 else split.unsplit(options), options, view)
     check_noise_once(view, table.labels, columns.ends, columns.steps, options.caller)
     check_ends_are_near(table, view.first, columns.ends)
-    tell_of_curved(view.curved, view.region, table, options.caller)
+    check_turns(view.region, table, options.caller)
     return Facts(view, columns, folds)
 
 
 def of_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: Options, folds: int) -> Facts:
     """Check a model of several, for rows that were checked without any."""
     check_points(view, split, options.caller)
-    columns = columns.left_curved(view.curved) if view.curved.any() else columns
+    if (curved := view.curved).any():
+        columns = columns._replace(as_is=columns.as_is | curved, judged=columns.judged & ~curved, curved=curved)
     check_noise_once(view, split.train.labels, columns.ends, columns.steps, options.caller)
     if folds > 1:
-        what = f"{folds} models of folds are to be trained as one (give rows as validation= for one model)"
-        refuse_closures(distribution_part(view.rest, view.event, view.context), what)
+        one = "(give rows as validation= for one model)"
+        refuse_closures(view.rest_part, f"{folds} models of folds are to be trained as one {one}")
     return Facts(view, columns, folds)
 
 
@@ -65,12 +63,13 @@ def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int
     if options.folds is not None or options.validation is not None or split.stream is not None:
         return options.folds or 1
     rows = len(split.numbers())
-    if rows >= FEW or rows < 2 * FOLDS or not view.has_flow or view.rest.likelihood == "lower bound":
+    if rows >= FEW or rows < 2 * FOLDS or not has_flow(view.rest) or view.rest.likelihood == "lower bound":
         return 1
-    if distribution_part(view.rest, view.event, view.context).closures:
+    part = view.rest_part
+    if part.closures:
         warn_user(
             f"{options.caller}: on {rows} rows {FOLDS} models are better than one, but {view.rest!r:.80} has a plain closure "
             "in it, so one is trained. Make it a constructor with @flows.bijection"
         )
         return 1
-    return FOLDS if view.num_trained(key) > rows else 1
+    return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1

@@ -1,27 +1,123 @@
-"""Values that were rounded: what a warning says of them, and the steps by which columns are dequantised."""
+"""Values that were rounded: the step to which they were, what a warning says of them, and the steps to dequantise them by."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flows.bijections.composition import layers_of
-from flows.core import BijectionInit, FlowsError, rows_within, traits_by, warn_user
-from flows.training.data.grid import LEAST_TIES, OFF_GRID, ULPS, step_of
-from flows.training.data.table import LOOKED_AT, DataWarning, Split, Table
-from flows.training.options import Options
+from flows.core import BijectionInit, FlowsError, rows_within, traits_by
+from flows.training.data.table import LOOKED_AT, Table, warn_of_data
 
+LEAST_TIES = 5  # rows of the most common value, at least, where values repeat
+DISTINCT = 0.9  # of the values of a column, at most, where they repeat
+OFF_GRID = 0.05  # of the values: what may lie between the steps to which a column is said to be rounded
+FEW_LEVELS = 5  # that repeat, of a grid; with fewer nothing may lie between them
+MOST_DIGITS = 13  # after the point
+SLACK = 0.1  # of a step, at most, by which values may miss it, as it is else no wonder that they do not
+ULPS = 8  # by which a value may miss its step: it may have been computed
 ATOM = 0.01  # the share of rows from which one value is an atom, if it is LEAST_TIES rows at least
 ALONE = 5  # times as many rows as any other value has: an atom among rounded values
 LEVELS = 10  # values of a rounded column; one of them is an atom only where there are more
 FINE = 1e-3  # of a standard deviation: steps below it do no harm
 IMAGES = 2**22  # numbers of the images by which channels are judged, whose pixels are drawn at random from these
-UNBOUNDED = "A density is unbounded on values that repeat, so a better fit may be no better model"
+
+
+class Noise(NamedTuple):
+    """Noise as wide as steps to which values were rounded, of each column or channel, 0 for none; some rows as it is added to
+    them, behind the layers `before` it; and how wide it is in front of these."""
+
+    steps: np.ndarray
+    rows: np.ndarray
+    before: tuple[BijectionInit, ...]
+    widths: np.ndarray
+
+
+def step_of(column: np.ndarray) -> float | None:
+    """The step to which the values of a column were rounded, if that shows: they repeat, and they lie on a grid.
+
+    It is the greatest common divisor of their distances on the decimal grid that holds them, the coarsest that does. The
+    smallest gap between values is another thing: those of Fahrenheit that were recorded in tenths of Celsius are multiples of
+    0.18, but 0.9 and 1.08 apart. It tells the step only of values that no decimals hold, thirds or 1/256 in float32.
+    """
+    values, counts = np.unique(column, return_counts=True)
+    most, rest = counts.max(), counts.sum() - counts.max()
+    repeat = most >= LEAST_TIES and len(counts) <= DISTINCT * len(column)
+    beside_atom = len(counts) - 1 > max(DISTINCT * rest, 1)  # which alone repeats
+    return grid_of(values, counts) if repeat and not beside_atom else None
+
+
+def grid_of(values: np.ndarray, counts: np.ndarray) -> float | None:
+    """The step of values, in order, which occur so often; None where they lie on no grid."""
+    if len(values) < 2:
+        return None
+    with np.errstate(over="ignore"):
+        single = bool((values == values.astype(np.float32)).all())
+    exact, rounded = (float(np.finfo(dtype).eps) for dtype in (np.float64, np.float32))
+    for few_off, eps in ((False, exact), (False, rounded), (True, exact), (True, rounded)):
+        step = _decimal(values, counts, eps, few_off) if eps == exact or single else None
+        if step is not None:
+            # A step as fine as float32 itself, far from 0, is none of the data.
+            return None if single and step <= ULPS * np.spacing(np.float32(_median(values, counts))) else step
+    return _smallest_gap(values, single)
+
+
+def _median(values: np.ndarray, counts: np.ndarray) -> float:
+    """The median size of values that occur so often."""
+    order = np.argsort(np.abs(values))
+    return float(np.abs(values)[order][np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)])
+
+
+def _decimal(values: np.ndarray, counts: np.ndarray, eps: float, few_off: bool) -> float | None:
+    """The step of values, which occur so often, on the first decimal grid that holds all of them, but for few."""
+    most, middle = int(counts.argmax()), _median(values, counts)
+    for digits in range(MOST_DIGITS + 1):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = values * 10.0**digits
+            slack = ULPS * eps * np.maximum(np.abs(scaled), middle * 10.0**digits)
+            whole = np.round(scaled)
+            on = (slack <= SLACK) & (np.abs(scaled - whole) <= slack)
+        few = counts[~on].sum() <= OFF_GRID * (counts.sum() - counts[most]) and (counts[on] > 1).sum() >= FEW_LEVELS
+        if on.all() or (few_off and on[most] and few):
+            return _common(whole[on], counts[on], int(counts[on].argmax())) / 10**digits
+    return None
+
+
+def _common(whole: np.ndarray, counts: np.ndarray, most: int) -> int:
+    """The greatest common divisor of the distances of whole numbers, in order, but for few that lie between its multiples."""
+    apart = np.abs(whole - whole[most]).astype(np.int64)
+    divisor = int(np.gcd.reduce(apart))
+    order = np.argsort(-counts, kind="stable")
+    order = order[order != most]
+    rest = counts[order].sum()
+    often = order[: int(np.searchsorted(np.cumsum(counts[order]), (1 - OFF_GRID) * rest)) + 1]
+    gaps, times = np.unique(np.diff(whole).astype(np.int64), return_counts=True)
+    for larger in (int(np.gcd.reduce(apart[often])), int(gaps[times.argmax()])):  # those that occur often, and most neighbours
+        off = (apart % larger).astype(bool) if larger else np.ones(len(apart), bool)
+        few = off.sum() <= OFF_GRID * len(apart) or off.sum() == 1 < len(apart) - FEW_LEVELS
+        if few and counts[off].sum() <= OFF_GRID * rest:
+            divisor = max(divisor, larger)
+    return divisor
+
+
+def _smallest_gap(values: np.ndarray, single: bool) -> float | None:
+    gaps = np.diff(values)
+    largest = np.abs(values).max()
+    gaps = gaps[gaps > ULPS * np.finfo(np.float64).eps * largest]
+    if not len(gaps):
+        return None
+    step = float(gaps[gaps < 1.5 * gaps.min()].mean())  # of several, as each of float32 has lost some digits
+    multiples = (values - values[0]) / step
+    # Values of float32 lie on a grid but for their rounding.
+    slack = 1e-3 + ULPS * np.finfo(np.float32).eps * largest / step
+    if slack > SLACK or np.abs(multiples - np.round(multiples)).max() > slack:
+        return None
+    return float(f"{float(values[-1] - values[0]) / round(multiples[-1]):.{6 if single else 9}g}")
 
 
 def ties(column: np.ndarray, offset: float = 0.0) -> tuple[str, float | None]:
-    """What a warning says of a column, less an offset, whose values repeat, and the step to spread them by; None where a single
-    one does."""
+    """The text of a warning of values that repeat in a column less an offset, and the step to spread them by; None where a
+    single one does."""
     values, counts = np.unique(column, return_counts=True)
     most, rows = int(counts.argmax()), len(column)
     if len(values) == 1:  # of the rows looked at; others are too rare to be among them
@@ -36,16 +132,15 @@ def ties(column: np.ndarray, offset: float = 0.0) -> tuple[str, float | None]:
     return (f"is {atom}" if often else ""), None
 
 
-def steps_of(dequantize: Any, table: Table, coded: np.ndarray | None = None) -> np.ndarray | None:
-    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised. Columns that are `coded`
-    are not looked at for steps that show."""
+def steps_of(dequantize: Any, table: Table, few: np.ndarray, coded: np.ndarray) -> np.ndarray | None:
+    """The step of each column, 0 for one that is continuous; None where nothing is to be dequantised. Few rows tell the steps
+    that show; in columns that are `coded` none do."""
     if dequantize is None or dequantize is False:
         return None
-    x, columns = table.x, len(table.labels)
+    columns = len(table.labels)
     if dequantize is True:
-        steps_and_spreads = [(step_of(column) or 0.0, column.std()) for column in values_of(some_of(x)).T]
-        steps = np.array([step if step > FINE * std else 0.0 for step, std in steps_and_spreads])
-        steps = steps if coded is None else np.where(coded, 0.0, steps)
+        steps_and_spreads = [(step_of(column) or 0.0, column.std()) for column in sampled(few).T]
+        steps = np.where(coded, 0.0, [step if step > FINE * std else 0.0 for step, std in steps_and_spreads])
         if not steps.any():
             raise FlowsError("fit: dequantize=True, but no column is rounded to a step that shows; leave it out, or give steps")
         return steps
@@ -68,28 +163,24 @@ def steps_of(dequantize: Any, table: Table, coded: np.ndarray | None = None) -> 
     return steps
 
 
-def check_rounded(x: np.ndarray, steps: np.ndarray, labels: Sequence[str], before: Sequence[BijectionInit] = ()) -> None:
-    """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn where a few values are not. `x` are
-    rows as they come out of the layers `before` it."""
-    flat = values_of(x)
-    for j in map(int, np.flatnonzero(steps)):
-        column, step = flat[:, j], float(steps[j])
+def check_rounded(noise: Noise, labels: Sequence[str]) -> None:
+    """Refuse noise as wide as a step to which a column, or a channel, is not rounded; warn where a few values are not."""
+    flat = sampled(noise.rows)
+    for j in map(int, np.flatnonzero(noise.steps)):
+        column, step = flat[:, j], float(noise.steps[j])
         column = column[np.isfinite(column)]  # others lie where a layer is not defined, of which its support tells
-        if not len(column):
-            continue
         values, counts = np.unique(column, return_counts=True)
-        least, often = float(values[0]), float(values[counts.argmax()])
-        off = _missed(column, least, step)
+        off = _missed(column, values[:1], step)
         if not off.any():
             continue
-        behind = f", behind {', '.join(f'{layer!r:.60}' for layer in before)}," if before else ""
+        least, often = float(values[0]), float(values[counts.argmax()])
+        behind = f", behind {', '.join(f'{layer!r:.60}' for layer in noise.before)}," if noise.before else ""
         what = f"fit: {labels[j]} of data{behind} is to be dequantised in steps of {step:.6g}, but"
         odd = column[off][0]
         if off.mean() <= OFF_GRID:
-            warn_user(
+            warn_of_data(
                 f"{what} {100 * off.mean():.2g}% of its values, such as {odd:.6g}, are no such steps from {least:.6g}, and "
-                "samples always are. Round them",
-                DataWarning,
+                "samples always are. Round them"
             )
         elif _missed(column, often, step).mean() <= OFF_GRID:
             raise FlowsError(
@@ -104,53 +195,30 @@ def check_rounded(x: np.ndarray, steps: np.ndarray, labels: Sequence[str], befor
             )
 
 
-def _missed(values: np.ndarray, start: float, step: float) -> np.ndarray:
-    """Which values are no whole number of steps from there."""
+def _missed(values: np.ndarray, start: Any, step: float) -> np.ndarray:
+    """Mark values that are not a whole number of steps from the start."""
     places = (values - start) / step
     slack = 1e-3 + ULPS * np.finfo(np.float32).eps * np.maximum(np.abs(values), abs(start)) / step
     return np.abs(places - np.round(places)) > slack
 
 
-def check_pixels(split: Split, channels: np.ndarray, options: Options) -> None:
-    """Warn of images whose pixels are rounded, in these channels."""
-    values, said, steps = values_of(some_of(split.train.x)), list[str](), dict[int, float]()
-    for j in map(int, np.flatnonzero(channels)):
-        text, step = ties(values[:, j])
-        if step is not None:
-            said.append(f"{split.train.labels[j]} {text}")
-            steps[j] = step
-    if not steps:
-        return
-    alike = len(steps) == values.shape[1] and len(set(steps.values())) == 1
-    argument = f"{steps[0]:.9g}" if alike else "{" + ", ".join(f"{j}: {step:.9g}" for j, step in steps.items()) + "}"
-    remedy = f"Give dequantize={argument}, the step of the pixels"
-    if alike and options.support is None:
-        seen = [table.x for table in split.tables]
-        low, high = min(float(x.min()) for x in seen), max(float(x.max()) for x in seen)
-        remedy += f", and support=({min(low, 0):.6g}, {high:.6g}), the least and the largest that there may be, here of data"
-    warn_user(f"fit: {'; '.join(said)}. {UNBOUNDED}. {remedy}; or a model with flows.Dequantize first", DataWarning)
-
-
-def rows_at_noise(
-    layers: Sequence[BijectionInit], few: np.ndarray
-) -> Iterator[tuple[Any, np.ndarray, tuple[BijectionInit, ...]]]:
-    """Of each Dequantize among first layers its step, rows as they reach it, and the layers they come from; up to a layer that
-    trains or mixes, behind which they are not known."""
-    before = tuple[BijectionInit, ...]()
+def noise_added(steps: np.ndarray | None, layers: Sequence[BijectionInit], few: np.ndarray) -> Iterator[Noise]:
+    """Noise in steps that were asked for, and of each Dequantize among first layers, up to a layer that trains or mixes, behind
+    which rows are not known."""
+    if steps is not None:
+        yield Noise(steps, few, (), steps)
+    rows, before = few, tuple[BijectionInit, ...]()
     for layer in (inner for value in layers for inner in layers_of(value)):
         if (rounding := traits_by(layer.value).rounding) is not None:
-            yield rounding.step, few, before
+            steps = np.broadcast_to(rounding.step, few.shape[-1:])
+            spread, behind = (np.ptp(x.reshape(-1, x.shape[-1]), 0) for x in (few, rows))
+            known = (spread > 0) & (behind > 0) & np.isfinite(behind)
+            wider = np.divide(spread, behind, out=np.ones_like(spread), where=known)
+            yield Noise(steps, rows, before, steps * wider if before else steps)
         elif not layer.declared.entrywise:
             return
         else:
-            few, before = layer.mapped(few, few.shape[1:], backwards=False), (*before, layer.bijection)
-
-
-def scale_before(few: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """How much wider each column, or channel, is before layers than behind them."""
-    spread, behind = (np.ptp(rows.reshape(-1, rows.shape[-1]), 0) for rows in (few, reached))
-    known = (spread > 0) & (behind > 0) & np.isfinite(behind)
-    return np.divide(spread, behind, out=np.ones_like(spread), where=known)
+            rows, before = layer.mapped(rows, rows.shape[1:], backwards=False), (*before, layer.bijection)
 
 
 def some_of(x: np.ndarray) -> np.ndarray:
@@ -159,7 +227,7 @@ def some_of(x: np.ndarray) -> np.ndarray:
     return x[:: -(-len(x) // rows)].astype(float, copy=False)
 
 
-def values_of(few: np.ndarray) -> np.ndarray:
+def sampled(few: np.ndarray) -> np.ndarray:
     """The values of each column, or of pixels of each channel: drawn at random, as each so many would be of the same places."""
     flat = few.reshape(-1, few.shape[-1])
     if len(flat) <= LOOKED_AT[0]:

@@ -1,24 +1,29 @@
-"""Rows on their way to a model: tables, which know what their rows and columns are called, and what a fit is given, split in
-those to train on and those held out.
-"""
+"""Rows on their way to a model: tables, and what a fit is given, divided at random in rows to train on and rows held out."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError, Shape, working_dtype
+from flows.core import Array, FlowsError, Shape, warn_user, working_dtype
 from flows.results.frames import Header, offset_of
-from flows.training.data.splitting import folds_of_rows
 from flows.training.options import Options
 
 LOOKED_AT = 100_000, 2**24  # rows, and numbers, by which a stream is checked and measured before the first step
+LEAST_ROWS = 2  # of training rows; one row has no spread
+SMALLER = 1, 2, 4  # times: parts that are held out, where copies leave too few rows for larger ones
+ENOUGH = 0.5  # of the rows that are to be held out: with fewer, copies are so many that they are held out apart
 
 
 class DataWarning(UserWarning):
     """Data can be fitted, but are probably not as they were meant."""
+
+
+def warn_of_data(message: str) -> None:
+    warn_user(message, DataWarning)
 
 
 class Rows(NamedTuple):
@@ -31,54 +36,34 @@ class Rows(NamedTuple):
     log_det: Any = None
 
 
+Headers = tuple[Header | None, Header | None]  # of data and of their context
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows with what errors call them and their columns. It never crosses into a compiled function; its rows do.
+    """Rows with what errors call them and their columns. It never crosses into a compiled function; its rows do."""
 
-    Attributes:
-        rows: as NumPy arrays in the units of the data; of the rows of a model, on the device in the model's units.
-        numbers: of the rows in what was given, "data" or "validation".
-        source: which of these it was.
-        labels: "column 'age'", "column 3" or "channel 1", for each.
-        dtype: to work in.
-        header: the columns of the frame that data were, and `context_header` those of the context.
-    """
-
-    rows: Rows
-    numbers: np.ndarray
-    source: str
-    labels: tuple[str, ...]
-    dtype: np.dtype
-    header: Header | None = None
+    rows: Rows  # as NumPy arrays in the units of the data; of the rows of a model, on the device in the model's units
+    numbers: np.ndarray  # of the rows in what was given
+    source: str  # "data" or "validation"
+    labels: tuple[str, ...]  # "column 'age'", "column 3" or "channel 1", for each
+    dtype: np.dtype  # to work in
+    header: Header | None = None  # the columns of the frame that data were
     context_header: Header | None = None
 
     @classmethod
-    def of(
-        cls,
-        rows: Rows,
-        headers: tuple[Header | None, Header | None] = (None, None),
-        numbers: np.ndarray | None = None,
-        source: str = "data",
-    ) -> "Table":
+    def of(cls, rows: Rows, headers: Headers = (None, None), numbers: Any = None, source: str = "data") -> "Table":
         """Rows as they were read, those of these numbers, or all."""
         header, context_header = headers
         kind = "column" if rows.x.ndim == 2 else "channel"
-        names = list(range(rows.x.shape[-1])) if header is None else list(map(repr, header.names))
+        names = range(rows.x.shape[-1]) if header is None else map(repr, header.names)
         labels = tuple(f"{kind} {name}" for name in names)
         numbers = np.arange(len(rows.x)) if numbers is None else numbers
         return cls(rows, numbers, source, labels, dtype_of(rows.x), header, context_header)
 
-    @property
-    def x(self) -> Any:
-        return self.rows.x
-
-    @property
-    def context(self) -> Any:
-        return self.rows.context
-
-    @property
-    def weights(self) -> Any:
-        return self.rows.weights
+    x = property(attrgetter("rows.x"))
+    context = property(attrgetter("rows.context"))
+    weights = property(attrgetter("rows.weights"))
 
     @property
     def event(self) -> Shape:
@@ -92,7 +77,7 @@ class Table:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of the columns."""
+        """The names of the columns."""
         return None if self.header is None else self.header.names
 
     def offset(self, j: int) -> float:
@@ -100,7 +85,7 @@ class Table:
         return 0.0 if self.names is None else offset_of(self.names[j])
 
     @property
-    def headers(self) -> tuple[Header | None, Header | None]:
+    def headers(self) -> Headers:
         return self.header, self.context_header
 
     def __len__(self) -> int:
@@ -111,7 +96,7 @@ class Table:
         return replace(self, rows=take(self.rows, index), numbers=self.numbers[index])
 
     def with_rows(self, rows: Rows) -> "Table":
-        """The same rows in other units."""
+        """Replace the rows by themselves in other units."""
         return replace(self, rows=rows)
 
     def place(self, column: Any, what: str) -> int:
@@ -120,58 +105,34 @@ class Table:
 
 
 class Chunk(NamedTuple):
-    """Rows of a stream that are trained on together, of which a process reads those that it needs.
+    """Rows of a stream that are trained on together, of which a process reads those that it needs."""
 
-    Attributes:
-        size: how many there are; of an iterable in this process.
-        take: reads those of some numbers, in their order.
-        state: of an iterable, how to go on after them.
-    """
-
-    size: int
-    take: Callable[[Any], Table]
-    state: Any = None
+    size: int  # of an iterable in this process
+    take: Callable[[Any], Table]  # reads rows of some numbers, in their order
+    state: Any = None  # of an iterable, how to go on after them
 
 
 class Stream(NamedTuple):
-    """Rows that do not fit on the device, or into memory.
+    """Rows that do not fit on the device, or into memory."""
 
-    Attributes:
-        chunks: of the number of an epoch, its rows in pieces.
-        own: whether a process has rows of its own, as of an iterable; all have the same otherwise.
-        restore: goes on from the state of a chunk; None where there is none.
-    """
-
-    chunks: Callable[[int], Iterator[Chunk]]
-    own: bool = False
-    restore: Callable[[Any], None] | None = None
+    chunks: Callable[[int], Iterator[Chunk]]  # of the number of an epoch
+    own: bool = False  # whether a process has rows of its own, as of an iterable; all have the same otherwise
+    restore: Callable[[Any], None] | None = None  # goes on from the state of a chunk; None where there is none
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a fit is given.
+    """The rows that a fit is given. A checkpoint knows them by `whole` and `validation`."""
 
-    Attributes:
-        train: the rows to train on; of a stream those that were looked at.
-        held_out: the others, or rows to validate on that were given.
-        whole: all rows of data; of a stream those that were looked at.
-        validation: rows to validate on that were given. By these two a checkpoint knows the data.
-        batch_size: rows a step.
-        steps: an epoch.
-        groups: a number of each row of data, which copies have in common; None where there are none.
-        stream: where the rows come from, if they are not on the device.
-        total: rows to train on in an epoch.
-    """
-
-    train: Table
-    held_out: Table
-    whole: Table
-    validation: Rows | None
+    train: Table  # the rows to train on; of a stream those that were looked at
+    held_out: Table  # the others, or rows to validate on that were given
+    whole: Table  # all rows of data; of a stream those that were looked at
+    validation: Rows | None  # rows to validate on that were given
     batch_size: int
-    steps: int
-    groups: np.ndarray | None = None
-    stream: Stream | None = None
-    total: int = 0
+    steps: int  # an epoch
+    groups: np.ndarray | None = None  # a number of each row of data, which copies have in common; None where there are none
+    stream: Stream | None = None  # where the rows come from, if they are not on the device
+    total: int = 0  # rows to train on in an epoch
 
     @classmethod
     def of(cls, whole: Table, numbers: np.ndarray, held_out: Table, options: Options, groups: np.ndarray | None) -> "Split":
@@ -191,11 +152,11 @@ class Split:
         return self.held_out.numbers if self.held_out.source == "data" else self.held_out.numbers[:0]
 
     def numbers(self) -> np.ndarray:
-        """Those of all rows of data that count."""
+        """The numbers of all rows of data that count."""
         return np.unique(np.concatenate([self.train.numbers, self.others]))
 
     def divided(self, numbers: np.ndarray, others: np.ndarray, options: Options) -> "Split":
-        """The rows divided anew: those of these numbers to train on, the others to hold out."""
+        """Divide the rows again: rows of these numbers to train on, the others to hold out."""
         return Split.of(self.whole, numbers, self.whole.take(others), options, self.groups)
 
     def unsplit(self, options: Options) -> "Split":
@@ -220,6 +181,75 @@ class Split:
         return [self.divided(numbers[of_train], numbers[others], options) for of_train, others in parts]
 
 
+def split_numbers(n: int, validation: float, key: Array, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the rows to train on and of those held out, drawn at random; all of one of the `groups` to one side."""
+    held_out = max(round(n * validation), 1)
+    if n - held_out < LEAST_ROWS:
+        raise FlowsError(
+            f"fit: data has {counted(n)}, and validation={validation} leaves {max(n - held_out, 0)} to train on; "
+            f"expected at least {LEAST_ROWS}. Give more rows, or a smaller validation"
+        )
+    order = np.random.default_rng(seed_of(key)).permutation(n)
+    part = np.full(n, -1)
+    part[order[:held_out]] = 0
+    if groups is not None:
+        smallest = int(np.unique(groups, return_counts=True)[1].min())
+        together = _parts(groups, order, max(held_out, smallest), 1)
+        part = together if ENOUGH * held_out <= (together == 0).sum() <= n - LEAST_ROWS else part
+    return order[part[order] < 0], order[part[order] == 0]
+
+
+def folds_of_rows(n: int, folds: int, key: Array, groups: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Numbers for each fold, which holds out another part: as many rows in each, so that folds share their programs."""
+    order, size = np.random.default_rng(seed_of(key)).permutation(n), n // folds
+    part = np.full(n, -1)
+    part[order[: folds * size]] = np.repeat(np.arange(folds), size)
+    for smaller in SMALLER:
+        if groups is None:
+            break
+        together = _parts(groups, order, size // smaller, folds)
+        if np.bincount(together[together >= 0], minlength=folds).min() >= max(ENOUGH * size / smaller, 1):
+            part = together
+            break
+    sizes = np.bincount(part[part >= 0], minlength=folds)
+    pairs = []
+    for fold in range(folds):  # where copies do not fill one, what is over in others is neither trained on nor held out
+        out = part[order] == fold
+        pairs.append((np.sort(order[~out][: n - sizes.max()]), order[out][: sizes.min()]))
+    return pairs
+
+
+def _parts(groups: np.ndarray, order: np.ndarray, size: int, parts: int) -> np.ndarray:
+    """The part of each row, -1 where it is in none: whole groups, in an order at random, as they fit into so many rows."""
+    _, first, group_of_row, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    place = np.empty(len(order), int)
+    place[order] = np.arange(len(order))
+    part_of_group, left = np.full(len(sizes), -1), np.argsort(place[first])
+    for part in range(parts):
+        total = np.cumsum(sizes[left])
+        taken = int(np.searchsorted(total, size, side="right"))  # all that fit before one that does not
+        chosen, room = left[:taken].tolist(), size - int(total[taken - 1] if taken else 0)
+        rest = left[taken:].tolist()
+        for i, group in enumerate(rest):
+            if not room:
+                break
+            if sizes[group] <= room:
+                chosen.append(group)
+                room -= int(sizes[group])
+                rest[i] = -1
+        part_of_group[chosen] = part
+        left = np.array([group for group in rest if group >= 0], int)
+    return part_of_group[group_of_row.ravel()]
+
+
+def seed_of(key: Array) -> list[int]:
+    return np.asarray(jax.random.key_data(key)).tolist()
+
+
+def counted(n: int) -> str:
+    return f"{n} row{'s' * (n != 1)}"
+
+
 def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str) -> int:
     """The number of a column that is given by name or number."""
     if names is not None and str(column) in names:
@@ -239,7 +269,7 @@ def take(rows: Rows, index: Any) -> Rows:
 
 
 def narrow(x: Any) -> bool:
-    """Whether these are whole numbers of one byte or two, as images have: they stay so until a batch is taken."""
+    """Tell whole numbers of one byte or two, as images have: they stay so until a batch is taken."""
     return x.dtype.kind in "iu" and x.dtype.itemsize <= 2
 
 
