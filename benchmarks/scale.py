@@ -76,10 +76,10 @@ def count_waiting():
     """How long the loop has waited for rows so far, as the one entry of a list."""
     from flows.training.loop import epochs
 
-    waited, take = [0.0], epochs._ahead._drain
+    waited, take = [0.0], epochs._drained
 
-    def timed(self):
-        drained = take(self)
+    def timed(items):
+        drained = take(items)
         while True:
             start = time.perf_counter()
             item = next(drained, None)
@@ -88,7 +88,7 @@ def count_waiting():
                 return
             yield item
 
-    epochs._ahead._drain = timed
+    epochs._drained = timed
     return waited
 
 

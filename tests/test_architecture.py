@@ -27,9 +27,8 @@ FLOORS = [
     {"__main__"},
 ]
 TRAINING = [  # the same within flows/training
-    {"fingerprint", "keywords"},
+    {"fingerprint", "keywords", "devices", "model_view"},
     {"options"},
-    {"agreement"},
     {"data"},
     {"loop"},
     {"density", "fitting", "candidates"},

@@ -24,17 +24,16 @@ _divided: ContextVar[Mesh | None] = ContextVar("divided", default=None)  # by wh
 
 
 @contextmanager
-def rows_on(mesh: Mesh | None) -> Iterator[None]:
+def rows_on(mesh: Mesh | None, seen: ContextVar[Mesh | None] = _mesh) -> Iterator[None]:
     """What is traced within has its rows spread over the one axis of a mesh; None for rows on one device."""
-    token = _mesh.set(mesh)
+    token = seen.set(mesh)
     try:
         yield
     finally:
-        _mesh.reset(token)
+        seen.reset(token)
 
 
-def current_mesh() -> Mesh | None:
-    return _mesh.get()
+current_mesh = _mesh.get
 
 
 def num_devices() -> int:
@@ -63,11 +62,8 @@ def mean_over_devices(fun: Callable, axes: tuple[int | None, ...], *arguments: A
     mesh = cast(Mesh, current_mesh())
 
     def mean(*arguments: Any) -> Any:
-        token = _divided.set(mesh)
-        try:
+        with rows_on(mesh, _divided):
             results = fun(*arguments)
-        finally:
-            _divided.reset(token)
         with jax.numpy_dtype_promotion("standard"):
             vector, tree_of = ravel_pytree(results)
         return tree_of(jax.lax.pmean(vector, mesh.axis_names[0]))

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from flows.core import FlowsError, explained_call, mesh_of_rows, warn_user
+from flows.core import FlowsError, explained_call, warn_user
 from flows.results.frames import less_offsets, numbers_of
 from flows.tables.frames import framed, listed, looked_at, taken_rows, without
 from flows.tables.infer import infer_schema
 from flows.tables.model import Models, models_of
 from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema, names_of
-from flows.training.agreement import agreement
+from flows.training.devices import devices_of
 from flows.training.fit import fit as fit_rows
 from flows.training.options import LEARNING_RATE, one_of
 from flows.training.select import select
@@ -92,9 +92,8 @@ def fit(
         ['colour', 'size']
     """
     one_of("refuse", "drop")(gaps, "tables.fit: gaps")
-    mesh = None if mesh is None else mesh_of_rows(mesh, "tables.fit: mesh")
     given = locals()
-    with agreement(mesh, "tables.fit"), ExitStack() as units:
+    with devices_of(mesh, "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
         of_rows = weights_of(frame, weights, names)
         schema = completed(frame, schema, names, weights)

@@ -12,12 +12,12 @@ from flows.core import Array, FlowsError, pieces_of, positive
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.result import FitResult
-from flows.training.agreement import agreed, agreement
 from flows.training.data.columns import ColumnFacts
 from flows.training.data.facts import of_candidate
 from flows.training.data.prepare import with_model
 from flows.training.data.standardize import Prepared, prepare_folds
 from flows.training.data.table import Split, Table
+from flows.training.devices import devices, devices_of
 from flows.training.fitting import fit_prepared
 from flows.training.model_view import ModelView, num_trained
 from flows.training.options import Options, Run, check_distribution, optional
@@ -89,10 +89,10 @@ class Comparison:
         start, scores, result, why, cost = time.monotonic(), np.zeros(0), None, "", math.nan
         try:
             late = start > self.end and self.best is not None
-            if agreed().any(self.interrupted or late):
+            if devices().any(self.interrupted or late):
                 why = f"not fitted, as {'another was interrupted' if self.interrupted else 'the time was over'}"
             else:
-                with agreement(self.options.mesh, self.options.caller):
+                with devices_of(self.options.mesh, self.options.caller):
                     check_distribution(init_fun)
                     result, why = self._fit(init_fun)
                     if not why:
@@ -103,7 +103,7 @@ class Comparison:
                 raise
             self.interrupted, why = True, "interrupted"
         except Exception as error:
-            if agreed().over:  # some process has left the comparison, not this candidate alone
+            if devices().over:  # others have left the comparison, not this candidate alone
                 raise
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
             why = f"{kind}{error}"

@@ -1,4 +1,4 @@
-"""What tells two functions apart, in this process and in the next: their code, and all that they hold on to."""
+"""What tells two functions apart, in this run and in the next: their code, and all that they hold on to."""
 
 import hashlib
 import sys

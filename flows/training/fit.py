@@ -7,15 +7,15 @@ from typing import Any
 
 import optax
 
-from flows.core import DistributionLike, as_key, explained_call, mesh_of_rows
+from flows.core import DistributionLike, as_key, explained_call
 from flows.results.result import FitResult
-from flows.training.agreement import agreement
 from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
 from flows.training.data.read import read
+from flows.training.devices import devices_of
 from flows.training.fitting import fit_prepared
 from flows.training.model_view import ModelView
-from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution, optional
+from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
 
 
 @explained_call("flows.fit(0, flow, data)")
@@ -130,7 +130,7 @@ def fit(
         raise TypeError(
             f"fit: members is {members} and folds is {folds}; expected one of them, as folds have rows of their own"
         )
-    with agreement(optional(mesh_of_rows)(mesh, "fit: mesh"), "fit"):
+    with devices_of(mesh, "fit"):
         options = Options.of(given)
         key = as_key(rng)
         check_distribution(init_fun, options.caller)

@@ -31,6 +31,7 @@ from flows.core import (
     positive_int,
 )
 from flows.objectives import maximum_likelihood
+from flows.training.devices import Placement
 from flows.training.fingerprint import fingerprint
 
 LEARNING_RATE = 5e-3
@@ -106,7 +107,7 @@ def columns(x: Any, name: str) -> tuple[str | int, ...]:
     """Columns by name or number; whether there are such is checked when the data are read."""
     several = isinstance(x, list | tuple | range | set | frozenset) or np.ndim(x) == 1  # arrays, and an index of pandas
     labels = tuple(x) if several else (x,)
-    if isinstance(x, set | frozenset):  # whose order is another in each process
+    if isinstance(x, set | frozenset):  # whose order is another in each run
         labels = tuple(sorted(labels, key=str))
     if not all(isinstance(label, str | int | np.integer) and not isinstance(label, bool) for label in labels):
         raise FlowsError(f"{name} is {x!r:.80}; expected columns by name or number, such as ('hour', 3)")
@@ -315,6 +316,11 @@ class Options:
         """Whether members, or folds, are spread over the mesh instead of batches: where each device gets as many."""
         several = self.members or self.folds or 1
         return self.mesh is not None and self.rows == "copied" and several > 1 and several % self.mesh.size == 0
+
+    @property
+    def placement(self) -> Placement:
+        """Where the training lies."""
+        return Placement(self.mesh, self.members is not None and self.spreads_members)
 
     @property
     def _parts(self) -> str:

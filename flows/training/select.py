@@ -6,18 +6,18 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call, mesh_of_rows
+from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call
 from flows.results.result import OF_LABELS, FitResult
-from flows.training.agreement import agreement
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data.box import check_ends_are_near
 from flows.training.data.columns import Shared, check_data
 from flows.training.data.read import read_arrays
+from flows.training.devices import devices_of
 from flows.training.fit import fit
 from flows.training.keywords import SelectKeywords, hands_on
 from flows.training.model_view import ModelView
-from flows.training.options import FEW, FOLDS, optional
+from flows.training.options import FEW, FOLDS
 from flows.training.stacking import as_one, stacked_scores
 
 TINY = 1e-3  # nats
@@ -166,7 +166,7 @@ def select(
         >>> selection.candidates[0].name
         'flow'
     """
-    with agreement(optional(mesh_of_rows)(keywords.get("mesh"), "fit: mesh"), "fit"):
+    with devices_of(keywords.get("mesh"), "fit"):
         options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
         return _selected(as_key(rng), candidates, data, options)
 

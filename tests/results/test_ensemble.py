@@ -9,7 +9,7 @@ from common import AFFINE, QUICK, ROWS, error_of
 
 import flows
 from flows.training import fit, fit_ensemble
-from flows.training.loop import run
+from flows.training.loop.driver import best_or_start
 from flows.training.loop.progress import Progress
 
 
@@ -105,7 +105,7 @@ def test_the_members_that_were_fitted_are_kept_where_one_was_not():
     """Member 1 has no best epoch, so it is as it was at the start; the other has moved."""
     best, start = {"w": jnp.ones((2, 3))}, {"w": jnp.zeros((2, 3))}
     progress = [Progress(validation=[9.0, 9.0, 9.0, 1.0], best_epoch=3), Progress()]
-    kept = run.best_or_start(best, start, progress, 2)
+    kept = best_or_start(best, start, progress, 2)
     assert kept["w"].tolist() == [[1.0] * 3, [0.0] * 3]
 
 

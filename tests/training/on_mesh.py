@@ -136,7 +136,7 @@ def message_of(call):
 def counted(**settings):
     """How many of each collective are in the text of a compiled epoch, how many arrays are added up, and the bytes of its
     arguments on a device."""
-    from flows.training.loop.placement import OnMesh
+    from flows.training.devices import OnMesh
 
     found, call = [], OnMesh.__call__
 
@@ -182,8 +182,8 @@ def of_small_arrays():
     """What is made of eight rows and an order on two devices: of each array the part of each device."""
     from flows.core.meshes import joined_moments, mean_over_devices, rows_on
     from flows.training.data.table import Rows
+    from flows.training.devices import Placement
     from flows.training.loop.losses import taken
-    from flows.training.loop.placement import Placement
 
     kinds = jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto
     explicit, over = (jax.sharding.Mesh(np.array(jax.devices()), ("rows",), axis_types=(kind,)) for kind in kinds)

@@ -14,9 +14,10 @@ from targets import TARGETS
 import flows
 from flows.training import fit_to_density
 from flows.training.density.gaussian import Start, nearest_gaussian
+from flows.training.density.reverse_kl import ReverseKL, powers, rounds_of, stands
 from flows.training.density.start import Box, _refuse_improper
 from flows.training.density.target import Target
-from flows.training.density.variational import DensityOptions, ReverseKL, powers, rounds_of, stands
+from flows.training.density.variational import DensityOptions
 
 QUICK = {"max_epochs": 3, "steps_per_epoch": 20, "num_samples": 64, "num_held_out": 200, "num_weights": 500, "verbose": 0}
 QUICK["standardize"] = False  # the model as it is, from where it starts

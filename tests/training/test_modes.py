@@ -155,13 +155,13 @@ def test_a_mode_that_the_model_has_left_is_told():
 
 
 def test_a_fit_that_left_modes_returns_its_start(monkeypatch):
-    def lost(problem, figures, params, *rest):
+    def lost(source, params, *rest):
         of_flow = params["prior"]
         logits = of_flow["prior"]["logits"] + jnp.array([0.0, -20.0])
         return {**params, "prior": {**of_flow, "prior": {**of_flow["prior"], "logits": logits}}}, history_of_start(0.0)
 
     log_density, means, _, shares = wells(2, 2)
-    monkeypatch.setattr(variational, "_trained", lost)
+    monkeypatch.setattr(variational, "drive", lost)
     monkeypatch.setattr(Verdict, "enough", property(lambda self: False))
     with pytest.warns(UserWarning, match="the training lost modes that its start had, so the result is the start"):
         result = fit_to_density(0, IAF, log_density, 2, **QUICK)

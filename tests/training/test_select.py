@@ -10,10 +10,10 @@ from common import AFFINE, QUICK, ROWS, close, error_of, interrupting
 
 import flows
 from flows.training import comparison
-from flows.training.agreement import Agreement
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import Candidate, Comparison, SelectOptions
 from flows.training.data.read import read_arrays
+from flows.training.devices import Devices
 from flows.training.select import Selection
 from flows.training.stacking import as_one, mixed, stacked_scores
 
@@ -288,11 +288,11 @@ def test_an_ensemble_and_a_mixture_can_be_candidates():
 
 
 def test_a_comparison_ends_where_another_process_has_left_it(monkeypatch):
-    class Left(Agreement):
+    class Left(Devices):
         def any(self, stops):
             raise flows.FitError("fit: process 1 failed, and all end")
 
     left = Left("select", 1)
     left.over = True
-    monkeypatch.setattr(comparison, "agreed", lambda: left)
+    monkeypatch.setattr(comparison, "devices", lambda: left)
     assert "process 1 failed" in error_of(lambda: flows.select(0, {"gauss": flows.Normal(trainable=True)}, ROWS, verbose=0))

@@ -14,12 +14,11 @@ import flows
 from flows.diagnostics import enable_x64
 from flows.persistence import container
 from flows.training import fit, fit_ensemble
-from flows.training.agreement import _joined
 from flows.training.data import streams
 from flows.training.data.read import read
 from flows.training.data.table import Chunk, Rows, Table
+from flows.training.devices import Placement, _joined
 from flows.training.loop.epochs import Ready, StreamEpochs
-from flows.training.loop.placement import Placement
 from flows.training.options import Options
 
 N = 6000
@@ -59,7 +58,8 @@ IN_ONE = SimpleNamespace(parts=lambda size: (1, size), shares=1, placement=Place
 
 
 def in_batches_of(size):
-    return SimpleNamespace(split=SimpleNamespace(batch_size=size), ready=lambda rows: rows)
+    split = SimpleNamespace(batch_size=size, steps=1, stream=SimpleNamespace(restore=None))
+    return SimpleNamespace(split=split, ready=lambda rows: rows, yardstick=None, event=(2,))
 
 
 def odd_batches(batches):
@@ -200,13 +200,13 @@ def test_a_stream_keeps_its_dtype():
 
 
 def test_the_order_of_a_stream_is_that_of_its_key():
-    seeds = [StreamEpochs(in_batches_of(50), IN_ONE, None, jax.random.key(seed), None) for seed in (0, 0, 1)]
+    seeds = [StreamEpochs(in_batches_of(50), IN_ONE, Options(max_epochs=1), jax.random.key(seed)) for seed in (0, 0, 1)]
     orders = [each._order(np.random.default_rng([*each.seed, 0]), 100) for each in seeds]
     assert np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
 
 
 def test_the_rows_of_a_step_that_was_not_taken_are_kept():
-    of = StreamEpochs(in_batches_of(5), IN_ONE, None, jax.random.split(jax.random.key(0), 2), None)
+    of = StreamEpochs(in_batches_of(5), IN_ONE, Options(max_epochs=1), jax.random.split(jax.random.key(0), 2))
     order = np.arange(40).reshape(2, 4, 1, 5)[:, ::-1]
     chunk = Chunk(40, Table.of(Rows(DATA[:40]), numbers=np.arange(100, 140)).take)
     of._note(Ready(chunk, None, order, order), np.array([[True] * 4, [True, False, True, False]]))

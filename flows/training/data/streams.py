@@ -12,10 +12,10 @@ import numpy as np
 
 from flows.core import Array, FlowsError, rows_within
 from flows.results.frames import named_apart
-from flows.training.agreement import agreed
 from flows.training.data.batches import Batches
 from flows.training.data.read import read_rows, read_validation
 from flows.training.data.table import LEAST_ROWS, LOOKED_AT, Chunk, Split, Stream, Table, seed_of
+from flows.training.devices import devices
 from flows.training.options import Options
 
 CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
@@ -95,25 +95,25 @@ def iterated(data: Any, options: Options) -> Split:
     if options.share is not None:
         raise FlowsError("fit: data is an iterable, of which no share can be held out: give validation rows")
     steps, batch_size, batches = options.steps_per_epoch, options.rows_a_step(math.inf), Batches(data)
-    processes = agreed().processes
-    if processes > 1 and options.members is not None:
+    together = devices()
+    if options.members is not None and not together.alone:
         raise FlowsError(
             f"{options.caller}: data is an iterable, of which each process yields rows of its own, and "
             f"members={options.members} train on the same; fit them one after the other"
         )
-    looked_at = min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size) // processes
+    looked_at = together.part_of(min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size))
     first = batches.gathered(looked_at)
     if first is None:
         raise FlowsError(
             f"fit: data ended before the {looked_at} rows of an epoch of {steps} steps; give fewer steps_per_epoch"
         )
     batches.put_back()  # they are trained on, too
-    chunk = _chunk_of(first.x[:1], batch_size) // processes
-    rows = agreed().joined(first.rows)
+    chunk = together.part_of(_chunk_of(first.x[:1], batch_size))
+    rows = together.joined(first.rows)
     first = Table.of(rows, first.headers, np.arange(len(rows.x)))
 
     def chunks(epoch: int) -> Iterator[Chunk]:
-        left = steps * batch_size // processes
+        left = together.part_of(steps * batch_size)
         while left:
             table = batches.gathered(min(chunk, left))
             if table is None:
@@ -125,7 +125,7 @@ def iterated(data: Any, options: Options) -> Split:
             left -= len(table)
 
     held_out = read_validation(options.validation, first)
-    stream = Stream(chunks, own=processes > 1, restore=batches.restore if batches.has_state else None)
+    stream = Stream(chunks, own=not together.alone, restore=batches.restore if batches.has_state else None)
     return Split(first, held_out, first, held_out.rows, batch_size, steps, stream=stream, total=steps * batch_size)
 
 

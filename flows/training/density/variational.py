@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Annotated, Any
 
 import jax
@@ -29,7 +28,6 @@ from flows.core import (
     explained_call,
     functions_of,
     initialize,
-    mesh_of_rows,
     positive,
     positive_int,
     warn_user,
@@ -41,21 +39,17 @@ from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult
 from flows.results.history import History
 from flows.results.parameters import Parameters
-from flows.training.agreement import EVERY_PROCESS, agreed, agreement, digests_of
-from flows.training.data.gaussian import Yardstick, by_chance
 from flows.training.density.checks import by_names, check_density, check_order
 from flows.training.density.draws import Drawing
-from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures, history_of_start
+from flows.training.density.figures import Figures, history_of_start
 from flows.training.density.polish import polish, scores_by_formula
-from flows.training.density.reverse_kl import ReverseKL
+from flows.training.density.reverse_kl import Draws, ReverseKL
 from flows.training.density.start import begin, box_of, starts_of
 from flows.training.density.target import Target
+from flows.training.devices import devices, devices_of
 from flows.training.fingerprint import fingerprint
-from flows.training.loop.checkpoint import Checkpoint, settings_of
-from flows.training.loop.losses import HeldOut
-from flows.training.loop.run import Training, run_epochs
-from flows.training.loop.step import Report, State, before_epochs
-from flows.training.loop.trainer import program_of, schedule_of, trainer
+from flows.training.loop.checkpoint import settings_of
+from flows.training.loop.driver import drive
 from flows.training.options import (
     MAY_CHANGE,
     Options,
@@ -67,10 +61,7 @@ from flows.training.options import (
     share,
 )
 
-HARDLY = 0.01  # of the best effective sample size: its growth in a round that gained little
-HARDLY_K = 0.1  # the fall of Pareto k in such a round
 LEAST_WIDTH, MOST_WIDTH = 32, 256  # of the networks of the default model
-COLDEST = 0.01  # the power of the density at which annealing begins
 DENSITY_RATE = 3e-3
 ESTIMATORS = ("total", "sticking_the_landing", "path", "score")
 
@@ -113,38 +104,6 @@ class DensityOptions(Options):
                 f"devices; the nearest that does is {max(self.num_samples - over, self.devices_of_batches)}"
             )
         object.__setattr__(self, "num_samples", max(self.num_samples - over, self.devices_of_batches))
-
-
-def rounds_of(max_epochs: int) -> list[int]:
-    """The epochs at which rounds end: each is twice as long as the one before, and the last takes what is left."""
-    length, ends = max(1, max_epochs // 10), list[int]()
-    while (end := (ends[-1] if ends else 0) + length) < max_epochs:
-        ends.append(end)
-        length *= 2
-    return [*ends, max_epochs]
-
-
-def stands(rounds: list[int], effective: list[float], tails: list[float]) -> bool:
-    """Whether a fit is over, by the effective sample sizes and the Pareto k at the start and after each epoch: a round ends
-    with weights that are good enough, or that can be trusted and have hardly gained in it."""
-    done = len(effective) - 1
-    if done not in rounds[:-1] or not math.isfinite(effective[-1]):
-        return False
-    this = rounds.index(done)
-    start = rounds[this - 1] if this else 0
-    known = np.nan_to_num(effective)
-    best, before = known.max(), known[: 1 + start].max()
-    hardly = this > 0 and best - before < HARDLY * best and tails[-1] <= RELIABLE and not tails[-1] < tails[start] - HARDLY_K
-    return bool((best > ENOUGH and tails[-1] <= ENOUGH_K) or hardly)
-
-
-def powers(options: DensityOptions) -> np.ndarray:
-    """The power to which the density is taken in each step."""
-    steps = options.max_epochs * options.steps_per_epoch
-    if options.anneal is None:
-        return np.ones(steps, np.float32)
-    rising = np.arange(steps) / (options.anneal * steps)
-    return np.minimum(1.0, COLDEST + (1 - COLDEST) * rising).astype(np.float32)
 
 
 @explained_call("flows.fit_to_density(0, flow, log_density, 2)")
@@ -237,7 +196,7 @@ def fit_to_density(
         ([3.0, 3.0], 1.84)
     """
     given = locals()
-    with agreement(optional(mesh_of_rows)(mesh, "fit_to_density: mesh"), "fit_to_density"):
+    with devices_of(mesh, "fit_to_density"):
         options = DensityOptions.of(given)
         return _fitted(as_key(rng), init_fun, log_density, input_dim, options)
 
@@ -276,14 +235,15 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     if options.anneal is not None or not outcome.enough:
         of_start = triple, outcome
         problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
-        settings = partial(_settings, init_fun, key, user_density, named)
-        params, history = _trained(problem, figures, params, options, settings, of_steps)
+        settings = partial(_settings, init_fun, key, user_density, named, event)
+        source = Draws(problem, figures, params, options, of_steps)
+        params, history = drive(source, params, source.options, source.published, settings)
         triple = Distribution(params, *functions_of(part, params))
         outcome = figures.of(triple, of_weights)
         if start.base is not None and outcome.lacking is not None:
             triple = triple._replace(params=start.weighed(params, outcome.lacking))
             outcome = figures.of(triple, of_last)
-        late = agreed().any(history.interrupted or time.monotonic() >= began + options.max_seconds)
+        late = devices().any(history.interrupted or time.monotonic() >= began + options.max_seconds)
         steps = options.steps_per_epoch * len(history["train_loss"])
         if outcome.off > 0 and not late and steps and scores_by_formula(part, params):
             of_round, again = jax.random.split(jax.random.fold_in(of_last, 1))
@@ -310,75 +270,8 @@ def default_model(event: Shape) -> DistributionInit:
     return Flow(NSF() if event == COLUMN else IAF(4, hidden=(width, width), plain=True))
 
 
-def _trained(
-    problem: ReverseKL, figures: Figures, params: Any, options: DensityOptions, settings: Callable, key: Array
-) -> tuple[Any, History]:
-    """The best params of a training in rounds, and its history."""
-    steps, betas, event = options.steps_per_epoch, powers(options), problem.part.event
-    rounds = rounds_of(options.max_epochs) if options.anneal is None else [options.max_epochs]
-    compiled = trainer(problem, params, options, figures.target.dtype)
-    schedules = [schedule_of(options, (end - start) * steps) for start, end in pairwise([0, *rounds])]
-    tempered = -(-int((betas < 1).sum()) // steps)
-    if tempered >= options.max_epochs:
-        raise FlowsError(
-            f"fit_to_density: anneal is {options.anneal} of {options.max_epochs} epochs, which leaves none for the density "
-            "itself; expected more epochs, or a smaller share"
-        )
-    options = replace(options, run=options.run._replace(stands=partial(stands, rounds), tempered=tempered))
-    together = agreed()
-    if together.processes > 1:
-        told = {**settings(options, event), "mesh": options.mesh.size, "checkpoint": options.checkpoint is not None}
-        if options.optimizer is not None:
-            told["optimizer"] = program_of(options.optimizer, params)
-        together.same(digests_of(told), EVERY_PROCESS)
-    saved = None
-    if options.checkpoint is not None:
-        saved = Checkpoint(options, settings(options, event))
-    # Keys whose numbers compile in half the time, and are drawn faster. The noise held out is the same in every epoch.
-    held_out, key = jax.random.split(key)
-    key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
-
-    def published(params: Any) -> Distribution:
-        return Distribution(params, *functions_of(problem.part, params))
-
-    def rates(number: int) -> np.ndarray:
-        this = next(i for i, end in enumerate(rounds) if number < end)
-        return schedules[this]((number - ([0, *rounds][this])) * steps, steps)
-
-    def judged(state: State, number: int) -> tuple[State, HeldOut, Any]:
-        used = state.params if options.ema is None else (state.average[1], state.params[1])
-        value = figures.held_out(published(compiled.params(used)), held_out)
-        if number < tempered:
-            value = value._replace(mean=jnp.full_like(value.mean, jnp.nan))
-        return compiled.finish(state, key, None, value)
-
-    def run(state: State, number: int) -> tuple[State, Report]:
-        order = betas[number * steps : (number + 1) * steps, None, None]  # there are no rows
-        state, losses, taken = compiled.advance(state, key, None, order, rates(number), None)
-        state, value, better = judged(state, number)
-        return state, Report(losses, taken, value, better)
-
-    def score(state: State) -> tuple[State, Report]:
-        state, value, better = judged(state, options.max_epochs)
-        none = np.zeros(0, np.float32)
-        return before_epochs(state), Report(none, none.astype(bool), value, better)
-
-    def why(params: Any, number: int, step: int | None, member: int) -> str:
-        if step is None:
-            return problem.cause(params, held_out, options.num_held_out)
-        return problem.cause(params, jax.random.fold_in(key, number), problem.num_samples)
-
-    yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
-
-    def ready(state: State) -> None:
-        compiled.advance.ready(state, key, None, betas[:steps, None, None], rates(0), None)
-
-    training = Training(compiled, params, run, score, why, published, math.prod(event), yardstick, saved, ready)
-    return run_epochs(training, options)
-
-
 def _settings(
-    init_fun: Any, key: Array, log_density: Callable, named: Parameters | None, options: DensityOptions, event: Shape
+    init_fun: Any, key: Array, log_density: Callable, named: Parameters | None, event: Shape, options: DensityOptions
 ) -> dict[str, Any]:
     """What makes a fit to a density the one it is."""
     if options.checkpoint is None:  # what a function holds on to is not always to be told

@@ -1,3 +1,3 @@
-"""The training loop. `run.py` runs epochs, `progress.py` decides when they end, `trainer.py` makes what is compiled, and
+"""The training loop. `driver.py` runs epochs, `progress.py` decides when they end, `trainer.py` makes what is compiled, and
 `step.py` is what an epoch computes.
 """

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import secrets
 import sys
 import time
 from typing import Any
@@ -13,15 +12,13 @@ import numpy as np
 
 from flows.core import Array, FlowsError, warn_user
 from flows.persistence.container import DTYPES, INTEGERS, MAX_RECORD, blamed_on, read, sweep, write
-from flows.training.agreement import Agreement, agreed
+from flows.training.devices import devices
 from flows.training.options import Options
 
 FORMAT = 2
 NAME = "fit.flows"
-MARK = "fit.flows.shared"
-SOON = 6  # times that a file is looked for, half a second apart
 ENTRIES = {"kind", "flows", "format", "settings", "record"}
-STREAM = "stream"  # beside these: how the iterables of the processes go on
+STREAM = "stream"  # next to these: how iterables go on
 
 
 class Checkpoint:
@@ -30,38 +27,16 @@ class Checkpoint:
     def __init__(self, options: Options, settings: dict[str, Any]):
         self.folder, self.settings, self.every = os.fsdecode(options.checkpoint), settings, options.checkpoint_every
         self.last = time.monotonic()
-        self.saved = False  # by this process
+        self.saved = False
         self.path = os.path.join(self.folder, NAME)
-        if agreed().first:
-            self._make_folder()
-        self._check_shared(agreed())
-
-    def _make_folder(self) -> None:
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-            sweep(self.folder)
-        except OSError as error:
-            raise FlowsError(f"fit: checkpoint={self.folder!r} is no folder that can be written: {error.strerror}") from error
-
-    def _check_shared(self, together: Agreement) -> None:
-        """Refuse a folder that some process does not see: process 0 leaves a mark there, which the others look for."""
-        if together.processes == 1:
-            return
-        mark, told = os.path.join(self.folder, MARK), secrets.token_hex(8)
-        if together.first:
-            with open(mark, "w") as file:
-                file.write(told)
-        told = together.meet(mark=told)[0]["mark"]
-        answers = together.meet(sees=any(_reads(mark, told) for _ in range(SOON)))
-        if together.first:
-            os.remove(mark)
-        blind = [number for number, answer in enumerate(answers) if not answer["sees"]]
-        if blind:
-            together.over = True  # all know
-            raise FlowsError(
-                f"fit: checkpoint={self.folder!r} is not the same folder in process {blind[0]} as in process 0; give one that "
-                "all processes share"
-            )
+        if devices().first:
+            try:
+                os.makedirs(self.folder, exist_ok=True)
+                sweep(self.folder)
+            except OSError as error:
+                why = f"fit: checkpoint={self.folder!r} is no folder that can be written: {error.strerror}"
+                raise FlowsError(why) from error
+        devices().see(self.folder)
 
     def load(self, like: Any) -> tuple[Any, list[dict[str, Any]], list[Any] | None] | None:
         """The state, the record and the states of iterables that were saved last, or None. `like` is a state with the leaves
@@ -109,18 +84,6 @@ class Checkpoint:
             # The fit goes on: hours of training are worth more than this file, and the next save may succeed.
             warn_user(f"fit: the checkpoint was not saved, and is that of an earlier epoch: {error}")
         self.saved, self.last = True, time.monotonic()
-
-
-def _reads(path: str, expected: str) -> bool:
-    """Whether a file holds a text; if not, it may be a little later on a shared disk."""
-    try:
-        with open(path) as file:
-            if file.read() == expected:
-                return True
-    except OSError:
-        pass
-    time.sleep(0.5)
-    return False
 
 
 def settings_of(init_fun: Any, key: Array, rows: Any, options: Options, **others: Any) -> dict[str, Any]:

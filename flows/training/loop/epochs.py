@@ -1,76 +1,88 @@
 """The epochs of rows on the device, each one compiled call; and of data that do not fit there, of which a thread reads chunks
 ahead of the steps that train on them."""
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 
 from flows.core import Array, on_device
-from flows.training.agreement import agreed
 from flows.training.data.standardize import Prepared
 from flows.training.data.streams import DataFailed
 from flows.training.data.table import Chunk, Rows, Stream, Table, take
-from flows.training.loop.step import Report, State, before_epochs
-from flows.training.loop.trainer import Schedule, Trainer
+from flows.training.devices import devices
+from flows.training.loop.messages import cause
+from flows.training.loop.step import Report, State
+from flows.training.loop.trainer import Trainer, schedule_of
+from flows.training.options import Options
 
 
-class Epochs:
-    """The epochs of rows that are on the device, each one compiled call. `keys` are a key, or those of members."""
+class OfRows:
+    """What epochs of rows have in common, the sources of a training by `flows.fit`. `keys` are a key, or those of members."""
 
-    def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array):
-        self.rows, self.compiled, self.schedule, self.keys = rows, compiled, schedule, keys
+    state: Any = None
+    restore: Callable[[Any], None] | None = None
+
+    def __init__(self, rows: Prepared, compiled: Trainer, options: Options, keys: Array):
+        self.rows, self.compiled, self.options, self.keys = rows, compiled, options, keys
+        self.yardstick, self.event_size = rows.yardstick, math.prod(rows.event)
+        self.schedule = schedule_of(options, options.max_epochs * rows.split.steps)
+
+    def suspects(self, number: int, step: int, member: int) -> Table:
+        """The rows of a step."""
+        raise NotImplementedError
+
+    def cause(self, params: Any, number: int, step: int | None, member: int) -> str:
+        if self.options.objective is not None:
+            return f"the {self.options.measure}, or its gradient, is not finite there"
+        rows, key = self.rows.of_member(member), self.keys if self.keys.ndim == 0 else self.keys[member]
+        table = rows.split.held_out if step is None else self.suspects(number, step, member)
+        return cause(self.compiled.program.problem.part, params, table, step is not None, key, rows.deviations)
+
+
+class Epochs(OfRows):
+    """The epochs of rows that are on the device, each one compiled call."""
+
+    def __init__(self, rows: Prepared, compiled: Trainer, options: Options, keys: Array):
+        super().__init__(rows, compiled, options, keys)
         n, placement, shares = len(rows.of_member(0).train.x), compiled.placement, compiled.shares
         self.order = orders(keys, n, rows.split.steps, compiled.parts(rows.split.batch_size), shares)
-        self.numbers = None if shares == 1 else shares_of(n, shares, seeds_of(keys)[0])
-        if self.numbers is None:
+        self.numbers: np.ndarray | None = None  # of the rows in each share, (shares, rows)
+        if shares == 1:
             self.on_devices = placement.copied((rows.train, rows.held_out), by_member=bool(rows.folds))
-        else:
-            blocks, here = blocks_of(len(rows.held_out.x), shares), placement.here
-            both = (rows.train, self.numbers), (rows.held_out, blocks)
-            self.on_devices = [placement.own(take(of, numbers[here].ravel())) for of, numbers in both]
+            return
+        # Dealt at random, in some the first once more at the end; those held out come one after the other.
+        dealt, others = np.random.default_rng([*seeds_of(keys)[0], shares]).permutation(n), len(rows.held_out.x)
+        self.numbers = np.stack([np.resize(dealt[share::shares], -(-n // shares)) for share in range(shares)])
+        blocks = np.minimum(np.arange(shares * -(-others // shares)).reshape(shares, -1), others - 1)
+        both, here = ((rows.train, self.numbers), (rows.held_out, blocks)), placement.here
+        self.on_devices = tuple(placement.own(take(of, numbers[here].ravel())) for of, numbers in both)
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
-        return self._run(state, number, self.rows.split.steps)
+        return self.compiled.run(*self._arguments(state, number, self.rows.split.steps))
 
     def score(self, state: State) -> tuple[State, Report]:
-        """The state whose best params are those of the start, and what they are worth."""
-        state, report = self._run(state, 0, 0)
-        return before_epochs(state), report
+        return self.compiled.run(*self._arguments(state, 0, 0))
 
     def ready(self, state: State) -> None:
-        """Compile the program of an epoch."""
         self.compiled.run.ready(*self._arguments(state, 0, 0))
-
-    def _run(self, state: State, number: int, taken: int) -> tuple[State, Report]:
-        return self.compiled.run(*self._arguments(state, number, taken))
 
     def _arguments(self, state: State, number: int, taken: int) -> tuple:
         order, steps = self.compiled.placement.order(self.order(number)), self.rows.split.steps
         return state, self.keys, taken, order, self.schedule(number * steps, steps), *self.on_devices
 
     def suspects(self, number: int, step: int, member: int) -> Table:
-        """The rows of a step."""
         order = self.order(number)
         index = (order if self.keys.ndim == 0 else order[member])[step]
         if self.numbers is not None:  # of each share's rows
             index = self.numbers[np.repeat(np.arange(len(self.numbers)), index.shape[1] // len(self.numbers)), index]
         return self.rows.of_member(member).split.train.take(index.ravel())
-
-
-def shares_of(n: int, shares: int, seed: list[int]) -> np.ndarray:
-    """The numbers of the rows in each share, (shares, rows), dealt at random; in some the first comes once more at the end."""
-    order = np.random.default_rng([*seed, shares]).permutation(n)
-    return np.stack([np.resize(order[share::shares], -(-n // shares)) for share in range(shares)])
-
-
-def blocks_of(n: int, shares: int) -> np.ndarray:
-    """The same of rows one after the other, as they are held out."""
-    return np.minimum(np.arange(shares * -(-n // shares)).reshape(shares, -1), n - 1)
 
 
 def seeds_of(keys: Array) -> list[list[int]]:
@@ -100,7 +112,7 @@ def orders(keys: Array, n: int, steps: int, parts: tuple[int, int], shares: int 
 
 
 class Ready(NamedTuple):
-    """A chunk on its way to the devices: its rows, or those that this process needs, as the model has them, the order in which
+    """A chunk on its way to the devices: its rows, or those that are needed here, as the model has them, the order in which
     steps take them there, and that of the chunk itself."""
 
     chunk: Chunk
@@ -109,14 +121,14 @@ class Ready(NamedTuple):
     of_chunk: np.ndarray
 
 
-class StreamEpochs:
-    """The epochs of a stream, with the methods of `Epochs`; it keeps the rows of the last step that was not taken."""
+class StreamEpochs(OfRows):
+    """The epochs of a stream, in chunks; it keeps the rows of the last step that was not taken."""
 
-    def __init__(self, rows: Prepared, compiled: Trainer, schedule: Schedule, keys: Array, stream: Stream):
-        self.rows, self.compiled, self.schedule, self.keys, self.stream = rows, compiled, schedule, keys, stream
-        self.seed = np.asarray(jax.random.key_data(keys)).ravel().tolist()
+    def __init__(self, rows: Prepared, compiled: Trainer, options: Options, keys: Array):
+        super().__init__(rows, compiled, options, keys)
+        self.stream = cast(Stream, rows.split.stream)
+        self.seed, self.restore = np.asarray(jax.random.key_data(keys)).ravel().tolist(), self.stream.restore
         self.refused: dict[int, Callable[[], Table]] = {}  # by member, of the first step of an epoch that was not taken
-        self.state: Any = None  # how the stream goes on after what was trained on
 
     @cached_property
     def looked_at(self) -> tuple[Rows, Rows]:
@@ -124,24 +136,26 @@ class StreamEpochs:
         return self.compiled.placement.copied((self.rows.train, self.rows.held_out))
 
     def ready(self, state: State) -> None:
-        """Compile the program of the end of an epoch; those of chunks are when these are there."""
-        self.compiled.finish.ready(state, self.keys, *self.looked_at)
+        self.compiled.finish.ready(state, self.keys, *self.looked_at)  # chunks are not there yet
 
     def run(self, state: State, number: int) -> tuple[State, Report]:
         losses, taken, first = [], [], number * self.rows.split.steps
-        self.refused, together = {}, agreed()
+        self.refused, together = {}, devices()
+        advance, placement = self.compiled.advance, self.compiled.placement
         try:
             with _ahead(partial(self._ready, number)) as chunks:
                 for piece, ready in enumerate(chunks):
                     schedule = self.schedule(first, ready.order.shape[-3])
-                    placed = self._placed(ready)
-                    if together.processes > 1:  # no process is left alone with what all compute
-                        self.compiled.advance.ready(state, self.keys, piece, placed[0], schedule, placed[1])
-                        together.meet()
-                    state, loss, was_taken = self.compiled.advance(state, self.keys, piece, placed[0], schedule, placed[1])
+                    # Placed here, as the thread that reads has settings of JAX of its own.
+                    split = self.compiled.shares > 1
+                    rows = placement.own(ready.rows) if split else placement.copied(jax.tree.map(on_device, ready.rows))
+                    arguments = self.keys, piece, placement.order(ready.order), schedule, rows
+                    together.ready(advance, state, *arguments)
+                    together.meet()  # nobody is left alone with what all compute
+                    state, loss, was_taken = advance(state, *arguments)
                     first += len(schedule)
-                    losses.append(self.compiled.placement.fetched(loss))
-                    taken.append(self.compiled.placement.fetched(was_taken))
+                    losses.append(placement.fetched(loss))
+                    taken.append(placement.fetched(was_taken))
                     self._note(ready, taken[-1])
                     self.state = ready.chunk.state
         except DataFailed as failure:
@@ -151,9 +165,9 @@ class StreamEpochs:
         return state, Report(np.concatenate(losses, -1), np.concatenate(taken, -1), value, better)
 
     def score(self, state: State) -> tuple[State, Report]:
-        """As of `Epochs`."""
         state, value, better = self.compiled.finish(state, self.keys, *self.looked_at)
-        return before_epochs(state), Report(np.zeros((*self.keys.shape, 0)), np.zeros((*self.keys.shape, 0)), value, better)
+        none = np.zeros((*self.keys.shape, 0))
+        return state, Report(none, none, value, better)
 
     def _note(self, ready: Ready, taken: np.ndarray) -> None:
         for member, was_taken in enumerate(np.atleast_2d(taken)):
@@ -175,8 +189,8 @@ class StreamEpochs:
             yield make(chunk, rng)
 
     def _of_all(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
-        """Of a chunk that all processes have, which each reads as far as its devices need it: of each batch those of a device,
-        in the order of its steps."""
+        """A chunk that all have, which each reads as far as its devices need it: of each batch those of a device, in the
+        order of its steps."""
         order, index, shares = self._order(rng, chunk.size), slice(None), self.compiled.shares
         if shares == 1:
             return Ready(chunk, self._as_model_has(chunk, index).rows, order, order)
@@ -186,7 +200,7 @@ class StreamEpochs:
         return Ready(chunk, rows, np.tile(in_turn, (1, 1, shares)), order)
 
     def _of_process(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
-        """Of rows that no other process has, of which a part of each batch is made; each device has a block of them."""
+        """Rows that nobody else has, of which a part of each batch is made; each device has a block of them."""
         here, shares = self.compiled.placement.here, self.compiled.shares
         accumulate, batch = self.compiled.parts(self.rows.split.batch_size)
         block = chunk.size // (here.stop - here.start)
@@ -201,54 +215,42 @@ class StreamEpochs:
         orders = [rng.permutation(rows).astype(np.int32).reshape(-1, *parts) for _ in range(self.keys.size)]
         return orders[0] if self.keys.ndim == 0 else np.stack(orders)
 
-    def _placed(self, ready: Ready) -> tuple[Any, Rows]:
-        """The order and the rows on the devices. Not in the thread that reads, which has settings of JAX of its own."""
-        placement = self.compiled.placement
-        if self.compiled.shares > 1:
-            return placement.order(ready.order), placement.own(ready.rows)
-        return placement.order(ready.order), placement.copied(jax.tree.map(on_device, ready.rows))
 
-
-class _ahead:
+@contextmanager
+def _ahead(make: Callable[[], Iterator]) -> Iterator[Iterator]:
     """An iterator that runs in a thread of its own, two items ahead; leaving it ends the thread."""
+    items, over = queue.Queue[Any](maxsize=2), threading.Event()
 
-    def __init__(self, make: Callable[[], Iterator]):
-        self.items, self.over = queue.Queue[Any](maxsize=2), threading.Event()
-        self.thread = threading.Thread(target=self._fill, args=(make,), daemon=True)
-
-    def _fill(self, make: Callable[[], Iterator]) -> None:
-        try:
-            for item in make():
-                if not self._put((item, None)):
-                    return
-            self._put((None, None))
-        except BaseException as error:  # raised again where the items are used
-            self._put((None, error))
-
-    def _put(self, item: Any) -> bool:
-        while not self.over.is_set():
-            try:
-                self.items.put(item, timeout=0.1)
+    def put(item: Any) -> bool:
+        while not over.is_set():
+            with suppress(queue.Full):
+                items.put(item, timeout=0.1)
                 return True
-            except queue.Full:
-                continue
         return False
 
-    def __enter__(self) -> Iterator:
-        self.thread.start()
-        return self._drain()
+    def fill() -> None:
+        try:
+            if all(put((item, None)) for item in make()):
+                put((None, None))
+        except BaseException as error:  # raised again where the items are used
+            put((None, error))
 
-    def _drain(self) -> Iterator:
-        while True:
-            item, error = self.items.get()
-            if isinstance(error, Exception):
-                raise DataFailed(error)
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        yield _drained(items)
+    finally:
+        over.set()
+        thread.join(timeout=1.0)  # it may be waiting for data, and ends with Python
 
-    def __exit__(self, *_: Any) -> None:
-        self.over.set()
-        self.thread.join(timeout=1.0)  # it may be waiting for data, and ends with the process
+
+def _drained(items: queue.Queue) -> Iterator:
+    while True:
+        item, error = items.get()
+        if isinstance(error, Exception):
+            raise DataFailed(error)
+        if error is not None:
+            raise error
+        if item is None:
+            return
+        yield item

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,19 +36,16 @@ FEW = 500  # rows held out, by which two epochs are compared
 
 
 class HeldOut(NamedTuple):
-    """The mean loss of rows held out; of the row whose loss is the largest its number among them, the mean without it, and its
-    share in the sum of all squared deviations from the mean; of draws instead of rows, how many of the target itself would do
-    as well, as a share (of rows it is 1), and the Pareto k of their weights (-inf); the standard error of the mean loss in the
-    units of the data; and the losses of a few rows, the same in every epoch, NaN where there is none."""
+    """The validation of an epoch. Draws of a density have no rows, and rows neither weights nor a tail."""
 
-    mean: Array
-    row: Array
-    rest: Array
-    share: Array
-    effective: Any = 1.0
-    tail: Any = -math.inf
-    error: Any = 0.0
-    few: Any = ()
+    mean: Array  # loss
+    row: Array  # number, among those held out, of the row whose loss is the largest
+    rest: Array  # the mean without it
+    share: Array  # of that row in the sum of all squared deviations from the mean
+    effective: Any = 1.0  # how many draws of the target itself would do as well, as a share
+    tail: Any = -math.inf  # the Pareto k of the weights of draws
+    error: Any = 0.0  # the standard error of the mean, in the units of the data
+    few: Any = ()  # losses of a few rows, the same in every epoch, NaN where there is none
 
     @classmethod
     def of(cls, losses: Array, n: int | None = None, number: Any = None, log_dets: Array | None = None) -> "HeldOut":
@@ -71,37 +69,48 @@ class HeldOut(NamedTuple):
             deviations = deviations - jnp.where(known, log_dets, 0.0)
         spread_of_rows = jnp.sqrt(jnp.square(jnp.where(finite, deviations, 0.0)).sum() / n)
         few = jnp.where(known, losses, jnp.nan).ravel()[:: -(-losses.size // FEW)] if num_devices() == 1 else ()
-        return cls(
-            mean,
-            row,
-            others if n > 1 else mean,
-            share,
-            jnp.ones_like(mean),
-            jnp.full_like(mean, -math.inf),
-            jnp.where(finite, spread_of_rows / math.sqrt(n), jnp.nan),
-            few,
-        )
+        rest, one, no_tail = others if n > 1 else mean, jnp.ones_like(mean), jnp.full_like(mean, -math.inf)
+        return cls(mean, row, rest, share, one, no_tail, jnp.where(finite, spread_of_rows / math.sqrt(n), jnp.nan), few)
 
 
-def _log_dets(rows: Rows) -> Array | None:
-    """Log-dets of the layers before, which the losses of rows lack."""
-    return rows.log_det if rows.log_det is None or rows.weights is None else rows.weights * rows.log_det
-
-
-class Likelihood(NamedTuple):
-    """Minus the mean of log_pdf over rows, each with its weight; weights have mean 1."""
+@dataclass(frozen=True)
+class RowsProblem:
+    """What is minimised over rows, `of(params, rows, key, train)` of a batch; weights have mean 1."""
 
     part: DistributionPart
     batch_size: int
     precision: Precision
     measures: bool  # whether some layer is to be remeasured after an epoch
-    exact: bool = False  # whether rows held out are scored without rng, which would make an estimate of what is exact
     dealt: bool = False  # whether each device has the rows of its part of a batch alone
     split: int = 0  # how many rows are held out, where these are split over devices
+    of_rows = True
 
-    @property
-    def of_rows(self) -> bool:
-        return True
+    def of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
+        raise NotImplementedError
+
+    def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
+        with computed_with(self.precision):
+            return self.of(params, taken(rows, index, self.dealt), key, True)
+
+    def measured(self, params: Any, rows: Rows, key: Array) -> Any:
+        """The params, with running statistics measured on these rows; where rows are split on as many of each device."""
+        if self.split:
+            most = rows_within(*MEASURED, rows.x.shape[1:]) // num_devices()
+            few = floating(by_device(lambda _, rows: take(rows, slice(most)), None, rows))
+        else:
+            few = measured_of(rows)
+        return self.part.init(key, Given(few.x, few.context, params))
+
+    def in_chunks(self, fun: Callable[[Rows, Array], Any], rows: Rows, index: np.ndarray) -> Any:
+        """fun(rows, index) of the rows held out in each chunk, (chunks, rows), one after the other, in the memory of a step."""
+        return jax.lax.map(lambda at: fun(taken(rows, at, bool(self.split)), at), spread(jnp.asarray(index), 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood(RowsProblem):
+    """Minus the mean of log_pdf over rows, each with its weight."""
+
+    exact: bool = False  # whether rows held out are scored without rng, which would make an estimate of what is exact
 
     @property
     def divisible(self) -> bool:
@@ -113,29 +122,24 @@ class Likelihood(NamedTuple):
     def draws(self) -> bool:
         return "rng" in self.part.keywords
 
-    def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
-        with computed_with(self.precision):
-            return -self._weighted(params, taken(rows, index, self.dealt), key, True).mean()
+    def of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
+        return -self._weighted(params, rows, key, train).mean()
 
     def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
-        """The loss of rows held out, computed in chunks of at most a batch, so that it needs no more memory than a step."""
-        key = None if self.exact else key
-        n, is_split = self.split or len(rows.x), bool(self.split)
+        """The loss of rows held out, in chunks of at most a batch."""
+
+        def one(rows: Rows, at: Any = None) -> tuple[Array, Array | None]:
+            losses = -self._weighted(params, rows, None if self.exact else key, False)
+            # Log-dets of the layers before are what these lack.
+            return losses, rows.log_det if rows.log_det is None or rows.weights is None else rows.weights * rows.log_det
+
+        n = self.split or len(rows.x)
         if num_devices() == 1 and n <= self.batch_size:
-            return HeldOut.of(-self._weighted(params, rows, key, False), log_dets=_log_dets(rows))
-        index, number = chunks_of(n, self.batch_size, is_split)
-
-        def one(chunk: Array) -> tuple[Array, Array | None]:
-            few = taken(rows, chunk, is_split)
-            return -self._weighted(params, few, key, False), _log_dets(few)
-
-        losses, log_dets = jax.lax.map(one, spread(jnp.asarray(index), 1))
+            losses, log_dets = one(rows)
+            return HeldOut.of(losses, log_dets=log_dets)
+        index, number = chunks_of(n, self.batch_size, bool(self.split))
+        losses, log_dets = self.in_chunks(one, rows, index)
         return HeldOut.of(losses, n, number, log_dets)
-
-    def measured(self, params: Any, rows: Rows, key: Array) -> Any:
-        """The params, with running statistics measured on these rows."""
-        few = measured_rows(rows, bool(self.split))
-        return self.part.init(key, Given(few.x, few.context, params))
 
     def _weighted(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
         result = self.part.log_pdf(stop_fixed(params), floating(rows).x, rows.context, key, train)
@@ -143,40 +147,54 @@ class Likelihood(NamedTuple):
         return result if rows.weights is None else rows.weights * result
 
 
-def chunks_of(n: int, batch_size: int, split: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Of n rows held out, those of each chunk of at most a batch, (chunks, rows), and their numbers, n where one only fills a
-    chunk. Of rows that are split they are those of each device's block, with equal parts of all blocks in a chunk."""
-    devices = num_devices()
-    part, shares = -(-min(n, batch_size) // devices), devices if split else 1
-    block = -(-n // shares)
-    chunks = -(-block // (part * devices // shares))
-    index = np.arange(chunks * part * devices // shares)
-    number = np.where(index < block, np.arange(shares)[:, None] * block + index, n)
-    return in_chunks(np.tile(index % block, (shares, 1)), chunks), in_chunks(np.minimum(number, n), chunks)
+@dataclass(frozen=True, kw_only=True)
+class Objective(RowsProblem):
+    """`objective(params, distribution, x, *, context, weights, rng, train)` of rows."""
 
+    function: "Function"
+    divisible = False  # it may be any function of a batch
 
-def in_chunks(blocks: np.ndarray, chunks: int) -> np.ndarray:
-    """Rows of each block, (blocks, rows), as so many chunks with equal parts of all blocks, (chunks, rows)."""
-    return blocks.reshape(len(blocks), chunks, -1).swapaxes(0, 1).reshape(chunks, -1)
+    @property
+    def draws(self) -> bool:
+        return "rng" in keywords_of_objective(self.function.function)
 
+    def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
+        """The mean over rows held out, in chunks of a batch; the last may be smaller. No single row is told of."""
+        shares, n = (num_devices(), self.split) if self.split else (1, len(rows.x))
+        n -= n % shares  # each device has as many
+        size = min(n, self.batch_size)
+        whole = n // size
 
-def taken(rows: Rows, index: Array, split: bool) -> Rows:
-    """Rows of these numbers; where they are split over devices those that each device has, so that none travels."""
-    return by_device(lambda _, both: take(*both), None, (rows, index)) if split else take(rows, index)
+        def chunk(rows: Rows, at: Array) -> tuple[Array, Array]:
+            rows = floating(rows)
+            chunk_key = None if key is None else jax.random.fold_in(key, at[0])
+            weight = jnp.asarray(len(rows.x), rows.x.dtype) if rows.weights is None else rows.weights.sum()
+            return weight * self.of(params, rows, chunk_key, False), weight
 
+        first, last = np.split(np.tile(np.arange(n // shares), (shares, 1)), [whole * size // shares], axis=1)
+        totals, weights = self.in_chunks(chunk, rows, dealt_out(first, whole))
+        total, weight = totals.sum(), weights.sum()
+        if n > whole * size:
+            at = jnp.asarray(last.ravel())
+            rest = chunk(taken(rows, at, bool(self.split)), at)
+            total, weight = total + rest[0], weight + rest[1]
+        mean = total / weight
+        zero = jnp.zeros_like(mean)
+        return HeldOut(mean, jnp.zeros((), int), mean, zero, jnp.ones_like(mean), jnp.full_like(mean, jnp.nan))
 
-def measured_rows(rows: Rows, split: bool) -> Rows:
-    """Those by which layers measure data; where rows are split as many from each device."""
-    if not split:
-        return measured_of(rows)
-    few = rows_within(*MEASURED, rows.x.shape[1:]) // num_devices()
-    return floating(by_device(lambda _, rows: take(rows, slice(few)), None, rows))
-
-
-def has_running_statistics(model: Any) -> bool:
-    """Whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
-    within = [model, *model.values_within()] if isinstance(model, Value) else []
-    return any(traits_by(value).running or getattr(value, "running", False) for value in within)
+    def of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
+        params, rows, function = stop_fixed(params), floating(rows), self.function.function
+        named = {"context": rows.context, "weights": rows.weights, "rng": key, "train": train}
+        keywords = {name: named[name] for name in keywords_of_objective(function)}
+        value = function(params, Distribution(params, *functions_of(self.part, params)), rows.x, **keywords)
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
+        if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+            got = f"a {type(value).__name__}" if shape is None else f"an array of dtype {dtype} and shape {shape}"
+            raise FlowsError(
+                f"the objective {name_of_objective(function)} returned {got}; expected a floating scalar of JAX, computed from "
+                "params: the mean over rows, .mean()"
+            )
+        return value.astype(rows.x.dtype)
 
 
 class Function:
@@ -200,78 +218,6 @@ class Function:
         return hash(self.key)
 
 
-class Objective(NamedTuple):
-    """`objective(params, distribution, x, *, context, weights, rng, train)` of rows; weights have mean 1."""
-
-    part: DistributionPart
-    function: Function
-    batch_size: int
-    precision: Precision
-    measures: bool  # whether some layer is to be remeasured after an epoch
-    dealt: bool = False  # whether each device has the rows of its part of a batch alone
-    split: int = 0  # how many rows are held out, where these are split over devices
-
-    @property
-    def of_rows(self) -> bool:
-        return True
-
-    @property
-    def divisible(self) -> bool:
-        return False  # it may be any function of a batch
-
-    @property
-    def draws(self) -> bool:
-        return "rng" in keywords_of_objective(self.function.function)
-
-    def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
-        with computed_with(self.precision):
-            return self._of(params, floating(taken(rows, index, self.dealt)), key, True)
-
-    def held_out(self, params: Any, rows: Rows, key: Array | None) -> HeldOut:
-        """The mean over rows held out, in chunks of a batch; the last may be smaller. No single row is told of."""
-        n, is_split = self.split or len(rows.x), bool(self.split)
-        n -= n % num_devices() if is_split else 0  # each device has as many
-        size = min(n, self.batch_size)
-        whole = n // size
-
-        def chunk(at: Array) -> tuple[Array, Array]:
-            few = floating(taken(rows, at, is_split))
-            chunk_key = None if key is None else jax.random.fold_in(key, at[0])
-            weight = jnp.asarray(len(few.x), few.x.dtype) if few.weights is None else few.weights.sum()
-            return weight * self._of(params, few, chunk_key, False), weight
-
-        shares = num_devices() if is_split else 1
-        of_each = np.tile(np.arange(n // shares), (shares, 1))  # device
-        first, last = np.split(of_each, [whole * size // shares], axis=1)
-        totals, weights = jax.lax.map(chunk, spread(jnp.asarray(in_chunks(first, whole)), 1))
-        total, weight = totals.sum(), weights.sum()
-        if n > whole * size:
-            rest = chunk(jnp.asarray(last.ravel()))
-            total, weight = total + rest[0], weight + rest[1]
-        mean = total / weight
-        zero = jnp.zeros_like(mean)
-        return HeldOut(mean, jnp.zeros((), int), mean, zero, jnp.ones_like(mean), jnp.full_like(mean, jnp.nan))
-
-    def measured(self, params: Any, rows: Rows, key: Array) -> Any:
-        """The params, with running statistics measured on these rows."""
-        few = measured_rows(rows, bool(self.split))
-        return self.part.init(key, Given(few.x, few.context, params))
-
-    def _of(self, params: Any, rows: Rows, key: Array | None, train: bool) -> Array:
-        params, function = stop_fixed(params), self.function.function
-        named = {"context": rows.context, "weights": rows.weights, "rng": key, "train": train}
-        keywords = {name: named[name] for name in keywords_of_objective(function)}
-        value = function(params, Distribution(params, *functions_of(self.part, params)), rows.x, **keywords)
-        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
-        if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-            got = f"a {type(value).__name__}" if shape is None else f"an array of dtype {dtype} and shape {shape}"
-            raise FlowsError(
-                f"the objective {name_of_objective(function)} returned {got}; expected a floating scalar of JAX, computed from "
-                "params: the mean over rows, .mean()"
-            )
-        return value.astype(rows.x.dtype)
-
-
 def check_keywords(function: Callable, rows: Rows, caller: str) -> None:
     """Refuse an objective that cannot take what the rows have."""
     names = keywords_of_objective(function)
@@ -281,3 +227,31 @@ def check_keywords(function: Callable, rows: Rows, caller: str) -> None:
                 f"{caller}: {name} was given, but the objective {name_of_objective(function)} does not name it; add {name}= to "
                 "its keywords, or leave it out"
             )
+
+
+def chunks_of(n: int, batch_size: int, split: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of n rows held out, those of each chunk of at most a batch, (chunks, rows), and their numbers, n where one only fills a
+    chunk. Of rows that are split they are those of each device's block, with equal parts of all blocks in a chunk."""
+    devices = num_devices()
+    part, shares = -(-min(n, batch_size) // devices), devices if split else 1
+    block = -(-n // shares)
+    chunks = -(-block // (part * devices // shares))
+    index = np.arange(chunks * part * devices // shares)
+    number = np.where(index < block, np.arange(shares)[:, None] * block + index, n)
+    return dealt_out(np.tile(index % block, (shares, 1)), chunks), dealt_out(np.minimum(number, n), chunks)
+
+
+def dealt_out(blocks: np.ndarray, chunks: int) -> np.ndarray:
+    """Rows of each block, (blocks, rows), as so many chunks with equal parts of all blocks, (chunks, rows)."""
+    return blocks.reshape(len(blocks), chunks, -1).swapaxes(0, 1).reshape(chunks, -1)
+
+
+def taken(rows: Rows, index: Array, split: bool) -> Rows:
+    """Rows of these numbers; where they are split over devices those that each device has, so that none travels."""
+    return by_device(lambda _, both: take(*both), None, (rows, index)) if split else take(rows, index)
+
+
+def has_running_statistics(model: Any) -> bool:
+    """Whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
+    within = [model, *model.values_within()] if isinstance(model, Value) else []
+    return any(traits_by(value).running or getattr(value, "running", False) for value in within)

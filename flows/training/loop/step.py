@@ -2,18 +2,76 @@
 the best params in its state.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from flows.core import Array, current_mesh, mean_over_devices, rows_on
+from flows.core import Array, current_mesh, mean_over_devices, rows_on, trainable
 from flows.training.loop.losses import HeldOut
-from flows.training.loop.params_vector import Layout
 
 RECOVERY = 1.01  # by which steps grow again after some that were skipped
+
+
+class Layout:
+    """Which part of params the optimizer moves, and in what form; here all, as they are, for optimizers that tell one leaf from
+    another. Params are `join(leaves(moved), still)`, and what belongs to the leaves, such as their gradient, is in the form of
+    what moves by `moved(leaves)`. `true` is a condition that always holds and that the compiler cannot know; with it `leaves`
+    may be cut out in a branch.
+    """
+
+    def split(self, params: Any) -> tuple[Any, Any]:
+        return params, ()
+
+    def leaves(self, moved: Any, true: Array | None = None) -> Any:
+        return moved
+
+    def join(self, leaves: Any, still: Any) -> Any:
+        return leaves
+
+    def moved(self, leaves: Any) -> Any:
+        return leaves
+
+
+class Vector(Layout):
+    """All that trains as one vector: the optimizer is then a few kernels, instead of some for each leaf.
+
+    For small models it saves a third of the time of compiling, and half of that of a step.
+    """
+
+    def __init__(self, params: Any):
+        leaves, self.tree = jax.tree.flatten(params)
+        self.trains = jax.tree.leaves(trainable(params))
+        self.shapes = [jnp.shape(leaf) for leaf, train in zip(leaves, self.trains, strict=True) if train]
+
+    def split(self, params: Any) -> tuple[Array, list[Array]]:
+        leaves = list(zip(jax.tree.leaves(params), self.trains, strict=True))
+        moved = [leaf for leaf, train in leaves if train]
+        return self.moved(moved), [leaf for leaf, train in leaves if not train]
+
+    def leaves(self, moved: Array, true: Array | None = None) -> list[Array]:
+        """On a CPU arrays of their own, cut out in a branch: fused with what reads them, they compile a third longer."""
+        if isinstance(moved, np.ndarray) or true is None:
+            return self._cut(moved)
+        return jax.lax.platform_dependent(true, moved, cpu=self._branch, default=lambda _, moved: self._cut(moved))
+
+    def _branch(self, true: Array, moved: Array) -> list[Array]:
+        return jax.lax.cond(true, self._cut, lambda moved: self._cut(jnp.zeros_like(moved)), moved)
+
+    def _cut(self, moved: Any) -> list[Any]:
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        return [moved[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, self.shapes, strict=True)]
+
+    def join(self, leaves: list[Array], still: list[Array]) -> Any:
+        both = iter(still), iter(leaves)
+        return jax.tree.unflatten(self.tree, [next(both[train]) for train in self.trains])
+
+    def moved(self, leaves: list[Array]) -> Array:
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]) if leaves else jnp.zeros(0)
 
 
 class State(NamedTuple):
@@ -206,8 +264,3 @@ def _averaged(average: Any, new: Any, decay: float | None) -> Any:
 
 def _all_finite(tree: Any) -> Array:
     return jax.tree.reduce(lambda so_far, leaf: so_far & jnp.isfinite(leaf).all(), tree, jnp.asarray(True))
-
-
-def before_epochs(state: State) -> State:
-    """A state that was scored before its first epoch."""
-    return state._replace(epoch=jnp.zeros_like(state.epoch))

@@ -3,7 +3,8 @@ for most fits when `run.py` scores the start.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,8 @@ import numpy as np
 import optax
 
 from flows.core import Memo, abstract, on_device, program, shapes_of, trainable
-from flows.training.loop.params_vector import Layout, Tree, Vector
-from flows.training.loop.placement import Placement
-from flows.training.loop.step import Program, updates_of
+from flows.training.devices import Placement
+from flows.training.loop.step import Layout, Program, Vector, updates_of
 from flows.training.options import Options
 
 SMALL = 20_000  # trained numbers up to which compiling less well saves more time than it costs
@@ -25,7 +25,7 @@ Schedule = Callable[[int, int], np.ndarray]  # (first, count) -> what the update
 _trainers = Memo(size=64)
 
 
-class Trainer(NamedTuple):
+class Trainer:
     """The compiled functions of a training. Those of an ensemble have a leading axis of members in all but the rows.
 
     `start(params) -> State`; `run(state, key, steps, order, schedule, rows, held_out) -> (State, Report)`, an epoch of so many
@@ -38,14 +38,43 @@ class Trainer(NamedTuple):
     what its updates are multiplied by. `placement` tells on which devices all this lies.
     """
 
-    start: Callable
-    run: Any
-    advance: Any
-    finish: Any
-    back: Callable
-    params: Callable
-    program: Program
-    placement: Placement
+    def __init__(self, program: Program, members: int | None, folds: bool, small: bool, placement: Placement):
+        self.program, self.members, self.small, self.placement = program, members, small, placement
+        problem, of_rows = program.problem, 0 if folds else None
+        order, train, held_out = 3 if problem.of_rows else None, (5,) * problem.dealt, (6,) * bool(problem.split)
+        both = (2, 3) if problem.split else ()
+        axes = 0, 0, None, 0, None
+        self.start = self._compiled(program.start, 0, donate=False)
+        self.run: Any = self._compiled(program.run, *axes, of_rows, of_rows, order=order, rows=(*train, *held_out))
+        self.advance: Any = self._compiled(program.advance, *axes, None, order=order, rows=train)
+        self.finish: Any = self._compiled(program.finish, 0, 0, None, None, rows=both)
+        self.back = self._compiled(program.back, 0, 0, 0, 0, 0, 0, donate=False)
+
+    def _compiled(
+        self, function: Callable, *axes: int | None, donate: bool = True, order: int | None = None, rows: tuple[int, ...] = ()
+    ) -> Callable:
+        """A function of the program, compiled; with an axis of members in front where there are some."""
+        if self.members is None:
+            axes = (None,) * len(axes)
+        else:
+            here, on_cpu = self.placement.members_here(self.members), jax.default_backend() == "cpu"
+            function = one_after_another(function, axes, here) if on_cpu else jax.vmap(function, axes, axis_size=here)
+        options = {"xla_backend_optimization_level": 1} if self.small and donate else None
+        return self.placement.compiled(
+            function, axes, order, rows, donate_argnums=0 if donate else (), compiler_options=options
+        )
+
+    def params(self, parts: tuple[Any, Any]) -> Any:
+        """Params as the model has them."""
+
+        def joined(moved: Any, still: Any) -> Any:
+            return self.program.layout.join(self.program.layout.leaves(moved), still)
+
+        parts = self.placement.fetched(parts)
+        if self.members is None:
+            return jax.tree.map(on_device, joined(*parts))
+        params_by_member = [joined(*jax.tree.map(itemgetter(i), parts)) for i in range(self.members)]
+        return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *params_by_member)
 
     def parts(self, batch_size: int) -> tuple[int, int]:
         """Into which the rows of a step are divided."""
@@ -60,64 +89,24 @@ class Trainer(NamedTuple):
 def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool = False) -> Trainer:
     """The compiled functions of a training; equal problems with equal options share them. `params` are those of one member;
     with folds each member has rows of its own."""
-    default = options.optimizer is None
-    optimizer = default_optimizer(options.weight_decay) if default else options.optimizer
-    layout: Layout = Vector(params) if default else Tree()  # another optimizer may tell one leaf from another
-    known = f"default {options.weight_decay}" if default else program_of(optimizer, params)
+    default, decay = options.optimizer is None, options.weight_decay
+    optimizer = DEFAULT_OPTIMIZER if default else options.optimizer
+    if decay:
+        optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(1.0, weight_decay=decay))
+    known = f"default {decay}" if default else program_of(optimizer, params)
+    layout = Vector(params) if default else Layout()  # another optimizer may tell one leaf from another
     small = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= SMALL
-    how = options.accumulate, options.ema, dtype
-    placement = Placement.of(options)
+    how, placement = (options.accumulate, options.ema, dtype), options.placement
     key = None if known is None else (problem, shapes_of(params), known, how, options.members, folds, placement)
 
     def make() -> Trainer:
         whole = optax.with_extra_args_support(optimizer)
-        if isinstance(layout, Tree):
+        if not default:
             # optax.masked would hand on the updates of fixed leaves as they are, which for a masked leaf is its gradient.
             whole = optax.partition({True: whole, False: optax.set_to_zero()}, trainable)
-        return compiled(Program(problem, whole, layout, *how), options.members, folds, small, placement)
+        return Trainer(Program(problem, whole, layout, *how), options.members, folds, small, placement)
 
     return _trainers(key, make)
-
-
-def compiled(uncompiled: Program, members: int | None, folds: bool, small: bool, placement: Placement) -> Trainer:
-    """The functions of a program, compiled; with an axis of members in front where there are some."""
-
-    def of_members(function: Callable, *axes: int | None, donate: bool = True, **places: Any) -> Callable:
-        if members is not None:
-            here = members // placement.mesh.size if placement.mesh is not None and placement.members else members
-            on_cpu = jax.default_backend() == "cpu"
-            function = one_after_another(function, axes, here) if on_cpu else jax.vmap(function, axes, axis_size=here)
-        else:
-            axes = (None,) * len(axes)
-        options = {"xla_backend_optimization_level": 1} if small and donate else None
-        places = {"order": None, **places}
-        return placement.compiled(function, axes, **places, donate_argnums=0 if donate else (), compiler_options=options)
-
-    def params_of(parts: tuple[Any, Any]) -> Any:
-        def joined(moved: Any, still: Any) -> Any:
-            return uncompiled.layout.join(uncompiled.layout.leaves(moved), still)
-
-        parts = placement.fetched(parts)
-        if members is None:
-            return jax.tree.map(on_device, joined(*parts))
-        params_by_member = [joined(*jax.tree.map(lambda leaf, i=i: leaf[i], parts)) for i in range(members)]
-        return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *params_by_member)
-
-    problem, of_rows = uncompiled.problem, 0 if folds else None
-    order, train = 3 if problem.of_rows else None, (5,) if problem.dealt else ()
-    both = (2, 3) if problem.split else ()
-    return Trainer(
-        start=of_members(uncompiled.start, 0, donate=False),
-        run=of_members(
-            uncompiled.run, 0, 0, None, 0, None, of_rows, of_rows, order=order, rows=(*train, *((6,) if problem.split else ()))
-        ),
-        advance=of_members(uncompiled.advance, 0, 0, None, 0, None, None, order=order, rows=train),
-        finish=of_members(uncompiled.finish, 0, 0, None, None, rows=both),
-        back=of_members(uncompiled.back, 0, 0, 0, 0, 0, 0, donate=False),
-        params=params_of,
-        program=uncompiled,
-        placement=placement,
-    )
 
 
 def one_after_another(function: Callable, axes: tuple[int | None, ...], members: int) -> Callable:
@@ -136,12 +125,6 @@ def one_after_another(function: Callable, axes: tuple[int | None, ...], members:
         return jax.lax.scan(of_one, None, mapped, length=members)[1]
 
     return of_each
-
-
-def default_optimizer(weight_decay: float) -> optax.GradientTransformation:
-    if not weight_decay:
-        return DEFAULT_OPTIMIZER
-    return optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(1.0, weight_decay=weight_decay))
 
 
 def warmup_cosine(peak: float, steps: int) -> Schedule:

@@ -1,0 +1,298 @@
+"""The one loop over epochs, on the host, for rows, streams and draws: it runs each compiled epoch and asks `Progress` whether
+the fit goes on or goes back. It also ends on time, a callback or Ctrl-C, saves checkpoints, and returns the best params.
+"""
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from flows.core import Distribution
+from flows.persistence.programs import advice, seconds_of_compiling
+from flows.results.history import Epoch, History
+from flows.training.data.gaussian import Yardstick
+from flows.training.data.streams import DataFailed
+from flows.training.devices import devices
+from flows.training.loop.checkpoint import Checkpoint
+from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of
+from flows.training.loop.progress import Progress
+from flows.training.loop.step import Report, State
+from flows.training.loop.trainer import Trainer, program_of
+from flows.training.options import Options
+
+DIVERGED = 10.0  # nats a number of the event by which an epoch may be worse than the best, or the start, before a fit goes back
+COMES_BACK = 0.3  # of the rate at which a fit fell apart: what it grows to again
+
+
+class Source(Protocol):
+    """What is trained on, an epoch at a time.
+
+    `score` is an epoch without steps, after which the params of the start are the best so far. `cause` tells what is not finite
+    in a step of a member, or in the validation if the step is None. `state` is how a stream goes on after what was trained on,
+    and `restore` takes it up; None where nothing can.
+    """
+
+    compiled: Trainer
+    event_size: int  # numbers
+    yardstick: Yardstick  # what the losses are told and judged by
+    state: Any
+    restore: Callable[[Any], None] | None
+
+    def ready(self, state: State) -> None: ...  # compiles what an epoch runs
+    def score(self, state: State) -> tuple[State, Report]: ...
+    def run(self, state: State, number: int) -> tuple[State, Report]: ...
+    def cause(self, params: Any, number: int, step: int | None, member: int) -> str: ...
+
+
+def drive(
+    source: Source,
+    params: Any,
+    options: Options,
+    published: Callable[[Any], Distribution],
+    settings: Callable[[Options], dict[str, Any]],
+) -> tuple[Any, History]:
+    """Train, and return the best params and the history.
+
+    `params` are those of the start, stacked for members. `published` makes of params the triple that a user sees, `settings` of
+    options what makes a fit the one it is.
+    """
+
+    def shared() -> dict[str, Any]:
+        # What a function holds on to is not always to be told.
+        known = {
+            **settings(replace(options, objective=None)),
+            "objective": options.objective_name,
+            "patience": options.patience,
+        }
+        if options.optimizer is not None:
+            known["optimizer"] = program_of(options.optimizer, params)
+        return {**known, "checkpoint": options.checkpoint is not None}
+
+    devices().same(shared)
+    checkpoint = None if options.checkpoint is None else Checkpoint(options, settings(options))
+    loop = Loop(source, params, options, published, checkpoint)
+    with loop.bar, _interrupts() as interrupts:
+        loop.begin()
+        while loop.goes_on(bool(interrupts)):
+            loop.epoch()
+        if not loop.over:  # by time, or on request
+            loop.save(at_once=True)
+    return loop.ended()
+
+
+class Loop:
+    """A training while it runs: its state on the device, and the progress of each member."""
+
+    def __init__(
+        self, source: Source, params: Any, options: Options, published: Callable[[Any], Distribution], checkpoint: Any
+    ):
+        self.source, self.start, self.options, self.publish, self.checkpoint = source, params, options, published, checkpoint
+        self.trainer, self.placement = source.compiled, source.compiled.placement
+        self.began, self.devices = time.monotonic(), devices()
+        self.state = self.trainer.start(params)
+        self.members = [Progress() for _ in range(options.members or 1)]
+        saved = None if checkpoint is None else checkpoint.load(self.state)
+        if saved is not None:
+            self._go_on_from(*saved)
+        self.resumed, self.stopped, self.interrupted, self.margin = saved is not None, False, False, 0.0
+        done, quiet = len(self.members[0].train), not (options.verbose and self.devices.first)
+        # All begin where the first does, with their programs compiled.
+        self.devices.ready(source, self.state)
+        folder = f"checkpoint={os.fsdecode(options.checkpoint)!r}" if options.checkpoint else "no checkpoint"
+        self.devices.same(lambda: {"epoch to go on from": done}, f"give {folder} as a folder that all processes share, or none")
+        self.calls_back = self.devices.any(bool(options.callbacks or options.run.callback))
+        self.bar = tqdm(total=options.max_epochs, initial=done, desc="compiling", unit="epoch", disable=quiet)
+        self.compiled = 0.0 if quiet else seconds_of_compiling()
+
+    @property
+    def over(self) -> bool:
+        return all(member.over(self.options) for member in self.members)
+
+    def goes_on(self, interrupted: bool) -> bool:
+        """Whether there is another epoch, as all see it."""
+        late = bool(self.members[0].train) and time.monotonic() >= self.began + self.options.max_seconds
+        told = self.devices.meet(interrupted=interrupted, stops=bool(self.stopped or late))
+        self.interrupted = any(answer["interrupted"] for answer in told)
+        return not (self.over or self.interrupted or any(answer["stops"] for answer in told))
+
+    def begin(self) -> None:
+        if not self.resumed:
+            state, report = self.source.score(self.state)
+            self.state = state._replace(epoch=jnp.zeros_like(state.epoch))
+            for member, member_report in zip(self.members, self._of_each(report), strict=True):
+                member.begin(member_report.validation)
+        # Of an objective, whose unit is not known, by its start too.
+        starts = [abs(member.initial) for member in self.members if math.isfinite(member.initial)]
+        of_start = 0.0 if self.options.objective is None else max(starts, default=0.0)
+        self.margin = DIVERGED * (self.source.event_size + of_start)
+
+    def epoch(self) -> None:
+        """Run an epoch; go back where a member is lost, save and call back."""
+        number, options = len(self.members[0].train), self.options
+        scales, most = map(np.array, self.placement.fetched((self.state.lr_scale, self.state.lr_most)))
+        try:
+            self.state, report = self.source.run(self.state, number)
+        except DataFailed as failure:
+            # Members in the memory of others are out of reach, as those do not know yet.
+            reached = self.placement.whole or not self.placement.members
+            best_params = self._published(failure.state).params if reached else None
+            raise error_of_stream(failure.error, best_params, self.members, options) from failure.error
+        reports = self._of_each(report)
+        done = [member.over(options) for member in self.members]  # these train on with the others, but keep their best
+        both, judged = list(zip(self.members, reports, strict=True)), number >= options.run.tempered
+        lost = [member.add(member_report, self.margin, judged) for member, member_report in both]
+        for member in self.members:
+            member.compare(options.max_epochs)
+        self._show()
+        by_chance = self.source.yardstick.by_chance
+        apart = [not over and member.falls_apart(options, by_chance) for member, over in zip(self.members, done, strict=True)]
+        for i in map(int, np.flatnonzero(lost)):
+            self.members[i].times_back += not done[i]
+            if self.members[i].beyond_help(options) and not done[i]:
+                step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
+                cause = self.source.cause(self._params_of(i), number, step, i)
+                raise error_of(self.members, i, cause, self._published(self.state).params, options)
+        for i in map(int, np.flatnonzero(apart)):
+            self.members[i].go_back()
+        if any(lost) or any(apart):
+            self._go_back(np.array(lost), np.array(apart), scales, most)
+        self.save(at_once=self.over)
+        if self.calls_back:
+            self._call_back(scales)
+
+    def ended(self) -> tuple[Any, History]:
+        """The best params and the history, with what there is to be said."""
+        members, options, yardstick = self.members, self.options, self.source.yardstick
+        history = history_of(members, options, yardstick, self.interrupted)
+
+        def cause(i: int) -> str:
+            return self.source.cause(self._params_of(i), len(members[0].train) - 1, None, i)
+
+        after(members, history, lambda: self._published(self.state).params, options, self.margin, cause)
+        if options.run.judged:
+            compare(members, yardstick, options)
+        return self.trainer.params(self.state.best), history
+
+    def _go_back(self, lost: np.ndarray, apart: np.ndarray, scales: np.ndarray, most: np.ndarray) -> None:
+        """Members that are lost, or fell apart, start again from their best params at a lower rate."""
+        lost, apart = (flags.reshape(scales.shape) for flags in (lost, apart))
+        most = np.where(apart, most * COMES_BACK, most)
+        restart = np.array([member.best == math.inf for member in self.members]).reshape(scales.shape)
+        self.state = self.trainer.back(self.state, lost | apart, np.minimum(scales / 10, most), most, restart, self.start)
+
+    def save(self, at_once: bool) -> None:
+        if self.checkpoint is None or not self.devices.any(at_once or self.checkpoint.due):
+            return
+        state, states = self.placement.fetched(self.state), None
+        if self.source.restore is not None:
+            states = [answer["state"] for answer in self.devices.meet(state=self.source.state)]
+        if self.devices.first:
+            self.checkpoint.save(state, [vars(member) for member in self.members], states)
+
+    def _go_on_from(self, state: State, record: list[dict[str, Any]], states: list[Any] | None) -> None:
+        """Take up what a checkpoint holds."""
+        self.state = self.placement.copied(state, by_member=True)
+        self.members = [Progress(**fields) for fields in record]
+        if self.source.restore is not None and states is not None:
+            self.source.restore(self.devices.own_of(states))
+
+    def _call_back(self, scales: np.ndarray) -> None:
+        # Fetched by all, as the first alone has the callbacks that may ask for it.
+        best = self.state.best if self.placement.whole else self.placement.fetched(self.state.best)
+
+        def triple() -> Distribution:
+            return self.publish(self.trainer.params(best))
+
+        names, one = ("train_loss", "validation_loss", "skipped"), self.options.members is None
+        values = {name: [getattr(member, TOLD[name])[-1] for member in self.members] for name in names}
+        values |= {"best_epoch": [member.best_epoch for member in self.members], "rate": np.ravel(scales).tolist()}
+        epoch = Epoch(
+            number=len(self.members[0].train) - 1,
+            max_epochs=self.options.max_epochs,
+            seconds=time.monotonic() - self.began,
+            best_params=lambda: triple().params,
+            best=triple,
+            **{name: of_members[0] if one else np.array(of_members) for name, of_members in values.items()},
+        )
+        callbacks = [*self.options.callbacks] if self.devices.first else []
+        callbacks += [] if self.options.run.callback is None else [self.options.run.callback]
+        answers = [np.asarray(callback(epoch)) for callback in callbacks]
+        self.stopped = any(answer.dtype == bool and answer.ndim == 0 and bool(answer) for answer in answers)
+
+    def _params_of(self, i: int) -> Any:
+        """The params of member i as they are."""
+        current = self.trainer.params(self.state.params)
+        return current if self.options.members is None else jax.tree.map(itemgetter(i), current)
+
+    def _published(self, state: State) -> Distribution:
+        """The best so far as a user sees it; of members that have none, the start."""
+        return self.publish(best_or_start(self.trainer.params(state.best), self.start, self.members, self.options.members))
+
+    def _of_each(self, report: Report) -> list[Report]:
+        """The report of each member as arrays of NumPy, with its losses in the units of the data."""
+        losses, taken, held_out, better = self.placement.fetched(report)
+        of_train, of_held_out = self.source.yardstick.log_dets
+        mean, rest = (loss.astype(float) - of_held_out for loss in (held_out.mean, held_out.rest))
+        losses = losses.astype(float) - np.asarray(of_train)[..., None]
+        arrays = Report(losses, taken, held_out._replace(mean=mean, rest=rest), better)
+        members = self.options.members
+        return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
+
+    def _show(self) -> None:
+        """Tell the bar."""
+        options, gaussian = self.options, self.source.yardstick.gaussian
+        train, validation = (
+            np.mean([getattr(member, name)[-1] for member in self.members]) for name in ("train", "validation")
+        )
+        best = sorted({member.best_epoch for member in self.members})
+        of_gaussian = {} if gaussian is None else {"gaussian_loss": f"{gaussian:.3f}"}
+        self.bar.set_description("fit" if options.objective is None else f"fit by {options.objective_name}", refresh=False)
+        self.bar.set_postfix(
+            train_loss=f"{train:.3f}",
+            validation_loss=f"{validation:.3f}",
+            best_epoch="-".join(map(str, best[:1] + best[1:][-1:])),
+            **of_gaussian,
+        )
+        self.bar.update()
+        said = advice(seconds_of_compiling() - self.compiled) if options.verbose else None
+        if said is not None:
+            self.bar.write(said, file=self.bar.fp)
+
+
+def best_or_start(best: Any, start: Any, progress: list[Progress], members: int | None) -> Any:
+    """The best params, and those of the start for members that have none."""
+    without = np.array([member.best == math.inf for member in progress])
+    if members is None:
+        return start if without[0] else best
+    return jax.tree.map(lambda a, b: jnp.where(without.reshape(-1, *[1] * (b.ndim - 1)), a, b), start, best)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """The interrupts so far (Ctrl-C): the first waits for the end of an epoch, a second one does not."""
+    interrupts: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if interrupts:
+            raise KeyboardInterrupt
+        interrupts.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set signals
+        yield interrupts
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
