@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from flows.core import Composite, FlowsError, Support, bijection, leaf_bijection, positive
+from flows.core import BijectionAuthor, Composite, FlowsError, Support, bijection, positive
 
 
 @bijection(support=Support(moves_entries=True))
@@ -48,7 +48,7 @@ def RandomFlip():
                 f"RandomFlip: context_dim is {context}, and it would flip images but not the contexts that belong to them; "
                 "expected a vector. Leave RandomFlip out, and add flipped images with flipped contexts to the data instead"
             )
-        return leaf_bijection("RandomFlip", init_fun, event, context, batched=False)
+        return BijectionAuthor("RandomFlip", init_fun, event, context, batched=False).part()
 
     return Composite(part, ())
 

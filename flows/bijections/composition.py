@@ -46,7 +46,7 @@ class PlacedStep(Step):
             if any(layer.curved for layer in within):
                 own = _told_by(lambda event: within)
         elif order == "between":
-            layout, *rest = ([PlacedStep(*step) for step in chain(piece.value)] for piece in pieces)
+            layout, *rest = (layers_of(piece.value) for piece in pieces)
             within = [layer for each in rest for layer in each]
             if any(layer.curved or layer.bounded for layer in [*layout, *within]):
                 own = _told_by(lambda event: [*layout, *within, *(PlacedStep(*step) for step in undone(layout, event))])
@@ -54,6 +54,10 @@ class PlacedStep(Step):
 
     def region(self, event: Shape, of_outputs: bool = False) -> Region:
         return resolved(self.declared.outputs if of_outputs else self.declared.inputs, event, f"{self.bijection!r:.80}")
+
+    def output(self, event: Shape, context: Shape | None) -> Shape:
+        """The event behind it."""
+        return event if self.declared.entrywise else bijection_part(self.bijection, event, context).output
 
     @property
     def bounded(self) -> bool:
@@ -110,8 +114,7 @@ class PlacedStep(Step):
     def _is_constant(self, event: Shape) -> bool:
         """Whether what it does depends neither on params nor on chance."""
         part = bijection_part(self.bijection, event, None)
-        params = jax.eval_shape(lambda key: part.init(key, Given()), jax.random.key(0))
-        return "rng" not in part.keywords and not jax.tree.leaves(params)
+        return "rng" not in part.keywords and not jax.tree.leaves(part.abstract_params())
 
     def _taken_into(self, box: Region, event: Shape) -> Region:
         """What is taken into a box. An end that does not come back to that of the box is none: maps clip, and go flat."""
@@ -190,7 +193,7 @@ def support_of(
                 wanted = found
             low, high = np.maximum(low, wanted.low), np.minimum(high, wanted.high)
             deciding = i + 1
-        events.append(here if layer.declared.entrywise else bijection_part(layer.bijection, here, context).output)
+        events.append(layer.output(here, context))
         found = None if layer.bounded else layer.mapped_region(reached, events[-1], backwards=False)
         reached = _ends(layer.region(events[-1], of_outputs=True)) if found is None else found
     return _region(low, high, first), _region(reached.low, reached.high, last), deciding
@@ -278,7 +281,7 @@ def _kinds(
         wanted = layer.region(here).kind
         if not wanted.flat:
             ask(wanted, f"{layer.bijection!r:.60}", layers[:i])
-        after = here if layer.declared.entrywise else bijection_part(layer.bijection, here, context).output
+        after = layer.output(here, context)
         made = layer.region(after, of_outputs=True).kind
         if wanted.flat and made.flat and (after == here or not kinds[-1].flat):
             carried = layer.carries(kinds[-1], after, backwards=False)

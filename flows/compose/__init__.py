@@ -5,5 +5,7 @@ from flows.compose.invert import Invert as Invert
 from flows.compose.loop import Repeat as Repeat
 from flows.compose.reversible import Reversible as Reversible
 from flows.compose.serial import Serial as Serial
+from flows.compose.serial import first_nonfinite_layer as first_nonfinite_layer
 from flows.compose.serial import joined as joined
+from flows.compose.serial import still as still
 from flows.compose.through import Through as Through

@@ -1,6 +1,7 @@
 """Bijections one after the other. Family: Compositions."""
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -19,12 +20,13 @@ from flows.core import (
     bijection_part,
     check_layers,
     combinator,
-    note_nonfinite,
-    path_of,
     precision,
     shared,
     split_key,
+    trainable,
 )
+
+_seen: ContextVar[list[str] | None] = ContextVar("seen", default=None)
 
 
 @combinator(BijectionInit)
@@ -145,3 +147,53 @@ def _check_params(name: str, params: Any, n: int) -> None:
     if params is not None and (not isinstance(params, tuple | list) or len(params) != n):
         got = f"a {type(params).__name__} of {len(params)}" if hasattr(params, "__len__") else repr(params)
         raise FlowsError(f"{name}: params is {got}, expected a tuple of {n}, one for each layer")
+
+
+def path_of(parts: tuple[BijectionPart, ...]) -> Callable:
+    """The path of the last part, from data that go through the others first."""
+    *before, last = parts
+
+    def path(params: Any, x: Array, context: Any, rng: Array) -> tuple[Array, Callable]:
+        if last.path is None or any(part.path for part in before):
+            names = ", ".join(part.name for part in parts)
+            raise FlowsError(f"flow_matching: {names}: expected one continuous layer, and that the last")
+        keys = jax.random.split(rng, len(parts))
+        for part, layer_params, key in zip(before, params, keys, strict=False):
+            x = still(part, layer_params, x, context, key)
+        return last.path(params[-1], x, context, keys[-1])
+
+    return path
+
+
+def still(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) -> Array:
+    """What a layer that does not train makes of data, before a path."""
+    if any(jax.tree.leaves(trainable(params))):
+        raise FlowsError(
+            f"flow_matching: {part.name} comes before the continuous layer and trains, which regression on the velocity cannot "
+            "do; expected layers such as Standardize, Whiten, Dequantize or Logit there"
+        )
+    return jax.lax.stop_gradient(part.direct(params, x, context, key if "rng" in part.keywords else None, False)[0])
+
+
+# The layer that returned NaN
+
+
+def note_nonfinite(name: str, *arrays: Array) -> None:
+    """Called by compositions with what each of their layers returned."""
+    layers = _seen.get()
+    if layers is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
+        return
+    if not all(bool(jnp.isfinite(array).all()) for array in arrays):
+        layers.append(name)
+
+
+def first_nonfinite_layer(run: Callable[[], Any]) -> str | None:
+    """The name of the layer that was the first, or None if none was seen; `run` is done step by step, outside jit."""
+    token = _seen.set([])
+    try:
+        with jax.disable_jit():
+            run()
+        layers = _seen.get()
+        return layers[0] if layers else None
+    finally:
+        _seen.reset(token)

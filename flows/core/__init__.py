@@ -7,7 +7,6 @@ An author writes functions of one event (`decorators.py`); they are lifted to ba
 from flows.core.caching import Memo as Memo
 from flows.core.caching import clear_caches as clear_caches
 from flows.core.caching import fresh_caches as fresh_caches
-from flows.core.caching import program as program
 from flows.core.closures import bijection_part as bijection_part
 from flows.core.closures import distribution_part as distribution_part
 from flows.core.closures import initialize as initialize
@@ -54,11 +53,10 @@ from flows.core.errors import FitError as FitError
 from flows.core.errors import FlowsError as FlowsError
 from flows.core.errors import Place as Place
 from flows.core.errors import explained_call as explained_call
-from flows.core.errors import first_nonfinite_layer as first_nonfinite_layer
-from flows.core.errors import note_nonfinite as note_nonfinite
 from flows.core.errors import on_a_line as on_a_line
 from flows.core.errors import shortened as shortened
 from flows.core.errors import warn_user as warn_user
+from flows.core.inputs import KEY as KEY
 from flows.core.inputs import as_array as as_array
 from flows.core.inputs import as_context as as_context
 from flows.core.inputs import as_dim as as_dim
@@ -80,9 +78,8 @@ from flows.core.inputs import signature as signature
 from flows.core.inputs import size as size
 from flows.core.inputs import split_key as split_key
 from flows.core.inputs import working_dtype as working_dtype
-from flows.core.lifting import KEY as KEY
-from flows.core.lifting import abstract as abstract
-from flows.core.lifting import leaf_bijection as leaf_bijection
+from flows.core.lifting import BijectionAuthor as BijectionAuthor
+from flows.core.lifting import holds_tracer as holds_tracer
 from flows.core.meshes import by_device as by_device
 from flows.core.meshes import current_mesh as current_mesh
 from flows.core.meshes import joined_moments as joined_moments
@@ -113,6 +110,7 @@ from flows.core.numerics import soft_clip_inverse as soft_clip_inverse
 from flows.core.numerics import softplus as softplus
 from flows.core.numerics import unfused as unfused
 from flows.core.numerics import varying as varying
+from flows.core.params import abstract as abstract
 from flows.core.params import check_copies as check_copies
 from flows.core.params import check_floats as check_floats
 from flows.core.params import check_structure as check_structure
@@ -128,9 +126,7 @@ from flows.core.parts import Cdf as Cdf
 from flows.core.parts import DistributionPart as DistributionPart
 from flows.core.parts import Part as Part
 from flows.core.parts import exact_log_dets as exact_log_dets
-from flows.core.parts import path_of as path_of
 from flows.core.parts import shared as shared
-from flows.core.parts import still as still
 from flows.core.publish import functions_of as functions_of
 from flows.core.publish import joint_draw_of as joint_draw_of
 from flows.core.publish import path_of_log_pdf as path_of_log_pdf

@@ -27,7 +27,7 @@ _CONSTRUCTORS: WeakSet[Callable] = WeakSet()  # every constructor there is
 
 
 class Value:
-    """What a constructor returns: immutable, and equal to any other value made by an equal call."""
+    """A constructor's value: immutable, and equal to any other value made by an equal call."""
 
     constructor: Callable
     arguments: dict[str, Any]
@@ -37,14 +37,7 @@ class Value:
 
     def __init__(self, constructor: Callable, arguments: dict[str, Any], inner: Any):
         key = (constructor, *((name, _key_of(argument)) for name, argument in arguments.items()))
-        for name, field in {
-            "constructor": constructor,
-            "arguments": arguments,
-            "inner": inner,
-            "_key": key,
-            "_hash": hash(key),
-        }.items():
-            object.__setattr__(self, name, field)
+        vars(self).update(constructor=constructor, arguments=arguments, inner=inner, _key=key, _hash=hash(key))
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self!r} is immutable: make a new one with other arguments")
@@ -63,12 +56,10 @@ class Value:
 
     def values_beneath(self) -> Iterator["Value"]:
         """The values among the arguments, or the one that a model is short for."""
-        roots = [self.inner] if isinstance(self.inner, Value) else list(self.arguments.values())
-        for root in roots:
-            yield from _values_in(root)
+        return _values_in(self.inner if isinstance(self.inner, Value) else self.arguments)
 
     def values_within(self) -> Iterator["Value"]:
-        """Those beneath, at any depth."""
+        """Values beneath, at any depth."""
         for value in self.values_beneath():
             yield value
             yield from value.values_within()
@@ -100,7 +91,7 @@ def constructor(function: Callable[P, Any], make: Callable[[Callable, dict[str, 
 
 
 def said_of(claim: Any, arguments: dict[str, Any], what: str) -> Any:
-    """What a decorator was told of its constructor's values, or what a function of their arguments, by name, tells."""
+    """A claim of a decorator on its constructor's values, or what a function of their arguments, by name, says of them."""
     if not callable(claim):
         return claim
     try:
@@ -285,12 +276,8 @@ class Identity:
 def _values_in(x: Any) -> Iterator[Value]:
     if isinstance(x, Value):
         yield x
-    elif isinstance(x, tuple):
-        for entry in x:
-            yield from _values_in(entry)
-    elif isinstance(x, Mapping):
-        for entry in x.values():
-            yield from _values_in(entry)
+    for entry in x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple) else ():
+        yield from _values_in(entry)
 
 
 def _call_as_code(value: Value) -> str:

@@ -5,7 +5,7 @@ params, log_pdf, sample         = init_fun(rng, input_dim=5)      # a distributi
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 Array = jax.Array
 Params = Any  # a pytree of float arrays; leaves under the dict key "fixed" do not train
 Shape = tuple[int, ...]
+Triple = TypeVar("Triple", covariant=True)
 
 # The vocabulary of keywords, those of an init and those of a call, and what each is where it is not given. An author names what
 # is used, and is handed just that.
@@ -54,15 +55,21 @@ class Sample(Protocol):
     def __call__(self, rng: Any, params: Params, num_samples: int = 1, *, context: Any = None) -> Array: ...
 
 
-class InitFun(Protocol):
-    """What makes a model's params and functions: a constructor's value, or a plain function of this form. It takes those of the
+class InitFun(Protocol[Triple]):
+    """Maker of a model's params and functions: a constructor's value, or a plain function of this form. It takes those of the
     keywords of `INIT` that it names."""
 
-    def __call__(self, rng: Any, input_dim: Any) -> "Bijection | Distribution": ...
+    def __call__(self, rng: Any, input_dim: Any, /) -> Triple: ...
+
+
+class Conditioner(Protocol):
+    """A network, a constructor's value or a plain function: it makes params and `apply_fun(params, inputs)`."""
+
+    def __call__(self, rng: Any, input_dim: Any, output_dim: Any, /) -> tuple[Params, Callable]: ...
 
 
 class Bijection(NamedTuple):
-    """What the init of a bijection returns.
+    """Result of the init of a bijection.
 
     `direct_fun(params, inputs) -> (outputs, log_det)` runs from data to noise, `inverse_fun(params, outputs) ->
     (inputs, log_det)` back; `log_det` (batch,) is log|det J| in nats of the function that was called.
@@ -77,7 +84,7 @@ class Bijection(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """What the init of a distribution returns.
+    """Result of the init of a distribution.
 
     `log_pdf(params, inputs) -> (batch,)` in nats, and `sample(rng, params, num_samples=1) -> (num_samples, *event)`.
     """
@@ -97,15 +104,14 @@ def _told(triple: Any) -> str:
     return f"{type(triple).__name__}(params of {numbers:,} numbers in {len(leaves)} arrays, {', '.join(triple._fields[1:])})"
 
 
-# What combinators and `fit` take: a constructor's value, or a plain closure that returns such a triple; and a network.
-BijectionLike = Callable[..., tuple[Params, Transform, Transform]]
-DistributionLike = Callable[..., tuple[Params, LogPdf, Sample]]
-ConditionerLike = Callable[..., tuple[Params, Callable]]
+BijectionLike = InitFun[tuple[Params, Transform, Transform]]
+DistributionLike = InitFun[tuple[Params, LogPdf, Sample]]
+ConditionerLike = Conditioner
 Numbers = float | Sequence[Any] | np.ndarray | Array
 
 
 class Layer(NamedTuple):
-    """What the init of a layer returns where `(params, direct_fun, inverse_fun)` does not say it all.
+    """Result of the init of a layer where `(params, direct_fun, inverse_fun)` does not say it all.
 
     Attributes:
         params, direct, inverse: the triple.

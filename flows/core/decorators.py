@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core.constructors import Value, check_decorated, constructor, is_constructor, said_of
+from flows.core.constructors import Value, check_decorated, constructor, is_constructor, refuse_argument, said_of
 from flows.core.contract import INIT, LIKELIHOODS, Array, Bijection, Distribution, Given, Params, Shape
 from flows.core.errors import FlowsError
 from flows.core.inputs import (
@@ -27,7 +27,7 @@ from flows.core.inputs import (
     refuse_unknown,
     signature,
 )
-from flows.core.lifting import leaf_bijection, leaf_distribution
+from flows.core.lifting import BijectionAuthor, DistributionAuthor
 from flows.core.parts import COLUMN, BijectionPart, DistributionPart, Part, exact_on_request, made_once
 from flows.core.publish import functions_of
 from flows.core.structure import ORDERS, Composite
@@ -38,25 +38,24 @@ P = ParamSpec("P")
 I = TypeVar("I", bound="ModelValue")
 NOTHING = Given()
 EVERYWHERE, PLAIN = Support(), Traits()
-Told = Support | Region | tuple[Any, Any]  # of where points of a distribution live
+# What a constructor declares: the thing itself, or a function of the constructor's arguments, by name, that returns it.
+Label = str | Callable[..., str]
+Places = Support | Callable[..., Support]
+Points = Support | Region | tuple[Any, Any]  # where points of a distribution live
+Known = Traits | Callable[..., Traits]
 EXACT = frozenset({"exact"})
 OF_TRIPLES = {"params", "log_pdf", "sample", "direct_fun", "inverse_fun", "log_prob", "draw", "fit", "init", "apply", "forward"}
 
 
 class Declared(NamedTuple):
-    """What a constructor declares of its values: as `bijection` and `distribution` take it, each itself or a function of the
-    constructor's arguments, by name.
-
-    Attributes:
-        draws: of a combinator, whether it hands rng to its layers.
-    """
+    """Claims of a constructor on its values, as `bijection` and `distribution` take it."""
 
     batched: bool = True
-    likelihood: str | Callable[..., str] = "exact"
+    likelihood: Label = "exact"
     support: Any = EVERYWHERE
-    traits: Traits | Callable[..., Traits] = PLAIN
+    traits: Known = PLAIN
     cdf: Callable | None = None
-    draws: bool = True
+    draws: bool = True  # of a combinator, whether it hands rng to its layers
 
 
 class ModelValue(Value):
@@ -67,19 +66,12 @@ class ModelValue(Value):
     own_traits: Traits
     own_cdf: Callable[[dict, Shape | None], Any] | None  # of its arguments and a context
     labels: frozenset[str]  # its own and those of its layers
-    has_closure: bool  # whether a layer of it is a plain closure
+    instead: str  # how it is called, for an error
 
     def __getattr__(self, name: str) -> Any:
         if name in OF_TRIPLES:
-            raise AttributeError(f"{self!r:.60} has no {name!r}: it is an init_fun, {self._instead}")
+            raise AttributeError(f"{self!r:.60} has no {name!r}: it is an init_fun, {self.instead}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def _instead(self) -> str:
-        """What to do with it, for an error."""
-        if isinstance(self, BijectionInit):
-            return "params, direct_fun, inverse_fun = init_fun(rng, input_dim)"
-        return "params, log_pdf, sample = init_fun(rng, input_dim); or result = flows.fit(rng, init_fun, data), which has it"
 
     def __init__(self, construct: Callable, arguments: dict, inner: Any, declared: Declared):
         if not (callable(inner) or isinstance(inner, Composite)):
@@ -93,21 +85,17 @@ class ModelValue(Value):
         if callable(declared.support):
             support = as_support(support, name, isinstance(self, DistributionInit))
         beneath = [value.labels for value in self.values_beneath() if isinstance(value, ModelValue)]
-        layers = inner.layers if isinstance(inner, Composite) else ()
-        fields = {
-            "batched": declared.batched,
-            "own_cdf": declared.cdf,
-            "own_support": support,
-            "own_traits": said_of(declared.traits, arguments, f"{name}: traits"),
-            "labels": frozenset({label}.union(*beneath)) - (frozenset() if declared.draws else {"unbiased"}),
-            "has_closure": getattr(inner, "has_closure", False) or not all([_keeps(layer) for layer in layers]),
-        }
-        for field, value in fields.items():
-            object.__setattr__(self, field, value)
+        vars(self).update(
+            batched=declared.batched,
+            own_cdf=declared.cdf,
+            own_support=support,
+            own_traits=said_of(declared.traits, arguments, f"{name}: traits"),
+            labels=frozenset({label}.union(*beneath)) - (frozenset() if declared.draws else {"unbiased"}),
+        )
 
     @property
     def likelihood(self) -> str:
-        """What log_det and log_pdf are: 'exact', 'unbiased' or 'lower bound', the weakest of all layers.
+        """The kind of log_det and log_pdf: 'exact', 'unbiased' or 'lower bound', the weakest of all layers.
 
         It follows from the constructors' arguments alone. With `rng`, 'unbiased' is one draw of an estimate, whose mean, and
         whose gradient's, are exact; without, it is the exact value. A 'lower bound' is one in the mean over `rng`.
@@ -132,33 +120,36 @@ class ModelValue(Value):
         return signature(positional("rng", "input_dim"), self.keywords)
 
     def part(self, event: Shape, context: Shape | None) -> Any:
-        """What it is at one event and context: made once."""
+        """The part at one event and context, made once."""
         if isinstance(self.inner, ModelValue):  # a model, short for a composition
             return self.inner.part(event, context)
-        if self.has_closure:  # the part of a plain closure serves one init alone
-            return self._make_part(event, context)
         key = (self, event, context)
         part = made_once.get(key)  # called so, as every function within stands in the traceback of an author's error
-        return made_once.keep(key, self._make_part(event, context)) if part is None else part
+        if part is not None:
+            return part
+        part = self._make_part(event, context)
+        return part if part.closures else made_once.keep(key, part)  # the functions of a closure serve one init alone
 
     def _make_part(self, event: Shape, context: Shape | None) -> Part:
         spend(parts=MADE)
+        part: Part
         if isinstance(self.inner, Composite):
             part = self.inner.part(event, context)
             return part if self.labels == EXACT else replace(part, likelihood=self.likelihood)
-        leaf = leaf_bijection if isinstance(self, BijectionInit) else leaf_distribution
-        part = leaf(self.constructor.__name__, self.inner, event, context, self.batched)
-        # A user's network may look at the whole batch, as a plain closure may.
+        name, make = self.constructor.__name__, BijectionAuthor if isinstance(self, BijectionInit) else DistributionAuthor
+        part = make(name, self.inner, event, context, self.batched).part()
+        fields: dict[str, Any] = {
+            # A user's network may look at the whole batch, as a plain closure may.
+            "independent": not (self.batched and _has_function(self.arguments)),
+            "divisible": "train" not in part.keywords or self.own_traits.joins,
+            "noisy": "rng" in part.keywords and not self.estimates,
+            "likelihood": self.likelihood,
+        }
         if isinstance(part, DistributionPart):
-            part = replace(part, region=resolved(self.own_support.inputs, event, self.constructor.__name__))
+            fields["region"] = resolved(self.own_support.inputs, event, name)
             if self.own_cdf is not None and event == COLUMN:
-                part = replace(part, cdf=partial(self.own_cdf, self.arguments, context))
-        part = replace(part, divisible="train" not in part.keywords or self.own_traits.joins)
-        if self.batched and _has_function(self.arguments):
-            part = replace(part, independent=False)
-        if "rng" not in part.keywords and self.labels == EXACT:
-            return part
-        part = replace(part, noisy="rng" in part.keywords and not self.estimates, likelihood=self.likelihood)
+                fields["cdf"] = partial(self.own_cdf, self.arguments, context)
+        part = replace(part, **fields)
         return exact_on_request(part) if self.estimates and isinstance(part, BijectionPart) else part
 
     def _triple(self, rng: Any, input_dim: Any, keywords: dict[str, Any]) -> tuple[Params, Callable, Callable]:
@@ -203,12 +194,16 @@ def _finite(x: Array, what: str) -> Array:
 class BijectionInit(ModelValue):
     """`init_fun(rng, input_dim, ...) -> Bijection(params, direct_fun, inverse_fun)`."""
 
+    instead = "params, direct_fun, inverse_fun = init_fun(rng, input_dim)"
+
     def __call__(self, rng: Any, input_dim: Any, **keywords: Any) -> Bijection:
         return Bijection(*self._triple(rng, input_dim, keywords))
 
 
 class DistributionInit(ModelValue):
     """`init_fun(rng, input_dim, ...) -> Distribution(params, log_pdf, sample)`."""
+
+    instead = "params, log_pdf, sample = init_fun(rng, input_dim); or result = flows.fit(rng, init_fun, data), which has it"
 
     def __call__(self, rng: Any, input_dim: Any, **keywords: Any) -> Distribution:
         return Distribution(*self._triple(rng, input_dim, keywords))
@@ -218,20 +213,16 @@ class DistributionInit(ModelValue):
 def bijection(function: Callable[P, Any], /) -> Callable[P, BijectionInit]: ...
 @overload
 def bijection(
-    *,
-    batched: bool = False,
-    likelihood: str | Callable[..., str] = "exact",
-    support: Support | Callable[..., Support] = EVERYWHERE,
-    traits: Traits | Callable[..., Traits] = PLAIN,
+    *, batched: bool = False, likelihood: Label = "exact", support: Places = EVERYWHERE, traits: Known = PLAIN
 ) -> Callable[[Callable[P, Any]], Callable[P, BijectionInit]]: ...
 def bijection(
     function: Callable | None = None,
     /,
     *,
     batched: bool = False,
-    likelihood: str | Callable[..., str] = "exact",
-    support: Support | Callable[..., Support] = EVERYWHERE,
-    traits: Traits | Callable[..., Traits] = PLAIN,
+    likelihood: Label = "exact",
+    support: Places = EVERYWHERE,
+    traits: Known = PLAIN,
 ) -> Any:
     """Make a constructor of bijections of a function that returns an `init_fun`.
 
@@ -239,7 +230,8 @@ def bijection(
     `direct_fun(params, x) -> (y, log_det)` with a scalar `log_det` in nats, and `inverse_fun(params, y) -> x`, whose log-det
     follows. Each names just the keywords it uses: init of `context_dim`, `init_inputs`, `init_context`, `params`; the
     functions of `context`, `rng`, `train`. They never depend on `rng` or on data: what is drawn or measured is in params, a
-    pytree of float arrays. What must not train is under the key "fixed".
+    pytree of float arrays. What must not train is under the key "fixed". An init that JAX cannot trace, such as one in NumPy,
+    is run each time; `Repeat`, copies in a mixture, ensembles and folds refuse it.
 
     Where a triple does not say it all (an inverse that makes its log-det, a velocity), init returns a `flows.Layer`.
 
@@ -284,20 +276,20 @@ def distribution(function: Callable[P, Any], /) -> Callable[P, DistributionInit]
 def distribution(
     *,
     batched: bool = False,
-    likelihood: str | Callable[..., str] = "exact",
-    support: Told | Callable[..., Told] = EVERYWHERE,
+    likelihood: Label = "exact",
+    support: Points | Callable[..., Points] = EVERYWHERE,
     cdf: Callable | None = None,
-    traits: Traits | Callable[..., Traits] = PLAIN,
+    traits: Known = PLAIN,
 ) -> Callable[[Callable[P, Any]], Callable[P, DistributionInit]]: ...
 def distribution(
     function: Callable | None = None,
     /,
     *,
     batched: bool = False,
-    likelihood: str | Callable[..., str] = "exact",
-    support: Told | Callable[..., Told] = EVERYWHERE,
+    likelihood: Label = "exact",
+    support: Points | Callable[..., Points] = EVERYWHERE,
     cdf: Callable | None = None,
-    traits: Traits | Callable[..., Traits] = PLAIN,
+    traits: Known = PLAIN,
 ) -> Any:
     """Make a constructor of distributions of a function that returns an `init_fun`.
 
@@ -332,7 +324,7 @@ def distribution(
 
 
 def combinator(
-    make: type[I], *, likelihood: str | Callable[..., str] = "exact", draws: bool = True
+    make: type[I], *, likelihood: Label = "exact", draws: bool = True
 ) -> Callable[[Callable[P, Composite]], Callable[P, I]]:
     """Make a constructor of a function that returns a `Composite`: the way `Serial`, `Flow` and their like are written.
 
@@ -371,25 +363,18 @@ def _decorate(make: type[ModelValue], function: Callable | None, declared: Decla
 def check_layers(name: str, layers: Sequence[Any], make: type[ModelValue], article: str) -> None:
     """Refuse, when a combinator is made, what cannot be one of its layers."""
     for i, layer in enumerate(layers):
-        where = f"{name}: argument {i + 1}"
+        where, form = f"{name}: argument {i + 1}", ": an init_fun, called with (rng, input_dim)"
         if isinstance(layer, tuple | list):
             raise TypeError(f"{where} is a list of {len(layer)}; expected {article} for each argument: {name}(*layers)")
         if is_constructor(layer):
-            raise TypeError(f"{where} is the constructor {layer.__name__}; call it: {layer.__name__}(...)")
-        if isinstance(layer, ModelValue) and not isinstance(layer, make):
-            raise TypeError(f"{where} is {layer!r:.80}, expected {article}")
-        if (isinstance(layer, Value) and not isinstance(layer, ModelValue)) or not callable(layer):
-            raise TypeError(f"{where} is {layer!r:.80}, expected {article}: an init_fun, called with (rng, input_dim)")
+            refuse_argument(layer, where, article)
+        if not (isinstance(layer, make) or (callable(layer) and not isinstance(layer, Value))):
+            raise TypeError(f"{where} is {layer!r:.80}, expected {article}{'' if isinstance(layer, ModelValue) else form}")
 
 
 def refuse_unused_context(init_fun: Any, part: Part, context: Shape | None) -> None:
     if context is not None and "context" not in part.keywords:
         raise TypeError(f"{init_fun!r}: context_dim was given, but no layer of it takes a context; leave it out")
-
-
-def _keeps(layer: Any) -> bool:
-    """Whether its part can be kept."""
-    return isinstance(layer, ModelValue) and not layer.has_closure
 
 
 def _has_function(x: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Errors for users, with the place of the layer and the layer that returned NaN; warnings; calls that do not fit."""
+"""Errors for users, with the place of the layer; warnings; calls that do not fit."""
 
 import contextlib
 import difflib
@@ -8,13 +8,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-import jax.numpy as jnp
-
-from flows.core.contract import Array
 
 PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
@@ -82,30 +78,6 @@ TRACING_ERRORS: tuple[type[Exception], ...] = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-
-
-_seen: ContextVar[list[str] | None] = ContextVar("seen", default=None)
-
-
-def note_nonfinite(name: str, *arrays: Array) -> None:
-    """Called by compositions with what each of their layers returned."""
-    layers = _seen.get()
-    if layers is None or any(isinstance(array, jax.core.Tracer) for array in arrays):
-        return
-    if not all(bool(jnp.isfinite(array).all()) for array in arrays):
-        layers.append(name)
-
-
-def first_nonfinite_layer(run: Callable[[], Any]) -> str | None:
-    """The name of the layer that was the first, or None if none was seen; `run` is done step by step, outside jit."""
-    token = _seen.set([])
-    try:
-        with jax.disable_jit():
-            run()
-        layers = _seen.get()
-        return layers[0] if layers else None
-    finally:
-        _seen.reset(token)
 
 
 P = ParamSpec("P")

@@ -1,4 +1,4 @@
-"""What users hand in: arrays, shapes, keys and contexts; and the vocabulary of keywords, with the signatures that show it."""
+"""Arrays, shapes, keys and contexts as users hand them in; and the vocabulary of keywords, with the signatures that show it."""
 
 import inspect
 import math
@@ -14,6 +14,7 @@ from flows.core.contract import DEFAULTS, Array, Shape
 from flows.core.errors import FlowsError
 
 MOST_NUMBERS = 2**31 - 1  # of an event, or of what is drawn in one call: what 32 bits can count
+KEY = partial(jax.eval_shape, jax.random.key, 0)  # an abstract key
 TOGETHER = 10_000, 2**20  # rows, and numbers, that are looked at together
 
 
@@ -101,7 +102,7 @@ def on_device(x: Any, dtype: Any = None) -> Array:
 
 
 def native(x: np.ndarray) -> np.ndarray:
-    """The same numbers in a dtype that JAX has: in this machine's byte order, and not longer than float64."""
+    """Numbers in a dtype that JAX has: in this machine's byte order, and not longer than float64."""
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         return x.astype(np.float64)
     return x if x.dtype.isnative or x.dtype.kind == "O" else x.astype(x.dtype.newbyteorder("="))
@@ -130,7 +131,7 @@ def working_dtype(dtype: Any) -> np.dtype:
 
 
 def default_dtype() -> np.dtype:
-    """What JAX makes of a Python float: float32, or float64 where x64 is enabled."""
+    """The dtype of a Python float in JAX: float32, or float64 where x64 is enabled."""
     return np.dtype(jnp.result_type(float))
 
 
@@ -217,7 +218,7 @@ def refuse_unknown(name: str, unknown: dict[str, Any], vocabulary: tuple[str, ..
 
 
 def signature(positional: tuple[inspect.Parameter, ...], names: Iterable[str]) -> inspect.Signature:
-    """What `inspect.signature` and `help` show: the positional parameters, then the keywords that are named."""
+    """A signature for `inspect.signature` and `help`: the positional parameters, then the keywords that are named."""
     keywords = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
         for name, default in DEFAULTS.items()

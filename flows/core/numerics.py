@@ -141,7 +141,7 @@ def precision() -> Precision:
 
 @contextmanager
 def computed_with(how: Precision) -> Iterator[None]:
-    """What is traced within is computed so."""
+    """Compute so what is traced within."""
     token = _precision.set(how)
     try:
         yield
@@ -154,7 +154,7 @@ def computed_with(how: Precision) -> Iterator[None]:
 
 @contextmanager
 def iteration(i: Array | None) -> Iterator[None]:
-    """What is traced within is the body of a loop, in its iteration `i`; None for what is none, or has loops of its own."""
+    """Trace within the body of a loop, in its iteration `i`; None for what is none, or has loops of its own."""
     token = _iteration.set(None if i is None else (i, _tracing()))
     try:
         yield
@@ -257,7 +257,7 @@ def call_filled(run: Callable, part: Any, event: Shape, params: Params, x: Array
     n = len(x) if x.ndim else 0
     size = filled(n)
     fits = all(
-        [a.shape == (n, *shape) and _on_one_device(a) for a, shape in zip(with_rows, (event, part.context), strict=False)]
+        [a.shape == (n, *shape) and len(a.devices()) == 1 for a, shape in zip(with_rows, (event, part.context), strict=False)]
     )
     if not n or size == n or not fits:
         return run(params, x, context, rng, train)
@@ -289,11 +289,7 @@ def put(rows: np.ndarray, like: Array) -> Array:
     return jax.device_put(rows, like.sharding if like.committed else None)
 
 
-def _on_one_device(x: Array) -> bool:
-    return len(x.devices()) == 1
-
-
 def on_cpu(x: Any) -> bool:
     """Whether it is an array in this process's memory alone; what is traced is nowhere."""
     known = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
-    return known and _on_one_device(x) and next(iter(x.devices())).platform == "cpu"
+    return known and len(x.devices()) == 1 and next(iter(x.devices())).platform == "cpu"

@@ -19,8 +19,13 @@ def _is_fixed(path: tuple) -> bool:
     return any(isinstance(step, jax.tree_util.DictKey) and step.key == "fixed" for step in path)
 
 
+def _by_place(params: Params) -> list[tuple[str, Any]]:
+    """The leaves, each with its place for an error."""
+    return [(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+
+
 def trainable(params: Params) -> Params:
-    """Which leaves an optimiser may touch: False for every leaf under the dict key "fixed", True elsewhere.
+    """The leaves that an optimiser may touch: False for every leaf under the dict key "fixed", True elsewhere.
 
     Args:
         params: the params of any bijection or distribution.
@@ -53,13 +58,16 @@ def stop_fixed(params: Params) -> Params:
 
 def check_floats(params: Params, name: str) -> None:
     """Refuse leaves that are no floating numbers, before JAX does in words of its own; complex ones are told of elsewhere."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for place, leaf in _by_place(params):
         dtype = getattr(leaf, "dtype", type(leaf))
         if np.ma.isMaskedArray(leaf) or not (dtype in (float, complex) or jnp.issubdtype(dtype, jnp.inexact)):
             got = f"dtype {dtype}" if hasattr(leaf, "dtype") else f"the value {leaf!r:.60}"
-            raise TypeError(
-                f"{name}: params{jax.tree_util.keystr(path)} has {got}; expected floating numbers, jnp.asarray(leaf, float)"
-            )
+            raise TypeError(f"{name}: {place} has {got}; expected floating numbers, jnp.asarray(leaf, float)")
+
+
+def abstract(tree: Any) -> Any:
+    """The shapes and dtypes of a pytree of arrays."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), tree)
 
 
 def shapes_of(params: Params) -> tuple:
@@ -81,10 +89,8 @@ def check_structure(params: Params, expected: tuple, name: str) -> None:
         raise FlowsError(
             f"{name}: {difference}; pass the params that init_fun returned for this model, or what an optimiser made of them"
         )
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    wrong = [
-        f"params{path} has shape {a}, expected {b}" for path, a, b in zip(paths, got[1], expected[1], strict=True) if a != b
-    ]
+    shapes = zip(_by_place(params), got[1], expected[1], strict=True)
+    wrong = [f"{place} has shape {a}, expected {b}" for (place, _), a, b in shapes if a != b]
     raise FlowsError(f"{name}: {'; '.join(wrong[:3])}; these params were made for another input_dim or other arguments")
 
 
@@ -92,15 +98,13 @@ def _difference(got: Any, expected: Any, where: str = "params") -> str:
     """The first place where params differ in structure from a tree of numbers, and how; nothing where they do not."""
     if isinstance(expected, int) and jax.tree_util.all_leaves([got]):
         return ""
-    if type(got) is not type(expected):
+    if type(got) is not type(expected) or (isinstance(got, list | tuple) and len(got) != len(expected)):
         return f"{where} is {_kind(got)}, expected {_kind(expected)}"
     if isinstance(got, dict) and got.keys() != expected.keys():
         lacking, besides = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
         differences = [f"lacks {', '.join(map(repr, lacking))}"] * bool(lacking)
         differences += [f"has {', '.join(map(repr, besides))} besides"] * bool(besides)
         return f"{where} {' and '.join(differences)}"
-    if isinstance(got, list | tuple) and len(got) != len(expected):
-        return f"{where} is {_kind(got)}, expected {_kind(expected)}"
     keys = got.keys() if isinstance(got, dict) else range(len(got)) if isinstance(got, list | tuple) else ()
     return next(filter(None, (_difference(got[key], expected[key], f"{where}[{key!r}]") for key in keys)), "")
 
@@ -135,10 +139,9 @@ def unstacked(params: Params, n: int, name: str) -> list[Params]:
 
 def check_copies(params: Params, n: int, name: str) -> None:
     """Refuse params without a leading axis of n; indexing alone would clamp a place that is not there."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for place, leaf in _by_place(params):
         if jnp.shape(leaf)[:1] != (n,):
-            where = f"params{jax.tree_util.keystr(path)}"
-            raise FlowsError(f"{name}: {where} has shape {jnp.shape(leaf)}; expected a leading axis of {n}, one for each copy")
+            raise FlowsError(f"{name}: {place} has shape {jnp.shape(leaf)}; expected a leading axis of {n}, one for each copy")
 
 
 def check_leaves(params: Params, name: str) -> Params:

@@ -17,8 +17,8 @@ import jax
 
 from flows.core.caching import Memo
 from flows.core.contract import Array, Given, Params, Shape
-from flows.core.errors import FlowsError
-from flows.core.params import trainable
+from flows.core.inputs import KEY
+from flows.core.params import abstract
 from flows.core.support import Region
 
 COLUMN = (1,)  # the event of one column
@@ -43,7 +43,7 @@ class Cdf(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What the parts of bijections and of distributions have in common.
+    """The common fields of the parts of bijections and of distributions.
 
     Attributes:
         name: for errors.
@@ -77,6 +77,13 @@ class Part:
         """Whether its init looks at data."""
         return "init_inputs" in self.keywords
 
+    def abstract_params(self) -> Params:
+        """The shapes of the params that its init makes; an init that cannot be traced is run."""
+        if not self.closures:
+            return jax.eval_shape(self.init, KEY(), Given())
+        with jax.ensure_compile_time_eval():
+            return abstract(self.init(jax.random.key(0), Given()))
+
 
 @dataclass(frozen=True, eq=False)
 class BijectionPart(Part):
@@ -101,7 +108,7 @@ class BijectionPart(Part):
         return x, -self.direct(params, x, context, rng, train)[1]
 
     def measured_output(self, params: Params, x: Array, context: Any, key: Array) -> Array:
-        """What a later layer sees of the data that init measures."""
+        """Data that init measures, as a later layer sees them."""
         return self._outputs(params, x, context, key if "rng" in self.keywords else None)
 
     @cached_property
@@ -143,7 +150,7 @@ _exact: ContextVar[bool] = ContextVar("exact", default=False)
 
 @contextmanager
 def exact_log_dets() -> Iterator[None]:
-    """What is traced within makes no estimates of log-dets, whatever keys it is handed: those are for layers that draw."""
+    """Trace within without estimates of log-dets, whatever keys are handed: these are for layers that draw."""
     token = _exact.set(True)
     try:
         yield
@@ -162,37 +169,9 @@ def exact_on_request(part: BijectionPart) -> BijectionPart:
 
 def shared(parts: Sequence[Part]) -> dict[str, Any]:
     """The fields of a part that is composed of others: what any of them names and draws, and whether all can be traced."""
-    return {
+    of_all = {name: all([getattr(part, name) for part in parts]) for name in ("compiled", "independent", "divisible")}
+    return of_all | {
         "keywords": frozenset().union(*[part.keywords for part in parts]),
-        "compiled": all([part.compiled for part in parts]),
         "closures": tuple([closure for part in parts for closure in part.closures]),
-        "independent": all([part.independent for part in parts]),
-        "divisible": all([part.divisible for part in parts]),
         "noisy": any([part.noisy for part in parts]),
     }
-
-
-def path_of(parts: tuple[BijectionPart, ...]) -> Callable:
-    """The path of the last part, from data that go through the others first."""
-    *before, last = parts
-
-    def path(params: Any, x: Array, context: Any, rng: Array) -> tuple[Array, Callable]:
-        if last.path is None or any(part.path for part in before):
-            names = ", ".join(part.name for part in parts)
-            raise FlowsError(f"flow_matching: {names}: expected one continuous layer, and that the last")
-        keys = jax.random.split(rng, len(parts))
-        for part, layer_params, key in zip(before, params, keys, strict=False):
-            x = still(part, layer_params, x, context, key)
-        return last.path(params[-1], x, context, keys[-1])
-
-    return path
-
-
-def still(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) -> Array:
-    """What a layer that does not train makes of data, before a path."""
-    if any(jax.tree.leaves(trainable(params))):
-        raise FlowsError(
-            f"flow_matching: {part.name} comes before the continuous layer and trains, which regression on the velocity cannot "
-            "do; expected layers such as Standardize, Whiten, Dequantize or Logit there"
-        )
-    return jax.lax.stop_gradient(part.direct(params, x, context, key if "rng" in part.keywords else None, False)[0])

@@ -1,11 +1,11 @@
-"""What a user calls: the functions of a triple, made of a part.
+"""The functions of a triple, which a user calls, made of a part.
 
 They check shapes and keywords, cast to one dtype, stop the gradient of fixed leaves, and are compiled. Checks run while a call
 is traced: once for each shape.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -42,7 +42,7 @@ _published = Memo(size=1024)
 
 
 class JointDraw(NamedTuple):
-    """What draws with their log-density, in one pass, beside a `sample`; that log-density is `log_pdf`'s. Draws live in
+    """Draws with their log-density, in one pass, beside a `sample`; that log-density is `log_pdf`'s. Draws live in
     `region`."""
 
     log_pdf: Callable
@@ -57,7 +57,7 @@ _paths: WeakKeyDictionary[Callable, Callable] = WeakKeyDictionary()
 
 
 def joint_draw_of(sample: Callable) -> JointDraw | None:
-    """Of a sample that was published; None of any other function."""
+    """The joint draw of a sample that was published; None of any other function."""
     return _joint_draws.get(sample) if inspect.isfunction(sample) else None
 
 
@@ -74,104 +74,27 @@ def functions_of(part: Any, params: Params) -> tuple[Callable, Callable]:
 
 
 def _publish_bijection(part: BijectionPart, expected: tuple) -> tuple[Callable, Callable]:
-    def public(name: str, direction: Callable, event: Shape, output: Shape) -> Callable:
-        def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-            check_rows(x, event, part.name)
-            dtype = working_dtype(x.dtype)
-            params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
-            y, log_det = direction(params, x.astype(dtype), context, rng, train)
-            check_result(y, (x.shape[0], *output), part.name, "outputs")
-            check_result(log_det, (x.shape[0],), part.name, "log_det")
-            return y.astype(x.dtype), log_det.astype(dtype)
-
-        compiled = _compiled(checked, 4, (1, 2)) if part.compiled else checked
-
-        def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
-            refuse_unknown(f"{part.name}: {name}", unknown, CALL)
-            context, rng = _given(part, context, rng, train)
-            run = compiled if current_iteration() is None else checked  # the body of a loop is compiled with it
-            with explained(part.name, params):
-                return call_filled(run, part, event, params, as_array(inputs, "inputs"), context, rng, bool(train))
-
-        return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
-
-    return (
-        public("direct_fun", part.direct, part.event, part.output),
-        public("inverse_fun", part.invert, part.output, part.event),
-    )
+    direct = _of_rows("direct_fun", part, expected, part.direct, part.event, outputs=part.output, log_det=())
+    return direct, _of_rows("inverse_fun", part, expected, part.invert, part.output, outputs=part.event, log_det=())
 
 
 def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Callable, Callable]:
-    of_sphere = part.region is not None and bool(part.region.sphere.any())
-
-    def checked_log_pdf(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Array:
-        check_rows(x, part.event, part.name, of_sphere=of_sphere)
-        dtype = working_dtype(x.dtype)
-        params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
-        result = part.log_pdf(params, x.astype(dtype), context, rng, train)
-        check_result(result, (x.shape[0],), part.name, "log_pdf")
-        return result.astype(dtype)
-
-    def checked_sample(rng: Array, params: Params, n: int, context: Any) -> Array:
-        params, dtype, context = _prepare_draws(part, expected, params, context, n)
-        samples = part.sample(rng, params, n, dtype, context)
-        check_result(samples, (n, *part.event), part.name, "samples")
-        return samples.astype(dtype)
-
-    def checked_draw(rng: Array, params: Params, n: int, context: Any) -> tuple[Array, Array]:
-        params, dtype, context = _prepare_draws(part, expected, params, context, n)
-        samples, log_p = part.draw(rng, params, n, dtype, context)
-        check_result(samples, (n, *part.event), part.name, "samples")
-        check_result(log_p, (n,), part.name, "log_pdf")
-        return samples.astype(dtype), log_p.astype(dtype)
-
-    def jitted(fun: Callable, static: int, *rows: int) -> Callable:
-        return _compiled(fun, static, rows) if part.compiled else fun
-
-    compiled_log_pdf = jitted(checked_log_pdf, 4, 1, 2)
-    compiled_sample, compiled_draw = jitted(checked_sample, 2, 3), jitted(checked_draw, 2, 3)
-
-    def log_pdf(params, inputs, *, context=None, rng=None, train=False, **unknown):
-        refuse_unknown(f"{part.name}: log_pdf", unknown, CALL)
-        context, rng = _given(part, context, rng, train)
-        with explained(part.name, params):
-            x = as_array(inputs, "inputs")
-            return call_filled(compiled_log_pdf, part, part.event, params, x, context, rng, bool(train))
+    log_pdf = _of_rows("log_pdf", part, expected, part.log_pdf, part.event, log_pdf=())
+    draws = _of_draws(part, expected, part.sample, samples=part.event)
+    draws_and_log_pdf = _of_draws(part, expected, part.draw, samples=part.event, log_pdf=())
 
     def sample(rng, params, num_samples=1, *, context=None, train=False, **unknown):
         refuse_unknown(f"{part.name}: sample", unknown, ("context",))
         if train:
             raise TypeError(f"{part.name}: sample takes no train=True; samples are drawn as at test time")
-        return drawn(compiled_sample, rng, params, num_samples, context)
+        return _drawn(part, draws, rng, params, num_samples, context)
 
     def with_log_pdf(rng, params, num_samples, *, context=None):
-        return drawn(compiled_draw, rng, params, num_samples, context)
-
-    def drawn(compiled: Callable, rng: Any, params: Params, num_samples: Any, context: Any) -> Any:
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
-            raise TypeError(f"{part.name}: num_samples is {num_samples!r}; expected a whole number, known before jit")
-        n = int(num_samples)
-        if n < 0:
-            raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
-        if n * size_of(part.event) > MOST_NUMBERS:
-            raise FlowsError(
-                f"{part.name}: num_samples is {n:,} of {size_of(part.event):,} numbers each; expected at most {MOST_NUMBERS:,} "
-                "numbers in one call. Draw them in parts, each with a key of its own"
-            )
-        context, _ = _given(part, context, None, False)
-        # Few sizes are drawn, so that a new one rarely compiles; under a trace too, as draws may depend on their number.
-        fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
-        few = part.compiled and part.independent and fits and n and mesh_of(context) is None and current_mesh() is None
-        size = filled(n) if few else n
-        if context is not None and context.shape != part.context and size > n:
-            context = grown(context, size)
-        with explained(part.name, params):
-            draws = compiled(as_key(rng), params, size, context)
-        return draws if size == n else jax.tree.map(lambda leaf: first(leaf, n), draws)
+        return _drawn(part, draws_and_log_pdf, rng, params, num_samples, context)
 
     def path(params: Params, inputs: Any, context: Any, rng: Array) -> tuple:
         x = as_array(inputs, "inputs")
-        check_rows(x, part.event, part.name, of_sphere=of_sphere)
+        check_rows(x, part.event, part.name, of_sphere=_of_sphere(part))
         context, _ = _given(part, context, None, False)
         dtype = working_dtype(x.dtype)
         params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
@@ -180,15 +103,87 @@ def _publish_distribution(part: DistributionPart, expected: tuple) -> tuple[Call
     _joint_draws[sample] = JointDraw(log_pdf, with_log_pdf, part.likelihood, part.region)
     if part.path is not None:
         _paths[log_pdf] = path
-    return (
-        _dressed(log_pdf, "log_pdf", part, positional("params", "inputs"), part.keywords),
-        _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"}),
-    )
+    return log_pdf, _dressed(sample, "sample", part, positional("rng", "params", num_samples=1), part.keywords & {"context"})
 
 
-def _compiled(fun: Callable, static: int, rows: tuple[int, ...]) -> Callable:
-    """`fun`, compiled, whose argument `static` is known before. Where those that are `rows` are spread over a mesh, it is a
-    program of its own, in which each device computes those that it has."""
+def _of_rows(name: str, part: Any, expected: tuple, run: Callable, event: Shape, **results: Shape) -> Callable:
+    """A function of rows of an event as a user calls it, with the shapes of what `run` returns for each row."""
+    of_sphere = isinstance(part, DistributionPart) and _of_sphere(part)
+
+    def checked(params: Params, x: Array, context: Any, rng: Any, train: bool) -> Any:
+        check_rows(x, event, part.name, of_sphere=of_sphere)
+        dtype = working_dtype(x.dtype)
+        params, context = _prepare(part, expected, params, context, dtype, x.shape[0])
+        found = run(params, x.astype(dtype), context, rng, train)
+        return _checked(part, x.shape[0], found, results, (x.dtype, dtype) if "outputs" in results else (dtype,))
+
+    compiled = _compiled(part, checked, 4, 1, 2)
+
+    def function(params, inputs, *, context=None, rng=None, train=False, **unknown):
+        refuse_unknown(f"{part.name}: {name}", unknown, CALL)
+        context, rng = _given(part, context, rng, train)
+        in_loop = "outputs" in results and current_iteration() is not None  # the body of a loop is compiled with it
+        with explained(part.name, params):
+            x = as_array(inputs, "inputs")
+            return call_filled(checked if in_loop else compiled, part, event, params, x, context, rng, bool(train))
+
+    return _dressed(function, name, part, positional("params", "inputs"), part.keywords)
+
+
+def _of_draws(part: DistributionPart, expected: tuple, draw: Callable, **results: Shape) -> Callable:
+    """A compiled function that draws, with the shapes of what `draw` returns for each row. Samples have the dtype of the
+    params."""
+
+    def checked(rng: Array, params: Params, n: int, context: Any) -> Any:
+        dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
+        dtype = max(map(working_dtype, dtypes), key=lambda candidate: candidate.itemsize) if dtypes else default_dtype()
+        params, context = _prepare(part, expected, params, context, dtype, n)
+        return _checked(part, n, draw(rng, params, n, dtype, context), results, [dtype] * len(results))
+
+    return _compiled(part, checked, 2, 3)
+
+
+def _drawn(part: DistributionPart, compiled: Callable, rng: Any, params: Params, num_samples: Any, context: Any) -> Any:
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
+        raise TypeError(f"{part.name}: num_samples is {num_samples!r}; expected a whole number, known before jit")
+    n = int(num_samples)
+    if n < 0:
+        raise FlowsError(f"{part.name}: num_samples is {n}; expected 0 or more")
+    if n * size_of(part.event) > MOST_NUMBERS:
+        raise FlowsError(
+            f"{part.name}: num_samples is {n:,} of {size_of(part.event):,} numbers each; expected at most {MOST_NUMBERS:,} "
+            "numbers in one call. Draw them in parts, each with a key of its own"
+        )
+    context, _ = _given(part, context, None, False)
+    # Few sizes are drawn, so that a new one rarely compiles; under a trace too, as draws may depend on their number.
+    fits = context is None or context.shape in (part.context, (n, *(part.context or ())))
+    few = part.compiled and part.independent and fits and n and mesh_of(context) is None and current_mesh() is None
+    size = filled(n) if few else n
+    if context is not None and context.shape != part.context and size > n:
+        context = grown(context, size)
+    with explained(part.name, params):
+        draws = compiled(as_key(rng), params, size, context)
+    return draws if size == n else jax.tree.map(lambda leaf: first(leaf, n), draws)
+
+
+def _checked(part: Any, rows: int, found: Any, results: dict[str, Shape], dtypes: Sequence[Any]) -> Any:
+    """An array, or a tuple of arrays, each with a row of its shape for each of so many, and in its dtype."""
+    arrays = found if isinstance(found, tuple) else (found,)
+    for x, (name, shape) in zip(arrays, results.items(), strict=True):
+        check_result(x, (rows, *shape), part.name, name)
+    arrays = tuple([x.astype(dtype) for x, dtype in zip(arrays, dtypes, strict=True)])
+    return arrays if isinstance(found, tuple) else arrays[0]
+
+
+def _of_sphere(part: DistributionPart) -> bool:
+    return part.region is not None and bool(part.region.sphere.any())
+
+
+def _compiled(part: Any, fun: Callable, static: int, *rows: int) -> Callable:
+    """A function of a part, compiled where that can be, whose argument `static` is known before. Where those that are `rows`
+    are spread over a mesh, it is a program of its own, in which each device computes those that it has."""
+    if not part.compiled:
+        return fun
     here = jax.jit(fun, static_argnums=static, inline=True)
 
     def spread_out(mesh: Any, *arguments: Any) -> Any:
@@ -211,14 +206,6 @@ def _compiled(fun: Callable, static: int, rows: tuple[int, ...]) -> Callable:
         return jax.device_put(there(inside.mesh, *placed), outside)
 
     return run
-
-
-def _prepare_draws(part: DistributionPart, expected: tuple, params: Params, context: Any, n: int) -> tuple[Params, Any, Any]:
-    """Samples have the dtype of the params."""
-    dtypes = {np.dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
-    dtype = max(map(working_dtype, dtypes), key=lambda candidate: candidate.itemsize) if dtypes else default_dtype()
-    params, context = _prepare(part, expected, params, context, dtype, n)
-    return params, dtype, context
 
 
 def _dressed(function: Callable, name: str, part: Any, arguments: tuple, keywords: frozenset[str]) -> Callable:

@@ -1,4 +1,4 @@
-"""What a model is made of: combinators and distributions declare the values within them, and one walk serves all who ask.
+"""Structure of a model: combinators and distributions declare the values within them, and one walk serves all who ask.
 
 A combinator returns `Composite(part, layers, order=..., pieces=...)`. Who declares no order is one layer to everyone, and
 nobody looks at what it is made of.
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from flows.core.constructors import Value, call, is_constructor
-from flows.core.contract import Given, Shape
+from flows.core.contract import Shape
 from flows.core.errors import FlowsError
 from flows.core.params import check_structure, shapes_of
 from flows.core.parts import made_once
@@ -63,15 +63,9 @@ class Composite(NamedTuple):
     order: str = "opaque"
     pieces: tuple[Piece, ...] = ()
 
-    @property
-    def structure(self) -> "Structure":
-        if self.order == "opaque":
-            return LEAF
-        return Structure(self.order, self.pieces or tuple([Piece(layer, (i,)) for i, layer in enumerate(self.layers)]))
-
 
 class Structure(NamedTuple):
-    """What a value is made of; without pieces where it is one layer, or one distribution."""
+    """The make of a value; without pieces where it is one layer, or one distribution."""
 
     order: str = "opaque"
     pieces: tuple[Piece, ...] = ()
@@ -99,16 +93,13 @@ class Step(NamedTuple):
     event: Shape | None = None
 
 
-LEAF = Structure()
-
-
 def support_by(value: Any) -> Support:
-    """What a layer says itself of where its points live; a plain closure says nothing."""
+    """The support that a layer declares itself; a plain closure declares nothing."""
     return getattr(value, "own_support", None) or Support()
 
 
 def traits_by(value: Any) -> Traits:
-    """What else it declares itself; a plain closure nothing."""
+    """The traits that it declares itself; a plain closure none."""
     return getattr(value, "own_traits", None) or Traits()
 
 
@@ -120,9 +111,11 @@ def opened(value: Any) -> Any:
 
 
 def structure_of(value: Any) -> Structure:
-    """What a value itself is made of, where it is no model that is short for another: those are `opened` first."""
+    """The structure of a value itself, where it is no model that is short for another: those are `opened` first."""
     inner = getattr(value, "inner", None)
-    return inner.structure if isinstance(inner, Composite) else LEAF
+    if not isinstance(inner, Composite) or inner.order == "opaque":
+        return Structure()
+    return Structure(inner.order, inner.pieces or tuple([Piece(layer, (i,)) for i, layer in enumerate(inner.layers)]))
 
 
 def chain(value: Any, at: tuple[Any, ...] = ()) -> list[Step]:
@@ -195,14 +188,8 @@ def params_in(params: Any, at: Sequence[Any], copy: int | None = None) -> Any:
 V = TypeVar("V", bound=Value)
 
 
-def events_of(value: Any) -> list[tuple[Shape, Shape | None]]:
-    """The events and contexts at which its part was made, and is still known."""
-    value = opened(value)
-    return [(event, context) for known, event, context in made_once.keys() if known == value]  # noqa: SIM118
-
-
 def revise(init_fun: V, **arguments: Any) -> V:
-    """The same model with an argument changed, in every constructor that names it; its params serve on.
+    """Make a model with an argument changed, in every constructor that names it; its params serve on.
 
     What changes how a fitted model is used (a temperature, how an equation is solved) is an argument of a constructor, so the
     model with another value of it is another `init_fun`, whose functions take the params of the first.
@@ -249,16 +236,11 @@ def revise(init_fun: V, **arguments: Any) -> V:
     if missing := sorted(arguments.keys() - known):
         message = f"has the argument {', '.join(missing)}; there are {', '.join(sorted(known))}"
         raise FlowsError(f"revise: no constructor in {init_fun!r:.200} {message}")
-    for event, context in events_of(init_fun):
+    for event, context in [at for known, *at in made_once.keys() if known == opened(init_fun)]:  # noqa: SIM118
         try:
-            check_structure(_abstract(init_fun, event, context), shapes_of(_abstract(new, event, context)), "the revised model")
+            old_params, params = (value.part(event, context).abstract_params() for value in (init_fun, new))
+            check_structure(old_params, shapes_of(params), "the revised model")
         except FlowsError as error:
             message = ", ".join(f"{name}={value!r:.60}" for name, value in arguments.items())
             raise FlowsError(f"revise: {message} would change the params at events {event}: {error}") from None
     return new
-
-
-def _abstract(init_fun: Any, event: Shape, context: Shape | None) -> Any:
-    """The shapes of its params."""
-    part = init_fun.part(event, context)
-    return jax.eval_shape(lambda key: part.init(key, Given()), jax.random.key(0))

@@ -1,7 +1,7 @@
 """Where points live: a region of the line, angles, points of spheres, codes. What layers declare of it, and who asks."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -45,12 +45,11 @@ class Region:
         return hash(tuple((array.shape, array.tobytes()) for array in numbers))
 
     def __repr__(self) -> str:
-        """What differs from the whole line."""
-        names = ("low", "high", "period", "sphere", "classes")
+        """The fields that differ from the whole line."""
         shown = (
-            f"{name}={np.asarray(field).tolist()}"
-            for name, field, usual in zip(names, self._fields(), WHOLE_LINE, strict=True)
-            if not np.all(np.asarray(field) == usual)
+            f"{field.name}={np.asarray(entry).tolist()}"
+            for field, entry in zip(fields(self), self._fields(), strict=True)
+            if not np.all(np.asarray(entry) == field.default)
         )
         return f"Region({', '.join(shown)})"
 
@@ -69,11 +68,11 @@ class Region:
 
     @property
     def kind(self) -> "Region":
-        """The same without ends: which entries are angles of which periods, coordinates of which unit vectors, and codes."""
+        """The region without ends: which entries are angles of which periods, coordinates of which unit vectors, and codes."""
         return replace(self, low=-np.inf, high=np.inf)
 
     def of(self, features: Any) -> "Region":
-        """That of some features of vectors, of a region of arrays."""
+        """The region of some features of vectors, of a region of arrays."""
         return Region(*(field[features] for field in self._fields()))
 
     def same_kind(self, other: "Region | None") -> bool:
@@ -86,12 +85,12 @@ class Region:
 
     @property
     def words(self) -> "Words":
-        """What errors say of points of this kind."""
+        """Words of errors for points of this kind."""
         return next((words for field, words in WORDS.items() if np.any(getattr(self, field))), OF_LINE)
 
 
 class Words(NamedTuple):
-    """What points of a kind are, a base that lives there, and layers and bases that do."""
+    """Words for points of a kind, a base that lives there, and layers and bases that do."""
 
     noun: str
     base: str
@@ -106,7 +105,6 @@ WORDS = {
         "codes of categories", "Categorical(...)", "Standardize(as_is=...), which leaves them as they are, and Categorical"
     ),
 }
-WHOLE_LINE = (-np.inf, np.inf, 0.0, 0, 0)
 REAL = Region()
 POSITIVE = Region(0.0, np.inf)
 UNIT = Region(0.0, 1.0)
@@ -115,7 +113,7 @@ SPHERE = Region(-1.0, 1.0, sphere=1)  # the event is one unit vector
 
 
 class Rounding(NamedTuple):
-    """What a layer that adds noise to rounded values takes these for: their step, one for all columns or one each, and how many
+    """Rounded values as a layer that adds noise takes them: their step, one for all columns or one each, and how many
     there are."""
 
     step: float | Sequence[float]
@@ -124,7 +122,7 @@ class Rounding(NamedTuple):
 
 @dataclass(frozen=True)
 class Traits:
-    """What others have to know of a layer or a distribution beside where its points live.
+    """Facts that others have to know of a layer or a distribution beside where its points live.
 
     Attributes:
         rounding: of a layer that adds noise to rounded values, what these are.
@@ -187,7 +185,7 @@ class Support:
 
 
 def as_support(told: Any, name: str, of_points: bool) -> Support:
-    """What a decorator was told, as a Support: of a distribution it may be just where its points live."""
+    """The claim of a decorator, as a Support: of a distribution it may be just where its points live."""
     if of_points and not isinstance(told, Support):
         try:
             return Support(told, told)
@@ -201,7 +199,7 @@ def as_support(told: Any, name: str, of_points: bool) -> Support:
 
 
 def resolved(declared: Any, event: Shape, whose: str = "a layer") -> Region:
-    """What was declared, as arrays of the event, which are not to be written to: one number may stand for all."""
+    """A declared region, as arrays of the event, which are not to be written to: one number may stand for all."""
     declared = declared(event) if callable(declared) else declared
     declared = declared if isinstance(declared, Region) else Region(*declared)
     try:
@@ -232,7 +230,7 @@ def num_seen(region: Region) -> int:
 
 
 def seen(region: Region, x: Any, xp: Any = jnp) -> Any:
-    """What networks see of rows x (n, d) that live in a region: numbers and coordinates of unit vectors as they are, then cos
+    """Rows x (n, d) that live in a region, as networks see them: numbers and coordinates of unit vectors as they are, then cos
     and sin of the angles, without a seam, then a 1 among zeros for each code."""
     angles, codes = np.flatnonzero(region.period), np.flatnonzero(region.classes)
     if not len(angles) and not len(codes):

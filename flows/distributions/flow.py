@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.bijections.composition import flow_regions
+from flows.compose import still
 from flows.core import (
     COLUMN,
     Array,
@@ -33,7 +34,6 @@ from flows.core import (
     inside,
     shared,
     split_key,
-    still,
     trainable,
     wrapped,
 )

@@ -8,17 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from flows.core import (
-    TRACING_ERRORS,
     BijectionInit,
     DistributionInit,
     FlowsError,
-    Given,
     Memo,
     ModelValue,
     Params,
     Part,
     Shape,
-    abstract,
     as_context,
     as_event,
     check_floats,
@@ -85,17 +82,18 @@ def model_of(
         raise TypeError(f"{whose}: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
     if not isinstance(init_fun, kind):
         raise TypeError(f"{whose}: got {_told(init_fun)}; expected {KINDS[kind]}")
-    if init_fun.has_closure:
-        raise FlowsError(
-            f"{whose}: {init_fun!r:.80} has a plain closure in it, whose functions are those of one init and are equal to no "
-            "others. Make it a constructor with @flows.bijection, or @flows.distribution"
-        )
     if init_fun.likelihood == "lower bound":
         raise FlowsError(
             f"{whose}: {init_fun!r:.80} has a log-density that is a lower bound, and draws that are not those of that density. "
             "Leave the layer that adds noise (Dequantize, Noise) out of it, and give it numbers that are not rounded"
         )
-    return Model(init_fun, as_event(input_dim), as_context(context_dim), scalar)
+    model = Model(init_fun, as_event(input_dim), as_context(context_dim), scalar)
+    if any(author.is_closure for author in init_fun.part(model.event, model.context).closures):
+        raise FlowsError(
+            f"{whose}: {init_fun!r:.80} has a plain closure in it, whose functions are those of one init and are equal to no "
+            "others. Make it a constructor with @flows.bijection, or @flows.distribution"
+        )
+    return model
 
 
 def model_of_result(fitted: Any, whose: str, scalar: bool = False) -> Model:
@@ -124,19 +122,10 @@ def _told(init_fun: Any) -> str:
 
 def _make_known(model: Model) -> Known:
     part: Part = model.init_fun.part(model.event, model.context)
-    params = _abstract_params(part)
+    params = part.abstract_params()
     first, second = functions_of(part, params)
     joint = joint_draw_of(second)
     return Known(part, params, first, second, joint and joint.draw)
-
-
-def _abstract_params(part: Part) -> Any:
-    """The shapes of the params that its init makes; one that cannot be traced is run."""
-    try:
-        return jax.eval_shape(lambda key: part.init(key, Given()), jax.random.key(0))
-    except TRACING_ERRORS:
-        with jax.ensure_compile_time_eval():
-            return abstract(part.init(jax.random.key(0), Given()))
 
 
 def leading_of(params: Params, expected: Any) -> Shape:

@@ -19,9 +19,7 @@ from flows.core import (
     LARGEST_EVENT,
     LIKELIHOODS,
     TOO_MUCH,
-    TRACING_ERRORS,
     FlowsError,
-    Given,
     ModelValue,
     Params,
     Part,
@@ -276,11 +274,8 @@ def _abstract(init_fun: ModelValue, event: Shape, context: Shape | None) -> tupl
     """The part, and the shapes of its params: init is traced, so that nothing is drawn or compiled."""
     part = init_fun.part(event, context)
     refuse_unused_context(init_fun, part, context)
-    refuse_closures(part, "a file holds no functions, so that another init would have to make them")
-    try:
-        return part, jax.eval_shape(part.init, jax.eval_shape(jax.random.key, 0), Given())
-    except TRACING_ERRORS:  # an init that needs numbers, such as NumPy's or SciPy's
-        return part, part.init(jax.random.key(0), Given())
+    refuse_closures(part, "a file holds no functions, so that another init would have to make them", several=False)
+    return part, part.abstract_params()
 
 
 def _names(params: Params) -> list[str]:

@@ -106,7 +106,9 @@ def test_a_closure_that_reads_a_changed_setting_is_made_anew():
         np.testing.assert_allclose(init_fun(0, 3).direct_fun(({},), X)[0], 3 * X, rtol=1e-6)
 
 
-def test_an_init_may_use_numpy():
+def test_an_init_may_use_numpy_and_is_then_run_as_a_closures(tmp_path):
+    """It has functions of its own, which serve its params alone; those of a trial serve params that are there."""
+
     @flows.bijection
     def Numpy():
         def init_fun(rng, shape):
@@ -116,8 +118,22 @@ def test_an_init_may_use_numpy():
         return init_fun
 
     first, second = Numpy()(0, 3), Numpy()(1, 3)
-    assert first.direct_fun is second.direct_fun
     assert float(jnp.abs(first.params["fixed"]["w"] - second.params["fixed"]["w"]).max()) > 0.1
+    np.testing.assert_array_equal(second.direct_fun(first.params, X)[0], first.direct_fun(first.params, X)[0])
+    flow, quick = flows.Flow(Numpy()), {"max_epochs": 1, "verbose": 0}
+    for refused in (
+        lambda: flows.Repeat(Numpy(), 2)(0, 3),
+        lambda: flows.Mixture(flow, num_components=2)(0, 3),
+        lambda: flows.fit_ensemble(0, flow, X, members=2, **quick),
+        lambda: flows.fit(0, flow, X, folds=3, **quick),
+        lambda: jax.jit(lambda key: flow(key, 3).params)(jax.random.key(0)),
+    ):
+        with pytest.raises(flows.FlowsError, match=r"Numpy.*a layer in NumPy.*Write its init_fun with jax\.numpy"):
+            refused()
+    params, log_pdf, _ = flow(0, 3)
+    flows.save(tmp_path / "numpy.flows", flow, params, 3)
+    loaded = flows.load(tmp_path / "numpy.flows", constructors=[Numpy])
+    np.testing.assert_array_equal(loaded.log_pdf(loaded.params, X), log_pdf(params, X))
 
 
 # Fixed leaves and calibration

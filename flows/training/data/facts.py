@@ -66,10 +66,10 @@ def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int
     if rows >= FEW or rows < 2 * FOLDS or not has_flow(view.rest) or view.rest.likelihood == "lower bound":
         return 1
     part = view.rest_part
-    if part.closures:
+    if closures := part.closures:
         warn_user(
-            f"{options.caller}: on {rows} rows {FOLDS} models are better than one, but {view.rest!r:.80} has a plain closure "
-            "in it, so one is trained. Make it a constructor with @flows.bijection"
+            f"{options.caller}: on {rows} rows {FOLDS} models are better than one, but {view.rest!r:.80} has "
+            f"{closures[0].kind} in it, so one is trained. {closures[0].remedy.partition(',')[0]}"
         )
         return 1
     return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1

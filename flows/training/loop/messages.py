@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.compose import first_nonfinite_layer
 from flows.core import (
     Array,
     DistributionPart,
     FitError,
     FlowsError,
-    first_nonfinite_layer,
     pieces_of,
     stop_fixed,
     warn_user,

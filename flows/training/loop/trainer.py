@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Memo, abstract, on_device, program, shapes_of, trainable
+from flows.core import Memo, abstract, on_device, shapes_of, trainable
 from flows.training.devices import Placement
+from flows.training.loop.programs import program
 from flows.training.loop.step import Layout, Program, Vector, updates_of
 from flows.training.options import Options
 
