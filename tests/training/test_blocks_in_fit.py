@@ -1,7 +1,6 @@
 """`fit` and what comes of it for blocks of features, one given the others or each by itself: codes, angles and numbers."""
 
 import warnings
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +11,9 @@ import flows
 from flows.diagnostics.rows import verify_rows
 from flows.training import EnsembleResult, fit
 from flows.training.comparison import Comparison
-from flows.training.data.base import from_gaussian
 from flows.training.data.facts import check
 from flows.training.data.gaussian import closed_form_loss
-from flows.training.data.prepare import prepare
+from flows.training.data.prepare import from_gaussian, prepare
 from flows.training.data.read import read
 from flows.training.data.table import Rows
 from flows.training.model_view import ModelView
@@ -104,9 +102,8 @@ def test_flows_of_blocks_start_at_the_regression_on_what_they_are_given(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bases_of_blocks_are_regressions_on_what_they_are_given(kind):
-    rows = SimpleNamespace(event=(4,), context=None, pipeline=SimpleNamespace(shrinkage=0.0))
     base = flows.Normal(trainable=True, covariance="full", regression=kind is flows.ChainRule)
-    assert from_gaussian(mixed(kind), rows, Options()) == mixed(kind, flows.Flow(flows.Coupling(flows.MLP(8)), base))
+    assert from_gaussian(mixed(kind), (4,), None, None) == mixed(kind, flows.Flow(flows.Coupling(flows.MLP(8)), base))
 
 
 def test_columns_are_mixed_where_no_block_has_a_network():

@@ -11,11 +11,10 @@ from scipy.stats import multivariate_normal, norm
 
 import flows
 from flows.training import fit
-from flows.training.data.base import from_gaussian
-from flows.training.data.gaussian import shrinkage_of_start
+from flows.training.data.choose import shrinkage_of_start
+from flows.training.data.prepare import from_gaussian
 from flows.training.data.standardize import Prepared
 from flows.training.data.table import Rows
-from flows.training.options import Options
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 3))
@@ -96,8 +95,7 @@ def test_what_is_no_flow_on_a_standard_normal_keeps_its_base():
 
 def test_vectors_of_very_many_columns_keep_their_base():
     for columns, expected in ((512, flows.Flow(ACT, FULL)), (513, flows.Flow(ACT))):
-        rows = SimpleNamespace(event=(columns,), context=None, pipeline=SimpleNamespace(shrinkage=0.0))
-        assert from_gaussian(flows.Flow(ACT), rows, Options()) == expected
+        assert from_gaussian(flows.Flow(ACT), (columns,), None, None) == expected
 
 
 def test_few_rows_that_are_not_normal_shrink_the_start():

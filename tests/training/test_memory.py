@@ -42,7 +42,7 @@ def checked(x):
 
 def test_whole_numbers_of_one_byte_or_two_are_cast_where_a_batch_is_taken():
     for kind, kept in ((np.uint8, np.uint8), (np.int16, np.int16), (np.int32, np.float32), (np.float64, np.float32)):
-        rows = standardize._cast_rows(Rows(IMAGES.astype(kind), weights=np.ones(600)), np.dtype(np.float32))
+        rows = standardize.in_units(Rows(IMAGES.astype(kind), weights=np.ones(600)), None, np.dtype(np.float32))
         assert rows.x.dtype == kept and rows.weights.dtype == np.float32 and floating(rows).x.dtype == np.float32
 
 

@@ -1,6 +1,7 @@
 """What `fit` says of rounded values: noise that is added twice, to logits, off the grid, or not at all."""
 
 import warnings
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from flows import ActNorm, Dequantize, FixedAffine, Flow, Serial
 from flows.training import DataWarning
 from flows.training.data import streams
 from flows.training.data.read import read
-from flows.training.data.standardize import _through
+from flows.training.data.standardize import through_first
 from flows.training.options import Options
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1)).astype(np.uint8)
@@ -97,10 +98,12 @@ def test_few_large_images_of_a_file_are_held_out(tmp_path, monkeypatch):
 
 def test_noise_of_equal_layers_is_compiled_once(caplog):
     split = read(TABLE[:9], Options(validation=TABLE[:9]), jax.random.key(0))
+    columns = SimpleNamespace(curved=np.full(2, False), of_context=None)
+    facts = SimpleNamespace(first=(Dequantize(0.3),), columns=columns)  # a step that no other test has
     with jax.log_compiles():
         for count in range(2):
             caplog.clear()
-            _through((Dequantize(0.3),), split, jax.random.key(count))  # a step that no other test has
+            through_first(split, facts, jax.random.key(count))
             compiled = [each.message for each in caplog.records if "Compiling" in each.message]
             assert count or compiled, "the test cannot see compilations"
     assert not compiled, compiled

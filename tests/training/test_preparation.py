@@ -16,11 +16,12 @@ import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
 from flows.training.data.box import ends_of
+from flows.training.data.choose import Vectors, _alone, choose, entropy, heavy_tails
 from flows.training.data.columns import _clusters, check_data
+from flows.training.data.facts import Facts
 from flows.training.data.gaussian import regression_loss, shrinkage_of
-from flows.training.data.pipeline import pipeline_of
+from flows.training.data.measure import measure
 from flows.training.data.read import read
-from flows.training.data.shapes import entropy, heavy_tails, sharp
 from flows.training.data.table import Rows
 from flows.training.loop.messages import error_of_fall, falling_by
 from flows.training.loop.progress import Progress
@@ -176,17 +177,19 @@ def test_columns_with_edges_of_their_own_are_not_mixed():
     layer = result.init_fun.arguments["bijection"](0, 3, init_inputs=rows.astype(np.float32))  # of all rows
     measured = result.params["bijection"]["fixed"]["factor"]
     np.testing.assert_allclose(measured, layer.params["fixed"]["factor"], atol=0.01)
-    assert not sharp(z @ DRAW.normal(size=(3, 3)), np.eye(3)).any()
+    apart = Vectors(z @ DRAW.normal(size=(3, 3)), None, np.full(3, False), mixing=True)
+    assert not _alone(apart, shrinkage=1.0).any(), "where nothing is mixed"
     assert entropy(DRAW.random(4000)) == pytest.approx(0, abs=0.05)
     weights = np.r_[np.ones(2000), np.full(2000, 3.0)]  # of two uniform halves: 1/4 and 3/4
     x = np.r_[DRAW.random(2000), 1 + DRAW.random(2000)]
     assert entropy(x, weights) == pytest.approx(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)), abs=0.05)
 
 
-def prepared(rows):
+def prepared(rows, **given):
     """The layers that prepare rows, measured."""
-    columns = check_data(read(rows, Options(), jax.random.key(0)), Options(), ModelView(GAUSS, rows.shape[1:], None))
-    return pipeline_of(Rows(rows), columns, Options(), mixing=False, dtype=np.dtype("float32"))
+    options, view = Options(**given), ModelView(AFFINE, rows.shape[1:], None)
+    facts = Facts(view, check_data(read(rows, options, jax.random.key(0)), options, view))
+    return measure(choose(Rows(rows), facts, options), rows, None)
 
 
 @pytest.mark.filterwarnings("ignore:fit. columns before it tell nearly all:flows.training.DataWarning")
@@ -210,7 +213,7 @@ def test_sums_of_columns_with_heavy_tails_are_freed_before_arcsinh():
             total = total + of_layer
         close(x, y, 1e-3)
         close(total, log_det, 1e-3)
-        close(pipeline.deviations(y), pipeline.deviations_before(rows), 1e-6)
+        close(pipeline.deviations(y), pipeline.deviations(rows, behind=False), 1e-6)
     sums[7, 0], sums[7, 3] = 3e5, 3e5 + parts[1:, 7].sum()  # one row decides what others tell, and tells nothing of itself
     assert prepared(sums).layers[0] == flows.Arcsinh(together=True)
     assert prepared(1e-30 * NORMAL).layers == (flows.Standardize(),), "in any unit"
@@ -230,9 +233,9 @@ def test_heavy_tails_go_through_arcsinh():
     alone = fit(0, AFFINE, rows, as_is=1, **QUICK)
     assert alone.init_fun == flows.Flow(flows.Standardize(as_is=(1,)), BASED)
     for few in (NORMAL, np.exp(0.3 * NORMAL), DRAW.random((400, 2)), np.zeros((400, 2))):
-        assert not heavy_tails(few)[0].any()
+        assert not heavy_tails(Vectors(few, None, np.full(2, False)))
     weights = np.where(np.abs(rows[:, 1]) > 3, 0.0, 1.0)
-    assert not heavy_tails(rows, weights)[0].any()
+    assert not heavy_tails(Vectors(rows, weights, np.full(3, False)))
 
 
 @pytest.mark.filterwarnings("ignore::flows.training.DataWarning")
@@ -248,10 +251,8 @@ def test_tails_of_rows_are_drawn_in_together():
     y, log_det = (pipeline := prepared(shared)).direct(shared)
     loss = log_det + multivariate_normal(y.mean(0), np.cov(y.T)).logpdf(y)
     assert loss.mean() > multivariate_normal(shared.mean(0), np.cov(shared.T)).logpdf(shared).mean() + 0.2
-    close(pipeline.deviations(y), pipeline.deviations_before(shared), 1e-6)
-    options, beside = Options(as_is=(0,)), np.column_stack([rng.normal(size=800), shared])
-    columns = check_data(read(beside, options, jax.random.key(0)), options, ModelView(GAUSS, (5,), None))
-    held = pipeline_of(Rows(beside), columns, options, mixing=False, dtype=np.dtype("float32"))
+    close(pipeline.deviations(y), pipeline.deviations(shared, behind=False), 1e-6)
+    held = prepared(np.column_stack([rng.normal(size=800), shared]), as_is=(0,))
     assert held.layers[0] == flows.Arcsinh((1, 2, 3, 4), together=True)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from flows.bijections.arcsinh import QUARTILES
 from flows.bijections.whiten import LEAST, correlation_factor
 from flows.core import LOG_2PI, Region, pieces_of, seen
 from flows.training.data.table import Rows, take
@@ -17,12 +18,12 @@ from flows.training.data.table import Rows, take
 SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 FOLDS = 5
 PLENTY = 100  # rows for each column from which shrinking correlations gains nothing
-FEW_ROWS = 25  # for each column, from which a flow starts at the correlation that they show
-NOT_NORMAL = 3.0  # standard errors of the kurtosis
 LOST = LEAST * float(np.finfo(float).eps)  # the diagonal of a correlation that is singular
 NO_ROWS = np.zeros(0, int)
 MOST_NUMBERS = 2**25  # that a regression looks at: of more rows some tell
 FEWEST = 1.5  # rows for each column, below which a correlation is singular or nearly so
+
+Weights = np.ndarray | None
 
 
 class Scale(NamedTuple):
@@ -32,7 +33,7 @@ class Scale(NamedTuple):
     std: np.ndarray
 
 
-def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
+def moments(x: np.ndarray, weights: Weights = None) -> Scale:
     """Of rows, in pieces, as an array like all of them may not fit into memory twice."""
     channels, of_rows = x.shape[-1], np.ones(len(x)) if weights is None else weights
     values_per_row = math.prod(x.shape[1:-1])  # values of a channel in a row
@@ -49,7 +50,22 @@ def moments(x: np.ndarray, weights: np.ndarray | None = None) -> Scale:
     return Scale(mean, far * np.sqrt(squares / total))
 
 
-def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
+def quartiles(x: np.ndarray) -> Scale:
+    """The median of each column, and the distance of the quartiles in standard deviations of a normal."""
+    low, middle, high = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
+    return Scale(middle, (high - low) / QUARTILES)
+
+
+def folds_of(weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows outside of each fold, and those in it, where both count."""
+    fold = np.random.default_rng(0).permutation(len(weights)) % FOLDS
+    for number in range(FOLDS):
+        out = fold == number
+        if weights[out].sum() and weights[~out].sum():
+            yield ~out, out
+
+
+def shrinkage_of(z: np.ndarray, weights: Weights = None) -> float:
     """How much to shrink the correlations of rows z (n, d): what scores best over folds, where there are few rows."""
     n, d = z.shape
     if d == 1 or n >= PLENTY * d:
@@ -59,13 +75,9 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
     w = np.ones(n) if weights is None else weights
     # Where a combination of columns cannot be refused, it holds in the rows left out too, and a singular map would score best.
     tried = SHRINKAGES if n >= FEWEST * d else SHRINKAGES[1:]
-    fold = np.random.default_rng(0).permutation(n) % FOLDS
     losses = np.zeros(len(tried))
-    for number in range(FOLDS):
-        out = fold == number
-        if not w[out].sum() or not w[~out].sum():
-            continue
-        rows = z[~out] * np.sqrt(w[~out] / w[~out].sum())[:, None]
+    for others, out in folds_of(w):
+        rows = z[others] * np.sqrt(w[others] / w[others].sum())[:, None]
         covariance = rows.T @ rows
         scale = np.sqrt(np.maximum(np.diagonal(covariance), 1e-12))
         correlation = covariance / scale / scale[:, None]
@@ -80,28 +92,6 @@ def shrinkage_of(z: np.ndarray, weights: np.ndarray | None = None) -> float:
     return tried[int(losses.argmin())]
 
 
-def shrinkage_of_start(z: np.ndarray, shrinkage: float, weights: np.ndarray | None = None) -> float:
-    """How much to shrink the correlations from which a flow starts: as much as `shrinkage`, which is best for the Gaussian
-    itself, and more where rows z (n, d) are few and not normal. A flow that starts at all that chance has made of them learns
-    less of the rest (on breast cancer half a nat); what is normal is best left at its correlation, which training would have to
-    find again.
-
-    Normality is judged by Mardia's kurtosis, the mean of |y|^4 over rows y of L^-1 z, L L' their correlation ("Measures of
-    Multivariate Skewness and Kurtosis with Applications", Biometrika 57, 1970, section 3).
-    """
-    n, d = z.shape
-    few = (FEW_ROWS * d / n - 1) / 2
-    if d == 1 or few <= 0 or n < FEWEST * d:
-        return shrinkage
-    factor = correlation_factor(z, weights=weights, xp=np)
-    if np.diagonal(factor).min() <= LOST:
-        return shrinkage
-    distances = np.square(solve_triangular(factor, z.T, lower=True)).sum(0)
-    kurtosis = float(np.average(np.square(distances), weights=weights)) / (d * (d + 2))
-    beyond_chance = (kurtosis - (n - 1) / (n + 1)) / math.sqrt(8 / (d * (d + 2) * n))
-    return shrinkage if beyond_chance < NOT_NORMAL else round(max(shrinkage, min(few, 1.0)), 2)
-
-
 class Yardstick(NamedTuple):
     """What the losses of a fit are told and judged by."""
 
@@ -113,7 +103,7 @@ class Yardstick(NamedTuple):
     source: str = "data"
 
 
-def by_chance(rows: int, weights: np.ndarray | None = None) -> float:
+def by_chance(rows: int, weights: Weights = None) -> float:
     """By how many nats a row one of two equally good models may be behind the other, over so many rows.
 
     Log-ratios of densities so close that they differ by D nats have a variance of about 2 D: over n rows, D is more than two

@@ -2,14 +2,17 @@
 warns where values lie outside the range of the model's splines.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
-from flows.core import Array, warn_user
+from flows.bijections.whiten import MOST_COLUMNS
+from flows.core import Array, DistributionInit, Shape, blocks_within, is_flow, replaced, structure_of, warn_user
 from flows.diagnostics.rows import spline_bound
+from flows.distributions.flow import STANDARD
+from flows.distributions.normal import Normal
 from flows.training.data.angles import turn_of
-from flows.training.data.base import from_gaussian
 from flows.training.data.facts import Facts
 from flows.training.data.standardize import Prepared, prepare_folds
 from flows.training.data.table import Split
@@ -21,25 +24,48 @@ OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
 def prepare(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
     """Rows that were checked, as they are trained on; what lies outside the range of splines is told."""
     rows = with_model(prepare_folds(split, facts, options, key), split, facts, options)
-    if options.standardize is not False or not facts.view.leading:  # else these are pixels, which layers bring to the line
-        warn_of_range(rows.model, rows, ~facts.columns.curved)
-    return rows
-
-
-def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
-    """The rows with the model that is trained on them, whose base may start at what was measured, and the turn of angles."""
-    return rows._replace(turn=turn_of(facts.view.region, split), model=from_gaussian(facts.view.rest, rows, options))
-
-
-def warn_of_range(model: Any, rows: Prepared, columns: np.ndarray) -> None:
-    """Say where more than a hundredth of the values lie outside the splines' range, where they are the identity."""
-    bound = float("inf") if rows.trained_with_layers or not columns.any() else spline_bound(model)
+    if options.standardize is False and facts.view.leading:  # these are pixels, which layers bring to the line
+        return rows
+    columns = ~facts.columns.curved
+    bound = float("inf") if rows.trained_with_layers or not columns.any() else spline_bound(rows.model)
     values = np.abs(np.asarray(rows.train.x))[..., columns] if bound < float("inf") else np.zeros(1)
-    outside = float((values > bound).mean())
-    if outside > OUTSIDE:
+    if (outside := float((values > bound).mean())) > OUTSIDE:
         wide = float(np.quantile(values, 1 - OUTSIDE / 10))
         warn_user(
             f"fit: {outside:.1%} of the standardised values lie beyond +-{bound:g}, outside the range of the splines, "
             f"where these are the identity. Give a larger bound, such as {wide:.2g}, or a base with tails, such as "
             "StudentT(trainable=True)"
         )
+    return rows
+
+
+def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
+    """The rows with the turn of angles, and the model that is trained on them. Unless something else is asked, the base of a
+    flow starts at the normal that its rows have, as layers without a network would leave them."""
+    model = facts.view.rest
+    if rows.pipeline.steps and options.standardize is True and options.objective is None:
+        model = from_gaussian(model, rows.event, rows.context, rows.pipeline.shrinkage or None)
+    return rows._replace(turn=turn_of(facts.view.region, split), model=model)
+
+
+def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None) -> Any:
+    """A flow whose base is the standard normal, or such blocks of features, with a base that starts at the covariance of the
+    rows."""
+    for block in blocks_within(model, event, context):
+        started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage)
+        model = replaced(model, block.piece.params_at, started)
+    conditional = context is not None and math.prod(context) <= MOST_COLUMNS
+    if not is_flow(model) or len(event) != 1 or event[0] > MOST_COLUMNS or (event == (1,) and not conditional):
+        return model
+    base = Normal(trainable=True, regression=conditional)
+    if event[0] > 1:
+        base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
+    return with_base(model, base)
+
+
+def with_base(model: Any, base: DistributionInit) -> Any:
+    """A flow whose base is the standard normal, with another one; any other model as it is."""
+    if not is_flow(model):
+        return base if model == STANDARD else model
+    prior = structure_of(model).pieces[1]
+    return replaced(model, prior.params_at, with_base(prior.value, base))

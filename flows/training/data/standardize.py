@@ -1,8 +1,9 @@
-"""Checked rows go through the first layers and the pipeline, are cast and put on the device; each fold has rows of its own.
-`Prepared` keeps the way back: it puts the model and its fitted params behind the same layers.
+"""Checked rows go through the first layers, are scored by the closed-form Gaussian, standardised, and put on the device in the
+units of the model. Layers are chosen on all rows and measured on those to train on: folds, each with rows of its own, measure
+one choice. `Prepared` keeps the way back: it puts the model and its fitted params behind the same layers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,46 +13,37 @@ import numpy as np
 
 from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import Serial, joined
-from flows.core import (
-    Array,
-    BijectionInit,
-    Given,
-    Shape,
-    bijection_part,
-    functions_of,
-    on_device,
-    pieces_of,
-    rows_within,
-    stacked,
-)
+from flows.core import Array, Given, Shape, bijection_part, functions_of, on_device, pieces_of, rows_within, stacked
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.box import check_finite_behind, check_inside
+from flows.training.data.choose import choose
 from flows.training.data.columns import check_spread
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import Scale, Yardstick, by_chance, closed_form_loss, moments
-from flows.training.data.pipeline import Pipeline, pipeline_of
+from flows.training.data.measure import Choice, Pipeline, measure
 from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
+from flows.training.model_view import Layers
 from flows.training.options import Options
 
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
 
 
 class Prepared(NamedTuple):
-    """Rows on the device in the units of the model, and how to come back to those of the data.
+    """Rows on their way to the device and the units of the model, and how to come back to those of the data.
 
     The model comes after `layers`. Where these draw noise, or the rows are a stream, it is trained with them; otherwise the
     rows have gone through them once and for all. A user gets it with them, as `outer`.
     """
 
-    split: Split  # whose rows to train on, and those held out, are on the device
+    split: Split  # whose rows to train on, and those held out, are as far as they have come, with the log-dets of the layers
     held_out_as_given: Rows
-    layers: tuple[BijectionInit, ...]
-    params: tuple[Any, ...]  # of the layers
-    pipeline: Pipeline | None  # the last of the layers, which standardise
     of_context: Scale | None
-    trained_with_layers: bool
     yardstick: Yardstick
+    layers: Layers = ()
+    params: tuple[Any, ...] = ()  # of the layers
+    pipeline: Pipeline = Pipeline()  # the last of the layers, which standardise
+    trained_with_layers: bool = False
     folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; those of `split` are theirs
     turn: np.ndarray | None = None  # where that of each angle begins, as the data have it
     model: Any = None  # that is trained
@@ -77,15 +69,24 @@ class Prepared(NamedTuple):
     def context(self) -> Shape | None:
         return self.split.whole.context_event
 
+    def with_rows(self, train: Rows, held_out: Rows) -> "Prepared":
+        """The same rows, farther on their way."""
+        tables = self.split.train.with_rows(train), self.split.held_out.with_rows(held_out)
+        return self._replace(split=replace(self.split, train=tables[0], held_out=tables[1]))
+
     def ready(self, rows: Rows) -> Rows:
         """Rows in the units of the data as the model's, of a stream; not yet on the device."""
-        x = rows.x if self.trained_with_layers or self.pipeline is None else self.pipeline.direct(rows.x)[0]
-        return _cast_rows(Rows(x, _standardized(rows.context, self.of_context), rows.weights), self.dtype)
+        x = rows.x if self.trained_with_layers else self.pipeline.direct(rows.x)[0]
+        return in_units(Rows(x, rows.context, rows.weights), self.of_context, self.dtype)
 
     @property
     def given(self) -> Given:
-        """What the model's init is given."""
-        few = measured_of(self.train) if self.train.weights is None else _by_weight(self.train)
+        """What the model's init is given: rows to measure, each as often as its weight says."""
+        rows, chosen = self.train, np.arange(rows_within(*MEASURED, self.train.x.shape[1:]))
+        if rows.weights is not None:
+            total = np.cumsum(np.asarray(rows.weights, float))
+            rows = take(rows, np.searchsorted(total, total[-1] * (chosen + 0.5) / len(chosen)))
+        few = measured_of(rows)
         return Given(*jax.tree.map(on_device, (few.x, few.context)))
 
     def of_member(self, member: int) -> "Prepared":
@@ -94,10 +95,7 @@ class Prepared(NamedTuple):
 
     def deviations(self, x: Array) -> np.ndarray:
         """The columns of the model's rows, in standard deviations from their means."""
-        z: np.ndarray = np.asarray(x, float)
-        if self.pipeline is None:
-            return z
-        return self.pipeline.deviations_before(z) if self.trained_with_layers else self.pipeline.deviations(z)
+        return self.pipeline.deviations(np.asarray(x, float), behind=not self.trained_with_layers)
 
     def inner(self, init_fun: Any) -> Any:
         """The model that is trained on the rows here."""
@@ -117,12 +115,12 @@ class Prepared(NamedTuple):
 
     def inner_params(self, params: Any) -> Any:
         """Params of `inner` at the start, with what was measured of all rows."""
-        return {**params, "bijection": self._params_of_layers} if self.layers and self.trained_with_layers else params
+        return {**params, "bijection": self._params_of_layers} if self.trained_with_layers else params
 
     def outer_params(self, params: Any, changed: Callable[[Any], Any] = lambda params: params) -> Any:
         """Params of `outer` from those of `inner`; those of the model itself are `changed`."""
         of_layers = self._params_of_layers
-        if self.layers and self.trained_with_layers:  # where some may have been measured again; of members they are the same
+        if self.trained_with_layers:  # where some may have been measured again; of members they are the same
             of_layers = jax.tree.map(lambda leaf, like: leaf.reshape(-1, *like.shape)[0], params["bijection"], of_layers)
             params = params["prior"]
         params = changed(params)
@@ -136,86 +134,117 @@ class Prepared(NamedTuple):
         return params[0] if len(params) == 1 else params
 
 
-def prepare_one(split: Split, facts: Facts, options: Options, key: Array, like: Pipeline | None = None) -> Prepared:
-    """Rows that were read and checked, for the training of a model. What is chosen is chosen as it was in a pipeline that is
-    given; what is measured is measured on these rows."""
-    columns, before, event, dtype = facts.columns, facts.first, split.train.event, split.train.dtype
-    check_inside(split, before)
-    inside = bool(before) and (split.stream is not None or any(layer.likelihood != "exact" for layer in before))
-    # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
-    train, held_out, log_dets, params = _through(before, _some(split) if inside and len(event) > 1 else split, key)
-    as_it_is = options.standardize is False or (columns.curved.any() and columns.as_is.all())
-    pipeline = None
-    if not as_it_is and like is not None:
-        pipeline = like.again(train.x, train.weights)
-    elif not as_it_is:
-        pipeline = pipeline_of(train, columns, options, facts.view.mixing, dtype)
-    gaussian = None
-    if len(event) == 1 and event[0] <= MOST_COLUMNS and options.objective is None and _kept(split, train, columns.curved):
-        gaussian = closed_form_loss(train, held_out, facts.view.region)
-        gaussian = None if gaussian is None else gaussian - _mean(log_dets[1], held_out.weights)
-    layers = before
-    if pipeline is not None:
-        layers, params = (*layers, *pipeline.layers), (*params, *pipeline.params)
-    if inside:
-        train, held_out, log_dets = split.train.rows, split.held_out.rows, (np.zeros(1), np.zeros(1))
-    elif pipeline is not None:
-        (x, of_train), (of_others, of_held_out) = pipeline.direct(train.x), pipeline.direct(held_out.x)
-        log_dets = log_dets[0] + of_train, log_dets[1] + of_held_out
-        train, held_out = train._replace(x=x), held_out._replace(x=of_others)
-    means = (0.0, 0.0)  # an objective is no log-density, to which log-dets could be added
-    if options.objective is None:
-        means = _mean(log_dets[0], train.weights), _mean(log_dets[1], held_out.weights)
-        if len(log_dets[1]) > 1:
-            held_out = held_out._replace(log_det=log_dets[1] - means[1])
-    prepared = []
-    for table, rows in zip(split.tables, (train, held_out), strict=True):
-        w = None if rows.weights is None else rows.weights / rows.weights.mean()
-        rows = rows._replace(context=_standardized(rows.context, columns.of_context), weights=w)
-        rows = _cast_rows(rows, dtype)
-        prepared.append(table.with_rows(rows if options.mesh is not None else jax.tree.map(on_device, rows)))
-    chance = by_chance(len(split.held_out), held_out.weights)
-    closed_form = "Gaussian beside frequencies of codes and uniform angles" if columns.curved.any() else "Gaussian"
-    yardstick = Yardstick(means, gaussian, closed_form, chance, split.held_out.numbers, split.held_out.source)
-    as_given, split = split.held_out.rows, replace(split, train=prepared[0], held_out=prepared[1])
-    return Prepared(split, as_given, layers, params, pipeline, columns.of_context, inside, yardstick)
-
-
 def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
     """The rows of members that each hold out another part of them, with an axis of members in front; of one, as they are."""
     if facts.folds == 1:
         return prepare_one(split, facts, options, key)
-    of_folds = split.folds(options, key, facts.folds)
-    every = prepare_one(split.unsplit(options), facts, options, key)
-    for i, fold in enumerate(of_folds):
+    folds, whole = split.folds(options, key, facts.folds), split.unsplit(options)
+    choice = choose(through_first(whole, facts, key).train, facts, options)
+    for i, fold in enumerate(folds):
         table = fold.train
         check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
-    prepared = tuple(prepare_one(fold, facts, options, key, every.pipeline) for fold in of_folds)
-    yardsticks = [rows.yardstick for rows in prepared]
-    gaussians = [of.gaussian for of in yardsticks if of.gaussian is not None]
-    log_dets = [of.log_dets for of in yardsticks]
-    of_train, of_held_out = np.array(log_dets).T
-    yardstick = every.yardstick._replace(
-        log_dets=(of_train, of_held_out),
+    members = tuple(prepare_one(fold, facts, options, key, choice) for fold in folds)
+    yardsticks = [member.yardstick for member in members]
+    gaussians = [yardstick.gaussian for yardstick in yardsticks if yardstick.gaussian is not None]
+    yardstick = yardsticks[0]._replace(
+        log_dets=tuple(np.array([yardstick.log_dets for yardstick in yardsticks]).T),
         gaussian=float(np.mean(gaussians)) if len(gaussians) == facts.folds else None,
-        held_out=np.stack([of.held_out for of in yardsticks]),
+        by_chance=by_chance(len(whole.train), whole.train.weights),
+        held_out=np.stack([yardstick.held_out for yardstick in yardsticks]),
     )
-    first = prepared[0].split
-    train, held_out = (stacked([getattr(rows, name) for rows in prepared]) for name in ("train", "held_out"))
-    first = replace(first, train=first.train.with_rows(train), held_out=first.held_out.with_rows(held_out))
-    return prepared[0]._replace(split=first, yardstick=yardstick, folds=prepared)
+    rows = (stacked([getattr(member, name) for member in members]) for name in ("train", "held_out"))
+    return members[0].with_rows(*rows)._replace(yardstick=yardstick, folds=members)
+
+
+def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice: Choice | None = None) -> Prepared:
+    """Rows that were read and checked, for the training of a model: layers are chosen by them, where none were before, and
+    measured on them."""
+    rows = scored_by_gaussian(through_first(split, facts, key), split, facts, options)
+    x, weights = rows.train.x, rows.train.weights
+    if choice is None:
+        x = np.asarray(x, float) if x.ndim == 2 else x
+        choice = choose(rows.train._replace(x=x), facts, options)
+    return placed(standardized(rows, split, measure(choice, x, weights, rows.dtype)), options)
+
+
+def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
+    """Rows as the first layers make them, noise included."""
+    first, event, dtype, others = facts.first, split.train.event, split.train.dtype, split.held_out
+    check_inside(split, first)
+    closed_form = "Gaussian beside frequencies of codes and uniform angles" if facts.columns.curved.any() else "Gaussian"
+    chance = by_chance(len(others), others.weights)
+    yardstick = Yardstick((0.0, 0.0), None, closed_form, chance, others.numbers, others.source)
+    rows = Prepared(split, others.rows, facts.columns.of_context, yardstick)
+    if not first:
+        return rows
+    inside = split.stream is not None or any(layer.likelihood != "exact" for layer in first)
+    # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
+    some = _some(split) if inside and len(event) > 1 else split
+    part = bijection_part(Serial(*first), event, None)
+    params = part.init(key, Given(on_device(measured_of(some.train.rows).x, dtype)))
+    direct, _ = functions_of(part, params)  # of equal layers the same, so that a second fit compiles nothing
+    made = list[Rows]()
+    for table, of_table in zip(some.tables, jax.random.split(key), strict=True):
+        pieces = pieces_of(len(table), event)
+        keys = zip(pieces, jax.random.split(of_table, len(pieces)), strict=True)
+        pairs = [direct(params, on_device(table.x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in keys]
+        kinds = enumerate((float if len(event) == 1 else dtype, float))
+        y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in pairs]) for i, kind in kinds)
+        check_finite_behind(table, y, first)
+        made.append(table.rows._replace(x=y, log_det=log_det))
+    return rows._replace(split=some, layers=first, params=params, trained_with_layers=inside).with_rows(*made)
+
+
+def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
+    """Rows with the loss of the closed-form Gaussian on those held out, in the units of the data, where the first layers kept
+    columns that are not numbers of the line."""
+    before, behind, curved = split.train.x, rows.train.x, facts.columns.curved
+    if before.ndim != 2 or before.shape[1] > MOST_COLUMNS or options.objective is not None:
+        return rows
+    if curved.any() and behind is not before and not (behind[:, curved] == before[:, curved]).all():
+        return rows
+    loss = closed_form_loss(rows.train, rows.held_out, facts.view.region)
+    loss = None if loss is None else loss - _mean_log_det(rows.held_out)
+    return rows._replace(yardstick=rows.yardstick._replace(gaussian=loss))
+
+
+def standardized(rows: Prepared, split: Split, pipeline: Pipeline) -> Prepared:
+    """Rows behind the layers that standardise them, or as they were read, if they are trained with their layers."""
+    layers, params = (*rows.layers, *pipeline.layers), (*rows.params, *pipeline.params)
+    rows = rows._replace(layers=layers, params=params, pipeline=pipeline)
+    if rows.trained_with_layers:
+        return rows._replace(split=split)
+    made = list[Rows]()
+    for of_table in (rows.train, rows.held_out):
+        x, log_det = pipeline.direct(of_table.x)
+        made.append(of_table._replace(x=x, log_det=log_det if of_table.log_det is None else of_table.log_det + log_det))
+    return rows.with_rows(*made)
+
+
+def placed(rows: Prepared, options: Options) -> Prepared:
+    """Rows on the device in the units of the model, and their mean log-dets, which are taken off those of rows held out."""
+    means, of_rows = (0.0, 0.0), None  # an objective is no log-density, to which log-dets could be added
+    if options.objective is None:
+        means, of_rows = (_mean_log_det(rows.train), _mean_log_det(rows.held_out)), rows.held_out.log_det
+    of_rows = None if of_rows is None or len(of_rows) == 1 else of_rows - means[1]
+    both = rows.train._replace(log_det=None), rows.held_out._replace(log_det=of_rows)
+    units = [in_units(each, rows.of_context, rows.dtype) for each in both]
+    rows = rows.with_rows(*(units if options.mesh is not None else jax.tree.map(on_device, units)))
+    return rows._replace(yardstick=rows.yardstick._replace(log_dets=means))
+
+
+def in_units(rows: Rows, of_context: Scale | None, dtype: np.dtype) -> Rows:
+    """Rows with weights of mean 1 and their context standardised, in the dtype to work in; whole numbers of few bytes stay."""
+    x, context, weights, _ = rows
+    context = context if of_context is None else (context - of_context.mean) / of_context.std
+    weights = None if weights is None else weights / weights.mean()
+    rows = _cast(rows._replace(x=None, context=context, weights=weights), dtype)
+    return rows._replace(x=x if narrow(x) else _cast(x, dtype))
 
 
 def measured_of(rows: Rows) -> Rows:
     """The rows by which layers measure data."""
     return floating(take(rows, slice(rows_within(*MEASURED, rows.x.shape[1:]))))
-
-
-def _by_weight(rows: Rows) -> Rows:
-    """As many rows as layers measure, each as often as its weight says."""
-    total = np.cumsum(np.asarray(rows.weights, float))
-    count = rows_within(*MEASURED, rows.x.shape[1:])
-    return floating(take(rows, np.searchsorted(total, total[-1] * (np.arange(count) + 0.5) / count)))
 
 
 def _some(split: Split) -> Split:
@@ -224,49 +253,11 @@ def _some(split: Split) -> Split:
     return replace(split, train=split.train.take(every), held_out=split.held_out.take(slice(1)))
 
 
-def _kept(split: Split, train: Rows, curved: np.ndarray) -> bool:
-    """Whether the first layers keep columns that are no numbers of the line."""
-    before = split.train.x
-    return not curved.any() or train.x is before or bool((train.x[:, curved] == before[:, curved]).all())
-
-
-def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
-    """Of values, one a row or one for all."""
-    return float(values[0]) if len(values) == 1 else float(np.average(values, weights=weights))
-
-
-def _through(
-    before: Sequence[BijectionInit], split: Split, key: Array
-) -> tuple[Rows, Rows, tuple[np.ndarray, np.ndarray], tuple]:
-    """All rows as the layers make them, noise included; the log-dets, of each row or one for all; and the layers' params."""
-    if not before:
-        return split.train.rows, split.held_out.rows, (np.zeros(1), np.zeros(1)), ()
-    part, dtype = bijection_part(Serial(*before), split.train.event, None), split.train.dtype
-    params = part.init(key, Given(on_device(measured_of(split.train.rows).x, dtype)))
-    direct, _ = functions_of(part, params)  # of equal layers the same, so that a second fit compiles nothing
-    results, log_dets = [], []
-    for table, of_table in zip(split.tables, jax.random.split(key), strict=True):
-        x = table.x
-        starts = pieces_of(len(x), table.event)
-        keys = jax.random.split(of_table, len(starts))
-        pairs = zip(starts, keys, strict=True)
-        made = [direct(params, on_device(x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in pairs]
-        of_y = float if x.ndim == 2 else dtype
-        y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in made]) for i, kind in enumerate((of_y, float)))
-        check_finite_behind(table, y, before)
-        results.append(table.rows._replace(x=y))
-        log_dets.append(log_det)
-    return results[0], results[1], (log_dets[0], log_dets[1]), params
-
-
-def _standardized(x: Any, scale: Scale | None) -> Any:
-    return x if scale is None else (x - scale.mean) / scale.std
+def _mean_log_det(rows: Rows) -> float:
+    """The mean of log-dets, of each row or one for all."""
+    log_det = np.zeros(1) if rows.log_det is None else rows.log_det
+    return float(np.average(log_det, weights=rows.weights if len(log_det) > 1 else None))
 
 
 def _cast(tree: Any, dtype: np.dtype) -> Any:
     return jax.tree.map(partial(np.asarray, dtype=dtype), tree)
-
-
-def _cast_rows(rows: Rows, dtype: np.dtype) -> Rows:
-    """Rows in the dtype to work in; whole numbers of few bytes stay."""
-    return _cast(rows._replace(x=None), dtype)._replace(x=rows.x if narrow(rows.x) else _cast(rows.x, dtype))
