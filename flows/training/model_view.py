@@ -1,5 +1,6 @@
 """The questions of a fit to a model at the shapes of its data, without a row of them; nothing is compiled for it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,13 @@ import numpy as np
 
 from flows.bijections.composition import layers_of, support_of
 from flows.bijections.dequantize import Dequantize
+from flows.bijections.whiten import MOST_COLUMNS
 from flows.compose import joined
 from flows.core import (
     SPHERE,
     BijectionInit,
     Block,
+    DistributionInit,
     DistributionPart,
     FlowsError,
     ModelValue,
@@ -32,7 +35,8 @@ from flows.core import (
     trainable,
     traits_by,
 )
-from flows.distributions.flow import Flow
+from flows.distributions.flow import STANDARD, Flow
+from flows.distributions.normal import Normal
 
 Layers = tuple[BijectionInit, ...]
 BEHIND = "so the data cannot be standardised behind it. Put it first, or give standardize=False"
@@ -127,6 +131,10 @@ class ModelView:
         networks = has_flow(self.rest) or structure_of(self.rest).order == "chain rule"
         return self.standardize == "whiten" or not (networks or traits_by(self.rest).clusters == "along columns")
 
+    def started(self, shrinkage: float | None) -> Any:
+        """The model that is standardised, with a base that starts at the covariance of its rows."""
+        return from_gaussian(self.rest, self.event, self.context, shrinkage)
+
 
 def num_trained(params: Any) -> int:
     """How many numbers are trained."""
@@ -216,3 +224,26 @@ def _noise_of_blocks(model: Any, blocks: Sequence[Block]) -> tuple[Layers, Any]:
             steps[slice(*block.features)] = rounding.step
         model = replaced(model, block.piece.params_at, left)
     return tuple(Dequantize(tuple(steps), levels) for levels, steps in steps_of.items()), model
+
+
+def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None) -> Any:
+    """A flow whose base is the standard normal, or such blocks of features, with a base that starts at the covariance of the
+    rows."""
+    for block in blocks_within(model, event, context):
+        started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage)
+        model = replaced(model, block.piece.params_at, started)
+    conditional = context is not None and math.prod(context) <= MOST_COLUMNS
+    if not is_flow(model) or len(event) != 1 or event[0] > MOST_COLUMNS or (event == (1,) and not conditional):
+        return model
+    base = Normal(trainable=True, regression=conditional)
+    if event[0] > 1:
+        base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
+    return with_base(model, base)
+
+
+def with_base(model: Any, base: DistributionInit) -> Any:
+    """A flow whose base is the standard normal, with another one; any other model as it is."""
+    if not is_flow(model):
+        return base if model == STANDARD else model
+    prior = structure_of(model).pieces[1]
+    return replaced(model, prior.params_at, with_base(prior.value, base))

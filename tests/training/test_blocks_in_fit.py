@@ -13,10 +13,10 @@ from flows.training import EnsembleResult, fit
 from flows.training.comparison import Comparison
 from flows.training.data.facts import check
 from flows.training.data.gaussian import closed_form_loss
-from flows.training.data.prepare import from_gaussian, prepare
+from flows.training.data.prepare import prepare
 from flows.training.data.read import read
 from flows.training.data.table import Rows
-from flows.training.model_view import ModelView
+from flows.training.model_view import ModelView, from_gaussian
 from flows.training.options import Options
 
 # Of models that train for a few epochs, and of some that take what depends for independent.

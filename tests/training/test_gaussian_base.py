@@ -12,9 +12,9 @@ from scipy.stats import multivariate_normal, norm
 import flows
 from flows.training import fit
 from flows.training.data.choose import shrinkage_of_start
-from flows.training.data.prepare import from_gaussian
 from flows.training.data.standardize import Prepared
 from flows.training.data.table import Rows
+from flows.training.model_view import from_gaussian
 
 DRAW = np.random.default_rng(0)
 NORMAL = DRAW.normal(size=(400, 3))

@@ -1,17 +1,9 @@
-"""The last step before training: `standardize.py` prepares the rows, and this file gives a flow the base that fits them. It
-warns where values lie outside the range of the model's splines.
-"""
-
-import math
-from typing import Any
+"""The last step before training: rows that `standardize.py` prepared get their model; values beyond its splines are told."""
 
 import numpy as np
 
-from flows.bijections.whiten import MOST_COLUMNS
-from flows.core import Array, DistributionInit, Shape, blocks_within, is_flow, replaced, structure_of, warn_user
+from flows.core import Array, warn_user
 from flows.diagnostics.rows import spline_bound
-from flows.distributions.flow import STANDARD
-from flows.distributions.normal import Normal
 from flows.training.data.angles import turn_of
 from flows.training.data.facts import Facts
 from flows.training.data.standardize import Prepared, prepare_folds
@@ -44,28 +36,5 @@ def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> 
     flow starts at the normal that its rows have, as layers without a network would leave them."""
     model = facts.view.rest
     if rows.pipeline.steps and options.standardize is True and options.objective is None:
-        model = from_gaussian(model, rows.event, rows.context, rows.pipeline.shrinkage or None)
+        model = facts.view.started(rows.pipeline.shrinkage or None)
     return rows._replace(turn=turn_of(facts.view.region, split), model=model)
-
-
-def from_gaussian(model: Any, event: Shape, context: Shape | None, shrinkage: float | None) -> Any:
-    """A flow whose base is the standard normal, or such blocks of features, with a base that starts at the covariance of the
-    rows."""
-    for block in blocks_within(model, event, context):
-        started = from_gaussian(block.piece.value, block.part.event, block.part.context, shrinkage)
-        model = replaced(model, block.piece.params_at, started)
-    conditional = context is not None and math.prod(context) <= MOST_COLUMNS
-    if not is_flow(model) or len(event) != 1 or event[0] > MOST_COLUMNS or (event == (1,) and not conditional):
-        return model
-    base = Normal(trainable=True, regression=conditional)
-    if event[0] > 1:
-        base = Normal(trainable=True, covariance="full", shrinkage=shrinkage, regression=conditional)
-    return with_base(model, base)
-
-
-def with_base(model: Any, base: DistributionInit) -> Any:
-    """A flow whose base is the standard normal, with another one; any other model as it is."""
-    if not is_flow(model):
-        return base if model == STANDARD else model
-    prior = structure_of(model).pieces[1]
-    return replaced(model, prior.params_at, with_base(prior.value, base))

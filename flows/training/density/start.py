@@ -27,11 +27,11 @@ from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
 from flows.training.data.box import box_layer, ends_of
-from flows.training.data.prepare import with_base
 from flows.training.density.checks import check_rows_apart
 from flows.training.density.gaussian import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
 from flows.training.density.modes import Modes, modes_of, wide_normal_is_better
 from flows.training.density.target import Target
+from flows.training.model_view import with_base
 
 MOST_STARTS = 10_000
 WIDE = 10.0  # a standard deviation, on the line that stands for a support, from which its ends are looked at
