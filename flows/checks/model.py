@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, on_device, part_of, pieces_of
+from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, on_device, part_of
 from flows.distributions.draws import functions
 from flows.results import FitResult
 from flows.results.frames import numbers_of
+from flows.results.pieces import by_pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +47,13 @@ class Model:
 
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """log p of each row, (rows,), in float64, by pieces that fit memory."""
-        each = contexts is not None and contexts.ndim > len(self.context_shape or ())
-        found = []
-        for piece in pieces_of(len(rows), self.event):
-            given = {} if contexts is None else {"context": on_device(contexts[piece] if each else contexts)}
-            log_p = self.log_pdf(self.params, on_device(rows[piece]), **given)
-            found.append(_returned(log_p, (len(rows[piece]),), "log_pdf"))
-        return np.concatenate(found).astype(np.float64)
+        shared = contexts is None or contexts.ndim <= len(self.context_shape or ())
+
+        def of_piece(x: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+            keywords = {} if contexts is None else {"context": on_device(contexts if own is None else own)}
+            return _returned(self.log_pdf(self.params, on_device(x), **keywords), (len(x),), "log_pdf")
+
+        return by_pieces(of_piece, rows, None if shared else contexts).astype(np.float64)
 
 
 def model_of(fitted: Any, data: Any, context: Any) -> Model:
@@ -67,7 +68,7 @@ def of_result(result: FitResult) -> Model:
     event, shape = as_event(result.input_dim), as_context(result.context_dim)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        rows = _on_turn(result, _checked(numbers_of(result._rows(data), name), event, name, names))
+        rows = np.asarray(result._on_turn(_checked(numbers_of(result._rows(data), name), event, name, names)))
         keywords = result._context(context)
         result._of_each(keywords, len(rows))  # refuses a context of another shape, and one that is missing
         return rows, _known(np.asarray(keywords["context"]), name) if keywords else None
@@ -85,11 +86,6 @@ def of_result(result: FitResult) -> Model:
 def _told(init_fun: Any, event: Shape, context: Shape | None) -> Any:
     known = isinstance(init_fun, ModelValue) and not part_of(init_fun, event, context).closures
     return init_fun if known else None
-
-
-def _on_turn(result: FitResult, rows: np.ndarray) -> np.ndarray:
-    region = result._region
-    return np.asarray(result._on_turn(on_device(rows))) if region is not None and region.period.any() else rows
 
 
 def _of_triple(fitted: Any, data: Any, context: Any) -> Model:

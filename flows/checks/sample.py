@@ -117,20 +117,16 @@ class Sample:
     def _drawn(self) -> np.ndarray:
         """All draws, also those that are not finite."""
         key, event = self.key(1), self.model.event
-        if self.conditional and self.all_contexts is not None:
-            contexts = np.repeat(self.all_contexts[self._chosen], EACH, 0)
-            found = [
-                self.model.draw(jax.random.fold_in(key, piece.start), len(contexts[piece]), contexts[piece])
-                for piece in pieces_of(len(contexts), event)
-            ]
-            return flat(np.concatenate(found)).reshape(len(self._chosen), EACH, -1)
-        found = [
-            self.model.draw(
-                jax.random.fold_in(key, piece.start), min(piece.stop, self._samples) - piece.start, self.all_contexts
-            )
-            for piece in pieces_of(self._samples, event)
-        ]
-        return flat(np.concatenate(found))
+        contexts, total = self.all_contexts, self._samples
+        if self.conditional and contexts is not None:
+            contexts = np.repeat(contexts[self._chosen], EACH, 0)
+            total = len(contexts)
+        drawn = []
+        for piece in pieces_of(total, event):
+            given = contexts[piece] if self.conditional and contexts is not None else contexts
+            drawn.append(self.model.draw(jax.random.fold_in(key, piece.start), min(piece.stop, total) - piece.start, given))
+        draws = flat(np.concatenate(drawn))
+        return draws.reshape(len(self._chosen), EACH, -1) if self.conditional else draws
 
 
 def flat(x: Any) -> np.ndarray:

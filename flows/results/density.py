@@ -9,7 +9,7 @@ from flows.core import Shape
 from flows.objectives.importance import Estimate
 from flows.persistence.models import TEXT
 from flows.results.parameters import Parameters
-from flows.results.pictures.weights import importance
+from flows.results.pictures.pairs import importance
 from flows.results.result import FitResult
 
 DIAGNOSTICS = "diagnostics"  # how their tensor in a file is called

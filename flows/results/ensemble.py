@@ -77,8 +77,16 @@ class EnsembleResult(FitResult):
                 )
             mixture = mixture[name]
         keys = None if rng is None else jax.random.split(as_key(rng), self.members)
-        rows, contexts = as_array(self._rows(inputs), "inputs"), self._context(context).get("context")
-        return _of_members(self.log_pdf_of_member, self.path, self.members, params, rows, contexts, keys)
+
+        def of_members(params: Any, x: Any, context: Any = None) -> Array:
+            return _of_members(self.log_pdf_of_member, self.path, self.members, params, as_array(x, "inputs"), context, keys)
+
+        rows = self._rows(inputs)
+        if keys is not None or not isinstance(rows, np.memmap):
+            rows = as_array(rows, "inputs")
+        if keys is None:
+            return self._scored(of_members, params, rows, context)
+        return of_members(params, rows, **self._context(context))
 
     @property
     def log_pdf_of_member(self) -> Callable:

@@ -72,12 +72,11 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
         "metadata": text.get("metadata"),
         "turn": None if turn is None else _turn(turn, model.part),
     }
-    history = History({name.removeprefix(HISTORY): array for name, array in of_history.items()})
-    history.interrupted = text.get("interrupted") is True
-    objective = text.get("objective")
+    objective, interrupted = text.get("objective"), text.get("interrupted") is True
     if objective is not None and not (isinstance(objective, str) and len(objective) <= 200):
         raise FlowsError(f"its objective is {objective!r:.80}; expected the name of a function")
-    history.objective = objective
+    losses = {name.removeprefix(HISTORY): array for name, array in of_history.items()}
+    history = History(losses, interrupted=interrupted, objective=objective)
     triple: Any = (model.params, *functions, model.init_fun, model.input_dim, model.context_dim, history)
     result: FitResult
     if "path" in text:

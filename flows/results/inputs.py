@@ -1,13 +1,15 @@
 """How a result reads what it is handed: tables in the order of the columns it was fitted to, and a context for each row."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, FlowsError, Region, as_array, as_context, as_event, distribution_part, on_turn, wrapped
+from flows.core import Array, FlowsError, Region, as_array, as_context, as_event, distribution_part, on_device, on_turn, wrapped
 from flows.results.frames import Header, in_order
+from flows.results.pieces import scored
 
 
 class Inputs:
@@ -32,17 +34,23 @@ class Inputs:
             raise TypeError("context was given, but this model was fitted without one; leave it out")
         return {"context": as_array(in_order(context, self.context_table, "context"), "context")}
 
+    def _scored(self, log_pdf: Callable, params: Any, x: Any, context: Any) -> Any:
+        """log_pdf(params, x, context=context), in pieces where there are many rows."""
+        given = context if isinstance(context, np.ndarray) else self._context(context).get("context")
+        found = scored(self, log_pdf, params, x, given)
+        return log_pdf(params, x, **self._context(given)) if found is None else found
+
     def _drawn(self, key: Any, n: int, keywords: dict[str, Any]) -> Array:
         """Draws by the fitted params, with angles on their turn."""
         drawn = self.sample(key, self.params, n, **keywords)
         return drawn if self.turn is None else wrapped(self._region, drawn, self.turn)
 
-    def _on_turn(self, x: Array) -> Array:
+    def _on_turn(self, x: Any) -> Any:
         """Rows with their angles on the turn of the data, or around 0."""
         region = self._region
         if region is None or not region.period.any():
             return x
-        return on_turn(region, x, -region.period / 2 if self.turn is None else self.turn)
+        return on_turn(region, on_device(x), -region.period / 2 if self.turn is None else self.turn)
 
     @property
     def _region(self) -> Region | None:

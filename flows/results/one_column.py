@@ -1,6 +1,6 @@
 """What is asked of a model of one column: distribution function, quantiles, intervals, by its own map or by draws."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,22 +11,32 @@ from flows.core import (
     COLUMN,
     Array,
     Cdf,
+    DistributionInit,
+    DistributionLike,
     FlowsError,
+    Memo,
+    Shape,
     as_array,
     as_context,
     as_event,
     as_key,
     cast,
     default_dtype,
+    distribution_part,
+    filled,
+    first,
+    grown,
+    in_pieces,
     positive,
     working_dtype,
 )
-from flows.results.cdf import cdf_of
 from flows.results.frames import as_numbers
 from flows.results.inputs import Inputs
 
 DRAWS = 10_000  # of each context, where a distribution function is counted
 PIECE = 2_000_000  # numbers drawn together for that
+
+_cdfs = Memo(size=64)
 
 
 class OneColumn(Inputs):
@@ -147,3 +157,35 @@ class OneColumn(Inputs):
             few = keywords["context"][i : i + step]
             drawn = self._drawn(jax.random.fold_in(key, i), DRAWS * len(few), {"context": jnp.repeat(few, DRAWS, 0)})
             yield slice(i, i + len(few)), np.asarray(drawn).reshape(-1, DRAWS)
+
+
+def cdf_of(init_fun: DistributionLike, context: Shape | None) -> Cdf | None:
+    """That of a model of one column; None where its own map does not give it."""
+
+    def make() -> Cdf | None:
+        if not isinstance(init_fun, DistributionInit):
+            return None
+        part = distribution_part(init_fun, COLUMN, context)
+        cdf = None if part.cdf is None else part.cdf()
+        return None if cdf is None else cdf._replace(tail=_by_pieces(cdf.tail), point=_by_pieces(cdf.point))
+
+    return _cdfs((init_fun, context), make)
+
+
+def _by_pieces(function: Callable) -> Callable:
+    """The function compiled for few numbers of rows, many of them in pieces, as densities are."""
+
+    @jax.jit
+    def compiled(params: Any, rows: tuple[Array, ...]) -> Array:
+        def piece(params: Any, x: Array, upper: Array, context: Any = None) -> Array:
+            return function(params, x, context, upper)
+
+        return in_pieces(piece, params, *rows, event=COLUMN)
+
+    def run(params: Any, x: Array, context: Array | None, upper: Array) -> Array:
+        rows = (x, upper) if context is None else (x, upper, context)
+        if not len(x) or any([isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, rows))]):
+            return compiled(params, rows)
+        return first(compiled(params, tuple(grown(each, filled(len(x))) for each in rows)), len(x))
+
+    return run

@@ -7,8 +7,7 @@ import numpy as np
 
 from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, on_device, positive_int
 from flows.results.inputs import Inputs
-from flows.results.pictures.columns import MANY, Column, places_of
-from flows.results.pictures.compared import Compared, check_finite, counted, finite_of, some
+from flows.results.pictures.columns import MANY, Column, Compared, check_finite, counted, finite_of, places_of, some
 from flows.results.pictures.given import SHARES, band
 from flows.results.pictures.images import MOST as MOST_IMAGES
 from flows.results.pictures.images import check_images, sheets
@@ -74,11 +73,6 @@ class Plot(Inputs):
                 return band(given, described[0], seen, lambda at: quantiles_given(self, at[:, None], n, rng))
         both = compared(self, rows, context, n, rng).of(places)
         return pairs([described[j] for j in places], both._replace(notes=[*left_out, *both.notes]), self._weights())
-
-    @property
-    def _has_angles(self) -> bool:
-        region = self._region
-        return region is not None and bool(np.any(region.period))
 
     def _without_rows(self, given: bool) -> list[str]:
         """What to remark where there are no rows."""
@@ -163,8 +157,7 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
     check_finite(rows, "rows")
     total = len(rows)
     rows, contexts = some(choice, n, rows, contexts)
-    placed = np.asarray(result._on_turn(on_device(rows)), np.float64) if result._has_angles else np.asarray(rows, np.float64)
-    return Compared(placed, None, counted(len(rows), total, word), "", notes, contexts)
+    return Compared(np.asarray(result._on_turn(rows), np.float64), None, counted(len(rows), total, word), "", notes, contexts)
 
 
 def of_rows(shape: Shape) -> str:

@@ -13,7 +13,6 @@ from flows.core import (
     Distribution,
     DistributionLike,
     FlowsError,
-    ModelValue,
     as_array,
     as_context,
     as_event,
@@ -27,9 +26,8 @@ from flows.persistence.models import TEXT, save_model
 from flows.results.frames import Header, framed
 from flows.results.history import History
 from flows.results.one_column import OneColumn
-from flows.results.page import page_of
 from flows.results.plotting import Plot
-from flows.results.preparation import freed_columns
+from flows.results.summary import page_of, summary
 
 # How tensors beside a model are called.
 HISTORY = "history/"  # with this in front: the arrays of the history
@@ -38,10 +36,6 @@ SCORE_WEIGHTS = "score_weights"  # of the same rows
 TURN = "turn"  # where the turns of angles begin
 KINDS = "biuf"  # of the arrays of a history
 KEPT = 2_000  # rows held out, at most, whose scores are kept
-OF_LABELS = {
-    "unbiased": "unbiased: exact without rng, with it an estimate",
-    "lower bound": "lower bound with rng; without, the density at the recorded value",
-}
 
 
 class Kept(NamedTuple):
@@ -146,15 +140,18 @@ class FitResult(OneColumn, Plot, Distribution):
         """log p(x) of each row, (rows,), in nats, by the fitted params.
 
         Args:
-            x: (rows, *event), or a table, whose columns are put in the order of those fitted to, by name.
+            x: (rows, *event), or a table, whose columns are put in the order of those fitted to, by name. More than 8,256 rows
+                are scored in pieces, so that a memory map of any length needs little memory, and two programs.
             context: (rows, *context), (*context,) shared by all, or a table.
-            rng: as of log_pdf.
+            rng: as of log_pdf; then all rows are scored together.
 
         Errors:
             FlowsError: a table that lacks a column, or has others. TypeError: a column that is no number. As of log_pdf.
         """
-        keywords = {} if rng is None else {"rng": rng}
-        return self.log_pdf(self.params, self._rows(x), **self._context(context), **keywords)
+        rows = self._rows(x)
+        if rng is None:
+            return self._scored(self.log_pdf, self.params, rows, context)
+        return self.log_pdf(self.params, rows, **self._context(context), rng=rng)
 
     def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
         """Draws by the fitted params: (n, *event), a table where the model was fitted to one.
@@ -257,7 +254,7 @@ class FitResult(OneColumn, Plot, Distribution):
             FlowsError: the model has no bijection to look at.
         """
         rows, keywords = as_array(self._rows(data), "data"), self._context(context)
-        log_p = np.asarray(self.log_pdf(self.params, rows, **keywords), float)
+        log_p = np.asarray(self._scored(self.log_pdf, self.params, rows, keywords.get("context")), float)
         of_each = self._of_each(keywords, len(rows))
         return verify_rows(self.init_fun, self.params, self.input_dim, self.context_dim, rows, of_each, log_p)
 
@@ -292,40 +289,7 @@ class FitResult(OneColumn, Plot, Distribution):
         return page_of(self._summary(), self.history)
 
     def _summary(self) -> list[tuple[str, str]]:
-        """The lines of its repr: a name and what it says."""
-        history, shape = self.history, as_event(self.input_dim)
-        names = "" if self.columns is None else f" ({', '.join(self.columns[:4])}{', ...' * (len(self.columns) > 4)})"
-        of = f"{shape[0]} column{'s' * (shape[0] != 1)}{names}" if len(shape) == 1 else f"events {shape}"
-        lines = [(type(self).__name__, f"{int(history['rows']):,} rows of {of}" if "rows" in history else of)]
-        lines.append(("  model", f"{self.init_fun!r:.100}{'...' * (len(repr(self.init_fun)) > 100)}"))
-        if freed := freed_columns(self.init_fun, shape, self.columns):
-            lines.append(("  columns", freed))
-        if isinstance(self.init_fun, ModelValue) and self.init_fun.likelihood != "exact":
-            lines.append(("  likelihood", OF_LABELS[self.init_fun.likelihood]))
-        if "validation_loss" in history:
-            best, error = history.best, float(np.mean(history.get("error", np.nan)))
-            spread = f" +- {error:.3f}" if np.isfinite(error) else ""
-            if "held_out" in history:
-                rows = f"{int(history['held_out']):,} rows held out"
-                if "effective" in history:
-                    rows += f", as good as {float(history['effective']):,.0f} of equal weight"
-                value = f"log-likelihood {-best:.3f}{spread} nats"
-                if history.objective is not None:
-                    value = f"{history.objective} {best:.4g}"
-                lines.append(("  fit", f"{value}, of {rows}"))
-            else:  # of a fit to a density
-                lines.append(("  fit", f"loss {best:.3f} nats"))
-            if "gaussian_loss" in history:
-                lines.append(("  Gaussian", f"log-likelihood {-float(history['gaussian_loss']):.3f}, of the same rows"))
-            if "stacked" in history:
-                lasted = "" if self.seconds is None else f", {self.seconds:.1f} s together"
-                return [*lines, ("  training", f"a stack of {int(history['stacked'])} models{lasted}")]
-            epochs, which = np.shape(history["validation_loss"])[-1], sorted(set(np.ravel(history["best_epoch"]).tolist()))
-            number = " to ".join(map(str, which[:1] + which[1:][-1:]))
-            outcome = f"best epoch {number} of {epochs}" if which[-1] >= 0 else f"kept the start, of {epochs} epochs"
-            lasted = "" if self.seconds is None else f", {self.seconds:.1f} s"
-            lines.append(("  training", outcome + lasted))
-        return lines
+        return summary(self)
 
     def _replace(self, **changes: Any) -> "FitResult":
         has = {**self._asdict(), **self._attributes()}

@@ -11,6 +11,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from flows import tables
 from flows.core import FlowsError, in_library, number, to_json, warn_user
 from flows.persistence.models import rows_held
+from flows.results.pieces import by_pieces
 from flows.sklearn.inputs import fitted_frame, frame_of, is_nameless
 from flows.tables.infer import schema_of_numbers
 
@@ -116,8 +117,7 @@ def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) ->
     found = list[np.ndarray]()
     for rows in table.schema.pieces(frame, 2**16, errors="coerce" if outside else "raise"):
         inside, scores = ~rows.outside, np.full(len(rows.x), -np.inf)
-        if inside.any():
-            scores[inside] = in_chunks(table, rows.x[inside], None if rows.context is None else rows.context[inside])
+        scores[inside] = in_chunks(table, rows.x[inside], None if rows.context is None else rows.context[inside])
         found.append(scores)
     return np.concatenate(found)
 
@@ -125,21 +125,16 @@ def log_prob(table: tables.TableResult, frame: Any, *, outside: bool = False) ->
 def log_prob_of_each(table: tables.TableResult, frame: Any, contexts: np.ndarray) -> np.ndarray:
     """log p of each row given each of several contexts, (rows, contexts), in nats. Rows are encoded once, which takes longer
     than small models do; what they hold of the condition is not looked at."""
-    found = list[np.ndarray]()
-    for rows in table.schema.pieces(frame, 2**16):
-        given = [in_chunks(table, rows.x, np.tile(context, (len(rows.x), 1))) for context in contexts]
-        found.append(np.stack(given, 1))
-    return np.concatenate(found)
+    parts = [rows.x for rows in table.schema.pieces(frame, 2**16)]
+    of_each = [[in_chunks(table, x, np.tile(context, (len(x), 1))) for context in contexts] for x in parts]
+    return np.concatenate([np.stack(scores, 1) for scores in of_each])
 
 
 def in_chunks(table: tables.TableResult, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-    """log p of encoded rows, so many at once; the last are filled up with copies of one."""
-    more = -len(x) % ROWS
-    x, *contexts = (np.concatenate([of_rows, of_rows[:1].repeat(more, 0)]) for of_rows in (x, context) if of_rows is not None)
-    parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
+    """log p of encoded rows, ROWS at once."""
     with np.errstate(over="ignore"):  # what float32 does not hold is far from all rows, and scored as such
-        scores = [table.result.log_prob(x[part], **({"context": contexts[0][part]} if contexts else {})) for part in parts]
-    return np.concatenate(scores).astype(np.float64)[: len(x) - more]
+        scores = by_pieces(lambda x, given: table.result.log_prob(x, context=given), x, context, sizes=(ROWS,))
+    return scores.astype(np.float64)
 
 
 def _refuse_gaps(schema: tables.Schema, frame: Any) -> None:

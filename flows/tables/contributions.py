@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flows.core import warn_user
+from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.tables.blocks import Rows
 from flows.tables.frames import framed, looked_at
@@ -128,18 +129,14 @@ class _Densities:
         self.rounding = 0.0  # of log p, relative; of the dtype that it comes in
 
     def __call__(self, places: np.ndarray, j: int, values: np.ndarray) -> np.ndarray:
-        found, start = np.empty(len(places)), 0
-        while start < len(places):
-            size = next((size for size in BATCHES if len(places) - start >= size), BATCHES[-1])
-            some = places[start : start + size]
-            rows = self.x[np.resize(some, size)]
-            rows[: len(some), j] = values[start : start + size]
-            keywords = {} if self.contexts is None else {"context": self.contexts[np.resize(some, size)]}
-            log_p = np.asarray(self.result.log_prob(rows, **keywords))
+        def of_piece(places: np.ndarray, values: np.ndarray) -> Any:
+            rows = self.x[places]
+            rows[:, j] = values
+            log_p = self.result.log_prob(rows, context=None if self.contexts is None else self.contexts[places])
             self.rounding = float(np.finfo(log_p.dtype).eps)
-            found[start : start + size] = log_p[: len(some)]
-            start += size
-        return found
+            return log_p
+
+        return by_pieces(of_piece, places, values, sizes=BATCHES).astype(float)
 
     def seconds(self, points: int) -> float:
         """About what so many take, once the density is compiled."""

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError, positive_int
-from flows.results.pictures.columns import Column, places_of
-from flows.results.pictures.compared import Compared
+from flows.results.pictures.columns import Column, Compared, places_of
 from flows.results.pictures.given import SHARES, band
 from flows.results.pictures.pairs import pairs
 from flows.results.pictures.style import pyplot

@@ -8,9 +8,10 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from flows.core import Array, FlowsError, pieces_of, positive
+from flows.core import Array, FlowsError, positive
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
+from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.training.data.columns import ColumnFacts
 from flows.training.data.facts import of_candidate
@@ -200,10 +201,6 @@ class Comparison:
 
 def _scores(log_pdf: Callable, params: Any, table: Table, dequantize: Any, key: Any) -> np.ndarray:
     """log_pdf of each row."""
-    rng = {} if dequantize is None or dequantize is False else {"rng": key}
-    scores = []
-    for rows in pieces_of(len(table), table.event):
-        piece = table.take(rows)
-        context = {} if piece.context is None else {"context": piece.context}
-        scores.append(np.asarray(log_pdf(params, piece.x, **rng, **context), float))
-    return np.concatenate(scores)
+    rng = None if dequantize is None or dequantize is False else key
+    scores = by_pieces(lambda x, context: log_pdf(params, x, context=context, rng=rng), table.x, table.context)
+    return scores.astype(float)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call
-from flows.results.result import OF_LABELS, FitResult
+from flows.results.result import FitResult
+from flows.results.summary import OF_LABELS
 from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
 from flows.training.data.box import check_ends_are_near

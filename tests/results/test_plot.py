@@ -12,8 +12,7 @@ from common import AFFINE, QUICK, ROWS, error_of
 from matplotlib.colors import to_hex, to_rgb
 
 import flows
-from flows.results.pictures.columns import Column, edges, limits, spread, step_of
-from flows.results.pictures.compared import Compared
+from flows.results.pictures.columns import Column, Compared, edges, limits, spread, step_of
 from flows.results.pictures.pairs import pairs
 from flows.results.pictures.style import STYLE, colours
 from flows.results.result import Kept

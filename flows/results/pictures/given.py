@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.results.pictures.columns import Column, limits, spread
-from flows.results.pictures.compared import Compared
+from flows.results.pictures.columns import Column, Compared, limits, spread
 from flows.results.pictures.pairs import told
 from flows.results.pictures.style import colours, explained, styled
 

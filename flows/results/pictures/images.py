@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError, Shape
-from flows.results.pictures.compared import Compared
+from flows.results.pictures.columns import Compared
 from flows.results.pictures.style import explained, styled
 
 ACROSS = 6  # images in a line of a sheet

@@ -1,12 +1,13 @@
-"""Margins and pairs of columns, draws beside rows: a histogram of each column, and the points of each two."""
+"""Margins and pairs of columns, draws beside rows: a histogram of each column, and the points of each two; and of a fit to a
+density its importance weights.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from flows.results.pictures.columns import COMMONEST, MANY, Column, commonest, edges, limits, spread
-from flows.results.pictures.compared import Compared
+from flows.results.pictures.columns import COMMONEST, MANY, Column, Compared, commonest, edges, limits, spread
 from flows.results.pictures.style import Colours, colours, dated, explained, styled
 
 WIDTHS = {2: 2.7, 3: 2.2, 4: 1.9}  # of a panel by their number across, in inches
@@ -19,6 +20,9 @@ SHORT = 14  # characters of the name of a category
 LONG = 22  # characters of the name of a column
 NARROW = 1e-4  # of its values, an axis whose ticks would be alike to many digits: they are told from an offset
 NAMED = 12  # categories on an axis that are named
+WEIGHT_BINS = 40
+LEAST_ROOM = 0.05  # nats on each side of the weights, as rounding alone is no shape
+TAIL = 0.002  # of the weights, beyond each end of the axis
 
 
 def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) -> Any:
@@ -162,3 +166,27 @@ def beyond(ends: Sequence[tuple[float, float]], compared: Compared) -> list[str]
         outside = 0 if values is None else int(((values < low) | (values > high)).any(1).sum())
         said += [f"{outside:,} of {len(values):,} {word}"] if outside else []
     return [f"beyond the axes: {', '.join(said)}"] if said else []
+
+
+def importance(axes: Any, log_weights: np.ndarray, diagnostics: Any, shown: Colours) -> None:
+    """A histogram of log w - log Z in nats, 0 where model and target agree, with what is to be read off it."""
+    finite = log_weights[np.isfinite(log_weights)] - diagnostics.log_normalizer.value
+    low, high = np.quantile(finite, (TAIL, 1 - TAIL))
+    room = max(0.1 * (high - low), LEAST_ROOM)
+    low, high = min(low, 0.0) - room, max(float(finite.max()), 0.0) + room  # the largest are what spoils estimates
+    bins = np.linspace(low, high, WEIGHT_BINS + 1)
+    heights = np.histogram(finite, bins)[0] / (len(log_weights) * np.diff(bins))
+    axes.set_yscale("log")  # as few large weights are what matters
+    axes.stairs(heights, bins, fill=True, color=shown.third, alpha=0.6)
+    axes.axvline(0.0, color=shown.third, linewidth=1.0, linestyle="--")
+    axes.set(xlim=(low, high), ylim=(0.5 / len(log_weights) / (bins[1] - bins[0]), 2 * heights.max()), yticks=[])
+    axes.set_xlabel("log w - log Z, nats")
+    axes.text(0.98, 0.97, "log scale", transform=axes.transAxes, ha="right", va="top", fontsize=8)
+    axes.minorticks_off()
+    axes.spines["left"].set_visible(False)
+    axes.get_xaxis().get_major_locator().set_params(nbins=4)
+    axes.set_title(
+        f"importance weights, Pareto k {diagnostics.pareto_k:.2f}\neffective sample size "
+        f"{diagnostics.effective_sample_size:.0%}",
+        fontsize=9,
+    )

@@ -1,0 +1,64 @@
+"""Functions of rows in pieces of few sizes: any number of rows, such as a memory map, in little memory and by few programs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from flows.core import Array, ModelValue, as_array, as_context, as_event, distribution_part, pieces_of, size
+
+FEW = 8_256  # rows that are taken together, at most, as `filled` has few sizes of them
+# Rows of a piece: `filled` leaves all of these as they are. The first is for accelerators alone.
+SIZES = 132_096, 16_512, 2_064, 256, 32, 4
+NUMBERS = 2**23  # in a piece, at most
+
+
+def by_pieces(function: Callable, *rows: Any, sizes: Sequence[int] = ()) -> np.ndarray:
+    """function(*rows), (..., rows), in pieces; None among the rows is handed on.
+
+    Args:
+        function: of arrays (length of a piece, ...).
+        rows: arrays (rows, ...), read a piece at a time.
+        sizes: lengths of pieces, the largest first. The last piece is filled up with other rows, so that no row may depend on
+            others. By default pieces fit memory, and none is filled up.
+    """
+    rows = tuple(np.asarray(array) if isinstance(array, jax.Array) else array for array in rows)
+    n, start, found = len(rows[0]), 0, list[np.ndarray]()
+    while start < n:
+        lengths = sizes or [pieces_of(n, rows[0].shape[1:])[0].stop]
+        length = next((length for length in lengths if length <= n - start), lengths[-1])
+        index = np.arange(start, start + length if sizes else min(start + length, n)) % n
+        outputs = function(*(None if array is None else array[index] for array in rows))
+        found.append(np.asarray(outputs)[..., : n - start])
+        start += length
+    return np.concatenate(found, -1) if found else np.zeros(0)
+
+
+def scored(result: Any, log_pdf: Callable, params: Any, x: Any, context: Any) -> Array | None:
+    """log_pdf(params, x, context=context), (..., rows), of many rows of a result's model, in pieces of two sizes.
+
+    None where rows are taken together, as they are few, may depend on each other, are traced or placed, or have a fault.
+    """
+    if not (isinstance(x, np.ndarray | jax.Array) and x.ndim and isinstance(result.init_fun, ModelValue)):
+        return None
+    event, of_each = as_event(result.input_dim), as_context(result.context_dim)
+    lengths = SIZES[jax.default_backend() == "cpu" :]
+    sizes = [length for length in lengths if length * size(event) <= NUMBERS][:2] or lengths[-1:]
+    shape = None if context is None else context.shape
+    fits = x.shape[1:] == event and shape in (of_each, of_each and (len(x), *of_each))
+    leaves = jax.tree.leaves((params, x, context))
+    placed = any(isinstance(leaf, jax.core.Tracer) or getattr(leaf, "committed", False) for leaf in leaves)
+    if len(x) <= min(FEW, sizes[0]) or placed or not fits:
+        return None
+    part = distribution_part(result.init_fun, event, of_each)
+    if not (part.independent and part.compiled):
+        return None
+    if x.dtype.kind in "iu" and x.dtype.itemsize > 2:  # all of them say which dtype holds them
+        x = as_array(x, "inputs")
+
+    def of_piece(x: np.ndarray, own: np.ndarray | None) -> Any:
+        keywords = {} if context is None else {"context": context if own is None else own}
+        return log_pdf(params, x, **keywords)
+
+    return jax.device_put(by_pieces(of_piece, x, None if shape == of_each else context, sizes=sizes))
