@@ -120,7 +120,7 @@ def test_a_value_that_one_row_alone_has_counts_as_a_score_below_all(monkeypatch)
 
     def fitted(self, frame, schema, weights, folds):
         rows = schema.encode(frame)
-        result = SimpleNamespace(log_prob=lambda x: x[:, 0], scores=rows[:, 0], score_weights=weights)
+        result = SimpleNamespace(log_prob=lambda x, context: x[:, 0], scores=rows[:, 0], score_weights=weights)
         result.kept = SimpleNamespace(x=rows)
         self.table_ = tables.TableResult(schema, result)
 

@@ -246,7 +246,7 @@ def compared(folds, **options):
 class Numbered(flows.training.EnsembleResult):
     """Members whose params are their numbers."""
 
-    log_pdf_of_member = staticmethod(lambda params, x: params + x[:, 0])
+    log_pdf_of_member = staticmethod(lambda params, x, **_: params + x[:, 0])
 
     def params_of_member(self, member):
         return float(member)
@@ -261,7 +261,7 @@ def test_each_row_is_scored_by_the_member_that_has_not_seen_it():
 @pytest.mark.parametrize(("number", "behind", "hopeless"), [(3, 0.7, True), (3, 0.6, False), (2, 0.7, False)])
 def test_what_is_five_standard_errors_behind_after_a_third_of_its_epochs_is_hopeless(number, behind, hopeless, monkeypatch):
     def fitted(scores, options, key):
-        triple = flows.core.Distribution({}, lambda params, x: scores, None)
+        triple = flows.core.Distribution({}, lambda params, x, **_: scores, None)
         options.run.callback(flows.training.Epoch(number, 12, *[None] * 7, lambda: triple))
         return flows.FitResult(*triple)
 
