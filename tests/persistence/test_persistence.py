@@ -59,7 +59,8 @@ def test_numbers_are_the_same_to_the_bit(name, path):
     save(path, init_fun, params, event, context_dim)
     with jax.log_compiles(False):
         loaded = load(path, constructors=OWN)
-    assert loaded[1] is original[1] and loaded[2] is original[2]
+    shared = loaded[1] is original[1], loaded[2] is original[2]
+    assert shared == ((False, False) if name == "user's" else (True, True)), "each init in NumPy makes functions of its own"
     x = np.random.default_rng(1).normal(size=(5, *(event if isinstance(event, tuple) else (event,)))).astype(np.float32)
     expected, got = original[1](params, x, **given), loaded[1](loaded.params, x, **given)
     same(expected, got)
