@@ -34,7 +34,10 @@ def digest(found: Any) -> str:
     def plain(x: Any) -> bytes:
         if hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             x = jax.random.key_data(x)
-        return x.encode() if isinstance(x, str) else str(np.asarray(x).dtype).encode() + np.asarray(x).tobytes()
+        if isinstance(x, str):
+            return x.encode()
+        array = np.asarray(x)
+        return str(array.dtype).encode() + (repr(array.tolist()).encode() if array.dtype == object else array.tobytes())
 
     leaves = jax.tree.leaves(frames_as_arrays(found))
     return hashlib.sha256(b"|".join(plain(each) for each in leaves)).hexdigest()[:16]

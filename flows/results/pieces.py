@@ -28,7 +28,7 @@ def by_pieces(function: Callable, *rows: Any, sizes: Sequence[int] = ()) -> np.n
     while start < n:
         lengths = sizes or [pieces_of(n, rows[0].shape[1:])[0].stop]
         length = next((length for length in lengths if length <= n - start), lengths[-1])
-        index = np.arange(start, start + length if sizes else min(start + length, n)) % n
+        index: Any = np.arange(start, start + length) % n if sizes and start + length > n else slice(start, start + length)
         outputs = function(*(None if array is None else array[index] for array in rows))
         found.append(np.asarray(outputs)[..., : n - start])
         start += length
