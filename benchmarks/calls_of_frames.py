@@ -76,7 +76,6 @@ def of_tables() -> dict[str, Callable[[], Any]]:
     for name in ("guests", "share", "price", "day", "angle", "new"):
         model = "auto" if name in ("angle", "new") else None
         found[f"column {name}"] = lambda name=name, model=model: said_of(table_of(name, model=model), frame(20)[[name]])
-    numbers = table_of
     found |= {
         "fit": lambda: said_of(table_of(), frame(20)),
         "contributions": lambda: table_of().contributions(frame(12), verbose=0),
@@ -85,8 +84,8 @@ def of_tables() -> dict[str, Callable[[], Any]]:
         "given": lambda: said_of(
             table_of("x", "price", "town", condition=("town",)), frame(20)[["x", "price", "town"]], given={"town": "Oslo"}
         ),
-        "quantile": lambda: (numbers("price").quantile([0.1, 0.5, 0.9]), numbers("price").interval(0.8)),
-        "quantile, dates": lambda: numbers("day").quantile([0.1, 0.5, 0.9]),
+        "quantile": lambda: (table_of("price").quantile([0.1, 0.5, 0.9]), table_of("price").interval(0.8)),
+        "quantile, dates": lambda: table_of("day").quantile([0.1, 0.5, 0.9]),
         "codes alone": lambda: said_of(table_of("town", "new", model="auto"), frame(20)[["town", "new"]]),
         "out of bounds": lambda: table_of("share", "x").log_prob(frame(20)[["share", "x"]] * [2.0, 1.0], errors="coerce"),
         "weights": lambda: tables.fit(
