@@ -9,8 +9,7 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.frames import in_order, named_apart
-from flows.training.data.read import read_rows
-from flows.training.data.table import Headers, Rows, Table, take
+from flows.training.data.table import Headers, Rows, Table, read_rows, take
 
 
 class Piece(NamedTuple):

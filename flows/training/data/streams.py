@@ -13,8 +13,7 @@ import numpy as np
 from flows.core import Array, FlowsError, rows_within
 from flows.results.frames import named_apart
 from flows.training.data.batches import Batches
-from flows.training.data.read import read_rows, read_validation
-from flows.training.data.table import LEAST_ROWS, LOOKED_AT, Chunk, Split, Stream, Table, seed_of
+from flows.training.data.table import LEAST_ROWS, LOOKED_AT, Chunk, Split, Stream, Table, read_rows, read_validation, seed_of
 from flows.training.devices import devices
 from flows.training.options import Options
 
