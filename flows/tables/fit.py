@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -17,14 +17,13 @@ from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema, names_of
 from flows.training.devices import devices_of
 from flows.training.fit import fit as fit_rows
-from flows.training.options import LEARNING_RATE, one_of
+from flows.training.keywords import TableKeywords, hands_on
+from flows.training.options import one_of
 from flows.training.select import select
-
-# Options of fits of one model and of several.
-SHARED = ("batch_size", "max_epochs", "max_minutes", "patience", "learning_rate", "weight_decay", "mesh", "verbose")
 
 
 @explained_call("tables.fit(0, frame)")
+@hands_on(fit_rows, TableKeywords.__annotations__)
 def fit(
     rng: Any,
     frame: Any,
@@ -36,17 +35,10 @@ def fit(
     gaps: str = "refuse",
     validation: Any = None,
     folds: int | None = None,
-    batch_size: int | None = None,
-    max_epochs: int | None = None,
-    max_minutes: float | None = None,
     total_minutes: float | None = None,
-    patience: int | None = None,
-    learning_rate: float = LEARNING_RATE,
-    weight_decay: float = 0.0,
     checkpoint: Any = None,
     callbacks: Any = (),
-    mesh: Any = None,
-    verbose: int = 1,
+    **keywords: Unpack[TableKeywords],
 ) -> TableResult:
     """Fit one exact density to the rows of a table, whatever its columns hold: numbers with bounds and steps, counts,
     categories, angles, dates.
@@ -92,8 +84,7 @@ def fit(
         ['colour', 'size']
     """
     one_of("refuse", "drop")(gaps, "tables.fit: gaps")
-    given = locals()
-    with devices_of(mesh, "tables.fit"), ExitStack() as units:
+    with devices_of(keywords.get("mesh"), "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
         of_rows = weights_of(frame, weights, names)
         schema = completed(frame, schema, names, weights)
@@ -103,12 +94,7 @@ def fit(
         models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
         if validation is not None and not np.isscalar(validation):
             validation = _validation(validation, schema)
-        shared: Any = {
-            "context": rows.context,
-            "weights": of_rows,
-            **{name: given[name] for name in SHARED},
-            **_cells(schema),
-        }
+        shared: Any = {"context": rows.context, "weights": of_rows, **keywords, **_cells(schema)}
         library = looked_at(frame, "tables.fit").header.library
         units.enter_context(less_offsets(schema.offsets))
         data = framed(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
@@ -122,7 +108,8 @@ def fit(
             shares = {} if validation is None else {"validation": validation}
             selection = select(rng, models, data, total_minutes=total_minutes, **shares, **shared)
             return TableResult(schema, selection.best, selection)
-        shared["max_minutes"] = min((limit for limit in (max_minutes, total_minutes) if limit is not None), default=None)
+        limits = [minutes for minutes in (keywords.get("max_minutes"), total_minutes) if minutes is not None]
+        shared["max_minutes"] = min(limits, default=None)
         result = fit_rows(
             rng, models, data, validation=validation, folds=folds, checkpoint=checkpoint, callbacks=callbacks, **shared
         )

@@ -9,29 +9,34 @@ import optax
 F = TypeVar("F", bound=Callable)
 
 
-class SelectKeywords(TypedDict, total=False):
-    """Those that `flows.select` hands on."""
+class TableKeywords(TypedDict, total=False):
+    """Keywords that `flows.tables.fit` hands on."""
 
-    context: Any
-    weights: Any
     batch_size: int | None
     max_epochs: int | None
     max_minutes: float | None
     patience: int | None
     learning_rate: float
     weight_decay: float
+    mesh: Any
+    verbose: int
+
+
+class SelectKeywords(TableKeywords, total=False):
+    """Keywords that `flows.select` hands on."""
+
+    context: Any
+    weights: Any
     standardize: bool | str
     standardize_context: bool
     support: Any
     as_is: Any
     dequantize: Any
-    mesh: Any
     rows: str
-    verbose: int
 
 
 class FitKeywords(SelectKeywords, total=False):
-    """Those of one fit, but for `folds` and `members`."""
+    """Keywords of one fit, but for `folds` and `members`."""
 
     objective: Callable | None
     validation: Any
@@ -47,16 +52,14 @@ class FitKeywords(SelectKeywords, total=False):
 
 
 def hands_on(to: Callable, names: Collection[str]) -> Callable[[F], F]:
-    """Shows, in place of a function's `**keywords`, those that it hands on, with the types and defaults that they have there.
-    Those that it has itself stay its own."""
+    """Show, in place of a function's `**keywords`, the keywords that it hands on, with their types and defaults. A keyword that
+    the function has itself stays as it is."""
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        parameters = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-        known = {parameter.name for parameter in parameters}
-        more = [
-            parameter for name, parameter in inspect.signature(to).parameters.items() if name in names and name not in known
-        ]
+        parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        known = {each.name for each in parameters}
+        more = [each for name, each in inspect.signature(to).parameters.items() if name in names and name not in known]
         function.__signature__ = signature.replace(parameters=[*parameters, *more])  # type: ignore[attr-defined]
         return function
 

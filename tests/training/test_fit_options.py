@@ -12,10 +12,11 @@ import pytest
 from common import AFFINE, QUICK, ROWS, error_of
 
 import flows
+from flows import tables
 from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
 from flows.training.comparison import SelectOptions
 from flows.training.density.variational import DensityOptions
-from flows.training.keywords import FitKeywords, SelectKeywords
+from flows.training.keywords import FitKeywords, SelectKeywords, TableKeywords
 from flows.training.options import Options
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -42,7 +43,7 @@ def test_keywords_that_are_handed_on_are_those_of_fit():
     keywords = {each.name: each for each in inspect.signature(fit).parameters.values() if each.kind == KEYWORD}
     types = {name: each.annotation for name, each in keywords.items() if name not in ("folds", "members")}
     assert types == get_type_hints(FitKeywords)
-    for function, named in ((fit_ensemble, FitKeywords), (flows.select, SelectKeywords)):
+    for function, named in ((fit_ensemble, FitKeywords), (flows.select, SelectKeywords), (tables.fit, TableKeywords)):
         shown = inspect.signature(function).parameters
         assert named.__annotations__.keys() <= shown.keys()
         assert all(shown[name] == keywords[name] for name in named.__annotations__)
