@@ -1,4 +1,4 @@
-"""What names of other libraries are called here: `flows/__init__.py` reads this only where a name is not found."""
+"""Names of other libraries, and what they are called here: `flows/__init__.py` reads this only where a name is not found."""
 
 CALLED = {
     # distributions and what is asked of them

@@ -14,7 +14,7 @@ QUARTILES = 1.3489795  # between the quartiles of a standard normal
 
 
 def touching(features: Sequence[int] | None, **_: Any) -> Support:
-    """What a layer of some features declares."""
+    """Return what a layer of some features declares."""
     return Support(touches=None if features is None else tuple(features))
 
 

@@ -1,4 +1,4 @@
-"""What changes inputs in training alone: images flipped at random, and noise. Family: Noise and augmentation."""
+"""Layers that change inputs in training alone: images flipped at random, and noise. Family: Noise and augmentation."""
 
 import jax
 import jax.numpy as jnp

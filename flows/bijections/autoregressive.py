@@ -194,7 +194,7 @@ def InverseAutoregressive(
 
 
 def ordered_itself(net):
-    """Whether it is a masked network with an order given."""
+    """Tell whether it is a masked network with an order given."""
     return isinstance(net, ConditionerInit) and net.arguments.get("order") is not None
 
 

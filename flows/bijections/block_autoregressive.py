@@ -111,7 +111,7 @@ def BlockAutoregressive(*hidden: int):
 
     @root.defjvp
     def _(primals, tangents):
-        """Of the implicit function: J dx = dy - df, f being the direct function at x held."""
+        """The tangent of the implicit function: J dx = dy - df, f being the direct function at x held."""
         x, (params, _, context) = root(*primals), primals
         finite = jnp.isfinite(x)
         at = jnp.where(finite, x, 0.0)

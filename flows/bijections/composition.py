@@ -39,7 +39,7 @@ class PlacedStep(Step):
 
     @property
     def declared(self) -> Support:
-        """What it declares itself; a loop and layers within a layout, which count as one, what those within declare."""
+        """Region of the layer; a loop, and layers within a layout, count as one and declare what the layers within declare."""
         own, (order, pieces) = support_by(self.value), structure_of(self.value)
         if order == "loop":
             within = layers_of(pieces[0].value)
@@ -61,18 +61,18 @@ class PlacedStep(Step):
 
     @property
     def bounded(self) -> bool:
-        """Whether its inputs or its outputs may be less than the whole line."""
+        """Tells whether its inputs or its outputs may be less than the whole line."""
         own = self.declared
         return not (_whole(own.inputs) and _whole(own.outputs))
 
     def mixes(self, event: Shape) -> bool:
-        """Whether no entry of its inputs is told by one of its outputs alone."""
+        """Tell whether no entry of its inputs is told by one of its outputs alone."""
         declared = self.declared
         return not (declared.entrywise or declared.moves_entries or declared.untouched(event[-1]).any())
 
     @property
     def curved(self) -> bool:
-        """Whether it may take or make angles or unit vectors."""
+        """Tells whether it may take or make angles or unit vectors."""
         own = self.declared
         return callable(own.inputs) or callable(own.outputs) or not (own.inputs.flat and own.outputs.flat)
 
@@ -112,12 +112,12 @@ class PlacedStep(Step):
         return Region(np.where(stays, box.low, -np.inf), np.where(stays, box.high, np.inf)) if stays.any() else None
 
     def _is_constant(self, event: Shape) -> bool:
-        """Whether what it does depends neither on params nor on chance."""
+        """Tell whether what it does depends neither on params nor on chance."""
         part = bijection_part(self.bijection, event, None)
         return "rng" not in part.keywords and not jax.tree.leaves(part.abstract_params())
 
     def _taken_into(self, box: Region, event: Shape) -> Region:
-        """What is taken into a box. An end that does not come back to that of the box is none: maps clip, and go flat."""
+        """Return the region that is mapped into a box. An end that does not come back is no end: maps clip, and go flat."""
         if self.declared.moves_entries:
             return Region(*self.mapped(np.stack([*box]), event, backwards=True))
         ends = np.clip(np.stack([*box]), *self.region(event, of_outputs=True))
@@ -156,7 +156,7 @@ def layers_of(bijection: Any) -> list[PlacedStep]:
 
 
 def _told_by(layers: Callable[[Shape], list[PlacedStep]]) -> Support:
-    """What is declared by layers, at an event that they keep, which count as one."""
+    """Return what layers declare at an event that they keep; together they count as one."""
     return Support(lambda event: support_of(layers(event), event)[0], lambda event: support_of(layers(event), event)[1])
 
 
@@ -225,7 +225,7 @@ def narrowed(
 
 
 def _alike(region: Region, event: Shape) -> Region | None:
-    """The same intervals at another event, where one stands for all entries."""
+    """Return the same intervals at another event, where one stands for all entries."""
     low, high = (end.flat[0] for end in region)
     alike = (region.low == low).all() and (region.high == high).all()
     return Region(np.full(event, low), np.full(event, high)) if alike else None
@@ -305,7 +305,7 @@ def _kinds(
 
 
 def _whole(region: Any) -> bool:
-    """Whether it is all of the line; what a function tells of an event may be less."""
+    """Tell whether it is all of the line; what a function tells of an event may be less."""
     if region is REAL or callable(region):
         return region is REAL
     low, high, sphere = _distinct(region.low), _distinct(region.high), _distinct(region.sphere)

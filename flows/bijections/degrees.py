@@ -100,8 +100,8 @@ def to_degrees(points: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_degrees(x: np.ndarray) -> tuple[int, int, bool] | None:
-    """Which of the columns of rows (n, d) look like latitude and longitude: the first two, in either order, beyond any unit
-    vector; and whether these are radians. None if they do not."""
+    """Tell which of the columns of rows (n, d) look like latitude and longitude: the first two, in either order, beyond any
+    unit vector; and whether these are radians. None if they do not."""
     if x.ndim != 2 or x.shape[1] not in (2, 3) or not len(x):
         return None
     most = np.abs(x[:, :2].astype(float)).max(0)
@@ -112,7 +112,7 @@ def as_degrees(x: np.ndarray) -> tuple[int, int, bool] | None:
 
 
 def told_of_degrees(x: np.ndarray, names: Sequence[str]) -> str:
-    """What to say of rows that should be unit vectors and look like degrees; nothing where they do not."""
+    """Return a remark on rows that should be unit vectors and look like degrees; nothing where they do not."""
     found = as_degrees(x)
     if found is None:
         return ""

@@ -44,7 +44,7 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
     net: Any = None if conditioner is None else check_conditioner(conditioner, "Elementwise")
 
     def layer(params, direct, inverse, keywords=()):
-        """Of functions of (entries, batch), with the log-slope of each."""
+        """Make a layer of functions of (entries, batch), with the log-slope of each."""
 
         def leading(x):
             return x.reshape(x.shape[0], size(x.shape[1:])).T

@@ -1,4 +1,4 @@
-"""What the engines share, the layers whose network makes the parameters of transformers (coupling, autoregressive).
+"""Parts that the engines share, the layers whose network makes the parameters of transformers (coupling, autoregressive).
 
 Features are in the leading axis: they are selected and reordered, and each is transformed by its own transformer.
 """
@@ -144,7 +144,7 @@ class Seen:
         return jnp.concatenate([numbers, jnp.cos(turned), jnp.sin(turned)])
 
     def in_pairs(self, x: Array) -> Array:
-        """The same with two entries for each column, one after the other: cos and sin, or the number and 0."""
+        """Return x with two entries for each column, one after the other: cos and sin, or the number and 0."""
         turns = np.zeros(len(self.angles))
         turns[self.angles] = self.turns
         shape = (-1, *(1,) * (x.ndim - 1))
@@ -154,7 +154,7 @@ class Seen:
 
 
 def circles(transformer: Any, other: Any = None, name: str = "") -> Support:
-    """What an engine declares: circles of the periods of its transformers, the same that the `other` ones have."""
+    """Return what an engine declares: circles of the periods of its transformers, the same that the `other` ones have."""
     if transformer is None:
         return Support()
     each = as_transformers(transformer, name)

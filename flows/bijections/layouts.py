@@ -148,7 +148,7 @@ def Patchify(p: int):
 
 @bijection(support=Support(moves_entries=True))
 def Reshape(shape: int | Sequence[int] | None = None):
-    """The same numbers, in the same order, as another event: y = x.reshape(shape), log|det J| = 0.
+    """Gives an event another shape, with the same numbers in the same order: y = x.reshape(shape), log|det J| = 0.
 
     Args:
         shape: the event of y, an int for a vector or a tuple; by default a vector of all numbers.
@@ -182,7 +182,7 @@ def Reshape(shape: int | Sequence[int] | None = None):
 
 
 def moving(there: Callable[[Array], Array], back: Callable[[Array], Array]) -> tuple:
-    """What the init of a layout returns: no params, and functions that move entries."""
+    """Return what the init of a layout returns: no params, and functions that move entries."""
     return {}, lambda params, x: (there(x), jnp.zeros((), x.dtype)), lambda params, y: back(y)
 
 

@@ -58,7 +58,7 @@ class Features:
         }
 
     def cut(self, params: Any, x: Array) -> list[Array]:
-        """What is kept of x (batch, *event), and what is moved."""
+        """Return the kept and the moved entries of x (batch, *event)."""
         x = jnp.moveaxis(x, -1, 0)
         x = x[jnp.argsort(params["fixed"]["ranks"])] if self.random else x
         return cut(reorder(x, self.order), *self.sizes)
@@ -118,7 +118,7 @@ class Pixels:
 
 
 def _kept(mask: str | Sequence[bool], d: int) -> np.ndarray:
-    """Which features are kept. A random mask puts those that are first, so its are the first half."""
+    """Tell which features are kept. A random mask puts those that are first, so its are the first half."""
     if mask in ("halves", "random"):
         return np.arange(d) < d // 2
     if mask == "alternating":

@@ -106,7 +106,7 @@ def Scale():
 
 
 def scaling_support(as_is: Any, name: str) -> Support:
-    """What a layer declares that measures the mean and standard deviation of features, but for some that stay as they are."""
+    """Return what a layer declares that measures mean and standard deviation of features, but for some that stay."""
     leaves = check_features(as_is, name, "as_is")
     return Support(leaves=leaves)
 
@@ -185,7 +185,7 @@ def check_features(given: Sequence[int], name: str, argument: str) -> tuple[int,
 
 
 def named(features: Sequence[int], count: int, name: str, argument: str) -> np.ndarray:
-    """Which of `count` features are among those given by number."""
+    """Tell which of `count` features are among those given by number."""
     if features and max(features) >= count:
         raise FlowsError(f"{name}: {argument} names feature {max(features)}, but there are {count}, counted from 0")
     return np.isin(np.arange(count), features)

@@ -38,7 +38,7 @@ def check_sphere(shape: Shape, name: str) -> int:
 
 
 def astray(x: Array) -> Array:
-    """Whether points (..., n + 1) are no unit vectors, or not known."""
+    """Tell whether points (..., n + 1) are no unit vectors, or not known."""
     return ~(jnp.abs(jnp.square(x).sum(-1) - 1) <= OFF_SPHERE)
 
 
@@ -233,7 +233,7 @@ def _point(a: Array, z: Array) -> Array:
 
 
 def _log_det(log_slope: Array, new_z: Array, q: Array) -> Array:
-    """Of the heights: sum of log g' + (k - 2) / 2 log(q_k' / q_k), whose ratio is g' at the poles."""
+    """Return the log-det of the heights: sum of log g' + (k - 2) / 2 log(q_k' / q_k), whose ratio is g' at the poles."""
     total = log_slope.sum(0)
     for i in range(1, len(q)):
         new_q = (1 - new_z[i]) * (1 + new_z[i])

@@ -60,7 +60,7 @@ def ellipsoids(cloud: np.ndarray, places: np.ndarray, most: int, floor: float, c
 
 
 def triangles(near: np.ndarray, floor: float) -> np.ndarray:
-    """Of points (k, points, d) around 0, triangles (k, d, d) of their second moments."""
+    """Return triangles (k, d, d) of the second moments of points (k, points, d) around 0."""
     d = near.shape[2]
     moments = np.einsum("kpi,kpj->kij", near, near) / near.shape[1]
     least = floor * np.trace(moments, axis1=1, axis2=2) / d

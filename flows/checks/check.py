@@ -145,7 +145,7 @@ def _asked(only: Any) -> list[str] | None:
 
 
 def _tolerances(tolerance: Any) -> dict[str, float]:
-    """Of each check."""
+    """Return the tolerance of each check."""
     usual = {name: each.tolerance for name, each in QUESTIONS.items()}
     given = tolerance if isinstance(tolerance, Mapping) else {} if tolerance is None else dict.fromkeys(usual, tolerance)
     unknown = [name for name in given if name not in usual]
@@ -172,7 +172,7 @@ def _train(model: Model, train: Any, context: Any) -> tuple[np.ndarray, np.ndarr
 
 
 def _is_told(name: str, sample: Sample) -> bool:
-    """Whether a check stands in the table without being asked for."""
+    """Tell whether a check stands in the table without being asked for."""
     if name == "copies":
         return sample.train is not None
     return name != "columns" or not sample.conditional or likeness.has_cdf(sample)
@@ -190,7 +190,7 @@ def _found(name: str, question: Question, sample: Sample) -> Finding:
 
 
 def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
-    """What has to be said before the table."""
+    """Return what has to be said before the table."""
     said, (known, chance), rows = list[str](), copies.known(sample), len(sample.all_rows)
     if "shift" in checks and checks["shift"].verdict == FAIL:
         said.append(
@@ -208,7 +208,7 @@ def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
 
 
 def _figures(sample: Sample) -> dict[str, Any]:
-    """What the head of the table says."""
+    """Return what the head of the table says."""
     log_p = sample.log_p
     with np.errstate(over="ignore", invalid="ignore"):
         likelihood, error = log_p.mean(), log_p.std(ddof=1) / len(log_p) ** 0.5 if len(log_p) > 1 else np.nan

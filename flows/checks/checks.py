@@ -1,4 +1,4 @@
-"""What `flows.check` returns: a verdict for each question, that prints as a table."""
+"""The result of `flows.check`: a verdict for each question, that prints as a table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,7 +37,7 @@ class Checks(Mapping[str, Check]):
 
     @property
     def passed(self) -> bool:
-        """Whether nothing FAILs."""
+        """Tells whether nothing FAILs."""
         return not any(each.verdict == FAIL for each in self._checks.values())
 
     def __repr__(self) -> str:

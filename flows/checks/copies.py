@@ -41,8 +41,8 @@ def copies(sample: Sample) -> Finding:
 
 
 def known(sample: Sample) -> tuple[np.ndarray, float]:
-    """Which of all rows are in the training rows, their contexts too; and the share of draws that are, as codes and rounded
-    numbers may be by chance."""
+    """Tell which of all rows are in the training rows, their contexts too; and the share of draws that are, as codes and
+    rounded numbers may be by chance."""
     if sample.train is None:
         return np.zeros(0, int), 0.0
     (train, context), rows, draws = sample.train, flat(sample.all_rows), sample.ones

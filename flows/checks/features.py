@@ -21,7 +21,7 @@ class Column(NamedTuple):
     called: tuple[str, ...] = ()
 
     def code(self, code: float) -> str:
-        """What a code is called."""
+        """Return the name of a code."""
         known = code == int(code) and 0 <= code < len(self.called)
         return self.called[int(code)] if known else f"code {code:g}"
 
@@ -29,7 +29,7 @@ class Column(NamedTuple):
 def columns_of(
     names: tuple[str, ...], region: Region | None, categories: Mapping[str, tuple[str, ...]] | None = None
 ) -> list[Column]:
-    """Those of the entries of an event, in order; what codes are called, by column."""
+    """Return the columns of the entries of an event, in order, and what codes are called, by column."""
     called = categories or {}
     count = len(names)
     period, classes = (
@@ -40,7 +40,7 @@ def columns_of(
 
 
 def as_numbers(column: Column, x: np.ndarray) -> dict[str, np.ndarray]:
-    """What stands for a column of flat rows (..., columns), by name."""
+    """Return the numbers that stand for a column of flat rows (..., columns), by name."""
     values = x[..., column.place]
     if column.classes:
         return {f"{column.name} = {column.code(code)}": (values == code).astype(np.float32) for code in range(column.classes)}

@@ -60,7 +60,7 @@ def _of_codes(column: Column, sample: Sample) -> OneTest:
 
 
 def has_cdf(sample: Sample) -> bool:
-    """Whether a model of one column has a distribution function of its own."""
+    """Tell whether a model of one column has a distribution function of its own."""
     result = sample.model.result
     return len(sample.columns) == 1 and not sample.columns[0].classes and result is not None and result.cdf_by == "map"
 
@@ -77,7 +77,7 @@ def _by_cdf(sample: Sample) -> Finding:
 
 
 def _in_what(terms: np.ndarray) -> str:
-    """What is most off, and to which side."""
+    """Return what is most off, and to which side."""
     at = int(np.abs(terms).argmax())
     sides = {
         "location": ("rows lie lower than draws", "rows lie higher than draws"),
@@ -113,7 +113,7 @@ def energy(sample: Sample) -> Finding:
 
 
 def classifier(sample: Sample, given: object = None) -> Finding:
-    """Whether rows can be told from draws, of a conditional model together with their context."""
+    """Tell whether rows can be told from draws, of a conditional model together with their context."""
     _, rows, draws = sample.numbers
     if sample.conditional:
         rows, draws = (np.concatenate([each, flat(sample.contexts)], 1) for each in (rows, draws))

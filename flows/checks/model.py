@@ -1,4 +1,4 @@
-"""What is asked of a fitted distribution: log-densities and draws, whatever gives them."""
+"""A fitted distribution as checks see it: log-densities and draws, whatever gives them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,14 +57,14 @@ class Model:
 
 
 def model_of(fitted: Any, data: Any, context: Any) -> Model:
-    """That of a result, of what says itself how it is checked, such as the result of a table, or of a triple."""
+    """Return the model of a result, of a triple, or of an object that says how it is checked, such as the result of a table."""
     if hasattr(fitted, "_to_check"):
         return fitted._to_check()
     return of_result(fitted) if isinstance(fitted, FitResult) else _of_triple(fitted, data, context)
 
 
 def of_result(result: FitResult) -> Model:
-    """That of a result of `fit`, `fit_to_density`, or a file."""
+    """Return the model of a result of `fit`, `fit_to_density`, or a file."""
     event, shape = as_event(result.input_dim), as_context(result.context_dim)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -89,7 +89,7 @@ def _told(init_fun: Any, event: Shape, context: Shape | None) -> Any:
 
 
 def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
-    """That of `(params, log_pdf, sample)`: its event is that of the data."""
+    """Return the model of `(params, log_pdf, sample)`, whose event is the event of the data."""
     log_pdf, sample = functions("check", fitted)
     event, params, joint = numbers_of(data, "data").shape[1:], fitted[0], joint_draw_of(sample)
     given = None if context is None else _known(numbers_of(context, "context"), "data").shape
@@ -116,7 +116,7 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
 
 
 def _returned(value: Any, shape: Shape, name: str) -> np.ndarray:
-    """What a function of a triple returned, which may be anybody's, as numbers that NumPy knows."""
+    """Return what a function of a triple returned, which may be anybody's, as numbers that NumPy knows."""
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a model makes of rows: their noise, and how far out each layer sees them."""
+"""Rows as a model sees them: their noise, and how far out each layer sees them."""
 
 from collections.abc import Iterator
 from itertools import takewhile

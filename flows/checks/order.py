@@ -13,7 +13,7 @@ FADED = 0.05  # correlation, below which rows count as independent
 
 
 def dependence(sample: Sample) -> str:
-    """What to say of rows whose columns go together with those of the row before; nothing where they do not."""
+    """Return a remark on rows whose columns go together with the columns of the row before; nothing where they do not."""
     names, (rows,) = features(sample.columns, flat(sample.all_rows[:MOST]))
     n = len(rows)
     if n < 3 or not names:

@@ -48,7 +48,7 @@ class Sample:
 
     @cached_property
     def log_p(self) -> np.ndarray:
-        """Of all rows, (rows,), in nats. A triple draws first, as its draws show whether the rows are as wide as its own."""
+        """Log-densities of all rows, (rows,), in nats. A triple draws first: draws show whether the rows are as wide."""
         if self.model.result is None:
             _ = self._drawn
         return self.model.log_p(self.all_rows, self.all_contexts)
@@ -61,7 +61,7 @@ class Sample:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Which of all rows stand beside draws, in their order: at most as many as draws, of a conditional model 2,000."""
+        """Tells which rows stand beside draws, in their order: at most as many as draws, of a conditional model 2,000."""
         return self._chosen[self._finite] if self.conditional else self._chosen
 
     @cached_property

@@ -60,7 +60,7 @@ def _by_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_groups(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """The same of a conditional model, over groups of rows that are alike in log p: one half of the draws of each row says how
+    """Check a conditional model so, over groups of rows that are alike in log p: one half of the draws of each row says how
     wide the normal around it is, the other half is weighed."""
     size, random, d = len(sample.rows) // PLACES, sample.random(31), len(sample.columns)
     order = np.argsort(sample.log_p[sample.places], kind="stable")[: PLACES * size]

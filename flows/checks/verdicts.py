@@ -1,4 +1,4 @@
-"""What a check found, and what that means beside the others of the call."""
+"""Findings of checks, and what each means beside the others of the call."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Check(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What a check found before it is judged; without a size it cannot tell, for the reason in `detail`.
+    """A finding of a check before it is judged; without a size it cannot tell, for the reason in `detail`.
 
     `minor` is whether there is something to tell, though it harms nothing, of a check that has no p-value.
     """
@@ -53,8 +53,9 @@ class OneTest(NamedTuple):
 
 
 def worst(tests: list[OneTest], detail: str) -> Finding:
-    """Of several tests the least p-value, times their number, and the largest size of those that are surely off, as codes of
-    many classes are far off by chance; or where none is, that of the least p-value. `detail` has a place for what it is of."""
+    """Return the least p-value of several tests, times their number, and the largest size of those that are surely off, as
+    codes of many classes are far off by chance; or where none is, that of the least p-value. `detail` has a place for what it
+    is of."""
     count = len(tests)
     surely = [each for each in tests if each.p * count < SURE] or [min(tests)]
     largest = max(surely, key=lambda each: each.size)

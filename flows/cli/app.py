@@ -30,7 +30,7 @@ def _version(asked: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """What comes before a command."""
+    """Do what comes before a command."""
 
 
 def run(arguments: list[str]) -> int:

@@ -48,7 +48,7 @@ def run(
 
 
 def _check_options(only: list[str] | None, level: float, n: int) -> None:
-    """What is refused before there is work."""
+    """Refuse options before there is work."""
     from flows.checks.check import QUESTIONS
     from flows.checks.sample import LEAST
     from flows.cli.failures import Mistake

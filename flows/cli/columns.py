@@ -38,7 +38,7 @@ def _joined(columns: Iterable[pl.Series]) -> pl.DataFrame:
 
 
 def _is_open(kind: Kind) -> bool:
-    """Whether any values may be of it."""
+    """Tell whether any values may be of it."""
     return isinstance(kind, Ignored) or (isinstance(kind, Category) and kind.values is None)
 
 
@@ -170,7 +170,7 @@ def _as_numbers(column: pl.Series) -> pl.Series:
 
 
 def _sort(schema: Schema, name: str) -> str:
-    """What text is to be read as: numbers, times, true or false, or text."""
+    """Return what text is to be read as: numbers, times, true or false, or text."""
     kind, dtype = schema[name], dtype_of(schema, name) or ""
     if isinstance(kind, Real | Integer | Circular):
         return "numbers"

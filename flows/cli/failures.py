@@ -15,7 +15,7 @@ REPORT = "Please report it, with what --debug shows"
 
 
 class Mistake(Exception):
-    """What the user has to change: a file, a row, an option."""
+    """A mistake that the user can mend: a file, a row, an option."""
 
 
 class Stopped(Exception):
@@ -73,7 +73,7 @@ def _answer_to(error: BaseException) -> tuple[int, str]:
 
 
 def _close_stdout() -> None:
-    """What is printed goes nowhere from here on, so that Python has nothing to complain of when it ends."""
+    """Send what is printed nowhere from here on, so that Python has nothing to complain of when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

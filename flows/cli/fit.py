@@ -94,7 +94,7 @@ def run(
 
 
 def _model(model: Models, conditional: bool, numbers: bool) -> Any:
-    """Of the numbers, as `tables.fit` takes it."""
+    """Return the model of the numbers, as `tables.fit` takes it."""
     import flows
 
     if model == Models.auto or not numbers:
@@ -113,7 +113,7 @@ def _interrupted(result: Any) -> bool:
 
 
 def _told(result: Any) -> dict[str, Any]:
-    """What was fitted, for JSON."""
+    """Return what was fitted, for JSON."""
     from flows.cli.show import figures
 
     told = figures(result)

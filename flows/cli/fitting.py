@@ -1,4 +1,4 @@
-"""What `flows fit` and `flows schema` share: rows with a dtype for each column, and the schema of them."""
+"""Parts that `flows fit` and `flows schema` share: rows with a dtype for each column, and the schema of them."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -74,7 +74,7 @@ def whole(source: Source, schema: tables.Schema, drop_gaps: bool, quiet: bool) -
 
 
 def asked(call: Callable[[pl.DataFrame], Any], frame: pl.DataFrame, where: str, block: Block, remedy: str) -> Any:
-    """What a table says of a frame, whose rows are those of a block; a value that is none is told by its row in the file."""
+    """Ask a table about a frame, the rows of a block; an error names a value by its row in the file."""
     try:
         return call(frame)
     except CellError as error:
@@ -87,7 +87,7 @@ def asked(call: Callable[[pl.DataFrame], Any], frame: pl.DataFrame, where: str, 
 def with_rows(
     call: Callable[[pl.DataFrame], Any], path: str, table: tables.TableResult, shared: Shared
 ) -> tuple[Any, pl.DataFrame, str]:
-    """What a table says of all rows of a file, those rows, and the name of the file for messages."""
+    """Return what a table says of all rows of a file, these rows, and the name of the file for messages."""
     source = Source(path, reading_of(shared, path, table))
     block, frame = whole(source, table.schema, shared.drop_gaps, shared.quiet)
     remedy = "Correct it, or leave the row out; --drop-gaps leaves out rows with gaps"

@@ -44,7 +44,7 @@ class Odd:
         return np.stack([np.asarray(frame[name], float) for name in frame.columns], 1)
 
     def _medians(self, rows: pl.DataFrame) -> np.ndarray:
-        """What is usual for each column, of draws; with a condition, of the first rows of it at hand."""
+        """Return the usual value of each column, of draws; with a condition, of the first rows of it at hand."""
         if self.usual is None:
             given = rows.select(self.table.schema.condition).drop_nulls()[:USUAL]
             drawn = self.table.draw(0, 1, given) if given.width else self.table.draw(0, USUAL)

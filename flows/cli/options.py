@@ -107,5 +107,5 @@ def marks_of(separator: str) -> str:
 
 
 def is_tsv(path: str) -> bool:
-    """Whether the ending tells that tabs separate its values."""
+    """Tell whether the ending tells that tabs separate its values."""
     return path.lower().endswith(".tsv")

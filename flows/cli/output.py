@@ -37,7 +37,7 @@ def check_output(path: str, force: bool, *inputs: str | None) -> None:
 
 
 def check_rows_output(path: str, force: bool, *inputs: str | None) -> None:
-    """The same, of a file of rows; "-" is stdout."""
+    """Check the output of a command that writes rows; "-" is stdout."""
     if path == "-":
         return
     check_output(path, force, *inputs)

@@ -7,7 +7,7 @@ EXAMPLE = "flows schema power.csv -o schema.json"
 
 @command("force", *FILES)
 def run(shared: Shared, data: Data, output: Output = "-", condition: Condition = None, ignore: Ignore = None) -> None:
-    """What the columns hold, and why, as JSON to edit and to hand to `flows fit --schema`."""
+    """Tell what the columns hold, and why, as JSON to edit and to hand to `flows fit --schema`."""
     from flows.cli.fitting import Columns, read
     from flows.cli.models import reading_of
     from flows.cli.output import check_output, write_text

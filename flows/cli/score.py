@@ -64,7 +64,7 @@ def run(
 
 
 class Tally:
-    """What was seen of all rows."""
+    """Counts of all rows that were seen."""
 
     def __init__(self) -> None:
         self.rows = self.scored = self.outside = self.gaps = self.odd = 0

@@ -9,7 +9,7 @@ EXAMPLE = "flows show power.flows"
 
 @command()
 def run(shared: Shared, model: Model) -> None:
-    """What a model is: as code, its schema, the rows it was fitted to, and how well it fits others."""
+    """Show a model: as code, its schema, the rows it was fitted to, and how well it fits others."""
     import os
 
     import flows
@@ -42,7 +42,7 @@ def run(shared: Shared, model: Model) -> None:
 
 
 def figures(table: Any) -> dict[str, Any]:
-    """What a fit says of itself."""
+    """Return the figures of a fit."""
     import json
 
     import numpy as np

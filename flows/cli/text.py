@@ -103,7 +103,7 @@ class TextRows:
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
-        """What a file has that is no CSV of this encoding."""
+        """Return what a file has that is no CSV of this encoding."""
         try:
             yield
         except UnicodeDecodeError as error:

@@ -157,6 +157,6 @@ def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], An
 
 
 def _saved(primitive: Any, *operands: Any, **params: Any) -> bool:
-    """What a loop keeps for its gradient: products with weights, and convolutions."""
+    """Tell which operations a loop keeps for its gradient: products with weights, and convolutions."""
     products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     return primitive is jax.lax.conv_general_dilated_p or products(primitive, *operands, **params)

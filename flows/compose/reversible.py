@@ -185,7 +185,7 @@ def direct_of(whole: Callable, turn: Turn, n: int | None) -> Callable:
 
 
 def _missed(x: Array, recomputed: Array) -> Array:
-    """Whether the inputs that were found are others, by the spread of each column or channel; a constant has but roundings."""
+    """Tell whether other inputs were found, by the spread of each column or channel; a constant has but roundings."""
     if not x.size:
         return jnp.asarray(False)
     rows, roundings = tuple(range(x.ndim - 1)), 64 * jnp.finfo(x.dtype).eps

@@ -166,7 +166,7 @@ def path_of(parts: tuple[BijectionPart, ...]) -> Callable:
 
 
 def still(part: BijectionPart, params: Any, x: Array, context: Any, key: Array) -> Array:
-    """What a layer that does not train makes of data, before a path."""
+    """Return what a layer that does not train makes of data, before a path."""
     if any(jax.tree.leaves(trainable(params))):
         raise FlowsError(
             f"flow_matching: {part.name} comes before the continuous layer and trains, which regression on the velocity cannot "

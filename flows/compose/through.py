@@ -128,7 +128,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
 
 
 def _part_of_context(layout: Any, event: Shape, context: Shape | None) -> BijectionPart | None:
-    """What lays out a context that has the sides of the event; None where a context stays as it is."""
+    """Return the layout for a context that has the sides of the event; None where a context stays as it is."""
     if context is None or len(context) != len(event) or len(event) < 2 or not moves_entries(layout):
         return None
     channels = f"({', '.join(map(str, event[:-1]))}, channels)"

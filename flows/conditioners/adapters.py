@@ -265,7 +265,7 @@ def _extra(name: str, library: str) -> Iterator[None]:
 
 @contextmanager
 def _asking_for_rng(name: str, rng: Any, train: bool, kind: type[Exception]) -> Iterator[None]:
-    """What a library raises for want of a key, as an error that says how to give one."""
+    """Turn what a library raises for want of a key into an error that says how to give one."""
     try:
         yield
     except kind as error:

@@ -1,4 +1,4 @@
-"""What a conditioner is: a network that makes a transformer's parameters, as a constructor's value. Family: Write one."""
+"""Conditioners: networks that make a transformer's parameters, as a constructor's value. Family: Write one."""
 
 import inspect
 from collections.abc import Callable
@@ -34,14 +34,14 @@ OF_IMAGES = (
 
 
 class Network(NamedTuple):
-    """What a conditioner's init returns: `apply_fun(params, inputs)` maps (..., input_dim) to (..., output_dim)."""
+    """The pair that a conditioner's init returns: `apply_fun(params, inputs)` maps (..., input_dim) to (..., output_dim)."""
 
     params: Any
     apply_fun: Any  # callable
 
 
 def as_network(pair: Any, name: str) -> Network:
-    """What a conditioner's init returned, if it is such a pair."""
+    """Return what a conditioner's init returned, if it is such a pair."""
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not callable(pair[1]):
         raise TypeError(f"{name} returned {pair!r:.80}; expected (params, apply_fun)")
     return Network(*pair)

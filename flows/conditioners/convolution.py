@@ -1,4 +1,4 @@
-"""What convolutional networks are made of: the convolution, its layers, and events that are images. Family: Of images."""
+"""Parts of convolutional networks: the convolution, its layers, and events that are images. Family: Of images."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -176,7 +176,7 @@ class Images:
         self.channels = input_dim[2] + (context[2] * self.block**2 if len(context) == 3 else 0)  # of x as the formula sees it
 
     def seen(self, inputs: Array, context: Array | None) -> tuple[Array, Array | None]:
-        """What the formula sees of inputs (*batch, *event) and of a context, (*batch, *context) or shared by all."""
+        """Return what the formula sees of inputs (*batch, *event) and of a context, (*batch, *context) or shared by all."""
         rows, event = inputs.shape[:-3], inputs.shape[-3:]
         if event != self.event:
             raise FlowsError(f"{self.name}: inputs have shape {inputs.shape}, expected {self.event} after any leading axes")

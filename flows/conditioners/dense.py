@@ -1,4 +1,4 @@
-"""What networks are made of: dense layers on features-leading arrays, and activations by name."""
+"""Parts of networks: dense layers on features-leading arrays, and activations by name."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

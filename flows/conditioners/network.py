@@ -46,7 +46,7 @@ class Running(NamedTuple):
 
 
 def measured_by(net: Any) -> frozenset[str]:
-    """What an engine's init has to name for its conditioner: of init_inputs, init_context and params."""
+    """Return what an engine's init has to name for its conditioner: of init_inputs, init_context and params."""
     names = named_by(net, MEASURED)
     return names | {"init_context"} if "init_inputs" in names else names
 
@@ -173,7 +173,7 @@ def check_squash(squash: Any, name: str) -> Squash:
 
 
 def _seen(squash: Squash, x: Array) -> Array:
-    """What a network sees of x. An entry beyond FAR would overflow in it, and then a masked weight of 0 times inf is NaN."""
+    """Return what a network sees of x. An entry beyond FAR would overflow in it, and a masked weight of 0 times inf is NaN."""
     if isinstance(squash, tuple):
         return soft_clip(x, squash[1])
     return jnp.clip(x, -FAR, FAR) if squash is None else saturated(x, squash)

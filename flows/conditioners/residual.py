@@ -130,7 +130,7 @@ def MaskedResidual(
 
 
 class Blocks:
-    """What residual networks have in common: the formula, features leading, and the params besides the layers."""
+    """Parts that residual networks have in common: the formula, features leading, and the params besides the layers."""
 
     axes: tuple[int, ...] = (1,)  # of h, over which the moments of a unit are taken
 
@@ -158,7 +158,7 @@ class Blocks:
         return params
 
     def per_unit(self, params: Any, context: Array | None) -> dict[str, Any]:
-        """What acts on single units, for every block."""
+        """Return what acts on single units, for every block."""
         units: dict[str, Any] = {}
         if "gates" in params and context is not None:
             units["gates"] = tuple(jax.nn.sigmoid(affine(gate["w"], gate["b"], context)) for gate in params["gates"])
@@ -168,7 +168,7 @@ class Blocks:
         return jax.tree.map(self.beside, units)
 
     def beside(self, unit: Array) -> Array:
-        """What acts on single units, (width, batch or 1), with the axes of h."""
+        """Return what acts on single units, (width, batch or 1), with the axes of h."""
         return unit
 
     def formula(self, dense: Callable, units: Any, x: Array, rng: Any, train: bool, record: list | None = None) -> Array:

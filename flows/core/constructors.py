@@ -102,7 +102,7 @@ def said_of(claim: Any, arguments: dict[str, Any], what: str) -> Any:
 
 
 def is_constructor(x: Any) -> bool:
-    """Whether `x` is a constructor, which still has to be called."""
+    """Tell whether `x` is a constructor, which still has to be called."""
     return isinstance(x, types.FunctionType) and x in _CONSTRUCTORS
 
 
@@ -139,7 +139,7 @@ def refuse_argument(x: Any, what: str, expected: str) -> NoReturn:
 
 
 def in_library(construct: Callable) -> bool:
-    """Whether it is one of the library's own."""
+    """Tell whether it is one of the library's own."""
     return (construct.__module__ or "").split(".")[0] == "flows"
 
 

@@ -104,7 +104,7 @@ class ModelValue(Value):
 
     @property
     def estimates(self) -> bool:
-        """Whether `rng` makes some log-det in it an estimate, so that only what is linear in log p may be given one."""
+        """Tells whether `rng` makes some log-det in it an estimate, so that only what is linear in log p may be given one."""
         return "unbiased" in self.labels
 
     @property

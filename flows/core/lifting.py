@@ -200,7 +200,7 @@ class Author:
             raise
 
     def _remembers_data(self, constants: Callable) -> bool:
-        """Whether the functions of an init with data hold on to them."""
+        """Tell whether the functions of an init with data hold on to them."""
         if not self.names & {"init_inputs", "init_context"}:
             return False
         made = list[Callable]()
@@ -267,7 +267,7 @@ class DistributionAuthor(Author):
 
 
 def holds_tracer(jaxpr: Any) -> bool:
-    """Whether a traced function closes over a tracer of another trace, which JAX notes as a constant of its program."""
+    """Tell whether a traced function closes over a tracer of another trace, which JAX notes as a constant of its program."""
     return any(isinstance(constant, jax.core.Tracer) for constant in jaxpr.consts)
 
 

@@ -25,7 +25,7 @@ _divided: ContextVar[Mesh | None] = ContextVar("divided", default=None)  # by wh
 
 @contextmanager
 def rows_on(mesh: Mesh | None, seen: ContextVar[Mesh | None] = _mesh) -> Iterator[None]:
-    """What is traced within has its rows spread over the one axis of a mesh; None for rows on one device."""
+    """Within it, a traced function has its rows spread over the one axis of a mesh; None for rows on one device."""
     token = seen.set(mesh)
     try:
         yield
@@ -133,7 +133,7 @@ def mesh_of_rows(x: Any, name: str) -> Mesh:
 
 
 def by_process(devices: Iterable[Any]) -> list[Any]:
-    """Those of a process one after the other, as it takes rows that follow each other."""
+    """Return devices in an order where those of a process follow each other, as it takes rows that follow each other."""
     return sorted(devices, key=lambda device: device.process_index)
 
 
@@ -150,5 +150,5 @@ def _check_joined(name: str) -> None:
 
 
 def automatic(mesh: Mesh) -> Mesh:
-    """The same devices along an axis that XLA takes care of; an explicit one, as `jax.make_mesh` makes it, refuses gathers."""
+    """Return the same devices along an axis of XLA's; an explicit axis, as `jax.make_mesh` makes it, refuses gathers."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))

@@ -290,6 +290,6 @@ def put(rows: np.ndarray, like: Array) -> Array:
 
 
 def on_cpu(x: Any) -> bool:
-    """Whether it is an array in this process's memory alone; what is traced is nowhere."""
+    """Tell whether it is an array in this process's memory alone; what is traced is nowhere."""
     known = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
     return known and len(x.devices()) == 1 and next(iter(x.devices())).platform == "cpu"

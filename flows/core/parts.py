@@ -74,7 +74,7 @@ class Part:
 
     @property
     def measures(self) -> bool:
-        """Whether its init looks at data."""
+        """Tells whether its init looks at data."""
         return "init_inputs" in self.keywords
 
     def abstract_params(self) -> Params:

@@ -257,7 +257,7 @@ class explained:
 
 
 def _is_number(leaf: Any) -> bool:
-    """Whether JAX takes it for an array of numbers."""
+    """Tell whether JAX takes it for an array of numbers."""
     if isinstance(leaf, jax.Array):
         return True
     if isinstance(leaf, np.ndarray | np.generic):

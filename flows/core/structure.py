@@ -72,12 +72,12 @@ class Structure(NamedTuple):
 
     @property
     def of_blocks(self) -> bool:
-        """Whether the pieces are blocks of features."""
+        """Tells whether the pieces are blocks of features."""
         return self.order in OF_BLOCKS
 
     @property
     def of_components(self) -> bool:
-        """Whether the pieces are components of a mixture."""
+        """Tells whether the pieces are components of a mixture."""
         return self.order == "mixture"
 
 
@@ -152,7 +152,7 @@ def behind(steps: Sequence[Step], event: Shape) -> Shape:
 
 
 def moves_entries(value: Any) -> bool:
-    """Whether a bijection is known to do nothing but move entries."""
+    """Tell whether a bijection is known to do nothing but move entries."""
     value = opened(value)
     pieces = structure_of(value).pieces
     return all(moves_entries(piece.value) for piece in pieces) if pieces else support_by(value).moves_entries

@@ -58,12 +58,12 @@ class Region:
 
     @property
     def flat(self) -> bool:
-        """Whether no entry is an angle, a coordinate of a sphere, or a code."""
+        """Tells whether no entry is an angle, a coordinate of a sphere, or a code."""
         return not (np.any(self.period) or np.any(self.sphere) or np.any(self.classes))
 
     @property
     def of_line(self) -> Any:
-        """Which entries are numbers of the line: no angles, no coordinates of unit vectors, no codes."""
+        """Tells which entries are numbers of the line: no angles, no coordinates of unit vectors, no codes."""
         return (self.period == 0) & (self.sphere == 0) & (self.classes == 0)
 
     @property
@@ -76,8 +76,8 @@ class Region:
         return Region(*(field[features] for field in self._fields()))
 
     def same_kind(self, other: "Region | None") -> bool:
-        """Whether the same entries are angles, of the same period, coordinates of the same unit vectors, and codes of as many
-        categories."""
+        """Tell whether the same entries are angles, of the same period, coordinates of the same unit vectors, and codes of as
+        many categories."""
         if other is None:
             return self.flat
         alike = np.array_equal(self.sphere, other.sphere) and np.array_equal(self.classes, other.classes)
@@ -179,7 +179,7 @@ class Support:
         return replace(self, inputs=self.outputs, outputs=self.inputs)
 
     def untouched(self, count: int) -> np.ndarray:
-        """Which of so many features stay as they are."""
+        """Tell which of so many features stay as they are."""
         stays = np.isin(np.arange(count), self.leaves)
         return stays if self.touches is None else stays | ~np.isin(np.arange(count), self.touches)
 
@@ -265,7 +265,7 @@ def inside(region: Region, x: Array) -> Array:
 
 
 def beyond(region: Region, x: Array) -> Array:
-    """Which entries of rows x lie outside a region, whose ends belong to it; NaN does not."""
+    """Tell which entries of rows x lie outside a region, whose ends belong to it; NaN does not."""
     low, high = region
     sphere = np.broadcast_to(region.sphere, low.shape)
     low, high = (jnp.asarray(np.where(sphere > 0, far, end), x.dtype)[None] for end, far in ((low, -np.inf), (high, np.inf)))
@@ -278,7 +278,7 @@ def beyond(region: Region, x: Array) -> Array:
 
 
 def off_sphere(x: Array) -> Array:
-    """Whether points (..., n + 1) are no unit vectors; False where they are NaN."""
+    """Tell whether points (..., n + 1) are no unit vectors; False where they are NaN."""
     return jnp.abs(jnp.square(x).sum(-1) - 1) > OFF_SPHERE
 
 

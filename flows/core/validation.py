@@ -152,7 +152,7 @@ _budget: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 @contextmanager
 def within(max_bytes: int) -> Iterator[None]:
-    """What is made inside is counted, and refused where it would be more than that."""
+    """Count what is made inside, and refuse what would be more than that."""
     token = _budget.set(Budget(max_bytes))
     try:
         yield
@@ -169,7 +169,7 @@ def check_affordable(n: int) -> None:
 
 @contextmanager
 def repeated(n: int) -> Iterator[None]:
-    """What is made inside is copied n times, as is what it holds: copies of copies multiply."""
+    """Count n times what is made inside, as it is copied so often: copies of copies multiply."""
     budget = _budget.get()
     if budget is None:
         yield

@@ -1,4 +1,4 @@
-"""What points go through from data to noise: one walk over a model, with or without its params, for all who ask."""
+"""The way of points from data to noise: one walk over a model, with or without its params, for all who ask."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -67,7 +67,7 @@ class Stage(NamedTuple):
 
 
 def joined_context(numbers: Sequence[Any], context: Any, xp: Any = jnp) -> Any:
-    """What networks see of blocks before one, and then a context, of rows."""
+    """Return what networks see of the blocks before one, and then of a context, of rows."""
     return xp.concatenate([*numbers, *(() if context is None else (context,))], 1) if numbers else context
 
 
@@ -91,12 +91,12 @@ def laid_out(order: str, pieces: Sequence[Piece], context: Shape | None, places:
 
 
 def is_flow(value: Any) -> bool:
-    """Whether a distribution is a `Flow` itself, not a model that is short for one."""
+    """Tell whether a distribution is a `Flow` itself, not a model that is short for one."""
     return structure_of(value).order == "flow"
 
 
 def has_bijection(value: Any) -> bool:
-    """Whether some points of a distribution go through a bijection, or their context is standardised."""
+    """Tell whether some points of a distribution go through a bijection, or their context is standardised."""
     order, pieces = structure_of(opened(value))
     return order in ("flow", "context") or any(has_bijection(piece.value) for piece in pieces)
 

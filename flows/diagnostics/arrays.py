@@ -84,5 +84,5 @@ def unit_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of all pairs, (rows of x, rows of y)."""
+    """Return the squared distances of all pairs, (rows of x, rows of y)."""
     return np.maximum((x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T, 0.0)

@@ -39,7 +39,7 @@ class Sbc(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Whether regions hold the share of rows that they should.
+    """The share of rows that regions hold, beside the share that they should hold.
 
     Attributes:
         statistic, p, terms: Neyman's smooth statistic of the ranks, as in `Uniformity`.
@@ -101,7 +101,7 @@ def sbc(rows: Any, draws: Any, *, context: Any = None, slices: int = 5, rng: Any
 
 
 def _slices(context: Any, n: int, slices: int) -> dict[Any, np.ndarray]:
-    """Of each column of the context, which rows are in which slice."""
+    """Tell for each column of the context which rows are in which slice."""
     if context is None:
         return {}
     found = dict[Any, np.ndarray]()
@@ -199,8 +199,8 @@ def _predicted(x: np.ndarray, context: np.ndarray, random: np.random.Generator) 
 
 
 def coverage(log_p: Any, draws_log_p: Any, *, rng: Any = 0) -> Coverage:
-    """Which highest-density region holds each row, by its log-density among those of draws: 90% of rows lie in the region that
-    holds 90% of the draws, and so for every level.
+    """Tells which highest-density region holds each row, by its log-density among the log-densities of draws: 90% of rows lie
+    in the region that holds 90% of the draws, and so for every level.
 
         level = (#(draws log p > row log p) + share of ties at random) / draws
 

@@ -1,4 +1,4 @@
-"""What a model says of images: bits for each number, and how typical they are."""
+"""Figures of images by a model: bits for each number, and how typical images are."""
 
 import math
 from collections.abc import Callable
@@ -124,8 +124,8 @@ def levels_of(init_fun: Any) -> int | None:
 
 
 def _dequantized(init_fun: Any) -> list[Rounding] | None:
-    """What the layer that adds noise takes pixels for, if it comes first in a model, but for what moves entries; or those of
-    each component of a mixture. None where there is none."""
+    """Return the levels that the layer of noise takes pixels for, if it comes first in a model, but for what moves entries; or
+    those of each component of a mixture. None where there is none."""
     layers, base = chain_of(init_fun)
     for layer in layers:
         rounding = traits_by(layer.value).rounding

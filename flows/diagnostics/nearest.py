@@ -79,7 +79,7 @@ def nearest_rows(rows: Any, draws: Any, train: Any) -> Nearest:
 
 
 def _nearest(x: np.ndarray, known: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the distance to the nearest one that is known, and which that is; in pieces."""
+    """Return for each row the distance to the nearest one that is known, and which that is; in pieces."""
     z, of_known, middle = x / scale, known / scale, known.mean(0) / scale  # near 0, differences of squares keep their digits
     step = max(1, TOGETHER // len(known))
     which = np.concatenate(

@@ -1,4 +1,4 @@
-"""What a bijection does at a few points: the facts from which `verify` and the tests read its properties."""
+"""Facts of a bijection at a few points, from which `verify` and the tests read its properties."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -100,7 +100,7 @@ class Trial:
 
     @property
     def gradients(self) -> tuple[Any, Array]:
-        """Of params and points, by a sum of all outputs and log-dets with weights unlike each other."""
+        """Return gradients by params and points, of a sum of all outputs and log-dets with weights unlike each other."""
         return self._slopes[1:]
 
     @property
@@ -109,7 +109,7 @@ class Trial:
 
 
 class RowByRow(Trial):
-    """The same in plain Python, a row at a time where it is differentiated: it also serves what cannot be traced."""
+    """A trial in plain Python, a row at a time where it is differentiated: it also serves what cannot be traced."""
 
     @cached_property
     def _forward(self) -> tuple:

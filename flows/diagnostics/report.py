@@ -54,7 +54,7 @@ class Property(NamedTuple):
 
 
 class VerifyReport(NamedTuple):
-    """What `verify` found; prints as a table.
+    """The findings of `verify`; prints as a table.
 
     Attributes:
         name: of what was looked at.
@@ -68,7 +68,7 @@ class VerifyReport(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether every property holds."""
+        """Tells whether every property holds."""
         return all(line.passed for line in self.properties)
 
     def __str__(self) -> str:
@@ -241,7 +241,7 @@ def _properties(
 
 
 def _mean_over_keys(direct: Callable, keys: Array) -> Property:
-    """Whether rng leaves the outputs as they are, and log-dets in the mean."""
+    """Tell whether rng leaves the outputs as they are, and log-dets in the mean."""
     name = "mean over rng"
     try:
         y, log_det = direct()

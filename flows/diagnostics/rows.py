@@ -1,4 +1,4 @@
-"""Which rows a fitted model is not to be trusted on."""
+"""Rows that a fitted model is not to be trusted on."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Untrusted(NamedTuple):
 
 
 class RowReport(NamedTuple):
-    """What `result.verify` found; prints as a list.
+    """The findings of `result.verify`; prints as a list.
 
     Attributes:
         rows: the rows that are not to be trusted, each with its number and the reason.
@@ -60,7 +60,7 @@ class RowReport(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether all rows are to be trusted."""
+        """Tells whether all rows are to be trusted."""
         return not self.rows
 
     def __str__(self) -> str:

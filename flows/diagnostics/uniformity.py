@@ -169,7 +169,7 @@ def _legendre(u: np.ndarray) -> np.ndarray:
 
 
 def _on_grid(draws: int) -> np.ndarray:
-    """The same, orthonormal for uniform ranks, (draws + 1, 4)."""
+    """Return the polynomials on the grid of ranks, orthonormal for uniform ranks, (draws + 1, 4)."""
     points = (np.arange(draws + 1) + 0.5) / (draws + 1)
     q, r = np.linalg.qr(np.polynomial.legendre.legvander(2 * points - 1, ORDER))
     return (q * np.sign(np.diag(r)) * np.sqrt(draws + 1))[:, 1:]

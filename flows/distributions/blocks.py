@@ -35,7 +35,7 @@ def size_of_blocks(n: int, count: int, event: Shape) -> int | None:
 def in_blocks(
     draw: Callable, components: Any, copies: bool, key: Array, component: Array, count: int, size: int, like: Any, context: Any
 ) -> Array:
-    """Of each row a draw of its component, `draw(i, params, key, size, context)` in blocks.
+    """Return for each row a draw of its component, `draw(i, params, key, size, context)` in blocks.
 
     Args:
         components: the params of each, a tuple, or stacked where they are copies of one, which is then number 0.

@@ -132,8 +132,9 @@ def Categorical(*classes: int, hidden: tuple[int, ...] = (64, 64), dropout: floa
 
 
 class _Layout:
-    """What the network sees and what it scores: columns of as many classes side by side, so that they are computed together and
-    compile time grows with the different numbers of classes alone. In the params they are as they come."""
+    """The layout of what the network sees and of what it scores: columns of as many classes side by side, so that they are
+    computed together and compile time grows with the different numbers of classes alone. In the params they are as they
+    come."""
 
     def __init__(self, classes: tuple[int, ...]):
         counts = np.asarray(classes)
@@ -144,7 +145,7 @@ class _Layout:
         self.most_seen = max(self.of_earlier, default=1)
 
     def layers(self, params: Any) -> list[dict[str, Array]]:
-        """Those of the params, with the first's inputs and the last's outputs in this order."""
+        """Return the layers of the params, with the first's inputs and the last's outputs in this order."""
         layers = [dict(layer) for layer in params]
         inputs, outputs = (np.argsort(np.argsort(of, kind="stable")).astype(np.int32) for of in (self.seen, self.scored))
         context = np.arange(len(inputs), layers[0]["w"].shape[0], dtype=np.int32)
@@ -155,7 +156,7 @@ class _Layout:
         return one_hot_codes(c[self.earlier], self.of_earlier)
 
     def seen_alone(self, c: Array) -> Array:
-        """What is seen of one column (1, batch), as wide as of any."""
+        """Return what is seen of one column (1, batch), as wide as of any."""
         return one_hot_codes(c, [self.most_seen])
 
     def log_masses(self, logits: Array, c: Array) -> Array:
@@ -171,7 +172,7 @@ class _Layout:
 
 
 def _codes(x: Array, classes: Sequence[int]) -> tuple[Array, Array]:
-    """Of columns x (d, batch): their codes, 0 where there is none, and where there is one."""
+    """Return the codes of columns x (d, batch), 0 where there is none, and where there is one."""
     coded = (x >= 0) & (x < jnp.asarray(classes, x.dtype)[:, None]) & (x == jnp.floor(x))
     return jnp.where(coded, x, 0), coded
 

@@ -21,7 +21,7 @@ PROBE = 0.5  # where, and less it, it is looked at whether a map rises
 
 
 def of_flow(bijection: Any, part: BijectionPart, base_part: DistributionPart) -> Cdf | None:
-    """That of points whose images under the bijection follow the base; None where the map does not give it."""
+    """Return the function of points whose images under the bijection follow the base; None where the map does not give it."""
     base = None if base_part.cdf is None else base_part.cdf()
     if base is None or part.output != COLUMN or part.noisy or not part.compiled:
         return None
@@ -40,8 +40,8 @@ def of_flow(bijection: Any, part: BijectionPart, base_part: DistributionPart) ->
         return part.inverse(params["bijection"], y[:, None], context, None, False)[:, 0]
 
     def falls(params: Any, rows: Array, context: Any) -> tuple:
-        """Of each row whether its map falls, by the order of two images or else by its slope, and whether that was told; and
-        what the base knows."""
+        """Tell for each row whether its map falls, by the order of two images or else by its slope, and whether that was told;
+        and what the base knows."""
         params, context = jax.lax.stop_gradient((params, context))
         n, dtype = len(rows), rows.dtype
         y = inside(outputs, jnp.repeat(jnp.array([-PROBE, PROBE], dtype), n)[:, None])[:, 0]
@@ -77,7 +77,7 @@ def of_flow(bijection: Any, part: BijectionPart, base_part: DistributionPart) ->
 
 
 def of_mixture(parts: Sequence[DistributionPart], copies: int | None) -> Cdf | None:
-    """That of weighted components: `copies` of one, whose params are stacked, or each with params of its own."""
+    """Return the function of weighted components: `copies` of one, whose params are stacked, or each with its own params."""
     made = [None if part.cdf is None else part.cdf() for part in parts]
     cdfs = [each for each in made if each is not None]
     if len(cdfs) < len(made):
@@ -115,8 +115,8 @@ def weighted(
     support: tuple[float, float] = (-np.inf, np.inf),
     known: Callable = lambda params, rows, context: (),
 ) -> Cdf:
-    """Of components, of which `tails` and `points` are made together, an axis of them in front: the quantile of a mixture lies
-    between theirs, and is found by secants of its normal score and by halving.
+    """Mix components, whose `tails` and `points` are made together, with an axis of components in front: the quantile of a
+    mixture lies between theirs, and is found by secants of its normal score and by halving.
 
     The secants are those of Anderson and Björck, "A new high order method of regula falsi type for computing a root of an
     equation", 1973: ten steps where halving takes fifty.

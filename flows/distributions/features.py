@@ -39,7 +39,7 @@ from flows.core import (
 def side_by_side(
     name: str, values: Sequence[DistributionLike], sizes: Any, order: str, argument: str, example: str
 ) -> Composite:
-    """What a constructor returns whose distributions are of blocks of features.
+    """Return what a constructor returns whose distributions are of blocks of features.
 
     Args:
         name, argument, example: of the constructor, of its argument that holds the distributions, and of a call, for errors.
@@ -83,7 +83,7 @@ def side_by_side(
         run_each = list(zip(parts, places, edges, strict=True))
 
         def contexts(x: Array, context: Any) -> list[Any]:
-            """Of each block."""
+            """Return the context of each block."""
             return [block.context(x, context) for block in blocks]
 
         of_data = jax.jit(contexts)

@@ -73,7 +73,7 @@ def fitted_normals(key: Array, x: Array, count: int, diagonal: bool = False) -> 
 
 
 def _nearest(z: Array, means: Array) -> Array:
-    """Of rows, the nearest mean, (k, n) of 0 and 1."""
+    """Return the nearest mean of each row, (k, n) of 0 and 1."""
     distance = jnp.square(means).sum(1)[:, None] - 2 * jnp.matmul(means, z.T, precision="highest")
     return jax.nn.one_hot(distance.argmin(0), len(means), axis=0, dtype=z.dtype)
 

@@ -1,4 +1,4 @@
-"""What is said where a library that a room is for is not installed."""
+"""The error where a library that a room is for is not installed."""
 
 import importlib
 

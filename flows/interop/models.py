@@ -35,7 +35,7 @@ KINDS: dict[type[ModelValue], str] = {
 
 
 class Known(NamedTuple):
-    """What is known of a model: its part, the shapes of its params, and its functions.
+    """Facts of a model: its part, the shapes of its params, and its functions.
 
     `first` and `second` are direct_fun and inverse_fun of a bijection, or log_pdf and sample of a distribution; `draw`, of
     distributions alone, makes samples and their log_pdf in one pass.

@@ -1,4 +1,4 @@
-"""What other programs hand over: rows of any leading axes, and params of which some train and some are "fixed"."""
+"""Values that other programs hand over: rows of any leading axes, and params of which some train and some are "fixed"."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -77,7 +77,7 @@ class Batch:
         return x.transpose(*self.order, *tail).reshape(self._copies, self.rows, *event)
 
     def params(self, params: Any, expected: Any) -> Any:
-        """Those of one model, or of several along one axis."""
+        """Return the params of one model, or of several along one axis."""
         if not self.several:
             return params
         return jax.tree.map(lambda leaf, like: jnp.reshape(leaf, (self._copies, *like.shape)), params, expected)

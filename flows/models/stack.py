@@ -1,4 +1,4 @@
-"""What models have in common: how their steps are stacked, and which arguments they share."""
+"""Parts that models have in common: how their steps are stacked, and which arguments they share."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What training minimises: the likelihood of data, divergences from a target, a bound on its constant."""
+"""Objectives that training minimises: the likelihood of data, divergences from a target, a bound on its constant."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What lies on disk: `models.py` says what a file of a model holds, `container.py` how its bytes stay whole, and `programs.py`
+"""Files: `models.py` says what a file of a model holds, `container.py` how its bytes stay whole, and `programs.py`
 keeps compiled programs for the next process.
 """
 

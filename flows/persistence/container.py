@@ -35,7 +35,7 @@ TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it
 
 
 class Content(io.BytesIO):
-    """What is in a file, or shall be in one, in memory."""
+    """The content of a file in memory, read from it or to be written to it."""
 
     def __repr__(self) -> str:
         return "the file given"

@@ -159,7 +159,7 @@ def save_model(
 
 @contextmanager
 def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int | None) -> Iterator[Loaded]:
-    """What is in a file, for a `with` in which errors are blamed on it, and constructors are made within what it may take."""
+    """Return the content of a file, for a `with` in which errors are blamed on it, and constructors stay within its bytes."""
     source, checked = _content(path, "load"), _checked_constructors(constructors)
     header, tensors, more, text = _read(source)
     allowed = max(FILES * size_of(source), LEAST_BYTES)
@@ -193,7 +193,7 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
 
 
 def describe(path: PathLike) -> dict[str, Any]:
-    """What is in a file that `save` wrote, verified against its digest. Your own constructors are not needed.
+    """Describes a file that `save` wrote, verified against its digest. Your own constructors are not needed.
 
     Args:
         path: a file that `save` wrote, or a binary one that is open.
@@ -262,7 +262,7 @@ def rows_held(description: Any) -> int:
 
 
 def _label_of(description: Any) -> str | None:
-    """What a model in JSON that is all the library's own says of its log-density."""
+    """Return what a model in JSON that is all the library's own says of its log-density."""
     try:
         with within(LEAST_BYTES):
             return from_json(description).likelihood

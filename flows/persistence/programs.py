@@ -285,7 +285,7 @@ def check_parents(path: Path) -> None:
 
 
 def is_private(group: int) -> bool:
-    """Whether a group is the user's alone: many systems make one for each user, and let it write to all that the user makes."""
+    """Tell whether a group is the user's alone: many systems make one for each user, which may write all the user makes."""
     import grp  # not on Windows
     import pwd
 
@@ -317,7 +317,7 @@ def no_threshold() -> None:
 
 
 def _look_before_reading(event: str, **_: Any) -> None:
-    """What was written since the last look, by this process or another, is looked at before JAX reads it."""
+    """Look at what was written since the last look, by this process or another, before JAX reads it."""
     if event == BEFORE_READING and _in_use is not None and setting(DIRECTORY) == str(_in_use.folder):
         try:
             _in_use.look()
@@ -340,7 +340,7 @@ def seconds_of_compiling() -> float:
 
 
 def advice(seconds: float) -> str | None:
-    """What to say, once in a process, of so many seconds of compiling; None where programs are kept, or it was no time."""
+    """Return what to say, once in a process, of these seconds of compiling; None where programs are kept, or it was no time."""
     global _advised
     if _advised or setting(DIRECTORY) or not setting(ENABLED) or seconds <= LONG:
         return None

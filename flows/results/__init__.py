@@ -1,4 +1,4 @@
-"""What a fit returns and a file gives back: `result.py` says what can be asked of it, `frames.py` keeps names of columns."""
+"""Results of fits and of files: `result.py` says what can be asked of them, `frames.py` keeps names of columns."""
 
 from flows.results.density import DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult

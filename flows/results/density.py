@@ -18,7 +18,7 @@ REACH = 8.0  # standard deviations of the nearest Gaussian, or of N(0, 1), of th
 
 
 class Diagnostics(NamedTuple):
-    """What importance weights w = p Z / q say about the fit. Draws come from a mixture q: three quarters from the model, and a
+    """Figures of the fit by importance weights w = p Z / q. Draws come from a mixture q: three quarters from the model, and a
     quarter from the model with its base 1.5 and 2.5 times as wide, which reaches into tails that the model lacks. Where several
     modes were found, 2% of the draws come from Gaussians there.
 

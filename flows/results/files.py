@@ -101,7 +101,7 @@ def _result(model: Loaded, functions: tuple) -> FitResult:
 
 
 def _diagnostics(numbers: np.ndarray) -> Diagnostics:
-    """Of a file; older ones do not say how many modes there were, or from how many starts."""
+    """Read the diagnostics of a file; older ones do not say how many modes there were, or from how many starts."""
     counts = numbers[4:]
     if numbers.shape not in ((5,), (6,), (7,)) or numbers.dtype.kind != "f" or not ((counts >= 0) & (counts < 2**53)).all():
         raise FlowsError(f"its {DIAGNOSTICS} are not what a fit to a density has")

@@ -56,7 +56,7 @@ def _described(label: Any) -> Any:
 
 
 def header_of(x: Any) -> Header | None:
-    """Those of a table of pandas or polars; None for what is no table."""
+    """Return the header of a table of pandas or polars; None for what is no table."""
     labels = getattr(x, "columns", None) if hasattr(x, "to_numpy") else None
     if labels is None:
         return None

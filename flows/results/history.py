@@ -1,4 +1,4 @@
-"""What a fit reports: to callbacks after each epoch, and as the history of losses at the end."""
+"""Reports of a fit: to callbacks after each epoch, and as the history of losses at the end."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ GREY = "#a0a0a0"  # of what a fit is not judged by
 
 
 class Epoch(NamedTuple):
-    """What a callback of `flows.fit` is given after each epoch. Losses are nats a row, in the units of the data; of an
+    """The report that a callback of `flows.fit` gets after each epoch. Losses are nats a row, in the units of the data; of an
     objective of another kind they are its values.
 
     Attributes:
@@ -63,7 +63,7 @@ class History(dict):
 
     @property
     def unit(self) -> str:
-        """What its losses are."""
+        """The unit of the losses."""
         return "nats a row" if self.objective is None else self.objective
 
     @property

@@ -1,4 +1,4 @@
-"""What is asked of a model of one column: distribution function, quantiles, intervals, by its own map or by draws."""
+"""Answers of a model of one column: distribution function, quantiles, intervals, by its own map or by draws."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -160,7 +160,7 @@ class OneColumn(Inputs):
 
 
 def cdf_of(init_fun: DistributionLike, context: Shape | None) -> Cdf | None:
-    """That of a model of one column; None where its own map does not give it."""
+    """Return the distribution function of a model of one column; None where its own map does not give it."""
 
     def make() -> Cdf | None:
         if not isinstance(init_fun, DistributionInit):

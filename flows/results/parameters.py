@@ -21,7 +21,7 @@ class Parameters(NamedTuple):
 
     @classmethod
     def of(cls, shapes: Mapping, caller: str) -> "Parameters":
-        """Of a dict from names to shapes, such as {"mu": (), "weights": (3, 2)}."""
+        """Make parameters of a dict from names to shapes, such as {"mu": (), "weights": (3, 2)}."""
         checked = list[Shape]()
         for name, described in shapes.items():
             if not isinstance(name, str) or not name:
@@ -56,7 +56,7 @@ class Parameters(NamedTuple):
 
     @property
     def entries(self) -> list[str]:
-        """What each number of a vector is, such as "mu" or "weights[0, 1]"."""
+        """Return the name of each number of a vector, such as "mu" or "weights[0, 1]"."""
         indices = [(name, index) for name, shape in self._shown for index in np.ndindex(shape)]
         return [f"{name}[{', '.join(map(str, index))}]" if index else name for name, index in indices]
 

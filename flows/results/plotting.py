@@ -75,7 +75,7 @@ class Plot(Inputs):
         return pairs([described[j] for j in places], both._replace(notes=[*left_out, *both.notes]), self._weights())
 
     def _without_rows(self, given: bool) -> list[str]:
-        """What to remark where there are no rows."""
+        """Return what to remark where there are no rows."""
         if given:
             return ["without rows, as the context was given alone"]
         return ["without rows: those held out are in no file, rows= gives some"]
@@ -85,7 +85,7 @@ class Plot(Inputs):
         return None
 
     def _described(self) -> list[Column]:
-        """What the columns of a vector are."""
+        """Return what the columns of a vector are."""
         (count,) = as_event(self.input_dim)
         names = self._names(count)
         region = self._region
@@ -107,7 +107,7 @@ class Plot(Inputs):
         return described
 
     def _names(self, count: int) -> list[str]:
-        """Of the columns."""
+        """Return the names of the columns."""
         return [f"column {j}" for j in range(count)] if self.table is None else list(self.table.names)
 
 
@@ -124,7 +124,7 @@ def compared(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compare
 
 
 def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
-    """The same without draws: at most n rows, and their contexts, or those that were given without rows."""
+    """Return at most n rows, without draws, and their contexts, or those that were given without rows."""
     choice = np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng))).tolist())
     event, shape, keywords = as_event(result.input_dim), as_context(result.context_dim), result._context(context)
     contexts, notes, word = np.asarray(keywords["context"]) if keywords else None, list[str](), "rows"
@@ -166,7 +166,7 @@ def of_rows(shape: Shape) -> str:
 
 
 def quantiles_given(result: Any, contexts: np.ndarray, n: int, rng: Any) -> np.ndarray:
-    """Those at `SHARES` of one column given each of these contexts, (k, 3): by the model's own map, or by n draws of each."""
+    """Return quantiles at `SHARES` of one column given each context, (k, 3): by the model's own map, or by n draws of each."""
     if result.cdf_by == "map":
         return np.asarray(result.quantile(SHARES, context=contexts), float)
     drawn = np.asarray(result.draw(rng, n, context=contexts), float)

@@ -1,4 +1,4 @@
-"""What a fit returns, and a file gives back: a distribution that knows its columns, its history and its held-out rows."""
+"""The result of a fit, which a file gives back: a distribution that knows its columns, its history and its held-out rows."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
@@ -55,7 +55,7 @@ class Scored(NamedTuple):
     weights: np.ndarray | None = None
 
     def by(self, params: Any) -> bool:
-        """Whether they are those of these params, too."""
+        """Tell whether they are those of these params, too."""
         ours, theirs = jax.tree.leaves(self.params), jax.tree.leaves(params)
         return len(ours) == len(theirs) and all(a is b or np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
@@ -192,7 +192,7 @@ class FitResult(OneColumn, Plot, Distribution):
 
     @property
     def has_scores(self) -> bool:
-        """Whether there are `scores`."""
+        """Tells whether there are `scores`."""
         return self.kept is not None or (self.scored is not None and self.scored.by(self.params))
 
     def anomaly(self, x: Any, *, context: Any = None) -> np.ndarray:
@@ -242,7 +242,7 @@ class FitResult(OneColumn, Plot, Distribution):
         return log_p, self.anomaly_of(of_x)
 
     def verify(self, data: Any, *, context: Any = None) -> RowReport:
-        """Which rows of data the model is not to be trusted on: their round trip or log-det misses, or is no number.
+        """Tells which rows of data the model is not to be trusted on: their round trip or log-det misses, or is no number.
 
         Args:
             data, context: as of `log_prob`.
@@ -267,7 +267,7 @@ class FitResult(OneColumn, Plot, Distribution):
         )  # fmt: skip
 
     def _beside(self) -> dict[str, Any]:
-        """What stands beside the model in a file: arrays by name, and a text."""
+        """Return what stands beside the model in a file: arrays by name, and a text."""
         arrays = {HISTORY + name: np.asarray(array) for name, array in self.history.items()}
         if self.has_scores:
             arrays[SCORES] = self.scores

@@ -62,7 +62,7 @@ def judged(history: Any) -> str:
 
 
 def freed_columns(init_fun: Any, event: Shape, names: Sequence[str] | None) -> str:
-    """Which columns a model frees of what those before them tell, or ""."""
+    """Tell which columns a model frees of what those before them tell, or ""."""
     within = [init_fun, *init_fun.values_within()] if isinstance(init_fun, DistributionInit) else []
     layers = [value.arguments for value in within if value.constructor is Whiten]
     if not layers or len(event) != 1:

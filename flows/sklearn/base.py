@@ -1,4 +1,4 @@
-"""What the estimators share: a fit of one table, scores that do not depend on the rows beside, and pickles."""
+"""Parts that the estimators share: a fit of one table, scores that do not depend on the rows beside, and pickles."""
 
 import io
 from typing import Any

@@ -203,7 +203,7 @@ def _described(model: Any) -> Any:
 
 
 def _model(described: Any, constructors: tuple[Callable, ...]) -> Any:
-    """What `_described` tells."""
+    """Return the model that `_described` tells of."""
     if isinstance(described, str):
         return described
     if isinstance(described, list):

@@ -1,4 +1,4 @@
-"""What scikit-learn hands to an estimator as frames, and frames as what it expects."""
+"""Inputs of estimators: what scikit-learn hands over as frames, and frames as what it expects."""
 
 import importlib.util
 from typing import Any
@@ -14,12 +14,12 @@ LIBRARIES = ("pandas", "polars")  # that hold the columns of an array, the first
 
 
 def is_frame(X: Any) -> bool:
-    """Whether it has columns with names; a lazy frame is one, too, which `flows.tables` refuses."""
+    """Tell whether it has columns with names; a lazy frame is one, too, which `flows.tables` refuses."""
     return header_of(X) is not None or hasattr(X, "collect")
 
 
 def is_nameless(frame: Any) -> bool:
-    """Whether a frame is an array of numbers but for its type, as pandas makes one of an array: its columns are 0, 1, ..."""
+    """Tell whether a frame is an array of numbers but for its type, as pandas makes of an array: its columns are 0, 1, ..."""
     labels = header_of(frame).labels  # type: ignore[union-attr]
     return labels == tuple(range(len(labels))) and all(dtype.kind in "iuf" for dtype in frame.dtypes)
 

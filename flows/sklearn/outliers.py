@@ -96,7 +96,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         return self
 
     def _alone(self, kept: np.ndarray, frame: Any, weights: np.ndarray | None) -> np.ndarray:
-        """Which of the rows held out alone have a category, or alone keep a column from being constant."""
+        """Tell which of the rows held out alone have a category, or alone keep a column from being constant."""
         schema = self.table_.schema
         x = schema.rows(frame).x
         x = x if weights is None else x[weights > 0]

@@ -57,7 +57,7 @@ def numbers_of(array: Any, names: Sequence[str]) -> np.ndarray:
 
 
 def context(fields: Fields, names: Sequence[str], table: Frame, values: np.ndarray, what: str) -> np.ndarray:
-    """What a model sees of these columns, which are encoded as `values`."""
+    """Return what a model sees of these columns, which are encoded as `values`."""
     seen = [columns.context(name, fields[name], table, values[:, j], what) for j, name in enumerate(names)]
     return np.concatenate(seen, 1)
 

@@ -1,4 +1,4 @@
-"""What `flows.check` asks of a fitted table: rows of a frame, and draws as users get them."""
+"""A fitted table as `flows.check` sees it: rows of a frame, and draws as users get them."""
 
 from dataclasses import replace
 from typing import Any

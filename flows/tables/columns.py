@@ -1,4 +1,4 @@
-"""What is done with one column, by its kind: learn what is open, encode, decode, and what a model sees of a condition."""
+"""Work on one column, by its kind: learn what is open, encode, decode, and what a model sees of a condition."""
 
 from dataclasses import replace
 from types import ModuleType

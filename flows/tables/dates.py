@@ -87,7 +87,7 @@ def _parsed(name: str, kind: DateTime, column: Any, what: str) -> np.ndarray:
 
 
 def _has_nanoseconds(least: str | None) -> bool:
-    """Whether a time, if there is one, can be counted in nanoseconds since 1970, which go 292 years far."""
+    """Tell whether a time, if there is one, can be counted in nanoseconds since 1970, which go 292 years far."""
     return least is None or NANOSECONDS[0] < _from_text(least, "Y") + 1970 < NANOSECONDS[1]
 
 
@@ -112,7 +112,7 @@ def _from_text(text: str, unit: str) -> int:
 
 
 def is_iso(text: Any) -> bool:
-    """Whether it is a time as a schema writes it."""
+    """Tell whether it is a time as a schema writes it."""
     try:
         return isinstance(text, str) and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
     except ValueError:

@@ -62,17 +62,17 @@ def zone_in(dtype: Dtype | None) -> str | None:
 
 
 def is_single(dtype: Dtype) -> bool:
-    """Whether numbers of it have the digits of float32."""
+    """Tell whether numbers of it have the digits of float32."""
     return isinstance(dtype, str) and dtype.lower() in ("float32", "arrow[float]")
 
 
 def is_date(dtype: Dtype) -> bool:
-    """Whether it is one of dates or times."""
+    """Tell whether it is one of dates or times."""
     return isinstance(dtype, str) and dtype.lower().startswith(("date", "arrow[date", "arrow[timestamp"))
 
 
 def is_duration(dtype: Dtype) -> bool:
-    """Whether it is one of durations."""
+    """Tell whether it is one of durations."""
     return isinstance(dtype, str) and dtype.lower().startswith(("timedelta", "duration", "arrow[duration"))
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a value: its row, its column, what was expected there, and the remedy."""
+"""Errors of a value: its row, its column, what was expected there, and the remedy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +56,7 @@ def _shown(value: Any) -> str:
 
 
 def _expected(name: str, field: Field, value: Any) -> tuple[str, str]:
-    """What there should be, and what to do."""
+    """Return what there should be, and what to do."""
     kind: Any = field.kind
     if isinstance(kind, Category):
         return _one_of(kind.known), (

@@ -36,7 +36,7 @@ class Field:
 
     @property
     def complete(self) -> bool:
-        """Whether all is known that encoding needs."""
+        """Tells whether all is known that encoding needs."""
         kind = self.kind
         if isinstance(kind, Ignored):
             return True
@@ -72,7 +72,7 @@ class Field:
         return -np.inf if low is None else 0.0, np.inf if high is None else float(high - self.offset)
 
     def with_facts_of(self, old: "Field") -> "Field":
-        """The same column with what is known of it whatever its kind is: values of one sort stay what they are."""
+        """Return the column with what is known of it whatever its kind is: values of one sort stay what they are."""
         sorts = [isinstance(kind, Real | Integer | Circular) for kind in (self.kind, old.kind)]
         if not (all(sorts) or (isinstance(self.kind, DateTime) and isinstance(old.kind, DateTime))):
             return self

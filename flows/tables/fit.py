@@ -145,7 +145,7 @@ def completed(frame: Any, schema: Schema | None, names: tuple[str, ...], weights
 
 
 def weights_of(frame: Any, weights: Any, condition: Sequence[str]) -> Any:
-    """Those of rows, as `flows.fit` takes them; of a name, the column."""
+    """Return the weights of rows, as `flows.fit` takes them; of a name, the column."""
     if not isinstance(weights, str):
         return weights
     table = looked_at(frame, "tables.fit")

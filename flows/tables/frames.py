@@ -126,7 +126,7 @@ def zone_of(column: Any) -> Any:
 
 
 def holds_times(column: Any) -> bool:
-    """Whether a column is of dates or times."""
+    """Tell whether a column is of dates or times."""
     return zone_of(column) is not None or str(column.dtype).startswith("Date")
 
 
@@ -144,7 +144,7 @@ def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
 
 
 def gaps_of(column: Any) -> np.ndarray:
-    """Which rows have no value: null, or NaN."""
+    """Tell which rows have no value: null, or NaN."""
     gaps = column.is_null().to_numpy()
     if column.dtype.is_float():
         gaps = gaps | column.is_nan().fill_null(True).to_numpy()

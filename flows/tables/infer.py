@@ -102,7 +102,7 @@ class Guess(NamedTuple):
 
 
 def _guessed(name: str, column: Any) -> Guess:
-    """What a column holds."""
+    """Guess what a column holds."""
     dtype = str(column.dtype)
     if column.dtype.is_numeric():
         return _number(name, column)
@@ -129,7 +129,7 @@ def _constant(value: Any) -> Guess:
 
 
 def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], gaps: bool) -> Guess:
-    """What a column holds whose dtype does not tell that it is one of numbers or of times."""
+    """Guess what a column holds whose dtype does not tell that it is one of numbers or of times."""
     odd = next((value for value in values if not isinstance(value, PLAIN)), None)
     if odd is not None and not isinstance(odd, decimal.Decimal):
         return Guess(Ignored(), f"holds {type(odd).__name__}")
@@ -153,7 +153,7 @@ def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], ga
 
 
 def _number(name: str, column: Any) -> Guess:
-    """What numbers are: one value, few of them, names, whole ones, or others, with their step."""
+    """Guess what numbers are: one value, few of them, names, whole ones, or others, with their step."""
     if (distinct := numbers.names_among(column)) > MOST_LEVELS:
         return Guess(Ignored(), f"{distinct:,} whole numbers that are names, not counts")
     if distinct > 1:
@@ -207,7 +207,7 @@ def _exact(step: float, levels: np.ndarray) -> float:
 
 
 def _spike(levels: np.ndarray, counts: np.ndarray) -> str:
-    """Of a value that repeats as those beside it do not."""
+    """Find a value that repeats as its neighbours do not."""
     most, rows = int(counts.argmax()), int(counts.sum())
     if counts[most] < LEAST_TIES or counts[most] <= ATOM * rows:
         return ""

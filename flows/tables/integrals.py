@@ -29,7 +29,7 @@ class Axis(Protocol):
     """A column that is moved."""
 
     def spread(self, drawn: np.ndarray) -> "Axis":
-        """The same, with what it needs of draws."""
+        """Return the kind of column with what it needs of draws."""
 
     def seen(self, t: np.ndarray) -> np.ndarray:
         """(rows, k), by which values are near or far."""

@@ -1,4 +1,4 @@
-"""What a column of a table holds. Kinds are plain values: they print as code, compare by their arguments and go to JSON."""
+"""Kinds of columns of a table. Kinds are plain values: they print as code, compare by their arguments and go to JSON."""
 
 import math
 from collections.abc import Mapping, Sequence, Set
@@ -16,7 +16,7 @@ WHOLE = 1e-9  # of a step, by which a period may miss a whole number of them
 
 
 class Kind:
-    """Of a column. Its subclasses are all the kinds there are."""
+    """The kind of a column. Its subclasses are all the kinds there are."""
 
     def __repr__(self) -> str:
         """As code, without the arguments that are at their default."""

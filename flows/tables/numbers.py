@@ -162,7 +162,7 @@ def encoded(name: str, field: Field, column: Any, what: str) -> Entries:
 
 
 def _without_overflow(values: np.ndarray, offset: int) -> bool:
-    """Whether int64 holds these whole numbers less an offset."""
+    """Tell whether int64 holds these whole numbers less an offset."""
     ends = offset, int(values.min()) - offset, int(values.max()) - offset
     return min(ends) >= -(2**63) and max(ends) < 2**63
 
@@ -210,7 +210,7 @@ def decoded(name: str, field: Field, values: np.ndarray, library: str) -> Any:
 
 
 def _numbers(field: Field, values: np.ndarray) -> np.ndarray:
-    """What was counted from the offset: on the steps and inside the bounds."""
+    """Return what was counted from the offset: on the steps and inside the bounds."""
     kind: Any = field.kind
     if isinstance(kind, Integer):
         start = int(field.offset)

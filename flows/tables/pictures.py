@@ -93,14 +93,14 @@ def _cycle(given: Field, at: np.ndarray) -> float:
 
 
 def _seen(table: Any, given: Field, encoded: np.ndarray) -> np.ndarray:
-    """What the model sees of values of the one column of the condition."""
+    """Return what the model sees of values of the one column of the condition."""
     schema = table.schema
     native = schema._native(schema.condition[0], encoded, schema.fitted_to)
     return np.asarray(schema.context(framed(schema.fitted_to, [given.label], [native], len(encoded))))
 
 
 def described(field: Field) -> Column:
-    """What a column of a frame is on an axis."""
+    """Return what a column of a frame is on an axis."""
     kind: Any = field.kind
     name = shortened_name(str(field.label))
     if isinstance(kind, Category):
@@ -126,7 +126,7 @@ def in_units(field: Field, values: np.ndarray) -> np.ndarray:
 
 
 def _encoded(field: Field, values: np.ndarray) -> np.ndarray:
-    """The same backwards."""
+    """Return values as the model sees them."""
     kind: Any = field.kind
     if isinstance(kind, Category):
         return values

@@ -1,4 +1,4 @@
-"""What a fit to a table returns, and a file gives back: scores and draws of frames, in the units of the data."""
+"""The result of a fit to a table, which a file gives back: scores and draws of frames, in the units of the data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class TableResult:
         return log_p, usual
 
     def contributions(self, frame: Any, *, errors: str = "raise", verbose: int = 1) -> Any:
-        """Which column makes a row odd: log p(x_j | all other columns), a frame with a column for each that is modelled.
+        """Tells which column makes a row odd: log p(x_j | all other columns), a frame with a column for each that is modelled.
 
         log p(x_j | others) = log p(x) - log Z_j, in nats, where Z_j is the sum over the codes, or the integral over the numbers
         or angles, of p with x_j moved, given the condition if there is one. Of a category it is a log mass; of a number, an
@@ -204,7 +204,7 @@ class TableResult:
         return picture(self, rows, columns, n, given, rng)
 
     def verify(self, frame: Any) -> RowReport:
-        """Which rows the model is not to be trusted on, as `FitResult.verify`."""
+        """Tells which rows the model is not to be trusted on, as `FitResult.verify`."""
         rows = self.schema.rows(frame)
         return self.result.verify(rows.x, **({} if rows.context is None else {"context": rows.context}))
 
@@ -230,7 +230,7 @@ class TableResult:
         return f"{self.result!r}\n{self.schema!r}"
 
     def _to_check(self) -> Model:
-        """What `flows.check` asks of it."""
+        """Return the model that `flows.check` asks."""
         return model_of_table(self)
 
     def _finite(self, key: Any, n: int, contexts: np.ndarray | None = None) -> np.ndarray:

@@ -17,7 +17,7 @@ from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, I
 
 
 class Schema:
-    """What the columns of a table hold, and the way from a frame of pandas or polars to numbers and back.
+    """A description of the columns of a table, and the way from a frame of pandas or polars to numbers and back.
 
     A frame becomes an array with the modelled columns in the order codes, angles, numbers. Codes are 0, 1, ..., in the order of
     the values of their `Category`; angles what they are beyond `low`, within a period; numbers count from an offset, their low
@@ -156,7 +156,7 @@ class Schema:
 
     @property
     def _key(self) -> tuple:
-        """What tells two schemas apart; not why kinds were guessed."""
+        """Return what tells two schemas apart; not why kinds were guessed."""
         fields = [(name, dataclasses.replace(field, why="")) for name, field in self._fields.items()]
         return fields, self.condition, self.fitted_to
 
@@ -170,7 +170,7 @@ class Schema:
         return "\n".join(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {why}".rstrip() for name, kind, why in rows)
 
     def replace(self, kinds: Mapping[Any, Kind]) -> "Schema":
-        """The same schema with other kinds of some columns, which may leave something open that `fitted` has to learn.
+        """Returns the schema with other kinds of some columns, which may leave something open that `fitted` has to learn.
 
         Args:
             kinds: of these columns, by name.
@@ -191,11 +191,11 @@ class Schema:
         return self._made(fields, self.condition, self.fitted_to)
 
     def ignoring(self, name: str, why: str = "") -> "Schema":
-        """The same schema with a column that is not read, whatever it was."""
+        """Return the schema with a column that is not read, whatever it was."""
         return self._made({**self._fields, name: Field(Ignored(), label=name, why=why)}, self.condition, self.fitted_to)
 
     def fitted(self, frame: Any) -> "Schema":
-        """The same schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
+        """Returns the schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
         dtypes, library and order. What is known already stays. Gaps are no matter here.
 
         Args:
@@ -235,7 +235,7 @@ class Schema:
         return blocks.encoded(self._fields, self.columns, self.constants, table, "encode", "raise").x
 
     def context(self, frame: Any) -> np.ndarray:
-        """What a model sees of the columns of the condition, in their order.
+        """Returns what a model sees of the columns of the condition, in their order.
 
         Codes become one-hot, angles their cosine and sine. A number with one bound is log(x - low) or -log(high - x), one with
         two log((x - low) / (high - x)), as of `flows.Unconstrain`; with a step, bounds are half a step further out, where its
@@ -271,7 +271,7 @@ class Schema:
         return next(self.pieces(frame, sys.maxsize, errors=errors))
 
     def pieces(self, frame: Any, size: int, *, errors: str = "raise") -> Iterator[Rows]:
-        """The same, so many rows at a time, as what a model sees of a condition may be much; without one all at once.
+        """Yield rows in pieces of this size, as what a model sees of a condition may be much; without one all at once.
 
         Args:
             frame, errors: as of `rows`.
@@ -290,7 +290,7 @@ class Schema:
         yield from blocks.pieces(rows, of_condition, contexts, size)
 
     def gaps(self, frame: Any) -> dict[str, np.ndarray]:
-        """Which rows have a gap, by the columns that have some and no value for them."""
+        """Tell which rows have a gap, by the columns that have some and no value for them."""
         table = self._looked_at(frame, "gaps", self._fields)
         found = {}
         for name in (*self.columns, *self.condition):

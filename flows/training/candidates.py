@@ -49,6 +49,6 @@ def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -
 
 
 def mostly_whole(x: np.ndarray) -> bool:
-    """Whether a column holds whole numbers mostly, though not all are."""
+    """Tell whether a column holds whole numbers mostly, though not all are."""
     whole = (x == np.round(x)).mean(0)
     return bool(((whole > MOSTLY) & (whole < 1)).any())

@@ -44,7 +44,7 @@ class Devices:
 
     @property
     def first(self) -> bool:
-        """Whether this process has the bar, the callbacks, the warnings and the files."""
+        """Tells whether this process has the bar, the callbacks, the warnings and the files."""
         return self.here == 0
 
     @property
@@ -52,7 +52,7 @@ class Devices:
         return self.processes == 1
 
     def meet(self, error: BaseException | None = None, **told: Any) -> list[dict[str, Any]]:
-        """What each process tells; where one tells of an error, the others raise it."""
+        """Exchange what each process tells; where one tells of an error, the others raise it."""
         if self.alone:
             return [told]
         text = None if error is None else f"{type(error).__name__}: {str(error) or 'it was ended'}"[:MOST]
@@ -71,7 +71,7 @@ class Devices:
             inner.over, inner = True, inner.within
 
     def any(self, stops: bool) -> bool:
-        """Whether one of them stops."""
+        """Tell whether one of them stops."""
         return any(answer["stops"] for answer in self.meet(stops=bool(stops)))
 
     def joined(self, rows: Any) -> Any:
@@ -214,7 +214,7 @@ class Placement(NamedTuple):
 
     @property
     def of_batches(self) -> bool:
-        """Whether batches are spread."""
+        """Tells whether batches are spread."""
         return self.mesh is not None and not self.members
 
     @property
@@ -228,7 +228,7 @@ class Placement(NamedTuple):
 
     @property
     def here(self) -> slice:
-        """Which of the parts of a batch are those of this process."""
+        """Tells which of the parts of a batch are those of this process."""
         if self.mesh is None:
             return slice(0, 1)
         own = [i for i, device in enumerate(self.mesh.devices.flat) if device.process_index == jax.process_index()]
@@ -236,7 +236,7 @@ class Placement(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether all its devices are those of this process."""
+        """Tells whether all its devices are those of this process."""
         return self.mesh is None or over(self.mesh, None).is_fully_addressable
 
     def compiled(
@@ -264,7 +264,7 @@ class Placement(NamedTuple):
         return OnMesh(jax.jit(placed, in_shardings=tuple(whole), out_shardings=results, **keywords), whole)
 
     def of_order(self, axis: int | None) -> NamedSharding:
-        """Of the rows of each step, ([members,] steps, parts, rows)."""
+        """Return the placement of the rows of each step, ([members,] steps, parts, rows)."""
         return over(cast(Mesh, self.mesh), 0 if self.members else 2 if axis is None else 3)
 
     def own(self, rows: Any) -> Any:

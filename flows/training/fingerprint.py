@@ -1,4 +1,4 @@
-"""What tells two functions apart, in this run and in the next: their code, and all that they hold on to."""
+"""Fingerprints that tell two functions apart, in this run and in the next: their code, and all that they hold on to."""
 
 import hashlib
 import sys
@@ -18,7 +18,7 @@ MOST_INSIDE = 10_000  # objects that a function may hold on to
 
 
 class _CannotTell(Exception):
-    """Of an object that shows nothing of what it holds."""
+    """An object that shows nothing of what it holds."""
 
 
 def fingerprint(function: Any, what: str) -> str:
@@ -105,7 +105,7 @@ class _Walk:
         return f"{numbers.dtype} {numbers.shape} {hashlib.sha256(numbers.tobytes()).hexdigest()};"
 
     def _is_known(self, x: Any) -> bool:
-        """Whether it is found under its name in another module than the function's own."""
+        """Tell whether it is found under its name in another module than the function's own."""
         module, name = getattr(x, "__module__", None), getattr(x, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(name, str) or module == self.module:
             return False

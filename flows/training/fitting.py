@@ -122,7 +122,7 @@ def train_members(
 
 
 def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsProblem:
-    """What a step and a validation minimise."""
+    """Return what a step and a validation minimise."""
     placement, held_out = options.placement, len(rows.held_out.x)
     alone = placement.shares > 1 and options.rows == "split"  # rows that no other device has
     if alone and rows.folds:
@@ -145,7 +145,7 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsPro
 
 
 def fields_of_result(rows: Prepared, history: History, began: float) -> dict[str, Any]:
-    """What a result knows of its rows; how many there were goes to the history."""
+    """Return what a result knows of its rows; how many there were goes to the history."""
     split, held_out = rows.split, [fold.held_out_as_given for fold in rows.folds or (rows,)]
     others = len(split.others) if rows.folds else 0  # all rows are trained on by some fold
     history["rows"] = np.array(split.total + others)

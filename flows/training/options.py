@@ -154,7 +154,7 @@ def objective_in_full(function: Any, caller: str) -> str:
 
 
 def keywords_of_objective(function: Callable) -> tuple[str, ...]:
-    """Those of context, weights, rng and train that it names, all where it takes any keyword."""
+    """Return those of context, weights, rng and train that it names, all where it takes any keyword."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return ROW_KEYWORDS
@@ -171,7 +171,7 @@ MAY_CHANGE = "may change"  # where a fit goes on from a checkpoint
 
 
 class Run(NamedTuple):
-    """What is known of a training beside the options that a user gives.
+    """Facts of a training beside the options that a user gives.
 
     Attributes:
         caller: the function that was called, which errors name.
@@ -272,7 +272,7 @@ class Options:
 
     @property
     def measure(self) -> str:
-        """What falls, for errors."""
+        """The name of what falls, for errors."""
         return "loss" if self.objective is None else f"value of {self.objective_name}"
 
     @property
@@ -313,7 +313,7 @@ class Options:
 
     @property
     def spreads_members(self) -> bool:
-        """Whether members, or folds, are spread over the mesh instead of batches: where each device gets as many."""
+        """Tells whether members, or folds, are spread over the mesh instead of batches: where each device gets as many."""
         several = self.members or self.folds or 1
         return self.mesh is not None and self.rows == "copied" and several > 1 and several % self.mesh.size == 0
 
@@ -353,7 +353,7 @@ class Options:
 
 
 def _declared(option: Field) -> tuple:
-    """What stands beside the type of an option: its check, and perhaps MAY_CHANGE."""
+    """Return what stands beside the type of an option: its check, and perhaps MAY_CHANGE."""
     return getattr(option.type, "__metadata__", ())
 
 

@@ -66,7 +66,7 @@ class Selection(NamedTuple):
 
     @property
     def stack_leads(self) -> bool:
-        """Whether the stack is ahead of the best single model by two standard errors."""
+        """Tells whether the stack is ahead of the best single model by two standard errors."""
         if self.stacked is None or len(self.weights) < 2:
             return False
         behind, error = self.stacked.behind
@@ -195,7 +195,7 @@ def _selected(key: Array, candidates: Any, data: Any, options: SelectOptions) ->
 
 
 def _coded(view: ModelView) -> np.ndarray:
-    """Which columns hold codes to a model; all to one that cannot be made there, of which the comparison tells."""
+    """Tell which columns hold codes to a model; all to one that cannot be made there, of which the comparison tells."""
     try:
         return view.coded if isinstance(view.init_fun, DistributionInit) else np.zeros(view.columns, bool)
     except Exception:

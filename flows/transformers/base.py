@@ -1,4 +1,4 @@
-"""What a transformer is: a scalar monotone map with parameters, as a constructor's value. Family: Write one."""
+"""Transformers: scalar monotone maps with parameters, as a constructor's value. Family: Write one."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""What splines are made of: an axis cut into bins, the bin that holds a value, and the identity outside."""
+"""Parts of splines: an axis cut into bins, the bin that holds a value, and the identity outside."""
 
 import functools
 import math
@@ -72,7 +72,7 @@ def spline(
 
 
 def weights(raw: Array) -> Array:
-    """What a softmax of `raw` is in proportion to; never all 0."""
+    """Return the numbers that a softmax of `raw` is in proportion to; never all 0."""
     return jnp.exp(raw - largest(lax.stop_gradient(raw))[None])
 
 
@@ -167,7 +167,7 @@ def _(primals: tuple, tangents: tuple) -> tuple:
 
 
 def _parts(each: Array, k: Array) -> tuple[Array, ...]:
-    """Of the weights: the sum before row k, that with it, and that of all."""
+    """Return sums of the weights: before row k, up to it, and of all."""
     i = _index(each, k)
     each = jnp.broadcast_to(each, i.shape)
     return sums(jnp.where(i < k[None], each, 0.0), jnp.where(i <= k[None], each, 0.0), each)
@@ -201,7 +201,7 @@ def _(primals: tuple, tangents: tuple) -> tuple:
 
 
 def shared_by_rows(each: Array, k: Array) -> bool:
-    """Whether values share what is of bins, (bins, features, 1, ...), so that there is little of it."""
+    """Tell whether values share what is of bins, (bins, features, 1, ...), so that there is little of it."""
     return each.shape[1:] != k.shape
 
 
@@ -214,7 +214,7 @@ def at_ends(function: Callable, each: Array, k: Array) -> tuple[Array, Array]:
 
 
 def pinned(k: Array, num_bins: int, low: Array, high: Array, first: float = 1.0, last: float = 1.0) -> tuple[Array, Array]:
-    """What is at both ends of bin k, fixed at the bounds: slopes of 1 there keep the density continuous."""
+    """Return what is at both ends of bin k, fixed at the bounds: slopes of 1 there keep the density continuous."""
     return jnp.where(k == 0, first, low), jnp.where(k == num_bins - 1, last, high)
 
 

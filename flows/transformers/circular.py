@@ -82,8 +82,8 @@ def CircularRationalQuadratic(
 
 
 def reduced(value: Array, bound: float) -> tuple[Array, Array]:
-    """Whether values are so large that neighbouring floats are a period apart, and where they are in [-bound, bound]: exactly,
-    so that no seam shows."""
+    """Tell whether values are so large that neighbouring floats are a period apart, and where they are in [-bound, bound]:
+    exactly, so that no seam shows."""
     period = 2 * bound
     beyond = jnp.abs(value) >= period / jnp.finfo(value.dtype).eps  # false for NaN, which stays NaN
     r = lax.rem(jnp.where(beyond, 0.0, value), jnp.full_like(value, period))

@@ -94,7 +94,7 @@ def slope(xi: Array, c: Array, s: Array, d0: Array, d1: Array) -> Array:
 
 
 def excess(xi: Array, up: Array, down: Array, s: Array, d0: Array, d1: Array) -> Array:
-    """What is 0 where y divides its bin as `up` to `down`; its derivative in xi is the slope."""
+    """Return a number that is 0 where y divides its bin as `up` to `down`; its derivative in xi is the slope."""
     m, n = odds(xi, 1 - xi, s, d0, d1)
     return m * down - n * up
 

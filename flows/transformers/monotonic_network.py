@@ -93,7 +93,7 @@ def MonotonicNetwork(
 
     @jax.custom_jvp
     def integral(weights: Any, h: Array, x: Array) -> Array:
-        """Of g from 0 to x, for |x| <= bound."""
+        """Integrate g from 0 to x, for |x| <= bound."""
 
         @jax.checkpoint
         def add(total: Array, node: tuple[Array, Array]) -> tuple[Array, None]:

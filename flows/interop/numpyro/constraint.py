@@ -72,8 +72,8 @@ class Within(constraints.Constraint):
 
 
 def constraint_of(region: Region, whose: str) -> constraints.Constraint:
-    """That of points that live in a region, of arrays of the event: NumPyro's own for the whole line, angles modulo 2 pi and
-    one unit vector; else `Within`, with one turn around 0 of any other angle."""
+    """Return the constraint of points that live in a region, of arrays of the event: NumPyro's own for the whole line, angles
+    modulo 2 pi and one unit vector; else `Within`, with one turn around 0 of any other angle."""
     if region.classes.any():
         raise FlowsError(
             f"{whose} has codes of categories (entries {np.flatnonzero(region.classes).tolist()} of the event), which are no "
@@ -94,7 +94,7 @@ def constraint_of(region: Region, whose: str) -> constraints.Constraint:
 
 
 def over(constraint: constraints.Constraint, axes: int) -> constraints.Constraint:
-    """That of each entry of an event of so many axes."""
+    """Return the constraint of each entry of an event with this number of axes."""
     if constraint is constraints.real and axes in (1, 2):
         return (constraints.real_vector, constraints.real_matrix)[axes - 1]
     return constraints.independent(constraint, axes) if axes else constraint
@@ -106,7 +106,7 @@ def ends_of(region: Region) -> tuple[Any, Any]:
 
 
 def as_scalar(region: Region) -> Region:
-    """That of the one entry of an event (1,), as an event ()."""
+    """Return the constraint of the one entry of an event (1,), as an event ()."""
     return Region(*(np.reshape(field, ()) for field in fields_of(region)))
 
 

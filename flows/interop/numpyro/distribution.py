@@ -92,7 +92,7 @@ def given_context(params: Params, context: Any, model: Model, whose: str) -> "Fl
 
 
 class FlowDistribution(Distribution):
-    """What `distribution` and `module` make: `params` and `context` are its leaves, `model` is static.
+    """The distribution that `distribution` and `module` make: `params` and `context` are its leaves, `model` is static.
 
     `batch_shape` is that of the context's leading axes when it is made. What is computed goes by the leaves, also where vmap or
     scan have put axes in front of them, or taken some away; `promote_batch_shape` makes these axes known, as of NumPyro's own.
@@ -151,7 +151,7 @@ class FlowDistribution(Distribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Whether gradients flow through draws to params: not where a draw picks a component."""
+        """Tells whether gradients flow through draws to params: not where a draw picks a component."""
         init_fun = self.model.init_fun
         return not any(map(_picks, [init_fun, *init_fun.values_within()]))
 
@@ -231,5 +231,5 @@ def _support_of(model: Model) -> constraints.Constraint:
 
 
 def _picks(value: Value) -> bool:
-    """Whether draws of a value pick one of several."""
+    """Tell whether draws of a value pick one of several."""
     return structure_of(value).of_components or traits_by(value).picks

@@ -153,7 +153,7 @@ def check_trains(bijection: Any, d: int) -> None:
 
 
 def measures_what_is_fixed(part: BijectionPart, d: int) -> bool:
-    """Whether a leaf that does not train depends on the data at init."""
+    """Tell whether a leaf that does not train depends on the data at init."""
     if not part.measures:
         return False
     data = np.random.default_rng(0).exponential(size=(4 * d + 16, d)).astype(np.float32)

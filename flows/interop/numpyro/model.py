@@ -195,7 +195,7 @@ def fit_model(
 
 
 class Inspected(NamedTuple):
-    """What a model shows when it is run once: its density, and the names and unconstrained shapes of its latents."""
+    """Facts that a model shows when it is run once: its density, and the names and unconstrained shapes of its latents."""
 
     density: ModelDensity
     latents: Parameters
@@ -283,7 +283,7 @@ def trace_at_start(caller: str, model: Callable, args: tuple, kwargs: dict) -> d
 
 
 def median_of(site: Any) -> Any:
-    """Of a latent that has one on the line; any other is drawn, and refused when all sites are known."""
+    """Return the median of a latent that has one on the line; any other is drawn, and refused when all sites are known."""
     try:
         return init_to_median(site)
     except (NotImplementedError, ValueError):

@@ -78,7 +78,7 @@ def module(
 
 
 def drawn(model: Model, key: Any) -> Params:
-    """What trains, drawn with a key; what belongs to what is fixed, with the constant one."""
+    """Draw what trains with a key; what belongs to what is fixed, with the constant one."""
     params = model.known.part.init(key, Given())
     if all(jax.tree.leaves(trainable(params))):
         return params

@@ -53,7 +53,7 @@ def made_by(make: Callable, kind: type, whose: str) -> Any:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Whether two objects are of the same types and numbers, as far as they can be told apart."""
+    """Tell whether two objects are of the same types and numbers, as far as they can be told apart."""
     ours, theirs = list(_nodes(a)), list(_nodes(b))
     if list(map(type, ours)) != list(map(type, theirs)):
         return False
@@ -120,7 +120,7 @@ def _entries(x: Any) -> list[tuple[str, Any]]:
 
 
 def ends_depend_on(regions: Callable, arrays: Any) -> Any:
-    """Of each array, whether the ends `regions(arrays)`, constraints of NumPyro's, depend on it."""
+    """Tell for each array whether the ends `regions(arrays)`, constraints of NumPyro's, depend on it."""
 
     def ends(arrays: Any) -> list:
         return [jnp.asarray(leaf) for leaf in jax.tree.leaves(regions(arrays))]

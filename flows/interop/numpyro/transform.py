@@ -59,7 +59,7 @@ def transform(bijection: BijectionLike, params: Params, input_dim: int | Sequenc
 
 
 class FlowTransform(Transform):
-    """What `transform` makes: `params` are its leaves, `model` is static."""
+    """The transform that `transform` makes: `params` are its leaves, `model` is static."""
 
     def __init__(self, params: Params, model: Model):
         self.params, self.model = params, model
@@ -129,7 +129,7 @@ class FlowTransform(Transform):
         return cls(params, model)
 
     def eq(self, other: object, static: bool = False) -> Any:
-        """Whether it is the same bijection with the same params; with `static`, the very same arrays."""
+        """Tell whether it is the same bijection with the same params; with `static`, the very same arrays."""
         if not isinstance(other, FlowTransform) or self.model != other.model:
             return False
         pairs = list(zip(jax.tree.leaves(self.params), jax.tree.leaves(other.params), strict=True))

@@ -1,4 +1,4 @@
-"""What a picture shows, as arrays: draws beside rows, and columns on axes, with their ends, their bins, and points that would
+"""Contents of a picture, as arrays: draws beside rows, and columns on axes, with their ends, their bins, and points that would
 hide each other moved apart. Nothing is drawn here.
 """
 
@@ -23,7 +23,7 @@ CELL = 0.35  # on each side of a category, where its points lie
 
 
 class Column(NamedTuple):
-    """What a column is, as far as it is drawn.
+    """A column, as far as it is drawn.
 
     Attributes:
         name: beside its axis.
@@ -45,7 +45,7 @@ class Column(NamedTuple):
 
 
 def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Which columns are drawn, and what is to be remarked of it."""
+    """Tell which columns are drawn, and what is to be remarked of it."""
     count = len(names)
     if columns is None:
         more = [f"the first {SHOWN} of {count} columns, columns= names others"] if count > SHOWN else []
@@ -115,7 +115,7 @@ def limits(column: Column, rows: np.ndarray | None, draws: np.ndarray) -> tuple[
 
 
 def edges(column: Column, ends: tuple[float, float], rows: np.ndarray | None, draws: np.ndarray) -> np.ndarray:
-    """Of the bins of rows and draws alike; where values are rounded, each bin has as many of their steps."""
+    """Return edges of the bins of rows and draws alike; where values are rounded, each bin has as many of their steps."""
     low, high = ends
     if column.names:
         return np.arange(len(column.names) + 1) - 0.5
@@ -169,7 +169,7 @@ class Compared(NamedTuple):
 
 
 def some(rng: np.random.Generator, n: int, *arrays: Any) -> list[Any]:
-    """The same rows of each array, at most n, in the order they were in."""
+    """Return the same rows of each array, at most n, in the order they were in."""
     count = len(next(array for array in arrays if array is not None))
     chosen = np.sort(rng.permutation(count)[:n])
     return [None if array is None else array[chosen] for array in arrays]

@@ -67,7 +67,7 @@ def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) ->
 
 
 def with_fewer_categories(columns: Sequence[Column], compared: Compared) -> tuple[list[Column], Compared]:
-    """The same, where a column of many categories has the commonest alone, which is remarked."""
+    """Keep of a column of many categories the commonest alone, which is remarked."""
     shown = list(columns)
     for j, column in enumerate(columns):
         if len(column.names) > MANY:

@@ -29,7 +29,7 @@ def pyplot() -> Any:
 
 
 def colours() -> Colours:
-    """Those of the style, also where another one is in use."""
+    """Return the colours of the style, also where another one is in use."""
     cycle = pyplot().matplotlib.rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"]
     return Colours(*(f"#{colour.lstrip('#')}" for colour in cycle.by_key()["color"][:3]))
 

@@ -34,7 +34,7 @@ class Scale(NamedTuple):
 
 
 def moments(x: np.ndarray, weights: Weights = None) -> Scale:
-    """Of rows, in pieces, as an array like all of them may not fit into memory twice."""
+    """Return moments of rows, in pieces, as an array like all of them may not fit into memory twice."""
     channels, of_rows = x.shape[-1], np.ones(len(x)) if weights is None else weights
     values_per_row = math.prod(x.shape[1:-1])  # values of a channel in a row
 
@@ -93,7 +93,7 @@ def shrinkage_of(z: np.ndarray, weights: Weights = None) -> float:
 
 
 class Yardstick(NamedTuple):
-    """What the losses of a fit are told and judged by."""
+    """The yardstick by which the losses of a fit are told and judged."""
 
     log_dets: tuple[Any, Any] = (0.0, 0.0)  # of what the rows went through: nats a training row, and one held out (of members)
     gaussian: float | None = None  # the loss of the closed form on the rows held out, in the units of the data

@@ -88,7 +88,7 @@ Step = Scaled | DrawnIn | Freed
 
 
 class Choice(NamedTuple):
-    """What was chosen, in numbers: the steps that rows go through, in order, and the shrinkage of the correlations from which a
+    """A choice in numbers: the steps that rows go through, in order, and the shrinkage of the correlations from which a
     flow starts behind them."""
 
     steps: tuple[Step, ...] = ()

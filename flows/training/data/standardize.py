@@ -70,7 +70,7 @@ class Prepared(NamedTuple):
         return self.split.whole.context_event
 
     def with_rows(self, train: Rows, held_out: Rows) -> "Prepared":
-        """The same rows, farther on their way."""
+        """Return the split with rows that are farther on their way."""
         tables = self.split.train.with_rows(train), self.split.held_out.with_rows(held_out)
         return self._replace(split=replace(self.split, train=tables[0], held_out=tables[1]))
 
@@ -81,7 +81,7 @@ class Prepared(NamedTuple):
 
     @property
     def given(self) -> Given:
-        """What the model's init is given: rows to measure, each as often as its weight says."""
+        """Return what the model's init is given: rows to measure, each as often as its weight says."""
         rows, chosen = self.train, np.arange(rows_within(*MEASURED, self.train.x.shape[1:]))
         if rows.weights is not None:
             total = np.cumsum(np.asarray(rows.weights, float))

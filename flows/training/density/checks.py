@@ -1,4 +1,4 @@
-"""What is refused of a log_density before a fit to it."""
+"""Checks of a log_density before a fit to it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What importance weights say of a model that was fitted to a density."""
+"""Figures, by importance weights, of a model that was fitted to a density."""
 
 import math
 from typing import Any, NamedTuple, cast
@@ -36,10 +36,10 @@ WIDEN = "Train longer, or give a larger model"
 
 
 class Verdict(NamedTuple):
-    """What the weights say: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats; whether the model has
-    left a mode, and how much more mass each mode has than the model's draws there (modes,); the largest |log| of a standard
-    deviation of the model over the one of the density, 0 where it is chance, NaN where it was not seen. Log-weights are None
-    where some are no numbers."""
+    """The verdict of the weights: diagnostics, what is to be warned of, the loss, KL(q || p) - log Z, in nats; whether the
+    model has left a mode, and how much more mass each mode has than the model's draws there (modes,); the largest |log| of a
+    standard deviation of the model over the one of the density, 0 where it is chance, NaN where it was not seen. Log-weights
+    are None where some are no numbers."""
 
     diagnostics: Diagnostics
     messages: list[str]
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
 
     @property
     def enough(self) -> bool:
-        """Whether nothing is to be gained."""
+        """Tells whether nothing is to be gained."""
         diagnostics = self.diagnostics
         return not self.messages and diagnostics.effective_sample_size > ENOUGH and diagnostics.pareto_k <= ENOUGH_K
 
@@ -102,7 +102,7 @@ class Figures:
         return points, log_p
 
     def of(self, triple: Any, key: Array) -> Verdict:
-        """What they say of a model."""
+        """Return what the weights say of a model."""
         points, log_p = self.weighed(triple, key, self.n)
         own = slice(points.counts[0])
         loss = float((points.log_q[0] - log_p)[own].mean())
@@ -212,7 +212,7 @@ def log_normalizer_of_mixture(log_w: np.ndarray, points: Points) -> Estimate:
 
 
 def history_of_start(loss: float) -> History:
-    """Of a fit that needed no epoch."""
+    """Return the history of a fit that needed no epoch."""
     none = {name: np.zeros(0) for name in ("train_loss", "validation_loss")}
     rest = {"best_epoch": -1, "start_loss": np.array(loss), "error": np.array(math.nan)}
     return History({**none, "skipped": np.zeros(0, int), **rest})

@@ -31,7 +31,7 @@ class Start(NamedTuple):
 
     @classmethod
     def of(cls, mean: np.ndarray, factor: np.ndarray) -> "Start":
-        """Of the Cholesky factor of its covariance."""
+        """Make a Gaussian of the Cholesky factor of its covariance."""
         std = np.sqrt(np.square(factor).sum(1))
         return cls(mean, std, factor / std[:, None])
 

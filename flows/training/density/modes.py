@@ -213,7 +213,7 @@ def _joined(target: Target, ends: np.ndarray, heights: np.ndarray) -> list[np.nd
 
 
 def _dips(target: Target, a: np.ndarray, b: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Whether the density falls by a nat below a height on the straight way between two points."""
+    """Tell whether the density falls by a nat below a height on the straight way between two points."""
     share = np.arange(1, BETWEEN + 1)[None, :, None] / (BETWEEN + 1)
     between: np.ndarray = target(a[:, None] * (1 - share) + b[:, None] * share).min(1)
     return between < height - BARRIER - ROUNDED * np.abs(height)
@@ -258,8 +258,8 @@ def _effective(log_w: np.ndarray) -> float:
 
 
 def wide_normal_is_better(rng: np.random.Generator, target: Target, modes: Modes) -> bool:
-    """Whether draws of the standard normal are better than those of the Gaussians at the modes, as on a ridge that is no mode:
-    from there a flow finds all of it, and from its maxima parts."""
+    """Tell whether draws of the standard normal are better than those of the Gaussians at the modes, as on a ridge that is no
+    mode: from there a flow finds all of it, and from its maxima parts."""
     x = rng.standard_normal((WEIGHED, *target.event))
     return _effective(target(x) - _log_normal(x).sum(1)) > modes.effective
 

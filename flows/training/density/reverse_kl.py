@@ -1,4 +1,4 @@
-"""What a step of a fit to a density minimises, and its epochs, which come in rounds."""
+"""The loss of a fit to a density, and its epochs, which come in rounds."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ COLDEST = 0.01  # the power of the density at which annealing begins
 
 @dataclass(frozen=True)
 class ReverseKL:
-    """What a step minimises, over draws of the model instead of rows. What is held out is noise, and is weighed on the host,
+    """The loss of a step, over draws of the model instead of rows. What is held out is noise, and is weighed on the host,
     by the program that draws for the figures, so that nothing else has to be compiled."""
 
     part: DistributionPart
@@ -125,8 +125,8 @@ def rounds_of(max_epochs: int) -> list[int]:
 
 
 def stands(rounds: list[int], effective: list[float], tails: list[float]) -> bool:
-    """Whether a fit is over, by the effective sample sizes and the Pareto k at the start and after each epoch: a round ends
-    with weights that are good enough, or that can be trusted and have hardly gained in it."""
+    """Tell whether a fit is over, by the effective sample sizes and the Pareto k at the start and after each epoch: a round
+    ends with weights that are good enough, or that can be trusted and have hardly gained in it."""
     done = len(effective) - 1
     if done not in rounds[:-1] or not math.isfinite(effective[-1]):
         return False

@@ -48,7 +48,7 @@ class Box(NamedTuple):
 
     @property
     def has_end(self) -> np.ndarray:
-        """Which columns of a vector end somewhere, (d,)."""
+        """Tells which columns of a vector end somewhere, (d,)."""
         ends = (-np.inf, np.inf) if self.layer is None else (self.layer.arguments["low"], self.layer.arguments["high"])
         return np.broadcast_to(np.isfinite(ends[0]) | np.isfinite(ends[1]), self.event)
 
@@ -101,7 +101,7 @@ class Beginning(NamedTuple):
 
 
 def box_of(support: Any, parameters: Parameters | None, event: Shape) -> Box:
-    """Of `support=`: a pair, a dict by column, or by the names of parameters."""
+    """Read `support=`: a pair, a dict by column, or by the names of parameters."""
     if parameters is not None and support is not None:
         support = _by_name(support, parameters)
     ends = ends_of(support, event[-1])
@@ -142,7 +142,7 @@ def begin(
     dtype: Any,
     named: Parameters | None = None,
 ) -> Beginning:
-    """What a fit of init_fun starts with. `starts` are a number, or points on the line.
+    """Return what a fit of init_fun starts with. `starts` are a number, or points on the line.
 
     A Gaussian and modes are looked for on vectors of at most 512 columns, unless the model lives on circles or a sphere.
     """
@@ -225,7 +225,7 @@ def _with(params: Any, at: Sequence[Any], new: Any) -> Any:
 
 
 def starts_of(starts: Any, parameters: Parameters | None, box: Box) -> int | np.ndarray:
-    """Of `starts=`: a number, or points of the density, which are taken to the line."""
+    """Read `starts=`: a number, or points of the density, which are taken to the line."""
     if not isinstance(starts, Mapping | list | tuple) and np.ndim(starts) == 0:
         return positive_int(starts, "fit_to_density: starts", most=MOST_STARTS)
     if parameters is not None and isinstance(starts, Mapping):

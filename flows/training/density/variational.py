@@ -273,7 +273,7 @@ def default_model(event: Shape) -> DistributionInit:
 def _settings(
     init_fun: Any, key: Array, log_density: Callable, named: Parameters | None, event: Shape, options: DensityOptions
 ) -> dict[str, Any]:
-    """What makes a fit to a density the one it is."""
+    """Return what makes a fit to a density the one it is."""
     if options.checkpoint is None:  # what a function holds on to is not always to be told
         of_density = getattr(log_density, "__name__", type(log_density).__name__)
     else:

@@ -64,7 +64,7 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the file was written `every` seconds ago, or longer."""
+        """Tells whether the file was written `every` seconds ago, or longer."""
         return time.monotonic() >= self.last + self.every
 
     def save(self, state: Any, record: list[dict[str, Any]], stream: list[Any] | None = None) -> None:
@@ -87,7 +87,7 @@ class Checkpoint:
 
 
 def settings_of(init_fun: Any, key: Array, rows: Any, options: Options, **others: Any) -> dict[str, Any]:
-    """What makes a fit the one it is, for JSON: the model as it prints, a digest of the rows, the key, options and `others`."""
+    """Return what makes a fit the one it is, for JSON: the printed model, a digest of the rows, key, options, `others`."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(rows):
         digest.update(f"{leaf.dtype} {leaf.shape}".encode())

@@ -36,7 +36,7 @@ COMES_BACK = 0.3  # of the rate at which a fit fell apart: what it grows to agai
 
 
 class Source(Protocol):
-    """What is trained on, an epoch at a time.
+    """The source of what is trained on, an epoch at a time.
 
     `score` is an epoch without steps, after which the params of the start are the best so far. `cause` tells what is not finite
     in a step of a member, or in the validation if the step is None. `state` is how a stream goes on after what was trained on,
@@ -120,7 +120,7 @@ class Loop:
         return all(member.over(self.options) for member in self.members)
 
     def goes_on(self, interrupted: bool) -> bool:
-        """Whether there is another epoch, as all see it."""
+        """Tell whether there is another epoch, as all see it."""
         late = bool(self.members[0].train) and time.monotonic() >= self.began + self.options.max_seconds
         told = self.devices.meet(interrupted=interrupted, stops=bool(self.stopped or late))
         self.interrupted = any(answer["interrupted"] for answer in told)

@@ -24,7 +24,7 @@ from flows.training.options import Options
 
 
 class OfRows:
-    """What epochs of rows have in common, the sources of a training by `flows.fit`. `keys` are a key, or those of members."""
+    """Epochs of rows, the sources of a training by `flows.fit`. `keys` are a key, or those of members."""
 
     state: Any = None
     restore: Callable[[Any], None] | None = None
@@ -86,7 +86,7 @@ class Epochs(OfRows):
 
 
 def seeds_of(keys: Array) -> list[list[int]]:
-    """Of one key, or of those of members."""
+    """Return seeds of one key, or of the keys of members."""
     return np.asarray(jax.random.key_data(jax.numpy.atleast_1d(keys))).tolist()
 
 

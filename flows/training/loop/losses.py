@@ -1,4 +1,4 @@
-"""What a step and a validation minimise over rows: minus the log-likelihood, or an objective of the user's."""
+"""Losses that a step and a validation minimise over rows: minus the log-likelihood, or an objective of the user's."""
 
 import math
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, losses: Array, n: int | None = None, number: Any = None, log_dets: Array | None = None) -> "HeldOut":
-        """Of the losses of rows with these numbers, which count below n; by default of all. They may be spread over devices:
+        """Make the losses of rows with these numbers, which count below n; by default all. They may be spread over devices:
         only what is summed, or is the largest, goes from one to another. `log_dets` are what the losses lack of the rows' own,
         of mean 0."""
         n = losses.size if n is None else n
@@ -75,7 +75,7 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class RowsProblem:
-    """What is minimised over rows, `of(params, rows, key, train)` of a batch; weights have mean 1."""
+    """The loss that is minimised over rows, `of(params, rows, key, train)` of a batch; weights have mean 1."""
 
     part: DistributionPart
     batch_size: int
@@ -114,7 +114,7 @@ class Likelihood(RowsProblem):
 
     @property
     def divisible(self) -> bool:
-        """Whether the loss is the mean of losses of parts of a batch. Keys would be other ones for a row of a part."""
+        """Tells whether the loss is the mean of losses of parts of a batch. Keys would be other ones for a row of a part."""
         part = self.part
         return part.compiled and part.independent and part.divisible and not self.draws
 
@@ -230,8 +230,8 @@ def check_keywords(function: Callable, rows: Rows, caller: str) -> None:
 
 
 def chunks_of(n: int, batch_size: int, split: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Of n rows held out, those of each chunk of at most a batch, (chunks, rows), and their numbers, n where one only fills a
-    chunk. Of rows that are split they are those of each device's block, with equal parts of all blocks in a chunk."""
+    """Return the rows of each chunk of at most a batch, (chunks, rows), of n rows held out, and their numbers, n where one only
+    fills a chunk. Of rows that are split they are those of each device's block, with equal parts of all blocks in a chunk."""
     devices = num_devices()
     part, shares = -(-min(n, batch_size) // devices), devices if split else 1
     block = -(-n // shares)
@@ -252,6 +252,6 @@ def taken(rows: Rows, index: Array, split: bool) -> Rows:
 
 
 def has_running_statistics(model: Any) -> bool:
-    """Whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
+    """Tell whether something in it is to be measured again after an epoch, as batch norm is, in layers and in networks."""
     within = [model, *model.values_within()] if isinstance(model, Value) else []
     return any(traits_by(value).running or getattr(value, "running", False) for value in within)

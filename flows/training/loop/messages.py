@@ -161,7 +161,7 @@ def error_of_fall(member: Progress, rows: int) -> float:
 
 
 def _carried(held_out: list[float], numbers: np.ndarray, source: str) -> str:
-    """What is said where one row held out decides the mean of all."""
+    """Return what is said where one row held out decides the mean of all."""
     (mean, row, rest, share, *_), count = held_out, len(numbers)
     if share < DECIDING or mean - rest < WORTH or count < FEWEST_HELD_OUT:
         return ""

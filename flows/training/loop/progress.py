@@ -1,4 +1,4 @@
-"""What happened to each member so far, epoch by epoch. `Progress.over` decides early stopping, by patience; an epoch is better
+"""The history of each member, epoch by epoch. `Progress.over` decides early stopping, by patience; an epoch is better
 or not by what `step.py` found on the device.
 """
 
@@ -21,7 +21,7 @@ NEAR_PEAK = 0.5  # of the highest learning rate, above which it may be the rate 
 
 @dataclass(eq=False)
 class Progress:
-    """What happened to one member so far, epoch by epoch, in nats and the units of the data."""
+    """The history of one member, epoch by epoch, in nats and the units of the data."""
 
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Progress:
         return len(self.train) >= options.max_epochs or self.waited >= options.patience or stands
 
     def falls_apart(self, options: Options, by_chance: float) -> bool:
-        """Whether patience would end a fit that lost what it had at too high a rate, and that has to go back instead.
+        """Tell whether patience would end a fit that lost what it had at too high a rate, and that has to go back instead.
 
         Both losses have been far above those before, in most epochs since the best; the training loss of the first of these
         still has steps before the fall. Where a model only follows its rows too closely, the loss of these goes on falling.

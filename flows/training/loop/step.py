@@ -1,4 +1,4 @@
-"""What one epoch computes on the device: optimizer steps, running statistics, and validation of the averaged params. It keeps
+"""The work of one epoch on the device: optimizer steps, running statistics, and validation of the averaged params. It keeps
 the best params in its state.
 """
 
@@ -18,7 +18,7 @@ RECOVERY = 1.01  # by which steps grow again after some that were skipped
 
 
 class Layout:
-    """Which part of params the optimizer moves, and in what form; here all, as they are, for optimizers that tell one leaf from
+    """The part of params that the optimizer moves, and its form; here all, as they are, for optimizers that tell one leaf from
     another. Params are `join(leaves(moved), still)`, and what belongs to the leaves, such as their gradient, is in the form of
     what moves by `moved(leaves)`. `true` is a condition that always holds and that the compiler cannot know; with it `leaves`
     may be cut out in a branch.
@@ -88,7 +88,7 @@ class State(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What an epoch found: the loss of each step, whether it was taken; the validation loss, whether it is the best so far."""
+    """Findings of an epoch: the loss of each step, whether it was taken; the validation loss, whether it is the best so far."""
 
     losses: Any
     taken: Any
@@ -176,7 +176,7 @@ class Program:
         return mean_over_devices(self._of_parts, (None, None, own, 1, None), leaves, still, rows, index, None)
 
     def _of_parts(self, leaves: Any, still: Any, rows: Any, index: Array, key: Array | None) -> tuple[Array, Any]:
-        """The same of the rows that are seen here: all, or those of one device."""
+        """Return losses and gradients of the rows that are here: all, or those of one device."""
 
         def loss(leaves: Any, index: Array, key: Array | None) -> Array:
             return self.problem.loss(self.layout.join(leaves, still), rows, index, key)

@@ -111,7 +111,7 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
 
 
 def one_after_another(function: Callable, axes: tuple[int | None, ...], members: int) -> Callable:
-    """What `jax.vmap(function, axes)` returns, where a processor is as fast with one member at a time: batches of products are
+    """Do as `jax.vmap(function, axes)` does, where a processor is as fast with one member at a time: batches of products are
     slow on CPUs."""
 
     def of_each(*arguments: Any) -> Any:
