@@ -4,7 +4,6 @@ import tomllib
 from pathlib import Path
 
 FOR = {  # extras that are for users; the others are for those who change the library
-    "tables": "`flows.tables`: tables of pandas and polars",
     "sklearn": "`flows.sklearn`: estimators for scikit-learn",
     "plot": "pictures: `result.plot()`, and `flows plot` in a shell",
     "numpyro": "`flows.interop.numpyro`: flows in probabilistic programs",

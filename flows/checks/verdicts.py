@@ -54,8 +54,7 @@ class OneTest(NamedTuple):
 
 def worst(tests: list[OneTest], detail: str) -> Finding:
     """Return the least p-value of several tests, times their number, and the largest size of those that are surely off, as
-    codes of many classes are far off by chance; or where none is, that of the least p-value. `detail` has a place for what it
-    is of."""
+    codes of many classes are far off by chance; else the size at the least p-value. `detail` has a place for its name."""
     count = len(tests)
     surely = [each for each in tests if each.p * count < SURE] or [min(tests)]
     largest = max(surely, key=lambda each: each.size)

@@ -5,7 +5,6 @@ reads files in blocks of rows, `columns.py` makes columns of their text, `output
 """
 
 try:
-    import narwhals  # noqa: F401
     import polars  # noqa: F401
     import rich  # noqa: F401
     import typer  # noqa: F401

@@ -7,10 +7,10 @@ import polars as pl
 
 from flows.cli.failures import Mistake
 from flows.cli.source import Block, Origin
+from flows.results.frames import listed
 from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Kind, Real, Schema
 from flows.tables.columns import dtype_of
 from flows.tables.dtypes import is_date, whole_range, zone_in
-from flows.tables.frames import listed
 
 ZERO_FIRST = r"^[+-]?0\d"  # a code, such as 007, whose zeros a number would lose
 TIME = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"

@@ -12,8 +12,8 @@ from flows.cli.failures import Mistake
 from flows.cli.models import asked
 from flows.cli.source import Block, Source
 from flows.core import FlowsError
+from flows.results.frames import listed
 from flows.tables import Category, Ignored, Schema
-from flows.tables.frames import listed
 
 ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
 LEAST_NUMBERS = 20  # values up to which a column of numbers may be one of codes

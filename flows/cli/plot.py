@@ -72,7 +72,7 @@ def _check_matplotlib() -> None:
 def _chosen(columns: list[str] | None, schema: Any) -> list[str] | None:
     """Names of columns, each of which is modelled."""
     from flows.cli.failures import Mistake
-    from flows.tables.frames import listed
+    from flows.results.frames import listed
 
     for name in columns or []:
         if name not in schema.columns:

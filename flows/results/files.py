@@ -10,7 +10,7 @@ from flows.objectives.importance import Estimate
 from flows.persistence.models import Loaded, PathLike, load_model
 from flows.results.density import DIAGNOSTICS, PARAMETERS, DensityFitResult, Diagnostics
 from flows.results.ensemble import EnsembleResult
-from flows.results.frames import Header
+from flows.results.frames import LIBRARIES, Header
 from flows.results.history import History
 from flows.results.parameters import Parameters
 from flows.results.result import HISTORY, SCORE_WEIGHTS, SCORES, TURN, FitResult, Scored
@@ -163,6 +163,6 @@ def _columns(described: Any, shape: Shape | None) -> Header | None:
         return value
 
     labels, library = described["labels"], described["library"]
-    if not isinstance(labels, list) or library not in ("pandas", "polars") or shape != (len(labels),):
+    if not isinstance(labels, list) or library not in LIBRARIES or shape != (len(labels),):
         raise FlowsError(f"its columns are not those of {shape}")
     return Header(tuple(map(label, labels)), library)

@@ -1,7 +1,13 @@
-"""Tables with names: which columns a model was fitted to, rows put in their order, and draws as such a table again."""
+"""Frames, of pandas, polars and any other library that narwhals knows: their columns, rows in an order of columns, and draws
+as a frame again.
 
+Frames of pandas and polars are read as they are. Others become frames of pandas, and results become frames of their library
+again. A lazy frame, such as a relation of DuckDB, is collected first, and a warning says so.
+"""
+
+import datetime as dt
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -9,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.core import FlowsError, as_array, native
+from flows.core import FlowsError, as_array, native, warn_user
 
 SHOWN = 5  # columns that an error names
-
+LIBRARIES = "pandas", "polars", "pyarrow", "modin"  # to which results return
 
 _offsets: ContextVar[Mapping[str, float]] = ContextVar("offsets", default=MappingProxyType({}))
 
@@ -33,7 +39,7 @@ def offset_of(name: str) -> float:
 
 
 class Header(NamedTuple):
-    """The labels of the columns of a table, in order, and the library it was made with, "pandas" or "polars"."""
+    """The labels of the columns of a frame, in order, and the library it was made with, such as "pandas"."""
 
     labels: tuple[Any, ...]
     library: str
@@ -55,30 +61,79 @@ def _described(label: Any) -> Any:
     return int(label) if isinstance(label, int | np.integer) and not isinstance(label, bool) else str(label)
 
 
+def library_of(x: Any) -> str:
+    """Return the name of the library of an object."""
+    return type(x).__module__.partition(".")[0]
+
+
+def collected(x: Any, what: str) -> Any:
+    """Return a lazy frame with its rows, and warn; anything else as it is."""
+    if hasattr(x, "to_numpy") or library_of(x) == "pyarrow" or not (hasattr(type(x), "columns") or hasattr(x, "collect")):
+        return x
+    import narwhals as nw  # 40 ms, which only frames need
+
+    frame = nw.from_native(x, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        x = frame.collect().to_native()
+        warn_user(f"{what} is lazy, of {frame.implementation.value}: its {len(x):,} rows were collected")
+    return x
+
+
+def plain(x: Any) -> Any:
+    """Return a frame of another library as a frame of pandas; anything else as it is."""
+    if library_of(x) in ("pandas", "polars") or header_of(x) is None:
+        return x
+    if library_of(x) == "pyarrow":
+        return x.to_pandas(types_mapper=module_of("pandas").ArrowDtype)
+    import narwhals as nw
+
+    frame = nw.from_native(x, pass_through=True)
+    return frame.to_pandas() if isinstance(frame, nw.DataFrame) else x
+
+
+def returned(frame: Any, library: str) -> Any:
+    """Return a frame of pandas as a frame of a library that results return to; `plain` went the other way."""
+    if library == "pyarrow":
+        return module_of("pyarrow").Table.from_pandas(frame, preserve_index=False)
+    return module_of("modin.pandas").DataFrame(frame) if library == "modin" else frame
+
+
+def module_of(name: str) -> Any:
+    """Return the module of a library that frames are made with."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise FlowsError(
+            f"the frame is to be of {name}, which is not installed; install it. The JSON of a schema can name another library, "
+            "with its dtypes; result.sample(rng, result.params, n) returns an array"
+        ) from None
+
+
 def header_of(x: Any) -> Header | None:
-    """Return the header of a table of pandas or polars; None for what is no table."""
-    labels = getattr(x, "columns", None) if hasattr(x, "to_numpy") else None
-    if labels is None:
-        return None
-    return Header(tuple(labels), type(x).__module__.partition(".")[0])
+    """Return the header of a frame; None for what is not a frame, and for a lazy frame."""
+    library = library_of(x)
+    name = "column_names" if library == "pyarrow" else "columns" if hasattr(x, "to_numpy") else ""
+    labels = getattr(x, name, None)
+    return None if labels is None else Header(tuple(labels), library if library in LIBRARIES else "pandas")
 
 
 def named_apart(x: Any, what: str) -> Header | None:
     """The columns of a table that is fitted to, whose names, as text, must be unlike each other."""
     header = header_of(x)
     if header is not None and (twice := _twice(header.names)):
-        raise FlowsError(f"{what} has columns of one name, {_listed(twice)}; rename them, so that they can be told apart")
+        raise FlowsError(f"{what} has columns of one name, {listed(twice)}; rename them, so that they can be told apart")
     return header
 
 
 def as_numbers(x: Any, what: str) -> Any:
-    """A table as an array of numbers, whatever its columns hold them in; anything else is returned as it is."""
+    """A frame as an array of numbers, whatever its columns hold them in; anything else is returned as it is."""
+    x = plain(collected(x, what))
     header = header_of(x)
     if header is None:
-        if isinstance(x, dict) or (hasattr(x, "collect") and not hasattr(x, "to_numpy")):
-            raise TypeError(f"{what} is a {type(x).__name__}; expected rows of numbers or a table (a lazy one: x.collect())")
+        if isinstance(x, dict):
+            raise TypeError(f"{what} is a {type(x).__name__}; expected rows of numbers or a frame")
         return x.to_numpy() if hasattr(x, "to_numpy") else x
-    columns = [np.asarray(_column(x, j).to_numpy()) for j in range(len(header.names))]
+    columns = [np.asarray(column_at(x, j).to_numpy()) for j in range(len(header.names))]
     wrong = [
         (name, column.dtype if column.ndim == 1 else f"arrays of shape {column.shape[1:]}")
         for name, column in zip(header.names, columns, strict=True)
@@ -97,11 +152,12 @@ def as_numbers(x: Any, what: str) -> Any:
 
 def in_order(x: Any, fitted: Header | None, what: str) -> Any:
     """The numbers of a table whose columns are put in the order of those that a model was fitted to; arrays as they are."""
+    x = collected(x, what)
     header, numbers = header_of(x), as_numbers(x, what)
     if header is None and fitted is not None and hasattr(x, "to_numpy"):
         raise FlowsError(
             f"{what} is a {type(x).__name__}, whose order cannot be checked; expected a table with the columns "
-            f"{_listed(fitted.names)} (of one row of it, table.iloc[[0]]), or an array"
+            f"{listed(fitted.names)} (of one row of it, table.iloc[[0]]), or an array"
         )
     if header is None or fitted is None or header.names == fitted.names:
         return numbers
@@ -109,26 +165,19 @@ def in_order(x: Any, fitted: Header | None, what: str) -> Any:
     missing, foreign = [name for name in fitted.names if name not in there], sorted(there - set(fitted.names))
     faults = [("lacks", missing), ("has besides", foreign), ("has twice", _twice(header.names))]
     if any(names for _, names in faults):
-        said = "; it ".join(f"{verb} {_listed(names)}" for verb, names in faults if names)
-        raise FlowsError(f"{what} {said}. Expected the columns that the model was fitted to: {_listed(fitted.names)}")
+        said = "; it ".join(f"{verb} {listed(names)}" for verb, names in faults if names)
+        raise FlowsError(f"{what} {said}. Expected the columns that the model was fitted to: {listed(fitted.names)}")
     return numbers[:, [header.names.index(name) for name in fitted.names]]
 
 
 def framed(rows: Any, header: Header | None) -> Any:
-    """Rows as a table of such columns; an array where a model was fitted to one."""
+    """Return rows as a frame with these columns; an array where a model was fitted to one."""
     if header is None:
         return rows
-    try:
-        library: Any = importlib.import_module(header.library if header.library in ("pandas", "polars") else "pandas")
-    except ImportError:
-        raise FlowsError(
-            f"the model was fitted to a table of {header.library}, which is not installed; install it, or take an array: "
-            "result.sample(rng, result.params, n)"
-        ) from None
     array = np.asarray(rows)
     if header.library == "polars":
-        return library.DataFrame(array, schema=list(header.names))
-    return library.DataFrame(array, columns=list(header.labels))
+        return module_of("polars").DataFrame(array, schema=list(header.names))
+    return returned(module_of("pandas").DataFrame(array, columns=list(header.labels)), header.library)
 
 
 def numbers_of(x: Any, what: str) -> np.ndarray:
@@ -143,14 +192,110 @@ def numbers_of(x: Any, what: str) -> np.ndarray:
     return native(np.asarray(x))
 
 
-def _column(x: Any, j: int) -> Any:
-    return x.iloc[:, j] if hasattr(x, "iloc") else x[:, j]
+class Frame(NamedTuple):
+    """A frame that was looked at: its rows, of pandas or polars, its header, the places of its columns by their names, as text,
+    and its length."""
+
+    native: Any
+    header: Header
+    places: dict[str, int]
+    rows: int
+
+    def column(self, name: str) -> Any:
+        """Return a column as one of narwhals."""
+        import narwhals as nw
+
+        return nw.from_native(column_at(self.native, self.places[name]), series_only=True)
+
+    def sliced(self, part: slice) -> "Frame":
+        """Return some of its rows."""
+        native = self.native.iloc[part] if hasattr(self.native, "iloc") else self.native[part]
+        return self._replace(native=native, rows=len(native))
+
+    def without(self, name: str) -> Any:
+        """Return all columns but one, as a frame of its library."""
+        others = [place for other, place in self.places.items() if other != name]
+        rows = self.native.iloc[:, others] if hasattr(self.native, "iloc") else self.native[:, others]
+        return returned(rows, self.header.library)
+
+
+def looked_at(frame: Any, what: str) -> Frame:
+    """Return a frame that can be read; anything else is refused."""
+    frame = collected(frame, f"{what}: the frame")
+    header, rows = header_of(frame), plain(frame)
+    if header is None or header_of(rows) is None or library_of(rows) not in ("pandas", "polars"):
+        if isinstance(frame, np.ndarray):
+            given, remedy = "an array", "; give its columns names: pandas.DataFrame(array, columns=[...])"
+        else:
+            given, remedy = f"a {type(frame).__name__}", ""
+        raise TypeError(
+            f"{what}: {given} was given; expected a frame of pandas or polars, or of another library "
+            f"that narwhals knows{remedy}"
+        )
+    named_apart(frame, f"{what}: the frame")
+    if not len(rows):
+        raise FlowsError(f"{what}: the frame has no rows; expected one or more")
+    return Frame(rows, header, {name: j for j, name in enumerate(header.names)}, len(rows))
+
+
+def check_columns(frame: Frame, expected: Iterable[str], optional: Iterable[str], what: str) -> None:
+    """Refuse a frame that lacks columns, or has others."""
+    expected, optional = tuple(expected), set(optional)
+    missing = [name for name in expected if name not in frame.places]
+    besides = [name for name in frame.places if name not in optional and name not in expected]
+    faults = [("lacks", missing), ("has besides", besides)]
+    if any(names for _, names in faults):
+        said = "; it ".join(f"{verb} {listed(names)}" for verb, names in faults if names)
+        remedy = f". Drop what is besides: frame[{list(expected)!r:.200}]" if besides and not missing else ""
+        raise FlowsError(f"{what}: the frame {said}; expected the columns {listed(expected)}, in any order{remedy}")
+
+
+def frame_of(library: str, labels: Sequence[Any], columns: Sequence[Any], rows: int) -> Any:
+    """Return columns of a library as a frame of it."""
+    if library == "polars":
+        named = {str(label): column for label, column in zip(labels, columns, strict=True)}
+        return module_of("polars").DataFrame(named)
+    pandas = module_of("pandas")
+    frame = pandas.DataFrame(dict(enumerate(columns)), index=pandas.RangeIndex(rows))
+    frame.columns = pandas.Index(list(labels), dtype=object if not all(isinstance(x, str) for x in labels) else None)
+    return returned(frame, library)
+
+
+def one_row(library: str, values: Mapping[Any, Any]) -> Any:
+    """Return a frame of one row, of values by name; dates of NumPy and of Python as times, which all libraries have."""
+    row = dict[str, list[Any]]()
+    for name, value in values.items():
+        if isinstance(value, np.datetime64):
+            value = value.astype("M8[us]").item()
+        elif isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            value = dt.datetime(value.year, value.month, value.day)
+        row[str(name)] = [value]
+    return module_of("polars" if library == "polars" else "pandas").DataFrame(row)
+
+
+def taken_rows(frame: Any, places: np.ndarray) -> Any:
+    """Return the rows of a frame of pandas or polars at these places, or the rows of a mask."""
+    if hasattr(frame, "iloc"):
+        return frame.iloc[places].reset_index(drop=True)
+    return frame.filter(places) if places.dtype == bool else frame[places]
+
+
+def column_at(frame: Any, place: int) -> Any:
+    """Return a column of a frame of pandas or polars."""
+    return frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Return names for an error, the first few."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more if names else "none"
+
+
+def shortened_name(name: str, length: int = 40) -> str:
+    """Return a name of a column, cut where it is long."""
+    return name if len(name) <= length else f"{name[: length - 3]}..."
 
 
 def _twice(names: tuple[str, ...]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
-
-
-def _listed(names: Any) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,6 +1,6 @@
 """Estimators for scikit-learn: densities, classes by Bayes' rule, and outliers at a rate of false alarms that is kept.
 
-estimator = flows.sklearn.NormalizingFlow().fit(X)        # a frame of pandas or polars, or an array
+estimator = flows.sklearn.NormalizingFlow().fit(X)        # a frame, or an array
 estimator.score_samples(X), estimator.sample(10), estimator.anomaly(X)
 
 flows.sklearn.FlowClassifier().fit(X, y).predict_proba(X)
@@ -8,7 +8,6 @@ flows.sklearn.FlowOutlierDetector(alarm_rate=0.01).fit(X).predict(X)
 """
 
 try:
-    import narwhals  # noqa: F401
     import sklearn  # noqa: F401
 except ImportError as error:
     raise ImportError(f"flows.sklearn needs the package {error.name}: pip install 'jax-flows[sklearn]'") from error

@@ -12,7 +12,7 @@ from flows import tables
 from flows.core import FlowsError, in_library, number, to_json, warn_user
 from flows.persistence.models import rows_held
 from flows.results.pieces import by_pieces
-from flows.sklearn.inputs import fitted_frame, frame_of, is_nameless
+from flows.sklearn.inputs import fitted_frame, frame_like_fitted, is_nameless
 from flows.tables.infer import schema_of_numbers
 
 ROWS = 256  # that are scored together: the same program for any number of rows, so that scores do not depend on it
@@ -72,7 +72,7 @@ class TableEstimator(BaseEstimator):
 
     def _frame(self, X: Any) -> Any:
         check_is_fitted(self)
-        return frame_of(self, X)
+        return frame_like_fitted(self, X)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fitted table as the bytes of its own file."""

@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_consistent_length
 
 from flows import tables
 from flows.core import FlowsError, warn_user
+from flows.results.frames import frame_of, library_of, looked_at
 from flows.sklearn.base import TableEstimator, log_prob_of_each
-from flows.tables.frames import framed, looked_at
 from flows.tables.infer import infer_schema
 
 LEAST_ROWS = 2  # of a class
@@ -73,7 +73,7 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         """Fit the density of rows given their label.
 
         Args:
-            X: a frame of pandas or polars, or an array (rows, columns).
+            X: a frame, or an array (rows, columns).
             y: labels, (rows,), text or numbers of any type that scikit-learn takes for classes.
             sample_weight: (rows,), 0 or more.
 
@@ -105,8 +105,8 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         priors, and a warning counts such rows."""
         frame = self._frame(X)
         rows, places = len(frame), np.arange(len(self.classes_))
-        library = looked_at(frame, "predict").header.library
-        labels = framed(library, [self._label], [places], len(places))
+        library = library_of(looked_at(frame, "predict").native)
+        labels = frame_of(library, [self._label], [places], len(places))
         joint = log_prob_of_each(self.table_, self._labelled(frame, np.zeros(rows)), self.table_.schema.context(labels))
         with np.errstate(divide="ignore"):
             log_priors = np.log(self.priors_)
@@ -135,10 +135,10 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         """Rows with their labels, as places among the classes."""
         table = looked_at(frame, "X")
         columns = [table.column(name).to_native() for name in table.places]
-        if table.header.library == "pandas":
+        library, labels = library_of(table.native), places.astype(np.int64)
+        if library == "pandas":
             columns = [column.reset_index(drop=True) for column in columns]
-        labels = places.astype(np.int64)
-        return framed(table.header.library, [*table.header.labels, self._label], [*columns, labels], len(labels))
+        return frame_of(library, [*table.header.labels, self._label], [*columns, labels], len(labels))
 
     def _check_classes(self, classes: np.ndarray, places: np.ndarray, weights: np.ndarray | None) -> None:
         counts = np.bincount(places if weights is None else places[weights > 0], minlength=len(classes))

@@ -55,7 +55,7 @@ class NormalizingFlow(DensityMixin, TableEstimator):
         """Fit the density of rows.
 
         Args:
-            X: a frame of pandas or polars, or an array (rows, columns).
+            X: a frame, or an array (rows, columns).
             y: is not looked at.
             sample_weight: (rows,), 0 or more.
 

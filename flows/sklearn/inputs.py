@@ -7,15 +7,14 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from flows.core import FlowsError, native
-from flows.results.frames import SHOWN, header_of
-from flows.tables.frames import framed, library_of, looked_at
+from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_at, module_of
 
-LIBRARIES = ("pandas", "polars")  # that hold the columns of an array, the first that is installed
+HOLDING = ("pandas", "polars")  # that hold the columns of an array, the first that is installed
 
 
 def is_frame(X: Any) -> bool:
-    """Tell whether it has columns with names; a lazy frame is one, too, which `flows.tables` refuses."""
-    return header_of(X) is not None or hasattr(X, "collect")
+    """Tell whether it has columns with names."""
+    return header_of(X) is not None
 
 
 def is_nameless(frame: Any) -> bool:
@@ -26,6 +25,7 @@ def is_nameless(frame: Any) -> bool:
 
 def fitted_frame(estimator: Any, X: Any) -> Any:
     """The rows to fit as a frame; it sets `n_features_in_` and, where all columns have names, `feature_names_in_`."""
+    X = collected(X, "fit: X")
     estimator._fitted_to_array = not is_frame(X)
     if estimator._fitted_to_array:
         return of_array(_checked(estimator, X, reset=True, ensure_min_samples=2))
@@ -38,8 +38,9 @@ def fitted_frame(estimator: Any, X: Any) -> Any:
     return X
 
 
-def frame_of(estimator: Any, X: Any) -> Any:
+def frame_like_fitted(estimator: Any, X: Any) -> Any:
     """Rows like those fitted to as a frame."""
+    X = collected(X, "X")
     if estimator._fitted_to_array:
         return of_array(_checked(estimator, X, reset=False))
     if not is_frame(X):
@@ -75,14 +76,14 @@ def _check_columns(estimator: Any, labels: tuple[Any, ...]) -> None:
 
 def of_array(X: np.ndarray) -> Any:
     """An array as a frame, whose columns are "0", "1", ..."""
-    library = next((name for name in LIBRARIES if importlib.util.find_spec(name)), None)
+    library = next((name for name in HOLDING if importlib.util.find_spec(name)), None)
     if library is None:
         raise FlowsError("flows.sklearn holds the columns of an array in a frame of pandas or polars: pip install pandas")
     columns: list[Any] = list(X.T)
     if X.dtype == object:
-        series = library_of(library).Series
+        series = module_of(library).Series
         columns = [series(column.tolist()) for column in columns]
-    return framed(library, list(map(str, range(X.shape[1]))), columns, len(X))
+    return frame_of(library, list(map(str, range(X.shape[1]))), columns, len(X))
 
 
 def as_given(estimator: Any, frame: Any) -> Any:

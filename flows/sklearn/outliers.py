@@ -73,7 +73,7 @@ class FlowOutlierDetector(OutlierMixin, TableEstimator):
         """Fit the density of rows, and the score below which a row is an outlier.
 
         Args:
-            X: a frame of pandas or polars, or an array (rows, columns).
+            X: a frame, or an array (rows, columns).
             y: is not looked at.
             sample_weight: (rows,), 0 or more.
 

@@ -1,4 +1,4 @@
-"""Tables of pandas and polars: numbers, categories, counts, angles and dates, each as what it is.
+"""Tables of any library that narwhals knows: numbers, categories, counts, angles and dates, each as what it is.
 
 schema = flows.tables.infer_schema(frame)      # kinds of columns; prints as a table
 rows = schema.encode(frame)                    # float64, (rows, d): codes, angles, numbers
@@ -8,11 +8,6 @@ result = flows.tables.fit(0, frame)            # a TableResult
 result.log_prob(frame), result.draw(1, 10), result.anomaly(frame)
 result.contributions(frame)                    # which column makes a row odd
 """
-
-try:
-    import narwhals  # noqa: F401
-except ImportError as error:
-    raise ImportError("flows.tables needs the package narwhals: pip install 'jax-flows[tables]'") from error
 
 from flows.tables.blocks import Rows
 from flows.tables.files import load

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import FlowsError
+from flows.results.frames import Frame, listed
 from flows.tables import columns
 from flows.tables.fields import Field
-from flows.tables.frames import Frame, listed
 from flows.training.options import one_of
 
 

@@ -10,9 +10,8 @@ import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError
-from flows.tables.dtypes import column_of
+from flows.tables.dtypes import column_of, factorized, holds_times
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import factorized, holds_times
 from flows.tables.kinds import FEW_ROWS, Category, Constant
 
 PLAIN = str | bool | int | float | np.generic  # what categories are

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError
+from flows.results.frames import Frame
 from flows.tables import codes, dates, numbers
 from flows.tables.dtypes import Dtype, column_of, described, is_date, is_duration
 from flows.tables.faults import check
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import Frame
 from flows.tables.kinds import Category, Circular, Constant, DateTime, Kind
 
 

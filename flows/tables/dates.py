@@ -9,9 +9,8 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.tables.codes import taken
-from flows.tables.dtypes import column_of, whole_range, zone_in
+from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in, zone_of
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import factorized, gaps_of, holds_times, without_zone, zone_of
 from flows.tables.kinds import WHOLE, DateTime
 
 STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first

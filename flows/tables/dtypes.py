@@ -1,14 +1,15 @@
-"""The dtypes of columns as text, which JSON has; and columns of such a dtype."""
+"""Columns of narwhals: their values, gaps and times, their dtypes as text, which JSON has, and columns of such a dtype."""
 
 import ast
 import importlib
 import re
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 
 from flows.core import FlowsError
-from flows.tables.frames import library_of
+from flows.results.frames import module_of
 
 Dtype = str | dict[str, Any]  # of categorical ones also the categories
 
@@ -76,13 +77,64 @@ def is_duration(dtype: Dtype) -> bool:
     return isinstance(dtype, str) and dtype.lower().startswith(("timedelta", "duration", "arrow[duration"))
 
 
+def zone_of(column: Any) -> Any:
+    """The time zone of a column of times; None where it has none. narwhals does not know all of them in pandas."""
+    dtype = column.to_native().dtype
+    return (
+        getattr(dtype, "tz", None)
+        or getattr(dtype, "time_zone", None)
+        or getattr(getattr(dtype, "pyarrow_dtype", None), "tz", None)
+    )
+
+
+def holds_times(column: Any) -> bool:
+    """Tell whether a column is of dates or times."""
+    return zone_of(column) is not None or str(column.dtype).startswith("Date")
+
+
+def without_zone(column: Any, zone: str | None = None) -> tuple[Any, Any]:
+    """Times with a zone as such without: by Universal Time, and by the clock of a zone, their own by default."""
+    if not column.implementation.is_pandas():
+        local = column if zone is None else column.dt.convert_time_zone(zone)
+        return column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), local.dt.replace_time_zone(None)
+    native = column.to_native()
+    if (arrow := getattr(native.dtype, "pyarrow_dtype", None)) is not None:
+        native = native.astype(module_of("pandas").DatetimeTZDtype(arrow.unit, arrow.tz))
+    local = native if zone is None else native.dt.tz_convert(zone)
+    both = native.dt.tz_convert("UTC").dt.tz_localize(None), local.dt.tz_localize(None)
+    return nw.from_native(both[0], series_only=True), nw.from_native(both[1], series_only=True)
+
+
+def gaps_of(column: Any) -> np.ndarray:
+    """Tell which rows have no value: null, or NaN."""
+    gaps = column.is_null().to_numpy()
+    if column.dtype.is_float():
+        gaps = gaps | column.is_nan().fill_null(True).to_numpy()
+    return np.asarray(gaps, bool)
+
+
+def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
+    """For each row the place of its value among those that occur, -1 for a gap; and these values, as those of Python."""
+    native = column.to_native()
+    if column.implementation.is_pandas():
+        places, values = module_of("pandas").factorize(native)
+        return np.asarray(places, np.int64), values.tolist()
+    if str(native.dtype) == "Object":
+        raise TypeError("objects of Python in polars")
+    values = native.unique()
+    known = values.filter(values.is_not_null() & values.is_not_nan()) if native.dtype.is_float() else values.drop_nulls()
+    if not len(known):
+        return np.full(len(native), -1), []
+    places = native.replace_strict(known, np.arange(len(known)), default=-1)
+    return places.to_numpy().astype(np.int64), known.to_list()
+
+
 def column_of(library: str, dtype: Dtype, values: Any, name: str) -> Any:
     """Values, an array of NumPy or a list, as a native column."""
-    module = library_of(library)
     try:
         if library == "polars":
-            return _polars(module, dtype, values)
-        return _pandas(module, dtype, values)
+            return _polars(module_of("polars"), dtype, values)
+        return _pandas(module_of("pandas"), dtype, values)
     except FlowsError:
         raise
     except Exception as error:

@@ -9,8 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from flows.core import FlowsError, explained_call, warn_user
-from flows.results.frames import less_offsets, numbers_of
-from flows.tables.frames import framed, listed, looked_at, taken_rows, without
+from flows.results.frames import collected, frame_of, less_offsets, library_of, listed, looked_at, numbers_of, plain, taken_rows
 from flows.tables.infer import infer_schema
 from flows.tables.model import Models, models_of
 from flows.tables.result import TableResult, steps_of
@@ -49,7 +48,7 @@ def fit(
 
     Args:
         rng: key or seed.
-        frame: of pandas or polars.
+        frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
         schema: what its columns hold; by default what `infer_schema` says of them. It is completed by the frame.
         model: of the numbers: a distribution, such as `flows.Flow(flows.NSF())`; a list or a dict of several, of which
             `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for so many rows and
@@ -84,6 +83,7 @@ def fit(
         ['colour', 'size']
     """
     one_of("refuse", "drop")(gaps, "tables.fit: gaps")
+    frame = collected(frame, "tables.fit: the frame")
     with devices_of(keywords.get("mesh"), "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
         of_rows = weights_of(frame, weights, names)
@@ -95,9 +95,9 @@ def fit(
         if validation is not None and not np.isscalar(validation):
             validation = _validation(validation, schema)
         shared: Any = {"context": rows.context, "weights": of_rows, **keywords, **_cells(schema)}
-        library = looked_at(frame, "tables.fit").header.library
+        library = library_of(looked_at(frame, "tables.fit").native)
         units.enter_context(less_offsets(schema.offsets))
-        data = framed(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
+        data = frame_of(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
         if isinstance(models, dict):
             for name, option in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
                 if option is not None:
@@ -120,7 +120,7 @@ def completed(frame: Any, schema: Schema | None, names: tuple[str, ...], weights
     """The schema of a frame: what it says itself where none was given; with the condition, and without a column of weights."""
     of_weights = isinstance(weights, str)
     if schema is None:
-        schema = infer_schema(without(looked_at(frame, "tables.fit"), weights) if of_weights else frame, names)
+        schema = infer_schema(looked_at(frame, "tables.fit").without(weights) if of_weights else frame, names)
     elif not isinstance(schema, Schema):
         raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
     elif names and schema.condition and names != schema.condition:
@@ -172,7 +172,7 @@ def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
         raise FlowsError(f"tables.fit: all {len(lacking)} rows have a gap, in {by_column}; ignore these columns, or fill them")
     warn_user(f"tables.fit: {int(lacking.sum())} of {len(lacking)} rows are left out, as they have gaps, in {by_column}")
     kept = np.flatnonzero(~lacking)
-    return taken_rows(frame, kept), None if weights is None else np.asarray(weights)[kept]
+    return taken_rows(plain(frame), kept), None if weights is None else np.asarray(weights)[kept]
 
 
 def _validation(frame: Any, schema: Schema) -> Any:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import warn_user
-from flows.results.frames import SHOWN
+from flows.results.frames import SHOWN, collected, looked_at
 from flows.tables import numbers
 from flows.tables.codes import PLAIN, as_plain
+from flows.tables.dtypes import factorized, holds_times
 from flows.tables.faults import CellError
 from flows.tables.fields import Field
-from flows.tables.frames import factorized, holds_times, looked_at
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real
 from flows.tables.schema import Schema, names_of
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
@@ -44,12 +44,12 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, is told by a warning (`DataWarning`).
 
     Args:
-        frame: of pandas or polars.
+        frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
         condition: names of columns given which the others have their density.
 
     Errors:
         FlowsError: columns of one name, no rows, a number that is not finite, a condition that is no column. TypeError: no
-            frame, a lazy one, or text among numbers.
+            frame, or text among numbers.
 
     Example:
         >>> import pandas
@@ -61,6 +61,7 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
         town    Category(values=('Bonn', 'Oslo'))  2 values of text
         unit    Constant(value='kg')               one value in all rows
     """
+    frame = collected(frame, "infer_schema: the frame")
     table = looked_at(frame, "infer_schema")
     guesses = {name: _guessed(name, table.column(name)) for name in table.places}
     return _fitted(frame, guesses, condition, "infer_schema")

@@ -10,9 +10,8 @@ import numpy as np
 from scipy.special import expit
 
 from flows.core import FlowsError
-from flows.tables.dtypes import column_of, is_duration, is_single, whole_range
+from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, is_duration, is_single, whole_range
 from flows.tables.fields import Entries, Field
-from flows.tables.frames import factorized, gaps_of, holds_times
 from flows.tables.kinds import Circular, Integer, Real
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal

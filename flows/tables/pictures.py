@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError, positive_int
+from flows.results.frames import frame_of, shortened_name
 from flows.results.pictures.columns import Column, Compared, places_of
 from flows.results.pictures.given import SHARES, band
 from flows.results.pictures.pairs import pairs
@@ -14,7 +15,6 @@ from flows.results.plotting import MOST_DRAWS, compared, quantiles_given, with_r
 from flows.tables import dates, numbers
 from flows.tables.dtypes import zone_in
 from flows.tables.fields import Field
-from flows.tables.frames import framed, shortened_name
 from flows.tables.kinds import Category, Circular, DateTime
 
 DAY = 86_400.0  # seconds
@@ -96,7 +96,7 @@ def _seen(table: Any, given: Field, encoded: np.ndarray) -> np.ndarray:
     """Return what the model sees of values of the one column of the condition."""
     schema = table.schema
     native = schema._native(schema.condition[0], encoded, schema.fitted_to)
-    return np.asarray(schema.context(framed(schema.fitted_to, [given.label], [native], len(encoded))))
+    return np.asarray(schema.context(frame_of(schema.fitted_to, [given.label], [native], len(encoded))))
 
 
 def described(field: Field) -> Column:

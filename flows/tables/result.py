@@ -12,10 +12,10 @@ from scipy.special import logsumexp
 from flows.checks.model import Model
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
+from flows.results.frames import column_at, listed, plain
 from flows.results.result import FitResult
 from flows.tables.checked import model_of_table
 from flows.tables.contributions import contributions
-from flows.tables.frames import listed
 from flows.tables.kinds import DateTime
 from flows.tables.pictures import picture
 from flows.tables.schema import Schema
@@ -320,9 +320,9 @@ def in_units(schema: Schema, values: np.ndarray) -> Any:
     """Encoded values of the one column, of any shape, in the units of the data; infinite ones stay, of times they are none."""
     flat, finite = values.ravel(), np.isfinite(values.ravel())
     is_date = isinstance(schema[schema.numbers[0]], DateTime)
-    frame = schema.decode(np.where(finite, flat, 0.0)[:, None])
+    frame = plain(schema.decode(np.where(finite, flat, 0.0)[:, None]))
     (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.numbers[0])
-    column = frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]
+    column = column_at(frame, place)
     # NumPy has no zones: polars would tell such times by Universal Time; pandas hands on objects with theirs.
     units = np.array(column.to_list(), object) if getattr(column.dtype, "time_zone", None) else column.to_numpy()
     if not finite.all():

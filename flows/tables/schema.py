@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError, shortened
+from flows.results.frames import Frame, check_columns, frame_of, listed, looked_at, one_row, shortened_name, taken_rows
 from flows.tables import blocks, columns, written
 from flows.tables.blocks import Rows
 from flows.tables.fields import Field
-from flows.tables.frames import Frame, check_columns, framed, listed, looked_at, one_row, shortened_name, taken_rows
 from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Integer, Kind, Real
 
 
 class Schema:
-    """A description of the columns of a table, and the way from a frame of pandas or polars to numbers and back.
+    """A description of the columns of a table, and the way from a frame to numbers and back.
 
     A frame becomes an array with the modelled columns in the order codes, angles, numbers. Codes are 0, 1, ..., in the order of
     the values of their `Category`; angles what they are beyond `low`, within a period; numbers count from an offset, their low
@@ -199,7 +199,7 @@ class Schema:
         dtypes, library and order. What is known already stays. Gaps are no matter here.
 
         Args:
-            frame: of pandas or polars, with the columns of the schema, in any order.
+            frame: with the columns of the schema, in any order.
 
         Errors:
             FlowsError, TypeError: those of `encode`, but for gaps.
@@ -220,7 +220,7 @@ class Schema:
         """The modelled columns of a frame as numbers.
 
         Args:
-            frame: of pandas or polars, with the columns of the schema, in any order; ignored ones, and those of the condition,
+            frame: with the columns of the schema, in any order; ignored ones, and those of the condition,
                 may lack.
 
         Returns:
@@ -228,7 +228,7 @@ class Schema:
 
         Errors:
             FlowsError: columns that are missing, doubled or besides; no rows; a value that is unknown, not finite, out of
-                bounds or missing, by its row and column. TypeError: no frame, a lazy one, or text among numbers; times with a
+                bounds or missing, by its row and column. TypeError: no frame, or text among numbers; times with a
                 zone where there were none, or the other way round.
         """
         table = self._looked_at(frame, "encode", [*self.columns, *self.constants])
@@ -244,7 +244,7 @@ class Schema:
         times went through, by nine tenths at least, and that have three steps or more.
 
         Args:
-            frame: of pandas or polars, with the columns of the condition; other columns of the schema are not looked at.
+            frame: with the columns of the condition; other columns of the schema are not looked at.
 
         Returns:
             float64, (rows, context_dim).
@@ -262,7 +262,7 @@ class Schema:
         """All of a frame as numbers: the modelled columns, and what a model sees of the condition.
 
         Args:
-            frame: of pandas or polars, with all columns but ignored ones.
+            frame: with all columns but ignored ones.
             errors: "raise", or "coerce": rows with a value that is none of its column, or with a gap, are told instead.
 
         Errors:
@@ -320,7 +320,7 @@ class Schema:
         if given is not None:
             native |= self._given(given, rows, library)
         names = [name for name in self._fields if name in native]
-        return framed(library, [self._fields[name].label for name in names], [native[name] for name in names], rows)
+        return frame_of(library, [self._fields[name].label for name in names], [native[name] for name in names], rows)
 
     def given(self, values: Any, n: int = 1) -> Any:
         """A frame of the condition, for `context` and `decode`: n rows for each of what is given.

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from flows.core import FlowsError
+from flows.results.frames import LIBRARIES, listed
 from flows.tables.dates import is_iso
 from flows.tables.fields import Field
-from flows.tables.frames import LIBRARIES, listed
 from flows.tables.kinds import KINDS, DateTime, Kind
 
 VERSION = 1

@@ -65,7 +65,7 @@ def fit(
     Args:
         rng: key or seed, for the split, the init and the batches.
         init_fun: a distribution, such as `flows.Flow(flows.NSF())`.
-        data: (rows, *event), an array, a table of pandas or polars, or a memory map; or an iterable of arrays or of pairs
+        data: (rows, *event), an array, a frame (of pandas, polars, ...), or a memory map; or an iterable of arrays or of pairs
             (rows, context), with steps_per_epoch and validation rows.
         context: (rows, *context), for a conditional model.
         weights: (rows,), 0 or more: how much each row counts, up to a factor; validation rows that are given count equally.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flows.core import Array
-from flows.results.frames import named_apart
+from flows.results.frames import collected, named_apart
 from flows.training.data.copies import groups_of
 from flows.training.data.streams import iterated, mapped
 from flows.training.data.table import Split, Table, read_rows, read_validation, split_numbers
@@ -27,11 +27,11 @@ def read(data: Any, options: Options, key: Array) -> Split:
 
 def read_arrays(data: Any, options: Options, key: Array) -> Split:
     """Read arrays or frames, and split them."""
-    headers = named_apart(data, "fit: data"), named_apart(options.context, "fit: context")
-    whole = Table.of(read_rows(data, options.context, weights=options.weights), headers)
-    numbers = whole.numbers
-    if whole.weights is not None:  # a row of weight 0 is as if it were not there
-        numbers = np.flatnonzero(whole.weights)
+    data, context = collected(data, "fit: data"), collected(options.context, "fit: context")
+    headers = named_apart(data, "fit: data"), named_apart(context, "fit: context")
+    whole = Table.of(read_rows(data, context, weights=options.weights), headers)
+    # A row of weight 0 is as if it were not there.
+    numbers = whole.numbers if whole.weights is None else np.flatnonzero(whole.weights)
     groups = groups_of((whole.x, whole.context))
     if options.share is None:
         held_out = read_validation(options.validation, whole)
