@@ -322,7 +322,7 @@ def test_json_may_be_edited():
         ('["t"]', "[" * 100_000, "the text cannot be read (maximum recursion depth"),
         ('"version": 1', '"version": 2', "version is 2; this flows reads 1"),
         ('"version": 1', '"version": 1, "more": 2', "the text has 'more'; expected 'version', 'library'"),
-        ('"pandas"', '"excel"', "library is 'excel'; expected one of 'pandas', 'polars', or null"),
+        ('"pandas"', '"excel"', "library is 'excel'; expected one of 'pandas', 'polars', 'pyarrow', 'modin', or null"),
         ('"kind": "Integer"', '"kind": "Integer", "low": 1', "'low' occurs twice"),
     ],
 )  # fmt: skip
