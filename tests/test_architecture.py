@@ -146,15 +146,15 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
     "library": 43_555,
-    "files": 297,
+    "files": 296,
     "core": 3_979,
     "training": 8_152,
-    "tables": 3_693,
+    "tables": 3_526,
     "kinds": 76,
     "orders": 21,
     "lines on devices": 175,
     "files on devices": 23,
-    "private methods of others": 30,
+    "private methods of others": 0,
     "docstrings without a subject": 0,
     "long functions": 34,
     "file names in more than two rooms": 11,

@@ -54,7 +54,8 @@ class Checks(Mapping[str, Check]):
         lines.append(f"{figures['rows']:,} rows, {figures['draws']:,} draws, {likelihood}")
         crps = figures["crps"]
         if crps:
-            shown = ", ".join(f"{name} {_short(value)}" for name, value in list(crps.items())[:SHOWN])
+            known = {name: "unknown" if value is None else f"{value:.3g}" for name, value in list(crps.items())[:SHOWN]}
+            shown = ", ".join(map(" ".join, known.items()))
             lines.append(f"CRPS {shown}{f' and {len(crps) - SHOWN} more' if len(crps) > SHOWN else ''}")
         return lines
 
@@ -70,7 +71,3 @@ class Checks(Mapping[str, Check]):
             "  ".join([*(row[i].rjust(w) if right[i] else row[i].ljust(w) for i, w in enumerate(widths)), row[5]]).rstrip()
             for row in cells
         ]
-
-
-def _short(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"

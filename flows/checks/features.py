@@ -1,42 +1,12 @@
 """Columns of rows as numbers that statistics can compare: angles as cosine and sine, codes as zeros and ones."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from flows.core import Region
+from flows.results.columns import Column
 
 COMMON = 20  # rows and draws that have a code, below which it is too rare to be correlated with anything
-
-
-class Column(NamedTuple):
-    """One column of flat rows: its name, where it is, the period of an angle, or the number of classes of codes and what these
-    are called."""
-
-    name: str
-    place: int
-    period: float = 0.0
-    classes: int = 0
-    called: tuple[str, ...] = ()
-
-    def code(self, code: float) -> str:
-        """Return the name of a code."""
-        known = code == int(code) and 0 <= code < len(self.called)
-        return self.called[int(code)] if known else f"code {code:g}"
-
-
-def columns_of(
-    names: tuple[str, ...], region: Region | None, categories: Mapping[str, tuple[str, ...]] | None = None
-) -> list[Column]:
-    """Return the columns of the entries of an event, in order, and what codes are called, by column."""
-    called = categories or {}
-    count = len(names)
-    period, classes = (
-        np.zeros(count) if region is None else np.broadcast_to(np.asarray(field).ravel(), (count,))
-        for field in (getattr(region, "period", 0), getattr(region, "classes", 0))
-    )
-    return [Column(name, j, float(period[j]), int(classes[j]), called.get(name, ())) for j, name in enumerate(names)]
 
 
 def as_numbers(column: Column, x: np.ndarray) -> dict[str, np.ndarray]:

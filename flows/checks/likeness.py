@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flows.checks.features import Column, as_numbers
+from flows.checks.features import as_numbers
 from flows.checks.sample import Sample, flat
 from flows.checks.verdicts import Finding, OneTest, worst
 from flows.diagnostics import (
@@ -15,6 +15,7 @@ from flows.diagnostics import (
 )
 from flows.diagnostics import coverage as coverage_of
 from flows.diagnostics.arrays import chosen
+from flows.results.columns import Column
 
 MOST_COLUMNS = 64  # of which pairs are looked at
 SHIFTS = ("location", "spread", "skewness", "tails")

@@ -1,6 +1,6 @@
 """A fitted distribution as checks see it: log-densities and draws, whatever gives them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, on_device, part_of
 from flows.distributions.draws import functions
 from flows.results import FitResult
+from flows.results.columns import Column, columns_of
 from flows.results.frames import numbers_of
+from flows.results.inputs import Inputs
 from flows.results.pieces import by_pieces
 
 
@@ -21,7 +23,7 @@ class Model:
 
     Attributes:
         log_pdf, params: of its triple.
-        names: of the columns, of images of the pixels.
+        columns: of flat rows.
         event, context_shape: of a row and its context; None where there is none.
         region: where points live, as far as it is told.
         likelihood: 'exact', 'unbiased' or 'lower bound'.
@@ -29,12 +31,11 @@ class Model:
         draw: `draw(key, n, contexts) -> (n, *event)`.
         result: the result that verifies rows and has scores of rows held out, if there is one.
         init_fun: the constructor's value, whose structure is told; None of a triple, and of plain closures.
-        categories: what codes are called, by column.
     """
 
     log_pdf: Callable
     params: Any
-    names: tuple[str, ...]
+    columns: list[Column]
     event: Shape
     context_shape: Shape | None
     region: Region | None
@@ -43,7 +44,6 @@ class Model:
     draw: Callable[[Any, int, np.ndarray | None], np.ndarray]
     result: FitResult | None = None
     init_fun: Any = None
-    categories: Mapping[str, tuple[str, ...]] | None = None
 
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """log p of each row, (rows,), in float64, by pieces that fit memory."""
@@ -58,28 +58,28 @@ class Model:
 
 def model_of(fitted: Any, data: Any, context: Any) -> Model:
     """Return the model of a result, of a triple, or of an object that says how it is checked, such as the result of a table."""
-    if hasattr(fitted, "_to_check"):
-        return fitted._to_check()
+    if hasattr(fitted, "__flows_check__"):
+        return fitted.__flows_check__()
     return of_result(fitted) if isinstance(fitted, FitResult) else _of_triple(fitted, data, context)
 
 
 def of_result(result: FitResult) -> Model:
     """Return the model of a result of `fit`, `fit_to_density`, or a file."""
-    event, shape = as_event(result.input_dim), as_context(result.context_dim)
+    inputs, event, shape = Inputs(result), as_event(result.input_dim), as_context(result.context_dim)
+    names = inputs.columns.entries(*event) if len(event) == 1 else _places(event)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        rows = np.asarray(result._on_turn(_checked(numbers_of(result._rows(data), name), event, name, names)))
-        keywords = result._context(context)
-        result._of_each(keywords, len(rows))  # refuses a context of another shape, and one that is missing
+        rows = np.asarray(inputs.on_turn(_checked(numbers_of(inputs.rows(data), name), event, name, names)))
+        keywords = inputs.context(context)
+        inputs.of_each(keywords, len(rows))  # refuses a context of another shape, and one that is missing
         return rows, _known(np.asarray(keywords["context"]), name) if keywords else None
 
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
-        return np.asarray(result._drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
+        return np.asarray(inputs.drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
 
-    names = tuple(result._names(event[0])) if len(event) == 1 else _places(event)
     return Model(
-        result.log_pdf, result.params, names, event, shape, result._region, getattr(result.init_fun, "likelihood", "exact"),
-        read, draw, result, _told(result.init_fun, event, shape),
+        result.log_pdf, result.params, columns_of(names, inputs.region), event, shape, inputs.region,
+        getattr(result.init_fun, "likelihood", "exact"), read, draw, result, _told(result.init_fun, event, shape),
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
         return _returned(drawn, (n, *event), "sample")
 
     region, likelihood = (None, "exact") if joint is None else (joint.region, joint.likelihood)
-    return Model(log_pdf, params, names, event, shape, region, likelihood, read, draw)
+    return Model(log_pdf, params, columns_of(names, region), event, shape, region, likelihood, read, draw)
 
 
 def _returned(value: Any, shape: Shape, name: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from flows.checks.features import columns_of, features
+from flows.checks.features import features
 from flows.checks.sample import EACH, Sample, flat
 from flows.checks.verdicts import Finding, OneTest, worst
 from flows.core import (
@@ -28,6 +28,7 @@ from flows.diagnostics import ranks, uniformity
 from flows.diagnostics.arrays import chosen
 from flows.diagnostics.rows import spline_bound
 from flows.distributions.standardized_context import standardized
+from flows.results.columns import columns_of
 
 MOST_COLUMNS, MOST_PAIRS = 64, 300
 BASE = 10_000  # draws of the base

@@ -59,7 +59,7 @@ def shift(sample: Sample) -> Finding:
         return Finding("the model has no scores of rows held out")
     contexts = sample.all_contexts
     given = {} if contexts is None else {"context": contexts}
-    scores = np.atleast_2d(np.asarray(result._scores_of(sample.all_rows, given.get("context")), float))
+    scores = np.atleast_2d(np.asarray(result.scores_of(sample.all_rows, given.get("context")), float))
     known = np.atleast_2d(result.scores)
     weights = np.ones(known.shape) if result.score_weights is None else np.atleast_2d(result.score_weights)
     effective = max(int(weights.sum() ** 2 / np.square(weights).sum()), 1)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.checks.features import columns_of, features
+from flows.checks.features import features
 from flows.checks.model import Model
 from flows.core import pieces_of
 from flows.diagnostics.arrays import generator
@@ -35,7 +35,7 @@ class Sample:
             contexts = contexts[0]  # one for all
         self.model, self.all_rows, self.all_contexts, self.train = model, rows, contexts, train
         self.conditional = contexts is not None and contexts.ndim > len(shape)
-        self.columns = columns_of(model.names, model.region, model.categories)
+        self.columns = model.columns
         self.kept = dict[str, np.ndarray]()  # for pictures
         self._key, self._samples = key, samples
 

@@ -38,22 +38,22 @@ class Region:
         return iter((self.low, self.high))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Region) and all(map(np.array_equal, self._fields(), other._fields()))
+        return isinstance(other, Region) and all(map(np.array_equal, self.values(), other.values()))
 
     def __hash__(self) -> int:
-        numbers = (np.asarray(field, float) + 0.0 for field in self._fields())  # -0 and 0 are equal, as 1 and 1.0 are
+        numbers = (np.asarray(field, float) + 0.0 for field in self.values())  # -0 and 0 are equal, as 1 and 1.0 are
         return hash(tuple((array.shape, array.tobytes()) for array in numbers))
 
     def __repr__(self) -> str:
         """The fields that differ from the whole line."""
         shown = (
             f"{field.name}={np.asarray(entry).tolist()}"
-            for field, entry in zip(fields(self), self._fields(), strict=True)
+            for field, entry in zip(fields(self), self.values(), strict=True)
             if not np.all(np.asarray(entry) == field.default)
         )
         return f"Region({', '.join(shown)})"
 
-    def _fields(self) -> tuple[Any, Any, Any, Any, Any]:
+    def values(self) -> tuple[Any, Any, Any, Any, Any]:
         return self.low, self.high, self.period, self.sphere, self.classes
 
     @property
@@ -73,7 +73,7 @@ class Region:
 
     def of(self, features: Any) -> "Region":
         """The region of some features of vectors, of a region of arrays."""
-        return Region(*(field[features] for field in self._fields()))
+        return Region(*(field[features] for field in self.values()))
 
     def same_kind(self, other: "Region | None") -> bool:
         """Tell whether the same entries are angles, of the same period, coordinates of the same unit vectors, and codes of as

@@ -36,6 +36,7 @@ from flows.distributions.standardized_context import standardized
 from flows.interop.extras import needs
 from flows.interop.models import model_of_result
 from flows.interop.rows import as_rows
+from flows.results.inputs import Inputs
 from flows.results.parameters import Parameters
 from flows.results.result import FitResult
 
@@ -121,7 +122,7 @@ def proposal(fitted: FitResult, *, context: Any = None) -> Proposal:
     def distribution(rng_key: Any) -> Any:
         x = fitted.sample(rng_key, params, 1, **given)
         x = (x if turn is None else wrapped(region, x, turn))[0]
-        return x if named is None else named.unpacked(x)
+        return x if named is None else named.natural(x)
 
     def log_density(from_state: Any, to_state: Any) -> Array:
         del from_state  # a draw does not depend on it
@@ -173,7 +174,7 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
     stages, noise_event = _functions(fitted, event, given.get("context"))
 
     def of_rows(x: Array) -> Array:
-        return log_density(x if named is None else named.unpacked(x))
+        return log_density(x if named is None else named.natural(x))
 
     _check_density(of_rows, fitted, given, named)
 
@@ -190,7 +191,7 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
     def to_data(z: Any) -> Any:
         rows, leading = as_rows(z, noise_event, "to_data: z")
         x = _inverted(stages, rows)[0].reshape(*leading, *event)
-        return x if named is None else named.unpacked(x)
+        return x if named is None else named.natural(x)
 
     def to_noise(x: Any) -> Array:
         if named is not None and isinstance(x, Mapping):
@@ -215,7 +216,7 @@ def _refused(caller: str, fitted: Any, context: Any) -> tuple[dict[str, Any], Re
             f"{caller}: {model.init_fun!r:.80} draws codes of categories, and positions are numbers; fit a flow to the numbers "
             "alone, given the codes as its context: flows.one_hot"
         )
-    given = fitted._context(context)
+    given = Inputs(fitted).context(context)
     if shape is not None and not given:
         raise FlowsError(f"{caller}: context is missing; this is a conditional flow, give context= of the shape {shape}")
     if given and given["context"].shape != shape:

@@ -1,6 +1,5 @@
 """The result of a fit to a density: how far its importance weights can be believed."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,30 +58,6 @@ class DensityFitResult(FitResult):
     @property
     def parameters(self) -> dict[str, Shape] | None:
         return None if self.named is None else dict(zip(self.named.names, self.named.shapes, strict=True))
-
-    def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
-        """n draws by the fitted params: (n, *event), or a dict of arrays (n, *shape) where parameters were named.
-
-        Args:
-            rng: key or seed.
-            n: how many.
-            context: None; a density has none.
-        """
-        drawn = super().draw(rng, n, context=context)
-        return drawn if self.named is None else self.named.unpacked(drawn)
-
-    def _rows(self, x: Any) -> Any:
-        if self.named is None or not isinstance(x, Mapping):
-            return super()._rows(x)
-        return self.named.packed(x, "x")
-
-    def _names(self, count: int) -> list[str]:
-        return super()._names(count) if self.named is None else self.named.entries
-
-    def _without_rows(self, given: bool) -> list[str]:
-        log_z = self.diagnostics.log_normalizer
-        missing = ["importance weights are in no file, nor of other params"] if self.log_weights is None else []
-        return [f"log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}", *missing]
 
     def _weights(self) -> Any:
         if self.log_weights is None or not np.isfinite(self.diagnostics.log_normalizer.value):

@@ -23,6 +23,7 @@ from flows.core import (
     value_at,
 )
 from flows.persistence.models import TEXT
+from flows.results.inputs import Inputs
 from flows.results.result import FitResult, Kept
 
 
@@ -81,12 +82,13 @@ class EnsembleResult(FitResult):
         def of_members(params: Any, x: Any, context: Any = None) -> Array:
             return _of_members(self.log_pdf_of_member, self.path, self.members, params, as_array(x, "inputs"), context, keys)
 
-        rows = self._rows(inputs)
+        reads = Inputs(self)
+        rows = reads.rows(inputs)
         if keys is not None or not isinstance(rows, np.memmap):
             rows = as_array(rows, "inputs")
         if keys is None:
-            return self._scored(of_members, params, rows, context)
-        return of_members(params, rows, **self._context(context))
+            return reads.scored(of_members, params, rows, context)
+        return of_members(params, rows, **reads.context(context))
 
     @property
     def log_pdf_of_member(self) -> Callable:
@@ -114,7 +116,7 @@ class EnsembleResult(FitResult):
         contexts = [{}] * self.members if context is None else [{"context": member_context} for member_context in context]
         return np.stack([self.log_pdf_of_member(self.params_of_member(i), x[i], **contexts[i]) for i in range(self.members)])
 
-    def _scores_of(self, x: Any, context: Any) -> Any:
+    def scores_of(self, x: Any, context: Any) -> Any:
         return self.log_pdfs(self.params, x, context=context) if self.folds else self.log_prob(x, context=context)
 
 

@@ -49,6 +49,18 @@ class Header(NamedTuple):
         """The labels as text, by which columns are told apart."""
         return tuple(map(str, self.labels))
 
+    def numbers(self, x: Any, what: str) -> Any:
+        """Return rows as numbers, in the order of these columns."""
+        return in_order(x, self, what)
+
+    def natural(self, rows: Any) -> Any:
+        """Return rows as a frame."""
+        return framed(rows, self)
+
+    def entries(self, count: int) -> tuple[str, ...]:
+        """Return the names of the columns."""
+        return self.names
+
     def described(self) -> dict[str, Any]:
         """For JSON."""
         return {"labels": list(map(_described, self.labels)), "library": self.library}
@@ -170,10 +182,8 @@ def in_order(x: Any, fitted: Header | None, what: str) -> Any:
     return numbers[:, [header.names.index(name) for name in fitted.names]]
 
 
-def framed(rows: Any, header: Header | None) -> Any:
-    """Return rows as a frame with these columns; an array where a model was fitted to one."""
-    if header is None:
-        return rows
+def framed(rows: Any, header: Header) -> Any:
+    """Return rows as a frame with these columns."""
     array = np.asarray(rows)
     if header.library == "polars":
         return module_of("polars").DataFrame(array, schema=list(header.names))

@@ -39,8 +39,13 @@ PIECE = 2_000_000  # numbers drawn together for that
 _cdfs = Memo(size=64)
 
 
-class OneColumn(Inputs):
+class OneColumn:
     """The part of a result that is for events of a single column."""
+
+    init_fun: Any
+    input_dim: Any
+    context_dim: Any
+    params: Any
 
     @property
     def cdf_by(self) -> str:
@@ -65,18 +70,19 @@ class OneColumn(Inputs):
             FlowsError: a model of several columns.
         """
         self._check_column("cdf")
-        x, keywords = as_array(self._rows(x), "x"), self._context(context)
+        inputs = Inputs(self)
+        x, keywords = as_array(inputs.rows(x), "x"), inputs.context(context)
         if x.ndim != 2 or x.shape[1:] != COLUMN:
             raise FlowsError(f"cdf: x has shape {x.shape}; expected (rows, 1)")
         n, dtype = x.shape[0], working_dtype(x.dtype)
-        x, contexts = self._on_turn(x.astype(dtype))[:, 0], self._of_each(keywords, n)
+        x, contexts = inputs.on_turn(x.astype(dtype))[:, 0], inputs.of_each(keywords, n)
         if self._map is not None:
             contexts = None if contexts is None else contexts.astype(dtype)
             return self._map.tail(cast(self.params, dtype), x, contexts, jnp.zeros(n, bool))
         values, shares = np.asarray(x), np.zeros(n)
         for piece, draws in self._draws(as_key(rng), keywords, n):
             rows = np.sort(draws, axis=1)  # NaN comes last
-            pairs = zip(rows, values[piece, None], strict=True) if self._batched(keywords) else [(rows[0], values)]
+            pairs = zip(rows, values[piece, None], strict=True) if inputs.batched(keywords) else [(rows[0], values)]
             counts = [np.searchsorted(row, value, side="right") for row, value in pairs]
             unknown = np.isnan(values[piece]) | np.isnan(rows[:, -1])
             shares[piece] = np.where(unknown, np.nan, np.concatenate(counts) / DRAWS)
@@ -95,7 +101,8 @@ class OneColumn(Inputs):
             FlowsError: a model of several columns, or q outside [0, 1].
         """
         self._check_column("quantile")
-        keywords, q = self._context(context), as_numbers(q, "q")
+        inputs, q = Inputs(self), as_numbers(q, "q")
+        keywords = inputs.context(context)
         if isinstance(q, jax.core.Tracer):
             shares: Any = q
         else:  # on the host in float64, so that 1 - q keeps the digits of what is near 1
@@ -105,7 +112,7 @@ class OneColumn(Inputs):
                 raise FlowsError("quantile: q is empty; expected numbers from 0 to 1")
             if not ((shares >= 0) & (shares <= 1)).all():
                 raise FlowsError(f"quantile: q is {q!r:.80}; expected numbers from 0 to 1")
-        rows, many = (keywords["context"].shape[0], True) if self._batched(keywords) else (1, False)
+        rows, many = (keywords["context"].shape[0], True) if inputs.batched(keywords) else (1, False)
         leaves = jax.tree.leaves(self.params)
         dtype = working_dtype(jnp.result_type(*leaves)) if leaves else default_dtype()
         if self._map is None:
@@ -113,7 +120,7 @@ class OneColumn(Inputs):
             for piece, draws in self._draws(as_key(rng), keywords, rows):
                 quantiles[piece] = np.moveaxis(np.quantile(draws, shares, axis=1), -1, 0)
         else:
-            contexts, upper = self._of_each(keywords, rows), shares > 0.5
+            contexts, upper = inputs.of_each(keywords, rows), shares > 0.5
             where: Any = jnp.where if isinstance(shares, jax.core.Tracer) else np.where
             near = [jnp.tile(jnp.ravel(jnp.asarray(array)), rows) for array in (where(upper, 1 - shares, shares), upper)]
             contexts = None if contexts is None else jnp.repeat(contexts.astype(dtype), shares.size, 0)
@@ -149,13 +156,14 @@ class OneColumn(Inputs):
 
     def _draws(self, key: Array, keywords: dict[str, Any], rows: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Draws of one column, (rows of a piece, DRAWS); all rows share theirs, (1, DRAWS), unless each has a context."""
-        if not self._batched(keywords):
-            yield slice(None), np.asarray(self._drawn(key, DRAWS, keywords)).reshape(1, DRAWS)
+        inputs = Inputs(self)
+        if not inputs.batched(keywords):
+            yield slice(None), np.asarray(inputs.drawn(key, DRAWS, keywords)).reshape(1, DRAWS)
             return
         step = max(PIECE // DRAWS, 1)
         for i in range(0, rows, step):
             few = keywords["context"][i : i + step]
-            drawn = self._drawn(jax.random.fold_in(key, i), DRAWS * len(few), {"context": jnp.repeat(few, DRAWS, 0)})
+            drawn = inputs.drawn(jax.random.fold_in(key, i), DRAWS * len(few), {"context": jnp.repeat(few, DRAWS, 0)})
             yield slice(i, i + len(few)), np.asarray(drawn).reshape(-1, DRAWS)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import Array, FlowsError, Shape, as_array
+from flows.results.frames import in_order
 
 MOST = 10_000  # numbers, or names
 
@@ -54,13 +55,16 @@ class Parameters(NamedTuple):
         ends = np.cumsum([0, *map(math.prod, self.shapes)]).tolist()
         return {name: slice(*pair) for name, pair in zip(self.names, pairwise(ends), strict=True)}
 
-    @property
-    def entries(self) -> list[str]:
+    def entries(self, count: int = 0) -> tuple[str, ...]:
         """Return the name of each number of a vector, such as "mu" or "weights[0, 1]"."""
         indices = [(name, index) for name, shape in self._shown for index in np.ndindex(shape)]
-        return [f"{name}[{', '.join(map(str, index))}]" if index else name for name, index in indices]
+        return tuple(f"{name}[{', '.join(map(str, index))}]" if index else name for name, index in indices)
 
-    def unpacked(self, x: Array) -> dict[str, Array]:
+    def numbers(self, x: Any, what: str) -> Any:
+        """Return rows as numbers: of a dict of arrays, or as they are."""
+        return self.packed(x, what) if isinstance(x, Mapping) else in_order(x, None, what)
+
+    def natural(self, x: Array) -> dict[str, Array]:
         """Vectors (..., size) as a dict of arrays (..., *shape)."""
         where = zip(self.slices.items(), self.shapes, strict=True)
         return {name: x[..., entries].reshape(*x.shape[:-1], *shape) for (name, entries), shape in where}

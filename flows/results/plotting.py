@@ -6,8 +6,10 @@ import jax
 import numpy as np
 
 from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, on_device, positive_int
+from flows.results.columns import Column
 from flows.results.inputs import Inputs
-from flows.results.pictures.columns import MANY, Column, Compared, check_finite, counted, finite_of, places_of, some
+from flows.results.one_column import OneColumn
+from flows.results.pictures.columns import Compared, check_finite, counted, finite_of, places_of, some
 from flows.results.pictures.given import SHARES, band
 from flows.results.pictures.images import MOST as MOST_IMAGES
 from flows.results.pictures.images import check_images, sheets
@@ -17,11 +19,10 @@ from flows.results.pictures.style import pyplot
 MOST_DRAWS = 1_000_000
 
 
-class Plot(Inputs):
+class Plot(OneColumn):
     """The part of a result that draws it."""
 
     kept: Any
-    quantile: Any
     context_columns: Any
 
     def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, context: Any = None, rng: Any = 0) -> Any:
@@ -64,9 +65,9 @@ class Plot(Inputs):
             if columns is not None:
                 raise FlowsError(f"plot: columns is {columns!r:.60}, and the event is {event}, an image; leave it out")
             return sheets(compared(self, rows, context, min(n, MOST_IMAGES), rng))
-        described = self._described()
+        described = Inputs(self).described()
         places, left_out = places_of(columns, [column.name for column in described])
-        if event == COLUMN and as_context(self.context_dim) == (1,) and not described[0].names:
+        if event == COLUMN and as_context(self.context_dim) == (1,) and not described[0].bars:
             seen = with_rows(self, rows, context, n, rng)
             if np.ndim(seen.context) == 2:
                 given = Column("context" if self.context_columns is None else self.context_columns[0])
@@ -74,41 +75,9 @@ class Plot(Inputs):
         both = compared(self, rows, context, n, rng).of(places)
         return pairs([described[j] for j in places], both._replace(notes=[*left_out, *both.notes]), self._weights())
 
-    def _without_rows(self, given: bool) -> list[str]:
-        """Return what to remark where there are no rows."""
-        if given:
-            return ["without rows, as the context was given alone"]
-        return ["without rows: those held out are in no file, rows= gives some"]
-
     def _weights(self) -> Any:
         """A function that draws importance weights; None where there are none."""
         return None
-
-    def _described(self) -> list[Column]:
-        """Return what the columns of a vector are."""
-        (count,) = as_event(self.input_dim)
-        names = self._names(count)
-        region = self._region
-        period, classes = (
-            np.zeros(count) if region is None else np.broadcast_to(np.asarray(field), (count,))
-            for field in (getattr(region, "period", 0), getattr(region, "classes", 0))
-        )
-        turn = -period / 2 if self.turn is None else np.broadcast_to(np.asarray(self.turn), (count,))
-        described = list[Column]()
-        for j, name in enumerate(names):
-            if classes[j] > MANY:  # bars of so many would be lines
-                described.append(Column(name, 0.0, float(classes[j]), step=1.0))
-            elif classes[j]:
-                described.append(Column(name, -0.5, classes[j] - 0.5, names=tuple(map(str, range(int(classes[j]))))))
-            elif period[j]:
-                described.append(Column(name, float(turn[j]), float(turn[j] + period[j])))
-            else:
-                described.append(Column(name))
-        return described
-
-    def _names(self, count: int) -> list[str]:
-        """Return the names of the columns."""
-        return [f"column {j}" for j in range(count)] if self.table is None else list(self.table.names)
 
 
 def compared(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
@@ -119,26 +88,27 @@ def compared(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compare
         keywords["context"] = on_device(contexts)
     elif contexts is not None:  # all of them as often, and one draw for each
         keywords["context"] = on_device(np.resize(contexts, (n, *contexts.shape[1:])))
-    draws, notes = finite_of(np.asarray(result._drawn(key, n, keywords), np.float64))
+    draws, notes = finite_of(np.asarray(Inputs(result).drawn(key, n, keywords), np.float64))
     return seen._replace(draws=draws, of_draws=f"{len(draws):,} draws", notes=[*seen.notes, *notes])
 
 
 def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
     """Return at most n rows, without draws, and their contexts, or those that were given without rows."""
     choice = np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng))).tolist())
-    event, shape, keywords = as_event(result.input_dim), as_context(result.context_dim), result._context(context)
+    inputs, event, shape = Inputs(result), as_event(result.input_dim), as_context(result.context_dim)
+    keywords = inputs.context(context)
     contexts, notes, word = np.asarray(keywords["context"]) if keywords else None, list[str](), "rows"
     if rows is not None:
-        rows = result._rows(rows)
+        rows = inputs.rows(rows)
         as_array(rows, "rows")
         rows = np.asarray(rows)
         if rows.shape[1:] != event or not len(rows):
             raise FlowsError(f"plot: rows has shape {rows.shape}; expected {of_rows(event)}, with one row at least")
-        contexts = None if shape is None else np.asarray(result._of_each(keywords, len(rows)))
+        contexts = None if shape is None else np.asarray(inputs.of_each(keywords, len(rows)))
     elif result.kept is not None and contexts is None:
         rows, contexts, word = *kept_rows(result.kept, event, choice), "rows held out"
     else:
-        notes = result._without_rows(context is not None)
+        notes = _without_rows(result, context is not None)
         if shape is not None and contexts is None:
             raise FlowsError(
                 "plot: the model has a context, and no rows were kept whose context could be taken; give rows and context, "
@@ -157,7 +127,18 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
     check_finite(rows, "rows")
     total = len(rows)
     rows, contexts = some(choice, n, rows, contexts)
-    return Compared(np.asarray(result._on_turn(rows), np.float64), None, counted(len(rows), total, word), "", notes, contexts)
+    return Compared(np.asarray(inputs.on_turn(rows), np.float64), None, counted(len(rows), total, word), "", notes, contexts)
+
+
+def _without_rows(result: Any, given: bool) -> list[str]:
+    """Return what to remark where there are no rows."""
+    if (diagnostics := getattr(result, "diagnostics", None)) is not None:
+        log_z = diagnostics.log_normalizer
+        missing = ["importance weights are in no file, nor of other params"] if result.log_weights is None else []
+        return [f"log Z {log_z.value:.4f} +- {log_z.standard_error:.4f}", *missing]
+    if given:
+        return ["without rows, as the context was given alone"]
+    return ["without rows: those held out are in no file, rows= gives some"]
 
 
 def of_rows(shape: Shape) -> str:

@@ -23,9 +23,9 @@ from flows.core import (
 )
 from flows.diagnostics.rows import RowReport, verify_rows
 from flows.persistence.models import TEXT, save_model
-from flows.results.frames import Header, framed
+from flows.results.frames import Header
 from flows.results.history import History
-from flows.results.one_column import OneColumn
+from flows.results.inputs import Inputs
 from flows.results.plotting import Plot
 from flows.results.summary import page_of, summary
 
@@ -60,7 +60,7 @@ class Scored(NamedTuple):
         return len(ours) == len(theirs) and all(a is b or np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-class FitResult(OneColumn, Plot, Distribution):
+class FitResult(Plot, Distribution):
     """A fitted distribution, `params, log_pdf, sample = result`, with what is asked of it most.
 
     It is a pytree of its params: `jax.tree.map` and `jax.jit` take it, `_replace` gives it other params, and `pickle` makes
@@ -148,13 +148,14 @@ class FitResult(OneColumn, Plot, Distribution):
         Errors:
             FlowsError: a table that lacks a column, or has others. TypeError: a column that is no number. As of log_pdf.
         """
-        rows = self._rows(x)
+        inputs = Inputs(self)
         if rng is None:
-            return self._scored(self.log_pdf, self.params, rows, context)
-        return self.log_pdf(self.params, rows, **self._context(context), rng=rng)
+            return inputs.scored(self.log_pdf, self.params, inputs.rows(x), context)
+        return self.log_pdf(self.params, inputs.rows(x), **inputs.context(context), rng=rng)
 
     def draw(self, rng: Any, n: int = 1, *, context: Any = None) -> Any:
-        """Draws by the fitted params: (n, *event), a table where the model was fitted to one.
+        """Draws by the fitted params: (n, *event); a frame where the model was fitted to one, and a dict of arrays (n, *shape)
+        where parameters were named.
 
         Angles are on the turn of the data. Of a batch of contexts, (rows, *context) or a table of them, an array (rows, n,
         *event): n draws for each.
@@ -164,11 +165,12 @@ class FitResult(OneColumn, Plot, Distribution):
             n: how many.
             context: (*context,) for all, (rows, *context), or a table.
         """
-        n, keywords = positive_int(n, "draw: n"), self._context(context)
-        if not self._batched(keywords):
-            return framed(self._drawn(rng, n, keywords), self.table)
+        inputs, n = Inputs(self), positive_int(n, "draw: n")
+        keywords = inputs.context(context)
+        if not inputs.batched(keywords):
+            return inputs.columns.natural(inputs.drawn(rng, n, keywords))
         rows = jnp.repeat(keywords["context"], n, 0)
-        drawn = self._drawn(rng, len(rows), {"context": rows})
+        drawn = inputs.drawn(rng, len(rows), {"context": rows})
         return drawn.reshape(-1, n, *drawn.shape[1:])
 
     @property
@@ -213,7 +215,7 @@ class FitResult(OneColumn, Plot, Distribution):
         Errors:
             FlowsError: there are no scores of rows held out.
         """
-        return self.anomaly_of(np.asarray(self._scores_of(x, context), float))
+        return self.anomaly_of(np.asarray(self.scores_of(x, context), float))
 
     def anomaly_of(self, scores_of_x: np.ndarray) -> np.ndarray:
         """How usual scores are, (rows,), or after folds (folds, rows), as `anomaly` has it."""
@@ -237,7 +239,7 @@ class FitResult(OneColumn, Plot, Distribution):
         Errors:
             FlowsError: there are no scores of rows held out.
         """
-        of_x = np.asarray(self._scores_of(x, context), float)
+        of_x = np.asarray(self.scores_of(x, context), float)
         log_p = of_x if of_x.ndim == 1 else logsumexp(of_x, axis=0) - np.log(len(of_x))
         return log_p, self.anomaly_of(of_x)
 
@@ -253,9 +255,10 @@ class FitResult(OneColumn, Plot, Distribution):
         Errors:
             FlowsError: the model has no bijection to look at.
         """
-        rows, keywords = as_array(self._rows(data), "data"), self._context(context)
-        log_p = np.asarray(self._scored(self.log_pdf, self.params, rows, keywords.get("context")), float)
-        of_each = self._of_each(keywords, len(rows))
+        inputs = Inputs(self)
+        rows, keywords = as_array(inputs.rows(data), "data"), inputs.context(context)
+        log_p = np.asarray(inputs.scored(self.log_pdf, self.params, rows, keywords.get("context")), float)
+        of_each = inputs.of_each(keywords, len(rows))
         return verify_rows(self.init_fun, self.params, self.input_dim, self.context_dim, rows, of_each, log_p)
 
     def save(self, path: Any, metadata: dict | None = None, *, allow_nan: bool = False) -> None:
@@ -309,7 +312,7 @@ class FitResult(OneColumn, Plot, Distribution):
         keywords: dict[str, Any] = {} if held_out.context is None else {"context": held_out.context}
         return self.log_pdf(self.params, held_out.x, **keywords)
 
-    def _scores_of(self, x: Any, context: Any) -> Any:
+    def scores_of(self, x: Any, context: Any) -> Any:
         return self.log_prob(x, context=context)
 
 

@@ -9,8 +9,6 @@ from sklearn.utils.validation import validate_data
 from flows.core import FlowsError, native
 from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_at, module_of
 
-HOLDING = ("pandas", "polars")  # that hold the columns of an array, the first that is installed
-
 
 def is_frame(X: Any) -> bool:
     """Tell whether it has columns with names."""
@@ -76,13 +74,9 @@ def _check_columns(estimator: Any, labels: tuple[Any, ...]) -> None:
 
 def of_array(X: np.ndarray) -> Any:
     """An array as a frame, whose columns are "0", "1", ..."""
-    library = next((name for name in HOLDING if importlib.util.find_spec(name)), None)
-    if library is None:
-        raise FlowsError("flows.sklearn holds the columns of an array in a frame of pandas or polars: pip install pandas")
-    columns: list[Any] = list(X.T)
-    if X.dtype == object:
-        series = module_of(library).Series
-        columns = [series(column.tolist()) for column in columns]
+    library = "pandas" if importlib.util.find_spec("pandas") else "polars"
+    series = module_of(library).Series
+    columns = [series(column.tolist()) for column in X.T] if X.dtype == object else list(X.T)
     return frame_of(library, list(map(str, range(X.shape[1]))), columns, len(X))
 
 

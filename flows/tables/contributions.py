@@ -15,7 +15,7 @@ from flows.results.frames import collected, frame_of, looked_at
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
 from flows.tables.blocks import Rows
-from flows.tables.integrals import MOST_POINTS, Axis, Codes, axes_of
+from flows.tables.integrals import MOST_POINTS, Codes, axes_of
 from flows.tables.schema import Schema
 from flows.training.options import bar_or_none
 
@@ -152,7 +152,7 @@ class _Densities:
 class _Neighbours:
     """The draws that are nearest to rows in all columns but one, where the others may have modes that quantiles do not show."""
 
-    def __init__(self, axes: list["Axis"], drawn: np.ndarray, given: Any):
+    def __init__(self, axes: list[Any], drawn: np.ndarray, given: Any):
         self.axes, self.drawn = axes, drawn
         given = np.zeros((len(drawn), 0)) if given is None else given
         self.scale = np.where(given.std(0) > 0, given.std(0), 1.0)

@@ -91,7 +91,7 @@ def _fitted(frame: Any, guesses: Mapping[str, "Guess"], condition: Sequence[Any]
             DataWarning,
         )
     fields = {name: Field(guess.kind, name, why=guess.why) for name, guess in guesses.items()}
-    return Schema._made(fields, names_of(condition), None).fitted(frame)
+    return Schema.made(fields, names_of(condition), None).fitted(frame)
 
 
 class Guess(NamedTuple):

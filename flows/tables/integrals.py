@@ -4,7 +4,7 @@ An integral is taken by Simpson's rule on panels, which are halved, those of eac
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
@@ -25,19 +25,8 @@ RULES = np.array(
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # log p of rows, by their places, with values in one column
 
 
-class Axis(Protocol):
-    """A column that is moved."""
-
-    def spread(self, drawn: np.ndarray) -> "Axis":
-        """Return the kind of column with what it needs of draws."""
-
-    def seen(self, t: np.ndarray) -> np.ndarray:
-        """(rows, k), by which values are near or far."""
-
-    def log_total(self, score: Score, own: np.ndarray, near: np.ndarray, rounding: float) -> np.ndarray:
-        """The log of the sum, or of the integral, of exp(score) over the column, (rows,)."""
-
-
+# Each axis is a column that is moved. `spread` returns it with what it needs of draws; `seen` are numbers, (rows, k), by which
+# values are near or far; `log_total` is the log of the sum, or of the integral, of exp(score) over the column, (rows,).
 class Codes(NamedTuple):
     """Codes 0, 1, ..., all of which are summed over."""
 
@@ -90,7 +79,7 @@ class Line(NamedTuple):
         least, most = float(u.min()), float(u.max())
         half = max((most - least) / 2, 1e-6 * max(abs(least), abs(most)), 1e-9)
         line = self._replace(centre=(least + most) / 2, half=half, std=max(float(u.std()), half / len(u)))
-        return line._replace(ends=np.array([-2, -1.3, -1, *line._to_s(np.quantile(u, SHARES)), 1, 1.3, 2]))
+        return line._replace(ends=np.array([-2, -1.3, -1, *line.to_s(np.quantile(u, SHARES)), 1, 1.3, 2]))
 
     def seen(self, t: np.ndarray) -> np.ndarray:
         return np.clip((self._unbounded(t) - self.centre) / self.std, -FAR, FAR)[:, None]
@@ -105,7 +94,7 @@ class Line(NamedTuple):
             log_f[within] = score(rows[within], t[within]) + log_slope[within]
             return log_f
 
-        own, near = (self._to_s(self._unbounded(t)) for t in (own[:, None], near))
+        own, near = (self.to_s(self._unbounded(t)) for t in (own[:, None], near))
         return log_integral(of_s, knots_of(self.ends, own, near), rounding)
 
     def _unbounded(self, t: np.ndarray) -> np.ndarray:
@@ -118,7 +107,7 @@ class Line(NamedTuple):
         from_low = np.log(inside - self.low) if np.isfinite(self.low) else 0.0
         return np.asarray(from_low - (np.log(self.high - inside) if np.isfinite(self.high) else 0.0))
 
-    def _to_s(self, u: np.ndarray) -> np.ndarray:
+    def to_s(self, u: np.ndarray) -> np.ndarray:
         z = (u - self.centre) / self.half
         return np.where(np.abs(z) <= 1, z, np.sign(z) * (2 - 1 / np.maximum(np.abs(z), 1)))
 
@@ -139,7 +128,7 @@ class Line(NamedTuple):
             return u, log_slope
 
 
-def axes_of(schema: Schema) -> list[Any]:
+def axes_of(schema: Schema) -> list[Codes | Angle | Line]:
     """The columns; cells of steps reach beyond bounds by half a step."""
     lines = [Line(low - step / 2, high + step / 2) for (low, high), step in zip(schema.supports, schema.steps, strict=True)]
     return [*map(Codes, schema.classes), *map(Angle, schema.periods), *lines]

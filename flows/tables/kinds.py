@@ -152,6 +152,10 @@ class Category(Kind):
         object.__setattr__(self, "values", values)
 
     @property
+    def called(self) -> tuple[str, ...]:
+        return tuple("none" if value is None else str(value) for value in self.known)
+
+    @property
     def known(self) -> tuple[Any, ...]:
         """All values, the one of the pool, too."""
         values = tuple(self.values or ())

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from flows.core import FlowsError, positive_int
+from flows.results.columns import Column
 from flows.results.frames import frame_of, shortened_name
-from flows.results.pictures.columns import Column, Compared, places_of
+from flows.results.pictures.columns import Compared, places_of
 from flows.results.pictures.given import SHARES, band
 from flows.results.pictures.pairs import pairs
 from flows.results.pictures.style import pyplot
@@ -28,7 +29,7 @@ def picture(table: Any, rows: Any, columns: Any, n: int, given: Any, rng: Any) -
     schema, result, n = table.schema, table.result, positive_int(n, "plot: n", most=MOST_DRAWS)
     names = [name for name in schema if name in schema.columns]
     places, left_out = places_of(columns, names)
-    fields = {name: schema._complete(name) for name in (*names, *schema.condition)}
+    fields = {name: schema.complete(name) for name in (*names, *schema.condition)}
     x, context = _rows(table, rows, given)
     if len(names) == len(schema.condition) == 1 and schema.numbers:
         seen = with_rows(result, x, context, n, rng)
@@ -60,7 +61,7 @@ def _rows(table: Any, rows: Any, given: Any) -> tuple[Any, Any]:
                 "from; give rows, or given="
             )
         return None, None
-    contexts = schema.context(table._condition(given))
+    contexts = schema.context(table.condition_of(given))
     return None, contexts[0] if isinstance(given, Mapping) else contexts
 
 
@@ -95,7 +96,7 @@ def _cycle(given: Field, at: np.ndarray) -> float:
 def _seen(table: Any, given: Field, encoded: np.ndarray) -> np.ndarray:
     """Return what the model sees of values of the one column of the condition."""
     schema = table.schema
-    native = schema._native(schema.condition[0], encoded, schema.fitted_to)
+    native = schema.native(schema.condition[0], encoded, schema.fitted_to)
     return np.asarray(schema.context(frame_of(schema.fitted_to, [given.label], [native], len(encoded))))
 
 
@@ -104,10 +105,10 @@ def described(field: Field) -> Column:
     kind: Any = field.kind
     name = shortened_name(str(field.label))
     if isinstance(kind, Category):
-        names = tuple("none" if value is None else str(value) for value in kind.known)
-        return Column(name, -0.5, len(names) - 0.5, names=names)
+        names = kind.called
+        return Column(name, low=-0.5, high=len(names) - 0.5, classes=len(names), called=names)
     if isinstance(kind, Circular):
-        return Column(name, float(kind.low), float(kind.low + kind.period), field.step)
+        return Column(name, low=float(kind.low), high=float(kind.low + kind.period), period=kind.period, step=field.step)
     if isinstance(kind, DateTime):
         return Column(name, step=field.step / DAY, dates=True, zone=zone_in(field.dtype or ""))
     return Column(name, step=field.step)

@@ -1,7 +1,7 @@
 """The result of a fit to a table, which a file gives back: scores and draws of frames, in the units of the data."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from flows.checks.model import Model
+from flows.checks.model import Model, of_result
 from flows.core import FlowsError, as_key, positive_int, warn_user
 from flows.diagnostics.rows import RowReport
+from flows.results.columns import columns_of
 from flows.results.frames import column_at, listed, plain
 from flows.results.result import FitResult
-from flows.tables.checked import model_of_table
 from flows.tables.contributions import contributions
 from flows.tables.kinds import DateTime
 from flows.tables.pictures import picture
@@ -88,7 +88,7 @@ class TableResult:
         Errors:
             FlowsError: a condition that lacks, or is given to a model without one.
         """
-        key, n, condition = as_key(rng), positive_int(n, "draw: n"), self._condition(given)
+        key, n, condition = as_key(rng), positive_int(n, "draw: n"), self.condition_of(given)
         if condition is None:
             return self.schema.decode(self._finite(key, n))
         contexts = np.repeat(self.schema.context(condition), n, axis=0)
@@ -229,9 +229,37 @@ class TableResult:
     def __repr__(self) -> str:
         return f"{self.result!r}\n{self.schema!r}"
 
-    def _to_check(self) -> Model:
-        """Return the model that `flows.check` asks."""
-        return model_of_table(self)
+    def __flows_check__(self) -> Model:
+        """Return the model that `flows.check` asks: it reads frames, and draws lie on their steps and within their bounds."""
+        schema, model = self.schema, of_result(self.result)
+
+        def read(frame: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+            if context is not None:
+                raise FlowsError(
+                    "check: context is given, and a table has its condition among its columns; leave context out"
+                    if schema.condition
+                    else "check: context is given, and the table was fitted without a condition; leave it out"
+                )
+            try:
+                rows = schema.rows(frame)
+            except (FlowsError, TypeError) as error:
+                error.args = (f"check: {name}: {error}",)
+                raise
+            return rows.x, rows.context
+
+        def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
+            if contexts is not None and contexts.ndim == 1:  # one for all
+                contexts = np.broadcast_to(contexts, (n, len(contexts)))
+                drawn = self._finite(key, n, contexts)
+            else:
+                drawn = self._finite(key, n if contexts is None else 1, contexts)
+            finite = np.isfinite(drawn).all(1)
+            drawn[finite] = schema.encode(schema.decode(drawn[finite])) if finite.any() else drawn[finite]
+            return np.asarray(drawn)
+
+        kinds: dict[str, Any] = {name: schema.complete(name).kind for name in schema.codes}
+        called = {name: kind.called for name, kind in kinds.items()}
+        return replace(model, columns=columns_of(schema.columns, model.region, None, called), read=read, draw=draw)
 
     def _finite(self, key: Any, n: int, contexts: np.ndarray | None = None) -> np.ndarray:
         """Draws as the schema encodes them: n, or n for each n of these contexts, which are alike."""
@@ -283,8 +311,8 @@ class TableResult:
         moves[:, steps > 0] = (qmc.Halton(int((steps > 0).sum()), seed=0).random(count) - 0.5) * steps[steps > 0]
         return moves
 
-    def _condition(self, given: Any) -> Any:
-        """The condition as a frame; None where there is none."""
+    def condition_of(self, given: Any) -> Any:
+        # As a frame; None where there is none.
         names = self.schema.condition
         if not names:
             if given is not None:
@@ -304,7 +332,7 @@ class TableResult:
                 f"{name}: the model is of {len(schema.columns)} columns, {listed(schema.columns)}; expected one number. "
                 "Name the others in tables.fit(condition=)"
             )
-        condition, keywords = self._condition(given), dict[str, Any]()
+        condition, keywords = self.condition_of(given), dict[str, Any]()
         if condition is not None:
             context = schema.context(condition)
             keywords["context"] = context[0] if isinstance(given, Mapping) else context

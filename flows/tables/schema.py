@@ -87,9 +87,9 @@ class Schema:
         )
 
     @classmethod
-    def _made(cls, fields: dict[str, Field], condition: tuple[str, ...], library: str | None) -> "Schema":
+    def made(cls, fields: dict[str, Field], condition: tuple[str, ...], library: str | None) -> "Schema":
         schema = cls.__new__(cls)
-        schema._set(fields, condition, library)
+        cls._set(schema, fields, condition, library)
         return schema
 
     @property
@@ -108,11 +108,11 @@ class Schema:
     @property
     def offsets(self) -> dict[str, float]:
         """The value of each number that is encoded as 0."""
-        return {name: float(self._complete(name).offset) for name in self._of((Real, Integer))}
+        return {name: float(self.complete(name).offset) for name in self._of((Real, Integer))}
 
     @property
     def classes(self) -> tuple[int, ...]:
-        return tuple(len(self._complete(name).kind.known) for name in self.codes)  # type: ignore[attr-defined]
+        return tuple(len(self.complete(name).kind.known) for name in self.codes)  # type: ignore[attr-defined]
 
     @property
     def periods(self) -> tuple[float, ...]:
@@ -120,11 +120,11 @@ class Schema:
 
     @property
     def supports(self) -> tuple[tuple[float, float], ...]:
-        return tuple(self._complete(name).ends for name in self.numbers)
+        return tuple(self.complete(name).ends for name in self.numbers)
 
     @property
     def steps(self) -> tuple[float, ...]:
-        return tuple(self._complete(name).step for name in self.numbers)
+        return tuple(self.complete(name).step for name in self.numbers)
 
     @property
     def angle_steps(self) -> tuple[float, ...]:
@@ -132,7 +132,7 @@ class Schema:
 
     @property
     def context_dim(self) -> int:
-        return sum(columns.width(self._complete(name)) for name in self.condition)
+        return sum(columns.width(self.complete(name)) for name in self.condition)
 
     def __getitem__(self, name: Any) -> Kind:
         if str(name) not in self._fields:
@@ -188,11 +188,11 @@ class Schema:
             old = fields[name]
             new = Field(_kind(name, kind), old.label, old.dtype, why="given")
             fields[name] = columns.replaced(new, old)
-        return self._made(fields, self.condition, self.fitted_to)
+        return self.made(fields, self.condition, self.fitted_to)
 
     def ignoring(self, name: str, why: str = "") -> "Schema":
         """Return the schema with a column that is not read, whatever it was."""
-        return self._made({**self._fields, name: Field(Ignored(), label=name, why=why)}, self.condition, self.fitted_to)
+        return self.made({**self._fields, name: Field(Ignored(), label=name, why=why)}, self.condition, self.fitted_to)
 
     def fitted(self, frame: Any) -> "Schema":
         """Returns the schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
@@ -214,7 +214,7 @@ class Schema:
             field = fields.pop(name)
             read = not isinstance(field.kind, Ignored)
             fields[name] = columns.learnt(name, field, table, library != self.fitted_to, what) if read else field
-        return self._made(fields, self.condition, library)
+        return self.made(fields, self.condition, library)
 
     def encode(self, frame: Any) -> np.ndarray:
         """The modelled columns of a frame as numbers.
@@ -295,7 +295,7 @@ class Schema:
         found = {}
         for name in (*self.columns, *self.condition):
             if not isinstance(self._fields[name].kind, Category | Constant):
-                mask = columns.encoded(name, self._complete(name), table, "gaps").gaps
+                mask = columns.encoded(name, self.complete(name), table, "gaps").gaps
                 if mask.any():
                     found[name] = mask
         return found
@@ -315,8 +315,8 @@ class Schema:
         """
         values = blocks.numbers_of(array, self.columns)
         rows, library = len(values), self._library("decode")
-        native = {name: self._native(name, values[:, j], library) for j, name in enumerate(self.columns)}
-        native |= {name: self._native(name, np.zeros(rows), library) for name in self.constants}
+        native = {name: self.native(name, values[:, j], library) for j, name in enumerate(self.columns)}
+        native |= {name: self.native(name, np.zeros(rows), library) for name in self.constants}
         if given is not None:
             native |= self._given(given, rows, library)
         names = [name for name in self._fields if name in native]
@@ -351,7 +351,7 @@ class Schema:
         Errors:
             FlowsError: text that is no JSON, by line and column, or that has a kind, an argument or a name that there is not.
         """
-        return cls._made(*written.from_json(text))
+        return cls.made(*written.from_json(text))
 
     # What is behind these.
 
@@ -368,11 +368,11 @@ class Schema:
             )
         return self.fitted_to
 
-    def _complete(self, name: str) -> Field:
+    def complete(self, name: str) -> Field:
         return columns.complete(name, self._fields[name])
 
-    def _native(self, name: str, values: np.ndarray, library: str) -> Any:
-        return columns.decoded(name, self._complete(name), values, library)
+    def native(self, name: str, values: np.ndarray, library: str) -> Any:
+        return columns.decoded(name, self.complete(name), values, library)
 
     def _given(self, given: Any, rows: int, library: str) -> dict[str, Any]:
         if not self.condition:
@@ -381,7 +381,7 @@ class Schema:
         if table.rows != rows:
             raise FlowsError(f"decode: given has {table.rows} rows and the array {rows}; expected as many")
         return {
-            name: self._native(name, columns.checked(name, self._fields[name], table, "decode: given", "raise").values, library)
+            name: self.native(name, columns.checked(name, self._fields[name], table, "decode: given", "raise").values, library)
             for name in self.condition
         }
 

@@ -45,10 +45,14 @@ def test_columns_keep_their_names_whatever_the_frame(result):
 
 
 def test_draws_lie_on_steps_and_are_those_that_decode_and_encode_give(result):
-    model = result._to_check()
+    model = result.__flows_check__()
     key = jax.random.key(3)
     draws = model.draw(key, 200, None)
-    assert model.names == ("town", "guests", "x") and draws.shape == (200, 3) and draws.dtype == np.float64
+    assert (
+        [column.name for column in model.columns] == ["town", "guests", "x"]
+        and draws.shape == (200, 3)
+        and draws.dtype == np.float64
+    )
     np.testing.assert_array_equal(draws[:, :2], np.rint(draws[:, :2]))
     x = draws[:, 2] + result.schema._fields["x"].offset
     np.testing.assert_allclose(x, np.round(x, 4), atol=1e-12)  # digits that the data had
@@ -60,7 +64,7 @@ def test_numbers_keep_their_digits():
     """Values that float32 cannot tell apart, and their copies among training rows."""
     far = pd.DataFrame({"y": 1e9 + np.random.default_rng(0).normal(size=400)})
     result = tables.fit(0, far, model=flows.Normal(trainable=True), **QUICK)
-    x, context = result._to_check().read(far, None, "data")
+    x, context = result.__flows_check__().read(far, None, "data")
     np.testing.assert_allclose(x[:, 0], far["y"] - far["y"].min(), atol=1e-6)
     assert context is None and len(np.unique(x)) > 300
     told = flows.check(result, far, train=far[:150], only=["columns", "copies"], samples=1_000)
@@ -77,9 +81,9 @@ def test_a_condition_is_in_the_frame(given_town):
     bonn = rows[rows["town"] == "Bonn"]
     alone = flows.check(given_town, bonn, **FAST)
     assert alone.figures["draws"] == 1_000 and alone["columns"].verdict == "pass"
-    context = given_town._to_check().read(rows, None, "data")[1]
+    context = given_town.__flows_check__().read(rows, None, "data")[1]
     np.testing.assert_array_equal(context, given_town.schema.context(rows))
-    draws = given_town._to_check().draw(jax.random.key(0), 300, context)
+    draws = given_town.__flows_check__().draw(jax.random.key(0), 300, context)
     np.testing.assert_array_equal(draws, given_town.schema.encode(given_town.draw(jax.random.key(0), 1, given=rows)))
     rows["x"] = np.where(rows["town"] == "Oslo", rows["x"] + 1.5, rows["x"] - 1.5)
     assert not flows.check(given_town, rows, only=["ranks"]).passed

@@ -12,7 +12,8 @@ from common import AFFINE, QUICK, ROWS, error_of
 from matplotlib.colors import to_hex, to_rgb
 
 import flows
-from flows.results.pictures.columns import Column, Compared, edges, limits, spread, step_of
+from flows.results.columns import Column
+from flows.results.pictures.columns import Compared, edges, limits, spread, step_of
 from flows.results.pictures.pairs import pairs
 from flows.results.pictures.style import STYLE, colours
 from flows.results.result import Kept
@@ -172,7 +173,7 @@ def test_codes_have_bars_whose_heights_are_shares():
 
 def test_of_many_categories_the_commonest_are_drawn():
     codes = np.repeat(np.arange(30.0), np.arange(30) + 1)
-    column = Column("town", -0.5, 29.5, names=tuple(f"town {code}" for code in range(30)))
+    column = Column("town", low=-0.5, high=29.5, called=tuple(f"town {code}" for code in range(30)))
     both = Compared(codes[:, None], np.array([[29.0], [3.0], [3.5], [30.0]]), "rows", "draws", ["a note"])
     axes = (figure := pairs([column], both)).axes[0]
     names = [label.get_text() for label in axes.get_xticklabels()]

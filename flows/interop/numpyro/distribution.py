@@ -14,7 +14,6 @@ from flows.core import (
     Memo,
     Params,
     Shape,
-    Value,
     as_array,
     as_key,
     everywhere,
@@ -26,6 +25,7 @@ from flows.interop.models import Known, Model, leading_of, model_of_result
 from flows.interop.numpyro.constraint import as_scalar, constraint_of
 from flows.interop.rows import Batch, leading
 from flows.results import FitResult
+from flows.results.inputs import Inputs
 
 _supports = Memo(size=1024)
 
@@ -70,7 +70,7 @@ def distribution(fitted: FitResult, *, context: Any = None, scalar: bool = False
         raise FlowsError(
             f"distribution: scalar=True is of a model of one column, and this one has events {model.event}; leave scalar out"
         )
-    given = fitted._context(context)
+    given = Inputs(fitted).context(context)
     return given_context(fitted.params, given.get("context"), model, "distribution")
 
 
@@ -153,7 +153,8 @@ class FlowDistribution(Distribution):
     def has_rsample(self) -> bool:
         """Tells whether gradients flow through draws to params: not where a draw picks a component."""
         init_fun = self.model.init_fun
-        return not any(map(_picks, [init_fun, *init_fun.values_within()]))
+        values = [init_fun, *init_fun.values_within()]
+        return not any(structure_of(value).of_components or traits_by(value).picks for value in values)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         """log p(value) in nats, for leading axes that broadcast with those of the distribution; of `intermediates` of a draw,
@@ -228,8 +229,3 @@ def _support_of(model: Model) -> constraints.Constraint:
     except FlowsError:  # it cannot be told: where the model is defined, as far as that is known
         region = model.known.part.region or everywhere(model.event)
     return constraint_of(as_scalar(region) if model.scalar else region, f"distribution: {model.init_fun!r:.80}")
-
-
-def _picks(value: Value) -> bool:
-    """Tell whether draws of a value pick one of several."""
-    return structure_of(value).of_components or traits_by(value).picks

@@ -213,10 +213,10 @@ def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> Inspec
     seeded = handlers.seed(model, 0)  # latents have values, so no number depends on the key
 
     def of_one(point: Array) -> Array:
-        return -jnp.asarray(potential_energy(seeded, args, kwargs, layout.unpacked(point)))
+        return -jnp.asarray(potential_energy(seeded, args, kwargs, layout.natural(point)))
 
     def sites_of_one(point: Array) -> Sites:
-        found = constrain_fn(seeded, args, kwargs, layout.unpacked(point), return_deterministic=True)
+        found = constrain_fn(seeded, args, kwargs, layout.natural(point), return_deterministic=True)
         return {name: jnp.asarray(value) for name, value in found.items()}
 
     of_points, sites_of_points = jax.jit(jax.vmap(of_one)), jax.jit(jax.vmap(sites_of_one))

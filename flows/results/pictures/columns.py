@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import FlowsError
+from flows.results.columns import Column
 
 SHOWN = 6  # columns, where nobody says which
 MOST = 12  # columns of one picture
@@ -17,31 +18,8 @@ BINS = 12, 40  # of a histogram
 REPEATED = 0.5  # distinct values of a column, as a share of all, above which it is not looked at as rounded
 FEW = 5  # distinct values, up to which these have to be multiples of their step
 ON_STEP = 0.01  # of a step, by which values of rounded columns may miss
-MANY = 24  # categories, above which they are not drawn one by one
 COMMONEST = 11  # of so many, which are, beside all others together
 CELL = 0.35  # on each side of a category, where its points lie
-
-
-class Column(NamedTuple):
-    """A column, as far as it is drawn.
-
-    Attributes:
-        name: beside its axis.
-        low, high: where an axis ends, where that is known: of the turn of an angle the first and the next one's first value,
-            of categories half a code beyond the outermost; else infinite.
-        step: to which values are rounded, 0 where they are not; None where rows have to tell.
-        names: of the categories that codes 0, 1, ... stand for; () for numbers.
-        dates: values are days since 1970, and the axis tells dates.
-        zone: of these.
-    """
-
-    name: str
-    low: float = -np.inf
-    high: float = np.inf
-    step: float | None = None
-    names: tuple[str, ...] = ()
-    dates: bool = False
-    zone: Any = None
 
 
 def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -67,7 +45,7 @@ def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]
 def commonest(column: Column, values: np.ndarray) -> tuple[Column, Any]:
     """A column of many categories as one of those that most of these values are of, and of all others together; and a function
     of values, of which those that are no code lie beyond the axis."""
-    count = len(column.names)
+    count = len(column.bars)
     codes = np.arange(count)
     often = np.sort(np.argsort(-(values[:, None] == codes).sum(0), kind="stable")[:COMMONEST])
     place = np.full(count, COMMONEST)
@@ -77,8 +55,8 @@ def commonest(column: Column, values: np.ndarray) -> tuple[Column, Any]:
         nearest = np.clip(np.rint(values), 0, count - 1).astype(int)
         return np.where(nearest == values, place[nearest], -1)
 
-    names = (*(column.names[code] for code in often), "others")
-    return column._replace(high=COMMONEST + 0.5, names=names), placed
+    names = (*(column.bars[code] for code in often), "others")
+    return column._replace(high=COMMONEST + 0.5, called=names), placed
 
 
 def step_of(values: np.ndarray) -> float:
@@ -104,7 +82,7 @@ def rounded_to(column: Column, values: np.ndarray) -> float:
 def limits(column: Column, rows: np.ndarray | None, draws: np.ndarray) -> tuple[float, float]:
     """The ends of an axis: of rows, and of draws as far as these are not much further out, without the outermost of both."""
     if np.isfinite([column.low, column.high]).all():
-        before = 0.0 if column.names else (column.step or 0.0) / 2  # where the cell of the first value begins
+        before = 0.0 if column.bars else (column.step or 0.0) / 2  # where the cell of the first value begins
         return column.low - before, column.high - before
     ends = [np.quantile(values, (TAIL, 1 - TAIL)) for values in (rows, draws) if values is not None and len(values)]
     (low, high), (least, largest) = ends[0], ends[-1]
@@ -117,8 +95,8 @@ def limits(column: Column, rows: np.ndarray | None, draws: np.ndarray) -> tuple[
 def edges(column: Column, ends: tuple[float, float], rows: np.ndarray | None, draws: np.ndarray) -> np.ndarray:
     """Return edges of the bins of rows and draws alike; where values are rounded, each bin has as many of their steps."""
     low, high = ends
-    if column.names:
-        return np.arange(len(column.names) + 1) - 0.5
+    if column.bars:
+        return np.arange(len(column.bars) + 1) - 0.5
     values = draws if rows is None else rows
     bins = int(np.clip(3 * min(len(values), len(draws)) ** (1 / 3), *BINS))
     step = rounded_to(column, values)
@@ -136,7 +114,7 @@ def edges(column: Column, ends: tuple[float, float], rows: np.ndarray | None, dr
 def spread(column: Column, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Places of points: what is rounded lies anywhere in its cell, and codes around their place."""
     noise = rng.uniform(-1, 1, len(values))
-    if column.names:
+    if column.bars:
         return values + CELL * noise
     step = rounded_to(column, values)
     if not step:

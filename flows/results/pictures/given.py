@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.results.pictures.columns import Column, Compared, limits, spread
+from flows.results.columns import Column
+from flows.results.pictures.columns import Compared, limits, spread
 from flows.results.pictures.pairs import told
 from flows.results.pictures.style import colours, explained, styled
 
@@ -31,7 +32,7 @@ def band(
     rows = None if seen.rows is None else seen.rows[:, 0]
     points, distinct = np.random.default_rng(0), np.unique(at)
     ends = limits(given, at, at)
-    discrete = bool(given.names) or len(distinct) <= FEW
+    discrete = bool(given.bars) or len(distinct) <= FEW
     places = distinct if discrete else np.linspace(max(ends[0], distinct[0]), min(ends[1], distinct[-1]), GRID)
     low, middle, high = np.asarray(quantiles(places), float).T
     with styled() as plt:
@@ -43,8 +44,8 @@ def band(
             handles[-1].set_label(seen.of_rows)
             inside = (rows >= np.interp(at, places, low)) & (rows <= np.interp(at, places, high))
             notes.append(f"{inside.mean():.0%} of the rows lie in the band")
-        if given.names or len(places) == 1:
-            wide = 0.8 if given.names else 0.8 * (ends[1] - ends[0])
+        if given.bars or len(places) == 1:
+            wide = 0.8 if given.bars else 0.8 * (ends[1] - ends[0])
             handles.append(axes.bar(places, high - low, wide, low, facecolor=shown.draws, alpha=0.25))
             handles.append(axes.hlines(middle, places - wide / 2, places + wide / 2, color=shown.draws, linewidth=2, zorder=3))
         else:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from flows.results.pictures.columns import COMMONEST, MANY, Column, Compared, commonest, edges, limits, spread
+from flows.results.columns import MANY, Column
+from flows.results.frames import shortened_name
+from flows.results.pictures.columns import COMMONEST, Compared, commonest, edges, limits, spread
 from flows.results.pictures.style import Colours, colours, dated, explained, styled
 
 WIDTHS = {2: 2.7, 3: 2.2, 4: 1.9}  # of a panel by their number across, in inches
@@ -70,13 +72,13 @@ def with_fewer_categories(columns: Sequence[Column], compared: Compared) -> tupl
     """Keep of a column of many categories the commonest alone, which is remarked."""
     shown = list(columns)
     for j, column in enumerate(columns):
-        if len(column.names) > MANY:
+        if len(column.bars) > MANY:
             shown[j], placed = commonest(column, (compared.draws if compared.rows is None else compared.rows)[:, j])
             of_j = np.arange(len(columns)) == j
             rows, draws = (
                 None if each is None else np.where(of_j, placed(each[:, [j]]), each) for each in (compared.rows, compared.draws)
             )
-            note = f"{shortened(column.name, LONG)}: the {COMMONEST} commonest of {len(column.names)} categories"
+            note = f"{shortened_name(column.name, LONG)}: the {COMMONEST} commonest of {len(column.bars)} categories"
             compared = compared._replace(rows=rows, draws=draws, notes=[*compared.notes, note])
     return shown, compared
 
@@ -105,14 +107,14 @@ def margin(
         heights.append(np.histogram(values, bins)[0] / (len(values) * wide))
         of_draws = {"edgecolor": colour, "linewidth": 1.6}
         looks = {"facecolor": (colour, 0.5 if filled else 0.0), **(of_draws if values is draws else {})}
-        if column.names:
+        if column.bars:
             thick = 0.8 if values is rows else 0.56
             handles.append(axes.bar((bins[1:] + bins[:-1]) / 2, heights[-1], thick, **looks))
         else:
             handles.append(axes.stairs(heights[-1], bins, fill=True, **looks))
     axes.set_xlim(ends)
     most = heights[0] * wide
-    if not column.names and len(wide) > 3 and most.max() > SPIKE * most.sum():
+    if not column.bars and len(wide) > 3 and most.max() > SPIKE * most.sum():
         axes.set_yscale("log")
         axes.set_ylim(0.5 / len(draws) / wide[0], 3 * max(each.max() for each in heights))
         axes.text(0.98, 0.97, "log scale", transform=axes.transAxes, ha="right", va="top", fontsize=8)
@@ -135,10 +137,10 @@ def scatter(axes: Any, rows: np.ndarray | None, draws: np.ndarray, shown: Colour
 
 def told(axis: Any, column: Column, named: bool) -> None:
     """Ticks of a column, as few as there is room for; and its name, at the edge of the figure."""
-    if column.names:
-        step = max(1, -(-len(column.names) // NAMED))
-        codes = range(0, len(column.names), step)
-        shown = [shortened(name, SHORT) for name in column.names[::step]]
+    if column.bars:
+        step = max(1, -(-len(column.bars) // NAMED))
+        codes = range(0, len(column.bars), step)
+        shown = [shortened_name(name, SHORT) for name in column.bars[::step]]
         axis.set_ticks(codes, shown if named else [""] * len(shown))
         if axis.axis_name == "x" and named and sum(map(len, shown)) > SHORT:
             axis.set_tick_params(rotation=90)
@@ -151,11 +153,7 @@ def told(axis: Any, column: Column, named: bool) -> None:
     axis.set_tick_params(**{"labelbottom" if axis.axis_name == "x" else "labelleft": named})
     axis.get_offset_text().set_visible(named)
     if named:
-        axis.set_label_text(shortened(column.name, LONG), **({"fontsize": 8.5} if len(column.name) > SHORT else {}))
-
-
-def shortened(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 3]}..."
+        axis.set_label_text(shortened_name(column.name, LONG), **({"fontsize": 8.5} if len(column.name) > SHORT else {}))
 
 
 def beyond(ends: Sequence[tuple[float, float]], compared: Compared) -> list[str]:

@@ -81,4 +81,4 @@ def by_names(log_density: Callable, named: Parameters) -> Callable:
     """A density of a dict of parameters as one of vectors."""
     if not callable(log_density):
         raise TypeError(f"fit_to_density: log_density is {log_density!r:.60}; expected a function of a dict of arrays")
-    return lambda x: log_density(named.unpacked(x))
+    return lambda x: log_density(named.natural(x))

@@ -227,7 +227,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
     drawing = Drawing(init_fun, event, options.num_held_out)
-    names = [f"number {i} of a point" for i in range(math.prod(event))] if named is None else named.entries
+    names = [f"number {i} of a point" for i in range(math.prod(event))] if named is None else list(named.entries())
     target = Target(log_density, box.event, dtype)
     figures = Figures(target, box, start, drawing, names, options.num_weights, points)
     triple = Distribution(params, *functions_of(part, params))
