@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
+from flows import tables
 from flows.cli.failures import Mistake
 from flows.cli.source import Block, Origin
 from flows.results.frames import listed
-from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Kind, Real, Schema
-from flows.tables.columns import dtype_of
-from flows.tables.dtypes import is_date, whole_range, zone_in
+from flows.tables import Schema
+from flows.tables.dtypes import is_date, zone_in
 
 ZERO_FIRST = r"^[+-]?0\d"  # a code, such as 007, whose zeros a number would lose
 TIME = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}([.]\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$"
@@ -27,7 +27,8 @@ def guessed(block: Block, origin: Origin, schema: Schema | None = None) -> pl.Da
     columns = []
     for column in block.frame.get_columns():
         plain = _without_gaps(column, origin.gaps)
-        known = schema is not None and column.name in schema and not _is_open(schema[column.name])
+        kind = schema[column.name] if schema is not None and column.name in schema else tables.Ignored()
+        known = kind.is_read and getattr(kind, "values", ()) is not None  # a category without values takes any
         columns.append(_as_kind(plain, schema, origin.name, block) if schema and known else _guessed(plain))
     return _joined(columns)
 
@@ -35,11 +36,6 @@ def guessed(block: Block, origin: Origin, schema: Schema | None = None) -> pl.Da
 def _joined(columns: Iterable[pl.Series]) -> pl.DataFrame:
     """A frame of columns, one of which may have an empty name, as rows that pandas wrote with their numbers have."""
     return pl.DataFrame({column.name: column for column in columns})
-
-
-def _is_open(kind: Kind) -> bool:
-    """Tell whether any values may be of it."""
-    return isinstance(kind, Ignored) or (isinstance(kind, Category) and kind.values is None)
 
 
 def _without_gaps(column: pl.Series, gaps: Sequence[str]) -> pl.Series:
@@ -94,7 +90,7 @@ def typed(block: Block, origin: Origin, schema: Schema, names: Iterable[str] | N
     Errors:
         Mistake: a column that is missing; text that is no number or no time, by its row.
     """
-    wanted = [name for name in (schema if names is None else names) if not isinstance(schema[name], Ignored)]
+    wanted = [name for name in (schema if names is None else names) if schema[name].is_read]
     missing = [name for name in wanted if name not in block.frame.columns]
     if missing:
         raise Mistake(
@@ -107,7 +103,8 @@ def typed(block: Block, origin: Origin, schema: Schema, names: Iterable[str] | N
 
 
 def _typed(column: pl.Series, origin: Origin, schema: Schema, block: Block) -> pl.Series:
-    if _sort(schema, column.name) == "numbers" and not any(map(_is_number, origin.gaps)):
+    sort = schema[column.name].parsed_as(schema.dtype_of(column.name))
+    if sort == "numbers" and not any(map(_is_number, origin.gaps)):
         numbers = _as_numbers(column)  # of text with neither gaps nor spaces nothing else has to be asked
         if numbers.null_count() == column.null_count() and not (numbers.dtype.is_float() and numbers.is_nan().any()):
             return numbers
@@ -123,7 +120,7 @@ def _is_number(text: str) -> bool:
 def _without_text(frame: pl.DataFrame, where: str, schema: Schema) -> pl.DataFrame:
     """The frame; an error for a column of text where the schema has numbers."""
     for name in frame.columns:
-        if name in schema and frame.schema[name] == pl.String and isinstance(schema[name], Real | Integer | Circular):
+        if name in schema and frame.schema[name] == pl.String and schema[name].sort == "numbers":
             raise Mistake(f"{where}, column {name!r}, is of text; expected numbers. Write it as such, as CSV or as Parquet")
     return frame
 
@@ -136,7 +133,7 @@ def of_options(given: Mapping[str, str], schema: Schema) -> pl.DataFrame:
 
 def _as_kind(column: pl.Series, schema: Schema, where: str, block: Block) -> pl.Series:
     """Text as values of the kind that the schema has."""
-    sort = _sort(schema, column.name)
+    sort = schema[column.name].parsed_as(schema.dtype_of(column.name))
     if sort == "text":
         return column
     plain = column.str.strip_chars()
@@ -148,7 +145,7 @@ def _as_kind(column: pl.Series, schema: Schema, where: str, block: Block) -> pl.
             f"{where}, row {block.row(place)}, column {column.name!r}, is {column[place]!r:.60}; expected {sort}. Correct it, "
             "or name it in --gaps"
         )
-    dtype = dtype_of(schema, column.name) or ""
+    dtype = schema.dtype_of(column.name)
     if sort == "times" and is_date(dtype):
         parsed = _of_zone(parsed, zone_in(dtype) is not None, where, column.name)
     return parsed.alias(column.name)
@@ -167,19 +164,3 @@ def _of_zone(times: pl.Series, zoned: bool, where: str, name: str) -> pl.Series:
 def _as_numbers(column: pl.Series) -> pl.Series:
     whole = column.cast(pl.Int64, strict=False)
     return whole if whole.null_count() == column.null_count() else column.cast(pl.Float64, strict=False)
-
-
-def _sort(schema: Schema, name: str) -> str:
-    """Return what text is to be read as: numbers, times, true or false, or text."""
-    kind, dtype = schema[name], dtype_of(schema, name) or ""
-    if isinstance(kind, Real | Integer | Circular):
-        return "numbers"
-    if isinstance(kind, DateTime):
-        return "times" if kind.format is None else "text" if whole_range(dtype) is None else "numbers"
-    if isinstance(kind, Constant) and is_date(dtype):
-        return "times"
-    known = kind.known if isinstance(kind, Category) else (kind.value,) if isinstance(kind, Constant) else ()
-    sorts = {type(value) for value in known if value is not None}
-    if sorts == {bool}:
-        return "true or false"
-    return "numbers" if sorts and sorts <= {int, float} else "text"

@@ -13,7 +13,7 @@ from flows.cli.models import asked
 from flows.cli.source import Block, Source
 from flows.core import FlowsError
 from flows.results.frames import listed
-from flows.tables import Category, Ignored, Schema
+from flows.tables import Schema
 
 ODD = 0.01  # of a column of numbers: the share of values that may be mistyped
 LEAST_NUMBERS = 20  # values up to which a column of numbers may be one of codes
@@ -64,7 +64,8 @@ def _suggested(block: Block, name: str, columns: Columns) -> Schema:
         lambda rows: tables.infer_schema(rows, columns.condition), frame, name, block, "Correct it, or name it in --gaps"
     )
     for column in frame.get_columns():
-        place = text_among_numbers(column) if isinstance(schema[column.name], Ignored | Category) else None
+        kind = schema[column.name]
+        place = text_among_numbers(column) if kind.block == "codes" or not kind.is_read else None
         if place is not None:
             raise Mistake(
                 f"{name}, row {block.row(place)}, column {column.name!r}, is {column[place]!r:.60}, in a column of numbers. "
@@ -83,7 +84,7 @@ def _check_names(block: Block, name: str, columns: Columns) -> None:
 
 def _check_columns(schema: Schema, path: str, block: Block, name: str, columns: Columns) -> None:
     """Refuse a schema of a file that is of other columns than the rows."""
-    missing = [one for one in schema if one not in block.frame.columns and not isinstance(schema[one], Ignored)]
+    missing = [one for one in schema if one not in block.frame.columns and schema[one].is_read]
     besides = [one for one in block.frame.columns if one not in schema and one not in (*columns.ignore, columns.weights)]
     if missing:
         raise Mistake(f"{name} lacks {listed(missing)}, which {path} has; expected the same columns, or another --schema")
@@ -94,7 +95,7 @@ def _check_columns(schema: Schema, path: str, block: Block, name: str, columns: 
 def _check_range(block: Block, name: str, schema: Schema, columns: Columns) -> None:
     """Refuse a number that float32, in which models compute, does not have."""
     for column in block.frame.get_columns():
-        read = column.name in schema and column.name not in columns.ignore and not isinstance(schema[column.name], Ignored)
+        read = column.name in schema and column.name not in columns.ignore and schema[column.name].is_read
         far = column.is_finite() & (column.abs() > np.finfo(np.float32).max) if column.dtype.is_float() and read else None
         if far is not None and far.any():
             place = int(far.arg_max() or 0)

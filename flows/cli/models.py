@@ -15,7 +15,7 @@ from flows.cli.columns import typed
 from flows.cli.failures import Mistake
 from flows.cli.options import Shared, is_tsv, marks_of
 from flows.cli.source import FORMATS, GAPS, Block, Reading, Source
-from flows.tables.faults import CellError
+from flows.tables.fields import CellError
 
 ROWS = 8_192  # of a block: scores and draws are made in these, so that they do not depend on how a file is read
 KEY = "reading"  # of the metadata of a model

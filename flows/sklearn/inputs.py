@@ -10,11 +10,6 @@ from flows.core import FlowsError, native
 from flows.results.frames import SHOWN, collected, frame_of, header_of, looked_at, module_of
 
 
-def is_frame(X: Any) -> bool:
-    """Tell whether it has columns with names."""
-    return header_of(X) is not None
-
-
 def is_nameless(frame: Any) -> bool:
     """Tell whether a frame is an array of numbers but for its type, as pandas makes of an array: its columns are 0, 1, ..."""
     labels = header_of(frame).labels  # type: ignore[union-attr]
@@ -24,7 +19,7 @@ def is_nameless(frame: Any) -> bool:
 def fitted_frame(estimator: Any, X: Any) -> Any:
     """The rows to fit as a frame; it sets `n_features_in_` and, where all columns have names, `feature_names_in_`."""
     X = collected(X, "fit: X")
-    estimator._fitted_to_array = not is_frame(X)
+    estimator._fitted_to_array = header_of(X) is None
     if estimator._fitted_to_array:
         return of_array(_checked(estimator, X, reset=True, ensure_min_samples=2))
     labels = looked_at(X, "fit").header.labels
@@ -41,7 +36,7 @@ def frame_like_fitted(estimator: Any, X: Any) -> Any:
     X = collected(X, "X")
     if estimator._fitted_to_array:
         return of_array(_checked(estimator, X, reset=False))
-    if not is_frame(X):
+    if header_of(X) is None:
         names = list(estimator.table_.schema)
         raise FlowsError(
             f"X is a {type(X).__name__}, and {type(estimator).__name__} was fitted to a frame; expected a frame with the "

@@ -7,7 +7,6 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.frames import Frame, listed
-from flows.tables import columns
 from flows.tables.fields import Field
 from flows.training.options import one_of
 
@@ -37,7 +36,7 @@ def encoded(fields: Fields, names: Sequence[str], constants: Sequence[str], tabl
     x = np.empty((table.rows, len(names)))
     outside, gaps = np.zeros(table.rows, bool), np.zeros(table.rows, bool)
     for j, name in enumerate((*names, *constants)):
-        entries = columns.checked(name, fields[name], table, what, errors)
+        entries = fields[name].checked(name, table, what, errors)
         outside |= entries.outside
         gaps |= entries.gaps
         if j < len(names):
@@ -58,8 +57,8 @@ def numbers_of(array: Any, names: Sequence[str]) -> np.ndarray:
 
 def context(fields: Fields, names: Sequence[str], table: Frame, values: np.ndarray, what: str) -> np.ndarray:
     """Return what a model sees of these columns, which are encoded as `values`."""
-    seen = [columns.context(name, fields[name], table, values[:, j], what) for j, name in enumerate(names)]
-    return np.concatenate(seen, 1)
+    of = [(name, fields[name], table.column(name), values[:, j]) for j, name in enumerate(names)]
+    return np.concatenate([field.kind.context(name, field, *column, what) for name, field, *column in of], 1)
 
 
 def pieces(rows: Rows, of_condition: Rows, contexts: Callable[[slice], np.ndarray], size: int) -> Iterator[Rows]:

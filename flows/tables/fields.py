@@ -1,13 +1,33 @@
 """A column of a schema: its kind, and what was learnt of it from the frame that the schema was fitted to."""
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+from flows.core import FlowsError
+from flows.results.frames import Frame
+from flows.tables.dtypes import Dtype, described
+from flows.tables.kinds import Entries, Ignored, Kind
+from flows.tables.kinds.base import as_plain, shown
 
-from flows.tables.dtypes import Dtype
-from flows.tables.kinds import Category, Circular, DateTime, Ignored, Integer, Kind, Real
+
+class CellError(FlowsError):
+    """A value that is none of its column.
+
+    Attributes:
+        column, row: its place, counted from 0.
+        said: what it is, and what was expected.
+    """
+
+    column: str
+    row: int
+    said: str
+
+    @classmethod
+    def at(cls, what: str, column: str, row: int, said: str, remedy: str) -> "CellError":
+        """Made so that it can be pickled as any other."""
+        error = cls(f"{what}: column {column!r}, row {row}, {said}. {remedy}")
+        error.column, error.row, error.said = column, row, said
+        return error
 
 
 @dataclass(frozen=True)
@@ -37,18 +57,7 @@ class Field:
     @property
     def complete(self) -> bool:
         """Tells whether all is known that encoding needs."""
-        kind = self.kind
-        if isinstance(kind, Ignored):
-            return True
-        if isinstance(kind, Category) and kind.values is None:
-            return False
-        if isinstance(kind, DateTime) and (self.least is None or self.largest is None or kind.step is None):
-            return False
-        if isinstance(kind, Real | Integer) and self.offset is None:
-            return False
-        if isinstance(kind, Real) and kind.step is not None and self.origin is None:
-            return False
-        return self.dtype is not None
+        return isinstance(self.kind, Ignored) or (self.dtype is not None and self.kind.is_learnt(self))
 
     @property
     def offset(self) -> Any:
@@ -59,41 +68,64 @@ class Field:
     @property
     def step(self) -> float:
         """The distance of neighbouring values in encoded units; 0 where they are continuous."""
-        if isinstance(self.kind, Integer):
-            return 1.0
-        return float(getattr(self.kind, "step", None) or 0.0)
+        return self.kind.spacing()
 
     @property
     def ends(self) -> tuple[float, float]:
         """The bounds, in encoded units; infinite where a side is open."""
-        low, high = (getattr(self.kind, name, None) for name in ("low", "high"))
-        if isinstance(self.kind, Circular):
-            return -np.inf, np.inf
-        return -np.inf if low is None else 0.0, np.inf if high is None else float(high - self.offset)
+        return self.kind.ends(self)
 
-    def with_facts_of(self, old: "Field") -> "Field":
+    def replacing(self, old: "Field") -> "Field":
         """Return the column with what is known of it whatever its kind is: values of one sort stay what they are."""
-        sorts = [isinstance(kind, Real | Integer | Circular) for kind in (self.kind, old.kind)]
-        if not (all(sorts) or (isinstance(self.kind, DateTime) and isinstance(old.kind, DateTime))):
+        if not self.kind.sort or self.kind.sort != old.kind.sort:
             return self
         origin = old.origin if self.step and self.step == old.step else None
-        least = old.least
-        if isinstance(self.kind, Circular) or getattr(self.kind, "low", None) is not None:
-            least = None  # a low end is the offset
-        elif isinstance(self.kind, Integer) and least is not None:
-            least = math.floor(least)
-        return replace(self, least=least, largest=old.largest, digits=old.digits, origin=origin)
+        field = replace(self, least=old.least, largest=old.largest, digits=old.digits, origin=origin)
+        return self.kind.replaced(field, old)
 
+    def learnt(self, name: str, table: Frame, anew: bool, what: str) -> "Field":
+        """Return a column of which all is known; its dtype is read `anew` where that known is one of another library."""
+        column, first, field = table.column(name), self.dtype is None, self
+        if first or anew:
+            field = replace(field, dtype=described(column), label=table.header.labels[table.places[name]])
+        if first or not field.complete or field.kind.block == "angles":
+            field = field.kind.learnt(name, field, column, what)
+        field.check(name, column, field.encoded(name, table, what), what, gaps=False)
+        return field
 
-class Entries(NamedTuple):
-    """A column as numbers.
+    def encoded(self, name: str, table: Frame, what: str) -> Entries:
+        """Return the column as numbers."""
+        return self.kind.encoded(name, self, table.column(name), what)
 
-    Attributes:
-        values: (rows,), NaN where there is a gap, -1 for what is no known category.
-        outside: which are no values of the kind: unknown, infinite, not within the bounds.
-        gaps: which are missing, where the kind has no value for that.
-    """
+    def known(self, name: str) -> "Field":
+        """Return the column; an error if it still has to be learnt."""
+        if not self.complete:
+            raise FlowsError(
+                f"column {name!r} is {self.kind!r}, of which not all is known; expected a schema that was fitted to a frame: "
+                "schema.fitted(frame)"
+            )
+        return self
 
-    values: np.ndarray
-    outside: np.ndarray
-    gaps: np.ndarray
+    def checked(self, name: str, table: Frame, what: str, errors: str) -> Entries:
+        """Return the column as numbers, whose first fault is an error if `errors` is "raise"."""
+        entries = self.known(name).encoded(name, table, what)
+        if errors == "raise":
+            self.check(name, table.column(name), entries, what)
+        return entries
+
+    def check(self, name: str, column: Any, entries: Entries, what: str, gaps: bool = True) -> None:
+        """Refuse the first value that is none of its column, and the first gap where there may be none."""
+        if entries.outside.any():
+            row, count = int(entries.outside.argmax()), int(entries.outside.sum())
+            value = as_plain(column.item(row))
+            expected, remedy = self.kind.expected(name, self, value)
+            more = f", the first of {count:,} such" if count > 1 else ""
+            raise CellError.at(what, name, row, f"is {shown(value)}{more}; expected {expected}", remedy)
+        if gaps and entries.gaps.any():
+            row, count = int(entries.gaps.argmax()), int(entries.gaps.sum())
+            more = f", the first of {count:,}" if count > 1 else ""
+            remedy = (
+                "Drop such rows, as tables.fit does with gaps='drop', fill them, or give the column the kind Category, where "
+                "gaps are values"
+            )
+            raise CellError.at(what, name, row, f"is a gap{more}; expected a value of {self.kind!r}", remedy)

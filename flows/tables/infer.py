@@ -8,12 +8,11 @@ import numpy as np
 
 from flows.core import warn_user
 from flows.results.frames import SHOWN, collected, looked_at
-from flows.tables import numbers
-from flows.tables.codes import PLAIN, as_plain
 from flows.tables.dtypes import factorized, holds_times
-from flows.tables.faults import CellError
-from flows.tables.fields import Field
-from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real
+from flows.tables.fields import CellError, Field
+from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real, number
+from flows.tables.kinds.base import as_plain
+from flows.tables.kinds.category import PLAIN
 from flows.tables.schema import Schema, names_of
 from flows.training.data.rounding import ATOM, LEAST_TIES, step_of
 from flows.training.data.table import DataWarning
@@ -72,7 +71,7 @@ def schema_of_numbers(frame: Any, what: str) -> Schema:
     the step that shows, or a `Constant`; no codes, and no ends."""
     table, guesses = looked_at(frame, what), dict[str, Guess]()
     for name in table.places:
-        values, _ = numbers.values_of(name, table.column(name), what)
+        values, _ = number.values_of(name, table.column(name), what)
         values = values[np.isfinite(values)]  # others are refused where they are encoded
         levels, counts = np.unique(values, return_counts=True)
         step = _step(values, levels) if len(levels) > 1 else None
@@ -155,11 +154,11 @@ def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], ga
 
 def _number(name: str, column: Any) -> Guess:
     """Guess what numbers are: one value, few of them, names, whole ones, or others, with their step."""
-    if (distinct := numbers.names_among(column)) > MOST_LEVELS:
+    if (distinct := number.names_among(column)) > MOST_LEVELS:
         return Guess(Ignored(), f"{distinct:,} whole numbers that are names, not counts")
     if distinct > 1:
         return Guess(Category(), f"{distinct} whole numbers that are names, not counts")
-    values, missing = numbers.values_of(name, column, "infer_schema")
+    values, missing = number.values_of(name, column, "infer_schema")
     there = values[~missing]
     infinite = np.isinf(there)
     if infinite.any():
@@ -200,7 +199,7 @@ def _step(values: np.ndarray, levels: np.ndarray, is_duration: bool = False) -> 
 
 def _exact(step: float, levels: np.ndarray) -> float:
     """A step of thirds, say, with all digits: `step_of` tells those of which one can be sure."""
-    if numbers.decimals_of(step) < LONG:
+    if number.decimals_of(step) < LONG:
         return step
     span = float(levels[-1] - levels[0])
     finer = span / max(round(span / step), 1)

@@ -13,12 +13,9 @@ from flows.results.pictures.given import SHARES, band
 from flows.results.pictures.pairs import pairs
 from flows.results.pictures.style import pyplot
 from flows.results.plotting import MOST_DRAWS, compared, quantiles_given, with_rows
-from flows.tables import dates, numbers
-from flows.tables.dtypes import zone_in
 from flows.tables.fields import Field
-from flows.tables.kinds import Category, Circular, DateTime
+from flows.tables.kinds.date import DAY, cycles_of
 
-DAY = 86_400.0  # seconds
 MANY = 20  # cycles of a condition of dates, which are then drawn together
 TIMES, EACH = 56, 40  # of a cycle, and draws of each: of a day and of a week alike, no two at one time of the day
 
@@ -40,10 +37,11 @@ def picture(table: Any, rows: Any, columns: Any, n: int, given: Any, rng: Any) -
     def in_frame(values: np.ndarray | None) -> np.ndarray | None:
         if values is None:
             return None
-        return np.stack([in_units(fields[name], values[:, schema.columns.index(name)]) for name in names], 1)[:, places]
+        chosen = [(fields[names[j]], schema.columns.index(names[j])) for j in places]
+        return np.stack([field.kind.in_units(field, values[:, at]) for field, at in chosen], 1)
 
     both = both._replace(rows=in_frame(both.rows), draws=in_frame(both.draws), notes=[*left_out, *both.notes])
-    return pairs([described(fields[names[j]]) for j in places], both)
+    return pairs([_axis(fields[names[j]]) for j in places], both)
 
 
 def _rows(table: Any, rows: Any, given: Any) -> tuple[Any, Any]:
@@ -68,28 +66,28 @@ def _rows(table: Any, rows: Any, given: Any) -> tuple[Any, Any]:
 def _band(table: Any, given: Field, target: Field, seen: Compared, n: int, rng: Any) -> Any:
     """The one number against its condition."""
     result, notes = table.result, list(seen.notes)
-    at = in_units(given, _of_context(given, np.asarray(seen.context, float)))
+    at = given.kind.in_units(given, given.kind.of_context(given, np.asarray(seen.context, float)))
     cycle = _cycle(given, at)
 
     def quantiles(places: np.ndarray) -> np.ndarray:
-        encoded = _encoded(given, places)
+        encoded = given.kind.from_units(given, places)
         if not cycle:
-            return in_units(target, quantiles_given(result, _seen(table, given, encoded), n, rng))
+            return target.kind.in_units(target, quantiles_given(result, _seen(table, given, encoded), n, rng))
         around = (encoded[:, None] + cycle * (np.arange(TIMES) / TIMES - 0.5)).ravel()
         drawn = np.asarray(result.draw(rng, EACH, context=_seen(table, given, around)), float).reshape(len(places), -1)
-        return np.moveaxis(in_units(target, np.quantile(drawn, SHARES, axis=1)), 0, 1)
+        return np.moveaxis(target.kind.in_units(target, np.quantile(drawn, SHARES, axis=1)), 0, 1)
 
     if cycle:
         notes.append(f"the band is of all times of the {'day' if cycle == DAY else 'week'} around a date")
-    rows = None if seen.rows is None else in_units(target, seen.rows)
-    return band(described(given), described(target), seen._replace(rows=rows, context=at[:, None], notes=notes), quantiles)
+    rows = None if seen.rows is None else target.kind.in_units(target, seen.rows)
+    return band(_axis(given), _axis(target), seen._replace(rows=rows, context=at[:, None], notes=notes), quantiles)
 
 
 def _cycle(given: Field, at: np.ndarray) -> float:
     """The seconds of the day or of the week, where dates span so many that a line through each would be a blur; else 0."""
-    if not isinstance(given.kind, DateTime):
+    if given.kind.sort != "times":
         return 0.0
-    fit = [cycle for cycle in dates.cycles_of(given) if cycle * MANY <= np.ptp(at) * DAY]
+    fit = [cycle for cycle in cycles_of(given) if cycle * MANY <= np.ptp(at) * DAY]
     return max(fit, default=0.0)
 
 
@@ -100,47 +98,6 @@ def _seen(table: Any, given: Field, encoded: np.ndarray) -> np.ndarray:
     return np.asarray(schema.context(frame_of(schema.fitted_to, [given.label], [native], len(encoded))))
 
 
-def described(field: Field) -> Column:
+def _axis(field: Field) -> Column:
     """Return what a column of a frame is on an axis."""
-    kind: Any = field.kind
-    name = shortened_name(str(field.label))
-    if isinstance(kind, Category):
-        names = kind.called
-        return Column(name, low=-0.5, high=len(names) - 0.5, classes=len(names), called=names)
-    if isinstance(kind, Circular):
-        return Column(name, low=float(kind.low), high=float(kind.low + kind.period), period=kind.period, step=field.step)
-    if isinstance(kind, DateTime):
-        return Column(name, step=field.step / DAY, dates=True, zone=zone_in(field.dtype or ""))
-    return Column(name, step=field.step)
-
-
-def in_units(field: Field, values: np.ndarray) -> np.ndarray:
-    """Encoded values, of any shape, in the units of the frame; codes as they are, and dates in days since 1970."""
-    kind: Any = field.kind
-    if isinstance(kind, Category):
-        return values
-    if isinstance(kind, Circular):
-        return np.asarray(kind.low + np.mod(values, kind.period))
-    if isinstance(kind, DateTime):
-        return np.asarray((dates.start_of(field) + values) / DAY)
-    return np.asarray(values + float(field.offset))
-
-
-def _encoded(field: Field, values: np.ndarray) -> np.ndarray:
-    """Return values as the model sees them."""
-    kind: Any = field.kind
-    if isinstance(kind, Category):
-        return values
-    if isinstance(kind, Circular):
-        return np.asarray(values - kind.low)
-    return np.asarray(values * DAY - dates.start_of(field) if isinstance(kind, DateTime) else values - float(field.offset))
-
-
-def _of_context(field: Field, seen: np.ndarray) -> np.ndarray:
-    """The column of a condition as it is encoded, of what a model sees of it, (rows, width)."""
-    kind: Any = field.kind
-    if isinstance(kind, Category):
-        return seen.argmax(1).astype(float)
-    if isinstance(kind, Circular):
-        return np.asarray(np.mod(np.arctan2(seen[:, 1], seen[:, 0]) / (2 * np.pi), 1.0) * kind.period)
-    return seen[:, 0] * dates.span_of(field) if isinstance(kind, DateTime) else numbers.bounded(field, seen[:, 0])
+    return field.kind.axis(field, shortened_name(str(field.label)))

@@ -16,7 +16,6 @@ from flows.results.columns import columns_of
 from flows.results.frames import column_at, listed, plain
 from flows.results.result import FitResult
 from flows.tables.contributions import contributions
-from flows.tables.kinds import DateTime
 from flows.tables.pictures import picture
 from flows.tables.schema import Schema
 from flows.training.select import Selection
@@ -347,7 +346,7 @@ def steps_of(schema: Schema) -> np.ndarray:
 def in_units(schema: Schema, values: np.ndarray) -> Any:
     """Encoded values of the one column, of any shape, in the units of the data; infinite ones stay, of times they are none."""
     flat, finite = values.ravel(), np.isfinite(values.ravel())
-    is_date = isinstance(schema[schema.numbers[0]], DateTime)
+    is_date = schema[schema.numbers[0]].sort == "times"
     frame = plain(schema.decode(np.where(finite, flat, 0.0)[:, None]))
     (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.numbers[0])
     column = column_at(frame, place)

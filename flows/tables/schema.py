@@ -10,10 +10,11 @@ import numpy as np
 
 from flows.core import FlowsError, shortened
 from flows.results.frames import Frame, check_columns, frame_of, listed, looked_at, one_row, shortened_name, taken_rows
-from flows.tables import blocks, columns, written
+from flows.tables import blocks, written
 from flows.tables.blocks import Rows
+from flows.tables.dtypes import Dtype
 from flows.tables.fields import Field
-from flows.tables.kinds import NUMBERS, Category, Circular, Constant, Ignored, Integer, Kind, Real
+from flows.tables.kinds import Ignored, Kind
 
 
 class Schema:
@@ -73,18 +74,17 @@ class Schema:
         for name in condition:
             if name not in fields:
                 raise FlowsError(f"Schema: the condition {name!r} is no column; expected some of {listed(list(fields))}")
-            if isinstance(fields[name].kind, Ignored):
+            if not fields[name].kind.is_read:
                 raise FlowsError(f"Schema: the condition {name!r} is Ignored(); expected a kind that is read")
         if len(set(condition)) < len(condition):
             raise FlowsError(f"Schema: condition is {condition!r}; expected each name once")
         self._fields, self.condition, self.fitted_to = fields, condition, library
         # A condition in the order it was given in; modelled columns by block, each in the order of the frame.
-        self.codes, self.angles, self.numbers = (self._of(kind) for kind in ((Category,), (Circular,), NUMBERS))
+        self.codes, self.angles, self.numbers = map(self._in, ("codes", "angles", "numbers"))
 
-    def _of(self, kinds: tuple[type[Kind], ...]) -> tuple[str, ...]:
-        return tuple(
-            name for name, field in self._fields.items() if isinstance(field.kind, kinds) and name not in self.condition
-        )
+    def _in(self, block: str) -> tuple[str, ...]:
+        read = [(name, kind) for name, kind in self.kinds.items() if kind.is_read and name not in self.condition]
+        return tuple(name for name, kind in read if kind.block == block)
 
     @classmethod
     def made(cls, fields: dict[str, Field], condition: tuple[str, ...], library: str | None) -> "Schema":
@@ -103,12 +103,12 @@ class Schema:
     @property
     def constants(self) -> tuple[str, ...]:
         """Names of the columns of one value."""
-        return self._of((Constant,))
+        return self._in("")
 
     @property
     def offsets(self) -> dict[str, float]:
         """The value of each number that is encoded as 0."""
-        return {name: float(self.complete(name).offset) for name in self._of((Real, Integer))}
+        return {name: float(self.complete(name).offset) for name in self.numbers if self[name].sort == "numbers"}
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ class Schema:
 
     @property
     def context_dim(self) -> int:
-        return sum(columns.width(self.complete(name)) for name in self.condition)
+        return sum(self[name].width(self.complete(name)) for name in self.condition)
 
     def __getitem__(self, name: Any) -> Kind:
         if str(name) not in self._fields:
@@ -181,13 +181,11 @@ class Schema:
         if not isinstance(kinds, Mapping):
             raise TypeError(f"replace: kinds is a {type(kinds).__name__}; expected a dict of kinds by the names of columns")
         fields = dict(self._fields)
-        for label, kind in kinds.items():
-            name = str(label)
+        for name, kind in zip(map(str, kinds), kinds.values(), strict=True):
             if name not in fields:
                 raise FlowsError(f"replace: {name!r} is no column; expected some of {listed(list(fields))}")
             old = fields[name]
-            new = Field(_kind(name, kind), old.label, old.dtype, why="given")
-            fields[name] = columns.replaced(new, old)
+            fields[name] = Field(_kind(name, kind), old.label, old.dtype, why="given").replacing(old)
         return self.made(fields, self.condition, self.fitted_to)
 
     def ignoring(self, name: str, why: str = "") -> "Schema":
@@ -212,8 +210,7 @@ class Schema:
         library, fields = table.header.library, dict(self._fields)
         for name in order:
             field = fields.pop(name)
-            read = not isinstance(field.kind, Ignored)
-            fields[name] = columns.learnt(name, field, table, library != self.fitted_to, what) if read else field
+            fields[name] = field.learnt(name, table, library != self.fitted_to, what) if field.kind.is_read else field
         return self.made(fields, self.condition, library)
 
     def encode(self, frame: Any) -> np.ndarray:
@@ -294,8 +291,8 @@ class Schema:
         table = self._looked_at(frame, "gaps", self._fields)
         found = {}
         for name in (*self.columns, *self.condition):
-            if not isinstance(self._fields[name].kind, Category | Constant):
-                mask = columns.encoded(name, self.complete(name), table, "gaps").gaps
+            if not self[name].gaps_are_values:
+                mask = self.complete(name).encoded(name, table, "gaps").gaps
                 if mask.any():
                     found[name] = mask
         return found
@@ -355,9 +352,12 @@ class Schema:
 
     # What is behind these.
 
+    def dtype_of(self, name: str) -> Dtype:
+        return self._fields[name].dtype or ""
+
     def _looked_at(self, frame: Any, what: str, expected: Any) -> Frame:
         table = looked_at(frame, what)
-        ignored = {name for name, field in self._fields.items() if isinstance(field.kind, Ignored)}
+        ignored = {name for name, field in self._fields.items() if not field.kind.is_read}
         check_columns(table, [name for name in expected if name not in ignored], self._fields, what)
         return table
 
@@ -369,10 +369,10 @@ class Schema:
         return self.fitted_to
 
     def complete(self, name: str) -> Field:
-        return columns.complete(name, self._fields[name])
+        return self._fields[name].known(name)
 
     def native(self, name: str, values: np.ndarray, library: str) -> Any:
-        return columns.decoded(name, self.complete(name), values, library)
+        return self[name].decoded(name, self.complete(name), values, library)
 
     def _given(self, given: Any, rows: int, library: str) -> dict[str, Any]:
         if not self.condition:
@@ -381,7 +381,7 @@ class Schema:
         if table.rows != rows:
             raise FlowsError(f"decode: given has {table.rows} rows and the array {rows}; expected as many")
         return {
-            name: self.native(name, columns.checked(name, self._fields[name], table, "decode: given", "raise").values, library)
+            name: self.native(name, self._fields[name].checked(name, table, "decode: given", "raise").values, library)
             for name in self.condition
         }
 

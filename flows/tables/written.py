@@ -7,9 +7,9 @@ from typing import Any
 
 from flows.core import FlowsError
 from flows.results.frames import LIBRARIES, listed
-from flows.tables.dates import is_iso
 from flows.tables.fields import Field
-from flows.tables.kinds import KINDS, DateTime, Kind
+from flows.tables.kinds import KINDS, Kind
+from flows.tables.kinds.date import is_iso
 
 VERSION = 1
 LEARNT = ("dtype", "least", "largest", "origin", "digits", "why")  # of a field, beside its kind
@@ -128,7 +128,7 @@ def _check_learnt(kind: Kind, learnt: dict[str, Any], where: str) -> None:
     for name, value in learnt.items():
         if value is None:
             continue
-        dated = isinstance(kind, DateTime) and name in ("least", "largest")
+        dated = kind.sort == "times" and name in ("least", "largest")
         if dated:
             fits, expected = is_iso(value), "a time in ISO 8601, such as '2024-01-31T12:00:00', or none for a kind that is new"
         elif name in ("least", "largest", "origin"):

@@ -13,7 +13,7 @@ from frames import BOTH
 
 import flows
 from flows.tables import Category, Circular, Constant, DateTime, Ignored, Integer, Real, Schema, fit, infer_schema
-from flows.tables.faults import CellError
+from flows.tables.fields import CellError
 from flows.training.data import table
 
 TIMES = np.array(["2024-01-01T00", "2024-01-01T06", "2024-01-02T00"], "M8[us]")

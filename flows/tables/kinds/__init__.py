@@ -1,0 +1,13 @@
+"""Kinds of columns, a file for each sort. A new kind is a class in a file of its own, and its name in this one."""
+
+from flows.tables.kinds.angle import Circular
+from flows.tables.kinds.base import Entries, Kind
+from flows.tables.kinds.category import Category
+from flows.tables.kinds.date import DateTime
+from flows.tables.kinds.number import Integer, Real
+from flows.tables.kinds.plain import Constant, Ignored
+
+KINDS: dict[str, type[Kind]] = {
+    kind.__name__: kind for kind in (Real, Integer, Category, Circular, DateTime, Constant, Ignored)
+}
+__all__ = ["KINDS", "Category", "Circular", "Constant", "DateTime", "Entries", "Ignored", "Integer", "Kind", "Real"]

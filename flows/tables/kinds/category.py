@@ -1,0 +1,190 @@
+"""Categories, as codes 0, 1, ..., and back."""
+
+import decimal
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from flows.core import FlowsError
+from flows.results.columns import Column
+from flows.tables.dtypes import column_of, factorized, holds_times
+from flows.tables.kinds.base import Entries, Kind, as_plain, checked_plain, one_of_values
+
+FEW_ROWS = 5  # a value of fewer is pooled, where `other` is given
+PLAIN = str | bool | int | float | np.generic  # what categories are
+
+
+@dataclass(frozen=True, repr=False)
+class Category(Kind):
+    """One of a set of values without an order or a distance: text, numbers, True and False. A gap, None, may be one of them.
+
+    Args:
+        values: those there are, in the order of their codes 0, 1, ...; None for those of the frame that a schema is fitted to.
+        other: the value into which those of fewer than 5 rows are pooled, and any that are not known, such as "rest"; None
+            where an unknown value is an error.
+
+    Errors:
+        FlowsError: no values, doubled ones, or such that are no text, number, True, False or None.
+
+    Example:
+        >>> from flows import tables
+        >>> tables.Category(("red", "green"), other="rest")
+        Category(values=('red', 'green'), other='rest')
+    """
+
+    values: Sequence[Any] | None = None
+    other: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "other", checked_plain("Category", self.other))
+        if self.values is None:
+            return
+        if isinstance(self.values, str | Set | Mapping) or not hasattr(self.values, "__iter__"):
+            raise FlowsError(f"Category: values is {self.values!r:.60}; expected a list of them, in the order of their codes")
+        values = tuple(checked_plain("Category", value) for value in self.values)
+        if not values:
+            raise FlowsError("Category: values is empty; expected one or more, or None for those of the frame")
+        if len(set(values)) < len(values):
+            twice = next(value for i, value in enumerate(values) if value in values[:i])
+            raise FlowsError(f"Category: values has {twice!r} twice; expected each once (to Python, True is 1 and 2.0 is 2)")
+        object.__setattr__(self, "values", values)
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        return tuple("none" if value is None else str(value) for value in self.known)
+
+    @property
+    def known(self) -> tuple[Any, ...]:
+        """All values, the one of the pool, too."""
+        values = tuple(self.values or ())
+        return values if self.other is None or self.other in values else (*values, self.other)
+
+    block, gaps_are_values = "codes", True
+
+    def is_learnt(self, field: Any) -> bool:
+        return self.values is not None
+
+    def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
+        """A category with the values of a column: in their own order, a gap behind them, the pool last."""
+        if self.other is not None:
+            _check_other(name, field, self.other, column, what)
+        if self.values is not None:
+            return field
+        places, values = factorized_plain(name, column, what)
+        counts = np.bincount(places + 1, minlength=len(values) + 1)
+        gaps, least = counts[0], 1 if self.other is None else FEW_ROWS
+        kept = [value for value, count in zip(values, counts[1:], strict=True) if count >= least]
+        known = in_order(kept, field.dtype) + [None] * bool(gaps and gaps >= least)
+        if self.other is not None and self.other not in known:
+            known.append(self.other)
+        return replace(field, kind=Category(tuple(known), self.other))
+
+    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
+        return codes_of(name, column, self.known, self.other, what)
+
+    def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
+        codes, known = np.rint(values), self.known
+        wrong = ~((codes == values) & (codes >= 0) & (codes < len(known)))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise FlowsError(
+                f"decode: column {name!r}, row {row}, is {values[row]:.6g}; expected a code, 0 to {len(known) - 1}"
+            )
+        return taken(column_of(library, field.dtype or "object", list(known), name), codes.astype(np.int64))
+
+    def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
+        return one_of_values(self.known), (
+            f"Correct it, or pool such values: schema.replace({{{name!r}: Category(other='rest')}}) before the model is fitted"
+        )
+
+    def parsed_as(self, dtype: Any) -> str:
+        return sort_of_text(self.known)
+
+    def width(self, field: Any) -> int:
+        return len(self.known)
+
+    def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
+        return (values[:, None] == np.arange(len(self.known))).astype(np.float64)
+
+    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
+        return seen.argmax(1).astype(float)
+
+    def axis(self, field: Any, name: str) -> Column:
+        return Column(name, low=-0.5, high=len(self.known) - 0.5, classes=len(self.known), called=self.called)
+
+
+def sort_of_text(known: Sequence[Any]) -> str:
+    """Return what text is read as that stands for one of these values: numbers, true or false, or text."""
+    sorts = {type(value) for value in known if value is not None}
+    if sorts == {bool}:
+        return "true or false"
+    return "numbers" if sorts and sorts <= {int, float} else "text"
+
+
+def _check_other(name: str, field: Any, other: Any, column: Any, what: str) -> None:
+    """Refuse a name of the pool that is no value of the column's dtype, in which draws are."""
+    library = "pandas" if column.implementation.is_pandas() else "polars"
+    try:
+        held = column_of(library, field.dtype or "object", [other], name)
+        fits = as_plain(nw.from_native(held, series_only=True).item(0)) == other
+    except FlowsError:
+        fits = False
+    if not fits:
+        raise FlowsError(
+            f"{what}: column {name!r} holds {column.dtype}, and other is {other!r:.60}; expected a value of that dtype, as "
+            "draws have it. Name another, such as other=-1 for whole numbers, or turn the column into text"
+        )
+
+
+def in_order(values: list[Any], dtype: Any) -> list[Any]:
+    """Values sorted; those of a categorical dtype as it has them."""
+    if isinstance(dtype, dict):
+        place = {value: i for i, value in enumerate(dtype["categories"])}
+        return sorted(values, key=lambda value: place[value])
+    return sorted(values, key=lambda value: (isinstance(value, str), value))
+
+
+def codes_of(name: str, column: Any, known: Sequence[Any], other: Any, what: str, constant: bool = False) -> Entries:
+    """The codes of a column, the places of its values among those known; -1 for an unknown value."""
+    codes = {value: code for code, value in enumerate(known)}
+    unknown = -1 if other is None else codes.get(other, -1)
+    places, values = factorized_plain(name, column, what, constant)
+    table = np.array([*(codes.get(value, unknown) for value in values), codes.get(None, unknown)], np.float64)
+    entries = table[places]  # a gap has the place -1, the last
+    return Entries(entries, entries < 0, np.zeros(len(entries), bool))
+
+
+def taken(few: Any, places: np.ndarray) -> Any:
+    """The values of a native column at these places."""
+    return few.take(places).reset_index(drop=True) if hasattr(few, "take") else few.gather(places)
+
+
+def factorized_plain(name: str, column: Any, what: str, constant: bool = False) -> tuple[np.ndarray, list[Any]]:
+    dated = column.dtype.is_temporal() or holds_times(column)
+    if dated and not constant:
+        raise TypeError(
+            f"{what}: column {name!r} holds {column.dtype}; expected text, numbers or booleans of a Category. Give it the kind "
+            "DateTime(), or Real() for durations"
+        )
+    if column.dtype.is_nested():
+        raise TypeError(
+            f"{what}: column {name!r} holds {column.dtype}; expected text, numbers or booleans. Give it the kind Ignored()"
+        )
+    try:
+        places, values = factorized(column)
+    except TypeError as error:
+        raise TypeError(
+            f"{what}: column {name!r} holds values that cannot be told apart ({error}); give it the kind Ignored()"
+        ) from None
+    plain = [as_plain(value) if constant or isinstance(value, PLAIN | decimal.Decimal) else value for value in values]
+    odd = next((i for i, value in enumerate(plain) if not isinstance(value, PLAIN)), None)
+    if odd is not None:
+        row, odd = int((places == odd).argmax()), plain[odd]
+        raise TypeError(
+            f"{what}: column {name!r}, row {row}, is {odd!r:.60}, a {type(odd).__name__}; expected text, a number, True or "
+            "False. Turn such values into text, or give the column the kind Ignored()"
+        )
+    return places, plain

@@ -1,0 +1,302 @@
+"""Dates and times as seconds since the least of them, and as what repeats: the day, the week, the year."""
+
+import datetime as dt
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+
+from flows.core import FlowsError
+from flows.results.columns import Column
+from flows.tables.dtypes import column_of, factorized, gaps_of, holds_times, whole_range, without_zone, zone_in, zone_of
+from flows.tables.kinds.base import WHOLE, Entries, Kind, check_finite, check_step, without_numpy
+from flows.tables.kinds.category import taken
+
+STEPS = (86_400, 3_600, 60, 1, 1e-3, 1e-6, 1e-9)  # seconds, the coarsest first
+NAMES = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds")
+NANOSECONDS = 1677, 2262  # the years that are not whole, at the ends of what int64 counts
+MOST_STEPS = 2**22  # which float32 tells apart, and the cells between them
+DAY = 86_400.0
+CYCLES = {"day": DAY, "week": 604_800.0, "year": 365.2425 * DAY}  # seconds
+LEAST_OF_CYCLE = 0.9  # that dates went through, so that it is told from the trend
+VALUES_OF_CYCLE = 3  # steps of it, at least
+
+
+@dataclass(frozen=True, repr=False)
+class DateTime(Kind):
+    """A date or a time, with or without a time zone; as a number, the seconds since the least one.
+
+    Args:
+        step: in seconds, such as 60 or 86400, to which times are rounded; None for the coarsest of a second, a minute, an hour
+            and a day that all values have, counted from the least one. Where there were more than 2^22 steps, which is what
+            float32 tells apart, a schema takes the next of these that fits, and says so.
+        format: how dates are written that are held as text or as whole numbers, such as "%Y%m%d"; without a time zone.
+
+    Errors:
+        FlowsError: a step that is not above 0, a format without a %, or one with a time zone.
+
+    Example:
+        >>> from flows import tables
+        >>> tables.DateTime(format="%Y%m%d")
+        DateTime(format='%Y%m%d')
+    """
+
+    step: float | None = None
+    format: str | None = None
+
+    def __post_init__(self) -> None:
+        check_step("DateTime", self.step)
+        without_numpy(self)
+        if self.format is not None:
+            if not isinstance(self.format, str) or "%" not in self.format:
+                raise FlowsError(f"DateTime: format is {self.format!r:.60}; expected codes of strftime, such as '%Y%m%d'")
+            if "%z" in self.format or "%Z" in self.format:
+                raise FlowsError(
+                    f"DateTime: format is {self.format!r:.60}, with a time zone; expected one without. Turn such text into "
+                    "times first"
+                )
+
+    block, sort = "numbers", "times"
+
+    def is_learnt(self, field: Any) -> bool:
+        return not (field.least is None or field.largest is None or self.step is None)
+
+    def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
+        """Dates with the least and the largest of a column, and a step that float32 tells apart over such a span."""
+        times = ticks_of(name, field, column, what)
+        ticks = times.ticks[~times.gaps]
+        if not len(ticks):
+            raise FlowsError(
+                f"{what}: column {name!r} holds gaps alone; expected a date. Give it the kind Constant(None), or Ignored()"
+            )
+        least, largest, per_second = int(ticks.min()), int(ticks.max()), _per_second(times.unit)
+        if self.step is None:
+            step = _step_of(ticks - least, per_second)
+            field = replace(field, kind=replace(self, step=step), why=_joined(field.why, f"in {NAMES[STEPS.index(step)]}"))
+        field = _within_float32(field, (largest - least) / per_second)
+        if field.least is None:
+            step = max(round(field.step * per_second), 1)
+            # Times that are to be rounded become whole hours, say, not those of the least of them.
+            start = least - least % step if ((ticks - least) % step).any() else least
+            field = replace(field, least=_as_text(start, times.unit, times.zoned))
+        return replace(field, largest=field.largest or _as_text(largest, times.unit, times.zoned))
+
+    def replaced(self, field: Any, old: Any) -> Any:
+        """Where steps begin is learnt anew, if not all dates are on steps of another size, or if there are too many."""
+        step = self.step
+        if old.least is None or old.largest is None or old.step == 0 or step == old.step:
+            return field
+        parts, span = old.step / step if step else 0.0, _from_text(old.largest, "us") - _from_text(old.least, "us")
+        stays = step and round(parts) >= 1 and abs(parts - round(parts)) < WHOLE * parts and span <= MOST_STEPS * step * 1e6
+        return field if stays else replace(field, least=None, largest=None)
+
+    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
+        """Seconds since the least date, on the steps."""
+        times = ticks_of(name, field, column, what)
+        _check_zone(name, field, times, what)
+        since = (times.ticks - _from_text(field.least, times.unit)).astype(np.float64)
+        seconds = np.rint(since / (field.step * _per_second(times.unit))) * field.step
+        seconds[times.gaps] = np.nan
+        return Entries(seconds, np.zeros(len(seconds), bool), times.gaps)
+
+    def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
+        """Seconds as a native column of times, or of text or whole numbers in the format."""
+        check_finite(name, values, "a finite number of seconds")
+        dtype = field.dtype or "datetime64[us]"
+        unit = "ns" if self.format is None and "ns" in str(dtype) else "us"
+        ticks = np.rint(np.rint(values / field.step) * (field.step * _per_second(unit)))
+        ticks = np.clip(ticks, -(2.0**62), 2.0**62)  # of nanoseconds that is 146 years
+        times = (ticks.astype(np.int64) + _from_text(field.least, unit)).view(f"M8[{unit}]")
+        if self.format is None:
+            return column_of(library, dtype, times, name)
+        few, places = np.unique(times, return_inverse=True)
+        text = [_written(time.item(), self.format) for time in few]
+        return taken(column_of(library, dtype, text if whole_range(dtype) is None else list(map(int, text)), name), places)
+
+    def parsed_as(self, dtype: Any) -> str:
+        return "times" if self.format is None else "text" if whole_range(dtype) is None else "numbers"
+
+    def width(self, field: Any) -> int:
+        return 1 + 2 * len(cycles_of(field))
+
+    def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
+        """The trend, 0 at the least date and 1 at the largest, and cosine and sine of the cycles, by the clock of the zone."""
+        times = ticks_of(name, field, column, what)
+        wall = times.wall / _per_second(times.unit)
+        turns = [2 * np.pi * (np.mod(wall, cycle) / cycle) for cycle in cycles_of(field)]
+        seen = np.stack([values / _span_of(field), *(entry for turn in turns for entry in (np.cos(turn), np.sin(turn)))], 1)
+        seen[times.gaps] = np.nan
+        return seen
+
+    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
+        return np.asarray(seen[:, 0] * _span_of(field))
+
+    def axis(self, field: Any, name: str) -> Column:
+        return Column(name, step=field.step / DAY, dates=True, zone=zone_in(field.dtype or ""))
+
+    def in_units(self, field: Any, values: np.ndarray) -> np.ndarray:
+        return np.asarray((_start_of(field) + values) / DAY)
+
+    def from_units(self, field: Any, values: np.ndarray) -> np.ndarray:
+        return np.asarray(values * DAY - _start_of(field))
+
+
+class Ticks(NamedTuple):
+    """Times as whole numbers since 1970, by Universal Time where they have a zone.
+
+    Attributes:
+        ticks: (rows,), 0 where there is a gap.
+        gaps: which are missing.
+        wall: the same by the clock of the zone that the schema was fitted to, by which days and weeks go.
+        unit: of a tick, "us" or "ns".
+        zoned: whether they have a time zone.
+    """
+
+    ticks: np.ndarray
+    gaps: np.ndarray
+    wall: np.ndarray
+    unit: str
+    zoned: bool
+
+
+def ticks_of(name: str, field: Any, column: Any, what: str) -> Ticks:
+    """The times of a column, also of text and whole numbers in a format."""
+    gaps, kind = gaps_of(column), field.kind
+    if not holds_times(column):
+        ticks = _parsed(name, kind, column, what)
+        return Ticks(ticks, gaps, ticks, "us", False)
+    if kind.format is not None:
+        raise TypeError(f"{what}: column {name!r} holds {column.dtype}, no text; expected DateTime() without a format")
+    there, zoned = column.drop_nulls(), zone_of(column) is not None
+    there, local = without_zone(there, zone_in(field.dtype)) if zoned else (there, there)
+    unit = "ns" if getattr(local.dtype, "time_unit", "us") == "ns" and _has_nanoseconds(field.least) else "us"
+    ticks, wall = np.zeros(len(gaps), np.int64), np.zeros(len(gaps), np.int64)
+    ticks[~gaps] = there.dt.timestamp(unit).to_numpy()
+    wall[~gaps] = local.dt.timestamp(unit).to_numpy() if zoned else ticks[~gaps]
+    return Ticks(ticks, gaps, wall, unit, zoned)
+
+
+def _parsed(name: str, kind: "DateTime", column: Any, what: str) -> np.ndarray:
+    """Microseconds of dates as text or whole numbers; each that occurs is read once."""
+    places, values = factorized(column)
+    if not values:
+        return np.zeros(len(places), np.int64)
+    if kind.format is None:
+        raise TypeError(
+            f"{what}: column {name!r} holds {column.dtype}, such as {values[0]!r:.60}; expected times. Say how they are "
+            "written: DateTime(format='%Y-%m-%d')"
+        )
+    text = [value if isinstance(value, str) else f"{value:.0f}" for value in values]
+    series = nw.new_series("", text, nw.String(), backend=column.implementation)
+    try:
+        # Polars takes %f for a whole number of nanoseconds, %6f for one of microseconds, and %.f for a fraction.
+        native = kind.format if column.implementation.is_pandas() else kind.format.replace(".%f", "%.f").replace("%f", "%6f")
+        times = series.str.to_datetime(format=native)
+        ticks = times.dt.timestamp("us").to_numpy()
+    except Exception as error:
+        for i, value in enumerate(text):
+            if not _fits(value, kind.format):
+                raise FlowsError(
+                    f"{what}: column {name!r}, row {int((places == i).argmax())}, is {values[i]!r:.60}; expected a date "
+                    f"written as {kind.format!r}. Correct it, or make it a gap (None)"
+                ) from None
+        raise FlowsError(f"{what}: column {name!r} holds dates that are not written as {kind.format!r} ({error})") from None
+    return np.append(ticks, 0)[places]
+
+
+def _has_nanoseconds(least: str | None) -> bool:
+    """Tell whether a time, if there is one, can be counted in nanoseconds since 1970, which go 292 years far."""
+    return least is None or NANOSECONDS[0] < _from_text(least, "Y") + 1970 < NANOSECONDS[1]
+
+
+def _fits(text: str, written: str) -> bool:
+    try:
+        dt.datetime.strptime(text, written)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_text(tick: int, unit: str, zoned: bool) -> str:
+    """A time in ISO 8601; by Universal Time, which is told by a Z, if times have a zone."""
+    text = str(np.int64(tick).astype(f"M8[{unit}]"))
+    whole, _, fraction = text.partition(".")
+    fraction = fraction.rstrip("0")
+    return whole + (f".{fraction}" if fraction else "") + ("Z" if zoned else "")
+
+
+def _from_text(text: str, unit: str) -> int:
+    return int(np.array(text.removesuffix("Z"), f"M8[{unit}]").astype(np.int64))
+
+
+def is_iso(text: Any) -> bool:
+    """Tell whether it is a time as a schema writes it."""
+    try:
+        return isinstance(text, str) and not np.isnat(np.datetime64(text.removesuffix("Z"), "us"))
+    except ValueError:
+        return False
+
+
+def _per_second(unit: str) -> int:
+    return 10**9 if unit == "ns" else 10**6
+
+
+def _joined(why: str, more: str) -> str:
+    return f"{why}, {more}" if why else more
+
+
+def _step_of(ticks: np.ndarray, per_second: int) -> float:
+    """The coarsest step of the ladder that all times have, counted from the least."""
+    for step in STEPS:
+        if not (ticks % max(round(step * per_second), 1)).any():
+            return step
+    return STEPS[-1]
+
+
+def _within_float32(field: Any, span: float) -> Any:
+    kind: Any = field.kind
+    coarser = [step for step in STEPS[::-1] if step > kind.step and span <= MOST_STEPS * step]
+    if span <= MOST_STEPS * kind.step or not coarser:
+        return field
+    why = (
+        f"rounded to {NAMES[STEPS.index(coarser[0])]}, as float32 tells {MOST_STEPS:,} steps apart, and not "
+        f"{span / kind.step:.3g} of {kind.step:.6g} s"
+    )
+    return replace(field, kind=replace(kind, step=coarser[0]), why=_joined(field.why, why))
+
+
+def _check_zone(name: str, field: Any, times: Ticks, what: str) -> None:
+    if times.zoned == str(field.least).endswith("Z"):
+        return
+    given, expected = ("with", "without") if times.zoned else ("without", "with")
+    remedy = (
+        "dt.tz_localize(None) of pandas, dt.replace_time_zone(None)"
+        if times.zoned
+        else "dt.tz_localize(zone) of pandas, dt.replace_time_zone(zone)"
+    )
+    raise TypeError(
+        f"{what}: column {name!r} holds times {given} a time zone; expected times {expected} one, as the schema was fitted to. "
+        f"Turn them into such: {remedy} of polars"
+    )
+
+
+def _written(time: dt.datetime, written: str) -> str:
+    """As `_parsed` reads it: years of four digits, which strftime does not write on all systems."""
+    return time.strftime(written.replace("%Y", f"{time.year:04d}"))
+
+
+def _start_of(field: Any) -> float:
+    """The least date, in seconds since 1970."""
+    return _from_text(field.least, "us") / 1e6
+
+
+def _span_of(field: Any) -> float:
+    """From the least date to the largest, in seconds; a day where these are one."""
+    return (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6 or CYCLES["day"]
+
+
+def cycles_of(field: Any) -> tuple[float, ...]:
+    """The periods, in seconds, of the day, the week and the year that dates went through, in steps fine enough to show it."""
+    span = (_from_text(field.largest, "us") - _from_text(field.least, "us")) / 1e6
+    return tuple(cycle for cycle in CYCLES.values() if field.step * VALUES_OF_CYCLE <= cycle and span >= LEAST_OF_CYCLE * cycle)
