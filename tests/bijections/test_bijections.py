@@ -248,7 +248,7 @@ def test_dtypes_and_batch_sizes(name, event, with_context):
     assert empty[0].shape[0] == 0 and empty[1].shape == (0,)
 
 
-@pytest.mark.parametrize("name", by_case(lambda name: "init_inputs" in BIJECTIONS[name].init_fun.keywords))
+@pytest.mark.parametrize("name", list(by_case(lambda name: "init_inputs" in BIJECTIONS[name].init_fun.keywords)))
 def test_data_can_be_given_to_init(name):
     case = BIJECTIONS[name]
     event = case.events[-1]
@@ -263,7 +263,7 @@ def test_data_can_be_given_to_init(name):
             close(a, b, 1e-9)
 
 
-@pytest.mark.parametrize("name", by_case(lambda name: "context_dim" not in BIJECTIONS[name].init_fun.keywords))
+@pytest.mark.parametrize("name", list(by_case(lambda name: "context_dim" not in BIJECTIONS[name].init_fun.keywords)))
 def test_a_context_that_nothing_takes_is_an_error(name):
     case = BIJECTIONS[name]
     of = of_case(name, case.events[-1], False)

@@ -44,7 +44,7 @@ def cases():
             yield pytest.param(one, check, id=f"{name}-{of}-{keywords}", marks=marks)
 
 
-@pytest.mark.parametrize(("estimator", "check"), cases())
+@pytest.mark.parametrize(("estimator", "check"), list(cases()))
 def test_scikit_learn_says_that_it_is_an_estimator(estimator, check):
     with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
         warnings.simplefilter("ignore")
