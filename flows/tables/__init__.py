@@ -13,7 +13,7 @@ from flows.tables.blocks import Rows
 from flows.tables.files import load
 from flows.tables.fit import fit
 from flows.tables.infer import infer_schema
-from flows.tables.kinds import Category, Circular, Constant, DateTime, Ignored, Integer, Kind, Real
+from flows.tables.kinds import Category, Circular, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real
 from flows.tables.result import TableResult
 from flows.tables.schema import Schema
 
@@ -25,6 +25,7 @@ __all__ = [
     "Ignored",
     "Integer",
     "Kind",
+    "Ordinal",
     "Real",
     "Rows",
     "Schema",

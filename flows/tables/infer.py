@@ -8,9 +8,9 @@ import numpy as np
 
 from flows.core import warn_user
 from flows.results.frames import SHOWN, collected, looked_at
-from flows.tables.dtypes import factorized, holds_times
+from flows.tables.dtypes import described, factorized, holds_times
 from flows.tables.fields import CellError, Field
-from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Real, number
+from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
 from flows.tables.kinds.base import as_plain
 from flows.tables.kinds.category import PLAIN
 from flows.tables.schema import Schema, names_of
@@ -31,7 +31,7 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     """The schema that the columns of a frame suggest, fitted to it. It prints as a table: column, kind, why.
 
     - Text, booleans and categorical dtypes are a `Category`, in which a gap is a value of its own; text of more than 500
-      values, or of more than half as many as there are rows, is `Ignored`.
+      values, or of more than half as many as there are rows, is `Ignored`. An ordered dtype of pandas is an `Ordinal`.
     - Whole numbers that span 2^60 or more, or reach 2^63, as identifiers and hashes do, are names: `Ignored`, or a `Category`
       where there are at most 20.
     - Numbers of at most 20 values, each in 5 rows or more, are a `Category` too. Other whole numbers are `Integer`, others
@@ -135,6 +135,8 @@ def _of_values(name: str, column: Any, places: np.ndarray, values: list[Any], ga
         return Guess(Ignored(), f"holds {type(odd).__name__}")
     texts = np.array([isinstance(value, str) for value in values])
     count = f"{len(values):,} values{' and gaps' * gaps}"
+    if isinstance(dtype := described(column), dict) and dtype.get("ordered"):
+        return Guess(Ordinal(), f"{count} of an ordered dtype")
     if str(column.dtype).startswith(("Categorical", "Enum")):
         return Guess(Category(), f"{count} of a categorical dtype")
     if all(isinstance(value, bool | np.bool_) for value in values):

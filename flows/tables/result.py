@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -145,18 +144,30 @@ class TableResult:
         """
         return contributions(self.result, self.schema, frame, errors, verbose)
 
+    def cdf(self, frame: Any) -> np.ndarray:
+        """P(X <= x) of the one column, a number or an `Ordinal`, for each row, (rows,), given the condition in the row.
+
+        Args:
+            frame: rows with the columns of the schema, in any order.
+
+        Errors:
+            FlowsError: several columns, or one that has no order; as of `log_prob`.
+        """
+        answers, rows = self._answers("cdf"), self.schema.rows(frame)
+        return np.asarray(answers.cdf(rows.x, **({} if rows.context is None else {"context": rows.context})), float)
+
     def quantile(self, q: Any, given: Any = None) -> Any:
         """The value below which a share q of the one column lies, in its units: of the shape of q, and (rows, *q.shape) of a
-        frame given.
+        frame given. Of an `Ordinal` the least value with P(X <= value) >= q.
 
         Args:
             q: between 0 and 1, a number or an array.
             given: as of `draw`.
 
         Errors:
-            FlowsError: several columns, or one that is no number.
+            FlowsError: several columns, or one that has no order.
         """
-        return self._of_one_number("quantile", partial(self.result.quantile, q), given)
+        return self._of_one_column("quantile", given, q)
 
     def interval(self, share: float, given: Any = None) -> Any:
         """The central interval (low, high) that holds a share of the one column, in its units; of a frame given (rows, 2).
@@ -166,9 +177,9 @@ class TableResult:
             given: as of `draw`.
 
         Errors:
-            FlowsError: several columns, or one that is no number.
+            FlowsError: several columns, or one that has no order.
         """
-        return self._of_one_number("interval", partial(self.result.interval, share), given)
+        return self._of_one_column("interval", given, share)
 
     def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, given: Any = None, rng: Any = 0) -> Any:
         """Draws beside rows, as `FitResult.plot`, in the units of the frame: bars of the shares of categories, of more than 24
@@ -324,18 +335,23 @@ class TableResult:
             raise FlowsError(f"given is missing; expected values of {', '.join(map(repr, names))}: a dict, or a frame")
         return self.schema.given(given)
 
-    def _of_one_number(self, name: str, ask: Callable[..., Any], given: Any) -> Any:
-        schema = self.schema
-        if len(schema.columns) != 1 or not schema.numbers:
-            raise FlowsError(
-                f"{name}: the model is of {len(schema.columns)} columns, {listed(schema.columns)}; expected one number. "
-                "Name the others in tables.fit(condition=)"
-            )
+    def _of_one_column(self, name: str, given: Any, *arguments: Any) -> Any:
+        schema, answers = self.schema, self._answers(name)
         condition, keywords = self.condition_of(given), dict[str, Any]()
         if condition is not None:
             context = schema.context(condition)
             keywords["context"] = context[0] if isinstance(given, Mapping) else context
-        return in_units(schema, np.asarray(ask(**keywords), np.float64))
+        return in_units(schema, np.asarray(getattr(answers, name)(*arguments, **keywords), np.float64))
+
+    def _answers(self, name: str) -> Any:
+        columns = self.schema.columns
+        answers = self.schema[columns[0]].answers(self.result) if len(columns) == 1 else None
+        if answers is None:
+            raise FlowsError(
+                f"{name}: the model is of {len(columns)} columns, {listed(columns)}; expected one number, or one Ordinal. "
+                "Name the others in tables.fit(condition=)"
+            )
+        return answers
 
 
 def steps_of(schema: Schema) -> np.ndarray:
@@ -346,9 +362,9 @@ def steps_of(schema: Schema) -> np.ndarray:
 def in_units(schema: Schema, values: np.ndarray) -> Any:
     """Encoded values of the one column, of any shape, in the units of the data; infinite ones stay, of times they are none."""
     flat, finite = values.ravel(), np.isfinite(values.ravel())
-    is_date = schema[schema.numbers[0]].sort == "times"
+    is_date = schema[schema.columns[0]].sort == "times"
     frame = plain(schema.decode(np.where(finite, flat, 0.0)[:, None]))
-    (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.numbers[0])
+    (place,) = (i for i, name in enumerate(map(str, frame.columns)) if name == schema.columns[0])
     column = column_at(frame, place)
     # NumPy has no zones: polars would tell such times by Universal Time; pandas hands on objects with theirs.
     units = np.array(column.to_list(), object) if getattr(column.dtype, "time_zone", None) else column.to_numpy()

@@ -5,9 +5,10 @@ from flows.tables.kinds.base import Entries, Kind
 from flows.tables.kinds.category import Category
 from flows.tables.kinds.date import DateTime
 from flows.tables.kinds.number import Integer, Real
+from flows.tables.kinds.ordinal import Ordinal
 from flows.tables.kinds.plain import Constant, Ignored
 
 KINDS: dict[str, type[Kind]] = {
-    kind.__name__: kind for kind in (Real, Integer, Category, Circular, DateTime, Constant, Ignored)
+    kind.__name__: kind for kind in (Real, Integer, Category, Ordinal, Circular, DateTime, Constant, Ignored)
 }
-__all__ = ["KINDS", "Category", "Circular", "Constant", "DateTime", "Entries", "Ignored", "Integer", "Kind", "Real"]
+__all__ = ["KINDS", "Category", "Circular", "Constant", "DateTime", "Entries", "Ignored", "Integer", "Kind", "Ordinal", "Real"]

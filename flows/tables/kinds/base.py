@@ -75,6 +75,9 @@ class Kind:
     def ends(self, field: Any) -> tuple[float, float]:  # in encoded units; infinite where a side is open
         return -np.inf, np.inf
 
+    def answers(self, result: Any) -> Any:  # what has cdf, quantile and interval of a model of this column alone; None for none
+        return None
+
     def axis(self, field: Any, name: str) -> Column:  # of a picture
         return Column(name, step=field.step)
 

@@ -17,8 +17,57 @@ FEW_ROWS = 5  # a value of fewer is pooled, where `other` is given
 PLAIN = str | bool | int | float | np.generic  # what categories are
 
 
+class Codes(Kind):
+    """One of a set of values, encoded as its place among them."""
+
+    block = "codes"
+    values: Any
+    other: Any = None
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        return tuple("none" if value is None else str(value) for value in self.known)
+
+    @property
+    def known(self) -> tuple[Any, ...]:
+        """All values, the one of the pool, too."""
+        values = tuple(self.values or ())
+        return values if self.other is None or self.other in values else (*values, self.other)
+
+    def is_learnt(self, field: Any) -> bool:
+        return self.values is not None
+
+    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
+        return codes_of(name, column, self.known, self.other, what)
+
+    def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
+        codes, known = np.rint(values), self.known
+        wrong = ~((codes == values) & (codes >= 0) & (codes < len(known)))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise FlowsError(
+                f"decode: column {name!r}, row {row}, is {values[row]:.6g}; expected a code, 0 to {len(known) - 1}"
+            )
+        return taken(column_of(library, field.dtype or "object", list(known), name), codes.astype(np.int64))
+
+    def parsed_as(self, dtype: Any) -> str:
+        return sort_of_text(self.known)
+
+    def width(self, field: Any) -> int:
+        return len(self.known)
+
+    def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
+        return (values[:, None] == np.arange(len(self.known))).astype(np.float64)
+
+    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
+        return seen.argmax(1).astype(float)
+
+    def axis(self, field: Any, name: str) -> Column:
+        return Column(name, low=-0.5, high=len(self.known) - 0.5, classes=len(self.known), called=self.called)
+
+
 @dataclass(frozen=True, repr=False)
-class Category(Kind):
+class Category(Codes):
     """One of a set of values without an order or a distance: text, numbers, True and False. A gap, None, may be one of them.
 
     Args:
@@ -40,32 +89,9 @@ class Category(Kind):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "other", checked_plain("Category", self.other))
-        if self.values is None:
-            return
-        if isinstance(self.values, str | Set | Mapping) or not hasattr(self.values, "__iter__"):
-            raise FlowsError(f"Category: values is {self.values!r:.60}; expected a list of them, in the order of their codes")
-        values = tuple(checked_plain("Category", value) for value in self.values)
-        if not values:
-            raise FlowsError("Category: values is empty; expected one or more, or None for those of the frame")
-        if len(set(values)) < len(values):
-            twice = next(value for i, value in enumerate(values) if value in values[:i])
-            raise FlowsError(f"Category: values has {twice!r} twice; expected each once (to Python, True is 1 and 2.0 is 2)")
-        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "values", checked_values("Category", self.values))
 
-    @property
-    def called(self) -> tuple[str, ...]:
-        return tuple("none" if value is None else str(value) for value in self.known)
-
-    @property
-    def known(self) -> tuple[Any, ...]:
-        """All values, the one of the pool, too."""
-        values = tuple(self.values or ())
-        return values if self.other is None or self.other in values else (*values, self.other)
-
-    block, gaps_are_values = "codes", True
-
-    def is_learnt(self, field: Any) -> bool:
-        return self.values is not None
+    gaps_are_values = True
 
     def learnt(self, name: str, field: Any, column: Any, what: str) -> Any:
         """A category with the values of a column: in their own order, a gap behind them, the pool last."""
@@ -82,38 +108,25 @@ class Category(Kind):
             known.append(self.other)
         return replace(field, kind=Category(tuple(known), self.other))
 
-    def encoded(self, name: str, field: Any, column: Any, what: str) -> Entries:
-        return codes_of(name, column, self.known, self.other, what)
-
-    def decoded(self, name: str, field: Any, values: np.ndarray, library: str) -> Any:
-        codes, known = np.rint(values), self.known
-        wrong = ~((codes == values) & (codes >= 0) & (codes < len(known)))
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise FlowsError(
-                f"decode: column {name!r}, row {row}, is {values[row]:.6g}; expected a code, 0 to {len(known) - 1}"
-            )
-        return taken(column_of(library, field.dtype or "object", list(known), name), codes.astype(np.int64))
-
     def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
         return one_of_values(self.known), (
             f"Correct it, or pool such values: schema.replace({{{name!r}: Category(other='rest')}}) before the model is fitted"
         )
 
-    def parsed_as(self, dtype: Any) -> str:
-        return sort_of_text(self.known)
 
-    def width(self, field: Any) -> int:
-        return len(self.known)
-
-    def context(self, name: str, field: Any, column: Any, values: np.ndarray, what: str) -> np.ndarray:
-        return (values[:, None] == np.arange(len(self.known))).astype(np.float64)
-
-    def of_context(self, field: Any, seen: np.ndarray) -> np.ndarray:
-        return seen.argmax(1).astype(float)
-
-    def axis(self, field: Any, name: str) -> Column:
-        return Column(name, low=-0.5, high=len(self.known) - 0.5, classes=len(self.known), called=self.called)
+def checked_values(kind: str, given: Any) -> tuple[Any, ...] | None:
+    """Return values of a kind, each once; None for those of a frame."""
+    if given is None:
+        return None
+    if isinstance(given, str | Set | Mapping) or not hasattr(given, "__iter__"):
+        raise FlowsError(f"{kind}: values is {given!r:.60}; expected a list of them, in the order of their codes")
+    values = tuple(checked_plain(kind, value) for value in given)
+    if not values:
+        raise FlowsError(f"{kind}: values is empty; expected one or more, or None for those of the frame")
+    if len(set(values)) < len(values):
+        twice = next(value for i, value in enumerate(values) if value in values[:i])
+        raise FlowsError(f"{kind}: values has {twice!r} twice; expected each once (to Python, True is 1 and 2.0 is 2)")
+    return values
 
 
 def sort_of_text(known: Sequence[Any]) -> str:
