@@ -1,4 +1,6 @@
-"""A layer is added in three places: its file, the list of public names, the registry. Here it is done in a copy of the tree."""
+"""A layer is added in three places: its file, the list of public names, the registry. A kind of column in its file and the two
+lists of kinds. Here both are done in a copy of the tree.
+"""
 
 import os
 import shutil
@@ -99,6 +101,49 @@ def Rescale():
 
     return 1, direct, inverse
 '''
+KIND = '''"""Days of the week."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flows.tables.kinds.base import one_of_values
+from flows.tables.kinds.category import Codes
+
+
+@dataclass(frozen=True, repr=False)
+class Weekday(Codes):
+    """A day of the week, 0 to 6, from Monday on.
+
+    Example:
+        >>> from flows import tables
+        >>> tables.Weekday()
+        Weekday()
+    """
+
+    values = tuple(range(7))
+
+    def expected(self, name: str, field: Any, value: Any) -> tuple[str, str]:
+        return one_of_values(self.values), "Correct it"
+'''
+USED = """
+import numpy as np, pandas as pd
+from flows import tables
+from flows.tables.model import joined
+
+frame = pd.DataFrame({"day": [6, 0, 3, 3]})
+schema = tables.Schema({"day": tables.Weekday()}).fitted(frame)
+assert schema.encode(frame).ravel().tolist() == [6, 0, 3, 3]
+pd.testing.assert_frame_equal(schema.decode(schema.encode(frame)), frame)
+assert tables.Schema.from_json(schema.to_json()) == schema
+params, log_pdf, sample = joined(schema)(0, 1)
+np.testing.assert_allclose(np.exp(log_pdf(params, np.arange(7.0)[:, None])).sum(), 1, rtol=1e-5)
+try:
+    schema.encode(pd.DataFrame({"day": [7]}))
+except ValueError as error:
+    assert "column 'day', row 0, is 7; expected one of 0, 1, 2, 3, 4 and 2 more. Correct it" in str(error), error
+else:
+    raise AssertionError("a day of no week")
+"""
 NAMES = {
     "bijections": ("Opposite", BIJECTION, "flows/__init__.py", "BIJECTIONS: dict[str, Case]", "Case(flows.Opposite())"),
     "distributions": (
@@ -146,14 +191,23 @@ def test_three_places_for_a_layer(copy):
         edit(copy / "tests" / "registry.py", f"{registry} = {{\n", f'{registry} = {{\n    "{name}": {case},\n')
         paths += [f"tests/{room}/{HOLDING[room][0]}", str(file.relative_to(copy))]
         chosen += [HOLDING[room][1], file.name]
-    command = [sys.executable, "-m", "pytest", "-q", "--doctest-modules", "-p", "no:cacheprovider", *paths]
+    command = ["-m", "pytest", "-q", "--doctest-modules", "-p", "no:cacheprovider", *paths]
+    run(copy, *command, "-k", f"({' or '.join(chosen)}) and not ceilings")
+
+
+def test_three_places_for_a_kind_of_column(copy):
+    (copy / "flows" / "tables" / "kinds" / "weekday.py").write_text(KIND)
+    kinds, names = (copy / "flows" / "tables" / file for file in ("kinds/__init__.py", "__init__.py"))
+    edit(kinds, "\nKINDS: ", "from flows.tables.kinds.weekday import Weekday\n\nKINDS: ")
+    edit(kinds, "Constant, Ignored)\n", "Constant, Ignored, Weekday)\n")
+    edit(names, "import Category, ", "import Weekday, Category, ")
+    edit(names, '    "Schema",\n', '    "Schema",\n    "Weekday",\n')
+    run(copy, "-c", USED)
+    run(copy, "-m", "pytest", "-q", "--doctest-modules", "-p", "no:cacheprovider", "flows/tables/kinds/weekday.py")
+
+
+def run(copy, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*command, "-k", f"({' or '.join(chosen)}) and not ceilings"],
-        cwd=copy,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
