@@ -150,7 +150,7 @@ class Seen:
         shape = (-1, *(1,) * (x.ndim - 1))
         turned, angles = x * jnp.asarray(turns, x.dtype).reshape(shape), self.angles.reshape(shape)
         pairs = jnp.where(angles, jnp.cos(turned), x), jnp.where(angles, jnp.sin(turned), 0.0)
-        return jnp.stack(pairs, axis=1).reshape(-1, *x.shape[1:])
+        return jnp.stack(pairs, axis=1).reshape(2 * len(self.angles), *x.shape[1:])
 
 
 def circles(transformer: Any, other: Any = None, name: str = "") -> Support:

@@ -199,3 +199,10 @@ def test_errors_say_what_to_do():
     assert "give one for all" in error_of(lambda: flows.Autoregressive(transformer=kinds, random_order=True))
     with pytest.raises(TypeError, match=r"expected one of flows\.transformers"):
         flows.Autoregressive(transformer=flows.MLP(4))
+
+
+def test_there_may_be_no_rows_of_angles():
+    params, direct_fun, inverse_fun = flows.Autoregressive(MaskedMLP(4), (t.Moebius(1), t.Affine()))(0, 2)
+    for function in (direct_fun, inverse_fun):
+        y, log_det = jax.eval_shape(function, params, np.ones((0, 2), np.float32))
+        assert (y.shape, log_det.shape) == ((0, 2), (0,))
