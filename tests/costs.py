@@ -59,7 +59,8 @@ class Measured:
             compiled |= each["compiled"]
             own = each["cost"] - sum(each["traced"].values()) - sum(each["compiled"].values())
             self.besides[each["test"]] = max(own, 0.001)
-            mine = {bits.setdefault((file, line), len(bits)) for file, lines in each["lines"].items() for line in lines}
+            run = {file: lines for file, lines in each["lines"].items() if folder != FOUND or (ROOT / file).exists()}
+            mine = {bits.setdefault((file, line), len(bits)) for file, lines in run.items() for line in lines}
             self.lines[each["test"]] = sum(1 << bit for bit in mine)
         self.seconds = {program: seconds + compiled.get(program, 0.0) for program, seconds in traced.items()}
         self.places = list(bits)
