@@ -1,5 +1,6 @@
 """The table of all bijections: it is made of their values in tests/registry.py, and of the sections of their docstrings."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ def takes_context(values):
 
 
 def section(name, title):
-    found = re.search(rf"^    {title}:\n((?:        .*\n|\n)+)", getattr(flows, name).__doc__, re.MULTILINE)
+    text = inspect.getdoc(getattr(flows, name)) + "\n"  # without what it is indented by, which Python 3.13 leaves out by itself
+    found = re.search(rf"^{title}:\n((?:    .*\n|\n)+)", text, re.MULTILINE)
     return "" if found is None else re.sub(r"\s+", " ", found[1]).strip()
 
 

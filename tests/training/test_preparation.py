@@ -381,4 +381,4 @@ def test_the_standard_error_of_a_fit_is_that_of_its_rows(batch_size):
     model = flows.Flow(flows.AffineCoupling(flows.MLP(4)))
     result = flows.fit(0, model, x[:400], validation=x[400:], max_epochs=1, batch_size=batch_size, verbose=0)
     assert "Arcsinh" in repr(result.init_fun), "whose log-det differs by row"
-    assert result.history["error"] == pytest.approx(np.std(result.log_prob(x[400:])) / np.sqrt(200), rel=1e-4)
+    assert result.history["error"] == pytest.approx(float(np.std(result.log_prob(x[400:]))) / np.sqrt(200), rel=1e-4)
