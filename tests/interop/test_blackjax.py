@@ -232,7 +232,7 @@ def test_densities_that_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*was still falling")
+@pytest.mark.filterwarnings("ignore:.*was still falling", "ignore:.*is too narrow")
 def test_nuts_sees_the_neck_of_a_funnel_ten_times_as_well():
     """Effective draws of the neck a gradient, and how often draws of the flow are accepted as they are."""
 
