@@ -139,7 +139,7 @@ def is_nonsense(parameter, value):
 def refuse_nonsense(function, positional, named):
     """What was taken is no nonsense."""
     parameters = inspect.signature(function).parameters
-    given = {**dict(zip(parameters, positional, strict=False)), **named}
+    given = {**inspect.signature(function).bind_partial(*positional).arguments, **named}
     wrong = {name: value for name, value in given.items() if name in parameters and is_nonsense(parameters[name], value)}
     assert not wrong, f"nonsense was taken: {wrong!r:.200}"
 

@@ -209,6 +209,7 @@ def result_of(columns=2):
         (lambda: t.transformer("full"), TypeError, "transformer: it was given 'full'"),
         (lambda: flows.bijection(int), TypeError, "whose arguments are not known"),
         (lambda: flows.Serial(lambda x: x)(0, 2), TypeError, "cannot be called as init_fun(rng, input_dim)"),
+        (lambda: flows.Serial(np.sin)(0, 2), TypeError, "<ufunc 'sin'>, which cannot be called as init_fun(rng, input_dim)"),
         (lambda: flows.remeasure(int, {}, X), TypeError, "remeasure: init_fun .* cannot be called as init_fun(rng, input_dim)"),
         (lambda: flows.NSF(spline={1}), flows.FlowsError, "NSF: spline is {1}"),
         (lambda: flows.MaskedDense([[1], [1, 0]]), flows.FlowsError, "expected rows of equal length"),
