@@ -120,8 +120,8 @@ def check_decorated(function: Any, name: str, returns: str) -> None:
 def check_takes(x: Callable, form: str, what: str) -> None:
     """Refuse a function that cannot be called in the `form` "net(rng, input_dim)", with as many arguments by position."""
     try:
-        inspect.signature(str(x) if isinstance(x, np.ufunc) else x).bind(*form.split(","))  # the second of a ufunc is `out`
-    except (TypeError, ValueError) as error:  # ValueError: it is written in C
+        inspect.signature(str(x) if isinstance(x, np.ufunc) else x).bind(*form.split(","))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:  # ValueError: it is written in C. The second argument of a ufunc is `out`
         raise TypeError(f"{what} is {x!r:.60}, which cannot be called as {form}: {error}") from None
 
 
