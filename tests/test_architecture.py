@@ -145,11 +145,11 @@ def test_tests_lie_in_folders_after_the_rooms():
 
 
 CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own raises one, and says what was bought
-    "library": 43_698,
+    "library": 43_696,
     "files": 298,
     "core": 3_979,
     "training": 8_152,
-    "tables": 3_692,
+    "tables": 3_679,
     "kinds": 4,
     "orders": 21,
     "lines on devices": 175,

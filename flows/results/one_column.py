@@ -106,12 +106,7 @@ class OneColumn:
         if isinstance(q, jax.core.Tracer):
             shares: Any = q
         else:  # on the host in float64, so that 1 - q keeps the digits of what is near 1
-            as_array(q, "q")
-            shares = np.asarray(q, np.float64)
-            if not shares.size:
-                raise FlowsError("quantile: q is empty; expected numbers from 0 to 1")
-            if not ((shares >= 0) & (shares <= 1)).all():
-                raise FlowsError(f"quantile: q is {q!r:.80}; expected numbers from 0 to 1")
+            shares = shares_of(q)
         rows, many = (keywords["context"].shape[0], True) if inputs.batched(keywords) else (1, False)
         leaves = jax.tree.leaves(self.params)
         dtype = working_dtype(jnp.result_type(*leaves)) if leaves else default_dtype()
@@ -139,9 +134,7 @@ class OneColumn:
         Errors:
             FlowsError: a model of several columns, or a share outside (0, 1).
         """
-        if not 0 < (share := positive(share, "interval: share")) < 1:
-            raise FlowsError(f"interval: share is {share}; expected a number between 0 and 1, such as 0.9")
-        both = self.quantile([(1 - share) / 2, (1 + share) / 2], context=context, rng=rng)
+        both = self.quantile(ends_of(share), context=context, rng=rng)
         return both[..., 0], both[..., 1]
 
     @property
@@ -165,6 +158,24 @@ class OneColumn:
             few = keywords["context"][i : i + step]
             drawn = inputs.drawn(jax.random.fold_in(key, i), DRAWS * len(few), {"context": jnp.repeat(few, DRAWS, 0)})
             yield slice(i, i + len(few)), np.asarray(drawn).reshape(-1, DRAWS)
+
+
+def shares_of(q: Any) -> np.ndarray:
+    """Return the q of `quantile` as an array, of numbers from 0 to 1."""
+    as_array(q, "q")
+    shares = np.asarray(q, np.float64)
+    if not shares.size:
+        raise FlowsError("quantile: q is empty; expected numbers from 0 to 1")
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise FlowsError(f"quantile: q is {q!r:.80}; expected numbers from 0 to 1")
+    return shares
+
+
+def ends_of(share: Any) -> list[float]:
+    """Return the q at both ends of `interval`."""
+    if not 0 < (share := positive(share, "interval: share")) < 1:
+        raise FlowsError(f"interval: share is {share}; expected a number between 0 and 1, such as 0.9")
+    return [(1 - share) / 2, (1 + share) / 2]
 
 
 def cdf_of(init_fun: DistributionLike, context: Shape | None) -> Cdf | None:

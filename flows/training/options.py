@@ -78,7 +78,7 @@ def folder(x: Any, name: str) -> Any:
 
 def share_or_rows(x: Any, name: str) -> Any:
     """The share of rows to hold out, as a float; or rows, which are checked when they are read."""
-    if isinstance(x, tuple | list) or (not isinstance(x, str) and np.ndim(x) > 0):
+    if isinstance(x, tuple | list) or hasattr(type(x), "columns") or (not isinstance(x, str) and np.ndim(x) > 0):
         return x
     try:
         share = math.nan if isinstance(x, bool | str) else float(x)

@@ -71,6 +71,8 @@ def test_what_is_lazy_is_collected_once_and_it_is_said(library):
         result = fit(0, AFFINE, frame, **QUICK)
     assert len([each for each in told if "lazy" in str(each.message)]) == 1
     assert result.table.names == ("a", "b")
+    with pytest.warns(UserWarning, match="fit: validation is lazy"):
+        fit(0, AFFINE, FRAME, **{**QUICK, "validation": frame})
 
 
 def test_what_is_not_a_frame_stays_as_it_is():

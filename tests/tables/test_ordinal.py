@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pandas as pd
+import pytest
 from common import error_of
 from frames import BOTH, GIVEN, fitted, same
 
@@ -80,6 +81,9 @@ def test_quantiles_go_by_the_order():
     assert of.interval(0.9999).tolist() == ["small", "large"]
     assert "expected numbers from 0 to 1" in error_of(lambda: of.quantile(1.1))
     assert "expected a number between 0 and 1" in error_of(lambda: of.interval(1.0))
+    for odd in (lambda: of.quantile([]), lambda: of.quantile(["half"]), lambda: of.interval("half")):
+        with pytest.raises((flows.FlowsError, TypeError), match=r"q is empty|q has dtype|share is"):
+            odd()
 
 
 def test_quantiles_given_a_condition():

@@ -59,9 +59,6 @@ class Circular(Number):
         with np.errstate(invalid="ignore"):
             return Entries(self._turned(field, np.where(outside, np.nan, values)), outside, gaps)
 
-    def answers(self, result: Any) -> Any:
-        return None
-
     def ends(self, field: Any) -> tuple[float, float]:
         return -np.inf, np.inf
 

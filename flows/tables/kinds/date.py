@@ -117,9 +117,6 @@ class DateTime(Kind):
     def parsed_as(self, dtype: Any) -> str:
         return "times" if self.format is None else "text" if whole_range(dtype) is None else "numbers"
 
-    def answers(self, result: Any) -> Any:
-        return result
-
     def width(self, field: Any) -> int:
         return 1 + 2 * len(cycles_of(field))
 

@@ -115,9 +115,6 @@ class Number(Kind):
     def parsed_as(self, dtype: Any) -> str:
         return "numbers"
 
-    def answers(self, result: Any) -> Any:
-        return result
-
     def ends(self, field: Any) -> tuple[float, float]:
         return -np.inf if self.low is None else 0.0, np.inf if self.high is None else float(self.high - field.offset)
 

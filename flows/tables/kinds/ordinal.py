@@ -8,6 +8,7 @@ import numpy as np
 
 from flows.core import FlowsError
 from flows.results.frames import as_numbers
+from flows.results.one_column import ends_of, shares_of
 from flows.tables.dtypes import gaps_of
 from flows.tables.kinds.base import Entries, one_of_values
 from flows.tables.kinds.category import Codes, checked_values, factorized_plain, in_order
@@ -87,17 +88,12 @@ class OfCodes:
 
     def quantile(self, q: Any, context: Any = None) -> np.ndarray:
         """The least code with P(X <= code) >= q, of the shape of q; (rows, *q.shape) of contexts."""
-        q = np.asarray(as_numbers(q, "q"), float)
-        if not q.size or not ((q >= 0) & (q <= 1)).all():
-            raise FlowsError(f"quantile: q is {q!r:.80}; expected numbers from 0 to 1")
-        shares = self.shares(context)
+        q, shares = shares_of(as_numbers(q, "q")), self.shares(context)
         ends = shares.reshape(len(shares), *[1] * q.ndim, self.classes)
         found = np.minimum((ends < q[..., None]).sum(-1), self.classes - 1).astype(float)
         return found if np.ndim(context) > 1 else found[0]
 
     def interval(self, share: float, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """The codes between which a share lies at least, as little below as above."""
-        if not 0 < share < 1:
-            raise FlowsError(f"interval: share is {share}; expected a number between 0 and 1, such as 0.9")
-        both = self.quantile([(1 - share) / 2, (1 + share) / 2], context)
+        both = self.quantile(ends_of(share), context)
         return both[..., 0], both[..., 1]
