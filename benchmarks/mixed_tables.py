@@ -39,7 +39,7 @@ from two_samples import learned, told_apart
 
 import flows
 from flows import tables
-from flows.tables.model import angles as of_angles
+from flows.tables.fit import angles as of_angles
 
 ROOT = Path(__file__).resolve().parent
 RESULTS, DATA = ROOT / "results" / "mixed_tables.json", ROOT.parent / "examples" / "data"

@@ -128,7 +128,7 @@ class Weekday(Codes):
 USED = """
 import numpy as np, pandas as pd
 from flows import tables
-from flows.tables.model import joined
+from flows.tables.fit import joined
 
 frame = pd.DataFrame({"day": [6, 0, 3, 3]})
 schema = tables.Schema({"day": tables.Weekday()}).fitted(frame)

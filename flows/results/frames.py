@@ -222,15 +222,19 @@ class Frame(NamedTuple):
         native = self.native.iloc[part] if hasattr(self.native, "iloc") else self.native[part]
         return self._replace(native=native, rows=len(native))
 
-    def without(self, name: str) -> Any:
-        """Return all columns but one, as a frame of its library."""
-        others = [place for other, place in self.places.items() if other != name]
-        rows = self.native.iloc[:, others] if hasattr(self.native, "iloc") else self.native[:, others]
-        return returned(rows, self.header.library)
+    def taken(self, places: np.ndarray) -> "Frame":
+        """Return the rows at these places."""
+        return self._replace(native=taken_rows(self.native, places), rows=len(places))
+
+    def without(self, name: str) -> "Frame":
+        """Return all columns but one; they stay at their places."""
+        return self._replace(places={other: place for other, place in self.places.items() if other != name})
 
 
 def looked_at(frame: Any, what: str) -> Frame:
-    """Return a frame that can be read; anything else is refused."""
+    """Return a frame that can be read, and one that was looked at as it is; anything else is refused."""
+    if isinstance(frame, Frame):
+        return frame
     frame = collected(frame, f"{what}: the frame")
     header, rows = header_of(frame), plain(frame)
     if header is None or header_of(rows) is None or library_of(rows) not in ("pandas", "polars"):

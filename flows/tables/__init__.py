@@ -9,7 +9,7 @@ result.log_prob(frame), result.draw(1, 10), result.anomaly(frame)
 result.contributions(frame)                    # which column makes a row odd
 """
 
-from flows.tables.blocks import Rows
+from flows.tables.fields import Rows
 from flows.tables.files import load
 from flows.tables.fit import fit
 from flows.tables.infer import infer_schema

@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from flows.core import warn_user
-from flows.results.frames import collected, frame_of, looked_at
+from flows.results.frames import frame_of, looked_at
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
-from flows.tables.blocks import Rows
+from flows.tables.fields import Rows
 from flows.tables.integrals import MOST_POINTS, Codes, axes_of
 from flows.tables.schema import Schema
 from flows.training.options import bar_or_none
@@ -31,12 +31,11 @@ PENDING = 65_536  # rows whose condition is encoded at once
 def contributions(result: FitResult, schema: Schema, frame: Any, errors: str, verbose: int) -> Any:
     """A frame of log p(x_j | the others), as `TableResult.contributions` tells."""
     bar_or_none(verbose, "contributions: verbose")
-    frame = collected(frame, "contributions: the frame")
     table, columns = looked_at(frame, "contributions"), schema.columns
     found = list[np.ndarray]()
     unsolved, counted = np.zeros(len(columns), int), np.zeros(2, int)
     with tqdm(total=table.rows, desc="contributions", unit="row", disable=not verbose) as bar:
-        for part in schema.pieces(frame, PENDING, errors=errors):
+        for part in schema.pieces(table, PENDING, errors=errors):
             values, sound = _without_density(schema, part)
             if len(sound):
                 contexts = None if part.context is None else part.context[sound]
@@ -49,7 +48,7 @@ def contributions(result: FitResult, schema: Schema, frame: Any, errors: str, ve
     labels, whole = [table.header.labels[table.places[columns[j]]] for j in order], np.concatenate(found)
     framed_values = frame_of(table.header.library, labels, [whole[:, j] for j in order], len(whole))
     if table.header.library == "pandas":
-        framed_values.index = frame.index
+        framed_values.index = table.native.index
     return framed_values
 
 

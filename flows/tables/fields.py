@@ -1,13 +1,19 @@
-"""A column of a schema: its kind, and what was learnt of it from the frame that the schema was fitted to."""
+"""A column of a schema: its kind, and what was learnt of it from the frame that the schema was fitted to; and columns of a
+frame side by side, as numbers.
+"""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from flows.core import FlowsError
-from flows.results.frames import Frame
+from flows.results.frames import Frame, listed
 from flows.tables.dtypes import Dtype, described
 from flows.tables.kinds import Entries, Ignored, Kind
 from flows.tables.kinds.base import as_plain, shown
+from flows.training.options import one_of
 
 
 class CellError(FlowsError):
@@ -129,3 +135,57 @@ class Field:
                 "gaps are values"
             )
             raise CellError.at(what, name, row, f"is a gap{more}; expected a value of {self.kind!r}", remedy)
+
+
+class Rows(NamedTuple):
+    """Rows of a frame as numbers.
+
+    Attributes:
+        x: (rows, d), the modelled columns: codes, angles, numbers. NaN where there is a gap, -1 for an unknown category.
+        context: (rows, context_dim), what a model sees of the condition; None where there is none.
+        outside: which rows have a value that is none of its column, (rows,).
+        gaps: which rows have a gap where there is no value for that, (rows,).
+    """
+
+    x: np.ndarray
+    context: np.ndarray | None
+    outside: np.ndarray
+    gaps: np.ndarray
+
+
+def encoded_rows(
+    fields: Mapping[str, Field],
+    names: Sequence[str],
+    table: Frame,
+    what: str,
+    errors: str = "raise",
+    constants: Sequence[str] = (),
+) -> Rows:
+    """Return these columns as numbers; of constants it is checked that they are the same as before."""
+    one_of("raise", "coerce")(errors, "errors")
+    x = np.empty((table.rows, len(names)))
+    outside, gaps = np.zeros(table.rows, bool), np.zeros(table.rows, bool)
+    for j, name in enumerate((*names, *constants)):
+        entries = fields[name].checked(name, table, what, errors)
+        outside |= entries.outside
+        gaps |= entries.gaps
+        if j < len(names):
+            x[:, j] = entries.values
+    return Rows(x, None, outside, gaps)
+
+
+def context_of(fields: Mapping[str, Field], names: Sequence[str], table: Frame, values: np.ndarray, what: str) -> np.ndarray:
+    """Return what a model sees of these columns, which are encoded as `values`."""
+    columns = [(name, fields[name], table.column(name), x) for name, x in zip(names, values.T, strict=True)]
+    return np.concatenate([field.kind.context(name, field, column, x, what) for name, field, column, x in columns], 1)
+
+
+def decodable(array: Any, names: Sequence[str]) -> np.ndarray:
+    """Return rows to decode, with a column for each name."""
+    try:
+        values = np.asarray(array, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"decode: the array is {array!r:.60} ({error}); expected numbers") from None
+    if values.ndim != 2 or values.shape[1] != len(names):
+        raise FlowsError(f"decode: the array has shape {values.shape}; expected (rows, {len(names)}), of {listed(names)}")
+    return values

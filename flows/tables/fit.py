@@ -1,24 +1,36 @@
 """`tables.fit`: from a frame to a `TableResult`. It encodes the frame, makes the model, and hands both to `flows.fit`, or to
 `flows.select` where there are several models to choose from.
+
+The model is one distribution for the codes, one for the angles and one for the numbers, joined by the chain rule.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from flows.core import FlowsError, explained_call, warn_user
-from flows.results.frames import collected, frame_of, less_offsets, library_of, listed, looked_at, numbers_of, plain, taken_rows
+from flows.bijections.autoregressive import Autoregressive
+from flows.core import DistributionInit, DistributionLike, FlowsError, explained_call, warn_user
+from flows.distributions.categorical import Categorical
+from flows.distributions.chain_rule import ChainRule
+from flows.distributions.directional import CircularUniform
+from flows.distributions.flow import Flow
+from flows.distributions.joint import Joint
+from flows.results.frames import Frame, frame_of, less_offsets, library_of, listed, looked_at, numbers_of
 from flows.tables.infer import infer_schema
-from flows.tables.model import Models, models_of
 from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema, names_of
+from flows.training.candidates import mostly_whole, suggested
 from flows.training.devices import devices_of
 from flows.training.fit import fit as fit_rows
 from flows.training.keywords import TableKeywords, hands_on
 from flows.training.options import one_of
 from flows.training.select import select
+from flows.transformers import CircularRationalQuadratic
+
+WIDTHS: tuple[tuple[int, ...], ...] = ((), (64, 64))  # of networks of codes alone, which are compared
+Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, DistributionLike] | Literal["auto"]
 
 
 @explained_call("tables.fit(0, frame)")
@@ -83,21 +95,22 @@ def fit(
         ['colour', 'size']
     """
     one_of("refuse", "drop")(gaps, "tables.fit: gaps")
-    frame = collected(frame, "tables.fit: the frame")
     with devices_of(keywords.get("mesh"), "tables.fit"), ExitStack() as units:
         names = names_of([condition] if isinstance(condition, str) else condition)
-        of_rows = weights_of(frame, weights, names)
-        schema = completed(frame, schema, names, weights)
+        table = looked_at(frame, "tables.fit")
+        of_rows = weights_of(table, weights, names)
+        schema = completed(table, schema, names, weights)
         if gaps == "drop":
-            frame, of_rows = _without_gaps(frame, schema, of_rows)
-        rows = schema.rows(frame)
+            table, of_rows = _without_gaps(table, schema, of_rows)
+        rows = schema.rows(table)
         models = models_of(schema, model, rows.x[:, len(rows.x[0]) - len(schema.numbers) :], rows.context is not None)
         if validation is not None and not np.isscalar(validation):
             validation = _validation(validation, schema)
         shared: Any = {"context": rows.context, "weights": of_rows, **keywords, **_cells(schema)}
-        library = library_of(looked_at(frame, "tables.fit").native)
         units.enter_context(less_offsets(schema.offsets))
-        data = frame_of(library, schema.columns, list(rows.x.T), len(rows.x))  # so that warnings and errors name columns
+        data = frame_of(
+            library_of(table.native), schema.columns, list(rows.x.T), len(rows.x)
+        )  # so that warnings and errors name columns
         if isinstance(models, dict):
             for name, option in (("folds", folds), ("checkpoint", checkpoint), ("callbacks", callbacks or None)):
                 if option is not None:
@@ -116,11 +129,11 @@ def fit(
         return TableResult(schema, result)
 
 
-def completed(frame: Any, schema: Schema | None, names: tuple[str, ...], weights: Any) -> Schema:
+def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], weights: Any) -> Schema:
     """The schema of a frame: what it says itself where none was given; with the condition, and without a column of weights."""
     of_weights = isinstance(weights, str)
     if schema is None:
-        schema = infer_schema(looked_at(frame, "tables.fit").without(weights) if of_weights else frame, names)
+        schema = infer_schema(table.without(weights) if of_weights else table, names)
     elif not isinstance(schema, Schema):
         raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
     elif names and schema.condition and names != schema.condition:
@@ -130,7 +143,7 @@ def completed(frame: Any, schema: Schema | None, names: tuple[str, ...], weights
         )
     elif names and not schema.condition:
         schema = Schema(schema.kinds, names)
-    schema = (schema.ignoring(weights, "weights") if of_weights else schema).fitted(frame)
+    schema = (schema.ignoring(weights, "weights") if of_weights else schema).fitted(table)
     if not schema.columns:
         raise FlowsError(
             "tables.fit: no column is left to model, as all are constant, ignored or of the condition; expected one at least:\n"
@@ -144,11 +157,10 @@ def completed(frame: Any, schema: Schema | None, names: tuple[str, ...], weights
     return schema
 
 
-def weights_of(frame: Any, weights: Any, condition: Sequence[str]) -> Any:
+def weights_of(table: Frame, weights: Any, condition: Sequence[str]) -> Any:
     """Return the weights of rows, as `flows.fit` takes them; of a name, the column."""
     if not isinstance(weights, str):
         return weights
-    table = looked_at(frame, "tables.fit")
     if weights not in table.places:
         raise FlowsError(f"tables.fit: weights is {weights!r:.60}, no column of the frame; it has {listed(list(table.places))}")
     if weights in condition:
@@ -156,14 +168,14 @@ def weights_of(frame: Any, weights: Any, condition: Sequence[str]) -> Any:
     return numbers_of(table.column(weights).to_frame().to_native(), "tables.fit: weights")[:, 0]
 
 
-def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
-    """The rows without gaps, and their weights; the others are told."""
-    gaps = schema.gaps(frame)
+def _without_gaps(table: Frame, schema: Schema, weights: Any) -> tuple[Frame, Any]:
+    """The rows without gaps, and their weights; a warning counts the others."""
+    gaps = schema.gaps(table)
     if not gaps:
-        return frame, weights
-    if weights is not None and np.shape(weights) != (len(frame),):
+        return table, weights
+    if weights is not None and np.shape(weights) != (table.rows,):
         raise FlowsError(
-            f"tables.fit: weights have shape {np.shape(weights)}, expected ({len(frame)},): one for each row of the frame, "
+            f"tables.fit: weights have shape {np.shape(weights)}, expected ({table.rows},): one for each row of the frame, "
             "also for those with gaps"
         )
     lacking = np.any(list(gaps.values()), 0)
@@ -171,8 +183,8 @@ def _without_gaps(frame: Any, schema: Schema, weights: Any) -> tuple[Any, Any]:
     if lacking.all():
         raise FlowsError(f"tables.fit: all {len(lacking)} rows have a gap, in {by_column}; ignore these columns, or fill them")
     warn_user(f"tables.fit: {int(lacking.sum())} of {len(lacking)} rows are left out, as they have gaps, in {by_column}")
-    kept = np.flatnonzero(~lacking)
-    return taken_rows(plain(frame), kept), None if weights is None else np.asarray(weights)[kept]
+    places = np.flatnonzero(~lacking)
+    return table.taken(places), None if weights is None else np.asarray(weights)[places]
 
 
 def _validation(frame: Any, schema: Schema) -> Any:
@@ -189,3 +201,67 @@ def _cells(schema: Schema) -> dict[str, Any]:
     steps = {name: step for name, step in zip(schema.columns, steps_of(schema), strict=True) if step}
     ends = {name: pair for name, pair in zip(schema.numbers, schema.supports, strict=True) if np.isfinite(pair).any()}
     return {"dequantize": steps or None, "support": ends or None}
+
+
+def models_of(schema: Schema, model: Any, numbers: np.ndarray, conditional: bool) -> DistributionInit | dict[str, Any]:
+    """The model of all columns; several by name, where there are several to choose from.
+
+    Args:
+        model: of the numbers, as `tables.fit` takes it.
+        numbers: their rows, encoded.
+        conditional: whether there is a condition.
+    """
+    if not schema.numbers:
+        return _without_numbers(schema, model)
+    if isinstance(model, str) and model == "auto":
+        rows, columns = numbers.shape
+        known = conditional or bool(schema.codes or schema.angles)
+        model = suggested(rows, (columns,), known, mostly_whole(numbers))
+    if isinstance(model, Mapping):
+        return {str(name): joined(schema, of_numbers) for name, of_numbers in model.items()}
+    if isinstance(model, str) or not (callable(model) or isinstance(model, Sequence)):
+        raise TypeError(f'tables.fit: model is {model!r:.80}; expected a distribution of the numbers, several, or "auto"')
+    if isinstance(model, Sequence):
+        return _named([(repr(of_numbers), joined(schema, of_numbers)) for of_numbers in model])
+    return joined(schema, model)
+
+
+def joined(schema: Schema, of_numbers: DistributionLike | None = None, hidden: tuple[int, ...] = (64, 64)) -> DistributionInit:
+    """The distribution of all columns: of the codes, of the angles given these, and of the numbers given both."""
+    blocks = list[tuple[Any, int]]()
+    if schema.codes:
+        blocks.append((Categorical(*schema.classes, hidden=hidden), len(schema.codes)))
+    if schema.angles:
+        blocks.append((angles(schema.periods), len(schema.angles)))
+    if of_numbers is not None:
+        blocks.append((of_numbers, len(schema.numbers)))
+    distributions, sizes = zip(*blocks, strict=True)
+    return distributions[0] if len(blocks) == 1 else ChainRule(*distributions, sizes=sizes)
+
+
+def angles(periods: Sequence[float]) -> DistributionInit:
+    """Angles of these periods: an autoregressive layer of circular splines on uniform angles."""
+    splines = [CircularRationalQuadratic(bound=period / 2) for period in periods]
+    uniform = [CircularUniform(period) for period in periods]
+    base = uniform[0] if len(set(periods)) == 1 else Joint(*uniform)
+    return Flow(Autoregressive(transformer=splines), base)
+
+
+def _without_numbers(schema: Schema, model: Models) -> DistributionInit | dict[str, Any]:
+    """The model of codes and angles alone: of codes alone a linear one and a network are compared."""
+    if model != "auto":
+        kinds = "categories and angles" if schema.angles else "categories"
+        raise FlowsError(
+            f"tables.fit: model is {model!r:.80}, a distribution of the numbers, and all columns are {kinds}. Leave it out"
+        )
+    if schema.angles:
+        return joined(schema)
+    return _named([(repr(each := joined(schema, hidden=hidden)), each) for hidden in WIDTHS])
+
+
+def _named(models: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Models by name; equal ones are told apart by their number."""
+    named = dict[str, Any]()
+    for name, model in models:
+        named[name if name not in named else f"{name} ({len(named)})"] = model
+    return named

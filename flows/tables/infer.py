@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import warn_user
-from flows.results.frames import SHOWN, collected, looked_at
+from flows.results.frames import SHOWN, Frame, looked_at
 from flows.tables.dtypes import described, factorized, holds_times
 from flows.tables.fields import CellError, Field
 from flows.tables.kinds import Category, Constant, DateTime, Ignored, Integer, Kind, Ordinal, Real, number
@@ -60,10 +60,9 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
         town    Category(values=('Bonn', 'Oslo'))  2 values of text
         unit    Constant(value='kg')               one value in all rows
     """
-    frame = collected(frame, "infer_schema: the frame")
     table = looked_at(frame, "infer_schema")
     guesses = {name: _guessed(name, table.column(name)) for name in table.places}
-    return _fitted(frame, guesses, condition, "infer_schema")
+    return _fitted(table, guesses, condition, "infer_schema")
 
 
 def schema_of_numbers(frame: Any, what: str) -> Schema:
@@ -77,10 +76,10 @@ def schema_of_numbers(frame: Any, what: str) -> Schema:
         step = _step(values, levels) if len(levels) > 1 else None
         spike = _spike(levels, counts) if len(levels) > 1 and step is None else ""
         guesses[name] = _constant(levels[0].item()) if len(levels) == 1 else Guess(Real(step=step), "numbers", spike)
-    return _fitted(frame, guesses, (), what)
+    return _fitted(table, guesses, (), what)
 
 
-def _fitted(frame: Any, guesses: Mapping[str, "Guess"], condition: Sequence[Any], what: str) -> Schema:
+def _fitted(table: Frame, guesses: Mapping[str, "Guess"], condition: Sequence[Any], what: str) -> Schema:
     if spikes := [f"column {name!r} {guess.spike}" for name, guess in guesses.items() if guess.spike]:
         more = f" and {len(spikes) - SHOWN} columns more" if len(spikes) > SHOWN else ""
         warn_user(
@@ -90,7 +89,7 @@ def _fitted(frame: Any, guesses: Mapping[str, "Guess"], condition: Sequence[Any]
             DataWarning,
         )
     fields = {name: Field(guess.kind, name, why=guess.why) for name, guess in guesses.items()}
-    return Schema.made(fields, names_of(condition), None).fitted(frame)
+    return Schema.made(fields, names_of(condition), None).fitted(table)
 
 
 class Guess(NamedTuple):

@@ -10,10 +10,9 @@ import numpy as np
 
 from flows.core import FlowsError, shortened
 from flows.results.frames import Frame, check_columns, frame_of, listed, looked_at, one_row, shortened_name, taken_rows
-from flows.tables import blocks, written
-from flows.tables.blocks import Rows
+from flows.tables import written
 from flows.tables.dtypes import Dtype
-from flows.tables.fields import Field
+from flows.tables.fields import Field, Rows, context_of, decodable, encoded_rows
 from flows.tables.kinds import Ignored, Kind
 
 
@@ -229,7 +228,7 @@ class Schema:
                 zone where there were none, or the other way round.
         """
         table = self._looked_at(frame, "encode", [*self.columns, *self.constants])
-        return blocks.encoded(self._fields, self.columns, self.constants, table, "encode", "raise").x
+        return encoded_rows(self._fields, self.columns, table, "encode", constants=self.constants).x
 
     def context(self, frame: Any) -> np.ndarray:
         """Returns what a model sees of the columns of the condition, in their order.
@@ -252,8 +251,8 @@ class Schema:
         if not self.condition:
             raise FlowsError("context: the schema has no condition; name columns of it: infer_schema(frame, condition=[...])")
         table = self._looked_at(frame, "context", self.condition)
-        values = blocks.encoded(self._fields, self.condition, (), table, "context", "raise").x
-        return blocks.context(self._fields, self.condition, table, values, "context")
+        values = encoded_rows(self._fields, self.condition, table, "context").x
+        return context_of(self._fields, self.condition, table, values, "context")
 
     def rows(self, frame: Any, *, errors: str = "raise") -> Rows:
         """All of a frame as numbers: the modelled columns, and what a model sees of the condition.
@@ -275,16 +274,16 @@ class Schema:
             size: how many.
         """
         table = self._looked_at(frame, "encode", self._fields)
-        rows = blocks.encoded(self._fields, self.columns, self.constants, table, "encode", errors)
+        rows = encoded_rows(self._fields, self.columns, table, "encode", errors, self.constants)
         if not self.condition:
             yield rows
             return
-        of_condition = blocks.encoded(self._fields, self.condition, (), table, "encode", errors)
-
-        def contexts(part: slice) -> np.ndarray:
-            return blocks.context(self._fields, self.condition, table.sliced(part), of_condition.x[part], "encode")
-
-        yield from blocks.pieces(rows, of_condition, contexts, size)
+        condition = encoded_rows(self._fields, self.condition, table, "encode", errors)
+        outside, gaps = rows.outside | condition.outside, rows.gaps | condition.gaps
+        for start in range(0, table.rows, size):
+            part = slice(start, start + size)
+            context = context_of(self._fields, self.condition, table.sliced(part), condition.x[part], "encode")
+            yield Rows(rows.x[part], context, outside[part], gaps[part])
 
     def gaps(self, frame: Any) -> dict[str, np.ndarray]:
         """Tell which rows have a gap, by the columns that have some and no value for them."""
@@ -310,7 +309,7 @@ class Schema:
         Errors:
             FlowsError: an array of another shape, or with NaN or what is no code, by its row and column.
         """
-        values = blocks.numbers_of(array, self.columns)
+        values = decodable(array, self.columns)
         rows, library = len(values), self._library("decode")
         native = {name: self.native(name, values[:, j], library) for j, name in enumerate(self.columns)}
         native |= {name: self.native(name, np.zeros(rows), library) for name in self.constants}
@@ -334,7 +333,7 @@ class Schema:
         if isinstance(values, Mapping):
             values = one_row(self._library("given"), values)
         table = self._looked_at(values, "given", self.condition)
-        blocks.encoded(self._fields, self.condition, (), table, "given", "raise")
+        encoded_rows(self._fields, self.condition, table, "given")
         return taken_rows(table.native, np.repeat(np.arange(table.rows), n))
 
     def to_json(self) -> str:
