@@ -1,8 +1,10 @@
 """Strict dtypes and ranks for every test; warnings are errors (pyproject.toml)."""
 
 import functools
+import itertools
 import os
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +14,17 @@ import flows
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+MAPS = Path("/proc/self/maps")  # of a process of Linux, which has 65,530 of them at most; each compiled program takes three
+MOST_MAPS, tests_run = 40_000, itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def not_too_many_programs():
+    """Programs of earlier tests go before there are too many: a process that runs thousands of tests ended without a word."""
+    yield
+    if next(tests_run) % 50 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
