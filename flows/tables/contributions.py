@@ -19,17 +19,17 @@ from flows.tables.integrals import MOST_POINTS, Codes, axes_of
 from flows.tables.schema import Schema
 from flows.training.options import bar_or_none
 
-USUAL_POINTS = 160  # of an integral, for the time that is told beforehand
+USUAL_POINTS = 160  # of an integral, for the time that the bar shows at first
 DRAWS = 2_048
 NEAREST = 8  # draws
 BATCHES = (8_208, 1_040)  # rows whose density is asked for at once: few sizes, as each is compiled, and none is filled up
-PIECE = 512  # rows whose panels are held at once, and less where distances to draws would be more than so many numbers:
+PIECE = 512  # rows whose panels are held at once, and fewer where the distances to draws would be more numbers than this:
 NUMBERS = 2**24
 PENDING = 65_536  # rows whose condition is encoded at once
 
 
 def contributions(result: FitResult, schema: Schema, frame: Any, errors: str, verbose: int) -> Any:
-    """A frame of log p(x_j | the others), as `TableResult.contributions` tells."""
+    """A frame of log p(x_j | the others), as `TableResult.contributions` says."""
     bar_or_none(verbose, "contributions: verbose")
     table, columns = looked_at(frame, "contributions"), schema.columns
     found = list[np.ndarray]()
@@ -139,7 +139,7 @@ class _Densities:
         return by_pieces(of_piece, places, values, sizes=BATCHES).astype(float)
 
     def seconds(self, points: int) -> float:
-        """About what so many take, once the density is compiled."""
+        """About how long these points take, once the density is compiled."""
         size = BATCHES[0] if points >= BATCHES[0] else BATCHES[-1]
         places = np.resize(np.arange(len(self.x)), size)
         self(places, 0, self.x[places, 0])
@@ -158,7 +158,7 @@ class _Neighbours:
         self.blocks, self.given = [axis.seen(drawn[:, j]) for j, axis in enumerate(axes)], given / self.scale
 
     def distances(self, x: np.ndarray, contexts: Any) -> list[np.ndarray]:
-        """Squared, (rows, draws), by column; the last is that of all, and of the condition."""
+        """Squared, (rows, draws), by column; the last is over all columns and the condition."""
         found = [_squared(axis.seen(x[:, j]), self.blocks[j]) for j, axis in enumerate(self.axes)]
         whole = found[0].copy()
         for one in found[1:]:

@@ -114,7 +114,7 @@ def gaps_of(column: Any) -> np.ndarray:
 
 
 def factorized(column: Any) -> tuple[np.ndarray, list[Any]]:
-    """For each row the place of its value among those that occur, -1 for a gap; and these values, as those of Python."""
+    """For each row the place of its value among those that occur, -1 for a gap; and these values, as Python has them."""
     native = column.to_native()
     if column.implementation.is_pandas():
         places, values = module_of("pandas").factorize(native)
@@ -176,7 +176,7 @@ def _pandas_dtype(pandas: Any, dtype: Dtype, values: Any) -> Any:
 
 
 def _with_others(dtype: dict[str, Any], values: Any) -> list[Any]:
-    """The categories, and behind them values that a schema has besides, such as that of a pool."""
+    """The categories, and behind them values that only the schema has, such as the name of a pool."""
     categories = list(dtype["categories"])
     return categories + [value for value in values if value is not None and value not in categories]
 
@@ -186,7 +186,7 @@ def _polars(polars: Any, dtype: Dtype, values: Any) -> Any:
         return polars.Series(values, dtype=polars.Enum(_with_others(dtype, values)))
     found = OF_POLARS.fullmatch(dtype)
     if found is None:
-        raise FlowsError(f"{dtype!r:.60} is no dtype of polars that a schema knows; expected one such as 'Int64'")
+        raise FlowsError(f"{dtype!r:.60} is not a dtype of polars that a schema knows; expected one such as 'Int64'")
     target = getattr(polars, found[1])
     if found[2]:
         call = ast.parse(dtype, mode="eval").body

@@ -43,9 +43,9 @@ class Field:
     Attributes:
         kind: what it holds.
         label: its name in the frame, which need not be text.
-        dtype: as `dtypes.described` tells it.
+        dtype: as `dtypes.described` returns it.
         least: the least value, of dates as text of ISO 8601, from which numbers count; None where they have a low bound.
-        largest: the same of dates, which tells the cycles that they went through.
+        largest: the largest date, which shows the cycles that dates went through.
         origin: a value that lies on the steps.
         digits: after the point, that hold all values; None where more than float64 has would be needed.
         why: it is of this kind, for people.
@@ -62,7 +62,7 @@ class Field:
 
     @property
     def complete(self) -> bool:
-        """Tells whether all is known that encoding needs."""
+        """Tells whether everything that encoding needs is known."""
         return isinstance(self.kind, Ignored) or (self.dtype is not None and self.kind.is_learnt(self))
 
     @property
@@ -89,10 +89,10 @@ class Field:
         field = replace(self, least=old.least, largest=old.largest, digits=old.digits, origin=origin)
         return self.kind.replaced(field, old)
 
-    def learnt(self, name: str, table: Frame, anew: bool, what: str) -> "Field":
-        """Return a column of which all is known; its dtype is read `anew` where that known is one of another library."""
+    def learnt(self, name: str, table: Frame, new_library: bool, what: str) -> "Field":
+        """Return the column with everything learnt; its dtype is read again if the frame is of a new library."""
         column, first, field = table.column(name), self.dtype is None, self
-        if first or anew:
+        if first or new_library:
             field = replace(field, dtype=described(column), label=table.header.labels[table.places[name]])
         if first or not field.complete or field.kind.block == "angles":
             field = field.kind.learnt(name, field, column, what)
@@ -144,7 +144,7 @@ class Rows(NamedTuple):
         x: (rows, d), the modelled columns: codes, angles, numbers. NaN where there is a gap, -1 for an unknown category.
         context: (rows, context_dim), what a model sees of the condition; None where there is none.
         outside: which rows have a value that is none of its column, (rows,).
-        gaps: which rows have a gap where there is no value for that, (rows,).
+        gaps: which rows have a gap in a column that has no value for gaps, (rows,).
     """
 
     x: np.ndarray

@@ -20,7 +20,7 @@ def load(path: Any, constructors: Iterable[Callable] = (), *, max_bytes: int | N
         path, constructors, max_bytes: as of `flows.load`.
 
     Errors:
-        FlowsError: a file that `flows.load` refuses, that holds no table, or whose schema is not that of its model.
+        FlowsError: a file that `flows.load` refuses, that holds no table, or whose schema does not fit its model.
     """
     result = load_result(path, constructors, max_bytes=max_bytes)
     text = result.metadata.get(TABLE) if isinstance(result, FitResult) else None
@@ -45,7 +45,7 @@ def load(path: Any, constructors: Iterable[Callable] = (), *, max_bytes: int | N
         if not np.allclose(of_schema, of_model):
             j = int(np.argmin(np.isclose(of_schema, of_model)))
             raise FlowsError(
-                f"{str(path)!r} has a schema whose {name} are not those of its model: column {schema.columns[j]!r} has "
+                f"{str(path)!r} has a schema whose {name} differ from its model: column {schema.columns[j]!r} has "
                 f"{of_schema[j]:.6g}, and {of_model[j]:.6g} there"
             )
     return TableResult(schema, result)

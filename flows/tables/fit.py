@@ -63,11 +63,11 @@ def fit(
         frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
         schema: what its columns hold; by default what `infer_schema` says of them. It is completed by the frame.
         model: of the numbers: a distribution, such as `flows.Flow(flows.NSF())`; a list or a dict of several, of which
-            `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for so many rows and
-            numbers. Of categories alone, "auto" compares a linear model with a network.
+            `flows.select` takes the best, or their stack; "auto" for the list that `flows.select` has for a table of this
+            size. Of categories alone, "auto" compares a linear model with a network.
         condition: names of columns that are given, on which the others depend. They have no density.
         weights: (rows,), 0 or more, or the name of a column, which is then not modelled.
-        gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value of its own.
+        gaps: "refuse" a row without a number, an angle or a date, or "drop" it. A gap in a category is a value like others.
         validation: the share of rows that are held out, or a frame to validate on.
         batch_size, max_epochs, max_minutes, patience, learning_rate, weight_decay, mesh, verbose: as of `flows.fit`.
         folds, checkpoint, callbacks: the same, for a single model.
@@ -138,8 +138,7 @@ def completed(table: Frame, schema: Schema | None, names: tuple[str, ...], weigh
         raise TypeError(f"tables.fit: schema is a {type(schema).__name__}; expected a tables.Schema, or None")
     elif names and schema.condition and names != schema.condition:
         raise FlowsError(
-            f"tables.fit: condition is {names!r:.100}, and that of the schema is {schema.condition!r:.100}; expected one of "
-            "them"
+            f"tables.fit: condition is {names!r:.100}, and the schema has {schema.condition!r:.100}; expected one of them"
         )
     elif names and not schema.condition:
         schema = Schema(schema.kinds, names)
@@ -260,7 +259,7 @@ def _without_numbers(schema: Schema, model: Models) -> DistributionInit | dict[s
 
 
 def _named(models: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Models by name; equal ones are told apart by their number."""
+    """Models by name; equal ones get a number."""
     named = dict[str, Any]()
     for name, model in models:
         named[name if name not in named else f"{name} ({len(named)})"] = model

@@ -19,18 +19,18 @@ from flows.training.data.table import DataWarning
 
 MOST_TEXTS = 500  # values of text that are categories
 MOST_OF_ROWS = 0.5  # the same, as a share of the rows
-MOST_LEVELS = 20  # numbers that are categories, each in so many rows:
+MOST_LEVELS = 20  # numbers that are categories, each in this many rows or more:
 ROWS_OF_LEVEL = 5
 FAR_ABOVE = 100  # times the least value that the largest is, where 0 may be the end
-MOST_WHOLE = 2.0**53  # below which float64 tells whole numbers
-LONG = 8  # digits after the point from which a step is no decimal
+MOST_WHOLE = 2.0**53  # below which float64 tells whole numbers apart
+LONG = 8  # digits after the point from which a step is not a decimal
 SLACK = 1e-6  # of it, by which one with all digits may differ
 
 
 def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
     """The schema that the columns of a frame suggest, fitted to it. It prints as a table: column, kind, why.
 
-    - Text, booleans and categorical dtypes are a `Category`, in which a gap is a value of its own; text of more than 500
+    - Text, booleans and categorical dtypes are a `Category`, in which a gap is a value like others; text of more than 500
       values, or of more than half as many as there are rows, is `Ignored`. An ordered dtype of pandas is an `Ordinal`.
     - Whole numbers that span 2^60 or more, or reach 2^63, as identifiers and hashes do, are names: `Ignored`, or a `Category`
       where there are at most 20.
@@ -40,15 +40,15 @@ def infer_schema(frame: Any, condition: Sequence[Any] = ()) -> Schema:
       there is a step. No other bound is guessed, and never an angle: `schema.replace({name: tables.Circular(360)})`.
     - Dates and times are `DateTime`. What has one value in all rows is a `Constant`; what is none of these is `Ignored`.
 
-    A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, is told by a warning (`DataWarning`).
+    A value that repeats in a column without a step, as zeros among 0.0173 and 2.4481, brings a warning (`DataWarning`).
 
     Args:
         frame: of pandas, polars, pyarrow, or another library that narwhals knows; one that is lazy is collected.
         condition: names of columns given which the others have their density.
 
     Errors:
-        FlowsError: columns of one name, no rows, a number that is not finite, a condition that is no column. TypeError: no
-            frame, or text among numbers.
+        FlowsError: columns of one name, no rows, a number that is not finite, a condition that is not a column. TypeError: not
+            a frame, or text among numbers.
 
     Example:
         >>> import pandas
@@ -199,7 +199,7 @@ def _step(values: np.ndarray, levels: np.ndarray, is_duration: bool = False) -> 
 
 
 def _exact(step: float, levels: np.ndarray) -> float:
-    """A step of thirds, say, with all digits: `step_of` tells those of which one can be sure."""
+    """A step of thirds, say, with all digits: `step_of` returns only digits that are certain."""
     if number.decimals_of(step) < LONG:
         return step
     span = float(levels[-1] - levels[0])

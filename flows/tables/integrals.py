@@ -1,6 +1,6 @@
 """Sums and integrals of a density over one column, of many rows at once: codes, angles, numbers on the line or between bounds.
 
-An integral is taken by Simpson's rule on panels, which are halved, those of each row by themselves, until two levels agree.
+An integral is taken by Simpson's rule on panels, which are halved, for each row by itself, until two levels agree.
 """
 
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def knots_of(ends: np.ndarray, *of_rows: np.ndarray) -> np.ndarray:
 
 def log_integral(log_f: Score, knots: np.ndarray, rounding: float) -> np.ndarray:
     """The log of the integral of exp(log_f) between the first and the last of the knots of each row, (rows,); NaN where that
-    needs more than so many points, or where log_f is NaN, or -inf at all of them.
+    needs more than MOST_POINTS, or where log_f is NaN, or -inf at all of them.
 
     Args:
         log_f: of the places of rows and of points, both (n,).

@@ -1,4 +1,4 @@
-"""Pictures of a fitted table: draws beside rows, in the units of the frame."""
+"""Pictures of a fitted table: draws next to rows, in the units of the frame."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -21,7 +21,7 @@ from flows.training.select import Selection
 
 TABLE = "table"  # the key of the metadata that holds the schema
 MOST_DRAWS = 10_000  # points of a cell
-ATTEMPTS = 10  # to draw anew what is beyond float32
+ATTEMPTS = 10  # to draw again what is beyond float32
 PIECE = 65_536  # rows whose condition is encoded together, as its codes are one-hot
 
 
@@ -41,7 +41,7 @@ class TableResult:
 
     @property
     def likelihood(self) -> str:
-        """'exact', 'unbiased' or 'lower bound', as that of the model."""
+        """'exact', 'unbiased' or 'lower bound', as the model has it."""
         return getattr(self.result.init_fun, "likelihood", "exact")
 
     @property
@@ -127,7 +127,7 @@ class TableResult:
             frame: rows with the columns of the schema, in any order.
             errors: "raise" to refuse a row that has no density, "coerce" for -inf at a category that is unknown and a value out
                 of bounds, NaN in the rest of such a row and in rows with a gap, and a warning that counts them.
-            verbose: 1 for a bar that tells beforehand about how long it will take, 0 for none.
+            verbose: 1 for a bar that shows about how long it will take, 0 for none.
 
         Returns:
             A frame of the library, the names and the order of the one given, in pandas with its index.
@@ -182,13 +182,13 @@ class TableResult:
         return self._of_one_column("interval", given, share)
 
     def plot(self, rows: Any = None, columns: Any = None, n: int = 2_000, *, given: Any = None, rng: Any = 0) -> Any:
-        """Draws beside rows, as `FitResult.plot`, in the units of the frame: bars of the shares of categories, of more than 24
+        """Draws next to rows, as `FitResult.plot`, in the units of the frame: bars of the shares of categories, of more than 24
         the 11 commonest and all others together, dates on their axis, the columns in the order of the frame; needs matplotlib.
 
         Args:
             rows: a frame; by default the rows held out, which a result has until it is saved.
             columns: which to draw: names, or places among those that are modelled; by default all, of more than 6 the first 6.
-            n: draws; with a condition given those of the rows.
+            n: draws; without `given`, at the conditions of the rows.
             given: the condition, without rows: a dict of values, for all draws, or a frame.
             rng: key or seed, of the draws and of which rows are drawn.
 
@@ -310,7 +310,7 @@ class TableResult:
         return np.concatenate(values, -1)
 
     def _points_of_cells(self, draws: int | None) -> np.ndarray:
-        """By how much rows move to each of so many points of the cell that was rounded to them."""
+        """By how much rows move to each of `draws` points of the cell that was rounded to them."""
         steps = steps_of(self.schema)
         count = 1 if draws is None else positive_int(draws, "log_prob: draws", most=MOST_DRAWS)
         if draws is None or not steps.any():

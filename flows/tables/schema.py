@@ -38,12 +38,12 @@ class Schema:
         classes: how many values each of the codes has.
         periods: of the angles, in the units of the data.
         supports: (low, high) of each of the numbers, less its offset; infinite where a side is open.
-        steps: of each of the numbers, 0 where it is continuous; `angle_steps` are those of the angles.
+        steps: of each of the numbers, 0 where it is continuous; `angle_steps` are the steps of the angles.
         context_dim: how many numbers a model sees of the condition.
         fitted_to: the library of the frame it was fitted to; None before that.
 
     Errors:
-        FlowsError: a condition that is no column, or that is `Ignored`. TypeError: what is no kind.
+        FlowsError: a condition that is not a column, or that is `Ignored`. TypeError: a value that is not a kind.
 
     Example:
         >>> import pandas
@@ -72,7 +72,7 @@ class Schema:
             raise FlowsError("Schema: there are no columns; expected one or more")
         for name in condition:
             if name not in fields:
-                raise FlowsError(f"Schema: the condition {name!r} is no column; expected some of {listed(list(fields))}")
+                raise FlowsError(f"Schema: the condition {name!r} is not a column; expected some of {listed(list(fields))}")
             if not fields[name].kind.is_read:
                 raise FlowsError(f"Schema: the condition {name!r} is Ignored(); expected a kind that is read")
         if len(set(condition)) < len(condition):
@@ -135,7 +135,7 @@ class Schema:
 
     def __getitem__(self, name: Any) -> Kind:
         if str(name) not in self._fields:
-            raise FlowsError(f"{name!r} is no column of the schema; its columns are {listed(list(self._fields))}")
+            raise FlowsError(f"{name!r} is not a column of the schema; its columns are {listed(list(self._fields))}")
         return self._fields[str(name)].kind
 
     def __contains__(self, name: Any) -> bool:
@@ -175,14 +175,14 @@ class Schema:
             kinds: of these columns, by name.
 
         Errors:
-            FlowsError: a name that is no column. TypeError: what is no kind.
+            FlowsError: a name that is not a column. TypeError: a value that is not a kind.
         """
         if not isinstance(kinds, Mapping):
             raise TypeError(f"replace: kinds is a {type(kinds).__name__}; expected a dict of kinds by the names of columns")
         fields = dict(self._fields)
         for name, kind in zip(map(str, kinds), kinds.values(), strict=True):
             if name not in fields:
-                raise FlowsError(f"replace: {name!r} is no column; expected some of {listed(list(fields))}")
+                raise FlowsError(f"replace: {name!r} is not a column; expected some of {listed(list(fields))}")
             old = fields[name]
             fields[name] = Field(_kind(name, kind), old.label, old.dtype, why="given").replacing(old)
         return self.made(fields, self.condition, self.fitted_to)
@@ -193,13 +193,13 @@ class Schema:
 
     def fitted(self, frame: Any) -> "Schema":
         """Returns the schema with what kinds leave open, learnt from a frame: values, least values, steps of dates, digits,
-        dtypes, library and order. What is known already stays. Gaps are no matter here.
+        dtypes, library and order. Known facts stay. Gaps are allowed here.
 
         Args:
             frame: with the columns of the schema, in any order.
 
         Errors:
-            FlowsError, TypeError: those of `encode`, but for gaps.
+            FlowsError, TypeError: as of `encode`, but not for gaps.
         """
         what = "fitted"
         table = self._looked_at(frame, what, self._fields)
@@ -216,14 +216,14 @@ class Schema:
         """The modelled columns of a frame as numbers.
 
         Args:
-            frame: with the columns of the schema, in any order; ignored ones, and those of the condition,
-                may lack.
+            frame: with the columns of the schema, in any order; ignored columns and columns of the condition
+                may be missing.
 
         Returns:
             float64, (rows, d): codes, angles, numbers, as `columns` names them.
 
         Errors:
-            FlowsError: columns that are missing, doubled or besides; no rows; a value that is unknown, not finite, out of
+            FlowsError: columns that are missing, doubled or unknown; no rows; a value that is unknown, not finite, out of
                 bounds or missing, by its row and column. TypeError: no frame, or text among numbers; times with a
                 zone where there were none, or the other way round.
         """
@@ -236,8 +236,8 @@ class Schema:
         Codes become one-hot, angles their cosine and sine. A number with one bound is log(x - low) or -log(high - x), one with
         two log((x - low) / (high - x)), as of `flows.Unconstrain`; with a step, bounds are half a step further out, where its
         cells end. Other numbers are as they are encoded. Times are a trend, 0 at the least and 1 at the largest that the schema
-        was fitted to, and cosine and sine of the day, the week and the year, by the clock of their zone; those of them that the
-        times went through, by nine tenths at least, and that have three steps or more.
+        was fitted to, and cosine and sine of the day, the week and the year, by the clock of their zone. A cycle is left
+        out if the times went through less than nine tenths of it, or if it has fewer than three steps.
 
         Args:
             frame: with the columns of the condition; other columns of the schema are not looked at.
@@ -259,7 +259,7 @@ class Schema:
 
         Args:
             frame: with all columns but ignored ones.
-            errors: "raise", or "coerce": rows with a value that is none of its column, or with a gap, are told instead.
+            errors: "raise", or "coerce": rows with a value that is none of its column, or with a gap, are marked instead.
 
         Errors:
             As of `encode`.
@@ -307,7 +307,7 @@ class Schema:
             given: a frame with the columns of the condition, a row each, which are put in their places; None leaves them out.
 
         Errors:
-            FlowsError: an array of another shape, or with NaN or what is no code, by its row and column.
+            FlowsError: an array of another shape, or with NaN or a number that is not a code, by its row and column.
         """
         values = decodable(array, self.columns)
         rows, library = len(values), self._library("decode")
@@ -342,10 +342,10 @@ class Schema:
 
     @classmethod
     def from_json(cls, text: str) -> "Schema":
-        """The schema that such a text tells; what it does not tell is learnt again by `fitted`.
+        """The schema that such a text describes; `fitted` learns what it leaves open.
 
         Errors:
-            FlowsError: text that is no JSON, by line and column, or that has a kind, an argument or a name that there is not.
+            FlowsError: text that is not JSON, by line and column, or that has an unknown kind, argument or name.
         """
         return cls.made(*written.from_json(text))
 

@@ -12,7 +12,7 @@ from flows.tables.kinds import KINDS, Kind
 from flows.tables.kinds.date import is_iso
 
 VERSION = 1
-LEARNT = ("dtype", "least", "largest", "origin", "digits", "why")  # of a field, beside its kind
+LEARNT = ("dtype", "least", "largest", "origin", "digits", "why")  # of a field, next to its kind
 
 
 def to_json(fields: dict[str, Field], condition: tuple[str, ...], library: str | None) -> str:
@@ -87,9 +87,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _only(value: Any, names: Any, where: str) -> None:
     if not isinstance(value, dict):
         raise FlowsError(f"from_json: {where} is {value!r:.60}; expected an object, {{...}}")
-    besides = [name for name in value if name not in names]
-    if besides:
-        raise FlowsError(f"from_json: {where} has {listed(besides)}; expected {', '.join(map(repr, names))}")
+    unknown = [name for name in value if name not in names]
+    if unknown:
+        raise FlowsError(f"from_json: {where} has {listed(unknown)}; expected {', '.join(map(repr, names))}")
 
 
 def _field(column: Any, where: str) -> Field:

@@ -1,4 +1,4 @@
-"""Kinds of columns, a file for each sort. A new kind is a class in a file of its own, and its name in this one."""
+"""Kinds of columns, a file for each sort. A new kind is a class in a new file, and its name in this one."""
 
 from flows.tables.kinds.angle import Circular
 from flows.tables.kinds.base import Entries, Kind

@@ -22,7 +22,7 @@ class Circular(Number):
         step: the distance of neighbouring values, of which the period is a whole number; None where they are continuous.
 
     Errors:
-        FlowsError: a period or a step that is not above 0, or a period that is no whole number of steps.
+        FlowsError: a period or a step that is not above 0, or a period that is not a whole number of steps.
 
     Example:
         >>> from flows import tables

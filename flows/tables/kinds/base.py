@@ -24,8 +24,8 @@ class Entries(NamedTuple):
     """A column as numbers.
 
     Attributes:
-        values: (rows,), NaN where there is a gap, -1 for what is no known category.
-        outside: which are no values of the kind: unknown, infinite, not within the bounds.
+        values: (rows,), NaN where there is a gap, -1 for a value that is not a known category.
+        outside: which are not values of the kind: unknown, infinite, not within the bounds.
         gaps: which are missing, where the kind has no value for that.
     """
 
@@ -89,13 +89,13 @@ class Kind:
 
 
 def check_number(kind: str, name: str, value: Any) -> None:
-    """Refuse what is no finite number."""
+    """Refuse anything but a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not abs(value) <= FINITE:  # type: ignore[operator]
         raise FlowsError(f"{kind}: {name} is {value!r:.60}; expected a finite number, or None where there is none")
 
 
 def without_numpy(kind: Any) -> None:
-    """Numbers of NumPy become those of Python, which JSON has."""
+    """Turn numbers of NumPy into numbers of Python, which JSON has."""
     for field in fields(kind):
         if isinstance(value := getattr(kind, field.name), np.generic):
             object.__setattr__(kind, field.name, value.item())

@@ -71,12 +71,12 @@ class Category(Codes):
     """One of a set of values without an order or a distance: text, numbers, True and False. A gap, None, may be one of them.
 
     Args:
-        values: those there are, in the order of their codes 0, 1, ...; None for those of the frame that a schema is fitted to.
-        other: the value into which those of fewer than 5 rows are pooled, and any that are not known, such as "rest"; None
+        values: all values, in the order of their codes 0, 1, ...; None for the values of the frame that a schema is fitted to.
+        other: the value into which values of fewer than 5 rows and unknown values are pooled, such as "rest"; None
             where an unknown value is an error.
 
     Errors:
-        FlowsError: no values, doubled ones, or such that are no text, number, True, False or None.
+        FlowsError: no values, doubled ones, or a value that is not text, a number, True, False or None.
 
     Example:
         >>> from flows import tables
@@ -115,14 +115,14 @@ class Category(Codes):
 
 
 def checked_values(kind: str, given: Any) -> tuple[Any, ...] | None:
-    """Return values of a kind, each once; None for those of a frame."""
+    """Return values of a kind, each once; None for the values of a frame."""
     if given is None:
         return None
     if isinstance(given, str | Set | Mapping) or not hasattr(given, "__iter__"):
         raise FlowsError(f"{kind}: values is {given!r:.60}; expected a list of them, in the order of their codes")
     values = tuple(checked_plain(kind, value) for value in given)
     if not values:
-        raise FlowsError(f"{kind}: values is empty; expected one or more, or None for those of the frame")
+        raise FlowsError(f"{kind}: values is empty; expected one or more, or None for the values of the frame")
     if len(set(values)) < len(values):
         twice = next(value for i, value in enumerate(values) if value in values[:i])
         raise FlowsError(f"{kind}: values has {twice!r} twice; expected each once (to Python, True is 1 and 2.0 is 2)")
@@ -138,7 +138,7 @@ def sort_of_text(known: Sequence[Any]) -> str:
 
 
 def _check_other(name: str, field: Any, other: Any, column: Any, what: str) -> None:
-    """Refuse a name of the pool that is no value of the column's dtype, in which draws are."""
+    """Refuse a name of the pool that the dtype of the column, which draws have, does not hold."""
     library = "pandas" if column.implementation.is_pandas() else "polars"
     try:
         held = column_of(library, field.dtype or "object", [other], name)
@@ -153,7 +153,7 @@ def _check_other(name: str, field: Any, other: Any, column: Any, what: str) -> N
 
 
 def in_order(values: list[Any], dtype: Any) -> list[Any]:
-    """Values sorted; those of a categorical dtype as it has them."""
+    """Values sorted; values of a categorical dtype in its order."""
     if isinstance(dtype, dict):
         place = {value: i for i, value in enumerate(dtype["categories"])}
         return sorted(values, key=lambda value: place[value])

@@ -19,7 +19,7 @@ NANOSECONDS = 1677, 2262  # the years that are not whole, at the ends of what in
 MOST_STEPS = 2**22  # which float32 tells apart, and the cells between them
 DAY = 86_400.0
 CYCLES = {"day": DAY, "week": 604_800.0, "year": 365.2425 * DAY}  # seconds
-LEAST_OF_CYCLE = 0.9  # that dates went through, so that it is told from the trend
+LEAST_OF_CYCLE = 0.9  # that dates went through, so that it differs from the trend
 VALUES_OF_CYCLE = 3  # steps of it, at least
 
 
@@ -77,13 +77,13 @@ class DateTime(Kind):
         field = _within_float32(field, (largest - least) / per_second)
         if field.least is None:
             step = max(round(field.step * per_second), 1)
-            # Times that are to be rounded become whole hours, say, not those of the least of them.
+            # Times that are to be rounded become whole hours, say, and do not start at the minutes of the least time.
             start = least - least % step if ((ticks - least) % step).any() else least
             field = replace(field, least=_as_text(start, times.unit, times.zoned))
         return replace(field, largest=field.largest or _as_text(largest, times.unit, times.zoned))
 
     def replaced(self, field: Any, old: Any) -> Any:
-        """Where steps begin is learnt anew, if not all dates are on steps of another size, or if there are too many."""
+        """Forget where steps begin, if not all dates are on steps of another size, or if there are too many."""
         step = self.step
         if old.least is None or old.largest is None or old.step == 0 or step == old.step:
             return field
@@ -219,7 +219,7 @@ def _fits(text: str, written: str) -> bool:
 
 
 def _as_text(tick: int, unit: str, zoned: bool) -> str:
-    """A time in ISO 8601; by Universal Time, which is told by a Z, if times have a zone."""
+    """A time in ISO 8601; by Universal Time, marked by a Z, if times have a zone."""
     text = str(np.int64(tick).astype(f"M8[{unit}]"))
     whole, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0")

@@ -15,9 +15,9 @@ from flows.tables.kinds.base import Entries, Kind, check_box, check_finite, chec
 
 MOST_DIGITS = 12  # after the point, of values that are taken to be decimal
 OF_128_BITS = ("Int128", "UInt128")  # which NumPy does not have
-NAMES = 2**60  # the span of whole numbers, from which they are no counts
+NAMES = 2**60  # the span of whole numbers, from which they are not counts
 FAR = 2**62  # beyond which no whole number is decoded
-MOST_WHOLE = 2.0**50  # times that, whose digits float64 tells surely apart
+MOST_WHOLE = 2.0**50  # values times a power of 10 below this keep their digits in float64
 MOST_BITS = 2**63  # below which int64 has whole numbers
 ON_GRID = 1e-6  # of a step, by which values may miss those that start at the least one
 
@@ -54,7 +54,7 @@ class Number(Kind):
             # Steps start at the low end or the least value, if all values are on them; others are rounded to those from 0.
             starts = [start for start in (self.low, least) if start is not None]
             origin = next((start for start in starts if _begin_at(values, start, step)), self.low or 0.0)
-        # A low end is the offset, so the least value is no matter: a file has as few values of rows as can be.
+        # A low end is the offset, so the least value is not needed: a file has as few values of rows as can be.
         known = field.least if self.low is not None or field.least is not None else least
         return replace(field, least=known, origin=origin, digits=digits)
 
@@ -150,7 +150,7 @@ class Real(Number):
             continuous.
 
     Errors:
-        FlowsError: ends that are not in order, a step that is not above 0, or what is no finite number.
+        FlowsError: ends that are not in order, a step that is not above 0, or a value that is not a finite number.
 
     Example:
         >>> from flows import tables
@@ -254,7 +254,7 @@ def _are_names(least: float, most: float) -> bool:
 
 
 def _scattered(gaps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values, in the rows that are no gaps."""
+    """Values, in the rows that are not gaps."""
     whole = np.full(len(gaps), np.nan)
     whole[~gaps] = values
     return whole
@@ -287,7 +287,7 @@ def _begin_at(values: np.ndarray, start: float, step: float) -> bool:
 
 
 def digits_of(values: np.ndarray) -> int | None:
-    """How many digits after the point hold all values; None where they are no decimals."""
+    """How many digits after the point hold all values; None where they are not decimals."""
     if values.dtype.kind in "iu":
         return 0
     some, largest = values[:: max(len(values) // 1000, 1)], float(np.abs(values).max())
@@ -322,7 +322,7 @@ def _on_steps(field: Any, numbers: np.ndarray) -> np.ndarray:
 
 
 def _within_digits(kind: Any, numbers: np.ndarray, digits: int) -> np.ndarray:
-    """Numbers between the first and the last of so many digits that lie inside the box."""
+    """Numbers between the first and the last inside the box that have this many digits."""
     unit = 10.0**digits
     first = -np.inf if kind.low is None else (np.floor(kind.low * unit) + 1) / unit
     last = np.inf if kind.high is None else (np.ceil(kind.high * unit) - 1) / unit
@@ -330,7 +330,7 @@ def _within_digits(kind: Any, numbers: np.ndarray, digits: int) -> np.ndarray:
 
 
 def _inside(kind: Any, numbers: np.ndarray, single: bool) -> np.ndarray:
-    """Numbers that are no ends of their box, as these have no density."""
+    """Numbers moved off the ends of their box, which have no density."""
     dtype = np.float32 if single else np.float64
     if kind.low is not None:
         numbers = np.maximum(numbers, np.nextafter(dtype(kind.low), dtype(np.inf)))
@@ -340,5 +340,5 @@ def _inside(kind: Any, numbers: np.ndarray, single: bool) -> np.ndarray:
 
 
 def _cells_end(field: Any) -> list[float]:
-    """The ends, of rounded numbers those of their outermost cells."""
+    """The ends; of rounded numbers the ends of their outermost cells."""
     return [end + side * field.step / 2 for end, side in zip(field.ends, (-1, 1), strict=True)]

@@ -20,11 +20,11 @@ class Ordinal(Codes):
     order, and has `cdf`, `quantile` and `interval` by it. A gap is a gap, and no value.
 
     Args:
-        values: those there are, the least first; None for those of the frame that a schema is fitted to, in the order of a
+        values: all values, the least first; None for the values of the frame that a schema is fitted to, in the order of a
             categorical dtype, or of numbers.
 
     Errors:
-        FlowsError: no values, doubled ones, a gap among them, or such that are no text, number, True or False.
+        FlowsError: no values, doubled ones, a gap, or a value that is not text, a number, True or False.
 
     Example:
         >>> from flows import tables
