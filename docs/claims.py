@@ -5,7 +5,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 CHARTS = {"Fast": "first page", "Good without options": "verdicts"}
-LINKS = {"benchmarks": "Measured so", "guide": "Saving"}  # by the folder of the page
+LINKS = {"benchmarks": "Benchmark", "guide": "Saving"}  # by the folder of the page
 
 
 def claims():

@@ -36,7 +36,7 @@ WORDS = (  # what people bring from statistics, machine learning and astronomy, 
 ANSWERED = {  # questions of newcomers, the clicks from the first page, and what the last page has to say
     "I have a CSV with bounds, what do I call?": (("A table", "What columns hold"), "tables.Integer(low=0)"),
     "My posterior has a positive parameter.": (("A posterior",), 'support={"spread": (0, None)}'),
-    "Is it faster than what I use?": (("Measured so",), "every library builds the same flow"),
+    "Is it faster than what I use?": (("Benchmark",), "every library builds the same flow"),
     "Is my fitted density right?": (("Is it right?",), "flows.check"),
 }
 MOST_CLICKS = 3
