@@ -86,8 +86,8 @@ def claims():
     return (
         Claim(
             "Fast",
-            f"With the same models on one core, the fastest of {len(libraries())} other libraries takes {spread(densities)} times "
-            f"as long for densities, and {spread(samples)} times as long for samples.",
+            f"With the same models on one core, the fastest of {len(libraries())} other libraries takes {spread(densities)} "
+            f"times as long for densities, and {spread(samples)} times as long for samples.",
             "benchmarks/speed.md",
         ),
         Claim(
@@ -98,15 +98,15 @@ def claims():
         ),
         Claim(
             "Good without options",
-            f"A default `fit` of `NSF()` beats flowjax's training loop on {of(flowjax)} data sets, zuko's on {of(zuko)}, and the "
-            f"best mixture of Gaussians on {of(mixture)}; the mixture wins on {mixture[2]}. A win is a lead of more than "
+            f"A default `fit` of `NSF()` beats flowjax's training loop on {of(flowjax)} data sets, zuko's on {of(zuko)}, and "
+            f"the best mixture of Gaussians on {of(mixture)}; the mixture wins on {mixture[2]}. A win is a lead of more than "
             f"{LEVEL:g} nats a row on test rows.",
             "benchmarks/quality.md",
         ),
         Claim(
             "One file, no pickle",
-            "One safetensors file holds constructor, params, history and held-out scores. Loading it runs no code from the file. "
-            f"With `flows.keep_programs`, a fit, scores and draws take {waits('first'):.1f} s in the first process, "
+            "One safetensors file holds constructor, params, history and held-out scores. Loading it runs no code from the "
+            f"file. With `flows.keep_programs`, a fit, scores and draws take {waits('first'):.1f} s in the first process, "
             f"{waits('second'):.1f} s in the next.",
             "guide/saving.md",
         ),

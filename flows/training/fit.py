@@ -57,10 +57,10 @@ def fit(
     """Fit a distribution to data by maximum likelihood, and return the params that were best on held-out rows.
 
     Minimises -mean(log_pdf(params, x)). Each epoch shuffles the training rows and runs, with validation, as one compiled call.
-    A second fit of an equal model to as many rows compiles nothing. A step that is not finite is not taken, an epoch that
-    diverges is undone and the rate lowered. Ctrl-C ends the fit after its epoch, with the best params so far. The columns of a
-    table are checked before the first step: what no density can hold is refused, what is odd is warned of
-    (`flows.training.DataWarning`). The guide, docs/guide/training.md, tells more of each argument.
+    A second fit of an equal model to the same number of rows compiles nothing. A step that is not finite is skipped. An epoch
+    that diverges is undone, and the learning rate lowered. Ctrl-C ends the fit after its epoch, with the best params so far.
+    The data are checked before the first step: columns without a density are refused, unusual columns are warned of
+    (`flows.training.DataWarning`). The guide, docs/guide/training.md, has details of each argument.
 
     Args:
         rng: key or seed, for the split, the init and the batches.
@@ -68,55 +68,55 @@ def fit(
         data: (rows, *event), an array, a frame (of pandas, polars, ...), or a memory map; or an iterable of arrays or of pairs
             (rows, context), with steps_per_epoch and validation rows.
         context: (rows, *context), for a conditional model.
-        weights: (rows,), 0 or more: how much each row counts, up to a factor; validation rows that are given count equally.
-        objective: what is minimised instead, `objective(params, distribution, x, *, context, weights, rng, train) -> scalar`,
-            of which it is handed the keywords that it names, as in `flows.objectives`.
+        weights: (rows,), 0 or more: how much each row counts, up to a factor.
+        objective: a function to minimise instead, such as `flows.objectives.flow_matching`:
+            `objective(params, distribution, x, *, context, weights, rng, train) -> scalar`.
         validation: the share of rows held out for early stopping, in (0, 1), by default a tenth; or rows to validate on, a
             pair (data, context) for a conditional model.
-        folds: fit so many models, each without another part of the rows, and return their average as an `EnsembleResult`. By
-            default 5 for flows of more trained numbers than rows, below 2,000 rows, without `validation`; 1 for one model.
-        members: fit so many models to the same rows instead, as `flows.fit_ensemble` does.
-        batch_size: rows a step, all training rows where they are fewer; by default 256, or an eighth of the training rows if
-            that is less, but 8 at least.
+        folds: the number of models to average (`EnsembleResult`), each with another part of the rows held out; by default 5
+            for flows of more trained numbers than rows, below 2,000 rows, without `validation`, and otherwise 1.
+        members: the number of models to fit to the same rows instead, as `flows.fit_ensemble` does.
+        batch_size: rows in a step, at most all training rows; by default 256, or an eighth of the training rows if that is
+            less, but at least 8.
         max_epochs: passes over the training rows; by default 100, or as many as 3,000 steps take.
-        steps_per_epoch: steps before each validation; by default one pass over the rows, and no more than that.
-        max_minutes: stop after the epoch in which they have gone, if max_epochs are not through.
-        patience: stop after so many epochs without a better validation loss; by default a tenth of max_epochs, at least 10.
-        learning_rate: the peak of the default optimizer: Adam with gradients clipped at norm 5, whose rate warms up over the
-            first twentieth of the steps and then falls to 0 along a cosine, at max_epochs.
-        weight_decay: by which share of themselves, times the rate, the default optimizer shrinks params in each step.
+        steps_per_epoch: steps before each validation; by default, and at most, one pass over the rows.
+        max_minutes: time limit; the fit stops after the epoch in which it is over.
+        patience: epochs without a better validation loss after which the fit stops; by default a tenth of max_epochs, at
+            least 10.
+        learning_rate: the peak rate of the default optimizer, Adam.
+        weight_decay: the default optimizer shrinks params in each step by this share of them, times the learning rate.
         optimizer: any optax optimizer instead.
-        standardize: True to scale columns, free those of others that are nearly linear in them, take heavy tails through
-            `Arcsinh`, and start at the closed-form Gaussian; "columns" to scale alone; "whiten" to free all; False for none.
+        standardize: True to scale columns, transform heavy tails, whiten columns that depend almost linearly on others, and
+            start at the closed-form Gaussian; "columns" to scale only; "whiten" to whiten all columns; False for none.
         standardize_context: scale each column of the context by its mean and standard deviation (`StandardizedContext`).
-        support: where the data live, (low, high), each a number or one for each column, infinite where a side is open; or a
+        support: bounds of the data, (low, high), each a number or one for each column, infinite where a side is open; or a
             list of such a pair for each column, or a dict {column: (low, high)}. The model is fitted behind `Unconstrain`.
-        as_is: columns of data, by name or number, that are neither standardised nor judged by the checks.
-        dequantize: for values that were rounded or counted, `Dequantize` noise inside the fitted model: the step, one for each
-            column (0: continuous), a dict {column: step} by number or name, or True for what shows in the data.
-        ema: the decay a step of the moving average of params that is validated and returned; None for the params themselves.
-        accumulate: compute the gradient of a batch in so many parts, one after the other, for the memory of one.
+        as_is: columns of data, by name or number, that are neither standardised nor checked.
+        dequantize: the step of values that were rounded or counted, one for each column (0: continuous), a dict {column: step},
+            or True to find the steps. The fitted model adds noise of this width (`Dequantize`).
+        ema: the decay in each step of the moving average of params, which is validated and returned; None for no average.
+        accumulate: the number of parts of a batch whose gradients are computed one after the other, which saves memory.
         matmul_dtype: the dtype of the networks' matrix products and convolutions in training, "bfloat16" or "float16".
         remat: keep only the inputs of each layer for the gradient, and compute the rest again: less memory, more time.
-        checkpoint: a folder in which the training is saved; the same call again, in a process of its own, goes on from there
-            and ends with the same params, bit for bit.
+        checkpoint: a folder in which the training is saved. The same call in a new process continues from there, and ends
+            with the same params, bit for bit.
         checkpoint_every: seconds between two saves, at the end of an epoch.
         callbacks: functions of a `flows.training.Epoch`, such as `TensorBoard(folder)`; the fit ends if one returns True.
         mesh: devices over which each batch, or members or folds, are spread: "all" for every device of every process, or a
             `jax.sharding.Mesh` of one axis.
-        rows: over a mesh, "copied" to each device, or "split": each keeps its share, and a batch has equal parts of all.
+        rows: over a mesh, "copied" to each device, or "split": each device has a share, and a batch has equal parts of all.
         verbose: 1 for a bar with the losses in nats, the best epoch and the time left; 0 for none.
 
     Returns:
         A `FitResult`: unpacks as `params, log_pdf, sample`, and has `.init_fun`, `.history` and `.save(path)`.
 
     Errors:
-        TypeError: `init_fun` is no distribution; an objective that cannot be called so, or does not name the context or the
-            weights given; complex or object data; an unknown optimizer; a context nothing takes.
-        FlowsError: NaN or inf in the data, what is no code in a column of codes, a column that is constant or a copy, too few
-            rows, wrong shapes, settings outside their range, a checkpoint that is damaged or of another fit. FitError: no loss,
-            or none of what is held out, is ever finite, or the fit diverges at any rate; it carries the best params, the
-            history and the cause.
+        TypeError: `init_fun` is not a distribution; an objective cannot be called as above, or does not name the context or
+            weights that are given; complex or object data; an unknown optimizer; a context that the model does not take.
+        FlowsError: NaN or inf in the data, a value that is not a code in a column of codes, a column that is constant or a
+            copy, too few rows, wrong shapes, settings outside their range, a checkpoint that is damaged or of another fit.
+            FitError: no loss, or no score of held-out rows, is ever finite, or the fit diverges at any rate; it carries the
+            best params, the history and the cause.
 
     Example:
         >>> import flows, jax
