@@ -27,13 +27,13 @@ FLOORS = [
     {"__main__"},
 ]
 TRAINING = [  # the same within flows/training
-    {"fingerprint", "keywords", "devices", "model_view"},
+    {"fingerprint", "devices", "model_view"},
     {"options"},
     {"data"},
     {"loop"},
-    {"density", "fitting", "candidates"},
+    {"density", "fitting"},
     {"fit", "comparison", "stacking"},
-    {"ensemble", "select"},
+    {"select"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = {"jax", "optax", "numpy", "scipy", "safetensors", "tqdm", "flows", "ml_dtypes"}

@@ -21,12 +21,11 @@ from flows.results.frames import Frame, frame_of, less_offsets, library_of, list
 from flows.tables.infer import infer_schema
 from flows.tables.result import TableResult, steps_of
 from flows.tables.schema import Schema, names_of
-from flows.training.candidates import mostly_whole, suggested
 from flows.training.devices import devices_of
+from flows.training.fit import TableKeywords, hands_on
 from flows.training.fit import fit as fit_rows
-from flows.training.keywords import TableKeywords, hands_on
 from flows.training.options import one_of
-from flows.training.select import select
+from flows.training.select import mostly_whole, select, suggested
 from flows.transformers import CircularRationalQuadratic
 
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (64, 64))  # of networks of codes alone, which are compared
@@ -34,7 +33,7 @@ Models = DistributionLike | Sequence[DistributionLike] | Mapping[str, Distributi
 
 
 @explained_call("tables.fit(0, frame)")
-@hands_on(fit_rows, TableKeywords.__annotations__)
+@hands_on(TableKeywords)
 def fit(
     rng: Any,
     frame: Any,

@@ -4,8 +4,7 @@ from flows.results import DensityFitResult, Diagnostics, EnsembleResult, Epoch, 
 from flows.training.comparison import Candidate
 from flows.training.data.table import DataWarning
 from flows.training.density.variational import fit_to_density
-from flows.training.ensemble import fit_ensemble
-from flows.training.fit import fit
+from flows.training.fit import fit, fit_ensemble
 from flows.training.select import Selection, select
 
 __all__ = [

@@ -13,10 +13,8 @@ from flows.results.ensemble import EnsembleResult
 from flows.results.history import Epoch
 from flows.results.pieces import by_pieces
 from flows.results.result import FitResult
-from flows.training.data.columns import ColumnFacts
-from flows.training.data.facts import of_candidate
-from flows.training.data.prepare import with_model
-from flows.training.data.standardize import Prepared, prepare_folds
+from flows.training.data.facts import ColumnFacts, of_candidate
+from flows.training.data.prepare import Prepared, prepare_folds, with_model
 from flows.training.data.table import Split, Table
 from flows.training.devices import devices, devices_of
 from flows.training.fitting import fit_prepared

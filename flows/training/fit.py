@@ -1,13 +1,15 @@
 """`flows.fit`: the way from raw data to a result. `read`, `check` and `prepare` handle the rows; `fit_prepared` trains and
-makes the result, which averages several models where `check` finds that folds pay.
+makes the result, which averages several models where `check` finds that folds pay. `flows.fit_ensemble` is a fit of members.
 """
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import optax
 
 from flows.core import DistributionLike, as_key, explained_call
+from flows.results.ensemble import EnsembleResult
 from flows.results.result import FitResult
 from flows.training.data.facts import check
 from flows.training.data.prepare import prepare
@@ -16,6 +18,8 @@ from flows.training.devices import devices_of
 from flows.training.fitting import fit_prepared
 from flows.training.model_view import ModelView
 from flows.training.options import EMA, LEARNING_RATE, Options, check_distribution
+
+F = TypeVar("F", bound=Callable)
 
 
 @explained_call("flows.fit(0, flow, data)")
@@ -137,4 +141,97 @@ def fit(
         split = read(data, options, key)
         view = ModelView(init_fun, split.whole.event, split.whole.context_event, options.standardize)
         facts = check(view, split, options, key)
-        return fit_prepared(prepare(split, facts, options, key), options, key)
+        prepared = prepare(split, facts, options, key)
+        return fit_prepared(prepared, options, key)
+
+
+class TableKeywords(TypedDict, total=False):
+    """Keywords that `flows.tables.fit` hands on."""
+
+    batch_size: int | None
+    max_epochs: int | None
+    max_minutes: float | None
+    patience: int | None
+    learning_rate: float
+    weight_decay: float
+    mesh: Any
+    verbose: int
+
+
+class SelectKeywords(TableKeywords, total=False):
+    """Keywords that `flows.select` hands on."""
+
+    context: Any
+    weights: Any
+    standardize: bool | str
+    standardize_context: bool
+    support: Any
+    as_is: Any
+    dequantize: Any
+    rows: str
+
+
+class FitKeywords(SelectKeywords, total=False):
+    """Keywords of one fit, but for `folds` and `members`."""
+
+    objective: Callable | None
+    validation: Any
+    steps_per_epoch: int | None
+    optimizer: optax.GradientTransformation | None
+    ema: float | None
+    accumulate: int
+    matmul_dtype: str | None
+    remat: bool
+    checkpoint: Any
+    checkpoint_every: float
+    callbacks: Any
+
+
+def hands_on(keywords: type) -> Callable[[F], F]:
+    """Show, in place of a function's `**keywords`, these keywords of `fit`, with their types and defaults. A keyword that the
+    function has itself stays as it is."""
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        known = {name: parameter for name, parameter in signature.parameters.items() if name != "keywords"}
+        of_fit = inspect.signature(fit).parameters.items()
+        more = {name: parameter for name, parameter in of_fit if name in keywords.__annotations__}
+        function.__signature__ = signature.replace(parameters=list((known | more | known).values()))  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+@explained_call("flows.fit_ensemble(0, flow, data, members=8)")
+@hands_on(FitKeywords)
+def fit_ensemble(
+    rng: Any, init_fun: DistributionLike, data: Any, *, members: int = 8, **keywords: Unpack[FitKeywords]
+) -> EnsembleResult:
+    """Fit several models to the same data at once, each from an init and with batches of its own.
+
+    log p(x) = logsumexp_m log p_m(x) - log members. All members train in one compiled program on the same training rows,
+    and each keeps the params that were best on the same held-out rows; the fit ends when none has become better for
+    `patience` epochs. The spread of `log_pdfs` over members is large where the data said little.
+
+    Args:
+        members: how many.
+        rng, init_fun, data and all others: as of `flows.fit`.
+
+    Returns:
+        An `EnsembleResult`, which unpacks as `params, log_pdf, sample`, and has `.log_pdfs(params, inputs)`.
+
+    Errors:
+        As of `flows.fit`; an error in one member says which.
+
+    Source:
+        Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles",
+        2017, arXiv:1612.01474.
+
+    Example:
+        >>> import flows, jax
+        >>> data = jax.random.normal(jax.random.key(0), (200, 2))
+        >>> result = flows.fit_ensemble(0, flows.Flow(flows.ActNorm()), data, members=3, max_epochs=2, verbose=0)
+        >>> result.log_pdfs(result.params, data[:5]).shape
+        (3, 5)
+    """
+    return cast(EnsembleResult, fit(rng, init_fun, data, members=members, **keywords))

@@ -30,7 +30,7 @@ from flows.distributions.mixture import Mixture
 from flows.results.ensemble import EnsembleResult
 from flows.results.history import History
 from flows.results.result import KEPT, FitResult, Kept
-from flows.training.data.standardize import Prepared
+from flows.training.data.prepare import Prepared
 from flows.training.data.table import Rows, take
 from flows.training.loop.checkpoint import settings_of
 from flows.training.loop.driver import drive

@@ -131,10 +131,6 @@ class ModelView:
         networks = has_flow(self.rest) or structure_of(self.rest).order == "chain rule"
         return self.standardize == "whiten" or not (networks or traits_by(self.rest).clusters == "along columns")
 
-    def started(self, shrinkage: float | None) -> Any:
-        """The model that is standardised, with a base that starts at the covariance of its rows."""
-        return from_gaussian(self.rest, self.event, self.context, shrinkage)
-
 
 def num_trained(params: Any) -> int:
     """How many numbers are trained."""

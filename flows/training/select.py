@@ -6,17 +6,24 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from flows.core import Array, DistributionInit, DistributionLike, FlowsError, as_key, explained_call
+from flows.bijections.normal_scores import NormalScores
+from flows.compose import Serial
+from flows.conditioners import MLP
+from flows.core import Array, DistributionInit, DistributionLike, FlowsError, Shape, as_key, explained_call
+from flows.distributions.flow import Flow
+from flows.distributions.gmm import GMM
+from flows.distributions.normal import Normal
+from flows.models.autoregressive import MAF
+from flows.models.monotone import BNAF
+from flows.models.splines import NSF
 from flows.results.result import FitResult
 from flows.results.summary import OF_LABELS
-from flows.training.candidates import mostly_whole, suggested
 from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
-from flows.training.data.box import check_ends_are_near
-from flows.training.data.columns import Shared, check_data
+from flows.training.data.facts import Shared, check_data
 from flows.training.data.read import read_arrays
+from flows.training.data.region import check_ends_are_near
 from flows.training.devices import devices_of
-from flows.training.fit import fit
-from flows.training.keywords import SelectKeywords, hands_on
+from flows.training.fit import SelectKeywords, hands_on
 from flows.training.model_view import ModelView
 from flows.training.options import FEW, FOLDS
 from flows.training.stacking import as_one, stacked_scores
@@ -110,7 +117,7 @@ class Selection(NamedTuple):
 
 
 @explained_call("flows.select(0, None, data)")
-@hands_on(fit, SelectKeywords.__annotations__)
+@hands_on(SelectKeywords)
 def select(
     rng: Any,
     candidates: Sequence[DistributionLike] | Mapping[str, DistributionLike] | None,
@@ -183,8 +190,7 @@ def _selected(key: Array, candidates: Any, data: Any, options: SelectOptions) ->
     )
     views = [ModelView(model, table.event, table.context_event, standardize=False) for model in models.values()]
     noisy, coded = (np.all([ask(view) for view in views], 0) for ask in (lambda view: view.noisy, _coded))
-    whole = split if folds == 1 else split.unsplit(options)
-    columns = check_data(whole, options, Shared(coded, coded, noisy))
+    columns = check_data(split.for_folds(folds, options), options, Shared(coded, coded, noisy))
     check_ends_are_near(split.train, (), columns.ends)
     comparison = Comparison(key, options, columns, split, folds)
     for name, model in models.items():
@@ -246,3 +252,43 @@ def _named(candidates: Any) -> dict[str, DistributionLike]:
     if not named:
         raise FlowsError("select: there are no candidates; give some, or None for a list that suits the data")
     return named
+
+
+MANY = 20_000  # rows from which models grow again
+COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtures, by their covariance
+MOST = {"full": 4, "diagonal": 2}  # of these, the largest
+WIDTH = 32  # of the network of a conditional normal
+MANY_BINS = 32  # of splines, which single out values that repeat
+MOSTLY = 0.8  # of the values of a column: the share of whole numbers from which such splines pay
+ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
+
+
+def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -> dict[str, DistributionLike]:
+    """Models to try on so many rows of vectors, by name; with bins for single values where some column is mostly `whole`."""
+    if len(event) != 1:
+        raise FlowsError(f"select: there is no list of models for events {event}; give candidates")
+    (d,) = event
+    if conditional:
+        simple: list[DistributionLike] = [
+            Normal(conditioner=MLP(WIDTH)),
+            Normal(covariance="full", conditioner=MLP(WIDTH)),
+        ]
+    else:
+        simple = [Normal()]  # behind the map that takes correlation out it is the closed-form Gaussian
+        for covariance, counts in COMPONENTS.items():
+            able = [k for k in counts if k == counts[0] or rows > ROWS_A_COMPONENT * d * k]
+            simple += [GMM(num_components=k, covariance=covariance) for k in able[-MOST[covariance] :]]
+    flows = [MAF(), BNAF(), NSF(), Serial(NormalScores(), NSF())]
+    if whole:
+        flows.append(NSF(num_bins=MANY_BINS))
+    models: list[DistributionLike] = [*simple, *map(Flow, flows)]
+    if rows >= FEW and d > 1:
+        width = 64 if rows < MANY else 128
+        models += [Flow(NSF(hidden=(width, width), autoregressive=False, linear=True))]
+    return {repr(model): model for model in models}
+
+
+def mostly_whole(x: np.ndarray) -> bool:
+    """Tell whether a column holds whole numbers mostly, though not all are."""
+    whole = (x == np.round(x)).mean(0)
+    return bool(((whole > MOSTLY) & (whole < 1)).any())

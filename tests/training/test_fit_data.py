@@ -14,7 +14,7 @@ from common import error_of
 import flows
 from flows.diagnostics import enable_x64
 from flows.training import DataWarning, fit
-from flows.training.data.columns import scale_of_context
+from flows.training.data.facts import scale_of_context
 from flows.training.data.rounding import step_of
 
 DRAW = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from flows import tables
 from flows.training import TensorBoard, fit, fit_ensemble, fit_to_density
 from flows.training.comparison import SelectOptions
 from flows.training.density.variational import DensityOptions
-from flows.training.keywords import FitKeywords, SelectKeywords, TableKeywords
+from flows.training.fit import FitKeywords, SelectKeywords, TableKeywords
 from flows.training.options import Options
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal, norm
 import flows
 from flows.training import fit
 from flows.training.data.choose import shrinkage_of_start
-from flows.training.data.standardize import Prepared
+from flows.training.data.prepare import Prepared
 from flows.training.data.table import Rows
 from flows.training.model_view import from_gaussian
 

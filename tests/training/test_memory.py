@@ -7,7 +7,7 @@ from common import close, error_of
 
 import flows
 from flows.core.inputs import rows_within
-from flows.training.data import standardize
+from flows.training.data import prepare
 from flows.training.data.facts import Facts
 from flows.training.data.gaussian import moments
 from flows.training.data.read import read
@@ -29,11 +29,11 @@ def test_rows_are_fewer_where_events_are_larger():
 
 def prepared(x):
     split, columns = checked(x)
-    return standardize.prepare_folds(split, Facts(VIEW, columns), Options(folds=1, verbose=0), jax.random.key(0))
+    return prepare.prepare_folds(split, Facts(VIEW, columns), Options(folds=1, verbose=0), jax.random.key(0))
 
 
 def checked(x):
-    from flows.training.data.columns import check_data
+    from flows.training.data.facts import check_data
 
     options = Options(folds=1, verbose=0)
     split = read(x, options, jax.random.key(0))
@@ -42,7 +42,7 @@ def checked(x):
 
 def test_whole_numbers_of_one_byte_or_two_are_cast_where_a_batch_is_taken():
     for kind, kept in ((np.uint8, np.uint8), (np.int16, np.int16), (np.int32, np.float32), (np.float64, np.float32)):
-        rows = standardize.in_units(Rows(IMAGES.astype(kind), weights=np.ones(600)), None, np.dtype(np.float32))
+        rows = prepare.in_units(Rows(IMAGES.astype(kind), weights=np.ones(600)), None, np.dtype(np.float32))
         assert rows.x.dtype == kept and rows.weights.dtype == np.float32 and floating(rows).x.dtype == np.float32
 
 
@@ -63,11 +63,11 @@ def test_whole_numbers_stay_small_on_the_device(tmp_path):
 
 def test_a_row_is_named_rightly_where_some_are_looked_at(monkeypatch):
     """A pixel at the end of a support, in the one row of four that is looked at."""
-    monkeypatch.setattr(standardize, "LOOKED_AT", (10**6, 16 * 150))
+    monkeypatch.setattr(prepare, "LOOKED_AT", (10**6, 16 * 150))
     model = flows.Flow(flows.Serial(flows.Dequantize(1.0), flows.Invert(flows.Exp())))
     held_out = IMAGES[:50] + 1
     found = read(IMAGES + 1, Options(folds=1, verbose=0, validation=held_out), jax.random.key(0))
-    few = standardize._some(found)
+    few = prepare._some(found)
     assert len(few.train.x) == len(few.train.numbers) == 150 and few.train.numbers[3] == 12
     rows = IMAGES + 1
     rows[48] = 0  # log of noise about 0
@@ -87,7 +87,7 @@ def test_layers_measure_fewer_images(monkeypatch):
 
         return init_fun
 
-    monkeypatch.setattr(standardize, "MEASURED", (10_000, 16 * 50))
+    monkeypatch.setattr(prepare, "MEASURED", (10_000, 16 * 50))
     flows.fit(0, flows.Flow(Looking()), IMAGES + np.random.default_rng(1).normal(size=IMAGES.shape), **QUICK)
     assert max(seen)[0] == 50
 

@@ -11,9 +11,9 @@ from common import error_of
 import flows
 from flows import ActNorm, Dequantize, FixedAffine, Flow, Serial
 from flows.training import DataWarning
-from flows.training.data import streams
+from flows.training.data import read as reading
+from flows.training.data.prepare import through_first
 from flows.training.data.read import read
-from flows.training.data.standardize import through_first
 from flows.training.options import Options
 
 IMAGES = np.random.default_rng(0).integers(0, 17, size=(300, 4, 4, 1)).astype(np.uint8)
@@ -87,7 +87,7 @@ def test_pixels_are_looked_at_in_all_places():
 
 
 def test_few_large_images_of_a_file_are_held_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "HELD_OUT", (streams.HELD_OUT[0], 2**12))
+    monkeypatch.setattr(reading, "HELD_OUT", (reading.HELD_OUT[0], 2**12))
     np.save(tmp_path / "images.npy", np.tile(IMAGES, (4, 2, 2, 1)))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     found = read(mapped, Options(folds=1, verbose=0, batch_size=100), jax.random.key(0))

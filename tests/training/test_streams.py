@@ -14,7 +14,7 @@ import flows
 from flows.diagnostics import enable_x64
 from flows.persistence import container
 from flows.training import fit, fit_ensemble
-from flows.training.data import streams
+from flows.training.data import read as reading
 from flows.training.data.read import read
 from flows.training.data.table import Chunk, Rows, Table
 from flows.training.devices import Placement, _joined
@@ -31,8 +31,8 @@ QUICK = {"max_epochs": 4, "batch_size": 100, "learning_rate": 0.02, "verbose": 0
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(streams, "CHUNK_BYTES", 16_000)  # 2,000 rows
-    monkeypatch.setattr(streams, "BLOCK", 64)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 16_000)  # 2,000 rows
+    monkeypatch.setattr(reading, "BLOCK", 64)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_mapped_file_is_fitted_as_well_as_an_array(mapped):
 
 
 def test_a_result_tells_all_rows_of_a_stream(mapped, monkeypatch):
-    monkeypatch.setattr(streams, "LOOKED_AT", (1000, 2**24))
+    monkeypatch.setattr(reading, "LOOKED_AT", (1000, 2**24))
     settings = {**QUICK, "max_epochs": 1}
     result = fit(0, AFFINE, mapped, validation=0.2, **settings)
     assert result.history["rows"] + result.history["held_out"] == N

@@ -11,7 +11,7 @@ from common import error_of
 from scipy import stats
 
 import flows
-from flows.training.data.angles import turn_of
+from flows.training.data.prepare import turn_of
 from flows.training.data.table import Rows, Split, Table
 
 PI = np.pi

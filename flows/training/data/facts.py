@@ -1,19 +1,50 @@
-"""Facts of the rows and the model before anything is prepared. Most faults are refused here, in this order: points that the
-model does not take, folds, columns, noise that would be added twice, ends of a support.
+"""Facts of the rows and the model before anything is prepared. Faults are refused here, in this order: points that the model
+does not take, folds, columns, noise that would be added twice, ends of a support, rows outside of it. What is odd in columns is
+warned of, each with what to do.
 """
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from flows.bijections.dequantize import Dequantize
-from flows.core import Array, Given, refuse_closures, warn_user
-from flows.training.data.angles import check_points, check_turns
-from flows.training.data.box import box_layer, check_ends_are_near, check_noise_once
-from flows.training.data.columns import ColumnFacts, check_data
-from flows.training.data.table import Split
+from flows.core import Array, FlowsError, Given, Region, refuse_closures, warn_user
+from flows.training.data.copies import check_copies
+from flows.training.data.dependence import COARSE, check_dependence
+from flows.training.data.gaussian import Scale, moments
+from flows.training.data.region import (
+    box_layer,
+    check_ends_are_near,
+    check_inside,
+    check_noise_once,
+    check_points,
+    check_turns,
+    ends_of,
+)
+from flows.training.data.rounding import ATOM, check_rounded, noise_added, sampled, some_of, steps_of, ties
+from flows.training.data.table import Split, Table, warn_of_data
 from flows.training.model_view import Layers, ModelView, has_flow, num_trained
 from flows.training.options import FEW, FOLDS, Options
+
+CLUSTERS = 20  # pieces of a column, at most, that are taken for clusters
+EMPTY = 0.95  # of the range of a column: what is empty between its clusters, at least
+GAP = 0.01  # of the range of a column: room between two values that is wider is a gap
+CROWD = 20  # rows of a cluster, at least
+FAR = 100.0  # interquartile ranges from the median: normal data reach 4, lognormal ones 60
+
+
+class ColumnFacts(NamedTuple):
+    """Facts of columns, or of channels of images, before they are standardised."""
+
+    as_is: np.ndarray  # whether a column stays as it is
+    judged: np.ndarray  # whether it has to vary
+    curved: np.ndarray  # whether it is an angle, a coordinate of a unit vector, or a code; it then stays as it is
+    steps: np.ndarray | None  # by which columns are dequantised, 0 for one that is continuous; None where none is
+    ends: Region | None  # of the support that was given
+    of_context: Scale | None  # the scale of the context; None where it is not standardised
 
 
 class Facts(NamedTuple):
@@ -37,13 +68,13 @@ def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
     """Check what was read, for a model."""
     check_points(view, split, options.caller)
     folds, table = folds_of(view, split, options, key), split.train
-    if folds > 1:
-        split.check_folds(folds)
-    columns = check_data(split if folds == 1 else split.unsplit(options), options, view)
-    check_noise_once(view, table.labels, columns.ends, columns.steps, options.caller)
-    check_ends_are_near(table, view.first, columns.ends)
+    whole = split.for_folds(folds, options)
+    facts = Facts(view, check_data(whole, options, view), folds)
+    check_noise_once(view, table.labels, facts.columns.ends, facts.columns.steps, options.caller)
+    check_ends_are_near(table, view.first, facts.columns.ends)
     check_turns(view.region, table, options.caller)
-    return Facts(view, columns, folds)
+    check_inside(whole, facts.first)
+    return facts
 
 
 def of_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: Options, folds: int) -> Facts:
@@ -55,7 +86,9 @@ def of_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: O
     if folds > 1:
         one = "(give rows as validation= for one model)"
         refuse_closures(view.rest_part, f"{folds} models of folds are to be trained as one {one}")
-    return Facts(view, columns, folds)
+    facts = Facts(view, columns, folds)
+    check_inside(split.for_folds(folds, options), facts.first)
+    return facts
 
 
 def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int:
@@ -73,3 +106,198 @@ def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int
         )
         return 1
     return FOLDS if num_trained(jax.eval_shape(lambda: part.init(key, Given()))) > rows else 1
+
+
+class Shared(NamedTuple):
+    """Several models as the checks of columns ask a `ModelView`: columns are angles, codes or noisy where they are to all."""
+
+    curved: np.ndarray
+    coded: np.ndarray
+    noisy: np.ndarray
+    leading: Layers = ()
+    clusters: bool = False
+
+
+def check_data(split: Split, options: Options, model: Shared | ModelView) -> ColumnFacts:
+    """Check the training rows and their context, for a model or several, and measure the context's columns."""
+    check_copies(split)
+    data = Examined(split, options, model)
+    for noise in data.noise:
+        check_rounded(noise, data.labels)
+    check_spread(data.table, data.scale, data.judged)
+    if data.of_table:
+        check_dependence(data.table, data.scale, np.flatnonzero(data.free))
+    for check in CHECKS:
+        check(data)
+    of_context, (_, context, weights, _) = None, split.train.rows
+    if context is not None and options.standardize_context:
+        of_context = scale_of_context(context, weights)
+    ends = ends_of(options.support, len(data.labels), split.train.names)
+    return ColumnFacts(data.as_is, data.judged, model.curved, data.steps, ends, of_context)
+
+
+def check_spread(table: Table, scale: Scale, judged: np.ndarray, which: str = "") -> None:
+    """Refuse a column that never changes, or by less than the working dtype can tell."""
+    flat, (mean, std), dtype = table.x.reshape(-1, len(table.labels)), scale, table.dtype
+    for j in map(int, np.flatnonzero(judged)):
+        what = table.labels[j]
+        if flat[0, j] == flat[:, j].max() == flat[:, j].min():
+            raise FlowsError(
+                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(table)} training rows{which}), so it has no "
+                "density. Leave it out, or add noise the size of its recorded step"
+            )
+        if not np.isfinite(std[j]):
+            raise FlowsError(f"fit: {what} of data varies by more than {dtype.name} can hold. Rescale it")
+        if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
+            raise FlowsError(
+                f"fit: {what} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
+                "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
+            )
+
+
+def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:
+    """The scale of the context, of which a column may be constant, or have zeros and ones alone: it then stays as it is."""
+    mean, std = moments(context, weights)
+    if not np.isfinite(std).all():
+        raise FlowsError(
+            f"fit: column {int(np.argmin(np.isfinite(std)))} of context varies by more than can be held. Rescale it"
+        )
+    varies = std > 8 * np.finfo(np.float32).eps * np.abs(mean)
+    classes = ((context == 0) | (context == 1)).reshape(-1, context.shape[-1]).all(0)  # so that zeros are no class
+    return Scale(np.where(classes, 0.0, mean), np.where(varies & ~classes, std, 1.0))
+
+
+class Examined:
+    """Rows, options and a model, or several, as the checks examine them. Options that name columns, or steps, which the data do
+    not have are refused."""
+
+    def __init__(self, split: Split, options: Options, model: Shared | ModelView):
+        self.split, self.options, self.model, table = split, options, model, split.train
+        self.table, self.labels, self.eps = table, table.labels, np.finfo(table.dtype).eps
+        self.as_is = model.curved.copy()
+        self.as_is[[table.place(column, "as_is has") for column in options.as_is]] = True
+        self.few = some_of(table.x)
+        self.steps = steps_of(options.dequantize, table, self.few, model.coded)
+        self.noise = list(noise_added(self.steps, model.leading, self.few))
+        self.widths = np.max([np.zeros(len(table.labels)), *(noise.widths for noise in self.noise)], 0)
+        self.judged = ~self.as_is & (self.widths == 0)
+        self.free = ~self.as_is & ~(model.noisy | (self.widths > 0))  # columns that are modelled as they were recorded
+        self.of_table = np.flatnonzero(~self.as_is).tolist() if table.x.ndim == 2 else []  # none of images
+
+    @cached_property
+    def scale(self) -> Scale:
+        """The mean and standard deviation of columns with their noise."""
+        mean, std = moments(self.table.x, self.table.weights)
+        return Scale(mean, np.hypot(std, self.widths / 12**0.5))
+
+    @cached_property
+    def ties(self) -> dict[int, tuple[str, float | None]]:
+        """Texts on columns, or channels, whose values repeat, and the step to spread them by."""
+        values = sampled(self.few)
+        texts = {j: ties(values[:, j], self.table.offset(j)) for j in np.flatnonzero(self.free).tolist()}
+        return {j: (text, step) for j, (text, step) in texts.items() if text}
+
+    @cached_property
+    def outliers(self) -> dict[int, tuple[str, float, float, bool]]:
+        """Columns with values too far out: the farthest, how many interquartile ranges it is out, that range, and whether few
+        are so. One in the share that is held out counts, as it would decide the score."""
+        outliers = dict[int, tuple[str, float, float, bool]]()
+        tables = self.split.tables if len(self.split.others) else self.split.tables[:1]
+        places = np.concatenate([table.numbers for table in tables])
+        for j in self.of_table:
+            column = np.concatenate([table.x[:, j] for table in tables])
+            low, middle, high = np.quantile(self.few[:, j], [0.25, 0.5, 0.75])
+            spread, distances = float(high - low), np.abs(column - middle)
+            row = int(distances.argmax())
+            if spread and distances[row] > FAR * spread:
+                value = f"{column[row] + self.table.offset(j):.9g} in row {places[row]}"
+                few = bool((distances > FAR * spread).mean() < ATOM)
+                outliers[j] = value, float(distances[row] / spread), spread, few
+        return outliers
+
+    def warn(self, message: str, texts: Mapping[int, str], between: str = "; ") -> None:
+        """Warn of columns, if there are some, with a text on each, which are to stand at the first * of the message."""
+        if texts:
+            told = between.join(f"{self.labels[j]} {text}".rstrip() for j, text in texts.items())
+            warn_of_data("fit: " + message.replace("*", told, 1))
+
+
+def outliers(data: Examined) -> None:
+    """Refuse a value so far out that it leaves no digits to others."""
+    for j, (value, _, spread, few) in data.outliers.items():
+        if data.options.standardize is not False and few and spread < 64 * data.eps * data.scale.std[j]:
+            raise FlowsError(
+                f"fit: {data.labels[j]} of data is {value}, so far from all others that {data.table.dtype.name} "
+                "cannot tell those apart once the column is standardised. Drop or clip that row, or transform the column"
+            )
+
+
+def rounded(data: Examined) -> None:
+    """Warn of columns, or channels, that were rounded, with the steps to dequantise them by."""
+    steps, names = {j: step for j, (_, step) in data.ties.items() if step is not None}, data.table.names
+    argument = "{" + ", ".join(f"{names[j] if names else j!r}: {step:.9g}" for j, step in steps.items()) + "}"
+    remedy = " to spread each over the width of its step, or model these columns apart"
+    if not data.of_table:
+        support = ""
+        if len(steps) == len(data.labels) and len(set(steps.values())) == 1:
+            argument, seen = f"{steps[0]:.9g}", [table.x for table in data.split.tables]
+            low, high = min(*(float(x.min()) for x in seen), 0), max(float(x.max()) for x in seen)
+            support = f", and support=({low:.6g}, {high:.6g}), the least and the largest that there may be, here of data"
+        remedy = f", the step of the pixels{support * (data.options.support is None)}; or a model with flows.Dequantize first"
+    unbounded = "A density is unbounded on values that repeat, so a better fit may be no better model"
+    data.warn(f"*. {unbounded}. Give dequantize={argument}{remedy}", {j: data.ties[j][0] for j in steps})
+
+
+def _clusters(column: np.ndarray) -> int:
+    """In how many pieces the values of a column fall that leave nearly all of its range empty; 0 where they do not."""
+    values = np.sort(column)
+    width = values[-1] - values[0]
+    cuts = np.flatnonzero(np.diff(values) > GAP * width) + 1
+    pieces = [piece for piece in np.split(values, cuts) if len(piece) >= max(CROWD, ATOM * len(values))]
+    rows, filled = sum(map(len, pieces)), sum(float(piece[-1] - piece[0]) for piece in pieces)
+    narrow = width > 0 and 2 <= len(pieces) <= CLUSTERS and filled < (1 - EMPTY) * width
+    return len(pieces) if narrow and rows > (1 - ATOM) * len(values) else 0
+
+
+def clustered(data: Examined) -> None:
+    if data.model.clusters or any(step is not None for _, step in data.ties.values()):
+        return
+    pieces = {j: _clusters(data.few[:, j]) for j in data.of_table if data.free[j]}
+    data.warn(
+        "clusters that are narrow beside the room between them: * of data. A flow draws bridges between them, and its samples "
+        "lie on these too; give it a mixture for its base, Flow(NSF(), GMM(num_components=3)), and compare by flows.select",
+        {j: f"({number} of them)" for j, number in pieces.items() if number},
+        between=", ",
+    )
+
+
+def atoms(data: Examined) -> None:
+    data.warn(
+        "* of data, and continuous elsewhere. A density is unbounded on a value that repeats, so a better fit may be no better "
+        "model; dequantize= is no help, as it would spread the whole column. Fit the rows beside that value alone, and its "
+        "share apart, as a number or as a label in the context",
+        {j: text for j, (text, step) in data.ties.items() if step is None and data.of_table},
+    )
+
+
+def tails(data: Examined) -> None:
+    left = "The bulk of such a column is a point to the model: take logarithms or arcsinh"
+    left = "fit takes arcsinh of columns with such tails" if data.options.standardize is True else left
+    data.warn(
+        f"values farther than {FAR:g} interquartile ranges from the median: *. {left}; drop or clip what is an error",
+        {j: f"({value}, {distance:.3g} of these ranges)" for j, (value, distance, *_) in data.outliers.items()},
+    )
+
+
+def offsets(data: Examined) -> None:
+    (mean, std), dtype = data.scale, data.table.dtype.name
+    data.warn(
+        f"* of data lies so far from 0 that {dtype} keeps few digits of how it varies. Subtract an offset, in the data and "
+        "wherever log_pdf is asked later",
+        {j: "" for j in data.of_table if abs(mean[j]) * data.eps > COARSE * std[j]},
+        between=", ",
+    )
+
+
+# In the order in which faults are told.
+CHECKS = outliers, rounded, clustered, atoms, tails, offsets

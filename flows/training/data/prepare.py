@@ -1,16 +1,152 @@
-"""The last step before training: rows that `standardize.py` prepared get their model; values beyond its splines are told."""
+"""Checked rows go through the first layers, are scored by the closed-form Gaussian, standardised, and put on the device in the
+units of the model. Layers are chosen on all rows and measured on those to train on: folds, each with rows of its own, measure
+one choice. `Prepared` keeps the way back: it puts the model and its fitted params behind the same layers.
+"""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
 import numpy as np
 
-from flows.core import Array, warn_user
+from flows.bijections.whiten import MOST_COLUMNS
+from flows.compose import Serial, joined
+from flows.core import (
+    MOST_TURNS,
+    NEAR_END,
+    Array,
+    Given,
+    Region,
+    Shape,
+    bijection_part,
+    functions_of,
+    on_device,
+    pieces_of,
+    rows_within,
+    stacked,
+    warn_user,
+)
 from flows.diagnostics.rows import spline_bound
-from flows.training.data.angles import turn_of
-from flows.training.data.facts import Facts
-from flows.training.data.standardize import Prepared, prepare_folds
-from flows.training.data.table import Split
+from flows.distributions.flow import Flow
+from flows.distributions.standardized_context import StandardizedContext
+from flows.training.data.choose import choose
+from flows.training.data.facts import Facts, check_spread
+from flows.training.data.gaussian import Scale, Yardstick, by_chance, closed_form_loss, moments
+from flows.training.data.measure import Choice, Pipeline, measure
+from flows.training.data.region import check_finite_behind
+from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
+from flows.training.model_view import Layers, from_gaussian
 from flows.training.options import Options
 
+MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
 OUTSIDE = 0.01  # of the values: what may lie outside the splines' range
+
+
+class Prepared(NamedTuple):
+    """Rows on their way to the device and the units of the model, and how to come back to those of the data.
+
+    The model comes after `layers`. Where these draw noise, or the rows are a stream, it is trained with them; otherwise the
+    rows have gone through them once and for all. A user gets it with them, as `outer`.
+    """
+
+    split: Split  # whose rows to train on, and those held out, are as far as they have come, with the log-dets of the layers
+    held_out_as_given: Rows
+    of_context: Scale | None
+    yardstick: Yardstick
+    layers: Layers = ()
+    params: tuple[Any, ...] = ()  # of the layers
+    pipeline: Pipeline = Pipeline()  # the last of the layers, which standardise
+    trained_with_layers: bool = False
+    folds: tuple["Prepared", ...] = ()  # those of the members, where each has rows of its own; those of `split` are theirs
+    turn: np.ndarray | None = None  # where that of each angle begins, as the data have it
+    model: Any = None  # that is trained
+
+    @property
+    def train(self) -> Rows:
+        return self.split.train.rows
+
+    @property
+    def held_out(self) -> Rows:
+        return self.split.held_out.rows
+
+    @property
+    def dtype(self) -> np.dtype:
+        """To work in."""
+        return self.split.train.dtype
+
+    @property
+    def event(self) -> Shape:
+        return self.split.whole.event
+
+    @property
+    def context(self) -> Shape | None:
+        return self.split.whole.context_event
+
+    def with_rows(self, train: Rows, held_out: Rows) -> "Prepared":
+        """Return the split with rows that are farther on their way."""
+        tables = self.split.train.with_rows(train), self.split.held_out.with_rows(held_out)
+        return self._replace(split=replace(self.split, train=tables[0], held_out=tables[1]))
+
+    def ready(self, rows: Rows) -> Rows:
+        """Rows in the units of the data as the model's, of a stream; not yet on the device."""
+        x = rows.x if self.trained_with_layers else self.pipeline.direct(rows.x)[0]
+        return in_units(Rows(x, rows.context, rows.weights), self.of_context, self.dtype)
+
+    @property
+    def given(self) -> Given:
+        """Return what the model's init is given: rows to measure, each as often as its weight says."""
+        rows, chosen = self.train, np.arange(rows_within(*MEASURED, self.train.x.shape[1:]))
+        if rows.weights is not None:
+            total = np.cumsum(np.asarray(rows.weights, float))
+            rows = take(rows, np.searchsorted(total, total[-1] * (chosen + 0.5) / len(chosen)))
+        few = measured_of(rows)
+        return Given(*jax.tree.map(on_device, (few.x, few.context)))
+
+    def of_member(self, member: int) -> "Prepared":
+        """The rows of one member; these, where all have the same."""
+        return self.folds[member] if self.folds else self
+
+    def deviations(self, x: Array) -> np.ndarray:
+        """The columns of the model's rows, in standard deviations from their means."""
+        return self.pipeline.deviations(np.asarray(x, float), behind=not self.trained_with_layers)
+
+    def inner(self, init_fun: Any) -> Any:
+        """The model that is trained on the rows here."""
+        return self._behind_layers(init_fun) if self.trained_with_layers else init_fun
+
+    def outer(self, init_fun: Any) -> Any:
+        """The model of the data given."""
+        return self._behind_layers(init_fun if self.of_context is None else StandardizedContext(init_fun))
+
+    def _behind_layers(self, init_fun: Any) -> Any:
+        return Flow(joined(self.layers), init_fun) if self.layers else init_fun
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Where params of the model itself are in those of `outer`."""
+        return ("prior",) * bool(self.layers) + ("distribution",) * (self.of_context is not None)
+
+    def inner_params(self, params: Any) -> Any:
+        """Params of `inner` at the start, with what was measured of all rows."""
+        return {**params, "bijection": self._params_of_layers} if self.trained_with_layers else params
+
+    def outer_params(self, params: Any, changed: Callable[[Any], Any] = lambda params: params) -> Any:
+        """Params of `outer` from those of `inner`; those of the model itself are `changed`."""
+        of_layers = self._params_of_layers
+        if self.trained_with_layers:  # where some may have been measured again; of members they are the same
+            of_layers = jax.tree.map(lambda leaf, like: leaf.reshape(-1, *like.shape)[0], params["bijection"], of_layers)
+            params = params["prior"]
+        params = changed(params)
+        if self.of_context is not None:
+            params = {"distribution": params, "fixed": _cast(self.of_context._asdict(), self.dtype)}
+        return {"bijection": of_layers, "prior": params} if self.layers else params
+
+    @property
+    def _params_of_layers(self) -> Any:
+        params = jax.tree.map(partial(on_device, dtype=self.dtype), self.params)
+        return params[0] if len(params) == 1 else params
 
 
 def prepare(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
@@ -36,5 +172,153 @@ def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> 
     flow starts at the normal that its rows have, as layers without a network would leave them."""
     model = facts.view.rest
     if rows.pipeline.steps and options.standardize is True and options.objective is None:
-        model = facts.view.started(rows.pipeline.shrinkage or None)
+        model = from_gaussian(model, rows.event, rows.context, rows.pipeline.shrinkage or None)
     return rows._replace(turn=turn_of(facts.view.region, split), model=model)
+
+
+def turn_of(region: Region | None, split: Split) -> np.ndarray | None:
+    """Where the turn begins on which the data give each angle, of the shape of the event, 0 for what is none; None without any.
+
+    It is [0, period) where that holds all rows, then [-period / 2, period / 2), then another that begins at a multiple of half
+    a period; else it begins at the least of them. Around 0 it is where they span more than a turn, which tells nothing.
+    """
+    if region is None or not np.any(region.period):
+        return None
+    rows = [np.asarray(table.x) for table in split.tables]
+    least = np.min([x.min(0) for x in rows], 0).astype(float)
+    most = np.max([x.max(0) for x in rows], 0).astype(float)
+    period = np.where(region.period > 0, region.period, 1.0)
+    slack, half = NEAR_END * period, period / 2
+    turn = -half
+    for low in (least, np.floor((least + slack) / half) * half, -half, np.zeros_like(half)):  # the last that holds all is taken
+        turn = np.where((least >= low - slack) & (most <= low + period + slack), low, turn)
+    known = (region.period > 0) & (np.abs(turn) <= MOST_TURNS * period)
+    return np.where(region.period > 0, np.where(known, turn, -half), 0.0)
+
+
+def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> Prepared:
+    """The rows of members that each hold out another part of them, with an axis of members in front; of one, as they are."""
+    if facts.folds == 1:
+        return prepare_one(split, facts, options, key)
+    folds, whole = split.folds(options, key, facts.folds), split.for_folds(facts.folds, options)
+    choice = choose(through_first(whole, facts, key).train, facts, options)
+    for i, fold in enumerate(folds):
+        table = fold.train
+        check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
+    members = tuple(prepare_one(fold, facts, options, key, choice) for fold in folds)
+    yardsticks = [member.yardstick for member in members]
+    gaussians = [yardstick.gaussian for yardstick in yardsticks if yardstick.gaussian is not None]
+    yardstick = yardsticks[0]._replace(
+        log_dets=tuple(np.array([yardstick.log_dets for yardstick in yardsticks]).T),
+        gaussian=float(np.mean(gaussians)) if len(gaussians) == facts.folds else None,
+        by_chance=by_chance(len(whole.train), whole.train.weights),
+        held_out=np.stack([yardstick.held_out for yardstick in yardsticks]),
+    )
+    rows = (stacked([getattr(member, name) for member in members]) for name in ("train", "held_out"))
+    return members[0].with_rows(*rows)._replace(yardstick=yardstick, folds=members)
+
+
+def prepare_one(split: Split, facts: Facts, options: Options, key: Array, choice: Choice | None = None) -> Prepared:
+    """Rows that were read and checked, for the training of a model: layers are chosen by them, where none were before, and
+    measured on them."""
+    rows = scored_by_gaussian(through_first(split, facts, key), split, facts, options)
+    x, weights = rows.train.x, rows.train.weights
+    if choice is None:
+        x = np.asarray(x, float) if x.ndim == 2 else x
+        choice = choose(rows.train._replace(x=x), facts, options)
+    return placed(standardized(rows, split, measure(choice, x, weights, rows.dtype)), options)
+
+
+def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
+    """Rows as the first layers make them, noise included."""
+    first, event, dtype, others = facts.first, split.train.event, split.train.dtype, split.held_out
+    closed_form = "Gaussian beside frequencies of codes and uniform angles" if facts.columns.curved.any() else "Gaussian"
+    chance = by_chance(len(others), others.weights)
+    yardstick = Yardstick((0.0, 0.0), None, closed_form, chance, others.numbers, others.source)
+    rows = Prepared(split, others.rows, facts.columns.of_context, yardstick)
+    if not first:
+        return rows
+    inside = split.stream is not None or any(layer.likelihood != "exact" for layer in first)
+    # Of images that go through layers again while they are trained on, some tell how these are to be scaled.
+    some = _some(split) if inside and len(event) > 1 else split
+    part = bijection_part(Serial(*first), event, None)
+    params = part.init(key, Given(on_device(measured_of(some.train.rows).x, dtype)))
+    direct, _ = functions_of(part, params)  # of equal layers the same, so that a second fit compiles nothing
+    made = list[Rows]()
+    for table, of_table in zip(some.tables, jax.random.split(key), strict=True):
+        pieces = pieces_of(len(table), event)
+        keys = zip(pieces, jax.random.split(of_table, len(pieces)), strict=True)
+        pairs = [direct(params, on_device(table.x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in keys]
+        kinds = enumerate((float if len(event) == 1 else dtype, float))
+        y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in pairs]) for i, kind in kinds)
+        check_finite_behind(table, y, first)
+        made.append(table.rows._replace(x=y, log_det=log_det))
+    return rows._replace(split=some, layers=first, params=params, trained_with_layers=inside).with_rows(*made)
+
+
+def scored_by_gaussian(rows: Prepared, split: Split, facts: Facts, options: Options) -> Prepared:
+    """Rows with the loss of the closed-form Gaussian on those held out, in the units of the data, where the first layers kept
+    columns that are not numbers of the line."""
+    before, behind, curved = split.train.x, rows.train.x, facts.columns.curved
+    if before.ndim != 2 or before.shape[1] > MOST_COLUMNS or options.objective is not None:
+        return rows
+    if curved.any() and behind is not before and not (behind[:, curved] == before[:, curved]).all():
+        return rows
+    loss = closed_form_loss(rows.train, rows.held_out, facts.view.region)
+    loss = None if loss is None else loss - _mean_log_det(rows.held_out)
+    return rows._replace(yardstick=rows.yardstick._replace(gaussian=loss))
+
+
+def standardized(rows: Prepared, split: Split, pipeline: Pipeline) -> Prepared:
+    """Rows behind the layers that standardise them, or as they were read, if they are trained with their layers."""
+    layers, params = (*rows.layers, *pipeline.layers), (*rows.params, *pipeline.params)
+    rows = rows._replace(layers=layers, params=params, pipeline=pipeline)
+    if rows.trained_with_layers:
+        return rows._replace(split=split)
+    made = list[Rows]()
+    for of_table in (rows.train, rows.held_out):
+        x, log_det = pipeline.direct(of_table.x)
+        made.append(of_table._replace(x=x, log_det=log_det if of_table.log_det is None else of_table.log_det + log_det))
+    return rows.with_rows(*made)
+
+
+def placed(rows: Prepared, options: Options) -> Prepared:
+    """Rows on the device in the units of the model, and their mean log-dets, which are taken off those of rows held out."""
+    means, of_rows = (0.0, 0.0), None  # an objective is no log-density, to which log-dets could be added
+    if options.objective is None:
+        means, of_rows = (_mean_log_det(rows.train), _mean_log_det(rows.held_out)), rows.held_out.log_det
+    of_rows = None if of_rows is None or len(of_rows) == 1 else of_rows - means[1]
+    both = rows.train._replace(log_det=None), rows.held_out._replace(log_det=of_rows)
+    units = [in_units(each, rows.of_context, rows.dtype) for each in both]
+    rows = rows.with_rows(*(units if options.mesh is not None else jax.tree.map(on_device, units)))
+    return rows._replace(yardstick=rows.yardstick._replace(log_dets=means))
+
+
+def in_units(rows: Rows, of_context: Scale | None, dtype: np.dtype) -> Rows:
+    """Rows with weights of mean 1 and their context standardised, in the dtype to work in; whole numbers of few bytes stay."""
+    x, context, weights, _ = rows
+    context = context if of_context is None else (context - of_context.mean) / of_context.std
+    weights = None if weights is None else weights / weights.mean()
+    rows = _cast(rows._replace(x=None, context=context, weights=weights), dtype)
+    return rows._replace(x=x if narrow(x) else _cast(x, dtype))
+
+
+def measured_of(rows: Rows) -> Rows:
+    """The rows by which layers measure data."""
+    return floating(take(rows, slice(rows_within(*MEASURED, rows.x.shape[1:]))))
+
+
+def _some(split: Split) -> Split:
+    """As many of the training rows as a stream is looked at by, from all over, and the first of those held out."""
+    every = slice(None, None, -(-len(split.train) // rows_within(*LOOKED_AT, split.train.event)))
+    return replace(split, train=split.train.take(every), held_out=split.held_out.take(slice(1)))
+
+
+def _mean_log_det(rows: Rows) -> float:
+    """The mean of log-dets, of each row or one for all."""
+    log_det = np.zeros(1) if rows.log_det is None else rows.log_det
+    return float(np.average(log_det, weights=rows.weights if len(log_det) > 1 else None))
+
+
+def _cast(tree: Any, dtype: np.dtype) -> Any:
+    return jax.tree.map(partial(np.asarray, dtype=dtype), tree)

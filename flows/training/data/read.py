@@ -1,17 +1,47 @@
-"""Arrays, frames and streams become a `Split` of NumPy rows: those to train on and those held out, copies kept together. An
-array or frame is read whole; of a stream only the rows that the checks need are read here. Folds divide the rows again later.
+"""Arrays, frames and streams become a `Split` of NumPy rows: rows to train on and rows held out, copies kept together. An array
+or a frame is read whole. Of a stream, a memory-mapped file or an iterable of batches, the rows that the checks need are read
+here, and all rows, in chunks, while the fit runs. Folds divide the rows again later.
 """
 
-from typing import Any
+import base64
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from flows.core import Array
-from flows.results.frames import collected, named_apart
+from flows.core import Array, FlowsError, check_finite, rows_within
+from flows.results.frames import collected, in_order, named_apart, numbers_of
 from flows.training.data.copies import groups_of
-from flows.training.data.streams import iterated, mapped
-from flows.training.data.table import Split, Table, read_rows, read_validation, split_numbers
+from flows.training.data.table import (
+    LEAST_ROWS,
+    LOOKED_AT,
+    Chunk,
+    Headers,
+    Rows,
+    Split,
+    Stream,
+    Table,
+    counted,
+    dtype_of,
+    seed_of,
+    split_numbers,
+    take,
+)
+from flows.training.devices import devices
 from flows.training.options import Options
+
+CHUNK_BYTES = 64 * 2**20  # of a stream, read at once
+# Neighbouring rows that are read together, as a disk likes it; chunks mix blocks from all over, and their rows. There are fewer
+# in a block where each is large, so that this many blocks at least may be held out.
+BLOCK = 1024  # rows, at most
+BLOCKS_HELD_OUT = 4  # blocks, at least
+HELD_OUT = 100_000, 2**24  # rows, and numbers, at most, of a share of a stream
+OF_A_STREAM = "fit: weights are for data in memory; draw the rows of a stream in proportion to theirs instead"
 
 
 def read(data: Any, options: Options, key: Array) -> Split:
@@ -39,3 +69,275 @@ def read_arrays(data: Any, options: Options, key: Array) -> Split:
         of_train, of_others = split_numbers(len(numbers), options.share, key, None if groups is None else groups[numbers])
         numbers, held_out = numbers[of_train], whole.take(numbers[of_others])
     return Split.of(whole, numbers, held_out, options, groups)
+
+
+def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None) -> Rows:
+    """Data, context and weights as finite NumPy arrays that keep their digits."""
+    x = numbers_of(data, f"fit: {name}")
+    if x.ndim < 2:
+        raise FlowsError(
+            f"fit: {name} has shape {x.shape}, expected (rows, *event) with at least two axes. One column is "
+            f"np.asarray({name})[:, None]; a single row, {name}[None], is too little to learn from"
+        )
+    if 0 in x.shape[1:]:
+        raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
+    w = None if weights is None else _weights(weights, len(x))
+    c = None if context is None else numbers_of(context, f"fit: {of_context}")
+    if c is not None and (c.ndim < 2 or len(c) != len(x)):
+        raise FlowsError(
+            f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
+            f"is np.asarray({of_context})[:, None]"
+        )
+    for numbers, what in ((x, name), (c, of_context)):
+        if numbers is not None:
+            check_finite(numbers, dtype_of(x), f"fit: {what}")
+    return Rows(x, c, w)
+
+
+def _weights(weights: Any, rows: int) -> np.ndarray:
+    w = numbers_of(weights, "fit: weights")
+    if w.shape != (rows,):
+        raise FlowsError(f"fit: weights have shape {w.shape}, expected ({rows},): one for each row of data")
+    w = w.astype(float)
+    with np.errstate(invalid="ignore"):
+        w = w / w.max() if w.size and 0 < w.max() < np.inf else w  # their ratios alone matter
+    if not np.isfinite(w).all() or (w < 0).any() or not w.any():
+        wrong = f"the one of row {np.flatnonzero(~np.isfinite(w) | (w < 0))[0]} is not so" if w.any() else "all are 0"
+        raise FlowsError(f"fit: weights have to be finite and 0 or more, some above 0; {wrong}")
+    return w
+
+
+def read_validation(validation: Any, table: Table) -> Table:
+    """Rows to validate on, or a pair of them and their context, like those of a table; columns are put in order by name."""
+    pair, its_context = isinstance(validation, tuple) and len(validation) == 2, "the context of validation"
+    event, of_context = table.event, table.context_event
+    if of_context is not None and (not pair or validation[1] is None):
+        raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
+    if of_context is None and pair and any(np.ndim(array) != len(event) for array in validation):
+        raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
+    x, c = validation if of_context is not None else (validation, None)
+    x, c = in_order(x, table.header, "fit: validation"), in_order(c, table.context_header, f"fit: {its_context}")
+    if np.ndim(x) < 2:
+        raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(event)})")
+    held_out = Table.of(read_rows(x, c, "validation", its_context), table.headers, source="validation")
+    for name, array, shape in (("validation", held_out.x, event), (its_context, held_out.context, of_context or ())):
+        if array is not None and (array.shape[1:] != shape or not len(array)):
+            raise FlowsError(f"fit: {name} has shape {array.shape}, expected (rows, {_listed(shape)})")
+    if len(table) < LEAST_ROWS:
+        raise FlowsError(f"fit: data has {counted(len(table))}; expected at least {LEAST_ROWS}")
+    return held_out
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return str(shape)[1:-1].strip(",")
+
+
+@dataclass(eq=False)
+class DataFailed(Exception):
+    """A stream raised an error while a fit was running, which had come to `state`."""
+
+    error: Exception
+    state: Any = None
+
+
+def mapped(data: np.memmap, options: Options, key: Array) -> Split:
+    """A memory-mapped file, of which whole blocks of neighbouring rows are held out and shuffled."""
+    n, context, batch_size, seed = len(data), options.context, options.rows_a_step(math.inf), seed_of(key)
+    if options.weights is not None:
+        raise FlowsError(OF_A_STREAM)
+    headers = None, named_apart(context, "fit: context")
+    if context is not None and not isinstance(context, np.memmap):
+        context = read_rows(context, None, "context").x
+    if context is not None and len(context) != n:
+        raise FlowsError(f"fit: context has {len(context)} rows, expected {n}: one for each row of data")
+    block = rows_within(BLOCK, HELD_OUT[1] // BLOCKS_HELD_OUT, data.shape[1:])
+    blocks, most = np.random.default_rng(seed).permutation(-(-n // block)), rows_within(*HELD_OUT, data.shape[1:]) // block
+    others = 0 if options.share is None else min(max(round(len(blocks) * options.share), 1), max(most, 1))
+
+    def rows_of(blocks: np.ndarray) -> np.ndarray:
+        rows = (blocks[:, None] * block + np.arange(block)).ravel()
+        return rows[rows < n]
+
+    numbers = rows_of(blocks[others:])
+    if len(numbers) < max(batch_size, LEAST_ROWS):
+        raise FlowsError(
+            f"fit: data has {n} rows on disk, of which {n - len(numbers)} are held out, in blocks of {block}; too few are "
+            f"left for batch_size={batch_size}. Give them as an array in memory, np.array(data)"
+        )
+
+    def table_at(numbers: np.ndarray, name: str = "data") -> Table:
+        return Table.of(read_rows(data[numbers], None if context is None else context[numbers], name), headers, numbers)
+
+    looked_at = np.sort(numbers[:: -(-len(numbers) // rows_within(*LOOKED_AT, data.shape[1:]))])
+    first = table_at(looked_at)
+    held_out = table_at(np.sort(rows_of(blocks[:others]))) if others else read_validation(options.validation, first)
+    chunk, steps = _chunk_of(data[:1], batch_size), options.steps_an_epoch(len(numbers), batch_size)
+
+    def chunks(epoch: int) -> Iterator[Chunk]:
+        rng = np.random.default_rng([*seed, epoch])
+        order = rows_of(rng.permutation(blocks[others:]))[: steps * batch_size]
+        for start in range(0, len(order), chunk):
+            numbers = np.sort(order[start : start + chunk])
+            yield Chunk(len(numbers), partial(rows_of_chunk, numbers))
+
+    def rows_of_chunk(numbers: np.ndarray, index: Any) -> Table:
+        """They are read as they follow each other on the disk."""
+        wanted, name = numbers[index], f"a chunk of data from row {numbers[0]} on"
+        order = np.argsort(wanted, kind="stable")
+        return table_at(wanted[order], name).take(np.argsort(order, kind="stable"))
+
+    return Split(first, held_out, first, held_out.rows, batch_size, steps, stream=Stream(chunks), total=len(numbers))
+
+
+def iterated(data: Any, options: Options) -> Split:
+    """An iterable of batches, which starts again when it ends if it can."""
+    if options.weights is not None:
+        raise FlowsError(OF_A_STREAM)
+    if options.context is not None:
+        raise FlowsError("fit: data is an iterable, so its context comes with it: it has to yield pairs (rows, context)")
+    if options.steps_per_epoch is None:
+        raise FlowsError("fit: data is an iterable, which may be of any length: give steps_per_epoch")
+    if options.share is not None:
+        raise FlowsError("fit: data is an iterable, of which no share can be held out: give validation rows")
+    steps, batch_size, batches = options.steps_per_epoch, options.rows_a_step(math.inf), Batches(data)
+    together = devices()
+    if options.members is not None and not together.alone:
+        raise FlowsError(
+            f"{options.caller}: data is an iterable, of which each process yields rows of its own, and "
+            f"members={options.members} train on the same; fit them one after the other"
+        )
+    looked_at = together.part_of(min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size))
+    first = batches.gathered(looked_at)
+    if first is None:
+        raise FlowsError(
+            f"fit: data ended before the {looked_at} rows of an epoch of {steps} steps; give fewer steps_per_epoch"
+        )
+    batches.put_back()  # they are trained on, too
+    chunk = together.part_of(_chunk_of(first.x[:1], batch_size))
+    rows = together.joined(first.rows)
+    first = Table.of(rows, first.headers, np.arange(len(rows.x)))
+
+    def chunks(epoch: int) -> Iterator[Chunk]:
+        left = together.part_of(steps * batch_size)
+        while left:
+            table = batches.gathered(min(chunk, left))
+            if table is None:
+                raise FlowsError(
+                    f"fit: data ended in epoch {epoch}; an iterator cannot start again. Give max_epochs and steps_per_epoch "
+                    "that it has rows for, or an iterable that starts anew with each iter()"
+                )
+            yield Chunk(len(table), table.take, batches.state())
+            left -= len(table)
+
+    held_out = read_validation(options.validation, first)
+    stream = Stream(chunks, own=not together.alone, restore=batches.restore if batches.has_state else None)
+    return Split(first, held_out, first, held_out.rows, batch_size, steps, stream=stream, total=steps * batch_size)
+
+
+def _chunk_of(row: np.ndarray, batch_size: int) -> int:
+    """The rows of a chunk, whole batches."""
+    return max(CHUNK_BYTES // max(row.nbytes, 1) // batch_size, 1) * batch_size
+
+
+class Piece(NamedTuple):
+    """A batch of an iterable, of which some rows at its beginning were used, and the state of the iterator before it."""
+
+    rows: Rows
+    used: int
+    state: Any
+
+    @property
+    def left(self) -> int:
+        """The number of rows that were not used."""
+        return len(self.rows.x) - self.used
+
+
+class Batches:
+    """The rows of an iterable of batches, one after the other; it starts again when it ends, if it can.
+
+    An iterator with `get_state` and `set_state`, as Grain's have them, can go on later where it was.
+    """
+
+    def __init__(self, data: Any):
+        self.data, self.iterator, self.once = data, iter(data), iter(data) is data
+        self.has_state = hasattr(self.iterator, "get_state") and hasattr(self.iterator, "set_state")
+        self.seen = 0
+        self.like: Any = None  # the shapes of a row and of its context
+        self.headers: Headers = (None, None)
+        self.pieces = self.last = self._next()
+        self.event = self.pieces[0].rows.x.shape[1:] if self.pieces else ()
+
+    def gathered(self, count: int) -> Table | None:
+        """Take n rows; None where fewer are left."""
+        while sum(piece.left for piece in self.pieces) < count:
+            if not (more := self._next()):
+                return None
+            self.pieces = self.pieces + more
+        self.last, taken, left = self.pieces, list[Rows](), count
+        while left:
+            piece, *rest = self.pieces
+            used = piece.used + min(left, piece.left)
+            taken.append(take(piece.rows, slice(piece.used, used)))
+            left -= used - piece.used
+            self.pieces = [*([piece._replace(used=used)] if used < len(piece.rows.x) else []), *rest]
+        first = self.seen - sum(piece.left for piece in self.pieces) - count
+        rows = jax.tree.map(lambda *arrays: np.concatenate(arrays), *taken)
+        return Table.of(rows, self.headers, np.arange(first, first + count))
+
+    def put_back(self) -> None:
+        """Give the last rows again."""
+        self.pieces = self.last
+
+    def state(self) -> Any:
+        """How to go on after the rows so far: the state of the iterator and how many rows of its next batch were used."""
+        if not self.has_state:
+            return None
+        state, used = (self.pieces[0].state, self.pieces[0].used) if self.pieces else (self.iterator.get_state(), 0)
+        if isinstance(state, bytes):
+            return {"iterator": {"bytes": base64.b64encode(state).decode()}, "used": used}
+        try:
+            return {"iterator": {"json": json.loads(json.dumps(state))}, "used": used}
+        except TypeError:
+            raise FlowsError(
+                f"fit: get_state() of data is {state!r:.60}, which a checkpoint cannot hold; expected bytes, or what JSON "
+                "can hold"
+            ) from None
+
+    def restore(self, state: Any) -> None:
+        """Go on from a state, as a checkpoint holds it."""
+        self.iterator = self.iterator if self.once else iter(self.data)
+        try:
+            saved = state["iterator"]
+            self.iterator.set_state(base64.b64decode(saved["bytes"]) if "bytes" in saved else saved["json"])
+        except Exception as error:
+            raise FlowsError(
+                f"fit: data cannot go on from the state that the checkpoint has ({type(error).__name__}: {error!s:.300}). Give "
+                "the iterable that the fit began with, or another folder"
+            ) from error
+        self.pieces = [piece._replace(used=state["used"]) for piece in (self._next() if state["used"] else [])]
+
+    def _next(self) -> list[Piece]:
+        """The next batch, or none at the end."""
+        before = self.iterator.get_state() if self.has_state else None
+        batch = next(self.iterator, None)
+        if batch is None and not self.once:
+            self.iterator = iter(self.data)
+            before = self.iterator.get_state() if self.has_state else None
+            batch = next(self.iterator, None)
+        if batch is None:
+            return []
+        x, context = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
+        name = f"a batch after row {self.seen} of data"
+        if self.like is None:
+            self.headers = named_apart(x, f"fit: {name}"), named_apart(context, "fit: context")
+        header, context_header = self.headers
+        context = in_order(context, context_header, f"fit: the context of {name}")
+        rows = read_rows(in_order(x, header, f"fit: {name}"), context, name)
+        if not len(rows.x):
+            raise FlowsError(f"fit: {name} has no rows; expected at least one in each batch")
+        like = jax.tree.map(lambda array: array.shape[1:], rows)
+        self.like = like if self.like is None else self.like
+        if self.like != like:
+            raise FlowsError(f"fit: {name} has rows of shape {like[:2]}; those before it {self.like[:2]}")
+        self.seen += len(rows.x)
+        return [Piece(rows, 0, before)]

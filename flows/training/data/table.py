@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from flows.core import Array, FlowsError, Shape, check_finite, warn_user, working_dtype
-from flows.results.frames import Header, in_order, numbers_of, offset_of
+from flows.core import Array, FlowsError, Shape, warn_user, working_dtype
+from flows.results.frames import Header, offset_of
 from flows.training.options import Options
 
 LOOKED_AT = 100_000, 2**24  # rows, and numbers, by which a stream is checked and measured before the first step
@@ -159,22 +159,20 @@ class Split:
         """Divide the rows again: rows of these numbers to train on, the others to hold out."""
         return Split.of(self.whole, numbers, self.whole.take(others), options, self.groups)
 
-    def unsplit(self, options: Options) -> "Split":
-        """All rows that count, to train on as to hold out."""
-        numbers = self.numbers()
-        return self.divided(numbers, numbers, options)
-
-    def check_folds(self, count: int) -> None:
-        """Refuse more folds than there are rows for, and those of a stream."""
+    def for_folds(self, count: int, options: Options) -> "Split":
+        """The rows as folds share them: all that count, to train on as to hold out; or as they are, where there is one fold.
+        More folds than there are rows for are refused, and folds of a stream."""
+        if count == 1:
+            return self
         if self.stream is not None:
             raise FlowsError(f"fit: folds is {count}, but data is a stream; leave folds out, or give an array in memory")
-        most = len(self.numbers()) // 2
-        if not 2 <= count <= most:
-            raise FlowsError(f"fit: folds is {count}; expected folds from 2 to {most}, half the rows")
+        numbers = self.numbers()
+        if count > len(numbers) // 2:
+            raise FlowsError(f"fit: folds is {count}; expected folds from 2 to {len(numbers) // 2}, half the rows")
+        return self.divided(numbers, numbers, options)
 
     def folds(self, options: Options, key: Array, count: int) -> list["Split"]:
         """One for each fold, which holds out another part of the rows."""
-        self.check_folds(count)
         numbers = self.numbers()
         groups = None if self.groups is None else self.groups[numbers]
         parts = folds_of_rows(len(numbers), count, key, groups)
@@ -276,64 +274,3 @@ def narrow(x: Any) -> bool:
 def floating(rows: Rows) -> Rows:
     """Rows whose data are floating numbers."""
     return rows._replace(x=rows.x.astype(np.float32)) if narrow(rows.x) else rows
-
-
-def read_rows(data: Any, context: Any, name: str = "data", of_context: str = "context", weights: Any = None) -> Rows:
-    """Data, context and weights as finite NumPy arrays that keep their digits."""
-    x = numbers_of(data, f"fit: {name}")
-    if x.ndim < 2:
-        raise FlowsError(
-            f"fit: {name} has shape {x.shape}, expected (rows, *event) with at least two axes. One column is "
-            f"np.asarray({name})[:, None]; a single row, {name}[None], is too little to learn from"
-        )
-    if 0 in x.shape[1:]:
-        raise FlowsError(f"fit: {name} has shape {x.shape}: rows without entries; expected at least one column")
-    w = None if weights is None else _weights(weights, len(x))
-    c = None if context is None else numbers_of(context, f"fit: {of_context}")
-    if c is not None and (c.ndim < 2 or len(c) != len(x)):
-        raise FlowsError(
-            f"fit: {of_context} has shape {c.shape}, expected ({len(x)}, *context): one row for each row of {name}. One column "
-            f"is np.asarray({of_context})[:, None]"
-        )
-    for numbers, what in ((x, name), (c, of_context)):
-        if numbers is not None:
-            check_finite(numbers, dtype_of(x), f"fit: {what}")
-    return Rows(x, c, w)
-
-
-def _weights(weights: Any, rows: int) -> np.ndarray:
-    w = numbers_of(weights, "fit: weights")
-    if w.shape != (rows,):
-        raise FlowsError(f"fit: weights have shape {w.shape}, expected ({rows},): one for each row of data")
-    w = w.astype(float)
-    with np.errstate(invalid="ignore"):
-        w = w / w.max() if w.size and 0 < w.max() < np.inf else w  # their ratios alone matter
-    if not np.isfinite(w).all() or (w < 0).any() or not w.any():
-        wrong = f"the one of row {np.flatnonzero(~np.isfinite(w) | (w < 0))[0]} is not so" if w.any() else "all are 0"
-        raise FlowsError(f"fit: weights have to be finite and 0 or more, some above 0; {wrong}")
-    return w
-
-
-def read_validation(validation: Any, table: Table) -> Table:
-    """Rows to validate on, or a pair of them and their context, like those of a table; columns are put in order by name."""
-    pair, its_context = isinstance(validation, tuple) and len(validation) == 2, "the context of validation"
-    event, of_context = table.event, table.context_event
-    if of_context is not None and (not pair or validation[1] is None):
-        raise FlowsError("fit: validation is rows alone; expected a pair (data, context), as there is a context")
-    if of_context is None and pair and any(np.ndim(array) != len(event) for array in validation):
-        raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
-    x, c = validation if of_context is not None else (validation, None)
-    x, c = in_order(x, table.header, "fit: validation"), in_order(c, table.context_header, f"fit: {its_context}")
-    if np.ndim(x) < 2:
-        raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(event)})")
-    held_out = Table.of(read_rows(x, c, "validation", its_context), table.headers, source="validation")
-    for name, array, shape in (("validation", held_out.x, event), (its_context, held_out.context, of_context or ())):
-        if array is not None and (array.shape[1:] != shape or not len(array)):
-            raise FlowsError(f"fit: {name} has shape {array.shape}, expected (rows, {_listed(shape)})")
-    if len(table) < LEAST_ROWS:
-        raise FlowsError(f"fit: data has {counted(len(table))}; expected at least {LEAST_ROWS}")
-    return held_out
-
-
-def _listed(shape: tuple[int, ...]) -> str:
-    return str(shape)[1:-1].strip(",")

@@ -26,7 +26,7 @@ from flows.core import (
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.results.parameters import Parameters
-from flows.training.data.box import box_layer, ends_of
+from flows.training.data.region import box_layer, ends_of
 from flows.training.density.checks import check_rows_apart
 from flows.training.density.gaussian import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
 from flows.training.density.modes import Modes, modes_of, wide_normal_is_better

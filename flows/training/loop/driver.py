@@ -22,7 +22,7 @@ from flows.core import Distribution
 from flows.persistence.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
 from flows.training.data.gaussian import Yardstick
-from flows.training.data.streams import DataFailed
+from flows.training.data.read import DataFailed
 from flows.training.devices import devices
 from flows.training.loop.checkpoint import Checkpoint
 from flows.training.loop.messages import TOLD, after, compare, error_of, error_of_stream, history_of

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from flows.core import Array, on_device
-from flows.training.data.standardize import Prepared
-from flows.training.data.streams import DataFailed
+from flows.training.data.prepare import Prepared
+from flows.training.data.read import DataFailed
 from flows.training.data.table import Chunk, Rows, Stream, Table, take
 from flows.training.devices import devices
 from flows.training.loop.messages import cause

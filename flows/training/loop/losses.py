@@ -28,7 +28,7 @@ from flows.core import (
     stop_fixed,
     traits_by,
 )
-from flows.training.data.standardize import MEASURED, measured_of
+from flows.training.data.prepare import MEASURED, measured_of
 from flows.training.data.table import Rows, floating, take
 from flows.training.options import keywords_of_objective, name_of_objective
 

@@ -1,4 +1,4 @@
-"""The box of a support: its ends, the layer that takes it to the line, and rows, ends and noise that do not go with it."""
+"""Where rows live: the box of a support, unit vectors, codes and angles; and rows, ends and noise that do not go with them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from flows.bijections.composition import layers_of, support_of
+from flows.bijections.degrees import told_of_degrees
 from flows.bijections.unconstrain import Unconstrain
-from flows.core import BijectionInit, FlowsError, Region, traits_by
+from flows.core import OFF_SPHERE, BijectionInit, FlowsError, Region, blocks_of, traits_by, warn_user
 from flows.training.data.dependence import COARSE
 from flows.training.data.gaussian import moments
 from flows.training.data.table import Split, Table, place_of, warn_of_data
@@ -16,6 +17,55 @@ from flows.training.model_view import ModelView
 # Of a standard deviation, what is lost of a column in its distance to an end: from there on few draws are unlike each other,
 # and scores are off by a hundredth of a nat and soon by a nat.
 TOO_COARSE = 0.03
+TURNS = 3  # that an angle may span before it is taken for another unit
+
+
+def check_points(view: ModelView, split: Split, caller: str) -> None:
+    """Refuse rows that are no points of a model: degrees, no unit vectors, no codes; and a model that fits no such rows."""
+    table, labels = split.train, split.train.labels
+    # One of the sphere may have no part at an event of two columns.
+    if view.event == (2,) and view.of_sphere and (degrees := told_of_degrees(np.asarray(table.x), labels)):
+        raise FlowsError(f"{caller}: data has 2 columns, and {view.init_fun!r:.80} takes unit vectors: {degrees}")
+    region = view.region
+    if region is None or region.flat:
+        return
+    _check_codes(region, split, caller)
+    for block in blocks_of(region.sphere):
+        which = ", ".join(labels[i].removeprefix("column ") for i in block)
+        for table in split.tables:
+            squared = np.square(np.asarray(table.x, float)[:, block]).sum(1)
+            off = np.abs(squared - 1) > OFF_SPHERE
+            if off.any():
+                row = int(np.argmax(off))
+                degrees = told_of_degrees(np.asarray(table.x)[:, block], [labels[i] for i in block])
+                raise FlowsError(
+                    f"{caller}: row {table.numbers[row]} of {table.source} is no point of the sphere: the squares of its "
+                    f"columns {which} add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected "
+                    "unit vectors: " + (degrees or "divide each row by its norm, or give a model of the line")
+                )
+        vectors = np.asarray(split.train.x)[:, block]
+        if (vectors == vectors[:1]).all():
+            one = ", ".join(f"{coordinate:.6g}" for coordinate in vectors[0])
+            raise FlowsError(
+                f"{caller}: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
+                "so they have no density. Leave them out, or add noise the size of their recorded step"
+            )
+
+
+def _check_codes(region: Region, split: Split, caller: str) -> None:
+    """Refuse what is no code where the model has one."""
+    for entry in map(tuple, np.argwhere(region.classes)):
+        classes = int(region.classes[entry])
+        for table in split.tables:
+            column = np.asarray(table.x[(slice(None), *entry)])
+            wrong = (column < 0) | (column >= classes) | (column != np.floor(column))
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise FlowsError(
+                    f"{caller}: {table.labels[entry[-1]]} of {table.source} is {column[row]:.6g} in row {table.numbers[row]}, "
+                    f"which is no code; expected whole numbers 0 to {classes - 1}, one for each category. Of {len(wrong)} rows "
+                    f"{int(wrong.sum())} are so: give them a code, or drop them"
+                )
 
 
 def ends_of(support: Any, columns: int, names: tuple[str, ...] | None = None) -> Region | None:
@@ -142,3 +192,13 @@ def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Reg
         if lost > TOO_COARSE:
             raise FlowsError(f"{message} too few digits of how the data vary. {remedy}")
         warn_of_data(f"{message} few digits of how the data vary. {remedy}")
+
+
+def check_turns(region: Region | None, table: Table, caller: str) -> None:
+    """Warn of angles that look like degrees."""
+    for i, period in enumerate([] if region is None else region.period.reshape(-1, len(table.labels)).max(0).tolist()):
+        if period and (spread := float(np.ptp(table.x[..., i]))) > TURNS * period:
+            warn_user(
+                f"{caller}: {table.labels[i]} spans {spread:.4g}, {spread / period:.0f} turns of "
+                f"{period:.4g}: are these degrees? Give radians, or transformers and a base of their period"
+            )
