@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
@@ -55,6 +55,10 @@ class Candidate(NamedTuple):
     cost: float = math.nan
 
 
+def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda model: -np.inf if model.result is None else model.nats, reverse=True)
+
+
 OF_SELECT = Run(judged=False)  # the table says which is behind
 
 
@@ -91,7 +95,7 @@ class Comparison:
             if devices().any(self.interrupted or late):
                 why = f"not fitted, as {'another was interrupted' if self.interrupted else 'the time was over'}"
             else:
-                with devices_of(self.options.mesh, self.options.caller):
+                with devices_of(self.options.mesh, "fit"):
                     check_distribution(init_fun)
                     result, why = self._fit(init_fun)
                     if not why:
@@ -106,25 +110,12 @@ class Comparison:
                 raise
             kind = "" if isinstance(error, FlowsError) else f"{type(error).__name__}: "
             why = f"{kind}{error}"
-        if why or result is None:
-            candidate = Candidate(
-                name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, scores, time.monotonic() - start
-            )
-        else:
-            nats, spread = self.mean(scores)
-            candidate = Candidate(
-                name,
-                init_fun,
-                result,
-                nats,
-                spread,
-                (0.0, 0.0),
-                self._numbers(result),
-                "",
-                scores,
-                time.monotonic() - start,
-                cost,
-            )
+        seconds = time.monotonic() - start
+        candidate = Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, scores, seconds, cost)
+        if result is not None and not why:
+            nats, error = self.mean(scores)
+            numbers = num_trained(result.params) // self.folds  # of a single model
+            candidate = candidate._replace(result=result, nats=nats, error=error, behind=(0.0, 0.0), num_params=numbers)
         self.fitted.append(candidate)
 
     def ranked(self) -> list[Candidate]:
@@ -132,10 +123,8 @@ class Comparison:
         if best is None:
             failures = " ".join(f"{candidate.name}: {candidate.failure}." for candidate in self.fitted)
             raise FlowsError(f"select: no candidate could be fitted. {failures}")
-        return sorted(
-            (candidate._replace(behind=self.difference(best.scores, candidate.scores)) for candidate in self.fitted),
-            key=lambda candidate: -np.inf if candidate.result is None else candidate.nats,
-            reverse=True,
+        return best_first(
+            candidate._replace(behind=self.difference(best.scores, candidate.scores)) for candidate in self.fitted
         )
 
     def _fit(self, init_fun: Any) -> tuple[FitResult, str]:
@@ -160,7 +149,6 @@ class Comparison:
         return result, "".join(why)
 
     def _prepared(self, init_fun: Any) -> Prepared:
-        """The rows for a model."""
         view = ModelView(init_fun, self.split.whole.event, self.split.whole.context_event, self.options.standardize)
         facts = of_candidate(view, self.split, self.columns, self.options, self.folds)
         kind = view.region.kind if view.region is not None and facts.columns.curved.any() else None
@@ -182,10 +170,6 @@ class Comparison:
         seconds = time.process_time() - began
         return np.concatenate(scores), 1e6 * seconds * len(of_each) / len(self.unseen[0])
 
-    def _numbers(self, result: FitResult) -> int:
-        """How many numbers are trained, of a single model."""
-        return num_trained(result.params) // (self.folds if self.folds > 1 else 1)
-
     def difference(self, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         """By how much a is better, and the standard error, row by row."""
         return self.mean(a - b) if len(a) == len(b) else (np.nan, np.nan)
@@ -198,7 +182,6 @@ class Comparison:
 
 
 def _scores(log_pdf: Callable, params: Any, table: Table, dequantize: Any, key: Any) -> np.ndarray:
-    """log_pdf of each row."""
     rng = None if dequantize is None or dequantize is False else key
     scores = by_pieces(lambda x, context: log_pdf(params, x, context=context, rng=rng), table.x, table.context)
     return scores.astype(float)

@@ -58,17 +58,13 @@ class Devices:
         text = None if error is None else f"{type(error).__name__}: {str(error) or 'it was ended'}"[:MOST]
         answers = [json.loads(answer) for answer in _gathered(json.dumps({"error": text, "depth": self.depth, **told}))]
         failed = [number for number, answer in enumerate(answers) if answer["error"] is not None]
-        if failed:
-            self._end(min(answer["depth"] for answer in answers))
+        if failed:  # nobody meets again in what runs at this depth or deeper: some process has left it
+            depth, inner = min(answer["depth"] for answer in answers), cast("Devices | None", self)
+            while inner is not None and inner.depth >= depth:
+                inner.over, inner = True, inner.within
             if error is None:
                 raise FitError(f"{self.caller}: process {failed[0]} failed, and all end. {answers[failed[0]]['error']}")
         return answers
-
-    def _end(self, depth: int) -> None:
-        """No more is met for in what runs at this depth or deeper: some process has left it."""
-        inner: Devices | None = self
-        while inner is not None and inner.depth >= depth:
-            inner.over, inner = True, inner.within
 
     def any(self, stops: bool) -> bool:
         """Tell whether one of them stops."""

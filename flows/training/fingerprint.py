@@ -4,6 +4,7 @@ import hashlib
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,8 +25,11 @@ class _CannotTell(Exception):
 def fingerprint(function: Any, what: str) -> str:
     """A digest of a function's code, constants, defaults and what it closes over, arrays by their numbers, and of the
     functions and numbers of its own module that it names. Of another module's functions the name is enough."""
+    inner = function
+    while isinstance(inner, partial):
+        inner = inner.func
     try:
-        pieces = _Walk(_module(_innermost(function))).of(function)
+        pieces = _Walk(getattr(inner, "__module__", None) or type(inner).__module__).of(function)
         return hashlib.sha256("".join(pieces).encode()).hexdigest()[:16]
     except _CannotTell as error:
         raise FlowsError(
@@ -72,7 +76,10 @@ class _Walk:
         elif isinstance(x, types.CodeType):
             yield from self._all(x.co_code.hex(), x.co_consts, x.co_names, x.co_varnames, x.co_freevars)
         elif isinstance(x, types.FunctionType):
-            cells = [cell.cell_contents for cell in x.__closure__ or () if _is_full(cell)]
+            cells = list[Any]()
+            for cell in x.__closure__ or ():
+                with suppress(ValueError):  # of an empty one
+                    cells.append(cell.cell_contents)
             yield from self._all(x.__code__, x.__defaults__, x.__kwdefaults__, cells)
             yield from self._all(*self._named(x, x.__code__) if x.__module__ == self.module else ())
         elif isinstance(x, partial):
@@ -123,21 +130,3 @@ class _Walk:
             if isinstance(inner, types.CodeType)
             for variable in self._named(function, inner)
         ]
-
-
-def _is_full(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
-
-
-def _innermost(function: Any) -> Any:
-    while isinstance(function, partial):
-        function = function.func
-    return function
-
-
-def _module(function: Any) -> str:
-    return getattr(function, "__module__", None) or type(function).__module__

@@ -137,7 +137,7 @@ def fit(
     with devices_of(mesh, "fit"):
         options = Options.of(given)
         key = as_key(rng)
-        check_distribution(init_fun, options.caller)
+        check_distribution(init_fun)
         split = read(data, options, key)
         view = ModelView(init_fun, split.whole.event, split.whole.context_event, options.standardize)
         facts = check(view, split, options, key)

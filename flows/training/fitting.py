@@ -49,18 +49,14 @@ from flows.training.options import Options
 
 def fit_prepared(rows: Prepared, options: Options, key: Array) -> FitResult:
     """Train one model, or several to folds or as members, on rows that are prepared, and give it as the user sees it."""
-    if rows.folds or options.members is not None:
-        return fit_members(rows, replace(options, members=len(rows.folds) or options.members), key)
-    began, flow = time.monotonic(), rows.outer(rows.model)
-    fitted, history = train_members(rows, options, key, flow, rows.outer_params)
-    return FitResult(*fitted, flow, as_dim(rows.event), as_dim(rows.context), history, **fields_of_result(rows, history, began))
+    began, members = time.monotonic(), len(rows.folds) or options.members
 
-
-def fit_members(rows: Prepared, options: Options, key: Array) -> EnsembleResult:
-    """Train an ensemble on rows that are prepared, and give it as the user sees it."""
-    members, began = options.members or 1, time.monotonic()
+    def several(model: Any) -> Any:
+        return model if members is None else Mixture(model, num_components=members, trainable=False)
 
     def mixed(components: Any) -> Any:
+        if members is None:
+            return components
         dtype = next((leaf.dtype for leaf in jax.tree.leaves(components)), jnp.float32)
         return {"components": components, "fixed": {"logits": jnp.full(members, -np.log(members), dtype)}}
 
@@ -70,14 +66,16 @@ def fit_members(rows: Prepared, options: Options, key: Array) -> EnsembleResult:
         of_folds = [fold.outer_params(jax.tree.map(itemgetter(i), trained)) for i, fold in enumerate(rows.folds)]
         return mixed(stacked(of_folds))
 
-    def several(model: Any) -> Any:
-        return Mixture(model, num_components=members, trainable=False)
-
     # Before the training, as it may be refused.
     flow = several(rows.outer(rows.model)) if rows.folds else rows.outer(several(rows.model))
-    fitted, history = train_members(rows, options, key, flow, outer)
-    dims, path = (as_dim(rows.event), as_dim(rows.context)), () if rows.folds else rows.path
-    return EnsembleResult(*fitted, flow, *dims, history, path=path, **fields_of_result(rows, history, began))
+    fields, counts = facts_of_result(rows)
+    fitted, history = train_members(rows, replace(options, members=members), key, flow, outer)
+    history.update(counts)
+    arguments = *fitted, flow, as_dim(rows.event), as_dim(rows.context), history
+    fields["seconds"] = time.monotonic() - began
+    if members is None:
+        return FitResult(*arguments, **fields)
+    return EnsembleResult(*arguments, path=() if rows.folds else rows.path, **fields)
 
 
 def train_members(
@@ -93,14 +91,14 @@ def train_members(
     keys = key if members is None else jax.random.split(key, members)
     part = distribution_part(inner, rows.event, rows.context)
     if members is not None:
-        refuse_closures(part, f"{options.caller}: {members} models are to be trained as one")
+        refuse_closures(part, f"fit: {members} models are to be trained as one")
     starts = list[Any]()
     for i, member_key in enumerate([key] if members is None else keys):
         member_rows = rows.of_member(i)
         starts.append(cast(member_rows.inner_params(part.init(member_key, member_rows.given)), rows.dtype))
     if rows.context is not None and "context" not in part.keywords:
         raise TypeError(
-            f"{options.caller}: context was given, but no layer of {rows.model!r} takes one; leave it out, or give a model "
+            f"fit: context was given, but no layer of {rows.model!r} takes one; leave it out, or give a model "
             "that takes one, such as Flow(NSF()) or Normal(conditioner=MLP(32))"
         )
     if not any(jax.tree.leaves(trainable(starts[0]))):
@@ -126,9 +124,7 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsPro
     placement, held_out = options.placement, len(rows.held_out.x)
     alone = placement.shares > 1 and options.rows == "split"  # rows that no other device has
     if alone and rows.folds:
-        raise FlowsError(
-            f"{options.caller}: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1"
-        )
+        raise FlowsError(f"fit: rows is 'split', and each of {len(rows.folds)} folds has rows of its own; give folds=1")
     batch, dealt, split = rows.split.batch_size // options.accumulate, alone, held_out if alone else 0
     if rows.split.stream is not None:
         dealt, split = placement.of_batches and options.members is None, 0
@@ -138,25 +134,24 @@ def _problem(model: Any, part: Any, rows: Prepared, options: Options) -> RowsPro
     check_keywords(options.objective, rows.train, options.caller)
     if 0 < split < placement.shares:
         raise FlowsError(
-            f"{options.caller}: rows is 'split' over {placement.shares} devices, and {held_out} rows are held out; expected as "
+            f"fit: rows is 'split' over {placement.shares} devices, and {held_out} rows are held out; expected as "
             f"many as devices, for the {options.measure}"
         )
     return Objective(*common, function=Function(options.objective))
 
 
-def fields_of_result(rows: Prepared, history: History, began: float) -> dict[str, Any]:
-    """Return what a result knows of its rows; how many there were goes to the history."""
+def facts_of_result(rows: Prepared) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Facts of the rows that a result keeps, and how many rows there are, for the history."""
     split, held_out = rows.split, [fold.held_out_as_given for fold in rows.folds or (rows,)]
     others = len(split.others) if rows.folds else 0  # all rows are trained on by some fold
-    history["rows"] = np.array(split.total + others)
-    history["held_out"] = np.array(sum(len(part.x) for part in held_out))
+    counts = {"rows": np.array(split.total + others), "held_out": np.array(sum(len(part.x) for part in held_out))}
     if held_out[0].weights is not None:
         weights = np.concatenate([part.weights for part in held_out])
-        history["effective"] = np.array(np.square(weights.sum()) / np.square(weights).sum())
+        counts["effective"] = np.array(np.square(weights.sum()) / np.square(weights).sum())
     few = [kept_of(part, KEPT // len(held_out)) for part in held_out]
     held_out_rows = jax.tree.map(lambda *arrays: np.stack(arrays), *few) if rows.folds else few[0]
-    tables = {"table": split.whole.header, "context_table": split.whole.context_header}
-    return {**tables, "kept": held_out_rows, "turn": rows.turn, "seconds": time.monotonic() - began}
+    table, context_table = split.whole.headers
+    return {"table": table, "context_table": context_table, "kept": held_out_rows, "turn": rows.turn}, counts
 
 
 def kept_of(rows: Rows, most: int) -> Kept:

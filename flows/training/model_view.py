@@ -57,23 +57,24 @@ class ModelView:
         return self.event[-1]
 
     @cached_property
-    def _asked(self) -> tuple[Layers, Any, Region | None]:
-        """The layers that rows go through before they are standardised, the model behind these, and where its points live, as
-        far as it is told. What is wrong with first layers is told before what is wrong with the whole."""
-        pieces = ((), self.init_fun) if self.standardize is False else split_off(self.init_fun, self.event, self.context)
-        return *pieces, distribution_part(self.init_fun, self.event, self.context).region
+    def _pieces(self) -> tuple[Layers, Any]:
+        return ((), self.init_fun) if self.standardize is False else split_off(self.init_fun, self.event, self.context)
 
     @property
     def first(self) -> Layers:
-        return self._asked[0]
+        """The layers that rows go through before they are standardised."""
+        return self._pieces[0]
 
     @property
     def rest(self) -> Any:
-        return self._asked[1]
+        """The model behind them."""
+        return self._pieces[1]
 
-    @property
+    @cached_property
     def region(self) -> Region | None:
-        return self._asked[2]
+        """Where its points live. What is wrong with first layers is refused before what is wrong with the whole."""
+        _ = self._pieces
+        return distribution_part(self.init_fun, self.event, self.context).region
 
     @property
     def rest_part(self) -> DistributionPart:
@@ -130,6 +131,10 @@ class ModelView:
         along columns, and what is given columns as a context has a network for them."""
         networks = has_flow(self.rest) or structure_of(self.rest).order == "chain rule"
         return self.standardize == "whiten" or not (networks or traits_by(self.rest).clusters == "along columns")
+
+    def started(self, shrinkage: float | None) -> Any:
+        """The model that is standardised, with a base that starts at the covariance of its rows."""
+        return from_gaussian(self.rest, self.event, self.context, shrinkage)
 
 
 def num_trained(params: Any) -> int:

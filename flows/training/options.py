@@ -114,6 +114,16 @@ def columns(x: Any, name: str) -> tuple[str | int, ...]:
     return tuple(label if isinstance(label, str) else int(label) for label in labels)
 
 
+def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str) -> int:
+    """The number of a column that is given by name or number."""
+    if names is not None and str(column) in names:
+        return names.index(str(column))
+    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
+        return int(column)
+    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
+    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")
+
+
 def functions(x: Any, name: str) -> tuple[Callable, ...]:
     if callable(x) or not isinstance(x, Sequence) or not all(map(callable, x)):
         raise FlowsError(f"{name} is {x!r:.80}; expected a list of functions of one argument, an Epoch")
@@ -171,25 +181,15 @@ MAY_CHANGE = "may change"  # where a fit goes on from a checkpoint
 
 
 class Run(NamedTuple):
-    """Facts of a training beside the options that a user gives.
+    """Facts of a training that no user gives as options; `expected` and `remedy` are for errors where the density is 0."""
 
-    Attributes:
-        caller: the function that was called, which errors name.
-        expected: what errors say that it expected.
-        remedy: what they say is to be done where the density is 0.
-        judged: whether it says when it ends behind its start, or the closed-form Gaussian.
-        tempered: the first epochs, whose validation loss says nothing.
-        stands: whether it is over, by its importance weights.
-        callback: called after each epoch as those of a user are, but in every process.
-    """
-
-    caller: str = "fit"
+    caller: str = "fit"  # the function that was called, which errors name
     expected: str = "data where the model is defined (flows.support says where that is) and finite values from its layers"
     remedy: str = "Give a base without edges, or data in its support"
-    judged: bool = True
-    tempered: int = 0
-    stands: Callable[[list[float], list[float]], bool] | None = None
-    callback: Callable[[Any], Any] | None = None
+    judged: bool = True  # whether it says when it ends behind its start, or the closed-form Gaussian
+    tempered: int = 0  # the first epochs, whose validation loss says nothing
+    stands: Callable[[list[float], list[float]], bool] | None = None  # whether it is over, by its importance weights
+    callback: Callable[[Any], Any] | None = None  # called after each epoch as the callbacks of a user, but in every process
 
 
 OF_FIT = Run()

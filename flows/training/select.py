@@ -9,7 +9,7 @@ import numpy as np
 from flows.bijections.normal_scores import NormalScores
 from flows.compose import Serial
 from flows.conditioners import MLP
-from flows.core import Array, DistributionInit, DistributionLike, FlowsError, Shape, as_key, explained_call
+from flows.core import DistributionInit, DistributionLike, FlowsError, Shape, as_key, explained_call
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.distributions.normal import Normal
@@ -18,7 +18,7 @@ from flows.models.monotone import BNAF
 from flows.models.splines import NSF
 from flows.results.result import FitResult
 from flows.results.summary import OF_LABELS
-from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions
+from flows.training.comparison import SURE, Candidate, Comparison, SelectOptions, best_first
 from flows.training.data.facts import Shared, check_data
 from flows.training.data.read import read_arrays
 from flows.training.data.region import check_ends_are_near
@@ -81,11 +81,7 @@ class Selection(NamedTuple):
 
     def __str__(self) -> str:
         stack = [self.stacked] if self.stacked is not None and len(self.weights) > 1 else []
-        ranked = sorted(
-            [*self.candidates, *stack],
-            key=lambda candidate: -np.inf if candidate.result is None else candidate.nats,
-            reverse=True,
-        )
+        ranked = best_first([*self.candidates, *stack])
         width = max(len(model.name) for model in ranked)
         heads = f"{'log-likelihood':>18}  {'behind the best':>18}  {'params':>9}  {'seconds':>7}  {'us a row':>8}"
         lines = [f"{'model':{width}}  {heads}"]
@@ -176,28 +172,25 @@ def select(
     """
     with devices_of(keywords.get("mesh"), "fit"):
         options = SelectOptions(validation=validation, total_minutes=total_minutes, **keywords)
-        return _selected(as_key(rng), candidates, data, options)
-
-
-def _selected(key: Array, candidates: Any, data: Any, options: SelectOptions) -> Selection:
-    split = read_arrays(data, options, key)
-    table, rows = split.whole, len(split.numbers())
-    folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
-    models = (
-        suggested(rows, table.event, options.context is not None, mostly_whole(table.x))
-        if candidates is None
-        else _named(candidates)
-    )
-    views = [ModelView(model, table.event, table.context_event, standardize=False) for model in models.values()]
-    noisy, coded = (np.all([ask(view) for view in views], 0) for ask in (lambda view: view.noisy, _coded))
-    columns = check_data(split.for_folds(folds, options), options, Shared(coded, coded, noisy))
-    check_ends_are_near(split.train, (), columns.ends)
-    comparison = Comparison(key, options, columns, split, folds)
-    for name, model in models.items():
-        comparison.add(name, model)
-    ranked = comparison.ranked()
-    weights, stacked = _stacked(comparison, ranked)
-    return Selection(tuple(ranked), comparison.rows, folds, weights, stacked)
+        key = as_key(rng)
+        split = read_arrays(data, options, key)
+        table, rows = split.whole, len(split.numbers())
+        folds = FOLDS if options.share is not None and FOLDS * 2 <= rows < FEW else 1
+        models = (
+            suggested(rows, table.event, options.context is not None, mostly_whole(table.x))
+            if candidates is None
+            else _named(candidates)
+        )
+        views = [ModelView(model, table.event, table.context_event, standardize=False) for model in models.values()]
+        noisy, coded = (np.all([ask(view) for view in views], 0) for ask in (lambda view: view.noisy, _coded))
+        columns = check_data(split.for_folds(folds, options), options, Shared(coded, coded, noisy))
+        check_ends_are_near(split.train, (), columns.ends)
+        comparison = Comparison(key, options, columns, split, folds)
+        for name, model in models.items():
+            comparison.add(name, model)
+        ranked = comparison.ranked()
+        weights, stacked = _stacked(comparison, ranked)
+        return Selection(tuple(ranked), comparison.rows, folds, weights, stacked)
 
 
 def _coded(view: ModelView) -> np.ndarray:

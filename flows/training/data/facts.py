@@ -14,7 +14,7 @@ from flows.bijections.dequantize import Dequantize
 from flows.core import Array, FlowsError, Given, Region, refuse_closures, warn_user
 from flows.training.data.copies import check_copies
 from flows.training.data.dependence import COARSE, check_dependence
-from flows.training.data.gaussian import Scale, moments
+from flows.training.data.gaussian import Scale, check_spread, moments
 from flows.training.data.region import (
     box_layer,
     check_ends_are_near,
@@ -25,7 +25,7 @@ from flows.training.data.region import (
     ends_of,
 )
 from flows.training.data.rounding import ATOM, check_rounded, noise_added, sampled, some_of, steps_of, ties
-from flows.training.data.table import Split, Table, warn_of_data
+from flows.training.data.table import Split, warn_of_data
 from flows.training.model_view import Layers, ModelView, has_flow, num_trained
 from flows.training.options import FEW, FOLDS, Options
 
@@ -66,23 +66,23 @@ class Facts(NamedTuple):
 
 def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
     """Check what was read, for a model."""
-    check_points(view, split, options.caller)
+    check_points(view, split)
     folds, table = folds_of(view, split, options, key), split.train
     whole = split.for_folds(folds, options)
     facts = Facts(view, check_data(whole, options, view), folds)
-    check_noise_once(view, table.labels, facts.columns.ends, facts.columns.steps, options.caller)
+    check_noise_once(view, table.labels, facts.columns.ends, facts.columns.steps)
     check_ends_are_near(table, view.first, facts.columns.ends)
-    check_turns(view.region, table, options.caller)
+    check_turns(view.region, table)
     check_inside(whole, facts.first)
     return facts
 
 
 def of_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: Options, folds: int) -> Facts:
     """Check a model of several, for rows that were checked without any."""
-    check_points(view, split, options.caller)
+    check_points(view, split)
     if (curved := view.curved).any():
         columns = columns._replace(as_is=columns.as_is | curved, judged=columns.judged & ~curved, curved=curved)
-    check_noise_once(view, split.train.labels, columns.ends, columns.steps, options.caller)
+    check_noise_once(view, split.train.labels, columns.ends, columns.steps)
     if folds > 1:
         one = "(give rows as validation= for one model)"
         refuse_closures(view.rest_part, f"{folds} models of folds are to be trained as one {one}")
@@ -101,7 +101,7 @@ def folds_of(view: ModelView, split: Split, options: Options, key: Array) -> int
     part = view.rest_part
     if closures := part.closures:
         warn_user(
-            f"{options.caller}: on {rows} rows {FOLDS} models are better than one, but {view.rest!r:.80} has "
+            f"fit: on {rows} rows {FOLDS} models are better than one, but {view.rest!r:.80} has "
             f"{closures[0].kind} in it, so one is trained. {closures[0].remedy.partition(',')[0]}"
         )
         return 1
@@ -134,25 +134,6 @@ def check_data(split: Split, options: Options, model: Shared | ModelView) -> Col
         of_context = scale_of_context(context, weights)
     ends = ends_of(options.support, len(data.labels), split.train.names)
     return ColumnFacts(data.as_is, data.judged, model.curved, data.steps, ends, of_context)
-
-
-def check_spread(table: Table, scale: Scale, judged: np.ndarray, which: str = "") -> None:
-    """Refuse a column that never changes, or by less than the working dtype can tell."""
-    flat, (mean, std), dtype = table.x.reshape(-1, len(table.labels)), scale, table.dtype
-    for j in map(int, np.flatnonzero(judged)):
-        what = table.labels[j]
-        if flat[0, j] == flat[:, j].max() == flat[:, j].min():
-            raise FlowsError(
-                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(table)} training rows{which}), so it has no "
-                "density. Leave it out, or add noise the size of its recorded step"
-            )
-        if not np.isfinite(std[j]):
-            raise FlowsError(f"fit: {what} of data varies by more than {dtype.name} can hold. Rescale it")
-        if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
-            raise FlowsError(
-                f"fit: {what} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
-                "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
-            )
 
 
 def scale_of_context(context: np.ndarray, weights: np.ndarray | None = None) -> Scale:

@@ -12,8 +12,8 @@ from scipy.linalg import solve_triangular
 
 from flows.bijections.arcsinh import QUARTILES
 from flows.bijections.whiten import LEAST, correlation_factor
-from flows.core import LOG_2PI, Region, pieces_of, seen
-from flows.training.data.table import Rows, take
+from flows.core import LOG_2PI, FlowsError, Region, pieces_of, seen
+from flows.training.data.table import Rows, Table, take
 
 SHRINKAGES = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 FOLDS = 5
@@ -48,6 +48,25 @@ def moments(x: np.ndarray, weights: Weights = None) -> Scale:
     far = np.where((far > 0) & np.isfinite(far), far, 1.0)  # squares of what is divided by it neither overflow nor vanish
     squares = sum(w @ np.square((values - mean) / far) for values, w in pieces())
     return Scale(mean, far * np.sqrt(squares / total))
+
+
+def check_spread(table: Table, scale: Scale, judged: np.ndarray, which: str = "") -> None:
+    """Refuse a column that never changes, or by less than the working dtype can tell."""
+    flat, (mean, std), dtype = table.x.reshape(-1, len(table.labels)), scale, table.dtype
+    for j in map(int, np.flatnonzero(judged)):
+        what = table.labels[j]
+        if flat[0, j] == flat[:, j].max() == flat[:, j].min():
+            raise FlowsError(
+                f"fit: {what} of data is constant ({flat[0, j]!s} in all {len(table)} training rows{which}), so it has no "
+                "density. Leave it out, or add noise the size of its recorded step"
+            )
+        if not np.isfinite(std[j]):
+            raise FlowsError(f"fit: {what} of data varies by more than {dtype.name} can hold. Rescale it")
+        if std[j] < max(8 * np.finfo(dtype).eps * abs(mean[j]), np.finfo(dtype).tiny):
+            raise FlowsError(
+                f"fit: {what} of data is {mean[j]:.9g} +- {std[j]:.3g}, values that {dtype.name} cannot tell apart. "
+                "Subtract an offset first and rescale, or give float64 under jax.config.update('jax_enable_x64', True)"
+            )
 
 
 def quartiles(x: np.ndarray) -> Scale:

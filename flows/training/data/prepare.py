@@ -17,6 +17,7 @@ from flows.core import (
     MOST_TURNS,
     NEAR_END,
     Array,
+    BijectionInit,
     Given,
     Region,
     Shape,
@@ -32,12 +33,11 @@ from flows.diagnostics.rows import spline_bound
 from flows.distributions.flow import Flow
 from flows.distributions.standardized_context import StandardizedContext
 from flows.training.data.choose import choose
-from flows.training.data.facts import Facts, check_spread
-from flows.training.data.gaussian import Scale, Yardstick, by_chance, closed_form_loss, moments
+from flows.training.data.facts import Facts
+from flows.training.data.gaussian import Scale, Yardstick, by_chance, check_spread, closed_form_loss, moments
 from flows.training.data.measure import Choice, Pipeline, measure
 from flows.training.data.region import check_finite_behind
 from flows.training.data.table import LOOKED_AT, Rows, Split, floating, narrow, take
-from flows.training.model_view import Layers, from_gaussian
 from flows.training.options import Options
 
 MEASURED = 10_000, 2**20  # rows, and numbers, at most, where layers measure data
@@ -55,7 +55,7 @@ class Prepared(NamedTuple):
     held_out_as_given: Rows
     of_context: Scale | None
     yardstick: Yardstick
-    layers: Layers = ()
+    layers: tuple[BijectionInit, ...] = ()
     params: tuple[Any, ...] = ()  # of the layers
     pipeline: Pipeline = Pipeline()  # the last of the layers, which standardise
     trained_with_layers: bool = False
@@ -73,7 +73,6 @@ class Prepared(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """To work in."""
         return self.split.train.dtype
 
     @property
@@ -172,7 +171,7 @@ def with_model(rows: Prepared, split: Split, facts: Facts, options: Options) -> 
     flow starts at the normal that its rows have, as layers without a network would leave them."""
     model = facts.view.rest
     if rows.pipeline.steps and options.standardize is True and options.objective is None:
-        model = from_gaussian(model, rows.event, rows.context, rows.pipeline.shrinkage or None)
+        model = facts.view.started(rows.pipeline.shrinkage or None)
     return rows._replace(turn=turn_of(facts.view.region, split), model=model)
 
 
@@ -207,10 +206,10 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
         check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
     members = tuple(prepare_one(fold, facts, options, key, choice) for fold in folds)
     yardsticks = [member.yardstick for member in members]
-    gaussians = [yardstick.gaussian for yardstick in yardsticks if yardstick.gaussian is not None]
+    gaussians = [yardstick.gaussian for yardstick in yardsticks]
     yardstick = yardsticks[0]._replace(
         log_dets=tuple(np.array([yardstick.log_dets for yardstick in yardsticks]).T),
-        gaussian=float(np.mean(gaussians)) if len(gaussians) == facts.folds else None,
+        gaussian=None if None in gaussians else float(np.mean(gaussians)),
         by_chance=by_chance(len(whole.train), whole.train.weights),
         held_out=np.stack([yardstick.held_out for yardstick in yardsticks]),
     )

@@ -116,7 +116,8 @@ def read_validation(validation: Any, table: Table) -> Table:
     if of_context is None and pair and any(np.ndim(array) != len(event) for array in validation):
         raise FlowsError("fit: validation is a pair (data, context); expected rows alone, as there is no context")
     x, c = validation if of_context is not None else (validation, None)
-    x, c = in_order(x, table.header, "fit: validation"), in_order(c, table.context_header, f"fit: {its_context}")
+    header, context_header = table.headers
+    x, c = in_order(x, header, "fit: validation"), in_order(c, context_header, f"fit: {its_context}")
     if np.ndim(x) < 2:
         raise FlowsError(f"fit: validation has shape {np.shape(x)}, expected (rows, {_listed(event)})")
     held_out = Table.of(read_rows(x, c, "validation", its_context), table.headers, source="validation")
@@ -203,7 +204,7 @@ def iterated(data: Any, options: Options) -> Split:
     together = devices()
     if options.members is not None and not together.alone:
         raise FlowsError(
-            f"{options.caller}: data is an iterable, of which each process yields rows of its own, and "
+            f"fit: data is an iterable, of which each process yields rows of its own, and "
             f"members={options.members} train on the same; fit them one after the other"
         )
     looked_at = together.part_of(min(max(rows_within(*LOOKED_AT, batches.event), batch_size), steps * batch_size))

@@ -11,8 +11,9 @@ from flows.bijections.unconstrain import Unconstrain
 from flows.core import OFF_SPHERE, BijectionInit, FlowsError, Region, blocks_of, traits_by, warn_user
 from flows.training.data.dependence import COARSE
 from flows.training.data.gaussian import moments
-from flows.training.data.table import Split, Table, place_of, warn_of_data
+from flows.training.data.table import Split, Table, warn_of_data
 from flows.training.model_view import ModelView
+from flows.training.options import place_of
 
 # Of a standard deviation, what is lost of a column in its distance to an end: from there on few draws are unlike each other,
 # and scores are off by a hundredth of a nat and soon by a nat.
@@ -20,16 +21,16 @@ TOO_COARSE = 0.03
 TURNS = 3  # that an angle may span before it is taken for another unit
 
 
-def check_points(view: ModelView, split: Split, caller: str) -> None:
+def check_points(view: ModelView, split: Split) -> None:
     """Refuse rows that are no points of a model: degrees, no unit vectors, no codes; and a model that fits no such rows."""
     table, labels = split.train, split.train.labels
     # One of the sphere may have no part at an event of two columns.
     if view.event == (2,) and view.of_sphere and (degrees := told_of_degrees(np.asarray(table.x), labels)):
-        raise FlowsError(f"{caller}: data has 2 columns, and {view.init_fun!r:.80} takes unit vectors: {degrees}")
+        raise FlowsError(f"fit: data has 2 columns, and {view.init_fun!r:.80} takes unit vectors: {degrees}")
     region = view.region
     if region is None or region.flat:
         return
-    _check_codes(region, split, caller)
+    _check_codes(region, split)
     for block in blocks_of(region.sphere):
         which = ", ".join(labels[i].removeprefix("column ") for i in block)
         for table in split.tables:
@@ -39,7 +40,7 @@ def check_points(view: ModelView, split: Split, caller: str) -> None:
                 row = int(np.argmax(off))
                 degrees = told_of_degrees(np.asarray(table.x)[:, block], [labels[i] for i in block])
                 raise FlowsError(
-                    f"{caller}: row {table.numbers[row]} of {table.source} is no point of the sphere: the squares of its "
+                    f"fit: row {table.numbers[row]} of {table.source} is no point of the sphere: the squares of its "
                     f"columns {which} add up to {squared[row]:.6g}; of {len(off)} rows {int(off.sum())} are off it. Expected "
                     "unit vectors: " + (degrees or "divide each row by its norm, or give a model of the line")
                 )
@@ -47,12 +48,12 @@ def check_points(view: ModelView, split: Split, caller: str) -> None:
         if (vectors == vectors[:1]).all():
             one = ", ".join(f"{coordinate:.6g}" for coordinate in vectors[0])
             raise FlowsError(
-                f"{caller}: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
+                f"fit: columns {which} of data are constant, the unit vector ({one}) in all {len(vectors)} training rows, "
                 "so they have no density. Leave them out, or add noise the size of their recorded step"
             )
 
 
-def _check_codes(region: Region, split: Split, caller: str) -> None:
+def _check_codes(region: Region, split: Split) -> None:
     """Refuse what is no code where the model has one."""
     for entry in map(tuple, np.argwhere(region.classes)):
         classes = int(region.classes[entry])
@@ -62,7 +63,7 @@ def _check_codes(region: Region, split: Split, caller: str) -> None:
             if wrong.any():
                 row = int(np.argmax(wrong))
                 raise FlowsError(
-                    f"{caller}: {table.labels[entry[-1]]} of {table.source} is {column[row]:.6g} in row {table.numbers[row]}, "
+                    f"fit: {table.labels[entry[-1]]} of {table.source} is {column[row]:.6g} in row {table.numbers[row]}, "
                     f"which is no code; expected whole numbers 0 to {classes - 1}, one for each category. Of {len(wrong)} rows "
                     f"{int(wrong.sum())} are so: give them a code, or drop them"
                 )
@@ -109,9 +110,7 @@ def _pair(pair: Any, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.
     return low, high
 
 
-def check_noise_once(
-    view: ModelView, labels: Sequence[str], ends: Region | None, steps: np.ndarray | None, caller: str
-) -> None:
+def check_noise_once(view: ModelView, labels: Sequence[str], ends: Region | None, steps: np.ndarray | None) -> None:
     """Refuse what `dequantize=` and `support=` would put before a model's own Dequantize: noise again, or logits."""
     none = np.zeros(view.columns, bool)
     bounded = none if ends is None else np.isfinite(ends.low) | np.isfinite(ends.high)
@@ -122,7 +121,7 @@ def check_noise_once(
         what, layer = labels[column], next(layer for layer, noisy in view.noise if noisy[column])
         if not bounded[column]:
             raise FlowsError(
-                f"{caller}: dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
+                f"fit: dequantize= adds noise to {what}, and so does {layer!r:.60} of the model: expected it once. "
                 "Leave dequantize= out: the model dequantises itself"
             )
         step, levels = traits_by(layer).rounding or (0.0, None)
@@ -130,7 +129,7 @@ def check_noise_once(
         if levels is not None and not isinstance(step, Sequence):
             support = f"(0, {(levels - 1) * step:g})"
         raise FlowsError(
-            f"{caller}: support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide as a "
+            f"fit: support= takes {what} to the line before {layer!r:.60} of the model adds noise, which is as wide as a "
             f"step of the data. Leave that layer out, and give dequantize={step}, support={support}; or leave support= and "
             "dequantize= out, and put flows.Unconstrain behind that layer"
         )
@@ -194,11 +193,11 @@ def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Reg
         warn_of_data(f"{message} few digits of how the data vary. {remedy}")
 
 
-def check_turns(region: Region | None, table: Table, caller: str) -> None:
+def check_turns(region: Region | None, table: Table) -> None:
     """Warn of angles that look like degrees."""
     for i, period in enumerate([] if region is None else region.period.reshape(-1, len(table.labels)).max(0).tolist()):
         if period and (spread := float(np.ptp(table.x[..., i]))) > TURNS * period:
             warn_user(
-                f"{caller}: {table.labels[i]} spans {spread:.4g}, {spread / period:.0f} turns of "
+                f"fit: {table.labels[i]} spans {spread:.4g}, {spread / period:.0f} turns of "
                 f"{period:.4g}: are these degrees? Give radians, or transformers and a base of their period"
             )

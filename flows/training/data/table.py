@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.core import Array, FlowsError, Shape, warn_user, working_dtype
 from flows.results.frames import Header, offset_of
-from flows.training.options import Options
+from flows.training.options import Options, place_of
 
 LOOKED_AT = 100_000, 2**24  # rows, and numbers, by which a stream is checked and measured before the first step
 LEAST_ROWS = 2  # of training rows; one row has no spread
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     log_det: Any = None
 
 
-Headers = tuple[Header | None, Header | None]  # of data and of their context
+Headers = tuple[Header | None, Header | None]  # the columns of frames, of data and of their context
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +48,16 @@ class Table:
     source: str  # "data" or "validation"
     labels: tuple[str, ...]  # "column 'age'", "column 3" or "channel 1", for each
     dtype: np.dtype  # to work in
-    header: Header | None = None  # the columns of the frame that data were
-    context_header: Header | None = None
+    headers: Headers = (None, None)
 
     @classmethod
     def of(cls, rows: Rows, headers: Headers = (None, None), numbers: Any = None, source: str = "data") -> "Table":
         """Rows as they were read, those of these numbers, or all."""
-        header, context_header = headers
         kind = "column" if rows.x.ndim == 2 else "channel"
-        names = range(rows.x.shape[-1]) if header is None else map(repr, header.names)
+        names = range(rows.x.shape[-1]) if headers[0] is None else map(repr, headers[0].names)
         labels = tuple(f"{kind} {name}" for name in names)
         numbers = np.arange(len(rows.x)) if numbers is None else numbers
-        return cls(rows, numbers, source, labels, dtype_of(rows.x), header, context_header)
+        return cls(rows, numbers, source, labels, dtype_of(rows.x), headers)
 
     x = property(attrgetter("rows.x"))
     context = property(attrgetter("rows.context"))
@@ -77,22 +75,16 @@ class Table:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The names of the columns."""
-        return None if self.header is None else self.header.names
+        return None if self.headers[0] is None else self.headers[0].names
 
     def offset(self, j: int) -> float:
         """Return what the values of a column lack where they are told."""
         return 0.0 if self.names is None else offset_of(self.names[j])
 
-    @property
-    def headers(self) -> Headers:
-        return self.header, self.context_header
-
     def __len__(self) -> int:
         return len(self.numbers)
 
     def take(self, index: Any) -> "Table":
-        """Some of its rows."""
         return replace(self, rows=take(self.rows, index), numbers=self.numbers[index])
 
     def with_rows(self, rows: Rows) -> "Table":
@@ -246,16 +238,6 @@ def seed_of(key: Array) -> list[int]:
 
 def counted(n: int) -> str:
     return f"{n} row{'s' * (n != 1)}"
-
-
-def place_of(column: Any, columns: int, names: tuple[str, ...] | None, what: str) -> int:
-    """The number of a column that is given by name or number."""
-    if names is not None and str(column) in names:
-        return names.index(str(column))
-    if isinstance(column, int | np.integer) and not isinstance(column, bool) and 0 <= column < columns:
-        return int(column)
-    known = f"names, {', '.join(names)}" if names else f"numbers from 0 to {columns - 1}"
-    raise FlowsError(f"fit: {what} column {column!r}; expected one of the columns' {known}")
 
 
 def dtype_of(x: np.ndarray) -> np.dtype:
