@@ -113,9 +113,9 @@ class Comparison:
         seconds = time.monotonic() - start
         candidate = Candidate(name, init_fun, None, np.nan, np.nan, (np.nan, np.nan), 0, why, scores, seconds, cost)
         if result is not None and not why:
-            nats, error = self.mean(scores)
+            nats, spread = self.mean(scores)
             numbers = num_trained(result.params) // self.folds  # of a single model
-            candidate = candidate._replace(result=result, nats=nats, error=error, behind=(0.0, 0.0), num_params=numbers)
+            candidate = candidate._replace(result=result, nats=nats, error=spread, behind=(0.0, 0.0), num_params=numbers)
         self.fitted.append(candidate)
 
     def ranked(self) -> list[Candidate]:

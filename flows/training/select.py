@@ -101,13 +101,9 @@ class Selection(NamedTuple):
         equal = [candidate.name for candidate in others if candidate.behind[0] <= max(SURE * candidate.behind[1], TINY)]
         if equal:
             lines.append(f"The first model is no better, within {SURE:g} standard errors, than {', '.join(equal)}")
-        labels = {
-            candidate.name: getattr(candidate.result.init_fun, "likelihood", "exact")
-            for candidate in self.candidates
-            if candidate.result
-        }
+        models = [(model.name, model.result.init_fun) for model in self.candidates if model.result is not None]
         for label, text in OF_LABELS.items():
-            if names := [name for name, likelihood in labels.items() if likelihood == label]:
+            if names := [name for name, model in models if getattr(model, "likelihood", "exact") == label]:
                 lines.append(f"Log-likelihood of {', '.join(names)}: {text}")
         return "\n".join(lines)
 

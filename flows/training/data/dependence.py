@@ -42,7 +42,7 @@ def check_dependence(table: Table, scale: Scale, columns: np.ndarray) -> None:
     little, few = np.minimum(LITTLE, 10**DIGITS * lost), list[str]()
     for j in map(int, np.flatnonzero(left < little)):
         among.refuse_combination(j)
-        few.append(f"{table.labels[columns[j]]} ({np.log10(max(left[j] / lost[j], 1)):.1f} digits)")
+        few.append(f"{among.labels[j]} ({np.log10(max(left[j] / lost[j], 1)):.1f} digits)")
     if rounded := among.rounded(np.flatnonzero((left < TOLD) & (left >= little))):
         warn_of_data(
             f"fit: {'; '.join(rounded)}: what others leave of it is no more than rounding explains. Leave it out; or give "
@@ -60,6 +60,7 @@ class _Among:
 
     def __init__(self, table: Table, columns: np.ndarray, scale: Scale):
         self.table, self.columns, self.scale = table, columns, scale
+        self.labels = [table.labels[j] for j in columns]
         self.least = 64 * np.finfo(table.dtype).eps  # that the dtype tells from 0
         self.few = slice(None, None, max(1, len(table) // max(LOOKED_AT, 4 * len(columns))))  # rows from all over
         self.z = self.standardized(self.few)
@@ -76,10 +77,9 @@ class _Among:
         for a, b in np.argwhere(np.triu(np.abs(z.T @ z) > 1 - 1e-6, 1)):
             one, other = ((self.table.x[:, self.columns[j]] - self.scale.mean[j]) / self.scale.std[j] for j in (a, b))
             if np.abs(one - np.sign(z[:, a] @ z[:, b]) * other).max() <= self.least:
-                first, second = (self.table.labels[self.columns[j]] for j in (a, b))
                 raise FlowsError(
-                    f"fit: {second} of data is {first} again, but for scale and offset: together they have no density. Leave "
-                    "one of them out"
+                    f"fit: {self.labels[b]} of data is {self.labels[a]} again, but for scale and offset: together they have no "
+                    "density. Leave one of them out"
                 )
 
     def combination(self, j: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -88,7 +88,7 @@ class _Among:
         factors = coefficients * self.scale.std[j] / self.scale.std[:j]
         used = np.flatnonzero(np.abs(coefficients) > 1e-4)
         used = used[np.argsort(-np.abs(coefficients[used]), kind="stable")]
-        terms = [f"{factors[k]:.4g} x {self.table.labels[self.columns[k]]}" for k in sorted(used[:SHOWN])]
+        terms = [f"{factors[k]:.4g} x {self.labels[k]}" for k in sorted(used[:SHOWN])]
         more = f" and {len(used) - SHOWN} more" if len(used) > SHOWN else ""
         return coefficients, factors, " + ".join(terms).replace("+ -", "- ") + more
 
@@ -100,13 +100,13 @@ class _Among:
             largest = max(largest, float(np.abs(z[:, j] - z[:, :j] @ coefficients).max()))
         if largest <= self.least * max(1.0, np.abs(coefficients).sum()):
             raise FlowsError(
-                f"fit: {self.table.labels[self.columns[j]]} of data is a combination of others, {formula}, to all digits of "
+                f"fit: {self.labels[j]} of data is a combination of others, {formula}, to all digits of "
                 f"{self.table.dtype.name}: together they have no density. Leave one of them out"
             )
 
     def rounded(self, close: np.ndarray) -> list[str]:
         """Text on each of these columns that is a combination of others but for what rounding explains."""
-        few, said = self.table.x[self.few], list[str]()
+        few, texts = self.table.x[self.few], list[str]()
         steps = np.array([step_of(few[:, k]) or 0.0 for k in self.columns[: max(close, default=-1) + 1]])
         for j in map(int, close[steps[close] > 0]):
             coefficients, factors, formula = self.combination(j)
@@ -115,7 +115,5 @@ class _Among:
             std, most = np.sqrt(np.square(widths).sum() / 12), widths.sum() / 2  # of a sum of uniform errors
             explained = np.sqrt(np.mean(np.square(missed))) <= MORE * std and np.quantile(np.abs(missed), NEARLY) <= MORE * most
             if explained and widths.max() <= COARSER * widths[-1]:
-                said.append(
-                    f"{self.table.labels[self.columns[j]]} of data is {formula} and a constant, rounded to {steps[j]:.6g}"
-                )
-        return said
+                texts.append(f"{self.labels[j]} of data is {formula} and a constant, rounded to {steps[j]:.6g}")
+        return texts

@@ -206,10 +206,10 @@ def prepare_folds(split: Split, facts: Facts, options: Options, key: Array) -> P
         check_spread(table, moments(table.x, table.weights), facts.columns.judged, f" without fold {i}")
     members = tuple(prepare_one(fold, facts, options, key, choice) for fold in folds)
     yardsticks = [member.yardstick for member in members]
-    gaussians = [yardstick.gaussian for yardstick in yardsticks]
+    gaussians = [yardstick.gaussian for yardstick in yardsticks if yardstick.gaussian is not None]
     yardstick = yardsticks[0]._replace(
         log_dets=tuple(np.array([yardstick.log_dets for yardstick in yardsticks]).T),
-        gaussian=None if None in gaussians else float(np.mean(gaussians)),
+        gaussian=float(np.mean(gaussians)) if len(gaussians) == facts.folds else None,
         by_chance=by_chance(len(whole.train), whole.train.weights),
         held_out=np.stack([yardstick.held_out for yardstick in yardsticks]),
     )
