@@ -59,7 +59,8 @@ class Devices:
         answers = [json.loads(answer) for answer in _gathered(json.dumps({"error": text, "depth": self.depth, **told}))]
         failed = [number for number, answer in enumerate(answers) if answer["error"] is not None]
         if failed:  # nobody meets again in what runs at this depth or deeper: some process has left it
-            depth, inner = min(answer["depth"] for answer in answers), cast("Devices | None", self)
+            inner: Devices | None = self
+            depth = min(answer["depth"] for answer in answers)
             while inner is not None and inner.depth >= depth:
                 inner.over, inner = True, inner.within
             if error is None:

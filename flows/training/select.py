@@ -31,6 +31,15 @@ from flows.training.stacking import as_one, stacked_scores
 TINY = 1e-3  # nats
 NO_FAULT = ("given up", "not fitted", "interrupted")
 
+# Of the models that are tried where none are given.
+MANY = 20_000  # rows from which models grow again
+COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtures, by their covariance
+MOST = {"full": 4, "diagonal": 2}  # of these, the largest
+WIDTH = 32  # of the network of a conditional normal
+MANY_BINS = 32  # of splines, which single out values that repeat
+MOSTLY = 0.8  # of the values of a column: the share of whole numbers from which such splines pay
+ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
+
 
 class Selection(NamedTuple):
     """Candidates, best first, and their stack. Prints as a table; `.best` is the `FitResult` to use.
@@ -243,15 +252,6 @@ def _named(candidates: Any) -> dict[str, DistributionLike]:
     return named
 
 
-MANY = 20_000  # rows from which models grow again
-COMPONENTS = {"full": (3, 10, 20, 40, 100), "diagonal": (3, 10, 40)}  # of mixtures, by their covariance
-MOST = {"full": 4, "diagonal": 2}  # of these, the largest
-WIDTH = 32  # of the network of a conditional normal
-MANY_BINS = 32  # of splines, which single out values that repeat
-MOSTLY = 0.8  # of the values of a column: the share of whole numbers from which such splines pay
-ROWS_A_COMPONENT = 3  # for each column: fewer leave a full covariance to the shrinkage
-
-
 def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -> dict[str, DistributionLike]:
     """Models to try on so many rows of vectors, by name; with bins for single values where some column is mostly `whole`."""
     if len(event) != 1:
@@ -270,11 +270,10 @@ def suggested(rows: int, event: Shape, conditional: bool, whole: bool = False) -
     flows = [MAF(), BNAF(), NSF(), Serial(NormalScores(), NSF())]
     if whole:
         flows.append(NSF(num_bins=MANY_BINS))
-    models: list[DistributionLike] = [*simple, *map(Flow, flows)]
     if rows >= FEW and d > 1:
         width = 64 if rows < MANY else 128
-        models += [Flow(NSF(hidden=(width, width), autoregressive=False, linear=True))]
-    return {repr(model): model for model in models}
+        flows.append(NSF(hidden=(width, width), autoregressive=False, linear=True))
+    return {repr(model): model for model in [*simple, *map(Flow, flows)]}
 
 
 def mostly_whole(x: np.ndarray) -> bool:
