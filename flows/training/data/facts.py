@@ -4,6 +4,7 @@ warned of, each with what to do.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from flows.training.data.region import (
     check_noise_once,
     check_points,
     check_turns,
+    defined,
     ends_of,
 )
 from flows.training.data.rounding import ATOM, check_rounded, noise_added, sampled, some_of, steps_of, ties
@@ -47,14 +49,15 @@ class ColumnFacts(NamedTuple):
     of_context: Scale | None  # the scale of the context; None where it is not standardised
 
 
-class Facts(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Facts:
     """Facts of the rows and of the model."""
 
     view: ModelView
     columns: ColumnFacts  # what the checks found
     folds: int = 1  # over how many models are averaged
 
-    @property
+    @cached_property
     def first(self) -> Layers:
         """The layers that rows go through before they are standardised: noise and a box that were asked for, then the model's
         own."""
@@ -62,6 +65,11 @@ class Facts(NamedTuple):
         noise = () if steps is None else (Dequantize(tuple(steps)),)
         box = () if ends is None else (box_layer(ends, steps),)
         return (*noise, *box, *self.view.first)
+
+    @cached_property
+    def region(self) -> Region:
+        """Where these layers are defined."""
+        return defined(self.first, self.view.event)
 
 
 def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
@@ -73,7 +81,7 @@ def check(view: ModelView, split: Split, options: Options, key: Array) -> Facts:
     check_noise_once(view, table.labels, facts.columns.ends, facts.columns.steps)
     check_ends_are_near(table, view.first, facts.columns.ends)
     check_turns(view.region, table)
-    check_inside(whole, facts.first)
+    check_inside(whole, facts.region)
     return facts
 
 
@@ -87,7 +95,7 @@ def of_candidate(view: ModelView, split: Split, columns: ColumnFacts, options: O
         one = "(give rows as validation= for one model)"
         refuse_closures(view.rest_part, f"{folds} models of folds are to be trained as one {one}")
     facts = Facts(view, columns, folds)
-    check_inside(split.for_folds(folds, options), facts.first)
+    check_inside(split.for_folds(folds, options), facts.region)
     return facts
 
 

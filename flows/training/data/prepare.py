@@ -250,7 +250,7 @@ def through_first(split: Split, facts: Facts, key: Array) -> Prepared:
         pairs = [direct(params, on_device(table.x[piece], dtype), rng=piece_key, train=True) for piece, piece_key in keys]
         kinds = enumerate((float if len(event) == 1 else dtype, float))
         y, log_det = (np.concatenate([np.asarray(pair[i], kind) for pair in pairs]) for i, kind in kinds)
-        check_finite_behind(table, y, first)
+        check_finite_behind(table, y, facts.region)
         made.append(table.rows._replace(x=y, log_det=log_det))
     return rows._replace(split=some, layers=first, params=params, trained_with_layers=inside).with_rows(*made)
 

@@ -8,7 +8,7 @@ import numpy as np
 from flows.bijections.composition import layers_of, support_of
 from flows.bijections.degrees import told_of_degrees
 from flows.bijections.unconstrain import Unconstrain
-from flows.core import OFF_SPHERE, BijectionInit, FlowsError, Region, blocks_of, traits_by, warn_user
+from flows.core import OFF_SPHERE, BijectionInit, FlowsError, Region, Shape, blocks_of, traits_by, warn_user
 from flows.training.data.dependence import COARSE
 from flows.training.data.gaussian import moments
 from flows.training.data.table import Split, Table, warn_of_data
@@ -135,28 +135,32 @@ def check_noise_once(view: ModelView, labels: Sequence[str], ends: Region | None
         )
 
 
-def check_inside(split: Split, before: Sequence[BijectionInit]) -> None:
-    """Refuse rows outside the region where the layers are defined, and name one."""
-    region = _defined(before, split.train)
+def defined(layers: Sequence[BijectionInit], event: Shape) -> Region:
+    """Where these layers are defined."""
+    return support_of([layer for bijection in layers for layer in layers_of(bijection)], event)[0]
+
+
+def check_inside(split: Split, region: Region) -> None:
+    """Refuse rows outside the region where the first layers are defined, and name one."""
     if np.isneginf(region.low).all() and np.isposinf(region.high).all():
         return
     remedy = "Correct the support, drop such rows, or leave out the layer that is defined there alone"
     for table in split.tables:
         outside = (table.x < region.low) | (table.x > region.high)  # no float64 copy of images
-        _refuse(table, outside, before, "outside", remedy)
+        _refuse(table, outside, region, "outside", remedy)
 
 
-def check_finite_behind(table: Table, y: np.ndarray, before: Sequence[BijectionInit]) -> None:
-    """Refuse rows that the layers take to infinity, as y: values at an end."""
+def check_finite_behind(table: Table, y: np.ndarray, region: Region) -> None:
+    """Refuse rows that layers which are defined in a region take to infinity, as y: values at an end."""
     remedy = "Widen the support, drop such rows, or give dequantize= if values were rounded"
-    _refuse(table, ~np.isfinite(y), before, "at an end of", remedy)
+    _refuse(table, ~np.isfinite(y), region, "at an end of", remedy)
 
 
-def _refuse(table: Table, bad: np.ndarray, before: Sequence[BijectionInit], where: str, remedy: str) -> None:
+def _refuse(table: Table, bad: np.ndarray, region: Region, where: str, remedy: str) -> None:
     if not bad.any():
         return
     row, *entry = np.argwhere(bad)[0].tolist()
-    low, high = (float(end[tuple(entry)]) for end in _defined(before, table))
+    low, high = (float(end[tuple(entry)]) for end in region)
     what = table.labels[entry[0]] if len(entry) == 1 else f"entry {tuple(entry)}"
     value, rows = float(table.x[(row, *entry)]), int(bad.any(tuple(range(1, bad.ndim))).sum())
     raise FlowsError(
@@ -165,15 +169,10 @@ def _refuse(table: Table, bad: np.ndarray, before: Sequence[BijectionInit], wher
     )
 
 
-def _defined(before: Sequence[BijectionInit], table: Table) -> Region:
-    """Where these layers are defined."""
-    return support_of([layer for bijection in before for layer in layers_of(bijection)], table.event)[0]
-
-
 def check_ends_are_near(table: Table, layers: Sequence[BijectionInit], ends: Region | None) -> None:
     """Refuse ends so far from the data that the distance to them keeps no digits of how these vary; warn where it keeps few."""
     x, dtype = table.x, table.dtype
-    region = _defined(layers, table) if ends is None else ends
+    region = defined(layers, table.event) if ends is None else ends
     if x.ndim != 2 or not np.isfinite(np.stack(np.broadcast_arrays(*region))).any():
         return
     mean, std = moments(x, table.weights)
