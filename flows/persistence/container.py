@@ -26,10 +26,8 @@ DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.
 INTEGERS = {"BOOL": np.bool_, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "U32": np.uint32}
 START = b'{"__metadata__":{"flows":"{\\"file_sha256\\":\\"'
 DIGEST = slice(8 + len(START), 8 + len(START) + 64)  # the first 8 bytes are the length of safetensors' header
-MAX_HEADER = (
-    2**20
-)  # bytes of a model's header, which has the constructor alone; a checkpoint has the losses of all epochs in it
-MAX_RECORD = 100_000_000
+# Bytes of a model's header, which has the constructor alone; and of a checkpoint's, which has the losses of all epochs.
+MAX_HEADER, MAX_RECORD = 2**20, 100_000_000
 OLD = 60.0  # seconds after which a temporary file is no longer being written
 TEMPORARY = ".flows-", ".tmp"  # how the name of a file begins and ends while it is written
 
@@ -42,8 +40,7 @@ class Content(io.BytesIO):
 
 
 def write(path: str | BinaryIO, header: dict[str, Any], tensors: dict[str, np.ndarray], most: int = MAX_HEADER) -> None:
-    """One file, beside its place, synced and renamed: a failure leaves what was there before. One that is open gets it all at
-    once."""
+    """Write one file beside its place, synced and renamed; one that is open gets all at once."""
     text = json.dumps({"file_sha256": "0" * 64, "header": header}, sort_keys=True, separators=(",", ":"))
     data = bytearray(safetensors.numpy.save(tensors, {"flows": text}))
     if not data.startswith(START, 8) or int.from_bytes(data[:8], "little") > most:
@@ -53,7 +50,8 @@ def write(path: str | BinaryIO, header: dict[str, Any], tensors: dict[str, np.nd
         )
     data[DIGEST] = _digest(data)
     if isinstance(path, str):
-        _put(path, data)
+        with beside(path, f", with room for {len(data):,} bytes") as file:
+            file.write(data)
         return
     try:
         written = path.write(data)
@@ -63,16 +61,8 @@ def write(path: str | BinaryIO, header: dict[str, Any], tensors: dict[str, np.nd
         raise FlowsError(f"{path!r:.80} took {written:,} of {len(data):,} bytes; expected a file that is buffered")
 
 
-def size_of(path: str | Content) -> int:
-    """Its bytes."""
-    return os.path.getsize(path) if isinstance(path, str) else path.getbuffer().nbytes
-
-
 def read(path: str | Content, most: int = MAX_HEADER) -> tuple[Any, dict[str, np.ndarray]]:
-    """Header and tensors.
-
-    A large foreign file is not read, and nothing parsed, before the digest holds.
-    """
+    """Header and tensors; a large foreign file is not read, and nothing parsed, before the digest holds."""
     try:
         with open(path, "rb") if isinstance(path, str) else Content(path.getvalue()) as file:
             data = file.read(DIGEST.stop)
@@ -86,7 +76,7 @@ def read(path: str | Content, most: int = MAX_HEADER) -> tuple[Any, dict[str, np
     with blamed_on(f"{path!r} is not a file that this version of flows can read"):
         if (length := int.from_bytes(data[:8], "little")) > most:
             raise FlowsError(f"its header has {length:,} bytes, expected at most {most:,}")
-        raw = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        raw = json.loads(data[8 : 8 + length])
         header = json.loads(raw["__metadata__"]["flows"])["header"]
         kinds, tensors = DTYPES | INTEGERS, dict(safetensors.deserialize(data))
         return header, {name: np.ndarray(x["shape"], kinds[x["dtype"]], x["data"]) for name, x in tensors.items()}
@@ -106,11 +96,6 @@ def _digest(data: bytes | bytearray) -> bytes:
     digest.update(b"0" * 64)
     digest.update(memoryview(data)[DIGEST.stop :])
     return digest.hexdigest().encode()
-
-
-def _put(path: str, data: bytearray) -> None:
-    with beside(path, f", with room for {len(data):,} bytes") as file:
-        file.write(data)
 
 
 @contextmanager
@@ -154,7 +139,7 @@ def beside(path: str, room: str = "") -> Iterator[BinaryIO]:
 
 @contextmanager
 def blamed_on(what: str) -> Iterator[None]:
-    """Turns whatever content from outside makes a parser or a constructor raise into an error that says whose it is."""
+    """Turn whatever content from outside makes a parser or a constructor raise into an error that says whose it is."""
     try:
         yield
     except Exception as error:

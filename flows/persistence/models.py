@@ -43,7 +43,7 @@ from flows.core import (
     warn_user,
     within,
 )
-from flows.persistence.container import DTYPES, Content, blamed_on, read, size_of, write
+from flows.persistence.container import DTYPES, Content, blamed_on, read, write
 
 FORMAT = 7  # that of 0.1.0, and the first that loads for good; lower ones were never released
 FILES = 20  # times the bytes of its file: what a model may take without being asked
@@ -137,9 +137,9 @@ def save_model(
             f"save: params are NaN in {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}: a training that failed. Save those "
             "from before it, or give allow_nan=True"
         )
-    text: dict[str, Any] = (
-        {} if isinstance(metadata, dict | None) and not metadata else {"metadata": _checked_metadata(metadata)}
-    )
+    text = dict[str, Any]()
+    if not isinstance(metadata, dict | None) or metadata:
+        text["metadata"] = _checked_metadata(metadata)
     beside = dict(more())
     text |= beside.pop(TEXT, {})
     if init_fun.likelihood != _label_of(description):  # `describe` has to know it without constructors of the user's own
@@ -162,7 +162,8 @@ def load_model(path: PathLike, constructors: Iterable[Callable], max_bytes: int 
     """Return the content of a file, for a `with` in which errors are blamed on it, and constructors stay within its bytes."""
     source, checked = _content(path, "load"), _checked_constructors(constructors)
     header, tensors, more, text = _read(source)
-    allowed = max(FILES * size_of(source), LEAST_BYTES)
+    length = os.path.getsize(source) if isinstance(source, str) else source.getbuffer().nbytes
+    allowed = max(FILES * length, LEAST_BYTES)
     if max_bytes is not None:
         allowed = positive_int(max_bytes, "load: max_bytes", most=2**62)
     with blamed_on(f"{source!r}, written by flows {header['flows']}, cannot be loaded"), within(allowed):
@@ -294,14 +295,17 @@ def _as_numpy(name: str, leaf: Any) -> np.ndarray:
 def _constructor_json(init_fun: ModelValue) -> Any:
     """The constructor as JSON, once it is certain that it reads back as an equal value."""
     description = to_json(init_fun)
-    used = [value.constructor for value in (init_fun, *init_fun.values_within())]
     with blamed_on(f"save: {init_fun!r:.200} would not read back as the same model"):
-        again = from_json(
-            json.loads(json.dumps(description)), tuple(constructor for constructor in used if not in_library(constructor))
-        )
+        again = from_json(json.loads(json.dumps(description)), tuple(foreign_constructors(init_fun)))
         if again != init_fun:
             raise FlowsError(f"but as {again!r:.200}; give plain arguments, and each constructor a name of its own")
     return description
+
+
+def foreign_constructors(init_fun: ModelValue) -> list[Callable]:
+    """Constructors of the user's that a model is made with."""
+    used = [value.constructor for value in (init_fun, *init_fun.values_within())]
+    return [constructor for constructor in dict.fromkeys(used) if not in_library(constructor)]
 
 
 def _checked_metadata(metadata: Any) -> dict[str, Any]:
@@ -331,12 +335,22 @@ def _read(path: str | Content) -> tuple[dict[str, Any], dict[str, np.ndarray], d
     with blamed_on(f"{path!r} is not a model that this version of flows can read"):
         if header.get("kind") == "fit":
             raise FlowsError("it is the checkpoint of a fit; give its folder to flows.fit(checkpoint=...)")
-        _check_format(header["format"], header["flows"])
+        file_format = header["format"]
+        if type(file_format) is not int or file_format > FORMAT:
+            raise FlowsError(f"its format is {file_format!r}, expected {FORMAT}; it needs flows {header['flows']}")
+        if file_format < FORMAT:
+            raise FlowsError(
+                f"its format is {file_format}, of a version before 0.1.0, which was never released; expected {FORMAT}. Take "
+                "its params out with the flows that wrote it, and save them with this one"
+            )
         if set(header) != {"constructor", "context", "event", "flows", "format"}:
             raise FlowsError(f"its header has {sorted(header)}")
         beside = [name for name in tensors if name.startswith(BESIDE)]
         more = {name.removeprefix(BESIDE): tensors.pop(name) for name in beside}
-        text = _text(more.pop(TEXT, None))
+        tensor = more.pop(TEXT, None)
+        text = {} if tensor is None else json.loads(tensor.tobytes())
+        if tensor is not None and (tensor.dtype != np.uint8 or not isinstance(text, dict)):
+            raise FlowsError("its text is none")
         if (
             not isinstance(header["flows"], str)
             or not isinstance(text.get("metadata", {}), dict)
@@ -347,24 +361,6 @@ def _read(path: str | Content) -> tuple[dict[str, Any], dict[str, np.ndarray], d
             raise FlowsError(f"its params {whole[:3]} are not real numbers")
         header |= {"event": as_event(header["event"]), "context": as_context(header["context"])}
         return header, tensors, more, text
-
-
-def _check_format(file_format: Any, version: Any) -> None:
-    if type(file_format) is not int or file_format > FORMAT:
-        raise FlowsError(f"its format is {file_format!r}, expected {FORMAT}; it needs flows {version}")
-    if file_format < FORMAT:
-        raise FlowsError(
-            f"its format is {file_format}, of a version before 0.1.0, which was never released; expected {FORMAT}. Take its "
-            "params out with the flows that wrote it, and save them with this one"
-        )
-
-
-def _text(tensor: np.ndarray | None) -> dict[str, Any]:
-    """The text of a file, a tensor of bytes."""
-    text = {} if tensor is None else json.loads(tensor.tobytes())
-    if tensor is not None and (tensor.dtype != np.uint8 or not isinstance(text, dict)):
-        raise FlowsError("its text is none")
-    return text
 
 
 def _is_real(dtype: Any) -> bool:

@@ -1,17 +1,8 @@
-"""`flows.keep_programs`: JAX keeps compiled programs in a folder, where the next process finds them.
+"""`flows.keep_programs`: JAX keeps compiled programs in a folder, where the next process finds them."""
 
-A program that is read back is run. So the folder is its owner's alone, what is damaged is thrown away before JAX reads it, and
-so is what XLA would not survive to read.
-"""
-
-import importlib
 import math
 import os
-import re
-import stat
 import sys
-import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,96 +10,7 @@ import jax
 import jax.monitoring
 
 from flows.core import FlowsError, shortened, warn_user
-
-LIMIT = 500_000_000  # bytes
-# XLA for CPUs links the kernels of a program that it reads back each within the last, on one stack [jaxlib 0.10.2 on Linux: 850
-# go well, 1,200 end the process; a default fit has 250].
-MOST_KERNELS = 600
-KERNEL = b"\x7fELF", b"\xcf\xfa\xed\xfe"  # with which the machine code of one begins, on Linux and macOS
-PROGRAM = re.compile(r".+-[0-9a-f]{64}-cache")  # JAX's names; nothing else is touched
-ZSTANDARD = b"\x28\xb5\x2f\xfd"
-LOOKED = ".looked"  # a file whose time is that of the last look
-
-
-class ProgramFolder:
-    """The programs of a folder, each of which is looked at once: later processes go by the time of the last look."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.seen, self.changed, self.looked = folder, set[str](), 0, _time(folder / LOOKED)
-
-    def look_first(self) -> int:
-        """As `look`, and note when."""
-        now = self.folder / f"{LOOKED}-{os.getpid()}"
-        now.touch()  # by the clock of the folder, and before the look: what is written meanwhile is looked at again
-        damaged = self.look()
-        os.replace(now, self.folder / LOOKED)
-        return damaged
-
-    def look(self) -> int:
-        """Delete, of the programs that were written since the last look, those that must not be read; and return how many of
-        these were damaged."""
-        changed, damaged = _time(self.folder), 0
-        if changed == self.changed:
-            return 0
-        for entry in self.programs():
-            if entry.name not in self.seen:
-                self.seen.add(entry.name)
-                with suppress(FileNotFoundError):  # another process deletes, too
-                    if entry.stat().st_mtime_ns >= self.looked:
-                        kernels = kernels_of(Path(entry).read_bytes())
-                        damaged += kernels is None
-                        if kernels is None or kernels > MOST_KERNELS:
-                            self.seen.discard(entry.name)
-                            os.unlink(entry)
-        self.changed = changed
-        return damaged
-
-    def shrink(self) -> None:
-        """Delete the programs that were not used for longest, until the rest is within the limit."""
-        files = []
-        for entry in self.programs():
-            with suppress(FileNotFoundError):
-                of = entry.stat()
-                files.append((max(of.st_atime, of.st_mtime), of.st_size, entry.path))
-        size = sum(file_size for _, file_size, _ in files)
-        for _, file_size, path in sorted(files):
-            if size <= LIMIT:
-                return
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            size -= file_size
-
-    def programs(self) -> list[os.DirEntry]:
-        with os.scandir(self.folder) as entries:
-            return [entry for entry in entries if PROGRAM.fullmatch(entry.name) and entry.is_file()]
-
-
-def kernels_of(program: bytes) -> int | None:
-    """How many kernels a program has, as JAX wrote it; None where it is damaged."""
-    try:
-        code = unpacked(program)
-    except Exception:  # of whichever library; a checksum finds what is cut short or has changed
-        return None
-    return sum(map(code.count, KERNEL))
-
-
-def unpacked(program: bytes) -> bytes:
-    """As JAX compresses it: by Zstandard where Python has that, by zlib otherwise."""
-    if not program.startswith(ZSTANDARD):
-        return zlib.decompress(program)
-    for name in ("compression.zstd", "zstandard"):
-        with suppress(ImportError):
-            return importlib.import_module(name).decompress(program)
-    return b""  # JAX asks for none of these here
-
-
-def _time(path: Path) -> int:
-    """When a file or what a folder lists was changed, in nanoseconds; 0 if it is not there."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
+from flows.persistence.folder import ProgramFolder, own_folder
 
 ENABLED = "jax_enable_compilation_cache"  # JAX's setting: whether it keeps programs
 DIRECTORY = "jax_compilation_cache_dir"  # JAX's setting: in which folder
@@ -116,9 +18,6 @@ THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
 USUAL_THRESHOLD = 1.0  # JAX's own: programs that compile in less than a second are not kept
 BEFORE_READING = "/jax/compilation_cache/compile_requests_use_cache"  # JAX's event before it looks for a program
 COMPILED = "/jax/core/compile/backend_compile_duration"
-OURS = re.compile(  # what JAX, XLA and this module write into the folder
-    rf"{PROGRAM.pattern}|.+-[0-9a-f]{{64}}-atime|\.lockfile|xla_gpu_\w+|{re.escape(LOOKED)}(-\d+)?"
-)
 LONG = 3.0  # seconds of compiling after which a bar says how to keep programs
 
 _in_use: ProgramFolder | None = None  # where this module made JAX keep programs
@@ -162,7 +61,8 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """
     global _in_use, _advised
     _advised = True
-    check_folder(folder)
+    if folder is not None:
+        check_name(folder)
     if not setting(ENABLED):
         warn_user("keep_programs: no programs are kept, as jax_enable_compilation_cache is off; remove that setting")
         return None
@@ -172,7 +72,8 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         )
         return None
     configured = setting(DIRECTORY)
-    if configured and (_in_use is None or configured != str(_in_use.folder)):
+    still = _in_use.folder if configured and _in_use is not None and configured == str(_in_use.folder) else None
+    if configured and still is None:
         no_threshold()
         if folder is not None and Path(folder).expanduser().absolute() != Path(configured).absolute():
             warn_user(
@@ -181,12 +82,11 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
             )
         return None if "://" in configured else Path(configured)
     try:
-        path = _in_use.folder if _in_use is not None and folder is None and configured else own_folder(folder)
+        path = still if still is not None and folder is None else own_folder(folder)
         programs = ProgramFolder(path)
         damaged = programs.look_first()
         programs.shrink()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home is known
-        still = _in_use.folder if _in_use is not None and configured else None
         instead = "every process compiles anew" if still is None else f"JAX goes on keeping them in {still}"
         warn_user(
             f"keep_programs: no programs are kept there, and {instead}: {error}. Make the folder writable, or name another: "
@@ -213,15 +113,15 @@ def setting(name: str) -> Any:
     return getattr(jax.config, name)
 
 
-def check_folder(folder: Any) -> None:
-    if folder is None:
-        return
-    if not isinstance(folder, str | os.PathLike) or not isinstance(os.fspath(folder), str):
+def check_name(folder: str | os.PathLike[str]) -> None:
+    """Refuse what is not the name of a folder."""
+    name = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None
+    if not isinstance(name, str):
         raise TypeError(f"keep_programs: folder is {shortened(folder)}; expected a path, or None for the user's cache folder")
-    if not os.fspath(folder):
+    if not name:
         raise FlowsError("keep_programs: folder is empty; expected a path, such as 'programs', or None for the user's")
     try:
-        possible = b"\0" not in os.fsencode(folder)
+        possible = b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:
         possible = False
     if not possible:
@@ -229,85 +129,11 @@ def check_folder(folder: Any) -> None:
             f"keep_programs: folder is {shortened(folder)}, and no folder can have this name; expected a path, "
             "such as 'programs'"
         )
-    if "://" in os.fspath(folder):
+    if "://" in name:
         raise FlowsError(
-            f"keep_programs: folder is {os.fspath(folder)}; expected one of this machine. Give JAX the address of a store "
+            f"keep_programs: folder is {name}; expected one of this machine. Give JAX the address of a store "
             "yourself: jax.config.update('jax_compilation_cache_dir', ...)"
         )
-
-
-def own_folder(folder: str | os.PathLike[str] | None) -> Path:
-    """The folder, made where it is not there. Symbolic links are followed: what they lead to is judged, and used."""
-    path = (user_folder() if folder is None else Path(folder)).expanduser().absolute()
-    if sys.platform != "win32":
-        check_parents(path.resolve())
-    for directory in (*reversed(path.parents), path):
-        if not directory.exists():
-            directory.mkdir(mode=0o700, exist_ok=True)
-    path = path.resolve(strict=True)
-    if sys.platform != "win32":
-        status = path.stat()
-        if status.st_uid != os.getuid():
-            raise FlowsError(
-                f"keep_programs: {path} belongs to user {status.st_uid}, and you are {os.getuid()}; programs from there would "
-                "be run. Name a folder of your own: flows.keep_programs('programs')"
-            )
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise FlowsError(
-                f"keep_programs: others may write to {path} (mode {stat.S_IMODE(status.st_mode):o}), and programs from there "
-                f"would be run. Name another folder, or delete what is in this one and make it yours alone: chmod 700 '{path}'"
-            )
-        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            others = sorted(name for name in os.listdir(path) if not OURS.fullmatch(name))
-            if others:
-                raise FlowsError(
-                    f"keep_programs: others may read {path} (mode {stat.S_IMODE(status.st_mode):o}), and it holds other files, "
-                    f"such as {others[0]}, so its mode is left as it is. Name a folder within it, which is made for you alone: "
-                    f"flows.keep_programs({str(path / 'programs')!r})"
-                )
-            path.chmod(stat.S_IMODE(status.st_mode) & ~(stat.S_IRWXG | stat.S_IRWXO))
-    return path
-
-
-def check_parents(path: Path) -> None:
-    """Refuse a folder in whose place others could put theirs: they may rename what is in a folder that they may write to,
-    unless it is sticky, as /tmp is."""
-    for parent in path.parents:
-        if parent.is_dir():
-            status = parent.stat()
-            shared = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not is_private(status.st_gid))
-            if shared and not status.st_mode & stat.S_ISVTX:
-                raise FlowsError(
-                    f"keep_programs: others may write to {parent} (mode {stat.S_IMODE(status.st_mode):o}), so they could put a "
-                    f"folder of theirs in the place of {path}, and programs from there would be run. Name a folder elsewhere, "
-                    f"or make that one yours to write: chmod go-w '{parent}'"
-                )
-
-
-def is_private(group: int) -> bool:
-    """Tell whether a group is the user's alone: many systems make one for each user, which may write all the user makes."""
-    import grp  # not on Windows
-    import pwd
-
-    try:
-        user, record = pwd.getpwuid(os.getuid()), grp.getgrgid(group)
-    except KeyError:
-        return False
-    return group == user.pw_gid and record.gr_name == user.pw_name and set(record.gr_mem) <= {user.pw_name}
-
-
-def user_folder() -> Path:
-    """Where this system keeps what programs of the user can make again."""
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(configured):
-        caches = Path(configured)
-    elif sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
-    else:
-        caches = Path.home() / ".cache"
-    return caches / "jax-flows" / "programs"
 
 
 def no_threshold() -> None:

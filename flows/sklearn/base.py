@@ -9,8 +9,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from flows import tables
-from flows.core import FlowsError, in_library, number, to_json, warn_user
-from flows.persistence.models import rows_held
+from flows.core import FlowsError, number, to_json, warn_user
+from flows.persistence.models import foreign_constructors, rows_held
 from flows.results.pieces import by_pieces
 from flows.sklearn.inputs import fitted_frame, frame_like_fitted, is_nameless
 from flows.tables.infer import schema_of_numbers
@@ -81,7 +81,8 @@ class TableEstimator(BaseEstimator):
             warn_of_rows(self.table_)
             self.table_.save(file := io.BytesIO())
             state["table_"] = file.getvalue()
-            state["_constructors"] = own_constructors(self.table_.result.init_fun)
+            model: Any = self.table_.result.init_fun
+            state["_constructors"] = foreign_constructors(model)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -160,9 +161,3 @@ def warn_of_rows(table: tables.TableResult) -> None:
         warn_user(
             f"the model is a KernelDensity, whose file holds up to {rows:,} rows of the data; hand it on with them in mind"
         )
-
-
-def own_constructors(model: Any) -> list[Any]:
-    """Constructors of the user's own that a model is made with."""
-    made = [value.constructor for value in (model, *model.values_within())]
-    return [constructor for constructor in dict.fromkeys(made) if not in_library(constructor)]
