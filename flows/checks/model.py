@@ -11,9 +11,8 @@ import numpy as np
 from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, on_device, part_of
 from flows.distributions.draws import functions
 from flows.results import FitResult
-from flows.results.columns import Column, columns_of
+from flows.results.columns import Column, Inputs, columns_of
 from flows.results.frames import numbers_of
-from flows.results.inputs import Inputs
 from flows.results.pieces import by_pieces
 
 

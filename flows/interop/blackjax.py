@@ -36,7 +36,7 @@ from flows.distributions.standardized_context import standardized
 from flows.interop.extras import needs
 from flows.interop.models import model_of_result
 from flows.interop.rows import as_rows
-from flows.results.inputs import Inputs
+from flows.results.columns import Inputs
 from flows.results.parameters import Parameters
 from flows.results.result import FitResult
 

@@ -8,11 +8,15 @@ from flows.core import Shape
 from flows.objectives.importance import Estimate
 from flows.persistence.models import TEXT
 from flows.results.parameters import Parameters
-from flows.results.pictures.pairs import importance
+from flows.results.pictures.axes import set_heights
+from flows.results.pictures.style import Colours
 from flows.results.result import FitResult
 
 DIAGNOSTICS = "diagnostics"  # how their tensor in a file is called
 PARAMETERS = "parameters"  # how their names in the text of a file are called
+WEIGHT_BINS = 40
+LEAST_ROOM = 0.05  # nats on each side of the weights, as rounding alone is no shape
+TAIL = 0.002  # of the weights, beyond each end of the axis
 REACH = 8.0  # standard deviations of the nearest Gaussian, or of N(0, 1), of the points from which modes are looked for
 
 
@@ -86,3 +90,24 @@ class DensityFitResult(FitResult):
         if diagnostics.starts:
             modes += f" from {diagnostics.starts} start{'s' * (diagnostics.starts > 1)}, at most {REACH:.0f} sd away"
         return [*super()._summary(), ("  diagnostics", f"{figures}, Pareto k {diagnostics.pareto_k:.2f}{modes}")]
+
+
+def importance(axes: Any, log_weights: np.ndarray, diagnostics: Diagnostics, shown: Colours) -> None:
+    """A histogram of log w - log Z in nats, 0 where model and target agree, with what is to be read off it."""
+    finite = log_weights[np.isfinite(log_weights)] - diagnostics.log_normalizer.value
+    low, high = np.quantile(finite, (TAIL, 1 - TAIL))
+    room = max(0.1 * (high - low), LEAST_ROOM)
+    low, high = min(low, 0.0) - room, max(float(finite.max()), 0.0) + room  # the largest are what spoils estimates
+    bins = np.linspace(low, high, WEIGHT_BINS + 1)
+    heights = np.histogram(finite, bins)[0] / (len(log_weights) * np.diff(bins))
+    axes.stairs(heights, bins, fill=True, color=shown.third, alpha=0.6)
+    axes.axvline(0.0, color=shown.third, linewidth=1.0, linestyle="--")
+    axes.set(xlim=(low, high), xlabel="log w - log Z, nats")
+    # On a logarithmic scale, as few large weights are what matters.
+    set_heights(axes, (0.5 / len(log_weights) / (bins[1] - bins[0]), 2 * heights.max()))
+    axes.get_xaxis().get_major_locator().set_params(nbins=4)
+    axes.set_title(
+        f"importance weights, Pareto k {diagnostics.pareto_k:.2f}\neffective sample size "
+        f"{diagnostics.effective_sample_size:.0%}",
+        fontsize=9,
+    )

@@ -23,7 +23,7 @@ from flows.core import (
     value_at,
 )
 from flows.persistence.models import TEXT
-from flows.results.inputs import Inputs
+from flows.results.columns import Inputs
 from flows.results.result import FitResult, Kept
 
 

@@ -55,7 +55,10 @@ class Header(NamedTuple):
 
     def natural(self, rows: Any) -> Any:
         """Return rows as a frame."""
-        return framed(rows, self)
+        array = np.asarray(rows)
+        if self.library == "polars":
+            return module_of("polars").DataFrame(array, schema=list(self.names))
+        return returned(module_of("pandas").DataFrame(array, columns=list(self.labels)), self.library)
 
     def entries(self, count: int) -> tuple[str, ...]:
         """Return the names of the columns."""
@@ -175,19 +178,9 @@ def in_order(x: Any, fitted: Header | None, what: str) -> Any:
         return numbers
     there = set(header.names)
     missing, foreign = [name for name in fitted.names if name not in there], sorted(there - set(fitted.names))
-    faults = [("lacks", missing), ("has besides", foreign), ("has twice", _twice(header.names))]
-    if any(names for _, names in faults):
-        said = "; it ".join(f"{verb} {listed(names)}" for verb, names in faults if names)
-        raise FlowsError(f"{what} {said}. Expected the columns that the model was fitted to: {listed(fitted.names)}")
+    if faults := _listed_faults(("lacks", missing), ("has besides", foreign), ("has twice", _twice(header.names))):
+        raise FlowsError(f"{what} {faults}. Expected the columns that the model was fitted to: {listed(fitted.names)}")
     return numbers[:, [header.names.index(name) for name in fitted.names]]
-
-
-def framed(rows: Any, header: Header) -> Any:
-    """Return rows as a frame with these columns."""
-    array = np.asarray(rows)
-    if header.library == "polars":
-        return module_of("polars").DataFrame(array, schema=list(header.names))
-    return returned(module_of("pandas").DataFrame(array, columns=list(header.labels)), header.library)
 
 
 def numbers_of(x: Any, what: str) -> np.ndarray:
@@ -239,12 +232,11 @@ def looked_at(frame: Any, what: str) -> Frame:
     header, rows = header_of(frame), plain(frame)
     if header is None or header_of(rows) is None or library_of(rows) not in ("pandas", "polars"):
         if isinstance(frame, np.ndarray):
-            given, remedy = "an array", "; give its columns names: pandas.DataFrame(array, columns=[...])"
+            got, remedy = "an array", "; give its columns names: pandas.DataFrame(array, columns=[...])"
         else:
-            given, remedy = f"a {type(frame).__name__}", ""
+            got, remedy = f"a {type(frame).__name__}", ""
         raise TypeError(
-            f"{what}: {given} was given; expected a frame of pandas or polars, or of another library "
-            f"that narwhals knows{remedy}"
+            f"{what}: {got} was given; expected a frame of pandas or polars, or of another library that narwhals knows{remedy}"
         )
     named_apart(frame, f"{what}: the frame")
     if not len(rows):
@@ -257,11 +249,9 @@ def check_columns(frame: Frame, expected: Iterable[str], optional: Iterable[str]
     expected, optional = tuple(expected), set(optional)
     missing = [name for name in expected if name not in frame.places]
     besides = [name for name in frame.places if name not in optional and name not in expected]
-    faults = [("lacks", missing), ("has besides", besides)]
-    if any(names for _, names in faults):
-        said = "; it ".join(f"{verb} {listed(names)}" for verb, names in faults if names)
+    if faults := _listed_faults(("lacks", missing), ("has besides", besides)):
         remedy = f". Drop what is besides: frame[{list(expected)!r:.200}]" if besides and not missing else ""
-        raise FlowsError(f"{what}: the frame {said}; expected the columns {listed(expected)}, in any order{remedy}")
+        raise FlowsError(f"{what}: the frame {faults}; expected the columns {listed(expected)}, in any order{remedy}")
 
 
 def frame_of(library: str, labels: Sequence[Any], columns: Sequence[Any], rows: int) -> Any:
@@ -304,6 +294,11 @@ def listed(names: Iterable[Any]) -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(repr, names[:SHOWN])) + more if names else "none"
+
+
+def _listed_faults(*faults: tuple[str, list[str]]) -> str:
+    """What is wrong with the columns of a frame, for an error; "" where nothing is."""
+    return "; it ".join(f"{verb} {listed(names)}" for verb, names in faults if names)
 
 
 def shortened_name(name: str, length: int = 40) -> str:

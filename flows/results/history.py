@@ -101,11 +101,8 @@ class History(dict):
         if "gaussian_loss" in self:
             at = float(self["gaussian_loss"])  # often far above the curves
             axes.axhline(at, color=shown.third, linewidth=1.0, linestyle="--", label=f"closed-form Gaussian, {at:.2f}")
-        # The first epochs of a fit are far above all others, and would leave these a flat line.
-        curves = np.concatenate([train, validation], axis=1)
-        curves = curves[np.isfinite(curves)]
-        if len(curves):
-            low, high = curves.min(), np.quantile(curves, 0.95)
+        if (ends := ends_of_curves(train, validation)) is not None:
+            low, high = ends
             room = 0.05 * (high - low) or 0.05
             axes.set_ylim(low - room, high + 2 * room)
         if axes.get_xscale() == "linear":
@@ -114,6 +111,14 @@ class History(dict):
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
         return axes
+
+
+def ends_of_curves(*curves: np.ndarray) -> tuple[float, float] | None:
+    """The least loss, and one that few are above: the first epochs are far above all others, and would leave these a flat line.
+    None where no loss is finite."""
+    losses = np.concatenate([curve.ravel() for curve in curves]) if curves else np.zeros(0)
+    losses = losses[np.isfinite(losses)]
+    return (float(losses.min()), float(np.quantile(losses, 0.95))) if len(losses) else None
 
 
 class TensorBoard:

@@ -30,8 +30,8 @@ from flows.core import (
     positive,
     working_dtype,
 )
+from flows.results.columns import Inputs
 from flows.results.frames import as_numbers
-from flows.results.inputs import Inputs
 
 DRAWS = 10_000  # of each context, where a distribution function is counted
 PIECE = 2_000_000  # numbers drawn together for that

@@ -66,8 +66,8 @@ class Parameters(NamedTuple):
 
     def natural(self, x: Array) -> dict[str, Array]:
         """Vectors (..., size) as a dict of arrays (..., *shape)."""
-        where = zip(self.slices.items(), self.shapes, strict=True)
-        return {name: x[..., entries].reshape(*x.shape[:-1], *shape) for (name, entries), shape in where}
+        slices = self.slices
+        return {name: x[..., slices[name]].reshape(*x.shape[:-1], *shape) for name, shape in self._shown}
 
     def packed(self, values: Any, what: str) -> Array:
         """A dict of arrays (n, *shape) as vectors (n, size)."""
@@ -77,8 +77,7 @@ class Parameters(NamedTuple):
             raise FlowsError(f"{what} is {got}; expected a dict of arrays {expected}")
         arrays = [as_array(values[name], f"{what}[{name!r}]") for name in self.names]
         rows = {array.shape[0] if array.ndim else None for array in arrays}
-        fits = all(array.shape[1:] == shape for array, shape in zip(arrays, self.shapes, strict=True))
-        if len(rows) > 1 or None in rows or not fits:
+        if len(rows) > 1 or None in rows or any(array.shape[1:] != self.shapes[i] for i, array in enumerate(arrays)):
             got = ", ".join(f"{name!r}: {array.shape}" for name, array in zip(self.names, arrays, strict=True))
             raise FlowsError(f"{what} has shapes {got}; expected {expected}")
         sizes = map(math.prod, self.shapes)

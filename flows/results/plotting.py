@@ -6,13 +6,12 @@ import jax
 import numpy as np
 
 from flows.core import COLUMN, FlowsError, Shape, as_array, as_context, as_event, as_key, on_device, positive_int
-from flows.results.columns import Column
-from flows.results.inputs import Inputs
+from flows.results.columns import Column, Inputs
 from flows.results.one_column import OneColumn
-from flows.results.pictures.columns import Compared, check_finite, counted, finite_of, places_of, some
-from flows.results.pictures.given import SHARES, band
-from flows.results.pictures.images import MOST as MOST_IMAGES
-from flows.results.pictures.images import check_images, sheets
+from flows.results.pictures.axes import places_of
+from flows.results.pictures.band import SHARES, band
+from flows.results.pictures.comparison import MOST as MOST_IMAGES
+from flows.results.pictures.comparison import Compared, check_finite, check_images, finite_of, sheets, some
 from flows.results.pictures.pairs import pairs
 from flows.results.pictures.style import pyplot
 
@@ -68,10 +67,10 @@ class Plot(OneColumn):
         described = Inputs(self).described()
         places, left_out = places_of(columns, [column.name for column in described])
         if event == COLUMN and as_context(self.context_dim) == (1,) and not described[0].bars:
-            seen = with_rows(self, rows, context, n, rng)
-            if np.ndim(seen.context) == 2:
-                given = Column("context" if self.context_columns is None else self.context_columns[0])
-                return band(given, described[0], seen, lambda at: quantiles_given(self, at[:, None], n, rng))
+            some_rows = with_rows(self, rows, context, n, rng)
+            if np.ndim(some_rows.context) == 2:
+                condition = Column("context" if self.context_columns is None else self.context_columns[0])
+                return band(condition, described[0], some_rows, lambda at: quantiles_given(self, at[:, None], n, rng))
         both = compared(self, rows, context, n, rng).of(places)
         return pairs([described[j] for j in places], both._replace(notes=[*left_out, *both.notes]), self._weights())
 
@@ -82,14 +81,14 @@ class Plot(OneColumn):
 
 def compared(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
     """Draws, and what they are compared with; arguments as of `plot`."""
-    seen, keywords = with_rows(result, rows, context, n, rng), dict[str, Any]()
-    key, contexts = jax.random.fold_in(as_key(rng), 1), seen.context
-    if contexts is not None and contexts.ndim == len(as_context(result.context_dim) or ()):
+    drawn_rows, keywords = with_rows(result, rows, context, n, rng), dict[str, Any]()
+    if (contexts := drawn_rows.context) is not None:
+        if contexts.ndim > len(as_context(result.context_dim) or ()):  # all of them as often, and one draw for each
+            contexts = np.resize(contexts, (n, *contexts.shape[1:]))
         keywords["context"] = on_device(contexts)
-    elif contexts is not None:  # all of them as often, and one draw for each
-        keywords["context"] = on_device(np.resize(contexts, (n, *contexts.shape[1:])))
+    key = jax.random.fold_in(as_key(rng), 1)
     draws, notes = finite_of(np.asarray(Inputs(result).drawn(key, n, keywords), np.float64))
-    return seen._replace(draws=draws, of_draws=f"{len(draws):,} draws", notes=[*seen.notes, *notes])
+    return drawn_rows._replace(draws=draws, of_draws=f"{len(draws):,} draws", notes=[*drawn_rows.notes, *notes])
 
 
 def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compared:
@@ -103,7 +102,7 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
         as_array(rows, "rows")
         rows = np.asarray(rows)
         if rows.shape[1:] != event or not len(rows):
-            raise FlowsError(f"plot: rows has shape {rows.shape}; expected {of_rows(event)}, with one row at least")
+            raise FlowsError(f"plot: rows has shape {rows.shape}; expected {with_axis(event)}, with one row at least")
         contexts = None if shape is None else np.asarray(inputs.of_each(keywords, len(rows)))
     elif result.kept is not None and contexts is None:
         rows, contexts, word = *kept_rows(result.kept, event, choice), "rows held out"
@@ -112,11 +111,11 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
         if shape is not None and contexts is None:
             raise FlowsError(
                 "plot: the model has a context, and no rows were kept whose context could be taken; give rows and context, "
-                f"or a context alone, {shape} or {of_rows(shape)}"
+                f"or a context alone, {shape} or {with_axis(shape)}"
             )
         if contexts is not None and contexts.shape != shape and (contexts.shape[1:] != shape or not contexts.size):
             raise FlowsError(
-                f"plot: context has shape {contexts.shape}; expected {shape}, one for all draws, or {of_rows(shape or ())}"
+                f"plot: context has shape {contexts.shape}; expected {shape}, one for all draws, or {with_axis(shape)}"
             )
     if contexts is not None:
         check_finite(contexts[None] if contexts.shape == shape else contexts, "contexts")
@@ -125,9 +124,10 @@ def with_rows(result: Plot, rows: Any, context: Any, n: int, rng: Any) -> Compar
             (contexts,) = some(choice, n, contexts)
         return Compared(None, None, "", "", notes, contexts)
     check_finite(rows, "rows")
-    total = len(rows)
+    total = f"{len(rows):,} {word}"
+    of_rows = total if len(rows) <= n else f"{n:,} of {total}"
     rows, contexts = some(choice, n, rows, contexts)
-    return Compared(np.asarray(inputs.on_turn(rows), np.float64), None, counted(len(rows), total, word), "", notes, contexts)
+    return Compared(np.asarray(inputs.on_turn(rows), np.float64), None, of_rows, "", notes, contexts)
 
 
 def _without_rows(result: Any, given: bool) -> list[str]:
@@ -141,13 +141,13 @@ def _without_rows(result: Any, given: bool) -> list[str]:
     return ["without rows: those held out are in no file, rows= gives some"]
 
 
-def of_rows(shape: Shape) -> str:
-    """A shape with an axis of rows before it, in words."""
-    return f"(rows, {', '.join(map(str, shape))})"
+def with_axis(shape: Shape | None) -> str:
+    """A shape with an axis of rows in front, in words."""
+    return f"(rows, {', '.join(map(str, shape or ()))})"
 
 
 def quantiles_given(result: Any, contexts: np.ndarray, n: int, rng: Any) -> np.ndarray:
-    """Return quantiles at `SHARES` of one column given each context, (k, 3): by the model's own map, or by n draws of each."""
+    """Return quantiles at `SHARES` of one column for each context, (k, 3): by the map of the model, or by n draws of each."""
     if result.cdf_by == "map":
         return np.asarray(result.quantile(SHARES, context=contexts), float)
     drawn = np.asarray(result.draw(rng, n, context=contexts), float)
@@ -155,10 +155,10 @@ def quantiles_given(result: Any, contexts: np.ndarray, n: int, rng: Any) -> np.n
 
 
 def kept_rows(kept: Any, event: Shape, choice: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows held out and their contexts; of folds all together, and those with weights drawn anew in proportion to these."""
+    """Rows held out and their contexts; of folds all together, and rows with weights drawn in proportion to these."""
     folds = kept.x.ndim - len(event) - 1
-    together: list[Any] = [None if each is None else each.reshape(-1, *each.shape[1 + folds :]) for each in kept]
-    rows, context, weights = together
+    arrays: list[Any] = [None if array is None else array.reshape(-1, *array.shape[1 + folds :]) for array in kept]
+    rows, context, weights = arrays
     if weights is not None:
         drawn = np.sort(choice.choice(len(rows), len(rows), p=weights / weights.sum()))
         rows, context = rows[drawn], None if context is None else context[drawn]

@@ -23,9 +23,9 @@ from flows.core import (
 )
 from flows.diagnostics.rows import RowReport, verify_rows
 from flows.persistence.models import TEXT, save_model
+from flows.results.columns import Inputs
 from flows.results.frames import Header
 from flows.results.history import History
-from flows.results.inputs import Inputs
 from flows.results.plotting import Plot
 from flows.results.summary import page_of, summary
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from flows.bijections.whiten import Whiten
 from flows.core import DistributionInit, ModelValue, Shape, as_event
+from flows.results.history import ends_of_curves
 
 OF_LABELS = {
     "unbiased": "unbiased: exact without rng, with it an estimate",
@@ -90,12 +91,11 @@ def page_of(lines: Sequence[tuple[str, str]], history: Any) -> str:
 def _curve(history: Any) -> str:
     """The losses by epoch as an SVG, cut where the first epochs are far above all others; "" where there are none."""
     losses = {name: np.atleast_2d(np.asarray(history[name], float)) for name in COLORS if name in history}
-    shown = np.concatenate([array.ravel() for array in losses.values()]) if losses else np.zeros(0)
-    shown = shown[np.isfinite(shown)]
+    ends = ends_of_curves(*losses.values())
     epochs = max((array.shape[1] for array in losses.values()), default=0)
-    if epochs < 2 or not len(shown):
+    if epochs < 2 or ends is None:
         return ""
-    low, high = float(shown.min()), float(np.quantile(shown, 0.95))
+    low, high = ends
     high += (high - low) / 10 or 0.1
 
     def line(values: np.ndarray, color: str) -> str:

@@ -25,7 +25,7 @@ from flows.interop.models import Known, Model, leading_of, model_of_result
 from flows.interop.numpyro.constraint import as_scalar, constraint_of
 from flows.interop.rows import Batch, leading
 from flows.results import FitResult
-from flows.results.inputs import Inputs
+from flows.results.columns import Inputs
 
 _supports = Memo(size=1024)
 

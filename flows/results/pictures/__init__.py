@@ -1,1 +1,1 @@
-"""Pictures of results: `style.py` says how they look, `columns.py` what a column is on an axis, the others draw."""
+"""Pictures of results: `style.py` says how they look, `axes.py` what a column is on an axis, `comparison.py` what is drawn."""

@@ -1,4 +1,4 @@
-"""How pictures look: one style, in flows.mplstyle beside this file, whatever the user's own."""
+"""Looks of pictures: one style, in flows.mplstyle next to this file, whatever the user has."""
 
 import textwrap
 from collections.abc import Iterator

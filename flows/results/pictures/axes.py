@@ -1,14 +1,14 @@
-"""Contents of a picture, as arrays: draws beside rows, and columns on axes, with their ends, their bins, and points that would
-hide each other moved apart. Nothing is drawn here.
-"""
+"""Columns on axes: their ends, bins and ticks, and points that would hide each other moved apart."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from flows.core import FlowsError
 from flows.results.columns import Column
+from flows.results.frames import shortened_name
+from flows.results.pictures.style import dated
 
 SHOWN = 6  # columns, where nobody says which
 MOST = 12  # columns of one picture
@@ -20,6 +20,10 @@ FEW = 5  # distinct values, up to which these have to be multiples of their step
 ON_STEP = 0.01  # of a step, by which values of rounded columns may miss
 COMMONEST = 11  # of so many, which are, beside all others together
 CELL = 0.35  # on each side of a category, where its points lie
+SHORT = 14  # characters of the name of a category
+LONG = 22  # characters of the name of a column
+NARROW = 1e-4  # of its values, an axis whose ticks would be alike to many digits: they are told from an offset
+NAMED = 12  # categories on an axis that are named
 
 
 def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -29,13 +33,12 @@ def places_of(columns: Any, names: Sequence[str]) -> tuple[list[int], list[str]]
         more = [f"the first {SHOWN} of {count} columns, columns= names others"] if count > SHOWN else []
         return list(range(min(count, SHOWN))), more
     several = isinstance(columns, Iterable) and not isinstance(columns, str)
-    given = list(columns) if several else [columns]
     places = list[int]()
-    for each in given:
-        place = names.index(each) if isinstance(each, str) and each in names else each
+    for column in columns if several else [columns]:
+        place = names.index(column) if isinstance(column, str) and column in names else column
         if isinstance(place, bool) or not isinstance(place, int | np.integer) or not -count <= place < count:
             known = ", ".join(map(repr, names[:SHOWN])) + (", ..." if count > SHOWN else "")
-            raise FlowsError(f"plot: columns has {each!r:.60}; expected some of {known}, or places from 0 to {count - 1}")
+            raise FlowsError(f"plot: columns has {column!r:.60}; expected some of {known}, or places from 0 to {count - 1}")
         places.append(int(place) % count)
     if not places or len(set(places)) < len(places) or len(places) > MOST:
         raise FlowsError(f"plot: columns is {columns!r:.80}; expected 1 to {MOST} columns, each once")
@@ -75,7 +78,7 @@ def step_of(values: np.ndarray) -> float:
 
 
 def rounded_to(column: Column, values: np.ndarray) -> float:
-    """The step of a column, or that of its values where it is not known."""
+    """The step of a column, or of its values where it is not known."""
     return step_of(values) if column.step is None else column.step
 
 
@@ -123,54 +126,32 @@ def spread(column: Column, values: np.ndarray, rng: np.random.Generator) -> np.n
     return values + step / 2 * noise if np.abs(steps - np.round(steps)).max() < ON_STEP else values
 
 
-class Compared(NamedTuple):
-    """Draws beside rows.
-
-    Attributes:
-        rows: (m, *event), at most as many as draws are asked for; None where there are none.
-        draws: (n, *event).
-        of_rows, of_draws: what they are, for a legend.
-        notes: remarks below the picture.
-        context: (m, *context), of the rows, or (*context,) of all draws; None without.
-    """
-
-    rows: Any
-    draws: Any
-    of_rows: str
-    of_draws: str
-    notes: list[str]
-    context: Any = None
-
-    def of(self, places: list[int]) -> "Compared":
-        """These columns of vectors alone."""
-        return self._replace(rows=None if self.rows is None else self.rows[:, places], draws=self.draws[:, places])
+def set_ticks(axis: Any, column: Column, named: bool) -> None:
+    """Ticks of a column, as few as there is room for; and its name, at the edge of the figure."""
+    if column.bars:
+        step = max(1, -(-len(column.bars) // NAMED))
+        codes = range(0, len(column.bars), step)
+        shown = [shortened_name(name, SHORT) for name in column.bars[::step]]
+        axis.set_ticks(codes, shown if named else [""] * len(shown))
+        if axis.axis_name == "x" and named and sum(map(len, shown)) > SHORT:
+            axis.set_tick_params(rotation=90)
+    elif column.dates:
+        dated(axis, column.zone)
+    else:
+        axis.get_major_locator().set_params(nbins=4, integer=column.step == 1)
+        low, high = axis.get_view_interval()
+        axis.get_major_formatter().set_useOffset(bool(high - low < NARROW * max(abs(low), abs(high))))
+    axis.set_tick_params(**{"labelbottom" if axis.axis_name == "x" else "labelleft": named})
+    axis.get_offset_text().set_visible(named)
+    if named:
+        axis.set_label_text(shortened_name(column.name, LONG), **({"fontsize": 8.5} if len(column.name) > SHORT else {}))
 
 
-def some(rng: np.random.Generator, n: int, *arrays: Any) -> list[Any]:
-    """Return the same rows of each array, at most n, in the order they were in."""
-    count = len(next(array for array in arrays if array is not None))
-    chosen = np.sort(rng.permutation(count)[:n])
-    return [None if array is None else array[chosen] for array in arrays]
-
-
-def counted(shown: int, total: int, what: str) -> str:
-    return f"{total:,} {what}" if shown == total else f"{shown:,} of {total:,} {what}"
-
-
-def check_finite(rows: np.ndarray, what: str) -> None:
-    """Refuse rows, or contexts, that have no place."""
-    bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1))
-    if len(bad):
-        raise FlowsError(
-            f"plot: {len(bad)} of {len(rows)} {what} have NaN or inf, the first is row {bad[0]}; drop or fill them"
-        )
-
-
-def finite_of(draws: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Draws that have a place, and a remark on others."""
-    usable = np.isfinite(draws.reshape(len(draws), -1)).all(1)
-    if usable.all():
-        return draws, []
-    if not usable.any():
-        raise FlowsError(f"plot: none of {len(draws)} draws is finite; see result.verify(rows) for where the model fails")
-    return draws[usable], [f"{int((~usable).sum()):,} draws are not finite"]
+def set_heights(axes: Any, log_ends: tuple[float, float] | None) -> None:
+    """Take away the ticks of densities, on a logarithmic scale where it is told from where to where."""
+    if log_ends is not None:
+        axes.set(yscale="log", ylim=log_ends)
+        axes.text(0.98, 0.97, "log scale", transform=axes.transAxes, ha="right", va="top", fontsize=8)
+    axes.set_yticks([])
+    axes.minorticks_off()
+    axes.spines["left"].set_visible(False)
