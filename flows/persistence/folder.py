@@ -17,7 +17,7 @@ from flows.core import FlowsError
 
 LIMIT = 500_000_000  # bytes
 # XLA for CPUs links the kernels of a program that it reads back each within the last, on one stack [jaxlib 0.10.2 on Linux: 850
-# go well, 1,200 end the process; a default fit has 250].
+# go well, 1,200 crash; a default fit has 250].
 MOST_KERNELS = 600
 KERNEL = b"\x7fELF", b"\xcf\xfa\xed\xfe"  # with which the machine code of one begins, on Linux and macOS
 PROGRAM = re.compile(r".+-[0-9a-f]{64}-cache")  # JAX's names; nothing else is touched
@@ -29,7 +29,7 @@ OURS = re.compile(  # what JAX, XLA and this module write into the folder
 
 
 class ProgramFolder:
-    """The programs of a folder, each of which is looked at once: later processes go by the time of the last look."""
+    """The programs of a folder, each of which is looked at once: later ones go by the time of the last look."""
 
     def __init__(self, folder: Path):
         self.folder, self.seen, self.changed, self.looked = folder, set[str](), 0, _time(folder / LOOKED)
@@ -51,7 +51,7 @@ class ProgramFolder:
         for entry in self.programs():
             if entry.name not in self.seen:
                 self.seen.add(entry.name)
-                with suppress(FileNotFoundError):  # another process deletes, too
+                with suppress(FileNotFoundError):  # others delete, too
                     if entry.stat().st_mtime_ns >= self.looked:
                         kernels = kernels_of(Path(entry).read_bytes())
                         damaged += kernels is None
