@@ -102,39 +102,38 @@ def loop(part: BijectionPart, place: Place, n: int) -> BijectionPart:
                 params.append(part.init(own_key, given._replace(params=old)))
         return stacked(params)
 
-    def scan(step: Any, params: Any, x: Array, context: Any, rng: Any, reverse: bool) -> tuple[Array, Array]:
-        """Carries the event with the batch trailing: the engine's own transposes then cancel inside the body."""
-        keys = None if rng is None else jax.random.split(rng, n)
+    def scanned(run: Callable, reverse: bool) -> Callable:
+        """`run`, of one layer, in a loop that carries the event with the batch trailing: the engine's transposes then cancel
+        inside the body."""
 
-        def body(carry: Any, of_layer: Any) -> Any:
-            (x, total), (i, layer_params, key) = carry, of_layer
-            with iteration(i), place:
-                y, log_det = step(layer_params, jnp.moveaxis(x, -1, 0), key)
-            return (jnp.moveaxis(y, 0, -1), total + log_det), None
+        def of_all(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
+            keys = None if rng is None else jax.random.split(rng, n)
 
-        body = jax.checkpoint(body, prevent_cse=False, policy=None if precision().remat else _saved)
-        start = varying((jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype)), (x, params, context, keys))
-        (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
-        return jnp.moveaxis(x, -1, 0), total
+            def body(carry: Any, of_layer: Any) -> Any:
+                (x, total), (i, layer_params, key) = carry, of_layer
+                with iteration(i), place:
+                    y, log_det = run(layer_params, jnp.moveaxis(x, -1, 0), context, key, train)
+                return (jnp.moveaxis(y, 0, -1), total + log_det), None
 
-    def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        return scan(
-            lambda layer_params, x, key: part.direct(layer_params, x, context, key, train), params, x, context, rng, False
-        )
+            body = jax.checkpoint(body, prevent_cse=False, policy=None if precision().remat else _saved)
+            start = varying((jnp.moveaxis(x, 0, -1), jnp.zeros(x.shape[0], x.dtype)), (x, params, context, keys))
+            (x, total), _ = jax.lax.scan(body, start, (jnp.arange(n), params, keys), reverse=reverse)
+            return jnp.moveaxis(x, -1, 0), total
 
-    def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
-        def step(layer_params: Any, y: Array, key: Any) -> tuple[Array, Array]:
-            return part.inverse(layer_params, y, context, key, train), jnp.zeros(y.shape[0], y.dtype)
+        return of_all
 
-        return scan(step, params, y, context, rng, True)[0]
+    def point(params: Any, y: Array, *call: Any) -> tuple[Array, Array]:
+        return part.inverse(params, y, *call), jnp.zeros(y.shape[0], y.dtype)
 
-    def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-        return scan(
-            lambda layer_params, y, key: part.invert(layer_params, y, context, key, train), params, y, context, rng, True
-        )
-
-    native = None if part.native_inverse is None else native_inverse
-    return replace(part, name="Repeat", init=init, direct=direct, inverse=inverse, native_inverse=native, path=None)
+    return replace(
+        part,
+        name="Repeat",
+        init=init,
+        direct=scanned(part.direct, reverse=False),
+        inverse=lambda *call: scanned(point, reverse=True)(*call)[0],
+        native_inverse=scanned(part.invert, reverse=True) if part.native_inverse else None,
+        path=None,
+    )
 
 
 def _measuring(part: BijectionPart, place: Place) -> Callable[[Array, Given], Any]:

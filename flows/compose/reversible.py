@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flows.compose.serial import Serial, parts_of
+from flows.compose.serial import Serial, keys_of, parts_of
 from flows.core import (
     KEY,
     NOTHING,
@@ -89,8 +89,7 @@ class Turn(NamedTuple):
     def layers(self, params: Any, key: Any) -> list[tuple[BijectionPart, Place, Any, Any]]:
         if not self.several:
             return [(self.parts[0], self.places[0], params, key)]
-        keys = [None] * len(self.parts) if key is None else jax.random.split(key, len(self.parts))
-        return list(zip(self.parts, self.places, params, keys, strict=True))
+        return list(zip(self.parts, self.places, params, keys_of(key, len(self.parts)), strict=True))
 
     def back(self, params: Any, y: Array, of_y: Any, context: Any, key: Any, train: bool) -> tuple[Array, tuple[Any, Any, Any]]:
         """The input of an output, and the cotangents of params, input and context from those of output and log-det."""

@@ -94,15 +94,12 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
                     x = part.measured_output(params[-1], x, given.init_context, own_key)
         return tuple(params)
 
-    def split(rng: Any) -> Any:
-        return [None] * len(parts) if rng is None else jax.random.split(rng, len(parts))
-
     def backwards(params: Any, rng: Any) -> list:
-        return list(zip(parts, places, params, split(rng), strict=True))[::-1]
+        return list(zip(parts, places, params, keys_of(rng, len(parts)), strict=True))[::-1]
 
     def direct(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
         total = jnp.zeros(x.shape[0], x.dtype)
-        for i, (part, layer_params, key) in enumerate(zip(parts, params, split(rng), strict=True)):
+        for i, (part, layer_params, key) in enumerate(zip(parts, params, keys_of(rng, len(parts)), strict=True)):
             run = _remat(part.direct) if precision().remat else part.direct
             with places[i]:
                 x, log_det = run(layer_params, x, context, key, train)
@@ -136,6 +133,11 @@ def chain(name: str, parts: tuple[BijectionPart, ...], places: tuple[Place, ...]
         native_inverse=native_inverse if any(part.native_inverse for part in parts) else None,
         path=path_of(parts) if any(part.path for part in parts) else None,
     )
+
+
+def keys_of(rng: Any, n: int) -> Any:
+    """A key for each layer; None without `rng`."""
+    return [None] * n if rng is None else jax.random.split(rng, n)
 
 
 def _remat(direct: Callable) -> Callable:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flows.compose.serial import Serial
+from flows.compose.serial import Serial, keys_of
 from flows.core import (
     NOTHING,
     Array,
@@ -96,7 +96,7 @@ def Through(layout: BijectionLike, *layers: BijectionLike):
             """`run`, of the layers, between the layout and its inverse."""
 
             def passed(params: Any, x: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
-                keys = (None, None) if rng is None else jax.random.split(rng)
+                keys = keys_of(rng, 2)
                 with place:
                     x, before = there.direct(params["layout"], x, context, keys[0], train)
                 x, log_det = run(params["layers"], x, laid_out(context), keys[1], train)
