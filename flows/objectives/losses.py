@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.lax import stop_gradient
 
-from flows.core import Array, FlowsError, as_array, as_key, check_floats, named_by, positive_int
+from flows.core import Array, FlowsError, as_key, check_floats, named_by, positive_int
 from flows.distributions.draws import functions
-from flows.objectives.problem import Problem, along, log_mean, weighted_sum
+from flows.objectives.problem import Problem, along, log_mean, mean_of_rows, weighted_sum
 
 
 def maximum_likelihood(
@@ -40,18 +39,11 @@ def maximum_likelihood(
         0.919
     """
     log_pdf, _ = functions("maximum_likelihood", distribution)
-    given = {"context": context, "rng": rng, "train": None if train is False else train}
-    log_q = log_pdf(params, x, **{name: value for name, value in given.items() if value is not None})
+    keywords = {"context": context, "rng": rng, "train": None if train is False else train}
+    log_q = log_pdf(params, x, **{name: value for name, value in keywords.items() if value is not None})
     if not len(log_q):
         raise FlowsError("maximum_likelihood: x has no rows; expected at least one")
-    if weights is None:
-        return -log_q.mean()
-    w = as_array(weights, "weights").astype(log_q.dtype)
-    if w.shape != log_q.shape:
-        raise FlowsError(f"maximum_likelihood: weights have shape {w.shape}, expected {log_q.shape}, one for each row")
-    if not isinstance(w, jax.core.Tracer) and not (0 < np.sum(w) < np.inf and np.min(w) >= 0):
-        raise FlowsError("maximum_likelihood: weights are to be finite and not negative, with at least one above 0")
-    return -weighted_sum(w, log_q) / w.sum()
+    return -mean_of_rows("maximum_likelihood", log_q, weights)
 
 
 def reverse_kl(

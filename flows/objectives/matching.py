@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flows.core import Array, FlowsError, as_array, as_key, joint_draw_of, path_of_log_pdf
+from flows.core import Array, FlowsError, as_key, joint_draw_of, path_of_log_pdf
 from flows.distributions.draws import functions
-from flows.objectives.problem import weighted_sum
+from flows.objectives.problem import mean_of_rows
 
 PAIRINGS = (None, "optimal transport")
 GROUP = 64  # rows that are paired together: the time of a pairing grows with their cube
@@ -100,14 +100,7 @@ def flow_matching(
     wide = t.reshape(-1, *(1,) * (end.ndim - 1))
     error = velocity(t, (1 - wide) * start + wide * end) - (end - start)
     of_rows = jnp.square(error).sum(tuple(range(1, end.ndim)))
-    if weights is None:
-        return of_rows.mean()
-    w = as_array(weights, "weights").astype(of_rows.dtype)
-    if w.shape != of_rows.shape:
-        raise FlowsError(f"flow_matching: weights have shape {w.shape}, expected {of_rows.shape}, one for each row")
-    if not isinstance(w, jax.core.Tracer) and not (0 < w.sum() < jnp.inf and w.min() >= 0):
-        raise FlowsError("flow_matching: weights are to be finite and not negative, with at least one above 0")
-    return weighted_sum(w, of_rows) / w.sum()
+    return mean_of_rows("flow_matching", of_rows, weights)
 
 
 def paired(start: Array, end: Array) -> Array:
@@ -121,8 +114,8 @@ def paired(start: Array, end: Array) -> Array:
         return start[columns[jnp.argsort(rows)]]
 
     n, whole = len(end), len(end) // GROUP * GROUP
-    groups = [each[:whole].reshape(-1, GROUP, *each.shape[1:]) for each in (start, end)]
-    found = [jax.lax.map(lambda pair: of_group(*pair), tuple(groups)).reshape(whole, *start.shape[1:])] if whole else []
+    groups = [points[:whole].reshape(-1, GROUP, *points.shape[1:]) for points in (start, end)]
+    pieces = [jax.lax.map(lambda pair: of_group(*pair), tuple(groups)).reshape(whole, *start.shape[1:])] if whole else []
     if n > whole:
-        found.append(of_group(start[whole:], end[whole:]))
-    return jnp.concatenate(found)
+        pieces.append(of_group(start[whole:], end[whole:]))
+    return jnp.concatenate(pieces)

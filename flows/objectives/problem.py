@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
 from flows.core import Array, FlowsError, as_array, check_function, named_by, select
@@ -62,6 +63,18 @@ class Problem:
 
 def _given(context: Any) -> dict[str, Any]:
     return {} if context is None else {"context": context}
+
+
+def mean_of_rows(name: str, of_rows: Array, weights: Any) -> Array:
+    """The mean over rows, by their weights if there are any."""
+    if weights is None:
+        return of_rows.mean()
+    w = as_array(weights, "weights").astype(of_rows.dtype)
+    if w.shape != of_rows.shape:
+        raise FlowsError(f"{name}: weights have shape {w.shape}, expected {of_rows.shape}, one for each row")
+    if not isinstance(w, jax.core.Tracer) and not (0 < np.sum(w) < np.inf and np.min(w) >= 0):
+        raise FlowsError(f"{name}: weights are to be finite and not negative, with at least one above 0")
+    return weighted_sum(w, of_rows) / w.sum()
 
 
 def weighted_sum(w: Array, x: Array) -> Array:
