@@ -1,6 +1,5 @@
 """`FlowClassifier`: classes by Bayes' rule, from the density of rows given their label."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,9 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         self._check_classes(classes, places, weights)
         priors = self._priors(classes, places, weights)
         schema = infer_schema(frame) if schema is None else schema
-        self._label = _free_name("label", schema)
+        self._label = "label"
+        while self._label in schema:
+            self._label += "_"
         kinds = {name: tables.Ignored() if isinstance(kind, tables.Constant) else kind for name, kind in schema.kinds.items()}
         kinds[self._label] = tables.Category(range(len(classes)))
         self._fit(self._labelled(frame, places), tables.Schema(kinds, [self._label]), weights)
@@ -110,11 +111,10 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
         joint = log_prob_of_each(self.table_, self._labelled(frame, np.zeros(rows)), self.table_.schema.context(labels))
         with np.errstate(divide="ignore"):
             log_priors = np.log(self.priors_)
-        if unknown := np.isnan(joint).any(1).sum():
-            row = int(np.isnan(joint).any(1).argmax())
+        if (unknown := np.isnan(joint).any(1)).any():
             raise FlowsError(
-                f"log p of {unknown} of {rows} rows is NaN in some class, of the row {row} first; expected numbers. Look at "
-                "them with table_.verify"
+                f"log p of {unknown.sum()} of {rows} rows is NaN in some class, of the row {unknown.argmax()} first; expected "
+                "numbers. Look at them with table_.verify"
             )
         lost = (joint + log_priors).max(1) == -np.inf
         if lost.any():
@@ -166,10 +166,3 @@ class FlowClassifier(ClassifierMixin, TableEstimator):
                 f"classes {', '.join(map(repr, classes.tolist()[:5]))}"
             )
         return priors / priors.sum()
-
-
-def _free_name(name: str, taken: Sequence[str] | tables.Schema) -> str:
-    """A name that no column has."""
-    while name in taken:
-        name += "_"
-    return name

@@ -13,7 +13,6 @@ from flows.core import FlowsError, ModelValue, from_json, positive_int, to_json,
 from flows.persistence.container import blamed_on
 from flows.persistence.models import LEAST_BYTES
 from flows.sklearn.base import TableEstimator, log_prob, seed_of, warn_of_rows, weights_of
-from flows.sklearn.inputs import as_given
 
 KEY = "estimator"  # of the metadata of a file
 
@@ -92,7 +91,8 @@ class NormalizingFlow(DensityMixin, TableEstimator):
             random_state: None for others in each call, an int or a `numpy.random.RandomState`.
         """
         check_is_fitted(self)
-        return as_given(self, self.table_.draw(seed_of(random_state), positive_int(n_samples, "sample: n_samples")))
+        frame = self.table_.draw(seed_of(random_state), positive_int(n_samples, "sample: n_samples"))
+        return frame.to_numpy() if self._fitted_to_array else frame
 
     def anomaly(self, X: Any) -> np.ndarray:
         """How usual each row is, (rows,): see `TableResult.anomaly`. Of rows like those fitted to, a share a has at most the

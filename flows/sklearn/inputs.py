@@ -75,11 +75,6 @@ def of_array(X: np.ndarray) -> Any:
     return frame_of(library, list(map(str, range(X.shape[1]))), columns, len(X))
 
 
-def as_given(estimator: Any, frame: Any) -> Any:
-    """Draws, or values of columns, as rows like those fitted to."""
-    return frame.to_numpy() if estimator._fitted_to_array else frame
-
-
 def _checked(estimator: Any, X: Any, reset: bool, ensure_min_samples: int = 1) -> np.ndarray:
     """An array of finite numbers; of whatever a schema tells to be there, where one is given."""
     if isinstance(X, np.ma.MaskedArray):
