@@ -68,9 +68,6 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
             with place:
                 return part.invert(params, x, context, rng, train)
 
-        def inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> Array:
-            return native_inverse(params, y, context, rng, train)[0]
-
         def native_inverse(params: Any, y: Array, context: Any, rng: Any, train: bool) -> tuple[Array, Array]:
             with place:
                 return part.direct(params, y, context, rng, train)
@@ -81,7 +78,7 @@ def Invert(bijection: BijectionLike, input_dim: int | Sequence[int] | None = Non
             name="Invert",
             init=init,
             direct=direct,
-            inverse=inverse,
+            inverse=lambda *call: native_inverse(*call)[0],
             event=part.output,
             output=part.event,
             native_inverse=native_inverse,

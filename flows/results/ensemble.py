@@ -84,11 +84,9 @@ class EnsembleResult(FitResult):
 
         reads = Inputs(self)
         rows = reads.rows(inputs)
-        if keys is not None or not isinstance(rows, np.memmap):
-            rows = as_array(rows, "inputs")
-        if keys is None:
-            return reads.scored(of_members, params, rows, context)
-        return of_members(params, rows, **reads.context(context))
+        if keys is not None:
+            return of_members(params, as_array(rows, "inputs"), **reads.context(context))
+        return reads.scored(of_members, params, rows if isinstance(rows, np.memmap) else as_array(rows, "inputs"), context)
 
     @property
     def log_pdf_of_member(self) -> Callable:

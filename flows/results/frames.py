@@ -297,7 +297,7 @@ def listed(names: Iterable[Any]) -> str:
 
 
 def _listed_faults(*faults: tuple[str, list[str]]) -> str:
-    """What is wrong with the columns of a frame, for an error; "" where nothing is."""
+    """Faults of the columns of a frame, for an error; "" where there are none."""
     return "; it ".join(f"{verb} {listed(names)}" for verb, names in faults if names)
 
 

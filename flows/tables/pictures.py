@@ -9,9 +9,8 @@ from flows.core import FlowsError, positive_int
 from flows.results.columns import Column
 from flows.results.frames import frame_of, shortened_name
 from flows.results.pictures.axes import places_of
-from flows.results.pictures.band import SHARES, band
 from flows.results.pictures.comparison import Compared
-from flows.results.pictures.pairs import pairs
+from flows.results.pictures.pairs import SHARES, band, pairs
 from flows.results.pictures.style import pyplot
 from flows.results.plotting import MOST_DRAWS, compared, quantiles_given, with_rows
 from flows.tables.fields import Field

@@ -1,6 +1,8 @@
-"""Margins and pairs of columns, draws next to rows: a histogram of each column, and the points of each two."""
+"""Pictures of columns, draws next to rows: a histogram of each column, and the points of each two; of a column given another
+the median and the central 90% of a model.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ INK = 6_000  # of all points of rows, or of draws, in square points, as far as e
 SIZES = 3, 14  # of one point, in square points
 SPIKE = 0.5  # of all rows in one of many bins, from which on its height is told on a logarithmic scale
 FEW = 0.5  # of the draws: so few rows lie above them
+SHARES = (0.05, 0.5, 0.95)
+GRID = 100  # places of the context at which these are found
+PLACES = 40  # distinct contexts, up to which each is a place
 
 
 def pairs(columns: Sequence[Column], compared: Compared, weights: Any = None) -> Any:
@@ -130,3 +135,43 @@ def beyond(ends: Sequence[tuple[float, float]], compared: Compared) -> list[str]
         outside = 0 if values is None else int(((values < low) | (values > high)).any(1).sum())
         said += [f"{outside:,} of {len(values):,} {word}"] if outside else []
     return [f"beyond the axes: {', '.join(said)}"] if said else []
+
+
+def band(condition: Column, column: Column, compared: Compared, quantiles: Callable[[np.ndarray], Any]) -> Any:
+    """The figure.
+
+    Args:
+        condition, column: what is given, and what depends on it.
+        compared: rows (m, 1), or None, and their contexts (m, 1), in units of the axes.
+        quantiles: a function of contexts (k,) that returns the quantiles at `SHARES`, (k, 3).
+    """
+    at = np.asarray(compared.context, float)[:, 0]
+    rows = None if compared.rows is None else compared.rows[:, 0]
+    points, distinct = np.random.default_rng(0), np.unique(at)
+    ends = limits(condition, at, at)
+    discrete = bool(condition.bars) or len(distinct) <= PLACES
+    places = distinct if discrete else np.linspace(max(ends[0], distinct[0]), min(ends[1], distinct[-1]), GRID)
+    low, middle, high = np.asarray(quantiles(places), float).T
+    with styled() as plt:
+        figure, axes = plt.subplots(figsize=(6.4, 4.2))
+        shown, handles, notes = colours(), list[Any](), list(compared.notes)
+        if rows is not None:
+            drawn = np.stack([spread(condition, at, points), spread(column, rows, points)], 1)
+            handles.append(axes.scatter(*drawn.T, s=10, color=shown.rows, alpha=0.6, linewidths=0, rasterized=True, zorder=2.5))
+            handles[-1].set_label(compared.of_rows)
+            inside = (rows >= np.interp(at, places, low)) & (rows <= np.interp(at, places, high))
+            notes.append(f"{inside.mean():.0%} of the rows lie in the band")
+        if condition.bars or len(places) == 1:
+            wide = 0.8 if condition.bars else 0.8 * (ends[1] - ends[0])
+            handles.append(axes.bar(places, high - low, wide, low, facecolor=shown.draws, alpha=0.25))
+            handles.append(axes.hlines(middle, places - wide / 2, places + wide / 2, color=shown.draws, linewidth=2, zorder=3))
+        else:
+            handles.append(axes.fill_between(places, low, high, color=shown.draws, alpha=0.25, linewidth=0))
+            handles.append(axes.plot(places, middle, color=shown.draws, linewidth=2, zorder=3)[0])
+        handles[-2].set_label("90% of the model")
+        handles[-1].set_label("its median")
+        axes.set(xlim=ends, ylim=limits(column, rows, np.concatenate([low, high])))
+        set_ticks(axes.xaxis, condition, True)
+        set_ticks(axes.yaxis, column, True)
+        explained(figure, handles, notes)
+    return figure
