@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.checks import conditional, copies, density, likeness, noise, rows, sampler
-from flows.checks.checks import Checks
+from flows.checks import density, likeness, noise, rows
 from flows.checks.model import Model, model_of
-from flows.checks.order import dependence
 from flows.checks.sample import LEAST, Sample, flat
-from flows.checks.verdicts import FAIL, Finding, judged
+from flows.checks.verdicts import FAIL, Checks, Finding, judged
 from flows.core import FlowsError, as_key, not_negative, number, positive_int
 from flows.diagnostics import crps, ranks
 from flows.diagnostics.classifier import check_classifier
@@ -33,18 +31,17 @@ QUESTIONS = {
     "shift": Question(rows.shift, 0.05),
     "rows": Question(rows.rows, 1e-3),
     "normalisation": Question(density.normalisation, 0.02),
-    "sampler": Question(sampler.sampler, 0.05),
+    "sampler": Question(density.sampler, 0.05),
     "latents": Question(noise.latents, 0.03),
     "coverage": Question(likeness.coverage, 0.03),
     "columns": Question(likeness.columns, 0.03),
     "pairs": Question(likeness.pairs, 0.05, False),
     "energy": Question(likeness.energy, 0.002, False),
-    "ranks": Question(conditional.ranks, 0.03, True),
-    "tarp": Question(conditional.tarp, 0.03, True),
+    "ranks": Question(likeness.own_ranks, 0.03, True),
+    "tarp": Question(likeness.tarp, 0.03, True),
     "classifier": Question(likeness.classifier, 0.03),
-    "copies": Question(copies.copies, 0.03),
+    "copies": Question(rows.copies, 0.03),
 }
-OF_FEW = ("rows",)  # what can be told of any number of rows
 
 
 def check(
@@ -112,29 +109,23 @@ def check(
         >>> checks["columns"].detail
         'Kolmogorov distance of column 1, draws are too narrow'
     """
-    asked, tolerances = _asked(only), _tolerances(tolerance)
+    names, tolerances = _names(only), _tolerances(tolerance)
     check_classifier("check", classifier)
     level = number(level, "check: level", lambda x: 0 < x < 1, "a number between 0 and 1, such as 0.01")
     model, count = model_of(fitted, data, context), positive_int(samples, "check: samples")
     if count < LEAST:
         raise FlowsError(f"check: samples is {count}; expected at least {LEAST}")
-    sample = Sample(model, *model.read(data, context, "data"), _train(model, train, context), as_key(rng), count)
-    if asked is None:
-        usual = [name for name, each in QUESTIONS.items() if each.conditional in (None, sample.conditional)]
-        asked = [name for name in usual if _is_told(name, sample)]
-    questions = {name: QUESTIONS[name] for name in asked}
-    if "classifier" in questions:
-        questions["classifier"] = questions["classifier"]._replace(run=lambda sample: likeness.classifier(sample, classifier))
-    findings = {name: _found(name, each, sample) for name, each in questions.items()}
-    checks = judged(findings, tolerances, level)
+    sample = Sample(model, *model.read(data, context, "data"), _train(model, train, context), classifier, as_key(rng), count)
+    names = names or [name for name in QUESTIONS if _is_usual(name, sample)]
+    checks = judged({name: _finding(name, sample) for name in names}, tolerances, level)
     figures = {**_figures(sample), "level": float(level), "remarks": _remarks(checks, sample)}
     return Checks(checks, sample.report if "rows" in checks else None, figures, _arrays(sample))
 
 
-def _asked(only: Any) -> list[str] | None:
-    """The names that were asked for, in the order of the table."""
+def _names(only: Any) -> list[str]:
+    """The names that were asked for, in the order of the table; none by default."""
     if only is None:
-        return None
+        return []
     if not isinstance(only, Iterable):
         raise TypeError(f"check: only is {only!r:.80}; expected names of {', '.join(QUESTIONS)}")
     names = [only] if isinstance(only, str) else list(only)
@@ -146,12 +137,12 @@ def _asked(only: Any) -> list[str] | None:
 
 def _tolerances(tolerance: Any) -> dict[str, float]:
     """Return the tolerance of each check."""
-    usual = {name: each.tolerance for name, each in QUESTIONS.items()}
-    given = tolerance if isinstance(tolerance, Mapping) else {} if tolerance is None else dict.fromkeys(usual, tolerance)
-    unknown = [name for name in given if name not in usual]
+    usual = {name: question.tolerance for name, question in QUESTIONS.items()}
+    sizes = tolerance if isinstance(tolerance, Mapping) else {} if tolerance is None else dict.fromkeys(usual, tolerance)
+    unknown = [name for name in sizes if name not in usual]
     if unknown:
         raise FlowsError(f"check: tolerance has {unknown[0]!r}; expected names of {', '.join(usual)}")
-    return usual | {name: not_negative(size, f"check: tolerance of {name}") for name, size in given.items()}
+    return usual | {name: not_negative(size, f"check: tolerance of {name}") for name, size in sizes.items()}
 
 
 def _train(model: Model, train: Any, context: Any) -> tuple[np.ndarray, np.ndarray | None] | None:
@@ -165,46 +156,45 @@ def _train(model: Model, train: Any, context: Any) -> tuple[np.ndarray, np.ndarr
                 f"check: train is a {type(train).__name__}; expected a pair (rows, context) of a conditional model"
             )
         train, of_train = train
-    found, contexts = model.read(train, of_train, "train")
-    return flat(found), None if contexts is None else flat(
-        np.broadcast_to(contexts, (len(found), *(model.context_shape or ())))
-    )
+    rows_, contexts = model.read(train, of_train, "train")
+    return flat(rows_), None if contexts is None else flat(model.of_each(contexts, len(rows_)))
 
 
-def _is_told(name: str, sample: Sample) -> bool:
+def _is_usual(name: str, sample: Sample) -> bool:
     """Tell whether a check stands in the table without being asked for."""
     if name == "copies":
         return sample.train is not None
-    return name != "columns" or not sample.conditional or likeness.has_cdf(sample)
+    if name == "columns":
+        return not sample.conditional or likeness.has_cdf(sample)
+    return QUESTIONS[name].conditional in (None, sample.conditional)
 
 
-def _found(name: str, question: Question, sample: Sample) -> Finding:
+def _finding(name: str, sample: Sample) -> Finding:
     count = len(sample.all_rows)
-    if count < LEAST and name not in OF_FEW:
+    if count < LEAST and name != "rows":
         return Finding(f"{count} rows; at least {LEAST} make a p-value")
     if name not in ("shift", "rows") and sample.off > BROKEN:
         broken = f"{sample.off:.2%} of {'rows have draws that' if sample.conditional else 'draws'} are not finite"
         return Finding(broken, 1.0, 0.0) if name in ("columns", "ranks") else Finding(broken)
     with np.errstate(over="ignore"):  # far out is far off
-        return question.run(sample)
+        return QUESTIONS[name].run(sample)
 
 
 def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:
     """Return what has to be said before the table."""
-    said, (known, chance), rows = list[str](), copies.known(sample), len(sample.all_rows)
+    remarks, (known, chance), count = list[str](), rows.in_train(sample), len(sample.all_rows)
     if "shift" in checks and checks["shift"].verdict == FAIL:
-        said.append(
+        remarks.append(
             "shift FAILs, and blames the rows: they are not like those that were held out in the fit. They are of another "
             "population, or the model was trained on them; what the other checks find may be about that"
         )
-    if len(known) > chance * rows + BY_CHANCE * (chance * (1 - chance) * rows) ** 0.5:
+    if len(known) > chance * count + BY_CHANCE * (chance * (1 - chance) * count) ** 0.5:
         named = ", ".join(map(str, known[:NAMED]))
         more = ", ..." if len(known) > NAMED else ""
         besides = f", beside {chance:.1%} of draws" if chance else ""
-        said.append(f"{len(known):,} of {rows:,} rows are in train (rows {named}{more}){besides}, and were not held out")
-    if after := dependence(sample):
-        said.append(after)
-    return said
+        remarks.append(f"{len(known):,} of {count:,} rows are in train (rows {named}{more}){besides}, and were not held out")
+    dependence = rows.dependence(sample)
+    return [*remarks, dependence] if dependence else remarks
 
 
 def _figures(sample: Sample) -> dict[str, Any]:
@@ -212,20 +202,20 @@ def _figures(sample: Sample) -> dict[str, Any]:
     log_p = sample.log_p
     with np.errstate(over="ignore", invalid="ignore"):
         likelihood, error = log_p.mean(), log_p.std(ddof=1) / len(log_p) ** 0.5 if len(log_p) > 1 else np.nan
-    told = {
-        "rows": len(log_p),
-        "draws": sample.draws.size // max(len(sample.columns), 1),
-        "log_likelihood": _finite(likelihood),
-        "standard_error": _finite(error),
-        "without_density": int((~np.isfinite(log_p)).sum()),
-    }
     plain = [column for column in sample.columns if not column.period and not column.classes]
     scores = dict[str, float | None]()
     if plain and len(sample.draws) and len(sample.rows):
         at = [column.place for column in plain]
         means = crps(sample.rows[:, at], sample.draws[..., at]).mean(0)
         scores = {column.name: _finite(score) for column, score in zip(plain, means, strict=True)}
-    return {**told, "crps": scores}
+    return {
+        "rows": len(log_p),
+        "draws": sample.draws.size // max(len(sample.columns), 1),
+        "log_likelihood": _finite(likelihood),
+        "standard_error": _finite(error),
+        "without_density": int((~np.isfinite(log_p)).sum()),
+        "crps": scores,
+    }
 
 
 def _finite(number: Any) -> float | None:
@@ -235,7 +225,7 @@ def _finite(number: Any) -> float | None:
 
 def _arrays(sample: Sample) -> dict[str, np.ndarray]:
     """For pictures."""
-    found = {"places": sample.places, "rows": sample.rows, "draws": sample.draws, "log_p": sample.log_p, **sample.kept}
+    arrays = {"places": sample.places, "rows": sample.rows, "draws": sample.draws, "log_p": sample.log_p, **sample.kept}
     if len(sample.rows) and len(sample.draws):
-        found["ranks"] = ranks(sample.rows, sample.draws, rng=sample.key(16))
-    return found
+        arrays["ranks"] = ranks(sample.rows, sample.draws, rng=sample.key(16))
+    return arrays

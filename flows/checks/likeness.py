@@ -1,9 +1,8 @@
-"""Are rows like draws? Scores, columns, pairs of columns, and all of them together."""
+"""Are rows like draws? Scores, columns, pairs of columns, all of them together, and each row among draws given its context."""
 
 import numpy as np
 
-from flows.checks.features import as_numbers
-from flows.checks.sample import Sample, flat
+from flows.checks.sample import EACH, Sample, as_numbers, features, flat
 from flows.checks.verdicts import Finding, OneTest, worst
 from flows.diagnostics import (
     classifier_two_sample,
@@ -11,14 +10,21 @@ from flows.diagnostics import (
     correlations,
     energy_distance,
     ranks,
+    sbc,
     uniformity,
 )
 from flows.diagnostics import coverage as coverage_of
+from flows.diagnostics import tarp as tarp_of
 from flows.diagnostics.arrays import chosen
 from flows.results.columns import Column
 
 MOST_COLUMNS = 64  # of which pairs are looked at
-SHIFTS = ("location", "spread", "skewness", "tails")
+WRONG = (  # what is said of the largest term of `uniformity`, below 0 and above it
+    ("rows lie lower than draws", "rows lie higher than draws"),
+    ("draws are too wide", "draws are too narrow"),
+    ("in skewness", "in skewness"),
+    ("in tails", "in tails"),
+)
 
 
 def coverage(sample: Sample) -> Finding:
@@ -27,16 +33,16 @@ def coverage(sample: Sample) -> Finding:
     unknown = int(np.isnan(log_p).sum() + np.isnan(of_draws).sum())
     if unknown:
         return Finding(f"log p is NaN of {unknown:,} rows and draws")
-    told = coverage_of(log_p, of_draws, rng=sample.key(10))
-    levels = np.sort(told.levels)
+    test = coverage_of(log_p, of_draws, rng=sample.key(10))
+    levels = np.sort(test.levels)
     shares = np.arange(1, len(levels) + 1) / len(levels)
     at = int(np.abs(shares - levels).argmax())
     detail = f"largest error: the region of {levels[at]:.0%} of draws holds {shares[at]:.0%} of rows"
-    return Finding(detail, told.size, told.p)
+    return Finding(detail, test.size, test.p)
 
 
 def columns(sample: Sample) -> Finding:
-    """Each column of rows beside that of draws; of one column given contexts, by the model's own distribution function."""
+    """Each column of rows next to the column of draws; of one column given contexts, by the model's distribution function."""
     if sample.conditional:
         return _by_cdf(sample)
     tests, random = list[OneTest](), sample.random(11)
@@ -46,18 +52,18 @@ def columns(sample: Sample) -> Finding:
             continue
         of_rows, of_draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
         for name in of_rows:
-            found = ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32)))
-            told = uniformity(found, len(sample.draws), shared=True)
-            what = f"Kolmogorov distance of {name}, {_in_what(told.terms)}"
-            tests.append(OneTest(float(told.p), float(told.size), what))
+            ranks_ = ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32)))
+            test = uniformity(ranks_, len(sample.draws), shared=True)
+            what = f"Kolmogorov distance of {name}, {_in_what(test.terms)}"
+            tests.append(OneTest(float(test.p), float(test.size), what))
     return worst(tests, "{}")
 
 
 def _of_codes(column: Column, sample: Sample) -> OneTest:
-    told = code_counts(sample.rows[:, column.place], sample.draws[:, column.place])
-    at = int(np.abs(told.rows - told.draws).argmax())
-    shares = f"{column.code(told.codes[at])} in {told.rows[at]:.1%} of rows, {told.draws[at]:.1%} of draws"
-    return OneTest(told.p, told.size, f"total variation of {column.name}, {shares}")
+    test = code_counts(sample.rows[:, column.place], sample.draws[:, column.place])
+    at = int(np.abs(test.rows - test.draws).argmax())
+    shares = f"{column.code(test.codes[at])} in {test.rows[at]:.1%} of rows, {test.draws[at]:.1%} of draws"
+    return OneTest(test.p, test.size, f"total variation of {column.name}, {shares}")
 
 
 def has_cdf(sample: Sample) -> bool:
@@ -73,53 +79,67 @@ def _by_cdf(sample: Sample) -> Finding:
     shares = np.asarray(result.cdf(sample.all_rows[sample.places], context=sample.contexts), float)
     if np.isnan(shares).any():
         return Finding(f"the distribution function is NaN at {int(np.isnan(shares).sum()):,} rows")
-    told = uniformity(np.clip(shares, 0, 1))
-    return Finding(f"Kolmogorov distance of P(X <= x), {_in_what(told.terms)}", float(told.size), float(told.p))
+    test = uniformity(np.clip(shares, 0, 1))
+    return Finding(f"Kolmogorov distance of P(X <= x), {_in_what(test.terms)}", float(test.size), float(test.p))
 
 
 def _in_what(terms: np.ndarray) -> str:
     """Return what is most off, and to which side."""
     at = int(np.abs(terms).argmax())
-    sides = {
-        "location": ("rows lie lower than draws", "rows lie higher than draws"),
-        "spread": ("draws are too wide", "draws are too narrow"),
-    }
-    return sides[SHIFTS[at]][int(terms[at] > 0)] if at < len(sides) else f"in {SHIFTS[at]}"
+    return WRONG[at][int(terms[at] > 0)]
 
 
 def pairs(sample: Sample) -> Finding:
     """Correlations of normal scores, of each two columns."""
     if sample.conditional:
         return Finding("a conditional model: see ranks, tarp and classifier")
-    names, rows, draws = sample.numbers
+    names, (rows, draws) = sample.numbers
     if len(names) < 2:
         return Finding("one column")
-    kept = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, sample.random(12)))
-    note = f"; {MOST_COLUMNS} columns of {len(names):,}, at random" if len(kept) < len(names) else ""
-    told = correlations(rows[:, kept], draws[:, kept])
-    first, second = (names[kept[i]] for i in told.pair)
-    r, s = told.rows[told.pair], told.draws[told.pair]
-    return Finding(f"correlation of {first} and {second}: {r:.2f} of rows, {s:.2f} of draws{note}", told.size, told.p)
+    some = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, sample.random(12)))
+    note = f"; {MOST_COLUMNS} columns of {len(names):,}, at random" if len(some) < len(names) else ""
+    test = correlations(rows[:, some], draws[:, some])
+    first, second = (names[some[i]] for i in test.pair)
+    r, s = test.rows[test.pair], test.draws[test.pair]
+    return Finding(f"correlation of {first} and {second}: {r:.2f} of rows, {s:.2f} of draws{note}", test.size, test.p)
 
 
 def energy(sample: Sample) -> Finding:
     """Energy distance of all columns."""
     if sample.conditional:
         return Finding("a conditional model: see ranks, tarp and classifier")
-    _, rows, draws = sample.numbers
+    _, (rows, draws) = sample.numbers
     if not rows.shape[1]:
         return Finding("no column that varies")
-    told = energy_distance(rows, draws, rng=sample.key(13))
-    return Finding(f"energy coefficient of {min(len(rows), 1_000):,} rows and as many draws", told.size, told.p)
+    test = energy_distance(rows, draws, rng=sample.key(13))
+    return Finding(f"energy coefficient of {min(len(rows), 1_000):,} rows and as many draws", test.size, test.p)
 
 
-def classifier(sample: Sample, given: object = None) -> Finding:
+def classifier(sample: Sample) -> Finding:
     """Tell whether rows can be told from draws, of a conditional model together with their context."""
-    _, rows, draws = sample.numbers
+    numbers, context = sample.numbers[1], ""
     if sample.conditional:
-        rows, draws = (np.concatenate([each, flat(sample.contexts)], 1) for each in (rows, draws))
-    if not rows.shape[1]:
+        numbers, context = [np.concatenate([x, flat(sample.contexts)], 1) for x in numbers], ", beside their context"
+    if not numbers[0].shape[1]:
         return Finding("no column that varies")
-    told = classifier_two_sample(rows, draws, classifier=given, paired=sample.conditional, rng=sample.key(14))
-    beside = ", beside their context" if sample.conditional else ""
-    return Finding(f"{told.statistic:.1%} of rows and draws are told apart{beside}", max(told.size, 0.0), told.p)
+    test = classifier_two_sample(*numbers, classifier=sample.classifier, paired=sample.conditional, rng=sample.key(14))
+    return Finding(f"{test.statistic:.1%} of rows and draws are told apart{context}", max(test.size, 0.0), test.p)
+
+
+def own_ranks(sample: Sample) -> Finding:
+    """Ranks of rows among draws given their context, of all rows and of slices of each column of the context."""
+    if not sample.conditional:
+        return Finding("the model has no context, or rows share theirs: see columns")
+    names, numbers = features(sample.columns, sample.rows, sample.draws)
+    test = sbc(*numbers, context=flat(sample.contexts), rng=sample.key(20))
+    where = "all rows" if test.part is None else f"slice {test.part[1]} of context column {test.part[0]}"
+    return Finding(f"Kolmogorov distance of the ranks of {names[test.column]}, {where}", test.size, test.p)
+
+
+def tarp(sample: Sample) -> Finding:
+    """Balls around points of reference hold rows as often as draws given their context."""
+    if not sample.conditional:
+        return Finding("the model has no context, or rows share theirs: see energy and classifier")
+    _, numbers = features(sample.columns, sample.rows, sample.draws)
+    test = tarp_of(*numbers, context=flat(sample.contexts), rng=sample.key(21))
+    return Finding(f"largest error of coverage, of balls around points of reference, {EACH} draws a row", test.size, test.p)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.core import FlowsError, ModelValue, Region, Shape, as_context, as_event, joint_draw_of, on_device, part_of
+from flows.diagnostics.arrays import is_real
 from flows.distributions.draws import functions
 from flows.results import FitResult
-from flows.results.columns import Column, Inputs, columns_of
+from flows.results.columns import Arrays, Column, Columns, Inputs, columns_of
 from flows.results.frames import numbers_of
 from flows.results.pieces import by_pieces
 
@@ -44,15 +45,22 @@ class Model:
     result: FitResult | None = None
     init_fun: Any = None
 
+    def of_rows(self, contexts: Any) -> bool:
+        """Tell whether these are contexts of rows, and not one for all, or None."""
+        return contexts is not None and contexts.ndim > len(self.context_shape or ())
+
+    def of_each(self, contexts: Any, rows: int) -> Any:
+        """Return a context for each row, (rows, *context), or None."""
+        return None if contexts is None else np.broadcast_to(contexts, (rows, *(self.context_shape or ())))
+
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """log p of each row, (rows,), in float64, by pieces that fit memory."""
-        shared = contexts is None or contexts.ndim <= len(self.context_shape or ())
 
         def of_piece(x: np.ndarray, own: np.ndarray | None) -> np.ndarray:
             keywords = {} if contexts is None else {"context": on_device(contexts if own is None else own)}
             return _returned(self.log_pdf(self.params, on_device(x), **keywords), (len(x),), "log_pdf")
 
-        return by_pieces(of_piece, rows, None if shared else contexts).astype(np.float64)
+        return by_pieces(of_piece, rows, contexts if self.of_rows(contexts) else None).astype(np.float64)
 
 
 def model_of(fitted: Any, data: Any, context: Any) -> Model:
@@ -65,7 +73,7 @@ def model_of(fitted: Any, data: Any, context: Any) -> Model:
 def of_result(result: FitResult) -> Model:
     """Return the model of a result of `fit`, `fit_to_density`, or a file."""
     inputs, event, shape = Inputs(result), as_event(result.input_dim), as_context(result.context_dim)
-    names = inputs.columns.entries(*event) if len(event) == 1 else _places(event)
+    names = _names(inputs.columns, event)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         rows = np.asarray(inputs.on_turn(_checked(numbers_of(inputs.rows(data), name), event, name, names)))
@@ -76,15 +84,12 @@ def of_result(result: FitResult) -> Model:
     def draw(key: Any, n: int, contexts: np.ndarray | None) -> np.ndarray:
         return np.asarray(inputs.drawn(key, n, {} if contexts is None else {"context": on_device(contexts)}))
 
+    init_fun, columns = result.init_fun, columns_of(names, inputs.region)
+    known = isinstance(init_fun, ModelValue) and not part_of(init_fun, event, shape).closures
     return Model(
-        result.log_pdf, result.params, columns_of(names, inputs.region), event, shape, inputs.region,
-        getattr(result.init_fun, "likelihood", "exact"), read, draw, result, _told(result.init_fun, event, shape),
+        result.log_pdf, result.params, columns, event, shape, inputs.region, getattr(init_fun, "likelihood", "exact"),
+        read, draw, result, init_fun if known else None,
     )  # fmt: skip
-
-
-def _told(init_fun: Any, event: Shape, context: Shape | None) -> Any:
-    known = isinstance(init_fun, ModelValue) and not part_of(init_fun, event, context).closures
-    return init_fun if known else None
 
 
 def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
@@ -93,7 +98,7 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
     event, params, joint = numbers_of(data, "data").shape[1:], fitted[0], joint_draw_of(sample)
     given = None if context is None else _known(numbers_of(context, "context"), "data").shape
     shape = given if given is None or len(given) == 1 else given[1:]
-    names = tuple(f"column {j}" for j in range(event[0])) if len(event) == 1 else _places(event)
+    names = _names(Arrays(), event)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         rows = _checked(numbers_of(data, name), event, name, names)
@@ -122,13 +127,9 @@ def _returned(value: Any, shape: Shape, name: str) -> np.ndarray:
         raise TypeError(f"check: {name} returned what is no array ({error}); expected {shape} numbers") from None
     if array.shape != shape:
         raise FlowsError(f"check: {name} returned shape {array.shape}; expected {shape}, the event as that of data")
-    if not _is_real(array):
+    if not is_real(array.dtype):
         raise TypeError(f"check: {name} returned dtype {array.dtype}; expected real numbers")
     return _widened(array) if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float64)
-
-
-def _is_real(array: np.ndarray) -> bool:
-    return array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
@@ -136,8 +137,8 @@ def _widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
-def _places(event: Shape) -> tuple[str, ...]:
-    return tuple(map(str, np.ndindex(event)))
+def _names(columns: Columns, event: Shape) -> tuple[str, ...]:
+    return columns.entries(*event) if len(event) == 1 else tuple(map(str, np.ndindex(event)))
 
 
 def _checked(rows: np.ndarray, event: Shape, name: str, names: tuple[str, ...]) -> np.ndarray:

@@ -1,53 +1,58 @@
-"""Can each row be trusted, and are these rows like those that were held out?"""
+"""Rows by themselves: can each be trusted, are they like rows held out in the fit, do they depend on those before them, and are
+they, or draws, among the training rows?"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import ndtr
+from scipy.stats import rankdata
 
 from flows.checks.noise import beyond_splines
-from flows.checks.sample import Sample
+from flows.checks.sample import Sample, features, flat
 from flows.checks.verdicts import Finding
 from flows.core import FlowsError, on_device
-from flows.diagnostics import enable_x64, uniformity
-from flows.diagnostics.arrays import chosen
+from flows.diagnostics import enable_x64, nearest_rows, uniformity
+from flows.diagnostics.arrays import LEAST, chosen, unit_of
 
-DOUBLE = 1_000  # rows, at most, that are computed in float64 beside float32
+DOUBLE = 1_000  # rows, at most, that are computed in float64 next to float32
+MOST_COPIES = 2_000  # rows, and draws, whose nearest training row is found
+MOST_ORDERED = 100_000  # first rows, of which is asked whether they depend on those before
+LEVEL = 1e-4  # of the smallest p-value times the number of columns
+FADED = 0.05  # correlation, below which rows count as independent
 
 
 def rows(sample: Sample) -> Finding:
     """`result.verify` of all rows, and their log p in float64."""
-    model = sample.model
-    if model.result is None:
+    if sample.model.result is None:
         reason, count = "a triple has no bijection to look at", len(sample.log_p)
         lost = int((~np.isfinite(sample.log_p)).sum())
         return Finding(f"log p of {lost:,} of {count:,} rows is not finite", lost / count) if lost else Finding(reason)
     report = sample.report
-    beyond = [each.row for each in report.rows if each.beyond]
+    beyond = [row.row for row in report.rows if row.beyond]
     off = len(report.rows) - len(beyond)
-    told = [f"{off:,} of {report.looked_at:,} rows are off" if off else "all round trips hold"]
+    parts = [f"{off:,} of {report.looked_at:,} rows are off" if off else "all round trips hold"]
     if beyond:
-        layers = beyond_splines(sample, np.array(beyond))
-        told.append(f"{len(beyond):,} lie beyond the splines' range{layers}")
+        parts.append(f"{len(beyond):,} lie beyond the splines' range{beyond_splines(sample, np.array(beyond))}")
     change = _in_double(sample)
-    told.append("log p was not computed in float64" if change is None else f"log p in float64 is up to {change:.1e} off")
-    return Finding("; ".join(told), off / report.looked_at, minor=bool(beyond))
+    parts.append("log p was not computed in float64" if change is None else f"log p in float64 is up to {change:.1e} off")
+    return Finding("; ".join(parts), off / report.looked_at, minor=bool(beyond))
 
 
 def _in_double(sample: Sample) -> float | None:
     """The largest change of a row's log p, in nats, where all is computed in float64; None where that is not possible."""
-    model, random = sample.model, sample.random(2)
-    there = chosen(np.arange(len(sample.all_rows)), DOUBLE, random)
-    contexts = sample.all_contexts
+    model, places = sample.model, chosen(np.arange(len(sample.all_rows)), DOUBLE, sample.random(2))
+    contexts = sample.contexts_at(places)
     try:
         with enable_x64():
             params = jax.tree.map(lambda leaf: on_device(np.asarray(leaf, np.float64)), model.params)
-            given = contexts[there] if sample.conditional and contexts is not None else contexts
-            keywords = {} if given is None else {"context": on_device(given, jnp.float64)}
-            exact = np.asarray(model.log_pdf(params, on_device(sample.all_rows[there], jnp.float64), **keywords))
+            keywords = {} if contexts is None else {"context": on_device(contexts, jnp.float64)}
+            exact = np.asarray(model.log_pdf(params, on_device(sample.all_rows[places], jnp.float64), **keywords))
     except (TypeError, FlowsError):
         return None
     with np.errstate(invalid="ignore"):
-        change = np.abs(exact - sample.log_p[there])
+        change = np.abs(exact - sample.log_p[places])
     known = change[np.isfinite(change)]
     return float(known.max()) if len(known) else None
 
@@ -57,9 +62,7 @@ def shift(sample: Sample) -> Finding:
     result = sample.model.result
     if result is None or not result.has_scores:
         return Finding("the model has no scores of rows held out")
-    contexts = sample.all_contexts
-    given = {} if contexts is None else {"context": contexts}
-    scores = np.atleast_2d(np.asarray(result.scores_of(sample.all_rows, given.get("context")), float))
+    scores = np.atleast_2d(np.asarray(result.scores_of(sample.all_rows, sample.all_contexts), float))
     known = np.atleast_2d(result.scores)
     weights = np.ones(known.shape) if result.score_weights is None else np.atleast_2d(result.score_weights)
     effective = max(int(weights.sum() ** 2 / np.square(weights).sum()), 1)
@@ -74,9 +77,71 @@ def shift(sample: Sample) -> Finding:
         first, last = (below[np.searchsorted(held_out[order], scores[i, mine], side=side)] for side in ("left", "right"))
         one = np.square(weight).sum() / weight.sum()  # the row itself
         shares[mine] = (first + random.uniform(size=mine.sum()) * (last - first + one)) / (below[-1] + one)
-    ranks = np.minimum(np.floor(shares * (effective + 1)), effective)
-    told = uniformity(ranks, effective, shared=True)
-    side = "lower" if told.terms[0] < 0 else "higher"
-    return Finding(
-        f"Kolmogorov distance of scores, {side} than of {known.size:,} rows held out", float(told.size), float(told.p)
+    test = uniformity(np.minimum(np.floor(shares * (effective + 1)), effective), effective, shared=True)
+    side = "lower" if test.terms[0] < 0 else "higher"
+    detail = f"Kolmogorov distance of scores, {side} than of {known.size:,} rows held out"
+    return Finding(detail, float(test.size), float(test.p))
+
+
+def copies(sample: Sample) -> Finding:
+    """Has the model learnt its training rows by heart? Distances to the nearest one, of draws and of rows."""
+    if sample.train is None:
+        return Finding("train= was not given")
+    train, context = sample.train
+    if len(train) < LEAST:
+        return Finding(f"{len(train)} training rows; at least {LEAST} are enough to be near to")
+    random = sample.random(15)
+    places = [chosen(np.arange(len(x)), MOST_COPIES, random) for x in (sample.rows, sample.ones)]
+    rows, draws = sample.rows[places[0]], sample.ones[places[1]]
+    numbers = features(sample.columns, rows, draws, train)[1]
+    if sample.conditional:
+        contexts = *(flat(sample.contexts)[at] for at in places), context
+        numbers = [np.concatenate(pair, 1) for pair in zip(numbers, contexts, strict=True)]
+    if not numbers[0].shape[1]:
+        return Finding("no column that varies")
+    test = nearest_rows(*numbers)
+    copied = int(np.isin(_keys(draws), _keys(train)).sum())
+    equal = f"; {copied:,} of {len(draws):,} draws are training rows" if copied else ""
+    detail = f"draws are nearer to a training row than rows are in {test.size + 0.5:.1%} of pairs{equal}"
+    return Finding(detail, max(test.size, 0.0), test.p)
+
+
+def in_train(sample: Sample) -> tuple[np.ndarray, float]:
+    """Tell which of all rows are in the training rows, their contexts too; and the share of draws that are, as codes and
+    rounded numbers may be by chance."""
+    if sample.train is None:
+        return np.zeros(0, int), 0.0
+    (train, context), rows, draws = sample.train, flat(sample.all_rows), sample.ones
+    if sample.conditional:
+        rows, train = np.concatenate([rows, flat(sample.all_contexts)], 1), np.concatenate([train, context], 1)
+        draws = np.concatenate([draws, flat(sample.contexts)], 1)
+    known = _keys(train)
+    return np.flatnonzero(np.isin(_keys(rows), known)), float(np.isin(_keys(draws), known).mean()) if len(draws) else 0.0
+
+
+def _keys(rows: Any) -> np.ndarray:
+    """Rows as values that are equal where rows are, in float32."""
+    plain = np.ascontiguousarray(rows, np.float32) + np.float32(0)  # -0 is 0
+    return plain.view(np.dtype((np.void, plain.dtype.itemsize * plain.shape[1]))).ravel()
+
+
+def dependence(sample: Sample) -> str:
+    """Return a remark on rows whose columns go together with the columns of the row before, as there are fewer than there seem
+    to be; nothing where they do not."""
+    names, (numbers,) = features(sample.columns, flat(sample.all_rows[:MOST_ORDERED]))
+    n = len(numbers)
+    if n < 3 or not names:
+        return ""
+    ranks = rankdata(numbers, axis=0)
+    middle, spread = unit_of(ranks)
+    ranks = (ranks - middle) / spread
+    before = (ranks[1:] * ranks[:-1]).mean(0)
+    at = int(before.argmax())
+    if ndtr(-before[at] * np.sqrt(n)) * len(names) > LEVEL:
+        return ""
+    lags = np.fft.irfft(np.abs(np.fft.rfft(ranks[:, at], 2 * n)) ** 2)[: n // 2] / n
+    faded = int(np.argmax(lags < FADED)) if (lags < FADED).any() else len(lags)
+    return (
+        f"rows depend on those before them ({names[at]} correlates by {before[at]:.2f} with the row before): p-values are too "
+        f"small. About one row in {max(faded, 2)} is independent: check data[::{max(faded, 2)}]"
     )

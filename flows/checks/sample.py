@@ -1,4 +1,4 @@
-"""Rows beside draws: what all checks of a call share."""
+"""Rows next to draws, which all checks of a call share; and their columns as numbers that statistics can compare."""
 
 import math
 from functools import cached_property
@@ -7,15 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from flows.checks.features import features
 from flows.checks.model import Model
-from flows.core import pieces_of
+from flows.core import Region, pieces_of, seen
 from flows.diagnostics.arrays import generator
+from flows.results.columns import Column
 
 EACH = 99  # draws for each row of a conditional model
 CONDITIONAL = 2_000  # rows of one that have these
 NUMBERS = 2**25  # in all of these draws
 LEAST = 100  # rows, below which nobody should believe a p-value
+COMMON = 20  # rows and draws that have a code, below which it is too rare to be correlated with anything
 
 
 class Sample:
@@ -24,18 +25,18 @@ class Sample:
     Attributes:
         model: what is checked.
         all_rows, all_contexts: as they were given, (rows, *event) and None, (*context,) or (rows, *context).
-        train: rows that the model was fitted to, with their contexts beside them, flat; or None.
+        train: rows that the model was fitted to, with their contexts, flat; or None.
         conditional: whether each row has a context of its own.
+        classifier: that tells rows from draws; None is the default one.
         columns: what the entries of a flat row are.
     """
 
-    def __init__(self, model: Model, rows: np.ndarray, contexts: np.ndarray | None, train: Any, key: Any, samples: int):
-        shape = model.context_shape or ()
-        if contexts is not None and contexts.ndim > len(shape) and (contexts == contexts[:1]).all():
-            contexts = contexts[0]  # one for all
+    def __init__(self, model: Model, rows: np.ndarray, contexts: Any, train: Any, classifier: Any, key: Any, samples: int):
+        self.conditional = model.of_rows(contexts)
+        if self.conditional and (contexts == contexts[:1]).all():
+            contexts, self.conditional = contexts[0], False  # one for all
         self.model, self.all_rows, self.all_contexts, self.train = model, rows, contexts, train
-        self.conditional = contexts is not None and contexts.ndim > len(shape)
-        self.columns = model.columns
+        self.classifier, self.columns = classifier, model.columns
         self.kept = dict[str, np.ndarray]()  # for pictures
         self._key, self._samples = key, samples
 
@@ -56,12 +57,11 @@ class Sample:
     @cached_property
     def report(self) -> Any:
         """The `RowReport` of all rows; None without a result."""
-        given = {} if self.all_contexts is None else {"context": self.all_contexts}
-        return None if self.model.result is None else self.model.result.verify(self.all_rows, **given)
+        return None if self.model.result is None else self.model.result.verify(self.all_rows, context=self.all_contexts)
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Tells which rows stand beside draws, in their order: at most as many as draws, of a conditional model 2,000."""
+        """Tells which rows stand next to draws, in their order: at most as many as draws, of a conditional model 2,000."""
         return self._chosen[self._finite] if self.conditional else self._chosen
 
     @cached_property
@@ -71,8 +71,12 @@ class Sample:
 
     @cached_property
     def contexts(self) -> Any:
-        """Theirs, (rows, *context), of a conditional model; otherwise the one for all, or None."""
-        return self.all_contexts[self.places] if self.conditional and self.all_contexts is not None else self.all_contexts
+        """Their contexts, (rows, *context), of a conditional model; otherwise the one for all, or None."""
+        return self.contexts_at(self.places)
+
+    def contexts_at(self, places: np.ndarray) -> Any:
+        """Return the contexts of some of all rows, or the one for all, or None."""
+        return self.all_contexts[places] if self.conditional else self.all_contexts
 
     @cached_property
     def draws(self) -> np.ndarray:
@@ -88,8 +92,8 @@ class Sample:
     def draws_log_p(self) -> np.ndarray:
         """log p of draws, (draws,), or (rows, 99)."""
         contexts = np.repeat(self.contexts, EACH, 0) if self.conditional else self.contexts
-        found = self.model.log_p(self.draws.reshape(-1, *self.model.event), contexts)
-        return found.reshape(self.draws.shape[:-1])
+        log_p = self.model.log_p(self.draws.reshape(-1, *self.model.event), contexts)
+        return log_p.reshape(self.draws.shape[:-1])
 
     @cached_property
     def ones(self) -> np.ndarray:
@@ -97,10 +101,9 @@ class Sample:
         return self.draws[:, 0] if self.conditional else self.draws
 
     @cached_property
-    def numbers(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Rows, and `ones`, with angles and codes as numbers, and what these are."""
-        names, (rows, draws) = features(self.columns, self.rows, self.ones)
-        return names, rows, draws
+    def numbers(self) -> tuple[list[str], list[np.ndarray]]:
+        """Features of rows and of `ones`, and what these are."""
+        return features(self.columns, self.rows, self.ones)
 
     @cached_property
     def _chosen(self) -> np.ndarray:
@@ -116,15 +119,14 @@ class Sample:
     @cached_property
     def _drawn(self) -> np.ndarray:
         """All draws, also those that are not finite."""
-        key, event = self.key(1), self.model.event
-        contexts, total = self.all_contexts, self._samples
-        if self.conditional and contexts is not None:
+        key, contexts, total = self.key(1), self.all_contexts, self._samples
+        if self.conditional:
             contexts = np.repeat(contexts[self._chosen], EACH, 0)
             total = len(contexts)
         drawn = []
-        for piece in pieces_of(total, event):
-            given = contexts[piece] if self.conditional and contexts is not None else contexts
-            drawn.append(self.model.draw(jax.random.fold_in(key, piece.start), min(piece.stop, total) - piece.start, given))
+        for piece in pieces_of(total, self.model.event):
+            context = contexts[piece] if self.conditional else contexts
+            drawn.append(self.model.draw(jax.random.fold_in(key, piece.start), min(piece.stop, total) - piece.start, context))
         draws = flat(np.concatenate(drawn))
         return draws.reshape(len(self._chosen), EACH, -1) if self.conditional else draws
 
@@ -132,3 +134,30 @@ class Sample:
 def flat(x: Any) -> np.ndarray:
     array = np.asarray(x)
     return array.reshape(len(array), math.prod(array.shape[1:]))  # of no rows, too
+
+
+def as_numbers(column: Column, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the numbers that stand for a column of flat rows (..., columns), as networks see them, by name."""
+    values, names = x[..., column.place], [f"cos {column.name}", f"sin {column.name}"]
+    if column.classes:
+        names = [f"{column.name} = {column.code(code)}" for code in range(column.classes)]
+    elif not column.period:
+        return {column.name: values}
+    values = values.astype(float) if values.dtype.kind in "biu" else values
+    region = Region(period=np.array([column.period]), classes=np.array([column.classes]))
+    return dict(zip(names, seen(region, values.reshape(-1, 1), np).T.reshape(len(names), *values.shape), strict=True))
+
+
+def features(columns: list[Column], *samples: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
+    """All columns of flat samples as numbers, (..., features), and what these are; without codes that are rare, and without the
+    last of those that are not, which the others tell."""
+    names, numbers = list[str](), list[list[np.ndarray]]()
+    for column in columns:
+        by_name = [as_numbers(column, x) for x in samples]
+        common = list(by_name[0])
+        if column.classes:
+            common = [name for name in common if all(numbers_[name].sum() >= COMMON for numbers_ in by_name)]
+            common = common[: max(len(common) - 1, 1)]
+        names += common
+        numbers += [[numbers_[name] for numbers_ in by_name] for name in common]
+    return names, [np.stack([of[i] for of in numbers], -1) if numbers else x[..., :0] for i, x in enumerate(samples)]

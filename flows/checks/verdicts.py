@@ -1,6 +1,6 @@
-"""Findings of checks, and what each means beside the others of the call."""
+"""Findings of checks, what each means next to the others of the call, and the table that `flows.check` returns."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from flows.diagnostics import holm
 
 PASS, SMALL, FAIL, CANNOT_TELL = "pass", "small", "FAIL", "cannot tell"
 SURE = 0.01  # p-value times the number of tests, below which the size of a test is no chance
+SHOWN = 8  # columns, whose CRPS is printed
 
 
 class Check(NamedTuple):
@@ -30,6 +31,63 @@ class Check(NamedTuple):
     size: float | None
     tolerance: float
     detail: str
+
+
+class Checks(Mapping[str, Check]):
+    """Verdicts by the names of checks, `checks["columns"].p`; prints as a table.
+
+    Attributes:
+        rows: the `RowReport` of `result.verify`, None without a result or where it was not asked for.
+        figures: plain numbers and text, for JSON: "rows", "draws", "log_likelihood", "standard_error", "crps" by column,
+            "level", "remarks", and "checks" by name.
+        arrays: of NumPy, for pictures: "rows" and "draws", which stood beside each other, flat, of a conditional model
+            (rows, 99, columns); "places", which rows these are; "ranks", of each number among its draws; "latents", the noise
+            of rows; "log_p" of all rows. Those that were computed.
+    """
+
+    def __init__(self, checks: dict[str, Check], rows: Any, figures: dict[str, Any], arrays: dict[str, np.ndarray]):
+        self._checks, self.rows, self.arrays = checks, rows, arrays
+        self.figures = {**figures, "passed": self.passed, "checks": {name: check._asdict() for name, check in checks.items()}}
+
+    def __getitem__(self, name: str) -> Check:
+        return self._checks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._checks)
+
+    def __len__(self) -> int:
+        return len(self._checks)
+
+    @property
+    def passed(self) -> bool:
+        """Tells whether nothing FAILs."""
+        return not any(check.verdict == FAIL for check in self._checks.values())
+
+    def __repr__(self) -> str:
+        return "\n".join([*self._head(), "", *self._table()])
+
+    def _head(self) -> list[str]:
+        figures = self.figures
+        likelihood = f"{figures['without_density']:,} of them without a density"
+        if figures["log_likelihood"] is not None:
+            error = figures["standard_error"]
+            spread = "" if error is None else f" +- {error:.3f}"
+            likelihood = f"log-likelihood {figures['log_likelihood']:.3f}{spread} nats"
+        lines = [*figures["remarks"], f"{figures['rows']:,} rows, {figures['draws']:,} draws, {likelihood}"]
+        scores = [f"{name} {'unknown' if crps is None else f'{crps:.3g}'}" for name, crps in figures["crps"].items()]
+        more = f" and {len(scores) - SHOWN} more" if len(scores) > SHOWN else ""
+        return [*lines, f"CRPS {', '.join(scores[:SHOWN])}{more}"] if scores else lines
+
+    def _table(self) -> list[str]:
+        cells = [("check", "verdict", "p", "size", "up to", "")]
+        for check in self._checks.values():
+            p = "" if check.p is None else "< 1e-4" if check.p < 1e-4 else f"{check.p:.2g}"
+            size = "" if check.size is None else f"{check.size:.4f}"
+            cells.append((check.name, check.verdict, p, size, f"{check.tolerance:g}" if size else "", check.detail))
+        widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:5]]
+        sides = str.ljust, str.ljust, str.rjust, str.rjust, str.rjust
+        padded = ((*map(lambda side, cell, width: side(cell, width), sides, row, widths), row[5]) for row in cells)
+        return ["  ".join(row).rstrip() for row in padded]
 
 
 class Finding(NamedTuple):
@@ -56,30 +114,27 @@ def worst(tests: list[OneTest], detail: str) -> Finding:
     """Return the least p-value of several tests, times their number, and the largest size of those that are surely off, as
     codes of many classes are far off by chance; else the size at the least p-value. `detail` has a place for its name."""
     count = len(tests)
-    surely = [each for each in tests if each.p * count < SURE] or [min(tests)]
-    largest = max(surely, key=lambda each: each.size)
+    surely = [test for test in tests if test.p * count < SURE] or [min(tests)]
+    largest = max(surely, key=lambda test: test.size)
     return Finding(detail.format(largest.of), largest.size, min(1.0, min(tests).p * count))
 
 
 def judged(findings: Mapping[str, Finding], tolerances: Mapping[str, float], level: float) -> dict[str, Check]:
     """Checks by their names, with Holm's rule over their p-values."""
-    raised = holm([np.nan if found.p is None else found.p for found in findings.values()])
+    raised = holm([np.nan if finding.p is None else finding.p for finding in findings.values()])
     checks = {}
-    for (name, found), p in zip(findings.items(), raised, strict=True):
-        least = tolerances[name]
-        checks[name] = Check(name, _verdict(found, p, least, level), _known(p), found.size, least, found.detail)
+    for (name, finding), p in zip(findings.items(), raised, strict=True):
+        verdict = _verdict(finding, p, tolerances[name], level)
+        known = None if np.isnan(p) else float(p)
+        checks[name] = Check(name, verdict, known, finding.size, tolerances[name], finding.detail)
     return checks
 
 
-def _verdict(found: Finding, p: float, tolerance: float, level: float) -> str:
-    if found.size is None:
+def _verdict(finding: Finding, p: float, tolerance: float, level: float) -> str:
+    if finding.size is None:
         return CANNOT_TELL
-    if found.p is None:
-        return FAIL if found.size > tolerance else SMALL if found.size or found.minor else PASS
+    if finding.p is None:
+        return FAIL if finding.size > tolerance else SMALL if finding.size or finding.minor else PASS
     if p >= level:
         return PASS
-    return SMALL if found.size < tolerance else FAIL
-
-
-def _known(p: Any) -> float | None:
-    return None if np.isnan(p) else float(p)
+    return SMALL if finding.size < tolerance else FAIL

@@ -8,9 +8,9 @@ from flows.diagnostics.energy import Energy, energy_distance
 from flows.diagnostics.holm import holm
 from flows.diagnostics.images import Bits, bits_per_dim, typicality
 from flows.diagnostics.nearest import Nearest, nearest_rows
-from flows.diagnostics.properties import Trial, enable_x64
-from flows.diagnostics.report import Property, VerifyReport, verify
+from flows.diagnostics.trial import Trial, enable_x64
 from flows.diagnostics.uniformity import Band, Uniformity, ecdf_band, ranks, uniformity
+from flows.diagnostics.verify import Property, VerifyReport, verify
 
 __all__ = [
     "Band",

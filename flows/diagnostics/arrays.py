@@ -1,5 +1,6 @@
-"""Arrays that come in: checked, in double precision, on the host."""
+"""Arrays that come in, checked, in double precision, on the host; and what several statistics compute of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,10 @@ from flows.core import FlowsError, as_key
 
 LEAST = 10  # rows, below which no statistic is worth its p-value
 TOGETHER = 2**21  # distances that are in memory at once
+RADIAL = 50  # features exp(-|z - centre|^2 / (2 width^2))
+PRODUCTS = 300  # of pairs of columns, at most
+COLUMNS = 64  # beyond which they are those of the principal components
+FAR = 8.0  # standard deviations, at which values are cut off, as their squares would count for all others
 
 
 def as_floats(x: Any, what: str, least: int = 1, infinite: bool = False, rounded: Any = np.float64) -> np.ndarray:
@@ -23,8 +28,7 @@ def as_floats(x: Any, what: str, least: int = 1, infinite: bool = False, rounded
         array = np.asarray(x)
     except ValueError:
         raise FlowsError(f"{what} are {x!r:.60}; expected numbers in rows of equal length") from None
-    real = array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
-    if not real:
+    if not is_real(array.dtype):
         raise FlowsError(f"{what} have dtype {array.dtype}; expected real numbers, such as codes in place of names")
     if array.ndim == 0 or len(array) < least or not array.size:
         got = f"shape {array.shape}" if array.ndim == 0 or len(array) else "no rows"
@@ -36,6 +40,11 @@ def as_floats(x: Any, what: str, least: int = 1, infinite: bool = False, rounded
         expected = "numbers" if infinite else "finite numbers"
         raise FlowsError(f"{what}[{at}] is {values[bad][0]}; expected {expected}: drop that row, or find out where it is from")
     return values
+
+
+def is_real(dtype: Any) -> bool:
+    """Tell whether a dtype, which may be one of JAX's, is of real numbers or booleans."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating))
 
 
 def coarsest(*arrays: Any) -> Any:
@@ -67,6 +76,19 @@ def as_conditional(name: str, rows: Any, draws: Any, least: int = LEAST) -> tupl
     return x.reshape(len(x), -1), drawn.reshape(*drawn.shape[:2], -1)
 
 
+def have_own_draws(name: str, x: np.ndarray, drawn: np.ndarray, least: int = 1) -> bool:
+    """Tell whether draws are (rows, draws, *columns), for each row, and not the same for all, (draws, *columns)."""
+    of_each = drawn.ndim == x.ndim + 1 and drawn.shape[:1] + drawn.shape[2:] == x.shape
+    of_all = drawn.ndim == x.ndim and drawn.shape[1:] == x.shape[1:]
+    if x.ndim > 2 or not (of_each or of_all) or drawn.shape[of_each] < least:
+        raise FlowsError(
+            f"{name}: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns) and draws (draws, "
+            "columns), or (rows, draws, columns) of each row, both without the last axis if there is one column"
+            f"{f'; at least {least} draws' * (least > 1)}"
+        )
+    return of_each
+
+
 def generator(rng: Any) -> np.random.Generator:
     """NumPy's generator of a key or a seed."""
     return np.random.default_rng(np.asarray(jax.random.key_data(as_key(rng))).tolist())
@@ -86,3 +108,31 @@ def unit_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the squared distances of all pairs, (rows of x, rows of y)."""
     return np.maximum((x * x).sum(1)[:, None] + (y * y).sum(1) - 2 * x @ y.T, 0.0)
+
+
+def features_of(sample: np.ndarray, random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of rows that gives their columns, squares, products and radial features, each with mean 0 and variance 1 in
+    the sample: whatever it measures, it measures there."""
+    low, middle, high = np.quantile(sample, [0.16, 0.5, 0.84], axis=0)
+    scale = np.where(high > low, (high - low) / 2, unit_of(sample)[1])
+
+    def columns(x: np.ndarray) -> np.ndarray:
+        return np.clip((x - middle) / scale, -FAR, FAR) @ turn
+
+    turn = np.eye(sample.shape[1])
+    if len(turn) > COLUMNS:
+        turn = np.linalg.eigh(np.cov(columns(sample), rowvar=False))[1][:, -COLUMNS:]
+    z = columns(sample)
+    first, second = chosen(np.stack(np.triu_indices(z.shape[1], 1), 1), PRODUCTS, random).T
+    centres = chosen(z, RADIAL, random)
+    apart = squared_distances(centres, centres)[np.triu_indices(len(centres), 1)]
+    width = np.median(apart) / 4 if apart.any() else 1.0  # squared: half the usual distance
+
+    def expanded(x: np.ndarray) -> np.ndarray:
+        z = columns(x)
+        radial = np.exp(-squared_distances(z, centres) / (2 * max(width, 1e-12)))
+        return np.concatenate([z, z**2, z[:, first] * z[:, second], radial], 1)
+
+    mean, spread = unit_of(expanded(sample))
+    spread = np.where(spread > 1e-9, spread, 1.0)  # what rounding makes of a constant
+    return lambda x: (expanded(x) - mean) / spread

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import FlowsError, positive_int
-from flows.diagnostics.arrays import LEAST, as_conditional, as_floats, coarsest, generator, unit_of
-from flows.diagnostics.features import features_of
-from flows.diagnostics.uniformity import Uniformity, ranks, uniformity
+from flows.diagnostics.arrays import LEAST, as_conditional, as_floats, coarsest, features_of, generator, have_own_draws, unit_of
+from flows.diagnostics.uniformity import ranks, uniformity
 
 FEW = 40  # rows of a slice, below which it is left out
 RIDGE = 1.0  # of the regression that points of reference are from, in rows
@@ -244,7 +243,7 @@ def coverage(log_p: Any, draws_log_p: Any, *, rng: Any = 0) -> Coverage:
 
 
 def _covered(found: np.ndarray, draws: int, shared: bool, random: np.random.Generator) -> Coverage:
-    told: Uniformity = uniformity(found, draws, shared=shared)
+    told = uniformity(found, draws, shared=shared)
     levels = (found + random.uniform(size=found.shape)) / (draws + 1)
     return Coverage(float(told.statistic), float(told.p), float(told.size), told.terms, levels, found)
 
@@ -277,17 +276,10 @@ def crps(rows: Any, draws: Any) -> np.ndarray:
         [1.0, 0.0]
     """
     x, drawn = as_floats(rows, "crps: rows"), as_floats(draws, "crps: draws")
-    own = drawn.ndim == x.ndim + 1 and drawn.shape[:1] + drawn.shape[2:] == x.shape
-    m = drawn.shape[1] if own else len(drawn)
-    if x.ndim > 2 or m < 2 or not (own or (drawn.ndim == x.ndim and drawn.shape[1:] == x.shape[1:])):
-        raise FlowsError(
-            f"crps: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns) and draws (draws, "
-            "columns), or (rows, draws, columns) of each row, both without the last axis if there is one column; "
-            "at least 2 draws"
-        )
-    ordered = np.sort(drawn, int(own))
+    of_each = have_own_draws("crps", x, drawn, least=2)
+    m, ordered = drawn.shape[of_each], np.sort(drawn, int(of_each))
     weights = (2 * np.arange(m) + 1 - m) / (m * (m - 1))  # E |X - X'| / 2, by the sorted draws
-    if own:
+    if of_each:
         return np.abs(ordered - x[:, None]).mean(1) - np.einsum("nm...,m->n...", ordered, weights)
     scores = np.empty(x.shape)
     for column in np.ndindex(x.shape[1:]):

@@ -7,8 +7,7 @@ import numpy as np
 from scipy.special import bdtrc, expit
 
 from flows.core import FlowsError, positive_int
-from flows.diagnostics.arrays import as_samples, generator
-from flows.diagnostics.features import features_of
+from flows.diagnostics.arrays import as_samples, features_of, generator
 
 RIDGES = (1e4, 1e3, 1e2, 1e1, 1e0)  # of weights of features with variance 1
 FOLDS = 3

@@ -78,8 +78,8 @@ def bits_per_dim(
     x, init_fun = np.asarray(images), getattr(fit, "init_fun", None)
     x = x.astype(np.uint8) if x.dtype == bool else x
     samples, batch_size = positive_int(samples, "bits_per_dim: samples"), positive_int(batch_size, "bits_per_dim: batch_size")
-    check_pixels(x, levels_of(init_fun), "bits_per_dim: images")
-    check_inside(x, init_fun, fit, "bits_per_dim: images")
+    check_pixels(x, levels_of(init_fun))
+    check_inside(x, init_fun, fit)
     rows, key = len(x), as_key(rng)
     context_of = contexts(fit, context, rows, "bits_per_dim")
     log_ps, together = list[np.ndarray](), min(batch_size, rows)
@@ -140,18 +140,18 @@ def _dequantized(init_fun: Any) -> list[Rounding] | None:
     return None if None in of_components else [rounding for roundings in of_components for rounding in roundings or ()]
 
 
-def check_pixels(x: np.ndarray, levels: int | None, name: str) -> None:
+def check_pixels(x: np.ndarray, levels: int | None) -> None:
     """Refuse what are no whole numbers 0 .. levels - 1."""
     if x.ndim < 2 or not x.size:
-        raise FlowsError(f"{name} have shape {x.shape}; expected (images, *event), with at least one image")
+        raise FlowsError(f"bits_per_dim: images have shape {x.shape}; expected (images, *event), with at least one image")
     if x.dtype.kind not in "iuf" or not np.isfinite(x).all() or not np.equal(np.mod(x, 1), 0).all():
-        raise FlowsError(f"{name} are not whole numbers; expected pixels 0, 1, 2, ..., not floats in [0, 1]")
+        raise FlowsError("bits_per_dim: images are not whole numbers; expected pixels 0, 1, 2, ..., not floats in [0, 1]")
     if x.min() < 0 or (levels is not None and x.max() >= levels):
         expected = "0 or more" if levels is None else f"0 .. {levels - 1}"
-        raise FlowsError(f"{name} reach from {x.min()!s} to {x.max()!s}; expected whole numbers {expected}")
+        raise FlowsError(f"bits_per_dim: images reach from {x.min()!s} to {x.max()!s}; expected whole numbers {expected}")
 
 
-def check_inside(x: np.ndarray, init_fun: Any, fit: Any, name: str) -> None:
+def check_inside(x: np.ndarray, init_fun: Any, fit: Any) -> None:
     """Refuse images of which a model has no density, as they lie where its layers are not defined; beside the box of a base
     they have infinitely many bits."""
     event, context = x.shape[1:], as_context(getattr(fit, "context_dim", None))
@@ -164,8 +164,8 @@ def check_inside(x: np.ndarray, init_fun: Any, fit: Any, name: str) -> None:
         rows, *entry = np.argwhere((x < low) | (x > high))[0]
         ends = ", ".join(f"{np.broadcast_to(end, x.shape[1:])[tuple(entry)]:g}" for end in (low, high))
         raise FlowsError(
-            f"{name}: image {rows} has a pixel of {x[rows, *entry]!s}, outside ({ends}), where the model has no density; "
-            "expected pixels like those that it was fitted to"
+            f"bits_per_dim: images: image {rows} has a pixel of {x[rows, *entry]!s}, outside ({ends}), where the model has no "
+            "density; expected pixels like those that it was fitted to"
         )
 
 
@@ -215,11 +215,7 @@ def typicality(
         raise FlowsError(
             f"typicality: the log-density of row {row} of the reference is {-usual[row]}; expected rows that the model knows"
         )
-    entropy = usual.mean()
-    if group == 1:
-        groups = usual
-    else:
-        groups = generator(rng).choice(usual, (DRAWS, group)).mean(1)
+    entropy, groups = usual.mean(), usual if group == 1 else generator(rng).choice(usual, (DRAWS, group)).mean(1)
     far = np.sort(np.abs(groups - entropy))
     off = np.abs(surprises[: len(surprises) // group * group].reshape(-1, group).mean(1) - entropy)
     return np.where(np.isnan(off), np.nan, (1 + len(far) - np.searchsorted(far, off, side="left")) / (1 + len(far)))
@@ -228,7 +224,6 @@ def typicality(
 def _surprise(fit: Any, log_pdf: Any, rows: np.ndarray, context: Any, name: str) -> np.ndarray:
     """-log p of rows, in pieces."""
     context_of = contexts(fit, context, len(rows), name)
-    surprises = list[np.ndarray]()
-    for piece in pieces_of(len(rows), rows.shape[1:]):
-        surprises.append(-np.asarray(log_pdf(fit[0], rows[piece], **context_of(piece)), float))
+    pieces = pieces_of(len(rows), rows.shape[1:])
+    surprises = [-np.asarray(log_pdf(fit[0], rows[piece], **context_of(piece)), float) for piece in pieces]
     return np.concatenate(surprises) if surprises else np.zeros(0)

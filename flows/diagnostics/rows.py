@@ -126,16 +126,18 @@ def _errors(chain: list[Stage], rows: Array, context: Any) -> tuple[np.ndarray, 
 
 
 def _program(chain: Sequence[Stage]) -> Callable:
-    parts = [_part(stage) for stage in chain]
+    parts = [
+        bijection_part(stage.value, stage.event, stage.context) if stage.kind == "bijection" else stage.value for stage in chain
+    ]  # a block is its own part, and where a context is standardised there is none
     with_splines = next((i for i, stage in enumerate(chain) if spline_bound(stage.value) < float("inf")), None)
-    before: Any = None  # the layers before the splines in their own step, as one part
+    before, ahead = None, tuple[Piece, ...]()  # the layers before the splines in their own step, as one part
     if with_splines is not None:
         stage = chain[with_splines]
         order, pieces = structure_of(stage.value)
         if order == "chain" and not any(piece.inverted for piece in pieces):
             ahead = tuple(itertools.takewhile(lambda piece: spline_bound(piece.value) == float("inf"), pieces))
-            if ahead:
-                before = bijection_part(Serial(*(piece.value for piece in ahead)), stage.event, stage.context)
+        if ahead:
+            before = bijection_part(Serial(*(piece.value for piece in ahead)), stage.event, stage.context)
 
     def run(params: Any, x: Array, context: Any) -> tuple[Array, ...]:
         # What random layers would add is left out, as in log_pdf without rng.
@@ -151,7 +153,8 @@ def _program(chain: Sequence[Stage]) -> Callable:
                 continue
             seen = context if "context" in part.keywords else None
             if i == with_splines:
-                places = y if before is None else before.direct(_params_of(ahead, stage_params), y, seen, None, False)[0]
+                params_ahead = tuple(params_in(stage_params, piece.params_at) for piece in ahead)
+                places = y if before is None else before.direct(params_ahead, y, seen, None, False)[0]
             steps.append((part, stage_params, seen))
             y, slope = part.direct(stage_params, y, seen, None, False)
             log_det = log_det + slope
@@ -165,17 +168,6 @@ def _program(chain: Sequence[Stage]) -> Callable:
 
     bijection_parts = [part for part in parts if part is not None and not isinstance(part, Block)]
     return jax.jit(run) if all(part.compiled for part in bijection_parts) else run
-
-
-def _part(stage: Stage) -> Any:
-    """The part of a bijection, a block itself, and None where a context is standardised."""
-    if stage.kind == "bijection":
-        return bijection_part(stage.value, stage.event, stage.context)
-    return stage.value if stage.kind == "block" else None
-
-
-def _params_of(pieces: Sequence[Piece], params: Any) -> tuple:
-    return tuple(params_in(params, piece.params_at) for piece in pieces)
 
 
 def _spread(chain: list[Stage], x: np.ndarray) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import bdtr, betaln, chdtrc, gammaln
 
 from flows.core import FlowsError, pieces_of, positive_int
-from flows.diagnostics.arrays import LEAST, as_floats, coarsest, generator
+from flows.diagnostics.arrays import LEAST, as_floats, coarsest, generator, have_own_draws
 
 ORDER = 4  # polynomials: location, spread, skewness and tails
 MOST_COUNTS = 10**8  # of rows times points of a band
@@ -78,14 +78,8 @@ def ranks(rows: Any, draws: Any, *, rng: Any = 0) -> np.ndarray:
     dtype = coarsest(rows, draws)
     x = as_floats(rows, "ranks: rows", infinite=True, rounded=dtype)
     drawn = as_floats(draws, "ranks: draws", infinite=True, rounded=dtype)
-    own = drawn.ndim == x.ndim + 1 and drawn.shape[:1] + drawn.shape[2:] == x.shape
-    if x.ndim > 2 or not (own or (drawn.ndim == x.ndim and drawn.shape[1:] == x.shape[1:])):
-        raise FlowsError(
-            f"ranks: rows have shape {x.shape} and draws {drawn.shape}; expected rows (rows, columns) and draws (draws, "
-            "columns), or (rows, draws, columns) of each row, both without the last axis if there is one column"
-        )
     below, equal = np.zeros(x.shape, int), np.zeros(x.shape, int)
-    if own:
+    if have_own_draws("ranks", x, drawn):
         for piece in pieces_of(len(x), drawn.shape[1:]):
             below[piece] = (drawn[piece] < x[piece, None]).sum(1)
             equal[piece] = (drawn[piece] == x[piece, None]).sum(1)

@@ -35,7 +35,7 @@ from flows.core import (
     select,
     trainable,
 )
-from flows.diagnostics.properties import RowByRow, Trial, enable_x64
+from flows.diagnostics.trial import RowByRow, Trial, enable_x64
 
 FEW = 5  # rows of what runs one by one
 KEYS = 400  # draws of an estimate
@@ -147,28 +147,16 @@ def _properties(
     keys = jax.random.split(key, 6)
     event, context_shape = as_event(input_dim), as_context(context_dim)
     try:
-        params, direct_fun, inverse_fun = layer(keys[0], input_dim, context_dim=context_dim)
+        params, *functions = layer(keys[0], input_dim, context_dim=context_dim)
         params = _stir(keys[1], cast(params, jnp.float64))
     except Exception as error:
         yield Property("init", False, _say(error))
         return
 
     x = _points(layer, keys[2], event, rows) if inputs is None else on_device(np.asarray(inputs), float)
-    context_keyword: dict[str, Any] = {}
-    own_inverse = None
-    if context_shape is not None:
-        context_keyword["context"] = jax.random.normal(keys[4], context_shape)
-    if closure is not None:
-        named = select(named_by(closure, INIT), context_dim=context_dim)
-        function = closure(keys[0], as_dim(event), **named)[2]
-        keywords = select(named_by(function, CALL), **context_keyword)
-        own_inverse = partial(function, params[0], **keywords)
-
-    def direct(x: Array, params: Any = params) -> tuple[Array, Array]:
-        return direct_fun(params, x, **context_keyword)
-
-    def inverse(y: Array, params: Any = params) -> tuple[Array, Array]:
-        return inverse_fun(params, y, **context_keyword)
+    keywords = {} if context_shape is None else {"context": jax.random.normal(keys[4], context_shape)}
+    with_params = tuple(partial(function, **keywords) for function in functions)
+    direct, inverse = (partial(function, params) for function in with_params)
 
     def check(name: str, tolerance: float, measure: Callable[[], Any]) -> Property:
         try:
@@ -178,7 +166,6 @@ def _properties(
         worst = max(_difference(a, b) for a, b in pairs)
         return Property(name, bool(worst <= tolerance), f"largest difference {worst:.1e}")
 
-    with_params = partial(direct_fun, **context_keyword), partial(inverse_fun, **context_keyword)
     regions = regions_of(layer, event)
     try:
         measured = jax.jit(partial(_measured, *with_params, regions))(params, x)
@@ -186,9 +173,11 @@ def _properties(
         measured, x = None, x[:FEW]
     trial = RowByRow(*with_params, params, x, regions=regions)
     for trip, (tolerance, pairs) in ROUND_TRIPS.items():
-        yield check(trip, tolerance, lambda trip=trip, pairs=pairs: pairs(trial) if measured is None else measured[trip])  # type: ignore[misc]
-    if own_inverse is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
-        yield check("its own log_det of inverse", LOOSE, lambda: [(own_inverse(y)[1], inverse(y)[1]) for y in [direct(x)[0]]])
+        yield check(trip, tolerance, partial(pairs, trial) if measured is None else partial(measured.get, trip))
+    if closure is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
+        own = closure(keys[0], as_dim(event), **select(named_by(closure, INIT), context_dim=context_dim))[2]
+        of_inverse = partial(own, params[0], **select(named_by(own, CALL), **keywords))
+        yield check("its own log_det of inverse", LOOSE, lambda: [(of_inverse(y)[1], inverse(y)[1]) for y in [direct(x)[0]]])
     try:
         jax.eval_shape(direct, x)
     except TRACING_ERRORS:
@@ -196,25 +185,23 @@ def _properties(
     except Exception as error:
         yield Property("jit agrees", False, _say(error))
     else:
-        yield check(
-            "jit agrees", EXACT, lambda: zip(jax.jit(direct)(x) if measured is None else measured["y"], direct(x), strict=True)
-        )
+        compiled = jax.jit(direct) if measured is None else lambda _: measured["y"]
+        yield check("jit agrees", EXACT, lambda: zip(compiled(x), direct(x), strict=True))
+    few = x[:FEW]
     yield check(
         "row by row agrees",
         EXACT,
-        lambda: zip(
-            map(jnp.concatenate, zip(*[direct(row[None]) for row in x[:FEW]], strict=True)), direct(x[:FEW]), strict=True
-        ),
+        lambda: zip(map(jnp.concatenate, zip(*map(direct, few[:, None]), strict=True)), direct(few), strict=True),
     )
 
-    def other_functions() -> Iterator[tuple[Any, Any]]:
+    def other_functions() -> list[tuple[Any, Any]]:
         with fresh_caches():
-            other = layer(keys[5], input_dim, context_dim=context_dim)
+            _, other_direct, other_inverse = layer(keys[5], input_dim, context_dim=context_dim)
         y = direct(x)[0]
-        yield from zip(other.direct_fun(params, x, **context_keyword), direct(x), strict=True)
-        yield from zip(other.inverse_fun(params, y, **context_keyword), inverse(y), strict=True)
+        of_direct = zip(other_direct(params, x, **keywords), direct(x), strict=True)
+        return [*of_direct, *zip(other_inverse(params, y, **keywords), inverse(y), strict=True)]
 
-    yield check("functions free of rng", EXACT, lambda: list(other_functions()))
+    yield check("functions free of rng", EXACT, other_functions)
 
     try:
         of_params, of_x = trial.gradients if measured is None else measured["gradients"]
@@ -229,15 +216,15 @@ def _properties(
     yield Property("fixed leaves untouched", still, f"{len(fixed)} fixed of {len(masks)} leaves")
 
     def single() -> list[tuple[Any, Any]]:
-        low = x.astype(jnp.float32)
-        y, log_det = direct(low, cast(params, jnp.float32))
+        low, low_params = x.astype(jnp.float32), cast(params, jnp.float32)
+        y, log_det = with_params[0](low_params, low)
         if (y.dtype, log_det.dtype) != (jnp.float32, jnp.float32):
             raise FlowsError(f"float32 inputs gave {y.dtype} outputs and a {log_det.dtype} log_det")
-        return [(inverse(y, cast(params, jnp.float32))[0], low)]
+        return [(with_params[1](low_params, y)[0], low)]
 
     yield check("round trip in float32", SINGLE, single)
     if "rng" in layer.part(event, context_shape).keywords and layer.likelihood != "lower bound":
-        yield _mean_over_keys(partial(direct_fun, params, x[:FEW], **context_keyword), jax.random.split(keys[3], KEYS))
+        yield _mean_over_keys(partial(direct, few), jax.random.split(keys[3], KEYS))
 
 
 def _mean_over_keys(direct: Callable, keys: Array) -> Property:
