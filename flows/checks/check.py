@@ -20,11 +20,12 @@ NAMED = 5  # rows that are named
 
 class Question(NamedTuple):
     """A check: what it runs, and the size up to which a difference does no harm; `conditional` where it is of models with a
-    context or of those without alone."""
+    context, or without one, alone, and why it cannot tell of others."""
 
-    run: Callable[..., Finding]
+    run: Callable[[Sample], Finding]
     tolerance: float
     conditional: bool | None = None
+    otherwise: str = ""
 
 
 QUESTIONS = {
@@ -35,10 +36,10 @@ QUESTIONS = {
     "latents": Question(noise.latents, 0.03),
     "coverage": Question(likeness.coverage, 0.03),
     "columns": Question(likeness.columns, 0.03),
-    "pairs": Question(likeness.pairs, 0.05, False),
-    "energy": Question(likeness.energy, 0.002, False),
-    "ranks": Question(likeness.own_ranks, 0.03, True),
-    "tarp": Question(likeness.tarp, 0.03, True),
+    "pairs": Question(likeness.pairs, 0.05, False, "a conditional model: see ranks, tarp and classifier"),
+    "energy": Question(likeness.energy, 0.002, False, "a conditional model: see ranks, tarp and classifier"),
+    "ranks": Question(likeness.own_ranks, 0.03, True, "the model has no context, or rows share theirs: see columns"),
+    "tarp": Question(likeness.tarp, 0.03, True, "the model has no context, or rows share theirs: see energy and classifier"),
     "classifier": Question(likeness.classifier, 0.03),
     "copies": Question(rows.copies, 0.03),
 }
@@ -136,7 +137,6 @@ def _names(only: Any) -> list[str]:
 
 
 def _tolerances(tolerance: Any) -> dict[str, float]:
-    """Return the tolerance of each check."""
     usual = {name: question.tolerance for name, question in QUESTIONS.items()}
     sizes = tolerance if isinstance(tolerance, Mapping) else {} if tolerance is None else dict.fromkeys(usual, tolerance)
     unknown = [name for name in sizes if name not in usual]
@@ -170,14 +170,16 @@ def _is_usual(name: str, sample: Sample) -> bool:
 
 
 def _finding(name: str, sample: Sample) -> Finding:
-    count = len(sample.all_rows)
+    question, count = QUESTIONS[name], len(sample.all_rows)
     if count < LEAST and name != "rows":
         return Finding(f"{count} rows; at least {LEAST} make a p-value")
     if name not in ("shift", "rows") and sample.off > BROKEN:
         broken = f"{sample.off:.2%} of {'rows have draws that' if sample.conditional else 'draws'} are not finite"
         return Finding(broken, 1.0, 0.0) if name in ("columns", "ranks") else Finding(broken)
+    if question.conditional not in (None, sample.conditional):
+        return Finding(question.otherwise)
     with np.errstate(over="ignore"):  # far out is far off
-        return QUESTIONS[name].run(sample)
+        return question.run(sample)
 
 
 def _remarks(checks: Mapping[str, Any], sample: Sample) -> list[str]:

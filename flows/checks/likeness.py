@@ -3,16 +3,8 @@
 import numpy as np
 
 from flows.checks.sample import EACH, Sample, as_numbers, features, flat
-from flows.checks.verdicts import Finding, OneTest, worst
-from flows.diagnostics import (
-    classifier_two_sample,
-    code_counts,
-    correlations,
-    energy_distance,
-    ranks,
-    sbc,
-    uniformity,
-)
+from flows.checks.verdicts import Finding, OneTest, of_ranks, worst
+from flows.diagnostics import classifier_two_sample, code_counts, correlations, energy_distance, sbc, uniformity
 from flows.diagnostics import coverage as coverage_of
 from flows.diagnostics import tarp as tarp_of
 from flows.diagnostics.arrays import chosen
@@ -52,10 +44,8 @@ def columns(sample: Sample) -> Finding:
             continue
         of_rows, of_draws = as_numbers(column, sample.rows), as_numbers(column, sample.draws)
         for name in of_rows:
-            ranks_ = ranks(of_rows[name], of_draws[name], rng=int(random.integers(2**32)))
-            test = uniformity(ranks_, len(sample.draws), shared=True)
-            what = f"Kolmogorov distance of {name}, {_in_what(test.terms)}"
-            tests.append(OneTest(float(test.p), float(test.size), what))
+            test, terms = of_ranks(of_rows[name], of_draws[name], random)
+            tests.append(test._replace(of=f"Kolmogorov distance of {name}, {_in_what(terms)}"))
     return worst(tests, "{}")
 
 
@@ -91,8 +81,6 @@ def _in_what(terms: np.ndarray) -> str:
 
 def pairs(sample: Sample) -> Finding:
     """Correlations of normal scores, of each two columns."""
-    if sample.conditional:
-        return Finding("a conditional model: see ranks, tarp and classifier")
     names, (rows, draws) = sample.numbers
     if len(names) < 2:
         return Finding("one column")
@@ -105,9 +93,6 @@ def pairs(sample: Sample) -> Finding:
 
 
 def energy(sample: Sample) -> Finding:
-    """Energy distance of all columns."""
-    if sample.conditional:
-        return Finding("a conditional model: see ranks, tarp and classifier")
     _, (rows, draws) = sample.numbers
     if not rows.shape[1]:
         return Finding("no column that varies")
@@ -128,8 +113,6 @@ def classifier(sample: Sample) -> Finding:
 
 def own_ranks(sample: Sample) -> Finding:
     """Ranks of rows among draws given their context, of all rows and of slices of each column of the context."""
-    if not sample.conditional:
-        return Finding("the model has no context, or rows share theirs: see columns")
     names, numbers = features(sample.columns, sample.rows, sample.draws)
     test = sbc(*numbers, context=flat(sample.contexts), rng=sample.key(20))
     where = "all rows" if test.part is None else f"slice {test.part[1]} of context column {test.part[0]}"
@@ -138,8 +121,6 @@ def own_ranks(sample: Sample) -> Finding:
 
 def tarp(sample: Sample) -> Finding:
     """Balls around points of reference hold rows as often as draws given their context."""
-    if not sample.conditional:
-        return Finding("the model has no context, or rows share theirs: see energy and classifier")
     _, numbers = features(sample.columns, sample.rows, sample.draws)
     test = tarp_of(*numbers, context=flat(sample.contexts), rng=sample.key(21))
     return Finding(f"largest error of coverage, of balls around points of reference, {EACH} draws a row", test.size, test.p)

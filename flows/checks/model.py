@@ -56,8 +56,8 @@ class Model:
     def log_p(self, rows: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """log p of each row, (rows,), in float64, by pieces that fit memory."""
 
-        def of_piece(x: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-            keywords = {} if contexts is None else {"context": on_device(contexts if own is None else own)}
+        def of_piece(x: np.ndarray, of_rows: np.ndarray | None) -> np.ndarray:
+            keywords = {} if contexts is None else {"context": on_device(contexts if of_rows is None else of_rows)}
             return _returned(self.log_pdf(self.params, on_device(x), **keywords), (len(x),), "log_pdf")
 
         return by_pieces(of_piece, rows, contexts if self.of_rows(contexts) else None).astype(np.float64)
@@ -96,8 +96,8 @@ def _of_triple(fitted: Any, data: Any, context: Any) -> Model:
     """Return the model of `(params, log_pdf, sample)`, whose event is the event of the data."""
     log_pdf, sample = functions("check", fitted)
     event, params, joint = numbers_of(data, "data").shape[1:], fitted[0], joint_draw_of(sample)
-    given = None if context is None else _known(numbers_of(context, "context"), "data").shape
-    shape = given if given is None or len(given) == 1 else given[1:]
+    shape = None if context is None else _known(numbers_of(context, "context"), "data").shape
+    shape = shape if shape is None or len(shape) == 1 else shape[1:]
     names = _names(Arrays(), event)
 
     def read(data: Any, context: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:

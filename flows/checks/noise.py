@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.checks.sample import EACH, Sample, features, flat
-from flows.checks.verdicts import Finding, OneTest, worst
+from flows.checks.verdicts import Finding, OneTest, of_ranks, worst
 from flows.core import (
     Region,
     bijection_part,
@@ -21,7 +21,6 @@ from flows.core import (
     stages,
     structure_of,
 )
-from flows.diagnostics import ranks, uniformity
 from flows.diagnostics.arrays import chosen
 from flows.diagnostics.rows import spline_bound
 from flows.distributions.standardized_context import standardized
@@ -57,12 +56,6 @@ def latents(sample: Sample) -> Finding:
         return Finding("noise of rows, or of the base, is not finite")
     sample.kept["latents"] = np.concatenate([noise.rows for noise in noises], 1)
     random, tests, left_out, count = sample.random(41), list[OneTest](), 0, 0
-
-    def test(name: str, rows: np.ndarray, base: np.ndarray) -> None:
-        ranks_ = ranks(rows, base, rng=int(random.integers(2**32)))
-        result = uniformity(ranks_, base.shape[-1], shared=base.ndim == 1)
-        tests.append(OneTest(float(result.p), float(result.size), name))
-
     for noise in noises:
         named = tuple(f"noise {count + j}" for j in range(noise.rows.shape[1]))
         count += len(named)
@@ -70,11 +63,10 @@ def latents(sample: Sample) -> Finding:
         middle = base.reshape(-1, base.shape[-1]).mean(0)
         some = np.sort(chosen(np.arange(len(names)), MOST_COLUMNS, random))
         left_out += len(names) - len(some)
-        for j in some:
-            test(names[j], z[:, j], base[..., j])
+        tests += [of_ranks(z[:, j], base[..., j], random)[0]._replace(of=names[j]) for j in some]
         for i, j in chosen(some[np.stack(np.triu_indices(len(some), 1), 1)], MOST_PAIRS, random):
             of_rows, of_base = ((x[..., i] - middle[i]) * (x[..., j] - middle[j]) for x in (z, base))
-            test(f"{names[i]} times {names[j]}", of_rows, of_base)
+            tests.append(of_ranks(of_rows, of_base, random)[0]._replace(of=f"{names[i]} times {names[j]}"))
     note = f"; {left_out:,} dimensions, drawn at random, were left out" if left_out else ""
     return worst(tests, f"Kolmogorov distance of {{}} from {others}{note}")
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flows.diagnostics import holm
+from flows.diagnostics import holm, ranks, uniformity
 
 PASS, SMALL, FAIL, CANNOT_TELL = "pass", "small", "FAIL", "cannot tell"
 SURE = 0.01  # p-value times the number of tests, below which the size of a test is no chance
@@ -107,7 +107,14 @@ class OneTest(NamedTuple):
 
     p: float
     size: float
-    of: str
+    of: str = ""
+
+
+def of_ranks(rows: np.ndarray, draws: np.ndarray, random: np.random.Generator) -> tuple[OneTest, np.ndarray]:
+    """Test ranks of rows (rows,) among the same draws, (draws,), or different ones of each, (rows, draws); and its terms."""
+    ranks_ = ranks(rows, draws, rng=int(random.integers(2**32)))
+    test = uniformity(ranks_, draws.shape[-1], shared=draws.ndim == 1)
+    return OneTest(float(test.p), float(test.size)), test.terms
 
 
 def worst(tests: list[OneTest], detail: str) -> Finding:

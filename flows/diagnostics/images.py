@@ -119,8 +119,7 @@ def levels_of(init_fun: Any) -> int | None:
             f"bits_per_dim: {init_fun!r:.120} has no Dequantize(1.0), and a density has no bits; fit whole numbers with "
             "dequantize=1.0, or put that layer first"
         )
-    levels = [rounding.levels for rounding in roundings if rounding.levels is not None]
-    return min(levels, default=None)
+    return min((rounding.levels for rounding in roundings if rounding.levels is not None), default=None)
 
 
 def _dequantized(init_fun: Any) -> list[Rounding] | None:

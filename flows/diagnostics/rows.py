@@ -83,14 +83,14 @@ def verify_rows(
     """Look at the round trip, the log-det, the log-density and the place of each row, in every component of a mixture and every
     block of features."""
     event, shape = as_event(input_dim), as_context(context_dim)
-    found = dict[int, Untrusted]()
+    untrusted = dict[int, Untrusted]()
     if not len(rows):
         return RowReport((), 0, 0.0, 0.0)
 
     def note(bad: np.ndarray, values: np.ndarray, reason: str, beyond: bool = False) -> None:
         for i in map(int, np.flatnonzero(bad)):
-            if i not in found or (found[i].beyond and not beyond):
-                found[i] = Untrusted(i, reason.format(values[i]), beyond)
+            if i not in untrusted or (untrusted[i].beyond and not beyond):
+                untrusted[i] = Untrusted(i, reason.format(values[i]), beyond)
 
     note(~np.isfinite(log_p), log_p, "its log-density is {}")
     worst = [0.0, 0.0]
@@ -104,7 +104,7 @@ def verify_rows(
         note(~bad & (log_dets > TOLERANCE), log_dets, "its log-det is off by {:.1e} nats at the point that comes back")
         note(places > bound, places, f"it lies at {{:.3g}}, outside the range of the splines, +-{bound:g}, standardised", True)
         worst = [max(a, float(np.where(bad, 0.0, b).max(initial=0.0))) for a, b in zip(worst, (trips, log_dets), strict=True)]
-    return RowReport(tuple(found[i] for i in sorted(found)), len(rows), *worst)
+    return RowReport(tuple(untrusted[i] for i in sorted(untrusted)), len(rows), *worst)
 
 
 def _errors(chain: list[Stage], rows: Array, context: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,18 +151,18 @@ def _program(chain: Sequence[Stage]) -> Callable:
                 steps.append((part, y, None))
                 y, context = part.of(y), part.context(y, context)
                 continue
-            seen = context if "context" in part.keywords else None
+            condition = context if "context" in part.keywords else None
             if i == with_splines:
                 params_ahead = tuple(params_in(stage_params, piece.params_at) for piece in ahead)
-                places = y if before is None else before.direct(params_ahead, y, seen, None, False)[0]
-            steps.append((part, stage_params, seen))
-            y, slope = part.direct(stage_params, y, seen, None, False)
+                places = y if before is None else before.direct(params_ahead, y, condition, None, False)[0]
+            steps.append((part, stage_params, condition))
+            y, slope = part.direct(stage_params, y, condition, None, False)
             log_det = log_det + slope
-        for part, stage_params, seen in steps[::-1]:
+        for part, stage_params, condition in steps[::-1]:
             if isinstance(part, Block):  # the others are as they were
                 y = stage_params.at[:, slice(*part.features)].set(y)
                 continue
-            y, slope = part.invert(stage_params, y, seen, None, False)
+            y, slope = part.invert(stage_params, y, condition, None, False)
             back_log_det = back_log_det + slope
         return y, log_det, back_log_det, places
 

@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 

@@ -19,7 +19,6 @@ from flows.core import (
     BijectionLike,
     DistributionInit,
     FlowsError,
-    Shape,
     as_array,
     as_context,
     as_dim,
@@ -124,9 +123,9 @@ def verify(
     """
     if isinstance(init_fun, DistributionInit):
         raise TypeError(f"verify: {init_fun!r:.80} is a distribution; expected a bijection")
-    closure = None if isinstance(init_fun, BijectionInit) else init_fun
-    layer = init_fun if isinstance(init_fun, BijectionInit) else Serial(init_fun)
-    name = repr(init_fun) if isinstance(init_fun, BijectionInit) else getattr(init_fun, "__name__", repr(init_fun))
+    layer, closure, name = init_fun, None, repr(init_fun)
+    if not isinstance(init_fun, BijectionInit):
+        layer, closure, name = Serial(init_fun), init_fun, getattr(init_fun, "__name__", name)
     if inputs is not None:
         inputs = as_array(inputs, "inputs")
         check_rows(inputs, as_event(input_dim), "verify")
@@ -153,7 +152,10 @@ def _properties(
         yield Property("init", False, _say(error))
         return
 
-    x = _points(layer, keys[2], event, rows) if inputs is None else on_device(np.asarray(inputs), float)
+    regions = regions_of(layer, event)
+    x = jax.random.normal(keys[2], (rows, *event)) if inputs is None else on_device(np.asarray(inputs), float)
+    if inputs is None and regions[0] is not None:
+        x = inside(regions[0], x)
     keywords = {} if context_shape is None else {"context": jax.random.normal(keys[4], context_shape)}
     with_params = tuple(partial(function, **keywords) for function in functions)
     direct, inverse = (partial(function, params) for function in with_params)
@@ -166,7 +168,6 @@ def _properties(
         worst = max(_difference(a, b) for a, b in pairs)
         return Property(name, bool(worst <= tolerance), f"largest difference {worst:.1e}")
 
-    regions = regions_of(layer, event)
     try:
         measured = jax.jit(partial(_measured, *with_params, regions))(params, x)
     except Exception:  # one by one, so that what fails says why
@@ -175,8 +176,8 @@ def _properties(
     for trip, (tolerance, pairs) in ROUND_TRIPS.items():
         yield check(trip, tolerance, partial(pairs, trial) if measured is None else partial(measured.get, trip))
     if closure is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
-        own = closure(keys[0], as_dim(event), **select(named_by(closure, INIT), context_dim=context_dim))[2]
-        of_inverse = partial(own, params[0], **select(named_by(own, CALL), **keywords))
+        inverse_fun = closure(keys[0], as_dim(event), **select(named_by(closure, INIT), context_dim=context_dim))[2]
+        of_inverse = partial(inverse_fun, params[0], **select(named_by(inverse_fun, CALL), **keywords))
         yield check("its own log_det of inverse", LOOSE, lambda: [(of_inverse(y)[1], inverse(y)[1]) for y in [direct(x)[0]]])
     try:
         jax.eval_shape(direct, x)
@@ -268,12 +269,6 @@ def _measured(direct: Callable, inverse: Callable, regions: tuple, params: Any, 
     of = Trial(direct, inverse, params, x, regions=regions)
     pairs = {name: pairs(of) for name, (_, pairs) in ROUND_TRIPS.items()}
     return {**pairs, "y": (of.y, of.log_det), "gradients": of.gradients}
-
-
-def _points(layer: BijectionInit, key: Array, event: Shape, rows: int) -> Array:
-    """Standard normal points, taken into the support of what declares one."""
-    x, region = jax.random.normal(key, (rows, *event)), regions_of(layer, event)[0]
-    return x if region is None else inside(region, x)
 
 
 def _difference(a: Any, b: Any) -> float:
