@@ -38,7 +38,7 @@ QUESTIONS = {
     "columns": Question(likeness.columns, 0.03),
     "pairs": Question(likeness.pairs, 0.05, False, "a conditional model: see ranks, tarp and classifier"),
     "energy": Question(likeness.energy, 0.002, False, "a conditional model: see ranks, tarp and classifier"),
-    "ranks": Question(likeness.own_ranks, 0.03, True, "the model has no context, or rows share theirs: see columns"),
+    "ranks": Question(likeness.ranks, 0.03, True, "the model has no context, or rows share theirs: see columns"),
     "tarp": Question(likeness.tarp, 0.03, True, "the model has no context, or rows share theirs: see energy and classifier"),
     "classifier": Question(likeness.classifier, 0.03),
     "copies": Question(rows.copies, 0.03),

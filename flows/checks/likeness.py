@@ -111,7 +111,7 @@ def classifier(sample: Sample) -> Finding:
     return Finding(f"{test.statistic:.1%} of rows and draws are told apart{context}", max(test.size, 0.0), test.p)
 
 
-def own_ranks(sample: Sample) -> Finding:
+def ranks(sample: Sample) -> Finding:
     """Ranks of rows among draws given their context, of all rows and of slices of each column of the context."""
     names, numbers = features(sample.columns, sample.rows, sample.draws)
     test = sbc(*numbers, context=flat(sample.contexts), rng=sample.key(20))

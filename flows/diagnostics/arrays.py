@@ -76,7 +76,7 @@ def as_conditional(name: str, rows: Any, draws: Any, least: int = LEAST) -> tupl
     return x.reshape(len(x), -1), drawn.reshape(*drawn.shape[:2], -1)
 
 
-def have_own_draws(name: str, x: np.ndarray, drawn: np.ndarray, least: int = 1) -> bool:
+def drawn_by_row(name: str, x: np.ndarray, drawn: np.ndarray, least: int = 1) -> bool:
     """Tell whether draws are (rows, draws, *columns), for each row, and not the same for all, (draws, *columns)."""
     of_each = drawn.ndim == x.ndim + 1 and drawn.shape[:1] + drawn.shape[2:] == x.shape
     of_all = drawn.ndim == x.ndim and drawn.shape[1:] == x.shape[1:]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flows.core import FlowsError, positive_int
-from flows.diagnostics.arrays import LEAST, as_conditional, as_floats, coarsest, features_of, generator, have_own_draws, unit_of
+from flows.diagnostics.arrays import LEAST, as_conditional, as_floats, coarsest, drawn_by_row, features_of, generator, unit_of
 from flows.diagnostics.uniformity import ranks, uniformity
 
 FEW = 40  # rows of a slice, below which it is left out
@@ -276,7 +276,7 @@ def crps(rows: Any, draws: Any) -> np.ndarray:
         [1.0, 0.0]
     """
     x, drawn = as_floats(rows, "crps: rows"), as_floats(draws, "crps: draws")
-    of_each = have_own_draws("crps", x, drawn, least=2)
+    of_each = drawn_by_row("crps", x, drawn, least=2)
     m, ordered = drawn.shape[of_each], np.sort(drawn, int(of_each))
     weights = (2 * np.arange(m) + 1 - m) / (m * (m - 1))  # E |X - X'| / 2, by the sorted draws
     if of_each:

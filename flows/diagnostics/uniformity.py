@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import bdtr, betaln, chdtrc, gammaln
 
 from flows.core import FlowsError, pieces_of, positive_int
-from flows.diagnostics.arrays import LEAST, as_floats, coarsest, generator, have_own_draws
+from flows.diagnostics.arrays import LEAST, as_floats, coarsest, drawn_by_row, generator
 
 ORDER = 4  # polynomials: location, spread, skewness and tails
 MOST_COUNTS = 10**8  # of rows times points of a band
@@ -79,7 +79,7 @@ def ranks(rows: Any, draws: Any, *, rng: Any = 0) -> np.ndarray:
     x = as_floats(rows, "ranks: rows", infinite=True, rounded=dtype)
     drawn = as_floats(draws, "ranks: draws", infinite=True, rounded=dtype)
     below, equal = np.zeros(x.shape, int), np.zeros(x.shape, int)
-    if have_own_draws("ranks", x, drawn):
+    if drawn_by_row("ranks", x, drawn):
         for piece in pieces_of(len(x), drawn.shape[1:]):
             below[piece] = (drawn[piece] < x[piece, None]).sum(1)
             equal[piece] = (drawn[piece] == x[piece, None]).sum(1)

@@ -123,9 +123,10 @@ def verify(
     """
     if isinstance(init_fun, DistributionInit):
         raise TypeError(f"verify: {init_fun!r:.80} is a distribution; expected a bijection")
-    layer, closure, name = init_fun, None, repr(init_fun)
-    if not isinstance(init_fun, BijectionInit):
-        layer, closure, name = Serial(init_fun), init_fun, getattr(init_fun, "__name__", name)
+    layer = init_fun if isinstance(init_fun, BijectionInit) else Serial(init_fun)
+    closure, name = None, repr(init_fun)
+    if layer is not init_fun:
+        closure, name = init_fun, getattr(init_fun, "__name__", name)
     if inputs is not None:
         inputs = as_array(inputs, "inputs")
         check_rows(inputs, as_event(input_dim), "verify")
@@ -146,7 +147,7 @@ def _properties(
     keys = jax.random.split(key, 6)
     event, context_shape = as_event(input_dim), as_context(context_dim)
     try:
-        params, *functions = layer(keys[0], input_dim, context_dim=context_dim)
+        params, direct_fun, inverse_fun = layer(keys[0], input_dim, context_dim=context_dim)
         params = _stir(keys[1], cast(params, jnp.float64))
     except Exception as error:
         yield Property("init", False, _say(error))
@@ -156,9 +157,9 @@ def _properties(
     x = jax.random.normal(keys[2], (rows, *event)) if inputs is None else on_device(np.asarray(inputs), float)
     if inputs is None and regions[0] is not None:
         x = inside(regions[0], x)
-    keywords = {} if context_shape is None else {"context": jax.random.normal(keys[4], context_shape)}
-    with_params = tuple(partial(function, **keywords) for function in functions)
-    direct, inverse = (partial(function, params) for function in with_params)
+    keywords: dict[str, Any] = {} if context_shape is None else {"context": jax.random.normal(keys[4], context_shape)}
+    of_params: tuple[Callable, Callable] = partial(direct_fun, **keywords), partial(inverse_fun, **keywords)
+    direct, inverse = (partial(function, params) for function in of_params)
 
     def check(name: str, tolerance: float, measure: Callable[[], Any]) -> Property:
         try:
@@ -169,10 +170,10 @@ def _properties(
         return Property(name, bool(worst <= tolerance), f"largest difference {worst:.1e}")
 
     try:
-        measured = jax.jit(partial(_measured, *with_params, regions))(params, x)
+        measured = jax.jit(partial(_measured, *of_params, regions))(params, x)
     except Exception:  # one by one, so that what fails says why
         measured, x = None, x[:FEW]
-    trial = RowByRow(*with_params, params, x, regions=regions)
+    trial = RowByRow(*of_params, params, x, regions=regions)
     for trip, (tolerance, pairs) in ROUND_TRIPS.items():
         yield check(trip, tolerance, partial(pairs, trial) if measured is None else partial(measured.get, trip))
     if closure is not None:  # a combinator derives the inverse's log-det, so a closure's own has to be asked for
@@ -205,23 +206,23 @@ def _properties(
     yield check("functions free of rng", EXACT, other_functions)
 
     try:
-        of_params, of_x = trial.gradients if measured is None else measured["gradients"]
+        gradients = trial.gradients if measured is None else measured["gradients"]
     except Exception as error:
         yield Property("finite gradients", False, _say(error))
         return
-    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((of_params, of_x)))
+    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))
     yield Property("finite gradients", finite, "of params and inputs")
     masks = jax.tree.leaves(trainable(params))
-    fixed = [leaf for leaf, train in zip(jax.tree.leaves(of_params), masks, strict=True) if not train]
+    fixed = [leaf for leaf, train in zip(jax.tree.leaves(gradients[0]), masks, strict=True) if not train]
     still = all(bool((leaf == 0).all()) for leaf in fixed)
     yield Property("fixed leaves untouched", still, f"{len(fixed)} fixed of {len(masks)} leaves")
 
     def single() -> list[tuple[Any, Any]]:
         low, low_params = x.astype(jnp.float32), cast(params, jnp.float32)
-        y, log_det = with_params[0](low_params, low)
+        y, log_det = of_params[0](low_params, low)
         if (y.dtype, log_det.dtype) != (jnp.float32, jnp.float32):
             raise FlowsError(f"float32 inputs gave {y.dtype} outputs and a {log_det.dtype} log_det")
-        return [(with_params[1](low_params, y)[0], low)]
+        return [(of_params[1](low_params, y)[0], low)]
 
     yield check("round trip in float32", SINGLE, single)
     if "rng" in layer.part(event, context_shape).keywords and layer.likelihood != "lower bound":
