@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,13 +77,12 @@ def _noise(sample: Sample, x: np.ndarray, purpose: int) -> Iterator[Noise]:
     model, key = sample.model, sample.key(purpose)
     rows = on_device(x.reshape(-1, *model.event).astype(sample.rows.dtype))
     contexts = model.of_each(sample.contexts, len(rows))
-    contexts = contexts if contexts is None else on_device(contexts).astype(rows.dtype)
+    contexts = None if contexts is None else on_device(contexts).astype(rows.dtype)
     for *way, base in stages(model.init_fun, model.params, model.event, None if contexts is None else contexts.shape[1:]):
         last = takewhile(lambda stage: stage.kind != "block", way[::-1])  # what lies behind the last block
         if any(stage.kind == "component" for stage in way) or all(stage.kind == "context" for stage in last):
             continue
-        z: Any = rows
-        context: Any = contexts
+        z, context = rows, cast(Any, contexts)
         for stage in way:
             if stage.kind == "context":
                 context = standardized(stage.params, context)
