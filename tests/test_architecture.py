@@ -156,7 +156,7 @@ CEILINGS = {  # what `python benchmarks/house.py` prints; a commit of its own ra
     "files on devices": 22,
     "private methods of others": 0,
     "docstrings without a subject": 0,
-    "long functions": 34,
+    "long functions": 33,
     "file names in more than two rooms": 9,
 }
 

@@ -1,7 +1,8 @@
-"""The command line: `flows fit`, `schema`, `sample`, `score`, `plot`, `show` and `compare`, over `flows.tables`.
+"""The command line: `flows fit`, `schema`, `sample`, `score`, `check`, `plot`, `show` and `compare`, over `flows.tables`.
 
-Each command is a file; `app.py` puts them together, `failures.py` turns errors into one line and an exit status. `source.py`
-reads files in blocks of rows, `columns.py` makes columns of their text, `output.py` writes files whole or not at all.
+`app.py` puts the commands together, `options.py` has the options that several share, `failures.py` turns errors into one line
+and an exit status. `source.py` reads files in blocks of rows, `models.py` gives them the dtypes of a schema and asks fitted
+tables about them, `output.py` writes files whole or not at all.
 """
 
 try:

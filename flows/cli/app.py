@@ -5,9 +5,23 @@ from typing import Annotated, Any
 import typer
 
 import flows
-from flows.cli import check, compare, fit, plot, sample, schema, score, show
+from flows.cli.check import check, plot
 from flows.cli.failures import USER, flushed, tell
+from flows.cli.fit import fit
+from flows.cli.sample import sample
+from flows.cli.score import score
+from flows.cli.show import compare, schema, show
 
+EXAMPLES = {  # in the order of the help
+    fit: "flows fit power.csv -o power.flows --minutes 2",
+    schema: "flows schema power.csv -o schema.json",
+    sample: "flows sample power.flows -n 1000 -o drawn.csv",
+    score: "flows score power.flows power.csv -o scored.csv",
+    check: "flows check power.flows new.csv --train power.csv",
+    plot: "flows plot power.flows power.csv -o pairs.png --columns voltage_v --columns active_power_kw",
+    show: "flows show power.flows",
+    compare: "flows compare small.flows large.flows power.csv",
+}
 app = typer.Typer(
     name="flows",
     help="From a file of rows to samples, scores and odd rows, by one exact density of all its columns.",
@@ -15,9 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (fit, schema, sample, score, check, plot, show, compare):
-    name = command.__name__.rpartition(".")[2]
-    app.command(name, epilog=f"Example: {command.EXAMPLE}")(command.run)
+for command, example in EXAMPLES.items():
+    app.command(command.__name__, epilog=f"Example: {example}")(command)
 
 
 def _version(asked: bool) -> None:

@@ -11,29 +11,29 @@ from typing import Any
 from flows.core import FlowsError
 
 USER, BUG, STOPPED = 2, 1, 130
-REPORT = "Please report it, with what --debug shows"
 
 
 class Mistake(Exception):
     """A mistake that the user can mend: a file, a row, an option."""
 
 
-class Stopped(Exception):
-    """Ctrl-C, after which something was saved, or could not be."""
-
-
 def answered(command: Callable[[], int | None], quiet: bool, debug: bool) -> int:
-    """The exit status of a command, 0 where it has none of its own; what went wrong is told on stderr."""
-    _warn_in_one_line(quiet)
+    """The exit status of a command, 0 where it has none of its own; errors and warnings of the library are lines on stderr."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        if not quiet:
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    warnings.showwarning = show  # type: ignore[assignment]
     return flushed(lambda: _status_of(command, debug))
 
 
 def flushed(status: Callable[[], int]) -> int:
     """The status of what prints, once all is written."""
     try:
-        found = status()
+        result = status()
         sys.stdout.flush()
-        return found
+        return result
     except BrokenPipeError:  # what reads our output has seen enough
         _close_stdout()
         return 0
@@ -58,31 +58,16 @@ def _status_of(call: Callable[[], int | None], debug: bool) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exception(error)
-        return tell(*_answer_to(error))
-
-
-def _answer_to(error: BaseException) -> tuple[int, str]:
-    """An exit status, and what to say."""
-    if isinstance(error, KeyboardInterrupt | Stopped):
-        return STOPPED, str(error) or "stopped; nothing was written"
-    if isinstance(error, Mistake | FlowsError):
-        return USER, str(error)
-    if isinstance(error, MemoryError):
-        return USER, "there is not enough memory; give --rows to fit, or fewer columns"
-    return BUG, f"{type(error).__name__}: {error}. This is a bug of flows. {REPORT}"
+        if isinstance(error, KeyboardInterrupt):
+            return tell(STOPPED, str(error) or "stopped; nothing was written")
+        if isinstance(error, Mistake | FlowsError):
+            return tell(USER, str(error))
+        if isinstance(error, MemoryError):
+            return tell(USER, "there is not enough memory; give --rows to fit, or fewer columns")
+        return tell(BUG, f"{type(error).__name__}: {error}. This is a bug of flows. Please report it, with what --debug shows")
 
 
 def _close_stdout() -> None:
     """Send what is printed nowhere from here on, so that Python has nothing to complain of when it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _warn_in_one_line(quiet: bool) -> None:
-    """Warnings of the library as a line on stderr, or not at all."""
-
-    def show(message: Warning | str, *_: Any) -> None:
-        if not quiet:
-            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-    warnings.showwarning = show  # type: ignore[assignment]

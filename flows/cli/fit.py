@@ -1,13 +1,20 @@
 """`flows fit`: a model of the rows of a file."""
 
+import sys
+import time
 from enum import StrEnum
 from typing import Annotated, Any, Optional
 
 import typer
 
+import flows
+from flows.cli.failures import Mistake
+from flows.cli.fitting import Columns, read
+from flows.cli.models import asked, keep_programs
 from flows.cli.options import FILES, Condition, Data, Ignore, Shared, command
-
-EXAMPLE = "flows fit power.csv -o power.flows --minutes 2"
+from flows.cli.output import check_output, print_json
+from flows.cli.show import figures
+from flows.cli.source import Source, reading_of
 
 
 class Models(StrEnum):
@@ -21,7 +28,7 @@ class Models(StrEnum):
 
 
 @command("drop_gaps", "seed", "force", *FILES, "no_cache")
-def run(
+def fit(
     shared: Shared,
     data: Data,
     output: Annotated[str, typer.Option("-o", "--output", help="The file of the model.")],
@@ -37,17 +44,6 @@ def run(
     rows: Annotated[Optional[int], typer.Option("--rows", min=1, help="So many rows, at random.")] = None,
 ) -> None:
     """Fit one exact density to the rows of a file: numbers, counts, categories, dates, whatever its columns hold."""
-    import sys
-    import time
-
-    import flows
-    from flows import tables
-    from flows.cli.failures import Mistake, Stopped
-    from flows.cli.fitting import Columns, read
-    from flows.cli.models import KEY, asked, keep_programs, print_json, reading_of
-    from flows.cli.output import check_output
-    from flows.cli.source import Source
-
     if not 0 < minutes < float("inf"):
         raise Mistake(f"--minutes is {minutes:g}; expected a number above 0")
     if output == "-":
@@ -59,44 +55,37 @@ def run(
     if not (shared.quiet or shared.json):
         print(f"{len(block.frame):,} rows of {source.name}\n{known}\n", flush=True)
     keep_programs(shared.no_cache)
-    conditional = bool(known.condition or known.codes or known.angles)
-    started = time.monotonic()
+    start = time.monotonic()
     result = asked(
-        lambda frame: tables.fit(
+        lambda frame: flows.tables.fit(
             shared.seed,
             frame,
             known,
-            model=_model(model, conditional, bool(known.numbers)),
+            model=_model(model, bool(known.condition or known.codes or known.angles), bool(known.numbers)),
             weights=weights,
             gaps="drop" if shared.drop_gaps else "refuse",
             max_epochs=max_epochs,
             total_minutes=minutes,
             verbose=int(sys.stderr.isatty() and not shared.quiet),
         ),
-        block.frame,
-        source.name,
         block,
         "Correct it, or give --drop-gaps where it is a gap, or --schema with other kinds",
     )
-    limited = time.monotonic() - started >= 60 * minutes
-    result.save(output, {KEY: source.reading.kept()})
-    ended = (
-        "its time was over: another run may differ" if limited else "no limit of time ended it: an equal run gives equal bytes"
-    )
+    limited = time.monotonic() - start >= 60 * minutes
+    result.save(output, source.reading.metadata)
     if shared.json:
-        print_json({**_told(result), "file": output, "limited": limited, "flows": flows.__version__})
+        print_json({**_figures(result), "file": output, "limited": limited, "flows": flows.__version__})
     elif not shared.quiet:
         if result.selection is not None:
             print(f"{result.selection}\n")
-        print(f"{result.result!r}\nwrote {output}; {ended}")
+        equal = "no limit of time ended it: an equal run gives equal bytes"
+        print(f"{result.result!r}\nwrote {output}; {'its time was over: another run may differ' if limited else equal}")
     if _interrupted(result):
-        raise Stopped(f"stopped; the best so far is in {output}")
+        raise KeyboardInterrupt(f"stopped; the best so far is in {output}")
 
 
 def _model(model: Models, conditional: bool, numbers: bool) -> Any:
     """Return the model of the numbers, as `tables.fit` takes it."""
-    import flows
-
     if model == Models.auto or not numbers:
         return "auto"
     if model == Models.Gaussian:
@@ -112,24 +101,20 @@ def _interrupted(result: Any) -> bool:
     )
 
 
-def _told(result: Any) -> dict[str, Any]:
+def _figures(result: Any) -> dict[str, Any]:
     """Return what was fitted, for JSON."""
-    from flows.cli.show import figures
-
-    told = figures(result)
-    if result.selection is not None:
-        told["selection"] = [
-            {
-                "model": one.name,
-                "log_prob": one.nats,
-                "error": one.error,
-                "behind": list(one.behind),
-                "params": one.num_params,
-                "seconds": one.seconds,
-                "failure": one.failure,
-            }
-            for one in result.selection.candidates
-        ]
-        told["weights"] = result.selection.weights
-        told["stack"] = result.selection.stack_leads
-    return told
+    if (selection := result.selection) is None:
+        return figures(result)
+    candidates = [
+        {
+            "model": candidate.name,
+            "log_prob": candidate.nats,
+            "error": candidate.error,
+            "behind": list(candidate.behind),
+            "params": candidate.num_params,
+            "seconds": candidate.seconds,
+            "failure": candidate.failure,
+        }
+        for candidate in selection.candidates
+    ]
+    return {**figures(result), "selection": candidates, "weights": selection.weights, "stack": selection.stack_leads}

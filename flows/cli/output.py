@@ -1,6 +1,7 @@
 """Files of rows that are written in blocks, whole or not at all; and stdout."""
 
 import codecs
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -8,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from flows.cli.failures import Mistake
-from flows.cli.options import is_tsv
-from flows.cli.source import FORMATS, Reading
+from flows.cli.source import FORMATS, Reading, is_tsv
 from flows.persistence.container import beside
 
 TIME = "%Y-%m-%dT%H:%M:%S%.f"
@@ -58,12 +59,6 @@ def write_rows(path: str, frames: Iterable[pl.DataFrame], reading: Reading) -> N
             _write_parquet(file, iter(frames))
         else:
             _write_csv(file.write, frames, "\t" if is_tsv(path) else reading.separator, reading.encoding)
-
-
-def write_text(path: str, text: str) -> None:
-    """A file of text."""
-    with beside(path) as file:
-        file.write(text.encode())
 
 
 def _to_stdout(data: bytes) -> None:
@@ -126,3 +121,19 @@ def _of_pandas(name: str, column: Any) -> pl.Series:
     values = column.to_numpy() if plain else [None if gap else value for gap, value in zip(column.isna(), column, strict=True)]
     made = pl.Series(name, values, strict=False)
     return made.cast(pl.String) if made.dtype == pl.Null else made
+
+
+def print_json(value: Any) -> None:
+    """One object on stdout; what is not a finite number is null."""
+    json.dump(_plain(value), sys.stdout, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,18 +1,28 @@
 """`flows score`: how likely, and how odd, each row of a file is."""
 
+import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Optional
 
+import numpy as np
+import polars as pl
 import typer
 
+import flows
+from flows.cli.failures import Mistake
+from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
 from flows.cli.options import FILES, Data, Model, Output, Shared, command
+from flows.cli.output import check_rows_output, print_json, write_rows
+from flows.cli.source import Source, reading_of
 
-EXAMPLE = "flows score power.flows power.csv -o scored.csv"
-LOG_PROB, ANOMALY, ODD, CONTRIBUTION = "log_prob", "anomaly", "odd_column", "contribution"
+COLUMNS, ODD_COLUMNS = ("log_prob", "anomaly"), ("odd_column", "contribution")
+USUAL = 256  # draws whose contributions tell what is usual for a column
 
 
 @command("force", *FILES, "no_cache")
-def run(
+def score(
     shared: Shared,
     model: Model,
     data: Data,
@@ -34,12 +44,6 @@ def run(
     prefix: Annotated[str, typer.Option("--prefix", help="In front of the names of the new columns.")] = "",
 ) -> None:
     """The rows of a file, as they are, with two columns more: log p in nats, and how usual a row is, from 0 to 1."""
-    from flows.cli.failures import Mistake
-    from flows.cli.models import keep_programs, loaded, print_json, reading_of
-    from flows.cli.odd import Odd
-    from flows.cli.output import check_rows_output, write_rows
-    from flows.cli.source import Source
-
     if oddest is not None and not 0 < oddest <= 1:
         raise Mistake(f"--oddest is {oddest:g}; expected a share above 0, and at most 1")
     if shared.json and output == "-":
@@ -48,65 +52,73 @@ def run(
     table = loaded(model)
     reading = reading_of(shared, data, table)
     keep_programs(shared.no_cache)
-    source, tally = Source(data, reading), Tally()
-    write_rows(output, scored(table, source, coerce, Odd(table, oddest, shared.quiet), prefix, tally), reading)
+    sums: Any = Counter()
+    odd = None if oddest is None else Odd(table, oddest, shared.quiet)
+    write_rows(output, scored(table, Source(data, reading), coerce, odd, prefix, sums), reading)
+    mean = sums["log_prob"] / sums["scored"] if sums["scored"] else float("nan")
     if shared.json:
-        print_json({**tally.told(), "file": output})
+        print_json({**sums, "log_prob": mean, "file": output})
         return
-    if (tally.outside or tally.gaps) and not shared.quiet:
+    if (sums["outside"] or sums["gaps"]) and not shared.quiet:
         typer.echo(
-            f"warning: {tally.outside} of {tally.rows} rows have an unknown category or a value out of bounds, and log_prob "
-            f"-inf; {tally.gaps} have a gap, and empty cells",
+            f"warning: {sums['outside']} of {sums['rows']} rows have an unknown category or a value out of bounds, and "
+            f"log_prob -inf; {sums['gaps']} have a gap, and empty cells",
             err=True,
         )
     if output != "-" and not shared.quiet:
-        print(f"wrote {tally.rows:,} rows to {output}, log_prob {tally.mean:.4f} on average")
+        print(f"wrote {sums['rows']:,} rows to {output}, log_prob {mean:.4f} on average")
 
 
-class Tally:
-    """Counts of all rows that were seen."""
-
-    def __init__(self) -> None:
-        self.rows = self.scored = self.outside = self.gaps = self.odd = 0
-        self.total = 0.0
-
-    def add(self, log_p: Any, odd: int) -> None:
-        import numpy as np
-
-        finite = np.isfinite(log_p)
-        self.rows, self.scored, self.odd = self.rows + len(log_p), self.scored + int(finite.sum()), self.odd + odd
-        self.total += float(log_p[finite].sum())
-        self.outside, self.gaps = self.outside + int(np.isneginf(log_p).sum()), self.gaps + int(np.isnan(log_p).sum())
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.scored if self.scored else float("nan")
-
-    def told(self) -> dict[str, Any]:
-        counts = {name: getattr(self, name) for name in ("rows", "scored", "outside", "gaps", "odd")}
-        return {**counts, "log_prob": self.mean}
-
-
-def scored(table: Any, source: Any, coerce: bool, odd: Any, prefix: str, tally: Tally) -> Iterator[Any]:
-    """Blocks of rows with their new columns."""
-    import warnings
-
-    import polars as pl
-
-    from flows.cli.columns import typed
-    from flows.cli.failures import Mistake
-    from flows.cli.models import ROWS, asked
-
+def scored(
+    table: "flows.tables.TableResult", source: Source, coerce: bool, odd: "Odd | None", prefix: str, sums: Any
+) -> Iterator[pl.DataFrame]:
+    """Blocks of rows with their new columns; counts of rows, and log p of those that have a density, are added to sums."""
     errors, remedy = ("coerce", "Correct it") if coerce else ("raise", "Correct it, or give --coerce")
-    names = [prefix + name for name in (LOG_PROB, ANOMALY, *((ODD, CONTRIBUTION) if odd.share else ()))]
+    names = [prefix + name for name in (COLUMNS if odd is None else COLUMNS + ODD_COLUMNS)]
     for block in source.blocks(ROWS):
         if taken := [name for name in names if name in block.frame.columns]:
             raise Mistake(f"{source.name} has a column {taken[0]!r} already; give --prefix, such as --prefix new_")
-        rows = typed(block, source.origin, table.schema)
+        rows = typed(block, table.schema)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*have an unknown category|overflow")  # all blocks are counted
-            both = asked(lambda rows: table.log_prob_and_anomaly(rows, errors=errors), rows, source.name, block, remedy)
-            columns = [pl.Series(values).fill_nan(None) for values in both]
-            columns += odd.of(rows, both[1]) if odd.share else []
-        tally.add(both[0], int(columns[2].is_not_null().sum()) if odd.share else 0)
+            log_p, anomaly = asked(lambda frame: table.log_prob_and_anomaly(frame, errors=errors), rows, remedy)
+            odd_columns = [] if odd is None else odd.columns_of(rows.frame, anomaly)
+        columns = [*(pl.Series(values).fill_nan(None) for values in (log_p, anomaly)), *odd_columns]
+        finite, num_odd = np.isfinite(log_p), odd_columns[0].count() if odd_columns else 0
+        sums.update(rows=len(log_p), scored=int(finite.sum()), outside=int(np.isneginf(log_p).sum()))
+        sums.update(gaps=int(np.isnan(log_p).sum()), odd=num_odd, log_prob=float(log_p[finite].sum()))
         yield block.frame.with_columns([column.alias(name) for column, name in zip(columns, names, strict=True)])
+
+
+class Odd:
+    """The column whose contribution is furthest below what is usual for it, of rows that are odd enough.
+
+    Args:
+        share: the largest `anomaly` of such rows.
+        quiet: no bar is wanted, which tells how long it takes.
+    """
+
+    def __init__(self, table: "flows.tables.TableResult", share: float, quiet: bool):
+        self.table, self.share = table, share
+        self.verbose = int(sys.stderr.isatty() and not quiet)
+        self.medians: np.ndarray | None = None
+
+    def columns_of(self, rows: pl.DataFrame, anomaly: np.ndarray) -> list[pl.Series]:
+        """The name of the column, and its contribution; null for the other rows, and where there is no contribution."""
+        places = np.flatnonzero(anomaly <= self.share)
+        names, values = np.full(len(rows), None, object), np.full(len(rows), np.nan)
+        if len(places):
+            columns, contributions = self._contributions(rows[places])
+            if self.medians is None:  # of draws; with a condition, of the first rows of it at hand
+                condition = rows.select(self.table.schema.condition).drop_nulls()[:USUAL]
+                draws = self.table.draw(0, 1, condition) if condition.width else self.table.draw(0, USUAL)
+                self.medians = np.nanmedian(self._contributions(draws)[1], 0)
+            below = np.nan_to_num(contributions - self.medians, nan=np.inf)
+            least, known = below.argmin(1), below.min(1) < np.inf
+            names[places[known]] = np.array(columns, object)[least[known]]
+            values[places[known]] = contributions[known, least[known]]
+        return [pl.Series(names.tolist(), dtype=pl.String), pl.Series(values).fill_nan(None)]
+
+    def _contributions(self, rows: Any) -> tuple[list[str], np.ndarray]:
+        frame = self.table.contributions(rows, errors="coerce", verbose=self.verbose)
+        return list(map(str, frame.columns)), np.stack([np.asarray(frame[name], float) for name in frame.columns], 1)

@@ -1,23 +1,42 @@
-"""`flows show`: what is in a file."""
+"""`flows schema`, `flows show` and `flows compare`: what a file of rows or a model holds, and which of models is the best."""
 
-from typing import Any
+import json
+import os
+from typing import Annotated, Any
 
-from flows.cli.options import Model, Shared, command
+import numpy as np
+import typer
 
-EXAMPLE = "flows show power.flows"
+import flows
+from flows.cli.failures import Mistake
+from flows.cli.fitting import Columns, read
+from flows.cli.models import ROWS, asked, keep_programs, loaded, typed
+from flows.cli.options import FILES, Condition, Data, Ignore, Model, Output, Shared, command
+from flows.cli.output import check_output, print_json
+from flows.cli.source import KEY, Source, reading_of
+from flows.persistence.container import beside
+
+
+@command("force", *FILES)
+def schema(shared: Shared, data: Data, output: Output = "-", condition: Condition = None, ignore: Ignore = None) -> None:
+    """Tell what the columns hold, and why, as JSON to edit and to hand to `flows fit --schema`."""
+    if output != "-":
+        check_output(output, shared.force, data)
+    _, known = read(Source(data, reading_of(shared, data)), None, Columns(tuple(condition or ()), tuple(ignore or ())))
+    if output != "-":
+        with beside(output) as file:
+            file.write(known.to_json().encode())
+        if not (shared.json or shared.quiet):
+            print(f"{known}\n\nwrote {output}; edit it, and hand it to flows fit --schema {output}")
+    if output == "-" or shared.json:
+        print(known.to_json(), end="")
 
 
 @command()
-def run(shared: Shared, model: Model) -> None:
+def show(shared: Shared, model: Model) -> None:
     """Show a model: as code, its schema, the rows it was fitted to, and how well it fits others."""
-    import os
-
-    import flows
-    from flows.cli.models import KEY, loaded, print_json
-
-    about = flows.describe(model)
-    table = loaded(model)
-    told = {
+    about, table = flows.describe(model), loaded(model)
+    facts = {
         "file": model,
         "bytes": os.path.getsize(model),
         "flows": about["flows"],
@@ -26,27 +45,23 @@ def run(shared: Shared, model: Model) -> None:
         "metadata": table.metadata,
     }
     if shared.json:
-        print_json(told)
+        print_json(facts)
         return
     print(f"{table.result!r}\n\n{table.schema!r}\n")
     lines = {
-        "condition": ", ".join(told["condition"]) or "none",
-        "log-density": told["likelihood"],
-        "best epoch": ", ".join(str(one) if one >= 0 else "none, as the start was kept" for one in told["best_epoch"]),
+        "condition": ", ".join(facts["condition"]) or "none",
+        "log-density": facts["likelihood"],
+        "best epoch": ", ".join(str(epoch) if epoch >= 0 else "none, as the start was kept" for epoch in facts["best_epoch"]),
         "metadata": {key: value for key, value in table.metadata.items() if key != KEY} or "none",
-        "file": f"{told['bytes']:,} bytes, {told['params']:,} numbers, written by flows {told['flows']}",
-        "as code": told["model"],
+        "file": f"{facts['bytes']:,} bytes, {facts['params']:,} numbers, written by flows {facts['flows']}",
+        "as code": facts["model"],
     }
     for name, value in lines.items():
         print(f"{name:13}  {value}")
 
 
-def figures(table: Any) -> dict[str, Any]:
+def figures(table: "flows.tables.TableResult") -> dict[str, Any]:
     """Return the figures of a fit."""
-    import json
-
-    import numpy as np
-
     history = table.result.history
     loss = history.get("gaussian_loss")
     return {
@@ -60,3 +75,60 @@ def figures(table: Any) -> dict[str, Any]:
         "gaussian": None if loss is None else -float(loss),
         "best_epoch": np.atleast_1d(history.get("best_epoch", [])).tolist(),
     }
+
+
+@command(*FILES, "no_cache")
+def compare(
+    shared: Shared,
+    files: Annotated[
+        list[str], typer.Argument(metavar="MODEL... DATA", help="Models, and the rows to score.", show_default=False)
+    ],
+) -> None:
+    """The mean log p of the same rows by several models, and how far each is behind the best, with the standard error."""
+    if len(files) < 3:
+        raise Mistake("compare: expected two models or more, and a file of rows: flows compare a.flows b.flows data.csv")
+    *models, data = files
+    keep_programs(shared.no_cache)
+    tables = [loaded(path) for path in models]
+    for path, table in zip(models[1:], tables[1:], strict=True):
+        if fault := _fault(tables[0].schema, table.schema):
+            raise Mistake(f"{models[0]} and {path} cannot be compared: {fault}")
+    parts: list[list[np.ndarray]] = [[] for _ in models]
+    for block in Source(data, reading_of(shared, data, tables[0])).blocks(ROWS):
+        for part, table in zip(parts, tables, strict=True):
+            part.append(asked(table.log_prob, typed(block, table.schema), "Correct it, or leave the row out"))
+    scores = np.stack([np.concatenate(part) for part in parts])
+    means, root = scores.mean(1), np.sqrt(scores.shape[1])
+    errors, best = [float(one.std() / root) for one in scores], int(means.argmax())
+    behind = [(float((scores[best] - one).mean()), float((scores[best] - one).std() / root)) for one in scores]
+    order = np.argsort(-means)
+    if shared.json:
+        ranked = [
+            {"model": models[i], "log_prob": float(means[i]), "error": errors[i], "behind": list(behind[i])} for i in order
+        ]
+        print_json({"rows": scores.shape[1], "models": ranked})
+        return
+    width = max(len("model"), *map(len, models))
+    print(f"{'model':{width}}  {'log-likelihood':>18}  {'behind the best':>18}")
+    for i in order:
+        nats = f"{means[i]:.3f} +- {errors[i]:.3f}"
+        print(f"{models[i]:{width}}  {nats:>18}  {f'{behind[i][0]:.3f} +- {behind[i][1]:.3f}':>18}")
+
+
+def _fault(one: Any, other: Any) -> str:
+    """Why densities of two schemas have unlike units; empty where they have the same."""
+    for word, a, b in (
+        ("conditions", set(one.condition), set(other.condition)),
+        ("columns", set(one.columns), set(other.columns)),
+        ("categories", set(one.codes), set(other.codes)),
+    ):
+        if a != b:
+            odd = ", ".join(map(repr, sorted(a ^ b)[:5]))
+            if word == "categories":
+                return f"{odd} is a category in one and a number in the other"
+            return f"their {word} are unlike, in {odd}"
+    for name in one.codes:
+        pools, same = {one[name].other, other[name].other}, set(one[name].known) == set(other[name].known)
+        if pools != {None} and not (len(pools) == 1 and same):
+            return f"rare values of the category {name!r} are pooled in one as they are not in the other"
+    return ""

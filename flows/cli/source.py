@@ -1,7 +1,7 @@
 """Files of rows, read in blocks: CSV as text, which keeps every value as it was written, Parquet and npy with their types."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,18 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+import flows
 from flows.cli.failures import Mistake
+from flows.cli.options import Shared
 from flows.cli.text import TextRows
 
 GAPS = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet", ".npy": "npy"}
+KEY = "reading"  # of the metadata of a model
 READ = 8_192  # rows of text that are held as Python's own
 MOST_NUMBERS = 2**22  # of Parquet, whose groups of rows are unpacked whole for however few
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read; what a model was fitted to is kept beside it.
+    """How a file is read; a model keeps how the rows were read to which it was fitted.
 
     Attributes:
         format: "csv", "parquet" or "npy"; None for that of the ending.
@@ -35,13 +38,40 @@ class Reading:
     gaps: tuple[str, ...] = GAPS
     header: bool | None = None
 
-    def kept(self) -> dict[str, Any]:
-        """For the metadata of a model: all but the format, which each file tells."""
-        return {**asdict(self), "format": None, "gaps": list(self.gaps)}
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """All but the format, which each file tells."""
+        return {KEY: {**asdict(self), "format": None, "gaps": list(self.gaps)}}
+
+
+def reading_of(options: Shared, path: str, table: "flows.tables.TableResult | None" = None) -> Reading:
+    """How to read a file: as options say, or else as the rows were read to which the table was fitted."""
+    saved = {} if table is None else table.metadata.get(KEY)
+    saved = saved if isinstance(saved, dict) else {}
+    if options.format is not None and options.format not in FORMATS.values():
+        raise Mistake(f"--format is {options.format!r}; expected csv, parquet or npy")
+    separator = "\t" if is_tsv(path) else str(saved.get("separator", ","))
+    if options.separator is not None:
+        separator = {"\\t": "\t", "tab": "\t"}.get(options.separator, options.separator)  # as it is written in a shell
+    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n\0':
+        raise Mistake(f"--separator is {separator!r}; expected one character, such as ';' or '\\t'")
+    gaps = tuple(map(str, saved.get("gaps", GAPS))) if options.gaps is None else ("", *options.gaps.split(","))
+    encoding = options.encoding or str(saved.get("encoding", "utf-8"))
+    try:
+        "a".encode(encoding)
+    except (LookupError, ValueError):  # of a codec that is none of text, too
+        raise Mistake(f"--encoding {encoding!r} is not known; expected one such as utf-8, latin-1 or cp1252") from None
+    header = (False if saved.get("header") is False else None) if options.no_header is None else not options.no_header
+    return Reading(options.format, separator, encoding, tuple(dict.fromkeys(gaps)), header)
+
+
+def is_tsv(path: str) -> bool:
+    """Tell whether the ending tells that tabs separate its values."""
+    return path.lower().endswith(".tsv")
 
 
 class Origin(NamedTuple):
-    """Where values come from: its name for errors, texts that are gaps, and whether values are text."""
+    """A file for errors, texts that are gaps in it, and whether values are text."""
 
     name: str
     gaps: tuple[str, ...] = GAPS
@@ -53,25 +83,24 @@ class Block(NamedTuple):
 
     Attributes:
         frame: of text for CSV, typed otherwise.
-        first: the number of the first of them in the file, from 1.
-        numbers: of all of them, where they are not one after the other.
+        numbers: of the rows in the file, from 1.
     """
 
     frame: pl.DataFrame
-    first: int = 1
-    numbers: np.ndarray | None = None
+    origin: Origin
+    numbers: Sequence[int] | np.ndarray
 
-    def row(self, place: int) -> int:
-        """The number in the file of the row at this place of the block."""
-        return self.first + place if self.numbers is None else int(self.numbers[place])
+    def cell(self, place: int, column: str) -> str:
+        """A value of the row at this place of the block, for an error."""
+        return f"{self.origin.name}, row {self.numbers[place]}, column {column!r},"
+
+    def taken(self, places: np.ndarray) -> "Block":
+        """The rows at some places of the block."""
+        return self._replace(frame=self.frame[places], numbers=np.asarray(self.numbers)[places])
 
 
 class Source:
-    """A file of rows, or stdin.
-
-    Args:
-        path: "-" for stdin.
-    """
+    """A file of rows, or stdin, whose path is "-"."""
 
     def __init__(self, path: str, reading: Reading):
         self.path, self.reading = path, reading
@@ -82,21 +111,18 @@ class Source:
         if not self.format:
             raise Mistake(f"{path}: the ending tells no format; expected .csv, .parquet or .npy, or give --format")
 
-    @property
-    def origin(self) -> Origin:
-        return Origin(self.name, self.reading.gaps, self.format == "csv")
-
     def blocks(self, rows: int) -> Iterator[Block]:
-        """All rows, so many at a time, however many are read together; the last block has the rest."""
+        """All rows in blocks of this size, however many are read together; the last block has the rest."""
+        origin = Origin(self.name, self.reading.gaps, self.format == "csv")
         first, held = 1, list[pl.DataFrame]()
         for piece in self._pieces():
             held.append(piece)
             while sum(map(len, held)) >= rows:
                 joined = pl.concat(held)
-                yield Block(joined[:rows], first)
+                yield Block(joined[:rows], origin, range(first, first + rows))
                 first, held = first + rows, [joined[rows:]]
         if rest := sum(map(len, held)):
-            yield Block(pl.concat(held), first)
+            yield Block(pl.concat(held), origin, range(first, first + rest))
         if first + rest == 1:
             raise Mistake(f"{self.name} has a header and no rows; expected one row or more")
 
@@ -134,8 +160,8 @@ class Source:
             shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
             raise Mistake(f"{self.name} has shape {shape} and dtype {dtype}; expected numbers, (rows, columns)")
         array = array.reshape(len(array), -1)
-        own = array.dtype.itemsize <= 8 and array.dtype != np.float16  # a dtype that frames have
-        dtype = array.dtype.newbyteorder("=") if own else np.dtype(np.float64)
+        plain = array.dtype.itemsize <= 8 and array.dtype != np.float16  # a dtype that frames have
+        dtype = array.dtype.newbyteorder("=") if plain else np.dtype(np.float64)
         for start in range(0, len(array), READ):
             some = array[start : start + READ].astype(dtype)
             yield pl.DataFrame({str(j): np.ascontiguousarray(some[:, j]) for j in range(some.shape[1])})

@@ -30,30 +30,28 @@ class TextRows:
         self.records: list[list[str]] = []  # those at hand, empty lines among them
 
     def pieces(self, rows: int) -> Iterator[pl.DataFrame]:
-        """Frames of text, of so many rows or fewer, with null for an empty cell. Empty lines are left out, where rows have
-        several values."""
+        """Frames of text of this size or less, with null for an empty cell. Empty lines are left out, where rows have several
+        values."""
         with self._opened() as file, self._blamed():
             first = list[str]()
             reader = csv.reader(_noted(file, first), delimiter=self.separator, strict=True)
             names = self._header(next(filter(None, reader), None))
             if self.header is not False:
-                self.line, first = self.line + reader.line_num, []
-            while True:
-                self.records = []
-                lines = [*first, *islice(file, rows - len(first))]
-                first = []
-                if not lines:
-                    return
+                self.line += reader.line_num
+            left = chain(first if self.header is False else (), file)
+            while lines := list(islice(left, rows)):
                 if (frame := _plain(names, lines, self.separator)) is not None:
                     self.line += len(lines)
                 else:
-                    reader = csv.reader(chain(lines, file), delimiter=self.separator, strict=True)
+                    reader = csv.reader(chain(lines, left), delimiter=self.separator, strict=True)
                     self.records.extend(islice(reader, len(lines)))  # which keeps those before an error
-                    frame = _framed(names, self._checked(len(names)))
+                    columns = list(zip(*self._checked(len(names)), strict=True)) or [()] * len(names)
+                    texts = pl.DataFrame(dict(zip(names, columns, strict=True)), dict.fromkeys(names, pl.String))
+                    frame = texts.with_columns(pl.when(pl.all() != "").then(pl.all()))  # a name may be empty
                     self.line += reader.line_num
+                self.rows, self.records = self.rows + len(frame), []
                 if len(frame):
                     yield frame
-                self.rows += len(frame)
 
     def _header(self, names: list[str] | None) -> list[str]:
         if not names:
@@ -146,9 +144,3 @@ def _plain(names: list[str], lines: list[str], separator: str) -> pl.DataFrame |
         return None
     schema = dict.fromkeys(names, pl.String)
     return pl.read_csv(io.BytesIO(text.encode()), has_header=False, schema=schema, separator=separator, quote_char=None)
-
-
-def _framed(names: list[str], records: list[list[str]]) -> pl.DataFrame:
-    columns = list(zip(*records, strict=True)) or [()] * len(names)
-    frame = pl.DataFrame(dict(zip(names, columns, strict=True)), dict.fromkeys(names, pl.String))  # a name may be empty
-    return frame.with_columns(pl.when(pl.all() != "").then(pl.all()))

@@ -14,9 +14,9 @@ import pytest
 import flows as library
 from conftest import POWER, QUICK
 from flows import tables
-from flows.cli import compare
-from flows.cli.columns import typed
+from flows.cli import show
 from flows.cli.failures import Mistake
+from flows.cli.models import typed
 from flows.cli.source import Block, Origin
 from flows.cli.text import TextRows
 
@@ -201,7 +201,7 @@ def test_models_that_cannot_be_compared(model, flows, rows, tmp_path):
     mistake(told, "given.flows depends on voltage_v, and has no rows to take it from; give a file")
     coded = schema.replace({"kitchen_wh": tables.Category()}).fitted(frame)
     pooled = schema.replace({"kitchen_wh": tables.Category(other=-1)}).fitted(frame)
-    fault = compare._fault
+    fault = show._fault
     assert fault(schema, coded) == "'kitchen_wh' is a category in one and a number in the other"
     assert fault(schema, schema.ignoring("kitchen_wh")) == "their columns are unlike, in 'kitchen_wh'"
     assert "rare values of the category 'kitchen_wh' are pooled" in fault(coded, pooled)
@@ -359,5 +359,5 @@ def test_without_a_header_the_first_row_is_one_of_data(tmp_path, first):
 def test_gaps_may_be_numbers():
     schema = tables.Schema({"a": tables.Real()})
     for gaps, expected in ((("", "-9"), [1.5, None, None]), (("",), [1.5, -9.0, None])):
-        block = Block(pl.DataFrame({"a": ["1.5", "-9", None]}))
-        assert typed(block, Origin("rows", gaps), schema)["a"].to_list() == expected
+        block = Block(pl.DataFrame({"a": ["1.5", "-9", None]}), Origin("rows", gaps), range(1, 4))
+        assert typed(block, schema).frame["a"].to_list() == expected

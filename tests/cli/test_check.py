@@ -10,7 +10,7 @@ import pytest
 import flows as library
 from conftest import POWER
 from flows import tables
-from flows.cli import models
+from flows.cli import check as command
 from flows.cli.app import app
 
 pytestmark = pytest.mark.filterwarnings("default")  # which are lines on stderr here
@@ -55,7 +55,7 @@ def test_options_are_those_of_the_library(flows, rows, monkeypatch, tmp_path):
         asked.append((len(rows), options))
         return SimpleNamespace(passed=options["level"] < 0.1, figures={"level": options["level"]})
 
-    monkeypatch.setattr(models, "loaded", lambda path: table)
+    monkeypatch.setattr(command, "loaded", lambda path: table)
     monkeypatch.setattr(library, "check", check)
     for level, status in ((0.02, 0), (0.2, 3)):
         given = ("--level", level, "--seed", 3, "--json")

@@ -1,5 +1,6 @@
 """Each command, as a process on real data; and what it says and writes, in this process."""
 
+import inspect
 import json
 import re
 import shlex
@@ -19,10 +20,11 @@ import flows as library
 from conftest import POWER, QUICK, ROOT, WEATHER
 from flows import tables
 from flows.__main__ import main
-from flows.cli import check, compare, fit, models, odd, plot, sample, schema, score, show, source
+from flows.cli import check, options, sample, score, show, source
+from flows.cli.app import EXAMPLES
 
 pytestmark = pytest.mark.filterwarnings("default")  # which are lines on stderr here
-COMMANDS = {each.__name__.rpartition(".")[2]: each for each in (fit, schema, sample, score, check, plot, show, compare)}
+COMMANDS = {command.__name__: example for command, example in EXAMPLES.items()}
 SMALLER = {"fit": [*QUICK, "--rows", "500"], "check": ["-n", "300"]}  # than the example of the help
 
 
@@ -68,7 +70,7 @@ def test_files_are_equal_however_they_are_read(model, flows, monkeypatch, tmp_pa
         monkeypatch.setattr(source, "READ", size)
         monkeypatch.setattr(source, "MOST_NUMBERS", size)
         blocks = [*source.Source(str(data), source.Reading()).blocks(8_192)]
-        assert [(block.first, len(block.frame)) for block in blocks] == [(1, 8_192), (8_193, 8_192), (16_385, 3_616)]
+        assert [(block.numbers[0], len(block.frame)) for block in blocks] == [(1, 8_192), (8_193, 8_192), (16_385, 3_616)]
         assert flows("score", model, data, "-o", f"{size}.{suffix}", "--oddest", 0.0005, "--no-cache")[0] == 0
         written.append((tmp_path / f"{size}.{suffix}").read_bytes())
     assert written[0] == written[1]
@@ -107,7 +109,7 @@ def test_models_come_in_the_order_of_their_means_and_are_compared_with_the_best(
     known = tables.infer_schema(pl.read_csv(tmp_path / rows()))
     scores = dict(zip("abc", np.random.default_rng(0).normal([[-20.0], [-10.0], [-30.0]], size=(3, 30)), strict=True))
     monkeypatch.setattr(
-        models, "loaded", lambda path: SimpleNamespace(schema=known, metadata={}, log_prob=lambda frame: scores[path])
+        show, "loaded", lambda path: SimpleNamespace(schema=known, metadata={}, log_prob=lambda frame: scores[path])
     )
     told = json.loads(flows("compare", "a", "b", "c", rows(), "--json", "--no-cache")[1])
     assert told["rows"] == 30 and [each["model"] for each in told["models"]] == ["b", "a", "c"]
@@ -156,7 +158,7 @@ def test_a_picture_of_draws_beside_rows(model, shell, flows, rows, tmp_path):
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_the_example_of_each_help_runs(command, model, flows, tmp_path):
     status, out, _ = flows(command, "--help")
-    example = COMMANDS[command].EXAMPLE
+    example = COMMANDS[command]
     assert status == 0 and example in " ".join(out.split())
     shutil.copy(POWER, tmp_path / "power.csv")
     for name in ("power.flows", "small.flows", "large.flows")[command == "fit" :]:
@@ -183,13 +185,27 @@ def test_help_and_schema_start_no_device(environment, tmp_path):
 import jax, sys
 from jax._src import xla_bridge
 from flows.cli.app import run
-print(run(["--version"]), run(["--help"]), run(["plot", "--help"]), "matplotlib" in sys.modules)
+print(run(["--version"]), run(["--help"]), run(["plot", "--help"]), {{"matplotlib", "flows.tables"}} & {{*sys.modules}})
 print(run(["schema", {str(POWER)!r}, "-o", "s.json", "--quiet"]), xla_bridge._backends)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.startswith(library.__version__ + "\n") and done.stdout.endswith("0 {}\n"), done.stderr
-    assert "\n0 0 0 False\n" in done.stdout, "pictures are drawn by nobody"
+    assert "\n0 0 0 set()\n" in done.stdout, "help needs neither pictures nor tables"
     assert tables.Schema.from_json((tmp_path / "s.json").read_text()) == tables.infer_schema(pl.read_csv(POWER))
+
+
+def test_a_command_has_the_shared_options_that_it_names():
+    """In the signature and in the annotations, of which typer reads both."""
+
+    @options.command("no_cache", "seed")
+    def run(shared: options.Shared, data: options.Data) -> None:
+        read.append((shared, data))
+
+    read = []
+    names = ["data", "seed", "json", "quiet", "debug", "no_cache"]
+    assert list(inspect.signature(run).parameters) == list(run.__annotations__) == names
+    assert run(data="a.csv", seed=3, json=True, quiet=False, debug=False, no_cache=True) == 0
+    assert read == [(options.Shared(seed=3, json=True, no_cache=True), "a.csv")]
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch, capsys):
@@ -272,7 +288,7 @@ def test_what_columns_hold_is_guessed_from_all_values(flows, tmp_path):
 
 
 def test_odd_rows_name_their_column(model, flows, tmp_path, rows, monkeypatch):
-    monkeypatch.setattr(odd, "USUAL", 64)
+    monkeypatch.setattr(score, "USUAL", 64)
     data = rows(cells=[(4, 3, "300.0")])
     assert flows("score", model, data, "-o", "scored.csv", "--oddest", 0.1)[0] == 0
     scored = pl.read_csv(tmp_path / "scored.csv")

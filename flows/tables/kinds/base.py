@@ -15,6 +15,7 @@ import numpy as np
 from flows.core import FlowsError, shortened
 from flows.results.columns import Column
 from flows.results.frames import SHOWN
+from flows.tables.kinds.parsers import PARSERS
 
 FINITE = float(np.finfo(np.float64).max)  # which whole numbers may exceed
 WHOLE = 1e-9  # of a step, by which a period may miss a whole number of them
@@ -65,6 +66,10 @@ class Kind:
 
     def parsed_as(self, dtype: Any) -> str:  # what text is read as: numbers, times, true or false, or text
         return "text"
+
+    def parse(self, text: Any, dtype: Any) -> Any:  # text of polars as values, null where it is none; see parsers.py
+        parser = PARSERS.get(self.parsed_as(dtype))
+        return text if parser is None else parser(text)
 
     def width(self, field: Any) -> int:  # numbers that a model sees of a column of the condition
         return 1
