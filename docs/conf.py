@@ -25,8 +25,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import flows
-import flows.interop.blackjax  # these are imported when they are first named, and are public too
-import flows.interop.numpyro
+import flows.interop  # these are imported when they are first named, and are public too
 import flows.sklearn
 import flows.tables
 
@@ -157,7 +156,8 @@ def reference(*modules, groups=None, first=None):
     """The public names that modules define, as `grouped`: a table of how their docstrings begin, then each name with all of its
     docstring, the groups under headings."""
     groups = grouped(*modules, groups=groups, first=first)
-    table = [*(f".. py:module:: {each}" for each in modules if each in LINKS), "", ".. list-table::", ""]
+    rooms = [each.__name__ for each in MODULES[1:] if f"{each.__name__}.".startswith(tuple(f"{room}." for room in modules))]
+    table = [*(f".. py:module:: {room}" for room in rooms), "", ".. list-table::", ""]
     pages = []
     for title, names in groups.items():
         table += [f"   * - **{title}**", "     -"] if title else []

@@ -3,11 +3,12 @@
 import tomllib
 from pathlib import Path
 
+from flows.interop import LIBRARIES
+
 FOR = {  # extras that are for users; the others are for those who change the library
     "sklearn": "`flows.sklearn`: estimators for scikit-learn",
     "plot": "pictures: `result.plot()`, and `flows plot` in a shell",
-    "numpyro": "`flows.interop.numpyro`: flows in probabilistic programs",
-    "blackjax": "`flows.interop.blackjax`: flows for samplers",
+    **{library: f"`flows.interop.{library}`: {use}" for library, use in LIBRARIES.items()},
     "grain": "rows that [Grain](guide/devices.md) reads, from Parquet files among others",
     "cli": "the command `flows` in a shell",
     "continuous": "continuous flows that keep a tolerance",

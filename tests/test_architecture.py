@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import flows
+from flows.interop import LIBRARIES
 
 ROOT = Path(flows.__file__).parent
 FLOORS = [
@@ -48,7 +49,7 @@ EXTRAS = {
 # Rooms above training: anywhere in a file, as they are imported when they are first named.
 ON_TOP = {
     "tables": {"narwhals"},
-    "interop": {"blackjax", "numpyro"},
+    "interop": set(LIBRARIES),
     "sklearn": {"sklearn"},
     "cli": {"matplotlib", "polars", "rich", "typer"},
 }
@@ -117,7 +118,7 @@ def test_importing_flows_compiles_nothing_and_starts_no_device():
 
 
 def test_rooms_on_top_are_imported_when_they_are_named():
-    extras = {"matplotlib", "narwhals", "sklearn", "numpyro", "blackjax", *(f"flows.{room}" for room in ON_TOP)}
+    extras = {"matplotlib", "narwhals", "sklearn", *LIBRARIES, *(f"flows.{room}" for room in ON_TOP)}
     code = f"import sys, flows; raise SystemExit(bool({extras} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert all(FLOOR[room] > FLOOR["training"] for room in ON_TOP)
@@ -130,7 +131,7 @@ def test_a_room_on_top_says_how_its_extra_is_installed():
     assert done.stderr.strip().endswith(expected)
 
 
-@pytest.mark.parametrize("library", ["numpyro", "blackjax"])
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_room_for_another_library_says_how_it_is_installed(library):
     code = f"import sys, flows; sys.modules['{library}'] = None; flows.interop.{library}"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

@@ -9,7 +9,11 @@ Each is imported when it is first named, and needs the extra of its name.
 import importlib as _importlib
 import typing as _typing
 
-LIBRARIES = ("blackjax", "numpyro")
+# Each library, after which its room and its extra are called, and what they are for: documentation and tests read this table.
+LIBRARIES = {
+    "numpyro": "flows in probabilistic programs",
+    "blackjax": "flows for samplers",
+}
 
 if _typing.TYPE_CHECKING:
     from flows.interop import blackjax as blackjax
@@ -19,4 +23,15 @@ else:
     def __getattr__(name):
         if name in LIBRARIES:
             return _importlib.import_module(f"flows.interop.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(LIBRARIES)}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(sorted(LIBRARIES))}")
+
+
+def needs(library: str) -> None:
+    """Import a library, or say how it is installed."""
+    try:
+        _importlib.import_module(library)
+    except ImportError as error:
+        raise ImportError(
+            f"flows.interop.{library} needs the package {error.name}: pip install 'jax-flows[{library}]', "
+            f"or in a checkout pip install -e .[{library}]"
+        ) from error

@@ -1,4 +1,4 @@
-"""A flow as a proposal of BlackJAX, and as what straightens a density for its samplers.
+"""A flow as a proposal of BlackJAX, and as what straightens a density for its samplers. Family: BlackJAX.
 
     kernel = blackjax.irmh(log_density_of_one, *proposal(result))       # proposes draws of the flow
     noise = preconditioned(log_density, result)                         # a density for nuts, window_adaptation, ...
@@ -7,6 +7,7 @@ Densities of ours are of points (n, *event); BlackJAX wants those of one positio
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,6 @@ from flows.core import (
     OF_BLOCKS,
     Array,
     FlowsError,
-    Region,
     Shape,
     as_array,
     as_context,
@@ -30,12 +30,10 @@ from flows.core import (
     has_bijection,
     leading,
     structure_of,
-    wrapped,
 )
 from flows.distributions.standardized_context import standardized
-from flows.interop.extras import needs
-from flows.interop.models import model_of_result
-from flows.interop.rows import as_rows
+from flows.interop import needs
+from flows.interop.models import as_rows, model_of_result
 from flows.results.columns import Inputs
 from flows.results.parameters import Parameters
 from flows.results.result import FitResult
@@ -76,15 +74,6 @@ class Preconditioned(NamedTuple):
     to_noise: Callable[[Any], Array]
 
 
-class Functions(NamedTuple):
-    """One bijection between data and noise: its functions, which equal models share, its params, and its context."""
-
-    direct: Callable
-    inverse: Callable
-    params: Any
-    context: dict[str, Array]
-
-
 def proposal(fitted: FitResult, *, context: Any = None) -> Proposal:
     """A fitted flow q as the proposal of an independent Metropolis-Hastings chain, `blackjax.irmh`.
 
@@ -116,17 +105,15 @@ def proposal(fitted: FitResult, *, context: Any = None) -> Proposal:
         >>> bool(info.acceptance_rate > 0.5)
         True
     """
-    given, region = _refused("proposal", fitted, context)
-    params, turn, named = fitted.params, fitted.turn, _named(fitted)
+    given = _context("proposal", fitted, context)
+    named, natural = _names(fitted)
 
     def distribution(rng_key: Any) -> Any:
-        x = fitted.sample(rng_key, params, 1, **given)
-        x = (x if turn is None else wrapped(region, x, turn))[0]
-        return x if named is None else named.natural(x)
+        return natural(Inputs(fitted).drawn(rng_key, 1, given)[0])
 
     def log_density(from_state: Any, to_state: Any) -> Array:
         del from_state  # a draw does not depend on it
-        return fitted.log_pdf(params, _one(to_state.position, named), **given)[0]
+        return fitted.log_pdf(fitted.params, _one(to_state.position, named), **given)[0]
 
     return Proposal(distribution, log_density)
 
@@ -169,12 +156,12 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
     """
     if not callable(log_density):
         raise TypeError(f"preconditioned: log_density is {log_density!r:.60}; expected a function of points (n, *event)")
-    given, _ = _refused("preconditioned", fitted, context)
-    event, named = as_event(fitted.input_dim), _named(fitted)
+    given = _context("preconditioned", fitted, context)
+    event, (named, natural) = as_event(fitted.input_dim), _names(fitted)
     stages, noise_event = _functions(fitted, event, given.get("context"))
 
     def of_rows(x: Array) -> Array:
-        return log_density(x if named is None else named.natural(x))
+        return log_density(natural(x))
 
     _check_density(of_rows, fitted, given, named)
 
@@ -190,25 +177,21 @@ def preconditioned(log_density: Callable, fitted: FitResult, *, context: Any = N
 
     def to_data(z: Any) -> Any:
         rows, leading = as_rows(z, noise_event, "to_data: z")
-        x = _inverted(stages, rows)[0].reshape(*leading, *event)
-        return x if named is None else named.natural(x)
+        return natural(_inverted(stages, rows)[0].reshape(*leading, *event))
 
     def to_noise(x: Any) -> Array:
         if named is not None and isinstance(x, Mapping):
             x = _packed(x, named)
         y, leading = as_rows(x, event, "to_noise: x")
-        for stage in stages:
-            y, _ = stage.direct(stage.params, y, **stage.context)
+        for direct, _ in stages:
+            y, _ = direct(y)
         return y.reshape(*leading, *noise_event)
 
     return Preconditioned(of_noise, to_data, to_noise)
 
 
-# What is refused of a result
-
-
-def _refused(caller: str, fitted: Any, context: Any) -> tuple[dict[str, Any], Region | None]:
-    """The context as a keyword, and where the model's points live; what can be no proposal is refused."""
+def _context(caller: str, fitted: Any, context: Any) -> dict[str, Any]:
+    """The context of a chain as a keyword; a result whose draws cannot be positions is refused."""
     model = model_of_result(fitted, caller)
     region, shape = model.known.part.region, model.context
     if region is not None and np.any(region.classes):
@@ -224,21 +207,23 @@ def _refused(caller: str, fitted: Any, context: Any) -> tuple[dict[str, Any], Re
             f"{caller}: context has shape {given['context'].shape}, expected {shape}: a chain is of one context. For others "
             "take jax.vmap of the function that runs it"
         )
-    return given, region
+    return given
 
 
-def _functions(fitted: FitResult, event: Shape, context: Array | None) -> tuple[list[Functions], Shape]:
-    """The functions of the bijections of a flow, and of flows that are its base, from data to noise; the event of the noise."""
+def _functions(fitted: FitResult, event: Shape, context: Array | None) -> tuple[list[tuple[Callable, Callable]], Shape]:
+    """The functions and inverses of rows by the bijections of a flow, and of flows that are its base, from data to noise; the
+    event of the noise."""
     *way, base = leading(fitted.init_fun, fitted.params, event, as_context(fitted.context_dim))
-    found, bijections = list[Functions](), [stage.value for stage in way if stage.kind == "bijection"]
+    stages, bijections = list[tuple[Callable, Callable]](), [stage.value for stage in way if stage.kind == "bijection"]
     for stage in way:
         if stage.kind == "bijection":
             part = bijection_part(stage.value, stage.event, stage.context)
             given = {} if context is None else {"context": context}
-            found.append(Functions(*functions_of(part, stage.params), stage.params, given))
+            direct, inverse = (partial(function, stage.params, **given) for function in functions_of(part, stage.params))
+            stages.append((direct, inverse))
         elif context is not None:
             context = standardized(stage.params, context)
-    if not found or has_bijection(base.value):
+    if not stages or has_bijection(base.value):
         order = structure_of(base.value).order
         kind = {"mixture": "a mixture", **dict.fromkeys(OF_BLOCKS, "several blocks")}.get(order, "no flow")
         raise FlowsError(
@@ -252,7 +237,7 @@ def _functions(fitted: FitResult, event: Shape, context: Array | None) -> tuple[
                 f"preconditioned: the noise of {fitted.init_fun!r:.80} lives in {region!r:.80}, and samplers move on the whole "
                 "line; fit a flow on flows.Normal(), with support= for bounds, or use `proposal`"
             )
-    return found, base.event
+    return stages, base.event
 
 
 def _check_density(of_rows: Callable, fitted: FitResult, given: dict[str, Any], named: Parameters | None) -> None:
@@ -262,23 +247,20 @@ def _check_density(of_rows: Callable, fitted: FitResult, given: dict[str, Any], 
     points = "(n, *event)" if named is None else "a dict of arrays (n, *shape)"
     remedy = f"expected one of points, {points}, that returns (n,): give jax.vmap(log_density)"
 
-    def shape_at(*shape: int) -> Any:
-        return getattr(jax.eval_shape(of_rows, jax.ShapeDtypeStruct(shape, dtype)), "shape", None)
-
-    try:
-        found: Any = shape_at(n, *event)
-    except Exception as error:
-        found = error
-    if found != (n,):
+    def shape_of(*shape: int) -> Any:
+        """The shape of the density of points of a shape, or the error that it raises."""
         try:
-            single = shape_at(*event) == ()
-        except Exception:
-            single = False
-        if single:
-            raise FlowsError(f"preconditioned: log_density is of a single point; {remedy}") from None
-        if isinstance(found, Exception):
-            raise found
-        raise FlowsError(f"preconditioned: log_density of {n} points returns the shape {found}, expected ({n},); {remedy}")
+            return getattr(jax.eval_shape(of_rows, jax.ShapeDtypeStruct(shape, dtype)), "shape", None)
+        except Exception as error:
+            return error
+
+    result = shape_of(n, *event)
+    if result != (n,):
+        if shape_of(*event) == ():
+            raise FlowsError(f"preconditioned: log_density is of a single point; {remedy}")
+        if isinstance(result, Exception):
+            raise result
+        raise FlowsError(f"preconditioned: log_density of {n} points returns the shape {result}, expected ({n},); {remedy}")
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((fitted.params, given))):
         return  # there are no numbers to look at
     x = fitted.sample(0, fitted.params, LOOKED_AT, **given)
@@ -296,13 +278,10 @@ def _check_density(of_rows: Callable, fitted: FitResult, given: dict[str, Any], 
         )
 
 
-# Positions and rows
-
-
-def _named(fitted: FitResult) -> Parameters | None:
-    """The names of parameters, of a fit to a density that had some."""
+def _names(fitted: FitResult) -> tuple[Parameters | None, Callable]:
+    """The names of parameters, of a fit to a density that had some, and the function from arrays to what users are handed."""
     named: Parameters | None = getattr(fitted, "named", None)
-    return named
+    return named, (lambda x: x) if named is None else named.natural
 
 
 def _one(position: Any, named: Parameters | None) -> Array:
@@ -324,10 +303,10 @@ def _packed(x: Mapping, named: Parameters) -> Array:
     return named.packed({**x, **rows}, "to_noise: x").reshape(*leading.pop(), -1)
 
 
-def _inverted(stages: list[Functions], z: Array) -> tuple[Array, Array]:
+def _inverted(stages: list[tuple[Callable, Callable]], z: Array) -> tuple[Array, Array]:
     """Rows of noise as rows of data, and log|det dx/dz|."""
     total: Any = 0.0
-    for stage in reversed(stages):
-        z, log_det = stage.inverse(stage.params, z, **stage.context)
+    for _, inverse in reversed(stages):
+        z, log_det = inverse(z)
         total = total + log_det
     return z, total

@@ -1,13 +1,11 @@
-"""A model at one event and context, as other programs carry it: the static half of what is a pytree of params there."""
+"""A model at one event and context, as other programs carry it: the static half of what is a pytree of params there. Their
+points, events behind any leading axes, as rows."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from flows.core import (
+    Array,
     BijectionInit,
     DistributionInit,
     FlowsError,
@@ -16,6 +14,7 @@ from flows.core import (
     Params,
     Part,
     Shape,
+    as_array,
     as_context,
     as_event,
     check_floats,
@@ -24,22 +23,16 @@ from flows.core import (
     is_constructor,
     joint_draw_of,
     shapes_of,
+    size,
 )
 from flows.results import FitResult
 
 _known = Memo(size=1024)
-KINDS: dict[type[ModelValue], str] = {
-    BijectionInit: "a bijection, such as flows.NSF()",
-    DistributionInit: "a distribution, such as flows.Flow(bijection)",
-}
 
 
 class Known(NamedTuple):
-    """Facts of a model: its part, the shapes of its params, and its functions.
-
-    `first` and `second` are direct_fun and inverse_fun of a bijection, or log_pdf and sample of a distribution; `draw`, of
-    distributions alone, makes samples and their log_pdf in one pass.
-    """
+    """A model's part, the shapes of its params, and its functions: direct_fun and inverse_fun of a bijection; of a distribution
+    log_pdf, sample, and `draw`, which makes samples and their log_pdf in one pass."""
 
     part: Any
     params: Any
@@ -49,10 +42,8 @@ class Known(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A constructor's value at one event and context: equal by value, and what is equal shares what was compiled.
-
-    `scalar` is of a model of one column whose events are numbers of their own there, of shape ().
-    """
+    """A constructor's value at one event and context: equal by value, and what is equal shares what was compiled. Events of a
+    `scalar` model, of one column, are numbers in the other program, of shape ()."""
 
     init_fun: Any
     event: Shape
@@ -61,11 +52,18 @@ class Model(NamedTuple):
 
     @property
     def known(self) -> Known:
-        return _known(self, partial(_make_known, self))
+        def make() -> Known:
+            part: Part = self.init_fun.part(self.event, self.context)
+            params = part.abstract_params()
+            first, second = functions_of(part, params)
+            joint = joint_draw_of(second)
+            return Known(part, params, first, second, joint and joint.draw)
+
+        return _known(self, make)
 
     @property
     def outer(self) -> Shape:
-        """The shape of its events in the other program."""
+        """The shape of an event in the other program."""
         return () if self.scalar else self.event
 
     def check(self, params: Params, whose: str) -> None:
@@ -81,7 +79,10 @@ def model_of(
     if is_constructor(init_fun):
         raise TypeError(f"{whose}: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
     if not isinstance(init_fun, kind):
-        raise TypeError(f"{whose}: got {_told(init_fun)}; expected {KINDS[kind]}")
+        expected = "a bijection, such as flows.NSF()"
+        if kind is DistributionInit:
+            expected = "a distribution, such as flows.Flow(bijection)"
+        raise TypeError(f"{whose}: got {_described(init_fun)}; expected {expected}")
     if init_fun.likelihood == "lower bound":
         raise FlowsError(
             f"{whose}: {init_fun!r:.80} has a log-density that is a lower bound, and draws that are not those of that density. "
@@ -110,26 +111,25 @@ def model_of_result(fitted: Any, whose: str, scalar: bool = False) -> Model:
     return model
 
 
-def _told(init_fun: Any) -> str:
-    if isinstance(init_fun, BijectionInit):
-        return f"the bijection {init_fun!r:.80}"
-    if isinstance(init_fun, DistributionInit):
-        return f"the distribution {init_fun!r:.80}"
+def _described(init_fun: Any) -> str:
+    nouns = {BijectionInit: "the bijection ", DistributionInit: "the distribution "}
+    noun = next((noun for kind, noun in nouns.items() if isinstance(init_fun, kind)), "")
     if isinstance(init_fun, ModelValue) or not callable(init_fun):
-        return f"{init_fun!r:.80}"
+        return f"{noun}{init_fun!r:.80}"
     return f"{getattr(init_fun, '__name__', repr(init_fun))!r:.60}, a plain closure, which no constructor made"
 
 
-def _make_known(model: Model) -> Known:
-    part: Part = model.init_fun.part(model.event, model.context)
-    params = part.abstract_params()
-    first, second = functions_of(part, params)
-    joint = joint_draw_of(second)
-    return Known(part, params, first, second, joint and joint.draw)
+def as_rows(x: Any, event: Shape, what: str) -> tuple[Array, Shape]:
+    """Events of any leading axes as rows (n, *event), and these axes."""
+    x = as_array(x, what)
+    lead = leading(x.shape, event, what)
+    return (x if len(lead) == 1 else x.reshape(size(lead), *event)), lead
 
 
-def leading_of(params: Params, expected: Any) -> Shape:
-    """The axes before those that params should have, as `vmap` and `scan` stack them."""
-    leaves = zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True)
-    lead = {jnp.shape(leaf)[: jnp.ndim(leaf) - like.ndim] for leaf, like in leaves}
-    return jnp.broadcast_shapes(*lead)
+def leading(shape: Shape, event: Shape, what: str) -> Shape:
+    """The axes of a shape before those of the event."""
+    cut = len(shape) - len(event)
+    if cut < 0 or tuple(shape[cut:]) != event:
+        axes = ", ".join(map(str, event))
+        raise FlowsError(f"{what} has shape {tuple(shape)}; expected (..., {axes}), events {event} behind any leading axes")
+    return tuple(shape[:cut])

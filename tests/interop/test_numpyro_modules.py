@@ -14,7 +14,7 @@ from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import flows
 from flows.interop.numpyro import distribution, module
-from flows.interop.rows import joined, split
+from flows.interop.numpyro.module import joined, split
 
 pytestmark = pytest.mark.usefixtures("relaxed")
 # Fixed permutations and signs beside what trains: of a matrix, of its factors; and a fixed order of features.

@@ -1,29 +1,18 @@
-"""A fitted model as a distribution of NumPyro's."""
+"""A fitted model as a distribution of NumPyro's. Family: A flow in a NumPyro program."""
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 
-from flows.core import (
-    Array,
-    FlowsError,
-    Memo,
-    Params,
-    Shape,
-    as_array,
-    as_key,
-    everywhere,
-    structure_of,
-    traits_by,
-)
+from flows.core import Array, FlowsError, Memo, Params, Shape, as_array, as_key, everywhere, size, structure_of, traits_by
 from flows.distributions.support import support
-from flows.interop.models import Known, Model, leading_of, model_of_result
-from flows.interop.numpyro.constraint import as_scalar, constraint_of
-from flows.interop.rows import Batch, leading
+from flows.interop.models import Model, leading, model_of_result
+from flows.interop.numpyro.transform import constraint_of
 from flows.results import FitResult
 from flows.results.columns import Inputs
 
@@ -98,7 +87,6 @@ class FlowDistribution(Distribution):
     scan have put axes in front of them, or taken some away; `promote_batch_shape` makes these axes known, as of NumPyro's own.
     """
 
-    arg_constraints: ClassVar[dict] = {}
     pytree_data_fields = ("params", "context")
     pytree_aux_fields = ("model", "_batch_shape")
 
@@ -124,20 +112,15 @@ class FlowDistribution(Distribution):
             "of the distribution"
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_known", "_of_params", "_of_leaves")}
-
     @property
     def event_shape(self) -> Shape:
         return self.model.outer
 
     @cached_property
-    def _known(self) -> Known:
-        return self.model.known
-
-    @cached_property
     def _of_params(self) -> Shape:
-        return leading_of(self.params, self._known.params)
+        """The axes before those that params should have, as `vmap` and `scan` stack them."""
+        leaves = zip(jax.tree.leaves(self.params), jax.tree.leaves(self.model.known.params), strict=True)
+        return jnp.broadcast_shapes(*{jnp.shape(leaf)[: jnp.ndim(leaf) - like.ndim] for leaf, like in leaves})
 
     @cached_property
     def _of_leaves(self) -> Shape:
@@ -147,7 +130,16 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        return _supports(self.model, lambda: _support_of(self.model))
+        model = self.model
+
+        def make() -> constraints.Constraint:
+            try:
+                region = support(model.init_fun, model.event, model.context or 0).inputs
+            except FlowsError:  # it cannot be told: where the model is defined, as far as that is known
+                region = model.known.part.region or everywhere(model.event)
+            return constraint_of(region, model.outer, f"distribution: {model.init_fun!r:.80}")
+
+        return _supports(model, make)
 
     @property
     def has_rsample(self) -> bool:
@@ -164,54 +156,45 @@ class FlowDistribution(Distribution):
         value = as_array(value, "log_prob: value")
         if self.model.scalar:
             value = value[..., None]
-        event, log_pdf = self.model.event, self._known.first
+        event = self.model.event
         lead = leading(value.shape, event, "log_prob: value")
-        batch = Batch(self._shape_with(lead), self._of_params)
-        return batch.mapped(log_pdf, self._of_batch(batch), (batch.folded(value, event),), self._contexts(batch))
-
-    def sample(self, key: Any, sample_shape: Shape = ()) -> Array:
-        return self._drawn(key, sample_shape, self._known.second)
-
-    def sample_with_intermediates(self, key: Any, sample_shape: Shape = ()) -> tuple[Array, list]:
-        """Draws, and their log-density, by one pass."""
-        draw = self._known.draw
-        if draw is None:
-            raise FlowsError(
-                f"{self.model.init_fun!r:.80} has functions that were not published; expected a constructor's value"
-            )
-        x, log_p = self._drawn(key, sample_shape, draw)
-        return x, [log_p]
-
-    def _drawn(self, key: Any, sample_shape: Shape, function: Any) -> Any:
-        batch = Batch((*sample_shape, *self._of_leaves), self._of_params)
-
-        def draw(params: Params, key: Array, **context: Any) -> Any:
-            return function(key, params, batch.rows, **context)
-
-        keys = batch.keys(as_key(key))
-        drawn = batch.mapped(draw, self._of_batch(batch), (keys,), self._contexts(batch))
-        if not self.model.scalar:
-            return drawn
-        return jax.tree.map(lambda leaf: leaf[..., 0] if leaf.ndim > len(batch.shape) else leaf, drawn)
-
-    def _shape_with(self, lead: Shape) -> Shape:
-        if not self._of_leaves:
-            return lead
         try:
-            return jnp.broadcast_shapes(lead, self._of_leaves)
+            shape = jnp.broadcast_shapes(lead, self._of_leaves)
         except ValueError:
             raise FlowsError(
                 f"log_prob: value has the leading axes {lead}, which do not broadcast with the batch_shape {self._of_leaves}"
             ) from None
+        layout = Layout(shape, self._of_params)
+        return self._mapped(layout, self.model.known.first, layout.folded(value, event))
 
-    def _of_batch(self, batch: Batch) -> Params:
-        return batch.params(self.params, self._known.params)
+    def sample(self, key: Any, sample_shape: Shape = ()) -> Array:
+        return self._drawn(key, sample_shape, self.model.known.second)
 
-    def _contexts(self, batch: Batch) -> dict[str, Any]:
-        """A context for each row, or one for all."""
-        if self.context is None:
-            return {}
-        return {"context": batch.folded(self.context, self.model.context or (), shared=True)}
+    def sample_with_intermediates(self, key: Any, sample_shape: Shape = ()) -> tuple[Array, list]:
+        """Draws, and their log-density, by one pass."""
+        x, log_p = self._drawn(key, sample_shape, self.model.known.draw)
+        return x, [log_p]
+
+    def _drawn(self, key: Any, sample_shape: Shape, function: Callable) -> Any:
+        layout, key = Layout((*sample_shape, *self._of_leaves), self._of_params), as_key(key)
+
+        def draw(params: Params, key: Array, **context: Any) -> Any:
+            return function(key, params, layout.rows, **context)
+
+        drawn = self._mapped(layout, draw, jax.random.split(key, *layout.copies) if layout.copies else key)
+        if not self.model.scalar:
+            return drawn
+        return jax.tree.map(lambda leaf: leaf[..., 0] if leaf.ndim > len(layout.shape) else leaf, drawn)
+
+    def _mapped(self, layout: "Layout", function: Callable, rows_or_keys: Array) -> Any:
+        """function(params, rows_or_keys), given a context for each row or one for all, mapped over params of leading axes."""
+        params, context = self.params, dict[str, Array]()
+        if self.context is not None:
+            context["context"] = layout.folded(self.context, self.model.context or (), shared=True)
+        if layout.copies:
+            function, expected = jax.vmap(function), self.model.known.params
+            params = jax.tree.map(lambda leaf, like: jnp.reshape(leaf, layout.copies + like.shape), params, expected)
+        return jax.tree.map(layout.unfolded, function(params, rows_or_keys, **context))
 
     def __repr__(self) -> str:
         scalar = ", scalar" * self.model.scalar
@@ -223,9 +206,30 @@ def _(distribution: FlowDistribution) -> FlowDistribution:
     return FlowDistribution(distribution.params, distribution.context, distribution.model)
 
 
-def _support_of(model: Model) -> constraints.Constraint:
-    try:
-        region = support(model.init_fun, model.event, model.context or 0).inputs
-    except FlowsError:  # it cannot be told: where the model is defined, as far as that is known
-        region = model.known.part.region or everywhere(model.event)
-    return constraint_of(as_scalar(region) if model.scalar else region, f"distribution: {model.init_fun!r:.80}")
+class Layout:
+    """Events of any leading axes, `shape`, as the rows of one model; or where params differ along some of these axes, as rows
+    for each of the params.
+
+    `of_params` are the leading axes of the params, which broadcast with `shape`. `copies` is empty without them, else it has
+    the number of the params; `rows` is the number of rows for each.
+    """
+
+    def __init__(self, shape: Shape, of_params: Shape):
+        padded = (1,) * (len(shape) - len(of_params)) + of_params
+        self.shape, self.order = shape, sorted(range(len(shape)), key=lambda axis: padded[axis] == 1)
+        self.ordered = tuple(shape[axis] for axis in self.order)  # the axes along which params differ come first
+        differ = sum(length != 1 for length in padded)
+        self.copies, self.rows = (size(self.ordered[:differ]),) if of_params else (), size(self.ordered[differ:])
+
+    def folded(self, x: Array, event: Shape, shared: bool = False) -> Array:
+        """Events of leading axes as (*copies, rows, *event); with `shared`, a single one stays as it is."""
+        if shared and not self.copies and x.ndim == len(event):
+            return x
+        x = jnp.broadcast_to(x, self.shape + event)
+        tail = range(len(self.shape), x.ndim)
+        return x.transpose(*self.order, *tail).reshape(*self.copies, self.rows, *event)
+
+    def unfolded(self, y: Array) -> Array:
+        y = y.reshape(*self.ordered, *y.shape[len(self.copies) + 1 :])
+        back = sorted(range(len(self.shape)), key=self.order.__getitem__)
+        return y.transpose(*back, *range(len(self.shape), y.ndim))

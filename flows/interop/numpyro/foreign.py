@@ -1,18 +1,19 @@
-"""NumPyro's transforms and distributions as layers and bases of ours.
+"""NumPyro's transforms and distributions as layers and bases of ours. Family: Layers and bases from NumPyro.
 
 As with the networks of other libraries, each is given a function that makes the object; its float arrays are params. A
 function cannot be written to a file, so a model to be saved has a constructor of its own around it, as in the example of
 `FromTransform`.
 """
 
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution
+from numpyro.distributions import Delta, Distribution, ImproperUniform, MaskedDistribution
 from numpyro.distributions.transforms import Transform
 
 from flows.core import (
@@ -22,26 +23,32 @@ from flows.core import (
     Shape,
     Support,
     Traits,
+    Value,
     beyond,
     bijection,
+    check_function,
     distribution,
     inside,
+    is_constructor,
     on_device,
     resolved,
     size,
 )
-from flows.interop.numpyro.constraint import region_of
-from flows.interop.numpyro.taken import arrays_of, ends_depend_on, made_by, with_arrays
+from flows.interop.models import Model
+from flows.interop.numpyro.transform import region_of
 
+NAMES = {Distribution: "FromDistribution", Transform: "FromTransform"}
+CALLED = {"base_distribution": "base_dist", "tseq": "transforms", "transform": "_inv"}  # attributes by other names
+NO_DENSITY = (Delta, ImproperUniform, MaskedDistribution)
+DERIVED = ("covariance_matrix", "precision_matrix")  # of scale_tril, which alone is then handed on
 FEW = 5  # points at which forward and inverse are compared
 NEAR = 1e-3  # by how much these may differ, of numbers around 1
 
 
 def _of_transform(make: Callable) -> Support:
-    made = made_by(make, Transform, "FromTransform")
-    inputs, outputs = (region_of(each, f"FromTransform: {_name(made)}") for each in (made.domain, made.codomain))
-    alone = made.domain.event_dim == 0 and made.codomain.event_dim == 0 and arrays_of(made) is None
-    return Support(inputs, outputs, entrywise=alone)
+    made, name = made_by(make, Transform)
+    entrywise = made.domain.event_dim == 0 and made.codomain.event_dim == 0 and arrays_of(made) is None
+    return Support(region_of(made.domain, name), region_of(made.codomain, name), entrywise)
 
 
 @bijection(support=_of_transform)
@@ -84,12 +91,8 @@ def FromTransform(make: Callable):
         >>> flows.Flow(Square()) == flows.Flow(Square())                  # flows.load(path, constructors=[Square])
         True
     """
-    made = made_by(make, Transform, "FromTransform")
-    start = _params_of(made, lambda transform: (transform.domain, transform.codomain))
-    name = f"FromTransform: {_name(made)}"
-
-    def of(params: Any) -> Any:
-        return with_arrays(made, _flat(params))
+    made, name = made_by(make, Transform)
+    start = params_of(made, lambda transform: (transform.domain, transform.codomain))
 
     def init_fun(rng, shape):
         _check_axes(made.domain.event_dim, shape, name)
@@ -97,28 +100,29 @@ def FromTransform(make: Callable):
         if size(output) != size(shape):
             raise FlowsError(f"{name} turns events {shape} into {output}; a bijection keeps the number of entries")
         with jax.ensure_compile_time_eval():
-            _check_inverse(of(start), resolved(region_of(made.domain, name), shape, name), shape, name)
+            _check_inverse(with_params(made, start), resolved(region_of(made.domain, name), shape, name), shape, name)
         return start, direct_fun, inverse_fun
 
     def direct_fun(params, x):
-        transform = of(params)
+        transform = with_params(made, params)
         y, intermediates = transform.call_with_intermediates(x)
         log_det = transform.log_abs_det_jacobian(x, y, intermediates)
         return y.astype(x.dtype), jnp.sum(log_det).astype(x.dtype)
 
     def inverse_fun(params, y):
-        return of(params).inv(y).astype(y.dtype)
+        return with_params(made, params).inv(y).astype(y.dtype)
 
     return init_fun
 
 
 def _region(make: Callable) -> Region:
-    made = made_by(make, Distribution, "FromDistribution")
-    return region_of(made.support, f"FromDistribution: {_name(made)}")
+    made, name = made_by(make, Distribution)
+    return region_of(made.support, name)
 
 
 def _traits(make: Callable) -> Traits:
-    return Traits(picks=not made_by(make, Distribution, "FromDistribution").has_rsample)
+    made, _ = made_by(make, Distribution)
+    return Traits(picks=not made.has_rsample)
 
 
 @distribution(support=_region, traits=_traits)
@@ -154,61 +158,35 @@ def FromDistribution(make: Callable):
         >>> flows.support(base, 3).inputs.low.tolist()
         [0.0, 0.0, 0.0]
     """
-    made = made_by(make, Distribution, "FromDistribution")
-    start = _params_of(made, lambda distribution: distribution.support)
-    name, own = f"FromDistribution: {_name(made)}", made.batch_shape + made.event_shape
-
-    def of(params: Any) -> Any:
-        return with_arrays(made, _flat(params))
+    made, name = made_by(make, Distribution)
+    start = params_of(made, lambda distribution: distribution.support)
 
     def init_fun(rng, shape):
         _check_axes(len(made.event_shape), shape, name)
-        lead = shape[: len(shape) - len(made.event_shape)]
-        if own != shape and (made.batch_shape not in ((), (1,) * len(lead)) or shape[len(lead) :] != made.event_shape):
+        lead, event = shape[: len(shape) - len(made.event_shape)], shape[len(shape) - len(made.event_shape) :]
+        shared = made.batch_shape in ((), (1,) * len(lead))
+        if event != made.event_shape or not (shared or made.batch_shape == lead):
             raise FlowsError(
                 f"{name} has batch_shape {made.batch_shape} and event_shape {made.event_shape}; expected together the event "
                 f"{shape}, each entry with its own distribution, or one of numbers for all of them"
             )
         region = resolved(region_of(made.support, name), shape, name)
         with jax.ensure_compile_time_eval():
-            _check_made_anew(made, of(start), name)
+            _check_made_anew(made, with_params(made, start), name)
 
         def log_pdf(params, x):
             outside = beyond(region, x[None])[0] | jnp.isinf(x)
             within = jnp.where(outside, inside(region, jnp.zeros_like(x)), x)
-            log_p = jnp.broadcast_to(of(params).log_prob(within), lead).sum().astype(x.dtype)
+            log_p = jnp.broadcast_to(with_params(made, params).log_prob(within), lead).sum().astype(x.dtype)
             nan = jnp.isnan(x).any()
             return jnp.where(nan, jnp.nan, jnp.where(outside.any(), -jnp.inf, log_p))
 
         def sample(rng, params):
-            return of(params).expand(lead).sample(rng)
+            return with_params(made, params).expand(lead).sample(rng)
 
         return start, log_pdf, sample
 
     return init_fun
-
-
-def _params_of(made: Any, ends: Callable) -> dict[str, Any]:
-    """The arrays of an object; those on which the ends of where its points live depend are under "fixed"."""
-    arrays = arrays_of(made)
-    if arrays is None:
-        return {}
-    depends = ends_depend_on(lambda arrays: ends(with_arrays(made, arrays)), arrays)
-    return _apart(arrays, depends)
-
-
-def _apart(arrays: dict, depends: dict) -> dict[str, Any]:
-    leaves = {name: isinstance(each, dict) for name, each in arrays.items()}
-    found = {name: _apart(each, depends[name]) for name, each in arrays.items() if leaves[name]}
-    found |= {name: each for name, each in arrays.items() if not leaves[name] and not depends[name]}
-    fixed = {name: each for name, each in arrays.items() if not leaves[name] and depends[name]}
-    return {**found, "fixed": fixed} if fixed else found
-
-
-def _flat(params: dict) -> dict[str, Any]:
-    """The arrays of an object, of its params."""
-    rest = {name: _flat(each) if isinstance(each, dict) else each for name, each in params.items() if name != "fixed"}
-    return {**rest, **params.get("fixed", {})}
 
 
 def _check_axes(axes: int, shape: Shape, name: str) -> None:
@@ -246,5 +224,133 @@ def _check_made_anew(made: Distribution, again: Distribution, name: str) -> None
         raise FlowsError(f"{name} is another distribution when it is made anew of the arrays that it was made of")
 
 
-def _name(made: Any) -> str:
-    return type(made).__name__
+# Objects taken apart: the float arrays that their constructors were given
+
+
+def made_by(make: Callable, kind: Any) -> tuple[Any, str]:
+    """The object that a user's function makes, as numbers, also within a trace; and its name in errors."""
+    whose = NAMES[kind]
+    expected = f"a function make() that returns a numpyro {kind.__name__}"
+    if isinstance(make, Distribution | Transform):
+        raise TypeError(f"{whose}: make is {_named(make)} itself; expected {expected}: {whose}(lambda: ...)")
+    check_function(make, f"{whose}: make", expected)
+    try:
+        inspect.signature(make).bind()
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{whose}: make is {make!r:.60}, which cannot be called as make(): {error}; expected {expected}"
+        ) from None
+    with jax.ensure_compile_time_eval():
+        made, again = make(), make()
+    if not isinstance(made, kind):
+        remedy = next((f"; give it to {name}" for other, name in NAMES.items() if isinstance(made, other)), "")
+        if isinstance(made, Value) or is_constructor(made):
+            remedy = "; a model of ours is a layer or a base as it is"
+        raise TypeError(f"{whose}: make() returned {_named(made)}; expected {expected}{remedy}")
+    for node in _nodes(made):
+        if isinstance(getattr(node, "model", None), Model):
+            raise FlowsError(f"{whose}: {node!r:.80} is of a model of ours; give that itself, a layer or a base as it is")
+        if isinstance(node, NO_DENSITY):
+            raise FlowsError(f"{whose}: {_named(node)} has no density whose integral is 1; expected one that has")
+    if not _alike(made, again):
+        raise FlowsError(
+            f"{whose}: make() returned {_named(made)}, and another one when it was called again; expected the same every time. "
+            "Draw outside of it"
+        )
+    return made, f"{whose}: {type(made).__name__}"
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Tell whether two objects are of the same types and numbers, as far as they can be told apart."""
+    ours, theirs = list(_nodes(a)), list(_nodes(b))
+    if list(map(type, ours)) != list(map(type, theirs)):
+        return False
+    pairs = zip(ours, theirs, strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs if isinstance(x, jax.Array | np.ndarray | float | int))
+
+
+def _nodes(x: Any) -> Iterator[Any]:
+    """An object, what it was made of, and what that was made of."""
+    yield x
+    for entry in entries_of(x).values():
+        yield from _nodes(entry)
+
+
+def entries_of(x: Any) -> dict[str, Any]:
+    """The arguments that a constructor of NumPyro's was called with, as the object keeps them under their names; or the entries
+    of a sequence, by their numbers."""
+    if isinstance(x, list | tuple):
+        return {str(i): entry for i, entry in enumerate(x)}
+    kind = type(x)
+    if not isinstance(x, Distribution | Transform) or kind.__init__ is object.__init__:
+        return {}
+    arguments = dict[str, Any]()
+    for name, parameter in list(inspect.signature(kind.__init__).parameters.items())[1:]:
+        attributes = [key for key in (name, f"_{name}", CALLED.get(name)) if key in vars(x)]
+        if name == "validate_args":
+            arguments[name] = False
+        elif attributes:
+            arguments[name] = vars(x)[attributes[0]]
+        elif isinstance(getattr(kind, name, None), property):
+            arguments[name] = getattr(x, name)
+        elif parameter.default is parameter.empty:
+            raise FlowsError(f"{_named(x)} does not keep its argument {name!r}, so it cannot be made anew of other params")
+    if "scale_tril" in arguments:
+        arguments = {name: value for name, value in arguments.items() if name not in DERIVED}
+    return arguments
+
+
+def arrays_of(x: Any) -> Any:
+    """The float arrays among the arguments of an object, in nested dicts by name, entries of sequences by their numbers; None
+    where there are none. NumPy arrays and Python numbers are constants."""
+    if isinstance(x, jax.Array):
+        return x if jnp.issubdtype(x.dtype, jnp.floating) else None
+    return {name: arrays for name, entry in entries_of(x).items() if (arrays := arrays_of(entry)) is not None} or None
+
+
+def params_of(made: Any, ends: Callable) -> dict[str, Any]:
+    """The arrays of an object; those on which `ends(object)`, constraints of NumPyro's, depend are under "fixed"."""
+    arrays = arrays_of(made) or {}
+
+    def numbers(arrays: Any) -> list:
+        return [jnp.asarray(leaf) for leaf in jax.tree.leaves(ends(with_params(made, arrays)))]
+
+    jaxpr = jax.make_jaxpr(numbers)(arrays).jaxpr
+
+    def reaches_ends(leaf: Any) -> bool:
+        reached = {id(leaf)}
+        for equation in jaxpr.eqns:
+            if not reached.isdisjoint(map(id, equation.invars)):
+                reached.update(map(id, equation.outvars))
+        return not reached.isdisjoint(map(id, jaxpr.outvars))
+
+    return _apart(arrays, jax.tree.unflatten(jax.tree.structure(arrays), map(reaches_ends, jaxpr.invars)))
+
+
+def _apart(arrays: dict[str, Any], is_fixed: dict[str, Any]) -> dict[str, Any]:
+    params, fixed = dict[str, Any](), dict[str, Any]()
+    for name, entry in arrays.items():
+        if isinstance(entry, dict):
+            params[name] = _apart(entry, is_fixed[name])
+        else:
+            (fixed if is_fixed[name] else params)[name] = entry
+    return {**params, "fixed": fixed} if fixed else params
+
+
+def with_params(x: Any, params: Any) -> Any:
+    """The object made again, with params in the places of its arrays.
+
+    Of a matrix called scale_tril what is above the diagonal does nothing, whatever training makes of it: NumPyro's draws would
+    see it, and its densities not.
+    """
+    if isinstance(x, jax.Array):
+        return x if params is None else params
+    params = {} if params is None else params | params.get("fixed", {})
+    entries = {name: with_params(entry, params.get(name)) for name, entry in entries_of(x).items()}
+    if isinstance(x, Distribution | Transform):
+        return type(x)(**{name: jnp.tril(entry) if name.startswith("scale_tril") else entry for name, entry in entries.items()})
+    return type(x)(entries.values()) if isinstance(x, list | tuple) else x
+
+
+def _named(x: Any) -> str:
+    return f"a {type(x).__name__}" if isinstance(x, Distribution | Transform) else f"{x!r:.60}"

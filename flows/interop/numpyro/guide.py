@@ -1,4 +1,4 @@
-"""Any bijection as a guide of variational inference over all latents of a probabilistic program."""
+"""Any bijection as a guide of variational inference over all latents. Family: A flow in a NumPyro program."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +18,8 @@ from flows.core import Array, BijectionInit, BijectionPart, FlowsError, Given, c
 from flows.distributions.support import support
 from flows.interop.models import Model, model_of
 from flows.interop.numpyro.model import latents_of, refuse_nan
-from flows.interop.numpyro.module import drawn, with_fixed
+from flows.interop.numpyro.module import drawn, split, with_fixed
 from flows.interop.numpyro.transform import FlowTransform
-from flows.interop.rows import split
 from flows.models.autoregressive import IAF
 from flows.training.loop.losses import has_running_statistics
 
@@ -145,7 +144,7 @@ def check_trains(bijection: Any, d: int) -> None:
         )
     lives = support(bijection, d)
     for region, side in ((lives.inputs, "latents"), (lives.outputs, "noise")):
-        if not region.flat or np.isfinite(region.low).any() or np.isfinite(region.high).any():
+        if not region.flat or np.isfinite([region.low, region.high]).any():
             raise FlowsError(
                 f"{whose} has its {side} on a part of the line, or on circles or spheres; expected all numbers, as NumPyro "
                 "maps each latent from the whole line, and the noise is normal. Leave such layers out"

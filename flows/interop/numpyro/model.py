@@ -1,7 +1,9 @@
-"""The density of a probabilistic program: of points of its unconstrained latents, and a flow fitted to it in one call."""
+"""The density of a probabilistic program: of points of its unconstrained latents, and a flow fitted to it in one call.
+Family: The posterior of a program."""
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +77,7 @@ def log_density(model: Callable, *args: Any, **kwargs: Any) -> ModelDensity:
         >>> density.constrain(jnp.zeros((2, 1)))["scale"].tolist()
         [1.0, 1.0]
     """
-    return inspected("log_density", model, args, kwargs).density
+    return inspected("log_density", model, args, kwargs)[0]
 
 
 class ModelFit(NamedTuple):
@@ -194,15 +196,9 @@ def fit_model(
     return ModelFit(result, density)
 
 
-class Inspected(NamedTuple):
-    """Facts that a model shows when it is run once: its density, and the names and unconstrained shapes of its latents."""
-
-    density: ModelDensity
-    latents: Parameters
-
-
-def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> Inspected:
-    """Run a model once, with its latents at the medians of their priors, and refuse what has no density."""
+def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> tuple[ModelDensity, Parameters]:
+    """The density of a model, and its latents' names and unconstrained shapes: the model is run once, with its latents at the
+    medians of their priors, and what has no density is refused."""
     check_function(model, f"{caller}: the model", "a function with NumPyro's primitives")
     sites = trace_at_start(caller, model, args, kwargs)
     latents = latents_of(caller, sites)
@@ -228,7 +224,7 @@ def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> Inspec
         found = sites_of_points(checked(points, layout.size, "constrain"))
         return {name: found[name] for name in names}
 
-    return Inspected(ModelDensity(of_density, layout.size, constrain), layout)
+    return ModelDensity(of_density, layout.size, constrain), layout
 
 
 def checked(points: Any, dim: int, name: str) -> Array:
@@ -239,22 +235,16 @@ def checked(points: Any, dim: int, name: str) -> Array:
 
 
 class Undetermined(Messenger):
-    """Notes what in a model has no value of its own, and would be drawn anew or trained. It stands outside of the
-    model's own handlers."""
+    """Notes the first plate, param and key that have no value in a model, and would be drawn again or trained. It stands
+    outside of the model's own handlers."""
 
     def __init__(self, fn: Callable):
         super().__init__(fn)
-        self.plates, self.params, self.keys = dict[str, tuple[int, int]](), list[str](), 0
+        self.first = dict[str, Any]()
 
     def process_message(self, msg: Any) -> None:
-        if msg["value"] is not None:
-            return
-        if msg["type"] == "plate":
-            self.plates[msg["name"]] = msg["args"]
-        elif msg["type"] == "param" and msg["fn"] is not None:
-            self.params.append(msg["name"])
-        elif msg["type"] == "prng_key":
-            self.keys += 1
+        if msg["value"] is None and (msg["type"] != "param" or msg["fn"] is not None):
+            self.first.setdefault(msg["type"], msg)
 
 
 def trace_at_start(caller: str, model: Callable, args: tuple, kwargs: dict) -> dict[str, Any]:
@@ -263,18 +253,18 @@ def trace_at_start(caller: str, model: Callable, args: tuple, kwargs: dict) -> d
     started = handlers.substitute(handlers.seed(watched, 0), substitute_fn=median_of)
     with handlers.block(), numpyro.validation_enabled(False):  # whose errors name no site
         sites = handlers.trace(started).get_trace(*args, **kwargs)
-    if watched.plates:
-        name, (size, some) = next(iter(watched.plates.items()))
+    if plate := watched.first.get("plate"):
+        name, (size, some) = plate["name"], plate["args"]
         raise FlowsError(
             f"{caller}: the plate {name!r} draws {some} of {size} rows, so that its density is random; expected all "
             "rows: leave subsample_size out. AutoFlow with numpyro.infer.SVI takes some rows a step"
         )
-    if watched.params:
+    if param := watched.first.get("param"):
         raise FlowsError(
-            f"{caller}: the model has the numpyro.param {watched.params[0]!r}, which a density does not train; give its value "
-            f"by numpyro.handlers.substitute(model, data={{{watched.params[0]!r}: ...}}), or a prior by numpyro.sample"
+            f"{caller}: the model has the numpyro.param {param['name']!r}, which a density does not train; give its value "
+            f"by numpyro.handlers.substitute(model, data={{{param['name']!r}: ...}}), or a prior by numpyro.sample"
         )
-    if watched.keys:
+    if "prng_key" in watched.first:
         raise FlowsError(
             f"{caller}: the model draws a key of its own (numpyro.prng_key()), so that the density is random; expected one "
             "whose numbers are its sites'. Draw outside of the model, and pass what was drawn"
@@ -284,10 +274,9 @@ def trace_at_start(caller: str, model: Callable, args: tuple, kwargs: dict) -> d
 
 def median_of(site: Any) -> Any:
     """Return the median of a latent that has one on the line; any other is drawn, and refused when all sites are known."""
-    try:
+    with suppress(NotImplementedError, ValueError):
         return init_to_median(site)
-    except (NotImplementedError, ValueError):
-        return None
+    return None
 
 
 def latents_of(caller: str, sites: Mapping[str, Any]) -> list[str]:
@@ -323,7 +312,7 @@ def refuse_nan(caller: str, sites: Mapping[str, Any], empty: bool = False) -> No
     for name, site in sites.items():
         if site["type"] != "sample":
             continue
-        value = site["value"]
+        value, observed = site["value"], site["is_observed"]
         with numpyro.validation_enabled(False):
             log_prob = site["fn"].log_prob(value)
         if isinstance(log_prob, jax.core.Tracer):
@@ -331,18 +320,15 @@ def refuse_nan(caller: str, sites: Mapping[str, Any], empty: bool = False) -> No
         nan = np.isnan(np.asarray(log_prob)).any()
         if not nan and not (empty and np.isneginf(np.asarray(log_prob)).any()):
             continue
-        missing = int(np.isnan(np.asarray(value, float)).sum()) if site["is_observed"] else 0
+        missing = int(np.isnan(np.asarray(value, float)).sum()) if observed else 0
         kind, remedy = "a latent", f"look at what its {type(site['fn']).__name__} is made of"
-        if site["is_observed"]:
+        if observed:
             kind = "observed" + f", and {missing} of its {np.size(value)} values are NaN" * (missing > 0)
         if missing:
             remedy = "leave missing values out, or mask them by numpyro.handlers.mask"
         elif not nan:
             remedy += ", or start elsewhere: init_loc_fn=numpyro.infer.init_to_value(values={...})"
-        told = "NaN" if nan else "-inf"
-        raise FlowsError(f"{caller}: the log-density of {name!r} ({kind}) is {told} at the start, {_shown(sites)}; {remedy}")
-
-
-def _shown(sites: Mapping[str, Any]) -> str:
-    latents = [(name, site["value"]) for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]]
-    return ", ".join(f"{name} = {np.asarray(value)!s:.40}" for name, value in latents[:4]) + ", ..." * (len(latents) > 4)
+        names = [key for key, latent in sites.items() if latent["type"] == "sample" and not latent["is_observed"]]
+        start = ", ".join(f"{key} = {np.asarray(sites[key]['value'])!s:.40}" for key in names[:4]) + ", ..." * (len(names) > 4)
+        number = "NaN" if nan else "-inf"
+        raise FlowsError(f"{caller}: the log-density of {name!r} ({kind}) is {number} at the start, {start}; {remedy}")

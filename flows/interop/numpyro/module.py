@@ -1,4 +1,4 @@
-"""A model of ours that trains within a program of NumPyro's."""
+"""A model of ours that trains within a program of NumPyro's. Family: A flow in a NumPyro program."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,6 @@ import numpyro
 from flows.core import DistributionInit, DistributionLike, FlowsError, Given, Memo, Params, as_key, trainable
 from flows.interop.models import Model, model_of
 from flows.interop.numpyro.distribution import FlowDistribution, given_context
-from flows.interop.rows import joined, split
 from flows.training.loop.losses import has_running_statistics
 
 _constant = Memo(size=256)  # params of each model by a key that is always the same
@@ -104,9 +103,19 @@ def with_fixed(model: Model, trained: Params) -> Params:
 
 def _by_constant_key(model: Model) -> Params:
     """Params by a key that is always the same, as numbers even within a trace, so that no step draws them again."""
+    with jax.ensure_compile_time_eval():
+        return _constant(model, lambda: model.known.part.init(jax.random.key(0), Given()))
 
-    def make() -> Params:
-        with jax.ensure_compile_time_eval():
-            return model.known.part.init(jax.random.key(0), Given())
 
-    return _constant(model, make)
+def split(params: Any) -> tuple[Any, Any]:
+    """The leaves that train and those that are "fixed", each with None in the places of the others."""
+    trains = trainable(params)
+    return (
+        jax.tree.map(lambda leaf, train: leaf if train else None, params, trains),
+        jax.tree.map(lambda leaf, train: None if train else leaf, params, trains),
+    )
+
+
+def joined(trained: Any, fixed: Any) -> Any:
+    """The params that `split` has split."""
+    return jax.tree.map(lambda a, b: b if a is None else a, trained, fixed, is_leaf=lambda leaf: leaf is None)

@@ -1,20 +1,34 @@
-"""A bijection of ours as a transform of NumPyro's, by which its constraints are mapped, too."""
+"""A bijection of ours as a transform of NumPyro's, and where points live, `flows.support`, as one of its constraints.
+Family: A flow in a NumPyro program."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform, biject_to
 
 from flows.bijections.unconstrain import Unconstrain
 from flows.compose import Invert
-from flows.core import Array, BijectionInit, BijectionLike, Memo, Params, Shape
+from flows.core import (
+    CIRCLE,
+    REAL,
+    SPHERE,
+    Array,
+    BijectionInit,
+    BijectionLike,
+    FlowsError,
+    Memo,
+    Params,
+    Region,
+    Shape,
+    blocks_of,
+    off_sphere,
+)
 from flows.distributions.support import support
-from flows.interop.models import Model, model_of
-from flows.interop.numpyro.constraint import Within, as_scalar, constraint_of, ends_of, reshaped
-from flows.interop.rows import as_rows, leading
+from flows.interop.models import Model, as_rows, leading, model_of
 
 _constraints = Memo(size=1024)  # of the inputs and of the outputs of each bijection
 
@@ -65,10 +79,6 @@ class FlowTransform(Transform):
         self.params, self.model = params, model
 
     @property
-    def _event(self) -> Shape:
-        return self.model.outer
-
-    @property
     def _output(self) -> Shape:
         return () if self.model.scalar else self.model.known.part.output
 
@@ -81,60 +91,54 @@ class FlowTransform(Transform):
         return _constraints(self.model, self._both)[1]
 
     def _both(self) -> tuple[constraints.Constraint, constraints.Constraint]:
-        found = support(self.model.init_fun, self.model.event)
-        # Of an event that a layer changes, support may not tell the shape.
-        outputs = reshaped(found.outputs, self.model.known.part.output)
-        regions = [as_scalar(region) if self.model.scalar else region for region in (found.inputs, outputs)]
-        name = f"transform: {self.model.init_fun!r:.80}"
-        return constraint_of(regions[0], name), constraint_of(regions[1], name)
+        lives, whose = support(self.model.init_fun, self.model.event), f"transform: {self.model.init_fun!r:.80}"
+        return constraint_of(lives.inputs, self.model.outer, whose), constraint_of(lives.outputs, self._output, whose)
 
     def __call__(self, x: Any) -> Array:
         return self.call_with_intermediates(x)[0]
 
     def call_with_intermediates(self, x: Any) -> tuple[Array, Array]:
         """y and log|det dy/dx|, in one pass."""
-        return self._run(self.model.known.first, x, self._event, self.model.event, self._output, "x")
+        return self._run(x, "x")
 
     def _inverse(self, y: Any) -> Array:
-        return self._run(self.model.known.second, y, self._output, self.model.known.part.output, self._event, "y")[0]
+        return self._run(y, "y")[0]
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> Array:
         """log|det dy/dx|: that of the pass that made y, where that is at hand."""
         if intermediates is not None:
             return intermediates
-        part = self.model.known.part
-        if part.native_inverse is None:
+        if self.model.known.part.native_inverse is None:
             return self.call_with_intermediates(x)[1]
-        return -self._run(self.model.known.second, y, self._output, part.output, self._event, "y")[1]
+        return -self._run(y, "y")[1]
 
-    def _run(self, function: Any, x: Any, outer: Shape, event: Shape, output: Shape, what: str) -> tuple[Array, Array]:
-        if self.model.scalar:
-            x = jnp.asarray(x)[..., None]
-        rows, lead = as_rows(x, event, f"transform: {what}")
-        y, log_det = function(self.params, rows)
-        return y.reshape(lead + output), log_det.reshape(lead)
+    def _run(self, points: Any, side: str) -> tuple[Array, Array]:
+        """The function of points x, or the inverse of points y, and its log-det."""
+        model, known = self.model, self.model.known
+        function, event, output = known.first, model.event, self._output
+        if side == "y":
+            function, event, output = known.second, known.part.output, model.outer
+        rows, lead = as_rows(jnp.asarray(points)[..., None] if model.scalar else points, event, f"transform: {side}")
+        points, log_det = function(self.params, rows)
+        return points.reshape(lead + output), log_det.reshape(lead)
 
     def forward_shape(self, shape: Shape) -> Shape:
-        return leading(shape, self._event, "transform: x") + self._output
+        return leading(shape, self.model.outer, "transform: x") + self._output
 
     def inverse_shape(self, shape: Shape) -> Shape:
-        return leading(shape, self._output, "transform: y") + self._event
+        return leading(shape, self._output, "transform: y") + self.model.outer
 
     def tree_flatten(self) -> tuple:
-        return (self.params,), self.model
-
-    @classmethod
-    def tree_unflatten(cls, model: Model, children: Any) -> "FlowTransform":
-        (params,) = children
-        return cls(params, model)
+        return (self.params,), (("params",), {"model": self.model})
 
     def eq(self, other: object, static: bool = False) -> Any:
         """Tell whether it is the same bijection with the same params; with `static`, the very same arrays."""
         if not isinstance(other, FlowTransform) or self.model != other.model:
             return False
         pairs = list(zip(jax.tree.leaves(self.params), jax.tree.leaves(other.params), strict=True))
-        if static or all(a is b for a, b in pairs):
-            return all(a is b for a, b in pairs)
+        same = all(a is b for a, b in pairs)
+        if static or same:
+            return same
         return jnp.all(jnp.stack([jnp.array_equal(a, b) for a, b in pairs]))
 
     def __hash__(self) -> int:
@@ -142,6 +146,55 @@ class FlowTransform(Transform):
 
     def __repr__(self) -> str:
         return f"transform({self.model.init_fun!r}, params, {self.model.event})"
+
+
+class Within(constraints.Constraint):
+    """Events that lie within a `Region` entry by entry: between ends, and in unit vectors where there are some.
+
+    `biject_to(Within(region))` is the inverse of `flows.Unconstrain`; of unit vectors NumPyro has none.
+    """
+
+    def __init__(self, region: Region):
+        self.region = region
+
+    @property
+    def event_dim(self) -> int:
+        return len(self.region.low.shape)
+
+    def __call__(self, x: Any) -> Any:
+        xp = jnp if isinstance(x, jax.Array) else np
+        x = xp.asarray(x)
+        sphere, axes = self.region.sphere, tuple(range(-self.event_dim, 0))
+        low, high = (
+            xp.asarray(np.where(sphere > 0, far, end).reshape((1,) * (x.ndim - self.event_dim) + sphere.shape), x.dtype)
+            for end, far in ((self.region.low, -np.inf), (self.region.high, np.inf))
+        )
+        found = ((x >= low) & (x <= high) & xp.isfinite(x)).all(axes)
+        for block in blocks_of(sphere):
+            found = found & ~off_sphere(jnp.asarray(x)[..., block])
+        return found
+
+    def feasible_like(self, prototype: Any) -> Any:
+        low, high, sphere = self.region.low, self.region.high, self.region.sphere
+        from_low, to_high = np.isfinite(low), np.isfinite(high)
+        left, right = np.where(from_low, low, 0.0), np.where(to_high, high, 0.0)
+        one_sided = np.where(from_low, left + 1, np.where(to_high, right - 1, 0.0))
+        middle = np.where(from_low & to_high, (left + right) / 2, one_sided)
+        for block in blocks_of(sphere):
+            middle[block] = len(block) ** -0.5
+        return jnp.broadcast_to(jnp.asarray(middle, jnp.result_type(float)), jnp.shape(prototype))
+
+    def tree_flatten(self) -> tuple:
+        return (), ((), {"region": self.region})
+
+    def eq(self, other: object, static: bool = False) -> bool:
+        return isinstance(other, Within) and self.region == other.region
+
+    def __hash__(self) -> int:
+        return hash(self.region)
+
+    def __repr__(self) -> str:
+        return f"Within({self.region!r})"
 
 
 @biject_to.register(Within)
@@ -153,6 +206,59 @@ def from_line(constraint: Within) -> FlowTransform:
             "NumPyro has no bijection from the line to unit vectors, so its gradient samplers and automatic guides cannot take "
             "this site; give it a guide of its own, such as flows.interop.numpyro.module of a model of the sphere"
         )
-    low, high = ends_of(region)
-    scalar = constraint.event_dim == 0
-    return FlowTransform({}, Model(Invert(Unconstrain(low, high)), (1,) if scalar else region.low.shape, None, scalar))
+    # Ends that are the same for all entries are numbers.
+    low, high = (float(end.flat[0]) if (end == end.flat[0]).all() else end for end in region)
+    event = region.low.shape
+    return FlowTransform({}, Model(Invert(Unconstrain(low, high)), event or (1,), None, scalar=not event))
+
+
+def constraint_of(region: Region, event: Shape, whose: str) -> constraints.Constraint:
+    """Return the constraint of events that live in a region of arrays: NumPyro's own for the whole line, angles modulo 2 pi and
+    one unit vector; else `Within`, with one turn around 0 of any other angle. If the region has another shape than the event,
+    its entries are alike."""
+    if region.low.shape != event:
+        region = Region(*(np.full(event, field.flat[0]) for field in region.values()))
+    if region.classes.any():
+        raise FlowsError(
+            f"{whose} has codes of categories (entries {np.flatnonzero(region.classes).tolist()} of the event), which are no "
+            "numbers of NumPyro's: a site of its own holds them, numpyro.sample(name, dist.Categorical(...)), whose value, one "
+            "hot, is the context of a model of the numbers: flows.fit(rng, model, numbers, context=one_hot)"
+        )
+    axes, angles, half = len(event), region.period > 0, region.period / 2
+    if angles.all() and np.allclose(region.period, CIRCLE.period):
+        return constraints.independent(constraints.circular, axes) if axes else constraints.circular
+    if axes == 1 and (region.sphere == 1).all():
+        return constraints.sphere
+    low, high = np.where(angles, -half, region.low), np.where(angles, half, region.high)
+    if not region.sphere.any() and np.isneginf(low).all() and np.isposinf(high).all():
+        named = {0: constraints.real, 1: constraints.real_vector, 2: constraints.real_matrix}
+        return named.get(axes) or constraints.independent(constraints.real, axes)
+    return Within(Region(low, high, np.zeros_like(low), region.sphere, region.classes))
+
+
+def region_of(constraint: Any, whose: str) -> Region:
+    """Where the entries of points live that satisfy a constraint of NumPyro's, which has to hold entry by entry.
+
+    What does not (a simplex, an ordered vector, a matrix of correlations) is refused: taken for the whole line, a model would
+    put mass where there is none.
+    """
+    if isinstance(constraint, constraints.independent):
+        return region_of(constraint.base_constraint, whose)
+    if isinstance(constraint, Within):
+        return constraint.region
+    if getattr(constraint, "is_discrete", False):
+        raise FlowsError(
+            f"{whose} lives on {constraint!r}, whole numbers, which a density of the line has none of. Give "
+            "flows.Categorical(num_classes) for codes from 0, and flows.Dequantize for counts"
+        )
+    known = ((constraints.real, REAL), (constraints.circular, CIRCLE), (constraints.sphere, SPHERE))
+    for singleton, region in known:
+        if isinstance(constraint, type(singleton)):
+            return region
+    if isinstance(constraint, constraints.interval | constraints.greater_than | constraints.less_than):
+        ends = getattr(constraint, "lower_bound", -np.inf), getattr(constraint, "upper_bound", np.inf)
+        return Region(*(np.asarray(end, float) for end in ends))
+    raise FlowsError(
+        f"{whose} lives on {constraint!r}, which is no region entry by entry; expected the line, intervals, half-lines, "
+        "constraints.circular or constraints.sphere. Bring the points to the line before, by numpyro's biject_to, and model it"
+    )
