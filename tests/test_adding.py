@@ -1,5 +1,5 @@
 """A layer is added in three places: its file, the list of public names, the registry. A kind of column in its file and the two
-lists of kinds. Here both are done in a copy of the tree.
+lists of kinds. A library to work with in its file, the table of libraries, the extras. Here all are done in a copy of the tree.
 """
 
 import os
@@ -144,6 +144,29 @@ except ValueError as error:
 else:
     raise AssertionError("a day of no week")
 """
+LIBRARY = '''"""Numbers of as many digits as are asked for. Family: Many digits."""
+
+from typing import Any
+
+from flows.interop import needs
+
+needs("mpmath")
+
+import mpmath  # noqa: E402
+
+__all__ = ["exact"]
+
+
+def exact(x: float) -> Any:
+    """A number with all its digits.
+
+    Example:
+        >>> from flows.interop.mpmath import exact
+        >>> exact(0.5)
+        mpf('0.5')
+    """
+    return mpmath.mpf(x)
+'''
 NAMES = {
     "bijections": ("Opposite", BIJECTION, "flows/__init__.py", "BIJECTIONS: dict[str, Case]", "Case(flows.Opposite())"),
     "distributions": (
@@ -204,6 +227,18 @@ def test_three_places_for_a_kind_of_column(copy):
     edit(names, '    "Schema",\n', '    "Schema",\n    "Weekday",\n')
     run(copy, "-c", USED)
     run(copy, "-m", "pytest", "-q", "--doctest-modules", "-p", "no:cacheprovider", "flows/tables/kinds/weekday.py")
+
+
+def test_three_places_for_a_library(copy):
+    file = copy / "flows" / "interop" / "mpmath.py"
+    file.write_text(LIBRARY)
+    table = copy / "flows" / "interop" / "__init__.py"
+    edit(table, "LIBRARIES = {\n", 'LIBRARIES = {\n    "mpmath": "numbers of many digits",\n')
+    edit(table, "import numpyro as numpyro\n", "import mpmath as mpmath, numpyro as numpyro\n")
+    edit(copy / "pyproject.toml", "\nblackjax = [", '\nmpmath = ["mpmath"]\nblackjax = [')
+    paths = [*(f"tests/{name}.py" for name in ("pages/test_docs", "pages/test_words", "test_architecture")), str(file)]
+    chosen = "public_name or extras or imports_point or rooms_on_top or room_for_another or mpmath"
+    run(copy, "-m", "pytest", "-q", "--doctest-modules", "-p", "no:cacheprovider", *paths, "-k", chosen)
 
 
 def run(copy, *arguments):

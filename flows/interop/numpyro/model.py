@@ -212,8 +212,8 @@ def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> tuple[
         return -jnp.asarray(potential_energy(seeded, args, kwargs, layout.natural(point)))
 
     def sites_of_one(point: Array) -> Sites:
-        found = constrain_fn(seeded, args, kwargs, layout.natural(point), return_deterministic=True)
-        return {name: jnp.asarray(value) for name, value in found.items()}
+        values = constrain_fn(seeded, args, kwargs, layout.natural(point), return_deterministic=True)
+        return {name: jnp.asarray(value) for name, value in values.items()}
 
     of_points, sites_of_points = jax.jit(jax.vmap(of_one)), jax.jit(jax.vmap(sites_of_one))
 
@@ -221,8 +221,8 @@ def inspected(caller: str, model: Callable, args: tuple, kwargs: dict) -> tuple[
         return of_points(checked(points, layout.size, "log_density"))
 
     def constrain(points: Array) -> Sites:
-        found = sites_of_points(checked(points, layout.size, "constrain"))
-        return {name: found[name] for name in names}
+        values = sites_of_points(checked(points, layout.size, "constrain"))
+        return {name: values[name] for name in names}
 
     return ModelDensity(of_density, layout.size, constrain), layout
 

@@ -169,10 +169,10 @@ class Within(constraints.Constraint):
             xp.asarray(np.where(sphere > 0, far, end).reshape((1,) * (x.ndim - self.event_dim) + sphere.shape), x.dtype)
             for end, far in ((self.region.low, -np.inf), (self.region.high, np.inf))
         )
-        found = ((x >= low) & (x <= high) & xp.isfinite(x)).all(axes)
+        within = ((x >= low) & (x <= high) & xp.isfinite(x)).all(axes)
         for block in blocks_of(sphere):
-            found = found & ~off_sphere(jnp.asarray(x)[..., block])
-        return found
+            within = within & ~off_sphere(jnp.asarray(x)[..., block])
+        return within
 
     def feasible_like(self, prototype: Any) -> Any:
         low, high, sphere = self.region.low, self.region.high, self.region.sphere
