@@ -1,6 +1,6 @@
-"""Layers of vectors whose parameters are trained, and moved by what a network makes of the context alone.
+"""Layers of vectors whose parameters are trained, plus the output of a network of the context, if there is one.
 
-Their authors write formulas of one event and its parameters; a layer is made of them here.
+Their authors write formulas of one event and its parameters, from which `amortised` makes a layer.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,8 +30,8 @@ def bend_of(p: Array) -> Array:
 
 
 def amortised(name: str, conditioner: ConditionerLike | None, start: Callable, direct: Callable, inverse: Callable) -> Callable:
-    """The init_fun of a layer, of batches: `start(rng, d)` is a dict of the arrays that are its parameters, `direct(theta, x)`
-    and `inverse(theta, y)` give one event and its log-det."""
+    """The init_fun of a layer, of batches: `start(rng, d)` returns a dict of parameter arrays, `direct(theta, x)` and
+    `inverse(theta, y)` return one event and its log-det."""
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def started(rng: Array, shape: tuple[int, ...]) -> dict[str, Array]:
@@ -45,28 +45,28 @@ def amortised(name: str, conditioner: ConditionerLike | None, start: Callable, d
     def trained_init(rng, shape):
         return layer(started(rng, shape), jax.vmap(direct, (None, 0)), jax.vmap(inverse, (None, 0)))
 
-    def make(key, shape, context, given):
+    def make(key, shape, context, args):
         if context is None:
-            raise FlowsError(f"{name}: a conditioner makes the parameters of a context; give context_dim to init_fun")
-        keys, old = jax.random.split(key), given.params or {}
-        own = {key: old[key] for key in old if key != "conditioner"} or started(keys[0], shape)
-        sizes = {name: own[name].size for name in sorted(own)}
+            raise FlowsError(f"{name}: a conditioner makes the parameters from a context; give context_dim to init_fun")
+        keys, old = jax.random.split(key), args.params or {}
+        layer_params = {key: old[key] for key in old if key != "conditioner"} or started(keys[0], shape)
+        sizes = {name: layer_params[name].size for name in sorted(layer_params)}
         ends = np.cumsum(list(sizes.values()))
-        given = given._replace(params=old.get("conditioner"))
-        net_params, network = running(net, keys[1], (0,), (int(ends[-1]),), context, given)
+        args = args._replace(params=old.get("conditioner"))
+        net_params, network = running(net, keys[1], (0,), (int(ends[-1]),), context, args)
 
         def theta_of(params, x, **call):
-            """The parameters of each row: those that are trained, and what the network adds."""
+            """The parameters of each row: the trained ones plus the output of the network."""
             moves = network.run(params["conditioner"], x.T, **call)
             pieces = zip(sizes, jnp.split(moves.T, ends[:-1], axis=1), strict=True)
             return {name: params[name][None] + piece.reshape(-1, *params[name].shape) for name, piece in pieces}
 
-        def of_rows(params, x, **call):
+        def direct_rows(params, x, **call):
             return jax.vmap(direct)(theta_of(params, x, **call), x)
 
         def pair(params, y, **call):
             return jax.vmap(inverse)(theta_of(params, y, **call), y)
 
-        return layer({**own, "conditioner": net_params}, of_rows, pair, {"context", *network.keywords})
+        return layer({**layer_params, "conditioner": net_params}, direct_rows, pair, {"context", *network.keywords})
 
     return trained_init if net is None else conditioned(net, make)

@@ -10,9 +10,9 @@ from flows.core import BijectionAuthor, Composite, FlowsError, Support, bijectio
 def RandomFlip():
     """Images flipped from left to right with probability 1/2 under `train=True`; else as they are. log|det J| = 0.
 
-    y[i, j, c] = x[i, W - 1 - j, c] in half of the rows, drawn from `rng`. A flip undoes itself, so the inverse flips what the
-    same `rng` flipped. A context that is a vector stays as it is; one of images, which it could not flip too, is
-    refused.
+    y[i, j, c] = x[i, W - 1 - j, c] in half of the rows of a batch, drawn from `rng`. A flip undoes itself, so the inverse flips
+    the rows that the same `rng` flipped. A context that is a vector stays as it is; a context of images, which would need the
+    same flips, is refused.
 
     Params:
         None.
@@ -42,7 +42,7 @@ def RandomFlip():
         return _flipped(y, rng) if train else y
 
     def part(event, context):
-        # Looked at here, as a layer that names a context counts as one that takes it.
+        # Checked here, as an init_fun that names context_dim would count as one that takes a context.
         if context is not None and len(context) != 1:
             raise FlowsError(
                 f"RandomFlip: context_dim is {context}, and it would flip images but not the contexts that belong to them; "
@@ -63,11 +63,11 @@ def _flipped(x, rng):
 def Noise(std: float):
     """Normal noise under `train=True`: y = x + std e, e from `rng`; else y = x. log|det J| = 0.
 
-    It keeps a model from spikes on single rows. What it is trained on is not what it scores: densities without `train` are
-    those of the model at the rows themselves.
+    The noise keeps a model from spikes on single rows. It is there in training alone: without `train` a model scores rows
+    as they are.
 
     Args:
-        std: of the noise, above 0, in the units of its inputs.
+        std: standard deviation of the noise, above 0, in the units of the inputs.
 
     Params:
         None.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from flows.bijections.engine import Columns, Seen, as_transformers, circles, conditioned, for_each
+from flows.bijections.engine import Columns, NetworkInputs, as_transformers, circles, conditioned, for_each
 from flows.compose import Invert
 from flows.conditioners import MaskedMLP
 from flows.conditioners.base import ConditionerInit, check_conditioner
@@ -26,31 +26,31 @@ def Autoregressive(
     """A transformer on each feature, with parameters that a masked network makes of the features before it.
 
     y_i = f(x_i; theta_i(x_0 .. x_{i-1}, context)), log|det J| = sum_i log f'(x_i; theta_i): the Jacobian is triangular. The
-    direct function is one pass of the network. The inverse finds one feature after the other; with a masked network of ours
-    it computes each hidden unit once, which costs about one pass more; with any other, one pass for each feature.
+    direct function is one pass of the network. The inverse finds one feature after the other: with a masked network of ours
+    it computes each hidden unit once, which costs about one pass more; any other network takes a pass for each feature.
 
     Args:
-        conditioner: `net(rng, d, num_params * d) -> (params, apply_fun)`, autoregressive by its own masks; output is
-            `(num_params, d)` flattened. By default `MaskedMLP(64, 64)`; a network of another order than 0, 1, 2, ... is one of
-            ours, such as `MaskedResidual(order=(2, 0, 1))`.
+        conditioner: `net(rng, d, num_params * d) -> (params, apply_fun)`, made autoregressive by masks; its output
+            is `(num_params, d)` flattened. By default `MaskedMLP(64, 64)`. Only networks of ours may have another order than
+            0, 1, 2, ...: `MaskedResidual(order=(2, 0, 1))`.
         transformer: one of `flows.transformers`, by default `Affine()`; or a sequence of d of them, one for each feature. Where
-            one has a period, its feature is an angle: the network then has two inputs for each feature, cos and sin of angles
-            and the number and 0 of others, and of its outputs those for the first of two count.
-        random_order: an order drawn at init, in front of that of the network.
-        squash: how far out the network sees x as it is, as in `Coupling`.
+            one has a period, its feature is an angle: the network then has two inputs for each feature, cos and sin of an
+            angle, or a number and 0, and its outputs for the first of the two are used.
+        random_order: True for an order drawn at init, in front of the order of the network.
+        squash: the limit up to which the network sees x as it is, as in `Coupling`.
 
     Params:
         A dict of the same keys, whatever the options. "conditioner": the network's, or `{"theta": (num_params,)}` in one
         dimension without a context; "transformer": the weights of transformers that have some; "fixed": `{"ranks": (d,)}` of
-        a random order. What is not used is empty.
+        a random order. Entries that are not used are empty.
 
     Cost:
-        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else d, as where there are angles.
+        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else, or with angles, d passes.
 
     Errors:
-        FlowsError: an event of several axes; another number of transformers than of features, or several under a random order;
-            a network of ours that is not masked, or that has an order of its own where there are angles. TypeError: a
-            conditioner or a transformer that is none.
+        FlowsError: an event of several axes; several transformers under a random order, or not one for each feature; a
+            network of ours that is not masked, or that has an `order` where there are angles. TypeError: an argument that is
+            not a conditioner or not a transformer.
 
     Source:
         Papamakarios, Pavlakou and Murray, "Masked Autoregressive Flow for Density Estimation", 2017, arXiv:1705.07057,
@@ -67,14 +67,14 @@ def Autoregressive(
     transformers = as_transformers(Affine() if transformer is None else transformer, "Autoregressive")
     squash = check_squash(squash, "Autoregressive: squash")
     if random_order and len(set(transformers)) > 1:
-        raise FlowsError("Autoregressive: a random order cannot tell which feature is whose transformer; give one for all")
+        raise FlowsError("Autoregressive: a random order leaves open which transformer a feature gets; give one for all")
 
-    def make(key, shape, context, given):
+    def make(key, shape, context, args):
         if len(shape) != 1:
             raise FlowsError(f"Autoregressive: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
-        each = for_each(transformers, d, "Autoregressive")
-        columns, seen_as, keys = Columns(each), Seen([one.period for one in each]), jax.random.split(key, 3)
+        per_feature, keys = for_each(transformers, d, "Autoregressive"), jax.random.split(key, 3)
+        columns, network_inputs = Columns(per_feature), NetworkInputs([one.period for one in per_feature])
 
         def ordered(params, x):
             return x[jnp.argsort(params["fixed"]["ranks"])] if random_order else x
@@ -82,23 +82,21 @@ def Autoregressive(
         def restored(params, x):
             return x[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if random_order else x
 
-        own = given.params
-        if own is None:
+        layer_params = args.params
+        if layer_params is None:
             ranks = {"ranks": jax.random.permutation(keys[0], d).astype(float)} if random_order else {}
             transformer = columns.init(keys[1]) if columns.has_weights else ()
-            own = {"conditioner": None, "transformer": transformer, "fixed": ranks}
-        pairs = bool(seen_as.angles.any())
-        if pairs and d > 1 and ordered_itself(net):
-            raise FlowsError(
-                f"Autoregressive: {net!r:.60} has an order of its own, which does not go with angles; put Permute in front"
-            )
-        see, width = (seen_as.in_pairs, 2 * d) if pairs else (lambda x: x, d)
-        data = None if given.init_inputs is None else see(ordered(own, given.init_inputs.T)).T
-        given = given._replace(init_inputs=data, params=own["conditioner"])
+            layer_params = {"conditioner": None, "transformer": transformer, "fixed": ranks}
+        pairs = bool(network_inputs.angles.any())
+        if pairs and d > 1 and has_order(net):
+            raise FlowsError(f"Autoregressive: {net!r:.60} has an order that does not fit angles; put Permute in front instead")
+        see, width = (network_inputs.in_pairs, 2 * d) if pairs else (lambda x: x, d)
+        data = None if args.init_inputs is None else see(ordered(layer_params, args.init_inputs.T)).T
+        args = args._replace(init_inputs=data, params=layer_params["conditioner"])
         ours = isinstance(net, ConditionerInit) and not isinstance(net.inner, TwoArguments)
         alone = d == 1 and context is None and ours  # one feature has nothing before it
         inputs, width = (0, 1) if alone else (width, width)
-        start, network = running(net, keys[2], (inputs,), (columns.num_params * width,), context, given, squash)
+        start, network = running(net, keys[2], (inputs,), (columns.num_params * width,), context, args, squash)
         if not alone and network.sees_all:
             raise FlowsError(
                 f"Autoregressive: each output of {net!r:.60} depends on all inputs; expected a masked network, such as "
@@ -116,7 +114,7 @@ def Autoregressive(
             return restored(params, y).T, log_det.sum(0)
 
         def solved(params, y, with_slope, **call):
-            """x, found one feature after the other, and each log dy/dx by the theta that found it."""
+            """x, one feature after the other, and each log dy/dx, by the theta that solves for it."""
             weights, y = params["transformer"], ordered(params, y.T)
 
             def find(feature, theta, y):
@@ -135,20 +133,20 @@ def Autoregressive(
             x, log_slope = solved(params, y, True, **call)
             return x, -log_slope.sum(0)
 
-        params = {**own, "conditioner": start}
+        params = {**layer_params, "conditioner": start}
         return Layer(params, direct, inverse, inverse_and_log_det, keywords={"context", *network.keywords})
 
     return conditioned(net, make)
 
 
 def one_by_one(theta_of, find, y):
-    """x, and what `find` tells of it, such that x_i, others_i = find(i, theta_i(x), y_i): by a whole pass for each feature."""
+    """x, and the other results of `find`: x_i, others_i = find(i, theta_i(x), y_i), by a whole pass for each feature."""
 
     def step(x, i):
         theta = jax.lax.dynamic_slice_in_dim(theta_of(x), i, 1, axis=1)
         new, others = find(i, theta, jax.lax.dynamic_slice_in_dim(y, i, 1))
-        # Later features stay 0: what they are is not known yet.
-        return jax.lax.dynamic_update_slice_in_dim(x, new, i, 0), jax.tree.map(lambda each: each[0], others)
+        # Later features stay 0, as they are not known yet.
+        return jax.lax.dynamic_update_slice_in_dim(x, new, i, 0), jax.tree.map(lambda leaf: leaf[0], others)
 
     return jax.lax.scan(step, jnp.zeros_like(y), jnp.arange(y.shape[0]))
 
@@ -160,7 +158,7 @@ def InverseAutoregressive(
     random_order: bool = False,
     squash: Squash = None,
 ):
-    """An inverse autoregressive layer: a sample takes one pass, a density finds one feature after the other.
+    """An inverse autoregressive layer: a sample takes one pass, a density computes one feature after the other.
 
     x_i = f(y_i; theta_i(y_0 .. y_{i-1}, context)) from noise y to data x, log|det dy/dx| = -sum_i log f'(y_i; theta_i): the
     inverse of `Autoregressive`. By default f is the gated update of inverse autoregressive flow, x_i = sigma_i y_i +
@@ -171,13 +169,13 @@ def InverseAutoregressive(
         transformer: by default `Gated()`.
 
     Params:
-        Those of `Autoregressive`.
+        As in `Autoregressive`.
 
     Cost:
-        Direct: two passes with a masked network of ours, else d. Inverse: a pass of the network.
+        Direct: two passes with a masked network of ours, else d passes. Inverse: a pass of the network.
 
     Errors:
-        FlowsError: as of `Autoregressive`.
+        FlowsError: as in `Autoregressive`.
 
     Source:
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", 2016, arXiv:1606.04934, equations
@@ -193,13 +191,13 @@ def InverseAutoregressive(
     return Invert(Autoregressive(conditioner, transformer, random_order, squash))
 
 
-def ordered_itself(net):
-    """Tell whether it is a masked network with an order given."""
+def has_order(net):
+    """True for a masked network with `order=`."""
     return isinstance(net, ConditionerInit) and net.arguments.get("order") is not None
 
 
 class TwoArguments:
-    """Marks a network of the original's form, `transform(rng, input_dim)`."""
+    """A network in the form of the original jax-flows, `transform(rng, input_dim)`."""
 
     def __init__(self, transform):
         self.transform = transform

@@ -13,7 +13,7 @@ def BatchNorm(momentum: float = 0.9):
     """Normalisation by statistics, then a trained scale and shift, for each feature or channel.
 
     y = (x - mean) / sqrt(var + 1e-5) * exp(log_gamma) + beta, log|det J| = places * sum(log_gamma - log(var + 1e-5) / 2).
-    With `train=True` mean and var are those of the batch; otherwise those in params. The functions return no state:
+    With `train=True` mean and var are measured on the batch; otherwise they are in params. The functions return no state:
     `init_inputs` sets the statistics, `flows.remeasure(init_fun, params, x)` replaces them by the exact ones of x, and
     `remeasure(..., moving=True)` moves them by `momentum`, new = momentum * old + (1 - momentum) * measured.
 
@@ -67,7 +67,7 @@ def BatchNorm(momentum: float = 0.9):
     def inverse_fun(params, y, train=False):
         if train:
             raise FlowsError(
-                "BatchNorm: the inverse with train=True would need the statistics of its own result; call it with "
+                "BatchNorm: the inverse with train=True would need the statistics of its result; call it with "
                 "train=False, after flows.remeasure(init_fun, params, x)"
             )
         s = log_scale(params, params["fixed"]["var"])

@@ -12,8 +12,8 @@ from flows.conditioners.dense import affine, dense_layers
 from flows.core import HIGHEST, Array, FlowsError, as_context, bijection, positive_int, size, soft_clip, spend
 from flows.transformers.solve import solve
 
-LEAST = 1e-3  # of the gate and of what it leaves
-BOUND, FAR = 10.0, 1e18  # of log_norm, and of what the network sees
+LEAST = 1e-3  # of the gate, and of 1 - gate
+BOUND, FAR = 10.0, 1e18  # of log_norm, and of the inputs to the network
 
 
 @bijection(batched=True)
@@ -21,12 +21,12 @@ def BlockAutoregressive(*hidden: int):
     """A layer of a block neural autoregressive flow (BNAF).
 
     y = g x + (1 - g) F(x), where F is a network with layers of tanh units, some for each feature. Block (i, j) of a weight
-    matrix joins the units of feature j to those of feature i: positive for i = j, free for i > j, 0 for i < j, so that F_i
+    matrix joins the units of feature j to the units of feature i: positive for i = j, free for i > j, 0 for i < j, so that F_i
     increases in x_i and depends on x_0 .. x_i alone. log|det J| = sum_i log(g_i + (1 - g_i) dF_i/dx_i), with dF_i/dx_i
-    the product of the diagonal blocks and the slopes of tanh, kept in logarithms. Rows of weights are normalised and scaled
+    the product of the diagonal blocks and the slopes of tanh, computed in logarithms. Rows of weights are normalised and scaled
     by e^s, s = 10 tanh(log_norm / 10).
 
-    As F is bounded and the gate g = sigmoid(gate) is at least 0.001, every y has its x; the inverse finds one feature after the
+    As F is bounded and the gate g = sigmoid(gate) is at least 0.001, every y has an x; the inverse finds one feature after the
     other by safeguarded Newton steps. A context, a vector, is added to the units of the first layer and to F.
 
     Args:
@@ -37,7 +37,7 @@ def BlockAutoregressive(*hidden: int):
         logarithms; gate: (d,). With a context "context": {"first", "last"}, dense layers {"w", "b"}.
 
     Cost:
-        Direct: a pass of the network. Inverse: a root for each feature in turn, some 10 passes each.
+        Direct: a pass of the network. Inverse: a root for each feature in turn, about 10 passes each.
 
     Errors:
         FlowsError: an event or a context of several axes; a width that is not a whole number above 0.
@@ -61,12 +61,12 @@ def BlockAutoregressive(*hidden: int):
         if len(shape) != 1 or len(context or (1,)) != 1:
             raise FlowsError(f"BlockAutoregressive: the event is {shape}, the context {context or ()}; expected vectors")
         (d,) = shape
-        *keys, of_context = jax.random.split(rng, len(widths))
-        layers = tuple(start(*each, d) for each in zip(keys, widths, widths[1:], strict=False))
+        *keys, context_key = jax.random.split(rng, len(widths))
+        layers = tuple(start(key, a, b, d) for key, a, b in zip(keys, widths, widths[1:], strict=False))
         params = {"layers": layers, "gate": jnp.zeros(d)}
         if context is not None:
             inputs = size(context)
-            layers = dense_layers(of_context, [(inputs, d * hidden[0]), (inputs, d)], [0.1, 0.1])
+            layers = dense_layers(context_key, [(inputs, d * hidden[0]), (inputs, d)], [0.1, 0.1])
             params["context"] = dict(zip(("first", "last"), layers, strict=True))
         return params, direct_fun, inverse_fun
 
@@ -80,7 +80,7 @@ def BlockAutoregressive(*hidden: int):
         if context is None:
             return 0.0, 0.0
         layers = (params["context"][name] for name in ("first", "last"))
-        return tuple(affine(each["w"], each["b"], context.T) for each in layers)
+        return tuple(affine(layer["w"], layer["b"], context.T) for layer in layers)
 
     def forward(params, x: Array, shifts: tuple) -> tuple[Array, Array]:
         """y and the logs of the Jacobian's diagonal, (d, batch)."""
@@ -111,7 +111,7 @@ def BlockAutoregressive(*hidden: int):
 
     @root.defjvp
     def _(primals, tangents):
-        """The tangent of the implicit function: J dx = dy - df, f being the direct function at x held."""
+        """The tangent of the implicit function: J dx = dy - df, where f is the direct function at constant x."""
         x, (params, _, context) = root(*primals), primals
         finite = jnp.isfinite(x)
         at = jnp.where(finite, x, 0.0)
@@ -119,18 +119,18 @@ def BlockAutoregressive(*hidden: int):
         def run(params, context, x):
             return forward(params, x.T, shifts(params, context))[0].T
 
-        def of_row(x, context):
+        def row_jacobian(x, context):
             context = None if context is None else context[None]
             return jax.jacfwd(lambda x: run(params, context, x[None])[0])(x)
 
         change = jax.jvp(lambda params, context: run(params, context, at), (params, context), (tangents[0], tangents[2]))[1]
-        jacobian = jnp.tril(jax.vmap(of_row)(at, context))
+        jacobian = jnp.tril(jax.vmap(row_jacobian)(at, context))
         moved = jax.vmap(partial(solve_triangular, lower=True))(jacobian, tangents[1] - change)
         return x, jnp.where(finite, moved, 0.0)
 
     def search(params, y: Array, shifts: tuple) -> Array:
         w, _ = weights(params["layers"][-1], y.shape[0])
-        most = jnp.abs(w).sum(1)[:, None]  # F is within this of its bias, as tanh is within 1
+        most = jnp.abs(w).sum(1)[:, None]  # the largest |F - bias|, as |tanh| is at most 1
         gate = LEAST + (1 - 2 * LEAST) * jax.nn.sigmoid(params["gate"])[:, None]
         centre = y - (1 - gate) * (params["layers"][-1]["b"][:, None] + shifts[1])
         low, high = (centre - (1 - gate) * most) / gate, (centre + (1 - gate) * most) / gate
@@ -152,7 +152,7 @@ def weights(layer: dict[str, Array], d: int) -> tuple[Array, Array]:
     rows, columns = layer["raw"].shape
     row, column = jnp.arange(rows)[:, None] // (rows // d), jnp.arange(columns)[None] // (columns // d)
     diagonal, free = row == column, jnp.where(row > column, layer["raw"], 0.0)
-    # Rows are normalised, so a factor is free: with this one none of their entries overflows, and one is 1.
+    # Rows are normalised below, so that any factor may be taken out: with this one no entry overflows, and one is 1.
     logs = jnp.where(diagonal, layer["raw"], -jnp.inf)
     most = jnp.maximum(logs.max(1), jnp.log(jnp.maximum(jnp.abs(free).max(1), jnp.finfo(free.dtype).tiny)))
     most = jax.lax.stop_gradient(most)[:, None]
@@ -165,7 +165,7 @@ def weights(layer: dict[str, Array], d: int) -> tuple[Array, Array]:
 def log_product(log_blocks: Array, log_slope: Array) -> Array:
     """log(exp(log_blocks) exp(log_slope)) for each feature: (d, b, a) and (d, a, batch) to (d, b, batch).
 
-    The largest slope is taken out; what then underflows is nothing beside the gate's own slope.
+    The largest slope is taken out; terms that then underflow are negligible next to the slope of the gate.
     """
     most = jax.lax.stop_gradient(log_slope.max(1, keepdims=True))
     most = jnp.where(jnp.isfinite(most), most, 0.0)

@@ -1,4 +1,4 @@
-"""Where the inputs and outputs of a composition live, entry by entry, as its layers declare it."""
+"""Supports of compositions: where inputs and outputs live, entry by entry, as the layers declare it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -39,45 +39,45 @@ class PlacedStep(Step):
 
     @property
     def declared(self) -> Support:
-        """Region of the layer; a loop, and layers within a layout, count as one and declare what the layers within declare."""
-        own, (order, pieces) = support_by(self.value), structure_of(self.value)
+        """Support of the step; a loop, and layers within a layout, count as one and have the support of the layers within."""
+        support, (order, pieces) = support_by(self.value), structure_of(self.value)
         if order == "loop":
             within = layers_of(pieces[0].value)
             if any(layer.curved for layer in within):
-                own = _told_by(lambda event: within)
+                support = _as_one(lambda event: within)
         elif order == "between":
             layout, *rest = (layers_of(piece.value) for piece in pieces)
-            within = [layer for each in rest for layer in each]
+            within = [layer for inner in rest for layer in inner]
             if any(layer.curved or layer.bounded for layer in [*layout, *within]):
-                own = _told_by(lambda event: [*layout, *within, *(PlacedStep(*step) for step in undone(layout, event))])
-        return own.inverted if self.inverted else own
+                support = _as_one(lambda event: [*layout, *within, *(PlacedStep(*step) for step in undone(layout, event))])
+        return support.inverted if self.inverted else support
 
-    def region(self, event: Shape, of_outputs: bool = False) -> Region:
-        return resolved(self.declared.outputs if of_outputs else self.declared.inputs, event, f"{self.bijection!r:.80}")
+    def region(self, event: Shape, outputs: bool = False) -> Region:
+        return resolved(self.declared.outputs if outputs else self.declared.inputs, event, f"{self.bijection!r:.80}")
 
     def output(self, event: Shape, context: Shape | None) -> Shape:
-        """The event behind it."""
+        """Event of the outputs."""
         return event if self.declared.entrywise else bijection_part(self.bijection, event, context).output
 
     @property
     def bounded(self) -> bool:
-        """Tells whether its inputs or its outputs may be less than the whole line."""
-        own = self.declared
-        return not (_whole(own.inputs) and _whole(own.outputs))
+        """True if its inputs or its outputs may be less than the whole line."""
+        support = self.declared
+        return not (_whole(support.inputs) and _whole(support.outputs))
 
     def mixes(self, event: Shape) -> bool:
-        """Tell whether no entry of its inputs is told by one of its outputs alone."""
+        """True if no entry of its inputs follows from a single entry of its outputs."""
         declared = self.declared
         return not (declared.entrywise or declared.moves_entries or declared.untouched(event[-1]).any())
 
     @property
     def curved(self) -> bool:
-        """Tells whether it may take or make angles or unit vectors."""
-        own = self.declared
-        return callable(own.inputs) or callable(own.outputs) or not (own.inputs.flat and own.outputs.flat)
+        """True if it may take or make angles or unit vectors."""
+        inputs, outputs = self.declared.inputs, self.declared.outputs
+        return callable(inputs) or callable(outputs) or not (inputs.flat and outputs.flat)
 
     def mapped(self, points: np.ndarray, event: Shape, backwards: bool) -> np.ndarray:
-        """Where an entrywise map takes rows of points, or from where."""
+        """The image of rows of points under an entrywise map, or the points that it takes there."""
         part = bijection_part(self.bijection, event, None)
         if "rng" in part.keywords:  # noise around the same place
             return points
@@ -87,18 +87,18 @@ class PlacedStep(Step):
             return np.asarray(y, float)
 
     def mapped_region(self, region: Region, event: Shape, backwards: bool) -> Region | None:
-        """Where it takes a region, or from where, at the event there; its own ends where these are not numbers. None where that
-        cannot be told, as it trains, or mixes entries, or moves those that differ."""
+        """Image of a region, or its preimage, at the event there; declared ends where the mapped ones are NaN. None where it
+        is not known, as the layer trains, mixes entries, or moves entries that differ."""
         if self.declared.moves_entries and (moved := _alike(region, event)):
             return moved
         if not self.declared.entrywise:
             return None
         ends = self.mapped(np.stack([*region]), event, backwards)
-        low, high = self.region(event, of_outputs=not backwards)
+        low, high = self.region(event, outputs=not backwards)
         return Region(np.fmax(np.fmin(*ends), low), np.fmin(np.fmax(*ends), high))
 
     def before(self, box: Region, event: Shape) -> Region | None:
-        """Where its inputs lie, at their event, if its outputs lie in a box, as far as that is told; None where nothing is."""
+        """Region of its inputs, at their event, if its outputs lie in a box, as far as it is known; None if it is not."""
         declared = self.declared
         if declared.moves_entries and (moved := _alike(box, event)):
             return moved
@@ -112,24 +112,24 @@ class PlacedStep(Step):
         return Region(np.where(stays, box.low, -np.inf), np.where(stays, box.high, np.inf)) if stays.any() else None
 
     def _is_constant(self, event: Shape) -> bool:
-        """Tell whether what it does depends neither on params nor on chance."""
+        """True if the map depends neither on params nor on chance."""
         part = bijection_part(self.bijection, event, None)
         return "rng" not in part.keywords and not jax.tree.leaves(part.abstract_params())
 
     def _taken_into(self, box: Region, event: Shape) -> Region:
-        """Return the region that is mapped into a box. An end that does not come back is no end: maps clip, and go flat."""
+        """Return the region that is mapped into a box. An end that does not come back is infinite: maps clip, and go flat."""
         if self.declared.moves_entries:
             return Region(*self.mapped(np.stack([*box]), event, backwards=True))
-        ends = np.clip(np.stack([*box]), *self.region(event, of_outputs=True))
+        ends = np.clip(np.stack([*box]), *self.region(event, outputs=True))
         at = self.mapped(ends, event, backwards=True) + 0.0  # no -0.0
         comes_back = np.isclose(self.mapped(at, event, backwards=False), ends, rtol=1e-6, atol=1e-8)
         falls, known = at[0] > at[1], comes_back & (at[0] != at[1]) & ~np.isnan(at).any(0)
-        (low, high), of = (np.where(falls, each[::-1], each) for each in (at, known))
-        return _within(self.region(event), np.where(of[0], low, -np.inf), np.where(of[1], high, np.inf))
+        (low, high), known = (np.where(falls, pair[::-1], pair) for pair in (at, known))
+        return _within(self.region(event), np.where(known[0], low, -np.inf), np.where(known[1], high, np.inf))
 
     def carries(self, kind: Region, event: Shape, backwards: bool) -> Region | None:
-        """The kind of the entries on its other side, at the event there, if it is none that declares one; None where it does
-        not keep it."""
+        """Kind of the entries on the other side, at the event there, of a layer that declares none itself; None where the layer
+        does not keep it."""
         if kind.flat:
             return kind
         declared, entries, classes = self.declared, kind.period.ravel(), kind.classes.ravel()
@@ -151,12 +151,12 @@ class PlacedStep(Step):
 
 
 def layers_of(bijection: Any) -> list[PlacedStep]:
-    """The layers that a bijection is made of, one after the other; a loop counts as one, as do layers in another layout."""
+    """Layers of a bijection, one after the other; a loop counts as one, as do layers in another layout."""
     return [PlacedStep(*step) for step in chain(bijection)]
 
 
-def _told_by(layers: Callable[[Shape], list[PlacedStep]]) -> Support:
-    """Return what layers declare at an event that they keep; together they count as one."""
+def _as_one(layers: Callable[[Shape], list[PlacedStep]]) -> Support:
+    """Return the support of layers that count as one and keep the event."""
     return Support(lambda event: support_of(layers(event), event)[0], lambda event: support_of(layers(event), event)[1])
 
 
@@ -166,45 +166,45 @@ def support_of(
     context: Shape | None = None,
     base: Region | Callable[[Shape], Region] | None = None,
 ) -> tuple[Region, Region, int]:
-    """The regions of inputs and of outputs, and how many layers decide in which intervals the first are: those up to the last
-    that is not defined on all that reaches it. `base` is where the outputs have to live, or a function of their event, if that
+    """The regions of inputs and of outputs, and how many layers decide the intervals of the inputs: all up to the last one
+    that is not defined everywhere that points reach. `base` is the region of the outputs, or a function of their event, if it
     is known.
 
-    Raises FlowsError where what comes before such a layer trains, or mixes entries, or where the kinds of entries do not fit.
+    Raises FlowsError where a layer before such a one trains, or mixes entries, or where the kinds of entries do not fit.
     """
     first, last = _kinds(layers, event, context, base)
     (low, high), reached, deciding = everywhere(event), everywhere(event), 0
     events = [event]
     for i, layer in enumerate(layers):
         here = events[-1]
-        if not any(each.bounded for each in layers[i:]) and _whole(reached):
+        if not any(later.bounded for later in layers[i:]) and _whole(reached):
             reached = everywhere(behind(layers[i:], here) if last is None else last.period.shape)
             break
-        own = _ends(layer.region(here))
-        if (reached.low < own.low).any() or (reached.high > own.high).any():
-            reached = wanted = Region(np.maximum(own.low, reached.low), np.minimum(own.high, reached.high))
+        domain = _ends(layer.region(here))
+        if (reached.low < domain.low).any() or (reached.high > domain.high).any():
+            reached = wanted = Region(np.maximum(domain.low, reached.low), np.minimum(domain.high, reached.high))
             for before, shape in zip(layers[:i][::-1], events[:-1][::-1], strict=True):
-                found = before.mapped_region(wanted, shape, backwards=True)
-                if found is None:
+                preimage = before.mapped_region(wanted, shape, backwards=True)
+                if preimage is None:
                     raise FlowsError(
-                        f"where {layer.bijection!r:.60} is defined cannot be told before {before.bijection!r:.60}, which "
-                        "trains, mixes or moves entries: put it first"
+                        f"the domain of {layer.bijection!r:.60} is not known before {before.bijection!r:.60}, which trains, "
+                        "mixes or moves entries: put it first"
                     )
-                wanted = found
+                wanted = preimage
             low, high = np.maximum(low, wanted.low), np.minimum(high, wanted.high)
             deciding = i + 1
         events.append(layer.output(here, context))
-        found = None if layer.bounded else layer.mapped_region(reached, events[-1], backwards=False)
-        reached = _ends(layer.region(events[-1], of_outputs=True)) if found is None else found
+        image = None if layer.bounded else layer.mapped_region(reached, events[-1], backwards=False)
+        reached = _ends(layer.region(events[-1], outputs=True)) if image is None else image
     return _region(low, high, first), _region(reached.low, reached.high, last), deciding
 
 
 def narrowed(
     region: Region | None, layers: Sequence[PlacedStep], event: Shape, base: Callable[[Shape], Region | None]
 ) -> Region | None:
-    """Where points lie of a region that layers take into that of a base, told at its event; None for the whole line.
+    """The part of a region that layers take into the region of a base, a function of its event; None for the whole line.
 
-    That is told entry by entry through layers that are entrywise or move entries, without params, and of features that a layer
+    It is known entry by entry through layers without params that are entrywise or move entries, and for features that a layer
     leaves as they are; elsewhere the region stays as it is.
     """
     events = [event]
@@ -225,31 +225,31 @@ def narrowed(
 
 
 def _alike(region: Region, event: Shape) -> Region | None:
-    """Return the same intervals at another event, where one stands for all entries."""
+    """Return the same intervals at another event, where all entries have one interval."""
     low, high = (end.flat[0] for end in region)
     alike = (region.low == low).all() and (region.high == high).all()
     return Region(np.full(event, low), np.full(event, high)) if alike else None
 
 
-def _within(own: Region, low: np.ndarray, high: np.ndarray) -> Region:
-    """Intervals within a region; its own where they lie beside it."""
-    low, high = np.maximum(low, own.low), np.minimum(high, own.high)
-    beside = low >= high
-    return Region(np.where(beside, own.low, low), np.where(beside, own.high, high))
+def _within(region: Region, low: np.ndarray, high: np.ndarray) -> Region:
+    """Intervals cut to a region; the region's where they lie outside of it."""
+    low, high = np.maximum(low, region.low), np.minimum(high, region.high)
+    outside = low >= high
+    return Region(np.where(outside, region.low, low), np.where(outside, region.high, high))
 
 
 def _ends(region: Region) -> Region:
-    """The intervals of a region; those of unit vectors are no matter of single entries, and codes are in none."""
-    of_others = (region.sphere > 0) | (region.classes > 0)
-    return Region(np.where(of_others, -np.inf, region.low), np.where(of_others, np.inf, region.high))
+    """The intervals of a region; the whole line for entries of unit vectors and for codes."""
+    off_line = (region.sphere > 0) | (region.classes > 0)
+    return Region(np.where(off_line, -np.inf, region.low), np.where(off_line, np.inf, region.high))
 
 
 def _region(low: np.ndarray, high: np.ndarray, kind: Region | None) -> Region:
     if kind is None:
         return Region(low, high, np.zeros_like(low), np.zeros(low.shape, int), np.zeros(low.shape, int))
-    of_sphere, coded = kind.sphere > 0, kind.classes > 0
-    low = np.where(of_sphere, -1.0, np.where(coded, 0.0, low))
-    high = np.where(of_sphere, 1.0, np.where(coded, kind.classes - 1.0, high))
+    on_sphere, coded = kind.sphere > 0, kind.classes > 0
+    low = np.where(on_sphere, -1.0, np.where(coded, 0.0, low))
+    high = np.where(on_sphere, 1.0, np.where(coded, kind.classes - 1.0, high))
     return Region(low, high, kind.period, kind.sphere, kind.classes)
 
 
@@ -262,19 +262,19 @@ def _kinds(
     kinds, events = [everywhere(event).kind], [event]
 
     def ask(wanted: Region, whose: str, layers: Sequence[PlacedStep]) -> None:
-        """See to it that the last of the kinds is what is wanted."""
+        """Change the kinds so that the last one is the wanted one."""
         if wanted.same_kind(kinds[-1]):
             return
-        found = [wanted]
+        earlier = [wanted]
         for layer, shape in zip(layers[::-1], events[:-1][::-1], strict=True):
-            before = None if layer.curved else layer.carries(found[0], shape, backwards=True)
-            if before is None:
+            carried = None if layer.curved else layer.carries(earlier[0], shape, backwards=True)
+            if carried is None:
                 raise FlowsError(
                     f"{whose} takes {wanted.words.noun}, which {layer.bijection!r:.60} before it does not make: put it "
                     f"first, or give layers and a base that fit, such as {wanted.words.remedy}"
                 )
-            found.insert(0, before)
-        kinds[:] = found
+            earlier.insert(0, carried)
+        kinds[:] = earlier
 
     for i, layer in enumerate(layers):
         here = events[-1]
@@ -282,7 +282,7 @@ def _kinds(
         if not wanted.flat:
             ask(wanted, f"{layer.bijection!r:.60}", layers[:i])
         after = layer.output(here, context)
-        made = layer.region(after, of_outputs=True).kind
+        made = layer.region(after, outputs=True).kind
         if wanted.flat and made.flat and (after == here or not kinds[-1].flat):
             carried = layer.carries(kinds[-1], after, backwards=False)
             if carried is None:
@@ -305,7 +305,7 @@ def _kinds(
 
 
 def _whole(region: Any) -> bool:
-    """Tell whether it is all of the line; what a function tells of an event may be less."""
+    """True for the whole line; a function of the event may return less."""
     if region is REAL or callable(region):
         return region is REAL
     low, high, sphere = _distinct(region.low), _distinct(region.high), _distinct(region.sphere)
@@ -313,13 +313,13 @@ def _whole(region: Any) -> bool:
 
 
 def _distinct(x: Any) -> np.ndarray:
-    """x, once along each axis along which one number stands for all."""
+    """x, cut to length 1 along axes along which one number stands for all."""
     x = np.asarray(x)
     return x[tuple(slice(1) if stride == 0 else slice(None) for stride in x.strides)]
 
 
 def regions_of(bijection: Any, event: Shape) -> tuple[Region | None, Region | None]:
-    """Where inputs and outputs live; None where that cannot be told."""
+    """Regions of inputs and outputs; None where they are not known."""
     try:
         return support_of(layers_of(bijection), event)[:2]
     except FlowsError:
@@ -329,9 +329,9 @@ def regions_of(bijection: Any, event: Shape) -> tuple[Region | None, Region | No
 def flow_regions(
     bijection: Any, event: Shape, context: Shape | None, base: Region | None = None
 ) -> tuple[Region | None, Region | None]:
-    """Where a bijection is defined, before a base that lives in a region of its own, and where points live that it takes into
-    that region; None for everywhere, or where it cannot be told. Raises FlowsError where one is of a circle or a sphere and the
-    other is not."""
+    """The region where a bijection is defined, in front of a base, and the part of it that the bijection takes into the base's
+    region; None for everywhere, or where it is not known. Raises FlowsError where one is of a circle or a sphere and the other
+    is not."""
     layers, defined = layers_of(bijection), None
     try:
         region, _, deciding = support_of(layers, event, context, base)
@@ -345,15 +345,15 @@ def flow_regions(
 
 
 def unit_of(layers: Sequence[tuple[Any, Any]], count: int) -> tuple[Any, Any, np.ndarray]:
-    """The middle and the standard deviation of each of so many features, and which of them are known, as the first of these
-    layers that touches a feature has measured it; pairs of a value and its params, up to one that says nothing of units."""
+    """Middle and standard deviation of `count` features, and a mask of the known ones, as measured by the first of these
+    layers that touches a feature; layers are pairs of a value and its params, up to one that declares no unit."""
     middle, deviation, known = np.zeros(count), np.ones(count), np.zeros(count, bool)
     for value, params in layers:
         unit, places = traits_by(value).unit, support_by(value)
         if unit is None or known.all():
             break
         new = ~known & (True if places.touches is None else ~places.untouched(count))
-        of_middle, of_deviation = (np.asarray(each, float) for each in unit(params))
-        middle, deviation = np.where(new, of_middle, middle), np.where(new, of_deviation, deviation)
+        new_middle, new_deviation = (np.asarray(values, float) for values in unit(params))
+        middle, deviation = np.where(new, new_middle, middle), np.where(new, new_deviation, deviation)
         known |= new
     return middle, deviation, known

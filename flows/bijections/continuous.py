@@ -45,33 +45,33 @@ def Continuous(
 
     y = x(0), and log|det J| = -integral_0^1 tr(dv/dx) dt along the way, in nats. The inverse solves from 0 to 1.
 
-    Without `steps` each row takes steps of its own, of sizes that keep its error within the tolerance, so that no density
-    depends on the batch; it needs diffrax (`pip install 'jax-flows[continuous]'`), and a row that takes more than 4,096 steps
-    is NaN. With `steps` a batch takes so many equal ones: a gradient then costs a fraction, and is what training by likelihood
-    needs, but the density integrates to 1 only as well as these solve. Params are the same for both.
-    `objectives.flow_matching` trains v without solving anything.
+    Without `steps` each row takes separate steps, of sizes that keep its error within the tolerance, so that no density
+    depends on the batch; this needs diffrax (`pip install 'jax-flows[continuous]'`), and a row that takes more than 4,096 steps
+    is NaN. With `steps` a batch takes that many equal steps: gradients cost a fraction, which suits training by likelihood, but
+    the density integrates to 1 only as well as these steps solve the equation. Params are the same for both.
+    `objectives.flow_matching` trains v without solving the equation.
 
     Args:
         conditioner: a network of the inputs (x, t), or of x with t as a last channel; by default a smooth
-            `MLP(64, 64, 64, activation="gelu")`; `conditioners.ConcatSquash` is that of FFJORD.
-        trace: "exact", d derivatives of the network; or, with `rng`, an estimate e'(dv/dx)e of one, whose e are signs
+            `MLP(64, 64, 64, activation="gelu")`; `conditioners.ConcatSquash` is the network of FFJORD.
+        trace: "exact", by d derivatives of the network; or, with `rng`, an estimate e'(dv/dx)e by one, where e are signs
             ("hutchinson") or normal ("hutchinson-normal"), the same along the way. Without `rng` it is exact.
         solver: "tsit5", "dopri5", "bosh3", "heun"; "dopri8" without steps; "rk4", "midpoint", "euler" with them.
-        steps: how many, or None for adaptive ones.
+        steps: the number of steps, or None for adaptive ones.
         tolerance: of adaptive steps, relative and absolute; by default 1e-5, in float64 1e-10.
-        adjoint: how gradients go through adaptive steps: "checkpoint", in reverse mode alone; "direct", in both modes, keeps
-            more; "backsolve" solves back in time, and is inexact.
-        kinetic, jacobian: times the integrals of |v|^2 and of the squared Frobenius norm of dv/dx, subtracted from log_det
-            under `train=True` alone: straight ways, which take fewer steps. 0.01 each in the paper.
+        adjoint: how gradients go through adaptive steps: "checkpoint", in reverse mode alone; "direct", in both modes, takes
+            more memory; "backsolve" solves back in time, and is inexact.
+        kinetic, jacobian: factors of the integrals of |v|^2 and of the squared Frobenius norm of dv/dx, subtracted from log_det
+            under `train=True` alone: paths become straight, and take fewer steps. Both are 0.01 in the paper.
 
     Params:
-        Those of the network.
+        The params of the network.
 
     Cost:
         Direct: an evaluation of the network and its trace at each stage of each step. Inverse: without the trace.
 
     Errors:
-        FlowsError: an unknown name, numbers outside their range, a tolerance or an adjoint beside steps; a network that names
+        FlowsError: an unknown name, numbers outside their range, a tolerance or an adjoint with steps; a network that names
             `rng` or `train`. ImportError: diffrax is not installed, and no steps were given.
 
     Source:
@@ -88,7 +88,7 @@ def Continuous(
     """
     net = MLP(64, 64, 64, activation="gelu") if conditioner is None else check_conditioner(conditioner, "Continuous")
     kinetic, jacobian = (
-        not_negative(each, f"Continuous: {name}") for each, name in ((kinetic, "kinetic"), (jacobian, "jacobian"))
+        not_negative(factor, f"Continuous: {name}") for factor, name in ((kinetic, "kinetic"), (jacobian, "jacobian"))
     )
     _check(trace, TRACES, "trace")
     _check(solver, TABLEAUX if steps is not None else ADAPTIVE, f"solver {'with' if steps is not None else 'without'} steps")
@@ -96,17 +96,17 @@ def Continuous(
     if steps is not None:
         steps = positive_int(steps, "Continuous: steps", most=100_000)
         if tolerance is not None or adjoint != "checkpoint":
-            raise FlowsError("Continuous: tolerance and adjoint are of adaptive steps; leave them out, or give steps=None")
+            raise FlowsError("Continuous: tolerance and adjoint belong to adaptive steps; leave them out, or give steps=None")
     elif tolerance is not None:
         tolerance = positive(tolerance, "Continuous: tolerance")
 
-    def make(key, shape, context, given):
+    def make(key, shape, context, args):
         if steps is None:
             required()
-        data = given.init_inputs
+        data = args.init_inputs
         data = None if data is None else jnp.concatenate([data, jnp.ones_like(data[..., :1])], -1)  # the time as well
         inputs = (*shape[:-1], shape[-1] + 1)
-        start, network = running(net, key, inputs, shape, context, given._replace(init_inputs=data))
+        start, network = running(net, key, inputs, shape, context, args._replace(init_inputs=data))
         if network.keywords:
             raise FlowsError(
                 f"Continuous: {net!r:.80} names {', '.join(sorted(network.keywords))}, and its velocity would change along the "
@@ -114,17 +114,17 @@ def Continuous(
             )
 
         def velocity(params, t, x, context=None):
-            """v of rows x at times t, one for all or one for each."""
+            """Velocity of rows x at times t, one for all rows or one for each."""
             channels = jnp.moveaxis(x, -1, 0)
             times = jnp.reshape(t, (1, -1, *(1,) * (x.ndim - 2))).astype(x.dtype)
             inputs = jnp.concatenate([channels, jnp.broadcast_to(times, (1, *channels.shape[1:]))])
             return jnp.moveaxis(network.run(params, inputs, context), 0, -1)
 
         def field(traced, train):
-            """d/dt of the state of rows: x alone, or with the log-det and the penalty."""
+            """The time derivative of the state of rows: x alone, or with the log-det and the penalty."""
 
-            def of(t, state, given):
-                params, context, noise = given
+            def slopes(t, state, constants):
+                params, context, noise = constants
 
                 def v(x):
                     return velocity(params, t, x, context)
@@ -135,11 +135,11 @@ def Continuous(
                     slope, trace, squares = _exact(v, state[0])
                 else:
                     slope, change = jax.jvp(v, state[:1], (noise,))
-                    trace, squares = _of_rows(noise * change), _of_rows(change * change)
-                penalty = kinetic * _of_rows(slope * slope) + jacobian * squares if train else jnp.zeros_like(trace)
+                    trace, squares = _row_sums(noise * change), _row_sums(change * change)
+                penalty = kinetic * _row_sums(slope * slope) + jacobian * squares if train else jnp.zeros_like(trace)
                 return slope, trace, penalty
 
-            return of
+            return slopes
 
         def solve(params, x, context, noise, traced, train, start, end):
             """The state of all rows at the end."""
@@ -149,14 +149,14 @@ def Continuous(
                 return (x, zero, zero) if traced else (x,)
 
             if steps is not None:
-                given = params, context, noise
-                return fixed(solver, lambda t, state: field(traced, train)(t, state, given), begin(x), start, end, steps)
+                constants = params, context, noise
+                return fixed(solver, lambda t, state: field(traced, train)(t, state, constants), begin(x), start, end, steps)
             finest = tolerance or (TOLERANCE if x.dtype == jnp.float32 else FINE)
 
             def one(*row):
-                x, *given = jax.tree.map(lambda each: each[None], row)  # a batch of one
-                found, reached = adaptive(solver, field(traced, train), begin(x), start, end, finest, adjoint, (params, *given))
-                return jax.tree.map(lambda each: jnp.where(reached, each[0], jnp.nan), found)
+                x, *rest = jax.tree.map(lambda leaf: leaf[None], row)  # a batch of one
+                state, reached = adaptive(solver, field(traced, train), begin(x), start, end, finest, adjoint, (params, *rest))
+                return jax.tree.map(lambda leaf: jnp.where(reached, leaf[0], jnp.nan), state)
 
             return jax.vmap(one)(x, context, noise)
 
@@ -171,27 +171,27 @@ def Continuous(
         def inverse(params, y, context=None):
             return solve(params, y, context, None, False, False, NOISE, DATA)[0]
 
-        shown = {"context"} | ({"rng"} if trace != "exact" else set()) | ({"train"} if kinetic or jacobian else set())
-        return Layer(start, direct, inverse, velocity=velocity, keywords=shown)
+        keywords = {"context"} | ({"rng"} if trace != "exact" else set()) | ({"train"} if kinetic or jacobian else set())
+        return Layer(start, direct, inverse, velocity=velocity, keywords=keywords)
 
     return conditioned(net, make)
 
 
 def _exact(v: Callable, x: Array) -> tuple[Array, Array, Array]:
-    """v(x) of rows, and of each the trace and the squared Frobenius norm of its derivative."""
+    """v(x) of rows, and for each row the trace and the squared Frobenius norm of its derivative."""
     slope, push = jax.linearize(v, x)
     entries = size(x.shape[1:])
     unit = jnp.eye(entries, dtype=x.dtype).reshape(entries, 1, *x.shape[1:])
 
-    def change(each: Array) -> Array:
-        return push(jnp.broadcast_to(each, x.shape))
+    def change(direction: Array) -> Array:
+        return push(jnp.broadcast_to(direction, x.shape))
 
     # One direction after the other: the gradient of all at once takes three to seven times as long on a CPU.
-    changes = jnp.stack([change(each) for each in unit]) if entries <= FEW else lax.map(change, unit)
-    return slope, jax.vmap(_of_rows)(unit * changes).sum(0), jax.vmap(_of_rows)(changes * changes).sum(0)
+    changes = jnp.stack([change(direction) for direction in unit]) if entries <= FEW else lax.map(change, unit)
+    return slope, jax.vmap(_row_sums)(unit * changes).sum(0), jax.vmap(_row_sums)(changes * changes).sum(0)
 
 
-def _of_rows(x: Array) -> Array:
+def _row_sums(x: Array) -> Array:
     """The sum over everything but the rows."""
     return x.sum(tuple(range(1, x.ndim)))
 

@@ -10,27 +10,27 @@ import numpy as np
 from flows.core import OFF_SPHERE, FlowsError
 
 POLE, TURN = 90.0, 360.0  # the largest latitude, and the largest longitude of either sign
-RADIANS = np.pi / 2 * (1 + 1e-6), np.pi * (1 + 1e-6)  # the same in radians, of one sign or the other, whatever float32 rounds
-FEW = 0.05  # of rows: fewer latitudes beyond the poles are slips, more may be longitudes
+RADIANS = np.pi / 2 * (1 + 1e-6), np.pi * (1 + 1e-6)  # the same in radians, with room for rounding in float32
+FEW = 0.05  # of rows: fewer latitudes beyond 90 are slips, more may be longitudes
 
 
 def from_degrees(latitude: Any, longitude: Any) -> np.ndarray:
     """Places on the globe as unit vectors, x = (cos a cos b, cos a sin b, sin a), latitude a, longitude b.
 
-    Degrees are no numbers of the line: 180 and -180 are one meridian, and near a pole a degree of longitude is short. A model
+    Degrees are not numbers of a line: 180 and -180 are one meridian, and near a pole a degree of longitude is short. A model
     of the sphere, such as `flows.Flow(flows.SphereFlow(), flows.SphereUniform())`, takes unit vectors, and has neither seam
     nor poles. Its densities are per unit of surface of a globe of radius 1. Computed in float64, by NumPy.
 
     Args:
-        latitude: degrees from -90 to 90, north of the equator above 0: a list, an array or a column of a table, (n,). Two
+        latitude: degrees from -90 to 90, positive in the north: a list, an array or a column of a table, (n,). Two
             numbers, one for each argument, are one place, n = 1.
-        longitude: degrees from -360 to 360, east of Greenwich above 0, as many.
+        longitude: degrees from -360 to 360, positive east of Greenwich, as many as latitudes.
 
     Returns:
         (n, 3), float64.
 
     Errors:
-        FlowsError: NaN, a latitude beyond 90, a longitude beyond 360, each with its row; two lengths; more than one axis.
+        FlowsError: NaN, a latitude beyond 90, a longitude beyond 360, named by its row; different lengths; more than one axis.
 
     Example:
         >>> import flows
@@ -48,13 +48,13 @@ def from_degrees(latitude: Any, longitude: Any) -> np.ndarray:
         bad = ~(np.abs(values) <= most)
         if bad.any():
             row = int(bad.argmax())
-            found = repr(float(values[row])).removesuffix(".0")  # all digits: 90.0000001 is not 90
+            shown = repr(float(values[row])).removesuffix(".0")  # all digits: 90.0000001 is not 90
             remedy = "Correct such rows, or drop them"
             beyond = POLE + 1 < np.abs(north).max() <= TURN  # by more than rounding
             if name == "latitude" and beyond and bad.mean() >= FEW and (np.abs(east) <= POLE).all():
                 remedy = "No longitude is beyond 90: perhaps the two are swapped, from_degrees(latitude, longitude)"
             raise FlowsError(
-                f"from_degrees: {name} is {found} in row {row}; expected degrees from -{most:g} to {most:g}, and "
+                f"from_degrees: {name} is {shown} in row {row}; expected degrees from -{most:g} to {most:g}, and "
                 f"{int(bad.sum())} of {len(bad)} are not. {remedy}"
             )
     a, b = np.radians(north), np.radians(east)
@@ -65,7 +65,7 @@ def to_degrees(points: Any) -> tuple[np.ndarray, np.ndarray]:
     """Latitude and longitude, in degrees, of points of the sphere: the inverse of `from_degrees`.
 
     latitude = atan2(z, sqrt(x^2 + y^2)) is in [-90, 90], and longitude = atan2(y, x) in (-180, 180]; at a pole, where any
-    longitude would do, it is what is left of that of `from_degrees`, or that of rounding. Computed in float64, by NumPy.
+    longitude is right, it is the one given to `from_degrees`, or comes from rounding. Computed in float64, by NumPy.
 
     Args:
         points: unit vectors (n, 3), such as draws of a model.
@@ -74,7 +74,7 @@ def to_degrees(points: Any) -> tuple[np.ndarray, np.ndarray]:
         The pair (latitude, longitude), each (n,), float64.
 
     Errors:
-        FlowsError: rows that are no unit vectors, by more than 1e-4 of the squared norm, or have NaN; another shape.
+        FlowsError: rows whose squared norm differs from 1 by more than 1e-4, or that have NaN; another shape.
 
     Example:
         >>> import flows
@@ -91,7 +91,7 @@ def to_degrees(points: Any) -> tuple[np.ndarray, np.ndarray]:
     if off.any():
         row = int(off.argmax())
         raise FlowsError(
-            f"to_degrees: row {row} is no point of the sphere: its squares add up to {squared[row]:.6g}; of {len(off)} rows "
+            f"to_degrees: row {row} is not a point of the sphere: its squares add up to {squared[row]:.6g}; of {len(off)} rows "
             f"{int(off.sum())} are off it. Expected unit vectors, as flows.from_degrees and models of the sphere make them"
         )
     longitude = np.degrees(np.arctan2(x[:, 1], x[:, 0]))
@@ -100,8 +100,8 @@ def to_degrees(points: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_degrees(x: np.ndarray) -> tuple[int, int, bool] | None:
-    """Tell which of the columns of rows (n, d) look like latitude and longitude: the first two, in either order, beyond any
-    unit vector; and whether these are radians. None if they do not."""
+    """Columns of latitude and of longitude, if the first two columns of rows (n, d) look like them, in either order, beyond
+    any unit vector; and True if they look like radians. None otherwise."""
     if x.ndim != 2 or x.shape[1] not in (2, 3) or not len(x):
         return None
     most = np.abs(x[:, :2].astype(float)).max(0)
@@ -112,18 +112,18 @@ def as_degrees(x: np.ndarray) -> tuple[int, int, bool] | None:
 
 
 def told_of_degrees(x: np.ndarray, names: Sequence[str]) -> str:
-    """Return a remark on rows that should be unit vectors and look like degrees; nothing where they do not."""
-    found = as_degrees(x)
-    if found is None:
+    """Return a remark on rows that should be unit vectors and look like degrees; otherwise nothing."""
+    columns = as_degrees(x)
+    if columns is None:
         return ""
-    latitude, longitude = (names[i] for i in found[:2])
-    if found[2]:
+    latitude, longitude = (names[i] for i in columns[:2])
+    if columns[2]:
         return (
             f"{latitude} lies within +-pi/2 and {longitude} within +-pi, which look like radians: "
             "flows.from_degrees(*np.degrees([latitude, longitude])) makes unit vectors (n, 3) of them; "
             "if they are degrees, flows.from_degrees(latitude, longitude)"
         )
-    turn = "0 .. 360" if (x[:, found[1]] >= 0).all() else "+-180" if (np.abs(x[:, found[1]]) <= 180).all() else "+-360"
+    turn = "0 .. 360" if (x[:, columns[1]] >= 0).all() else "+-180" if (np.abs(x[:, columns[1]]) <= 180).all() else "+-360"
     return (
         f"{latitude} lies within +-90 and {longitude} within {turn}, which look like degrees: "
         "flows.from_degrees(latitude, longitude) makes unit vectors (n, 3) of them"
@@ -144,8 +144,8 @@ def _numbers(values: Any, what: str) -> np.ndarray:
     if np.ma.is_masked(values):
         raise FlowsError(f"{what} has masked values; drop these rows, or fill them")
     try:
-        given = np.asarray(values)
-        x = given.astype(float) if given.dtype.kind in "iufO" else None
+        array = np.asarray(values)
+        x = array.astype(float) if array.dtype.kind in "iufO" else None
     except (TypeError, ValueError):
         x = None
     if x is None:

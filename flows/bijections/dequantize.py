@@ -35,15 +35,15 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
 
     log|det J| = 0, and y is inside its cell, whatever its rounding (float16 is computed in float32 and rounded again). The mean
     of log p(y) over u is a lower bound on log(P(x) / prod(step)), where P(x) is the mass that p gives to the cell around x, in
-    nats; so a model of y is one of x, and cannot gain by spikes on single values. u is drawn from `rng`, one for each entry;
-    without `rng` it is 1/2, and log p the density at the recorded value, neither bound nor mass. The inverse rounds to the
-    values there are, offset + k step: it is no bijection, and has no exact density.
+    nats; so a model of y is a model of x, and cannot gain by spikes on single values. Each entry of u is drawn from `rng`;
+    without `rng` it is 1/2, and log p is the density at the recorded value, neither bound nor mass. The inverse rounds to the
+    possible values, offset + k step: the layer is not a bijection, and has no exact density.
 
     Args:
-        step: the distance of neighbouring values, for all columns (the last axis of the event) or one each; 0 for a column
-            that is continuous.
-        levels: how many values there are, 0, step, 2 step, ..., as 256 of the pixels of images: no sample is another, and what
-            lies outside has no density. None where they have no ends.
+        step: the distance of neighbouring values, one for all columns (the last axis of the event) or one each; 0 for a
+            continuous column.
+        levels: the number of possible values, 0, step, 2 step, ..., such as 256 for pixels of images: samples have no other
+            value, and points outside have no density. None where values have no bounds.
 
     Params:
         fixed: offset, (channels,), a value of each column: 0, or the least of `init_inputs`; with levels always 0.
@@ -71,20 +71,20 @@ def Dequantize(step: float | Sequence[float] = 1.0, levels: int | None = None):
         channels = shape[-1:]
         if steps.shape not in ((), channels):
             raise FlowsError(f"Dequantize: {len(steps)} steps for {channels[0]} columns; expected one, or one for each")
-        each = np.broadcast_to(steps, channels)
+        widths = np.broadcast_to(steps, channels)
 
         def direct_fun(params, x, rng=None):
             if rng is None:
                 return x, jnp.zeros((), x.dtype)
-            size = along(jnp.asarray(each, x.dtype), x)
+            size = along(jnp.asarray(widths, x.dtype), x)
             y = x + size * (jax.random.uniform(rng, x.shape, x.dtype) - 0.5)
-            # At the ends of a cell, which may be those of a box, a density may be infinite or 0.
+            # At the ends of a cell, which may be ends of a box, a density may be infinite or 0.
             at, noisy = lax.stop_gradient((x, y))
             least, most = jnp.minimum(at, beside(at - size / 2, 1.0)), jnp.maximum(at, beside(at + size / 2, -1.0))
             return y + (jnp.clip(noisy, least, most) - noisy), jnp.zeros((), x.dtype)
 
         def inverse_fun(params, y):
-            size = along(jnp.asarray(each, y.dtype), y)
+            size = along(jnp.asarray(widths, y.dtype), y)
             offset, divisor = along(params["fixed"]["offset"], y), jnp.where(size > 0, size, jnp.ones_like(size))
             k = jnp.round((y - offset) / divisor)
             return jnp.where(size > 0, offset + size * (k if levels is None else jnp.clip(k, 0, levels - 1)), y)

@@ -1,4 +1,4 @@
-"""A transformer on every feature, each on its own. Family: Bounds and scalar maps."""
+"""A transformer on every entry of an event, each by itself. Family: Bounds and scalar maps."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,15 +21,15 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
 
     Args:
         transformer: one of `flows.transformers`, or a sequence with one for each entry of the event.
-        conditioner: `net(rng, context_dim, num_params * entries) -> (params, apply_fun)`, such as `MLP(32)`: theta is what it
-            makes of the context, which is then needed. By default theta is trained itself, one for each entry.
+        conditioner: `net(rng, context_dim, num_params * entries) -> (params, apply_fun)`, such as `MLP(32)`: theta is its
+            output for the context, which is then required. By default theta is a trained param, one for each entry.
 
     Params:
         `{"theta": (num_params, entries)}`, which starts at 0; with a conditioner "conditioner" instead of "theta"; "weights" of
         transformers that have some.
 
     Cost:
-        Direct: O(d), and a pass of the network of the context. Inverse: the same, but for transformers whose inverse is a root.
+        Direct: O(d), and a pass of the network of the context. Inverse: the same, unless a transformer's inverse is a root.
 
     Errors:
         FlowsError: a conditioner without context_dim.
@@ -44,40 +44,40 @@ def Elementwise(transformer: Transformer | Sequence[Transformer], conditioner: C
     net: Any = None if conditioner is None else check_conditioner(conditioner, "Elementwise")
 
     def layer(params, direct, inverse, keywords=()):
-        """Make a layer of functions of (entries, batch), with the log-slope of each."""
+        """Make a layer of functions of (entries, batch), which return the log-slope of each entry."""
 
         def leading(x):
             return x.reshape(x.shape[0], size(x.shape[1:])).T
 
-        def direct_of_rows(params, x, **call):
+        def direct_rows(params, x, **call):
             y, log_slope = direct(params, leading(x), **call)
             return y.T.reshape(x.shape), log_slope.sum(0)
 
-        def inverse_of_rows(params, y, **call):
+        def inverse_rows(params, y, **call):
             return inverse(params, leading(y), **call)[0].T.reshape(y.shape)
 
-        return Layer(params, direct_of_rows, inverse_of_rows, keywords=keywords)
+        return Layer(params, direct_rows, inverse_rows, keywords=keywords)
 
     def trained_init(rng, shape):
         trained = Trained(Columns(for_each(transformers, size(shape), "Elementwise")))
         return layer(trained.init(rng), trained.direct, trained.inverse)
 
-    def make(key, shape, context, given):
+    def make(key, shape, context, args):
         if context is None:
-            raise FlowsError("Elementwise: a conditioner makes the parameters of a context; give context_dim to init_fun")
+            raise FlowsError("Elementwise: a conditioner makes the parameters from a context; give context_dim to init_fun")
         columns = Columns(for_each(transformers, size(shape), "Elementwise"))
-        keys, old = jax.random.split(key), given.params or {}
-        given = given._replace(params=old.get("conditioner"))
-        start, network = running(net, keys[0], (0,), (columns.num_params * size(shape),), context, given)
-        own = {"conditioner": start}
+        keys, old = jax.random.split(key), args.params or {}
+        args = args._replace(params=old.get("conditioner"))
+        start, network = running(net, keys[0], (0,), (columns.num_params * size(shape),), context, args)
+        layer_params = {"conditioner": start}
         if columns.has_weights:
-            own["weights"] = old["weights"] if old else columns.init(keys[1])
+            layer_params["weights"] = old["weights"] if old else columns.init(keys[1])
 
         def apply(step, params, x, **call):
             theta = network.run(params["conditioner"], x, **call)
             return step(theta.reshape(columns.num_params, *x.shape), x, params.get("weights"))
 
         on_each = partial(apply, columns.direct), partial(apply, columns.inverse)
-        return layer(own, *on_each, keywords={"context", *network.keywords})
+        return layer(layer_params, *on_each, keywords={"context", *network.keywords})
 
     return trained_init if net is None else conditioned(net, make)

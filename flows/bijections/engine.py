@@ -1,4 +1,4 @@
-"""Parts that the engines share, the layers whose network makes the parameters of transformers (coupling, autoregressive).
+"""Parts that engines share: layers in which a network makes the parameters of transformers (coupling, autoregressive).
 
 Features are in the leading axis: they are selected and reordered, and each is transformed by its own transformer.
 """
@@ -15,19 +15,19 @@ from flows.core import Array, FlowsError, Given, Region, Support, as_context, na
 from flows.transformers.base import Transformer, check_transformer
 
 MOST_RUNS = 128
-CHEAP = 2  # parameters of a transformer whose inverse is worth a copy of what it reads
+CHEAP = 2  # parameters of a transformer whose inverse is worth a copy of its inputs
 
 
 def conditioned(net: Any, make: Callable) -> Callable:
     """The init_fun of a layer, or of a base, whose parameters are made by the network `net`.
 
-    `make(key, shape, context, given)` returns its params and functions, context being a shape or None. It starts the network by
-    `running`, and its functions take `**call`, for the network alone: what of context, rng and train this one names, which a
-    `Layer` tells by its keywords.
+    `make(key, shape, context, args)` returns its params and functions; context is a shape or None. It starts the network by
+    `running`, and its functions take `**call`, for the network alone: the arguments among context, rng and train that the
+    network names, which a `Layer` declares as its keywords.
     """
 
-    def init_fun(rng, shape, context_dim=0, **given):
-        return make(rng, shape, as_context(context_dim), Given(**given))
+    def init_fun(rng, shape, context_dim=0, **args):
+        return make(rng, shape, as_context(context_dim), Given(**args))
 
     return naming(init_fun, {"context_dim", *measured_by(net)})
 
@@ -57,14 +57,14 @@ def cut(x: Array, *sizes: int) -> list[Array]:
 class Columns:
     """A transformer for each row of x (features, ...): the same for all, or one of several kinds.
 
-    theta is (num_params, features, ...), with the num_params of the kind that has most; a kind takes the first of them. Its
-    other axes may have length 1, where rows share it. Weights of transformers that have some are a tuple over kinds.
+    theta is (num_params, features, ...), with the largest num_params of all kinds; a kind takes its first entries. Its
+    other axes may have length 1, where rows share it. Weights, if any kind has some, are a tuple over kinds.
     """
 
     def __init__(self, transformers: tuple[Transformer, ...]):
         self.kinds = tuple(dict.fromkeys(transformers))
         self.num_params = max(kind.num_params for kind in self.kinds)
-        self.kind_of = np.array([self.kinds.index(each) for each in transformers])
+        self.kind_of = np.array([self.kinds.index(transformer) for transformer in transformers])
         self.order = np.argsort(self.kind_of, kind="stable")
         self.counts = tuple(int((self.kind_of == i).sum()) for i in range(len(self.kinds)))
 
@@ -74,7 +74,7 @@ class Columns:
 
     def init(self, key: Array) -> tuple:
         """The weights of each kind, () for one without."""
-        return tuple(kind.init(each) for kind, each in zip(self.kinds, jax.random.split(key, len(self.kinds)), strict=True))
+        return tuple(kind.init(k) for kind, k in zip(self.kinds, jax.random.split(key, len(self.kinds)), strict=True))
 
     def direct(self, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
         """y and log dy/dx."""
@@ -85,10 +85,10 @@ class Columns:
         return self._apply("inverse", theta, y, weights)
 
     def inverse_of_one(self, feature: Array, theta: Array, y: Array, weights: Any, with_slope: bool) -> tuple[Array, Any]:
-        """x of the one row of y (1, ...), which is that of `feature`, an index known only when it runs; and log dy/dx there."""
+        """x of a single row of y (1, ...), the row of `feature`, an index known only at run time; and log dy/dx there."""
         weights = weights or ((),) * len(self.kinds)
 
-        def of(i: int) -> Any:
+        def branch(i: int) -> Any:
             kind = self.kinds[i]
 
             def one(theta: Array, y: Array) -> tuple[Array, Any]:
@@ -98,7 +98,7 @@ class Columns:
 
             return one
 
-        branches = [of(i) for i in range(len(self.kinds))]
+        branches = [branch(i) for i in range(len(self.kinds))]
         return (
             branches[0](theta, y)
             if len(branches) == 1
@@ -107,26 +107,26 @@ class Columns:
 
     def _apply(self, direction: str, theta: Array, x: Array, weights: Any) -> tuple[Array, Array]:
         weights = weights or ((),) * len(self.kinds)
-        # In a loop the exponential of a cheap inverse takes ten times as long if it is fused with what it reads. Splines begin
-        # with reductions, into which nothing is fused, and take less if x is an array of its own.
+        # In a loop the exponential of a cheap inverse takes ten times as long if it is fused with its inputs. Splines begin
+        # with reductions, into which nothing is fused, and take less if x is a separate array.
         cheap, inverse = self.num_params <= CHEAP, direction == "inverse"
         theta, x = unfused(theta) if cheap and inverse else theta, unfused(x) if inverse or not cheap else x
         if len(self.kinds) == 1:
             return self.kinds[0].apply(direction, theta, x, weights[0])
         thetas = cut(reorder(jnp.swapaxes(theta, 0, 1), self.order), *self.counts)
         results = [
-            kind.apply(direction, jnp.swapaxes(own[:, : kind.num_params], 0, 1), rows, w)
-            for kind, own, rows, w in zip(self.kinds, thetas, cut(reorder(x, self.order), *self.counts), weights, strict=True)
+            kind.apply(direction, jnp.swapaxes(theta[:, : kind.num_params], 0, 1), rows, w)
+            for kind, theta, rows, w in zip(self.kinds, thetas, cut(reorder(x, self.order), *self.counts), weights, strict=True)
         ]
         back = np.argsort(self.order)
-        y, log_det = (reorder(jnp.concatenate(each), back) for each in zip(*results, strict=True))
+        y, log_det = (reorder(jnp.concatenate(pieces), back) for pieces in zip(*results, strict=True))
         return y, log_det
 
 
-class Seen:
-    """How a network sees columns of these periods, None for numbers of the line: angles as cos and sin, so that no seam shows.
+class NetworkInputs:
+    """Inputs of a network, from columns of these periods, None for numbers of the line: angles as cos and sin, without a seam.
 
-    Without any angle it sees them as they are; otherwise the numbers first, then all cosines, then all sines.
+    Without any angle the columns stay as they are; otherwise numbers come first, then all cosines, then all sines.
     """
 
     def __init__(self, periods: Sequence[float | None]):
@@ -136,7 +136,7 @@ class Seen:
         self.size = len(periods) + len(self.turns)
 
     def __call__(self, x: Array) -> Array:
-        """x (features, ...) as the network sees it."""
+        """The inputs from x (features, ...)."""
         if not len(self.turns):
             return x
         numbers, angles = cut(reorder(x, self.order), len(self.angles) - len(self.turns), len(self.turns))
@@ -154,17 +154,17 @@ class Seen:
 
 
 def circles(transformer: Any, other: Any = None, name: str = "") -> Support:
-    """Return what an engine declares: circles of the periods of its transformers, the same that the `other` ones have."""
+    """Return the support of an engine: circles with the periods of its transformers, which the `other` ones have to share."""
     if transformer is None:
         return Support()
-    each = as_transformers(transformer, name)
-    periods = [one.period or 0.0 for one in each]
+    several = as_transformers(transformer, name)
+    periods = [one.period or 0.0 for one in several]
     if other is not None:
         others = [one.period or 0.0 for one in as_transformers(other, name)]
         if len({len(periods), len(others)} - {1}) > 1 or not (np.array(periods) == np.array(others)).all():
             raise FlowsError(
-                f"{name}: transformers have periods {tuple(periods)}, and those of unconditional {tuple(others)}; expected the "
-                "same"
+                f"{name}: transformers have periods {tuple(periods)}, and the unconditional ones {tuple(others)}; expected the "
+                "same periods"
             )
     if not any(periods):
         return Support()
@@ -177,7 +177,7 @@ def circles(transformer: Any, other: Any = None, name: str = "") -> Support:
 
 
 class Trained:
-    """Columns whose theta is trained itself: `{"theta": (num_params, features)}`, and "weights" where there are some."""
+    """Columns whose theta is a trained param: `{"theta": (num_params, features)}`, and "weights" where there are some."""
 
     def __init__(self, columns: Columns):
         self.columns = columns
@@ -196,16 +196,16 @@ class Trained:
         return params["theta"].reshape(*params["theta"].shape, *(1,) * (x.ndim - 1))
 
 
-def as_transformers(given: Any, name: str) -> tuple[Transformer, ...]:
+def as_transformers(transformer: Any, name: str) -> tuple[Transformer, ...]:
     """One transformer, or a sequence of them."""
-    several = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    several = transformer if isinstance(transformer, Sequence) and not isinstance(transformer, str) else (transformer,)
     if not several:
         raise FlowsError(f"{name}: no transformer was given; expected one, or one for each feature")
-    return tuple(check_transformer(each, name) for each in several)
+    return tuple(check_transformer(one, name) for one in several)
 
 
 def for_each(transformers: tuple[Transformer, ...], features: int, name: str) -> tuple[Transformer, ...]:
-    """One for each feature."""
+    """A transformer for each feature."""
     spend(size=40 * features)  # of tuples and arrays with an entry for each feature
     if len(transformers) not in (1, features):
         raise FlowsError(f"{name}: {len(transformers)} transformers for {features} features; expected one, or one for each")

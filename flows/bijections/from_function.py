@@ -17,23 +17,23 @@ HALVINGS = 24
 def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable | None = None, vectorize: bool = True):
     """A bijection given by `y = fun(params, x)` for one event; everything else is derived.
 
-    log|det J| is that of the Jacobian of `fun` by forward-mode automatic differentiation. Unless `inverse` is given, the
-    inverse solves fun(params, x) = y by damped Newton steps; its gradient is the implicit function theorem's. A row that
+    log|det J| comes from the Jacobian of `fun`, by forward-mode automatic differentiation. Unless `inverse` is given, the
+    inverse solves fun(params, x) = y by damped Newton steps; its gradient comes from the implicit function theorem. A row that
     does not converge is NaN.
 
     Args:
-        fun: `fun(params, x)` or `fun(params, x, context)` of one event x, returning one event of as many entries.
+        fun: `fun(params, x)` or `fun(params, x, context)` of one event x, which returns an event of as many entries.
         init: `init(rng, shape) -> params`; without it params are `{}`.
         inverse: `inverse(params, y)` or `inverse(params, y, context)`.
         vectorize: `fun` is traced and applied to whole batches: loops just work, an `if` on array values needs
-            `jnp.where` or `lax.cond`. With False it runs row by row as plain Python: slow, and anything goes that
-            `jax.jacfwd` can follow.
+            `jnp.where` or `lax.cond`. With False it runs row by row as plain Python: slow, but free to do anything
+            that `jax.jacfwd` can follow.
 
     Params:
-        What `init` returns.
+        The result of `init`.
 
     Cost:
-        Direct: d forward derivatives of the function, and O(d^3). Inverse: some 5 Newton steps of as much, unless one is given.
+        Direct: d forward derivatives of the function, and O(d^3). Inverse: about 5 Newton steps of this cost, or `inverse`.
 
     Errors:
         FlowsError: an `if` on array values under `vectorize=True`; an output with another number of entries.
@@ -50,16 +50,16 @@ def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable 
         [[1.0, 1.0]]
     """
     takes_context = _takes_context("fun", fun)
-    for name, given in {"init": init, "inverse": inverse}.items():
-        if given is not None and not callable(given):
-            raise TypeError(f"FromFunction: {name} is {given!r:.60}; expected a function")
+    for name, function in {"init": init, "inverse": inverse}.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"FromFunction: {name} is {function!r:.60}; expected a function")
     inverse_takes_context = inverse is not None and _takes_context("inverse", inverse)
     needs_context = takes_context or inverse_takes_context
 
     def evaluate(params, x, context):
         return _explained(fun, vectorize, params, x, *([context] if takes_context else []))
 
-    def given_inverse(params, y, context):
+    def evaluate_inverse(params, y, context):
         return _explained(inverse, vectorize, params, y, *([context] if inverse_takes_context else []))
 
     def init_fun(rng, shape, context_dim=0):
@@ -72,24 +72,24 @@ def FromFunction(fun: Callable, init: Callable | None = None, inverse: Callable 
 
         def inverse_of(params, y, context=None):
             if inverse is not None:
-                return given_inverse(params, y, context)
+                return evaluate_inverse(params, y, context)
             return newton(evaluate, params, y, context, shape, plain=not vectorize)
 
         lift = _by_vmap if vectorize else _row_by_row
         functions = [lift(direct), lift(inverse_of)]
         if not needs_context:
-            functions = [_without_context(each) for each in functions]
+            functions = [_without_context(function) for function in functions]
         return {} if init is None else init(rng, shape), *functions
 
-    # Only a function that takes a context makes the layer one that does.
+    # The layer takes a context only if one of its functions does.
     return init_fun if needs_context else lambda rng, shape: init_fun(rng, shape)
 
 
 def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape, plain: bool) -> Array:
     """The x of the given shape with evaluate(params, x, context) = y; NaN where the residual stays.
 
-    Each step is damped to the best of 1, 1/2, 1/4, ..., so that the residual falls. The solution is found without
-    gradients; one more Newton step, whose Jacobian is a constant, gives it those of the implicit function theorem.
+    Each step is damped to the best of 1, 1/2, 1/4, ..., so that the residual falls. The search has no
+    gradients; one more Newton step, whose Jacobian is a constant, adds the gradients of the implicit function theorem.
     """
     fixed_params, target, fixed_context = jax.lax.stop_gradient((params, y, context))
 
@@ -110,7 +110,7 @@ def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape
         r, jacobian = value_and_jacobian(residual, x)
         change = jnp.linalg.solve(jacobian, r).reshape(shape)
         tried = [x - change / 2**k for k in range(HALVINGS)]
-        norms = jnp.stack([norm(each) for each in tried]) if plain else jax.vmap(norm)(jnp.stack(tried))
+        norms = jnp.stack([norm(point) for point in tried]) if plain else jax.vmap(norm)(jnp.stack(tried))
         i = jnp.argmin(norms)
         better = norms[i] < best
         return jnp.where(better, jnp.stack(tried)[i], x), jnp.minimum(norms[i], best), steps + 1, better
@@ -126,10 +126,10 @@ def newton(evaluate: Callable, params: Any, y: Array, context: Any, shape: Shape
     x = state[0]
     r, jacobian = value_and_jacobian(residual, x)
     scale = jnp.abs(jnp.ravel(target)) + jnp.abs(jacobian) @ jnp.abs(jnp.ravel(x))
-    found = (jnp.abs(r) <= 100 * jnp.finfo(x.dtype).eps * scale).all()
+    solved = (jnp.abs(r) <= 100 * jnp.finfo(x.dtype).eps * scale).all()
     # Where the Jacobian is singular, as of x**3 at 0, the solution stands without a gradient.
     change = jnp.linalg.solve(jacobian, jnp.ravel(evaluate(params, x, context) - y)).reshape(shape)
-    return jnp.where(found, jnp.where(jnp.isfinite(change), x - change, x), jnp.nan)
+    return jnp.where(solved, jnp.where(jnp.isfinite(change), x - change, x), jnp.nan)
 
 
 def value_and_jacobian(fun: Callable, x: Array) -> tuple[Array, Array]:
@@ -156,7 +156,7 @@ def _row_by_row(function: Callable) -> Callable:
     """A function of one event that runs on the rows of a batch one after the other, in plain Python."""
 
     def batched(params, x, context=None):
-        if not len(x):  # nothing to run: a batch of one says what comes out
+        if not len(x):  # nothing to run: a batch of one shows the shapes
             return jax.tree.map(lambda leaf: leaf[:0], batched(params, jnp.ones((1, *x.shape[1:]), x.dtype)))
         rows = [function(params, row, None if context is None else context[i]) for i, row in enumerate(x)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
@@ -172,12 +172,12 @@ def _takes_context(name: str, fun: Any) -> bool:
     check_function(fun, f"FromFunction: {name}", f"a function {name}(params, x)")
     try:
         parameters = list(inspect.signature(fun).parameters.values())
-    except ValueError:  # of what is written in C
+    except ValueError:  # of a function written in C
         raise TypeError(
             f"FromFunction: {name} is {fun!r:.60}, whose arguments are not known; give lambda params, x: ..."
         ) from None
-    required = [each for each in parameters if each.default is each.empty and each.kind is not each.VAR_POSITIONAL]
-    return len(required) == 3 or any(each.name == "context" for each in parameters)
+    required = [one for one in parameters if one.default is one.empty and one.kind is not one.VAR_POSITIONAL]
+    return len(required) == 3 or any(one.name == "context" for one in parameters)
 
 
 def _explained(function: Any, vectorize: bool, *args: Any) -> Any:

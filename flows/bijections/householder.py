@@ -14,7 +14,7 @@ def Householder(num_reflections: int | None = None):
     H_i = I - 2 v_i v_i' / |v_i|^2 acts on the last axis: the features of a vector, or the channels of each place.
 
     Args:
-        num_reflections: k; by default as many as there are channels, which make any orthogonal matrix of determinant (-1)^k.
+        num_reflections: k; by default the number of channels, which can make any orthogonal matrix of determinant (-1)^k.
 
     Params:
         vectors: (k, channels), the v_i; normal at init, so that the matrix is a random one.
@@ -53,7 +53,7 @@ def Householder(num_reflections: int | None = None):
 def reflections(vectors: Array, rows: int | None = None) -> Array:
     """H_1 ... H_k, built once for the whole batch, (channels, channels); or its first rows, which are orthonormal.
 
-    With unit vectors as the rows of U, it is 1 - U'T U, where 1 / T is half the identity and what of U U' is above the
+    With unit vectors as the rows of U, it is 1 - U'T U, where 1 / T is half the identity plus the part of U U' above the
     diagonal: two products and a solve, in place of k steps one after the other (the compact WY form, Schreiber and Van Loan
     1989).
     """
@@ -69,5 +69,5 @@ def reflections(vectors: Array, rows: int | None = None) -> Array:
 
 
 def pairs_that_cancel(key: Array, channels: int) -> Array:
-    """Vectors of as many reflections as any rotation needs, which undo each other two by two: their product is 1."""
+    """Vectors of as many reflections as any rotation needs, in equal pairs that cancel: their product is 1."""
     return jnp.repeat(jax.random.normal(key, (channels // 2, channels)), 2, axis=0)

@@ -1,4 +1,4 @@
-"""Layouts of images: pixels to channels or tokens, so that what is written for channels serves any mask. log|det J| = 0.
+"""Layouts of images: pixels become channels or tokens, so that layers for channels serve any mask. log|det J| = 0.
 Family: Permutations and layouts."""
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from flows.core import Array, FlowsError, Shape, Support, as_event, bijection, p
 
 @bijection(support=Support(moves_entries=True))
 def Checkerboard():
-    """Pixels of one colour of a chessboard, then those of the other: (H, W, C) to (H, W / 2, 2 C), log|det J| = 0.
+    """Pixels of one colour of a chessboard, then of the other colour: (H, W, C) to (H, W / 2, 2 C), log|det J| = 0.
 
     y[i, j, c] = x[i, 2 j + i mod 2, c], a pixel whose row and column add up to an even number, and
     y[i, j, C + c] = x[i, 2 j + 1 - i mod 2, c], its neighbour in the same row. `Coupling` of the first half of the channels is
@@ -60,8 +60,8 @@ def Checkerboard():
 def Stripes(axis: int):
     """Every other row, or column, to channels: (H, W, C) to (H / 2, W, 2 C) or (H, W / 2, 2 C), log|det J| = 0.
 
-    y[i, j, a C + c] = x[2 i + a, j, c] for rows, axis 0, and x[i, 2 j + a, c] for columns, axis 1, with a = 0 and 1: those of
-    an even number are the first half of the channels.
+    y[i, j, a C + c] = x[2 i + a, j, c] for rows, axis 0, and x[i, 2 j + a, c] for columns, axis 1, with a = 0 and 1: rows
+    or columns of an even number are the first half of the channels.
 
     Args:
         axis: 0 for rows, 1 for columns.
@@ -73,7 +73,7 @@ def Stripes(axis: int):
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: another axis; an event that is not (H, W, C), or whose side along the axis is odd.
+        FlowsError: an axis other than 0 or 1; an event that is not (H, W, C), or whose side along the axis is odd.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -105,10 +105,10 @@ def Patchify(p: int):
     """Blocks of `p` x `p` pixels to tokens: (H, W, C) to (T, p^2 C), T = (H / p) (W / p), log|det J| = 0.
 
     y[i (W / p) + j, (a p + b) C + c] = x[i p + a, j p + b, c]: tokens go row by row through the image, the entries of a token
-    row by row through its block, the channels of a pixel side by side.
+    row by row through its block, the channels of a pixel next to each other.
 
     Args:
-        p: the side of a block; of 1, each pixel is a token.
+        p: the side of a block; with 1, each pixel is a token.
 
     Params:
         None.
@@ -168,10 +168,10 @@ def Reshape(shape: int | Sequence[int] | None = None):
         >>> direct_fun(params, jnp.ones((1, 784)))[0].shape
         (1, 28, 28, 1)
     """
-    given = None if shape is None else as_event(shape, "Reshape: shape")
+    new_event = None if shape is None else as_event(shape, "Reshape: shape")
 
     def init_fun(rng, shape):
-        target = (size(shape),) if given is None else given
+        target = (size(shape),) if new_event is None else new_event
         if size(shape) != size(target):
             raise FlowsError(
                 f"Reshape: the event {shape} has {size(shape)} numbers, and the shape {target} {size(target)}; expected as many"
@@ -182,12 +182,12 @@ def Reshape(shape: int | Sequence[int] | None = None):
 
 
 def moving(there: Callable[[Array], Array], back: Callable[[Array], Array]) -> tuple:
-    """Return what the init of a layout returns: no params, and functions that move entries."""
+    """The params of a layout, which are empty, and its functions, which move entries."""
     return {}, lambda params, x: (there(x), jnp.zeros((), x.dtype)), lambda params, y: back(y)
 
 
 def check_image(name: str, event: Shape, divisors: tuple[int, int], expected: str) -> None:
-    """Refuse what is not (H, W, C) with sides that are multiples of the divisors."""
+    """Refuse an event that is not (H, W, C) with sides that are multiples of the divisors."""
     if len(event) != 3 or any(side % by for side, by in zip(event[:2], divisors, strict=True)):
         raise FlowsError(
             f"{name}: the event is {event}; expected an image (H, W, C) with {expected}. Pad or crop it, or make an image of a "

@@ -15,7 +15,7 @@ from flows.core import HIGHEST, Array, FlowsError, Support, bijection, size, spe
 def FixedInvertibleLinear():
     """A random orthogonal matrix, not trained: y = x W, log|det J| = places * log|det W|, from the stored W.
 
-    `places` is the number of entries that share a channel (1 for vectors). The inverse solves with W itself, so it holds
+    `places` is the number of entries that share a channel (1 for vectors). The inverse solves with W itself, so it is right
     even after the stored numbers were rounded or moved.
 
     Params:
@@ -54,11 +54,11 @@ def FixedInvertibleLinear():
 def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
     """A trained matrix, in LU form: y = x W, log|det J| = places * sum(log|s|).
 
-    W = P L (U + diag(s)) with P a fixed permutation, L unit lower triangular, U strictly upper triangular; it is stored so,
-    with s = sign * exp(log_s), and so can never become singular. Both directions are one product, with W or with W^-1.
+    W = P L (U + diag(s)) with P a fixed permutation, L unit lower triangular, U strictly upper triangular; it is stored in
+    this form, with s = sign * exp(log_s), and can never become singular. Both directions are one product, with W or with W^-1.
 
     Args:
-        init: "orthogonal", a random one, or "identity".
+        init: "orthogonal", a random orthogonal matrix, or "identity".
         dense: train the entries of W themselves, with log|det J| = places * log|det W|. Nothing keeps such a W from becoming
             singular.
 
@@ -71,7 +71,7 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
         Direct: O(d^2), and a product in O(d^3) for a batch. Inverse: O(d^2), and an inverse in O(d^3) for a batch.
 
     Errors:
-        FlowsError: another init.
+        FlowsError: an unknown init.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039,
@@ -107,8 +107,8 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
 
     def inverse_fun(params, y):
         back, (lower, upper) = jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), triangles(params)
-        # W^-1 = U^-1 L^-1 P^T, from the right: by solving for the rows of 1. To solve for those of y takes twice as long on a
-        # CPU, is no more precise, and leaves y in a layout that slows down what reads it.
+        # W^-1 = U^-1 L^-1 P^T, from the right: by solving for the rows of 1. Solving for the rows of y takes twice as long
+        # on a CPU, is not more precise, and leaves y in a layout that slows down what reads it.
         inverse = solve_triangular(upper, jnp.eye(len(back), dtype=y.dtype), trans=1)
         inverse = solve_triangular(lower, inverse, trans=1, lower=True, unit_diagonal=True).T
         return product(y, inverse[:, back])
@@ -130,11 +130,11 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
 
 
 def places(n: int, lower: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Where the entries of a strict triangle of n x n stand, row by row."""
+    """Places of the entries of a strict triangle of n x n, row by row."""
     spend(size=8 * n**2)  # of the places, in int64
     return np.tril_indices(n, -1) if lower else np.triu_indices(n, 1)
 
 
 def triangle(entries: Array, diagonal: Array, lower: bool) -> Array:
-    """A triangular matrix of its diagonal and its strict triangle, row by row."""
+    """The triangular matrix with this diagonal and these entries of its strict triangle, row by row."""
     return jnp.diag(diagonal).at[places(len(diagonal), lower)].set(entries)

@@ -1,6 +1,6 @@
-"""Trained linear maps of the last axis that cannot become singular, by their factors; each is the identity at init.
+"""Trained linear maps of the last axis, as products of factors, which cannot become singular; all are the identity at init.
 
-Features of a vector, or channels of an image. `places` is the number of entries that share a channel: 1 for vectors.
+The axis holds features of a vector, or channels of an image; `places` entries of an event share a channel: 1 in vectors.
 Family: Linear maps.
 """
 
@@ -21,11 +21,11 @@ product = partial(jnp.matmul, precision=HIGHEST)
 def Triangular(lower: bool = True):
     """A trained triangular matrix of positive diagonal: y = W x, log|det J| = places * sum(log_diagonal).
 
-    y_i = exp(log_diagonal_i) x_i + sum_{j < i} W_ij x_j, so that each feature sees those before it (with lower=False, those
-    after it). The inverse solves, feature by feature.
+    y_i = exp(log_diagonal_i) x_i + sum_{j < i} W_ij x_j, so that y_i depends on x_i and the features before it (with
+    lower=False, after it). The inverse solves for one feature after the other.
 
     Args:
-        lower: below the diagonal, or above it.
+        lower: True for entries below the diagonal, False for entries above it.
 
     Params:
         entries: (channels (channels - 1) / 2,), the strict triangle row by row; log_diagonal: (channels,).
@@ -63,10 +63,10 @@ def LinearQR():
     """A trained matrix as a rotation and a triangle: y = R Q x, log|det J| = places * sum(log_diagonal).
 
     Q is a product of d or d - 1 reflections, an even number, which makes any rotation; R is upper triangular with the diagonal
-    exp(log_diagonal). So W = R Q is any matrix of positive determinant. The inverse solves with R, and turns back by Q'.
+    exp(log_diagonal). So W = R Q is any matrix of positive determinant. The inverse solves with R, and multiplies by Q'.
 
     Params:
-        vectors: (2 (channels // 2), channels), of the reflections, as of `Householder`; at init each stands twice, so Q = 1.
+        vectors: (2 (channels // 2), channels), of the reflections, as in `Householder`; at init each stands twice, so Q = 1.
         entries: (channels (channels - 1) / 2,), the strict triangle row by row; log_diagonal: (channels,).
 
     Cost:
@@ -109,8 +109,8 @@ def LinearSVD():
     U' diag(exp(-log_s)) V' y: singular values can be read, and bounded, from log_s.
 
     Params:
-        first, last: (2 (channels // 2), channels), the vectors of the reflections of U and V, as of `Householder`; at init each
-        stands twice, and so U = V = 1; log_s: (channels,).
+        first, last: (2 (channels // 2), channels), the vectors of the reflections of U and V, as in `Householder`; at init each
+        stands twice, so U = V = 1; log_s: (channels,).
 
     Cost:
         Direct: O(d^2), and two rotations in O(d^3) for a batch. Inverse: the same.
@@ -147,7 +147,7 @@ def LinearExponential():
     """The exponential of a trained matrix: y = exp(A) x, log|det J| = places * trace(A).
 
     The inverse is exp(-A) y. exp(A) is never singular; its determinant is positive. Scaling and squaring takes about 10
-    products of matrices, each way.
+    products of matrices, in each direction.
 
     Params:
         matrix: (channels, channels), A; 0 at init.
@@ -190,7 +190,7 @@ def LinearLowRank(rank: int = 1):
     Woodbury's, x = exp(-log_scale) (y - B M^-1 Q'y): all of it takes O(channels rank) for each event.
 
     Args:
-        rank: of what is added to the scale, at most the number of channels.
+        rank: of the matrix B Q', at most the number of channels.
 
     Params:
         log_scale: (channels,); vectors: (rank, channels), of the reflections; outer: (channels, rank), V; lower, upper:
@@ -201,11 +201,11 @@ def LinearLowRank(rank: int = 1):
         Direct: O(d rank). Inverse: O(d rank).
 
     Errors:
-        FlowsError: a rank that is not a whole number above 0, or more than the channels.
+        FlowsError: a rank that is not a whole number above 0, or above the number of channels.
 
     Source:
-        Lu and Huang, "Woodbury Transformations for Deep Generative Flows", 2020, arXiv:2002.12229; there 1 + Q'B
-        may become singular.
+        Lu and Huang, "Woodbury Transformations for Deep Generative Flows", 2020, arXiv:2002.12229; in the
+        paper 1 + Q'B may become singular.
 
     Example:
         >>> import flows, jax.numpy as jnp

@@ -1,6 +1,6 @@
-"""Masks of couplings: what of an event is kept, and is seen by the network, and what is moved.
+"""Masks of couplings: which entries of an event condition the network, and which are moved.
 
-Channels lead inside: a part is (features, batch), or (channels, batch, *space).
+Inside, channels lead: a part is (features, batch), or (channels, batch, *space).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.bijections.engine import Columns, Seen, Trained, cut, for_each, reorder
+from flows.bijections.engine import Columns, NetworkInputs, Trained, cut, for_each, reorder
 from flows.core import Array, FlowsError, Shape, spend
 from flows.transformers.base import Transformer
 
@@ -19,31 +19,33 @@ Transformers = tuple[Transformer, ...]
 
 
 class Features:
-    """Some of the features of the last axis are kept; `columns` transform the others, and `trained` those, if at all."""
+    """Features of the last axis: some condition the network, `columns` transform the others; `trained`, if any, the former."""
 
     def __init__(
-        self, transformers: Transformers, of_kept: Transformers | None, mask: str | Sequence[bool], flip: bool, shape: Shape
+        self, transformers: Transformers, extra: Transformers | None, mask: str | Sequence[bool], flip: bool, shape: Shape
     ):
         d = shape[-1]
-        spend(size=40 * d)  # of the mask, and of the places of what is kept and moved
-        keep = _kept(mask, d) ^ (flip and not (isinstance(mask, str) and d == 1))
-        kept, moved = np.flatnonzero(keep), np.flatnonzero(~keep)
+        spend(size=40 * d)  # of the mask, and of the places of both parts
+        keep = _conditioning(mask, d) ^ (flip and not (isinstance(mask, str) and d == 1))
+        conditioning, moved = np.flatnonzero(keep), np.flatnonzero(~keep)
         if not len(moved):
             raise FlowsError(f"Coupling: the mask keeps all {d} features, and flip is {flip}; one at least must be transformed")
-        self.random, self.order, self.sizes = mask == "random", np.concatenate([kept, moved]), (len(kept), len(moved))
-        each = for_each(transformers, d, "Coupling")
-        self.columns, self.seen = Columns(tuple(each[i] for i in moved)), Seen([each[i].period for i in kept])
-        if self.random and max(len(set(transformers)), len(set(of_kept or ()))) > 1:
-            raise FlowsError("Coupling: a random mask cannot tell which feature is whose transformer; give one for all")
+        self.random, self.order = mask == "random", np.concatenate([conditioning, moved])
+        self.sizes = len(conditioning), len(moved)
+        per_feature = for_each(transformers, d, "Coupling")
+        self.columns = Columns(tuple(per_feature[i] for i in moved))
+        self.network_inputs = NetworkInputs([per_feature[i].period for i in conditioning])
+        if self.random and max(len(set(transformers)), len(set(extra or ()))) > 1:
+            raise FlowsError("Coupling: a random mask leaves open which transformer a feature gets; give one for all")
         self.trained = None
-        if of_kept is not None and len(kept):
-            each = for_each(of_kept, d, "Coupling")
-            self.trained = Trained(Columns(tuple(each[i] for i in kept)))
-        self.inputs = (*shape[:-1], self.seen.size)
+        if extra is not None and len(conditioning):
+            per_feature = for_each(extra, d, "Coupling")
+            self.trained = Trained(Columns(tuple(per_feature[i] for i in conditioning)))
+        self.inputs = (*shape[:-1], self.network_inputs.size)
         self.outputs = (*shape[:-1], self.columns.num_params * len(moved))
 
     def start(self, key: Array, old: Any) -> tuple[Array, dict[str, Any]]:
-        """A key for the network, and the other params, unless there are old ones."""
+        """A key for the network, and the other params, new unless there are old ones."""
         columns, trained = self.columns, self.trained
         alone = not self.random and trained is None and not columns.has_weights
         # Each split takes a tenth of a second to compile.
@@ -58,25 +60,25 @@ class Features:
         }
 
     def cut(self, params: Any, x: Array) -> list[Array]:
-        """Return the kept and the moved entries of x (batch, *event)."""
+        """Return the conditioning and the moved entries of x (batch, *event)."""
         x = jnp.moveaxis(x, -1, 0)
         x = x[jnp.argsort(params["fixed"]["ranks"])] if self.random else x
         return cut(reorder(x, self.order), *self.sizes)
 
-    def joined(self, params: Any, kept: Array, moved: Array) -> Array:
-        x = reorder(jnp.concatenate([kept, moved]), np.argsort(self.order))
+    def joined(self, params: Any, conditioning: Array, moved: Array) -> Array:
+        x = reorder(jnp.concatenate([conditioning, moved]), np.argsort(self.order))
         x = x[jnp.argsort(jnp.argsort(params["fixed"]["ranks"]))] if self.random else x
         return jnp.moveaxis(x, 0, -1)
 
-    def used(self, of_moved: Array) -> Array:
-        return of_moved
+    def used(self, x: Array) -> Array:
+        return x
 
 
 class Pixels:
-    """The pixels of an image whose row and column add up to an even number are kept; flipped, the others.
+    """Pixels of an image: where row and column add up to an even number they condition the network; flipped, the others.
 
-    Both parts are whole images. In what is moved, and in its theta, kept pixels are 0, so that what a transformer makes of
-    them, which is not used, cannot overflow and poison a gradient.
+    Both parts are whole images. In the moved part, and in its theta, conditioning pixels are 0, so that the transformer's
+    results there, which are not used, cannot overflow and make a gradient NaN.
     """
 
     trained = None
@@ -84,14 +86,14 @@ class Pixels:
     def __init__(self, transformers: Transformers, flip: bool, shape: Shape):
         if len(shape) != 3 or shape[0] * shape[1] < 2:
             raise FlowsError(
-                f"Coupling: mask='checkerboard' is of pixels, and the event is {shape}; expected an image (H, W, C) of two or "
+                f"Coupling: mask='checkerboard' is for pixels, and the event is {shape}; expected an image (H, W, C) of two or "
                 "more. Give mask='alternating' for the features of a vector, or make an image of it by Reshape((H, W, C))"
             )
         h, w, c = shape
-        each = for_each(transformers, c, "Coupling")
-        self.columns, self.seen_as = Columns(each), Seen([one.period for one in each])
-        self.kept = (np.add.outer(np.arange(h), np.arange(w)) % 2 == (1 if flip else 0))[None, None]
-        self.inputs, self.outputs = (h, w, self.seen_as.size + 1), (h, w, self.columns.num_params * c)
+        per_feature = for_each(transformers, c, "Coupling")
+        self.columns, self.channels = Columns(per_feature), NetworkInputs([one.period for one in per_feature])
+        self.keep = (np.add.outer(np.arange(h), np.arange(w)) % 2 == (1 if flip else 0))[None, None]
+        self.inputs, self.outputs = (h, w, self.channels.size + 1), (h, w, self.columns.num_params * c)
 
     def start(self, key: Array, old: Any) -> tuple[Array, dict[str, Any]]:
         weighted = self.columns.has_weights
@@ -105,28 +107,28 @@ class Pixels:
         x = jnp.moveaxis(x, -1, 0)
         return x, self.used(x)
 
-    def joined(self, params: Any, kept: Array, moved: Array) -> Array:
-        return jnp.moveaxis(jnp.where(self.kept, kept, moved), 0, -1)
+    def joined(self, params: Any, conditioning: Array, moved: Array) -> Array:
+        return jnp.moveaxis(jnp.where(self.keep, conditioning, moved), 0, -1)
 
-    def seen(self, kept: Array) -> Array:
-        """Half of the image, and a channel that tells which."""
-        mask = jnp.broadcast_to(jnp.asarray(self.kept, kept.dtype), (1, *kept.shape[1:]))
-        return jnp.concatenate([jnp.where(self.kept, self.seen_as(kept), 0.0), mask])
+    def network_inputs(self, x: Array) -> Array:
+        """Half of the image, and a channel that is 1 on this half."""
+        mask = jnp.broadcast_to(jnp.asarray(self.keep, x.dtype), (1, *x.shape[1:]))
+        return jnp.concatenate([jnp.where(self.keep, self.channels(x), 0.0), mask])
 
-    def used(self, of_moved: Array) -> Array:
-        return jnp.where(self.kept, 0.0, of_moved)
+    def used(self, x: Array) -> Array:
+        return jnp.where(self.keep, 0.0, x)
 
 
-def _kept(mask: str | Sequence[bool], d: int) -> np.ndarray:
-    """Tell which features are kept. A random mask puts those that are first, so its are the first half."""
+def _conditioning(mask: str | Sequence[bool], d: int) -> np.ndarray:
+    """True for features that condition the network. A random mask puts them first, so that they are the first half."""
     if mask in ("halves", "random"):
         return np.arange(d) < d // 2
     if mask == "alternating":
         return np.arange(d) % 2 == 1
     try:
-        kept = np.asarray(mask)
+        keep = np.asarray(mask)
     except ValueError:  # of lists of unequal length
-        kept = np.zeros(0)
-    if kept.shape != (d,) or kept.dtype != bool:
+        keep = np.zeros(0)
+    if keep.shape != (d,) or keep.dtype != bool:
         raise FlowsError(f"Coupling: mask is {mask!r:.80}; expected {d} booleans, one for each feature, True for kept")
-    return kept
+    return keep

@@ -14,15 +14,15 @@ from flows.core import Array, FlowsError, bijection, positive_int
 from flows.transformers.rational_quadratic import backward, forward
 
 REACH = 2.4  # standard deviations of a normal, up to which quantiles are taken: 0.8% of it lies beyond, on each side
-BEYOND = 2.5  # rows on each side, at least, by which an outer quantile can be told
-LEAST_GAP = 0.01  # of the distance between the outer quantiles, over the number of knots: between two of them
+BEYOND = 2.5  # rows on each side, at least, beyond an outer quantile
+LEAST_GAP = 0.01  # of the distance between the outer quantiles over the number of knots: the least gap of two knots
 
 
 @bijection(support=touching)
 def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
     """Each feature made normal by itself, by a monotone spline through quantiles of data, which is not trained.
 
-    The knots are (x_k, y_k), y_k equally spaced in [-2.4, 2.4], or less far where fewer than 2.5 rows would lie beyond, and x_k
+    The knots are (x_k, y_k), y_k equally spaced in [-2.4, 2.4], or in less where fewer than 2.5 rows would lie beyond, and x_k
     the quantile of the feature at the share Phi(y_k), Phi the standard normal's distribution function. Between two knots y is
     the rational-quadratic spline with slopes d0 and d1:
     with s = (y1 - y0) / (x1 - x0), xi = (x - x0) / (x1 - x0), c = 1 - xi, p = s c + d1 xi and q = s xi + d0 c,
@@ -30,18 +30,17 @@ def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
         y         = y0 + (y1 - y0) xi q / (xi q + c p)
         log dy/dx = log(s^2 (xi p + c q) / (xi q + c p)^2)
 
-    and log|det J| is the sum of these over the features. The slope at an inner knot is the harmonic mean of those of the chords
-    beside it; beyond the outer knots the map goes straight on, with the slope of the last chord or of the last quarter of the
-    knots, whichever is less: an edge is no reason to give rows beyond it no density. Of features whose values repeat, knots are
-    kept apart. Without `init_inputs` it is the identity. It keeps what it measured when a model is measured again
-    (`flows.remeasure`).
+    and log|det J| is the sum of these over the features. The slope at an inner knot is the harmonic mean of the slopes of
+    both chords next to it; beyond the outer knots the map goes straight on, with the slope of the last chord or of the last
+    quarter of the knots, whichever is less: rows beyond an edge of the data have a density too. Where values of a feature
+    repeat, its knots are moved apart. Without `init_inputs` it is the identity. `flows.remeasure` does not measure it again.
 
-    Behind it a flow models how columns depend on each other alone (a copula), which pays where they are skewed, bounded or
+    A flow behind it only models how columns depend on each other (a copula). This pays where they are skewed, bounded or
     heavy-tailed one by one, and costs where a bend of one column follows from others.
 
     Args:
         num_knots: quantiles of each feature, at least 2.
-        features: features, by number; None for all.
+        features: numbers of the features; None for all.
 
     Params:
         fixed: scores: (num_knots,), the y_k; knots, slopes: (num_knots, features), of all features.
@@ -50,7 +49,7 @@ def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
         Direct: O(num_knots d). Inverse: O(num_knots d).
 
     Errors:
-        FlowsError: an event of several axes; features names none; fewer than 2 knots.
+        FlowsError: an event of several axes; features that do not exist; fewer than 2 knots.
 
     Source:
         The spline: Gregory and Delbourgo, "Piecewise Rational Quadratic Interpolation to Monotonic Data", 1982, equation 6. The
@@ -66,10 +65,10 @@ def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
     """
     if positive_int(num_knots, "NormalScores: num_knots", most=1_000) < 2:
         raise FlowsError(f"NormalScores: num_knots is {num_knots}; expected 2 or more")
-    given = () if features is None else check_features(features, "NormalScores", "features")
+    checked = () if features is None else check_features(features, "NormalScores", "features")
 
     def chosen(count: int) -> np.ndarray:
-        return np.full(count, True) if features is None else named(given, count, "NormalScores", "features")
+        return np.full(count, True) if features is None else named(checked, count, "NormalScores", "features")
 
     def init_fun(rng, shape, init_inputs=None):
         if len(shape) != 1:
@@ -86,14 +85,14 @@ def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def bin_of(fixed: dict[str, Array], value: Array, ends: Array) -> tuple[Array, ...]:
-        """Both ends, x0, x1, y0, y1, and slopes of the bin that holds a value; outside the nearest. `ends` (num_knots, d) are
-        the knots of the axis on which the values are."""
+        """Both ends, x0, x1, y0, y1, and slopes of the bin that holds a value, or of the nearest bin; `ends` (num_knots, d) are
+        the knots on the axis of the values."""
         y = jnp.broadcast_to(fixed["scores"][:, None], ends.shape)
         axes = fixed["knots"], y, fixed["slopes"]
-        at = [each[i] for each in axes for i in (0, 1)]
+        at = [knots[i] for knots in axes for i in (0, 1)]
         for k in range(1, num_knots - 1):  # selects, as XLA is slow to gather
             past = value >= ends[k]
-            at = [jnp.where(past, each[k + i], so_far) for so_far, (each, i) in zip(at, product(axes, (0, 1)), strict=True)]
+            at = [jnp.where(past, knots[k + i], old) for old, (knots, i) in zip(at, product(axes, (0, 1)), strict=True)]
         return tuple(at)
 
     def direct_fun(params, x):
@@ -124,16 +123,16 @@ def NormalScores(num_knots: int = 16, features: Sequence[int] | None = None):
 
 def _quantiles(x: Array, scores: np.ndarray) -> Array:
     """The quantiles of each column at the shares of these scores, (num_knots, d), apart from each other."""
-    found = jnp.quantile(x, jnp.asarray(ndtr(scores), x.dtype), axis=0)
-    spread = found[-1] - found[0]
+    quantiles = jnp.quantile(x, jnp.asarray(ndtr(scores), x.dtype), axis=0)
+    spread = quantiles[-1] - quantiles[0]
     gap = jnp.where(spread > 0, spread, 1.0) * (LEAST_GAP / len(scores))
     steps = jnp.arange(len(scores), dtype=x.dtype)[:, None] * gap[None]
-    return jax.lax.cummax(found - steps, axis=0) + steps
+    return jax.lax.cummax(quantiles - steps, axis=0) + steps
 
 
 def _slopes(knots: Array, scores: np.ndarray) -> Array:
-    """At inner knots the harmonic mean of the slopes of both chords; at an outer one the slope of its chord, or of that of a
-    quarter of the knots, if it is less."""
+    """Slopes at the knots: inside the harmonic mean of the slopes of both chords; at an outer knot the slope of its chord, or
+    of the chord of a quarter of the knots, if it is less."""
     chords = (scores[1] - scores[0]) / jnp.diff(knots, axis=0)
     inner = 2 / (1 / chords[1:] + 1 / chords[:-1])
     few = max(len(scores) // 4, 1)

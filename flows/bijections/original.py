@@ -1,4 +1,4 @@
-"""The layers of the original jax-flows, by the names and calls it gave them. Family: Couplings and autoregressive layers."""
+"""The layers of the original jax-flows, by their names and calls there. Family: Couplings and autoregressive layers."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ from flows.transformers import Affine, Inverse, RationalQuadratic
 
 @bijection
 def AffineCoupling(transform: ConditionerLike | None = None):
-    """An affine coupling: the first d // 2 features are kept, the rest are scaled and shifted by what a network makes of them.
+    """An affine coupling: the first d // 2 features are kept, and a network of them scales and shifts the rest.
 
     y2 = x2 exp(s) + t, (s, t) = transform(x1), log|det J| = sum(s), with s bounded softly at 10 (`transformers.Affine`).
 
@@ -43,13 +43,13 @@ def AffineCoupling(transform: ConditionerLike | None = None):
             appended to its inputs. By default `MLP(64, 64)`.
 
     Params:
-        Those of `Coupling`; "conditioner" are those of `transform`.
+        As in `Coupling`; "conditioner" holds the params of `transform`.
 
     Cost:
         Direct: a pass of the network. Inverse: the same.
 
     Errors:
-        FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
+        FlowsError: a network returns a wrong shape. TypeError: an argument is not a network.
 
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-8.
@@ -75,13 +75,13 @@ def AffineCouplingSplit(scale: ConditionerLike | None = None, translate: Conditi
         scale, translate: `net(rng, d // 2, d - d // 2) -> (params, apply_fun)`; by default `MLP(64, 64)` with tanh and relu.
 
     Params:
-        Those of `Coupling`; "conditioner" is a pair: those of `scale`, those of `translate`.
+        As in `Coupling`; "conditioner" is a pair, the params of `scale` and of `translate`.
 
     Cost:
         Direct: a pass of both networks. Inverse: the same.
 
     Errors:
-        FlowsError: the network returns another shape than asked for. TypeError: it is not a network.
+        FlowsError: a network returns a wrong shape. TypeError: an argument is not a network.
 
     Source:
         Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", 2017, arXiv:1605.08803, equations 4-8.
@@ -101,25 +101,25 @@ def AffineCouplingSplit(scale: ConditionerLike | None = None, translate: Conditi
 
 @combinator(BijectionInit)
 def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network: Callable | None = None):
-    """A rational-quadratic spline coupling of both halves: the second given the first, then the first given the new second.
+    """A rational-quadratic spline coupling of both halves: the second conditioned on the first, then the first on the second.
 
     y2 = spline(x2; net1(x1)), y1 = spline(x1; net2(y2)), log|det J| = the sum of the log-slopes. Splines have K bins on
     [-B, B] and are the identity outside (`transformers.RationalQuadratic`).
 
     Args:
-        K: bins.
-        B: bound.
+        K: the number of bins.
+        B: the bound.
         hidden_dim: width of the networks.
         network: `network(out_dim, hidden_dim)` returns a stax pair; by default two hidden tanh layers.
 
     Params:
-        A pair: those of each half's `Coupling`. In one dimension, those of the one spline alone.
+        A pair: the params of each half's `Coupling`. In one dimension, the params of the one spline alone.
 
     Cost:
         Direct: a pass of both networks. Inverse: the same.
 
     Errors:
-        FlowsError: an argument is outside its range. TypeError: network is no such function.
+        FlowsError: an argument is outside its range. TypeError: network is not such a function.
 
     Source:
         Durkan, Bekasov, Murray and Papamakarios, "Neural Spline Flows", 2019, arXiv:1906.04032, section 3.
@@ -148,13 +148,13 @@ def NeuralSplineCoupling(K: int = 5, B: float = 3, hidden_dim: int = 8, network:
 
 @conditioner
 def Pair(first, second):
-    """Two networks side by side, each making half of the outputs; params are a pair."""
+    """Two networks side by side, of which each makes half of the outputs; params are a pair."""
 
     def net(rng, input_dim, output_dim):
         half = output_dim // 2 if isinstance(output_dim, int) else (*output_dim[:-1], output_dim[-1] // 2)
         keys = jax.random.split(rng)
-        made = [each(key, input_dim, half) for each, key in zip((first, second), keys, strict=True)]
-        params, applies = tuple(own for own, _ in made), [apply for _, apply in made]
+        pairs = [net(key, input_dim, half) for net, key in zip((first, second), keys, strict=True)]
+        params, applies = tuple(params for params, _ in pairs), [apply for _, apply in pairs]
 
         return params, side_by_side(applies)
 
@@ -165,11 +165,11 @@ def side_by_side(applies):
     """The outputs of several networks, one after the other; their params are a tuple."""
 
     def apply_fun(params, inputs, context=None, rng=None, train=False):
-        given = [select(named_by(each, CALL), context=context, rng=rng, train=train) for each in applies]
-        outputs = [each(own, inputs, **keys) for each, own, keys in zip(applies, params, given, strict=True)]
+        calls = [select(named_by(apply, CALL), context=context, rng=rng, train=train) for apply in applies]
+        outputs = [apply(net_params, inputs, **call) for apply, net_params, call in zip(applies, params, calls, strict=True)]
         return jnp.concatenate(outputs, axis=-1)
 
-    return naming(apply_fun, frozenset().union(*[named_by(each, CALL) for each in applies]))
+    return naming(apply_fun, frozenset().union(*[named_by(apply, CALL) for apply in applies]))
 
 
 @conditioner
@@ -193,15 +193,15 @@ def MADE(transform: ConditionerLike | None = None, translate: ConditionerLike | 
 
     Args:
         transform: `transform(rng, input_dim) -> (params, apply_fun)`, two arguments. The network emits 2 * input_dim
-            values, w then b, of which w_i and b_i depend on x_0 .. x_{i-1} alone, by its own masks (`MaskedDense`); it
-            takes no context. Or a conditioner such as `MaskedMLP(64, 64)`, the default, which does.
+            values, w then b, of which w_i and b_i depend on x_0 .. x_{i-1} alone, by its masks (`MaskedDense`); it takes no
+            context. Or a conditioner that takes one, such as `MaskedMLP(64, 64)`, the default.
         translate: a second network, in the same form, for b. Each then emits input_dim values.
 
     Params:
-        Those of `Autoregressive`; "conditioner" are those of `transform`, or a pair: those of `transform` and of `translate`.
+        As in `Autoregressive`; "conditioner" holds the params of `transform`, or a pair, of `transform` and of `translate`.
 
     Cost:
-        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else d.
+        Direct: a pass of the network. Inverse: two passes with a masked network of ours, else d passes.
 
     Errors:
         FlowsError: context_dim is given, and a network is a function of two arguments; a network of ours is not masked.
@@ -229,19 +229,19 @@ def MADE(transform: ConditionerLike | None = None, translate: ConditionerLike | 
 
 @conditioner
 def MaskedPair(first, second):
-    """Two masked networks side by side, each making half of the outputs; params are a pair."""
+    """Two masked networks side by side, of which each makes half of the outputs; params are a pair."""
 
     def net(rng, input_dim, output_dim, context_dim=0):
-        keys, given = jax.random.split(rng), {"context_dim": context_dim} if context_dim else {}
-        made = [each(key, input_dim, output_dim // 2, **given) for key, each in zip(keys, (first, second), strict=True)]
-        for each, (_, apply) in zip((first, second), made, strict=True):
+        keys, args = jax.random.split(rng), {"context_dim": context_dim} if context_dim else {}
+        pairs = [net(key, input_dim, output_dim // 2, **args) for key, net in zip(keys, (first, second), strict=True)]
+        for net, (_, apply) in zip((first, second), pairs, strict=True):
             if isinstance(apply, Leading) and not isinstance(apply, Masked):
-                raise FlowsError(f"MADE: each output of {each!r:.60} depends on all inputs; expected one like MaskedMLP(64)")
+                raise FlowsError(f"MADE: each output of {net!r:.60} depends on all inputs; expected one like MaskedMLP(64)")
             if isinstance(apply, Masked) and not np.array_equal(apply.order, np.arange(input_dim)):
                 raise FlowsError(
-                    f"MADE: {each!r:.60} has an order of its own, but two networks go by 0, 1, 2, ...; put Permute in front"
+                    f"MADE: {net!r:.60} has another order than 0, 1, 2, ..., which two networks need; put Permute in front"
                 )
-        params, applies = tuple(own for own, _ in made), [apply for _, apply in made]
+        params, applies = tuple(params for params, _ in pairs), [apply for _, apply in pairs]
 
         return params, side_by_side(applies)
 

@@ -15,17 +15,17 @@ def Reverse(axis: int = -1):
     """An axis in reverse order, by default the last: y_i = x_{n-1-i} of its n entries, log|det J| = 0.
 
     Args:
-        axis: of the event, negative ones counted from the last: -1 the features or channels; of images 0 the rows, 1 the
-            columns; of tokens (T, C) 0 their order.
+        axis: an axis of the event; negative numbers count from the last: -1 for features or channels; 0 for the rows of
+            images, 1 for their columns; 0 for the order of tokens (T, C).
 
     Params:
-        fixed: ranks: (n,), the order as floats, as of the other permutations. It is known without, and not read.
+        fixed: ranks: (n,), the order as floats, as in the other permutations; it is known, and not read.
 
     Cost:
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: an axis that is no whole number, or that the event has not.
+        FlowsError: an axis that is not a whole number, or that the event does not have.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -45,7 +45,7 @@ def Reverse(axis: int = -1):
         ranks = jnp.arange(shape[axis], 0, -1, dtype=float)
         return {"fixed": {"ranks": ranks}}, direct_fun, inverse_fun
 
-    # Flipped, as the gradient of a gather is a scatter, which is slow for a few rows.
+    # A flip, as the gradient of a gather is a scatter, which is slow for a few rows.
     def inverse_fun(params, y):
         return moved(lambda y: jnp.flip(y, 0), y, axis if axis < 0 else axis + 1)
 
@@ -124,7 +124,7 @@ def unpermute(params, y):
 
 
 def moved(function, x, axis=-1):
-    """The function of x with this axis in front, and back: next to an engine, whose features lead, both moves cancel."""
+    """Apply the function with this axis in front: next to an engine, whose features lead, both moves cancel."""
     return jnp.moveaxis(function(jnp.moveaxis(x, axis, 0)), 0, axis)
 
 

@@ -15,14 +15,14 @@ def Planar(conditioner: ConditionerLike | None = None):
     """A ridge along one direction: y = x + u' tanh(w.x + b), log|det J| = log(1 + w.u' (1 - tanh(w.x + b)^2)).
 
     u' = u + (m - w.u) w / |w|^2 has w.u' = m above -1, so that the map has an inverse; m = log(1 + (e - 1) exp(w.u)) - 1, with
-    a floor of -0.999, is 0 where w.u is (published is log(1 + exp(w.u)) - 1, where u = 0 is not the identity and u' grows
-    without bound as w goes to 0). The inverse is one root, of a + m tanh(a + b) = w.y in a = w.x.
+    a floor of -0.999, is 0 where w.u is 0 (in the paper m = log(1 + exp(w.u)) - 1; u = 0 is then not the identity, and u'
+    grows without bound as w goes to 0). The inverse is one root, of a + m tanh(a + b) = w.y in a = w.x.
 
-    For draws that cost one pass, as `fit_to_density` needs them: `Invert(Planar())`.
+    With `Invert(Planar())` draws cost one pass, as `fit_to_density` needs it.
 
     Args:
-        conditioner: `net(rng, context_dim, 2 d + 1) -> (params, apply_fun)`, such as `MLP(32)`: what it makes of the context,
-            which is then needed, is added to the parameters below.
+        conditioner: `net(rng, context_dim, 2 d + 1) -> (params, apply_fun)`, such as `MLP(32)`: its output for the context,
+            which is then required, is added to the parameters below.
 
     Params:
         w, u: (d,), w normal with variance 1 / d and u = 0 at init, the identity; b: (), 0; "conditioner", the network's.
@@ -80,14 +80,14 @@ def Planar(conditioner: ConditionerLike | None = None):
 
 @bijection(batched=True)
 def Radial(conditioner: ConditionerLike | None = None):
-    """Away from a point, or towards it: y = x + beta (x - x0) / (alpha + r), r = |x - x0|.
+    """A map away from a point, or towards it: y = x + beta (x - x0) / (alpha + r), r = |x - x0|.
 
     log|det J| = (d - 1) log(1 + beta / (alpha + r)) + log(1 + alpha beta / (alpha + r)^2). alpha = exp(log_alpha), within
     exp(+-10), and beta / alpha = log(1 + (e - 1) exp(p)) - 1, with a floor of -0.999, is above -1, so that the map has an
     inverse: r is the root of a quadratic in |y - x0|.
 
     Args:
-        conditioner: as of `Planar`, with d + 2 outputs.
+        conditioner: as in `Planar`, with d + 2 outputs.
 
     Params:
         center: (d,), x0, standard normal at init; log_alpha, p: (), 0, the identity; "conditioner", the network's.
@@ -116,7 +116,7 @@ def Radial(conditioner: ConditionerLike | None = None):
         return jnp.exp(jnp.clip(theta["log_alpha"], -MOST, MOST))
 
     def factors(theta, r, d) -> tuple[Array, Array]:
-        """By what x - x0 is multiplied, and log|det J|."""
+        """The factor of x - x0, and log|det J|."""
         near = 1 / (1 + r / alpha_of(theta))  # alpha / (alpha + r)
         slope = slope_of(theta["p"])  # at x0
         across, outwards = (1 - near) + slope * near, (1 - near) * (1 + near) + slope * near * near
@@ -141,7 +141,7 @@ def Radial(conditioner: ConditionerLike | None = None):
 
 
 def log_slope(h: Array, slope: Array) -> Array:
-    """log(1 + (slope - 1) (1 - h^2)), of numbers that are not negative."""
+    """log(1 + (slope - 1) (1 - h^2)), as a sum of terms that are not negative."""
     return jnp.log(h * h + slope * (1 - h) * (1 + h))
 
 

@@ -16,10 +16,10 @@ from flows.conditioners.network import running
 from flows.core import Array, ConditionerLike, FlowsError, Layer, bijection, varying
 
 LOG_DETS = ("exact", "unbiased")
-FEW = 16  # entries up to which the inverse begins with Newton's method, whose Jacobians are solved with
+FEW = 16  # entries up to which the inverse begins with Newton's method, which solves with Jacobians
 SURE = 2  # terms of the series that are always taken
-LARGEST = 0.999  # bound with which the series may be drawn: some 700 terms
-NUMBERS = 2**24  # of Jacobians that are made at once
+LARGEST = 0.999  # bound with which the series may be drawn: about 700 terms
+NUMBERS = 2**24  # of Jacobians that are computed at once
 
 
 @bijection(batched=True, likelihood=lambda log_det, **_: log_det)
@@ -27,22 +27,22 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
     """The identity and a network that contracts: y = x + g(x), log|det J| = log det(1 + dg/dx).
 
     Lip(g) < 1 makes it a bijection. "exact": the Jacobian is built by d forward derivatives, and its determinant costs d^3.
-    "unbiased": that too without `rng`; with it, a draw of the power series tr(J) - tr(J^2) / 2 + tr(J^3) / 3 - ..., with
-    v'J^k v for the traces, v being random signs. Two terms are always taken, each further one with probability Lip(g)^1.5, and
-    divided by the probability that it is (Russian roulette). The gradient is unbiased as well: that of one Neumann product
-    v'(1 + J)^-1 and one derivative, so that the loop keeps nothing; derivatives of that gradient are not: take second ones
-    without `rng`. All rows share the number of terms.
+    "unbiased": the same without `rng`; with it, a draw of the power series tr(J) - tr(J^2) / 2 + tr(J^3) / 3 - ..., with
+    v'J^k v for the traces, where v are random signs. Two terms are always taken, each further one with probability Lip(g)^1.5,
+    and divided by the probability that it is taken (Russian roulette). The gradient is unbiased as well: it takes one Neumann
+    product v'(1 + J)^-1 and one derivative, so that the loop stores nothing. Derivatives of this gradient are biased: take
+    second derivatives without `rng`. All rows share the number of terms.
 
-    The inverse is the limit of x <- y - g(x), which converges at the rate Lip(g), with up to 16 entries from where Newton's
-    method ends. Its derivatives are those of the implicit function. A row that is not solved is NaN.
+    The inverse is the limit of x <- y - g(x), which converges at the rate Lip(g); with up to 16 entries it starts where
+    Newton's method ends. Its derivatives come from the implicit function theorem. A row that is not solved is NaN.
 
     Args:
         conditioner: `net(rng, d, d)` with a Lipschitz constant below 1, such as `conditioners.Lipschitz(64, 64)`, the default,
-            or one of your own that says so: `flows.conditioner(lipschitz=0.9)`.
-        log_det: "exact" or "unbiased", its label.
+            or your network that declares it: `flows.conditioner(lipschitz=0.9)`.
+        log_det: "exact" or "unbiased", which is also the label of the density.
 
     Params:
-        Those of the network.
+        The params of the network.
 
     Cost:
         Direct: d derivatives of the network and O(d^3); with rng some 10 products with its Jacobian. Inverse: 10 to 100 passes.
@@ -68,7 +68,7 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
     if bound is None or not bound < 1:
         raise FlowsError(
             f"ResidualBlock: {net!r:.80} has a Lipschitz constant of {bound}; expected one below 1, by a certificate: use "
-            "conditioners.Lipschitz(64, 64), or say it of your own with flows.conditioner(lipschitz=0.9)"
+            "conditioners.Lipschitz(64, 64), or declare it for your network with flows.conditioner(lipschitz=0.9)"
         )
     if log_det not in LOG_DETS:
         raise FlowsError(f"ResidualBlock: log_det is {log_det!r:.60}; expected one of {', '.join(map(repr, LOG_DETS))}")
@@ -77,11 +77,11 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
             f"ResidualBlock: the series of a Lipschitz constant of {bound} is too long; expected at most {LARGEST}"
         )
 
-    def make(key, shape, context, given):
+    def make(key, shape, context, args):
         if len(shape) != 1:
             raise FlowsError(f"ResidualBlock: the event is {shape}; expected a vector, such as input_dim=5")
         (d,) = shape
-        start, network = running(net, key, shape, shape, context, given)
+        start, network = running(net, key, shape, shape, context, args)
         if network.keywords:
             named = ", ".join(sorted(network.keywords))
             raise FlowsError(f"ResidualBlock: {net!r:.80} names {named}, so its constant is not certain")
@@ -109,8 +109,8 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
                 return exact(params, x, context)
 
             def one(row):
-                rows = jax.tree.map(lambda each: each[None], row)
-                return jax.tree.map(lambda each: each[0], exact(params, *rows))
+                rows = jax.tree.map(lambda leaf: leaf[None], row)
+                return jax.tree.map(lambda leaf: leaf[0], exact(params, *rows))
 
             return lax.map(one, (x, context), batch_size=most)
 
@@ -135,10 +135,10 @@ def ResidualBlock(conditioner: ConditionerLike | None = None, log_det: str = "ex
 
 def drawn_log_det(key: Array, g: Callable, held: Callable, x: Array, bound: float) -> Array:
     """A draw of log det(1 + dg/dx) of each row, unbiased in its value and in its gradients; `held` is g without gradients."""
-    of_signs, of_terms = jax.random.split(key)
-    v = jax.random.rademacher(of_signs, x.shape, x.dtype)
+    sign_key, terms_key = jax.random.split(key)
+    v = jax.random.rademacher(sign_key, x.shape, x.dtype)
     goes_on = max(0.5, bound**1.5)  # above bound^2, so that the weights of late terms do not outgrow them
-    terms = SURE + jnp.floor(log_uniform(of_terms, x.dtype) / math.log(goes_on)).astype(int)
+    terms = SURE + jnp.floor(log_uniform(terms_key, x.dtype) / math.log(goes_on)).astype(int)
     pull = jax.vjp(held, lax.stop_gradient(x))[1]
 
     def add(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -150,25 +150,25 @@ def drawn_log_det(key: Array, g: Callable, held: Callable, x: Array, bound: floa
 
     state = varying((jnp.zeros(x.shape[0], x.dtype), v, v), (x, pull(v)))
     value, product, _ = lax.fori_loop(1, terms + 1, add, state)
-    # The gradient of log det(1 + J) is that of v'(1 + J)^-1 J v in the last J.
+    # log det(1 + J) has the gradient of v'(1 + J)^-1 J v in the last J.
     slope = (product * jax.jvp(g, (x,), (v,))[1]).sum(1)
     return value + slope - lax.stop_gradient(slope)
 
 
 def log_uniform(key: Array, dtype: Any) -> Array:
-    """The logarithm of a uniform number: of (0, 1], and within the least of those that a generator makes, of another."""
+    """The logarithm of a uniform number of (0, 1]; below the least number of the generator, a second number refines it."""
     first, second = 1 - jax.random.uniform(key, (2,), dtype)
     return jnp.log(jnp.where(first <= float(jnp.finfo(dtype).eps), first * second, first))
 
 
 def fixed_point(g: Callable, y: Array, bound: float, start: Array) -> Array:
-    """The x with x + g(x) = y of each row, by x <- y - g(x) from a start, whose derivatives, in both modes, are those of the
-    implicit function; NaN where it is not found."""
+    """The x with x + g(x) = y of each row, by x <- y - g(x) from a start, with the derivatives of the implicit function in both
+    modes; NaN where it does not converge."""
     eps = float(jnp.finfo(y.dtype).eps)
     most = 20 + int(2 * math.log(eps) / math.log(max(bound, 0.1)))
 
     def iterate(step: Callable, start: Array) -> Array:
-        """`step` from there, of each row until it stands."""
+        """Repeat `step` from the start, for each row until it no longer changes."""
 
         def go(state: tuple) -> tuple:
             x, moving, count = state

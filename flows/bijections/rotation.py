@@ -16,10 +16,10 @@ def _circle(period: float) -> Support:
 def Rotation(period: float = 2 * math.pi):
     """Angles turned by trained angles: y = x + angle, log|det J| = 0.
 
-    It puts the point that a circular spline keeps somewhere else.
+    Between circular splines it moves the point that they leave in place.
 
     Args:
-        period: the length of the circles, which says what inputs and outputs are.
+        period: the length of the circles on which inputs and outputs lie.
 
     Params:
         `{"angle": event}`, which starts at 0.

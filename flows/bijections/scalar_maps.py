@@ -35,7 +35,7 @@ def Exp():
         None.
 
     Support:
-        Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and what is below 0 as NaN.
+        Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and numbers below 0 as NaN.
 
     Cost:
         Direct: O(d). Inverse: O(d).
@@ -59,7 +59,7 @@ def Softplus():
         None.
 
     Support:
-        Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and what is below 0 as NaN.
+        Inputs: the real line. Outputs: (0, inf); 0 comes back as -inf, and numbers below 0 as NaN.
 
     Cost:
         Direct: O(d). Inverse: O(d).
@@ -83,7 +83,7 @@ def Tanh():
         None.
 
     Support:
-        Inputs: the real line. Outputs: (-1, 1); its ends come back as -inf and inf, and what lies outside as NaN.
+        Inputs: the real line. Outputs: (-1, 1); the ends come back as -inf and inf, and numbers outside as NaN.
 
     Cost:
         Direct: O(d). Inverse: O(d).
@@ -103,7 +103,7 @@ def Tanh():
 
 @bijection(support=Support(entrywise=True))
 def LeakyReLU(slope: float = 0.01):
-    """Two half lines: y = x where x >= 0 and slope x elsewhere, log|det J| = log(slope) * (how many entries are below 0).
+    """Two half lines: y = x where x >= 0 and slope x elsewhere, log|det J| = log(slope) * (the number of entries below 0).
 
     Args:
         slope: of the negative half, above 0.
@@ -139,8 +139,8 @@ def LeakyReLU(slope: float = 0.01):
 def Power(exponent: float):
     """The positive half line to itself: y = x^p, log|det J| = sum(log|p| + (p - 1) log(x)).
 
-    Negative inputs are outside its support for every p, odd whole numbers included: a power of data is meant for data that
-    are positive. For signs on both sides write the map that is wanted (`FromFunction`).
+    Negative inputs are outside its support for every p, odd whole numbers included: a power is meant for positive data.
+    For data of both signs write another map with `FromFunction`.
 
     Args:
         exponent: p, not 0; below 0 the map decreases.
@@ -149,13 +149,13 @@ def Power(exponent: float):
         None.
 
     Support:
-        (0, inf), inputs and outputs. 0 gives the limit, 0 or inf, and what is below 0 NaN.
+        (0, inf), inputs and outputs. 0 gives the limit, 0 or inf, and numbers below 0 give NaN.
 
     Cost:
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: the exponent is 0, not finite, or absurd.
+        FlowsError: the size of the exponent is not between 1e-30 and 1e30.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -183,8 +183,8 @@ def Power(exponent: float):
 def FixedAffine(scale: Numbers = 1.0, shift: Numbers = 0.0):
     """A scale and a shift that are constants: y = scale x + shift, log|det J| = sum(log|scale|).
 
-    For units, and for ranges known beforehand. A scale that is trained is `ActNorm`, one that a network makes is
-    `transformers.Affine` in a coupling.
+    For units, and for ranges known beforehand. `ActNorm` has a trained scale, and `transformers.Affine` in a coupling a
+    scale that a network makes.
 
     Args:
         scale, shift: numbers, or arrays of the shape of the event or of its last axis (one for each channel).

@@ -22,13 +22,13 @@ def ActNorm(per: str = "channel"):
         per: "channel", the last axis of the event, or "entry", each place of an image by itself.
 
     Params:
-        log_scale, shift: (channels,), or those of the event.
+        log_scale, shift: (channels,), or the shape of the event.
 
     Cost:
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: another `per`.
+        FlowsError: an unknown `per`.
 
     Source:
         Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, arXiv:1807.03039, section 3.1.
@@ -45,12 +45,12 @@ def ActNorm(per: str = "channel"):
         raise FlowsError(f"ActNorm: per is {per!r:.60}; expected 'channel' or 'entry'")
 
     def init_fun(rng, shape, init_inputs=None):
-        own = shape if per == "entry" else shape[-1:]
-        mean, std = jnp.zeros(own), jnp.ones(own)
+        stored = shape if per == "entry" else shape[-1:]
+        mean, std = jnp.zeros(stored), jnp.ones(stored)
         if init_inputs is not None:
             # To channel_moments entries are channels of an event without further axes.
             x = init_inputs.reshape(init_inputs.shape[0], -1) if per == "entry" else init_inputs
-            mean, variance = (moment.reshape(own) for moment in channel_moments(x))
+            mean, variance = (moment.reshape(stored) for moment in channel_moments(x))
             std = jnp.sqrt(variance) + 1e-6
         return {"log_scale": -jnp.log(std), "shift": mean}, direct_fun, inverse_fun
 
@@ -106,7 +106,7 @@ def Scale():
 
 
 def scaling_support(as_is: Any, name: str) -> Support:
-    """Return what a layer declares that measures mean and standard deviation of features, but for some that stay."""
+    """Return the support of a layer that scales all features but the ones of `as_is`."""
     leaves = check_features(as_is, name, "as_is")
     return Support(leaves=leaves)
 
@@ -119,10 +119,10 @@ def Standardize(as_is: Sequence[int] = ()):
     """Mean 0 and standard deviation 1 for each feature, or each channel, measured from data and not trained.
 
     y = (x - mean) / std, log|det J| = -places * sum(log std). Without `init_inputs` the mean is 0 and std 1. A column that
-    never changes keeps std 1. Measuring again (`flows.remeasure`) is possible.
+    never changes keeps std 1. `flows.remeasure` measures it again.
 
     Args:
-        as_is: features, or channels, by number, that stay as they are.
+        as_is: numbers of the features, or channels, that stay as they are.
 
     Params:
         fixed: mean, std: (channels,), the last axis of the event.
@@ -131,7 +131,7 @@ def Standardize(as_is: Sequence[int] = ()):
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: as_is names no feature.
+        FlowsError: as_is has features that do not exist.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -163,12 +163,12 @@ def Standardize(as_is: Sequence[int] = ()):
 
 
 def scaled(fixed: Any, x: Any, places: int, xp: Any = jnp) -> tuple[Any, Any]:
-    """An event, or rows, in standard deviations from the mean of each of their channels, and log|det J|, where so many places
-    of an event share each; `xp` is what computes it, JAX or NumPy."""
+    """An event, or rows, in standard deviations from the mean of each channel, and log|det J|, where `places` entries of an
+    event share a channel; `xp` is jax.numpy or NumPy."""
     mean, std = fixed["mean"], fixed["std"]
     centred = x - along(mean, x)
     if xp is np:
-        centred /= along(std, x)  # in place, as new memory for all rows takes longer than what is done to them
+        centred /= along(std, x)  # in place, as new memory for all rows takes longer than the division
     return centred if xp is np else centred / along(std, x), -xp.log(std).sum() * places
 
 
@@ -177,29 +177,29 @@ def unscaled(fixed: Any, y: Any) -> Any:
     return y * along(fixed["std"], y) + along(fixed["mean"], y)
 
 
-def check_features(given: Sequence[int], name: str, argument: str) -> tuple[int, ...]:
-    features = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in features):
-        raise FlowsError(f"{name}: {argument} is {given!r:.80}; expected numbers of features, 0 or more, such as (0, 3)")
-    return features
+def check_features(features: Sequence[int], name: str, argument: str) -> tuple[int, ...]:
+    numbers = tuple(features) if isinstance(features, list | tuple) else (features,)
+    if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
+        raise FlowsError(f"{name}: {argument} is {features!r:.80}; expected numbers of features, 0 or more, such as (0, 3)")
+    return numbers
 
 
 def named(features: Sequence[int], count: int, name: str, argument: str) -> np.ndarray:
-    """Tell which of `count` features are among those given by number."""
+    """A mask of `count` features, True for these numbers."""
     if features and max(features) >= count:
         raise FlowsError(f"{name}: {argument} names feature {max(features)}, but there are {count}, counted from 0")
     return np.isin(np.arange(count), features)
 
 
 def left_as_is(scale: dict[str, Array], alone: np.ndarray) -> dict[str, Array]:
-    """The scale with mean 0 and std 1 for those that stay as they are."""
+    """The scale, with mean 0 and std 1 for features that stay as they are."""
     return {"mean": jnp.where(alone, 0.0, scale["mean"]), "std": jnp.where(alone, 1.0, scale["std"])}
 
 
 def channel_scale(x: Array) -> dict[str, Array]:
     """Mean and standard deviation of each channel; 1 for one that never changes."""
     mean, variance = channel_moments(x)
-    std, least = jnp.sqrt(variance), 4 * jnp.finfo(mean.dtype).eps * jnp.abs(mean)  # a constant leaves a rounding
+    std, least = jnp.sqrt(variance), 4 * jnp.finfo(mean.dtype).eps * jnp.abs(mean)  # the std of a constant is a rounding
     return {"mean": mean, "std": jnp.where(std > least, std, jnp.ones_like(std))}
 
 

@@ -1,4 +1,4 @@
-"""Solvers of ordinary differential equations: our own of a fixed number of steps, and those of diffrax, of adaptive ones."""
+"""Solvers of ordinary differential equations: Runge-Kutta methods of a fixed number of steps, and diffrax's adaptive ones."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -11,7 +11,7 @@ from jax import lax
 
 from flows.core import Array, varying
 
-# Runge-Kutta methods: the weights of earlier slopes at each stage, and those of the step.
+# Runge-Kutta methods: the weights of earlier slopes at each stage, and the weights of all slopes in the step.
 TABLEAUX: dict[str, tuple[list[list[Any]], list[Any]]] = {
     "euler": ([[]], [1]),
     "midpoint": ([[], ["1/2"]], [0, 1]),
@@ -41,7 +41,7 @@ TABLEAUX: dict[str, tuple[list[list[Any]], list[Any]]] = {
         [0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081, 2.324710524099774],
     ),
 }
-ADAPTIVE = {"heun": "Heun", "bosh3": "Bosh3", "tsit5": "Tsit5", "dopri5": "Dopri5", "dopri8": "Dopri8"}  # as diffrax has them
+ADAPTIVE = {"heun": "Heun", "bosh3": "Bosh3", "tsit5": "Tsit5", "dopri5": "Dopri5", "dopri8": "Dopri8"}  # names in diffrax
 ADJOINTS = {"checkpoint": "RecursiveCheckpointAdjoint", "direct": "DirectAdjoint", "backsolve": "BacksolveAdjoint"}
 MOST_STEPS = 4_096
 
@@ -49,7 +49,7 @@ Field = Callable[[Array, Any], Any]  # (t, state) -> d state / dt
 
 
 def fixed(name: str, field: Field, state: Any, start: float, end: float, steps: int) -> Any:
-    """The state at `end` by so many equal steps, of whole batches; the gradient keeps one state a step."""
+    """State at `end` after `steps` equal steps, of whole batches; the gradient stores one state for each step."""
     stages, weights = TABLEAUX[name]
     stages, weights = [list(map(_number, row)) for row in stages], list(map(_number, weights))
     h = (end - start) / steps
@@ -58,10 +58,10 @@ def fixed(name: str, field: Field, state: Any, start: float, end: float, steps: 
     def moved(state: Any, slopes: list, by: list[float]) -> Any:
         used = [(slope, h * weight) for slope, weight in zip(slopes, by, strict=False) if weight]
 
-        def of(y: Array, *each: Array) -> Array:
-            return y + sum(weight * slope for slope, (_, weight) in zip(each, used, strict=True))
+        def moved_leaf(y: Array, *leaves: Array) -> Array:
+            return y + sum(weight * slope for slope, (_, weight) in zip(leaves, used, strict=True))
 
-        return jax.tree.map(of, state, *[slope for slope, _ in used])
+        return jax.tree.map(moved_leaf, state, *[slope for slope, _ in used])
 
     @jax.checkpoint
     def step(state: Any, t: Array) -> tuple[Any, None]:
@@ -74,15 +74,15 @@ def fixed(name: str, field: Field, state: Any, start: float, end: float, steps: 
     return lax.scan(step, varying(state, (state, field(times[0], state))), times)[0]
 
 
-def _number(given: Any) -> float:
-    return float(Fraction(given)) if isinstance(given, str) else float(given)
+def _number(entry: Any) -> float:
+    return float(Fraction(entry)) if isinstance(entry, str) else float(entry)
 
 
 def adaptive(
-    name: str, field: Callable, state: Any, start: float, end: float, tolerance: float, adjoint: str, given: Any
+    name: str, field: Callable, state: Any, start: float, end: float, tolerance: float, adjoint: str, args: Any
 ) -> tuple[Any, Array]:
-    """The state of one row at `end`, and whether it was reached, by steps that keep the error within the tolerance;
-    field(t, state, given)."""
+    """State of one row at `end`, and True if it was reached, by steps that keep the error within the tolerance; the field is
+    `field(t, state, args)`."""
     diffrax = required()
     dtype = jax.tree.leaves(state)[0].dtype
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -93,18 +93,18 @@ def adaptive(
             jnp.asarray(end, dtype),
             None,
             state,
-            given,
+            args,
             stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
             adjoint=getattr(diffrax, ADJOINTS[adjoint])(),
             max_steps=MOST_STEPS,
             throw=False,
         )
     reached = solution.result == diffrax.RESULTS.successful
-    return jax.tree.map(lambda each: each[0], solution.ys), reached
+    return jax.tree.map(lambda leaf: leaf[0], solution.ys), reached
 
 
 def required() -> Any:
-    """diffrax, which comes with an extra."""
+    """The module diffrax, which comes with an extra."""
     try:
         import diffrax
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Spheres: to the cylinder around them, and couplings of height and longitude. Family: Circles and spheres."""
+"""Spheres: the map to the cylinder around them, and couplings of heights and longitude. Family: Circles and spheres."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def check_sphere(shape: Shape, name: str) -> int:
 
 
 def astray(x: Array) -> Array:
-    """Tell whether points (..., n + 1) are no unit vectors, or not known."""
+    """True for points (..., n + 1) that are not unit vectors, or are NaN."""
     return ~(jnp.abs(jnp.square(x).sum(-1) - 1) <= OFF_SPHERE)
 
 
@@ -51,7 +51,7 @@ def Cylinder():
     """The sphere S^n to the cylinder S^(n-1) x [-1, 1], along rays from its axis: y = (x_0 .. x_{n-1}) / r and the height x_n.
 
     r = sqrt(1 - x_n^2), and log|det J| = -(n - 2) log r, per unit of surface: 0 on S^2 (Archimedes). The poles have no image;
-    they are given the direction (1, 0, ...). What is no unit vector is NaN.
+    they get the direction (1, 0, ...). A point that is not a unit vector gives NaN.
 
     Params:
         None.
@@ -60,7 +60,7 @@ def Cylinder():
         Direct: O(d). Inverse: O(d).
 
     Errors:
-        FlowsError: an event of less than three entries.
+        FlowsError: an event of fewer than three entries.
 
     Source:
         Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing Flows on Tori and Spheres", 2020,
@@ -81,7 +81,7 @@ def Cylinder():
     def direct_fun(params, x):
         flat, height, n = x[:-1], x[-1:], len(x) - 1
         squared = jnp.square(flat).sum()
-        there = squared > jnp.finfo(x.dtype).eps ** 2  # closer to a pole than a rounding, derivatives overflow
+        there = squared > jnp.finfo(x.dtype).eps ** 2  # closer to a pole, by less than rounding, derivatives overflow
         root = jnp.sqrt(jnp.where(there, squared, 1.0))
         first = jnp.zeros_like(flat).at[0].set(1.0)
         outside = astray(x)
@@ -110,32 +110,32 @@ def _radius(height: Array) -> Array:
 def SphereCoupling(
     conditioner: ConditionerLike | None = None, circle: Transformer | None = None, interval: Transformer | None = None
 ):
-    """A coupling layer of the sphere S^n: heights are mapped each by itself, and the longitude given the heights.
+    """A coupling layer of the sphere S^n: each height is mapped by itself, and the longitude conditioned on the heights.
 
-    A point has a longitude a on the circle and heights z_2 .. z_n in [-1, 1]: z_n = x_n, and those of the rest, divided by its
-    norm, are the heights of a point of S^(n-1). With q_k = 1 - z_k^2,
+    A point has a longitude a on the circle and heights z_2 .. z_n in [-1, 1]: z_n = x_n, and the others are the heights of
+    the remaining entries divided by their norm, a point of S^(n-1). With q_k = 1 - z_k^2,
 
         z_k' = g(z_k; q_{k+1} ... q_n theta_k),    a' = f(a; q_2 ... q_n theta(z_2 .. z_n)),
         log|det J| = sum_k (log g' + (k - 2) / 2 log(q_k' / q_k)) + log f',
 
-    per unit of surface. The factors in front of theta fade each map to the identity where what it maps has no place, at the
-    poles, so that the density is continuous there too: transformers have to be the identity at theta = 0. A context reaches
-    both kinds of theta. What is no unit vector is NaN.
+    per unit of surface. The factors in front of theta fade each map to the identity at the poles, where its coordinate is not
+    defined, so that the density is continuous there too: transformers have to be the identity at theta = 0. A context changes
+    both kinds of theta. A point that is not a unit vector gives NaN.
 
     Args:
-        conditioner: a network, by default `MLP(64, 64)`, that makes the circle's theta of the heights. theta_k is trained
-            itself, or made by another such network of the context.
+        conditioner: a network, by default `MLP(64, 64)`, that makes the circle's theta from the heights. theta_k is a
+            trained param or, with a context, made from it by a second such network.
         circle: f, a transformer of period 2 pi, by default `CircularRationalQuadratic()`.
-        interval: g, one that takes [-1, 1] onto itself, by default `RationalQuadratic(bound=1.0, ends="free")`.
+        interval: g, a transformer of [-1, 1] onto itself, by default `RationalQuadratic(bound=1.0, ends="free")`.
 
     Params:
-        `{"circle": those of the network, "interval": those of the other, or {"theta": (num_params (n - 1),)}}`.
+        `{"circle": params of the network, "interval": params of the second, or {"theta": (num_params (n - 1),)}}`.
 
     Cost:
-        Direct: a pass of the network. Inverse: the same, but for transformers whose inverse is a root.
+        Direct: a pass of the network. Inverse: the same, unless a transformer's inverse is a root.
 
     Errors:
-        FlowsError: an event of less than three entries; a transformer of another period or bound, or with weights of its own.
+        FlowsError: an event of fewer than three entries; a transformer of another period or bound, or with trained weights.
 
     Source:
         Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing Flows on Tori and Spheres", 2020,
@@ -163,41 +163,41 @@ def SphereCoupling(
             'RationalQuadratic(bound=1.0, ends="free")'
         )
 
-    def make(key, shape, context, given):
-        n, keys, old = check_sphere(shape, "SphereCoupling"), jax.random.split(key), given.params or {}
-        heights = None if given.init_inputs is None else _heights(given.init_inputs.T)[1].T
-        of_circle = given._replace(init_inputs=heights, params=old.get("circle"))
-        of_interval = given._replace(params=old.get("interval"))
-        own_circle, on_circle = running(net, keys[0], (n - 1,), (f.num_params,), context, of_circle)
-        own_interval, on_interval = running(net, keys[1], (0,), (g.num_params * (n - 1),), context, of_interval)
+    def make(key, shape, context, args):
+        n, keys, old = check_sphere(shape, "SphereCoupling"), jax.random.split(key), args.params or {}
+        heights = None if args.init_inputs is None else _heights(args.init_inputs.T)[1].T
+        circle_args = args._replace(init_inputs=heights, params=old.get("circle"))
+        interval_args = args._replace(params=old.get("interval"))
+        circle_params, on_circle = running(net, keys[0], (n - 1,), (f.num_params,), context, circle_args)
+        interval_params, on_interval = running(net, keys[1], (0,), (g.num_params * (n - 1),), context, interval_args)
 
         def thetas(params: Any, like: Array, **call: Any) -> tuple[Array, Any]:
-            """theta of the heights, and a function that makes that of the longitude of them."""
+            """theta of the heights, and a function of the heights that makes theta of the longitude."""
             theta = on_interval.run(params["interval"], like, **call).reshape(g.num_params, n - 1, -1)
             return theta, lambda z: on_circle.run(params["circle"], z, **call)
 
         def direct(params, x, **call):
             a, z, q = _heights(x.T)
-            theta, of_longitude = thetas(params, z, **call)
+            theta, longitude_theta = thetas(params, z, **call)
             fade = _fading(q)
             new_z, log_g = g.direct(theta * fade[None, 1:], z)
-            new_a, log_f = f.direct(of_longitude(z) * fade[:1], a)
+            new_a, log_f = f.direct(longitude_theta(z) * fade[:1], a)
             outside = astray(x)
             y = jnp.where(outside[:, None], jnp.nan, _point(new_a, new_z).T)
             return y, jnp.where(outside, jnp.nan, log_f + _log_det(log_g, new_z, q))
 
         def inverse(params, y, **call):
             new_a, new_z, _ = _heights(y.T)
-            theta, of_longitude = thetas(params, new_z, **call)
+            theta, longitude_theta = thetas(params, new_z, **call)
             heights, fade = list[Array](), jnp.ones_like(new_a)
             for k in reversed(range(n - 1)):  # from the last height, whose map nothing fades
                 heights.append(g.inverse(theta[:, k] * fade[None], new_z[k])[0])
                 fade = fade * (1 - heights[-1]) * (1 + heights[-1])
             z = jnp.stack(heights[::-1])
-            a = f.inverse(of_longitude(z) * fade[None], new_a)[0]
+            a = f.inverse(longitude_theta(z) * fade[None], new_a)[0]
             return jnp.where(astray(y)[:, None], jnp.nan, _point(a, z).T)
 
-        params = {"circle": own_circle, "interval": own_interval}
+        params = {"circle": circle_params, "interval": interval_params}
         return Layer(params, direct, inverse, keywords={"context", *on_circle.keywords})
 
     return conditioned(net, make)
@@ -206,29 +206,29 @@ def SphereCoupling(
 def _heights(x: Array) -> tuple[Array, Array, Array]:
     """Longitude (batch,), heights z_2 .. z_n (n - 1, batch) and their 1 - z^2, of points (n + 1, batch)."""
     squared = jnp.cumsum(jnp.square(x), axis=0)[1:]  # of the first two entries, the first three, ...
-    there = squared > jnp.finfo(x.dtype).eps ** 2  # closer to a pole than a rounding, derivatives overflow
+    there = squared > jnp.finfo(x.dtype).eps ** 2  # closer to a pole, by less than rounding, derivatives overflow
     safe = jnp.where(there, squared, 1.0)
     z = jnp.where(there[1:], x[2:] / jnp.sqrt(safe[1:]), 0.0)
-    # What is left at a pole, far below, may be 0: any longitude serves.
+    # At a pole the other entries may all be 0: any longitude serves.
     q = jnp.where(there[1:], jnp.where(there[:-1], squared[:-1], 0.0) / safe[1:], 1.0)
     a = jnp.arctan2(jnp.where(there[0], x[1], 0.0), jnp.where(there[0], x[0], 1.0))
     return a, jnp.clip(z, -1, 1), q
 
 
 def _fading(q: Array) -> Array:
-    """The factors of the longitude's theta and of those of z_2 .. z_n: the products of all later q."""
+    """Factors of theta of the longitude and of z_2 .. z_n: the products of all later q."""
     later = [jnp.ones_like(q[0])]
-    for each in q[::-1]:
-        later.append(later[-1] * each)
+    for q_k in q[::-1]:
+        later.append(later[-1] * q_k)
     return jnp.stack(later[::-1])
 
 
 def _point(a: Array, z: Array) -> Array:
     """The point (n + 1, batch) of a longitude and heights."""
     radius, entries = jnp.ones_like(a), []
-    for each in z[::-1]:
-        entries.append(radius * each)
-        radius = radius * _radius(each)
+    for height in z[::-1]:
+        entries.append(radius * height)
+        radius = radius * _radius(height)
     return jnp.stack([radius * jnp.cos(a), radius * jnp.sin(a), *entries[::-1]])
 
 

@@ -11,30 +11,29 @@ from flows.core import Array, ConditionerLike, FlowsError, bijection, positive_i
 from flows.transformers.solve import solve
 
 BASES = ("orthogonal", "householder", "triangular")
-MOST = 5.0  # of log S_ii, softly
+MOST = 5.0  # of log S_ii, by a soft bound
 
 
 @bijection(batched=True)
 def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: ConditionerLike | None = None):
     """Ridges along `rank` directions: y = x + Q R tanh(S Q'x + b), log|det J| = sum_i log(1 + R_ii S_ii (1 - tanh(.)_i^2)).
 
-    Q (d, rank) has orthonormal columns, R and S are upper triangular, and R_ii S_ii is above -1, which is all that an inverse
-    needs: S_ii = exp(log_s_i), bounded softly by exp(5), and R_ii S_ii = log(1 + (e - 1) exp(p_i)) - 1, with a floor of -0.999.
+    Q (d, rank) has orthonormal columns, R and S are upper triangular, and R_ii S_ii is above -1, which makes the map
+    invertible: S_ii = exp(log_s_i), softly bounded by exp(5); R_ii S_ii = log(1 + (e - 1) exp(p_i)) - 1, at least -0.999.
     With one direction it is `Planar`. The inverse is triangular in Q'x: `rank` roots, one after the other, from the last.
 
-    For draws that cost one pass, as `fit_to_density` and variational autoencoders need them: `Invert(Sylvester(8))`.
+    With `Invert(Sylvester(8))` draws cost one pass, as `fit_to_density` and variational autoencoders need it.
 
     Args:
-        rank: how many directions, at most d.
-        basis: what Q is: "orthogonal", of a matrix by its QR decomposition; "householder", of as many reflections as there are
-            directions, the better one with a conditioner, as a matrix may come near a lower rank; "triangular", the first
-            `rank` features themselves: put `Reverse()` between such layers.
-        conditioner: as of `Planar`, with as many outputs as there are numbers below.
+        rank: the number of directions, at most d.
+        basis: how Q is made: "orthogonal", from a matrix by its QR decomposition; "householder", by `rank` reflections, which
+            is better with a conditioner, as a matrix may come near a lower rank; "triangular": the directions are the first
+            `rank` features; put `Reverse()` between such layers.
+        conditioner: as in `Planar`, with as many outputs as there are numbers below.
 
     Params:
         r, s: (rank (rank - 1) / 2,), the strict triangles of R and S, row by row; p, log_s, b: (rank,); all 0 at init, the
-        identity. basis: (d, rank) or (rank, d), of an "orthogonal" and of a "householder" basis, normal at init. "conditioner",
-        the network's.
+        identity. basis: (d, rank) for "orthogonal", (rank, d) for "householder", normal at init. "conditioner", the network's.
 
     Cost:
         Direct: O(d rank), and the basis in O(d rank^2). Inverse: the same, and `rank` roots in turn.
@@ -87,18 +86,18 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
         q, r, s, slope = factors(theta, y.size)
 
         def step(known, at):
-            """One entry of v = Q'x and of h, those after it known and the others 0."""
+            """One entry of v = Q'x and of h; the entries after it are known, the others are 0."""
             v, h = known
             i, target, r_i, s_i, b, steep = at
-            own_r, own_s, shift, target = r_i[i], s_i[i], dot(s_i, v) + b, target - dot(r_i, h)
+            r_ii, s_ii, shift, target = r_i[i], s_i[i], dot(s_i, v) + b, target - dot(r_i, h)
 
             def along(entry):
-                h_i = jnp.tanh(own_s * entry + shift)
-                return entry + own_r * h_i, log_slope(h_i, steep)
+                h_i = jnp.tanh(s_ii * entry + shift)
+                return entry + r_ii * h_i, log_slope(h_i, steep)
 
-            reach = jnp.abs(own_r)
+            reach = jnp.abs(r_ii)
             entry = solve(along, target, target - reach, target + reach)
-            return (v.at[i].set(entry), h.at[i].set(jnp.tanh(own_s * entry + shift))), None
+            return (v.at[i].set(entry), h.at[i].set(jnp.tanh(s_ii * entry + shift))), None
 
         nothing = jnp.zeros(rank, y.dtype)
         (_, h), _ = jax.lax.scan(
@@ -110,6 +109,6 @@ def Sylvester(rank: int = 1, basis: str = "orthogonal", conditioner: Conditioner
 
 
 def projected(q: Array, x: Array) -> Array:
-    """Q'x, at most 1e33, as sums of what is huge would be inf - inf; tanh is 1 from far less on."""
+    """Q'x, at most 1e33, as sums of huge terms would be inf - inf; tanh is 1 from far less on."""
     far = jax.lax.stop_gradient(jnp.clip(jnp.abs(x).max(), 1.0, 1e30))
     return jnp.clip(dot(q, x / far), -1e3, 1e3) * far

@@ -1,4 +1,4 @@
-"""From a box, each of whose sides may be open, to the whole line. Family: Bounds and scalar maps."""
+"""The map of a box, whose sides may be open, to the whole line. Family: Bounds and scalar maps."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,12 @@ from flows.core import REAL, Array, FlowsError, Numbers, Support, beside, biject
 
 def _ends(low: Numbers, high: Numbers) -> tuple[np.ndarray, np.ndarray]:
     ends = []
-    for name, given in (("low", low), ("high", high)):
+    for name, end in (("low", low), ("high", high)):
         try:
-            ends.append(np.asarray(given, float))
+            ends.append(np.asarray(end, float))
         except (TypeError, ValueError):
-            raise FlowsError(
-                f"Unconstrain: {name} is {given!r:.80}; expected numbers, infinite where there is no end"
-            ) from None
-    if any(np.asarray(given).dtype == bool for given in (low, high)):
+            raise FlowsError(f"Unconstrain: {name} is {end!r:.80}; expected numbers, infinite where there is no end") from None
+    if any(np.asarray(end).dtype == bool for end in (low, high)):
         raise FlowsError(f"Unconstrain: low is {low!r:.60} and high is {high!r:.60}; expected numbers, not True or False")
     if any(np.isnan(end).any() for end in ends):
         raise FlowsError(f"Unconstrain: low is {low!r:.60} and high is {high!r:.60}; expected no NaN: an open side is infinite")
@@ -41,11 +39,11 @@ def _support(low: Numbers, high: Numbers) -> Support:
 
 @bijection(support=_support)
 def Unconstrain(low: Numbers = -np.inf, high: Numbers = np.inf):
-    """The inside of a box to the whole line, each entry by itself, increasing.
+    """The inside of a box to the whole line, by an increasing map of each entry.
 
     y = log(x - low) where there is a low end alone, -log(high - x) where there is a high end alone, log((x - low) / (high - x))
     where there are both, and x where there is none; log|det J| = the sum of -y, y, log((high - low) / ((x - low) (high - x)))
-    and 0. What comes back lies inside, whatever the rounding.
+    and 0. The inverse returns points inside, whatever the rounding.
 
     Args:
         low, high: numbers, or arrays of the shape of the event or of its last axis; -inf and inf where a side is open.
@@ -54,7 +52,7 @@ def Unconstrain(low: Numbers = -np.inf, high: Numbers = np.inf):
         None.
 
     Support:
-        Inputs: (low, high), whose ends are taken to -inf and inf, and what lies outside to NaN. Outputs: the real line.
+        Inputs: (low, high); the ends are mapped to -inf and inf, and values outside to NaN. Outputs: the real line.
 
     Cost:
         Direct: O(d). Inverse: O(d).
@@ -78,13 +76,13 @@ def Unconstrain(low: Numbers = -np.inf, high: Numbers = np.inf):
         both = from_low & to_high
 
         def ends(dtype) -> tuple[Array, Array]:
-            """The ends, and any numbers in place of those that are not there."""
+            """The ends, and 0 in place of an end at infinity."""
             left, right = (np.broadcast_to(np.where(np.isfinite(end), end, 0.0), shape) for end in (a, b))
             return jnp.asarray(left, dtype), jnp.asarray(right, dtype)
 
         def direct_fun(params, x):
             left, right = ends(x.dtype)
-            # Logarithms are taken of 1 where there is no end: the branch that is not taken has a gradient, too.
+            # Logarithms of 1 where a side is open: the branch that is not taken has a gradient, too.
             log_left = jnp.log(jnp.where(from_low, x - left, 1.0))
             log_right = jnp.log(jnp.where(to_high, right - x, 1.0))
             y = log_left - log_right + jnp.where(from_low | to_high, 0.0, x)

@@ -1,4 +1,4 @@
-"""The real line to the unit interval and back: distribution functions, each one feature at a time.
+"""Maps between the real line and the unit interval, entry by entry: distribution functions and their inverses.
 Family: Bounds and scalar maps."""
 
 import math
@@ -80,8 +80,8 @@ def Logit(clip_before_logit: bool = True):
 def NormalCDF(loc: float = 0.0, scale: float = 1.0):
     """The distribution function of a normal, from the real line to the unit interval.
 
-    y = Phi(z) with z = (x - loc) / scale, log|det J| = -sum(z^2 + log(2 pi)) / 2 - d log(scale). It makes what follows
-    N(loc, scale^2) uniform. Above z = 5.4 y rounds to 1 in float32, whose inverse is inf; below z = -12.9 it rounds to 0.
+    y = Phi(z) with z = (x - loc) / scale, log|det J| = -sum(z^2 + log(2 pi)) / 2 - d log(scale). It makes draws of
+    N(loc, scale^2) uniform. In float32 y rounds to 1 above z = 5.4, with inverse inf, and to 0 below z = -12.9.
 
     Args:
         loc, scale: numbers, the same for every feature.
@@ -90,7 +90,7 @@ def NormalCDF(loc: float = 0.0, scale: float = 1.0):
         None.
 
     Support:
-        Inputs: the real line. Outputs: (0, 1); its ends come back as -inf and inf, and what lies outside as NaN.
+        Inputs: the real line. Outputs: (0, 1); the ends come back as -inf and inf, and numbers outside as NaN.
 
     Cost:
         Direct: O(d). Inverse: O(d).
@@ -112,7 +112,7 @@ def LogisticCDF(loc: float = 0.0, scale: float = 1.0):
     """The distribution function of a logistic, from the real line to the unit interval.
 
     y = 1 / (1 + e^-z) with z = (x - loc) / scale, log|det J| = -sum(softplus(z) + softplus(-z)) - d log(scale). `Sigmoid` is
-    the standard one, with an inverse that clips; this one never does.
+    the standard one, whose inverse clips by default; this inverse never clips.
 
     Args:
         loc, scale: numbers, the same for every feature.
@@ -121,7 +121,7 @@ def LogisticCDF(loc: float = 0.0, scale: float = 1.0):
         None.
 
     Support:
-        Inputs: the real line. Outputs: (0, 1); its ends come back as -inf and inf, and what lies outside as NaN.
+        Inputs: the real line. Outputs: (0, 1); the ends come back as -inf and inf, and numbers outside as NaN.
 
     Cost:
         Direct: O(d). Inverse: O(d).

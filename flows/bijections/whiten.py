@@ -13,8 +13,8 @@ from jax.scipy.linalg import solve_triangular
 from flows.bijections.scaling import MEASURED, channel_scale, check_features, left_as_is, named, scaling_support
 from flows.core import HIGHEST, FlowsError, bijection, share, size
 
-LEAST = 8  # units of rounding: of the diagonal of L
-SINGULAR = 1e-5  # of a standard deviation: what a column may add to those before it, and be lost in a product of float64
+LEAST = 8  # units of rounding: the least entry on the diagonal of L
+SINGULAR = 1e-5  # of a standard deviation: a column that adds less to the columns before it is lost in a product of float64
 MOST_COLUMNS = 512  # the map has a number for every pair of columns
 
 
@@ -23,18 +23,18 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
     """Mean 0, variance 1 and no correlation for each feature, by a triangular map measured from data and not trained.
 
     y = L^-1 z with z = (x - mean) / std and L L' = (1 - shrinkage) R + shrinkage I, where R is the correlation of the features
-    and L lower triangular; log|det J| = -sum(log std) - sum(log diag L). y_1 is z_1, and each y_i what z_1 .. z_i-1 do not
-    tell of z_i, divided by how much that varies. Without `init_inputs` it is the identity. It keeps what it measured when a
-    model is measured again (`flows.remeasure`), as what was trained behind it would no longer fit. An infinite entry stays
-    infinite, and its row's other entries are as if it were at its mean.
+    and L lower triangular; log|det J| = -sum(log std) - sum(log diag L). y_1 is z_1, and y_i is the part of z_i that no
+    linear map of z_1 .. z_i-1 predicts, divided by its standard deviation. Without `init_inputs` it is the identity.
+    `flows.remeasure` does not measure it again, as layers trained behind it would no longer fit. An infinite entry stays
+    infinite, and the other entries of its row are computed as if it were at its mean.
 
     Args:
-        shrinkage: from 0 to 1, by how much correlations are shrunk towards 0: more than 0 where there are few rows. Where
-            there are fewer rows than features, or one feature is a combination of others, R alone is singular, and what a
-            diagonal entry of L falls short of 8 units of rounding is added to it.
-        as_is: features, by number, that stay as they are.
-        unmixed: features, by number, that are scaled alone: y_i is z_i. Edges and spikes of a feature's own stay in place so;
-            those after it are still freed of what it tells of them.
+        shrinkage: from 0 to 1, by how much correlations are shrunk towards 0: more than 0 where there are few rows. With
+            fewer rows than features, or a feature that is a combination of others, R is singular, and diagonal entries of L
+            below 8 units of rounding are raised to that.
+        as_is: numbers of the features that stay as they are.
+        unmixed: numbers of the features that are scaled alone: y_i is z_i. Edges and spikes of such a feature stay in place;
+            the features after it still lose their correlation with it.
 
     Params:
         fixed: mean, std: (features,); factor: (features, features), L, or the map from y to z where features are unmixed.
@@ -61,12 +61,12 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
                 f"Whiten: the event is {shape}; expected a vector of at most {MOST_COLUMNS} features: use Standardize()"
             )
         fixed = {"mean": jnp.zeros(shape), "std": jnp.ones(shape), "factor": jnp.eye(*shape)}
-        alone, own = (named(each, size(shape), "Whiten", name) for each, name in ((as_is, "as_is"), (unmixed, "unmixed")))
+        alone, apart = (named(which, size(shape), "Whiten", name) for which, name in ((as_is, "as_is"), (unmixed, "unmixed")))
         if init_inputs is not None:
             scale = left_as_is(channel_scale(init_inputs), alone)
             z = jnp.where(alone[None], 0.0, (init_inputs - scale["mean"][None]) / scale["std"][None])
             factor = correlation_factor(z, shrinkage, alone)
-            fixed = {**scale, "factor": left_unmixed(factor, own)}
+            fixed = {**scale, "factor": left_unmixed(factor, apart)}
         return {"fixed": fixed}, direct_fun, inverse_fun
 
     def direct_fun(params, x):
@@ -79,10 +79,10 @@ def Whiten(shrinkage: float = 0.0, as_is: Sequence[int] = (), unmixed: Sequence[
 
 
 def whitened(fixed: Any, x: Any, xp: Any = jnp) -> tuple[Any, Any]:
-    """An event, or rows, of which each feature is freed of those before it, and log|det J|; `xp` is what computes it, JAX or
+    """An event, or rows, where no feature is correlated with the features before it, and log|det J|; `xp` is jax.numpy or
     NumPy."""
     factor = xp.tril(fixed["factor"])
-    # The inverse of L, and a product: to solve for each row is slow on CPUs.
+    # The inverse of L, and a product: solving for each row is slow on CPUs.
     y = _product(_inverse(factor, xp), (x - fixed["mean"]) / fixed["std"], xp)
     return y, -xp.log(fixed["std"]).sum() - xp.log(xp.abs(xp.diagonal(factor))).sum()
 
@@ -94,10 +94,10 @@ def unwhitened(fixed: Any, y: Any, xp: Any = jnp) -> Any:
 
 def correlation_factor(z: Any, shrinkage: float = 0.0, alone: Any = False, weights: Any = None, xp: Any = jnp) -> Any:
     """L, lower triangular, with L L' = (1 - shrinkage) R + shrinkage I, R the mean of z z' over rows z (n, d). Columns that are
-    `alone` have to be 0, and get those of the identity.
+    `alone` have to be 0, and get columns of the identity.
 
-    By QR of the rows, as their product would lose half of the digits; its diagonal is at least 8 units of rounding. NumPy, in
-    float64, takes the product where that keeps enough.
+    It comes from a QR of the rows, as their product would lose half of the digits; its diagonal is at least 8 units of
+    rounding. NumPy, in float64, takes the product where that keeps enough digits.
     """
     n, d = z.shape
     if weights is not None:
@@ -134,8 +134,8 @@ def _inverse(factor: Any, xp: Any) -> Any:
 
 
 def _product(matrix: Any, z: Any, xp: Any) -> Any:
-    """matrix z of an event, or of each of the rows z; an infinite entry would make NaN of others, also of those it does not
-    reach."""
+    """The product matrix z, of an event or of each row z. An infinite entry stays as it is, and others count it as 0: in the
+    plain product it would make them NaN, even where the matrix is 0."""
     infinite = xp.isinf(z)
     multiply = partial(jnp.matmul, precision=HIGHEST) if xp is jnp else np.matmul
     return xp.where(infinite, z, multiply(matrix, xp.where(infinite, 0.0, z).T).T)

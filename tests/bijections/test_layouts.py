@@ -270,7 +270,7 @@ def test_supports_go_through_layouts():
             [end] for end in (*inputs, *outputs)
         ]
     mixed = flows.Serial(Checkerboard(), flows.Unconstrain(low=(0.0, -1.0)))
-    assert "cannot be told before Checkerboard()" in error_of(lambda: flows.support(mixed, (2, 2, 1)))
+    assert "is not known before Checkerboard()" in error_of(lambda: flows.support(mixed, (2, 2, 1)))
 
 
 def test_angles_of_a_lattice_stay_angles():
@@ -317,7 +317,7 @@ def test_angles_of_a_lattice_stay_angles():
         ),
         (
             lambda: flows.Coupling(SmallConv(), mask="checkerboard")(0, 4),
-            "is of pixels, and the event is (4,); expected an image (H, W, C) of two or more",
+            "is for pixels, and the event is (4,); expected an image (H, W, C) of two or more",
         ),
         (lambda: flows.Coupling(SmallConv(), mask="checkerboard")(0, (1, 1, 4)), "the event is (1, 1, 4); expected"),
         (lambda: flows.Coupling(mask="checkerboard", unconditional=t.Affine()), "Give Through(Checkerboard(), Coupling("),

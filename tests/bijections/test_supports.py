@@ -53,7 +53,7 @@ def test_supports_are_composed_entry_by_entry():
 
 
 def test_what_has_no_support_that_could_be_told():
-    assert "where Logit() is defined cannot be told before Coupling" in error_of(lambda: support(Serial(COUPLING, Logit()), 2))
+    assert "the domain of Logit() is not known before Coupling" in error_of(lambda: support(Serial(COUPLING, Logit()), 2))
     for wrong, message in ((Logit, r"call it: Logit\(\.\.\.\)"), (flows.MLP(2), "expected a bijection"), (3, "is no model")):
         with pytest.raises(TypeError, match=message):
             support(wrong, 2)
@@ -228,7 +228,7 @@ def test_a_support_reaches_ensembles_selections_and_densities():
         ),
         (flows.ActNorm(), BETA - 0.5, {"support": (0, 1)}, r"outside \(0, 1\)"),
         (flows.ActNorm(), np.where(BETA < 0.05, 0, BETA), {"support": (0, 1)}, r"is 0 in row \d+, at an end of \(0, 1\)"),
-        (Serial(flows.Scale(), Logit()), BETA, {}, r"cannot be told before Scale\(\), .*standardised behind it\. Put it first"),
+        (Serial(flows.Scale(), Logit()), BETA, {}, r"is not known before Scale\(\), .*standardised behind it\. Put it first"),
         (Serial(COUPLING, flows.Dequantize(0.1)), BETA, {}, "Dequantize.* comes after Coupling.*which trains, mixes or moves"),
         (flows.ActNorm(), BETA, {"support": (1, 0)}, "expected low < high"),
         (
