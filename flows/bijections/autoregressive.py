@@ -1,4 +1,4 @@
-"""Autoregressive layers: each feature is transformed by what a masked network makes of the features before it.
+"""Autoregressive layers: a masked network makes the transformer's parameters from the features before.
 Family: Couplings and autoregressive layers."""
 
 from collections.abc import Sequence

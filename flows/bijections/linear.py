@@ -108,7 +108,7 @@ def InvertibleLinear(init: str = "orthogonal", dense: bool = False):
     def inverse_fun(params, y):
         back, (lower, upper) = jnp.argsort(jnp.argsort(params["fixed"]["ranks"])), triangles(params)
         # W^-1 = U^-1 L^-1 P^T, from the right: by solving for the rows of 1. Solving for the rows of y takes twice as long
-        # on a CPU, is not more precise, and leaves y in a layout that slows down what reads it.
+        # on a CPU, is not more precise, and leaves y in a layout that slows down the next layer.
         inverse = solve_triangular(upper, jnp.eye(len(back), dtype=y.dtype), trans=1)
         inverse = solve_triangular(lower, inverse, trans=1, lower=True, unit_diagonal=True).T
         return product(y, inverse[:, back])
