@@ -1,8 +1,8 @@
-"""Draws of several components, each of about as many as fall to it.
+"""Draws of several components, in blocks of one component.
 
-How many rows fall to a component is drawn, so no program can have a shape for them. Rows are put in order of their components
-and filled up to blocks of a fixed size, each of one component: of n rows and K components there are at most n / size + K
-blocks, and a loop runs the component of each. What is left over is thrown away.
+The number of rows of a component is random, so no program can have a shape for them. Rows are sorted by component and filled up
+to blocks of a fixed size, each of one component: n rows of K components need at most n / size + K blocks, and a loop draws one
+block after the other. The draws that only fill up a block are thrown away.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ import jax.numpy as jnp
 
 from flows.core import Array, Shape, iteration, off_strides, rows_within
 
-# Rows of a block: per row, draws of a spline flow cost the most in small ones, and in those that leave the cache.
+# Rows of a block: per row, draws of a spline flow cost the most in small blocks, and in blocks larger than the cache.
 # [us a row of NSF in 6 columns: 38 of 64, 30 of 128, 24 of 256, 20 of 512 and of 784, 27 of 2,064.]
 FEWEST, MOST, NUMBERS = 128, 784, 2**18
-FULL = 3  # blocks of each component, where these are alike, of which one half is thrown away
+FULL = 3  # blocks of a component, where all have equal weights; half a block of them is thrown away
 TOGETHER = 16  # rows that a processor computes at once
-LEAST = 512  # rows, below which a loop costs more than it saves
-OVERHEAD = 1.3  # by which a row in a block is dearer, at most, where its rows are few
+LEAST = 512  # rows; with fewer a loop costs more than it saves
+OVERHEAD = 1.3  # at most, the cost of a row in a small block relative to a row in a large one
 
 
 def size_of_blocks(n: int, count: int, event: Shape) -> int | None:
-    """Rows of a block, for n rows of so many components; None where it costs as little to draw n of each of them."""
+    """Rows of a block, for n rows of `count` components; None where n draws of every component cost as little."""
     most = rows_within(MOST, NUMBERS, event)
     if jax.default_backend() != "cpu":
         most = max(most, n)  # a loop of small blocks leaves a GPU idle
@@ -35,10 +35,10 @@ def size_of_blocks(n: int, count: int, event: Shape) -> int | None:
 def in_blocks(
     draw: Callable, components: Any, copies: bool, key: Array, component: Array, count: int, size: int, like: Any, context: Any
 ) -> Array:
-    """Return for each row a draw of its component, `draw(i, params, key, size, context)` in blocks.
+    """Return for each row a draw of its component, made by `draw(i, params, key, size, context)` for one block at a time.
 
     Args:
-        components: the params of each, a tuple, or stacked where they are copies of one, which is then number 0.
+        components: the params of each, a tuple, or stacked for copies of one component, whose number i is 0.
         component: (n,), from 0 to count - 1.
         size: rows of a block.
         like: the shape and dtype of a draw.
@@ -47,33 +47,34 @@ def in_blocks(
     n, component = component.shape[0], component.astype(jnp.int32)
     blocks = (n + count * (size - 1)) // size  # at most: a component may leave all but one row of its last block empty
     rows, order = jnp.arange(n, dtype=jnp.int32), jnp.argsort(component).astype(jnp.int32)
-    of_each = jnp.zeros(count, jnp.int32).at[component].add(1)
-    needed = (of_each + size - 1) // size
-    last_block, last_row = (jnp.cumsum(each).astype(jnp.int32) for each in (needed, of_each))
-    own = component[order]
-    slots = jnp.zeros(n, jnp.int32).at[order].set((last_block - needed)[own] * size + rows - (last_row - of_each)[own])
-    # Blocks to which nothing falls come last, and have the number `count`.
-    of_block = jnp.searchsorted(last_block, jnp.arange(blocks, dtype=jnp.int32), side="right").astype(jnp.int32)
+    totals = jnp.zeros(count, jnp.int32).at[component].add(1)
+    needed = (totals + size - 1) // size
+    last_block, last_row = (jnp.cumsum(numbers).astype(jnp.int32) for numbers in (needed, totals))
+    in_order = component[order]
+    slots = jnp.zeros(n, jnp.int32).at[order].set((last_block - needed)[in_order] * size + rows - (last_row - totals)[in_order])
+    # Blocks without rows come last, and have the component number `count`.
+    block_component = jnp.searchsorted(last_block, jnp.arange(blocks, dtype=jnp.int32), side="right").astype(jnp.int32)
     if context is not None:
-        row_of = jnp.zeros(blocks * size, jnp.int32).at[slots].set(rows)
-        context = context[row_of].reshape(blocks, size, *context.shape[1:])
+        row_in_slot = jnp.zeros(blocks * size, jnp.int32).at[slots].set(rows)
+        context = context[row_in_slot].reshape(blocks, size, *context.shape[1:])
 
-    def of(j: int, at: int | None) -> Callable:
+    def component_draw(j: int, place: int | None) -> Callable:
         def drawn(i: Array, params: Any, key: Array, context: Any) -> Array:
             with iteration(i):
-                return draw(j, params if at is None else params[at], key, size, context).astype(like.dtype)
+                return draw(j, params if place is None else params[place], key, size, context).astype(like.dtype)
 
         return drawn
 
-    def nothing(*given: Any) -> Array:
+    def nothing(*inputs: Any) -> Array:
         return jnp.zeros((size, *like.shape), like.dtype)
 
-    def block(i: Array, given: Any) -> tuple[Array, Array]:
-        j, key, context = given
+    def block(i: Array, inputs: Any) -> tuple[Array, Array]:
+        j, key, context = inputs
         if copies:
-            own = jax.tree.map(lambda leaf: leaf[jnp.minimum(j, count - 1)], components)
-            return i + 1, jax.lax.cond(j < count, of(0, None), nothing, i, own, key, context)
-        return i + 1, jax.lax.switch(j, [*(of(each, each) for each in range(count)), nothing], i, components, key, context)
+            params = jax.tree.map(lambda leaf: leaf[jnp.minimum(j, count - 1)], components)
+            return i + 1, jax.lax.cond(j < count, component_draw(0, None), nothing, i, params, key, context)
+        branches = [*(component_draw(k, k) for k in range(count)), nothing]
+        return i + 1, jax.lax.switch(j, branches, i, components, key, context)
 
-    made = jax.lax.scan(block, jnp.int32(0), (of_block, jax.random.split(key, blocks), context))[1]
-    return made.reshape(blocks * size, *like.shape)[slots]
+    draws = jax.lax.scan(block, jnp.int32(0), (block_component, jax.random.split(key, blocks), context))[1]
+    return draws.reshape(blocks * size, *like.shape)[slots]

@@ -1,4 +1,4 @@
-"""Different distributions for different features, each given the features before. Family: Codes, and blocks of columns."""
+"""Different distributions for different features, each given the features before it. Family: Codes, and blocks of columns."""
 
 from collections.abc import Sequence
 
@@ -8,31 +8,32 @@ from flows.distributions.features import side_by_side
 
 @combinator(DistributionInit)
 def ChainRule(*distributions: DistributionLike, sizes: Sequence[int] | None = None):
-    """Blocks of features, each given those before it: log p(x) = sum_k log p_k(x_k | x_<k, context), in nats.
+    """Blocks of features, each given the blocks before it: log p(x) = sum_k log p_k(x_k | x_<k, context), in nats.
 
-    The context of a block is all that comes before it, block by block, as networks see it (numbers and coordinates of spheres
-    as they are, then angles as cos and sin of 2 pi x / period, then codes one-hot), and then the context given. So different
-    kinds of features have one density: codes of categories first, say, then angles, then numbers. What a block before it adds
-    as noise it does not see. The first block has the given context alone. `Joint` is of blocks that are independent.
+    The context of a block is all features before it, block by block, as networks see them (numbers and coordinates of spheres
+    as they are, then angles as cos and sin of 2 pi x / period, then codes one-hot), followed by the context of the call. So
+    features of different kinds have one density: for example codes of categories first, then angles, then numbers. Noise that
+    an earlier block adds to its features is not shown. The first block sees the context of the call alone. For independent
+    blocks use `Joint`.
 
     Args:
-        distributions: the first is that of the first block of features, and so on. All but the first take a context:
+        distributions: the first is for the first block of features, and so on. All but the first take a context:
             `Flow(NSF())`, `MixtureMADE()`, `Normal(conditioner=MLP(32))`.
         sizes: how many features each has; one each by default.
 
     Params:
-        A tuple with those of each. With `init_inputs`, each starts at its own features, given those before them.
+        A tuple of the params of each. With `init_inputs`, each starts at its block of features, given the blocks before it.
 
     Support:
-        That of each block, side by side.
+        The supports of the blocks, side by side.
 
     Errors:
-        TypeError: no distributions, something that is not one, or one after the first that takes no context.
+        TypeError: no distributions, an argument that is not one, or one after the first that takes no context.
         FlowsError: sizes that are not one whole number for each, or that do not add up to the event; a context that is not a
             vector.
 
     Source:
-        The chain rule of probability; by blocks of one feature as of Larochelle and Murray, "The Neural Autoregressive
+        The chain rule of probability; with blocks of one feature: Larochelle and Murray, "The Neural Autoregressive
         Distribution Estimator", 2011, equation 1.
 
     Example:

@@ -1,4 +1,4 @@
-"""Distributions on circles and spheres: uniform ones, von Mises and von Mises-Fisher. Family: Circles and spheres."""
+"""Distributions on circles and spheres: uniform, von Mises and von Mises-Fisher. Family: Circles and spheres."""
 
 import math
 from collections.abc import Callable
@@ -86,13 +86,13 @@ def CircularUniform(period: float = 2 * math.pi):
 def SphereUniform():
     """Uniform on the sphere S^n, whose points are unit vectors (n + 1,): log p(x) = -log area, in nats per unit of surface.
 
-    The area is 2 pi^((n+1)/2) / Gamma((n+1)/2): 4 pi on S^2. What is no unit vector has -inf.
+    The area is 2 pi^((n+1)/2) / Gamma((n+1)/2): 4 pi on S^2. A point that is not a unit vector has log p = -inf.
 
     Params:
         None.
 
     Errors:
-        FlowsError: an event that is no vector of two entries or more.
+        FlowsError: an event that is not a vector of two entries or more.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -116,18 +116,18 @@ def SphereUniform():
 
 
 def on_sphere(log_p: Array, x: Array) -> Array:
-    """log p of rows x, -inf where they are no unit vectors and NaN where they are NaN."""
+    """log p of rows x, -inf for a row that is not a unit vector and NaN for a row with a NaN."""
     return jnp.where(jnp.isnan(x).any(1), jnp.nan, jnp.where(off_sphere(x), -jnp.inf, log_p))
 
 
 def on_circles(log_p: Array, x: Array) -> Array:
-    """log p of rows x, -inf where an angle is infinite and NaN where one is NaN."""
+    """log p of rows x, -inf for a row with an infinite angle and NaN for a row with a NaN."""
     axes = tuple(range(1, x.ndim))
     return jnp.where(jnp.isnan(x).any(axes), jnp.nan, jnp.where(jnp.isinf(x).any(axes), -jnp.inf, log_p))
 
 
 def directions(v: Array, instead: Array | None = None) -> Array:
-    """v / |v| of the last axis; `instead`, by default the last axis' own direction, where v is 0."""
+    """v / |v| along the last axis; `instead`, by default the last unit vector, where v is 0."""
     squared = jnp.square(v).sum(-1, keepdims=True)
     there = squared > 0
     pole = jnp.zeros_like(v).at[..., -1].set(1.0) if instead is None else instead
@@ -135,27 +135,27 @@ def directions(v: Array, instead: Array | None = None) -> Array:
 
 
 class Form(NamedTuple):
-    """A directional distribution: theta is `{"loc": (rows, ...), "log_concentration": (rows, ...)}`, with one row for all too.
+    """A directional distribution: theta is `{"loc": (rows, ...), "log_concentration": (rows, ...)}`; one row may serve all.
 
-    `given(shape)` is the theta of the constructor's arguments, `outputs(shape)` how many numbers a network makes, of which
-    `of_network(raw, shape)` (rows, outputs) makes theta, `measured(x)` that of data, `log_density(theta, x)` is (rows,) and
-    `draw(theta, rng, n, shape)` (n, *shape).
+    `constants(shape)` is the theta of the constructor's arguments, `outputs(shape)` the number of outputs of a network,
+    `as_theta(raw, shape)` makes theta of outputs (rows, outputs), `measured(x)` estimates it from data, `log_density(theta, x)`
+    is (rows,), and `draw(theta, rng, n, shape)` is (n, *shape).
     """
 
-    given: Callable
+    constants: Callable
     outputs: Callable
-    of_network: Callable
+    as_theta: Callable
     measured: Callable
     log_density: Callable
     draw: Callable
 
 
 def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Callable:
-    """The init_fun of a form: with constants, trained, or with what a network makes of the context."""
+    """The init_fun of a form: with constants, with trained params, or with a network of the context."""
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def fixed(rng, shape):
-        theta = form.given(shape)
+        theta = form.constants(shape)
 
         def log_pdf(params, x):
             return form.log_density(jax.tree.map(partial(jnp.asarray, dtype=x.dtype), theta), x)
@@ -166,7 +166,7 @@ def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Cal
         return {}, log_pdf, sample
 
     def trained(rng, shape, init_inputs=None):
-        theta = form.given(shape) if init_inputs is None else form.measured(init_inputs)
+        theta = form.constants(shape) if init_inputs is None else form.measured(init_inputs)
 
         def rows(params):
             return {leaf: value[None] for leaf, value in params.items()}
@@ -180,19 +180,19 @@ def directional(name: str, form: Form, trainable: bool, conditioner: Any) -> Cal
         return {leaf: jnp.asarray(value, float)[0] for leaf, value in theta.items()}, log_pdf, sample
 
     def outputs(shape: Shape) -> int:
-        form.given(shape)  # refuses an event that does not fit
+        form.constants(shape)  # refuses an event that does not fit
         return form.outputs(shape)
 
     if net is None:
         return trained if trainable else fixed
-    return conditional(name, net, outputs, form.of_network, form.log_density, form.draw)
+    return conditional(name, net, outputs, form.as_theta, form.log_density, form.draw)
 
 
 def _log_concentration(concentration: Any, name: str) -> np.ndarray:
-    given = numbers(concentration, f"{name}: concentration")
-    if not ((given >= 1e-5) & (given <= 1e5)).all():
+    k = numbers(concentration, f"{name}: concentration")
+    if not ((k >= 1e-5) & (k <= 1e5)).all():
         raise FlowsError(f"{name}: concentration is {concentration!r:.60}; expected numbers from 0.00001 to 100,000")
-    return BOUND * np.arctanh(np.log(given) / BOUND)
+    return BOUND * np.arctanh(np.log(k) / BOUND)
 
 
 def _concentration(theta: dict[str, Array]) -> Array:
@@ -200,7 +200,7 @@ def _concentration(theta: dict[str, Array]) -> Array:
 
 
 def _estimated(resultant: Array, p: int) -> Array:
-    """log_concentration where the mean of unit vectors of p entries has this norm: near the maximum of the likelihood."""
+    """log_concentration by the norm of the mean of unit vectors of p entries: near the maximum of the likelihood."""
     r = jnp.clip(resultant, 1e-3, 1 - 1e-4)
     return soft_clip_inverse(jnp.log(r * (p - r * r) / (1 - r * r)), BOUND)
 
@@ -216,18 +216,18 @@ def VonMises(
     """Independent von Mises distributions of angles, one for each entry of the event: the normal of the circle.
 
     log p(x) = sum_i k_i (cos(r (x_i - loc_i)) - 1) - log Z(k_i) + log r, in nats, r = 2 pi / period, Z(k) = 2 pi I_0(k) e^-k.
-    Any real number is an angle, modulo the period; samples lie in [-period / 2, period / 2), and their gradients in loc and k
-    are those of the inverse distribution function.
+    Any real number is an angle, modulo the period; samples lie in [-period / 2, period / 2). Samples have gradients in loc and
+    k, through the inverse distribution function.
 
     Args:
-        loc, concentration: numbers, or arrays of the event; loc in units of x; k, above 0, of radians: about 1 / variance where
-            it is large.
-        trainable: train loc and k, which start there, or at the mean direction and concentration of `init_inputs`.
-        conditioner: a network that makes both of the context, and trains; see `Normal`. The angle is that of two outputs.
-        period: the length of the circle, such as 360 of degrees, or 24 of hours.
+        loc, concentration: numbers, or arrays of the event; loc is in units of x; k, above 0, is for angles in radians, and
+            about 1 / variance where it is large.
+        trainable: train loc and k, which start at these values, or at the mean direction and concentration of `init_inputs`.
+        conditioner: a network that makes both from the context, and trains; see `Normal`. Two outputs make the angle.
+        period: the length of the circle, such as 360 for degrees, or 24 for hours.
 
     Params:
-        `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)); those of the
+        `{"loc": event, "log_concentration": event}` if trainable, k = exp(14 tanh(log_concentration / 14)); the params of the
         conditioner if there is one; else `{}`.
 
     Errors:
@@ -247,18 +247,18 @@ def VonMises(
     half = positive(period, "VonMises: period") / 2
     radian = half / math.pi
     if conditioner is not None and (np.any(where) or np.any(log_k)):
-        raise FlowsError("VonMises: loc or concentration was given beside a conditioner, which makes both: leave them")
+        raise FlowsError("VonMises: loc or concentration was given with a conditioner, which makes both; leave them out")
 
-    def given(shape):
+    def constants(shape):
         try:
-            loc, raw = (np.broadcast_to(each, shape)[None].copy() for each in (where, log_k))
+            loc, raw = (np.broadcast_to(value, shape)[None].copy() for value in (where, log_k))
         except ValueError:
             got = f"loc has shape {where.shape}, concentration {log_k.shape}"
             raise FlowsError(f"VonMises: {got}; expected numbers, or arrays of the event, {shape}") from None
         return {"loc": loc, "log_concentration": raw}
 
-    def of_network(raw, shape):
-        across, along, log_k = (each.reshape(-1, *shape) for each in jnp.split(raw, 3, axis=1))
+    def as_theta(raw, shape):
+        across, along, log_k = (part.reshape(-1, *shape) for part in jnp.split(raw, 3, axis=1))
         return {"loc": radian * jnp.arctan2(across, 1 + along), "log_concentration": log_k}
 
     def measured(x):
@@ -272,14 +272,14 @@ def VonMises(
         return on_circles(log_p, x)
 
     def draw(theta, rng, n, shape):
-        of_angle, of_side = jax.random.split(rng)
+        angle_key, side_key = jax.random.split(rng)
         k = jnp.broadcast_to(_concentration(theta), (n, *shape))
-        side = jnp.where(jax.random.bernoulli(of_side, shape=k.shape), 1.0, -1.0).astype(k.dtype)
-        x = theta["loc"] + radian * side * draw_angle(of_angle, k, 1)
+        side = jnp.where(jax.random.bernoulli(side_key, shape=k.shape), 1.0, -1.0).astype(k.dtype)
+        x = theta["loc"] + radian * side * draw_angle(angle_key, k, 1)
         x = x - 2 * half * jnp.floor(x / (2 * half) + 0.5)
         return jnp.where(x >= half, x - 2 * half, x)
 
-    form = Form(given, lambda shape: 3 * size(shape), of_network, measured, log_density, draw)
+    form = Form(constants, lambda shape: 3 * size(shape), as_theta, measured, log_density, draw)
     return directional("VonMises", form, trainable, conditioner)
 
 
@@ -293,25 +293,25 @@ def VonMisesFisher(
     """The von Mises-Fisher distribution of unit vectors (n + 1,) on the sphere S^n: the round normal of the sphere.
 
     log p(x) = k (mu'x - 1) - log Z(k), mu = loc / |loc|, in nats per unit of surface, with Z(k) = 2 pi (1 - e^-2k) / k on S^2,
-    and by quadrature elsewhere. What is no unit vector has -inf. Gradients of samples in loc and k are those of the inverse
-    distribution function of the angle to mu.
+    and by quadrature elsewhere. A point that is not a unit vector has log p = -inf. Samples have gradients in loc and k,
+    through the inverse distribution function of the angle to mu.
 
     Args:
         loc: the mean direction, of any length but 0; by default the last axis.
         concentration: k, above 0: about 1 / variance of each direction where it is large.
-        trainable: train loc and k, which start there, or at the mean direction and concentration of `init_inputs`.
-        conditioner: a network that makes both of the context, and trains; see `Normal`. It starts near the last axis.
+        trainable: train loc and k, which start at these values, or at the mean direction and concentration of `init_inputs`.
+        conditioner: a network that makes both from the context, and trains; see `Normal`. loc starts near the last axis.
 
     Params:
-        `{"loc": (n + 1,), "log_concentration": ()}` if trainable, k = exp(14 tanh(log_concentration / 14)); those of the
+        `{"loc": (n + 1,), "log_concentration": ()}` if trainable, k = exp(14 tanh(log_concentration / 14)); the params of the
         conditioner if there is one; else `{}`.
 
     Errors:
-        FlowsError: an event that is no vector of two entries or more; a loc that does not fit it, or is 0; a concentration
+        FlowsError: an event that is not a vector of two entries or more; a loc that does not fit it, or is 0; a concentration
             outside its range; a conditioner without a context.
 
     Source:
-        Fisher, "Dispersion on a Sphere", 1953; Mardia and Jupp, "Directional Statistics", 2000, section 9.3.2; the start as of
+        Fisher, "Dispersion on a Sphere", 1953; Mardia and Jupp, "Directional Statistics", 2000, section 9.3.2. The start: see
         `VonMises`.
 
     Example:
@@ -323,20 +323,18 @@ def VonMisesFisher(
     log_k = _log_concentration(concentration, "VonMisesFisher")
     where = None if loc is None else numbers(loc, "VonMisesFisher: loc")
     if conditioner is not None and (where is not None or np.any(log_k)):
-        raise FlowsError(
-            "VonMisesFisher: loc or concentration was given beside a conditioner, which makes both; leave them out"
-        )
+        raise FlowsError("VonMisesFisher: loc or concentration was given with a conditioner, which makes both; leave them out")
     if log_k.shape or (where is not None and not np.any(where)):
         raise FlowsError(f"VonMisesFisher: loc is {loc} and concentration {concentration}; expected a direction and one number")
 
-    def given(shape):
+    def constants(shape):
         _check_sphere(shape, "VonMisesFisher")
         if where is not None and where.shape != shape:
-            raise FlowsError(f"VonMisesFisher: loc has shape {where.shape}, expected that of the event, {shape}")
+            raise FlowsError(f"VonMisesFisher: loc has shape {where.shape}, expected the shape of the event, {shape}")
         mu = np.eye(shape[0])[-1] if where is None else where / np.linalg.norm(where)
         return {"loc": mu[None], "log_concentration": log_k[None]}
 
-    def of_network(raw, shape):
+    def as_theta(raw, shape):
         return {"loc": raw[:, :-1].at[:, -1].add(1.0), "log_concentration": raw[:, -1]}
 
     def measured(x):
@@ -346,17 +344,17 @@ def VonMisesFisher(
 
     def log_density(theta, x):
         k = _concentration(theta)
-        # Of unit vectors |x - mu|^2 / 2 = 1 - mu'x, without the rounding of the latter where they are close.
+        # For unit vectors 1 - mu'x = |x - mu|^2 / 2, which has no large rounding error where they are close.
         away = jnp.square(x - directions(theta["loc"])).sum(1) / 2
         return on_sphere(-k * away - log_mass(k, x.shape[1] - 1), x)
 
     def draw(theta, rng, n, shape):
-        of_angle, of_direction = jax.random.split(rng)
+        angle_key, direction_key = jax.random.split(rng)
         mu = jnp.broadcast_to(directions(theta["loc"]), (n, *shape))
-        angle = draw_angle(of_angle, jnp.broadcast_to(_concentration(theta), (n,)), shape[0] - 1)[:, None]
-        g = jax.random.normal(of_direction, mu.shape, mu.dtype)
-        beside = directions(g - (g * mu).sum(1, keepdims=True) * mu)
-        return directions(jnp.cos(angle) * mu + jnp.sin(angle) * beside)
+        angle = draw_angle(angle_key, jnp.broadcast_to(_concentration(theta), (n,)), shape[0] - 1)[:, None]
+        g = jax.random.normal(direction_key, mu.shape, mu.dtype)
+        tangent = directions(g - (g * mu).sum(1, keepdims=True) * mu)
+        return directions(jnp.cos(angle) * mu + jnp.sin(angle) * tangent)
 
-    form = Form(given, lambda shape: shape[0] + 1, of_network, measured, log_density, draw)
+    form = Form(constants, lambda shape: shape[0] + 1, as_theta, measured, log_density, draw)
     return directional("VonMisesFisher", form, trainable, conditioner)

@@ -1,7 +1,7 @@
-"""Blocks of features, each with a distribution of its own: what `Joint` and `ChainRule` have in common.
+"""Blocks of features with a separate distribution for each: the common part of `Joint` and `ChainRule`.
 
-Blocks are independent, or each is given those before it: its context is what networks see of their features, block by block,
-and then the context of the whole.
+Blocks are independent, or each is given the blocks before it: its context is their features as networks see them, block by
+block, and then the context of the whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,12 +39,12 @@ from flows.core import (
 def side_by_side(
     name: str, values: Sequence[DistributionLike], sizes: Any, order: str, argument: str, example: str
 ) -> Composite:
-    """Return what a constructor returns whose distributions are of blocks of features.
+    """Return the value of `Joint` or of `ChainRule`.
 
     Args:
-        name, argument, example: of the constructor, of its argument that holds the distributions, and of a call, for errors.
+        name, argument, example: the name of the constructor, the name of its argument, and an example of it, for errors.
         values, sizes: the distributions, and how many features each has.
-        order: "joint", or "chain rule" where each depends on those before it.
+        order: "joint", or "chain rule" where each block depends on the blocks before it.
     """
     check_layers(name, values, DistributionInit, "a distribution")
     word = argument.removesuffix("s")
@@ -53,11 +53,11 @@ def side_by_side(
     widths = [1] * len(values) if sizes is None else list(sizes) if isinstance(sizes, tuple) else [sizes]
     if len(widths) != len(values):
         raise FlowsError(f"{name}: sizes are {sizes} for {len(values)} {argument}; expected one size for each")
-    widths = [positive_int(each, f"{name}: a size") for each in widths]
+    widths = [positive_int(width, f"{name}: a size") for width in widths]
     edges = list(pairwise([0, *np.cumsum(widths).tolist()]))
     pieces = [
-        Piece(each, (i,), argument, place=i, features=features)
-        for i, (each, features) in enumerate(zip(values, edges, strict=True))
+        Piece(value, (i,), argument, place=i, features=features)
+        for i, (value, features) in enumerate(zip(values, edges, strict=True))
     ]
     dependent = order == "chain rule"
 
@@ -71,14 +71,14 @@ def side_by_side(
                 f"{name}: context_dim is {context}, and only a vector can be joined to the features before a block; flatten "
                 f"the context, to context_dim={size(context)}"
             )
-        places = [Place(f"{word} {i} of {name}", each, (n,)) for i, (each, n) in enumerate(zip(values, widths, strict=True))]
+        places = [Place(f"{word} {i} of {name}", value, (n,)) for i, (value, n) in enumerate(zip(values, widths, strict=True))]
         blocks = laid_out(order, pieces, context, places)
         parts = [block.part for block in blocks]
         for i, block in enumerate(blocks):
             if block.before and "context" not in block.part.keywords:
                 raise TypeError(
                     f"{name}: {values[i]!r:.80} takes no context, so {word} {i} cannot depend on the features before it; give "
-                    "a conditional one, such as Flow(NSF()) or Normal(conditioner=MLP(32)), or set it beside them by Joint"
+                    "a conditional one, such as Flow(NSF()) or Normal(conditioner=MLP(32)), or put it next to them with Joint"
                 )
         run_each = list(zip(parts, places, edges, strict=True))
 
@@ -86,21 +86,21 @@ def side_by_side(
             """Return the context of each block."""
             return [block.context(x, context) for block in blocks]
 
-        of_data = jax.jit(contexts)
+        data_contexts = jax.jit(contexts)
 
-        def init(key: Array, given: Given) -> tuple:
-            old, x = given.params, given.init_inputs
+        def init(key: Array, args: Given) -> tuple:
+            old, x = args.params, args.init_inputs
             if old is not None and (not isinstance(old, tuple | list) or len(old) != len(values)):
                 raise FlowsError(f"{name}: params are not a tuple of {len(values)}, one for each {word}")
-            own = [None if block.before else given.init_context for block in blocks]
+            init_contexts = [None if block.before else args.init_context for block in blocks]
             if dependent and x is not None:
-                own = of_data(x, given.init_context)
+                init_contexts = data_contexts(x, args.init_context)
             params = []
-            for i, (own_key, (part, place, (a, b))) in enumerate(zip(split_key(key, len(parts)), run_each, strict=True)):
+            for i, (part_key, (part, place, (a, b))) in enumerate(zip(split_key(key, len(parts)), run_each, strict=True)):
                 block = None if x is None else x[:, a:b]
                 with place:
-                    given_own = Given(block, own[i], None if old is None else old[i])
-                    params.append(part.init(own_key, given_own))
+                    part_args = Given(block, init_contexts[i], None if old is None else old[i])
+                    params.append(part.init(part_key, part_args))
             return tuple(params)
 
         def split(rng: Any) -> Any:
@@ -108,47 +108,47 @@ def side_by_side(
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             total = jnp.zeros(x.shape[0], x.dtype)
-            each = zip(run_each, params, contexts(x, context), split(rng), strict=True)
-            for (part, place, (a, b)), own, of_block, key in each:
+            runs = zip(run_each, params, contexts(x, context), split(rng), strict=True)
+            for (part, place, (a, b)), part_params, block_context, key in runs:
                 with place:
-                    log_p = part.log_pdf(own, x[:, a:b], of_block, key, train)
-                if dependent and a:  # what cannot be has no density, whatever a network makes of it
+                    log_p = part.log_pdf(part_params, x[:, a:b], block_context, key, train)
+                if dependent and a:  # an impossible row stays so, whatever a network makes of its first features
                     log_p = jnp.where(jnp.isneginf(total) & ~jnp.isnan(x[:, a:b]).any(1), -jnp.inf, log_p)
                 total += log_p
             return total
 
         def drawn(draw: Callable, rng: Array, params: Any, context: Any) -> list[Any]:
-            """`draw(part, key, params, context) -> (x, ...)` of each block, given those that were drawn before it."""
+            """`draw(part, key, params, context) -> (x, ...)` of each block, given the draws of the blocks before it."""
             before, draws = list[Array](), list[Any]()
-            for i, ((part, place, _), own, key) in enumerate(zip(run_each, params, split(rng), strict=True)):
+            for i, ((part, place, _), part_params, key) in enumerate(zip(run_each, params, split(rng), strict=True)):
                 with place:
-                    draws.append(draw(part, key, own, joined_context(before, context)))
+                    draws.append(draw(part, key, part_params, joined_context(before, context)))
                 if dependent and i + 1 < len(blocks):
                     before.append(seen(blocks[i].region, draws[-1][0]))
             return draws
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
-            def draw(part: DistributionPart, key: Array, own: Any, context: Any) -> tuple[Array]:
-                return (part.sample(key, own, n, dtype, context),)
+            def draw(part: DistributionPart, key: Array, params: Any, context: Any) -> tuple[Array]:
+                return (part.sample(key, params, n, dtype, context),)
 
             return jnp.concatenate([x for (x,) in drawn(draw, rng, params, context)], axis=1)
 
         def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
-            draws = drawn(lambda part, key, own, context: part.draw(key, own, n, dtype, context), rng, params, context)
+            draws = drawn(lambda part, key, params, context: part.draw(key, params, n, dtype, context), rng, params, context)
             return jnp.concatenate([x for x, _ in draws], axis=1), sum((log_p for _, log_p in draws), jnp.zeros(n, dtype))
 
-        of_parts = shared(parts)
+        common = shared(parts)
         if dependent and any("init_context" in part.keywords for part in parts[1:]):
-            of_parts["keywords"] |= {"init_inputs"}  # which is the context of those after it
-        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": _beside(blocks)}
-        return DistributionPart(name, init, event, context, **of_parts, **own)
+            common["keywords"] |= {"init_inputs"}  # features are the context of the blocks after them
+        functions: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": _joined(blocks)}
+        return DistributionPart(name, init, event, context, **common, **functions)
 
     keywords = frozenset({"init_inputs"}) if dependent else frozenset[str]()
     return Composite(compose, tuple(values), keywords, order=order, pieces=tuple(pieces))
 
 
-def _beside(blocks: Sequence[Block]) -> Region:
-    """The regions of blocks one after the other; unit vectors are numbered anew."""
+def _joined(blocks: Sequence[Block]) -> Region:
+    """The regions of blocks one after the other; unit vectors are numbered through."""
     regions = [block.region for block in blocks]
     before = np.cumsum([0, *[region.sphere.max(initial=0) for region in regions]])
     spheres = [np.where(region.sphere > 0, region.sphere + n, 0) for region, n in zip(regions, before, strict=False)]

@@ -37,7 +37,7 @@ from flows.core import (
     trainable,
     wrapped,
 )
-from flows.distributions.cdf import of_flow
+from flows.distributions.cdf import flow_cdf
 from flows.distributions.normal import Normal
 
 STANDARD = Normal()  # the default, a value like any other
@@ -47,8 +47,8 @@ STANDARD = Normal()  # the default, a value like any other
 def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
     """The distribution of x when y = f(x) follows the base: log p(x) = log p_base(f(x)) + log|det df/dx|, in nats.
 
-    A sample is f^-1 of a sample of the base. A flow is a distribution like any other, and so can be the base of a flow. Where
-    f is not defined, outside `flows.support(f, input_dim).inputs`, log p is -inf.
+    A sample is f^-1 of a sample of the base. A flow is a distribution like any other, so it can be the base of another flow.
+    Where f is not defined, outside `flows.support(f, input_dim).inputs`, log p is -inf.
 
     Args:
         bijection: f, from data to noise.
@@ -58,11 +58,11 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
         `{"bijection": ..., "prior": ...}`, both trained; a context reaches both.
 
     Support:
-        That of the base, taken back to x entry by entry, through layers without params that are entrywise or move entries and
-        past features that a layer leaves as they are; through others it cannot be told, and is where f is defined.
+        The support of the base, mapped back to x entry by entry. This works through layers without params that act entrywise or
+        move entries, and for features that a layer leaves unchanged; otherwise the support is where f is defined.
 
     Errors:
-        FlowsError: params= are not those of a flow. TypeError: an argument is not a bijection, or not a distribution.
+        FlowsError: params= that are not params of a flow. TypeError: an argument is not a bijection, or not a distribution.
 
     Source:
         Rezende and Mohamed, "Variational Inference with Normalizing Flows", 2015, arXiv:1505.05770, equation 5.
@@ -77,30 +77,30 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
     check_layers("Flow: prior", (prior,), DistributionInit, "a distribution")
 
     def compose(event: Shape, context: Shape | None) -> DistributionPart:
-        with Place("the bijection of Flow", bijection, event) as of_part:
+        with Place("the bijection of Flow", bijection, event) as part_place:
             part = bijection_part(bijection, event, context)
-        with Place("the prior of Flow", prior, part.output) as of_base:
+        with Place("the prior of Flow", prior, part.output) as base_place:
             base = distribution_part(prior, part.output, context)
         region, lives = flow_regions(bijection, event, context, base.region)
         both = shared((part, base))
 
-        def init(key: Array, given: Given) -> Any:
-            old, keys = given.params, split_key(key)
+        def init(key: Array, args: Given) -> Any:
+            old, keys = args.params, split_key(key)
             if old is not None and (not isinstance(old, dict) or set(old) != {"bijection", "prior"}):
-                raise FlowsError('Flow: params are not those of a flow, {"bijection": ..., "prior": ...}')
-            x = given.init_inputs if base.measures else None
-            with of_part:
-                own = part.init(keys[0], given._replace(params=old and old["bijection"]))
-                noise = None if x is None else part.measured_output(own, x, given.init_context, keys[0])
-            with of_base:
-                own_base = base.init(keys[1], given._replace(init_inputs=noise, params=old and old["prior"]))
-            return {"bijection": own, "prior": own_base}
+                raise FlowsError('Flow: params are not the params of a flow, {"bijection": ..., "prior": ...}')
+            x = args.init_inputs if base.measures else None
+            with part_place:
+                start = part.init(keys[0], args._replace(params=old and old["bijection"]))
+                noise = None if x is None else part.measured_output(start, x, args.init_context, keys[0])
+            with base_place:
+                base_start = base.init(keys[1], args._replace(init_inputs=noise, params=old and old["prior"]))
+            return {"bijection": start, "prior": base_start}
 
         def everywhere(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             keys = (None, None) if rng is None else jax.random.split(rng)
-            with of_part:
+            with part_place:
                 y, log_det = part.direct(params["bijection"], x, context, keys[0], train)
-            with of_base:
+            with base_place:
                 return base.log_pdf(params["prior"], y, context, keys[1], train) + log_det
 
         def whole(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
@@ -109,10 +109,10 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             axes = tuple(range(1, x.ndim))
             outside, ends = beyond(region, x), [np.where(region.sphere > 0, np.nan, end)[None] for end in region]
             at_ends = (x == ends[0]) | (x == ends[1])
-            # Points outside are computed elsewhere, as what is not defined would make NaN of gradients.
+            # Points outside are replaced by one inside, as f is not defined there and gradients would be NaN.
             within = jnp.where(outside, inside(region, jnp.zeros(event, x.dtype))[None], x)
             log_p = everywhere(params, within, context, rng, train)
-            nothing = outside.any(axes) | (at_ends.any(axes) & jnp.isnan(log_p))  # an infinite slope at an end, and no mass
+            nothing = outside.any(axes) | (at_ends.any(axes) & jnp.isnan(log_p))  # an infinite slope at an end, without mass
             return jnp.where(nothing & ~jnp.isnan(x).any(axes), -jnp.inf, log_p)
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
@@ -121,46 +121,46 @@ def Flow(bijection: BijectionLike, prior: DistributionLike = STANDARD):
             return in_pieces(lambda params, x, context: whole(params, x, context, None, False), params, x, context)
 
         def backwards(function: Callable, key: Array, params: Any, y: Array, context: Any) -> Any:
-            """`part.inverse` or `part.invert` of noise, of each row by itself unless the part draws. Densities of draws are
-            exact: no log-det is made an estimate of the key."""
+            """`part.inverse` or `part.invert` of noise, row by row unless the part draws. Densities of draws are exact: the key
+            does not turn a log-det into an estimate."""
             if not (part.compiled and part.independent) or part.noisy:
                 with exact_log_dets():
                     return function(params, y, context, key, False)
 
-            def of_rows(params: Any, y: Array, context: Any) -> Any:
+            def without_key(params: Any, y: Array, context: Any) -> Any:
                 return function(params, y, context, None, False)
 
-            return in_pieces(of_rows, params, y, context, event=event)  # noise may be flat where what it makes are images
+            return in_pieces(without_key, params, y, context, event=event)  # y may be flat where x are images
 
         def sample(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> Array:
             keys = jax.random.split(rng)
-            with of_base:
+            with base_place:
                 y = base.sample(keys[0], params["prior"], n, dtype, context)
-            with of_part:
+            with part_place:
                 return wrapped(region, backwards(part.inverse, keys[1], params["bijection"], y, context))
 
         def joint_draw(rng: Array, params: Any, n: int, dtype: Any, context: Any) -> tuple[Array, Array]:
             keys = jax.random.split(rng)
-            with of_base:
+            with base_place:
                 y, log_p = base.draw(keys[0], params["prior"], n, dtype, context)
-            with of_part:
+            with part_place:
                 x, log_det = backwards(part.invert, keys[1], params["bijection"], y, context)
             return wrapped(region, x), log_p - log_det
 
         def path(params: Any, x: Array, context: Any, rng: Array) -> tuple:
-            keys, own, of_base = jax.random.split(rng), part.path, base.path
-            if own is None:
-                seen = still(part, params["bijection"], x, context, keys[0])
-                return of_base(params["prior"], seen, context, keys[1])  # type: ignore[misc]
+            keys = jax.random.split(rng)
+            if part.path is None:
+                y = still(part, params["bijection"], x, context, keys[0])
+                return base.path(params["prior"], y, context, keys[1])  # type: ignore[misc]
             if any(jax.tree.leaves(trainable(params["prior"]))):
                 raise FlowsError(f"flow_matching: the base {prior!r:.60} trains; expected one that stays, such as Normal()")
-            y, velocity = own(params["bijection"], x, context, keys[0])
+            y, velocity = part.path(params["bijection"], x, context, keys[0])
             return y, velocity, lambda key: base.sample(key, params["prior"], y.shape[0], y.dtype, context)
 
-        own: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": lives}
-        own["path"] = path if part.path or base.path else None
-        own["cdf"] = partial(of_flow, bijection, part, base) if event == COLUMN else None
-        return DistributionPart("Flow", init, event, context, **both, **own)
+        functions: Any = {"log_pdf": log_pdf, "sample": sample, "joint_draw": joint_draw, "region": lives}
+        functions["path"] = path if part.path or base.path else None
+        functions["cdf"] = partial(flow_cdf, bijection, part, base) if event == COLUMN else None
+        return DistributionPart("Flow", init, event, context, **both, **functions)
 
     pieces = Piece(bijection, ("bijection",), "bijection"), Piece(prior, ("prior",), "prior")
     return Composite(compose, (bijection, prior), order="flow", pieces=pieces)

@@ -1,4 +1,4 @@
-"""Mixtures of normals, given or fitted. Family: Mixtures and kernels."""
+"""Mixtures of normals, with given parameters or fitted. Family: Mixtures and kernels."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ from flows.distributions.seeding import fitted_normals
 
 def _cdf(arguments: Any, context: Shape | None) -> Cdf:
     def normals(params: Any) -> tuple[Array, Array]:
-        own = params.get("fixed", params)
-        log_scale = own["log_scale"] if "log_scale" in own else own["tril"][:, 0]
-        return own["mean"], jnp.exp(log_scale)
+        leaves = params.get("fixed", params)
+        log_scale = leaves["log_scale"] if "log_scale" in leaves else leaves["tril"][:, 0]
+        return leaves["mean"], jnp.exp(log_scale)
 
     def tails(params: Any, x: Array, context: Any, upper: Array, known: Any) -> Array:
         mean, scale = normals(params)
@@ -32,7 +32,7 @@ def _cdf(arguments: Any, context: Shape | None) -> Cdf:
 
 
 def _traits(covariance: str, **_: Any) -> Traits:
-    """A mixture of diagonal Gaussians sees clusters along columns alone."""
+    """Traits of a mixture: with diagonal covariances it finds clusters along columns alone."""
     return Traits(picks=True, clusters="along columns" if covariance == "diagonal" else "anywhere")
 
 
@@ -45,22 +45,21 @@ def GMM(
     num_components: int | None = None,
     covariance: str = "full",
 ):
-    """A mixture of normals: given, as scikit-learn's `GaussianMixture` has them, or fitted to the data at init.
+    """A mixture of normals: with given parameters, as scikit-learn's `GaussianMixture` has them, or fitted to data at init.
 
-    log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats. `GMM(num_components=3)` starts at what
-    expectation-maximisation finds in `init_inputs`, from means that lie far apart (the likeliest of four starts, where there
-    are ten rows for each column of a component), with covariances a little shrunk towards the pooled one, which keeps
-    components from shrinking onto a few rows; without `init_inputs` at standard normals around draws of one. Training goes on
-    from there.
+    log p(x) = logsumexp_k(log w_k + log N(x; m_k, C_k)), in nats. `GMM(num_components=3)` starts at the result of
+    expectation-maximisation on `init_inputs`, from means that lie far apart (the likeliest of four starts, where there are ten
+    rows for each column of a component). Covariances are shrunk a little towards the pooled one, which keeps components from
+    shrinking onto a few rows. Without `init_inputs` it starts at standard normals around draws of one. Training goes on from
+    there.
 
     Args:
         means: (components, d).
         covariances: (components, d, d), symmetric and positive definite.
         weights: (components,), positive with sum 1.
-        trainable: train means, covariances and weights; by default those that were given stay, and those of num_components
-            train.
-        num_components: how many, instead of means, covariances and weights.
-        covariance: "full" or "diagonal", of those of num_components.
+        trainable: train means, covariances and weights; by default True with num_components, and False otherwise.
+        num_components: the number of components, instead of means, covariances and weights.
+        covariance: "full" or "diagonal"; the second only with num_components.
 
     Params:
         mean: (components, d); tril: (components, d, d), the Cholesky factors C = L L', with the logarithm of their diagonal on
@@ -69,7 +68,7 @@ def GMM(
 
     Errors:
         FlowsError: shapes that do not fit, covariances that are not positive definite, weights that do not sum to 1, or an
-            event that is not (d,); an unknown covariance. TypeError: num_components beside means, or neither.
+            event that is not (d,); an unknown covariance. TypeError: both num_components and means, or neither.
 
     Source:
         Dempster, Laird and Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977, section 4.3; Arthur and
@@ -88,21 +87,21 @@ def GMM(
         >>> sorted(params["mean"].mean(1).round().tolist())
         [0.0, 9.0]
     """
-    given = {"means": means, "covariances": covariances, "weights": weights}
-    if (num_components is None) == any(each is None for each in given.values()):
+    parameters = {"means": means, "covariances": covariances, "weights": weights}
+    if (num_components is None) == any(value is None for value in parameters.values()):
         raise TypeError("GMM: expected means, covariances and weights, or num_components alone")
-    if num_components is not None and any(each is not None for each in given.values()):
-        raise TypeError("GMM: num_components was given beside means, covariances or weights; leave out one or the others")
+    if num_components is not None and any(value is not None for value in parameters.values()):
+        raise TypeError("GMM: num_components was given with means, covariances or weights; leave it out, or all of them")
     if covariance not in ("full", "diagonal") or (covariance != "full" and num_components is None):
         raise FlowsError(f"GMM: covariance is {covariance!r:.60}; expected 'full', or 'diagonal' with num_components")
     trains = num_components is not None if trainable is None else trainable
     diagonal = covariance == "diagonal"
     start: dict[str, np.ndarray] = {}
     if num_components is None:
-        start = _mixture_params(*(numbers(value, f"GMM: {name}") for name, value in given.items()))
+        start = _mixture_params(*(numbers(value, f"GMM: {name}") for name, value in parameters.items()))
     count = 0 if num_components is None else positive_int(num_components, "GMM: num_components", most=10_000)
 
-    def of_data(rng, shape, init_inputs=None):
+    def fitted(rng, shape, init_inputs=None):
         (d,) = _vector(shape)
         if init_inputs is None:
             mean, factors, logits = jax.random.normal(rng, (count, d)), jnp.zeros((count, d, d)), jnp.zeros(count)
@@ -127,14 +126,14 @@ def GMM(
         # The inverses and a product: a solve for the whole batch is slow on CPUs.
         inverse = solve_triangular(tril, jnp.broadcast_to(jnp.eye(x.shape[1], dtype=tril.dtype), tril.shape), lower=True)
 
-        def of_finite(x: Array) -> Array:
+        def finite(x: Array) -> Array:
             centred = x.T[None] - mean[:, :, None]  # (components, d, batch)
             z = jnp.matmul(inverse, centred, precision="highest")
             log_det = jnp.log(jnp.diagonal(tril, axis1=1, axis2=2)).sum(1)
             log_normal = -0.5 * (jnp.square(z) + LOG_2PI).sum(1) - log_det[:, None]
             return logsumexp(log_normal + jax.nn.log_softmax(logits)[:, None])
 
-        return honest_far_out(of_finite, x)
+        return honest_far_out(finite, x)
 
     def sample(rng, params, num_samples):
         mean, tril, logits = parts(params)
@@ -144,13 +143,13 @@ def GMM(
         return mean[component] + jnp.einsum("nij,nj->ni", tril[component], z, precision="highest")
 
     def parts(params):
-        own = params if trains else params["fixed"]
-        log_scale = own["log_scale"] if diagonal else jnp.diagonal(own["tril"], axis1=1, axis2=2)
+        leaves = params if trains else params["fixed"]
+        log_scale = leaves["log_scale"] if diagonal else jnp.diagonal(leaves["tril"], axis1=1, axis2=2)
         eye = jnp.eye(log_scale.shape[1], dtype=log_scale.dtype)
         factors = jnp.exp(log_scale)[:, :, None] * eye[None]
-        return own["mean"], factors if diagonal else factors + jnp.tril(own["tril"], -1), own["logits"]
+        return leaves["mean"], factors if diagonal else factors + jnp.tril(leaves["tril"], -1), leaves["logits"]
 
-    return init_fun if num_components is None else of_data
+    return init_fun if num_components is None else fitted
 
 
 def _vector(shape: Shape) -> Shape:

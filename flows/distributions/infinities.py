@@ -1,4 +1,4 @@
-"""Densities at infinite points and sums of densities that are 0: -inf, and never NaN."""
+"""Log-densities at infinite points and of sums of densities that are 0: -inf, and never NaN."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ from flows.core import Array
 
 
 def honest_far_out(log_density: Callable[[Array], Array], x: Array) -> Array:
-    """`log_density(x)` of x (batch, d), and -inf for rows so far out that linear algebra could give inf - inf, NaN.
+    """`log_density(x)` of x (batch, d), and -inf for rows so far out that linear algebra could give inf - inf = NaN.
 
-    Their squares overflow by far: at scales up to a million the density of a normal is 0 there.
+    Squares of such entries overflow by far: at scales up to a million the density of a normal is 0 there.
     """
     far = jnp.abs(x) > float(jnp.finfo(x.dtype).max) ** (2 / 3)
     near = log_density(jnp.where(far, 0.0, x))

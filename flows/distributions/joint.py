@@ -8,19 +8,19 @@ from flows.distributions.features import side_by_side
 
 @combinator(DistributionInit)
 def Joint(*bases: DistributionLike, sizes: Sequence[int] | None = None):
-    """Independent blocks of features, each with a distribution of its own: log p(x) = sum_i log p_i(x_i), in nats.
+    """Independent blocks of features with a separate distribution for each: log p(x) = sum_i log p_i(x_i), in nats.
 
-    `ChainRule` is of blocks that depend on those before them.
+    For blocks that depend on the blocks before them use `ChainRule`.
 
     Args:
-        bases: distributions; the first is that of the first block of features, and so on.
+        bases: distributions; the first is for the first block of features, and so on.
         sizes: how many features each has; one each by default.
 
     Params:
-        A tuple with those of each; a context reaches all that take one.
+        A tuple of the params of each; a context reaches all bases that take one.
 
     Errors:
-        TypeError: no bases, or something that is not a distribution.
+        TypeError: no bases, or an argument that is not a distribution.
         FlowsError: sizes that are not one whole number for each base, or that do not add up to the event.
 
     Example:

@@ -1,6 +1,6 @@
 """Location-scale bases: a family is the log-density and the sampler of its standard form; the rest is shared here.
 
-Parameters are constants, trained, or what a network makes of a context. Family: Numbers.
+Parameters are constants, trained, or made by a network from a context. Family: Numbers.
 """
 
 import math
@@ -31,22 +31,22 @@ from flows.distributions.conditional import conditional
 
 BOUND = 10.0  # nats: no scale overflows, however far training or a network goes
 TAIL_BOUND = 5.0
-ROWS_A_SLOPE = 5  # for each entry of a context, from which a regression starts where they tell; of fewer it starts at 0
+ROWS_A_SLOPE = 5  # rows for each entry of a context, from which a regression starts at least squares; with fewer at 0
 
 
 class Family(NamedTuple):
     """The standard form of a family: location 0 and scale 1.
 
-    `log_density(z, **own)` of z (batch, d) is (batch,) in nats; `draw(rng, (n, d), **own)` is (n, d). `own` are the family's
-    further parameters, whose shapes for one event `own_shapes(event)` says: (batch, count), or (1, count) where all rows share
-    them. At 0 they are where the family starts. `measured(x)` of rows (n, d) is the location, the scale, and what it can tell
-    of `own`: where training starts.
+    `log_density(z, **further)` of z (batch, d) is (batch,) in nats; `draw(rng, (n, d), **further)` is (n, d). `further` are
+    more parameters of the family, (batch, count), or (1, count) where all rows share them; `further_shapes(event)` are their
+    shapes for one event, and they start at 0. `measured(x)` of rows (n, d) is where training starts: the location, the scale,
+    and the parameters of `further` that it estimates.
     """
 
     log_density: Callable[..., Array]
     draw: Callable[..., Array]
     measured: Callable[[Array], tuple[Array, Array, dict[str, Array]]]
-    own_shapes: Callable[[Shape], dict[str, Shape]] = lambda event: {}
+    further_shapes: Callable[[Shape], dict[str, Shape]] = lambda event: {}
 
 
 def location_scale(
@@ -63,10 +63,10 @@ def location_scale(
     net: Any = None if conditioner is None else check_conditioner(conditioner, name)
 
     def shapes_of(event: Shape) -> dict[str, Shape]:
-        return {"loc": event, "log_scale": event, **family.own_shapes(event)}
+        return {"loc": event, "log_scale": event, **family.further_shapes(event)}
 
     def scale_of(theta: dict[str, Array]) -> Array:
-        """s, whose parameter is taken out of theta."""
+        """s, from "log_scale", which is removed from theta."""
         s = soft_clip(theta.pop("log_scale"), BOUND)
         return s + wider if wider else s
 
@@ -90,17 +90,17 @@ def location_scale(
         shapes = shapes_of(shape)
         params, *functions = init_fun(rng, shape)
         if init_inputs is not None:
-            loc, scale, own = family.measured(init_inputs.reshape(init_inputs.shape[0], size(shape)))
-            own |= {"loc": loc, "log_scale": soft_clip_inverse(jnp.log(scale) - wider, BOUND)}
-            params |= {leaf: value.reshape(shapes[leaf]) for leaf, value in own.items()}
+            loc, scale, start = family.measured(init_inputs.reshape(init_inputs.shape[0], size(shape)))
+            start |= {"loc": loc, "log_scale": soft_clip_inverse(jnp.log(scale) - wider, BOUND)}
+            params |= {leaf: value.reshape(shapes[leaf]) for leaf, value in start.items()}
         return params, *functions
 
     def init_fun(rng, shape):
         shapes = shapes_of(shape)
-        params = {leaf: jnp.zeros(of) for leaf, of in shapes.items()} if trainable else {}
+        params = {leaf: jnp.zeros(leaf_shape) for leaf, leaf_shape in shapes.items()} if trainable else {}
 
         def theta_of(params, dtype):
-            standard = {leaf: jnp.zeros((1, size(of)), dtype) for leaf, of in shapes.items()}
+            standard = {leaf: jnp.zeros((1, size(leaf_shape)), dtype) for leaf, leaf_shape in shapes.items()}
             return standard | {leaf: value.reshape(1, size(shapes[leaf])) for leaf, value in params.items()}
 
         def log_pdf(params, x):
@@ -111,8 +111,8 @@ def location_scale(
 
         return params, log_pdf, sample
 
-    def of_network(raw: Array, shape: Shape) -> dict[str, Array]:
-        sizes = {leaf: size(of) for leaf, of in shapes_of(shape).items()}
+    def as_theta(raw: Array, shape: Shape) -> dict[str, Array]:
+        sizes = {leaf: size(leaf_shape) for leaf, leaf_shape in shapes_of(shape).items()}
         pieces = jnp.split(raw, np.cumsum(list(sizes.values()))[:-1].tolist(), axis=1)
         return dict(zip(sizes, pieces, strict=True))
 
@@ -122,9 +122,9 @@ def location_scale(
             raise FlowsError(f"{name}: its mean is to be linear in a context; give init_fun context_dim=")
         slope, x = jnp.zeros((size(context_shape), size(shape))), init_inputs
         if x is not None and init_context is not None and x.shape[0] >= ROWS_A_SLOPE * (1 + slope.shape[0]):
-            x, seen = x.reshape(x.shape[0], -1), init_context.reshape(x.shape[0], -1).astype(x.dtype)
-            slope = jnp.linalg.lstsq(seen - seen.mean(0)[None], x - x.mean(0)[None])[0]
-            x = (x - regressed(seen, slope)).reshape(init_inputs.shape)
+            x, context = x.reshape(x.shape[0], -1), init_context.reshape(x.shape[0], -1).astype(x.dtype)
+            slope = jnp.linalg.lstsq(context - context.mean(0)[None], x - x.mean(0)[None])[0]
+            x = (x - regressed(context, slope)).reshape(init_inputs.shape)
         params = trained(rng, shape, x)[0]
 
         def theta_of(params, context):
@@ -141,7 +141,7 @@ def location_scale(
 
     if net is None:
         return linear_in_context if regression else trained if trainable else init_fun
-    return conditional(name, net, lambda shape: sum(map(size, shapes_of(shape).values())), of_network, density, draws)
+    return conditional(name, net, lambda shape: sum(map(size, shapes_of(shape).values())), as_theta, density, draws)
 
 
 def regressed(context: Array, slope: Array) -> Array:
@@ -163,17 +163,17 @@ def symmetric(tail: Callable, point: Callable) -> Callable[[Any, Shape | None], 
             loc, scale = params["loc"], wider * jnp.exp(soft_clip(params["log_scale"], BOUND))
             return (loc + regressed(context, params["slope"])[:, 0] if "slope" in params else loc), scale
 
-        def own_tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
+        def scaled_tail(params: Any, x: Array, context: Any, upper: Array) -> Array:
             loc, scale = theta(params, context)
             z = (x - loc) / scale
             return tail(jnp.where(upper, -z, z))
 
-        def own_point(params: Any, u: Array, context: Any, upper: Array) -> Array:
+        def scaled_point(params: Any, u: Array, context: Any, upper: Array) -> Array:
             loc, scale = theta(params, context)
             z = point(u)
             return loc + scale * jnp.where(upper, -z, z)
 
-        return Cdf(own_tail, own_point)
+        return Cdf(scaled_tail, scaled_point)
 
     return cdf
 
@@ -196,11 +196,11 @@ def Laplace(trainable: bool = False, conditioner: ConditionerLike | None = None)
     of |x - loc|.
 
     Args:
-        trainable: train loc and log_scale, which start where `init_inputs` tell, or at 0; otherwise they are 0.
-        conditioner: a network that makes loc and log_scale of the context, and trains; see `Normal`.
+        trainable: train loc and log_scale, which start at estimates from `init_inputs`, or at 0; otherwise they are 0.
+        conditioner: a network that makes loc and log_scale from the context, and trains; see `Normal`.
 
     Params:
-        `{"loc": event, "log_scale": event}` if trainable, those of the conditioner if there is one, else `{}`.
+        `{"loc": event, "log_scale": event}` if trainable, the params of the conditioner if there is one, else `{}`.
 
     Errors:
         FlowsError: a conditioner without a context.
@@ -230,12 +230,12 @@ def Logistic(trainable: bool = False, conditioner: ConditionerLike | None = None
     nats.
 
     Args:
-        trainable: train loc and log_scale, which start where `init_inputs` tell, or at 0; otherwise they are 0.
-        conditioner: a network that makes loc and log_scale of the context, and trains; see `Normal`.
-        temperature: a factor on the scale, above 0, as of `Normal`.
+        trainable: train loc and log_scale, which start at estimates from `init_inputs`, or at 0; otherwise they are 0.
+        conditioner: a network that makes loc and log_scale from the context, and trains; see `Normal`.
+        temperature: a factor on the scale, above 0, as in `Normal`.
 
     Params:
-        `{"loc": event, "log_scale": event}` if trainable, those of the conditioner if there is one, else `{}`.
+        `{"loc": event, "log_scale": event}` if trainable, the params of the conditioner if there is one, else `{}`.
 
     Errors:
         FlowsError: a conditioner without a context.
@@ -266,16 +266,16 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner: ConditionerL
     maps have bounded slopes has the tails of its base, so heavy-tailed data need a base such as this one.
 
     Args:
-        df: degrees of freedom, those at the start where they train. Moments below df are finite.
-        trainable: train loc and log_scale, which start where `init_inputs` tell, and log_df, which starts at 0; otherwise
-            they are 0.
-        conditioner: a network that makes all three of the context, and trains; see `Normal`.
+        df: degrees of freedom, at the start if they train. Moments of an order below df are finite.
+        trainable: train loc and log_scale, which start at estimates from `init_inputs`, and log_df, which starts at 0;
+            otherwise they are 0.
+        conditioner: a network that makes all three from the context, and trains; see `Normal`.
 
     Params:
-        `{"loc": event, "log_scale": event, "log_df": event}` if trainable, those of the conditioner if there is one, else `{}`.
+        `{"loc": event, "log_scale": event, "log_df": event}` if trainable, the conditioner's if there is one, else `{}`.
 
     Errors:
-        FlowsError: df is not a number from 1e-6 to 1e30, or a conditioner without a context.
+        FlowsError: df that is not a number from 1e-6 to 1e30, or a conditioner without a context.
 
     Source:
         Jaini, Kobyzev, Yu and Brubaker, "Tails of Lipschitz Triangular Flows", 2020, arXiv:1907.04481.
@@ -306,17 +306,17 @@ def StudentT(df: float = 4.0, trainable: bool = False, conditioner: ConditionerL
         median = jnp.median(x, 0)  # mean and variance may not exist
         return median, jnp.median(jnp.abs(x - median[None]), 0) / float(stdtrit(df, 0.75)), {}
 
-    own = Family(log_density, draw, measured, lambda event: {"log_df": event})
-    return location_scale("StudentT", own, trainable, conditioner)
+    family = Family(log_density, draw, measured, lambda event: {"log_df": event})
+    return location_scale("StudentT", family, trainable, conditioner)
 
 
-SHIFT = 12  # from here on the series below has every digit of float64
+SHIFT = 12  # from here on the series below is exact to float64
 
 
 def log_normaliser(v: Array) -> Array:
     """log(G((v + 1) / 2) / (G(v / 2) sqrt(v pi))), elementwise: a difference of log-gammas that keeps its digits for large v.
 
-    With a = v / 2, log G(a + 1/2) - log G(a) is taken from its series in 1 / a at a + 12, and brought back by the recurrence
+    With a = v / 2, log G(a + 1/2) - log G(a) is computed at a + 12 by its series in 1 / a, and moved to a by the recurrence
     G(a + 1) = a G(a).
     """
     a = v / 2

@@ -27,7 +27,7 @@ from flows.distributions.infinities import honest_far_out
 from flows.distributions.location_scale import Family, location_scale, symmetric
 
 TRIL_BOUND = 1e4
-ENOUGH = 1.5  # rows for each column, from which a covariance is taken as it is
+ENOUGH = 1.5  # rows for each column, from which a covariance is not shrunk
 
 
 @distribution(batched=True, cdf=symmetric(ndtr, ndtri))
@@ -39,34 +39,34 @@ def Normal(
     shrinkage: float | None = None,
     regression: bool = False,
 ):
-    """Normals: independent ones, one for each entry of the event, or a full covariance; standard, trained or conditional.
+    """Normals, independent for each entry of the event or with a full covariance; standard, trained or conditional.
 
-    log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(s), in nats, with s = 10 tanh(log_scale / 10) + log(temperature): log_scale while
-    that is small, and it can never overflow. A diagonal covariance has z = (x - loc) e^-s. A full one is C = L L' with the
-    Cholesky factor L = diag(e^s) (I + T), T strictly lower triangular with entries 10000 tanh(tril / 10000), and z = L^-1 (x -
-    loc).
+    log p(x) = -sum(z^2 + log(2 pi)) / 2 - sum(s), in nats, with s = 10 tanh(log_scale / 10) + log(temperature), which is close
+    to log_scale where this is small, and cannot overflow. A diagonal covariance has z = (x - loc) e^-s. A full one is C = L L'
+    with the Cholesky factor L = diag(e^s) (I + T), T strictly lower triangular with entries 10000 tanh(tril / 10000), and
+    z = L^-1 (x - loc).
 
     Args:
         trainable: train loc and log_scale (and tril, for the entries of T row by row), which start at the mean and covariance
             of `init_inputs`, or at 0; otherwise they are 0.
         covariance: "diagonal" or "full". A full one is over the event flattened.
         conditioner: a network `net(rng, input_dim, output_dim)`, such as `MLP(64)`, that makes loc, log_scale and tril, in
-            this order, of the context; it always trains. Its init then needs `context_dim`.
-        temperature: a factor on the standard deviation, above 0: density and samples of N(loc, temperature^2 C). Of a fitted
-            flow, `flows.revise(result.init_fun, temperature=0.7)` draws closer to what is most likely.
+            this order, from the context; it always trains. The init then needs `context_dim`.
+        temperature: a factor on the standard deviation, above 0: density and samples of N(loc, temperature^2 C). For a fitted
+            flow, `flows.revise(result.init_fun, temperature=0.7)` draws points closer to the most likely ones.
         shrinkage: from 0 to 1, by how much a full covariance that trains shrinks the correlations of `init_inputs` at the
-            start; by default d / (n + d) of n rows where these are fewer than 1.5 for each of d columns, and 0 of more.
-        regression: where it trains, the mean is linear in the context, loc + slope' context, and starts at the least squares of
-            `init_inputs` on `init_context`, where these are five rows or more for each entry of the context; slope is 0
-            otherwise. Its init then needs `context_dim`.
+            start; by default d / (n + d) for n rows of d columns if n < 1.5 d, else 0.
+        regression: with trainable=True, make the mean linear in the context: loc + slope' context. It starts at the least
+            squares of `init_inputs` on `init_context` if there are five rows or more for each entry of the context; otherwise
+            slope starts at 0. The init then needs `context_dim`.
 
     Params:
-        `{"loc": event, "log_scale": event}`, "tril" (d (d - 1) / 2,) for a full covariance, and "slope" (context entries, d) of
-        a regression, if trainable; those of the conditioner if there is one; else `{}`.
+        `{"loc": event, "log_scale": event}`, "tril" (d (d - 1) / 2,) for a full covariance, and "slope" (context entries, d)
+        for a regression, if trainable; the params of the conditioner if there is one; else `{}`.
 
     Errors:
-        FlowsError: an unknown covariance, a full one that nothing would train, a temperature that is not above 0, or a
-            conditioner without a context.
+        FlowsError: an unknown covariance, a full one without trainable=True or a conditioner, a temperature that is not above
+            0, or a conditioner without a context.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -99,7 +99,7 @@ def Normal(
 
 
 def _log_density(z: Array) -> Array:
-    # Not jnp.square, whose derivative 2 z may overflow where z does not. The constant added in every term would cost digits.
+    # Not jnp.square: its derivative 2 z may overflow where z does not. The constant, if added to every term, would cost digits.
     return -0.5 * (z * z).sum(1) - 0.5 * LOG_2PI * z.shape[1]
 
 
@@ -116,7 +116,7 @@ def _full_moments(shrinkage: float | None, x: Array) -> tuple[Array, Array, dict
     factor = correlation_factor(z, shrinkage)
     scale = jnp.diagonal(factor)
     below = np.tril_indices(d, -1)
-    # The covariance's factor is diag(std) times that of the correlation: I + T is the latter, row by row over its diagonal.
+    # The covariance's factor is diag(std) times the correlation's. I + T is the latter, each row divided by its diagonal entry.
     return mean, std * scale, {"tril": soft_clip_inverse((factor / scale[:, None])[below], TRIL_BOUND)}
 
 

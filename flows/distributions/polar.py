@@ -14,7 +14,7 @@ from flows.core import Array
 from flows.transformers.solve import solve
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
-FAR = 12.0  # standard deviations from the mode, beyond which there is no mass
+FAR = 12.0  # standard deviations from the mode; the mass beyond is negligible
 
 
 def log_area(n: int) -> float:
@@ -47,7 +47,7 @@ def draw_angle(rng: Array, k: Array, n: int) -> Array:
 
 
 class Bulk(NamedTuple):
-    """Where f is largest, and angles between which nearly all of its mass lies."""
+    """The angle at which f is largest, and two angles between which nearly all of its mass lies."""
 
     mode: Array
     low: Array
@@ -66,7 +66,7 @@ def _bulk(k: Array, n: int) -> Bulk:
 
 def _mass(k: Array, bulk: Bulk, t: Array, n: int) -> Array:
     """The integral of f, in units of its largest value, up to t."""
-    nodes, weights = (jnp.asarray(each, k.dtype).reshape(-1, *(1,) * k.ndim) for each in (NODES, WEIGHTS))
+    nodes, weights = (jnp.asarray(rule, k.dtype).reshape(-1, *(1,) * k.ndim) for rule in (NODES, WEIGHTS))
     half = (t - bulk.low) / 2
     return half * (weights * _density(k[None], bulk.mode[None], bulk.low[None] + half[None] * (1 + nodes), n)).sum(0)
 

@@ -1,4 +1,4 @@
-"""A conditional distribution whose context comes in any units. Family: Given a context."""
+"""A conditional distribution whose context may have any units. Family: Given a context."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ from flows.core import (
     shapes_of,
 )
 
-OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # named whatever the distribution names
+OWN_KEYWORDS = frozenset({"context", "context_dim", "init_context"})  # whatever keywords the distribution names
 
 
 @combinator(DistributionInit)
@@ -37,7 +37,7 @@ def StandardizedContext(distribution: DistributionLike):
     """The distribution, given (context - mean) / std: log p(x | c) = log q(x | (c - mean) / std), in nats.
 
     Mean and standard deviation of each column of the context (its last axis) are measured from data and not trained. A column
-    of zeros and ones stays as it is, so that zeros, no class of `flows.one_hot`, stay zeros.
+    of zeros and ones stays as it is, so that a context of zeros, which stands for no class (see `flows.one_hot`), stays zeros.
 
     Args:
         distribution: a conditional distribution, q.
@@ -47,7 +47,7 @@ def StandardizedContext(distribution: DistributionLike):
         never changes keeps std 1.
 
     Errors:
-        FlowsError: no context_dim, or params= of something else. TypeError: an argument that is not a distribution.
+        FlowsError: no context_dim, or params= of another model. TypeError: an argument that is not a distribution.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -65,22 +65,22 @@ def StandardizedContext(distribution: DistributionLike):
         with Place("the distribution of StandardizedContext", distribution, event) as place:
             part, columns = distribution_part(distribution, event, context), context[-1:]
 
-        def init(key: Array, given: Given) -> Any:
-            old, seen = given.params, given.init_context
+        def init(key: Array, args: Given) -> Any:
+            old, rows = args.params, args.init_context
             if old is not None and (not isinstance(old, dict) or set(old) != {"distribution", "fixed"}):
-                raise FlowsError('StandardizedContext: params are not its own, {"distribution": ..., "fixed": ...}')
+                raise FlowsError('StandardizedContext: params are not its params, {"distribution": ..., "fixed": ...}')
             start = {"mean": jnp.zeros(columns), "std": jnp.ones(columns)}
             if old is not None:
                 check_structure(old["fixed"], shapes_of(start), "StandardizedContext: fixed")
-            if seen is not None:
-                classes = ((seen == 0) | (seen == 1)).all(tuple(range(seen.ndim - 1)))
-                fixed = jax.tree.map(partial(jnp.where, classes), start, channel_scale(seen))
-                seen = standardized(fixed, seen)
+            if rows is not None:
+                classes = ((rows == 0) | (rows == 1)).all(tuple(range(rows.ndim - 1)))
+                fixed = jax.tree.map(partial(jnp.where, classes), start, channel_scale(rows))
+                rows = standardized(fixed, rows)
             else:
                 fixed = start if old is None else old["fixed"]
             with place:
-                own = part.init(key, given._replace(params=old and old["distribution"], init_context=seen))
-            return {"distribution": own, "fixed": fixed}
+                params = part.init(key, args._replace(params=old and old["distribution"], init_context=rows))
+            return {"distribution": params, "fixed": fixed}
 
         def log_pdf(params: Any, x: Array, context: Any, rng: Any, train: bool) -> Array:
             with place:
@@ -95,12 +95,12 @@ def StandardizedContext(distribution: DistributionLike):
                 return part.draw(rng, params["distribution"], n, dtype, standardized(params["fixed"], context))
 
         def cdf() -> Cdf | None:
-            found = None if part.cdf is None else part.cdf()
-            if found is None:
+            raw = None if part.cdf is None else part.cdf()
+            if raw is None:
                 return None
-            return Cdf(seen(found.tail), seen(found.point), found.support, found.known and seen(found.known))
+            return Cdf(on_raw(raw.tail), on_raw(raw.point), raw.support, raw.known and on_raw(raw.known))
 
-        def seen(function: Callable) -> Callable:
+        def on_raw(function: Callable) -> Callable:
             return lambda params, x, context, *others: function(
                 params["distribution"], x, standardized(params["fixed"], context), *others
             )

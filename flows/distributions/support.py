@@ -1,4 +1,4 @@
-"""`flows.support`: where the points of a model live."""
+"""`flows.support`: the set where the points of a model live."""
 
 from functools import cache
 from typing import Any
@@ -19,15 +19,15 @@ from flows.core import (
 
 
 def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
-    """Where the inputs and outputs of a bijection, or the points of a distribution, live: entries between low and high.
+    """The support of a bijection's inputs and outputs, or of a distribution: bounds low and high for each entry.
 
-    It is composed of what layers declare, entry by entry: `Logit` takes (0, 1), the logarithm what is above 0; a layer that
-    declares nothing, plain functions among them, is taken to be defined on the whole line and to reach all of it. At the
-    ends of these intervals results may be infinite, outside they are NaN, or clipped by `Sigmoid` and `Logit`; a `Flow` has
-    the log-density -inf there.
+    It is composed, entry by entry, of the supports that layers declare: `Logit` takes (0, 1), the logarithm numbers above 0. A
+    layer that declares nothing, such as a plain function, counts as defined on the whole line and onto it. At the ends of these
+    intervals results may be infinite; outside they are NaN, or clipped by `Sigmoid` and `Logit`; a `Flow` has the log-density
+    -inf there.
 
-    A base may live in a box, as `Uniform` does. Through layers without params that are entrywise or move entries, and past
-    features that a layer leaves as they are, that is taken back to the inputs of a `Flow`; through others it cannot be told.
+    A base may live in a box, as `Uniform` does. The box is mapped back to the inputs of a `Flow` through layers without params
+    that act entrywise or move entries, and for features that a layer leaves unchanged; through other layers it is unknown.
 
     Args:
         init_fun: a constructor's value, or a plain closure.
@@ -35,13 +35,13 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
 
     Returns:
         A `Support`, whose `.inputs` and `.outputs` are pairs (low, high) of arrays of the shape of the event. Their `.period`
-        tells which entries are angles, and modulo what (0 of the others); their `.sphere` is k for the coordinates of the k-th
-        unit vector (0 of the others). The outputs of a distribution are those of its bijection; where it is no flow they are
-        the same as the inputs.
+        is the period of entries that are angles (0 for others); their `.sphere` is k for the coordinates of the k-th unit
+        vector (0 for others). The outputs of a flow are the outputs of its bijection; the outputs of another distribution are
+        the same as its inputs.
 
     Errors:
-        FlowsError: a layer with a support comes after one that trains or mixes entries; a circle or sphere meets the line.
-        TypeError: a constructor that was not called.
+        FlowsError: a layer with a support after one that trains or mixes entries; an angle or unit vector next to a layer for
+            the line, or the reverse. TypeError: a constructor that was not called.
 
     Example:
         >>> import flows
@@ -58,19 +58,19 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
     if is_constructor(init_fun):
         raise TypeError(f"support: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
     if not callable(init_fun) or (isinstance(init_fun, Value) and not isinstance(init_fun, ModelValue)):
-        raise TypeError(f"support: {init_fun!r:.80} is no model; expected a bijection or a distribution, such as flows.Logit()")
+        raise TypeError(f"support: {init_fun!r:.80} is not a model; expected a bijection or distribution, like flows.Logit()")
     layers, base = chain_of(init_fun)
     if base is None:
         return Support(*support_of(layers, event, context)[:2])
-    of_base = cache(lambda event: distribution_part(base, event, context).region or everywhere(event))
+    base_region = cache(lambda event: distribution_part(base, event, context).region or everywhere(event))
     if not layers:
-        return Support(of_base(event), of_base(event))
-    inputs, outputs, _ = support_of(layers, event, context, of_base)
-    return Support(narrowed(inputs, layers, event, of_base), outputs)
+        return Support(base_region(event), base_region(event))
+    inputs, outputs, _ = support_of(layers, event, context, base_region)
+    return Support(narrowed(inputs, layers, event, base_region), outputs)
 
 
 def chain_of(init_fun: Any) -> tuple[list[PlacedStep], Any]:
-    """The bijections that a distribution's points go through, and its base; or those of a bijection, and None."""
+    """The bijections that a distribution applies to its points, and its base; for a bijection its layers, and None."""
     if not isinstance(init_fun, DistributionInit):
         return layers_of(init_fun), None
     *first, base = leading(init_fun)

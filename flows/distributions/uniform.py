@@ -37,7 +37,7 @@ def Uniform(low: Numbers = 0.0, high: Numbers = 1.0):
         None.
 
     Support:
-        [low, high], of each entry.
+        [low, high], for each entry.
 
     Errors:
         FlowsError: numbers that are not finite or not in order, or a shape that does not fit the event.

@@ -323,7 +323,7 @@ def test_circles_and_spheres_meet_their_kind_alone():
         (lambda: flows.VonMises(period=-1.0), "VonMises: period"),
         (lambda: flows.VonMises(loc=(1.0, 2.0))(0, 3), "expected numbers, or arrays of the event, (3,)"),
         (lambda: flows.VonMisesFisher(loc=(0.0, 0.0, 0.0)), "expected a direction"),
-        (lambda: flows.VonMisesFisher(loc=(1.0, 0.0))(0, 3), "expected that of the event, (3,)"),
+        (lambda: flows.VonMisesFisher(loc=(1.0, 0.0))(0, 3), "expected the shape of the event, (3,)"),
         (lambda: flows.VonMisesFisher()(0, 1), "expected a vector of two entries or more"),
         (lambda: flows.SphereUniform()(0, (3, 3)), "expected a vector of two entries"),
         (lambda: flows.Cylinder()(0, 2), "expected (3,)"),
@@ -334,8 +334,8 @@ def test_circles_and_spheres_meet_their_kind_alone():
         (lambda: t.RationalQuadratic(ends="loose"), 'expected "fixed" or "free"'),
         (lambda: t.Moebius(0), "num_centers"),
         (lambda: flows.VonMises(conditioner=small)(0, 1), "context_dim"),
-        (lambda: flows.VonMises(2.0, conditioner=small), "beside a conditioner"),
-        (lambda: flows.VonMisesFisher(concentration=2.0, conditioner=small), "beside a conditioner"),
+        (lambda: flows.VonMises(2.0, conditioner=small), "was given with a conditioner"),
+        (lambda: flows.VonMisesFisher(concentration=2.0, conditioner=small), "was given with a conditioner"),
     ],
 )
 def test_bad_arguments_are_refused(call, said):

@@ -54,7 +54,7 @@ def test_supports_are_composed_entry_by_entry():
 
 def test_what_has_no_support_that_could_be_told():
     assert "the domain of Logit() is not known before Coupling" in error_of(lambda: support(Serial(COUPLING, Logit()), 2))
-    for wrong, message in ((Logit, r"call it: Logit\(\.\.\.\)"), (flows.MLP(2), "expected a bijection"), (3, "is no model")):
+    for wrong, message in ((Logit, r"call it: Logit\(\.\.\.\)"), (flows.MLP(2), "expected a bijection"), (3, "is not a model")):
         with pytest.raises(TypeError, match=message):
             support(wrong, 2)
     x = np.array([[0.5, 0.5], [1.5, 0.5]])

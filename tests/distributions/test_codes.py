@@ -253,7 +253,7 @@ def test_it_learns_which_codes_go_together():
 def drawn_by_network(classes, hidden, context_dim):
     """Codes that a masked network draws column by column, the log-masses it told, and those of the codes in one pass."""
     layout = _Layout(classes)
-    degrees = masked.degrees_of_several(layout.seen, layout.scored, hidden, context_dim)
+    degrees = masked.degrees_of_several(layout.inputs, layout.outputs, hidden, context_dim)
     params, network = masked.masked_mlp("own", jax.random.key(0), degrees, jax.nn.tanh, 1.0, 0.0, as_they_come=True)
     params = stirred(params, 0.3)
     context = jax.random.normal(jax.random.key(1), (context_dim, 50)) if context_dim else None
@@ -265,7 +265,7 @@ def drawn_by_network(classes, hidden, context_dim):
         return code, jnp.take_along_axis(log_p, code.astype(int)[None], axis=0)[0]
 
     noise = jax.random.uniform(jax.random.key(2), (len(classes), 50))
-    c, log_p = network.solve(params, context, noise, find, layout.seen_alone)
+    c, log_p = network.solve(params, context, noise, find, layout.one_hot_alone)
     return c, log_p.sum(0), layout.log_masses(network.leading(params, layout.one_hot(c), context), c)
 
 

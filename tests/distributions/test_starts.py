@@ -90,13 +90,13 @@ def test_the_likeliest_of_several_starts_goes_on(monkeypatch):
     """Of round components of one size, whose mixture is quick to compile. Of these keys the first start lets two clusters share
     a component, and so does the unlikeliest."""
 
-    def of_components(z, weights, means, factors):
+    def log_joint(z, weights, means, factors):
         return -100 * jnp.square(z[None] - means[:, None]).sum(2)
 
     def maximised(z, of, diagonal):
         return of.sum(1), of @ z / jnp.maximum(of.sum(1), 1e-3)[:, None], jnp.ones((len(of), 1, 1))
 
-    monkeypatch.setattr(seeding, "_of_components", of_components)
+    monkeypatch.setattr(seeding, "_log_joint", log_joint)
     monkeypatch.setattr(seeding, "_maximised", maximised)
     centres, x = ring(40)
     found = jax.jit(lambda key: seeding.fitted_normals.__wrapped__(key, x, 16)[1])
@@ -136,7 +136,7 @@ def test_arguments_of_a_mixture():
     for arguments, message in (
         ({}, "expected means, covariances and weights, or num_components alone"),
         ({"means": [[0.0]]}, "expected means, covariances and weights"),
-        ({"num_components": 2, "means": [[0.0]]}, "num_components was given beside"),
+        ({"num_components": 2, "means": [[0.0]]}, "num_components was given with means"),
     ):
         with pytest.raises(TypeError, match=message):
             flows.GMM(**arguments)
