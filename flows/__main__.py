@@ -10,7 +10,7 @@ from flows import _interrupts
 
 
 def interrupt_again(ignored: Any) -> None:
-    """A Ctrl-C that comes where Python cannot raise it, as in what JAX does when garbage is collected, comes a moment later."""
+    """Repeat a Ctrl-C a moment later where Python cannot raise it, as in callbacks of JAX at garbage collection."""
     if ignored.exc_type is KeyboardInterrupt:
         threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
@@ -20,7 +20,7 @@ def interrupt_again(ignored: Any) -> None:
 def main() -> None:
     """Run the command line; without its extra, say how to install that."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by whoever started it, and then the next file that is opened has its number
+        if getattr(sys, name) is None:  # closed by the parent: the next file that is opened would get its number
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     out: Any = sys.stdout
     out.reconfigure(encoding=None if out.isatty() else "utf-8", errors="backslashreplace")  # as files are, whatever the locale
@@ -35,7 +35,7 @@ def main() -> None:
         sys.exit(2)
     _interrupts.as_usual()
     status = run(sys.argv[1:])
-    if status == 130:  # threads may still be at work, which must not see modules go
+    if status == 130:  # threads may still run, and modules must not disappear under them
         os._exit(status)
     sys.exit(status)
 

@@ -1,5 +1,5 @@
-"""Ctrl-C while the command `flows` still imports the package: one line and status 130, as at any later time. It imports nothing
-of the package, and is imported before all else."""
+"""Ctrl-C while the command `flows` still imports the package: one line and status 130, as at any later time. It imports
+nothing of the package, and is imported before all its other modules."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ def is_command() -> bool:
 
 def _stop(number: int, frame: Any) -> None:
     os.write(2, b"flows: stopped; nothing was written\n")
-    os._exit(130)  # modules are half there
+    os._exit(130)  # modules are half imported
 
 
 def at_once() -> None:
-    """End the command at a Ctrl-C, unless interrupts are ignored or are somebody else's."""
+    """End the command at a Ctrl-C, unless interrupts are ignored or have another handler."""
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded and is_command() and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _stop)

@@ -1,11 +1,11 @@
-"""Shapes in the plane on which density estimators are looked at, as distributions: samples, and the density they have.
+"""The usual shapes in the plane that density estimators are tested on, as distributions: samples and their exact density.
 
     params, log_pdf, sample = flows.datasets.TwoMoons()(0, 2)
     x = sample(0, params, 10_000)
-    log_pdf(params, x).mean()          # what no model can beat on many rows, in nats
+    log_pdf(params, x).mean()          # in nats; no model can do better on many rows
 
-All are without params. Curves are those of the usual data sets, with normal noise; where the density is an integral along a
-curve it is computed by Gauss-Legendre quadrature.
+They have no params. Curves have normal noise; where the density is an integral along a curve, it is computed by Gauss-Legendre
+quadrature.
 """
 
 import math
@@ -18,7 +18,7 @@ from flows.core import LOG_2PI, Array, FlowsError, distribution, positive, posit
 from flows.distributions.infinities import honest_far_out, logsumexp
 
 LEAST_NOISE = 0.01
-CHUNK = 1024  # rows whose distances from a curve are held at once
+CHUNK = 1024  # rows whose distances from a curve are in memory at once
 
 
 @distribution(batched=True)
@@ -59,10 +59,10 @@ def Spirals(noise: float = 0.1):
         noise: standard deviation, at least 0.01.
 
     Errors:
-        FlowsError: as `TwoMoons`.
+        FlowsError: as in `TwoMoons`.
 
     Source:
-        Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, "FFJORD", 2019, arXiv:1810.01367, in its code, but that its arms
+        Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, "FFJORD", 2019, arXiv:1810.01367, in its code, where the arms
         have uniform noise too.
 
     Example:
@@ -87,7 +87,7 @@ def EightGaussians(radius: float = 4.0, noise: float = 0.5):
 
     Args:
         radius: of the circle.
-        noise: standard deviation of each.
+        noise: standard deviation of each normal.
 
     Errors:
         FlowsError: an argument that is not above 0, or an event that is not (2,).
@@ -145,13 +145,13 @@ def Checkerboard():
 
 @distribution(batched=True)
 def Rings(num_rings: int = 4, noise: float = 0.08):
-    """Circles of radius 3/4, 6/4, ... around the centre, each with as many rows, and normal noise.
+    """Circles of radius 3/4, 6/4, ... around the centre, all with equal shares of rows, and normal noise.
 
     p(x) = mean_k exp(-(|x| - r_k)^2 / (2 noise^2)) I0e(|x| r_k / noise^2) / (2 pi noise^2), with I0e(z) = exp(-z) I_0(z), the
     modified Bessel function of order 0.
 
     Args:
-        num_rings: circles.
+        num_rings: number of circles.
         noise: standard deviation.
 
     Errors:
@@ -188,23 +188,23 @@ def Rings(num_rings: int = 4, noise: float = 0.08):
 
 @distribution(batched=True)
 def Pinwheel(num_arms: int = 5, radial: float = 0.3, tangential: float = 0.1, rate: float = 0.25):
-    """Arms that start as normal distributions around (2, 0) and its rotations, each row turned further the farther out it is.
+    """Arms: normal distributions around (2, 0) and its rotations, bent by an angle that grows with the distance from 0.
 
     x = 2 R(2 pi k / num_arms + rate exp(|v|)) v with v = (1 + radial z_0, tangential z_1). A rotation by an angle that depends
     on |v| keeps areas, so p(x) = 1/4 mean_k N(R(-a_k) x / 2; (1, 0), diag(radial^2, tangential^2)) with
     a_k = 2 pi k / num_arms + rate exp(|x| / 2).
 
     Args:
-        num_arms: arms.
+        num_arms: number of arms.
         radial, tangential: standard deviations along an arm and across it, before it is bent.
-        rate: how much it is bent.
+        rate: how much an arm is bent.
 
     Errors:
         FlowsError: an argument that is not above 0, or an event that is not (2,).
 
     Source:
         Johnson, Duvenaud, Wiltschko, Datta and Adams, "Composing graphical models with neural networks", 2016,
-        arXiv:1603.06277, where the angle grows with the first entry of v instead, so that the density has no closed form.
+        arXiv:1603.06277. There the angle grows with the first entry of v instead, so that the density has no closed form.
 
     Example:
         >>> import flows
@@ -244,7 +244,7 @@ def _plane(name, log_pdf, sample):
 
     def init_fun(rng, shape):
         if shape != (2,):
-            raise FlowsError(f"{name}: the event is {shape}; it lies in the plane, so use input_dim=2")
+            raise FlowsError(f"{name}: the event is {shape}; expected a point in the plane: use input_dim=2")
         return {}, log_pdf, sample
 
     return init_fun
@@ -280,11 +280,11 @@ def _log_mixture(x: Array, centres: np.ndarray, masses: np.ndarray, noise: float
     """The logarithm of sum_k mass_k N(x; centre_k, noise^2 I), a few rows at a time."""
     at, log_masses = jnp.asarray(centres, x.dtype), jnp.asarray(np.log(masses), x.dtype)
 
-    def of_row(row: Array) -> Array:
+    def log_density(row: Array) -> Array:
         squares = jnp.square((row[None] - at) / noise).sum(1)
         return logsumexp(log_masses - 0.5 * squares) - 2 * math.log(noise) - LOG_2PI
 
-    return jax.lax.map(of_row, x, batch_size=CHUNK)
+    return jax.lax.map(log_density, x, batch_size=CHUNK)
 
 
 def _noise(noise: float, name: str) -> float:

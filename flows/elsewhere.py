@@ -1,7 +1,7 @@
-"""Names of other libraries, and what they are called here: `flows/__init__.py` reads this only where a name is not found."""
+"""Names of other libraries, and their names here. `flows/__init__.py` reads this only for a name that it does not have."""
 
 CALLED = {
-    # distributions and what is asked of them
+    # distributions and their functions
     "TransformedDistribution": "flows.Flow(bijection, base)",
     "Transformed": "flows.Flow(bijection, base)",
     "StandardNormal": "flows.Normal()",
@@ -9,15 +9,15 @@ CALLED = {
     "MultivariateNormal": 'flows.Normal(trainable=True, covariance="full")',
     "MultivariateNormalDiag": "flows.Normal(), with params flows.Normal(trainable=True)",
     "GaussianMixture": "flows.GMM",
-    "log_prob": "flows.FitResult.log_prob, of what flows.fit returns; of a model it is log_pdf, the second of its triple",
-    "draw": "flows.FitResult.draw, of what flows.fit returns; of a model it is sample, the third of its triple",
-    "sample": "flows.FitResult.draw, of what flows.fit returns; of a model it is sample, the third of its triple",
+    "log_prob": "flows.FitResult.log_prob, of the result of flows.fit; for a model it is log_pdf, the second of its triple",
+    "draw": "flows.FitResult.draw, of the result of flows.fit; for a model it is sample, the third of its triple",
+    "sample": "flows.FitResult.draw, of the result of flows.fit; for a model it is sample, the third of its triple",
     # combinators and plain maps
     "Chain": "flows.Serial",
     "CompositeTransform": "flows.Serial",
     "Scan": "flows.Repeat",
-    "Inverse": "flows.Invert, or of a transformer flows.transformers.Inverse",
-    "Permutation": "flows.Permute, and one that is drawn at init flows.Shuffle",
+    "Inverse": "flows.Invert, or for a transformer flows.transformers.Inverse",
+    "Permutation": "flows.Permute, or for a random one flows.Shuffle",
     "RandomPermutation": "flows.Shuffle",
     "Flip": "flows.Reverse",
     "ReversePermutation": "flows.Reverse",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flows.core import Array, FlowsError, positive, soft_clip
 from flows.transformers.base import Transformer, check_transformer, transformer
 
-MIN_SCALE = 1e-3  # of a sigmoid, so that the inverse cannot overflow
+MIN_SCALE = 1e-3  # the least scale by a sigmoid, so that the inverse cannot overflow
 SCALES = ("tanh", "exp", "sigmoid")
 
 
@@ -45,7 +45,7 @@ def Affine(bound: float = 10.0, scale: str = "tanh"):
         "exp":      s = r, cut at +-bound
         "sigmoid":  s = log((sigmoid(r + 2) + 1e-3) / (sigmoid(2) + 1e-3))
 
-    The last is from -6.8 to 0.13: it can shrink, but hardly grow. All are the identity at theta = 0. theta is (2, ...).
+    The last lies from -6.8 to 0.13: it can shrink, but hardly stretch. All are the identity at theta = 0. theta is (2, ...).
 
     Args:
         bound: the largest |s|, in nats; "sigmoid" has its own.
@@ -93,7 +93,7 @@ def Gated(bias: float = 2.0):
     """The gated update of inverse autoregressive flows: a weighted mean of x and a target.
 
     y = sigma x + (1 - sigma) theta[1], log dy/dx = log sigma, with sigma = 1e-3 + (1 - 1e-3) sigmoid(theta[0] + bias): it
-    only shrinks, and is stable for that. At theta = 0 it is y = sigma x, not quite the identity.
+    only shrinks, which keeps it stable. At theta = 0 it is y = sigma x, not quite the identity.
 
     Args:
         bias: how far the gate is open at theta = 0, above 0: 2 is sigma = 0.88.
@@ -134,7 +134,7 @@ def Gated(bias: float = 2.0):
 def Inverse(of: Transformer):
     """The inverse of a transformer as a transformer: its direct is the other's inverse, y = f^-1(x).
 
-    `theta`, and weights of its own if it has any, are those of `of`.
+    `theta` is the `theta` of `of`, and so are the weights if it has any.
 
     Args:
         of: the transformer f.

@@ -1,4 +1,4 @@
-"""Transformers: scalar monotone maps with parameters, as a constructor's value. Family: Write one."""
+"""Transformers: scalar monotone maps with parameters, as values of constructors. Family: Write one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,11 +14,11 @@ P = ParamSpec("P")
 class Transformer(Value):
     """A scalar monotone map y = f(x; theta), elementwise: `theta` is (num_params, *x.shape).
 
-    One with weights of its own, shared by all entries, makes them with `init(rng)` and takes them as a third argument.
+    A transformer with weights, which all entries share, makes them with `init(rng)` and takes them as a third argument.
 
     Attributes:
-        period: p where it is a map of the circle of that length, y(x + p) = y(x) + p; else None.
-        bound: b where it maps [-b, b] onto itself; else None.
+        period: p if it maps the circle of length p, y(x + p) = y(x) + p; else None.
+        bound: b if it maps [-b, b] onto itself; else None.
         shared: whether its functions also take a `theta` with axes of length 1, along which entries share it.
     """
 
@@ -41,22 +41,22 @@ class Transformer(Value):
         return len(self.inner) > 3
 
     def init(self, rng: Any) -> Any:
-        """The weights of its own, a pytree; () where there are none."""
+        """Initial weights, a pytree; () for a transformer without weights."""
         return self.inner[3](as_key(rng)) if self.has_weights else ()
 
     def direct(self, theta: Array, x: Array, weights: Any = ()) -> tuple[Array, Array]:
-        """y and log dy/dx, each of the shape of x."""
-        return self.inner[1](*self._checked(theta, x), *self._own(weights))
+        """y and log dy/dx, both of the shape of x."""
+        return self.inner[1](*self._checked(theta, x), *self._weights(weights))
 
     def inverse(self, theta: Array, y: Array, weights: Any = ()) -> tuple[Array, Array]:
         """x and log dx/dy: minus the direct log-derivative at the x returned."""
-        return self.inner[2](*self._checked(theta, y), *self._own(weights))
+        return self.inner[2](*self._checked(theta, y), *self._weights(weights))
 
     def apply(self, direction: str, theta: Array, x: Array, weights: Any = ()) -> tuple[Array, Array]:
-        """`direct` or `inverse` as engines call them: without a check, and of a `theta` that rows may share."""
+        """`direct` or `inverse` as engines call them: without checks, and with a `theta` that rows may share."""
         if not self.shared:
             theta = jnp.broadcast_to(theta, (len(theta), *x.shape))
-        return self.inner[1 if direction == "direct" else 2](theta, x, *self._own(weights))
+        return self.inner[1 if direction == "direct" else 2](theta, x, *self._weights(weights))
 
     def _checked(self, theta: Any, x: Any) -> tuple[Array, Array]:
         theta, x = as_array(theta, f"{self!r}: theta"), as_array(x, f"{self!r}: its input")
@@ -66,11 +66,11 @@ class Transformer(Value):
             )
         return theta, x
 
-    def _own(self, weights: Any) -> tuple:
+    def _weights(self, weights: Any) -> tuple:
         if not self.has_weights:
             return ()
         if isinstance(weights, tuple) and not weights:
-            raise FlowsError(f"{self!r} has weights of its own; make them with .init(rng), and give them as the third argument")
+            raise FlowsError(f"{self!r} has weights; make them with .init(rng), and give them as the third argument")
         return (weights,)
 
 
@@ -86,20 +86,20 @@ def transformer(
 def transformer(
     function: Callable | None = None, /, *, period: Any = None, bound: Any = None, shared: bool | Callable[..., Any] = False
 ) -> Any:
-    """Make a constructor of transformers of a function that returns `(num_params, direct, inverse)`.
+    """Turn a function that returns `(num_params, direct, inverse)` into a constructor of transformers.
 
     `direct(theta, x) -> (y, log dy/dx)` and `inverse(theta, y) -> (x, log dx/dy)` are elementwise, with `theta`
-    (num_params, *x.shape). A fourth entry, `init(rng) -> weights`, is for one with weights of its own; both functions then
-    take them as a third argument.
+    (num_params, *x.shape). A transformer with weights has a fourth entry, `init(rng) -> weights`; both functions then take the
+    weights as a third argument.
 
     Args:
-        function: its arguments become those of the constructor, and print, compare and save with what it makes.
-        period: p of a map of the circle, y(x + p) = y(x) + p, which engines then show networks as cos and sin; or a function
-            of the constructor's arguments, by name, that returns it.
-        bound: b of a map that takes [-b, b] onto itself; or such a function.
-        shared: whether both functions also take a `theta` with axes of length 1 where x has others, (num_params, features, 1)
-            for x (features, batch): engines then hand them one that all rows share as it is, and the softmax of a spline is
-            taken once. By default such a theta is repeated for each entry first.
+        function: its arguments become the arguments of the constructor, and its values print, compare and save by them.
+        period: p for a map of the circle, y(x + p) = y(x) + p: networks then see x as cos and sin; or a function of the
+            constructor's arguments, by name, that returns it.
+        bound: b for a map of [-b, b] onto itself; or such a function.
+        shared: whether both functions also take a `theta` with axes of length 1 where x has longer ones, (num_params, features,
+            1) for x (features, batch). Engines then pass a theta that all rows share without repeating it, and the softmax of
+            a spline is computed once. By default such a theta is repeated for each entry first.
 
     Returns:
         The constructor, with the signature of the function.
@@ -117,10 +117,10 @@ def transformer(
         True
     """
 
-    for name, given in (("period", period), ("bound", bound)):
-        number = isinstance(given, int | float) and not isinstance(given, bool) and given > 0
-        if not (given is None or number or callable(given)):
-            raise FlowsError(f"transformer: {name} is {given!r:.60}; expected a positive number, or a function that returns it")
+    for name, claim in (("period", period), ("bound", bound)):
+        number = isinstance(claim, int | float) and not isinstance(claim, bool) and claim > 0
+        if not (claim is None or number or callable(claim)):
+            raise FlowsError(f"transformer: {name} is {claim!r:.60}; expected a positive number, or a function that returns it")
 
     if function is not None:
         check_decorated(function, "flows.transformers.transformer", "(num_params, direct, inverse)")

@@ -49,14 +49,14 @@ def Bernstein(degree: int = 12, bound: float = 3.0, min_slope: float = 1e-3):
     """
     n, bound = positive_int(degree, "Bernstein: degree", 50), positive(bound, "Bernstein: bound")
     if n < 4:
-        raise FlowsError(f"Bernstein: degree is {n}; expected at least 4: up to 3 nothing is free between the bounds")
+        raise FlowsError(f"Bernstein: degree is {n}; expected at least 4: up to 3 there are no free parameters")
     if not positive(min_slope, "Bernstein: min_slope") < 1:
         raise FlowsError(f"Bernstein: min_slope is {min_slope}; expected less than 1")
 
     def basis(x: Array, degree: int, first: int, last: int) -> list[Array]:
         """b_i^degree for first <= i <= last."""
         above, below = (
-            list(accumulate(repeat(each, degree), mul)) for each in ((bound + x) * 0.5 / bound, (bound - x) * 0.5 / bound)
+            list(accumulate(repeat(u, degree), mul)) for u in ((bound + x) * 0.5 / bound, (bound - x) * 0.5 / bound)
         )
         above, below = [jnp.ones_like(x), *above], [jnp.ones_like(x), *below]
         return [float(math.comb(degree, i)) * above[i] * below[degree - i] for i in range(first, last + 1)]
@@ -66,12 +66,12 @@ def Bernstein(degree: int = 12, bound: float = 3.0, min_slope: float = 1e-3):
         return min_slope + (1 - min_slope) * (n - 2) * jax.nn.softmax(theta, axis=0)
 
     def value(r: Array, x: Array) -> Array:
-        offsets = accumulate((2 * bound / n) * (each - 1) for each in r[:-1])  # the last is 0
+        offsets = accumulate((2 * bound / n) * (slope - 1) for slope in r[:-1])  # the last is 0
         return sum((e * b for e, b in zip(offsets, basis(x, n, 2, n - 2), strict=True)), x)
 
     def log_slope(r: Array, x: Array) -> Array:
         first, *inner, last = basis(x, n - 1, 0, n - 1)
-        return jnp.log(sum((each * b for each, b in zip(r, inner, strict=True)), first + last))
+        return jnp.log(sum((slope * b for slope, b in zip(r, inner, strict=True)), first + last))
 
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
         outside = jnp.abs(x) >= bound  # false for NaN, which runs through the polynomial and stays NaN

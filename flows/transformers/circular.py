@@ -17,13 +17,13 @@ def CircularRationalQuadratic(
 ):
     """A monotone rational-quadratic spline of the circle [-bound, bound], extended to the line by periodicity.
 
-    On [-bound, bound] y and log dy/dx are those of `RationalQuadratic`, with one trained slope for both ends, so that the
-    density is continuous on the circle. Everywhere else:
+    On [-bound, bound] it is a `RationalQuadratic` f, with one trained slope for both ends, so that the density is continuous on
+    the circle. Everywhere else:
 
         y         = x + f(r) - r,    r = x - 2 bound k in [-bound, bound] for a whole number k
         log dy/dx = log f'(r)
 
-    Thus y(x + 2 bound) = y(x) + 2 bound: a bijection of the circle, and of the line, that keeps the point -bound; `Rotation`
+    So y(x + 2 bound) = y(x) + 2 bound: a bijection of the circle, and of the line, that maps -bound to itself; a `Rotation`
     before or after it turns the circle. Its `period` is 2 bound. theta = 0 is the identity, and so is the map where |x| is so
     large that neighbouring floats are a period apart.
 
@@ -35,8 +35,8 @@ def CircularRationalQuadratic(
         bound: half the period, in the units of x.
         min_bin: the least width and height of a bin, in units of 2 bound; at least 1e-4 and less than 1 / num_bins.
         min_slope: the least slope at a knot; at least 1e-4 and less than 1.
-        line: take it for a map of the line: it then declares no `period`, networks see its values as they are, and the base is
-            one of the line.
+        line: use it as a map of the line: it then declares no `period`, networks see its values as they are, and its base
+            lives on the line.
 
     Errors:
         FlowsError: an argument is outside its range.
@@ -59,13 +59,13 @@ def CircularRationalQuadratic(
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_bins))
-        each = bins.weights(widths), bins.weights(heights)
-        k = cuts.find(each[axis], value)
+        weights = bins.weights(widths), bins.weights(heights)
+        k = cuts.find(weights[axis], value)
         ends = bins.at_ends(slope, jnp.concatenate([slopes, slopes[:1]]), k + 1)
-        return *cuts.knots(each[0], k), *cuts.knots(each[1], k), *ends
+        return *cuts.knots(weights[0], k), *cuts.knots(weights[1], k), *ends
 
     def extend(value: Array, r: Array, image: Array, beyond: Array) -> Array:
-        """The image of a value, given that of its r."""
+        """The image of a value, from the image of its r."""
         return jnp.where(jnp.abs(value) <= bound, image, jnp.where(beyond, value, value + (image - r)))
 
     def direct(theta: Array, x: Array) -> tuple[Array, Array]:
@@ -82,8 +82,8 @@ def CircularRationalQuadratic(
 
 
 def reduced(value: Array, bound: float) -> tuple[Array, Array]:
-    """Tell whether values are so large that neighbouring floats are a period apart, and where they are in [-bound, bound]:
-    exactly, so that no seam shows."""
+    """Return a mask of values so large that neighbouring floats are a period apart, and values reduced to [-bound, bound]:
+    exactly, so that there is no seam."""
     period = 2 * bound
     beyond = jnp.abs(value) >= period / jnp.finfo(value.dtype).eps  # false for NaN, which stays NaN
     r = lax.rem(jnp.where(beyond, 0.0, value), jnp.full_like(value, period))

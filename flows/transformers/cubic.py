@@ -21,7 +21,7 @@ def CubicSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
 
     At an inner knot between bins of widths w and w' with mean slopes s and s', the slope is Steffen's,
     min((s w' + s' w) / (w + w'), 2 s, 2 s'); at the bounds it is exactly 1, so the density is continuous everywhere. A
-    cubic is monotone where both its slopes are at most 3 s: here all are at most 2 s, since the first and the last bin are
+    cubic is monotone where both its slopes are at most 3 s. Here all are at most 2 s, since the first and the last bin are
     at least half as high as wide. theta = 0 is the identity. The inverse is by Newton's method from a start in closed form,
     a few roundings from exact.
 
@@ -58,7 +58,7 @@ def CubicSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
         i = lax.broadcasted_iota(jnp.int32, w.shape, 0)
         outer = (i == 0) | (i == num_bins - 1)
         floors = jnp.where(outer, w / 2, min_bin)
-        # Weighted by what the floors leave of 1 / num_bins where all widths are equal, heights are equal at theta = 0.
+        # These factors are what floors leave of 1 / num_bins where all widths are equal: heights are equal at theta = 0.
         heights = heights * jnp.where(outer, 0.5 / num_bins, 1 / num_bins - min_bin)
         h = floors + heights * ((1 - bins.total(floors)) / bins.total(heights))
         s = h / w
@@ -94,7 +94,7 @@ def slope(xi: Array, c: Array, s: Array, d0: Array, d1: Array) -> Array:
 
 
 def excess(xi: Array, up: Array, down: Array, s: Array, d0: Array, d1: Array) -> Array:
-    """Return a number that is 0 where y divides its bin as `up` to `down`; its derivative in xi is the slope."""
+    """Return a number that is 0 where y divides its bin as `up` to `down`, and whose derivative in xi is the slope."""
     m, n = odds(xi, 1 - xi, s, d0, d1)
     return m * down - n * up
 
@@ -104,7 +104,7 @@ def solve(*equation: Array) -> Array:
     """The xi of the point whose y divides its bin as `up` to `down`."""
     m, n = rational_quadratic.odds(*equation)
     xi = m / (m + n)
-    # The rational quadratic with these slopes is so near that five steps reach double precision at any slopes up to 2 s.
+    # The rational quadratic with these slopes is so close that five steps reach double precision at any slopes up to 2 s.
     for _ in range(5):
         xi = jnp.clip(xi - excess(xi, *equation) / slope(xi, 1 - xi, *equation[2:]), 0.0, 1.0)
     return xi

@@ -13,9 +13,9 @@ from flows.transformers.bins import fold
 from flows.transformers.mixture import Mixture, along, apart, log_odds, quantile
 
 LOG_ROOT_2_PI = 0.5 * math.log(2 * math.pi)
-SPLIT, TERMS = 4.0, 24  # the continued fraction has converged to 2e-15 from 4 on
+SPLIT, TERMS = 4.0, 24  # from 4 on these terms of the continued fraction are exact to 2e-15
 FAR, ROOT_FAR = 1e30, 1e17
-WIDTH = 0.31  # of the logistic components whose mixture is nearest to a normal distribution
+WIDTH = 0.31  # scale of logistic components whose mixture is nearest to a normal distribution
 
 
 @transformer(shared=True)
@@ -27,9 +27,9 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
         y         = Phi^-1(F(x))
         log dy/dx = log F'(x) - log phi(y)
 
-    If F is the distribution of x, y is normal. All in log space, by way of the log-odds of F: both tails are exact. Those of a
-    logistic distribution are the heavier ones, so y grows like the square root of x far out, and x like the square of y. The
-    inverse is numerical, in a bracket that is known in closed form.
+    If F is the distribution of x, y is normal. All is computed in log space, from the log-odds of F: both tails are exact. A
+    logistic distribution has heavier tails than a normal one, so far out y grows like the square root of x. The inverse is
+    numerical, in a bracket that is known in closed form.
 
     `theta` is (3 num_components, *x.shape): raw weights (a softmax), the m_k and raw log s_k, num_components of each. They are
     offset such that at theta = 0 F is close to the normal distribution, made of components that stand apart: from 4 of them on,
@@ -37,7 +37,7 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
 
     Args:
         num_components: the number of components, at least 1.
-        bound: how far log s_k can go from its start, in nats: bound tanh(raw / bound).
+        bound: the largest distance of log s_k from its start, in nats: bound tanh(raw / bound).
 
     Errors:
         FlowsError: an argument is outside its range.
@@ -86,7 +86,7 @@ def Gaussianization(num_components: int = 8, bound: float = 7.0):
 
 def slowest(mixture: Mixture) -> Array:
     """The least log-rate."""
-    # Not .min(0), whose gradient asks which entry equals it: where both are computed and rounded apart, none, and 0 / 0 is NaN.
+    # Not .min(0): its gradient looks for the equal entries. If both are computed apart, rounding may leave none: 0 / 0 is NaN.
     return fold(jnp.minimum, mixture.log_rate, jnp.inf)[0]
 
 
@@ -94,8 +94,8 @@ def slowest(mixture: Mixture) -> Array:
 def excess(t: Array) -> Array:
     """e(t) = phi(t) / Phi(-t) - t for t >= 0: the hazard of the normal distribution, over its asymptote.
 
-    The derivative of log(t + e) is e itself, which makes it the one function needed here: -log Phi(-t) is
-    t^2 / 2 + log sqrt(2 pi) + log(t + e), and none of it cancels, however large t is.
+    The derivative of log(t + e) is e itself, so no other function is needed: -log Phi(-t) is
+    t^2 / 2 + log sqrt(2 pi) + log(t + e), without cancellation, however large t is.
     """
     near, far = jnp.minimum(t, SPLIT), jnp.maximum(t, SPLIT)
     direct = jnp.exp(-0.5 * near * near - LOG_ROOT_2_PI) / (0.5 * lax.erfc(near * math.sqrt(0.5))) - near
@@ -122,7 +122,7 @@ def normal_of_logistic(v: Array) -> Array:
     size = jnp.abs(v)
     target = softplus(size)
     above_half = size + jnp.log1p(0.5 * jnp.expm1(-size))  # target - log 2
-    slope = math.sqrt(2 / math.pi)  # of -log Phi(-t) at 0; t^2 / 2 + slope t is close everywhere, and close enough to start
+    slope = math.sqrt(2 / math.pi)  # of -log Phi(-t) at 0; t^2 / 2 + slope t is close enough everywhere to start
     largest = float(jnp.finfo(v.dtype).max) / 8
     start = jnp.minimum(above_half, largest)
     t = start / (slope / 2 + jnp.sqrt(slope * slope / 4 + 0.5 * start))

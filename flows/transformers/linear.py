@@ -16,9 +16,8 @@ def LinearSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3):
         y         = y0 + (y1 - y0) xi
         log dy/dx = log((y1 - y0) / (x1 - x0))
 
-    All bins have one width. The density jumps at the knots, and is a constant between them, so that neither an x within
-    its bin nor an inverse has a gradient of the log-det: for density estimation, more than for sampling. theta = 0 is the
-    identity.
+    All bins have the same width. The density is constant within a bin and jumps at the knots, so the gradient of the log-det
+    in x, or in y for the inverse, is 0: it is for density estimation more than for sampling. theta = 0 is the identity.
 
     `theta` is (num_bins, *x.shape): raw heights (a softmax, then the floor).
 

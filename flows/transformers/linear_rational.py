@@ -16,7 +16,7 @@ def LinearRational(
     """A monotone linear-rational spline on [-bound, bound], the identity outside: two hyperbolas a bin.
 
     In the bin between the knots (x0, y0) and (x1, y1) with slopes d0 and d1, s = (y1 - y0) / (x1 - x0),
-    xi = (x - x0) / (x1 - x0), and an inner knot at xi = l, both hyperbolas have one value and one slope there. For xi <= l,
+    xi = (x - x0) / (x1 - x0), and an inner knot at xi = l, both hyperbolas have equal values and slopes there. For xi <= l,
     with a = xi, e = sqrt(d0 d1), m = l d0 a and n = s (l - a) + (1 - l) e a:
 
         y         = y0 + (y1 - y0) m / (m + n)
@@ -25,9 +25,9 @@ def LinearRational(
     For xi > l it is the same seen from the other end: a = 1 - xi, with 1 - l for l, d1 for d0, and y1 - y for y - y0.
 
     The slopes at the bounds are exactly 1, so the density is continuous everywhere; theta = 0 is the identity. The
-    inverse is in closed form without a root, a few roundings from exact: dy/dx at the inner knot is
-    s^2 / (l sqrt(d0) + (1 - l) sqrt(d1))^2, a peak where both slopes are far below s, so the floors have to leave float32
-    digits to resolve it: min_bin^2 min_slope is at least 1e-6.
+    inverse is in closed form without a root, a few roundings from exact. dy/dx at the inner knot is
+    s^2 / (l sqrt(d0) + (1 - l) sqrt(d1))^2, a peak where both slopes are far below s. For float32 to resolve it, the floors
+    have to satisfy min_bin^2 min_slope >= 1e-6.
 
     `theta` is (4 num_bins - 1, *x.shape): raw widths and raw heights, num_bins of each (a softmax, then the floor),
     num_bins - 1 raw slopes of the inner knots (a softplus above the floor; 0 gives slope 1), and num_bins raw l (a
@@ -65,11 +65,11 @@ def LinearRational(
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         widths, heights, slopes, splits = lax.split(theta, (num_bins, num_bins, num_bins - 1, num_bins))
-        each = bins.weights(widths), bins.weights(heights)
-        k = line.find(each[axis], value)
+        weights = bins.weights(widths), bins.weights(heights)
+        k = line.find(weights[axis], value)
         ends = bins.pinned(k, num_bins, *bins.at_ends(slope, slopes, k))
         split = min_part + (1 - 2 * min_part) * bins.at_ends(jax.nn.sigmoid, splits, k)[1]
-        return *line.knots(each[0], k), *line.knots(each[1], k), *ends, split
+        return *line.knots(weights[0], k), *line.knots(weights[1], k), *ends, split
 
     return 4 * num_bins - 1, *bins.spline(bound, find, forward, backward)
 
@@ -94,9 +94,9 @@ def backward(y: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1
 
 
 def halve(right: Array, left: Array) -> tuple[Array, Array]:
-    """Is a point left of its bin's inner knot, given its weighted distances from both ends, and their difference."""
-    # Not their difference > 0: a compiler may compute it in several places, contract the product before it in one and not in
-    # another, and find the point on both sides. A comparison of two products is the same everywhere.
+    """Return whether a point is left of its bin's inner knot, by weighted distances from both ends, and their difference."""
+    # Not their difference > 0: a compiler may compute it in several places, fuse a product into it in one of them only, and put
+    # the point on both sides. A comparison of two products is the same everywhere.
     before = right > left
     rest = jnp.where(before, right - left, left - right)
     return before, jnp.where(rest < 0, 0.0, rest)

@@ -23,14 +23,14 @@ class Mixture(NamedTuple):
 def log_odds(mixture: Mixture, x: Array) -> tuple[Array, Array]:
     """v = logit F(x) and log dv/dx, without cancellation however far out x is.
 
-    With u = min_k rate_k x, the slowest component's share of every argument and linear in x, the rest is logarithms of sums
-    of moderate terms: for x > 0, log F = log sum_k w_k e^-h_k and log(1 - F) = -u + log sum_k w_k e^(-h_k - d_k) with
-    d_k = rate_k x + shift_k - u and h_k = softplus(-u - d_k); for x < 0 mirrored. The slope of v is that of log F or of
-    -log(1 - F), times 1 + e^v or 1 + e^-v.
+    Split off u = min_k rate_k x, the argument of the slowest component, linear in x. The rest is logarithms of sums of moderate
+    terms: for x > 0, log F = log sum_k w_k e^-h_k and log(1 - F) = -u + log sum_k w_k e^(-h_k - d_k) with
+    d_k = rate_k x + shift_k - u and h_k = softplus(-u - d_k); for x < 0 mirrored. The slope of v is the slope of log F times
+    1 + e^v, or the slope of -log(1 - F) times 1 + e^-v.
     """
     largest = float(jnp.finfo(x.dtype).max)
     at, side, rate = jnp.clip(x, -largest, largest), jnp.where(x > 0, 1.0, -1.0), jnp.exp(mixture.log_rate)
-    slowest = lax.stop_gradient(rate.min(0))  # what is split off does not matter, so neither does its derivative
+    slowest = lax.stop_gradient(rate.min(0))  # v does not depend on what is split off, so its derivative is not needed
     u, d = slowest * at, (rate - slowest[None]) * at[None] + mixture.shift
     h = softplus(-side[None] * (u[None] + d))
     full, empty = mixture.log_weight - h, mixture.log_weight - h - side[None] * d  # the terms of the tails behind and ahead
@@ -41,12 +41,12 @@ def log_odds(mixture: Mixture, x: Array) -> tuple[Array, Array]:
 
 
 def quantile(mixture: Mixture, v: Array) -> Array:
-    """The x with logit F(x) = v. It lies between the components' own, (v - shift_k) / rate_k."""
+    """The x with logit F(x) = v. It lies between the x of single components, (v - shift_k) / rate_k."""
     largest = float(jnp.finfo(v.dtype).max)
-    own = jnp.clip((v[None] - mixture.shift) * jnp.exp(-mixture.log_rate), -largest, largest)  # 0 times inf would be NaN
+    single = jnp.clip((v[None] - mixture.shift) * jnp.exp(-mixture.log_rate), -largest, largest)  # 0 times inf would be NaN
     slack = 8 * jnp.finfo(v.dtype).eps * (jnp.abs(v)[None] + jnp.abs(mixture.shift)) * jnp.exp(-mixture.log_rate)
-    start = (jnp.exp(mixture.log_weight) * own).sum(0)
-    return solve(lambda x: log_odds(mixture, x), v, (own - slack).min(0), (own + slack).max(0), start)
+    start = (jnp.exp(mixture.log_weight) * single).sum(0)
+    return solve(lambda x: log_odds(mixture, x), v, (single - slack).min(0), (single + slack).max(0), start)
 
 
 def log_sum_exp(terms: Array) -> Array:
@@ -56,7 +56,7 @@ def log_sum_exp(terms: Array) -> Array:
 
 
 def apart(num: int, most: float) -> list[float]:
-    """Offsets from -most to most. Components that start alike would get the same gradient, and stay alike for ever."""
+    """Offsets from -most to most. Components that start equal would get equal gradients, and stay equal."""
     return [most * (2 * k + 1 - num) / max(num - 1, 1) for k in range(num)]
 
 
@@ -73,8 +73,8 @@ def MixtureCDF(num_components: int = 8, bound: float = 7.0):
         y         = logit(F(x)) exp(a) + b
         log dy/dx = log F'(x) - log F(x) - log(1 - F(x)) + a
 
-    All in log space: both tails are exact, and y is linear in x far out. The inverse is numerical, in a bracket that is known
-    in closed form.
+    All is computed in log space: both tails are exact, and y is linear in x far out. The inverse is numerical, in a bracket
+    that is known in closed form.
 
     `theta` is (3 num_components + 2, *x.shape): raw weights (a softmax), the m_k and raw log s_k, num_components of each,
     then raw a, and b. The m_k are offset by -1 .. 1, so that the components start apart: at
@@ -130,7 +130,7 @@ def DeepSigmoidal(num_units: int = 8, bound: float = 7.0):
         y         = logit(F(x))
         log dy/dx = log F'(x) - log F(x) - log(1 - F(x))
 
-    Layers of them make the deep flow of the paper. In log space, as `MixtureCDF`; the inverse is numerical.
+    Layers of them make the deep flow of the paper. It is computed in log space, as `MixtureCDF`; the inverse is numerical.
 
     `theta` is (3 num_units, *x.shape): raw weights (a softmax), raw log a_k and the b_k, num_units of each. The b_k are offset
     by -1 .. 1, so that the units start apart: at theta = 0 y is within 0.21 of x for 8 units, and 0.44 for 2.

@@ -23,10 +23,10 @@ def Moebius(num_centers: int = 8):
         y         = x + 2 sum_k p_k arg(1 - w_k e^(-ix))
         log dy/dx = log sum_k p_k (1 - |w_k|^2) / |1 - w_k e^(-ix)|^2
 
-    The weights p_k are positive with sum 1. y(x + 2 pi) = y(x) + 2 pi: a bijection of the circle, and of the line, without a
-    point that it keeps, and smooth everywhere; its `period` is 2 pi. theta = 0 is the identity, and so is the map where |x| is
-    so large that neighbouring floats are a period apart. The inverse is in closed form for one centre, otherwise a root found
-    to a few roundings, with implicit gradients.
+    The weights p_k are positive with sum 1. y(x + 2 pi) = y(x) + 2 pi: a bijection of the circle, and of the line, smooth
+    everywhere and without the fixed point of `CircularRationalQuadratic`; its `period` is 2 pi. theta = 0 is the identity, and
+    so is the map where |x| is so large that neighbouring floats are a period apart. The inverse is in closed form for one
+    centre, otherwise numerical, exact to a few roundings, with implicit gradients.
 
     `theta` is (3 num_centers, *x.shape): raw real parts and raw imaginary parts of the centres, w = 0.99 v / sqrt(1 + |v|^2),
     and raw weights (a softmax), num_centers of each.
@@ -39,7 +39,7 @@ def Moebius(num_centers: int = 8):
 
     Source:
         Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, "Normalizing Flows on Tori and Spheres",
-        2020, arXiv:2002.02428, Möbius transformations; here the average is one of lifted maps, so none has to be turned first.
+        2020, arXiv:2002.02428, Möbius transformations; here lifted maps are averaged, so none has to be turned first.
 
     Example:
         >>> import flows, jax.numpy as jnp

@@ -14,7 +14,7 @@ def QuadraticSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3
     """A monotone quadratic spline on [-bound, bound], the identity outside: its density is piecewise linear.
 
     In the bin between the knots x0 and x1 with slopes d0 and d1, xi = (x - x0) / (x1 - x0), c = 1 - xi and y0 the area
-    below the densities left of x0, less bound:
+    under the density left of x0, minus bound:
 
         y         = y0 + (x1 - x0) xi (d0 + (d1 - d0) xi / 2)
         log dy/dx = log(d0 c + d1 xi)
@@ -54,7 +54,7 @@ def QuadraticSpline(num_bins: int = 8, bound: float = 3.0, min_bin: float = 1e-3
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         widths, slopes = lax.split(theta, (num_bins, num_bins - 1))
         widths, slopes = bins.weights(widths), bins.weights(slopes)
-        # By the trapezoidal rule, inner slopes with the mean 1 in these weights make the area that of the identity.
+        # By the trapezoidal rule, inner slopes with the mean 1 in these weights give the area of the identity.
         sizes = x_axis.sizes(widths)
         around = sizes[:-1] + sizes[1:]
         mean = bins.total(around * slopes) / bins.total(around)
@@ -76,5 +76,5 @@ def forward(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1:
 
 def backward(y: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1: Array) -> Array:
     """x in the bin from (x0, y0) to (x1, y1), with slopes d0 and d1."""
-    # A rational quadratic whose mean slope is the mean of both its ends' has a constant denominator: it is this quadratic.
+    # A rational quadratic whose mean slope is the mean of its end slopes has a constant denominator: it is this quadratic.
     return bins.divide(x0, x1, *odds(*bins.fractions(y, y0, y1), (d0 + d1) / 2, d0, d1))

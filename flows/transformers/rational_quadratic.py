@@ -23,7 +23,7 @@ def RationalQuadratic(
 
     The slopes at the bounds are exactly 1, so the density is continuous everywhere; theta = 0 is the identity. The
     inverse is in closed form, a few roundings from exact at any theta. With ends="free" the slopes at the bounds are trained
-    too, and outside the map goes straight on with them: for variables that live in [-bound, bound].
+    too, and outside the map is linear with these slopes: for variables that live in [-bound, bound].
 
     `theta` is (3 num_bins - 1, *x.shape): raw widths and raw heights, num_bins of each (a softmax, then the floor), and
     num_bins - 1 raw slopes of the inner knots (a softplus above the floor; 0 gives slope 1); with free ends num_bins + 1 raw
@@ -60,10 +60,10 @@ def RationalQuadratic(
 
     def find(theta: Array, value: Array, axis: int) -> tuple[Array, ...]:
         widths, heights, slopes = lax.split(theta, (num_bins, num_bins, num_slopes))
-        each = bins.weights(widths), bins.weights(heights)
-        k = line.find(each[axis], value)
-        at_knots = bins.at_ends(slope, slopes, k + 1 if free else k)
-        return *line.knots(each[0], k), *line.knots(each[1], k), *(at_knots if free else bins.pinned(k, num_bins, *at_knots))
+        weights = bins.weights(widths), bins.weights(heights)
+        k = line.find(weights[axis], value)
+        d = bins.at_ends(slope, slopes, k + 1 if free else k)
+        return *line.knots(weights[0], k), *line.knots(weights[1], k), *(d if free else bins.pinned(k, num_bins, *d))
 
     def slopes_at_ends(theta: Array) -> tuple[Array, Array]:
         return slope(theta[2 * num_bins]), slope(theta[-1])
@@ -83,7 +83,7 @@ def forward(x: Array, x0: Array, x1: Array, y0: Array, y1: Array, d0: Array, d1:
 
 @forward.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple:
-    """With r = 1 / (m + n), t = 1 / (xi p + c q), w = x1 - x0, h = y1 - y0, in terms of w dxi and w ds, and of the slopes."""
+    """Tangents, with r = 1 / (m + n), t = 1 / (xi p + c q), w = x1 - x0, h = y1 - y0, from w dxi, w ds, dd0 and dd1."""
     (_, x0, x1, y0, y1, d0, d1), (dx, dx0, dx1, dy0, dy1, dd0, dd1) = primals, tangents
     xi, c, s, p, q = _fractions(*primals)
     m, n, both = xi * q, c * p, xi * p + c * q

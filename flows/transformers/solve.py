@@ -1,4 +1,4 @@
-"""Where an increasing function takes a value, elementwise: Newton's method in a bracket, with the implicit gradients."""
+"""Roots of increasing functions, elementwise: Newton's method in a bracket, with implicit gradients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,25 +11,25 @@ from jax import lax
 
 from flows.core import Array, varying
 
-NEWTON_STEPS = 24  # after these the bracket is halved in the order of floats, which finds any root in as many steps as bits
-CLOSE = 4  # roundings of the value, or floats left in the bracket, that count as solved
+NEWTON_STEPS = 24  # after these the bracket is halved in the order of floats, which ends after one step for each bit
+CLOSE = 4  # roundings of the value, or floats left in the bracket, at which an entry is solved
 
 
 def solve(function: Callable, y: Array, low: Any = -np.inf, high: Any = np.inf, guess: Any = None, unit: Any = 1.0) -> Array:
     """The x in [low, high] with function(x)[0] = y, elementwise.
 
-    Every evaluation moves one end of the bracket. The next point is Newton's where that lies inside and each step is less
-    than half the one before, and halfway otherwise; after 24 steps the bracket is halved by the count of floats in it, so
-    that a root anywhere is found in at most 60 evaluations (92 in float64). Usual are 5 to 15, for all entries together.
+    Every evaluation moves one end of the bracket. The next point is Newton's if it lies inside and the step is less than half
+    the step before, and halfway otherwise. After 24 steps the bracket is halved by the count of floats in it, so that any root
+    takes at most 60 evaluations (92 in float64). Usually it takes 5 to 15, for all entries together.
 
-    An entry is solved where the value is within 4 roundings of y, or 4 floats are left in the bracket. A root beyond the
-    largest float is a signed inf; NaN, in y or in the function, stays NaN. Derivatives, of any order and in both modes,
-    are those of the implicit function, in y and in all that `function` closes over: dx = (dy - df) exp(-log f'(x)).
+    An entry is solved if the value is within 4 roundings of y, or 4 floats are left in the bracket. A root beyond the largest
+    float is a signed inf; NaN, in y or in the function, stays NaN. Derivatives, of any order and in both modes, are the
+    implicit ones, in y and in all that `function` closes over: dx = (dy - df) exp(-log f'(x)).
 
     Args:
         function: `x -> (f(x), log f'(x))`, elementwise, with f increasing.
         y: the values, of any shape.
-        low: a bound below the root, of a shape that broadcasts to that of y.
+        low: a bound below the root, of a shape that broadcasts to the shape of y.
         high: a bound above the root.
         guess: where to start; by default halfway.
         unit: the size of what f adds up: values closer than 4 roundings of `unit + |y|` count as equal.
@@ -42,7 +42,7 @@ def solve(function: Callable, y: Array, low: Any = -np.inf, high: Any = np.inf, 
         >>> f"{jax.grad(root)(2.0, jnp.array(3.0)):.4f}"  # dx/da = -x / (a + 3 x^2)
         '-0.2000'
     """
-    low, high, unit = (jnp.broadcast_to(jnp.asarray(each, y.dtype), y.shape) for each in (low, high, unit))
+    low, high, unit = (jnp.broadcast_to(jnp.asarray(value, y.dtype), y.shape) for value in (low, high, unit))
     largest = float(jnp.finfo(y.dtype).max)
     low, high = jnp.clip(low, -largest, largest), jnp.clip(high, -largest, largest)
     start = (
@@ -69,17 +69,17 @@ def _root(function: Callable, constants: tuple, y: Array, search: tuple[Array, A
         ahead = x - newton - jnp.where(jnp.abs(newton) < 16 * rounding, 2 * rounding * jnp.sign(residual), 0.0)
         inside = (low < ahead) & (ahead < high)
         trusted = inside & (2 * jnp.abs(newton) < last)
-        # Short steps that do not get shorter are the rounding of the function, or a flat root: look for its other side.
+        # Short steps that do not get shorter come from rounding in the function, or from a flat root: try its other side.
         short = inside & (16 * jnp.abs(newton) < high - low)
         other = jnp.where(short, x - 4 * newton, _halfway(low, high))
         new = jnp.where(count < NEWTON_STEPS, jnp.where(trusted, ahead, other), _middle_float(low, high))
-        found = ~(jnp.abs(residual) > enough) | _adjacent(low, high)  # also where the residual is NaN
-        new = jnp.where(found, jnp.where(jnp.isnan(residual), residual, x), new)
-        return new, low, high, jnp.abs(new - x), found, count + 1
+        solved = ~(jnp.abs(residual) > enough) | _adjacent(low, high)  # also where the residual is NaN
+        new = jnp.where(solved, jnp.where(jnp.isnan(residual), residual, x), new)
+        return new, low, high, jnp.abs(new - x), solved, count + 1
 
     def unsolved(state: tuple) -> Array:
-        *_, found, count = state
-        return (count < NEWTON_STEPS + bits + CLOSE) & ~found.all()
+        *_, solved, count = state
+        return (count < NEWTON_STEPS + bits + CLOSE) & ~solved.all()
 
     state = (start, low, high, jnp.full_like(y, jnp.inf), jnp.zeros(y.shape, bool))
     state = *varying(state, (y, start, constants)), jnp.int32(0)
@@ -92,7 +92,7 @@ def _root(function: Callable, constants: tuple, y: Array, search: tuple[Array, A
 def _(function: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     constants = primals[0]
     x = _root(function, *primals)
-    # A root beyond the dtype is a constant, and must not spoil the gradient of what it shares with other entries.
+    # A root beyond the largest float is a constant: its NaN must not reach gradients that it shares with other entries.
     beyond = jnp.isinf(x)
     at = jnp.where(beyond, 0.0, x)
     (_, log_slope), (change, _) = jax.jvp(function, (at, *constants), (jnp.zeros_like(at), *tangents[0]))
@@ -100,7 +100,7 @@ def _(function: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array
 
 
 def _halfway(low: Array, high: Array) -> Array:
-    """The middle of a bracket; of a wide one that of the order of magnitude."""
+    """The middle of a bracket; of a wide one, the middle in order of magnitude."""
     near, far = jnp.minimum(jnp.abs(low), jnp.abs(high)), 0.5 * high - 0.5 * low
     wide = jnp.sinh(0.5 * (jnp.arcsinh(low) + jnp.arcsinh(high)))
     return jnp.where(far < 1 + near, 0.5 * low + 0.5 * high, jnp.clip(wide, low, high))

@@ -21,16 +21,16 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
         y         = c + integral from 0 to x of (min_slope + sum_k p_k(t)^2) dt
         log dy/dx = log(min_slope + sum_k p_k(x)^2)
 
-    The integrand is a polynomial of degree 2 degree, which the Gauss rule of degree + 1 nodes integrates exactly, and whose
-    terms are all positive: nothing cancels. y grows like x^(2 degree + 1), so in float32 the default overflows, to a signed
-    inf, beyond |x| of about 1e5; standardise the data. The inverse is numerical, in a bracket that min_slope gives.
+    The integrand is a polynomial of degree 2 degree. The Gauss rule of degree + 1 nodes integrates it exactly, by a sum of
+    positive terms: nothing cancels. y grows like x^(2 degree + 1), so in float32 the default overflows, to a signed inf, beyond
+    |x| of about 1e5; standardise the data. The inverse is numerical, in a bracket that min_slope gives.
 
     `theta` is (num_polynomials (degree + 1) + 1, *x.shape): the coefficients a_kj by rising j, one polynomial after the other,
-    then c. The a_k0 are offset such that theta = 0 is the identity, each by another amount: equal polynomials would get
-    equal gradients and stay equal.
+    then c. The a_k0 are offset such that theta = 0 is the identity, by different amounts, as equal polynomials would get equal
+    gradients and stay equal.
 
     Args:
-        num_polynomials: how many squares are summed; two can be any positive polynomial.
+        num_polynomials: how many squares are summed; any positive polynomial is a sum of two.
         degree: the degree of each p_k.
         min_slope: the least slope; less than 1.
 
@@ -53,14 +53,14 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
     )
     if not positive(min_slope, "SumOfSquares: min_slope") < 1:
         raise FlowsError(f"SumOfSquares: min_slope is {min_slope}; expected less than 1")
-    nodes, shares = (0.5 * each for each in np.polynomial.legendre.leggauss(degree + 1))  # on an interval of length 1
+    nodes, shares = (0.5 * rule for rule in np.polynomial.legendre.leggauss(degree + 1))  # on an interval of length 1
     starts = [math.sqrt((1 - min_slope) * 2 * (k + 1) / (num * (num + 1))) for k in range(num)]
 
     def parts(theta: Array) -> tuple[list[Array], Array]:
         """The coefficients of all polynomials together, (num_polynomials, *x.shape) for each power; and c."""
-        each = theta[:-1].reshape(num, degree + 1, *theta.shape[1:])
+        raw = theta[:-1].reshape(num, degree + 1, *theta.shape[1:])
         offsets = jnp.asarray(starts, theta.dtype).reshape(-1, *[1] * (theta.ndim - 1))
-        return [each[:, 0] + offsets, *(each[:, j] for j in range(1, degree + 1))], theta[-1]
+        return [raw[:, 0] + offsets, *(raw[:, j] for j in range(1, degree + 1))], theta[-1]
 
     def finite(x: Array) -> Array:
         largest = float(jnp.finfo(x.dtype).max)
@@ -69,7 +69,7 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
     # Derivatives in x run forwards: Horner's rule backwards multiplies powers of x, which overflow where the sum does not.
     @jax.custom_jvp
     def value(coefficients: list[Array], x: Array) -> Array:
-        """The integral."""
+        """The integral from 0 to x."""
         total = jnp.full_like(x, min_slope)
         for node, share in zip(nodes, shares, strict=True):
             t, p = (float(node) + 0.5) * finite(x)[None], coefficients[-1]
@@ -81,7 +81,7 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
     @value.defjvp
     def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         coefficients, x = primals
-        y, change = jax.jvp(lambda each: value.fun(each, x), (coefficients,), (tangents[0],))
+        y, change = jax.jvp(lambda coefficients: value.fun(coefficients, x), (coefficients,), (tangents[0],))
         return y, change + jnp.exp(log_slope(coefficients, x)) * tangents[1]
 
     def normalised(p: Array, scale: Array) -> tuple[Array, Array]:
@@ -90,7 +90,7 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
 
     @jax.custom_jvp
     def log_slope(coefficients: list[Array], x: Array) -> Array:
-        """The logarithm of the integrand, also where the integrand overflows: Horner's rule on p exp(-scale)."""
+        """The logarithm of the integrand, also where the integrand overflows, by Horner's rule on p exp(-scale)."""
         p, scale = normalised(coefficients[-1], jnp.zeros_like(coefficients[-1]))
         for a in reversed(coefficients[:-1]):
             p, scale = normalised(p * finite(x)[None] + a * jnp.exp(-scale), scale)
@@ -101,7 +101,7 @@ def SumOfSquares(num_polynomials: int = 2, degree: int = 3, min_slope: float = 1
     @log_slope.defjvp
     def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         coefficients, x = primals
-        y, change = jax.jvp(lambda each: log_slope.fun(each, x), (coefficients,), (tangents[0],))
+        y, change = jax.jvp(lambda coefficients: log_slope.fun(coefficients, x), (coefficients,), (tangents[0],))
         in_x = jax.jvp(lambda x: log_slope.fun(coefficients, x), (x,), (jnp.ones_like(x),))[1]
         return y, change + in_x * tangents[1]
 
