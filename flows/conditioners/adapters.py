@@ -1,11 +1,10 @@
 """Networks of other libraries as conditioners: Equinox, Flax NNX, Flax Linen and stax.
 
-Each adapter is given a function that makes the network, as the layer it is for knows its sizes. Params are the floating arrays
-of the network in plain containers. What else there is to it, its structure, comes from making it once more with an abstract
+Each adapter takes a function that makes the network, as only the layer that uses it knows its sizes. Params are the floating
+arrays of the network in plain containers. The rest of the network, its structure, comes from making it again with an abstract
 key when its function is traced: nothing is computed twice, and no result can depend on the key of a particular init.
 
-A function cannot be written to a file, so a model to be saved has a constructor of its own around the adapter, as in the
-example of `FromStax`.
+A function cannot be written to a file. To save a model, put the adapter into a constructor, as in the example of `FromStax`.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,21 +25,21 @@ from flows.core import Array, FlowsError, as_event, check_function, check_takes,
 def FromEquinox(make: Callable):
     """A network of Equinox: a callable module that maps one row to one row.
 
-    Its `inference` flags are off with `train=True` and on otherwise; where its `__call__` names `key` and `rng` is given, each
-    row gets a key of its own. A context is appended to the inputs.
+    Its `inference` flags are off with `train=True` and on otherwise. If its `__call__` names `key`, a call with `rng` passes a
+    separate key to each row. A context is appended to the inputs.
 
     Args:
         make: `make(key, input_dim, output_dim)` returns the module, which is mapped over the batch: (input_dim,) to
             (output_dim,). For events of several axes both dims are tuples, channels last, where Equinox has them first.
 
     Params:
-        The arrays of the module in nested dicts by the names of its fields, entries of sequences by their numbers. Those in a
+        The arrays of the module in nested dicts by the names of its fields, entries of sequences by their numbers. Arrays in a
         field named `fixed` do not train. NumPy arrays are constants, not params.
 
     Errors:
         ModuleNotFoundError: Equinox is not installed.
-        FlowsError: the module has state (BatchNorm, SpectralNorm) or arrays that are not floating; dropout with `train=True`
-            and no `rng`.
+        FlowsError: a module with state (BatchNorm, SpectralNorm) or with arrays that are not floating; dropout with
+            `train=True` and no `rng`.
 
     Example:
         >>> import equinox as eqx, flows
@@ -91,12 +90,12 @@ def FromNNX(make: Callable):
             For events of several axes both dims are tuples, channels last.
 
     Params:
-        The module's variables of type `nnx.Param` in nested dicts by its attributes, as `nnx.to_pure_dict` has them. Those
-        in an attribute named `fixed` do not train.
+        The module's variables of type `nnx.Param` in nested dicts by its attributes, as `nnx.to_pure_dict` returns them.
+        Variables in an attribute named `fixed` do not train.
 
     Errors:
         ModuleNotFoundError: Flax is not installed.
-        FlowsError: the module has state besides params and random streams (BatchNorm), or params that are not floating;
+        FlowsError: a module with state other than params and random streams (BatchNorm), or with params that are not floating;
             dropout with `train=True` and no `rng`.
 
     Example:
@@ -130,8 +129,8 @@ def FromNNX(make: Callable):
             return module(inputs)
 
         _, variables, _, rest = split(rng)
-        kept = jax.tree.leaves(rest, is_leaf=lambda node: isinstance(node, nnx.Variable))
-        _check_stateless("FromNNX", [type(variable).__name__ for variable in kept])
+        state = jax.tree.leaves(rest, is_leaf=lambda node: isinstance(node, nnx.Variable))
+        _check_stateless("FromNNX", [type(variable).__name__ for variable in state])
         return _floating("FromNNX", nnx.to_pure_dict(variables)), apply_fun
 
     return net
@@ -141,20 +140,20 @@ def FromNNX(make: Callable):
 def FromLinen(make: Callable):
     """A network of Flax Linen: a module that maps a batch to a batch.
 
-    Where its `__call__` names `train`, or `deterministic`, the opposite, it is handed them; `rng` is its stream "dropout". A
-    context is appended to the inputs.
+    If its `__call__` names `train`, or `deterministic`, the opposite, it gets them; `rng` is its stream "dropout". A context is
+    appended to the inputs.
 
     Args:
         make: `make(output_dim)` returns the module, which maps (batch, input_dim) to (batch, output_dim). For events of
             several axes both dims are tuples, channels last.
 
     Params:
-        The module's collection "params", nested dicts. Those of a submodule named `fixed` do not train.
+        The module's collection "params", nested dicts. Params of a submodule named `fixed` do not train.
 
     Errors:
         ModuleNotFoundError: Flax is not installed.
-        FlowsError: the module has collections besides "params" (BatchNorm), or params that are not floating; dropout with
-            `train=True` and no `rng`.
+        FlowsError: a module with collections other than "params" (BatchNorm), or with params that are not floating; dropout
+            with `train=True` and no `rng`.
 
     Example:
         >>> import flows
@@ -191,8 +190,8 @@ def FromLinen(make: Callable):
 def FromStax(make: Callable):
     """A network of `jax.example_libraries.stax`: a pair `(init_fun, apply_fun)`.
 
-    A context is appended to the inputs. stax fixes whether `Dropout` drops when a network is made, and its `BatchNorm` uses the
-    batch at hand, so that a row's outputs would depend on the other rows: both are refused.
+    A context is appended to the inputs. `Dropout` and `BatchNorm` of stax are refused: the first cannot be switched off after
+    training, and with the second a row's outputs would depend on the other rows of the batch.
 
     Args:
         make: `make(output_dim)` returns the pair: `init_fun(rng, input_shape)` returns the output shape and the params, and
@@ -200,7 +199,7 @@ def FromStax(make: Callable):
             are tuples, channels last.
 
     Params:
-        Those of the pair, tuples and lists.
+        The params of the pair, tuples and lists.
 
     Errors:
         FlowsError: params that are not floating; a network that draws random numbers, or mixes rows.
@@ -211,7 +210,7 @@ def FromStax(make: Callable):
         >>> net = flows.conditioners.FromStax(lambda outputs: stax.serial(stax.Dense(64), stax.Relu, stax.Dense(outputs)))
         >>> params, direct_fun, inverse_fun = flows.Coupling(net)(0, 5)
 
-        A lambda cannot be written to a file; a constructor of your own can:
+        A lambda cannot be written to a file; a constructor that you write can:
 
         >>> @flows.conditioner
         ... def Wide(width=64):
@@ -244,7 +243,7 @@ def _check_rows_apart(name: str, pair: tuple, event: tuple) -> None:
         raise FlowsError(
             f"{name}: the network needs more than params and inputs ({str(error)[:60]}); leave Dropout out"
         ) from error
-    if isinstance(together, jax.core.Tracer):  # jax 0.7 goes on tracing here, and the rows cannot be compared
+    if isinstance(together, jax.core.Tracer):  # jax 0.7 still traces here, and the rows cannot be compared
         return
     if not np.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(jnp.abs(together).max())):
         raise FlowsError(f"{name}: a row's outputs depend on the other rows of the batch, as with BatchNorm; leave it out")
@@ -265,7 +264,7 @@ def _extra(name: str, library: str) -> Iterator[None]:
 
 @contextmanager
 def _asking_for_rng(name: str, rng: Any, train: bool, kind: type[Exception]) -> Iterator[None]:
-    """Turn what a library raises for want of a key into an error that says how to give one."""
+    """Turn the error of a library that misses a key into an error that says how to give one."""
     try:
         yield
     except kind as error:
@@ -287,10 +286,10 @@ def _check_made(name: str, made: Any, passed: bool, expected: str) -> None:
         raise TypeError(f"{name}: make returned {made!r:.80}; expected {expected}")
 
 
-def _check_stateless(name: str, kept: list[str]) -> None:
-    if kept:
+def _check_stateless(name: str, state: list[str]) -> None:
+    if state:
         raise FlowsError(
-            f"{name}: the network keeps state besides its params: {', '.join(dict.fromkeys(kept))}; expected a function of "
+            f"{name}: the network keeps state other than its params: {', '.join(dict.fromkeys(state))}; expected a function of "
             "params and inputs alone. Use LayerNorm or GroupNorm in place of BatchNorm, or flows.BatchNorm between layers"
         )
 
@@ -317,7 +316,7 @@ def _nested(named: list[tuple[list[str], Array]]) -> dict[str, Any]:
 
 
 def _streams(abstract: Any, key: Array) -> Any:
-    """Random streams of these shapes, made of one key: each starts with a key of its own and a count of 0."""
+    """Random streams of these shapes, from one key: each starts with a separate key and a count of 0."""
     leaves, treedef = jax.tree.flatten(abstract)
     keys = jax.random.split(key, max(len(leaves), 1))
 

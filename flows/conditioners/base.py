@@ -1,4 +1,4 @@
-"""Conditioners: networks that make a transformer's parameters, as a constructor's value. Family: Write one."""
+"""Conditioners: networks that make a transformer's parameters, as values of constructors. Family: Write one."""
 
 import inspect
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from flows.core import (
 
 P = ParamSpec("P")
 OF_IMAGES = (
-    "Models such as Glow() and RealNVP() are for vectors; those of images are GlowImage(), RealNVPImage(), NSFImage() and "
+    "Models such as Glow() and RealNVP() are for vectors; models of images are GlowImage(), RealNVPImage(), NSFImage() and "
     "NICEImage(), or Coupling(net) with a convolutional net, such as conditioners.ConvNet(64)"
 )
 
@@ -41,7 +41,7 @@ class Network(NamedTuple):
 
 
 def as_network(pair: Any, name: str) -> Network:
-    """Return what a conditioner's init returned, if it is such a pair."""
+    """Return the pair that a conditioner's init returned, if it is one."""
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not callable(pair[1]):
         raise TypeError(f"{name} returned {pair!r:.80}; expected (params, apply_fun)")
     return Network(*pair)
@@ -49,7 +49,7 @@ def as_network(pair: Any, name: str) -> Network:
 
 class ConditionerInit(Value):
     """`net(rng, input_dim, output_dim) -> Network(params, apply_fun)`. `.lipschitz` bounds |apply(x) - apply(x')| / |x - x'|,
-    Euclidean, at any params; None where nothing is known. `.running` is whether it keeps running statistics under "fixed"."""
+    Euclidean, at any params; None if unknown. `.running` says whether it has running statistics under "fixed"."""
 
     lipschitz: float | None
     running: bool
@@ -86,21 +86,21 @@ def conditioner(
     lipschitz: float | Callable[..., float | None] | None = None,
     running: bool | Callable[..., bool] = False,
 ) -> Any:
-    """Make a constructor of conditioners of a function that returns `net(rng, input_dim, output_dim)`.
+    """Turn a function that returns `net(rng, input_dim, output_dim)` into a constructor of conditioners.
 
-    `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim), and a
-    row of outputs depends on no other row, but with train=True. A plain function of that form serves as a conditioner too; the
-    decorator adds a name that can be saved.
+    `net` returns `(params, apply_fun)`; `apply_fun(params, inputs)` maps (batch, input_dim) to (batch, output_dim). Without
+    train=True a row of outputs must depend on its row of inputs alone. A plain function of the form of `net` serves as a
+    conditioner too; the decorator adds a name, so that models can be saved.
 
     Args:
-        function: the constructor to be; its arguments are plain values, as of `flows.bijection`.
+        function: the function; its arguments are plain values, as for `flows.bijection`.
         lipschitz: a bound on the network's Lipschitz constant in its inputs, Euclidean, at any params; or a function of the
-            constructor's arguments, by name, that returns one. `ResidualBlock` asks for one below 1.
-        running: whether it keeps running statistics under "fixed", as batch norm does, which `fit` measures again before each
+            constructor's arguments, by name, that returns one. `ResidualBlock` needs a bound below 1.
+        running: whether it has running statistics under "fixed", as batch norm does, which `fit` measures again before each
             validation; or such a function.
 
     Errors:
-        TypeError: when used, what it returns is not such a pair.
+        TypeError: a net that does not return such a pair, when it is used.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -119,7 +119,7 @@ def conditioner(
 
 
 def check_lipschitz(bound: Any, name: str) -> float | None:
-    """A Lipschitz constant that a network claims, if it can be one; None where it claims nothing."""
+    """A Lipschitz constant that a network claims, if it is a number from 0; None where it claims nothing."""
     return None if bound is None else not_negative(bound, f"{name}: its Lipschitz constant")
 
 

@@ -13,13 +13,13 @@ from flows.core import Array, FlowsError, finite, naming, positive_int
 
 @conditioner
 def ConcatSquash(*hidden: int, activation: str | Callable = "softplus", last_scale: float = 0.01):
-    """The network of FFJORD, of a point and a time: each layer is (W h + b) sigmoid(G s + g) + S s, s the time and the context.
+    """The network of FFJORD, of a point and a time. Each layer is (W h + b) sigmoid(G s + g) + S s, s the time and the context.
 
-    The last of the inputs is the time.
+    The last input is the time.
 
     Args:
         hidden: units of each hidden layer.
-        activation: as in `MLP`; smooth ones, as the velocity's derivative counts.
+        activation: as in `MLP`, but smooth, as the log-det is made of derivatives of the network.
         last_scale: factor on the last layer's initial weights.
 
     Params:
@@ -34,7 +34,7 @@ def ConcatSquash(*hidden: int, activation: str | Callable = "softplus", last_sca
 
     Example:
         >>> import flows, jax.numpy as jnp
-        >>> params, apply_fun = flows.conditioners.ConcatSquash(16)(0, 3, 2)                   # of two numbers and the time
+        >>> params, apply_fun = flows.conditioners.ConcatSquash(16)(0, 3, 2)                   # two numbers and the time
         >>> apply_fun(params, jnp.ones((10, 3))).shape
         (10, 2)
     """
@@ -45,17 +45,17 @@ def ConcatSquash(*hidden: int, activation: str | Callable = "softplus", last_sca
     def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
         if not isinstance(input_dim, int) or not isinstance(context_dim, int) or input_dim < 1:
             raise FlowsError(
-                f"ConcatSquash: input_dim is {input_dim} and context_dim {context_dim}; expected a vector of which the last "
+                f"ConcatSquash: input_dim is {input_dim} and context_dim {context_dim}; expected a vector whose last "
                 "entry is the time"
             )
         sizes, scales = (input_dim - 1, *hidden, output_dim), [1.0] * len(hidden) + [last_scale]
-        of_points, of_times = jax.random.split(rng)
-        points = dense_layers(of_points, pairwise(sizes), scales)
+        points_key, times_key = jax.random.split(rng)
+        points = dense_layers(points_key, pairwise(sizes), scales)
         widths = [(1 + context_dim, width) for width in sizes[1:] for _ in range(2)]
-        times = dense_layers(of_times, widths, [1.0] * len(widths))
+        times = dense_layers(times_key, widths, [1.0] * len(widths))
         params = tuple(
-            {**own, "gate": times[2 * i]["w"], "gate_b": times[2 * i]["b"], "shift": scales[i] * times[2 * i + 1]["w"]}
-            for i, own in enumerate(points)
+            {**layer, "gate": times[2 * i]["w"], "gate_b": times[2 * i]["b"], "shift": scales[i] * times[2 * i + 1]["w"]}
+            for i, layer in enumerate(points)
         )
         return params, Leading(naming(leading, {"context"}))
 

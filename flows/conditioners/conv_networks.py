@@ -1,4 +1,4 @@
-"""Convolutional networks, of images: that of Glow, and a residual one. Family: Of images."""
+"""Convolutional networks for images: the network of Glow, and a residual one. Family: Of images."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from flows.conditioners.dense import as_activation, check_dropout, dense_layers,
 from flows.conditioners.residual import Blocks
 from flows.core import Array, FlowsError, along, finite, naming, positive_int
 
-EPSILON = 1e-6  # of a variance, so that a unit that is constant in the data is not scaled without bound
+EPSILON = 1e-6  # added to a variance, so that the scale of a unit that is constant in the data stays bounded
 NORMS = (None, "weight", "batch")
 
 
@@ -23,24 +23,24 @@ def ConvNet(
     dropout: float = 0.0,
     act_norm: bool = True,
 ):
-    """The network of Glow, of images: convolutions of 3x3, 1x1 and 3x3, with a norm and an activation between them.
+    """The network of Glow, for images: convolutions of 3x3, 1x1 and 3x3, with a norm and an activation between them.
 
     h = act(N(W x + V c)), then h' = act(N'(W' h + V' c)), where W and W' convolve and c is a context that is a vector. The
-    outputs are (W'' h' + b) exp(3 s), with b and s of each channel. N(h) = (h - shift) exp(log_scale) for each channel: with
-    `init_inputs` all have mean 0 and variance 1 at the start. A context of images (H, W, channels) joins x as channels;
-    one of k times these sides does so in blocks of k x k pixels.
+    outputs are (W'' h' + b) exp(3 s), with b and s for each channel. N(h) = (h - shift) exp(log_scale) for each channel: with
+    `init_inputs` all channels start with mean 0 and variance 1. A context of images (H, W, channels) joins x as channels; a
+    context with sides k times as long joins in blocks of k x k pixels.
 
     Args:
         width: channels of both hidden layers; 512 in the paper.
         activation: as in `MLP`.
         last_scale: factor on the last layer's initial weights; 0, as published, starts exactly at constant outputs.
         dropout: the share of hidden units dropped with `train=True`, which needs `rng`; in [0, 1).
-        act_norm: the norms; without them, hidden layers have biases.
+        act_norm: use the norms N; without them, hidden layers have biases.
 
     Params:
-        A tuple of three layers. "w": (k, k, inputs, outputs), normal with variance 1 / (k^2 inputs). Of hidden ones "shift" and
-        "log_scale", or without norms "b": (width,); with a context "context": (context_dim, width). Of the last "b" and
-        "log_scale": (outputs,), which is s.
+        A tuple of three layers, each with "w": (k, k, inputs, outputs), normal with variance 1 / (k^2 inputs). Hidden layers
+        have "shift" and "log_scale", or without norms "b": (width,); with a context "context": (context_dim, width). The last
+        has "b" and "log_scale": (outputs,), which is s.
 
     Errors:
         FlowsError: an argument outside its range; inputs that are not images; a context of images not k times as large; dropout
@@ -64,7 +64,7 @@ def ConvNet(
         images = Images("ConvNet", input_dim, output_dim, context_dim, naming(formula, shown))
         if params is None:
             params = init(rng, images, output_dim[-1])
-            params = params if init_inputs is None else measured(params, *images.seen(init_inputs, init_context))
+            params = params if init_inputs is None else measured(params, *images.formula_inputs(init_inputs, init_context))
         return params, images
 
     def init(key, images: Images, outputs: int) -> tuple:
@@ -76,7 +76,7 @@ def ConvNet(
             hidden = [{"w": layer["w"], "shift": zeros, "log_scale": zeros} for layer in hidden]
         if images.vector:
             context = dense_layers(keys[1], [(images.vector, width)] * 2, [1.0] * 2)
-            hidden = [{**layer, "context": own["w"]} for layer, own in zip(hidden, context, strict=True)]
+            hidden = [{**layer, "context": v["w"]} for layer, v in zip(hidden, context, strict=True)]
         return *hidden, {**last, "log_scale": jnp.zeros(outputs)}
 
     def mixed(layer, x: Array, context: Array | None) -> Array:
@@ -84,7 +84,7 @@ def ConvNet(
         return h if context is None else h + product(layer["context"], context.T).T[:, None, None]
 
     def hidden_units(layer, x: Array, context: Array | None) -> Array:
-        """With the norm in kernels and biases: an array of weights costs nothing beside one of hidden units."""
+        """Hidden units, with the norm in kernels and biases: scaling weights costs little compared to scaling hidden units."""
         if not act_norm:
             h = mixed(layer, x, context)
             return act(h + along(layer["b"], h))
@@ -102,7 +102,7 @@ def ConvNet(
         return convolved(_rescaled(last), x)
 
     def measured(params, x: Array, context: Array | None) -> tuple:
-        """The params whose norms make of data mean 0 and variance 1."""
+        """The params with norms that give the hidden units of these data mean 0 and variance 1."""
         *hidden, last = params
         for i, layer in enumerate(hidden):
             h = mixed(layer, x, context)
@@ -116,9 +116,9 @@ def ConvNet(
 
 @conditioner
 def Convolution(kernel: int = 3, last_scale: float = 0.01):
-    """A single convolution of images, as of the split prior of Glow: outputs (W x + V c + b) exp(3 s).
+    """A single convolution of images, as in the split prior of Glow: outputs (W x + V c + b) exp(3 s).
 
-    W convolves, c is a context that is a vector, b and s are of each channel. A context of images joins x as channels.
+    W convolves, c is a context that is a vector, and each channel has b and s. A context of images joins x as channels.
 
     Args:
         kernel: the side of the kernels.
@@ -148,8 +148,8 @@ def Convolution(kernel: int = 3, last_scale: float = 0.01):
         (layer,) = conv_layers(keys[0], [(kernel, images.channels, output_dim[-1])], [last_scale])
         layer = {**layer, "log_scale": jnp.zeros(output_dim[-1])}
         if images.vector:
-            (own,) = dense_layers(keys[1], [(images.vector, output_dim[-1])], [last_scale])
-            layer = {**layer, "context": own["w"]}
+            (v,) = dense_layers(keys[1], [(images.vector, output_dim[-1])], [last_scale])
+            layer = {**layer, "context": v["w"]}
         return layer, images
 
     def formula(params, x: Array, context: Array | None = None) -> Array:
@@ -161,7 +161,7 @@ def Convolution(kernel: int = 3, last_scale: float = 0.01):
 
 
 def _rescaled(layer: dict[str, Array]) -> dict[str, Array]:
-    """The layer with outputs exp(3 s) times as large."""
+    """The layer with its outputs multiplied by exp(3 s)."""
     scale = jnp.exp(3 * layer["log_scale"])
     return {name: leaf * along(scale, leaf) for name, leaf in layer.items() if name != "log_scale"}
 
@@ -176,7 +176,7 @@ def ConvResidual(
     norm: str | None = None,
     first_kernel: int = 3,
 ):
-    """The convolutional residual network of RealNVP, and of neural spline flows for images; a context gates every block.
+    """The convolutional residual network of RealNVP and of neural spline flows for images; a context gates every block.
 
     h = W x + V c + b, where c is a context that is a vector. Each block adds to h the output of two 3x3 convolutions with an
     activation before each, times sigmoid(V' c) where there is such a context. The outputs are W' h + b', a 1x1 convolution.
@@ -189,14 +189,14 @@ def ConvResidual(
         activation: as in `MLP`.
         last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
         dropout: the share of units dropped before the second layer of a block with `train=True`, which needs `rng`; in [0, 1).
-        norm: "weight" for kernels g v / |v| of each output, with g trained; "batch" to normalise each channel before each
-            activation: by the batch with `train=True`, else by statistics in params, which `init_inputs` and `flows.remeasure`
-            set.
+        norm: "weight" for kernels g v / |v| for each output, with g trained; "batch" to normalise each channel before each
+            activation: by the batch with `train=True`, else by statistics in params, which are measured from `init_inputs` and
+            by `flows.remeasure`.
         first_kernel: the side of the first convolution; 1 in neural spline flows.
 
     Params:
-        `{"layers": ({"w": (k, k, inputs, outputs), "b": (outputs,)}, ...)}`, with "gain": (outputs,) where norm is "weight",
-        for which "w" is v. With a context "context": (context_dim, width) and "gates", a dense layer for each block. With
+        `{"layers": ({"w": (k, k, inputs, outputs), "b": (outputs,)}, ...)}`; with weight norm also "gain", g: (outputs,), and
+        "w" is v. With a context "context": (context_dim, width) and "gates", a dense layer for each block. With
         batch norm "norms": {"log_gamma", "beta"} and "fixed": {"mean", "var"}, each (2 num_blocks, width).
 
     Errors:
@@ -223,17 +223,17 @@ def ConvResidual(
         images = Images("ConvResidual", input_dim, output_dim, context_dim, naming(formula, body.call_keywords))
         keys = jax.random.split(rng, 3)
         sizes = [(first_kernel, images.channels, width), *[(3, width, width)] * (2 * num_blocks), (1, width, output_dim[-1])]
-        if norm == "weight":  # of kernels without a scale, as zeros have no direction
+        if norm == "weight":  # from kernels with scale 1, as zeros have no direction
             layers = conv_layers(keys[0], sizes, [1.0] * len(sizes))
             layers = tuple(with_gain(layer, scale) for layer, scale in zip(layers, body.scales, strict=True))
         else:
             layers = conv_layers(keys[0], sizes, body.scales)
         start = body.init(keys[1], layers, images.vector, params)
         if images.vector and params is None:
-            (own,) = dense_layers(keys[2], [(images.vector, width)], [1.0])
-            start = {**start, "context": own["w"]}
+            (v,) = dense_layers(keys[2], [(images.vector, width)], [1.0])
+            start = {**start, "context": v["w"]}
         if init_inputs is not None:
-            x, context = images.seen(init_inputs, init_context)
+            x, context = images.formula_inputs(init_inputs, init_context)
             start = body.with_moments(start, apply(start, context), x, None if context is None else context.T)
         return start, images
 
@@ -252,9 +252,9 @@ def ConvResidual(
 
 
 class _ImageBlocks(Blocks):
-    """As of vectors, with h (batch, H, W, width)."""
+    """The blocks for images, with h (batch, H, W, width)."""
 
     axes = (0, 1, 2)
 
-    def beside(self, unit: Array) -> Array:
+    def aligned(self, unit: Array) -> Array:
         return unit.T[:, None, None]

@@ -12,24 +12,24 @@ from jax.custom_derivatives import SymbolicZero
 from flows.conditioners.dense import check_floating, dense_layers
 from flows.core import HIGHEST, Array, FlowsError, along, as_context, blocks_to_channels, precision, size
 
-POSITIONS, LEAST = 2048, 64  # pixels of a piece of a batch, and outputs from which on pieces are faster
-FEW = 4  # times as many channels as outputs: these are few
-TINY = 1e-30  # the least square of a norm that is divided by
+POSITIONS, LEAST = 2048, 64  # pixels of a piece of a batch; least outputs for which pieces are faster
+FEW = 4  # channels for each output, from which outputs are few
+TINY = 1e-30  # the least square of a norm in a division
 
 
 def conv(w: Array, x: Array) -> Array:
     """The convolution of images with kernels, of stride 1, with zeros beyond the edges.
 
     y[i, j] = sum_(a, b) w[a, b]'x[i + a - m, j + b - m], a and b from 0 to k - 1 and m = (k - 1) // 2: the sides stay. Every
-    convolution of the library is this one, with all the bits of float32 unless `fit(matmul_dtype=)` asks for fewer. In the body
-    of a loop its gradient costs what it costs outside; on CPUs that of `jax.lax.conv_general_dilated` takes many times as long.
+    convolution of the library is this one, with all the bits of float32 unless `fit(matmul_dtype=)` asks for fewer. Its
+    gradient is as fast in a loop as outside; on CPUs the gradient of `jax.lax.conv_general_dilated` is many times slower there.
 
     Args:
         w: kernels, (k, k, channels, outputs).
         x: images, (batch, height, width, channels).
 
     Errors:
-        FlowsError: shapes that do not go together; images of whole numbers.
+        FlowsError: shapes that do not fit; images of whole numbers.
 
     Example:
         >>> import flows, jax.numpy as jnp
@@ -54,27 +54,27 @@ def _conv(w: Array, x: Array) -> Array:
 
 
 def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
-    """Each tangent is laid out such that its transpose, the gradient, has the layout of `_conv` itself.
+    """The convolution and its tangent, laid out so that its transpose, the gradient, has the layout of `_conv` itself.
 
-    XLA for CPUs has a fast convolution for that layout alone, and brings others into it outside of loops only (jax issue
+    XLA for CPUs has a fast convolution for this layout alone, and converts others to it outside of loops only (jax issue
     12868). [Gradient, 3x3, 64 channels, 32 images of 16x16: 8.9 ms in a loop and outside of it; XLA's own 575 and 10.2.]
     """
     (w, x), (dw, dx), parts = primals, tangents, list[Array]()
     if not isinstance(dx, SymbolicZero):
         parts.append(_laid_out(dx, w.swapaxes(2, 3), ("NHWC", "HWOI", "NHWC")))
     if not isinstance(dw, SymbolicZero):
-        parts.append(_of_kernels(dw, x))
-    # Not `_conv`: a loop tells by the primitive what it keeps for its gradient.
+        parts.append(_by_kernel(dw, x))
+    # Not `_conv`: the primitive decides what a loop stores for its gradient.
     return _laid_out(x, w, ("NHWC", "HWIO", "NHWC")), reduce(jnp.add, parts)
 
 
 _conv.defjvp(_tangent, symbolic_zeros=True)
 
 
-def _of_kernels(w: Array, x: Array) -> Array:
-    """The convolution, such that its gradient convolves channels, as a batch, with cotangents, as a kernel.
+def _by_kernel(w: Array, x: Array) -> Array:
+    """The convolution, written so that its gradient convolves channels, as a batch, with cotangents, as a kernel.
 
-    A CPU takes pieces of the batch that fit its cache, and where outputs are few a product of matrices instead. [Gradient in w
+    A CPU takes pieces of the batch that fit its cache, or where outputs are few a product of matrices. [Gradient in w
     of 32 images of 16x16, a core: 64 channels, 8.3 ms whole and 3.7 in pieces; 128 channels to 12, 4.3 and by a product 2.1.]
     """
     (n, height, width, channels), outputs = x.shape, w.shape[3]
@@ -88,19 +88,19 @@ def _of_kernels(w: Array, x: Array) -> Array:
     if not on_cpu or outputs < LEAST or n * height * width <= POSITIONS:
         return piece(x.transpose(3, 1, 2, 0), w)
     count = -(-n * height * width // POSITIONS)
-    each = -(-n // count)
-    x = jnp.pad(x, ((0, count * each - n), (0, 0), (0, 0), (0, 0)))
-    pieces = x.reshape(count, each, height, width, channels).transpose(0, 4, 2, 3, 1)
+    length = -(-n // count)
+    x = jnp.pad(x, ((0, count * length - n), (0, 0), (0, 0), (0, 0)))
+    pieces = x.reshape(count, length, height, width, channels).transpose(0, 4, 2, 3, 1)
 
     def whole(w: Array) -> Array:
-        return jax.lax.map(lambda images: piece(images, w), pieces).reshape(count * each, height, width, outputs)[:n]
+        return jax.lax.map(lambda images: piece(images, w), pieces).reshape(count * length, height, width, outputs)[:n]
 
-    # As the tangent of a loop: in jax 0.7 a loop that is called on a tangent has no gradient. The loop on zeros is not run.
+    # As the tangent of a loop: in jax 0.7 a loop over a tangent has no gradient. The loop on zeros is not run.
     return jax.jvp(whole, (jnp.zeros_like(w),), (w,))[1]
 
 
 def _by_product(w: Array, x: Array) -> Array:
-    """The convolution as one product with all its kernels' entries, whose parts move by their places in the kernel."""
+    """The convolution as one product with all entries of the kernels, whose parts are moved by their places in the kernel."""
     (k, _, channels, outputs), m = w.shape, (w.shape[0] - 1) // 2
     y = _rows_by(w.transpose(2, 0, 1, 3).reshape(channels, k * k * outputs), x)
     zero = jnp.zeros((), y.dtype)
@@ -112,7 +112,7 @@ def _by_product(w: Array, x: Array) -> Array:
 
 
 def _rows_by(w: Array, x: Array) -> Array:
-    """x w, for each pixel. With four axes in the product its gradient would take 2.5 times as long on CPUs."""
+    """x w, for each pixel, as rows: with four axes the gradient of the product would take 2.5 times as long on CPUs."""
     rows = jnp.matmul(x.reshape(size(x.shape[:-1]), x.shape[-1]), w, precision=_digits(x.dtype))
     return rows.reshape(*x.shape[:-1], w.shape[1])
 
@@ -122,7 +122,7 @@ def _laid_out(x: Array, w: Array, layout: tuple[str, str, str]) -> Array:
 
 
 def _digits(dtype: Any) -> Any:
-    """All those of float32; of a shorter dtype, whose digits are few, what is fastest."""
+    """The precision of a product: the highest for float32 and longer dtypes, the fastest for shorter ones."""
     return HIGHEST if dtype.itemsize >= 4 else None
 
 
@@ -137,12 +137,12 @@ def conv_layers(key: Array, sizes: Iterable[tuple[int, int, int]], scales: Seque
 
 
 def with_gain(layer: dict[str, Array], scale: float) -> dict[str, Array]:
-    """A layer by the directions of its kernels and their norms, "gain", which have the scale."""
+    """A layer with a "gain" for each output, the norm of its kernel times the scale."""
     return {**layer, "gain": scale * jnp.sqrt(jnp.square(layer["w"]).sum((0, 1, 2)))}
 
 
 def convolved(layer: dict[str, Array], x: Array) -> Array:
-    """w * x + b; where the layer has a gain, w divided by its norm and multiplied with that, for each output."""
+    """w * x + b; where the layer has a gain, w is first divided by its norm and multiplied by the gain, for each output."""
     w = layer["w"]
     if "gain" in layer:
         square = jnp.maximum(jnp.square(w).sum((0, 1, 2)), TINY)
@@ -153,8 +153,8 @@ def convolved(layer: dict[str, Array], x: Array) -> Array:
 class Images:
     """An apply_fun that maps (*batch, H, W, channels), written as `formula(params, x, context)` on (batch, H, W, channels).
 
-    A context of images becomes further channels of x; where its sides are k times those of x, each block of k x k pixels does,
-    so that at every scale of a flow the networks see all of it. A formula sees vectors, (batch, context), or None.
+    A context of images becomes further channels of x; if its sides are k times as long, each block of k x k pixels does, so
+    that the networks at every scale of a flow see all of it. The formula gets a context of vectors, (batch, context), or None.
     """
 
     def __init__(self, name: str, input_dim: Any, output_dim: Any, context_dim: Any, formula: Callable):
@@ -172,11 +172,11 @@ class Images:
                 "flatten it"
             )
         self.name, self.event, self.context, self.formula = name, input_dim, context, formula
-        self.vector = context[0] if len(context) == 1 else 0  # the numbers of a context that is one
-        self.channels = input_dim[2] + (context[2] * self.block**2 if len(context) == 3 else 0)  # of x as the formula sees it
+        self.vector = context[0] if len(context) == 1 else 0  # the length of a context that is a vector
+        self.channels = input_dim[2] + (context[2] * self.block**2 if len(context) == 3 else 0)  # of x as the formula gets it
 
-    def seen(self, inputs: Array, context: Array | None) -> tuple[Array, Array | None]:
-        """Return what the formula sees of inputs (*batch, *event) and of a context, (*batch, *context) or shared by all."""
+    def formula_inputs(self, inputs: Array, context: Array | None) -> tuple[Array, Array | None]:
+        """Return x and context of the formula, from inputs (*batch, *event) and a context (*batch, *context) or (*context)."""
         rows, event = inputs.shape[:-3], inputs.shape[-3:]
         if event != self.event:
             raise FlowsError(f"{self.name}: inputs have shape {inputs.shape}, expected {self.event} after any leading axes")
@@ -191,7 +191,7 @@ class Images:
         return (x, context) if self.vector else (jnp.concatenate([x, blocks_to_channels(context, self.block)], axis=-1), None)
 
     def __call__(self, params: Any, inputs: Array, context: Array | None = None, **keywords: Any) -> Array:
-        y = self.formula(params, *self.seen(inputs, context), **keywords)
+        y = self.formula(params, *self.formula_inputs(inputs, context), **keywords)
         return y.reshape(*inputs.shape[:-3], *y.shape[1:])
 
     @property

@@ -13,34 +13,34 @@ ACTIVATIONS = ("relu", "tanh", "elu", "gelu", "silu", "softplus", "sigmoid", "le
 
 
 def affine(w: Array, b: Array, x: Array) -> Array:
-    """w'x + b on features-leading x (inputs, *batch)."""
+    """w'x + b for x (inputs, *batch), features leading."""
     return product(w, x) + b.reshape(b.shape + (1,) * (x.ndim - 1))
 
 
 def check_floating(x: Array, name: str) -> None:
-    """Refuse whole numbers, to whose dtype weights would be rounded."""
+    """Refuse whole numbers: weights would be rounded to their dtype."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise FlowsError(f"{name}: x has dtype {x.dtype}; expected floating, as of x.astype(float)")
 
 
 def product(w: Array, x: Array) -> Array:
-    """w'x on features-leading x (inputs, *batch), with all the bits of float32.
+    """w'x for x (inputs, *batch), features leading, with all the bits of float32.
 
-    An accelerator that rounds a product's inputs would make of two inputs one ulp apart outputs a thousandth apart, and no
-    inverse could be trusted. Training may ask for fewer.
+    On an accelerator that rounds a product's inputs, two inputs one ulp apart would get outputs a thousandth apart, and no
+    inverse could be trusted. Training may ask for fewer bits.
     """
     if precision().matmul_dtype is not None:
         low = jnp.dtype(precision().matmul_dtype)
         return jnp.tensordot(w.astype(low), x.astype(low), ((0,), (0,))).astype(x.dtype)
-    if x.shape[1:] == (1,):  # x'w: rows that vmap adds in front then stay there, and are not moved to and fro
+    if x.shape[1:] == (1,):  # x'w: an axis that vmap adds in front then stays there, and is not moved back and forth
         return jnp.matmul(x.reshape(-1), w, precision=HIGHEST).reshape(-1, 1)
     return jnp.tensordot(w, x, ((0,), (0,)), precision=HIGHEST)
 
 
 def dense_layers(key: Array, sizes: Iterable[tuple[int, int]], scales: Sequence[float]) -> tuple[dict[str, Array], ...]:
-    """Weights (inputs, outputs), normal with variance scale^2 / inputs, and biases 0, of layers of these sizes.
+    """Layers of these sizes: weights (inputs, outputs), normal with variance scale^2 / inputs, and biases 0.
 
-    From one draw, as each of its own would take a tenth of a second more to compile.
+    They come from one draw, as a separate draw for each would take a tenth of a second more to compile.
     """
     sizes = list(sizes)
     spend(parts=LAYER * len(sizes))
@@ -64,7 +64,7 @@ def need_rng(rng: Any, name: str) -> Array:
 
 
 def dropped(h: Array, share: float, key: Array) -> Array:
-    """h with that share of its units set to 0, and the others as much larger."""
+    """h with this share of its units set to 0, and the others divided by 1 - share."""
     return jnp.where(jax.random.bernoulli(key, 1 - share, h.shape), h / (1 - share), 0.0)
 
 
@@ -72,12 +72,12 @@ def as_activation(activation: Any) -> Callable:
     if callable(activation):
         like = jax.ShapeDtypeStruct((2, 3), jnp.float32)
         try:
-            found = jax.eval_shape(activation, like)
+            result = jax.eval_shape(activation, like)
         except Exception as error:
-            found = f"raises {type(error).__name__}: {error!s:.100}"
-        if getattr(found, "shape", None) != like.shape:
+            result = f"raises {type(error).__name__}: {error!s:.100}"
+        if getattr(result, "shape", None) != like.shape:
             raise FlowsError(
-                f"activation is {activation!r:.80}, and of (2, 3) numbers it gives {found!r:.120}; expected as many"
+                f"activation is {activation!r:.80}, and for (2, 3) numbers it gives {result!r:.120}; expected this shape"
             )
         return activation
     if activation not in ACTIVATIONS:

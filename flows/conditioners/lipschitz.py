@@ -1,4 +1,4 @@
-"""Networks that contract, with a certificate: their Lipschitz constant is below 1 at any params. Family: Of vectors."""
+"""Networks that contract by construction: their Lipschitz constant is below 1 at any params. Family: Of vectors."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,9 +11,9 @@ from flows.conditioners.base import OF_IMAGES, Leading, conditioner
 from flows.conditioners.dense import affine, dense_layers, product
 from flows.core import HIGHEST, Array, FlowsError, finite, positive_int
 
-STEEPEST = 10.0  # of log beta
-PRODUCTS = 6  # of a matrix with itself, for the bound on its norm
-ROUNDINGS = 1e-5  # by which the bound is above what it would be in exact arithmetic, so that rounding cannot undo it
+STEEPEST = 10.0  # the largest |log beta|
+PRODUCTS = 6  # of a Gram matrix with itself, for the bound on a norm
+ROUNDINGS = 1e-5  # by which the bound is increased, so that it holds in spite of rounding
 
 
 def lipswish(x: Array, log_beta: Array | float = 0.0) -> Array:
@@ -35,29 +35,29 @@ CONTRACTING: dict[str, Callable] = {  # activations whose slope is at most 1
 def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswish", last_scale: float = 0.1):
     """A fully connected network that contracts: |g(x) - g(x')| <= coefficient^layers |x - x'| in Euclidean distance.
 
-    Every weight matrix is divided by max(1, bound / coefficient) in every call, with the gradient of that. The bound on its
-    norm is from above: |W| <= |G|_F^(1 / 64) for G = W'W multiplied by itself five more times (6 products; a power iteration
-    would bound from below). It is at most n^(1 / 128) too large for n columns: 3.9% for 128, 0.01% for a random matrix. A
-    context is not bounded: it enters the first layer beside the inputs.
+    Every weight matrix is divided by max(1, bound / coefficient) in every call, and gradients take this into account. The bound
+    on its norm is an upper bound: |W| <= |G|_F^(1 / 64) for G = W'W multiplied by itself five more times (6 products; a power
+    iteration would give a lower bound). It is at most n^(1 / 128) too large for n columns: 3.9% for 128, 0.01% for a random
+    matrix. The effect of a context is not bounded: it enters the first layer together with the inputs.
 
-    `.lipschitz` of its value, such as `Lipschitz(64, 64).lipschitz`, is coefficient^layers: what `ResidualBlock` asks for. A
-    network of your own can carry one too: `flows.conditioner(lipschitz=0.9)`.
+    The attribute `.lipschitz`, as in `Lipschitz(64, 64).lipschitz`, is coefficient^layers, which `ResidualBlock` checks. A
+    network that you write can declare one too: `flows.conditioner(lipschitz=0.9)`.
 
     Args:
         hidden: units of each hidden layer; none makes a linear map.
         coefficient: the largest norm of each matrix, in (0, 1).
-        activation: one whose slope is at most 1: lipswish, x sigmoid(beta x) / 1.1 with beta trained for each layer; elu, relu,
-            sigmoid, softplus or tanh.
+        activation: one with slopes up to 1: "lipswish", x sigmoid(beta x) / 1.1 with beta trained for each layer; "elu",
+            "relu", "sigmoid", "softplus" or "tanh".
         last_scale: factor on the last layer's initial weights, so that a residual block starts near the identity.
 
     Params:
-        A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`, as they are before the division; with a context the first has
-        "context": (context_dim, outputs) too, and behind a lipswish there is "log_beta": (), at init half the logarithm of the
-        units before it, as what they add up to has a norm of about 1, not each of them.
+        A tuple of `{"w": (inputs, outputs), "b": (outputs,)}`, before the division; with a context the first layer also has
+        "context": (context_dim, outputs). A layer behind a lipswish has "log_beta": (), which starts at half the logarithm of
+        the number of its inputs, as the vector of all of them has a norm of about 1.
 
     Errors:
-        FlowsError: a width that is not a whole number above 0, a coefficient outside (0, 1), an activation that is not among
-            these, an event of several axes.
+        FlowsError: a width that is not a whole number above 0, a coefficient outside (0, 1), another activation, an event of
+            several axes.
 
     Source:
         Behrmann, Grathwohl, Chen, Duvenaud and Jacobsen, "Invertible Residual Networks", 2019, arXiv:1811.00995; Chen,
@@ -92,10 +92,10 @@ def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswi
         params = dense_layers(keys[0], pairwise(sizes), [1.0] * len(hidden) + [last_scale])
         if activation == "lipswish":
             bend = [{"log_beta": jnp.asarray(0.5 * np.log(units), float)} for units in hidden]
-            params = (params[0], *({**layer, **own} for layer, own in zip(params[1:], bend, strict=True)))
+            params = (params[0], *({**layer, **beta} for layer, beta in zip(params[1:], bend, strict=True)))
         if context_dim:
-            (own,) = dense_layers(keys[1], [(context_dim, sizes[1])], [last_scale if not hidden else 1.0])
-            params = ({**params[0], "context": own["w"]}, *params[1:])
+            (v,) = dense_layers(keys[1], [(context_dim, sizes[1])], [last_scale if not hidden else 1.0])
+            params = ({**params[0], "context": v["w"]}, *params[1:])
         return params, Leading(leading)
 
     def leading(params, x: Array, context: Array | None = None) -> Array:
@@ -111,12 +111,12 @@ def Lipschitz(*hidden: int, coefficient: float = 0.97, activation: str = "lipswi
 
 
 def contracted(w: Array, coefficient: float) -> Array:
-    """A matrix divided by what brings its norm down to the coefficient, if it is above that."""
+    """A matrix, scaled down to the norm `coefficient` if its norm may be larger."""
     return w / jnp.maximum(1.0, norm_bound(w) / coefficient)
 
 
 def norm_bound(w: Array) -> Array:
-    """A bound on the largest singular value of w from above: Gram iteration."""
+    """An upper bound on the largest singular value of w, by Gram iteration."""
     small = w if w.shape[0] >= w.shape[1] else w.T
     gram, log_norm = _unit(small)
     for i in range(PRODUCTS):
@@ -126,8 +126,8 @@ def norm_bound(w: Array) -> Array:
 
 
 def _unit(a: Array) -> tuple[Array, Array]:
-    """A matrix divided by its Frobenius norm, and the logarithm of that; of zeros, a tiny one."""
-    largest = jax.lax.stop_gradient(jnp.maximum(jnp.abs(a).max(initial=0.0), 1e-30))  # whose square may overflow
+    """A matrix divided by its Frobenius norm, and the logarithm of the norm; for zeros, of a tiny one."""
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.abs(a).max(initial=0.0), 1e-30))  # the square of a may overflow
     a = a / largest
     size = jnp.sqrt(jnp.maximum(jnp.square(a).sum(), 1e-30))
     return a / size, jnp.log(size) + jnp.log(largest)

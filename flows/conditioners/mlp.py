@@ -24,10 +24,9 @@ def MLP(
     Args:
         hidden: units of each hidden layer; none makes a linear map.
         activation: the name of one of `jax.nn` (relu, tanh, elu, gelu, silu, softplus, sigmoid, leaky_relu), or a function.
-        last_scale: factor on the last layer's initial weights. Small, so that a flow starts near the identity; 0 starts
-            exactly there, but then the other layers wait one step for their first gradient.
-        dtype: compute the hidden layers in this dtype, such as "bfloat16"; params and outputs keep theirs.
-
+        last_scale: factor on the last layer's initial weights. A small one lets a flow start near the identity; 0 starts
+            exactly there, but then the other layers get their first gradient one step later.
+        dtype: compute the layers in this dtype, such as "bfloat16"; params and outputs keep the dtypes that they have.
         dropout: the share of hidden units dropped with `train=True`, which needs `rng`; in [0, 1).
 
     Params:
@@ -61,13 +60,13 @@ def MLP(
 
     def leading(params, x: Array, rng=None, train: bool = False) -> Array:
         check_floating(x, "MLP")
-        given, key = x.dtype, need_rng(rng, "MLP") if dropout and train else None
-        compute = given if dtype is None else jnp.dtype(dtype)
+        dtype_in, key = x.dtype, need_rng(rng, "MLP") if dropout and train else None
+        compute = dtype_in if dtype is None else jnp.dtype(dtype)
         for i, layer in enumerate(params):
             x = act(x) if i else x
             x = dropped(x, dropout, jax.random.fold_in(key, i)) if i and key is not None else x
             x = affine(layer["w"].astype(compute), layer["b"].astype(compute), x.astype(compute))
-        return x.astype(given)
+        return x.astype(dtype_in)
 
     return net
 

@@ -1,4 +1,4 @@
-"""How engines run any conditioner: a network of ours, a user's function, or none where there is nothing to look at."""
+"""Conditioners as engines run them: a network of ours, a user's function, or constants where a network would have no input."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,21 +32,21 @@ MEASURED = ("init_inputs", "init_context", "params")
 
 
 class Running(NamedTuple):
-    """A conditioner at work, without its params, which functions must not close over.
+    """The functions of a conditioner, without its params, which functions must not close over.
 
-    `run(params, x, context=None, rng=None, train=False)`: features lead in x and in what comes out; the context is (batch,
-    *context).
+    `run(params, x, context=None, rng=None, train=False)` returns the outputs; features lead in x and in the outputs, and the
+    context is (batch, *context).
     """
 
     run: Callable[..., Array]
-    keywords: frozenset[str] = frozenset()  # of rng and train: what it names
-    solve: Callable[..., Any] | None = None  # `solve(params, context, y, find)`, as `Masked` has it, for one of ours
-    sees_all: bool = False  # one of ours without masks, each of whose outputs depends on all inputs
-    constant: bool = False  # there is nothing to see: every row gets the same
+    keywords: frozenset[str] = frozenset()  # of rng and train, the ones that the network names
+    solve: Callable[..., Any] | None = None  # `solve(params, context, y, find)` of `Masked`, for a masked network of ours
+    sees_all: bool = False  # a network of ours without masks: each output depends on all inputs
+    constant: bool = False  # constants instead of a network: every row gets the same
 
 
 def measured_by(net: Any) -> frozenset[str]:
-    """Return what an engine's init has to name for its conditioner: of init_inputs, init_context and params."""
+    """Return which of init_inputs, init_context and params an engine's init has to name for its conditioner."""
     names = named_by(net, MEASURED)
     return names | {"init_context"} if "init_inputs" in names else names
 
@@ -57,16 +57,16 @@ def running(
     inputs: Shape,
     outputs: Shape,
     context: Shape | None = None,
-    given: Given = NOTHING,
+    args: Given = NOTHING,
     squash: Squash = None,
 ) -> tuple[Any, Running]:
-    """The params of a conditioner, and what runs it: on vectors, or on events of several axes.
+    """The params of a conditioner, and its functions: on vectors, or on events of several axes.
 
-    With `squash` it sees x within that, and no more than 1 beyond.
+    With `squash` the network sees x unchanged within this bound, and at most 1 beyond it.
     """
     if len(inputs) == 1:
-        return build_leading(net, key, inputs[0], outputs[0], context, given, squash)
-    return build_events(net, key, inputs, outputs, context, given, squash)
+        return build_leading(net, key, inputs[0], outputs[0], context, args, squash)
+    return build_events(net, key, inputs, outputs, context, args, squash)
 
 
 def build_leading(
@@ -75,47 +75,47 @@ def build_leading(
     input_dim: int,
     output_dim: int,
     context: Shape | None = None,
-    given: Given = NOTHING,
+    args: Given = NOTHING,
     squash: Squash = None,
 ) -> tuple[Any, Running]:
     """A conditioner on vectors: `run` maps (input_dim, batch) to (output_dim, batch).
 
-    A network that does not name `context_dim` has the context appended to its inputs. With an `input_dim` of 0 it sees the
-    context alone, and of x only the number of rows counts. One without any input is replaced by params of its own: constants,
-    which start at 0.
+    If a network does not name `context_dim`, the context is appended to its inputs. With an `input_dim` of 0 it sees the
+    context alone, and x gives only the number of rows. A network without any input is replaced by constants, params that start
+    at 0.
     """
     takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None else size(context) if takes_context else _vector(net, context)
     if input_dim + extra == 0 or (input_dim == 0 and takes_context and not extra):
-        return _or_old(given, {"theta": jnp.zeros(output_dim)}), Running(_constant, constant=True)
+        return _or_old(args, {"theta": jnp.zeros(output_dim)}), Running(_constant, constant=True)
 
-    seen = partial(_seen, squash)
+    shown = partial(_shown, squash)
     inputs = input_dim if takes_context else input_dim + extra
     keywords = {"context_dim": as_dim(context)} if takes_context and extra else {}
-    data = given.init_inputs
+    data = args.init_inputs
     if data is not None:
         data = data if input_dim else jnp.zeros((data.shape[0], 0), data.dtype)
-        data = seen(data) if takes_context or given.init_context is None else _appended(seen(data), given.init_context, 1)
-    keywords |= _data_of(net, given, data)
+        data = shown(data) if takes_context or args.init_context is None else _appended(shown(data), args.init_context, 1)
+    keywords |= _data_of(net, args, data)
     params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
     names = named_by(apply_fun, CALL)
     ours = isinstance(apply_fun, Leading)
 
     def run(params: Any, x: Array, context: Array | None = None, rng: Any = None, train: bool = False) -> Array:
-        x = seen(x if input_dim else x[:0])
+        x = shown(x if input_dim else x[:0])
         if context is not None and not takes_context:
             x = _appended(x, context.T, 0)
-        own = context if takes_context else None
+        context = context if takes_context else None
         if ours:
-            y = apply_fun.leading(params, x, **select(names, context=_leading(own), rng=rng, train=train))
+            y = apply_fun.leading(params, x, **select(names, context=_leading(context), rng=rng, train=train))
             return _checked(y, (output_dim, x.shape[1]), net, x.dtype, output_dim)
-        y = apply_fun(params, x.T, **select(names, context=own, rng=rng, train=train))
+        y = apply_fun(params, x.T, **select(names, context=context, rng=rng, train=train))
         return _checked(y, (x.shape[1], output_dim), net, x.dtype, output_dim).T
 
     def solve(params: Any, context: Array | None, y: Array, find: Callable) -> Any:
-        return apply_fun.solve(params, _leading(context), y, find, seen)
+        return apply_fun.solve(params, _leading(context), y, find, shown)
 
-    params = params if measured_by(net) else _or_old(given, params)
+    params = params if measured_by(net) else _or_old(args, params)
     masked = isinstance(apply_fun, Masked)
     return params, Running(run, names & {"rng", "train"}, solve if masked else None, ours and not masked)
 
@@ -126,17 +126,17 @@ def build_events(
     input_dim: Shape,
     output_dim: Shape,
     context: Shape | None = None,
-    given: Given = NOTHING,
+    args: Given = NOTHING,
     squash: Squash = None,
 ) -> tuple[Any, Running]:
-    """As `build_leading` for events of several axes: (channels, batch, *space) to (outputs, batch, *space).
+    """A conditioner on events of several axes: `run` maps (channels, batch, *space) to (outputs, batch, *space).
 
-    A network that does not name `context_dim` sees a vector context as further channels, the same at every place.
+    If a network does not name `context_dim`, a vector context joins its inputs as further channels, the same at every place.
     """
     takes_context = "context_dim" in named_by(net, INIT)
     extra = 0 if context is None or takes_context else _vector(net, context)
     if input_dim[-1] + extra == 0:
-        raise FlowsError(f"a coupling of events {input_dim} has no channel to look at; give it at least two channels")
+        raise FlowsError(f"a coupling of events {input_dim} has no channel for its network; give it at least two channels")
 
     def with_context(x: Array, context: Array | None) -> Array:
         if context is not None and not takes_context:
@@ -145,20 +145,20 @@ def build_events(
         return x
 
     keywords = {"context_dim": as_dim(context)} if takes_context and context is not None else {}
-    data = None if given.init_inputs is None else with_context(_seen(squash, given.init_inputs), given.init_context)
-    keywords |= _data_of(net, given, data)
+    data = None if args.init_inputs is None else with_context(_shown(squash, args.init_inputs), args.init_context)
+    keywords |= _data_of(net, args, data)
     inputs = (*input_dim[:-1], input_dim[-1] + extra)
     params, apply_fun = as_network(net(key, inputs, output_dim, **keywords), _name(net))
     names = named_by(apply_fun, CALL)
 
     def run(params: Any, x: Array, context: Array | None = None, rng: Any = None, train: bool = False) -> Array:
-        # Transposed after it is squashed: else XLA tells the network of an inverse from that of a gradient, and runs both.
-        x = jnp.moveaxis(_seen(squash, x), 0, -1)
-        own = context if takes_context else None
-        y = apply_fun(params, with_context(x, context), **select(names, context=own, rng=rng, train=train))
+        # Squashed, then transposed: else XLA does not see that an inverse and its gradient share a network, and runs it twice.
+        x = jnp.moveaxis(_shown(squash, x), 0, -1)
+        keywords = select(names, context=context if takes_context else None, rng=rng, train=train)
+        y = apply_fun(params, with_context(x, context), **keywords)
         return jnp.moveaxis(_checked(y, (x.shape[0], *output_dim), net, x.dtype, output_dim), -1, 0)
 
-    return params if measured_by(net) else _or_old(given, params), Running(run, names & {"rng", "train"})
+    return params if measured_by(net) else _or_old(args, params), Running(run, names & {"rng", "train"})
 
 
 def check_squash(squash: Any, name: str) -> Squash:
@@ -172,21 +172,21 @@ def check_squash(squash: Any, name: str) -> Squash:
     return positive(squash, name)
 
 
-def _seen(squash: Squash, x: Array) -> Array:
-    """Return what a network sees of x. An entry beyond FAR would overflow in it, and a masked weight of 0 times inf is NaN."""
+def _shown(squash: Squash, x: Array) -> Array:
+    """Return x as a network sees it. An entry beyond FAR would overflow, and a masked weight of 0 times inf is NaN."""
     if isinstance(squash, tuple):
         return soft_clip(x, squash[1])
     return jnp.clip(x, -FAR, FAR) if squash is None else saturated(x, squash)
 
 
-def _data_of(net: Callable, given: Given, data: Array | None) -> dict[str, Any]:
-    values = {"init_inputs": data, "init_context": given.init_context, "params": given.params}
+def _data_of(net: Callable, args: Given, data: Array | None) -> dict[str, Any]:
+    values = {"init_inputs": data, "init_context": args.init_context, "params": args.params}
     return {name: values[name] for name in named_by(net, MEASURED) if values[name] is not None}
 
 
-def _or_old(given: Given, params: Any) -> Any:
-    """A conditioner that measures nothing keeps its params when what is measured is refreshed."""
-    return params if given.params is None else given.params
+def _or_old(args: Given, params: Any) -> Any:
+    """Params of a conditioner that measures nothing: they stay when measured params are refreshed."""
+    return params if args.params is None else args.params
 
 
 def _appended(x: Array, context: Array, axis: int) -> Array:

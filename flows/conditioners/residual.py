@@ -13,7 +13,7 @@ from flows.conditioners.masked import Masked, degrees_of
 from flows.core import Array, FlowsError, finite, naming, positive_int
 
 EPSILON = 1e-3
-SMALL = 0.01  # of the second layer of each block, at the start
+SMALL = 0.01  # scale of the second layer of each block at the start
 
 
 @conditioner(running=lambda batch_norm, **_: batch_norm)
@@ -28,7 +28,7 @@ def Residual(
     """The residual network of neural spline flows; a context gates every block.
 
     h = W x + b, where x is the inputs, then the context. Each block adds to h the output of two dense layers with an activation
-    before each, times sigmoid(V c) where there is a context c. The outputs are W' h + b'. The second layer of a block starts
+    before each, times sigmoid(V c) if there is a context c. The outputs are W' h + b'. The second layer of a block starts
     small, so that each block starts near the identity.
 
     Args:
@@ -37,8 +37,8 @@ def Residual(
         activation: as in `MLP`.
         last_scale: factor on the last layer's initial weights; 0 starts exactly at constant outputs.
         dropout: the share of units dropped before the second layer of a block with `train=True`, which needs `rng`; in [0, 1).
-        batch_norm: normalise before each activation: by the batch with `train=True`, else by statistics in params, which
-            `init_inputs` and `flows.remeasure` set.
+        batch_norm: normalise before each activation: by the batch with `train=True`, else by statistics in params, which are
+            measured from `init_inputs` and by `flows.remeasure`.
 
     Params:
         `{"layers": ({"w": (inputs, outputs), "b": (outputs,)}, ...)}`; with a context "gates", a dense layer for each block;
@@ -100,10 +100,10 @@ def MaskedResidual(
         order: as in `MaskedMLP`.
 
     Params:
-        As of `Residual`; masked weights are multiplied by 0 at use.
+        The same as in `Residual`; masked weights are multiplied by 0 at use.
 
     Errors:
-        FlowsError: as of `Residual` and `MaskedMLP`.
+        FlowsError: as in `Residual` and `MaskedMLP`.
 
     Source:
         Nash and Durkan, "Autoregressive Energy Machines", 2019, arXiv:1904.05626, section 4.1; Durkan, Bekasov, Murray and
@@ -112,7 +112,7 @@ def MaskedResidual(
     Example:
         >>> import flows, jax
         >>> params, apply_fun = flows.conditioners.MaskedResidual(16, last_scale=1.0)(0, 3, 3)
-        >>> jax.jacobian(lambda x: apply_fun(params, x))(jax.numpy.ones(3))[0].tolist()  # the first sees nothing
+        >>> jax.jacobian(lambda x: apply_fun(params, x))(jax.numpy.ones(3))[0].tolist()  # the first depends on no input
         [0.0, 0.0, 0.0]
     """
     body = Blocks("MaskedResidual", width, num_blocks, activation, last_scale, dropout, batch_norm)
@@ -130,7 +130,7 @@ def MaskedResidual(
 
 
 class Blocks:
-    """Parts that residual networks have in common: the formula, features leading, and the params besides the layers."""
+    """The common part of residual networks: the formula, with features leading, and all params except the layers."""
 
     axes: tuple[int, ...] = (1,)  # of h, over which the moments of a unit are taken
 
@@ -158,21 +158,21 @@ class Blocks:
         return params
 
     def per_unit(self, params: Any, context: Array | None) -> dict[str, Any]:
-        """Return what acts on single units, for every block."""
+        """Return the gates and norms of all blocks, which act on single units."""
         units: dict[str, Any] = {}
         if "gates" in params and context is not None:
             units["gates"] = tuple(jax.nn.sigmoid(affine(gate["w"], gate["b"], context)) for gate in params["gates"])
         if self.batch_norm:
             norms = (*params["norms"].values(), *params["fixed"].values())
-            units["norms"] = tuple(tuple(each[i][:, None] for each in norms) for i in range(2 * self.num_blocks))
-        return jax.tree.map(self.beside, units)
+            units["norms"] = tuple(tuple(leaf[i][:, None] for leaf in norms) for i in range(2 * self.num_blocks))
+        return jax.tree.map(self.aligned, units)
 
-    def beside(self, unit: Array) -> Array:
-        """Return what acts on single units, (width, batch or 1), with the axes of h."""
+    def aligned(self, unit: Array) -> Array:
+        """Return numbers of single units, (width, batch or 1), with the axes of h."""
         return unit
 
     def formula(self, dense: Callable, units: Any, x: Array, rng: Any, train: bool, record: list | None = None) -> Array:
-        """The network; the moments of what is normalised go to `record`, where there is one."""
+        """The network; moments of units before they are normalised are appended to `record`, if there is one."""
         drops = self.dropout > 0 and train and record is None
         key = need_rng(rng, self.name) if drops else None
 
@@ -198,7 +198,7 @@ class Blocks:
         return dense(2 * self.num_blocks + 1, h)
 
     def measured(self, params: Any, dense: Callable, inputs: Array | None, context: Array | None) -> Any:
-        """The params with the statistics of data, in rows."""
+        """The params with the statistics of data, rows leading."""
         if inputs is None:
             return params
         context = None if context is None else context.T
@@ -206,7 +206,7 @@ class Blocks:
         return self.with_moments(params, dense, x, context)
 
     def with_moments(self, params: Any, dense: Callable, x: Array, context: Array | None) -> Any:
-        """The params with the statistics of x, as the formula takes it."""
+        """The params with the statistics of x, which is laid out as the formula takes it."""
         if not self.batch_norm:
             return params
         moments = list[tuple[Array, Array]]()

@@ -132,7 +132,7 @@ def test_state_besides_params_is_refused():
     }
     for kind, net in stateful.items():
         message = error_of(lambda net=net: flows.Coupling(net)(0, 4))
-        assert f"keeps state besides its params: {kind}" in message and "expected" in message
+        assert f"keeps state other than its params: {kind}" in message and "expected" in message
 
 
 def test_leaves_that_are_not_floating_are_refused():

@@ -124,8 +124,8 @@ def test_loops_run_under_shard_map(model):
         ),
         (lambda t: flows.objectives.reverse_kl(t.params, t, lambda x: x[:, 0], 0, 5, estimator=X), "estimator is"),
         (lambda t: flows.load(3), "load: path is 3; expected the name of a file"),
-        (lambda t: flows.Flow(flows.Glow())(0, (4, 4, 2)), "those of images are GlowImage()"),
-        (lambda t: flows.Flow(flows.NSF(plain=True, autoregressive=False))(0, (4, 4, 2)), "those of images are GlowImage()"),
+        (lambda t: flows.Flow(flows.Glow())(0, (4, 4, 2)), "models of images are GlowImage()"),
+        (lambda t: flows.Flow(flows.NSF(plain=True, autoregressive=False))(0, (4, 4, 2)), "models of images are GlowImage()"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_plain_words(call, words):
