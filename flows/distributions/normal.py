@@ -56,9 +56,9 @@ def Normal(
             flow, `flows.revise(result.init_fun, temperature=0.7)` draws points closer to the most likely ones.
         shrinkage: from 0 to 1, by how much a full covariance that trains shrinks the correlations of `init_inputs` at the
             start; by default d / (n + d) for n rows of d columns if n < 1.5 d, else 0.
-        regression: with trainable=True, make the mean linear in the context: loc + slope' context. It starts at the least
-            squares of `init_inputs` on `init_context` if there are five rows or more for each entry of the context; otherwise
-            slope starts at 0. The init then needs `context_dim`.
+        regression: with trainable=True, make the mean linear in the context: loc + slope' context. It starts at the linear
+            regression of `init_inputs` on `init_context` if there are five rows or more for each entry of the context;
+            otherwise slope starts at 0. The init then needs `context_dim`.
 
     Params:
         `{"loc": event, "log_scale": event}`, "tril" (d (d - 1) / 2,) for a full covariance, and "slope" (context entries, d)
