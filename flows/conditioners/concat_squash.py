@@ -45,8 +45,8 @@ def ConcatSquash(*hidden: int, activation: str | Callable = "softplus", last_sca
     def net(rng, input_dim: int, output_dim: int, context_dim: int = 0):
         if not isinstance(input_dim, int) or not isinstance(context_dim, int) or input_dim < 1:
             raise FlowsError(
-                f"ConcatSquash: input_dim is {input_dim} and context_dim {context_dim}; expected a vector whose last "
-                "entry is the time"
+                f"ConcatSquash: input_dim is {input_dim} and context_dim {context_dim}; expected a vector: the "
+                "last entry is the time"
             )
         sizes, scales = (input_dim - 1, *hidden, output_dim), [1.0] * len(hidden) + [last_scale]
         points_key, times_key = jax.random.split(rng)
