@@ -58,7 +58,9 @@ def support(init_fun: Any, input_dim: Any, context_dim: Any = 0) -> Support:
     if is_constructor(init_fun):
         raise TypeError(f"support: {init_fun.__name__} is a constructor; call it: {init_fun.__name__}(...)")
     if not callable(init_fun) or (isinstance(init_fun, Value) and not isinstance(init_fun, ModelValue)):
-        raise TypeError(f"support: {init_fun!r:.80} is not a model; expected a bijection or distribution, like flows.Logit()")
+        raise TypeError(
+            f"support: {init_fun!r:.80} is not a model; expected a bijection or a distribution, such as flows.Logit()"
+        )
     layers, base = chain_of(init_fun)
     if base is None:
         return Support(*support_of(layers, event, context)[:2])
