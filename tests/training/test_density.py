@@ -13,10 +13,10 @@ from targets import TARGETS
 
 import flows
 from flows.training import fit_to_density
-from flows.training.density.gaussian import Start, nearest_gaussian
-from flows.training.density.reverse_kl import ReverseKL, powers, rounds_of, stands
-from flows.training.density.start import Box, _refuse_improper
-from flows.training.density.target import Target
+from flows.training.density.divergences import ReverseKL, powers, rounds_of, stands
+from flows.training.density.modes import Gaussian
+from flows.training.density.start import _refuse_improper, nearest_gaussian
+from flows.training.density.target import Box, Target
 from flows.training.density.variational import DensityOptions
 
 QUICK = {"max_epochs": 3, "steps_per_epoch": 20, "num_samples": 64, "num_held_out": 200, "num_weights": 500, "verbose": 0}
@@ -232,7 +232,7 @@ def test_a_support_is_looked_at_for_an_end_where_it_has_one():
     box = Box(flows.Unconstrain((-np.inf, 0.0), (np.inf, np.inf)), (2,))
     for std, refused in (([100.0, 1.0], ""), ([1.0, 100.0], "where number 1 of a point goes to an end of its support")):
         with pytest.raises(flows.FlowsError, match=refused) if refused else contextlib.nullcontext():
-            _refuse_improper(Start(np.array([50.0, 0.0]), np.array(std), np.eye(2)), box, density, None)
+            _refuse_improper(Gaussian(np.array([50.0, 0.0]), np.array(std), np.eye(2)), box, density)
 
 
 def test_a_density_that_is_never_finite_is_an_error_that_says_so(monkeypatch):

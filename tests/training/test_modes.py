@@ -12,10 +12,8 @@ import flows
 from flows.training import fit_to_density
 from flows.training.density import variational
 from flows.training.density.figures import Verdict, history_of_start
-from flows.training.density.gaussian import Start
-from flows.training.density.modes import modes_of, spread_points
-from flows.training.density.start import box_of
-from flows.training.density.target import Target
+from flows.training.density.modes import Gaussian, modes_of, spread_points
+from flows.training.density.target import Target, box_of
 from flows.training.density.variational import default_model
 
 BIJECTION = flows.Invert(flows.MAF(2, hidden=(16,)))
@@ -282,7 +280,7 @@ def test_a_box_takes_points_there_and_back():
 
 
 def test_points_of_every_scale_lie_around_the_nearest_gaussian():
-    nearest = Start.of(np.full(2, 1e6), np.eye(2))
+    nearest = Gaussian.of(np.full(2, 1e6), np.eye(2))
     points = spread_points(np.random.default_rng(0), 64, Target(lambda x: x.sum(1), (2,), jnp.float32), nearest)
     around = np.flatnonzero(points[:, 0] > 1e5)
     assert len(around) == 16 and np.bincount(around % 4).tolist() == [4, 4, 4, 4]

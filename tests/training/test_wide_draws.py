@@ -13,9 +13,9 @@ from flows.core import Distribution, functions_of, initialize
 from flows.objectives import Estimate
 from flows.training import fit_to_density
 from flows.training.density import variational
+from flows.training.density.divergences import polish
 from flows.training.density.draws import Drawing, Points
 from flows.training.density.figures import log_normalizer_of_mixture
-from flows.training.density.polish import polish
 
 KEY = jax.random.key(0)
 MEANS, FACTORS = [[-3.0, 0.0], [4.0, 1.0]], [[[1.0, 0.3], [0.3, 0.5]], [[0.2, 0.0], [0.0, 2.0]]]
@@ -112,7 +112,7 @@ def test_a_last_round_trains_on_draws_by_their_weights(monkeypatch):
             seen.append(rows)
             return state, None, None
 
-    monkeypatch.setattr("flows.training.density.polish.trainer", lambda *_: Trainer())
+    monkeypatch.setattr("flows.training.density.divergences.trainer", lambda *_: Trainer())
     polish(figures, None, Distribution({"loc": 0.0}, None, None), variational.DensityOptions(), 10, KEY)
     w = np.r_[np.arange(15.0) + 1, 4 * 9_120 / 16]
     np.testing.assert_allclose(seen[0].weights, w / w.mean(), rtol=1e-5)

@@ -89,8 +89,8 @@ class Drawing:
         for _ in range(self.depth):
             of_layers.append(params["bijection"])
             params = params["prior"]
-        log_pdf, sample = functions_of(self.base, params)
-        return tuple(of_layers), [Base(log_pdf, sample, params, by) for by in self.widths[:widths]]
+        functions = functions_of(self.base, params)
+        return tuple(of_layers), [Base.of(*functions, params, by) for by in self.widths[:widths]]
 
     def _mapped(self, way: int, of_layers: tuple, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points through the layers, to the noise (0) or from it (1), and the log-det there."""
@@ -107,46 +107,35 @@ class Drawing:
 
 
 class Base(NamedTuple):
-    """A base, `by` times as wide. Draws and densities are of the same params, so that they fit each other for any base."""
+    """A base, `by` times as wide around its centre; a mixture of normals has wider params instead. Draws and densities are of
+    the same params, so that they fit each other for any base."""
 
-    of: Callable
+    of_points: Callable
     sample: Callable
     params: Any
+    centre: Any
     by: float
 
+    @classmethod
+    def of(cls, log_pdf: Callable, sample: Callable, params: Any, by: float) -> "Base":
+        named = params if isinstance(params, dict) else {}
+        centre, numbers = np.asarray(named["loc"]) if "loc" in named else 0.0, named.get("fixed", named)
+        if by == 1 or not {"mean", "logits"} <= set(numbers):
+            return cls(log_pdf, sample, params, centre, by)
+        log_by = math.log(by)
+        if "log_scale" in numbers:
+            wider = {**numbers, "log_scale": numbers["log_scale"] + log_by}
+        else:
+            eye = jnp.eye(numbers["tril"].shape[1], dtype=numbers["tril"].dtype)
+            wider = {**numbers, "tril": jnp.tril(by * numbers["tril"], -1) + eye[None] * (numbers["tril"] + log_by)}
+        return cls(log_pdf, sample, {"fixed": wider} if "fixed" in named else wider, centre, 1.0)
+
     def draw(self, key: Array, n: int) -> np.ndarray:
-        z = np.asarray(self.sample(key, self._wider, n))
-        return z if self._as_it_is else (self._centre + self.by * (z - self._centre)).astype(z.dtype)
+        z = np.asarray(self.sample(key, self.params, n))
+        return z if self.by == 1 else (self.centre + self.by * (z - self.centre)).astype(z.dtype)
 
     def log_pdf(self, z: np.ndarray) -> np.ndarray:
-        if self._as_it_is:
-            return np.asarray(self.of(self._wider, z), float)
-        nearer = (self._centre + (z - self._centre) / self.by).astype(z.dtype)
-        return np.asarray(self.of(self._wider, nearer), float) - size(z.shape[1:]) * math.log(self.by)
-
-    @property
-    def _as_it_is(self) -> bool:
-        return self.by == 1 or self._is_mixture
-
-    @property
-    def _is_mixture(self) -> bool:
-        """Return whether the params are those of a mixture of normals."""
-        return isinstance(self.params, dict) and {"mean", "logits"} <= set(self.params.get("fixed", self.params))
-
-    @property
-    def _centre(self) -> Any:
-        return np.asarray(self.params["loc"]) if isinstance(self.params, dict) and "loc" in self.params else 0.0
-
-    @property
-    def _wider(self) -> Any:
-        """The params: of a mixture with factors that are so many times as large."""
-        if self.by == 1 or not self._is_mixture:
-            return self.params
-        own = self.params.get("fixed", self.params)
-        log_by = math.log(self.by)
-        if "log_scale" in own:
-            wider = {**own, "log_scale": own["log_scale"] + log_by}
-        else:
-            eye = jnp.eye(own["tril"].shape[1], dtype=own["tril"].dtype)
-            wider = {**own, "tril": jnp.tril(self.by * own["tril"], -1) + eye[None] * (own["tril"] + log_by)}
-        return {"fixed": wider} if "fixed" in self.params else wider
+        if self.by == 1:
+            return np.asarray(self.of_points(self.params, z), float)
+        nearer = (self.centre + (z - self.centre) / self.by).astype(z.dtype)
+        return np.asarray(self.of_points(self.params, nearer), float) - size(z.shape[1:]) * math.log(self.by)

@@ -16,8 +16,8 @@ from flows.results.density import Diagnostics
 from flows.results.history import History
 from flows.training.density.draws import WIDTHS, Drawing, Points
 from flows.training.density.modes import Modes
-from flows.training.density.start import Beginning, Box
-from flows.training.density.target import Target
+from flows.training.density.start import Beginning
+from flows.training.density.target import Box, Target
 from flows.training.loop.losses import HeldOut
 
 ENOUGH = 0.99  # of the draws: the effective sample size above which no more is needed
@@ -66,12 +66,12 @@ class Figures:
     Distributions", 1995].
     """
 
-    def __init__(self, target: Target, box: Box, start: Beginning, drawing: Drawing, names: list[str], n: int, starts: Any):
+    def __init__(self, target: Target, box: Box, start: Beginning, n: int, held_out: int, starts: Any):
         self.target, self.box, self.n = target, box, n
+        self.drawing = Drawing(start.init_fun, box.event, held_out)
         self.num_modes = 0 if start.modes is None else len(start.modes.shares)
         self.starts = starts if self.num_modes and isinstance(starts, int) else 0
         self.modes = start.modes.widened(WIDER) if start.modes and (self.num_modes > 1 or not start.at_mode) else None
-        self.drawing, self.names = drawing, names
 
     def held_out(self, triple: Any, key: Array) -> HeldOut:
         """The loss, the effective sample size and Pareto k of one call's draws. No single draw is told of."""
@@ -127,8 +127,8 @@ class Figures:
         messages = [message for message in (left or narrow,) if message]
         if k > RELIABLE:
             messages.append(
-                f"Pareto k is {k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither "
-                "its importance weights nor log Z can be trusted. Train longer, or give a larger model"
+                f"Pareto k is {k:.2f}, above {RELIABLE}: the model misses parts of the target, and neither its importance "
+                f"weights nor log Z can be trusted. {WIDEN}"
             )
         return Verdict(diagnostics, messages, loss, bool(left), lacking, off, log_w)
 
@@ -155,7 +155,8 @@ class Figures:
         most = int(np.where(far, np.abs(log_ratio), 0.0).argmax())
         how = "narrow" if log_ratio[most] < 0 else "wide"
         ratio = f"{math.exp(log_ratio[most]):.2f} of what it is under the density"
-        told = f"the model is too {how}: the standard deviation of {self.names[most]} is {ratio}. {WIDEN}"
+        name = f"number {most} of a point" if self.box.named is None else self.box.named.entries()[most]
+        told = f"the model is too {how}: the standard deviation of {name} is {ratio}. {WIDEN}"
         return float(np.abs(log_ratio[most])), told
 
     def _of_modes(self, points: Points, log_w: np.ndarray) -> tuple[str, np.ndarray]:
@@ -213,6 +214,5 @@ def log_normalizer_of_mixture(log_w: np.ndarray, points: Points) -> Estimate:
 
 def history_of_start(loss: float) -> History:
     """Return the history of a fit that needed no epoch."""
-    none = {name: np.zeros(0) for name in ("train_loss", "validation_loss")}
-    rest = {"best_epoch": -1, "start_loss": np.array(loss), "error": np.array(math.nan)}
-    return History({**none, "skipped": np.zeros(0, int), **rest})
+    losses = {"train_loss": np.zeros(0), "validation_loss": np.zeros(0), "skipped": np.zeros(0, int)}
+    return History({**losses, "best_epoch": -1, "start_loss": np.array(loss), "error": np.array(math.nan)})

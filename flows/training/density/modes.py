@@ -11,8 +11,7 @@ from scipy.special import log_softmax, logsumexp
 from flows.core import LOG_2PI, FlowsError, warn_user
 from flows.objectives import effective_sample_size
 from flows.results.density import REACH
-from flows.training.density.gaussian import Start, cholesky_of
-from flows.training.density.target import Target
+from flows.training.density.target import ITERATIONS, Target
 
 AROUND_THE_MEAN = 3, 4, 9, 14  # of 16 points, one of each scale
 SCALES = (1.0, 2.0, 4.0, REACH)  # standard deviations of the starting points, in turn
@@ -20,8 +19,6 @@ CANDIDATES = 4_096  # points among which later starts are chosen
 UNLIKE = 0.05  # of these points of one scale: the share that comes into question
 TURNS = 4  # in which starts are chosen
 MOST_GAPS = 6  # pairs of modes between which one more start is
-ITERATIONS = 100  # of L-BFGS, at most
-GRADIENT = 1e-3  # the largest entry of the gradient at which it has arrived
 FAR = 1e4  # times the largest starting point: where nothing has been found, and the density goes on rising
 COARSE = 0.5  # nats of a rounding of the log-density at its maximum
 ROUNDED = 1e-5  # of a log-density, within which two are the same in float32
@@ -33,6 +30,20 @@ WEIGHED = 8_192  # draws by which masses are weighed
 LEAST_SHARE = 0.02  # of these draws: the share of a mode, at least, before shares are made to add up to 1
 ENOUGH = 100  # draws of the density itself that these have to be as good as; else masses are those of the Gaussians
 NEGLIGIBLE = 1e-3  # of the mass of the largest mode
+
+
+class Gaussian(NamedTuple):
+    """A Gaussian: its mean (d,), the standard deviations of its columns (d,), and the factor (d, d) of its correlation."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, mean: np.ndarray, factor: np.ndarray) -> "Gaussian":
+        """Make a Gaussian of the Cholesky factor of its covariance."""
+        std = np.sqrt(np.square(factor).sum(1))
+        return cls(mean, std, factor / std[:, None])
 
 
 class Modes(NamedTuple):
@@ -55,7 +66,7 @@ class Modes(NamedTuple):
         parts = np.empty((len(x), len(self.shares)))
         for k, (mean, factor, share) in enumerate(zip(self.means, self.factors, self.shares, strict=True)):
             z = np.linalg.solve(factor, (x - mean).T)
-            parts[:, k] = math.log(share) + _log_normal(z).sum(0) - np.log(np.diag(factor)).sum()
+            parts[:, k] = math.log(share) + log_normal(z).sum(0) - np.log(np.diag(factor)).sum()
         return parts
 
     def log_pdf(self, x: np.ndarray) -> np.ndarray:
@@ -82,7 +93,16 @@ class Modes(NamedTuple):
         return mean, cholesky_of(np.concatenate([within, (root[:, None] * (self.means - mean)).T], 1))
 
 
-def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray, nearest: Start | None = None) -> Modes | None:
+def cholesky_of(a: np.ndarray) -> np.ndarray:
+    """The Cholesky factor of a a', for a (d, n), which need not be well-conditioned."""
+    factor: np.ndarray = np.transpose(np.linalg.qr(a.T, mode="r"))
+    signed: np.ndarray = factor * np.where(np.diag(factor) < 0, -1.0, 1.0)
+    return signed
+
+
+def modes_of(
+    rng: np.random.Generator, target: Target, starts: int | np.ndarray, nearest: Gaussian | None = None
+) -> Modes | None:
     """The modes to which L-BFGS climbs from points (n, d), the heaviest first; None where there are none.
 
     Of a number of starts, a quarter are `spread_points`. The others are chosen, in three turns, from many more of these, where
@@ -101,7 +121,7 @@ def modes_of(rng: np.random.Generator, target: Target, starts: int | np.ndarray,
     return _weighed(rng, target, _gaussians(target, ends, heights, _joined(target, ends, heights)))
 
 
-def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: Start | None) -> tuple[np.ndarray, np.ndarray]:
+def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: Gaussian | None) -> tuple[np.ndarray, np.ndarray]:
     """The ends of so many starts, and the log-density there, the highest first."""
     points = spread_points(rng, CANDIDATES, target, nearest)
     points[0] = 0.0
@@ -119,7 +139,7 @@ def _searched(rng: np.random.Generator, target: Target, starts: int, nearest: St
     return ends, heights
 
 
-def spread_points(rng: np.random.Generator, n: int, target: Target, nearest: Start | None) -> np.ndarray:
+def spread_points(rng: np.random.Generator, n: int, target: Target, nearest: Gaussian | None) -> np.ndarray:
     """Draws of normals, (n, d), whose standard deviation is 1, 2, 4 and 8 in turn, in units of the nearest Gaussian in columns
     where this is wider than 1; every fourth one around its mean instead of 0."""
     points = rng.standard_normal((n, *target.event)) * np.resize(SCALES, n)[:, None]
@@ -161,7 +181,7 @@ def _gaussians(target: Target, ends: np.ndarray, heights: np.ndarray, groups: li
 
 def _arrived(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ends at which L-BFGS arrived, and the log-density there, the highest first."""
-    ends, heights = target.climbed(points, ITERATIONS, GRADIENT)
+    ends, heights = target.climbed(points)
     usable = np.isfinite(heights) & np.isfinite(ends).all(1)
     away = usable & (np.abs(ends).max(1) > FAR * max(np.abs(points).max(), 1.0))
     if away.any():
@@ -261,10 +281,10 @@ def wide_normal_is_better(rng: np.random.Generator, target: Target, modes: Modes
     """Tell whether draws of the standard normal are better than those of the Gaussians at the modes, as on a ridge that is no
     mode: from there a flow finds all of it, and from its maxima parts."""
     x = rng.standard_normal((WEIGHED, *target.event))
-    return _effective(target(x) - _log_normal(x).sum(1)) > modes.effective
+    return _effective(target(x) - log_normal(x).sum(1)) > modes.effective
 
 
-def _log_normal(z: np.ndarray) -> np.ndarray:
+def log_normal(z: np.ndarray) -> np.ndarray:
     return -0.5 * (z**2 + LOG_2PI)
 
 

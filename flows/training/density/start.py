@@ -1,80 +1,44 @@
 """Where a fit to a density starts: inside its support, at the Gaussian nearest to it, or at Gaussians at its modes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
 from flows.core import (
-    MOST,
     Array,
     FlowsError,
     Shape,
-    as_array,
     bijection_part,
     distribution_part,
     is_flow,
     leading,
     on_device,
-    positive_int,
 )
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
-from flows.results.parameters import Parameters
-from flows.training.data.region import box_layer, ends_of
-from flows.training.density.checks import check_rows_apart
-from flows.training.density.gaussian import DRAWS, ENDLESS, Start, cholesky_of, nearest_gaussian, whitened
-from flows.training.density.modes import Modes, modes_of, wide_normal_is_better
-from flows.training.density.target import Target
+from flows.objectives import log_normalizer
+from flows.training.density.modes import Gaussian, Modes, cholesky_of, log_normal, modes_of, wide_normal_is_better
+from flows.training.density.target import Box, Target, check_rows_apart
 from flows.training.model_view import with_base
 
-MOST_STARTS = 10_000
+DRAWS = 256  # at least, and four for each column
+GAIN = 1e-3  # nats, below which the search for a Gaussian has arrived
+AGAIN = 5  # times that it runs, at most
+WEIGHED = 4_096  # draws by which two starts are compared
+ENDLESS = 1e12  # the mean or the standard deviation of a Gaussian, or more, that finds no end of a density
+MISSED = 0.1  # nats of log Z beyond two standard errors, from which the Gaussian has missed a part
 WIDE = 10.0  # a standard deviation, on the line that stands for a support, from which its ends are looked at
 EDGE = 80.0  # on the line that stands for a support, where float32 nearly ends
 FALL = 1.0  # nats by which a density has to have fallen there
 NEAR = 3.0  # standard deviations of a Gaussian, within which a mode is its own
-
-
-class Box(NamedTuple):
-    """The support of a density, as the layer that takes it to the whole line; None is the line itself."""
-
-    layer: Any
-    event: Shape
-
-    @property
-    def has_end(self) -> np.ndarray:
-        """Tells which columns of a vector end somewhere, (d,)."""
-        ends = (-np.inf, np.inf) if self.layer is None else (self.layer.arguments["low"], self.layer.arguments["high"])
-        return np.broadcast_to(np.isfinite(ends[0]) | np.isfinite(ends[1]), self.event)
-
-    def inside(self, log_density: Callable) -> Callable:
-        """The density on the line."""
-        if self.layer is None:
-            return log_density
-        part = bijection_part(self.layer, self.event, None)
-
-        def unbounded(y: Array) -> Array:
-            x, log_det = part.invert({}, y, None, None, False)
-            return log_density(x) + log_det
-
-        return unbounded
-
-    def outside(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points of the support on the line, and log|det| of that map."""
-        if self.layer is None:
-            return np.asarray(x, float), np.zeros(len(x))
-        part = bijection_part(self.layer, self.event, None)
-        y, log_det = part.direct({}, on_device(x), None, None, False)
-        return np.asarray(y, float), np.asarray(log_det, float)
-
-    def back(self, y: Array) -> Array:
-        """Points of the line in the support."""
-        return y if self.layer is None else bijection_part(self.layer, self.event, None).inverse({}, y, None, None, False)
 
 
 class Beginning(NamedTuple):
@@ -100,47 +64,8 @@ class Beginning(NamedTuple):
         return _with(params, base.at, {**base.params, "logits": logits})
 
 
-def box_of(support: Any, parameters: Parameters | None, event: Shape) -> Box:
-    """Read `support=`: a pair, a dict by column, or by the names of parameters."""
-    if parameters is not None and support is not None:
-        support = _by_name(support, parameters)
-    ends = ends_of(support, event[-1])
-    return Box(None if ends is None else box_layer(ends, None), event)
-
-
-def _by_name(support: Any, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(support, Mapping):
-        raise FlowsError(f"fit_to_density: support is {support!r:.60}; expected a dict by parameter, {{'scale': (0, inf)}}")
-    if unknown := [name for name in support if name not in parameters.names]:
-        raise FlowsError(f"fit_to_density: support has {unknown[0]!r}; the parameters are {', '.join(parameters.names)}")
-    ends = np.full(parameters.size, -np.inf), np.full(parameters.size, np.inf)
-    for name, shape in zip(parameters.names, parameters.shapes, strict=True):
-        pair = support.get(name, (-np.inf, np.inf))
-        expected = f"a pair (low, high), of numbers or arrays {shape}, low < high, -inf or inf where a side is open"
-        refusal = FlowsError(f"fit_to_density: the support of {name!r} is {pair!r:.60}; expected {expected}")
-        if not isinstance(pair, tuple | list | np.ndarray) or len(pair) != 2:
-            raise refusal
-        for all_ends, end, missing in zip(ends, pair, (-np.inf, np.inf), strict=True):
-            value = np.asarray(missing if end is None else end)
-            numbers = value.dtype.kind in "iuf" and value.shape in {(), shape}
-            if not numbers or (np.isfinite(value) & (np.abs(value) > MOST)).any():
-                raise refusal
-            all_ends[parameters.slices[name]] = np.broadcast_to(value, shape).ravel()
-        low, high = (end[parameters.slices[name]] for end in ends)
-        if not (low < high).all():
-            raise refusal
-    return ends
-
-
 def begin(
-    rng: np.random.Generator,
-    init_fun: Any,
-    log_density: Callable,
-    box: Box,
-    starts: Any,
-    standardize: bool,
-    dtype: Any,
-    named: Parameters | None = None,
+    rng: np.random.Generator, init_fun: Any, log_density: Callable, box: Box, starts: Any, standardize: bool
 ) -> Beginning:
     """Return what a fit of init_fun starts with. `starts` are a number, or points on the line.
 
@@ -151,17 +76,17 @@ def begin(
     region = distribution_part(init_fun, box.event, None).region
     curved = region is not None and not region.flat
     nearest = modes = base = None
-    target = Target(box.inside(log_density), box.event, dtype)
-    check_rows_apart(target, named)
+    target = Target(box.inside(log_density), box.event, jnp.zeros(()).dtype)
+    check_rows_apart(target, box.named)
     if len(box.event) == 1 and box.event[0] <= MOST_COLUMNS and not curved:
         nearest = nearest_gaussian(rng, target) if standardize else None
         if nearest is not None:
-            _refuse_improper(nearest, box, target, named)
+            _refuse_improper(nearest, box, target)
         modes = modes_of(rng, target, starts, nearest)
     if standardize and modes is not None and len(modes.shares) > 1 and is_flow(init_fun):
         mixture = with_base(init_fun, GMM(num_components=len(modes.shares), trainable=True))
         if mixture != init_fun and not wide_normal_is_better(rng, target, modes):
-            init_fun, base, nearest = mixture, modes, Start.of(*modes.moments())
+            init_fun, base, nearest = mixture, modes, Gaussian.of(*modes.moments())
     at_mode = False
     if nearest is not None:
         if modes is not None:
@@ -174,7 +99,7 @@ def begin(
     return Beginning(init_fun, fixed, base, modes, at_mode)
 
 
-def _refuse_improper(nearest: Start, box: Box, target: Target, named: Parameters | None) -> None:
+def _refuse_improper(nearest: Gaussian, box: Box, target: Target) -> None:
     """The Gaussian nearest to a density of infinite mass grows without end; on a line that stands for a support until float32
     ends, where the density has not fallen."""
     endless = ~(np.maximum(np.abs(nearest.mean), nearest.std) < ENDLESS)
@@ -186,9 +111,9 @@ def _refuse_improper(nearest: Start, box: Box, target: Target, named: Parameters
         endless[wide] |= np.reshape(ends, (-1, 2)).max(1) > height - FALL
     if endless.any():
         which = int(endless.argmax())
-        name = f"number {which} of a point"
-        if named is not None:
-            name = next(repr(parameter) for parameter, entries in named.slices.items() if entries.start <= which < entries.stop)
+        parameters = {} if box.named is None else box.named.slices
+        names = (repr(name) for name, entries in parameters.items() if entries.start <= which < entries.stop)
+        name = next(names, f"number {which} of a point")
         where = "an end of its support" if box.has_end[which] else "infinity"
         raise FlowsError(
             f"fit_to_density: log_density is improper, as far as can be seen: it does not fall where {name} goes to {where}, "
@@ -224,19 +149,61 @@ def _with(params: Any, at: Sequence[Any], new: Any) -> Any:
     return {**params, at[0]: _with(params[at[0]], at[1:], new)} if at else new
 
 
-def starts_of(starts: Any, parameters: Parameters | None, box: Box) -> int | np.ndarray:
-    """Read `starts=`: a number, or points of the density, which are taken to the line."""
-    if not isinstance(starts, Mapping | list | tuple) and np.ndim(starts) == 0:
-        return positive_int(starts, "fit_to_density: starts", most=MOST_STARTS)
-    if parameters is not None and isinstance(starts, Mapping):
-        starts = parameters.packed(starts, "fit_to_density: starts")
-    points = np.asarray(as_array(starts, "fit_to_density: starts"), float)
-    if points.ndim != 1 + len(box.event) or points.shape[1:] != box.event or not 0 < len(points) <= MOST_STARTS:
-        raise FlowsError(
-            f"fit_to_density: starts have shape {points.shape}; expected a number, or 1 to {MOST_STARTS:,} points "
-            f"(n, {', '.join(map(str, box.event))})"
-        )
-    on_line = box.outside(points)[0]
-    if (bad := ~np.isfinite(on_line).reshape(len(points), -1).all(1)).any():
-        raise FlowsError(f"fit_to_density: starts[{int(bad.argmax())}] is {points[bad][0]!s:.100}, outside the support")
-    return on_line
+def nearest_gaussian(rng: np.random.Generator, target: Target) -> Gaussian | None:
+    """The Gaussian q of least KL(q || p), or None where the standard normal sees more of p than q does.
+
+    KL(q || p) is the mean over fixed draws z of -log_density(m + L z), minus log det L; m and L are found by L-BFGS. The draws
+    have mean 0 and covariance I exactly, so that a Gaussian target is found exactly. As q may have settled on one of several
+    modes, both are weighed: where the constant of p is larger as seen by draws of the standard normal, q has missed a part.
+    """
+    (d,) = target.event
+    mean_and_factor = _minimized(target, whitened(rng.standard_normal((max(DRAWS, 4 * d), d))))
+    if mean_and_factor is None:
+        return None
+    seen = list[tuple[float, float]]()
+    for mean, factor in (mean_and_factor, (np.zeros(d), np.eye(d))):
+        noise = rng.standard_normal((WEIGHED, d))
+        log_q = log_normal(noise).sum(1) - np.log(np.diag(factor)).sum()
+        log_w = target(mean + noise @ factor.T) - log_q
+        seen.append(log_normalizer(log_w) if np.isfinite(log_w).any() else (-math.inf, 0.0))
+    (nearest, _), (standard, error) = seen
+    missed = not math.isfinite(nearest) or standard - 2 * error > nearest + MISSED
+    return None if missed else Gaussian.of(*mean_and_factor)
+
+
+def whitened(z: np.ndarray) -> np.ndarray:
+    """Rows moved and mixed so that their mean is 0 and their covariance I."""
+    z = z - z.mean(0)
+    white: np.ndarray = solve_triangular(np.linalg.cholesky(z.T @ z / len(z)), z.T, lower=True).T
+    return white
+
+
+def _minimized(target: Target, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """m and L, unless they are not finite, or no better than the standard normal.
+
+    Where L-BFGS ends it starts again, in units of the Gaussian found so far: from 0 a parameter of millions hardly has a slope.
+    """
+    (d,), noise = target.event, on_device(z, target.dtype)
+    below = np.tril_indices(d, -1)
+
+    def loss(at: Array, unit: Array, params: Array) -> Array:
+        mean, log_scale, rest = params[:d], params[d : 2 * d], params[2 * d :]
+        factor = jnp.eye(d, dtype=noise.dtype).at[below].set(rest) * jnp.exp(log_scale)[:, None]
+        x = at[None] + unit[None] * (mean[None] + jnp.matmul(noise, factor.T, precision="highest"))
+        return -target.log_density(x).mean() - log_scale.sum() - jnp.log(unit).sum()
+
+    downhill = jax.jit(jax.value_and_grad(loss, argnums=2))
+    mean, std, rest, moved = np.zeros(d), np.ones(d), np.zeros(len(below[0])), False
+    for _ in range(AGAIN):
+        of_units = partial(downhill, on_device(mean, target.dtype), on_device(std, target.dtype))
+        start = np.concatenate([np.zeros(2 * d), rest])
+        before = float(of_units(on_device(start, target.dtype))[0])
+        end, least = target.lowest(of_units, start)
+        if not np.isfinite(end).all() or not least <= before:
+            break
+        moved, mean, std, rest = True, mean + std * end[:d], std * np.exp(end[d : 2 * d]), end[2 * d :]
+        if before - least < GAIN or max(std.max(), np.abs(mean).max()) > ENDLESS:
+            break
+    factor = np.eye(d)
+    factor[below] = rest
+    return (mean, factor * std[:, None]) if moved else None

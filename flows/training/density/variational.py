@@ -1,10 +1,8 @@
 """`flows.fit_to_density`: variational inference with the training loop of `flows.fit`."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -15,7 +13,6 @@ import optax
 from flows.core import (
     COLUMN,
     Array,
-    Distribution,
     DistributionInit,
     DistributionLike,
     FlowsError,
@@ -26,7 +23,6 @@ from flows.core import (
     boolean,
     cast,
     explained_call,
-    functions_of,
     initialize,
     positive,
     positive_int,
@@ -39,13 +35,10 @@ from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult
 from flows.results.history import History
 from flows.results.parameters import Parameters
-from flows.training.density.checks import by_names, check_density, check_order
-from flows.training.density.draws import Drawing
+from flows.training.density.divergences import Draws, ReverseKL, polish, scores_by_formula
 from flows.training.density.figures import Figures, history_of_start
-from flows.training.density.polish import polish, scores_by_formula
-from flows.training.density.reverse_kl import Draws, ReverseKL
-from flows.training.density.start import begin, box_of, starts_of
-from flows.training.density.target import Target
+from flows.training.density.start import begin
+from flows.training.density.target import Target, box_of, check_density, starts_of
 from flows.training.devices import devices, devices_of
 from flows.training.fingerprint import fingerprint
 from flows.training.loop.checkpoint import settings_of
@@ -202,7 +195,11 @@ def fit_to_density(
 
 
 def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, options: DensityOptions) -> DensityFitResult:
-    check_order(init_fun, log_density)
+    if isinstance(log_density, DistributionInit):
+        raise TypeError(
+            f"fit_to_density: log_density is the model {log_density!r:.60}, and init_fun is {init_fun!r:.60}; expected "
+            "flows.fit_to_density(rng, flow, log_density, input_dim)"
+        )
     if init_fun is not None:
         check_distribution(init_fun, options.caller)
     named = Parameters.of(input_dim, options.caller) if isinstance(input_dim, Mapping) else None
@@ -215,30 +212,35 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
         )
     user_density = log_density
     if named is not None:
-        log_density = by_names(log_density, named)
+        log_density = _of_vectors(log_density, named)
     of_init, of_steps, of_weights, of_start, of_last = jax.random.split(key, 5)
     box = box_of(options.support, named, event)
-    check_density(init_fun if box.layer is None else Flow(box.layer, init_fun), log_density, of_init, event, named)
+    check_density(init_fun, log_density, of_init, box)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(of_start)).tolist())
-    points, standardize = starts_of(options.starts, named, box), options.standardize is True
-    start = begin(rng, init_fun, log_density, box, points, standardize, jnp.zeros(()).dtype, named)
+    points = starts_of(options.starts, box)
+    start = begin(rng, init_fun, log_density, box, points, options.standardize is True)
     init_fun = start.init_fun
+
+    def settings(options: DensityOptions) -> dict[str, Any]:
+        if options.checkpoint is None:  # what a function holds on to is not always to be told
+            of_density = getattr(user_density, "__name__", type(user_density).__name__)
+        else:
+            of_density = fingerprint(user_density, "fit_to_density: log_density")
+        names = None if named is None else named.described()
+        return settings_of(init_fun, key, (), options, input_dim=list(event), log_density=of_density, parameters=names)
+
     params, part = initialize(init_fun, of_init, event, None)
     dtype = jnp.result_type(*jax.tree.leaves(params), jnp.float32)
     params = cast(start.set(params, event, dtype), dtype)
-    drawing = Drawing(init_fun, event, options.num_held_out)
-    names = [f"number {i} of a point" for i in range(math.prod(event))] if named is None else list(named.entries())
-    target = Target(log_density, box.event, dtype)
-    figures = Figures(target, box, start, drawing, names, options.num_weights, points)
-    triple = Distribution(params, *functions_of(part, params))
+    problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
+    target, triple = Target(log_density, event, dtype), problem.published(params)
+    figures = Figures(target, box, start, options.num_weights, options.num_held_out, points)
     began, outcome = time.monotonic(), figures.of(triple, of_weights)
     if options.anneal is not None or not outcome.enough:
         of_start = triple, outcome
-        problem = ReverseKL(part, log_density, options.num_samples, options.estimator)
-        settings = partial(_settings, init_fun, key, user_density, named, event)
         source = Draws(problem, figures, params, options, of_steps)
-        params, history = drive(source, params, source.options, source.published, settings)
-        triple = Distribution(params, *functions_of(part, params))
+        params, history = drive(source, params, source.options, problem.published, settings)
+        triple = problem.published(params)
         outcome = figures.of(triple, of_weights)
         if start.base is not None and outcome.lacking is not None:
             triple = triple._replace(params=start.weighed(params, outcome.lacking))
@@ -262,21 +264,16 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     return DensityFitResult(*triple, init_fun, as_dim(event), 0, history, named=named, **told)
 
 
+def _of_vectors(log_density: Callable, named: Parameters) -> Callable:
+    """A density of a dict of parameters as one of vectors."""
+    if not callable(log_density):
+        raise TypeError(f"fit_to_density: log_density is {log_density!r:.60}; expected a function of a dict of arrays")
+    return lambda x: log_density(named.natural(x))
+
+
 def default_model(event: Shape) -> DistributionInit:
     """The model of a density of vectors."""
     if len(event) != 1:
         raise FlowsError(f"fit_to_density: a point has shape {event}, and None is a model of vectors; expected a distribution")
     width = min(max(event[0], LEAST_WIDTH), MOST_WIDTH)
     return Flow(NSF() if event == COLUMN else IAF(4, hidden=(width, width), plain=True))
-
-
-def _settings(
-    init_fun: Any, key: Array, log_density: Callable, named: Parameters | None, event: Shape, options: DensityOptions
-) -> dict[str, Any]:
-    """Return what makes a fit to a density the one it is."""
-    if options.checkpoint is None:  # what a function holds on to is not always to be told
-        of_density = getattr(log_density, "__name__", type(log_density).__name__)
-    else:
-        of_density = fingerprint(log_density, "fit_to_density: log_density")
-    names = None if named is None else named.described()
-    return settings_of(init_fun, key, (), options, input_dim=list(event), log_density=of_density, parameters=names)

@@ -1,4 +1,5 @@
-"""The loss of a fit to a density, and its epochs, which come in rounds."""
+"""The losses of a fit to a density: reverse KL, whose epochs come in rounds, and forward KL, on draws that reach into the tails
+of the density, for a last round where the tails of the model are others."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.core import Array, Distribution, DistributionPart, FlowsError, functions_of
+from flows.core import Array, Distribution, DistributionPart, FlowsError, computed_with, functions_of
 from flows.objectives import reverse_kl
 from flows.training.data.gaussian import Yardstick, by_chance
+from flows.training.data.table import Rows, take
 from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures
-from flows.training.loop.losses import HeldOut
+from flows.training.loop.losses import HeldOut, Likelihood
 from flows.training.loop.step import Report, State
-from flows.training.loop.trainer import schedule_of, trainer
+from flows.training.loop.trainer import schedule_of, trainer, warmup_cosine
 
 HARDLY = 0.01  # of the best effective sample size: its growth in a round that gained little
 HARDLY_K = 0.1  # the fall of Pareto k in such a round
 COLDEST = 0.01  # the power of the density at which annealing begins
+DRAWS = 2  # of a last round: times the draws of the figures
+STEPS, BATCH = 600, 512  # steps at most: no more than the fit has taken
+RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,18 @@ class ReverseKL:
 
     def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
         """At the power of the density, (1,), that is this step's."""
-        triple = (params, *functions_of(self.part, params))
-        return reverse_kl(params, triple, lambda x: beta * self.log_density(x), key, self.num_samples, estimator=self.estimator)
+        density, options = lambda x: beta * self.log_density(x), {"estimator": self.estimator}
+        return reverse_kl(params, self.published(params), density, key, self.num_samples, **options)
+
+    def published(self, params: Any) -> Distribution:
+        return Distribution(params, *functions_of(self.part, params))
 
     def held_out(self, params: Any, figures: HeldOut, key: Array) -> HeldOut:
         return figures
 
     def cause(self, params: Any, key: Array, n: int) -> str:
         """Say what is not finite among so many draws."""
-        log_pdf, sample = functions_of(self.part, params)
+        _, log_pdf, sample = self.published(params)
         x = sample(key, params, n)
         for name, values in (("the model's sample", x), ("log_density", self.log_density(x)), ("log_pdf", log_pdf(params, x))):
             finite = np.isfinite(np.asarray(values, float)).reshape(len(x), -1).all(1)
@@ -80,9 +88,6 @@ class Draws:
         self.noise, key = jax.random.split(key)
         self.key = jax.random.wrap_key_data(jax.random.bits(key, (4,), np.uint32), impl="rbg")
 
-    def published(self, params: Any) -> Distribution:
-        return Distribution(params, *functions_of(self.problem.part, params))
-
     def _arguments(self, state: State, number: int) -> tuple:
         start, end = next(ends for ends in pairwise([0, *self.rounds]) if number < ends[1])
         steps = self.options.steps_per_epoch
@@ -91,7 +96,7 @@ class Draws:
 
     def _judged(self, state: State, number: int) -> tuple[State, HeldOut, Any]:
         used = state.params if self.options.ema is None else (state.average[1], state.params[1])
-        value = self.figures.held_out(self.published(self.compiled.params(used)), self.noise)
+        value = self.figures.held_out(self.problem.published(self.compiled.params(used)), self.noise)
         if number < self.options.run.tempered:
             value = value._replace(mean=jnp.full_like(value.mean, jnp.nan))
         return self.compiled.finish(state, self.key, None, value)
@@ -145,3 +150,41 @@ def powers(options: Any) -> np.ndarray:
         return np.ones(steps, np.float32)
     rising = np.arange(steps) / (options.anneal * steps)
     return np.minimum(1.0, COLDEST + (1 - COLDEST) * rising).astype(np.float32)
+
+
+class ForwardKL(Likelihood):
+    """Minus the weighted mean log-density of draws, by the model as it is used: a quarter of the draws are wider, so that their
+    batch statistics are not the model's."""
+
+    def loss(self, params: Any, rows: Rows, index: Array, key: Array | None) -> Array:
+        with computed_with(self.precision):
+            return -self._weighted(params, take(rows, index), None, False).mean()
+
+
+def scores_by_formula(part: DistributionPart, params: Any) -> bool:
+    """Return whether the log-density of points has no `while` loop, as gradients through solvers are slow."""
+    x = jnp.zeros((1, *part.event))
+    return "while[" not in str(jax.make_jaxpr(lambda params: part.log_pdf(params, x, None, None, False))(params))
+
+
+def polish(figures: Figures, part: DistributionPart, triple: Distribution, options: Any, steps: int, key: Array) -> Any:
+    """The params after steps that minimise the forward divergence KL(p || q), which is large where the model lacks mass: the
+    mean of -w log q over draws of the mixture of the figures, w their weights, no larger than sqrt(n) times their mean
+    [Ionides, "Truncated Importance Sampling", 2008]."""
+    of_draws, of_steps = jax.random.split(key)
+    points, log_p = figures.weighed(triple, of_draws, DRAWS * figures.n)
+    log_w = log_p - points.log_mixture
+    w = np.exp(np.where(np.isfinite(log_w), log_w - log_w.max(where=np.isfinite(log_w), initial=-math.inf), -math.inf))
+    w = np.minimum(w, math.sqrt(len(w)) * w.mean())
+    problem = ForwardKL(part, BATCH, options.precision, False)
+    plain = replace(options, optimizer=None, ema=None, accumulate=1, mesh=None)
+    compiled = trainer(problem, triple.params, plain, figures.target.dtype)
+    rows = Rows(points.x, None, (w / w.mean()).astype(figures.target.dtype))
+    seed = np.asarray(jax.random.key_data(of_steps)).tolist()
+    steps = min(steps, STEPS)
+    order = np.random.default_rng(seed).integers(len(w), size=(steps, 1, BATCH), dtype=np.int32)
+    state = compiled.start(triple.params)
+    state, _, _ = compiled.advance(
+        state, of_steps, None, order, warmup_cosine(RATE, steps)(0, steps), compiled.placement.copied(rows)
+    )
+    return compiled.params(state.params)
