@@ -12,7 +12,7 @@ from networks import LIBRARIES, WIDTH, C, Wide, X, at_home, imported, plain, sam
 import flows
 from flows import load, save
 from flows.conditioners import FromEquinox, FromLinen, FromNNX, FromStax
-from flows.training.loop.programs import program
+from flows.training.loop.trainer import program
 
 pytestmark = pytest.mark.usefixtures("relaxed")  # none of these libraries is written for strict promotion
 each = pytest.mark.parametrize("library", LIBRARIES)

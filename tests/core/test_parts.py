@@ -14,8 +14,7 @@ from registry import masked, small, spline
 import flows
 from flows.core.caching import fresh_caches
 from flows.core.params import shapes_of
-from flows.training.loop.programs import program
-from flows.training.loop.trainer import program_of
+from flows.training.loop.trainer import program, program_of
 
 X6 = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 

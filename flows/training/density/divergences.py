@@ -15,7 +15,7 @@ import numpy as np
 from flows.core import Array, Distribution, DistributionPart, FlowsError, computed_with, functions_of
 from flows.objectives import reverse_kl
 from flows.training.data.gaussian import Yardstick, by_chance
-from flows.training.data.table import Rows, take
+from flows.training.data.table import Rows, seed_of, take
 from flows.training.density.figures import ENOUGH, ENOUGH_K, RELIABLE, Figures
 from flows.training.loop.losses import HeldOut, Likelihood
 from flows.training.loop.step import Report, State
@@ -42,8 +42,8 @@ class ReverseKL:
 
     def loss(self, params: Any, rows: Any, beta: Array, key: Array) -> Array:
         """At the power of the density, (1,), that is this step's."""
-        density, options = lambda x: beta * self.log_density(x), {"estimator": self.estimator}
-        return reverse_kl(params, self.published(params), density, key, self.num_samples, **options)
+        density, n = lambda x: beta * self.log_density(x), self.num_samples
+        return reverse_kl(params, self.published(params), density, key, n, estimator=self.estimator)
 
     def published(self, params: Any) -> Distribution:
         return Distribution(params, *functions_of(self.part, params))
@@ -180,9 +180,8 @@ def polish(figures: Figures, part: DistributionPart, triple: Distribution, optio
     plain = replace(options, optimizer=None, ema=None, accumulate=1, mesh=None)
     compiled = trainer(problem, triple.params, plain, figures.target.dtype)
     rows = Rows(points.x, None, (w / w.mean()).astype(figures.target.dtype))
-    seed = np.asarray(jax.random.key_data(of_steps)).tolist()
     steps = min(steps, STEPS)
-    order = np.random.default_rng(seed).integers(len(w), size=(steps, 1, BATCH), dtype=np.int32)
+    order = np.random.default_rng(seed_of(of_steps)).integers(len(w), size=(steps, 1, BATCH), dtype=np.int32)
     state = compiled.start(triple.params)
     state, _, _ = compiled.advance(
         state, of_steps, None, order, warmup_cosine(RATE, steps)(0, steps), compiled.placement.copied(rows)

@@ -41,12 +41,10 @@ class Drawing:
     """
 
     def __init__(self, init_fun: Any, event: Shape, together: int):
-        self.event, self.together = event, together
-        *way, last = leading(init_fun, opening=False)
-        layers, base = [stage.value for stage in way], last.value
-        self.depth = len(layers)
-        self.layers = bijection_part(joined(layers), event, None) if layers else None
-        self.base = distribution_part(base, event if self.layers is None else self.layers.output, None)
+        self.init_fun, self.together = init_fun, together
+        *way, base = leading(init_fun, opening=False)
+        self.layers = bijection_part(joined([stage.value for stage in way]), event, None) if way else None
+        self.base = distribution_part(base.value, event if self.layers is None else self.layers.output, None)
         region = distribution_part(init_fun, event, None).region
         endless = self.base.region is None or bool(
             np.isinf(self.base.region.low).all() and np.isinf(self.base.region.high).all()
@@ -85,18 +83,15 @@ class Drawing:
 
     def _parts(self, params: Any, widths: int) -> tuple[tuple, list["Base"]]:
         """The params of the layers, and the base at each width."""
-        of_layers = []
-        for _ in range(self.depth):
-            of_layers.append(params["bijection"])
-            params = params["prior"]
-        functions = functions_of(self.base, params)
-        return tuple(of_layers), [Base.of(*functions, params, by) for by in self.widths[:widths]]
+        *way, base = leading(self.init_fun, params, opening=False)
+        functions = functions_of(self.base, base.params)
+        return tuple(stage.params for stage in way), [Base.of(*functions, base.params, by) for by in self.widths[:widths]]
 
     def _mapped(self, way: int, of_layers: tuple, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points through the layers, to the noise (0) or from it (1), and the log-det there."""
         if self.layers is None:
             return x, np.zeros(len(x))
-        params = of_layers[0] if self.depth == 1 else of_layers
+        params = of_layers[0] if len(of_layers) == 1 else of_layers
         function, mapped = functions_of(self.layers, params)[way], []
         for i in range(0, len(x), self.together):
             piece = x[i : i + self.together]

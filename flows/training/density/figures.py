@@ -14,6 +14,7 @@ from flows.objectives import Estimate, effective_sample_size, log_normalizer, pa
 from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import Diagnostics
 from flows.results.history import History
+from flows.training.data.table import seed_of
 from flows.training.density.draws import WIDTHS, Drawing, Points
 from flows.training.density.modes import Modes
 from flows.training.density.start import Beginning
@@ -89,8 +90,7 @@ class Figures:
         count = 0 if self.modes is None else math.ceil(OF_MODES * n)
         points = self.drawing.of(triple, of_model, n - count, widths)
         if self.modes is not None:
-            seed = np.asarray(jax.random.key_data(of_modes)).tolist()
-            y = self.modes.draw(np.random.default_rng(seed), count)
+            y = self.modes.draw(np.random.default_rng(seed_of(of_modes)), count)
             at_modes = np.asarray(self.box.back(on_device(y, points.x.dtype)))
             log_q = np.concatenate([points.log_q, self.drawing.scored(triple, at_modes, widths)], 1)
             x = np.concatenate([points.x, at_modes])

@@ -193,19 +193,14 @@ def _arrived(target: Target, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
             f"{ends[away][0]!s:.100}. It is improper, or unbounded as the densities of some hierarchical models are: look at "
             "it there"
         )
-    if arrived.any():
-        _refuse_rounded(target, float(heights[arrived].max()))
-    return _sorted(ends[arrived], heights[arrived])
-
-
-def _refuse_rounded(target: Target, height: float) -> None:
-    """Refuse a density whose largest values are too far from 0 for the digits of its dtype."""
+    height = float(heights[arrived].max(initial=-math.inf))
     step = abs(height) * float(np.finfo(target.dtype).eps)
-    if step > COARSE:
+    if arrived.any() and step > COARSE:
         raise FlowsError(
             f"fit_to_density: log_density is {height:.6g} where it is largest, and there {np.dtype(target.dtype).name} has "
             f"steps of {step:.2g} nats. Subtract a constant, such as its value at one point, or use float64 (jax_enable_x64)"
         )
+    return _sorted(ends[arrived], heights[arrived])
 
 
 def _sorted(ends: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,16 +12,7 @@ from scipy.linalg import solve_triangular
 
 from flows.bijections.whiten import MOST_COLUMNS, Whiten
 from flows.compose import joined
-from flows.core import (
-    Array,
-    FlowsError,
-    Shape,
-    bijection_part,
-    distribution_part,
-    is_flow,
-    leading,
-    on_device,
-)
+from flows.core import Array, FlowsError, Shape, bijection_part, distribution_part, is_flow, leading, on_device
 from flows.distributions.flow import Flow
 from flows.distributions.gmm import GMM
 from flows.objectives import log_normalizer

@@ -25,7 +25,7 @@ from flows.core import (
 from flows.distributions.flow import Flow
 from flows.objectives import reverse_kl
 from flows.results.parameters import Parameters
-from flows.training.data.box import box_layer, ends_of
+from flows.training.data.region import box_layer, ends_of
 
 TOGETHER = 1_024  # points of one call, and so of one program
 ITERATIONS = 100  # of L-BFGS, at most

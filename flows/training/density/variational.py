@@ -35,6 +35,7 @@ from flows.objectives.importance import LEAST_FOR_TAIL
 from flows.results.density import DensityFitResult
 from flows.results.history import History
 from flows.results.parameters import Parameters
+from flows.training.data.table import seed_of
 from flows.training.density.divergences import Draws, ReverseKL, polish, scores_by_formula
 from flows.training.density.figures import Figures, history_of_start
 from flows.training.density.start import begin
@@ -43,16 +44,7 @@ from flows.training.devices import devices, devices_of
 from flows.training.fingerprint import fingerprint
 from flows.training.loop.checkpoint import settings_of
 from flows.training.loop.driver import drive
-from flows.training.options import (
-    MAY_CHANGE,
-    Options,
-    Run,
-    check_distribution,
-    decay,
-    one_of,
-    optional,
-    share,
-)
+from flows.training.options import MAY_CHANGE, Options, Run, check_distribution, decay, one_of, optional, share
 
 LEAST_WIDTH, MOST_WIDTH = 32, 256  # of the networks of the default model
 DENSITY_RATE = 3e-3
@@ -216,8 +208,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     of_init, of_steps, of_weights, of_start, of_last = jax.random.split(key, 5)
     box = box_of(options.support, named, event)
     check_density(init_fun, log_density, of_init, box)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(of_start)).tolist())
-    points = starts_of(options.starts, box)
+    rng, points = np.random.default_rng(seed_of(of_start)), starts_of(options.starts, box)
     start = begin(rng, init_fun, log_density, box, points, options.standardize is True)
     init_fun = start.init_fun
 

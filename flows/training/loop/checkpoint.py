@@ -17,8 +17,7 @@ from flows.training.options import Options
 
 FORMAT = 2
 NAME = "fit.flows"
-ENTRIES = {"kind", "flows", "format", "settings", "record"}
-STREAM = "stream"  # next to these: how iterables go on
+ENTRIES = {"kind", "flows", "format", "settings", "record"}  # next to these perhaps "stream": how iterables go on
 
 
 class Checkpoint:
@@ -26,9 +25,7 @@ class Checkpoint:
 
     def __init__(self, options: Options, settings: dict[str, Any]):
         self.folder, self.settings, self.every = os.fsdecode(options.checkpoint), settings, options.checkpoint_every
-        self.last = time.monotonic()
-        self.saved = False
-        self.path = os.path.join(self.folder, NAME)
+        self.path, self.last, self.saved = os.path.join(self.folder, NAME), time.monotonic(), False
         if devices().first:
             try:
                 os.makedirs(self.folder, exist_ok=True)
@@ -45,7 +42,7 @@ class Checkpoint:
             return None
         header, tensors = read(self.path, MAX_RECORD)
         with blamed_on(f"fit: {self.path!r} is not a checkpoint that this version of flows can go on from"):
-            if set(header) - {STREAM} != ENTRIES or header["kind"] != "fit" or header["format"] != FORMAT:
+            if set(header) - {"stream"} != ENTRIES or header["kind"] != "fit" or header["format"] != FORMAT:
                 raise FlowsError(f"its header has {sorted(header)}")
             other = [name for name in self.settings if header["settings"].get(name) != self.settings[name]]
             if other:
@@ -60,7 +57,7 @@ class Checkpoint:
                 wrong = sorted(name for name, _ in got.items() ^ expected.items())[:3]
                 raise FlowsError(f"its arrays are not those of this model and optimizer: {wrong}")
             state = jax.tree.unflatten(tree, jax.device_put([tensors[name] for name in names]))
-            return state, header["record"], header.get(STREAM)
+            return state, header["record"], header.get("stream")
 
     @property
     def due(self) -> bool:
@@ -75,7 +72,7 @@ class Checkpoint:
             raise FlowsError(f"fit: a checkpoint cannot hold these leaves of the optimizer's state: {unknown}")
         version = sys.modules["flows"].__version__  # not imported: `flows` imports this file
         header = {"kind": "fit", "flows": version, "format": FORMAT, "settings": self.settings, "record": record}
-        header |= {} if stream is None else {STREAM: stream}
+        header |= {} if stream is None else {"stream": stream}
         try:
             write(self.path, header, arrays, MAX_RECORD)
         except FlowsError as error:

@@ -70,14 +70,9 @@ def drive(
 
     def shared() -> dict[str, Any]:
         # What a function holds on to is not always to be told.
-        known = {
-            **settings(replace(options, objective=None)),
-            "objective": options.objective_name,
-            "patience": options.patience,
-        }
-        if options.optimizer is not None:
-            known["optimizer"] = program_of(options.optimizer, params)
-        return {**known, "checkpoint": options.checkpoint is not None}
+        known = {"objective": options.objective_name, "patience": options.patience}
+        known |= {} if options.optimizer is None else {"optimizer": program_of(options.optimizer, params)}
+        return {**settings(replace(options, objective=None)), **known, "checkpoint": options.checkpoint is not None}
 
     devices().same(shared)
     checkpoint = None if options.checkpoint is None else Checkpoint(options, settings(options))
@@ -104,7 +99,11 @@ class Loop:
         self.members = [Progress() for _ in range(options.members or 1)]
         saved = None if checkpoint is None else checkpoint.load(self.state)
         if saved is not None:
-            self._go_on_from(*saved)
+            state, record, states = saved
+            self.state = self.placement.copied(state, by_member=True)
+            self.members = [Progress(**fields) for fields in record]
+            if source.restore is not None and states is not None:
+                source.restore(self.devices.own_of(states))
         self.resumed, self.stopped, self.interrupted, self.margin = saved is not None, False, False, 0.0
         done, quiet = len(self.members[0].train), not (options.verbose and self.devices.first)
         # All begin where the first does, with their programs compiled.
@@ -148,10 +147,9 @@ class Loop:
             reached = self.placement.whole or not self.placement.members
             best_params = self._published(failure.state).params if reached else None
             raise error_of_stream(failure.error, best_params, self.members, options) from failure.error
-        reports = self._of_each(report)
+        reports, judged = self._of_each(report), number >= options.run.tempered
         done = [member.over(options) for member in self.members]  # these train on with the others, but keep their best
-        both, judged = list(zip(self.members, reports, strict=True)), number >= options.run.tempered
-        lost = [member.add(member_report, self.margin, judged) for member, member_report in both]
+        lost = [member.add(of_member, self.margin, judged) for member, of_member in zip(self.members, reports, strict=True)]
         for member in self.members:
             member.compare(options.max_epochs)
         self._show()
@@ -161,8 +159,7 @@ class Loop:
             self.members[i].times_back += not done[i]
             if self.members[i].beyond_help(options) and not done[i]:
                 step = None if reports[i].taken.all() else int(np.argmin(reports[i].taken))
-                cause = self.source.cause(self._params_of(i), number, step, i)
-                raise error_of(self.members, i, cause, self._published(self.state).params, options)
+                raise error_of(self.members, i, self._cause(i, step), self._published(self.state).params, options)
         for i in map(int, np.flatnonzero(apart)):
             self.members[i].go_back()
         if any(lost) or any(apart):
@@ -175,11 +172,7 @@ class Loop:
         """The best params and the history, with what there is to be said."""
         members, options, yardstick = self.members, self.options, self.source.yardstick
         history = history_of(members, options, yardstick, self.interrupted)
-
-        def cause(i: int) -> str:
-            return self.source.cause(self._params_of(i), len(members[0].train) - 1, None, i)
-
-        after(members, history, lambda: self._published(self.state).params, options, self.margin, cause)
+        after(members, history, lambda: self._published(self.state).params, options, self.margin, self._cause)
         if options.run.judged:
             compare(members, yardstick, options)
         return self.trainer.params(self.state.best), history
@@ -199,13 +192,6 @@ class Loop:
             states = [answer["state"] for answer in self.devices.meet(state=self.source.state)]
         if self.devices.first:
             self.checkpoint.save(state, [vars(member) for member in self.members], states)
-
-    def _go_on_from(self, state: State, record: list[dict[str, Any]], states: list[Any] | None) -> None:
-        """Take up what a checkpoint holds."""
-        self.state = self.placement.copied(state, by_member=True)
-        self.members = [Progress(**fields) for fields in record]
-        if self.source.restore is not None and states is not None:
-            self.source.restore(self.devices.own_of(states))
 
     def _call_back(self, scales: np.ndarray) -> None:
         # Fetched by all, as the first alone has the callbacks that may ask for it.
@@ -230,10 +216,11 @@ class Loop:
         answers = [np.asarray(callback(epoch)) for callback in callbacks]
         self.stopped = any(answer.dtype == bool and answer.ndim == 0 and bool(answer) for answer in answers)
 
-    def _params_of(self, i: int) -> Any:
-        """The params of member i as they are."""
-        current = self.trainer.params(self.state.params)
-        return current if self.options.members is None else jax.tree.map(itemgetter(i), current)
+    def _cause(self, i: int, step: int | None = None) -> str:
+        """Say what is not finite in a step of member i in the last epoch, or in its validation."""
+        params = self.trainer.params(self.state.params)
+        params = params if self.options.members is None else jax.tree.map(itemgetter(i), params)
+        return self.source.cause(params, len(self.members[0].train) - 1, step, i)
 
     def _published(self, state: State) -> Distribution:
         """The best so far as a user sees it; of members that have none, the start."""

@@ -100,15 +100,11 @@ def orders(keys: Array, n: int, steps: int, parts: tuple[int, int], shares: int 
     seeds, sizes = seeds_of(keys), [len(range(share, n, shares)) for share in range(shares)]
 
     def of_one(seed: list[int], epoch: int) -> np.ndarray:
-        rng, (accumulate, rows) = np.random.default_rng([*seed, epoch]), parts
-        count = steps * accumulate * rows // shares
-        order = [rng.permutation(size)[:count].astype(np.int32).reshape(steps, accumulate, -1) for size in sizes]
+        rng, count = np.random.default_rng([*seed, epoch]), steps * math.prod(parts) // shares
+        order = [rng.permutation(size)[:count].astype(np.int32).reshape(steps, parts[0], -1) for size in sizes]
         return order[0] if shares == 1 else np.concatenate(order, 2)
 
-    def of_epoch(epoch: int) -> np.ndarray:
-        return of_one(seeds[0], epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
-
-    return of_epoch
+    return lambda epoch: of_one(seeds[0], epoch) if keys.ndim == 0 else np.stack([of_one(seed, epoch) for seed in seeds])
 
 
 class Ready(NamedTuple):
@@ -183,17 +179,15 @@ class StreamEpochs(OfRows):
         return table.with_rows(self.rows.ready(table.rows))
 
     def _ready(self, number: int) -> Iterator[Ready]:
-        rng = np.random.default_rng([*self.seed, number])
-        make = self._of_process if self.stream.own else self._of_all
-        for chunk in self.stream.chunks(number):
-            yield make(chunk, rng)
+        rng, make = np.random.default_rng([*self.seed, number]), self._of_process if self.stream.own else self._of_all
+        return (make(chunk, rng) for chunk in self.stream.chunks(number))
 
     def _of_all(self, chunk: Chunk, rng: np.random.Generator) -> Ready:
         """A chunk that all have, which each reads as far as its devices need it: of each batch those of a device, in the
         order of its steps."""
-        order, index, shares = self._order(rng, chunk.size), slice(None), self.compiled.shares
+        order, shares = self._order(rng, chunk.size), self.compiled.shares
         if shares == 1:
-            return Ready(chunk, self._as_model_has(chunk, index).rows, order, order)
+            return Ready(chunk, self._as_model_has(chunk, slice(None)).rows, order, order)
         parts = np.stack(np.split(order, shares, axis=2))
         in_turn = np.arange(parts[0].size, dtype=np.int32).reshape(parts[0].shape)
         rows = self._as_model_has(chunk, parts[self.compiled.placement.here].ravel()).rows
@@ -235,22 +229,19 @@ def _ahead(make: Callable[[], Iterator]) -> Iterator[Iterator]:
         except BaseException as error:  # raised again where the items are used
             put((None, error))
 
+    def drained() -> Iterator:
+        while True:
+            item, error = items.get()
+            if error is not None:
+                raise DataFailed(error) if isinstance(error, Exception) else error
+            if item is None:
+                return
+            yield item
+
     thread = threading.Thread(target=fill, daemon=True)
     thread.start()
     try:
-        yield _drained(items)
+        yield drained()
     finally:
         over.set()
         thread.join(timeout=1.0)  # it may be waiting for data, and ends with Python
-
-
-def _drained(items: queue.Queue) -> Iterator:
-    while True:
-        item, error = items.get()
-        if isinstance(error, Exception):
-            raise DataFailed(error)
-        if error is not None:
-            raise error
-        if item is None:
-            return
-        yield item

@@ -10,15 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.compose import first_nonfinite_layer
-from flows.core import (
-    Array,
-    DistributionPart,
-    FitError,
-    FlowsError,
-    pieces_of,
-    stop_fixed,
-    warn_user,
-)
+from flows.core import Array, DistributionPart, FitError, FlowsError, pieces_of, stop_fixed, warn_user
 from flows.results.history import History
 from flows.training.data.gaussian import Yardstick
 from flows.training.data.table import Rows, Table, floating, take
@@ -68,8 +60,8 @@ def after(
     if history.interrupted and without:
         raise KeyboardInterrupt
     if history.interrupted:
-        epochs = ", ".join(dict.fromkeys(_named(member) for member in members))
-        warn_user(f"{who}: interrupted; these are the params of {epochs}")
+        epochs = [f"epoch {member.best_epoch}" if member.best_epoch >= 0 else "the start" for member in members]
+        warn_user(f"{who}: interrupted; these are the params of {', '.join(dict.fromkeys(epochs))}")
     if without:
         member = without[0]
         validation = member.validation
@@ -171,10 +163,6 @@ def _carried(held_out: list[float], numbers: np.ndarray, source: str) -> str:
         "model is not to be trusted that far out: look at the row, or give a base with tails, such as "
         "StudentT(trainable=True)"
     )
-
-
-def _named(member: Progress) -> str:
-    return f"epoch {member.best_epoch}" if member.best_epoch >= 0 else "the start"
 
 
 def error_of(members: list[Progress], i: int, cause: str, params: Any, options: Options) -> FitError:

@@ -60,7 +60,11 @@ class Progress:
         self.skipped.append(int((~report.taken).sum()))
         self.taken += int(report.taken.sum())
         if not judged:
-            return self._add_unjudged(report)
+            for record in (self.validation, self.effective, self.tails):
+                record.append(math.nan)
+            self.usable += bool(report.taken.any())
+            self.start = min(self.start, self.initial)  # losses of the training are of another density
+            return not report.taken.any()
         self.validation.append(float(report.validation.mean))
         if len(finite) and self.start == math.inf:
             self.start = float(finite[0])
@@ -83,13 +87,6 @@ class Progress:
         """Keep the losses of a few rows after half and three quarters of the epochs, for the error of their difference."""
         if len(self.train) in (max_epochs // 2, 3 * max_epochs // 4):
             self.compared.append(self.few)
-
-    def _add_unjudged(self, report: Report) -> bool:
-        for record in (self.validation, self.effective, self.tails):
-            record.append(math.nan)
-        self.usable += bool(report.taken.any())
-        self.start = min(self.start, self.initial)  # those of the training are of another density
-        return not report.taken.any()
 
     def _is_lost(self, report: Report, margin: float) -> bool:
         validation, limit = self.validation[-1], min(self.start, self.best) + margin

@@ -57,10 +57,11 @@ class Vector(Layout):
         """On a CPU arrays of their own, cut out in a branch: fused with what reads them, they compile a third longer."""
         if isinstance(moved, np.ndarray) or true is None:
             return self._cut(moved)
-        return jax.lax.platform_dependent(true, moved, cpu=self._branch, default=lambda _, moved: self._cut(moved))
 
-    def _branch(self, true: Array, moved: Array) -> list[Array]:
-        return jax.lax.cond(true, self._cut, lambda moved: self._cut(jnp.zeros_like(moved)), moved)
+        def branch(true: Array, moved: Array) -> list[Array]:
+            return jax.lax.cond(true, self._cut, lambda moved: self._cut(jnp.zeros_like(moved)), moved)
+
+        return jax.lax.platform_dependent(true, moved, cpu=branch, default=lambda _, moved: self._cut(moved))
 
     def _cut(self, moved: Any) -> list[Any]:
         ends = np.cumsum([math.prod(shape) for shape in self.shapes])

@@ -1,8 +1,10 @@
 """The compiled functions of a training. They are made here and kept for equal problems; JAX compiles each at its first call,
-for most fits when `run.py` scores the start.
+for most fits when the start is scored. A digest says whether two optimizers, made by equal calls, compute the same.
 """
 
+import hashlib
 from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -10,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import jaxpr_as_fun
 
-from flows.core import Memo, abstract, on_device, shapes_of, trainable
+from flows.core import Memo, abstract, holds_tracer, on_device, shapes_of, trainable
 from flows.training.devices import Placement
-from flows.training.loop.programs import program
 from flows.training.loop.step import Layout, Program, Vector, updates_of
 from flows.training.options import Options
 
@@ -159,3 +161,38 @@ def program_of(optimizer: Any, params: Any) -> str | None:
     with jax.numpy_dtype_promotion("standard"):
         state = jax.eval_shape(optimizer.init, params)
     return program(run, params, state)
+
+
+def program(function: Callable, *arguments: Any) -> str | None:
+    """A digest of what a function computes of arguments of these shapes: equal digests, equal results.
+
+    The derivatives by all floating arguments are part of it, as two functions may agree in their values alone. None is for
+    what cannot be told: a program that holds a tracer or calls Python back, or that JAX can neither trace nor differentiate.
+    """
+    leaves, tree = jax.tree.flatten(arguments)
+    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+
+    def run(rest: list, *floats: Any) -> Any:
+        both = iter(rest), iter(floats)
+        return function(*jax.tree.unflatten(tree, [next(both[is_float]) for is_float in floating]))
+
+    def backward(floats: list, rest: list) -> Any:
+        outputs, pull_back = jax.vjp(partial(run, rest), *floats)
+        return run(rest, *floats), pull_back(outputs)
+
+    def forward(floats: list, rest: list) -> Any:  # a loop whose length is not known has no other derivative
+        return run(rest, *floats), jax.jvp(partial(run, rest), floats, floats)
+
+    split = [[leaf for leaf, is_float in zip(leaves, floating, strict=True) if is_float is of] for of in (True, False)]
+    for derivative in (backward, forward):
+        try:
+            jaxpr = jax.make_jaxpr(derivative)(*split)
+            if holds_tracer(jaxpr):
+                return None
+            text = jax.jit(jaxpr_as_fun(jaxpr)).lower(*split[0], *split[1]).as_text()
+        except (TypeError, ValueError, NotImplementedError, jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+            continue
+        if "callback" in text:
+            return None
+        return hashlib.sha256(text.encode()).hexdigest()  # constants, however large, are part of the text
+    return None
