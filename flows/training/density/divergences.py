@@ -82,7 +82,6 @@ class Draws:
             )
         self.rounds = rounds_of(most) if options.anneal is None else [most]
         self.options = replace(options, run=options.run._replace(stands=partial(stands, self.rounds), tempered=tempered))
-        self.event_size = math.prod(problem.part.event)
         self.yardstick = Yardstick(by_chance=by_chance(options.num_held_out))
         # Keys whose numbers compile in half the time, and are drawn faster. The noise held out is the same in every epoch.
         self.noise, key = jax.random.split(key)

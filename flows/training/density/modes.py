@@ -56,7 +56,6 @@ class Modes(NamedTuple):
     effective: float = 1.0
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """n points of the mixture."""
         component = rng.choice(len(self.shares), n, p=self.shares)
         z = rng.standard_normal((n, self.means.shape[1]))
         return self.means[component] + np.einsum("nij,nj->ni", self.factors[component], z)
@@ -70,7 +69,6 @@ class Modes(NamedTuple):
         return parts
 
     def log_pdf(self, x: np.ndarray) -> np.ndarray:
-        """(n,)"""
         total: np.ndarray = logsumexp(self.log_parts(x), 1)
         return total
 

@@ -65,7 +65,6 @@ class Checkpoint:
         return time.monotonic() >= self.last + self.every
 
     def save(self, state: Any, record: list[dict[str, Any]], stream: list[Any] | None = None) -> None:
-        """Write the file."""
         arrays = dict(zip(_names(state), map(np.asarray, jax.device_get(jax.tree.leaves(state))), strict=True))
         known = {np.dtype(dtype).name for dtype in (DTYPES | INTEGERS).values()}
         if unknown := {name: array.dtype for name, array in arrays.items() if array.dtype.name not in known}:

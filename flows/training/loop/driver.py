@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from flows.core import Distribution
+from flows.core import Distribution, size
 from flows.persistence.programs import advice, seconds_of_compiling
 from flows.results.history import Epoch, History
 from flows.training.data.gaussian import Yardstick
@@ -44,7 +44,6 @@ class Source(Protocol):
     """
 
     compiled: Trainer
-    event_size: int  # numbers
     yardstick: Yardstick  # what the losses are told and judged by
     state: Any
     restore: Callable[[Any], None] | None
@@ -134,7 +133,7 @@ class Loop:
         # Of an objective, whose unit is not known, by its start too.
         starts = [abs(member.initial) for member in self.members if math.isfinite(member.initial)]
         of_start = 0.0 if self.options.objective is None else max(starts, default=0.0)
-        self.margin = DIVERGED * (self.source.event_size + of_start)
+        self.margin = DIVERGED * (size(self.trainer.program.problem.part.event) + of_start)
 
     def epoch(self) -> None:
         """Run an epoch; go back where a member is lost, save and call back."""
@@ -237,7 +236,6 @@ class Loop:
         return [arrays] if members is None else [jax.tree.map(itemgetter(i), arrays) for i in range(members)]
 
     def _show(self) -> None:
-        """Tell the bar."""
         options, gaussian = self.options, self.source.yardstick.gaussian
         train, validation = (
             np.mean([getattr(member, name)[-1] for member in self.members]) for name in ("train", "validation")

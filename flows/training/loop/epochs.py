@@ -31,8 +31,7 @@ class OfRows:
 
     def __init__(self, rows: Prepared, compiled: Trainer, options: Options, keys: Array):
         self.rows, self.compiled, self.options, self.keys = rows, compiled, options, keys
-        self.yardstick, self.event_size = rows.yardstick, math.prod(rows.event)
-        self.schedule = schedule_of(options, options.max_epochs * rows.split.steps)
+        self.yardstick, self.schedule = rows.yardstick, schedule_of(options, options.max_epochs * rows.split.steps)
 
     def suspects(self, number: int, step: int, member: int) -> Table:
         """The rows of a step."""

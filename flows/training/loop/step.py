@@ -128,7 +128,6 @@ class Program:
     def run(
         self, state: State, key: Array, steps: Array, order: Array, schedule: Array, rows: Any, held_out: Any
     ) -> tuple[State, Report]:
-        """A whole epoch."""
         state, losses, taken = self.advance(state, key, None, order, schedule, rows, steps)
         state, value, better = self.finish(state, key, rows, held_out)
         return state, Report(losses, taken, value, better)

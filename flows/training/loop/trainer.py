@@ -61,7 +61,7 @@ class Trainer:
             axes = (None,) * len(axes)
         else:
             here, on_cpu = self.placement.members_here(self.members), jax.default_backend() == "cpu"
-            function = one_after_another(function, axes, here) if on_cpu else jax.vmap(function, axes, axis_size=here)
+            function = one_after_another(function, axes) if on_cpu else jax.vmap(function, axes, axis_size=here)
         options = {"xla_backend_optimization_level": 1} if self.small and donate else None
         return self.placement.compiled(
             function, axes, order, rows, donate_argnums=0 if donate else (), compiler_options=options
@@ -112,20 +112,18 @@ def trainer(problem: Any, params: Any, options: Options, dtype: Any, folds: bool
     return _trainers(key, make)
 
 
-def one_after_another(function: Callable, axes: tuple[int | None, ...], members: int) -> Callable:
+def one_after_another(function: Callable, axes: tuple[int | None, ...]) -> Callable:
     """Do as `jax.vmap(function, axes)` does, where a processor is as fast with one member at a time: batches of products are
     slow on CPUs."""
 
     def of_each(*arguments: Any) -> Any:
         mapped = [argument for argument, axis in zip(arguments, axes, strict=True) if axis is not None]
 
-        def of_one(carry: None, slices: list) -> tuple[None, Any]:
+        def of_one(slices: list) -> Any:
             rest = iter(slices)
-            return carry, function(
-                *(argument if axis is None else next(rest) for argument, axis in zip(arguments, axes, strict=True))
-            )
+            return function(*(argument if axis is None else next(rest) for argument, axis in zip(arguments, axes, strict=True)))
 
-        return jax.lax.scan(of_one, None, mapped, length=members)[1]
+        return jax.lax.map(of_one, mapped)
 
     return of_each
 
@@ -151,16 +149,13 @@ def schedule_of(options: Options, steps: int) -> Schedule:
 
 def program_of(optimizer: Any, params: Any) -> str | None:
     """All that an optimizer computes: one that is made anew and equal has the same."""
-    optimizer = optax.with_extra_args_support(optimizer)
+    optimizer, params = optax.with_extra_args_support(optimizer), abstract(params)
 
     def run(params: Any, state: Any) -> Any:
-        with jax.numpy_dtype_promotion("standard"):
-            return optimizer.init(params), updates_of(optimizer, params, state, params, jnp.zeros(()))
+        return optimizer.init(params), updates_of(optimizer, params, state, params, jnp.zeros(()))
 
-    params = abstract(params)
     with jax.numpy_dtype_promotion("standard"):
-        state = jax.eval_shape(optimizer.init, params)
-    return program(run, params, state)
+        return program(run, params, jax.eval_shape(optimizer.init, params))
 
 
 def program(function: Callable, *arguments: Any) -> str | None:
