@@ -212,7 +212,7 @@ def _fitted(key: Array, init_fun: Any, log_density: Callable, input_dim: Any, op
     start = begin(rng, init_fun, log_density, box, points, options.standardize is True)
     init_fun = start.init_fun
 
-    def settings(options: DensityOptions) -> dict[str, Any]:
+    def settings(options: Options) -> dict[str, Any]:
         if options.checkpoint is None:  # what a function holds on to is not always to be told
             of_density = getattr(user_density, "__name__", type(user_density).__name__)
         else:

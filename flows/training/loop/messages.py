@@ -43,11 +43,9 @@ def history_of(
     if options.members is None:
         arrays = {name: np.asarray(array[0]) for name, array in arrays.items()}
         arrays["best_epoch"] = members[0].best_epoch
-    for name in ("batch_size", "max_epochs", "patience"):
-        if getattr(options, name) is not None:
-            arrays[name] = np.array(getattr(options, name))
-    if yardstick.gaussian is not None:
-        arrays["gaussian_loss"] = np.array(yardstick.gaussian)
+    others = {name: getattr(options, name) for name in ("batch_size", "max_epochs", "patience")}
+    others["gaussian_loss"] = yardstick.gaussian
+    arrays |= {name: np.array(value) for name, value in others.items() if value is not None}
     return History(arrays, interrupted=interrupted, objective=options.objective_name)
 
 
@@ -63,21 +61,17 @@ def after(
         epochs = [f"epoch {member.best_epoch}" if member.best_epoch >= 0 else "the start" for member in members]
         warn_user(f"{who}: interrupted; these are the params of {', '.join(dict.fromkeys(epochs))}")
     if without:
-        member = without[0]
-        validation = member.validation
-        if not member.train[-1] < member.start + margin or (
-            math.isfinite(member.initial) and not math.isfinite(validation[-1])
-        ):
+        member, validation = without[0], without[0].validation[-1]
+        was_finite = math.isfinite(member.initial) and not math.isfinite(validation)
+        if not member.train[-1] < member.start + margin or was_finite:
             why = "it diverged, and was over before the rate had fallen enough. Lower the learning rate, or allow more epochs"
-        elif math.isfinite(validation[-1]):
+        elif math.isfinite(validation):
             remedy = "Compare their columns" if who != "fit_to_density" else "Give more num_samples, or a lower learning_rate"
             why = f"far above that of training: what is held out is unlike what is trained on. {remedy}"
         else:
-            what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(
-                validation[-1], "a log-density that is NaN"
-            )
+            what = {math.inf: "density 0", -math.inf: "a density without bound"}.get(validation, "a log-density that is NaN")
             why = f"some of what is held out has {what} under this model: {cause(members.index(member))}. {options.run.remedy}"
-        message = f"{who}: the validation {options.measure} was {validation[-1]} in the last of {len(validation)} epochs: {why}"
+        message = f"{who}: the validation {options.measure} was {validation} in the last of {len(member.train)} epochs: {why}"
         raise FitError(message, best_params(), history, why)
     if apart := sum(member.fell_apart for member in members):
         warn_user(
